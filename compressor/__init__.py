@@ -1,0 +1,1 @@
+"""The build host's half: train, compress, gate, sign and publish small models."""

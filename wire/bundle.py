@@ -1,0 +1,126 @@
+"""A bundle: a deterministic, stored zip with known entries. Same inputs, same bytes.
+
+Checked before anything is believed, in this order: size of the file; number and names of entries;
+stored, not compressed; size of each entry; the manifest; the set of files it lists; each digest;
+the reference's artifact digest. Entries are never extracted by name.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from wire.canonical import sha256_hex
+from wire.codec import encode
+from wire.errors import BundleDigestError, BundleEntryError, BundleError, BundleOversizeError
+from wire.manifest import MAX_MANIFEST_BYTES, Manifest, read_manifest
+from wire.reference import read_reference
+
+MANIFEST = "manifest.json"
+REFERENCE = "reference.bin"
+GOLDEN = "golden.npz"
+CERTIFICATE = "gate.json"
+BILL_OF_MATERIALS = "mlbom.cdx.json"
+CARD = "card.md"
+ARTIFACTS = frozenset({"model.onnx", "model.ort", "model.tflite"})
+ENTRIES = frozenset({MANIFEST, REFERENCE, GOLDEN, CERTIFICATE, BILL_OF_MATERIALS, CARD}) | ARTIFACTS
+MAX_BUNDLE_BYTES = 256 * 1024 * 1024
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_MODE = 0o644 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A bundle in memory: the manifest, and every other entry by name."""
+
+    manifest: Manifest
+    files: Mapping[str, bytes]
+
+    @property
+    def artifact(self) -> bytes:
+        """The model's bytes."""
+        return self.files[self.manifest.artifact]
+
+
+def build_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
+    """Return the bytes of a bundle; ``manifest.files`` and ``artifact_sha256`` are filled in here.
+
+    Raises:
+        BundleError: If an entry is unknown, or the result would not be read back.
+    """
+    digests = {name: sha256_hex(data) for name, data in sorted(files.items())}
+    complete = replace(manifest, files=digests, artifact_sha256=digests.get(manifest.artifact, ""))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in [(MANIFEST, encode(complete)), *sorted(files.items())]:
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.external_attr, entry.create_system = _MODE, 3
+            archive.writestr(entry, data)
+    data = buffer.getvalue()
+    parse_bundle(data)
+    return data
+
+
+def read_bundle(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
+    """Return the checked bundle at ``path``.
+
+    Raises:
+        BundleError: If it may not be opened; the subclass and its ``code`` say why.
+    """
+    length_bytes = path.stat().st_size
+    if length_bytes > limit_bytes:
+        message = f"Expected a bundle of at most {limit_bytes} bytes, got {length_bytes}"
+        raise BundleOversizeError(message)
+    return parse_bundle(path.read_bytes(), limit_bytes=limit_bytes)
+
+
+def parse_bundle(data: bytes, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
+    """Return the checked bundle in ``data``.
+
+    Raises:
+        BundleError: If it may not be opened; the subclass and its ``code`` say why.
+    """
+    if len(data) > limit_bytes:
+        message = f"Expected a bundle of at most {limit_bytes} bytes, got {len(data)}"
+        raise BundleOversizeError(message)
+    files = _entries(data)
+    manifest = read_manifest(files.pop(MANIFEST))
+    if set(manifest.files) != set(files):
+        message = f"Expected the entries {sorted(manifest.files)}, got {sorted(files)}"
+        raise BundleEntryError(message)
+    for name, expected in manifest.files.items():
+        if sha256_hex(files[name]) != expected:
+            message = f"Expected {name} with SHA-256 {expected[:12]}…, got {sha256_hex(files[name])[:12]}…"
+            raise BundleDigestError(message)
+    if REFERENCE in files:
+        read_reference(files[REFERENCE]).check_artifact(manifest.artifact_sha256)
+    return Bundle(manifest, files)
+
+
+def _entries(data: bytes) -> dict[str, bytes]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            infos = archive.infolist()
+            _check_entries(infos, len(data))
+            return {info.filename: archive.read(info) for info in infos}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        message = f"Expected an intact zip, got: {error}"
+        raise BundleError(message) from error
+
+
+def _check_entries(infos: list[zipfile.ZipInfo], length_bytes: int) -> None:
+    names = [info.filename for info in infos]
+    if len(names) != len(set(names)) or not set(names) <= ENTRIES or MANIFEST not in names:
+        message = f"Expected {MANIFEST} and others of {sorted(ENTRIES)}, each once, got {sorted(names)[:20]}"
+        raise BundleEntryError(message)
+    for info in infos:
+        if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+            message = f"Expected {info.filename} stored, got compression {info.compress_type}"
+            raise BundleEntryError(message)
+        limit = MAX_MANIFEST_BYTES if info.filename == MANIFEST else length_bytes
+        if info.file_size > limit:
+            message = f"Expected {info.filename} of at most {limit} bytes, got {info.file_size}"
+            raise BundleOversizeError(message)

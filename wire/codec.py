@@ -1,0 +1,175 @@
+"""Between frozen dataclasses and JSON documents, so that device and server may age apart.
+
+Every field of a message has a default; a key that this version does not know is kept in ``extra``
+and written back; an enum member that this version does not know becomes ``None``. A value of the
+wrong JSON type is an error: guessing would hide a fault.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cache
+
+from wire.canonical import canonical_bytes
+from wire.errors import MessageError
+
+Json: typing.TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+T = typing.TypeVar("T")
+
+MAX_JSON_BYTES = 256 * 1024
+MAX_DEPTH = 32
+
+
+def parse_json(data: bytes, *, limit_bytes: int = MAX_JSON_BYTES) -> dict[str, Json]:
+    """Return the JSON object in ``data``.
+
+    Raises:
+        MessageError: If it is too long, not UTF-8 JSON, nested too deeply or not an object.
+    """
+    if len(data) > limit_bytes:
+        message = f"Expected at most {limit_bytes} bytes of JSON, got {len(data)}"
+        raise MessageError(message)
+    try:
+        document = json.loads(data.decode(), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        message = f"Expected UTF-8 JSON, got {data[:60]!r}"
+        raise MessageError(message) from error
+    if not isinstance(document, dict):
+        message = f"Expected a JSON object, got {type(document).__name__}"
+        raise MessageError(message)
+    _check_depth(document, 0)
+    return document
+
+
+def _refuse_constant(name: str) -> float:
+    message = f"Expected finite numbers, got {name}"
+    raise ValueError(message)
+
+
+def _check_depth(value: Json, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        message = f"Expected JSON nested at most {MAX_DEPTH} deep"
+        raise MessageError(message)
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for item in inner:
+        _check_depth(item, depth + 1)
+
+
+def to_document(message: object) -> dict[str, Json]:
+    """Return ``message`` (a dataclass) as a JSON object; ``extra`` is written back at its level.
+
+    Raises:
+        MessageError: If a field holds something JSON can't carry.
+    """
+    document: dict[str, Json] = {}
+    for field in dataclasses.fields(message):  # type: ignore[arg-type]
+        value = getattr(message, field.name)
+        if field.name == "extra":
+            document = {**{str(key): _plain(item) for key, item in value.items()}, **document}
+        else:
+            document[field.name] = _plain(value)
+    return document
+
+
+def _plain(value: object) -> Json:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, str):
+        return str(value)
+    if dataclasses.is_dataclass(value):
+        return to_document(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    message = f"Expected a value that JSON can carry, got {type(value).__name__}"
+    raise MessageError(message)
+
+
+def encode(message: object) -> bytes:
+    """Return ``message`` (a dataclass) as canonical JSON bytes.
+
+    Raises:
+        MessageError: If a field holds something JSON can't carry.
+    """
+    return canonical_bytes(to_document(message))
+
+
+def decode(cls: type[T], data: bytes, *, limit_bytes: int = MAX_JSON_BYTES) -> T:
+    """Return the ``cls`` in ``data``.
+
+    Raises:
+        MessageError: If ``data`` is not JSON, or a field has the wrong type.
+    """
+    return from_document(cls, parse_json(data, limit_bytes=limit_bytes))
+
+
+def from_document(cls: type[T], document: Mapping[str, Json]) -> T:
+    """Return a ``cls`` from a JSON object; unknown keys go to ``extra`` where ``cls`` has one.
+
+    Raises:
+        MessageError: If a value has the wrong type.
+    """
+    hints = _hints(cls)
+    known: dict[str, object] = {}
+    extra: dict[str, Json] = {}
+    for key, value in document.items():
+        if key in hints and key != "extra":
+            known[key] = _typed(value, hints[key], f"{cls.__name__}.{key}")
+        else:
+            extra[key] = value
+    if extra and "extra" in hints:
+        known["extra"] = extra
+    try:
+        return cls(**known)
+    except TypeError as error:
+        message = f"Expected all fields of {cls.__name__}, got {sorted(document)}"
+        raise MessageError(message) from error
+
+
+@cache
+def _hints(cls: type) -> dict[str, object]:
+    return typing.get_type_hints(cls)
+
+
+def _typed(value: Json, hint: object, where: str) -> object:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in {types.UnionType, typing.Union}:
+        return _optional(value, [argument for argument in arguments if argument is not type(None)], where)
+    if origin is tuple:
+        return tuple(_typed(item, arguments[0], where) for item in _expect(value, list, where))
+    if origin is not None:  # Mapping[str, X]
+        return {key: _typed(item, arguments[1], where) for key, item in _expect(value, dict, where).items()}
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return from_document(hint, _expect(value, dict, where))
+    return _scalar(value, hint, where)
+
+
+def _optional(value: Json, hints: list[object], where: str) -> object:
+    if value is None or len(hints) > 1:  # several: ``Json`` itself, which is already what it should be
+        return value
+    hint = hints[0]
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        text = _expect(value, str, where)
+        return hint(text) if text in set(hint) else None
+    return _typed(value, hint, where)
+
+
+def _scalar(value: Json, hint: object, where: str) -> object:
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and hint in {bool, int, float, str}:
+        return _expect(value, hint, where)
+    return value
+
+
+def _expect(value: Json, kind: type[T], where: str) -> T:
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        message = f"Expected {where} as {kind.__name__}, got {type(value).__name__}"
+        raise MessageError(message)
+    return value

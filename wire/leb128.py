@@ -1,0 +1,51 @@
+"""Unsigned LEB128: small numbers in one byte. Source: DWARF 5, section 7.6."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from wire.errors import MessageError
+
+_LIMIT_BITS = 63
+
+
+def encode(values: Iterable[int]) -> bytes:
+    """Return ``values`` (each 0 to 2^63 - 1) one after the other.
+
+    Raises:
+        MessageError: If a value is negative or too large.
+    """
+    out = bytearray()
+    for value in values:
+        if not 0 <= value < 1 << _LIMIT_BITS:
+            message = f"Expected a count from 0 to 2^63 - 1, got {value}"
+            raise MessageError(message)
+        rest = value
+        while rest > 0x7F:  # noqa: PLR2004 - seven bits a byte is the format
+            out.append(rest & 0x7F | 0x80)
+            rest >>= 7
+        out.append(rest)
+    return bytes(out)
+
+
+def decode(data: bytes, count: int) -> tuple[list[int], int]:
+    """Return ``count`` values from the start of ``data`` and the number of bytes they took.
+
+    Raises:
+        MessageError: If ``data`` ends early or a value exceeds 63 bits.
+    """
+    values, position = [], 0
+    for _ in range(count):
+        value, shift = 0, 0
+        while True:
+            if position >= len(data) or shift >= _LIMIT_BITS:
+                message = f"Expected {count} numbers, got only {len(values)} in {len(data)} bytes"
+                raise MessageError(message)
+            byte = data[position]
+            position += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:  # noqa: PLR2004 - the continuation bit is the format
+                break
+        values.append(value)
+    return values, position

@@ -1,0 +1,125 @@
+"""The manifest of a bundle: what the model is, what it eats, how it must be run.
+
+A manifest has no clock in it: the same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wire.codec import Json, from_document, parse_json
+from wire.errors import ManifestError, MessageError
+
+MAX_MANIFEST_BYTES = 256 * 1024
+MAX_IMAGE_SIDE = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output. ``shape`` has -1 for the batch; ``scale``/``zero_point`` are 0 for float tensors."""
+
+    name: str = ""
+    shape: tuple[int, ...] = ()
+    dtype: str = "float32"
+    layout: str = ""
+    scale: float = 0.0
+    zero_point: int = 0
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocessing:
+    """From a decoded image, uint8 (H, W, 3), to the input tensor.
+
+    Convert to ``colour`` (``grey`` or ``rgb``), resize to ``width`` x ``height`` pixels (bilinear),
+    multiply by ``scale``, then subtract ``mean`` and divide by ``std`` per channel; lay out as ``layout``.
+    """
+
+    width: int = 0
+    height: int = 0
+    colour: str = "rgb"
+    resample: str = "bilinear"
+    scale: float = 1 / 255
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    layout: str = "NCHW"
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """What the device's own probe must confirm; 0 means no limit."""
+
+    latency_p95_ms: float = 0.0
+    peak_memory_bytes: int = 0
+    golden_max_abs: float = 1e-3
+    golden_max_flips: int = 0
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The whole manifest. ``files`` maps every other entry of the bundle to its SHA-256.
+
+    ``outputs[0]`` are the logits, (N, classes); an output named ``embedding`` feeds the projections.
+    ``session_options`` are runtime settings as text (onnxruntime: config entries by their own name).
+    """
+
+    schema: int = 1
+    model: str = ""
+    version: int = 0
+    target: str = ""
+    runtime: str = "onnx"
+    artifact: str = "model.onnx"
+    artifact_sha256: str = ""
+    opset: int = 0
+    threads: int = 1
+    session_options: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    labels: tuple[str, ...] = ()
+    hardware: tuple[str, ...] = ()
+    security_floor: int = 0
+    budgets: Budgets = field(default_factory=Budgets)
+    lineage: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def release(self) -> str:
+        """The release's name, ``<model>-<version>``."""
+        return f"{self.model}-{self.version}"
+
+
+def read_manifest(data: bytes) -> Manifest:
+    """Return the manifest in ``data``, checked for what every reader relies on.
+
+    Raises:
+        ManifestError: If it does not decode or contradicts itself.
+    """
+    try:
+        manifest = from_document(Manifest, parse_json(data, limit_bytes=MAX_MANIFEST_BYTES))
+    except MessageError as error:
+        message = f"Expected a manifest, got: {error}"
+        raise ManifestError(message) from error
+    problem = _problem(manifest)
+    if problem:
+        raise ManifestError(problem)
+    return manifest
+
+
+def _problem(manifest: Manifest) -> str:
+    pre = manifest.preprocessing
+    if manifest.schema != 1:
+        return f"Expected manifest schema 1, got {manifest.schema}: update the agent"
+    if not manifest.model or manifest.version < 1:
+        return f"Expected a model name and a version of at least 1, got {manifest.model!r} {manifest.version}"
+    if not manifest.inputs or not manifest.outputs:
+        return "Expected at least one input and one output, got none"
+    if manifest.files.get(manifest.artifact) != manifest.artifact_sha256:
+        return f"Expected artifact_sha256 to be that of {manifest.artifact}, got {manifest.artifact_sha256[:12]!r}"
+    if not (0 < pre.width <= MAX_IMAGE_SIDE and 0 < pre.height <= MAX_IMAGE_SIDE):
+        return f"Expected an image of 1 to {MAX_IMAGE_SIDE} pixels a side, got {pre.width}x{pre.height}"
+    return ""

@@ -1,0 +1,136 @@
+"""A broker in this process: for tests, and for a demo on a machine without mosquitto.
+
+Does retained messages, wildcards, wills, shared subscriptions (``$share/<group>/<filter>``) and
+take-over of an identity. Leaves out: authentication, ACLs, persistence, flow control, the network.
+Delivery is synchronous, in the publisher's thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from dataclasses import dataclass, field
+
+from wire.transport import Delivered, Incoming, Link, LinkChange, Listener, Will
+
+
+def matches(pattern: str, topic: str) -> bool:
+    """Return whether an MQTT filter matches a topic. Source: MQTT 5.0, section 4.7."""
+    wanted, levels = pattern.split("/"), topic.split("/")
+    for index, level in enumerate(wanted):
+        if level == "#":
+            return True
+        if index >= len(levels) or level not in {"+", levels[index]}:
+            return False
+    return len(wanted) == len(levels)
+
+
+@dataclass(slots=True)
+class _Client:
+    listener: Listener
+    subscriptions: tuple[str, ...]
+    will: Will | None
+
+
+@dataclass(slots=True)
+class MemoryBroker:
+    """The broker; one per test or demo."""
+
+    _clients: dict[str, _Client] = field(default_factory=dict)
+    _retained: dict[str, bytes] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _turn: itertools.count[int] = field(default_factory=itertools.count)
+
+    def connect(self, client_id: str, listener: Listener, subscriptions: tuple[str, ...], will: Will | None) -> None:
+        """Connect a client; an older one of the same id is told that it was taken over."""
+        with self._lock:
+            older = self._clients.pop(client_id, None)
+            self._clients[client_id] = _Client(listener, subscriptions, will)
+            kept = [
+                Incoming(topic, payload, retained=True)
+                for topic, payload in self._retained.items()
+                if any(matches(pattern, topic) for pattern in subscriptions if not pattern.startswith("$share/"))
+            ]
+        if older is not None:
+            older.listener(LinkChange(Link.TAKEN_OVER, f"another client took the id {client_id}"))
+        listener(LinkChange(Link.UP))
+        for message in kept:
+            listener(message)
+
+    def publish(self, client_id: str, topic: str, payload: bytes, *, retain: bool, handle: int | None) -> bool:
+        """Deliver a message to every subscriber; return False when ``client_id`` is not connected."""
+        with self._lock:
+            sender = self._clients.get(client_id)
+            if sender is None:
+                return False
+            receivers = self._receivers(topic)
+            if retain and payload:
+                self._retained[topic] = payload
+            elif retain:
+                self._retained.pop(topic, None)
+        for receiver in receivers:
+            receiver.listener(Incoming(topic, payload))
+        if handle is not None:
+            sender.listener(Delivered(handle))
+        return True
+
+    def disconnect(self, client_id: str, *, lost: bool = False) -> None:
+        """Remove a client; with ``lost`` its will is published at once."""
+        with self._lock:
+            client = self._clients.pop(client_id, None)
+        if client is None or not lost:
+            return
+        client.listener(LinkChange(Link.DOWN, "connection lost"))
+        if client.will is not None:
+            self._clients["$broker"] = _Client(lambda _: None, (), None)
+            self.publish("$broker", client.will.topic, client.will.payload, retain=True, handle=None)
+            del self._clients["$broker"]
+
+    def _receivers(self, topic: str) -> list[_Client]:
+        direct, groups = [], {}
+        for client in self._clients.values():
+            for pattern in client.subscriptions:
+                if pattern.startswith("$share/"):
+                    _, group, inner = pattern.split("/", 2)
+                    if matches(inner, topic):
+                        groups.setdefault((group, inner), []).append(client)
+                elif matches(pattern, topic):
+                    direct.append(client)
+        turn = next(self._turn)
+        return direct + [members[turn % len(members)] for members in groups.values()]
+
+
+@dataclass(slots=True)
+class MemoryTransport:
+    """The in-memory implementation of ``Transport``."""
+
+    broker: MemoryBroker
+    client_id: str
+    _handles: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    _up: bool = False
+
+    def start(self, listener: Listener, *, subscriptions: tuple[str, ...], will: Will | None = None) -> None:
+        """Connect at once."""
+        self._up = True
+
+        def hear(notice: object) -> None:
+            if isinstance(notice, LinkChange):
+                self._up = notice.link is Link.UP
+            listener(notice)  # type: ignore[arg-type]
+
+        self.broker.connect(self.client_id, hear, subscriptions, will)
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:
+        """Deliver at once; None when not connected."""
+        handle = next(self._handles)
+        sent = self.broker.publish(self.client_id, topic, payload, retain=retain, handle=handle)
+        return handle if sent else None
+
+    def idle_s(self) -> float:
+        """Return 0 while connected."""
+        return 0.0 if self._up else float("inf")
+
+    def stop(self) -> None:
+        """Disconnect in order."""
+        self._up = False
+        self.broker.disconnect(self.client_id)

@@ -1,0 +1,255 @@
+"""The JSON messages on the topics; ``docs/wire.md`` shows each with an example.
+
+Every field has a default, times are UTC milliseconds, and what is unknown stays in ``extra``.
+Messages of a telemetry stream carry the key (device, stream, boot, seq), which makes redelivery
+idempotent, and ``oldest_seq``, the lowest number the device still holds for that boot: what lies
+below it will never come, so the server's contiguous watermark may pass it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from wire.codec import Json
+
+
+class DeviceState(StrEnum):
+    """What ``state`` says; ``lost`` is the will, ``disconnected`` an orderly end."""
+
+    INIT = "init"
+    READY = "ready"
+    DEGRADED = "degraded"
+    UPDATING = "updating"
+    SLEEPING = "sleeping"
+    DISCONNECTED = "disconnected"
+    LOST = "lost"
+
+
+class UpdatePhase(StrEnum):
+    """Where an update is on the device. ``committed`` alone is success."""
+
+    IDLE = "idle"
+    OFFERED = "offered"
+    DEFERRED = "deferred"
+    DOWNLOADING = "downloading"
+    VERIFYING = "verifying"
+    STAGED = "staged"
+    SHADOW = "shadow"
+    PROBATION = "probation"
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled_back"
+    REFUSED = "refused"
+
+
+TERMINAL_PHASES = frozenset({UpdatePhase.COMMITTED, UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED})
+
+
+class Stream(StrEnum):
+    """The last level of ``tele``; ``event`` is acknowledged like a stream too."""
+
+    DRIFT = "drift"
+    INFER = "infer"
+    HW = "hw"
+    SAMPLE = "sample"
+    EVENT = "event"
+
+
+class Severity(StrEnum):
+    """How urgent an event is: info, warning (healed itself), error (a person must act)."""
+
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """``state``, retained: is the device there."""
+
+    state: DeviceState | None = DeviceState.INIT
+    at_ms: int = 0
+    boot: str = ""
+    agent_version: str = ""
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledRelease:
+    """A release on the device: its name (``<model>-<version>``) and bundle digest."""
+
+    release: str = ""
+    sha256: str = ""
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateStatus:
+    """Where the device is with ``desired``; ``code`` says why it was refused or rolled back."""
+
+    phase: UpdatePhase | None = UpdatePhase.IDLE
+    gen: int = 0
+    release: str = ""
+    code: str = ""
+    text: str = ""
+    since_ms: int = 0
+    done_bytes: int = 0
+    total_bytes: int = 0
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """``reported``, retained: the full document of what the device is and runs."""
+
+    gen: int = 0
+    at_ms: int = 0
+    boot: str = ""
+    agent_version: str = ""
+    hardware: str = ""
+    runtimes: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    current: InstalledRelease | None = None
+    previous: InstalledRelease | None = None
+    update: UpdateStatus = field(default_factory=UpdateStatus)
+    safe_mode: bool = False
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """``desired``, retained: a pointer to a release. Nothing in it is trusted unless signed metadata agrees.
+
+    ``gen`` only grows. ``target`` is the TUF target path, ``sha256`` its digest. ``probation_s`` is how
+    long the new release must stay healthy. ``not_before_ms``/``not_after_ms`` is the maintenance window
+    (0: any time), ``deadline_ms`` ends the attempt (0: never). ``config`` carries agent settings:
+    ``sample_bytes_per_day`` (int, default 0).
+    """
+
+    gen: int = 0
+    release: str = ""
+    target: str = ""
+    sha256: str = ""
+    length_bytes: int = 0
+    probation_s: float = 600.0
+    not_before_ms: int = 0
+    not_after_ms: int = 0
+    deadline_ms: int = 0
+    max_bytes_per_s: int = 0
+    config: Mapping[str, Json] = field(default_factory=dict)
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """``event``: an update transition or an alarm, with a stable ``code``."""
+
+    boot: str = ""
+    seq: int = 0
+    oldest_seq: int = 0
+    at_ms: int = 0
+    kind: str = ""
+    code: str = ""
+    severity: Severity | None = Severity.INFO
+    text: str = ""
+    data: Mapping[str, Json] = field(default_factory=dict)
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """``tele/infer`` and ``tele/hw``: ``n`` rows that start at ``t0_ms``.
+
+    infer rows: {at_ms, n, errors, p50_ms, p95_ms, classes: [count…]}.
+    hw rows: {at_ms, rss_bytes, pss_bytes, cpu_ratio, temperature_celsius, disk_free_bytes, spool_bytes}.
+    """
+
+    stream: Stream | None = Stream.INFER
+    boot: str = ""
+    seq: int = 0
+    oldest_seq: int = 0
+    t0_ms: int = 0
+    n: int = 0
+    rows: tuple[Mapping[str, Json], ...] = ()
+    late: bool = False
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """``tele/sample``: one input that the server asked for.
+
+    ``lane`` is ``audit`` (uniform, ``inclusion_ratio`` says with what probability) or ``drift``.
+    ``data`` is the encoded image in base64, ``sha256`` the digest of the decoded bytes.
+    """
+
+    boot: str = ""
+    seq: int = 0
+    oldest_seq: int = 0
+    at_ms: int = 0
+    request: str = ""
+    sha256: str = ""
+    media_type: str = "image/png"
+    lane: str = "audit"
+    inclusion_ratio: float = 1.0
+    predicted: int = -1
+    confidence: float = 0.0
+    artifact_sha256: str = ""
+    data: str = ""
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """``cmd/<verb>``: a request that expires; the answer goes to ``res`` with the same ``id``.
+
+    Verbs: ``ack`` (arguments ``watermarks``), ``samples`` (``request``, ``count``, ``budget_bytes``,
+    ``lane``), ``selftest``, ``benchmark``, ``logs``.
+    """
+
+    id: str = ""
+    verb: str = ""
+    issued_ms: int = 0
+    expires_ms: int = 0
+    arguments: Mapping[str, Json] = field(default_factory=dict)
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """``res``: the answer to one command."""
+
+    id: str = ""
+    ok: bool = False
+    code: str = ""
+    text: str = ""
+    data: Mapping[str, Json] = field(default_factory=dict)
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Watermark:
+    """All of ``stream`` in ``boot`` up to and including ``through_seq`` is safe on the server."""
+
+    stream: Stream | None = None
+    boot: str = ""
+    through_seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """``cmd/ack``: the only thing that lets the device delete from its spool."""
+
+    watermarks: tuple[Watermark, ...] = ()
+    at_ms: int = 0
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """``get``: what the device wants again after it connected (``desired``)."""
+
+    what: str = "desired"
+    at_ms: int = 0
+    extra: Mapping[str, Json] = field(default_factory=dict)

@@ -1,0 +1,173 @@
+"""The reference profile: how every stream looks when nothing has drifted.
+
+Made by running the exported, quantized artifact itself with the device's preprocessing, and bound
+to that artifact's digest: a reference from the float model shows drift where there is none.
+
+Layout of ``reference.bin``: magic ``TFR1``, LEB128 length of the header, the header as canonical
+JSON, then little-endian float32: all edges (streams x 15), projection mean (D), projection matrix
+(8 x D) and projection scale (8). ``ref_id`` is the SHA-256 of all of it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wire import leb128
+from wire.canonical import canonical_bytes, sha256_hex
+from wire.codec import Json, from_document, parse_json, to_document
+from wire.errors import MessageError, ReferenceProfileError
+from wire.histogram import BINS, Shape
+
+MAGIC = b"TFR1"
+EDGES = BINS - 1
+MAX_REFERENCE_BYTES = 4 * 1024 * 1024
+MAX_STREAMS = 256
+MAX_CONTEXTS = 8
+MAX_EMBEDDING = 4096
+PROJECTIONS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSpec:
+    """One stream: its name, and ``kind``: ``input``, ``embedding`` or ``output``."""
+
+    name: str = ""
+    kind: str = "input"
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The counts of one context (day, night, a site): streams x 16, row by row.
+
+    ``n`` is the number of samples, ``n_effective`` the number of independent ones (views of one
+    source image are not).
+    """
+
+    name: str = "default"
+    n: int = 0
+    n_effective: int = 0
+    counts: tuple[int, ...] = ()
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The whole profile.
+
+    ``edges``: per stream 15 ascending values; bin i holds x with edges[i-1] <= x < edges[i].
+    ``table_right`` / ``table_seen``: classes x confidence bins, how often the prediction was right and how
+    often it was made, on the labelled reference split. ``projection``: 8 rows of D. A stream's value is
+    ``(embedding - mean) @ row / scale``; no embedding means D = 0. ``risk``: error rate on that split.
+    """
+
+    artifact_sha256: str = ""
+    streams: tuple[StreamSpec, ...] = ()
+    contexts: tuple[Context, ...] = ()
+    classes: int = 0
+    confidence_bins: int = 10
+    table_right: tuple[int, ...] = ()
+    table_seen: tuple[int, ...] = ()
+    temperature: float = 1.0
+    residual_scale: float = 1.0
+    risk: float = 0.0
+    edges: tuple[tuple[float, ...], ...] = ()
+    projection_mean: tuple[float, ...] = ()
+    projection: tuple[tuple[float, ...], ...] = ()
+    projection_scale: tuple[float, ...] = ()
+
+    @property
+    def shape(self) -> Shape:
+        """The shape of every window's counters under this reference."""
+        return Shape(len(self.streams), self.classes, self.confidence_bins)
+
+    @property
+    def ref_id(self) -> str:
+        """The reference's identity, 64 hex digits."""
+        return sha256_hex(write_reference(self))
+
+    def check_artifact(self, artifact_sha256: str) -> None:
+        """Refuse a reference that another artifact (the float model, say) made.
+
+        Raises:
+            ReferenceProfileError: If the digests differ.
+        """
+        if self.artifact_sha256 != artifact_sha256:
+            message = (
+                f"Expected a reference made by artifact {artifact_sha256[:12]}…, got one made by "
+                f"{self.artifact_sha256[:12]}…: make it by running the exported artifact itself"
+            )
+            raise ReferenceProfileError(message)
+
+
+_FLOAT_FIELDS = ("edges", "projection_mean", "projection", "projection_scale")
+
+
+def write_reference(reference: Reference) -> bytes:
+    """Return the canonical bytes of ``reference``."""
+    header = {key: value for key, value in to_document(reference).items() if key not in _FLOAT_FIELDS}
+    header["embedding"] = len(reference.projection_mean)
+    text = canonical_bytes(header)
+    floats = [value for row in reference.edges for value in row]
+    floats += reference.projection_mean
+    floats += [value for row in reference.projection for value in row]
+    floats += reference.projection_scale
+    return MAGIC + leb128.encode([len(text)]) + text + struct.pack(f"<{len(floats)}f", *floats)
+
+
+def read_reference(data: bytes) -> Reference:
+    """Return the reference in ``data``.
+
+    Raises:
+        ReferenceProfileError: If it is too large, does not decode, or its parts don't fit each other.
+    """
+    if len(data) > MAX_REFERENCE_BYTES or data[:4] != MAGIC:
+        message = f"Expected a reference of at most {MAX_REFERENCE_BYTES} bytes, got {len(data)} of {data[:4]!r}"
+        raise ReferenceProfileError(message)
+    try:
+        (length,), used = leb128.decode(data[4:], 1)
+        header = parse_json(data[4 + used : 4 + used + length], limit_bytes=MAX_REFERENCE_BYTES)
+        embedding = header.pop("embedding", 0)
+        reference = from_document(Reference, header)
+    except MessageError as error:
+        message = f"Expected a reference header, got: {error}"
+        raise ReferenceProfileError(message) from error
+    if not isinstance(embedding, int) or not 0 <= embedding <= MAX_EMBEDDING:
+        message = f"Expected an embedding of 0 to {MAX_EMBEDDING}, got {embedding!r}"
+        raise ReferenceProfileError(message)
+    _check(reference)
+    return _with_floats(reference, data[4 + used + length :], embedding)
+
+
+def _check(reference: Reference) -> None:
+    streams, table = len(reference.streams), reference.classes * reference.confidence_bins
+    if not 1 <= streams <= MAX_STREAMS or not 1 <= len(reference.contexts) <= MAX_CONTEXTS:
+        message = f"Expected 1 to {MAX_STREAMS} streams and 1 to {MAX_CONTEXTS} contexts, got {streams}"
+        raise ReferenceProfileError(message)
+    if any(len(context.counts) != streams * BINS for context in reference.contexts):
+        message = f"Expected {streams} x {BINS} counts in every context"
+        raise ReferenceProfileError(message)
+    if len(reference.table_seen) != table or len(reference.table_right) != table:
+        message = f"Expected a table of {table} cells, got {len(reference.table_seen)}"
+        raise ReferenceProfileError(message)
+
+
+def _with_floats(reference: Reference, data: bytes, embedding: int) -> Reference:
+    streams, rows = len(reference.streams), PROJECTIONS if embedding else 0
+    total = streams * EDGES + embedding + rows * embedding + rows
+    if len(data) != 4 * total:
+        message = f"Expected {4 * total} bytes of edges and projections, got {len(data)}"
+        raise ReferenceProfileError(message)
+    floats = struct.unpack(f"<{total}f", data)
+    edges, rest = floats[: streams * EDGES], floats[streams * EDGES :]
+    matrix = rest[embedding : embedding + rows * embedding]
+    document = {name: getattr(reference, name) for name in Reference.__dataclass_fields__}
+    document.update(
+        edges=tuple(edges[i * EDGES : (i + 1) * EDGES] for i in range(streams)),
+        projection_mean=rest[:embedding],
+        projection=tuple(matrix[i * embedding : (i + 1) * embedding] for i in range(rows)),
+        projection_scale=rest[embedding + rows * embedding :],
+    )
+    return Reference(**document)

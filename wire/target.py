@@ -1,0 +1,40 @@
+"""What the signed TUF target says of a release beside its length and digest (``custom``).
+
+``security_floor`` is apart from ``version``: a device refuses what lies below the highest floor it has
+committed, so that a legitimate rollback to an older, safe version stays possible.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wire.codec import Json
+
+MAX_TARGET_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TargetCustom:
+    """The custom data of one target. The target path is ``<release>/<target>.tfb``.
+
+    ``certificate``: the gate's figures (accuracy and its bound, size, latency budget) for people.
+    """
+
+    model: str = ""
+    version: int = 0
+    target: str = ""
+    runtime: str = ""
+    opset: int = 0
+    hardware: tuple[str, ...] = ()
+    security_floor: int = 0
+    artifact_sha256: str = ""
+    ref_id: str = ""
+    golden_sha256: str = ""
+    certificate: Mapping[str, Json] = field(default_factory=dict)
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+def target_path(model: str, version: int, target: str) -> str:
+    """Return the TUF path of a bundle."""
+    return f"{model}-{version}/{target}.tfb"

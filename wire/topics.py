@@ -1,0 +1,95 @@
+"""Topics: one subtree ``tf/1/<site>/<device>/…`` per device, so that one ACL pattern is enough.
+
+Decides which topics exist and which names may be part of one. Does not decide who may use them
+(the broker's ACL does, see ``docs/wire.md``).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from wire.errors import NameRefusedError, TopicError
+
+PREFIX = "tf/1"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_PARTS_WITHOUT_LEAF = 5
+_PARTS_WITH_LEAF = 6
+
+
+class Kind(StrEnum):
+    """The fifth level of a topic."""
+
+    STATE = "state"
+    REPORTED = "reported"
+    DESIRED = "desired"
+    TELE = "tele"
+    EVENT = "event"
+    CMD = "cmd"
+    RES = "res"
+    GET = "get"
+    BLOB = "blob"
+
+
+WITH_LEAF = frozenset({Kind.TELE, Kind.CMD, Kind.BLOB})
+RETAINED = frozenset({Kind.STATE, Kind.REPORTED, Kind.DESIRED})
+
+
+def check_name(name: str, what: str) -> str:
+    """Return ``name`` if it may be a level of a topic (1 to 63 of ``a-z 0-9 _ -``).
+
+    Raises:
+        NameRefusedError: If it may not; ``what`` names the subject.
+    """
+    if not _NAME.fullmatch(name):
+        message = f"Expected {what} of 1 to 63 characters a-z 0-9 _ -, starting with a letter or digit, got {name!r}"
+        raise NameRefusedError(message)
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic of one device."""
+
+    site: str
+    device: str
+    kind: Kind
+    leaf: str = ""
+
+    def __str__(self) -> str:
+        """Return the topic as MQTT carries it."""
+        levels = [PREFIX, self.site, self.device, self.kind.value]
+        return "/".join([*levels, self.leaf] if self.leaf else levels)
+
+
+def parse_topic(text: str) -> Topic:
+    """Return the topic in ``text``.
+
+    Raises:
+        TopicError: If it is not one of ours, or lacks or has a leaf against its kind.
+    """
+    parts = text.split("/")
+    if len(parts) not in {_PARTS_WITHOUT_LEAF, _PARTS_WITH_LEAF} or "/".join(parts[:2]) != PREFIX:
+        message = f"Expected a topic {PREFIX}/<site>/<device>/<kind>, got {text[:200]!r}"
+        raise TopicError(message)
+    try:
+        kind = Kind(parts[4])
+        names = [check_name(name, "a topic level") for name in [parts[2], parts[3], *parts[5:]]]
+    except (ValueError, NameRefusedError) as error:
+        message = f"Expected a known kind and names of a-z 0-9 _ -, got {text[:200]!r}"
+        raise TopicError(message) from error
+    if (kind in WITH_LEAF) != (len(parts) == _PARTS_WITH_LEAF):
+        message = f"Expected {kind} {'with' if kind in WITH_LEAF else 'without'} a last level, got {text[:200]!r}"
+        raise TopicError(message)
+    return Topic(*names[:2], kind, *names[2:])
+
+
+def fleet_filter(kind: Kind) -> str:
+    """Return the MQTT filter that matches ``kind`` of every device."""
+    return f"{PREFIX}/+/+/{kind.value}" + ("/#" if kind in WITH_LEAF else "")
+
+
+def device_filter(site: str, device: str, kind: Kind) -> str:
+    """Return the MQTT filter that matches ``kind`` of one device."""
+    return f"{PREFIX}/{site}/{device}/{kind.value}" + ("/#" if kind in WITH_LEAF else "")

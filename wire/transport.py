@@ -1,0 +1,73 @@
+"""The seam between programs and the broker. Implementations: MQTT (paho), memory.
+
+Callbacks come from whatever thread the transport has; they only enqueue and never raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class Link(StrEnum):
+    """What happened to the connection."""
+
+    UP = "up"
+    DOWN = "down"
+    TAKEN_OVER = "taken_over"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """One message that arrived."""
+
+    topic: str
+    payload: bytes
+    retained: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LinkChange:
+    """The connection changed; ``reason`` is for people."""
+
+    link: Link
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The broker acknowledged (QoS 1) what ``publish`` returned as ``handle``. This is not durability."""
+
+    handle: int
+
+
+@dataclass(frozen=True, slots=True)
+class Will:
+    """What the broker publishes, retained, when the connection is lost."""
+
+    topic: str
+    payload: bytes
+    delay_s: int = 30
+
+
+Notice = Incoming | LinkChange | Delivered
+Listener = Callable[[Notice], None]
+
+
+class Transport(Protocol):
+    """A connection to the broker."""
+
+    def start(self, listener: Listener, *, subscriptions: tuple[str, ...], will: Will | None = None) -> None:
+        """Connect in the background and keep connected; subscribe on every connect."""
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:
+        """Hand over a QoS 1 message; return its handle, or None when the transport can't take it now."""
+
+    def idle_s(self) -> float:
+        """Return the seconds since the broker last answered anything (infinite while down)."""
+
+    def stop(self) -> None:
+        """Disconnect in order (no will) and end the background work."""
