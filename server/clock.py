@@ -1,0 +1,14 @@
+"""Where the time comes from: a function, so that tests bring their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+Clock = Callable[[], int]
+"""Returns the time as UTC milliseconds."""
+
+
+def system_now_ms() -> int:
+    """Return the system's time as UTC milliseconds."""
+    return time.time_ns() // 1_000_000

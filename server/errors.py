@@ -1,0 +1,117 @@
+"""The errors of the server, as a tree.
+
+ServerError
+├── ConfigError               server.toml says something that cannot be
+├── StateDirectoryError       the state directory is missing, foreign or damaged
+├── AlreadyRunningError       another server holds the state directory
+├── BrokerError               mosquitto can't be started or does not answer
+│   └── PortInUseError        another program listens on the port
+├── UnauthorizedError         no or wrong credentials
+├── ClaimRefusedError         an enrolment claim is unknown, used or expired
+├── DeviceExistsError         the device id is taken
+├── UnknownDeviceError        no such device
+├── UnknownReleaseError       no such release
+├── UnknownBlobError          no such blob
+└── BlobRefusedError          an upload's digest or size is not what was announced
+    └── BlobOversizeError
+
+Every error carries a stable ``code`` that also travels in HTTP answers and events, and the HTTP ``status``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ServerError(Exception):
+    """Something the server was asked for can't be done."""
+
+    code: ClassVar[str] = "server"
+    status: ClassVar[int] = 400
+
+
+class ConfigError(ServerError):
+    """The configuration has an unknown key or an impossible value."""
+
+    code = "config_invalid"
+
+
+class StateDirectoryError(ServerError):
+    """The state directory is missing, not ours, or already there."""
+
+    code = "state_directory"
+
+
+class AlreadyRunningError(ServerError):
+    """Another server runs on the state directory."""
+
+    code = "already_running"
+
+
+class BrokerError(ServerError):
+    """The broker can't be started or does not answer."""
+
+    code = "broker_failed"
+    status = 503
+
+
+class PortInUseError(BrokerError):
+    """Another program listens on the port."""
+
+    code = "port_in_use"
+
+
+class UnauthorizedError(ServerError):
+    """The request has no credentials, or wrong ones."""
+
+    code = "unauthorized"
+    status = 401
+
+
+class ClaimRefusedError(ServerError):
+    """The claim is unknown, already used or expired."""
+
+    code = "claim_refused"
+    status = 403
+
+
+class DeviceExistsError(ServerError):
+    """The device id is taken; ids are unique in the fleet."""
+
+    code = "device_exists"
+    status = 409
+
+
+class UnknownDeviceError(ServerError):
+    """There is no such device."""
+
+    code = "unknown_device"
+    status = 404
+
+
+class UnknownReleaseError(ServerError):
+    """There is no such release."""
+
+    code = "unknown_release"
+    status = 404
+
+
+class UnknownBlobError(ServerError):
+    """There is no such blob."""
+
+    code = "unknown_blob"
+    status = 404
+
+
+class BlobRefusedError(ServerError):
+    """The bytes that arrived are not those that were announced."""
+
+    code = "digest_mismatch"
+    status = 422
+
+
+class BlobOversizeError(BlobRefusedError):
+    """The upload is larger than allowed."""
+
+    code = "too_large"
+    status = 413

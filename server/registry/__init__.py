@@ -1,0 +1,1 @@
+"""What the server knows for good: releases, blobs, events and what ran where and when."""

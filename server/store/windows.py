@@ -1,0 +1,78 @@
+"""Tables and queries of drift windows.
+
+``id`` only grows. A window that is folded again gets a new id, so that a reader with a cursor sees it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+from server.store.database import METADATA
+
+WINDOWS = sa.Table(
+    "windows",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("device", sa.String(63), nullable=False),
+    sa.Column("site", sa.String(63), nullable=False),
+    sa.Column("start_ms", sa.BigInteger, nullable=False, index=True),
+    sa.Column("len_ms", sa.BigInteger, nullable=False),
+    sa.Column("context", sa.Integer, nullable=False),
+    sa.Column("artifact", sa.String(32), nullable=False),
+    sa.Column("ref_id", sa.String(32), nullable=False),
+    sa.Column("streams", sa.Integer, nullable=False),
+    sa.Column("classes", sa.Integer, nullable=False),
+    sa.Column("confidence_bins", sa.Integer, nullable=False),
+    sa.Column("n", sa.BigInteger, nullable=False),
+    sa.Column("reports", sa.Integer, nullable=False),
+    sa.Column("values", sa.LargeBinary, nullable=False),
+    sa.Column("received_ms", sa.BigInteger, nullable=False),
+    sa.UniqueConstraint("device", "start_ms", "ref_id", "artifact", "context"),
+    sqlite_autoincrement=True,
+)
+_KEY = ("device", "start_ms", "ref_id", "artifact", "context")
+
+
+def window_at(connection: sa.Connection, key: Mapping[str, object]) -> sa.RowMapping | None:
+    """Return the window with the same device, start, reference, artifact and context, if there is one."""
+    query = WINDOWS.select().where(*(WINDOWS.c[name] == key[name] for name in _KEY))
+    return connection.execute(query).mappings().first()
+
+
+def delete_window(connection: sa.Connection, window_id: int) -> None:
+    """Delete one window, before its successor is inserted."""
+    connection.execute(WINDOWS.delete().where(WINDOWS.c.id == window_id))
+
+
+def insert_windows(connection: sa.Connection, rows: list[dict[str, object]]) -> None:
+    """Append windows (all columns but ``id``)."""
+    if rows:
+        connection.execute(WINDOWS.insert(), rows)
+
+
+def windows_since(connection: sa.Connection, cursor: int, limit: int) -> list[sa.RowMapping]:
+    """Return up to ``limit`` windows with an id above ``cursor``, in the order of ids."""
+    query = WINDOWS.select().where(WINDOWS.c.id > cursor).order_by(WINDOWS.c.id).limit(limit)
+    return list(connection.execute(query).mappings())
+
+
+def windows_between(
+    connection: sa.Connection, start_ms: int, end_ms: int, device: str | None
+) -> list[sa.RowMapping]:
+    """Return the windows that start in [start_ms, end_ms), by start and device."""
+    query = WINDOWS.select().where(WINDOWS.c.start_ms >= start_ms, WINDOWS.c.start_ms < end_ms)
+    if device is not None:
+        query = query.where(WINDOWS.c.device == device)
+    return list(connection.execute(query.order_by(WINDOWS.c.start_ms, WINDOWS.c.device)).mappings())
+
+
+def latest_cursor(connection: sa.Connection) -> int:
+    """Return the highest id, 0 when there is no window."""
+    return int(connection.execute(sa.select(sa.func.max(WINDOWS.c.id))).scalar() or 0)
+
+
+def delete_windows_before(connection: sa.Connection, before_ms: int) -> int:
+    """Delete windows that started before ``before_ms``; return how many."""
+    return connection.execute(WINDOWS.delete().where(WINDOWS.c.start_ms < before_ms)).rowcount

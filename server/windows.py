@@ -1,0 +1,167 @@
+"""Drift reports, folded into one window per (device, start, reference, artifact, context).
+
+Two reports of one window (the agent restarted in the middle of it, or one came late) are added up; the
+folded window gets a new ``id``, so that a service that reads by cursor sees it again. Whether a report was
+seen before is decided in ``ingest``, by its key; what a window means is decided in ``drift``.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import sqlalchemy as sa
+
+from server.store import windows as store
+from server.store.database import Database
+from wire.drift_report import DriftReport
+from wire.errors import HistogramError
+from wire.histogram import Counters, Shape, merge
+
+_MAX_COUNT = 2**32 - 1
+_WORD = "I"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """One window of one device. ``artifact`` and ``ref_id`` are the first 32 hex digits of their SHA-256.
+
+    ``id`` grows with every arrival and refold: it is the cursor of ``Windows.since``.
+    """
+
+    id: int
+    device: str
+    site: str
+    start_ms: int
+    len_ms: int
+    n: int
+    context: int
+    artifact: str
+    ref_id: str
+    shape: Shape
+    data: bytes
+    received_ms: int
+    reports: int = 1
+
+    @property
+    def counters(self) -> Counters:
+        """The counts as the wire's value, for merging."""
+        return Counters(self.shape, self.n, tuple(_words(self.data)))
+
+    @property
+    def values(self) -> np.ndarray:
+        """The counts as int64, (shape.total,), in the order of ``wire.histogram.Counters.values``."""
+        return np.frombuffer(self.data, np.uint32).astype(np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """All windows of the fleet. Safe to share between threads."""
+
+    database: Database
+
+    def since(self, cursor: int, limit: int = 5_000) -> list[Window]:
+        """Return up to ``limit`` windows that arrived or were folded again after ``cursor``, by id."""
+        with self.database.begin() as connection:
+            return [_window(row) for row in store.windows_since(connection, cursor, limit)]
+
+    def between(self, start_ms: int, end_ms: int, *, device: str | None = None) -> list[Window]:
+        """Return the windows that start in [start_ms, end_ms), by start and device."""
+        with self.database.begin() as connection:
+            return [_window(row) for row in store.windows_between(connection, start_ms, end_ms, device)]
+
+    def cursor(self) -> int:
+        """Return the cursor behind everything that is here now."""
+        with self.database.begin() as connection:
+            return store.latest_cursor(connection)
+
+
+def check_report(report: DriftReport) -> None:
+    """Refuse a report whose counts can't be.
+
+    Raises:
+        HistogramError: If a count is over 2^32 - 1, or the window has no length.
+    """
+    if report.window_len_ms <= 0 or max(report.counters.values, default=0) > _MAX_COUNT:
+        message = f"Expected a window with a length and counts up to {_MAX_COUNT}, got {report.window_len_ms} ms"
+        raise HistogramError(message)
+
+
+def fold(
+    connection: sa.Connection, reports: Iterable[tuple[str, str, DriftReport]], now_ms: int
+) -> list[HistogramError]:
+    """Fold (site, device, report) into the stored windows; return what did not fit what was there.
+
+    The caller owns the transaction and has made sure that no report is folded twice.
+    """
+    fresh: dict[tuple[object, ...], dict[str, object]] = {}
+    problems = []
+    for site, device, report in reports:
+        row = _row(site, device, report, now_ms)
+        key = (device, report.window_start_ms, report.ref_id, report.artifact, report.context)
+        try:
+            fresh[key] = _merged(fresh.get(key) or _take(connection, row), row)
+        except HistogramError as error:
+            problems.append(error)
+    store.insert_windows(connection, list(fresh.values()))
+    return problems
+
+
+def _take(connection: sa.Connection, row: Mapping[str, object]) -> dict[str, object] | None:
+    older = store.window_at(connection, row)
+    if older is None:
+        return None
+    if _shape(older) == _shape(row):
+        store.delete_window(connection, int(older["id"]))
+    return {str(key): value for key, value in older.items() if key != "id"}
+
+
+def _merged(older: Mapping[str, object] | None, row: dict[str, object]) -> dict[str, object]:
+    if older is None:
+        return row
+    total = merge(_counters(older), _counters(row))
+    return {
+        **row,
+        "n": total.n,
+        "len_ms": max(int(str(older["len_ms"])), int(str(row["len_ms"]))),
+        "reports": int(str(older["reports"])) + 1,
+        "values": _packed(total.values),
+    }
+
+
+def _row(site: str, device: str, report: DriftReport, now_ms: int) -> dict[str, object]:
+    shape = report.counters.shape
+    return {
+        "device": device, "site": site, "start_ms": report.window_start_ms, "len_ms": report.window_len_ms,
+        "context": report.context, "artifact": report.artifact, "ref_id": report.ref_id, "streams": shape.streams,
+        "classes": shape.classes, "confidence_bins": shape.confidence_bins, "n": report.counters.n, "reports": 1,
+        "values": _packed(report.counters.values), "received_ms": now_ms,
+    }  # fmt: skip
+
+
+def _packed(values: Iterable[int]) -> bytes:
+    return array(_WORD, (min(value, _MAX_COUNT) for value in values)).tobytes()
+
+
+def _words(data: bytes) -> array[int]:
+    words = array(_WORD)
+    words.frombytes(data)
+    return words
+
+
+def _shape(row: Mapping[str, object] | sa.RowMapping) -> Shape:
+    return Shape(*(int(str(row[name])) for name in ("streams", "classes", "confidence_bins")))
+
+
+def _counters(row: Mapping[str, object]) -> Counters:
+    values = row["values"]
+    return Counters(_shape(row), int(str(row["n"])), tuple(_words(values if isinstance(values, bytes) else b"")))
+
+
+def _window(row: sa.RowMapping) -> Window:
+    names = ("id", "device", "site", "start_ms", "len_ms", "n", "context", "artifact", "ref_id", "received_ms")
+    return Window(
+        **{name: row[name] for name in names}, shape=_shape(row), data=bytes(row["values"]), reports=row["reports"]
+    )
