@@ -1,0 +1,1 @@
+"""From ``desired`` to ``committed``, or back: states, download, verification, slots, probation."""

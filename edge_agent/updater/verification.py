@@ -1,0 +1,242 @@
+"""Is this release signed by our build host, and current? A short-lived child, so its memory is given back.
+
+``python -m edge_agent.updater.verification --state DIR --target PATH`` prints one JSON line and exits 0
+(verified) or 1 (refused). What it decides, in this order:
+
+1. The clock does not lie behind the persisted time floor (``clock_behind``): with a clock set back, expired
+   metadata would look fresh. The floor rises only to moments at which unexpired metadata was seen, so a
+   clock that once ran ahead can't lock the device out for longer than the metadata was valid.
+2. python-tuf's client workflow from the root this device enrolled with: root, timestamp, snapshot, targets.
+3. The target exists, has a SHA-256, is not larger than any bundle may be, and its custom data decodes.
+
+It never downloads the bundle and never judges the release (security floor, hardware): that is the updater's.
+Runs without ``cryptography``: ed25519 is verified by securesystemslib's own pure Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import BinaryIO
+
+from tuf.api.exceptions import (
+    BadVersionNumberError,
+    DownloadError,
+    DownloadHTTPError,
+    DownloadLengthMismatchError,
+    ExpiredMetadataError,
+    RepositoryError,
+    SlowRetrievalError,
+)
+from tuf.api.metadata import TargetFile
+from tuf.ngclient.config import UpdaterConfig
+from tuf.ngclient.fetcher import FetcherInterface
+from tuf.ngclient.updater import Updater
+
+from edge_agent.updater.time_floor import TimeFloor
+from wire.canonical import canonical_bytes
+from wire.codec import Json, from_document, parse_json, to_document
+from wire.errors import MessageError
+from wire.target import MAX_TARGET_BYTES, TargetCustom
+
+SOCKET_TIMEOUT_S = 30.0
+FILE_DEADLINE_S = 120.0  # one metadata file; a server that drips bytes must not hold the update for ever
+CHUNK_BYTES = 64 * 1024
+LIMITS = UpdaterConfig(
+    max_root_rotations=32,
+    root_max_length=256 * 1024,
+    timestamp_max_length=16 * 1024,
+    snapshot_max_length=64 * 1024,
+    targets_max_length=4 * 1024 * 1024,
+    prefix_targets_with_hash=False,
+)
+_HTTP_NOT_FOUND = 404
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the child says. ``code`` is empty when ``ok``; otherwise only ``code`` and ``text`` mean something."""
+
+    ok: bool = False
+    code: str = ""
+    text: str = ""
+    sha256: str = ""
+    length_bytes: int = 0
+    custom: TargetCustom = field(default_factory=TargetCustom)
+
+    def line(self) -> bytes:
+        """Return the one JSON line that the parent reads, without the line feed."""
+        if not self.ok:
+            return canonical_bytes({"ok": False, "code": self.code, "text": self.text})
+        document = {"sha256": self.sha256, "length_bytes": self.length_bytes, "custom": to_document(self.custom)}
+        return canonical_bytes({"ok": True, **document})
+
+
+class HttpFetcher(FetcherInterface):
+    """Metadata over HTTP with the standard library; sizes are limited by python-tuf while it reads."""
+
+    def __init__(self, ca_file: str = "") -> None:
+        """Trust the system's certificates, and ``ca_file`` when given."""
+        context = ssl.create_default_context()
+        if ca_file:
+            context.load_verify_locations(ca_file)
+        self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
+            raise DownloadError(f"Expected an http or https address, got {url[:80]!r}")
+        try:
+            response = self._opener.open(url, timeout=SOCKET_TIMEOUT_S)
+        except urllib.error.HTTPError as error:
+            raise DownloadHTTPError(f"Expected {url}, got HTTP {error.code}", error.code) from error
+        except (OSError, HTTPException) as error:
+            raise DownloadError(f"Expected an answer from {url}, got: {error}") from error
+        return _chunks(response, url)
+
+
+class DirectoryFetcher(FetcherInterface):
+    """Metadata from a folder (USB stick, air gap): the same files by name, the same checks."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read from ``folder``."""
+        self._folder = folder
+
+    def _fetch(self, url: str) -> Iterator[bytes]:
+        path = self._folder / Path(urllib.parse.urlsplit(url).path).name
+        try:
+            file = path.open("rb")
+        except FileNotFoundError as error:
+            raise DownloadHTTPError(f"Expected {path}, got no such file", _HTTP_NOT_FOUND) from error
+        return _pieces(file)
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(CHUNK_BYTES):
+            yield piece
+
+
+def _chunks(response: HTTPResponse, url: str) -> Iterator[bytes]:
+    deadline = time.monotonic() + FILE_DEADLINE_S
+    with response:
+        while True:
+            try:
+                chunk = response.read1(CHUNK_BYTES)
+            except (OSError, HTTPException) as error:
+                raise DownloadError(f"Expected all of {url}, got: {error}") from error
+            if not chunk:
+                return
+            if time.monotonic() > deadline:
+                raise SlowRetrievalError(f"Expected {url} within {FILE_DEADLINE_S:.0f} s")
+            yield chunk
+
+
+def verify(state: Path, target: str, *, fetcher: FetcherInterface, base_url: str, now_ms: int) -> Verdict:
+    """Return what signed metadata says of ``target``, or why it is refused.
+
+    Args:
+        state: the agent's state directory; reads ``root.json``, keeps ``tuf/``.
+        target: TUF target path, as ``desired`` names it; untrusted, only looked up.
+        fetcher: where metadata comes from.
+        base_url: address below which ``timestamp.json`` and the others lie.
+        now_ms: the device's clock, UTC.
+    """
+    floor = TimeFloor(state / "tuf" / "time_floor.json")
+    if not floor.allows(now_ms):
+        text = f"Expected a clock at or after {floor.read_ms()}, got {now_ms}: set the clock, then install"
+        return Verdict(code="clock_behind", text=text)
+    try:
+        found = _lookup(state, target, fetcher, base_url)
+        floor.raise_to(now_ms)
+    except (DownloadError, RepositoryError, OSError) as error:
+        return Verdict(code=_code(error), text=f"{type(error).__name__}: {error}"[:300])
+    return _judge(found, target)
+
+
+def _lookup(state: Path, target: str, fetcher: FetcherInterface, base_url: str) -> TargetFile | None:
+    folder = state / "tuf"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    root = (state / "root.json").read_bytes()
+    updater = Updater(str(folder), base_url, fetcher=fetcher, config=LIMITS, bootstrap=root)
+    updater.refresh()
+    return updater.get_targetinfo(target)
+
+
+def _code(error: Exception) -> str:
+    if isinstance(error, DownloadLengthMismatchError):
+        return "too_large"
+    if isinstance(error, ExpiredMetadataError):
+        return "metadata_expired"
+    if isinstance(error, BadVersionNumberError):
+        return "metadata_rollback"
+    if isinstance(error, RepositoryError):
+        return "signature_invalid"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no_space"
+    return "metadata_unreachable"
+
+
+def _judge(found: TargetFile | None, target: str) -> Verdict:
+    sha256 = found.hashes.get("sha256", "") if found else ""
+    if found is None or not sha256:
+        text = f"Expected a target that the build host signed, got {target[:120]!r}: publish it first"
+        return Verdict(code="unknown_target", text=text)
+    if found.length > MAX_TARGET_BYTES:
+        text = f"Expected a bundle of at most {MAX_TARGET_BYTES} bytes, got {found.length}"
+        return Verdict(code="too_large", text=text)
+    try:
+        custom = from_document(TargetCustom, found.custom or {})
+    except MessageError as error:
+        return Verdict(code="bundle_invalid", text=f"Expected custom data of {target[:120]}, got: {error}")
+    return Verdict(ok=True, sha256=sha256, length_bytes=found.length, custom=custom)
+
+
+def _identity(state: Path) -> Mapping[str, Json]:
+    return parse_json((state / "identity.json").read_bytes())
+
+
+def _text(identity: Mapping[str, Json], key: str) -> str:
+    value = identity.get(key)
+    return value if isinstance(value, str) else ""
+
+
+def run(state: Path, target: str, metadata_dir: Path | None, now_ms: int) -> Verdict:
+    """Return the verdict on ``target``, with metadata from ``metadata_dir`` or from the enrolled server."""
+    if metadata_dir is not None:
+        base_url = metadata_dir.resolve().as_uri()
+        return verify(state, target, fetcher=DirectoryFetcher(metadata_dir), base_url=base_url, now_ms=now_ms)
+    try:
+        identity = _identity(state)
+        fetcher = HttpFetcher(_text(identity, "mqtt_tls_ca"))
+    except (OSError, MessageError) as error:
+        text = f"Expected an enrolled device in {state}, got: {error}: run edge-agent enrol"
+        return Verdict(code="metadata_unreachable", text=text)
+    base_url = _text(identity, "http_url").rstrip("/") + "/tuf/"
+    return verify(state, target, fetcher=fetcher, base_url=base_url, now_ms=now_ms)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the verdict as one JSON line; return 0 when verified, 1 when refused."""
+    parser = argparse.ArgumentParser(prog="python -m edge_agent.updater.verification")
+    parser.add_argument("--state", type=Path, required=True, help="the agent's state directory")
+    parser.add_argument("--target", required=True, help="TUF target path, <release>/<target>.tfb")
+    parser.add_argument("--metadata-dir", type=Path, help="read metadata from this folder instead of the server")
+    options = parser.parse_args(arguments)
+    verdict = run(options.state, options.target, options.metadata_dir, int(time.time() * 1000))
+    sys.stdout.buffer.write(verdict.line() + b"\n")
+    sys.stdout.buffer.flush()
+    return 0 if verdict.ok else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
