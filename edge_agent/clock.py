@@ -1,0 +1,50 @@
+"""The time seam: wall time for what is reported, monotonic time for how long things take."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where a program reads the time, once per turn of its loop."""
+
+    def now_ms(self) -> int:
+        """Return UTC milliseconds since 1970."""
+
+    def monotonic_s(self) -> float:
+        """Return seconds that never jump, from an arbitrary start."""
+
+
+class SystemClock:
+    """The machine's own clocks."""
+
+    def now_ms(self) -> int:
+        """Return UTC milliseconds since 1970."""
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        """Return seconds that never jump, from an arbitrary start."""
+        return time.monotonic()
+
+
+@dataclass(slots=True)
+class FakeClock:
+    """A clock that moves only when told; both times advance together."""
+
+    wall_ms: int = 1_700_000_000_000
+    monotonic: float = 0.0
+
+    def now_ms(self) -> int:
+        """Return UTC milliseconds since 1970."""
+        return self.wall_ms
+
+    def monotonic_s(self) -> float:
+        """Return seconds that never jump, from an arbitrary start."""
+        return self.monotonic
+
+    def advance(self, seconds: float) -> None:
+        """Move both clocks forward by ``seconds``."""
+        self.wall_ms += round(seconds * 1000)
+        self.monotonic += seconds
