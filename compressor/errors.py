@@ -1,0 +1,156 @@
+"""The errors of the build host, as a tree.
+
+CompressorError
+├── RecipeError            a recipe that can't be read
+├── PluginError            a data set, network or step that is not there, or lacks its package
+├── DataError              data that can't be used
+│   ├── ColumnError        the CSV lacks a column
+│   ├── CorruptImageError  more images are broken than the recipe allows
+│   ├── ArchiveError       a zip or folder that may not be opened
+│   └── SplitError         splits that overlap or are too small
+├── CheckpointError        weights that don't fit the network, or are no weights
+├── TrainError             training that came to nothing (the loss is not finite)
+├── ExportError            a network that does not export
+├── QuantizeError          a model that can't be quantized
+├── MeasureError           an artifact that can't be measured
+├── PackageError           a bundle that can't be written or verified
+├── TrustError             keys or signatures
+│   └── KeysExistError     keys would be overwritten
+└── PublishError           a release can't be signed, or the server refused it
+    ├── GateNotPassedError       the certificate does not say "pass"
+    ├── ReleaseExistsError       the release is signed already, with other bytes
+    ├── VersionConflictError     another build host published in between
+    └── ServerUnreachableError   the server did not answer
+
+Every error carries a stable ``code`` that also travels in reports.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class CompressorError(Exception):
+    """Something a person can put right: the message says what and how."""
+
+    code: ClassVar[str] = "compressor"
+
+
+class RecipeError(CompressorError):
+    """A recipe has an unknown key, a wrong type or a value out of range."""
+
+    code = "recipe_invalid"
+
+
+class PluginError(CompressorError):
+    """A plug-in is not in its folder, has not the agreed function, or lacks a package it needs."""
+
+    code = "plugin_missing"
+
+
+class DataError(CompressorError):
+    """Data can't be used as the recipe says."""
+
+    code = "data_invalid"
+
+
+class ColumnError(DataError):
+    """A CSV lacks a column that the recipe names."""
+
+    code = "column_missing"
+
+
+class CorruptImageError(DataError):
+    """More images are broken than ``allow_corrupt`` permits."""
+
+    code = "image_corrupt"
+
+
+class ArchiveError(DataError):
+    """A zip or folder has unsafe paths, or more or larger entries than allowed."""
+
+    code = "archive_refused"
+
+
+class SplitError(DataError):
+    """Two splits share a sample or a source, or a split is too small for its purpose."""
+
+    code = "split_invalid"
+
+
+class CheckpointError(CompressorError):
+    """A file does not hold weights for this network."""
+
+    code = "checkpoint_invalid"
+
+
+class TrainError(CompressorError):
+    """Training diverged or was given nothing to learn from."""
+
+    code = "train_failed"
+
+
+class ExportError(CompressorError):
+    """A network does not export to the target format."""
+
+    code = "export_failed"
+
+
+class QuantizeError(CompressorError):
+    """A model can't be quantized, or there was nothing to calibrate on."""
+
+    code = "quantize_failed"
+
+
+class MeasureError(CompressorError):
+    """An artifact can't be run or measured."""
+
+    code = "measure_failed"
+
+
+class PackageError(CompressorError):
+    """A bundle can't be written or does not verify."""
+
+    code = "package_invalid"
+
+
+class TrustError(CompressorError):
+    """Keys are missing, or a signature does not verify."""
+
+    code = "trust_invalid"
+
+
+class PublishError(CompressorError):
+    """The server refused a release, or can't be reached."""
+
+    code = "publish_failed"
+
+
+class KeysExistError(TrustError):
+    """The folder holds keys; they are never overwritten."""
+
+    code = "keys_exist"
+
+
+class GateNotPassedError(PublishError):
+    """A bundle has no certificate that says ``pass``; it is never signed."""
+
+    code = "gate_not_passed"
+
+
+class ReleaseExistsError(PublishError):
+    """A release of this name and target is signed already, with other bytes."""
+
+    code = "release_exists"
+
+
+class VersionConflictError(PublishError):
+    """Another build host published in between."""
+
+    code = "version_conflict"
+
+
+class ServerUnreachableError(PublishError):
+    """The server did not answer."""
+
+    code = "server_unreachable"
