@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import sqlalchemy as sa
+
 from server.store.database import Database
 from server.store.events import events_after, insert_events, latest_events
 from wire.codec import Json
@@ -31,13 +33,13 @@ class EventLog:
 
     database: Database
 
-    def add(
-        self, at_ms: int, kind: str, code: str, severity: Severity, text: str, device: str | None = None,
+    def add(  # noqa: PLR0913 - one argument per column
+        self, at_ms: int, kind: str, code: str, severity: Severity, text: str, *, device: str | None = None,
         data: Mapping[str, Json] | None = None,
     ) -> None:  # fmt: skip
         """Append one event; ``at_ms`` is UTC milliseconds."""
         with self.database.begin() as connection:
-            insert_events(connection, [event_row(at_ms, kind, code, severity, text, device, data)])
+            insert_events(connection, [event_row(at_ms, kind, code, severity, text, device=device, data=data)])
 
     def after(self, after: int, limit: int = 200, *, device: str | None = None) -> tuple[LoggedEvent, ...]:
         """Return up to ``limit`` events with an id above ``after``, oldest first."""
@@ -51,7 +53,7 @@ class EventLog:
 
 
 def event_row(  # noqa: PLR0913 - one argument per column
-    at_ms: int, kind: str, code: str, severity: Severity, text: str, device: str | None = None,
+    at_ms: int, kind: str, code: str, severity: Severity, text: str, *, device: str | None = None,
     data: Mapping[str, Json] | None = None,
 ) -> dict[str, object]:  # fmt: skip
     """Return the row of an event, for callers that append it in their own transaction."""
@@ -61,6 +63,6 @@ def event_row(  # noqa: PLR0913 - one argument per column
     }  # fmt: skip
 
 
-def _event(row: Mapping[str, object]) -> LoggedEvent:
+def _event(row: sa.RowMapping) -> LoggedEvent:
     values = {str(key): value for key, value in row.items()} | {"severity": Severity(str(row["severity"]))}
-    return LoggedEvent(**values)  # type: ignore[arg-type]
+    return LoggedEvent(**values)

@@ -58,9 +58,7 @@ def windows_since(connection: sa.Connection, cursor: int, limit: int) -> list[sa
     return list(connection.execute(query).mappings())
 
 
-def windows_between(
-    connection: sa.Connection, start_ms: int, end_ms: int, device: str | None
-) -> list[sa.RowMapping]:
+def windows_between(connection: sa.Connection, start_ms: int, end_ms: int, device: str | None) -> list[sa.RowMapping]:
     """Return the windows that start in [start_ms, end_ms), by start and device."""
     query = WINDOWS.select().where(WINDOWS.c.start_ms >= start_ms, WINDOWS.c.start_ms < end_ms)
     if device is not None:

@@ -1,0 +1,218 @@
+"""The fleet: which devices there are, what they said last, and what they shall run.
+
+``desired`` is written to the database first and published (retained) second; the broker's retained copy is a
+cache that is filled again after every start. Which release a device shall run is decided elsewhere (``rollout``).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import sqlalchemy as sa
+
+from server.clock import Clock
+from server.errors import UnknownDeviceError
+from server.outbox import Outbox
+from server.store import fleet as store
+from server.store.database import Database
+from wire.codec import Json, decode, encode
+from wire.messages import Command, Desired, DeviceState, Reported
+from wire.topics import Kind, Topic
+
+_LOG = logging.getLogger(__name__)
+_PUBLISH_PER_TURN = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """One registered device. ``reported`` is None until it was heard; times are UTC milliseconds, 0: never."""
+
+    device: str
+    site: str
+    attributes: Mapping[str, str]
+    state: DeviceState
+    reported: Reported | None
+    desired: Desired | None
+    desired_gen: int
+    desired_release: str
+    last_seen_ms: int
+    enrolled_ms: int
+    clock_skew_ms: int = 0
+
+    @property
+    def release(self) -> str:
+        """The release that the device says it runs, "" for none."""
+        return self.reported.current.release if self.reported and self.reported.current else ""
+
+
+@dataclass(frozen=True, slots=True)
+class SentCommand:
+    """A command and, once ``answered_ms`` is not 0, the device's answer."""
+
+    id: str
+    device: str
+    verb: str
+    issued_ms: int
+    expires_ms: int
+    answered_ms: int
+    ok: bool
+    code: str
+    text: str
+    data: Mapping[str, Json]
+
+
+@dataclass(slots=True)
+class Fleet:
+    """All devices. Safe to share between threads."""
+
+    database: Database
+    outbox: Outbox
+    clock: Clock
+    _published: dict[str, int] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def devices(self) -> tuple[Device, ...]:
+        """Return every device, by id."""
+        with self.database.begin() as connection:
+            return tuple(as_device(row) for row in store.all_devices(connection))
+
+    def device(self, device: str) -> Device:
+        """Return one device.
+
+        Raises:
+            UnknownDeviceError: If there is none of that id.
+        """
+        with self.database.begin() as connection:
+            row = store.one_device(connection, device)
+        if row is None:
+            raise _unknown(device)
+        return as_device(row)
+
+    def set_desired(  # noqa: PLR0913 - the fields of a pointer to a release
+        self, device: str, *, release: str, target: str, sha256: str, length_bytes: int, probation_s: float = 600.0,
+        config: Mapping[str, Json] | None = None,
+    ) -> int:  # fmt: skip
+        """Let ``device`` run ``release``; return the new ``gen``.
+
+        ``target`` is the TUF target path, ``sha256`` and ``length_bytes`` the bundle's. ``config`` None keeps
+        the device's settings as they are.
+
+        Raises:
+            UnknownDeviceError: If there is none of that id.
+        """
+        pointer = Desired(
+            release=release, target=target, sha256=sha256, length_bytes=length_bytes, probation_s=probation_s
+        )
+        return self._change(device, lambda old: replace(pointer, config=old.config if config is None else config))
+
+    def set_config(self, device: str, config: Mapping[str, Json]) -> int:
+        """Change the agent settings named in ``config`` (None removes one), keep the release; return the new ``gen``.
+
+        Raises:
+            UnknownDeviceError: If there is none of that id.
+        """
+
+        def change(old: Desired) -> Desired:
+            merged = {**old.config, **config}
+            return replace(old, config={key: value for key, value in merged.items() if value is not None})
+
+        return self._change(device, change)
+
+    def _change(self, device: str, change: Callable[[Desired], Desired]) -> int:
+        with self._lock:
+            known = self.device(device)
+            gen = known.desired_gen + 1
+            desired = replace(change(known.desired or Desired()), gen=gen)
+            changes = {"desired": encode(desired).decode(), "desired_gen": gen}
+            with self.database.begin() as connection:
+                store.update_device(connection, device, changes)
+            self._publish(known.site, device, desired)
+        return gen
+
+    def publish_desired(self, device: str) -> None:
+        """Publish what ``device`` shall run once more (it asked, or the broker lost it).
+
+        Raises:
+            UnknownDeviceError: If there is none of that id.
+        """
+        with self._lock:
+            known = self.device(device)
+            self._publish(known.site, device, known.desired or Desired())
+
+    def _publish(self, site: str, device: str, desired: Desired) -> bool:
+        sent = self.outbox.send(Topic(site, device, Kind.DESIRED), desired, retain=True)
+        if sent:
+            self._published[device] = desired.gen
+        return sent
+
+    def forget_published(self) -> None:
+        """Publish every ``desired`` again in the next turns: the broker may have lost what it retained."""
+        with self._lock:
+            self._published.clear()
+
+    def turn(self, now_ms: int) -> None:  # noqa: ARG002 - every service's turn takes the time
+        """Publish the ``desired`` that the broker does not have yet, a few hundred at most."""
+        with self._lock:
+            with self.database.begin() as connection:
+                behind = [
+                    row for row in store.desired_gens(connection) if self._published.get(row["device"]) != row["gen"]
+                ]
+            for row in behind[:_PUBLISH_PER_TURN]:
+                desired = decode(Desired, row["desired"].encode())
+                if not self._publish(row["site"], row["device"], desired):
+                    return
+
+    def send_command(self, device: str, verb: str, arguments: Mapping[str, Json], ttl_s: float) -> str:
+        """Send a command that expires after ``ttl_s``; return its id. It is not sent again: see ``command``.
+
+        Raises:
+            UnknownDeviceError: If there is none of that id.
+        """
+        known, now_ms = self.device(device), self.clock()
+        command = Command(
+            id=secrets.token_hex(8), verb=verb, issued_ms=now_ms, expires_ms=now_ms + int(ttl_s * 1000),
+            arguments=arguments,
+        )  # fmt: skip
+        row = {"id": command.id, "device": device, "verb": verb, "issued_ms": now_ms, "expires_ms": command.expires_ms}
+        with self.database.begin() as connection:
+            store.insert_command(connection, row)
+        if not self.outbox.send(Topic(known.site, device, Kind.CMD, verb), command):
+            _LOG.warning("Command not sent: no connection to the broker. device=%s verb=%s", device, verb)
+        return command.id
+
+    def command(self, command: str) -> SentCommand | None:
+        """Return one command with its answer."""
+        with self.database.begin() as connection:
+            row = store.one_command(connection, command)
+        return None if row is None else SentCommand(**{str(key): value for key, value in row.items()})
+
+
+def as_device(row: sa.RowMapping) -> Device:
+    """Return the device in a row of the store."""
+    desired = _desired(row["desired"]) if row["desired"] else None
+    return Device(
+        device=row["device"], site=row["site"], attributes=row["attributes"], state=DeviceState(row["state"]),
+        reported=_reported(row["reported"]) if row["reported"] else None, desired=desired,
+        desired_gen=row["desired_gen"], desired_release=desired.release if desired else "",
+        last_seen_ms=row["last_seen_ms"], enrolled_ms=row["enrolled_ms"], clock_skew_ms=row["clock_skew_ms"],
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=8192)
+def _reported(text: str) -> Reported:
+    return decode(Reported, text.encode())
+
+
+@lru_cache(maxsize=8192)
+def _desired(text: str) -> Desired:
+    return decode(Desired, text.encode())
+
+
+def _unknown(device: str) -> UnknownDeviceError:
+    message = f"Expected a registered device, got {device!r}: see fleet-server devices"
+    return UnknownDeviceError(message)

@@ -1,0 +1,29 @@
+"""Everything the server says to devices goes through here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wire.codec import encode
+from wire.topics import Kind, Topic
+from wire.transport import Transport
+
+
+@dataclass(frozen=True, slots=True)
+class Outbox:
+    """Publishes messages; never queues: what must arrive is kept by who sends it and sent again."""
+
+    transport: Transport
+
+    def send(self, topic: Topic, message: object, *, retain: bool = False) -> bool:
+        """Publish ``message`` (a wire dataclass); return False when the transport can't take it now."""
+        return self.transport.publish(str(topic), encode(message), retain=retain) is not None
+
+    def clear(self, topic: Topic) -> bool:
+        """Remove what is retained on ``topic``."""
+        return self.transport.publish(str(topic), b"", retain=True) is not None
+
+
+def topic_of(site: str, device: str, kind: Kind, leaf: str = "") -> Topic:
+    """Return the topic ``tf/1/<site>/<device>/<kind>[/<leaf>]``."""
+    return Topic(site, device, kind, leaf)

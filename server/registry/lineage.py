@@ -1,0 +1,66 @@
+"""What ran on device X at time T, from the transitions that devices reported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from server.store import lineage as store
+from server.store.database import Database
+from wire.messages import Reported
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """``release`` (its bundle: ``sha256``) runs on ``device`` from ``from_ms`` on; "" means nothing ran."""
+
+    device: str
+    from_ms: int
+    release: str
+    sha256: str
+    gen: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """The history of every device. Safe to share between threads."""
+
+    database: Database
+
+    def ran_at(self, device: str, at_ms: int) -> Ran | None:
+        """Return what ran on ``device`` at ``at_ms``; None before its first report."""
+        with self.database.begin() as connection:
+            row = store.ran_at(connection, device, at_ms)
+        return None if row is None else _ran(row)
+
+    def history(self, device: str) -> tuple[Ran, ...]:
+        """Return every transition of ``device``, oldest first."""
+        with self.database.begin() as connection:
+            return tuple(_ran(row) for row in store.ran_history(connection, device))
+
+
+def note_transition(
+    connection: sa.Connection, device: str, older: Reported | None, newer: Reported, now_ms: int
+) -> bool:
+    """Record that the release on ``device`` changed, if it did; return whether it did.
+
+    The device's own time counts while it is not in the future: reports may come hours late.
+    """
+    before = older.current if older else None
+    if older is not None and before == newer.current:
+        return False
+    row = {
+        "device": device,
+        "from_ms": min(newer.at_ms or now_ms, now_ms),
+        "release": newer.current.release if newer.current else "",
+        "sha256": newer.current.sha256 if newer.current else "",
+        "gen": newer.gen,
+        "received_ms": now_ms,
+    }
+    store.insert_ran(connection, row)
+    return True
+
+
+def _ran(row: sa.RowMapping) -> Ran:
+    return Ran(row["device"], row["from_ms"], row["release"], row["sha256"], row["gen"])

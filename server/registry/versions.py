@@ -1,0 +1,118 @@
+"""The releases that may be rolled out: those of the signed targets metadata whose bundle is here.
+
+Who may add one is decided by ``trust`` (it verifies the build host's signature); this file only remembers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+import sqlalchemy as sa
+
+from server.errors import UnknownReleaseError
+from server.registry.blobs import Blobs
+from server.store import registry as store
+from server.store.database import Database
+from wire.bundle import Bundle, parse_bundle
+from wire.codec import Json, decode, encode
+from wire.reference import Reference, read_reference
+from wire.target import TargetCustom
+
+_REFERENCE = "reference.bin"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One release for one target class.
+
+    ``name`` is ``<model>-<version>``, ``target`` the target class (``gateway``), ``path`` the TUF target path
+    (what ``Desired.target`` wants), ``sha256`` and ``length_bytes`` the bundle's.
+    """
+
+    name: str
+    model: str
+    version: int
+    target: str
+    path: str
+    sha256: str
+    length_bytes: int
+    certificate: Mapping[str, Json]
+    custom: TargetCustom
+    registered_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """All releases. Safe to share between threads."""
+
+    database: Database
+    blobs: Blobs
+
+    def releases(self) -> tuple[Release, ...]:
+        """Return every release, oldest first; one entry for each target class."""
+        with self.database.begin() as connection:
+            return tuple(_release(row) for row in store.all_releases(connection))
+
+    def release(self, name: str, target: str | None = None) -> Release:
+        """Return the release ``name``; of several target classes the one asked for, else the first.
+
+        Raises:
+            UnknownReleaseError: If there is none.
+        """
+        for release in self.releases():
+            if release.name == name and target in {None, release.target}:
+                return release
+        message = f"Expected a published release, got {name!r}: publish it with compressor publish"
+        raise UnknownReleaseError(message)
+
+    def by_bundle(self, sha256: str) -> Release | None:
+        """Return the release whose bundle has this digest."""
+        return next((release for release in self.releases() if release.sha256 == sha256), None)
+
+    def register(self, path: str, custom: TargetCustom, *, sha256: str, length_bytes: int, now_ms: int) -> Release:
+        """Remember a target of verified metadata; registering it again changes nothing but its custom data.
+
+        Raises:
+            UnknownBlobError: If its bundle was not uploaded first.
+        """
+        self.blobs.path(sha256)
+        known = next((release for release in self.releases() if release.path == path), None)
+        row = {
+            "path": path, "name": f"{custom.model}-{custom.version}", "sha256": sha256, "length_bytes": length_bytes,
+            "custom": encode(custom).decode(), "registered_ms": known.registered_ms if known else now_ms,
+        }  # fmt: skip
+        with self.database.begin() as connection:
+            store.put_release(connection, row)
+        return _release(row)
+
+    def bundle(self, sha256: str) -> Bundle:
+        """Return the checked bundle.
+
+        Raises:
+            UnknownBlobError: If it is not here.
+            BundleError: If it may not be opened.
+        """
+        return parse_bundle(self.blobs.read(sha256))
+
+    def reference(self, ref_id: str) -> Reference | None:
+        """Return the reference profile of the release whose ``ref_id`` starts with the given (32 or 64) hex digits."""
+        for release in self.releases():
+            if ref_id and release.custom.ref_id.startswith(ref_id):
+                return _reference(self.blobs, release.sha256)
+        return None
+
+
+@lru_cache(maxsize=64)
+def _reference(blobs: Blobs, sha256: str) -> Reference:
+    return read_reference(parse_bundle(blobs.read(sha256)).files[_REFERENCE])
+
+
+def _release(row: sa.RowMapping | Mapping[str, object]) -> Release:
+    custom = decode(TargetCustom, str(row["custom"]).encode())
+    return Release(
+        name=str(row["name"]), model=custom.model, version=custom.version, target=custom.target, path=str(row["path"]),
+        sha256=str(row["sha256"]), length_bytes=int(str(row["length_bytes"])), certificate=custom.certificate,
+        custom=custom, registered_ms=int(str(row["registered_ms"])),
+    )  # fmt: skip
