@@ -1,0 +1,296 @@
+"""Gates: what a candidate must show before it may be signed. Pure; fail closed.
+
+Decides PASS, FAIL or INCONCLUSIVE (needs n more labelled samples) from measurements that others made. A missing
+measurement fails. Does not measure, and reads no file or clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from compressor.statistics import (
+    Paired,
+    drop_lower,
+    drop_upper,
+    holm,
+    p_value,
+    samples_for,
+    samples_still_needed,
+    wilson,
+)
+
+CONFIDENCE = 0.95
+
+
+class Verdict(StrEnum):
+    """What a gate says."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """What one gate said. ``value`` and ``bound`` are None where the measurement is missing.
+
+    ``limit`` is the recipe's; ``n`` the number of samples behind the value; ``needs`` how many more samples an
+    inconclusive gate asks for (0: unknown).
+    """
+
+    name: str
+    verdict: Verdict
+    value: float | None
+    bound: float | None
+    limit: float
+    n: int
+    text: str
+    needs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that was measured; what is absent was not measured.
+
+    ``accuracy``, ``slices``, ``classes`` and ``drifted`` compare candidate and baseline on the same samples;
+    ``flips`` counts samples where both predict different classes, of ``accuracy.n``; ``figures`` holds the rest by
+    the gate's name (``size_bytes``, ``latency_p95_ms``, ``int8_macs_ratio`` …).
+    """
+
+    accuracy: Paired | None = None
+    slices: Mapping[str, Paired] = field(default_factory=dict)
+    classes: Mapping[str, Paired] = field(default_factory=dict)
+    drifted: Paired | None = None
+    flips: int | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+class Gate(Protocol):
+    """One condition on the evidence."""
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return the verdict on ``evidence``."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyDrop:
+    """Paired non-inferiority: the upper bound of the drop in accuracy is at most ``margin`` (0..1)."""
+
+    margin: float
+    confidence: float = CONFIDENCE
+    name: str = "accuracy_drop"
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return PASS when shown, FAIL when refuted or when enough samples still show a drop above the margin."""
+        counts = evidence.accuracy
+        if counts is None or not counts.n:
+            return _missing(self.name, self.margin)
+        bound = drop_upper(counts, self.confidence)
+        verdict, needs = _three(counts, bound, self.margin, self.confidence)
+        text = (
+            f"drop {_points(counts.drop)}, at most {_points(bound)} with {self.confidence:.0%} confidence, "
+            f"allowed {_points(self.margin)} ({counts.lost} lost, {counts.won} won of {counts.n}){_needs(needs)}"
+        )
+        return GateResult(self.name, verdict, counts.drop, bound, self.margin, counts.n, text, needs)
+
+
+@dataclass(frozen=True, slots=True)
+class WorstSliceDrop:
+    """Non-inferiority of every slice (or class) at ``margin``, p-values adjusted by Holm over the slices.
+
+    The bound reported is that of the worst slice at the Bonferroni level, so that it is never smaller than what
+    Holm's procedure tests.
+    """
+
+    margin: float
+    confidence: float = CONFIDENCE
+    by_class: bool = False
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return the verdict of the slice that is furthest from passing."""
+        kind = "class" if self.by_class else "slice"
+        groups = evidence.classes if self.by_class else evidence.slices
+        slices = {name: counts for name, counts in groups.items() if counts.n}
+        if not slices:
+            return _missing(f"worst_{kind}_drop", self.margin)
+        adjusted = dict(zip(slices, holm([p_value(counts, self.margin) for counts in slices.values()]), strict=True))
+        level = 1 - (1 - self.confidence) / len(slices)
+        verdicts = {name: self._one(counts, adjusted[name], level) for name, counts in slices.items()}
+        worst = max(slices, key=lambda name: (_RANK[verdicts[name][0]], adjusted[name], slices[name].drop))
+        verdict, needs = verdicts[worst]
+        counts, bound = slices[worst], drop_upper(slices[worst], level)
+        text = (
+            f"{kind} {worst!r}: drop {_points(counts.drop)}, at most {_points(bound)}, allowed {_points(self.margin)} "
+            f"({counts.lost} lost, {counts.won} won of {counts.n}; {len(slices)} tested together){_needs(needs)}"
+        )
+        return GateResult(f"worst_{kind}_drop", verdict, counts.drop, bound, self.margin, counts.n, text, needs)
+
+    def _one(self, counts: Paired, adjusted: float, level: float) -> tuple[Verdict, int]:
+        if adjusted <= 1 - self.confidence:
+            return Verdict.PASS, 0
+        return _three(counts, 1.0, self.margin, level)
+
+
+@dataclass(frozen=True, slots=True)
+class Superiority:
+    """The candidate is better than the baseline on the drifted samples by more than ``gain`` (0..1)."""
+
+    gain: float = 0.0
+    confidence: float = CONFIDENCE
+    name: str = "superiority"
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return PASS when the lower bound of the gain exceeds ``gain``, FAIL when the candidate is not better."""
+        counts = evidence.drifted
+        if counts is None or not counts.n:
+            return _missing(self.name, self.gain)
+        bound = -drop_upper(counts, self.confidence)
+        verdict, needs = _three(counts, -bound, -self.gain, self.confidence, strict=True)
+        text = (
+            f"gain {_points(-counts.drop)}, at least {_points(bound)} with {self.confidence:.0%} confidence, "
+            f"wanted more than {_points(self.gain)} ({counts.won} won, {counts.lost} lost of {counts.n}){_needs(needs)}"
+        )
+        return GateResult(self.name, verdict, -counts.drop, bound, self.gain, counts.n, text, needs)
+
+
+@dataclass(frozen=True, slots=True)
+class FlipRatio:
+    """The share of samples that flip; ``negative``: that were right and become wrong. Wilson's bounds."""
+
+    limit: float
+    confidence: float = CONFIDENCE
+    negative: bool = False
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return PASS when the upper bound is at most ``limit``, FAIL when the share is above it."""
+        name = "negative_flip_ratio" if self.negative else "flip_ratio"
+        counts = evidence.accuracy
+        flips = counts.lost if counts and self.negative else evidence.flips
+        if counts is None or flips is None or not counts.n:
+            return _missing(name, self.limit)
+        bound = wilson(flips, counts.n, 2 * self.confidence - 1)[1]
+        share = flips / counts.n
+        verdict = Verdict.PASS if bound <= self.limit else Verdict.INCONCLUSIVE
+        verdict = Verdict.FAIL if share > self.limit else verdict
+        needs = _wilson_needs(share, counts.n, self) if verdict is Verdict.INCONCLUSIVE else 0
+        text = (
+            f"{flips} of {counts.n} {'got worse' if self.negative else 'changed'}: {_points(share)}, "
+            f"at most {_points(bound)}, allowed {_points(self.limit)}{_needs(needs)}"
+        )
+        return GateResult(name, verdict, share, bound, self.limit, counts.n, text, needs)
+
+
+def _wilson_needs(share: float, n: int, gate: FlipRatio) -> int:
+    low, high = n, 2 * n
+    level = 2 * gate.confidence - 1
+    while high < n << 12 and wilson(math.ceil(share * high), high, level)[1] > gate.limit:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        passes = wilson(math.ceil(share * middle), middle, level)[1] <= gate.limit
+        low, high = (low, middle) if passes else (middle, high)
+    return high - n
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A measured figure is at most ``maximum`` and at least ``minimum``."""
+
+    name: str
+    maximum: float | None = None
+    minimum: float | None = None
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return PASS or FAIL; a figure that is missing or not finite fails."""
+        limit = self.maximum if self.maximum is not None else self.minimum
+        value = evidence.figures.get(self.name)
+        if value is None or not math.isfinite(value) or limit is None:
+            return _missing(self.name, math.nan if limit is None else limit)
+        above = self.maximum is not None and value > self.maximum
+        below = self.minimum is not None and value < self.minimum
+        verdict = Verdict.FAIL if above or below else Verdict.PASS
+        allowed = " and ".join(
+            f"at {word} {edge:g}"
+            for word, edge in (("most", self.maximum), ("least", self.minimum))
+            if edge is not None
+        )
+        return GateResult(self.name, verdict, value, value, limit, 0, f"{value:.6g}, allowed {allowed}")
+
+
+FIGURES = frozenset({
+    "accuracy", "calibration_error", "size_bytes", "size_ratio", "latency_p50_ms", "latency_p95_ms", "latency_ratio",
+    "speed_up_ratio", "peak_memory_bytes", "int8_macs_ratio", "parity_max_abs", "parity_cosine", "parity_flip_ratio",
+})  # fmt: skip
+"""Names of the gates that compare one measured figure with a limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """All gates together."""
+
+    verdict: Verdict
+    results: tuple[GateResult, ...]
+
+
+_RANK = {Verdict.PASS: 0, Verdict.INCONCLUSIVE: 1, Verdict.FAIL: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Passes when every gate passes; no gates at all fail."""
+
+    gates: Sequence[Gate]
+
+    def judge(self, evidence: Evidence) -> Judgement:
+        """Return the worst verdict and all results, in the order of the gates."""
+        results = tuple(gate.judge(evidence) for gate in self.gates)
+        worst = max((result.verdict for result in results), key=_RANK.__getitem__, default=Verdict.FAIL)
+        return Judgement(worst, results)
+
+
+def gate(name: str, *, maximum: float | None, minimum: float | None, confidence: float = CONFIDENCE) -> Gate | None:
+    """Return the gate that a recipe calls ``name``; None when there is no such gate or its limit is missing."""
+    if name in FIGURES:
+        return Figure(name, maximum, minimum)
+    if name == "superiority":
+        return Superiority(minimum or 0.0, confidence)
+    made: Mapping[str, Callable[[float], Gate]] = {
+        "accuracy_drop": lambda limit: AccuracyDrop(limit, confidence),
+        "worst_slice_drop": lambda limit: WorstSliceDrop(limit, confidence),
+        "worst_class_drop": lambda limit: WorstSliceDrop(limit, confidence, by_class=True),
+        "flip_ratio": lambda limit: FlipRatio(limit, confidence),
+        "negative_flip_ratio": lambda limit: FlipRatio(limit, confidence, negative=True),
+    }
+    return made[name](maximum) if name in made and maximum is not None else None
+
+
+def _three(
+    counts: Paired, upper: float, margin: float, confidence: float, *, strict: bool = False
+) -> tuple[Verdict, int]:
+    if upper < margin or (upper == margin and not strict):
+        return Verdict.PASS, 0
+    planned = samples_for(margin, counts.discordance, confidence=confidence) if margin > 0 else 0
+    hopeless = counts.drop >= margin and counts.n >= planned
+    if hopeless or drop_lower(counts, confidence) > margin:
+        return Verdict.FAIL, 0
+    if counts.drop >= margin:
+        return Verdict.INCONCLUSIVE, planned - counts.n
+    return Verdict.INCONCLUSIVE, samples_still_needed(counts, margin, confidence=confidence)
+
+
+def _missing(name: str, limit: float) -> GateResult:
+    return GateResult(
+        name, Verdict.FAIL, None, None, limit, 0, "Expected a measurement, got none: measure it or drop the gate"
+    )
+
+
+def _points(ratio: float) -> str:
+    return f"{100 * ratio:.2f} %"
+
+
+def _needs(needs: int) -> str:
+    return f"; needs about {needs} more labelled samples" if needs else ""

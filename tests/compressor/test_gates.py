@@ -1,0 +1,107 @@
+"""Three verdicts, and nothing passes by being absent."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from compressor.gates import FIGURES, AccuracyDrop, AllOf, Evidence, Figure, Superiority, Verdict, WorstSliceDrop, gate
+from compressor.statistics import Paired
+
+LIMITED = ("accuracy_drop", "worst_slice_drop", "worst_class_drop", "flip_ratio", "negative_flip_ratio")
+
+
+@pytest.mark.parametrize("name", [*LIMITED, "superiority", *sorted(FIGURES)])
+def test_a_missing_measurement_fails(name: str) -> None:
+    """Every gate fails on empty evidence."""
+    made = gate(name, maximum=0.5, minimum=None)
+    assert made is not None
+    assert made.judge(Evidence()).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("counts", "verdict"),
+    [
+        (Paired(1, 1, 620), Verdict.PASS),
+        (Paired(3, 1, 300), Verdict.INCONCLUSIVE),
+        (Paired(60, 10, 1000), Verdict.FAIL),
+        (Paired(30, 5, 2350), Verdict.FAIL),
+    ],
+)
+def test_accuracy_has_three_verdicts(counts: Paired, verdict: Verdict) -> None:
+    """Shown, not shown yet, refuted or hopeless."""
+    assert AccuracyDrop(0.01).judge(Evidence(accuracy=counts)).verdict is verdict
+
+
+def test_inconclusive_says_how_many_more_are_needed() -> None:
+    """The number travels in the result and in the text."""
+    result = AccuracyDrop(0.01).judge(Evidence(accuracy=Paired(1, 1, 200)))
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.needs > 50
+    assert f"needs about {result.needs} more" in result.text
+
+
+def test_one_bad_slice_fails_a_good_average() -> None:
+    """A site that falls is found although the others make up for it."""
+    slices = {"a": Paired(0, 30, 1000), "b": Paired(45, 0, 100)}
+    result = WorstSliceDrop(0.05).judge(Evidence(slices=slices))
+    assert result.verdict is Verdict.FAIL
+    assert "'b'" in result.text
+
+
+def test_a_slice_too_small_to_judge_is_inconclusive() -> None:
+    """Ten samples without any loss show nothing at five points."""
+    result = WorstSliceDrop(0.05).judge(Evidence(slices={"a": Paired(0, 0, 900), "b": Paired(0, 0, 10)}))
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert result.n == 10
+
+
+def test_classes_are_judged_like_slices() -> None:
+    """The class gate reads the classes."""
+    made = gate("worst_class_drop", maximum=0.05, minimum=None)
+    assert made is not None
+    result = made.judge(Evidence(classes={"7": Paired(0, 0, 500)}))
+    assert (result.name, result.verdict) == ("worst_class_drop", Verdict.PASS)
+
+
+@pytest.mark.parametrize(
+    ("counts", "verdict"),
+    [(Paired(2, 30, 100), Verdict.PASS), (Paired(2, 4, 100), Verdict.INCONCLUSIVE), (Paired(0, 0, 100), Verdict.FAIL)],
+)
+def test_superiority_must_be_shown(counts: Paired, verdict: Verdict) -> None:
+    """Better with confidence, better without, not better."""
+    assert Superiority().judge(Evidence(drifted=counts)).verdict is verdict
+
+
+@pytest.mark.parametrize(("flips", "verdict"), [(2, Verdict.PASS), (15, Verdict.INCONCLUSIVE), (40, Verdict.FAIL)])
+def test_flips_are_bounded(flips: int, verdict: Verdict) -> None:
+    """The share of changed predictions is compared by its upper bound."""
+    made = gate("flip_ratio", maximum=0.02, minimum=None)
+    assert made is not None
+    assert made.judge(Evidence(accuracy=Paired(0, 0, 1000), flips=flips)).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"),
+    [(1.0, Verdict.PASS), (2.0, Verdict.FAIL), (math.nan, Verdict.FAIL), (math.inf, Verdict.FAIL)],
+)
+def test_a_figure_is_compared_and_must_be_finite(value: float, verdict: Verdict) -> None:
+    """NaN never passes."""
+    assert Figure("latency_p95_ms", maximum=1.5).judge(Evidence(figures={"latency_p95_ms": value})).verdict is verdict
+
+
+def test_all_of_takes_the_worst_and_fails_when_empty() -> None:
+    """FAIL beats INCONCLUSIVE beats PASS; no gates at all don't pass."""
+    evidence = Evidence(accuracy=Paired(3, 1, 300), figures={"size_bytes": 10.0})
+    small, large = Figure("size_bytes", maximum=20), Figure("size_bytes", maximum=5)
+    assert AllOf([small]).judge(evidence).verdict is Verdict.PASS
+    assert AllOf([small, AccuracyDrop(0.01)]).judge(evidence).verdict is Verdict.INCONCLUSIVE
+    assert AllOf([AccuracyDrop(0.01), large]).judge(evidence).verdict is Verdict.FAIL
+    assert AllOf([]).judge(evidence).verdict is Verdict.FAIL
+
+
+def test_an_unknown_gate_or_one_without_limit_is_none() -> None:
+    """The caller turns it into an error that names it."""
+    assert gate("accuracy_dorp", maximum=0.1, minimum=None) is None
+    assert gate("accuracy_drop", maximum=None, minimum=0.1) is None

@@ -1,0 +1,124 @@
+"""Bounds and p-values against published figures, enumeration and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from compressor.statistics import (
+    EXACT_UP_TO,
+    Paired,
+    _trinomial,
+    drop_lower,
+    drop_upper,
+    exact_p_value,
+    holm,
+    p_value,
+    paired,
+    samples_for,
+    samples_still_needed,
+    score_statistic,
+    score_upper,
+    wilson,
+)
+
+
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),
+    [
+        (Paired(1, 7, 21), -0.517, -0.026),  # Fagerland, Lydersen, Laake 2014, airway reactivity
+        (Paired(0, 1, 44), -0.118, 0.059),  # Tango 1998, soft contact lenses, 95 % two-sided
+        (Paired(40, 20, 160), 0.031, 0.218),  # Agresti and Min 2005, PropCIs scoreci.mp
+    ],
+)
+def test_score_bounds_equal_the_published_ones(counts: Paired, low: float, high: float) -> None:
+    """Tango's interval is reproduced to three digits."""
+    assert -score_upper(counts.swapped, 0.975) == pytest.approx(low, abs=6e-4)
+    assert score_upper(counts, 0.975) == pytest.approx(high, abs=6e-4)
+
+
+def test_score_statistic_without_margin_is_mcnemars() -> None:
+    """At d = 0 the statistic is (b - c) / sqrt(b + c)."""
+    value = float(score_statistic(np.array(1.0), np.array(7.0), 21, 0.0))
+    assert value == pytest.approx(-6 / np.sqrt(8))
+
+
+@pytest.mark.parametrize(
+    ("successes", "n", "low", "high"),
+    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
+)
+def test_wilson_equals_newcombes_table(successes: int, n: int, low: float, high: float) -> None:
+    """Newcombe 1998 (Statistics in Medicine 17, 857-872), table I, method 3."""
+    assert wilson(successes, n, 0.95) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
+
+
+@pytest.mark.parametrize("n", [150, 400])
+@pytest.mark.parametrize("excess", [1.0, 1.5, 3.0])
+def test_at_most_five_percent_pass_at_the_margin_by_enumeration(n: int, excess: float) -> None:
+    """The exact test keeps its risk for every discordance: all tables are enumerated, none simulated."""
+    margin, discordance = 0.02, 0.02 * excess
+    most = int(stats.binom.ppf(1 - 1e-6, n, discordance))
+    tables = [(b, c) for b in range(most + 1) for c in range(min(most - b, EXACT_UP_TO - b) + 1)]
+    passing = [(b, c) for b, c in tables if b / n < margin + c / n and exact_p_value(Paired(b, c, n), margin) <= 0.05]
+    lost, won = np.array(passing, dtype=float).reshape(-1, 2).T
+    assert _trinomial(lost, won, n, margin, discordance) <= 0.05
+
+
+def test_at_most_five_percent_pass_at_the_margin_by_simulation() -> None:
+    """A candidate that truly loses the margin passes at most 5 % of the time, also across the exact limit."""
+    generator = np.random.default_rng(1)
+    n, margin, runs = 2350, 0.01, 400
+    draws = generator.multinomial(n, [0.024, 0.014, 0.962], size=runs)
+    passed = sum(p_value(Paired(int(b), int(c), n), margin) <= 0.05 for b, c, _ in draws)
+    assert passed / runs <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / runs)
+
+
+def test_bound_and_p_value_agree() -> None:
+    """A margin just above the bound is rejected, just below it is not."""
+    for counts in (Paired(2, 1, 600), Paired(40, 30, 2000)):
+        bound = drop_upper(counts, 0.95)
+        assert p_value(counts, bound + 1e-4) <= 0.05 < p_value(counts, bound - 1e-4)
+
+
+def test_no_loss_at_all_gives_the_rule_of_three() -> None:
+    """Without discordant pairs the bound is 1 - 0.05^(1/n), about 3 / n."""
+    assert drop_upper(Paired(0, 0, 400), 0.95) == pytest.approx(1 - 0.05 ** (1 / 400), rel=0.01)
+
+
+def test_lower_bound_mirrors_the_upper_one() -> None:
+    """Exchanging the classifiers changes the sign."""
+    assert drop_lower(Paired(9, 2, 300), 0.9) == -drop_upper(Paired(2, 9, 300), 0.9)
+
+
+def test_without_samples_nothing_is_known() -> None:
+    """The bounds are the widest possible, the p-value is 1."""
+    nothing = Paired(0, 0, 0)
+    assert (drop_upper(nothing, 0.95), drop_lower(nothing, 0.95), p_value(nothing, 0.01)) == (1.0, -1.0, 1.0)
+    assert wilson(0, 0, 0.95) == (0.0, 1.0)
+
+
+def test_power_equals_the_documented_figures() -> None:
+    """A 1-point margin needs about 620 samples at 1 % discordance and 2,350 at 3.8 %."""
+    assert samples_for(0.01, 0.01) == pytest.approx(620, abs=2)
+    assert samples_for(0.01, 0.038) == pytest.approx(2350, abs=2)
+
+
+def test_the_samples_asked_for_suffice_at_the_same_rates() -> None:
+    """Scaling the table up by the number asked for brings the bound to the margin."""
+    counts = Paired(12, 10, 1000)
+    more = samples_still_needed(counts, 0.01)
+    factor = (1000 + more) / 1000
+    grown = Paired(round(12 * factor), round(10 * factor), 1000 + more)
+    assert drop_upper(grown, 0.95) == pytest.approx(0.01, abs=5e-4)
+
+
+def test_holm_equals_the_textbook() -> None:
+    """Adjusted values are monotone and keep their order."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
+
+
+def test_counts_what_was_lost_and_won() -> None:
+    """Paired counts come from two boolean arrays."""
+    before, after = np.array([True, True, False, False]), np.array([True, False, True, False])
+    assert paired(before, after) == Paired(1, 1, 4)
