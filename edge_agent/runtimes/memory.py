@@ -1,0 +1,50 @@
+"""A function as a model, for tests: the artifact is the name of a function registered in this process.
+
+An artifact can't bring code along: only what the process itself registered runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
+from edge_agent.runtimes.base import Array, Runtime, check_batch
+from wire.manifest import Manifest, TensorSpec
+
+Function = Callable[[Array], tuple[Array, ...]]
+_functions: dict[str, Function] = {}
+
+
+def register(name: str, function: Function) -> bytes:
+    """Make ``function`` runnable under ``name``; return the artifact that stands for it."""
+    _functions[name] = function
+    return name.encode()
+
+
+def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
+    """Return the function that ``artifact`` names; ``threads`` is of no use here.
+
+    Raises:
+        RuntimeLoadError: If no such function was registered in this process.
+    """
+    del threads
+    function = _functions.get(artifact[:200].decode(errors="replace"))
+    if function is None:
+        message = f"Expected the name of a registered function, got {artifact[:40]!r}"
+        raise RuntimeLoadError(message)
+    return _MemoryRuntime(function, manifest.inputs[0])
+
+
+class _MemoryRuntime:
+    def __init__(self, function: Function, spec: TensorSpec) -> None:
+        self._function: Function | None = function
+        self._spec = spec
+
+    def run(self, batch: Array) -> tuple[Array, ...]:
+        check_batch(batch, self._spec)
+        if self._function is None:
+            raise RuntimeSeamError("Expected an open runtime, got a closed one: load it again")
+        return self._function(batch)
+
+    def close(self) -> None:
+        self._function = None

@@ -1,0 +1,112 @@
+"""onnxruntime on the CPU. The only file of the agent that imports onnxruntime.
+
+Telemetry is switched off before the import: wheels from 1.29 start a collector thread otherwise,
+and ``disable_telemetry_events()`` afterwards leaves it running.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import numpy as np
+import onnxruntime as ort
+
+from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
+from edge_agent.runtimes.base import Array, Runtime, check_batch, shape_matches
+from wire.manifest import Manifest, TensorSpec
+
+# Denormals make an untrained or saturated network seven times slower (COMPRESSION.md, traps).
+DEFAULT_OPTIONS = {"session.set_denormal_as_zero": "1"}
+_LOG_ERRORS = 3
+_TYPES = {
+    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8",
+    "tensor(int32)": "int32", "tensor(int64)": "int64",
+}  # fmt: skip
+
+
+def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
+    """Return the ONNX model in ``artifact`` as a session with ``threads`` intra-operator threads.
+
+    ``manifest.session_options`` are onnxruntime config entries by their own name.
+
+    Raises:
+        RuntimeLoadError: If onnxruntime can't open it, or inputs or outputs aren't those of the manifest.
+    """
+    try:
+        session = ort.InferenceSession(artifact, _options(manifest, threads), providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        message = f"Expected an ONNX model that onnxruntime {ort.__version__} opens, got: {str(error)[:300]}"
+        raise RuntimeLoadError(message) from error
+    _check_signature(session, manifest)
+    return _OnnxRuntime(session, manifest)
+
+
+def _options(manifest: Manifest, threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _LOG_ERRORS
+    for key, value in {**DEFAULT_OPTIONS, **manifest.session_options}.items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def _check_signature(session: ort.InferenceSession, manifest: Manifest) -> None:
+    inputs = session.get_inputs()
+    if len(inputs) != 1 or len(manifest.inputs) != 1:
+        message = f"Expected one input, got {len(inputs)} in the model and {len(manifest.inputs)} in the manifest"
+        raise RuntimeLoadError(message)
+    got, spec = inputs[0], manifest.inputs[0]
+    shape = tuple(size if isinstance(size, int) else -1 for size in got.shape)
+    dtype = _TYPES.get(got.type, got.type)
+    if got.name != spec.name or dtype != spec.dtype or not _compatible(shape, spec):
+        message = (
+            f"Expected input {spec.name!r} {spec.dtype} {spec.shape}, got {got.name!r} {dtype} {shape} in the model"
+        )
+        raise RuntimeLoadError(message)
+    present = {output.name for output in session.get_outputs()}
+    missing = [output.name for output in manifest.outputs if output.name not in present]
+    if missing:
+        message = f"Expected the outputs {missing} in the model, got {sorted(present)}"
+        raise RuntimeLoadError(message)
+
+
+def _compatible(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    return shape_matches(shape, (-1, *spec.shape[1:])) or shape_matches(spec.shape, (-1, *shape[1:]))
+
+
+class _OnnxRuntime:
+    """A session. ``run`` may be called from several threads: onnxruntime's sessions allow it."""
+
+    def __init__(self, session: ort.InferenceSession, manifest: Manifest) -> None:
+        self._session: ort.InferenceSession | None = session
+        self._spec = manifest.inputs[0]
+        self._outputs = [output.name for output in manifest.outputs]
+        self._batch = session.get_inputs()[0].shape[0]
+
+    def run(self, batch: Array) -> tuple[Array, ...]:
+        check_batch(batch, self._spec)
+        if self._session is None:
+            raise RuntimeSeamError("Expected an open runtime, got a closed one: load it again")
+        if isinstance(self._batch, int) and self._batch != len(batch):
+            return self._run_pieces(batch, self._batch)
+        return self._run(self._session, batch)
+
+    def _run_pieces(self, batch: Array, size: int) -> tuple[Array, ...]:
+        """Run a model of fixed batch ``size``; the last piece is padded by repeating its last row."""
+        session = self._session
+        padded = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % size, axis=0)])
+        pieces = [self._run(session, padded[start : start + size]) for start in range(0, len(padded), size)]
+        return tuple(np.concatenate(parts)[: len(batch)] for parts in zip(*pieces, strict=True))
+
+    def _run(self, session: ort.InferenceSession, batch: Array) -> tuple[Array, ...]:
+        try:
+            return tuple(session.run(self._outputs, {self._spec.name: batch}))
+        except Exception as error:  # see ``load``
+            message = f"Expected onnxruntime to run, got: {str(error)[:300]}"
+            raise RuntimeSeamError(message) from error
+
+    def close(self) -> None:
+        self._session = None
