@@ -1,0 +1,94 @@
+"""Who asks: an operator or build host by bearer token, a device by its own password.
+
+Every method is a FastAPI dependency: ``Depends(auth.operator)``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from server.enrolment import Enrolment
+from server.errors import UnauthorizedError
+
+
+@dataclass(frozen=True, eq=False)
+class Auth:
+    """The tokens of this server and the passwords of its devices."""
+
+    operator_token: str
+    builder_token: str
+    enrolment: Enrolment
+
+    def operator(self, request: Request) -> None:
+        """Let an operator pass.
+
+        Raises:
+            UnauthorizedError: If it is not one.
+        """
+        _require(self._bears(request, self.operator_token), "the operator's token")
+
+    def builder(self, request: Request) -> None:
+        """Let a build host pass.
+
+        Raises:
+            UnauthorizedError: If it is not one.
+        """
+        _require(self._bears(request, self.builder_token), "the builder's token")
+
+    def operator_or_builder(self, request: Request) -> None:
+        """Let an operator or a build host pass.
+
+        Raises:
+            UnauthorizedError: If it is neither.
+        """
+        _require(self._staff(request), "the operator's or the builder's token")
+
+    def device_or_staff(self, request: Request) -> None:
+        """Let a device, an operator or a build host pass.
+
+        Raises:
+            UnauthorizedError: If it is none of them.
+        """
+        _require(bool(self._device(request)) or self._staff(request), "a device's password or a token")
+
+    def device(self, request: Request) -> str:
+        """Return the id of the device that asks.
+
+        Raises:
+            UnauthorizedError: If its password is wrong.
+        """
+        device = self._device(request)
+        _require(bool(device), "a device id and its password")
+        return device
+
+    def is_operator(self, token: str) -> bool:
+        """Return whether ``token`` is the operator's, in constant time (for the dashboard's own login)."""
+        return hmac.compare_digest(token.encode(), self.operator_token.encode())
+
+    def _staff(self, request: Request) -> bool:
+        return self._bears(request, self.operator_token) or self._bears(request, self.builder_token)
+
+    def _bears(self, request: Request, token: str) -> bool:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), token.encode())
+
+    def _device(self, request: Request) -> str:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "basic":
+            return ""
+        try:
+            device, _, password = base64.b64decode(given, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            return ""
+        return device if device and self.enrolment.authenticate(device, password) else ""
+
+
+def _require(allowed: bool, what: str) -> None:  # noqa: FBT001 - the condition is the subject
+    if not allowed:
+        message = f"Expected {what} in the Authorization header, got none or a wrong one"
+        raise UnauthorizedError(message)

@@ -1,0 +1,58 @@
+"""``PUT /api/blobs/{sha256}`` (build host) and ``GET /blobs/{sha256}`` (devices; ranges)."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import FileResponse
+from pydantic import BaseModel
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from server.api.auth import Auth
+from server.errors import BlobOversizeError, BlobRefusedError
+from server.registry.blobs import Blobs
+from wire.bundle import MAX_BUNDLE_BYTES
+
+
+class BlobBody(BaseModel):
+    """A stored blob."""
+
+    sha256: str
+    length_bytes: int
+
+
+def router(auth: Auth, blobs: Blobs, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> APIRouter:
+    """Return the routes of bundles."""
+    routes = APIRouter(tags=["blobs"])
+
+    @routes.put("/api/blobs/{sha256}", dependencies=[Depends(auth.builder)], status_code=201)
+    async def put_blob(sha256: str, request: Request) -> BlobBody:
+        """Store a bundle; its digest and size are checked before it gets a name."""
+        _check_announced(request.headers.get("content-length", ""), limit_bytes)
+        return BlobBody(sha256=sha256, length_bytes=await _receive(blobs, sha256, request, limit_bytes))
+
+    @routes.api_route("/blobs/{sha256}", methods=["GET", "HEAD"], dependencies=[Depends(auth.device_or_staff)])
+    def get_blob(sha256: str) -> FileResponse:
+        """Return a bundle or a range of it; the ETag is the digest, so a resumed download can't mix two bundles."""
+        headers = {"etag": f'"{sha256}"', "cache-control": "private, max-age=31536000, immutable"}
+        return FileResponse(blobs.path(sha256), headers=headers, media_type="application/octet-stream")
+
+    return routes
+
+
+def _check_announced(length: str, limit_bytes: int) -> None:
+    if length.isdigit() and int(length) > limit_bytes:
+        message = f"Expected a blob of at most {limit_bytes} bytes, got {length}"
+        raise BlobOversizeError(message)
+
+
+async def _receive(blobs: Blobs, sha256: str, request: Request, limit_bytes: int) -> int:
+    upload = blobs.upload(sha256, limit_bytes=limit_bytes)
+    try:
+        async for chunk in request.stream():
+            upload.write(chunk)
+        return await run_in_threadpool(upload.commit)
+    except ClientDisconnect as error:
+        raise BlobRefusedError("Expected the whole blob, got a closed connection: upload it again") from error
+    finally:
+        upload.close()

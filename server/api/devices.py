@@ -1,0 +1,136 @@
+"""``GET /api/devices``: the registry, what devices report, and what ran when; commands to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field, JsonValue
+
+from server.api.auth import Auth
+from server.errors import UnknownDeviceError
+from server.fleet import Device, Fleet
+from server.registry.lineage import Lineage
+from wire.codec import Json, to_document
+
+Evidence = Callable[[str], Mapping[str, Json]]
+"""Returns the summary of a device's drift evidence."""
+
+
+class DeviceBody(BaseModel):
+    """One device; ``reported`` and ``desired`` as on the wire."""
+
+    device: str
+    site: str
+    attributes: dict[str, str]
+    state: str
+    release: str
+    phase: str
+    desired_gen: int
+    desired_release: str
+    last_seen_ms: int
+    enrolled_ms: int
+    clock_skew_ms: int
+    reported: dict[str, JsonValue] | None
+    desired: dict[str, JsonValue] | None
+    evidence: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class DevicesBody(BaseModel):
+    """Every device, by id."""
+
+    devices: list[DeviceBody]
+
+
+class RanBody(BaseModel):
+    """What ran on a device from ``from_ms`` on."""
+
+    device: str
+    from_ms: int
+    release: str
+    sha256: str
+    gen: int
+
+
+class CommandRequest(BaseModel):
+    """A command for a device."""
+
+    verb: str
+    arguments: dict[str, JsonValue] = Field(default_factory=dict)
+    ttl_s: float = Field(default=60.0, gt=0, le=86_400)
+
+
+class CommandBody(BaseModel):
+    """A command and, once ``answered_ms`` is not 0, its answer."""
+
+    id: str
+    device: str
+    verb: str
+    issued_ms: int
+    expires_ms: int
+    answered_ms: int
+    ok: bool
+    code: str
+    text: str
+    data: dict[str, JsonValue]
+
+
+def router(auth: Auth, fleet: Fleet, lineage: Lineage, evidence: Evidence | None = None) -> APIRouter:
+    """Return the routes for operators."""
+    routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
+    summary = evidence or (lambda _: {})
+
+    @routes.get("/api/devices")
+    def list_devices() -> DevicesBody:
+        """Return every device."""
+        return DevicesBody(devices=[_body(device, summary(device.device)) for device in fleet.devices()])
+
+    @routes.get("/api/devices/{device}")
+    def one_device(device: str) -> DeviceBody:
+        """Return one device."""
+        return _body(fleet.device(device), summary(device))
+
+    @routes.get("/api/devices/{device}/ran")
+    def ran(device: str, at_ms: int) -> RanBody:
+        """Return the release on the device at a time."""
+        fleet.device(device)
+        found = lineage.ran_at(device, at_ms)
+        if found is None:
+            message = f"Expected a time after the first report of {device!r}, got {at_ms}"
+            raise UnknownDeviceError(message)
+        return RanBody(device=device, from_ms=found.from_ms, release=found.release, sha256=found.sha256, gen=found.gen)
+
+    @routes.post("/api/devices/{device}/commands", status_code=202)
+    def command(device: str, request: CommandRequest) -> CommandBody:
+        """Send a command to a device."""
+        return _command(fleet, fleet.send_command(device, request.verb, request.arguments, request.ttl_s))
+
+    @routes.get("/api/devices/{device}/commands/{command_id}")
+    def answer(device: str, command_id: str) -> CommandBody:
+        """Return a command with its answer."""
+        fleet.device(device)
+        return _command(fleet, command_id)
+
+    return routes
+
+
+def _command(fleet: Fleet, command_id: str) -> CommandBody:
+    sent = fleet.command(command_id)
+    if sent is None:
+        message = f"Expected the id of a command, got {command_id[:40]!r}"
+        raise UnknownDeviceError(message)
+    return CommandBody(
+        id=sent.id, device=sent.device, verb=sent.verb, issued_ms=sent.issued_ms, expires_ms=sent.expires_ms,
+        answered_ms=sent.answered_ms, ok=sent.ok, code=sent.code, text=sent.text, data=dict(sent.data),
+    )  # fmt: skip
+
+
+def _body(device: Device, evidence: Mapping[str, Json]) -> DeviceBody:
+    phase = device.reported.update.phase if device.reported else None
+    return DeviceBody(
+        device=device.device, site=device.site, attributes=dict(device.attributes), state=device.state.value,
+        release=device.release, phase=phase.value if phase else "", desired_gen=device.desired_gen,
+        desired_release=device.desired_release, last_seen_ms=device.last_seen_ms, enrolled_ms=device.enrolled_ms,
+        clock_skew_ms=device.clock_skew_ms, reported=to_document(device.reported) if device.reported else None,
+        desired=to_document(device.desired) if device.desired else None, evidence=dict(evidence),
+    )  # fmt: skip

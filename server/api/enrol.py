@@ -1,0 +1,92 @@
+"""``POST /api/claims`` (operator) and ``POST /api/enrol`` (whoever holds a claim)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+
+from server.api.auth import Auth
+from server.enrolment import Enrolment, Identity
+from server.errors import ServerError
+
+
+class TrustMissingError(ServerError):
+    """The server has no trusted root to hand out yet."""
+
+    code = "no_trusted_root"
+    status = 409
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where devices find this server. ``mqtt_tls_ca`` is a certificate as text, "" without TLS."""
+
+    mqtt_host: str
+    mqtt_port: int
+    http_url: str
+    mqtt_tls_ca: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """What enrolment needs from the rest of the server.
+
+    ``admit`` makes the broker accept a new device before it is told its password; ``root`` returns the text
+    of the trusted root metadata, "" while there is none.
+    """
+
+    address: Callable[[], Address]
+    root: Callable[[], str]
+    admit: Callable[[Identity], None]
+
+
+class ClaimRequest(BaseModel):
+    """For which device a claim is wanted."""
+
+    site: str
+    device: str
+    attributes: dict[str, str] = Field(default_factory=dict)
+
+
+class ClaimBody(BaseModel):
+    """A one-time claim."""
+
+    claim: str
+
+
+class IdentityBody(BaseModel):
+    """All that a device needs to take part."""
+
+    site: str
+    device: str
+    password: str
+    mqtt_host: str
+    mqtt_port: int
+    mqtt_tls_ca: str
+    http_url: str
+    root: str
+
+
+def router(auth: Auth, enrolment: Enrolment, reception: Reception) -> APIRouter:
+    """Return the routes of enrolment."""
+    routes = APIRouter(tags=["enrolment"])
+
+    @routes.post("/api/claims", dependencies=[Depends(auth.operator)], status_code=201)
+    def make_claim(request: ClaimRequest) -> ClaimBody:
+        """Return a one-time claim for a device."""
+        return ClaimBody(claim=enrolment.claim(request.site, request.device, request.attributes))
+
+    @routes.post("/api/enrol")
+    def enrol(request: ClaimBody) -> IdentityBody:
+        """Exchange a claim for an identity."""
+        root = reception.root()
+        if not root:
+            raise TrustMissingError("Expected a trusted root, got none: run fleet-server trust DIR --root FILE")
+        identity = enrolment.enrol(request.claim)
+        reception.admit(identity)
+        return IdentityBody(**asdict(identity), **asdict(reception.address()), root=root)
+
+    return routes

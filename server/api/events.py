@@ -1,0 +1,55 @@
+"""``GET /api/events``: what happened, for people and for programs that follow."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, JsonValue
+
+from server.api.auth import Auth
+from server.registry.events import EventLog, LoggedEvent
+
+
+class EventBody(BaseModel):
+    """One event."""
+
+    id: int
+    at_ms: int
+    kind: str
+    code: str
+    severity: str
+    text: str
+    device: str | None
+    data: dict[str, JsonValue]
+
+
+class EventsBody(BaseModel):
+    """Events, oldest first; ask again with ``after`` = the last id."""
+
+    events: list[EventBody]
+
+
+def router(auth: Auth, events: EventLog) -> APIRouter:
+    """Return the routes for operators."""
+    routes = APIRouter(tags=["events"], dependencies=[Depends(auth.operator)])
+
+    @routes.get("/api/events")
+    def list_events(
+        after: int | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 200, device: str | None = None
+    ) -> EventsBody:
+        """Return events after an id, or, without one, the newest; oldest first."""
+        if after is None:
+            found = tuple(reversed(events.latest(limit, device=device)))
+        else:
+            found = events.after(after, limit, device=device)
+        return EventsBody(events=[_body(event) for event in found])
+
+    return routes
+
+
+def _body(event: LoggedEvent) -> EventBody:
+    return EventBody(
+        id=event.id, at_ms=event.at_ms, kind=event.kind, code=event.code, severity=event.severity.value,
+        text=event.text, device=event.device, data=dict(event.data),
+    )  # fmt: skip

@@ -1,0 +1,56 @@
+"""How errors look to a caller: ``{"code", "text"}`` and the right status, never a stack."""
+
+from __future__ import annotations
+
+import logging
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from server.errors import ServerError, UnauthorizedError
+from wire.errors import WireError
+
+_LOG = logging.getLogger(__name__)
+
+
+def install(api: FastAPI) -> None:
+    """Turn every error of the API into ``{"code", "text"}``."""
+    api.add_exception_handler(ServerError, _server_error)
+    api.add_exception_handler(WireError, _wire_error)
+    api.add_exception_handler(RequestValidationError, _invalid_request)
+    api.add_exception_handler(HTTPException, _http_error)
+    api.add_exception_handler(Exception, _fault)
+
+
+def answer(status: int, code: str, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """Return the answer that says what went wrong."""
+    return JSONResponse({"code": code, "text": text}, status, headers)
+
+
+def _server_error(_: Request, error: Exception) -> JSONResponse:
+    status = error.status if isinstance(error, ServerError) else 500
+    headers = {"WWW-Authenticate": "Bearer, Basic"} if isinstance(error, UnauthorizedError) else None
+    return answer(status, getattr(error, "code", "server"), str(error), headers)
+
+
+def _wire_error(_: Request, error: Exception) -> JSONResponse:
+    return answer(422, getattr(error, "code", "wire"), str(error))
+
+
+def _invalid_request(_: Request, error: Exception) -> JSONResponse:
+    problems = error.errors() if isinstance(error, RequestValidationError) else []
+    places = [f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in problems[:5]]
+    return answer(422, "request_invalid", "Expected a valid request, got " + "; ".join(places))
+
+
+def _http_error(_: Request, error: Exception) -> JSONResponse:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    text = str(error.detail) if isinstance(error, HTTPException) else str(error)
+    return answer(status, f"http_{status}", text, dict(getattr(error, "headers", None) or {}))
+
+
+def _fault(request: Request, error: Exception) -> JSONResponse:
+    _LOG.error("A request failed in an unforeseen way. path=%s", request.url.path, exc_info=error)
+    return answer(500, "internal", "The server failed in an unforeseen way; its log says more")

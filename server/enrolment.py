@@ -1,0 +1,117 @@
+"""How a device comes into the fleet: an operator's one-time claim, exchanged for credentials of its own.
+
+Claims and passwords are stored as hashes only. A claim for a device that exists on the same site gives it a
+new password (its disk was lost); ids are unique in the fleet, because the broker's user name is the id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from server.clock import Clock
+from server.credentials import hash_password, new_secret, verify_password
+from server.errors import ClaimRefusedError, DeviceExistsError
+from server.store import fleet as store
+from server.store.database import Database
+from wire.canonical import sha256_hex
+from wire.errors import NameRefusedError
+from wire.topics import check_name
+
+SERVER_USER = "server"
+_CACHE_LIMIT = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a device gets once: who it is, and its password (kept here only as a hash)."""
+
+    site: str
+    device: str
+    password: str
+
+
+@dataclass(eq=False, slots=True)
+class Enrolment:
+    """Claims, credentials, and who is who. Safe to share between threads."""
+
+    database: Database
+    clock: Clock
+    claim_ttl_s: float = 7 * 86_400.0
+    _verified: dict[str, bytes] = field(default_factory=dict)
+
+    def claim(self, site: str, device: str, attributes: Mapping[str, str]) -> str:
+        """Return a one-time claim for ``device`` on ``site``.
+
+        Raises:
+            NameRefusedError: If a name can't be part of a topic, or is reserved.
+            DeviceExistsError: If the id is taken on another site.
+        """
+        check_name(site, "a site")
+        if check_name(device, "a device id") == SERVER_USER:
+            message = f"Expected a device id other than {SERVER_USER!r}, which is the server's own"
+            raise NameRefusedError(message)
+        secret = new_secret()
+        row = {
+            "claim_sha256": sha256_hex(secret.encode()), "site": site, "device": device,
+            "attributes": dict(attributes), "expires_ms": self.clock() + int(self.claim_ttl_s * 1000), "used_ms": 0,
+        }  # fmt: skip
+        with self.database.begin() as connection:
+            _check_site(store.one_device(connection, device), site)
+            store.insert_claim(connection, row)
+        return secret
+
+    def enrol(self, claim: str) -> Identity:
+        """Use ``claim`` up and return the device's new identity.
+
+        Raises:
+            ClaimRefusedError: If the claim is unknown, used or expired.
+            DeviceExistsError: If the id was taken on another site since.
+        """
+        now_ms, password = self.clock(), new_secret()
+        with self.database.begin() as connection:
+            row = store.use_claim(connection, sha256_hex(claim.encode()), now_ms)
+            if row is None:
+                message = "Expected a claim that is neither used nor expired: ask the operator for a new one"
+                raise ClaimRefusedError(message)
+            site, device = row["site"], row["device"]
+            known = store.one_device(connection, device)
+            _check_site(known, site)
+            changes = {
+                "attributes": row["attributes"], "password_hash": hash_password(password), "enrolled_ms": now_ms
+            }  # fmt: skip
+            if known is None:
+                store.insert_device(connection, {"device": device, "site": site, **changes})
+            else:
+                store.update_device(connection, device, changes)
+        return Identity(site, device, password)
+
+    def authenticate(self, device: str, password: str) -> bool:
+        """Return whether ``password`` is that of ``device``; a positive answer is remembered as a digest."""
+        with self.database.begin() as connection:
+            row = store.one_device(connection, device)
+        stored = row["password_hash"] if row else hash_password("")
+        digest = hashlib.sha256(f"{stored}\0{password}".encode()).digest()
+        if hmac.compare_digest(self._verified.get(device, b""), digest):
+            return True
+        if row is None or not verify_password(password, stored):
+            return False
+        if len(self._verified) >= _CACHE_LIMIT:
+            self._verified.clear()
+        self._verified[device] = digest
+        return True
+
+    def password_hashes(self) -> dict[str, str]:
+        """Return the password hash of every device, by id, for the broker."""
+        with self.database.begin() as connection:
+            return {row["device"]: row["password_hash"] for row in store.all_devices(connection)}
+
+
+def _check_site(known: Mapping[str, object] | None, site: str) -> None:
+    if known is not None and known["site"] != site:
+        message = (
+            f"Expected an id that is unique in the fleet, got {known['device']!r}, taken on site {known['site']!r}"
+        )
+        raise DeviceExistsError(message)
