@@ -1,0 +1,279 @@
+"""A recipe: everything a run is made from, read strictly from one TOML file.
+
+Decides which keys exist, their types, defaults and ranges. Does not decide whether a data set or
+a network of that name exists (their folders do), nor what a gate means (``gates.py`` does).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from compressor.errors import RecipeError
+from compressor.recipe_reader import Checked, fields_from, nearest, plain_table
+from wire.errors import NameRefusedError
+from wire.manifest import MAX_IMAGE_SIDE, Preprocessing
+from wire.topics import check_name
+
+MAX_RECIPE_BYTES = 256 * 1024
+GATE_NAMES = (
+    "accuracy", "accuracy_drop", "worst_slice_drop", "worst_class_drop", "flip_ratio", "negative_flip_ratio",
+    "calibration_error", "size_bytes", "size_ratio", "latency_p50_ms", "latency_p95_ms", "speed_up_ratio",
+    "peak_memory_bytes", "int8_macs_ratio", "parity_max_abs",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecipe:
+    """``[model]``: what is built. ``network_options`` go to the network's ``build`` by name."""
+
+    name: str
+    network: str = "resnet8"
+    version: int = 1
+    labels: tuple[str, ...] = ()
+    network_options: Mapping[str, int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecipe:
+    """``[data]``: what is learnt from, and how an image becomes an input.
+
+    ``slices``: the CSV column of per-slice gates. ``train_slices``: the only slices that are trained,
+    calibrated, gated and referenced on (none: all). ``label``: ``exact`` (each label is a class) or
+    ``floor`` (3.7 is class 3). ``allow_corrupt``: how many broken images may be left out.
+    ``mean`` and ``std``: of the input after scaling to 0..1, per channel.
+    """
+
+    dataset: str = "digits"
+    path: str = ""
+    slices: str = ""
+    train_slices: tuple[str, ...] = ()
+    label: str = "exact"
+    width: int = 32
+    height: int = 32
+    colour: str = "rgb"
+    allow_corrupt: int = 0
+    mean: float = 0.5
+    std: float = 0.25
+
+    @property
+    def channels(self) -> int:
+        """The channels of the input tensor."""
+        return 3 if self.colour == "rgb" else 1
+
+    def preprocessing(self) -> Preprocessing:
+        """Return how image and device turn into the input tensor, as the manifest carries it."""
+        channels = self.channels
+        return Preprocessing(
+            width=self.width,
+            height=self.height,
+            colour=self.colour,
+            mean=(self.mean,) * channels,
+            std=(self.std,) * channels,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRecipe:
+    """``[train]``. ``fine_tune_*`` hold when training starts from a checkpoint.
+
+    ``augment``: strength of the random geometry and light, 0 (none) to 2; 1 is a mild default.
+    """
+
+    epochs: int = 12
+    seed: int = 0
+    batch: int = 64
+    learning_rate: float = 0.005
+    augment: float = 1.0
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.05
+    fine_tune_epochs: int = 5
+    fine_tune_learning_rate: float = 0.002
+
+    def for_fine_tuning(self) -> TrainRecipe:
+        """Return the settings of a training that starts from a checkpoint."""
+        return replace(self, epochs=self.fine_tune_epochs, learning_rate=self.fine_tune_learning_rate)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeRecipe:
+    """``[[compress]] step = "quantize"``.
+
+    ``calibration``: ``min_max`` or ``percentile`` (then ``percentile`` of each tensor's values is
+    inside the range). ``reduce_range``: 7-bit weights, for x86 without VNNI, where u8 x s8 saturates.
+    """
+
+    step: str = "quantize"
+    scheme: str = "static_int8"
+    calibration: str = "min_max"
+    percentile: float = 99.99
+    reduce_range: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRecipe:
+    """``[targets.NAME]``: where the artifact runs."""
+
+    name: str
+    runtime: str = "onnx"
+    cpu: str = "x86_64"
+    threads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class GateRecipe:
+    """One line of ``[gates]``: at most ``max``, at least ``min``, at this ``confidence``, measured on target ``on``."""
+
+    name: str
+    max: float | None = None
+    min: float | None = None
+    confidence: float = 0.95
+    on: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The whole recipe. ``folder`` is where it was read from: relative paths start there."""
+
+    model: ModelRecipe
+    data: DataRecipe
+    train: TrainRecipe
+    compress: tuple[QuantizeRecipe, ...]
+    targets: tuple[TargetRecipe, ...]
+    gates: tuple[GateRecipe, ...]
+    folder: Path = Path()
+
+
+STEPS: Mapping[str, type[QuantizeRecipe]] = {"quantize": QuantizeRecipe}
+_TABLES = ("model", "data", "train", "compress", "targets", "gates")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Return the recipe in the file at ``path`` (or ``recipe.toml`` in the folder at ``path``).
+
+    Raises:
+        RecipeError: If it can't be read, or has an unknown key, a wrong type or a value out of range.
+    """
+    file = path / "recipe.toml" if path.is_dir() else path
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        message = f"Expected a recipe at {file}, got: {error.strerror}"
+        raise RecipeError(message) from error
+    return replace(parse_recipe(data, str(file)), folder=file.parent)
+
+
+def parse_recipe(data: bytes, name: str = "recipe") -> Recipe:
+    """Return the recipe in ``data``; ``name`` is the file's, for messages.
+
+    Raises:
+        RecipeError: As ``read_recipe``.
+    """
+    if len(data) > MAX_RECIPE_BYTES:
+        message = f"{name}: Expected at most {MAX_RECIPE_BYTES} bytes, got {len(data)}"
+        raise RecipeError(message)
+    try:
+        return _recipe(tomllib.loads(data.decode()))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"{name}: Expected TOML, got: {error}"
+        raise RecipeError(message) from error
+    except RecipeError as error:
+        message = f"{name}: {error}"
+        raise RecipeError(message) from error
+
+
+def _recipe(document: dict[str, object]) -> Recipe:
+    for key in document:
+        if key not in _TABLES:
+            message = f"Expected one of the tables {', '.join(_TABLES)}, got [{key}]{nearest(key, _TABLES)}"
+            raise RecipeError(message)
+    targets = plain_table(document.get("targets", {"host": {}}), "[targets]")
+    recipe = Recipe(
+        model=fields_from(ModelRecipe, document.get("model", {}), "[model]"),
+        data=fields_from(DataRecipe, document.get("data", {}), "[data]"),
+        train=fields_from(TrainRecipe, document.get("train", {}), "[train]"),
+        compress=_steps(document.get("compress", [{"step": "quantize"}])),
+        targets=tuple(
+            fields_from(TargetRecipe, table, f"[targets.{name}]", given={"name": name})
+            for name, table in targets.items()
+        ),
+        gates=_gates(plain_table(document.get("gates", {}), "[gates]")),
+    )
+    _check(recipe)
+    return recipe
+
+
+def _steps(value: object) -> tuple[QuantizeRecipe, ...]:
+    if not isinstance(value, list):
+        message = f"Expected [[compress]] as a list of tables, got {type(value).__name__}: write [[compress]], not [compress]"
+        raise RecipeError(message)
+    steps = []
+    for i, item in enumerate(value, start=1):
+        where = f"[[compress]] number {i}"
+        table = plain_table(item, where)
+        step = table.get("step")
+        if not isinstance(step, str) or step not in STEPS:
+            message = f"Expected in {where} a step of {', '.join(STEPS)}, got {step!r}{nearest(str(step), STEPS)}"
+            raise RecipeError(message)
+        steps.append(fields_from(STEPS[step], table, where))
+    return tuple(steps)
+
+
+def _gates(table: Mapping[str, object]) -> tuple[GateRecipe, ...]:
+    gates = []
+    for name, limits in table.items():
+        if name not in GATE_NAMES:
+            message = f"Expected in [gates] one of {', '.join(GATE_NAMES)}, got {name!r}{nearest(name, GATE_NAMES)}"
+            raise RecipeError(message)
+        gate = fields_from(GateRecipe, limits, f"[gates] {name}", given={"name": name})
+        if (gate.max is None) == (gate.min is None):
+            message = f"Expected in [gates] {name} either max or min, got {dict(plain_table(limits, name))}"
+            raise RecipeError(message)
+        gates.append(gate)
+    return tuple(gates)
+
+
+def _check(recipe: Recipe) -> None:
+    model, data, train = recipe.model, recipe.data, recipe.train
+    try:
+        check_name(model.name, "[model] name")
+        for target in recipe.targets:
+            check_name(target.name, "a target's name")
+    except NameRefusedError as error:
+        raise RecipeError(str(error)) from error
+    checks = [
+        Checked("[model] version", model.version, 1, 2**31),
+        Checked("[data] width", data.width, 4, MAX_IMAGE_SIDE),
+        Checked("[data] height", data.height, 4, MAX_IMAGE_SIDE),
+        Checked("[data] allow_corrupt", data.allow_corrupt, 0, 2**31),
+        Checked("[data] std", data.std, 1e-3, 1e3),
+        Checked("[train] epochs", train.epochs, 1, 10_000),
+        Checked("[train] fine_tune_epochs", train.fine_tune_epochs, 1, 10_000),
+        Checked("[train] seed", train.seed, 0, 2**31),
+        Checked("[train] batch", train.batch, 2, 65_536),
+        Checked("[train] learning_rate", train.learning_rate, 1e-8, 10),
+        Checked("[train] fine_tune_learning_rate", train.fine_tune_learning_rate, 1e-8, 10),
+        Checked("[train] augment", train.augment, 0, 2),
+        Checked("[data] colour", data.colour, one_of=("rgb", "grey")),
+        Checked("[data] label", data.label, one_of=("exact", "floor")),
+        Checked("[train] optimizer", train.optimizer, one_of=("adamw", "sgd")),
+    ]
+    checks += [Checked(f"[targets.{target.name}] threads", target.threads, 1, 256) for target in recipe.targets]
+    checks += [Checked(f"[gates] {gate.name} confidence", gate.confidence, 0.5, 0.9999) for gate in recipe.gates]
+    for step in recipe.compress:
+        checks.append(Checked("[[compress]] calibration", step.calibration, one_of=("min_max", "percentile")))
+        checks.append(Checked("[[compress]] percentile", step.percentile, 90, 100))
+    for check in checks:
+        check.require()
+    _check_gate_targets(recipe)
+
+
+def _check_gate_targets(recipe: Recipe) -> None:
+    names = [target.name for target in recipe.targets]
+    for gate in recipe.gates:
+        if gate.on and gate.on not in names:
+            message = f"Expected in [gates] {gate.name} on = one of {', '.join(names)}, got {gate.on!r}{nearest(gate.on, names)}"
+            raise RecipeError(message)

@@ -1,0 +1,54 @@
+"""The folder is the registry: a plug-in is a module of a package, or ``my_package.my_module:function``.
+
+Decides how a name becomes a function; nothing is imported before it is asked for, so a plug-in's
+missing package concerns only those who use it, and is named.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable
+
+from compressor.errors import PluginError
+from compressor.recipe_reader import nearest
+
+
+def names(package: str) -> tuple[str, ...]:
+    """Return the plug-ins of ``package``: its modules that are not private, without importing them."""
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec else None
+    found = (module.name for module in pkgutil.iter_modules(folders) if not module.name.startswith("_"))
+    return tuple(sorted(found))
+
+
+def resolve(package: str, name: str, function: str, *, known: tuple[str, ...]) -> Callable[..., object]:
+    """Return ``function`` of the plug-in ``name`` in ``package``, or what the dotted path ``name`` names.
+
+    Raises:
+        PluginError: If there is no such plug-in or function, or a package it needs is missing.
+    """
+    if ":" in name:
+        module_name, _, function = name.partition(":")
+    elif name in known:
+        module_name = f"{package}.{name}"
+    else:
+        message = f"Expected a plug-in of {package} ({', '.join(known)}) or 'package.module:function', got {name!r}"
+        raise PluginError(message + nearest(name, known))
+    found: object = getattr(_module(module_name, name), function, None)
+    if not callable(found):
+        message = f"Expected a function {function!r} in {module_name}, got {type(found).__name__}"
+        raise PluginError(message)
+    return found
+
+
+def _module(module_name: str, name: str) -> object:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        message = f"Expected the package {error.name!r} for {name!r}, got none: install it beside tinyfleet"
+        raise PluginError(message) from error
+    except (ImportError, ValueError) as error:
+        message = f"Expected {name!r} to import, got: {error}"
+        raise PluginError(message) from error
