@@ -1,0 +1,119 @@
+"""What the runtime really does with an artifact: the share of multiplications executed in int8.
+
+One int8 recipe can run at three speeds, so a quantized file proves nothing: the graph is read after the runtime's own
+optimiser, with the session options of the manifest. Does not decide how large the share must be.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from compressor.errors import MeasureError
+
+_MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_INTEGER = frozenset({"QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
+                      "DynamicQuantizeMatMul"})  # fmt: skip
+_RENAMED = re.compile(r"(_token_\d+|_nchwc|_nhwc)+$")
+_ERROR = 3
+
+
+@dataclass(frozen=True, slots=True)
+class GraphFigures:
+    """``macs``: multiply-accumulates of one inference; ``int8_macs_ratio`` (0..1): those that run in integers.
+
+    ``operators``: how often each operator is left after optimisation.
+    """
+
+    macs: int
+    int8_macs_ratio: float
+    operators: Mapping[str, int]
+
+    @property
+    def converting(self) -> int:
+        """The Quantize and Dequantize nodes that are left."""
+        return self.operators.get("QuantizeLinear", 0) + self.operators.get("DequantizeLinear", 0)
+
+
+def inspect(artifact: bytes, session_options: Mapping[str, str], threads: int = 1) -> GraphFigures:
+    """Return the figures of the ONNX model in ``artifact`` under onnxruntime's optimiser.
+
+    A multiplication counts as int8 only when the optimised graph has an integer operator of the same name: what
+    can't be traced counts as float.
+
+    Raises:
+        MeasureError: If the model can't be read, has no fixed shapes, or onnxruntime refuses it.
+    """
+    macs = _macs(artifact)
+    optimised = _optimised(artifact, session_options, threads)
+    integer = {_RENAMED.sub("", node.name) for node in optimised.graph.node if node.op_type in _INTEGER}
+    total = sum(macs.values())
+    if not total:
+        raise MeasureError("Expected a model with convolutions or matrix products, got none")
+    share = sum(count for name, count in macs.items() if name in integer) / total
+    return GraphFigures(total, share, dict(sorted(Counter(node.op_type for node in optimised.graph.node).items())))
+
+
+def _macs(artifact: bytes) -> dict[str, int]:
+    try:
+        model = onnx.load_model_from_string(artifact)
+        for value in model.graph.input:
+            value.type.tensor_type.shape.dim[0].dim_value = 1
+        for value in model.graph.output:  # what follows from the input is inferred, not declared
+            value.type.tensor_type.ClearField("shape")
+        del model.graph.value_info[:]
+        graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
+    except Exception as error:  # noqa: BLE001 - protobuf and onnx raise unrelated classes
+        message = f"Expected an ONNX model with inferable shapes, got: {str(error)[:200]}"
+        raise MeasureError(message) from error
+    shapes = {
+        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        for value in [*graph.value_info, *graph.input, *graph.output]
+    }
+    shapes |= {initializer.name: list(initializer.dims) for initializer in graph.initializer}
+    return {
+        node.name or node.output[0]: _node_macs(node, shapes)
+        for node in graph.node
+        if node.op_type in _MULTIPLYING and (node.op_type != "MatMul" or len(shapes.get(node.input[1], [])) > 1)
+    }
+
+
+def _node_macs(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> int:
+    output, weight = shapes.get(node.output[0], []), shapes.get(node.input[1], [])
+    if not output or not weight or min(output) < 1:
+        message = f"Expected known shapes at node {node.name or node.output[0]!r}, got {output} and {weight}"
+        raise MeasureError(message)
+    if node.op_type == "Conv":  # weight (out, in / groups, kernel...)
+        return math.prod(output) * math.prod(weight[1:])
+    if node.op_type == "ConvTranspose":
+        return math.prod(shapes[node.input[0]]) * math.prod(weight[1:])
+    transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
+    return math.prod(output) * weight[-1 if transposed else -2]
+
+
+def _optimised(artifact: bytes, session_options: Mapping[str, str], threads: int) -> onnx.ModelProto:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime as ort  # noqa: PLC0415 - only after telemetry is off
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimised.onnx"
+        options = ort.SessionOptions()
+        options.optimized_model_filepath = str(path)
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        options.log_severity_level = _ERROR
+        for key, value in session_options.items():
+            options.add_session_config_entry(key, value)
+        try:
+            ort.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+            return onnx.load_model(str(path))
+        except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen unrelated classes
+            message = f"Expected a model that onnxruntime optimises, got: {str(error)[:200]}"
+            raise MeasureError(message) from error

@@ -1,0 +1,176 @@
+"""Measurements of an artifact, made with the very runtime the device uses.
+
+Decides how predictions, latency and memory are taken: a trained model on real inputs, one image at a time, pinned
+threads, warm-up, the median of repeated runs (untrained weights and zero inputs lie, see COMPRESSION.md). Does not
+decide whether a figure is good enough.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.errors import MeasureError
+from edge_agent import runtimes
+from edge_agent.errors import AgentError
+from wire.manifest import Manifest
+
+Floats = NDArray[np.float32]
+
+_CHUNK = 256
+_WARM_UP_RUNS = 20
+_REPEATS = 7
+_RUNS = 60
+_CHILD_LIMIT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Predictions:
+    """What a model says of N inputs: ``logits`` float32 (N, classes), ``embedding`` float32 (N, D), D may be 0."""
+
+    logits: Floats
+    embedding: Floats
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """The predicted class of each input, (N,)."""
+        return np.asarray(self.logits.argmax(axis=1), dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """One inference at batch 1, in milliseconds: the median over repeated runs of each run's percentile."""
+
+    p50_ms: float
+    p95_ms: float
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An artifact and what is needed to run it."""
+
+    manifest: Manifest
+    artifact: bytes
+
+
+def predict(candidate: Candidate, inputs: Floats, progress: Callable[[int], object] | None = None) -> Predictions:
+    """Return the predictions for ``inputs``, float32 (N, ...), through the device's runtime.
+
+    Raises:
+        MeasureError: If the artifact can't be opened or run, or its outputs are not finite.
+    """
+    names = [output.name for output in candidate.manifest.outputs]
+    parts: list[tuple[NDArray[np.float32], ...]] = []
+    try:
+        runtime = runtimes.load(candidate.manifest, candidate.artifact)
+        for start in range(0, len(inputs), _CHUNK):
+            parts.append(runtime.run(inputs[start : start + _CHUNK]))
+            if progress:
+                progress(len(parts[-1][0]))
+        runtime.close()
+    except AgentError as error:
+        raise MeasureError(str(error)) from error
+    columns = [np.concatenate(part) for part in zip(*parts, strict=True)]
+    logits = np.asarray(columns[0], dtype=np.float32)
+    if not np.isfinite(logits).all():
+        raise MeasureError("Expected finite logits, got NaN or infinity: check training and the calibration range")
+    index = names.index("embedding") if "embedding" in names else -1
+    flat = columns[index].reshape(len(logits), -1) if index >= 0 else np.zeros((len(logits), 0))
+    return Predictions(logits, np.asarray(flat, dtype=np.float32))
+
+
+def latency(candidates: Mapping[str, Candidate], inputs: Floats) -> dict[str, Latency]:
+    """Return the latency of each candidate on real ``inputs``, (N, ...), one row at a time.
+
+    The candidates take turns, so that a busy machine hits them alike.
+
+    Raises:
+        MeasureError: If an artifact can't be opened or run.
+    """
+    rows = [np.ascontiguousarray(inputs[i : i + 1]) for i in range(min(len(inputs), _RUNS))]
+    try:
+        loaded = {name: runtimes.load(item.manifest, item.artifact) for name, item in candidates.items()}
+        taken: dict[str, list[Floats]] = {name: [] for name in loaded}
+        for runtime in loaded.values():
+            for i in range(_WARM_UP_RUNS):
+                runtime.run(rows[i % len(rows)])
+        for _ in range(_REPEATS):
+            for name, runtime in loaded.items():
+                taken[name].append(_timed(runtime, rows))
+    except AgentError as error:
+        raise MeasureError(str(error)) from error
+    return {name: _summary(repeats) for name, repeats in taken.items()}
+
+
+def _timed(runtime: runtimes.Runtime, rows: Sequence[Floats]) -> Floats:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        times = []
+        for row in rows:
+            start = time.perf_counter_ns()
+            runtime.run(row)
+            times.append((time.perf_counter_ns() - start) / 1e6)
+    finally:
+        if enabled:
+            gc.enable()
+    return np.asarray(times, dtype=np.float32)
+
+
+def _summary(repeats: Sequence[Floats]) -> Latency:
+    p50, p95 = (float(np.median([np.percentile(times, q) for times in repeats])) for q in (50, 95))
+    return Latency(round(p50, 4), round(p95, 4), sum(len(times) for times in repeats))
+
+
+def peak_memory_bytes(candidate: Candidate, inputs: Floats) -> int:
+    """Return the peak resident memory of a fresh process that loads the artifact and runs a few inputs.
+
+    Raises:
+        MeasureError: If the child fails or takes more than a minute.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_measure_memory, args=(candidate, inputs[:8], theirs), daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        if not ours.poll(_CHILD_LIMIT_S):
+            raise MeasureError(f"Expected a memory measurement within {_CHILD_LIMIT_S:g} s, got none")
+        return int(ours.recv_bytes())
+    except (EOFError, ValueError) as error:
+        raise MeasureError("Expected a memory measurement, got none: the child process ended early") from error
+    finally:
+        child.kill()
+        child.join()
+        ours.close()
+
+
+def _measure_memory(candidate: Candidate, inputs: Floats, answer: Connection) -> None:
+    runtime = runtimes.load(candidate.manifest, candidate.artifact)
+    for row in inputs:
+        runtime.run(row[None])
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            answer.send_bytes(str(int(line.split()[1]) * 1024).encode())
+
+
+def calibration_error(logits: Floats, labels: NDArray[np.int64], bins: int = 15) -> float:
+    """Return the expected calibration error (0..1) of (N, classes) logits against (N,) labels.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
+    """
+    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    confidence = (shifted / shifted.sum(axis=1, keepdims=True)).max(axis=1)
+    right = logits.argmax(axis=1) == labels
+    index = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [abs(right[index == i].sum() - confidence[index == i].sum()) for i in range(bins)]
+    return float(np.sum(gaps) / len(labels))

@@ -1,0 +1,42 @@
+"""Parity: how far the outputs of one model in several forms lie apart. Pure.
+
+Compares every pair of torch, ONNX float and ONNX int8 on the same inputs. Does not run anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two forms of one model: largest absolute difference and lowest cosine of their logits, share of flips."""
+
+    first: str
+    second: str
+    max_abs: float
+    cosine: float
+    flip_ratio: float
+
+
+def matrix(logits: Mapping[str, NDArray[np.float32]]) -> tuple[Pair, ...]:
+    """Return every pair of ``logits``, each float32 (N, classes) of the same inputs, in the given order."""
+    return tuple(_pair(first, second, logits[first], logits[second]) for first, second in combinations(logits, 2))
+
+
+def _pair(first: str, second: str, one: NDArray[np.float32], other: NDArray[np.float32]) -> Pair:
+    left, right = one.astype(np.float64), other.astype(np.float64)
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    cosine = np.where(norms > 0, (left * right).sum(axis=1) / np.where(norms > 0, norms, 1), 1.0)
+    flips = left.argmax(axis=1) != right.argmax(axis=1)
+    return Pair(first, second, float(np.abs(left - right).max()), float(cosine.min()), float(flips.mean()))
+
+
+def find(pairs: tuple[Pair, ...], first: str, second: str) -> Pair | None:
+    """Return the pair of these two names, in either order; None when it was not compared."""
+    return next((pair for pair in pairs if {pair.first, pair.second} == {first, second}), None)
