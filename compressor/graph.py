@@ -71,7 +71,7 @@ def _macs(artifact: bytes) -> dict[str, int]:
             value.type.tensor_type.ClearField("shape")
         del model.graph.value_info[:]
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
-    except Exception as error:  # noqa: BLE001 - protobuf and onnx raise unrelated classes
+    except Exception as error:
         message = f"Expected an ONNX model with inferable shapes, got: {str(error)[:200]}"
         raise MeasureError(message) from error
     shapes = {
@@ -114,6 +114,6 @@ def _optimised(artifact: bytes, session_options: Mapping[str, str], threads: int
         try:
             ort.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
             return onnx.load_model(str(path))
-        except Exception as error:  # noqa: BLE001 - onnxruntime raises a dozen unrelated classes
+        except Exception as error:
             message = f"Expected a model that onnxruntime optimises, got: {str(error)[:200]}"
             raise MeasureError(message) from error

@@ -1,0 +1,175 @@
+"""The drift reference: how every stream looks when nothing has drifted, made by the exported artifact itself.
+
+Decides edges (equal mass on the training split), projections and counts (on the reference split). Runs no model:
+predictions come from ``measure``, stream values and counters from the very code the device runs
+(``edge_agent.monitor``), so that an artifact never drifts from its own reference. All numbers are rounded to float32
+before they are used, because that is what the device reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from compressor.measure import Predictions
+from edge_agent import monitor
+from wire.histogram import BINS
+from wire.reference import EDGES, PROJECTIONS, Context, Reference
+
+Floats = NDArray[np.float64]
+Pixels = NDArray[np.uint8]
+
+MIN_REFERENCE_ROWS = 2000
+_MIN_SPREAD = 1e-6
+_TEMPERATURES = (0.25, 4.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """N samples as the device sees them.
+
+    ``pixels``: uint8 (N, H, W, 3) from ``preprocess.resize_pixels``; ``labels``: int64 (N,); ``predictions`` by the
+    exported artifact; ``n_effective``: how many are independent; ``name``: the context's.
+    """
+
+    pixels: Pixels
+    labels: NDArray[np.int64]
+    predictions: Predictions
+    n_effective: int
+    name: str = "default"
+
+
+def make_reference(artifact_sha256: str, train: Seen, contexts: Sequence[Seen], temperature: float = 1.0) -> Reference:
+    """Return the reference profile of an artifact.
+
+    ``train`` gives edges and projections; each of ``contexts`` gives its own counts; the first one, held out and
+    labelled, gives the table of right answers and the risk.
+    """
+    temperature = float(np.float32(temperature))
+    classes = train.predictions.logits.shape[1]
+    has_embedding = train.predictions.embedding.shape[1] > 0
+    projection = _projection(train.predictions.embedding, temperature) if has_embedding else None
+    edges = _edges(_values(train, projection, temperature), monitor.stream_specs(has_embedding), classes)
+    bare = Reference(
+        artifact_sha256=artifact_sha256,
+        streams=monitor.stream_specs(has_embedding),
+        classes=classes,
+        temperature=temperature,
+        residual_scale=projection.residual_scale if projection else 1.0,
+        edges=edges,
+        projection_mean=_tuple(projection.mean) if projection else (),
+        projection=tuple(_tuple(row) for row in projection.rows) if projection else (),
+        projection_scale=_tuple(projection.scale) if projection else (),
+    )
+    return _counted(bare, contexts)
+
+
+def _counted(bare: Reference, contexts: Sequence[Seen]) -> Reference:
+    projection = monitor.projection_of(bare)
+    counted, first_rows = [], np.empty((0, len(bare.streams)))
+    for seen in contexts:
+        rows = _values(seen, projection, bare.temperature)
+        first_rows = first_rows if counted else rows
+        counter = monitor.Counter(bare)
+        counter.count(rows)
+        taken = counter.take()
+        counts = taken.values[: len(bare.streams) * BINS]
+        counted.append(Context(seen.name, taken.n, seen.n_effective, counts))
+    right, seen_cells, risk = _table(bare, first_rows, contexts[0].labels)
+    return replace(bare, contexts=tuple(counted), table_right=right, table_seen=seen_cells, risk=risk)
+
+
+def _values(seen: Seen, projection: monitor.Projection | None, temperature: float) -> Floats:
+    embedding = seen.predictions.embedding if seen.predictions.embedding.shape[1] else None
+    return monitor.values(
+        seen.pixels, seen.predictions.logits, embedding, projection or monitor.no_projection(temperature)
+    )
+
+
+def _projection(embedding: NDArray[np.float32], temperature: float) -> monitor.Projection:
+    """Return the first 8 principal directions of (N, D), each value scaled to unit variance, and the residual's scale.
+
+    Source: principal component analysis by singular values; sign fixed by the largest component, so that equal
+    inputs give equal bytes.
+    """
+    mean = _float32(embedding.mean(axis=0, dtype=np.float64))
+    centred = embedding - mean
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    kept = min(PROJECTIONS, len(singular))
+    rows = np.zeros((PROJECTIONS, embedding.shape[1]))
+    rows[:kept] = directions[:kept]
+    largest = np.abs(rows).argmax(axis=1)
+    rows = _float32(rows * np.where(rows[np.arange(PROJECTIONS), largest] < 0, -1.0, 1.0)[:, None])
+    scale = np.ones(PROJECTIONS)
+    scale[:kept] = np.maximum(singular[:kept] / np.sqrt(len(embedding)), _MIN_SPREAD)
+    along = centred @ rows.T
+    rest = np.sqrt(np.maximum((centred**2).sum(axis=1) - (along**2).sum(axis=1), 0))
+    residual = float(np.float32(max(float(np.sqrt((rest**2).mean())), _MIN_SPREAD)))
+    return monitor.Projection(mean, rows, _float32(scale), residual, temperature)
+
+
+def _edges(rows: Floats, specs: Sequence[object], classes: int) -> tuple[tuple[float, ...], ...]:
+    columns = [equal_mass_edges(rows[:, i]) for i in range(len(specs) - 1)]
+    return (*columns, monitor.class_edges(classes))
+
+
+def equal_mass_edges(values: Floats) -> tuple[float, ...]:
+    """Return 15 strictly ascending float32 edges that part the finite ``values`` into 16 bins of about equal mass.
+
+    Where values repeat (a grey image has no colour difference) fewer edges do; the others are put above the largest
+    value, so that a value never seen before falls into a bin of its own.
+    """
+    finite = values[np.isfinite(values)].astype(np.float32)
+    if not len(finite):
+        finite = np.zeros(1, np.float32)
+    wanted = np.quantile(finite, np.arange(1, BINS) / BINS, method="higher").astype(np.float32)
+    edges = sorted({float(edge) for edge in wanted})
+    if len(edges) < EDGES:
+        top = np.nextafter(finite.max(), np.float32(np.inf))
+        edges = sorted({*edges, float(top)})
+        step = max(float(finite.max() - finite.min()), abs(float(top)) * 0.05, 1e-3)
+        while len(edges) < EDGES:
+            edges.append(float(np.float32(edges[-1] + step)))
+            step *= 2
+    return tuple(edges[:EDGES])
+
+
+def _table(bare: Reference, rows: Floats, labels: NDArray[np.int64]) -> tuple[tuple[int, ...], tuple[int, ...], float]:
+    names = [spec.name for spec in bare.streams]
+    predicted = rows[:, names.index("predicted")].astype(np.int64)
+    column = monitor.confidence_bins(rows[:, names.index("confidence")], bare.confidence_bins)
+    cells, right = predicted * bare.confidence_bins + column, predicted == labels
+    total = bare.classes * bare.confidence_bins
+    seen_cells = np.bincount(cells, minlength=total)
+    right_cells = np.bincount(cells[right], minlength=total)
+    return tuple(right_cells.tolist()), tuple(seen_cells.tolist()), float(np.float32(1 - right.mean()))
+
+
+def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+    """Return the temperature (0.25 to 4) that minimises the negative log-likelihood of (N, classes) logits.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
+    """
+    wide = logits.astype(np.float64)
+    own = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        scaled = wide / np.exp(log_temperature)
+        scaled -= scaled.max(axis=1, keepdims=True)
+        return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[own, labels]).mean())
+
+    low, high = (float(np.log(edge)) for edge in _TEMPERATURES)
+    best = optimize.minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-3})
+    return float(np.float32(round(float(np.exp(best.x)), 3)))
+
+
+def _float32(values: Floats) -> Floats:
+    return values.astype(np.float32).astype(np.float64)
+
+
+def _tuple(values: Floats) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
