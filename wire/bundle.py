@@ -2,12 +2,14 @@
 
 Checked before anything is believed, in this order: size of the file; number and names of entries;
 stored, not compressed; size of each entry; the manifest; the set of files it lists; each digest;
-the reference's artifact digest. Entries are never extracted by name.
+the reference's artifact digest; last, that these very bytes are what ``build_bundle`` would write, so
+that nothing hides before, between or behind the entries. Entries are never extracted by name.
 """
 
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -53,15 +55,19 @@ def build_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
     """
     digests = {name: sha256_hex(data) for name, data in sorted(files.items())}
     complete = replace(manifest, files=digests, artifact_sha256=digests.get(manifest.artifact, ""))
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, data in [(MANIFEST, encode(complete)), *sorted(files.items())]:
-            entry = zipfile.ZipInfo(name, _EPOCH)
-            entry.external_attr, entry.create_system = _MODE, 3
-            archive.writestr(entry, data)
-    data = buffer.getvalue()
+    data = _pack({MANIFEST: encode(complete), **files})
     parse_bundle(data)
     return data
+
+
+def _pack(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for name in sorted(files, key=lambda name: (name != MANIFEST, name)):
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            entry.external_attr, entry.create_system = _MODE, 3
+            archive.writestr(entry, files[name])
+    return buffer.getvalue()
 
 
 def read_bundle(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
@@ -70,7 +76,11 @@ def read_bundle(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
     Raises:
         BundleError: If it may not be opened; the subclass and its ``code`` say why.
     """
-    length_bytes = path.stat().st_size
+    try:
+        length_bytes = path.stat().st_size
+    except OSError as error:
+        message = f"Expected a bundle at {path}, got: {error}"
+        raise BundleError(message) from error
     if length_bytes > limit_bytes:
         message = f"Expected a bundle of at most {limit_bytes} bytes, got {length_bytes}"
         raise BundleOversizeError(message)
@@ -86,8 +96,9 @@ def parse_bundle(data: bytes, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
     if len(data) > limit_bytes:
         message = f"Expected a bundle of at most {limit_bytes} bytes, got {len(data)}"
         raise BundleOversizeError(message)
-    files = _entries(data)
-    manifest = read_manifest(files.pop(MANIFEST))
+    entries = _entries(data)
+    files = {name: content for name, content in entries.items() if name != MANIFEST}
+    manifest = read_manifest(entries[MANIFEST])
     if set(manifest.files) != set(files):
         message = f"Expected the entries {sorted(manifest.files)}, got {sorted(files)}"
         raise BundleEntryError(message)
@@ -97,6 +108,8 @@ def parse_bundle(data: bytes, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
             raise BundleDigestError(message)
     if REFERENCE in files:
         read_reference(files[REFERENCE]).check_artifact(manifest.artifact_sha256)
+    if _pack(entries) != data:
+        raise BundleDigestError("Expected the canonical bytes of a bundle, got others around the same entries")
     return Bundle(manifest, files)
 
 
@@ -105,10 +118,18 @@ def _entries(data: bytes) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             infos = archive.infolist()
             _check_entries(infos, len(data))
-            return {info.filename: archive.read(info) for info in infos}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+            return {info.filename: _content(archive, info) for info in infos}
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, struct.error) as error:
         message = f"Expected an intact zip, got: {error}"
         raise BundleError(message) from error
+
+
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    try:
+        return archive.read(info)
+    except (zipfile.BadZipFile, EOFError) as error:  # the checksum of the zip sees the change before ours
+        message = f"Expected {info.filename} as its directory entry says, got: {error}"
+        raise BundleDigestError(message) from error
 
 
 def _check_entries(infos: list[zipfile.ZipInfo], length_bytes: int) -> None:

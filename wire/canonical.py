@@ -19,14 +19,14 @@ def canonical_bytes(value: object) -> bytes:
     """Return the canonical JSON bytes of ``value`` (mappings, sequences, str, int, float, bool, None).
 
     Raises:
-        MessageError: If ``value`` has NaN, infinity or something JSON can't carry.
+        MessageError: If ``value`` has NaN, infinity, half a surrogate pair or something JSON can't carry.
     """
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
+        return text.encode()
+    except (TypeError, ValueError, RecursionError) as error:
         message = f"Expected a value that JSON can carry, got {type(value).__name__}: {error}"
         raise MessageError(message) from error
-    return text.encode()
 
 
 def sha256_hex(data: bytes) -> str:

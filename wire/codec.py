@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -18,11 +19,12 @@ from functools import cache
 from wire.canonical import canonical_bytes
 from wire.errors import MessageError
 
-Json: typing.TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: typing.TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 T = typing.TypeVar("T")
 
 MAX_JSON_BYTES = 256 * 1024
 MAX_DEPTH = 32
+_INT_LIMIT = 1 << 63
 
 
 def parse_json(data: bytes, *, limit_bytes: int = MAX_JSON_BYTES) -> dict[str, Json]:
@@ -42,7 +44,7 @@ def parse_json(data: bytes, *, limit_bytes: int = MAX_JSON_BYTES) -> dict[str, J
     if not isinstance(document, dict):
         message = f"Expected a JSON object, got {type(document).__name__}"
         raise MessageError(message)
-    _check_depth(document, 0)
+    _check(document, 0)
     return document
 
 
@@ -51,13 +53,32 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(message)
 
 
-def _check_depth(value: Json, depth: int) -> None:
+def _check(value: Json, depth: int) -> None:
     if depth > MAX_DEPTH:
-        message = f"Expected JSON nested at most {MAX_DEPTH} deep"
+        message = f"Expected JSON nested at most {MAX_DEPTH} deep, got deeper"
         raise MessageError(message)
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for item in inner:
-        _check_depth(item, depth + 1)
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_scalar(key)
+            _check(item, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            _check(item, depth + 1)
+    else:
+        _check_scalar(value)
+
+
+def _check_scalar(value: bool | float | str | None) -> None:  # noqa: FBT001 - one value of JSON, whatever it is
+    """Refuse what JSON can say but the next reader can't take: 1e999, integers over 64 bits, half a surrogate pair."""
+    if isinstance(value, str):
+        good = value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
+    elif isinstance(value, float):
+        good = math.isfinite(value)
+    else:
+        good = value is None or -_INT_LIMIT <= value < _INT_LIMIT
+    if not good:
+        message = f"Expected finite numbers, integers of 64 bits and whole characters, got {value!r:.60}"
+        raise MessageError(message)
 
 
 def to_document(message: object) -> dict[str, Json]:
@@ -115,7 +136,7 @@ def from_document(cls: type[T], document: Mapping[str, Json]) -> T:
     Raises:
         MessageError: If a value has the wrong type.
     """
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # every class is hashable; mypy doubts it
     known: dict[str, object] = {}
     extra: dict[str, Json] = {}
     for key, value in document.items():

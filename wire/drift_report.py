@@ -1,9 +1,11 @@
 """``tele/drift``: one closed window of counters in under 800 bytes.
 
-Layout, little endian: magic ``TFD1``, flags (bit 0: body is zlib, bit 1: late), boot (8 bytes),
-artifact digest and reference id (the first 16 bytes of each SHA-256), then as LEB128: seq,
-oldest_seq, window_start_ms, window_len_s in milliseconds, n, context, streams, classes,
-confidence bins; then the body: all counters as LEB128, compressed where that is shorter.
+Layout, little endian: magic ``TFD1``, flags (bit 0: body is zlib, bit 1: late, bit 2: body is
+packed), boot (8 bytes), artifact digest and reference id (the first 16 bytes of each SHA-256), then
+as LEB128: seq, oldest_seq, window_start_ms, window_len_ms, n, context, streams, classes, confidence
+bins; then the body, whichever is shortest of: all counters as LEB128; the same under zlib; packed
+(``wire.packing``) without the last bin of each stream. The last needs every stream to have counted
+every inference, so that the bin left out is what remains of n.
 Full digests don't travel: 128 bits tell any two artifacts of a fleet apart.
 """
 
@@ -15,7 +17,8 @@ from dataclasses import dataclass
 
 from wire import leb128
 from wire.errors import MessageError
-from wire.histogram import Counters, Shape
+from wire.histogram import BINS, Counters, Shape
+from wire.packing import inflate, pack, unpack
 
 MAGIC = b"TFD1"
 MAX_REPORT_BYTES = 8 * 1024
@@ -25,6 +28,9 @@ MAX_CONFIDENCE_BINS = 64
 SHORT_DIGEST_DIGITS = 32
 _FLAG_ZLIB = 1
 _FLAG_LATE = 2
+_FLAG_PACKED = 4
+_BOOT_DIGITS = 16
+_MAX_LEB128_BYTES = 9
 _HEAD = struct.Struct("<4sB8s16s16s")
 _NUMBERS = 9
 
@@ -49,24 +55,57 @@ def encode_report(report: DriftReport) -> bytes:
     """Return the bytes of ``report``.
 
     Raises:
-        MessageError: If a digest is not hexadecimal or a number is negative.
+        MessageError: If boot, artifact or ref_id is not hexadecimal of its length, or a number is negative.
     """
     shape = report.counters.shape
     numbers = (
         report.seq, report.oldest_seq, report.window_start_ms, report.window_len_ms, report.counters.n,
         report.context, shape.streams, shape.classes, shape.confidence_bins,
     )  # fmt: skip
-    body = leb128.encode(report.counters.values)
-    packed = zlib.compress(body, 9)
-    flags = (_FLAG_ZLIB if len(packed) < len(body) else 0) | (_FLAG_LATE if report.late else 0)
+    flags, body = _encode_body(report.counters)
+    head = _HEAD.pack(
+        MAGIC,
+        flags | (_FLAG_LATE if report.late else 0),
+        _from_hex(report.boot, _BOOT_DIGITS, "boot"),
+        _from_hex(report.artifact, SHORT_DIGEST_DIGITS, "artifact"),
+        _from_hex(report.ref_id, SHORT_DIGEST_DIGITS, "ref_id"),
+    )
+    return head + leb128.encode(numbers) + body
+
+
+def _from_hex(text: str, digits: int, what: str) -> bytes:
     try:
-        head = _HEAD.pack(
-            MAGIC, flags, bytes.fromhex(report.boot), bytes.fromhex(report.artifact), bytes.fromhex(report.ref_id)
-        )
-    except ValueError as error:
-        message = f"Expected hex digits for boot, artifact and ref_id, got {report.boot!r}"
-        raise MessageError(message) from error
-    return head + leb128.encode(numbers) + min(packed, body, key=len)
+        data = bytes.fromhex(text)
+    except ValueError:
+        data = b""
+    if len(text) != digits or data.hex() != text:
+        message = f"Expected {what} as {digits} lower-case hex digits, got {text[:80]!r}"
+        raise MessageError(message)
+    return data
+
+
+def _encode_body(counters: Counters) -> tuple[int, bytes]:
+    plain = leb128.encode(counters.values)
+    choices = [(0, plain), (_FLAG_ZLIB, zlib.compress(plain, 9))]
+    kept = _without_last_bins(counters)
+    if _with_last_bins(kept, counters.shape, counters.n) == counters.values:
+        choices.append((_FLAG_PACKED, pack(kept)))
+    return min(choices, key=lambda choice: len(choice[1]))
+
+
+def _without_last_bins(counters: Counters) -> tuple[int, ...]:
+    end = counters.shape.streams * BINS
+    return tuple(value for i, value in enumerate(counters.values[:end]) if (i + 1) % BINS) + counters.values[end:]
+
+
+def _with_last_bins(kept: tuple[int, ...], shape: Shape, n: int) -> tuple[int, ...]:
+    width = BINS - 1
+    rest = kept[shape.streams * width :]
+    values: list[int] = []
+    for stream in range(shape.streams):
+        row = kept[stream * width : (stream + 1) * width]
+        values += [*row, n - rest[stream] - sum(row)]
+    return (*values, *rest)
 
 
 def decode_report(data: bytes) -> DriftReport:
@@ -85,27 +124,26 @@ def decode_report(data: bytes) -> DriftReport:
         message = f"Expected at most {MAX_STREAMS} streams and {MAX_CLASSES} classes, got {streams} and {classes}"
         raise MessageError(message)
     shape = Shape(streams, classes, confidence_bins)
-    body = _body(data[_HEAD.size + used :], compressed=bool(flags & _FLAG_ZLIB), counters=shape.total)
-    values, consumed = leb128.decode(body, shape.total)
-    if consumed != len(body):
-        message = f"Expected {consumed} bytes of counters, got {len(body)}"
-        raise MessageError(message)
+    values = _decode_body(data[_HEAD.size + used :], flags & ~_FLAG_LATE, shape, n)
     return DriftReport(
         boot.hex(), seq, oldest, start_ms, len_ms, context, artifact.hex(), ref_id.hex(),
-        Counters(shape, n, tuple(values)), late=bool(flags & _FLAG_LATE),
+        Counters(shape, n, values), late=bool(flags & _FLAG_LATE),
     )  # fmt: skip
 
 
-def _body(data: bytes, *, compressed: bool, counters: int) -> bytes:
-    if not compressed:
-        return data
-    inflater = zlib.decompressobj()
-    try:
-        body = inflater.decompress(data, counters * 9 + 1)
-    except zlib.error as error:
-        message = f"Expected zlib counters, got {len(data)} bytes that don't inflate"
-        raise MessageError(message) from error
-    if not inflater.eof or inflater.unused_data:
-        message = f"Expected one whole zlib body, got {len(data)} bytes"
+def _decode_body(data: bytes, coding: int, shape: Shape, n: int) -> tuple[int, ...]:
+    if coding == _FLAG_PACKED:
+        values = _with_last_bins(unpack(data, shape.total - shape.streams), shape, n)
+        if min(values, default=0) < 0:
+            message = f"Expected streams of at most {n} counts, got more"
+            raise MessageError(message)
+        return values
+    if coding not in {0, _FLAG_ZLIB}:
+        message = f"Expected a known coding of the counters, got flags {coding}: update the server"
         raise MessageError(message)
-    return body
+    body = inflate(data, shape.total * _MAX_LEB128_BYTES) if coding else data
+    counts, consumed = leb128.decode(body, shape.total)
+    if consumed != len(body):
+        message = f"Expected {consumed} bytes of counters, got {len(body)}"
+        raise MessageError(message)
+    return tuple(counts)

@@ -34,7 +34,8 @@ def decode(data: bytes, count: int) -> tuple[list[int], int]:
     Raises:
         MessageError: If ``data`` ends early or a value exceeds 63 bits.
     """
-    values, position = [], 0
+    values: list[int] = []
+    position = 0
     for _ in range(count):
         value, shift = 0, 0
         while True:

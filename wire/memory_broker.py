@@ -11,11 +11,13 @@ import itertools
 import threading
 from dataclasses import dataclass, field
 
-from wire.transport import Delivered, Incoming, Link, LinkChange, Listener, Will
+from wire.transport import Delivered, Incoming, Link, LinkChange, Listener, Notice, Will
 
 
 def matches(pattern: str, topic: str) -> bool:
     """Return whether an MQTT filter matches a topic. Source: MQTT 5.0, section 4.7."""
+    if topic.startswith("$") and pattern[:1] in {"+", "#"}:
+        return False
     wanted, levels = pattern.split("/"), topic.split("/")
     for index, level in enumerate(wanted):
         if level == "#":
@@ -61,15 +63,9 @@ class MemoryBroker:
         """Deliver a message to every subscriber; return False when ``client_id`` is not connected."""
         with self._lock:
             sender = self._clients.get(client_id)
-            if sender is None:
-                return False
-            receivers = self._receivers(topic)
-            if retain and payload:
-                self._retained[topic] = payload
-            elif retain:
-                self._retained.pop(topic, None)
-        for receiver in receivers:
-            receiver.listener(Incoming(topic, payload))
+        if sender is None:
+            return False
+        self._deliver(topic, payload, retain=retain)
         if handle is not None:
             sender.listener(Delivered(handle))
         return True
@@ -82,12 +78,21 @@ class MemoryBroker:
             return
         client.listener(LinkChange(Link.DOWN, "connection lost"))
         if client.will is not None:
-            self._clients["$broker"] = _Client(lambda _: None, (), None)
-            self.publish("$broker", client.will.topic, client.will.payload, retain=True, handle=None)
-            del self._clients["$broker"]
+            self._deliver(client.will.topic, client.will.payload, retain=True)
+
+    def _deliver(self, topic: str, payload: bytes, *, retain: bool) -> None:
+        with self._lock:
+            receivers = self._receivers(topic)
+            if retain and payload:
+                self._retained[topic] = payload
+            elif retain:
+                self._retained.pop(topic, None)
+        for receiver in receivers:
+            receiver.listener(Incoming(topic, payload))
 
     def _receivers(self, topic: str) -> list[_Client]:
-        direct, groups = [], {}
+        direct: list[_Client] = []
+        groups: dict[tuple[str, str], list[_Client]] = {}
         for client in self._clients.values():
             for pattern in client.subscriptions:
                 if pattern.startswith("$share/"):
@@ -113,15 +118,17 @@ class MemoryTransport:
         """Connect at once."""
         self._up = True
 
-        def hear(notice: object) -> None:
+        def hear(notice: Notice) -> None:
             if isinstance(notice, LinkChange):
                 self._up = notice.link is Link.UP
-            listener(notice)  # type: ignore[arg-type]
+            listener(notice)
 
         self.broker.connect(self.client_id, hear, subscriptions, will)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:
-        """Deliver at once; None when not connected."""
+        """Deliver at once; None when not connected, or when another client took the identity over."""
+        if not self._up:
+            return None
         handle = next(self._handles)
         sent = self.broker.publish(self.client_id, topic, payload, retain=retain, handle=handle)
         return handle if sent else None
@@ -131,6 +138,7 @@ class MemoryTransport:
         return 0.0 if self._up else float("inf")
 
     def stop(self) -> None:
-        """Disconnect in order."""
-        self._up = False
-        self.broker.disconnect(self.client_id)
+        """Disconnect in order; whoever took the identity over stays connected."""
+        if self._up:
+            self._up = False
+            self.broker.disconnect(self.client_id)

@@ -10,9 +10,11 @@ JSON, then little-endian float32: all edges (streams x 15), projection mean (D),
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from wire import leb128
 from wire.canonical import canonical_bytes, sha256_hex
@@ -77,6 +79,7 @@ class Reference:
     projection_mean: tuple[float, ...] = ()
     projection: tuple[tuple[float, ...], ...] = ()
     projection_scale: tuple[float, ...] = ()
+    extra: Mapping[str, Json] = field(default_factory=dict)
 
     @property
     def shape(self) -> Shape:
@@ -106,7 +109,11 @@ _FLOAT_FIELDS = ("edges", "projection_mean", "projection", "projection_scale")
 
 
 def write_reference(reference: Reference) -> bytes:
-    """Return the canonical bytes of ``reference``."""
+    """Return the canonical bytes of ``reference``.
+
+    Raises:
+        ReferenceProfileError: If a number is not finite in float32.
+    """
     header = {key: value for key, value in to_document(reference).items() if key not in _FLOAT_FIELDS}
     header["embedding"] = len(reference.projection_mean)
     text = canonical_bytes(header)
@@ -114,7 +121,12 @@ def write_reference(reference: Reference) -> bytes:
     floats += reference.projection_mean
     floats += [value for row in reference.projection for value in row]
     floats += reference.projection_scale
-    return MAGIC + leb128.encode([len(text)]) + text + struct.pack(f"<{len(floats)}f", *floats)
+    try:
+        packed = struct.pack(f"<{len(floats)}f", *floats)
+    except OverflowError as error:
+        message = f"Expected edges and projections that float32 can hold, got up to {max(map(abs, floats))}"
+        raise ReferenceProfileError(message) from error
+    return MAGIC + leb128.encode([len(text)]) + text + packed
 
 
 def read_reference(data: bytes) -> Reference:
@@ -134,7 +146,7 @@ def read_reference(data: bytes) -> Reference:
     except MessageError as error:
         message = f"Expected a reference header, got: {error}"
         raise ReferenceProfileError(message) from error
-    if not isinstance(embedding, int) or not 0 <= embedding <= MAX_EMBEDDING:
+    if not isinstance(embedding, int) or isinstance(embedding, bool) or not 0 <= embedding <= MAX_EMBEDDING:
         message = f"Expected an embedding of 0 to {MAX_EMBEDDING}, got {embedding!r}"
         raise ReferenceProfileError(message)
     _check(reference)
@@ -146,8 +158,11 @@ def _check(reference: Reference) -> None:
     if not 1 <= streams <= MAX_STREAMS or not 1 <= len(reference.contexts) <= MAX_CONTEXTS:
         message = f"Expected 1 to {MAX_STREAMS} streams and 1 to {MAX_CONTEXTS} contexts, got {streams}"
         raise ReferenceProfileError(message)
-    if any(len(context.counts) != streams * BINS for context in reference.contexts):
-        message = f"Expected {streams} x {BINS} counts in every context"
+    if reference.classes < 0 or reference.confidence_bins < 1:
+        message = f"Expected classes and confidence bins, got {reference.classes} and {reference.confidence_bins}"
+        raise ReferenceProfileError(message)
+    if any(len(context.counts) != streams * BINS or min(context.counts) < 0 for context in reference.contexts):
+        message = f"Expected {streams} x {BINS} counts of at least 0 in every context, got others"
         raise ReferenceProfileError(message)
     if len(reference.table_seen) != table or len(reference.table_right) != table:
         message = f"Expected a table of {table} cells, got {len(reference.table_seen)}"
@@ -161,13 +176,19 @@ def _with_floats(reference: Reference, data: bytes, embedding: int) -> Reference
         message = f"Expected {4 * total} bytes of edges and projections, got {len(data)}"
         raise ReferenceProfileError(message)
     floats = struct.unpack(f"<{total}f", data)
+    if not all(map(math.isfinite, floats[streams * EDGES :])):
+        raise ReferenceProfileError("Expected finite projections, got NaN or infinity: make the reference again")
     edges, rest = floats[: streams * EDGES], floats[streams * EDGES :]
     matrix = rest[embedding : embedding + rows * embedding]
-    document = {name: getattr(reference, name) for name in Reference.__dataclass_fields__}
-    document.update(
-        edges=tuple(edges[i * EDGES : (i + 1) * EDGES] for i in range(streams)),
+    rows_of_edges = tuple(edges[i * EDGES : (i + 1) * EDGES] for i in range(streams))
+    for spec, row in zip(reference.streams, rows_of_edges, strict=True):
+        if any(not low <= high for low, high in pairwise(row)):  # NaN is never <=
+            message = f"Expected ascending edges for stream {spec.name}, got {row}"
+            raise ReferenceProfileError(message)
+    return replace(
+        reference,
+        edges=rows_of_edges,
         projection_mean=rest[:embedding],
         projection=tuple(matrix[i * embedding : (i + 1) * embedding] for i in range(rows)),
         projection_scale=rest[embedding + rows * embedding :],
     )
-    return Reference(**document)

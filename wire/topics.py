@@ -82,7 +82,7 @@ def parse_topic(text: str) -> Topic:
     if (kind in WITH_LEAF) != (len(parts) == _PARTS_WITH_LEAF):
         message = f"Expected {kind} {'with' if kind in WITH_LEAF else 'without'} a last level, got {text[:200]!r}"
         raise TopicError(message)
-    return Topic(*names[:2], kind, *names[2:])
+    return Topic(names[0], names[1], kind, "".join(names[2:]))
 
 
 def fleet_filter(kind: Kind) -> str:

@@ -1,0 +1,29 @@
+"""Every error of the contract has a stable code of its own."""
+
+from wire import errors
+
+
+def _all(base: type[errors.WireError]) -> list[type[errors.WireError]]:
+    return [base, *(error for child in base.__subclasses__() for error in _all(child))]
+
+
+def test_codes_are_unique_and_stable() -> None:
+    """Codes travel in reports; a change here breaks who reads them."""
+    assert sorted(error.code for error in _all(errors.WireError)) == [
+        "bundle_entry",
+        "bundle_invalid",
+        "digest_mismatch",
+        "histogram_mismatch",
+        "manifest_invalid",
+        "message_invalid",
+        "name_refused",
+        "reference_invalid",
+        "too_large",
+        "topic_unknown",
+        "wire",
+    ]
+
+
+def test_the_tree_in_the_docstring_names_every_error() -> None:
+    """The drawing is the documentation."""
+    assert all(error.__name__ in str(errors.__doc__) for error in _all(errors.WireError))

@@ -1,0 +1,174 @@
+"""Golden files, one per message type and version. They are never edited: a new version gets a new file."""
+
+from pathlib import Path
+
+import pytest
+
+from wire.bundle import parse_bundle
+from wire.codec import decode, encode
+from wire.drift_report import DriftReport, decode_report, encode_report
+from wire.histogram import Counters, Shape
+from wire.manifest import Budgets, Manifest, Preprocessing, TensorSpec, read_manifest
+from wire.messages import (
+    Ack,
+    Batch,
+    Command,
+    Desired,
+    DeviceState,
+    Event,
+    Get,
+    InstalledRelease,
+    Reported,
+    Response,
+    Sample,
+    Severity,
+    State,
+    Stream,
+    UpdatePhase,
+    UpdateStatus,
+    Watermark,
+)
+from wire.reference import Context, Reference, StreamSpec, read_reference, write_reference
+from wire.target import TargetCustom
+
+GOLDEN = Path(__file__).parent / "golden"
+BOOT = "0123456789abcdef"
+T_MS = 1_795_000_000_000
+SHA = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+
+MESSAGES = {
+    "state": State(DeviceState.READY, T_MS, BOOT, "0.1.0"),
+    "reported": Reported(
+        gen=3,
+        at_ms=T_MS,
+        boot=BOOT,
+        agent_version="0.1.0",
+        hardware="x86_64",
+        runtimes=("onnx",),
+        attributes={"camera": "ov5640"},
+        current=InstalledRelease("meter-digits-1", SHA),
+        previous=None,
+        update=UpdateStatus(UpdatePhase.PROBATION, 3, "meter-digits-2", "", "healthy", T_MS, 4096, 4096),
+        safe_mode=False,
+    ),
+    "desired": Desired(
+        gen=3,
+        release="meter-digits-2",
+        target="meter-digits-2/gateway.tfb",
+        sha256=SHA,
+        length_bytes=123_456,
+        probation_s=60.0,
+        max_bytes_per_s=65_536,
+        config={"sample_bytes_per_day": 1_000_000},
+    ),
+    "event": Event(BOOT, 4, 1, T_MS, "update", "digest_mismatch", Severity.ERROR, "refused", {"release": "m-2"}),
+    "batch_infer": Batch(
+        Stream.INFER,
+        BOOT,
+        7,
+        1,
+        T_MS,
+        1,
+        ({"at_ms": T_MS, "classes": [30, 30], "errors": 0, "n": 60, "p50_ms": 1.5, "p95_ms": 2.5},),
+        late=True,
+    ),
+    "batch_hw": Batch(Stream.HW, BOOT, 8, 1, T_MS, 1, ({"at_ms": T_MS, "cpu_ratio": 0.25, "rss_bytes": 65_011_712},)),
+    "sample": Sample(BOOT, 9, 1, T_MS, "req-1", SHA, "image/png", "drift", 0.25, 3, 0.5, SHA, "iVBORw0KGgo="),
+    "command": Command("c-1", "samples", T_MS, T_MS + 60_000, {"request": "req-1", "count": 20, "lane": "drift"}),
+    "response": Response("c-1", ok=False, code="busy", text="an update is running", data={"phase": "probation"}),
+    "ack": Ack((Watermark(Stream.DRIFT, BOOT, 41), Watermark(Stream.EVENT, BOOT, 4)), T_MS),
+    "get": Get("desired", T_MS),
+    "target": TargetCustom(
+        "meter-digits", 2, "gateway", "onnx", 17, ("x86_64",), 1, SHA, SHA, SHA, {"accuracy": 0.975}
+    ),
+}
+
+MANIFEST = Manifest(
+    model="meter-digits",
+    version=2,
+    target="gateway",
+    artifact_sha256=SHA,
+    opset=17,
+    session_options={"session.intra_op.allow_spinning": "0"},
+    inputs=(TensorSpec("image", (-1, 3, 32, 32), "float32", "NCHW"),),
+    outputs=(TensorSpec("logits", (-1, 10)), TensorSpec("embedding", (-1, 64))),
+    preprocessing=Preprocessing(32, 32, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)),
+    labels=tuple("0123456789"),
+    hardware=("x86_64",),
+    security_floor=1,
+    budgets=Budgets(latency_p95_ms=5.0),
+    lineage={"recipe_sha256": SHA},
+    files={"model.onnx": SHA},
+)
+
+LUMA = (3, 5, 9, 4, 2, 6, 1, 0, 7, 4, 3, 5, 2, 4, 1, 4)
+CONFIDENCE = (4, 2, 8, 3, 5, 1, 6, 2, 0, 9, 4, 3, 5, 2, 1, 4)
+REPORT = DriftReport(
+    BOOT, 41, 40, T_MS, 3_600_000, 0, SHA[:32], SHA[32:],
+    Counters(Shape(2, 2, 2), 60, (*LUMA, *CONFIDENCE, 0, 1, 10, 20, 0, 30)),
+)  # fmt: skip
+
+REFERENCE = Reference(
+    artifact_sha256=SHA,
+    streams=(StreamSpec("luma_mean", "input"), StreamSpec("max_confidence", "output")),
+    contexts=(Context("default", 320, 160, (10,) * 32),),
+    classes=2,
+    confidence_bins=2,
+    table_right=(70, 80, 75, 85),
+    table_seen=(80, 80, 80, 80),
+    temperature=1.25,
+    risk=0.03125,
+    edges=(tuple(i / 16 for i in range(1, 16)),) * 2,
+    projection_mean=(0.5, -0.5),
+    projection=((1.0, 0.25),) * 8,
+    projection_scale=(1.0,) * 8,
+)
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_decodes_a_golden_message_into_the_exact_dataclass(name: str) -> None:
+    """What an older program sent still means the same."""
+    data = (GOLDEN / f"{name}.v1.json").read_bytes()
+    assert decode(type(MESSAGES[name]), data) == MESSAGES[name]
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_encodes_a_message_into_the_golden_bytes(name: str) -> None:
+    """What we send now is what an older program expects."""
+    assert encode(MESSAGES[name]) == (GOLDEN / f"{name}.v1.json").read_bytes()
+
+
+def test_reads_and_writes_the_golden_manifest() -> None:
+    """The manifest is the same both ways."""
+    data = (GOLDEN / "manifest.v1.json").read_bytes()
+    assert read_manifest(data) == MANIFEST
+    assert encode(MANIFEST) == data
+
+
+def test_reads_and_writes_the_golden_drift_report() -> None:
+    """The packed report is the same both ways."""
+    data = (GOLDEN / "drift_report.v1.bin").read_bytes()
+    assert decode_report(data) == REPORT
+    assert encode_report(REPORT) == data
+
+
+@pytest.mark.parametrize("coding", ["plain", "zlib"])
+def test_reads_the_other_codings_of_the_golden_drift_report(coding: str) -> None:
+    """A sender that packs less well is understood too."""
+    assert decode_report((GOLDEN / f"drift_report_{coding}.v1.bin").read_bytes()) == REPORT
+
+
+def test_reads_and_writes_the_golden_reference() -> None:
+    """The reference keeps its bytes and with them its identity."""
+    data = (GOLDEN / "reference.v1.bin").read_bytes()
+    assert read_reference(data) == REFERENCE
+    assert write_reference(REFERENCE) == data
+    assert REFERENCE.ref_id == "cc2a8accb54dd38a259589a0e06825c347461fd1f0c5cb2867ca1a7ee2699dd6"
+
+
+def test_opens_the_golden_bundle() -> None:
+    """A bundle of version 1 opens, with every entry in place."""
+    bundle = parse_bundle((GOLDEN / "bundle.v1.zip").read_bytes())
+    assert bundle.manifest.release == "meter-digits-2"
+    assert bundle.artifact == b"not a real model"
+    assert sorted(bundle.files) == ["card.md", "model.onnx"]

@@ -1,0 +1,59 @@
+"""A manifest is checked for what every reader relies on."""
+
+from dataclasses import replace
+
+import pytest
+
+from wire.codec import encode
+from wire.errors import ManifestError
+from wire.manifest import MAX_MANIFEST_BYTES, Manifest, Preprocessing, TensorSpec, read_manifest
+from wire.target import TargetCustom, target_path
+
+GOOD = Manifest(
+    model="digits",
+    version=1,
+    artifact_sha256="aa",
+    inputs=(TensorSpec("image"),),
+    outputs=(TensorSpec("logits"),),
+    preprocessing=Preprocessing(8, 8),
+    files={"model.onnx": "aa"},
+)
+
+
+def test_reads_back_what_was_written() -> None:
+    """Encoding and reading are inverse."""
+    assert read_manifest(encode(GOOD)) == GOOD
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schema": 2},
+        {"model": ""},
+        {"version": 0},
+        {"inputs": ()},
+        {"outputs": ()},
+        {"artifact_sha256": "bb"},
+        {"files": {}},
+        {"preprocessing": Preprocessing(0, 8)},
+        {"preprocessing": Preprocessing(8, 100_000)},
+    ],
+)
+def test_refuses_a_manifest_that_contradicts_itself(changes: dict[str, object]) -> None:
+    """Each check has its own sentence and the same code."""
+    with pytest.raises(ManifestError, match="Expected") as caught:
+        read_manifest(encode(replace(GOOD, **changes)))
+    assert caught.value.code == "manifest_invalid"
+
+
+def test_refuses_an_oversize_manifest() -> None:
+    """A manifest is small."""
+    with pytest.raises(ManifestError):
+        read_manifest(encode(replace(GOOD, lineage={"x": "y" * MAX_MANIFEST_BYTES})))
+
+
+def test_names_the_release_and_the_target_path() -> None:
+    """Release and TUF path have one form."""
+    assert GOOD.release == "digits-1"
+    assert target_path("digits", 1, "gateway") == "digits-1/gateway.tfb"
+    assert TargetCustom().security_floor == 0
