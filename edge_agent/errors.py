@@ -8,7 +8,12 @@ AgentError
 │   └── InputShapeError      a batch is not what the model eats
 ├── ReferenceStreamsError    a reference counts other streams than this agent
 ├── FrameError               bytes on a pipe that are not a frame
-└── SourceError              a source of images can't be opened
+├── SourceError              a source of images can't be opened
+├── AgentConfigError         agent.toml has an unknown key or an impossible value
+├── IdentityError            the device is not enrolled, or its identity can't be read
+├── EnrolmentError           the server refused or could not be reached
+├── IdentityInUseError       another agent uses this state directory or this identity
+└── SpoolError               the spool can't be written; what was added waits in memory
 
 Every error carries a stable ``code`` that also travels in reports.
 """
@@ -70,3 +75,33 @@ class SourceError(AgentError):
     """A source of images is missing, empty or misconfigured."""
 
     code = "source_invalid"
+
+
+class AgentConfigError(AgentError):
+    """``agent.toml`` can't be read, has an unknown key or an impossible value."""
+
+    code = "config_invalid"
+
+
+class IdentityError(AgentError):
+    """There is no identity, or it can't be read: enrol the device."""
+
+    code = "identity_missing"
+
+
+class EnrolmentError(AgentError):
+    """The server refused the claim or could not be reached."""
+
+    code = "enrolment_failed"
+
+
+class IdentityInUseError(AgentError):
+    """Another agent runs on this state directory, or another client took the identity over."""
+
+    code = "identity_in_use"
+
+
+class SpoolError(AgentError):
+    """The spool can't be opened or written; what was added waits in memory and is tried again."""
+
+    code = "spool_write"

@@ -1,0 +1,165 @@
+"""The agent's configuration: one frozen dataclass from ``agent.toml``; each default says why.
+
+Decides which keys exist and which values are possible. Secrets are never here: they live in
+``identity.json``. A relative path is relative to the folder of ``agent.toml``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar, get_args, get_origin, get_type_hints
+
+from edge_agent.errors import AgentConfigError
+
+T = TypeVar("T")
+MAX_CONFIG_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConfig:
+    """What the device is. ``hardware``: its class, as bundles name it; empty: the processor's architecture."""
+
+    hardware: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceConfig:
+    """Where images come from: a file of ``edge_agent/sources`` by name, and its settings."""
+
+    kind: str = "directory"
+    path: str = "inbox"
+    interval_s: float = 0.2  # 5 images a second: what a Cortex-A53 does with a ResNet8 and room to spare
+    repeat: bool = True  # synthetic replay starts again at its end
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorConfig:
+    """Windows of drift counters, and how often rows of infer and hw are made."""
+
+    window_s: float = 3600.0  # one report an hour: DESIGN.md's budget of 800 bytes an hour
+    infer_s: float = 60.0
+    hw_s: float = 60.0
+    rows_a_batch: int = 10  # batching rows on the device multiplies what the server ingests
+    context: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TransportConfig:
+    """MQTT. The defaults are those of FLEET.md."""
+
+    keepalive_s: int = 30
+    min_backoff_s: float = 1.0
+    max_backoff_s: float = 300.0  # full jitter up to five minutes: a thousand devices must not return at once
+    session_expiry_s: int = 3600  # finite: a device that is gone must not hold a queue at the broker for ever
+    will_delay_s: int = 30  # a short loss of network is no news
+    inflight_messages: int = 16  # what paho may hold; the rest stays in the spool
+    ack_timeout_s: float = 30.0  # no application acknowledgement for so long: send again
+    unacked_rows: int = 256  # sent and not yet acknowledged by the server, at most
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolConfig:
+    """The durable queue."""
+
+    limit_bytes: int = 16 * 1024 * 1024
+    commit_s: float = 1.0  # 3.6 x fewer bytes to flash than a commit a row
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateConfig:
+    """Limits of an update. A deadline ends each phase, so that "stuck" is an outcome."""
+
+    max_bytes_per_s: int = 0  # 0: no limit of the device's own
+    stall_s: float = 30.0  # no byte for so long: connect again
+    download_attempts: int = 8
+    retry_min_s: float = 1.0
+    retry_max_s: float = 60.0
+    verify_deadline_s: float = 300.0
+    probe_deadline_s: float = 300.0
+    max_boots: int = 3  # starts of a slot without becoming healthy, before the other one is taken
+    max_error_ratio: float = 0.05  # of inferences in probation
+    max_probation_extra_s: float = 3600.0  # a release that serves nothing that long is not healthy
+    reserve_bytes: int = 16 * 1024 * 1024  # stays free on disk after a download
+
+
+@dataclass(frozen=True, slots=True)
+class ChildConfig:
+    """The inference child and when it counts as hung."""
+
+    beat_s: float = 1.0
+    hang_s: float = 20.0  # no heartbeat for so long: killed and started again
+    start_s: float = 120.0  # loading a large model on a slow disk
+    restart_min_s: float = 1.0
+    restart_max_s: float = 60.0
+    healthy_s: float = 10.0  # beats for so long: the start counts as good
+
+
+@dataclass(frozen=True, slots=True)
+class SampleConfig:
+    """Raw inputs leave the device only within this budget; the server may lower it, never raise it above."""
+
+    max_bytes_per_day: int = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """Everything a device integrator may set."""
+
+    device: DeviceConfig = field(default_factory=DeviceConfig)
+    source: SourceConfig = field(default_factory=SourceConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
+    transport: TransportConfig = field(default_factory=TransportConfig)
+    spool: SpoolConfig = field(default_factory=SpoolConfig)
+    update: UpdateConfig = field(default_factory=UpdateConfig)
+    child: ChildConfig = field(default_factory=ChildConfig)
+    samples: SampleConfig = field(default_factory=SampleConfig)
+
+
+def read_config(path: Path) -> AgentConfig:
+    """Return the configuration in the TOML file at ``path``; ``source.path`` comes back absolute.
+
+    Raises:
+        AgentConfigError: If the file can't be read, a key is unknown, or a value is impossible.
+    """
+    try:
+        data = path.read_bytes()
+        document = tomllib.loads(data[:MAX_CONFIG_BYTES].decode())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"Expected TOML in {path}, got: {error}"
+        raise AgentConfigError(message) from error
+    config = _fill(AgentConfig, document, str(path))
+    source = dataclasses.replace(config.source, path=str((path.parent / config.source.path).resolve()))
+    return dataclasses.replace(config, source=source)
+
+
+def _fill(cls: type[T], table: Mapping[str, object], where: str) -> T:
+    hints = get_type_hints(cls)
+    for key in table:
+        if key not in hints:
+            matches = difflib.get_close_matches(key, list(hints), n=1, cutoff=0.5)
+            guess = f": did you mean {matches[0]!r}?" if matches else ""
+            message = f"Expected in {where} one of {', '.join(hints)}, got {key!r}{guess}"
+            raise AgentConfigError(message)
+    return cls(**{key: _typed(value, hints[key], f"{where} {key}") for key, value in table.items()})
+
+
+def _typed(value: object, hint: type, where: str) -> object:
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        return _fill(hint, value, where)
+    if get_origin(hint) is not None and isinstance(value, dict):  # Mapping[str, str]
+        return {str(key): _typed(item, get_args(hint)[1], f"{where} {key}") for key, item in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if hint not in {bool, int, float, str} or type(value) is not hint:
+        message = f"Expected {where} as {getattr(hint, '__name__', hint)}, got {value!r}"
+        raise AgentConfigError(message)
+    if isinstance(value, int | float) and not 0 <= value < float("inf"):
+        message = f"Expected {where} of at least 0 and finite, got {value!r}"
+        raise AgentConfigError(message)
+    return value
