@@ -1,0 +1,92 @@
+"""A Shiryaev-Roberts e-detector over tilts, and e-BH over the fleet; arrays in, arrays out.
+
+Decides how evidence grows with each window and which values are too large to be chance. Valid however often one
+looks: without drift the expected value of a detector after t windows is at most t.
+
+Sources: J. Shin, A. Ramdas, A. Rinaldo, E-detectors: a nonparametric framework for sequential change detection,
+New England J. Statistics in Data Science 2 (2024), section 2; S. Dandapanthula, A. Ramdas, arXiv:2501.04130 (e-BH on
+e-detectors; on their current values, never on running maxima: arXiv:2501.19360); Hoelder's inequality for the
+division by the autocorrelation time (exact for m-dependence, empirical for autoregression).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.drift.reference import THETAS, TILTS, Floats, Ints
+
+_FADING = 0.8  # of the evidence that attribution still counts one window later
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Who is flagged, (D,), and the log threshold that applied to all this window."""
+
+    flagged: NDArray[np.bool_]
+    log_threshold: float
+
+
+def increments(counts: Ints | Floats, shape: Floats, log_z: Floats, memory: Floats) -> Floats:
+    """Return the log-increments (..., S, 24) of one window.
+
+    ``counts`` (..., S, 16); ``shape`` (..., S, 8, 16) and ``log_z`` (..., S, 24) of the reference; ``memory``
+    (..., S) is the integrated autocorrelation time in samples, 1 for independent ones.
+    Source: l = (N g - n log Z) / m, shared/DRIFT.md.
+    """
+    score = np.einsum("...fb,...b->...f", shape, counts)
+    tilted = (score[..., None] * np.array(THETAS)).reshape(*score.shape[:-1], TILTS)
+    n = counts.sum(axis=-1)[..., None]
+    return np.asarray((tilted - n * log_z) / memory[..., None])
+
+
+def update(log_m: Floats, increment: Floats, *, log_cap: float = math.inf) -> Floats:
+    """Return the detectors after a window: log M = l + log(M + 1), at most ``log_cap``.
+
+    The cap only lowers M, so it costs no validity; it lets a device that is well again become quiet in
+    hours, where months of evidence would take months to fade.
+    """
+    return np.minimum(increment + np.logaddexp(log_m, 0.0), log_cap)
+
+
+def fade(recent: Floats, increment: Floats) -> Floats:
+    """Return the fading sum of log-evidence that attribution shares out; never decides."""
+    return np.maximum(_FADING * recent + increment, 0.0)
+
+
+def values(log_m: Floats) -> Floats:
+    """Return log of the mean of M over streams and tilts, (..., S, 24) to (...): valid under any dependence."""
+    flat = log_m.reshape(*log_m.shape[:-2], -1)
+    top = flat.max(axis=-1)
+    with np.errstate(invalid="ignore"):
+        mean = np.exp(flat - top[..., None]).mean(axis=-1)
+        return np.asarray(np.where(np.isneginf(top), -np.inf, top + np.log(mean)))
+
+
+def log_alpha(budget_per_day: float, window_ms: int) -> float:
+    """Return log of the false-alert budget of one window: ``budget_per_day`` / windows a day."""
+    return math.log(budget_per_day * window_ms / 86_400_000)
+
+
+def log_cap(members: int, streams: int, log_alpha_window: float) -> float:
+    """Return the cap for ``update``: one single tilt alone may still flag one single device of ``members``."""
+    return math.log(max(members, 1)) - log_alpha_window + math.log(streams * TILTS) + 1.0
+
+
+def e_bh(log_values: Floats, log_alpha_window: float) -> Decision:
+    """Return whom e-BH flags among ``log_values`` (D,): the largest r with M_(r) >= D / (alpha r).
+
+    Source: R. Wang, A. Ramdas, JRSS B 84 (2022) 822-852, applied per window as in arXiv:2501.04130.
+    """
+    total = len(log_values)
+    if not total:
+        return Decision(np.zeros(0, np.bool_), -log_alpha_window)
+    ordered = np.sort(log_values)[::-1]
+    thresholds = math.log(total) - log_alpha_window - np.log(np.arange(1, total + 1))
+    passing = np.flatnonzero(ordered >= thresholds)
+    log_threshold = float(thresholds[passing[-1]] if passing.size else thresholds[0])
+    flagged = log_values >= log_threshold if passing.size else np.zeros(total, np.bool_)
+    return Decision(flagged, log_threshold)

@@ -1,0 +1,119 @@
+"""Deterministic checks of a window before any statistics: a broken sensor is not drift.
+
+Decides what a device fault is. Frozen image, impossible values, a covered or blinded lens, an empty window, a
+clock far off, silence. Source: shared/DRIFT.md, "On the device".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from server.drift.reference import Floats, Ints
+from wire.reference import Reference
+
+_INVALID_RATIO = 0.01
+_BLIND_RATIO = 0.5
+_USUAL_RATIO = 0.1
+_CONSTANT_RATIO = 0.9
+_ENOUGH = 20  # samples in one bin by chance: 16^-19 for an equal-mass stream
+_MIN_STREAMS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One failed check: a stable ``code``, the text for people, the kind of stream it was seen in."""
+
+    code: str
+    text: str
+    kind: str = "input"
+
+
+@dataclass(frozen=True, slots=True)
+class Usual:
+    """What the checks need of the reference: names, kinds, the usual proportions (S, 16), and edges (S, 15)."""
+
+    names: tuple[str, ...]
+    kinds: tuple[str, ...]
+    proportions: Floats
+    edges: Floats
+
+
+def usual(reference: Reference) -> Usual:
+    """Return what the checks need of ``reference``; all contexts together."""
+    streams = len(reference.streams)
+    counts = np.array([context.counts for context in reference.contexts], np.float64).sum(axis=0).reshape(streams, -1)
+    return Usual(
+        tuple(stream.name for stream in reference.streams),
+        tuple(stream.kind for stream in reference.streams),
+        counts / np.maximum(counts.sum(axis=1, keepdims=True), 1),
+        np.array(reference.edges, np.float64),
+    )
+
+
+def faults(counts: Ints, invalid: Ints, n: int, normal: Usual | None) -> tuple[Fault, ...]:
+    """Return the failed checks of one window: ``counts`` (S, 16), ``invalid`` (S,), ``n`` inferences."""
+    if n == 0:
+        return (Fault("no_samples", "no inference in the whole window"),)
+    found = [_invalid(invalid, n, normal), _stuck(counts, normal)]
+    if normal is not None:
+        found += [_blind(name, counts[i], i, normal) for i, name in enumerate(normal.names)]
+    return tuple(fault for fault in found if fault is not None)
+
+
+def _invalid(invalid: Ints, n: int, normal: Usual | None) -> Fault | None:
+    worst = int(invalid.argmax())
+    ratio = int(invalid[worst]) / n
+    if ratio <= _INVALID_RATIO:
+        return None
+    name, kind = (normal.names[worst], normal.kinds[worst]) if normal else (f"stream {worst}", "input")
+    return Fault("invalid_values", f"{ratio:.0%} of {name} are NaN, infinite or impossible", kind)
+
+
+def _stuck(counts: Ints, normal: Usual | None) -> Fault | None:
+    """Frozen means that every input that usually varies stands still: one stream at its end bin may be drift."""
+    if normal is None:
+        return None
+    varying = [
+        i for i, kind in enumerate(normal.kinds)
+        if kind == "input" and normal.proportions[i].max() < _CONSTANT_RATIO
+    ]  # fmt: skip
+    still = [i for i in varying if counts[i].max() == counts[i].sum() >= _ENOUGH]
+    if len(varying) < _MIN_STREAMS or still != varying:
+        return None
+    return Fault("stuck", f"all {len(varying)} input streams stand still: the image is frozen")
+
+
+def _blind(name: str, counts: Ints, stream: int, normal: Usual) -> Fault | None:
+    if "dark" not in name and "clip" not in name:
+        return None
+    high = np.concatenate([[False], normal.edges[stream] >= _BLIND_RATIO])
+    seen, total = int(counts[high].sum()), int(counts.sum())
+    if not total or seen / total <= _BLIND_RATIO or normal.proportions[stream][high].sum() > _USUAL_RATIO:
+        return None
+    text = f"{seen / total:.0%} of the images are more than half {'dark' if 'dark' in name else 'clipped'}"
+    return Fault("dark_or_clipped", text)
+
+
+def clock_fault(start_ms: int, len_ms: int, received_ms: int, horizon_ms: int) -> Fault | None:
+    """Return a fault when a window ends in the server's future, or began longer than ``horizon_ms`` ago."""
+    ahead_ms = start_ms - received_ms
+    if ahead_ms > len_ms:
+        return Fault("clock_skew", f"the device's clock is {ahead_ms / 1000:.0f} s ahead")
+    if received_ms - start_ms > horizon_ms:
+        return Fault("clock_skew", f"a window from {-ahead_ms / 86_400_000:.0f} days ago: the device's clock is behind")
+    return None
+
+
+def silence(device_windows_missed: int, missed_ms: int, *, limit_windows: int, limit_ms: int) -> Fault | None:
+    """Return a fault when a device said nothing for ``limit_windows`` windows and ``limit_ms``."""
+    if device_windows_missed < limit_windows or missed_ms < limit_ms:
+        return None
+    return Fault("silent", f"no window for {missed_ms / 1000:.0f} s", "device")
+
+
+def worst(found: Sequence[Fault]) -> Fault | None:
+    """Return the first fault: the checks stand in the order of how surely they explain the others."""
+    return found[0] if found else None
