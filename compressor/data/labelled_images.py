@@ -1,0 +1,202 @@
+"""A zip or folder of images with a CSV beside them: ``path``, ``label`` and, if the recipe says so, a slice column.
+
+Everything is checked before it is decoded: the number and size of entries, their paths, the columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor.data.table import Table, make_table
+from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
+from compressor.recipe import DataRecipe
+from edge_agent.errors import ImageError
+from edge_agent.preprocess import decode_image
+
+MAX_ENTRIES = 500_000
+MAX_CSV_BYTES = 256 * 1024 * 1024
+MAX_IMAGE_BYTES = 16 * 1024 * 1024
+MAX_IMAGE_PIXELS = 4 * 1024 * 1024
+_NAMES_SHOWN = 5
+
+
+class Store(Protocol):
+    """Where entries are read from; paths are relative, with forward slashes."""
+
+    def csv_names(self) -> list[str]:
+        """Return the names of the CSV files at the top."""
+
+    def read(self, name: str, limit_bytes: int) -> bytes:
+        """Return the entry ``name``; raises ``KeyError`` where there is none, ``ArchiveError`` above the limit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the CSV."""
+
+    path: str
+    label: str
+    slice: str
+
+
+def load(data: DataRecipe, root: Path | None = None) -> Table:
+    """Return the images that the CSV in ``data.path`` (a zip or a folder) lists.
+
+    Raises:
+        ArchiveError: If the archive can't be opened, has unsafe paths, or too many or too large entries.
+        ColumnError: If the CSV lacks a column.
+        CorruptImageError: If more images than ``data.allow_corrupt`` are missing or broken.
+        DataError: If a label is not as ``data.label`` says.
+    """
+    path = (root or Path()) / data.path
+    with _opened(path) as store:
+        rows = _read_rows(store, data, path)
+        images, kept, corrupt = _decode_all(store, rows)
+    if len(corrupt) > data.allow_corrupt:
+        shown = "; ".join(corrupt[:_NAMES_SHOWN])
+        message = f"Expected at most {data.allow_corrupt} corrupt images in {path}, got {len(corrupt)}: {shown}"
+        raise CorruptImageError(f"{message}: mend or remove them, or set allow_corrupt in [data]")
+    return make_table(
+        images,
+        [_class_name(row, data.label) for row in kept],
+        slices=[row.slice for row in kept],
+        corrupt=tuple(text.split(": ", 1)[0] for text in corrupt),
+    )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Store]:
+    if path.is_dir():
+        yield _Folder(path)
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield _Zip(archive)
+    except (OSError, zipfile.BadZipFile) as error:
+        message = f"Expected a zip or folder of images at {path}, got: {error}"
+        raise ArchiveError(message) from error
+
+
+def safe_path(name: str) -> str:
+    """Return ``name`` if it stays inside its archive.
+
+    Raises:
+        ArchiveError: If it is absolute, goes up, or has a backslash or NUL.
+    """
+    if not name or name.startswith("/") or ".." in PurePosixPath(name).parts or any(c in name for c in "\\\0:"):
+        message = f"Expected a relative path inside the archive, got {name[:200]!r}"
+        raise ArchiveError(message)
+    return name
+
+
+class _Folder:
+    """A folder as a store."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.resolve()
+
+    def csv_names(self) -> list[str]:
+        return sorted(file.name for file in self._path.glob("*.csv"))
+
+    def read(self, name: str, limit_bytes: int) -> bytes:
+        file = self._path / safe_path(name)
+        if not file.is_file() or not file.resolve().is_relative_to(self._path):
+            raise KeyError(name)
+        if file.stat().st_size > limit_bytes:
+            raise _oversize(name, file.stat().st_size, limit_bytes)
+        return file.read_bytes()
+
+
+class _Zip:
+    """A zip as a store. Sizes are checked before an entry is unpacked, and while it is."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        entries = archive.infolist()
+        if len(entries) > MAX_ENTRIES:
+            message = f"Expected at most {MAX_ENTRIES} entries in the zip, got {len(entries)}"
+            raise ArchiveError(message)
+        for entry in entries:
+            safe_path(entry.filename)
+        self._archive = archive
+
+    def csv_names(self) -> list[str]:
+        names = self._archive.namelist()
+        return sorted(name for name in names if name.endswith(".csv") and "/" not in name)
+
+    def read(self, name: str, limit_bytes: int) -> bytes:
+        entry = self._archive.getinfo(safe_path(name))
+        if entry.file_size > limit_bytes:
+            raise _oversize(name, entry.file_size, limit_bytes)
+        with self._archive.open(entry) as file:
+            data = file.read(limit_bytes + 1)
+        if len(data) > limit_bytes:
+            raise _oversize(name, len(data), limit_bytes)
+        return data
+
+
+def _oversize(name: str, got_bytes: int, limit_bytes: int) -> ArchiveError:
+    return ArchiveError(f"Expected {name[:200]!r} of at most {limit_bytes} bytes, got {got_bytes}")
+
+
+def _read_rows(store: Store, data: DataRecipe, path: Path) -> list[Row]:
+    names = store.csv_names()
+    if not names:
+        message = f"Expected labels.csv at the top of {path}, got no CSV file"
+        raise ArchiveError(message)
+    name = "labels.csv" if "labels.csv" in names else names[0]
+    try:
+        text = store.read(name, MAX_CSV_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"Expected {name} in UTF-8, got: {error}"
+        raise DataError(message) from error
+    reader = csv.DictReader(io.StringIO(text))
+    found = list(reader.fieldnames or ())
+    for column in ["path", "label", *([data.slices] if data.slices else [])]:
+        if column not in found:
+            message = f"Expected the column {column!r} in {name}, got {', '.join(found) or 'none'}"
+            raise ColumnError(message)
+    rows = [Row(line["path"], line["label"] or "", (line[data.slices] or "") if data.slices else "all") for line in reader]
+    if not 0 < len(rows) <= MAX_ENTRIES:
+        message = f"Expected 1 to {MAX_ENTRIES} lines in {name}, got {len(rows)}"
+        raise ArchiveError(message)
+    return rows
+
+
+def _decode_all(store: Store, rows: list[Row]) -> tuple[list[npt.NDArray[np.uint8]], list[Row], list[str]]:
+    """Return the images, their rows, and ``name: reason`` of what could not be read."""
+    images, kept, corrupt = [], [], []
+    for row in rows:
+        try:
+            data = store.read(row.path, MAX_IMAGE_BYTES)
+            images.append(decode_image(data, limit_pixels=MAX_IMAGE_PIXELS))
+        except KeyError:
+            corrupt.append(f"{row.path}: not there")
+        except (ImageError, zipfile.BadZipFile, OSError, EOFError) as error:
+            corrupt.append(f"{row.path}: {error}")
+        else:
+            kept.append(row)
+    return images, kept, corrupt
+
+
+def _class_name(row: Row, label: str) -> str:
+    if label == "exact":
+        return row.label
+    try:
+        value = float(row.label)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        message = f"Expected a number as label of {row.path}, because label = 'floor', got {row.label!r}"
+        raise DataError(message)
+    return str(math.floor(value))

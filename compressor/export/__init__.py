@@ -1,0 +1,1 @@
+"""Exporters: from a trained network to the file a runtime reads."""

@@ -1,0 +1,1 @@
+"""Training: small loops of our own, seeded."""
