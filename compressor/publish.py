@@ -1,0 +1,148 @@
+"""From a passed bundle to the server: upload the blobs first, then the signed metadata that names them.
+
+Decides the order and what a conflict means. Does not decide who may be signed (``signing.py``).
+The server's list is the base, after its signature verified with our root; our own ``targets.json`` is
+replaced only after the server accepted the new one. What was signed for an air gap alone keeps its bytes
+(a name is never signed twice with others) but appears on the server only once it is published there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import httpx
+from tqdm import tqdm
+from tuf.api.metadata import Root, Targets
+
+from compressor.errors import PublishError, ServerUnreachableError, VersionConflictError
+from compressor.keys import METADATA, TARGETS_DAYS, read_root, write_file
+from compressor.signing import (
+    TARGETS_FILE,
+    Signable,
+    add_targets,
+    read_signable,
+    read_targets,
+    sign_bundles,
+    sign_targets,
+    verified_targets,
+)
+
+__all__ = ["Published", "command", "publish", "sign_bundles"]
+
+CHUNK_BYTES = 256 * 1024
+TIMEOUT_S = 60.0
+_NOT_FOUND, _CONFLICT, _FIRST_ERROR = 404, 409, 400
+Progress = Callable[[int], object]
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What was published: the TUF paths, the targets version, and the bytes sent."""
+
+    paths: tuple[str, ...]
+    version: int
+    sent_bytes: int
+
+
+def publish(
+    bundles: list[Path],
+    *,
+    keys: Path,
+    server_url: str,
+    token: str,
+    expires_days: int = TARGETS_DAYS,
+    progress: Progress = lambda _bytes: None,
+) -> Published:
+    """Sign ``bundles`` and hand them to the server; doing it twice changes nothing.
+
+    Args:
+        bundles: bundles whose certificate says ``pass``.
+        keys: folder of ``compressor keys init``.
+        server_url: address of the server, as ``http://host:port``.
+        token: the server's builder token.
+        expires_days: how long the signed list of releases holds.
+        progress: called with the number of bytes just sent.
+
+    Raises:
+        PackageError: If a bundle does not open.
+        GateNotPassedError: If a bundle's certificate does not say ``pass``.
+        ReleaseExistsError: If a release is signed already with other bytes.
+        TrustError: If keys are missing, or the server's metadata is not signed by our key.
+        VersionConflictError: If another build host published in between.
+        ServerUnreachableError: If the server did not answer.
+        PublishError: If the server refused something else.
+    """
+    signables = [read_signable(path) for path in bundles]
+    root = read_root(keys)
+    ours = read_targets(keys, root)
+    add_targets(ours, signables)  # refuses other bytes under a name we signed before, even if the server forgot it
+    try:
+        with httpx.Client(
+            base_url=server_url, headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT_S
+        ) as client:
+            theirs = _on_server(client, root)
+            published = theirs or Targets()
+            base = theirs.version if theirs else 0
+            sent_bytes = 0
+            if add_targets(published, signables):
+                sent_bytes = sum(_upload(client, signable, progress) for signable in signables)
+                data = sign_targets(published, max(base, ours.version) + 1, keys, root, expires_days)
+                _check(client.post("/api/tuf/targets", content=data, params={"base": base}))
+                write_file(keys / METADATA / TARGETS_FILE, data)
+    except httpx.HTTPError as error:
+        message = f"Expected an answer from {server_url}, got: {error!r}: is the server running?"
+        raise ServerUnreachableError(message) from error
+    return Published(tuple(signable.path for signable in signables), published.version, sent_bytes)
+
+
+def _on_server(client: httpx.Client, root: Root) -> Targets | None:
+    response = client.get("/api/tuf/targets")
+    if response.status_code == _NOT_FOUND:
+        return None
+    _check(response)
+    return verified_targets(response.content, root, f"the answer of {client.base_url}").signed
+
+
+def _upload(client: httpx.Client, signable: Signable, progress: Progress) -> int:
+    headers = {"Content-Length": str(signable.length_bytes), "Content-Type": "application/octet-stream"}
+    _check(client.put(f"/api/blobs/{signable.sha256}", content=_chunks(signable.source, progress), headers=headers))
+    return signable.length_bytes
+
+
+def _chunks(path: Path, progress: Progress) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+            progress(len(chunk))
+
+
+def _check(response: httpx.Response) -> None:
+    if response.status_code < _FIRST_ERROR:
+        return
+    kind = VersionConflictError if response.status_code == _CONFLICT else PublishError
+    message = f"Expected the server to accept, got HTTP {response.status_code}: {response.text[:300]}"
+    if kind is VersionConflictError:
+        message += ": somebody published in between; run the command again"
+    raise kind(message)
+
+
+@click.command("publish")
+@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--keys", required=True, type=click.Path(path_type=Path), help="Folder of `compressor keys init`.")
+@click.option("--server", "server_url", required=True, help="Address of the server, http://host:port.")
+@click.option("--token-file", required=True, type=click.Path(path_type=Path), help="File with the builder token.")
+def command(bundles: tuple[Path, ...], keys: Path, server_url: str, token_file: Path) -> None:
+    """Sign BUNDLES that passed their gates and hand them to the server."""
+    try:
+        token = token_file.read_text().strip()
+        total_bytes = sum(path.stat().st_size for path in bundles)
+    except OSError as error:
+        message = f"Expected bundles and a token file that can be read, got: {error}"
+        raise PublishError(message) from error
+    with tqdm(total=total_bytes, unit="B", unit_scale=True, desc="upload", leave=False) as bar:
+        done = publish(list(bundles), keys=keys, server_url=server_url, token=token, progress=bar.update)
+    for path in done.paths:
+        click.echo(f"published {path} (targets version {done.version})")

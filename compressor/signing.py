@@ -1,0 +1,185 @@
+"""What a release says of itself under the build host's signature, and who may be signed at all.
+
+Decides: only bundles that open, and whose own ``gate.json`` says ``pass``; a release once signed never
+changes its bytes. Numbers in the certificate travel as text: TUF's canonical JSON has no floats.
+Source: OLPC canonical JSON, as TUF specification 1.0.33, section 4.2.1 uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tuf.api.metadata import Metadata, Root, TargetFile, Targets
+
+from compressor.errors import GateNotPassedError, PackageError, ReleaseExistsError
+from compressor.keys import (
+    METADATA,
+    TARGETS_DAYS,
+    load_signer,
+    read_metadata,
+    read_root,
+    signed_bytes,
+    verify,
+    write_file,
+)
+from wire.bundle import CERTIFICATE, GOLDEN, MAX_BUNDLE_BYTES, REFERENCE, Bundle, parse_bundle
+from wire.canonical import sha256_hex
+from wire.codec import Json, parse_json, to_document
+from wire.errors import WireError
+from wire.target import TargetCustom, target_path
+
+MAX_CERTIFICATE_BYTES = 4 * 1024 * 1024
+TARGETS_FILE = "targets.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Signable:
+    """A bundle that may be signed: its bytes' identity and what the signed target will say."""
+
+    source: Path
+    path: str
+    sha256: str
+    length_bytes: int
+    custom: TargetCustom
+
+
+def read_signable(source: Path) -> Signable:
+    """Return the bundle at ``source`` if it may be signed.
+
+    Raises:
+        PackageError: If it can't be read or is no valid bundle.
+        GateNotPassedError: If its certificate is missing or does not say ``pass``.
+    """
+    try:
+        if source.stat().st_size > MAX_BUNDLE_BYTES:
+            message = f"Expected a bundle of at most {MAX_BUNDLE_BYTES} bytes, got {source} of more"
+            raise PackageError(message)
+        data = source.read_bytes()
+        bundle = parse_bundle(data)
+    except (OSError, WireError) as error:
+        message = f"Expected a valid bundle at {source}, got: {error}: make it with `compressor run`"
+        raise PackageError(message) from error
+    manifest = bundle.manifest
+    path = target_path(manifest.model, manifest.version, manifest.target)
+    return Signable(source, path, sha256_hex(data), len(data), _custom(bundle, _certificate(source, bundle)))
+
+
+def _certificate(source: Path, bundle: Bundle) -> Mapping[str, Json]:
+    try:
+        certificate = parse_json(bundle.files.get(CERTIFICATE, b""), limit_bytes=MAX_CERTIFICATE_BYTES)
+    except WireError as error:
+        message = f"Expected {CERTIFICATE} in {source}, got: {error}: nothing is signed without a certificate"
+        raise GateNotPassedError(message) from error
+    if certificate.get("verdict") != "pass":
+        message = (
+            f'Expected the verdict "pass" in {CERTIFICATE} of {source}, got {certificate.get("verdict")!r}: '
+            "only what passed its gates is signed"
+        )
+        raise GateNotPassedError(message)
+    return certificate
+
+
+def _custom(bundle: Bundle, certificate: Mapping[str, Json]) -> TargetCustom:
+    manifest = bundle.manifest
+    figures = certificate.get("figures")
+    return TargetCustom(
+        model=manifest.model,
+        version=manifest.version,
+        target=manifest.target,
+        runtime=manifest.runtime,
+        opset=manifest.opset,
+        hardware=manifest.hardware,
+        security_floor=manifest.security_floor,
+        artifact_sha256=manifest.artifact_sha256,
+        ref_id=manifest.files.get(REFERENCE, ""),
+        golden_sha256=manifest.files.get(GOLDEN, ""),
+        certificate={"verdict": "pass", **(figures if isinstance(figures, dict) else {})},
+    )
+
+
+def _without_floats(value: Json) -> Json:
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, dict):
+        return {key: _without_floats(item) for key, item in value.items()}
+    return [_without_floats(item) for item in value] if isinstance(value, list) else value
+
+
+def read_targets(keys: Path, root: Root) -> Targets:
+    """Return our own signed targets, verified.
+
+    Raises:
+        TrustError: If they are missing, damaged, or not signed by our release key.
+    """
+    source = keys / METADATA / TARGETS_FILE
+    data = source.read_bytes() if source.exists() else b""
+    return verified_targets(data, root, str(source)).signed
+
+
+def verified_targets(data: bytes, root: Root, source: str) -> Metadata[Targets]:
+    """Return the targets metadata in ``data``, if the release key that ``root`` names signed it.
+
+    Raises:
+        TrustError: If it does not parse or verify.
+    """
+    metadata = read_metadata(Targets, data, source)
+    verify(root, metadata, "targets")
+    return metadata
+
+
+def add_targets(targets: Targets, signables: Iterable[Signable]) -> bool:
+    """Add each bundle to ``targets``, in place; return whether any was new.
+
+    Raises:
+        ReleaseExistsError: If one of that name is there with other bytes.
+    """
+    changed = False
+    for signable in signables:
+        known = targets.targets.get(signable.path)
+        if known is not None and known.hashes.get("sha256") != signable.sha256:
+            message = (
+                f"Expected new bytes under a new version, got other bytes for {signable.path}, which is signed "
+                "already: raise the version (`compressor run --version N`)"
+            )
+            raise ReleaseExistsError(message)
+        if known is None:
+            targets.targets[signable.path] = _target_file(signable)
+            changed = True
+    return changed
+
+
+def _target_file(signable: Signable) -> TargetFile:
+    custom = _without_floats(to_document(signable.custom))
+    return TargetFile(signable.length_bytes, {"sha256": signable.sha256}, signable.path, {"custom": custom})
+
+
+def sign_targets(targets: Targets, version: int, keys: Path, root: Root, expires_days: int) -> bytes:
+    """Return ``targets`` as signed metadata of ``version`` that holds for ``expires_days``.
+
+    Raises:
+        TrustError: If the release key is missing or not the one that ``root`` names.
+    """
+    targets.version = version
+    targets.expires = (datetime.now(UTC) + timedelta(days=expires_days)).replace(microsecond=0)
+    return signed_bytes(targets, load_signer(keys, "targets", root))
+
+
+def sign_bundles(bundles: list[Path], keys: Path, *, expires_days: int = TARGETS_DAYS) -> Path:
+    """Sign ``bundles`` into our targets metadata, one version up; return its path. Nothing is sent.
+
+    Raises:
+        PackageError: If a bundle does not open.
+        GateNotPassedError: If a bundle's certificate does not say ``pass``.
+        ReleaseExistsError: If a release is signed already with other bytes.
+        TrustError: If keys or metadata are missing or damaged.
+    """
+    signables = [read_signable(path) for path in bundles]
+    root = read_root(keys)
+    targets = read_targets(keys, root)
+    path = keys / METADATA / TARGETS_FILE
+    if add_targets(targets, signables):
+        write_file(path, sign_targets(targets, targets.version + 1, keys, root, expires_days))
+    return path
