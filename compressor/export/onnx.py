@@ -49,7 +49,7 @@ def export_onnx(network: nn.Module, channels: int, height: int, width: int) -> b
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return ``model`` without what only its making left behind: producer, documentation, metadata, shapes."""
+    """Return ``model`` without what only its making left behind: producer, notes, shapes, unused operator sets."""
     model.producer_name, model.producer_version, model.doc_string = "tinyfleet", "", ""
     del model.metadata_props[:]
     model.graph.doc_string, model.graph.name = "", "graph"
@@ -57,4 +57,8 @@ def strip(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in model.graph.node:
         node.doc_string = ""
         del node.metadata_props[:]
+    used = {node.domain for node in model.graph.node} | {""}
+    opsets = [opset for opset in model.opset_import if opset.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(sorted(opsets, key=lambda opset: opset.domain))
     return model

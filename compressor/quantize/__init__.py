@@ -1,0 +1,38 @@
+"""Quantizers. The folder is the registry: a scheme is one file with ``quantize(model, batches, settings) -> bytes``.
+
+``calibrator`` is what schemes are made with, not a scheme.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor import registry
+from compressor.errors import PluginError
+from compressor.recipe import QuantizeRecipe
+
+Batches = Callable[[], Iterable[npt.NDArray[np.float32]]]
+
+_PARTS = frozenset({"calibrator"})
+
+
+def schemes() -> tuple[str, ...]:
+    """Return the names of the schemes in this folder."""
+    return tuple(name for name in registry.names(__name__) if name not in _PARTS)
+
+
+def quantize(model: bytes, batches: Batches, settings: QuantizeRecipe) -> bytes:
+    """Return ``model`` quantized by ``settings.scheme``; ``batches()`` starts the calibration data anew.
+
+    Raises:
+        PluginError: If there is no such scheme.
+        QuantizeError: If the model can't be quantized.
+    """
+    quantized = registry.resolve(__name__, settings.scheme, "quantize", known=schemes())(model, batches, settings)
+    if not isinstance(quantized, bytes):
+        message = f"Expected {settings.scheme!r} to return bytes, got {type(quantized).__name__}"
+        raise PluginError(message)
+    return quantized
