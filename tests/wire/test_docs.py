@@ -1,0 +1,70 @@
+"""``docs/wire.md`` says what the code does."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from wire import errors, manifest, messages, target
+from wire.bundle import ENTRIES
+from wire.canonical import canonical_bytes
+from wire.codec import decode, encode
+from wire.drift_report import MAX_REPORT_BYTES, MAX_STREAMS
+from wire.topics import WITH_LEAF, Kind
+
+PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"<!-- example: (\w+) -->\n```json\n(.*?)```", PAGE, re.DOTALL)
+TYPES = {
+    name: cls
+    for module in (messages, manifest, target)
+    for name, cls in vars(module).items()
+    if dataclasses.is_dataclass(cls)
+}
+PARTS = {"InstalledRelease", "UpdateStatus", "Watermark", "TensorSpec", "Preprocessing", "Budgets"}
+
+
+@pytest.mark.parametrize(("name", "text"), EXAMPLES)
+def test_every_example_decodes_and_encodes_to_itself(name: str, text: str) -> None:
+    """No example has a field the code doesn't know or lacks one it does."""
+    message = decode(TYPES[name], text.encode())
+    assert message.extra == {}
+    assert encode(message) == canonical_bytes(json.loads(text))
+
+
+def test_every_message_has_an_example() -> None:
+    """A message type without an example is not documented."""
+    assert set(TYPES) - PARTS == {name for name, _ in EXAMPLES}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_topic_kind_is_in_the_table(kind: Kind) -> None:
+    """The table of topics is complete."""
+    assert re.search(rf"^\| `{kind}{'/' if kind in WITH_LEAF else '`'}", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("entry", sorted(ENTRIES))
+def test_every_bundle_entry_is_in_the_table(entry: str) -> None:
+    """The table of entries is complete."""
+    assert f"`{entry}`" in PAGE
+
+
+@pytest.mark.parametrize(
+    "member", [*messages.DeviceState, *messages.UpdatePhase, *messages.Severity, *messages.Stream], ids=str
+)
+def test_every_enum_member_is_named(member: str) -> None:
+    """States, phases, severities and streams are all on the page."""
+    assert re.search(rf"\b{member}\b", PAGE)
+
+
+@pytest.mark.parametrize("name", [name for name in vars(errors) if name.endswith("Error")])
+def test_every_code_is_in_the_table(name: str) -> None:
+    """A code without an explanation helps nobody."""
+    code = getattr(errors, name).code
+    assert code == "wire" or f"| `{code}` |" in PAGE
+
+
+def test_the_limits_on_the_page_are_those_of_the_code() -> None:
+    """Figures on the page don't drift from the code."""
+    assert f"At most {MAX_REPORT_BYTES // 1024} KiB, {MAX_STREAMS} streams" in PAGE
