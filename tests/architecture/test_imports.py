@@ -1,0 +1,56 @@
+"""Who may import whom, checked statically and in fresh interpreters."""
+
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import wire
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "torchvision", "onnx", "onnxscript", "numpy", "PIL", "pydantic", "fastapi", "sqlalchemy", "nicegui"}
+DEVICE_FORBIDS = HEAVY | {"onnxruntime", "cryptography", "server", "compressor"}
+SERVER_FORBIDS = {"torch", "torchvision", "onnx", "onnxruntime", "PIL", "compressor", "edge_agent"}
+
+
+def loaded_by(module: str) -> set[str]:
+    """Return the top-level packages that a fresh interpreter holds after importing ``module``."""
+    program = f"import sys; before = set(sys.modules); import {module}; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {name.partition(".")[0] for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize(
+    "module", ["agent", "cli", "config", "spool", "supervisor", "telemetry", "transports.mqtt", "updater.updater"]
+)
+def test_the_control_process_stays_small(module: str) -> None:
+    """The agent's control process never loads numpy, a runtime, or a framework."""
+    assert loaded_by(f"edge_agent.{module}") & DEVICE_FORBIDS == set()
+
+
+@pytest.mark.parametrize("module", ["infer", "probe", "monitor", "preprocess", "runtimes"])
+def test_the_inference_child_knows_no_framework(module: str) -> None:
+    """numpy, PIL and a runtime are enough to infer."""
+    allowed = {"numpy", "PIL", "onnxruntime"}
+    assert loaded_by(f"edge_agent.{module}") & (DEVICE_FORBIDS - allowed) == set()
+
+
+def test_the_server_loads_no_model_code() -> None:
+    """The server can't train, export or run a model."""
+    assert loaded_by("server.app") & SERVER_FORBIDS == set()
+
+
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(wire.__path__, "wire.")])
+def test_the_contract_needs_the_standard_library_only(name: str) -> None:
+    """Every module of ``wire`` can run on the barest device."""
+    assert loaded_by(name) <= sys.stdlib_module_names | {"wire"}
+
+
+def test_import_contracts_hold() -> None:
+    """The contracts in pyproject.toml, read by import-linter."""
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([linter], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
