@@ -7,8 +7,12 @@ to an edge belongs to the upper bin. Deliberately decides nothing about drift an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
+from operator import mul
 from typing import TypeAlias
 
 import numpy as np
@@ -25,7 +29,6 @@ STREAMS_IMAGE = NAMES
 STREAMS_EMBEDDING = (*(f"projection_{index}" for index in range(PROJECTIONS)), "residual")
 STREAMS_OUTPUT = ("confidence", "entropy", "margin", "predicted")
 _FINITE = 1e30
-_CHUNK_ROWS = 4096
 
 
 def stream_specs(has_embedding: bool) -> tuple[StreamSpec, ...]:  # noqa: FBT001 - the seam's agreed signature
@@ -99,48 +102,50 @@ def values(
     Raises:
         ReferenceStreamsError: If the embedding's width is not the projection's.
     """
-    stacked = images if isinstance(images, np.ndarray) else np.stack(images) if len(images) > 1 else images[0][None]
-    parts = [image_features(stacked)]
+    row_embeddings: Iterable[NDArray[np.floating] | None] = repeat(None) if embedding is None else embedding
+    flat = array("f")  # rounds to float32; what lies beyond becomes infinite, which counts as invalid
+    for image, row_logits, row_embedding in zip(images, logits, row_embeddings, strict=False):
+        flat.extend(_row(image, row_logits, row_embedding, projection))
+    return np.frombuffer(flat, np.float32).astype(np.float64).reshape(len(images), -1)
+
+
+def _row(
+    image: NDArray[np.uint8],
+    logits: NDArray[np.floating],
+    embedding: NDArray[np.floating] | None,
+    projection: Projection,
+) -> list[float]:
+    """Return the values of one inference: plain floats, because on one image numpy's calls are what costs."""
+    row = image_features(image)
     if embedding is not None:
-        parts.append(_embedding_values(embedding, projection))
-    parts.append(_output_values(logits, projection.temperature))
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which counts as invalid
-        return np.concatenate(parts, axis=1).astype(np.float32).astype(np.float64)
+        row += _embedding_values(embedding, projection)
+    row += _output_values(logits.tolist(), projection.temperature)
+    return row
 
 
-def _embedding_values(embedding: NDArray[np.floating], projection: Projection) -> Floats:
-    if embedding.shape[1:] != projection.mean.shape:
-        message = (
-            f"Expected an embedding of {projection.mean.size} values, got {embedding.shape[1:]}: rebuild the bundle"
-        )
+def _embedding_values(embedding: NDArray[np.floating], projection: Projection) -> list[float]:
+    if embedding.shape != projection.mean.shape:
+        message = f"Expected an embedding of {projection.mean.size} values, got {embedding.shape}: rebuild the bundle"
         raise ReferenceStreamsError(message)
     centred = embedding - projection.mean
-    along = centred @ projection.rows.T
+    along = projection.rows.dot(centred)
     # Rows are orthonormal, so Pythagoras gives the length of what they leave out.
-    rest = np.sqrt(np.maximum(np.vecdot(centred, centred) - np.vecdot(along, along), 0.0))
-    return np.concatenate([along / projection.scale, rest[:, None] / projection.residual_scale], axis=1)
+    rest = float(centred.dot(centred)) - float(along.dot(along))
+    residual = math.sqrt(max(rest, 0.0)) if rest == rest else math.nan  # noqa: PLR0124 - NaN is what it asks
+    return [*(along / projection.scale).tolist(), residual / projection.residual_scale]
 
 
-def _output_values(logits: NDArray[np.floating], temperature: float) -> Floats:
-    scaled = logits / np.float64(temperature)
-    out = np.empty((len(scaled), len(STREAMS_OUTPUT)))
-    with np.errstate(invalid="ignore"):  # NaN and infinity go through and are counted as invalid
-        scaled -= np.maximum.reduce(scaled, axis=1, keepdims=True)
-        weights = np.exp(scaled)
-        total = np.add.reduce(weights, axis=1)
-        confidence = 1.0 / total
-        out[:, 0] = confidence
-        out[:, 1] = np.log(total) - np.vecdot(weights, scaled) * confidence
-        out[:, 2] = _margin(weights, confidence)
-    out[:, 3] = np.where(np.isnan(confidence), np.nan, scaled.argmax(axis=1))
-    return out
-
-
-def _margin(weights: Floats, confidence: Floats) -> Floats:
-    if weights.shape[1] == 1:
-        return confidence
-    ordered = np.sort(weights, axis=1)
-    return (ordered[:, -1] - ordered[:, -2]) * confidence
+def _output_values(logits: list[float], temperature: float) -> list[float]:
+    top = max(logits)
+    scaled = [(value - top) / temperature for value in logits]
+    weights = [math.exp(value) if value <= 0 else math.nan for value in scaled]
+    total = sum(weights)
+    if not math.isfinite(total):
+        return [math.nan] * len(STREAMS_OUTPUT)
+    entropy = math.log(total) - sum(map(mul, weights, scaled)) / total
+    predicted = logits.index(top)
+    weights[predicted] = 0.0
+    return [1 / total, entropy, (1 - max(weights)) / total, float(predicted)]
 
 
 def confidence_bins(confidence: NDArray[np.floating], count: int) -> NDArray[np.int64]:
@@ -158,53 +163,60 @@ def value_ranges(specs: Sequence[StreamSpec], classes: int) -> tuple[Floats, Flo
 
 
 class Counter:
-    """The open window's counters under one reference. For one thread."""
+    """The open window's counters under one reference. For one thread.
+
+    Counts, per stream, how many values were at or above each of 17 thresholds: the lowest possible
+    value, the 15 edges, and the first value above the highest possible. Bins are their differences;
+    one comparison and one addition serve all streams of an inference.
+    """
 
     def __init__(self, reference: Reference) -> None:
         """Start empty.
 
         Raises:
-            ReferenceStreamsError: If the reference's streams aren't those of this agent.
+            ReferenceStreamsError: If the reference's streams aren't those of this agent, or edges don't ascend.
         """
         specs = stream_specs(has_embedding=bool(reference.projection_mean))
-        if [spec.name for spec in specs] != [spec.name for spec in reference.streams]:
-            message = f"Expected a reference of the streams {[spec.name for spec in specs][:4]}…, got "
-            message += f"{[spec.name for spec in reference.streams][:4]}…: rebuild the bundle with this version"
-            raise ReferenceStreamsError(message)
+        _check_streams(specs, reference)
         self._shape: Shape = reference.shape
-        self._edges = np.array(reference.edges, np.float32)
-        self._lowest, self._highest = value_ranges(specs, reference.classes)
-        self._first_bin = np.arange(len(specs)) * BINS
-        self._invalid = len(specs) * BINS + np.arange(len(specs))
+        lowest, highest = value_ranges(specs, reference.classes)
+        above = np.nextafter(highest, np.inf)[:, None]
+        edges = np.array(reference.edges)
+        self._thresholds = np.hstack([lowest[:, None], np.clip(edges, lowest[:, None], above), above])
         self._confidence, self._predicted = len(specs) - len(STREAMS_OUTPUT), len(specs) - 1
         self._clear()
 
     def _clear(self) -> None:
         self.n = 0
-        self._counts = np.zeros(self._shape.total, np.int64)
+        self._reached = np.zeros(self._thresholds.shape, np.int64)
+        self._table = [0] * (self._shape.classes * self._shape.confidence_bins)
 
     def count(self, rows: Floats) -> None:
         """Add inferences: ``rows`` is what ``values`` returned, float64 (N, S)."""
-        for start in range(0, len(rows), _CHUNK_ROWS):
-            self._count(rows[start : start + _CHUNK_ROWS])
-
-    def _count(self, rows: Floats) -> None:
-        valid = (rows >= self._lowest) & (rows <= self._highest)  # NaN is neither
-        bins = np.add.reduce(self._edges <= rows.astype(np.float32)[:, :, None], axis=2)
-        slots = np.where(valid, self._first_bin + bins, self._invalid)
-        cells = self._cells(rows, valid)
-        self._counts += np.bincount(slots.ravel(), minlength=self._shape.total)
-        self._counts += np.bincount(cells, minlength=self._shape.total)
+        for row in rows:
+            self._reached += self._thresholds <= row[:, None]  # NaN reaches none
+            self._count_cell(row.item(self._confidence), row.item(self._predicted))
         self.n += len(rows)
 
-    def _cells(self, rows: Floats, valid: NDArray[np.bool_]) -> NDArray[np.int64]:
-        usable = rows[valid[:, self._confidence] & valid[:, self._predicted]]
-        columns = confidence_bins(usable[:, self._confidence], self._shape.confidence_bins)
-        table = self._shape.streams * (BINS + 1)
-        return table + usable[:, self._predicted].astype(np.int64) * self._shape.confidence_bins + columns
+    def _count_cell(self, confidence: float, predicted: float) -> None:
+        bins = self._shape.confidence_bins
+        if 0 <= confidence <= 1 and 0 <= predicted < self._shape.classes:
+            self._table[int(predicted) * bins + min(int(confidence * bins), bins - 1)] += 1
 
     def take(self) -> Counters:
         """Return the counters so far and start again from zero."""
-        taken = Counters(self._shape, self.n, tuple(self._counts.tolist()))
+        bins = self._reached[:, :-1] - self._reached[:, 1:]
+        invalid = self.n - self._reached[:, 0] + self._reached[:, -1]
+        counters = Counters(self._shape, self.n, (*bins.ravel().tolist(), *invalid.tolist(), *self._table))
         self._clear()
-        return taken
+        return counters
+
+
+def _check_streams(specs: Sequence[StreamSpec], reference: Reference) -> None:
+    expected, got = [spec.name for spec in specs], [spec.name for spec in reference.streams]
+    if expected != got:
+        message = f"Expected a reference of the streams {expected}, got {got}: rebuild the bundle with this version"
+        raise ReferenceStreamsError(message)
+    if not all(row == tuple(sorted(row)) for row in reference.edges):
+        message = "Expected ascending edges in every stream, got others: rebuild the bundle"
+        raise ReferenceStreamsError(message)
