@@ -225,7 +225,7 @@ def keys() -> None:
 def init_command(folder: Path, online: Path) -> None:
     """Make root and release keys in FOLDER; nothing is ever overwritten."""
     root = init_keys(folder, online)
-    click.echo(f"Keys in {folder}. Give the server the root: fleet-server root STATE {root}")
+    click.echo(f"Keys in {folder}. Give the server the root: fleet-server trust STATE --root {root}")
     click.echo(f"Keep {folder / ROOT_KEY} offline: whoever has it decides what devices believe.")
 
 

@@ -12,6 +12,13 @@ ServerError
 ├── UnknownDeviceError        no such device
 ├── UnknownReleaseError       no such release
 ├── UnknownBlobError          no such blob
+├── TrustError                keys, root or signed metadata of this server are missing or damaged
+│   ├── RootMissingError      no root was installed yet
+│   └── MetadataRefusedError  uploaded metadata is not signed by who must sign it, or lists what is not here
+│       └── TargetsVersionError   another build host published in between
+├── UnknownRolloutError       no such rollout
+├── RolloutRefusedError       a rollout that can't be made as asked
+│   └── RolloutPhaseError     a rollout that can't do this in its phase
 └── BlobRefusedError          an upload's digest or size is not what was announced
     └── BlobOversizeError
 
@@ -115,3 +122,52 @@ class BlobOversizeError(BlobRefusedError):
 
     code = "too_large"
     status = 413
+
+
+class TrustError(ServerError):
+    """Keys, root or signed metadata of this server are missing or damaged."""
+
+    code = "trust_invalid"
+    status = 500
+
+
+class RootMissingError(TrustError):
+    """No root was installed yet."""
+
+    code = "root_missing"
+    status = 409
+
+
+class MetadataRefusedError(TrustError):
+    """Uploaded metadata is not signed by who must sign it, or lists what is not here."""
+
+    code = "metadata_refused"
+    status = 422
+
+
+class TargetsVersionError(MetadataRefusedError):
+    """Another build host published in between."""
+
+    code = "version_conflict"
+    status = 409
+
+
+class UnknownRolloutError(ServerError):
+    """There is no such rollout."""
+
+    code = "unknown_rollout"
+    status = 404
+
+
+class RolloutRefusedError(ServerError):
+    """A rollout can't be made as asked: no devices, impossible thresholds, another one runs on them."""
+
+    code = "rollout_refused"
+    status = 422
+
+
+class RolloutPhaseError(RolloutRefusedError):
+    """A rollout can't do this in its phase."""
+
+    code = "rollout_phase"
+    status = 409
