@@ -29,10 +29,10 @@ class Shares:
     least 2,000 rows; calibration is done after a few hundred.
     """
 
-    train: float = 0.39
-    calibration: float = 0.04
-    gate: float = 0.31
-    reference: float = 0.26
+    train: float = 0.435
+    calibration: float = 0.02
+    gate: float = 0.295
+    reference: float = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
