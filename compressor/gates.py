@@ -57,14 +57,16 @@ class Evidence:
     """Everything that was measured; what is absent was not measured.
 
     ``accuracy``, ``slices``, ``classes`` and ``drifted`` compare candidate and baseline on the same samples;
-    ``flips`` counts samples where both predict different classes, of ``accuracy.n``; ``figures`` holds the rest by
-    the gate's name (``size_bytes``, ``latency_p95_ms``, ``int8_macs_ratio`` …).
+    ``compressed`` compares the artifact with the float model it was made from, and ``flips`` counts the samples, of
+    ``compressed.n``, where these two predict different classes; ``figures`` holds the rest by the gate's name
+    (``size_bytes``, ``latency_p95_ms``, ``int8_macs_ratio`` …).
     """
 
     accuracy: Paired | None = None
     slices: Mapping[str, Paired] = field(default_factory=dict)
     classes: Mapping[str, Paired] = field(default_factory=dict)
     drifted: Paired | None = None
+    compressed: Paired | None = None
     flips: int | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
 
@@ -159,7 +161,7 @@ class Superiority:
 
 @dataclass(frozen=True, slots=True)
 class FlipRatio:
-    """The share of samples that flip; ``negative``: that were right and become wrong. Wilson's bounds."""
+    """The share of samples that compression flips; ``negative``: that were right and become wrong. Wilson's bounds."""
 
     limit: float
     confidence: float = CONFIDENCE
@@ -168,7 +170,7 @@ class FlipRatio:
     def judge(self, evidence: Evidence) -> GateResult:
         """Return PASS when the upper bound is at most ``limit``, FAIL when the share is above it."""
         name = "negative_flip_ratio" if self.negative else "flip_ratio"
-        counts = evidence.accuracy
+        counts = evidence.compressed
         flips = counts.lost if counts and self.negative else evidence.flips
         if counts is None or flips is None or not counts.n:
             return _missing(name, self.limit)

@@ -70,7 +70,8 @@ def make_reference(artifact_sha256: str, train: Seen, contexts: Sequence[Seen], 
 
 def _counted(bare: Reference, contexts: Sequence[Seen]) -> Reference:
     projection = monitor.projection_of(bare)
-    counted, first_rows = [], np.empty((0, len(bare.streams)))
+    counted: list[Context] = []
+    first_rows = np.empty((0, len(bare.streams)))
     for seen in contexts:
         rows = _values(seen, projection, bare.temperature)
         first_rows = first_rows if counted else rows

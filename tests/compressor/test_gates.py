@@ -79,7 +79,7 @@ def test_flips_are_bounded(flips: int, verdict: Verdict) -> None:
     """The share of changed predictions is compared by its upper bound."""
     made = gate("flip_ratio", maximum=0.02, minimum=None)
     assert made is not None
-    assert made.judge(Evidence(accuracy=Paired(0, 0, 1000), flips=flips)).verdict is verdict
+    assert made.judge(Evidence(compressed=Paired(0, 0, 1000), flips=flips)).verdict is verdict
 
 
 @pytest.mark.parametrize(

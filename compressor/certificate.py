@@ -1,0 +1,204 @@
+"""The certificate (``gate.json``): what was measured, the rules, and what they said. Pure.
+
+Decides the document's form and how its verdict is derived again from it. A bundle's certificate leaves out what a
+host's clock or memory said (``TIMED``): it is different each time, would make every build another file, and a device
+measures it itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from compressor.errors import PackageError
+from compressor.gates import AllOf, Evidence, Gate, GateResult, Judgement, Superiority, Verdict, gate
+from compressor.recipe import GateRecipe
+from compressor.statistics import Paired
+from wire.canonical import canonical_bytes
+from wire.codec import Json, from_document, parse_json, to_document
+from wire.errors import MessageError
+
+SCHEMA = 1
+MAX_CERTIFICATE_BYTES = 1024 * 1024
+TIMED = frozenset({
+    "latency_p50_ms", "latency_p95_ms", "latency_ratio", "speed_up_ratio", "peak_memory_bytes",
+    "float_latency_p50_ms", "float_latency_p95_ms", "float_peak_memory_bytes",
+})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One gate of the recipe, as the certificate keeps it."""
+
+    name: str = ""
+    max: float | None = None
+    min: float | None = None
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One gate's result, as the certificate keeps it; ``value`` and ``bound`` may be missing."""
+
+    name: str = ""
+    verdict: str = ""
+    value: float | None = None
+    bound: float | None = None
+    limit: float | None = None
+    n: int = 0
+    text: str = ""
+    needs: int = 0
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """The whole certificate.
+
+    ``counts``: the paired counts [lost, won, n] that the gates judged, by ``accuracy``, ``compressed``, ``drifted``,
+    ``slice:<name>``, ``class:<name>``; ``figures``: every measured number by name.
+    """
+
+    schema: int = SCHEMA
+    verdict: str = Verdict.FAIL.value
+    model: str = ""
+    version: int = 0
+    target: str = ""
+    baseline: str = ""
+    gates: tuple[Line, ...] = ()
+    figures: Mapping[str, float] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = ()
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    code_digests: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+def rules_for(gates: Sequence[GateRecipe], target: str, *, retrained: bool) -> tuple[Rule, ...]:
+    """Return the rules that hold on ``target``; a retrained model must also be better on the drifted samples."""
+    rules = tuple(Rule(item.name, item.max, item.min, item.confidence) for item in gates if item.on in {"", target})
+    return (*rules, Rule("superiority", min=0.0)) if retrained else rules
+
+
+def judge(rules: Sequence[Rule], evidence: Evidence) -> Judgement:
+    """Return what the gates of ``rules`` say of ``evidence``; a rule that is no gate fails."""
+    gates: list[Gate] = []
+    for rule in rules:
+        made = gate(rule.name, maximum=rule.max, minimum=rule.min, confidence=rule.confidence)
+        gates.append(made or _Unknown(rule.name))
+    return AllOf(gates).judge(evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unknown:
+    name: str
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        del evidence
+        text = "Expected a gate that this version knows, with its limit, got neither: update the compressor"
+        return GateResult(self.name, Verdict.FAIL, None, None, float("nan"), 0, text)
+
+
+def lines(judgement: Judgement) -> tuple[Line, ...]:
+    """Return the results as lines of a certificate."""
+    return tuple(
+        Line(
+            name=result.name,
+            verdict=result.verdict.value,
+            value=result.value,
+            bound=result.bound,
+            limit=result.limit if result.limit == result.limit else None,  # noqa: PLR0124 - NaN has no JSON
+            n=result.n,
+            text=result.text,
+            needs=result.needs,
+        )
+        for result in judgement.results
+    )
+
+
+def counts_of(evidence: Evidence) -> dict[str, tuple[int, ...]]:
+    """Return the paired counts in ``evidence``, by name."""
+    named = {"accuracy": evidence.accuracy, "compressed": evidence.compressed, "drifted": evidence.drifted}
+    named |= {f"slice:{name}": counts for name, counts in evidence.slices.items()}
+    named |= {f"class:{name}": counts for name, counts in evidence.classes.items()}
+    found = {name: (counts.lost, counts.won, counts.n) for name, counts in named.items() if counts is not None}
+    return found if evidence.flips is None else found | {"flips": (evidence.flips,)}
+
+
+def evidence_of(certificate: Certificate, figures: Mapping[str, float] | None = None) -> Evidence:
+    """Return the evidence that a certificate keeps; ``figures`` (measured again) take the place of its own.
+
+    Raises:
+        PackageError: If a count is malformed.
+    """
+    try:
+        paired = {name: Paired(*values) for name, values in certificate.counts.items() if name != "flips"}
+        flips = certificate.counts["flips"][0] if "flips" in certificate.counts else None
+    except (TypeError, IndexError) as error:
+        message = f"Expected counts [lost, won, n] in gate.json, got {dict(certificate.counts)}"
+        raise PackageError(message) from error
+    return Evidence(
+        accuracy=paired.get("accuracy"),
+        slices=_group(paired, "slice:"),
+        classes=_group(paired, "class:"),
+        drifted=paired.get("drifted"),
+        compressed=paired.get("compressed"),
+        flips=flips,
+        figures={**certificate.figures, **(figures or {})},
+    )
+
+
+def _group(paired: Mapping[str, Paired], prefix: str) -> dict[str, Paired]:
+    return {name.removeprefix(prefix): counts for name, counts in paired.items() if name.startswith(prefix)}
+
+
+def for_bundle(certificate: Certificate) -> Certificate:
+    """Return the certificate without what was timed, so that equal inputs give equal bytes.
+
+    Verdict, limit and rule of a timed gate stay; its value and text go.
+    """
+    gates = tuple(
+        replace(line, value=None, bound=None, text="measured on the build host; a device measures again")
+        if line.name in TIMED and line.value is not None
+        else line
+        for line in certificate.gates
+    )
+    figures = {name: value for name, value in certificate.figures.items() if name not in TIMED}
+    return replace(certificate, gates=gates, figures=figures)
+
+
+def combine(certificates: Sequence[Certificate]) -> Certificate:
+    """Return one certificate for all targets: every line with its target, the worst verdict."""
+    first = certificates[0]
+    gates = tuple(replace(line, target=item.target) for item in certificates for line in item.gates)
+    order = [Verdict.PASS.value, Verdict.INCONCLUSIVE.value, Verdict.FAIL.value]
+    worst = max((item.verdict for item in certificates), key=order.index)
+    target = first.target if len(certificates) == 1 else ""
+    return replace(first, gates=gates, verdict=worst, target=target)
+
+
+def write_certificate(certificate: Certificate) -> bytes:
+    """Return the canonical bytes of ``certificate``."""
+    return canonical_bytes(to_document(certificate))
+
+
+def read_certificate(data: bytes) -> Certificate:
+    """Return the certificate in ``data``.
+
+    Raises:
+        PackageError: If it does not decode or has another schema.
+    """
+    try:
+        certificate = from_document(Certificate, parse_json(data, limit_bytes=MAX_CERTIFICATE_BYTES))
+    except MessageError as error:
+        message = f"Expected a certificate, got: {error}"
+        raise PackageError(message) from error
+    if certificate.schema != SCHEMA:
+        message = f"Expected a certificate of schema {SCHEMA}, got {certificate.schema}: update the compressor"
+        raise PackageError(message)
+    return certificate
+
+
+def superiority_gain(certificate: Certificate) -> float:
+    """Return the gain that the certificate's superiority rule asks for; 0 without one."""
+    made = [rule.min or 0.0 for rule in certificate.rules if rule.name == Superiority(0).name]
+    return made[0] if made else 0.0

@@ -1,0 +1,273 @@
+"""A bundle from its parts: manifest, golden vectors, bill of materials, card. Same inputs, same bytes.
+
+Decides what a release says of itself. Every number in the card and the bill comes from the certificate; nothing is
+measured here.
+"""
+
+from __future__ import annotations
+
+import io
+import uuid
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.certificate import Certificate, for_bundle, write_certificate
+from compressor.errors import PackageError
+from compressor.measure import Predictions
+from wire.bundle import BILL_OF_MATERIALS, CARD, CERTIFICATE, GOLDEN, MANIFEST, REFERENCE, Bundle, build_bundle
+from wire.canonical import canonical_bytes, sha256_hex
+from wire.codec import Json
+from wire.errors import WireError
+from wire.manifest import Manifest
+from wire.reference import Reference, write_reference
+
+GOLDEN_KEYS = ("inputs", "logits", "labels")
+GOLDEN_MAX = 32
+EXPECTED_FILES = (REFERENCE, GOLDEN, CERTIFICATE, BILL_OF_MATERIALS, CARD)
+_EPOCH = (1980, 1, 1, 0, 0, 0)
+_NAMESPACE = uuid.UUID("6f1d8a52-6d0b-5f0e-9d0e-0d7f5b1c2a11")
+_LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Golden:
+    """Vectors that every device runs before it activates a model.
+
+    ``inputs``: float32 (K, ...); ``logits``: float32 (K, classes), what the artifact said on the build host;
+    ``labels``: int64 (K,).
+    """
+
+    inputs: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def golden_rows(labels: NDArray[np.int64], predictions: Predictions) -> NDArray[np.int64]:
+    """Return up to 32 rows: of each class in turn the most confident right ones, so that rounding flips none."""
+    ordered = np.sort(predictions.logits, axis=1)
+    margin = ordered[:, -1] - ordered[:, -2] if ordered.shape[1] > 1 else ordered[:, -1]
+    right = predictions.classes == labels
+    ranked = [row for row in np.argsort(-margin, kind="stable") if right[row]]
+    turns: dict[int, int] = {}
+    keyed = []
+    for row in ranked:
+        label = int(labels[row])
+        turns[label] = turns.get(label, 0) + 1
+        keyed.append((turns[label], label, int(row)))
+    return np.array(sorted(row for _, _, row in sorted(keyed)[:GOLDEN_MAX]), dtype=np.int64)
+
+
+def write_golden(golden: Golden) -> bytes:
+    """Return ``golden`` as an npz without clock, host or pickle in it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, array in zip(GOLDEN_KEYS, (golden.inputs, golden.logits, golden.labels), strict=True):
+            member = io.BytesIO()
+            np.lib.format.write_array(member, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+            info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            info.compress_type, info.create_system, info.external_attr = zipfile.ZIP_DEFLATED, 3, 0o644 << 16
+            archive.writestr(info, member.getvalue(), compresslevel=9)
+    return buffer.getvalue()
+
+
+def read_golden(data: bytes) -> Golden:
+    """Return the vectors in ``data``.
+
+    Raises:
+        PackageError: If it is no npz of the three arrays.
+    """
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            return Golden(*(arrays[name] for name in GOLDEN_KEYS))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        message = f"Expected {GOLDEN} with {', '.join(GOLDEN_KEYS)}, got: {error}"
+        raise PackageError(message) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """Everything a bundle is made of. ``network`` and ``dataset`` name the architecture and the data."""
+
+    manifest: Manifest
+    artifact: bytes
+    reference: Reference
+    golden: Golden
+    certificate: Certificate
+    network: str
+    dataset: str
+
+
+def make_bundle(parts: Parts) -> bytes:
+    """Return the bytes of the bundle.
+
+    Raises:
+        PackageError: If the parts don't fit each other.
+    """
+    certificate = for_bundle(parts.certificate)
+    try:
+        return build_bundle(
+            parts.manifest,
+            {
+                parts.manifest.artifact: parts.artifact,
+                REFERENCE: write_reference(parts.reference),
+                GOLDEN: write_golden(parts.golden),
+                CERTIFICATE: write_certificate(certificate),
+                BILL_OF_MATERIALS: bill_of_materials(parts, certificate),
+                CARD: card(parts, certificate).encode(),
+            },
+        )
+    except WireError as error:
+        message = f"Expected parts that make a bundle, got: {error}"
+        raise PackageError(message) from error
+
+
+def bill_of_materials(parts: Parts, certificate: Certificate) -> bytes:
+    """Return a CycloneDX ML-BOM as JSON.
+
+    Source: CycloneDX 1.6 (ECMA-424), ``bom-1.6.schema.json``: component type ``machine-learning-model``, modelCard.
+    """
+    manifest, digest = parts.manifest, sha256_hex(parts.artifact)
+    libraries: list[Json] = [_library(name) for name in _LIBRARIES]
+    model_ref, data_ref = f"model:{manifest.release}", f"data:{parts.dataset}"
+    serial = uuid.uuid5(_NAMESPACE, f"{manifest.release}/{manifest.target}/{digest}")
+    model: dict[str, Json] = {
+        "type": "machine-learning-model",
+        "bom-ref": model_ref,
+        "name": manifest.model,
+        "version": str(manifest.version),
+        "hashes": [{"alg": "SHA-256", "content": digest}],
+        "modelCard": _model_card(parts, certificate, data_ref),
+        "properties": [{"name": f"tinyfleet:{name}", "value": text} for name, text in sorted(manifest.lineage.items())],
+    }
+    data: dict[str, Json] = {
+        "type": "data",
+        "bom-ref": data_ref,
+        "name": parts.dataset,
+        "data": [{"type": "dataset", "name": parts.dataset}],
+    }
+    document: dict[str, Json] = {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{serial}",
+        "version": 1,
+        "metadata": {
+            "tools": {"components": [{"type": "application", "name": "tinyfleet", "version": _version("tinyfleet")}]},
+            "component": {"type": "application", "bom-ref": f"bundle:{manifest.release}", "name": manifest.release},
+        },
+        "components": [model, data, *libraries],
+        "dependencies": [
+            {"ref": f"bundle:{manifest.release}", "dependsOn": [model_ref]},
+            {"ref": model_ref, "dependsOn": [data_ref, *(f"pkg:{name}" for name in _LIBRARIES)]},
+        ],
+    }
+    return canonical_bytes(document)
+
+
+def _model_card(parts: Parts, certificate: Certificate, data_ref: str) -> dict[str, Json]:
+    figures = certificate.figures
+    bounds: dict[str, Json] = {
+        "lowerBound": f"{figures.get('accuracy_low', 0):.6f}",
+        "upperBound": f"{figures.get('accuracy_high', 1):.6f}",
+    }
+    metrics: list[Json] = [
+        {
+            "type": "accuracy",
+            "value": f"{figures.get('accuracy', 0):.6f}",
+            "slice": "gate split",
+            "confidenceInterval": bounds,
+        }
+    ]
+    metrics += [
+        {"type": "accuracy drop", "value": f"{(lost - won) / n:.6f}", "slice": name.removeprefix("slice:")}
+        for name, (lost, won, n) in _slices(certificate).items()
+    ]
+    return {
+        "modelParameters": {
+            "approach": {"type": "supervised"},
+            "task": "image classification",
+            "architectureFamily": "convolutional neural network",
+            "modelArchitecture": parts.network,
+            "datasets": [{"ref": data_ref}],
+            "inputs": [{"format": "image"}],
+            "outputs": [{"format": "class scores"}],
+        },
+        "quantitativeAnalysis": {"performanceMetrics": metrics},
+    }
+
+
+def _slices(certificate: Certificate) -> dict[str, tuple[int, ...]]:
+    return {
+        name: counts for name, counts in sorted(certificate.counts.items()) if name.startswith("slice:") and counts[2]
+    }
+
+
+def _library(name: str) -> dict[str, Json]:
+    version = _version(name)
+    return {
+        "type": "library",
+        "bom-ref": f"pkg:{name}",
+        "name": name,
+        "version": version,
+        "purl": f"pkg:pypi/{name}@{version.replace('+', '%2B')}",
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "0"
+
+
+def card(parts: Parts, certificate: Certificate) -> str:
+    """Return the model card in Markdown: what it is, what was measured, what was not."""
+    manifest, figures = parts.manifest, certificate.figures
+    shape = "×".join(str(size) for size in manifest.inputs[0].shape[1:])
+    rows = [f"| {line.name} | {line.verdict} | {line.text} |" for line in certificate.gates]
+    slices = [
+        f"| {name.removeprefix('slice:')} | {n} | {100 * (lost - won) / n:+.2f} points |"
+        for name, (lost, won, n) in _slices(certificate).items()
+    ]
+    numbers = [f"| {name} | {value:.6g} |" for name, value in sorted(figures.items())]
+    return "\n".join(
+        [
+            f"# {manifest.release} for {manifest.target}",
+            "",
+            f"A {parts.network} that sorts images into {len(manifest.labels)} classes ({', '.join(manifest.labels)}), "
+            f"int8, {len(parts.artifact):,} bytes, input {shape}. Trained on {parts.dataset}.",
+            "",
+            f"Verdict: **{certificate.verdict}** against {certificate.baseline}.",
+            "",
+            "| gate | verdict | why |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "| slice | samples | drop in accuracy |",
+            "|---|---|---|",
+            *slices,
+            "",
+            "| figure | measured |",
+            "|---|---|",
+            *numbers,
+            "",
+            "Latency and memory depend on the host: `compressor gate` and each device measure them again. "
+            "Nothing is claimed for images unlike those of the gate split; drift is watched against `reference.bin`.",
+            "",
+        ]
+    )
+
+
+def missing_entries(bundle: Bundle) -> tuple[str, ...]:
+    """Return the entries that a complete bundle has and this one lacks."""
+    return tuple(name for name in EXPECTED_FILES if name not in bundle.files)
+
+
+def derived_digests(bundle: Bundle) -> Mapping[str, str]:
+    """Return the SHA-256 of every entry beside the manifest, computed anew."""
+    return {name: sha256_hex(data) for name, data in sorted(bundle.files.items()) if name != MANIFEST}
