@@ -85,11 +85,15 @@ class Verdict:
 class HttpFetcher(FetcherInterface):
     """Metadata over HTTP with the standard library; sizes are limited by python-tuf while it reads."""
 
-    def __init__(self, ca_file: str = "") -> None:
-        """Trust the system's certificates, and ``ca_file`` when given."""
+    def __init__(self, ca: str = "") -> None:
+        """Trust the system's certificates, and ``ca`` (PEM text) when given.
+
+        Raises:
+            OSError: If ``ca`` is no certificate.
+        """
         context = ssl.create_default_context()
-        if ca_file:
-            context.load_verify_locations(ca_file)
+        if ca:
+            context.load_verify_locations(cadata=ca)
         self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
 
     def _fetch(self, url: str) -> Iterator[bytes]:
@@ -217,7 +221,7 @@ def run(state: Path, target: str, metadata_dir: Path | None, now_ms: int) -> Ver
         return verify(state, target, fetcher=DirectoryFetcher(metadata_dir), base_url=base_url, now_ms=now_ms)
     try:
         identity = _identity(state)
-        fetcher = HttpFetcher(_text(identity, "mqtt_tls_ca"))
+        fetcher = HttpFetcher(ca=_text(identity, "mqtt_tls_ca"))
     except (OSError, MessageError) as error:
         text = f"Expected an enrolled device in {state}, got: {error}: run edge-agent enrol"
         return Verdict(code="metadata_unreachable", text=text)

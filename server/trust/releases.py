@@ -1,0 +1,20 @@
+"""From signed targets to releases that may be rolled out. Idempotent: run after each publication and at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from server.registry.versions import Versions
+from server.trust.repository import TrustedTarget
+
+
+def register_releases(targets: Iterable[TrustedTarget], versions: Versions, *, now_ms: int) -> None:
+    """Remember every target as a release.
+
+    Raises:
+        UnknownBlobError: If a bundle is not here.
+    """
+    for target in targets:
+        versions.register(
+            target.path, target.custom, sha256=target.sha256, length_bytes=target.length_bytes, now_ms=now_ms
+        )

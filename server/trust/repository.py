@@ -1,0 +1,234 @@
+"""The published TUF metadata: takes targets that the build host signed, signs snapshot and timestamp.
+
+Order of a publication, each file written at once: ``N.targets.json``, ``N.snapshot.json``, ``timestamp.json``.
+The timestamp decides what is current: dying before its rename leaves the old state, whole, and the next
+publication writes the same unreferenced files again. The server can't invent a release: it has no key for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, MetaFile, Snapshot, T, TargetFile, Targets, Timestamp
+from tuf.api.serialization import DeserializationError
+
+from server.clock import Clock, system_now_ms
+from server.errors import MetadataRefusedError, TargetsVersionError, TrustError
+from server.files import write_atomically
+from server.trust.online_keys import load_online_key
+from server.trust.roots import TUF, read_root, root_bytes
+from wire.codec import from_document
+from wire.errors import MessageError
+from wire.target import MAX_TARGET_BYTES, TargetCustom, target_path
+
+_LOG = logging.getLogger(__name__)
+MAX_TARGETS_BYTES = 4 * 1024 * 1024
+TIMESTAMP_DAYS = 7  # how long a device may be kept from news without noticing
+SNAPSHOT_DAYS = 30
+_NAME = re.compile(r"timestamp\.json|[1-9][0-9]{0,8}\.(root|snapshot|targets)\.json")
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedTarget:
+    """One signed target: TUF path, digest and length of the bundle, and what the build host says of it."""
+
+    path: str
+    sha256: str
+    length_bytes: int
+    custom: TargetCustom
+
+
+@dataclass(eq=False, slots=True)
+class TrustRepository:
+    """The folder ``tuf`` of a state directory. Safe to share between threads."""
+
+    state_dir: Path
+    clock: Clock = system_now_ms
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def root(self) -> bytes | None:
+        """Return the newest root as devices get it at enrolment, None while there is none."""
+        return root_bytes(self.state_dir)
+
+    def metadata_file(self, name: str) -> bytes | None:
+        """Return a published file by its name, None when there is none of that name."""
+        if not _NAME.fullmatch(name):
+            return None
+        try:
+            return (self.state_dir / TUF / name).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def current_targets(self) -> bytes | None:
+        """Return the current signed targets, None before the first publication."""
+        with self._lock:
+            snapshot = self._snapshot()
+            return None if snapshot is None else self._file(f"{snapshot.meta['targets.json'].version}.targets.json")
+
+    def targets(self) -> tuple[TrustedTarget, ...]:
+        """Return every target of the current metadata."""
+        data = self.current_targets()
+        return () if data is None else _trusted(_parse(data, Targets))
+
+    def publish_targets(
+        self, data: bytes, blob_exists: Callable[[str], bool], *, base: int | None = None
+    ) -> tuple[TrustedTarget, ...]:
+        """Publish ``data`` as the next targets; return what it lists. The same bytes again change nothing.
+
+        Args:
+            data: targets metadata, signed on a build host.
+            blob_exists: says whether the blob of a SHA-256 is here.
+            base: version on which the build host based it (0: none); None means the one below its own.
+
+        Raises:
+            RootMissingError: If no root was installed.
+            MetadataRefusedError: If it is not signed by the release key, expired, or lists what is not here.
+            TargetsVersionError: If the current version is not the one it was based on.
+            TrustError: If our own metadata or keys are damaged.
+        """
+        with self._lock:
+            if data == self.current_targets():
+                return self.targets()
+            metadata = self._verified(data)
+            self._check_version(metadata.signed.version, base)
+            trusted = _trusted(metadata)
+            _check_targets(trusted, self.targets(), blob_exists)
+            self._write(f"{metadata.signed.version}.targets.json", data)
+            self._sign_snapshot(metadata.signed.version, data, self.clock())
+            return trusted
+
+    def turn(self, now_ms: int) -> None:
+        """Sign snapshot and timestamp again when half their time is over.
+
+        Raises:
+            TrustError: If our own metadata or keys are damaged.
+        """
+        with self._lock:
+            timestamp, snapshot = self._timestamp(), self._snapshot()
+            if timestamp is None or snapshot is None:
+                return
+            now = _utc(now_ms)
+            if snapshot.expires - now < timedelta(days=SNAPSHOT_DAYS / 2):
+                version = snapshot.meta["targets.json"].version
+                self._sign_snapshot(version, self._file(f"{version}.targets.json"), now_ms)
+            elif timestamp.expires - now < timedelta(days=TIMESTAMP_DAYS / 2):
+                self._sign_timestamp(timestamp.snapshot_meta, now_ms)
+
+    def _verified(self, data: bytes) -> Metadata[Targets]:
+        if len(data) > MAX_TARGETS_BYTES:
+            message = f"Expected targets metadata of at most {MAX_TARGETS_BYTES} bytes, got {len(data)}"
+            raise MetadataRefusedError(message)
+        root = read_root(self.state_dir)
+        try:
+            metadata = _parse(data, Targets)
+            root.verify_delegate("targets", metadata.signed_bytes, metadata.signatures)
+        except (TrustError, RepositoryError, ValueError) as error:
+            message = f"Expected targets metadata signed by the release key that our root names, got: {error}"
+            raise MetadataRefusedError(message) from error
+        if metadata.signed.is_expired(_utc(self.clock())):
+            message = f"Expected targets metadata that is valid now, got one that expired {metadata.signed.expires}"
+            raise MetadataRefusedError(message)
+        return metadata
+
+    def _check_version(self, version: int, base: int | None) -> None:
+        snapshot = self._snapshot()
+        if snapshot is None:
+            return
+        current = snapshot.meta["targets.json"].version
+        if version <= current or (version - 1 if base is None else base) != current:
+            message = f"Expected targets based on version {current}, got version {version}: publish again"
+            raise TargetsVersionError(message)
+
+    def _sign_snapshot(self, targets_version: int, targets: bytes, now_ms: int) -> None:
+        timestamp = self._timestamp()
+        version = 1 + (timestamp.snapshot_meta.version if timestamp else 0)
+        meta = {"targets.json": MetaFile.from_data(targets_version, targets, ["sha256"])}
+        snapshot = Snapshot(version=version, expires=_utc(now_ms, SNAPSHOT_DAYS), meta=meta)
+        data = self._signed(snapshot, "snapshot")
+        self._write(f"{version}.snapshot.json", data)
+        self._sign_timestamp(MetaFile.from_data(version, data, ["sha256"]), now_ms)
+
+    def _sign_timestamp(self, snapshot: MetaFile, now_ms: int) -> None:
+        older = self._timestamp()
+        version = 1 + (older.version if older else 0)
+        timestamp = Timestamp(version=version, expires=_utc(now_ms, TIMESTAMP_DAYS), snapshot_meta=snapshot)
+        self._write("timestamp.json", self._signed(timestamp, "timestamp"))
+        _LOG.info("Signed the timestamp. version=%d snapshot=%d", version, snapshot.version)
+
+    def _signed(self, signed: T, role: str) -> bytes:
+        metadata = Metadata(signed)
+        metadata.sign(load_online_key(self.state_dir, role))
+        return metadata.to_bytes()
+
+    def _timestamp(self) -> Timestamp | None:
+        data = self.metadata_file("timestamp.json")
+        return None if data is None else _parse(data, Timestamp).signed
+
+    def _snapshot(self) -> Snapshot | None:
+        timestamp = self._timestamp()
+        if timestamp is None:
+            return None
+        return _parse(self._file(f"{timestamp.snapshot_meta.version}.snapshot.json"), Snapshot).signed
+
+    def _file(self, name: str) -> bytes:
+        data = self.metadata_file(name)
+        if data is None:
+            message = f"Expected {name} in {self.state_dir / TUF}, got no such file: restore it from the backup"
+            raise TrustError(message)
+        return data
+
+    def _write(self, name: str, data: bytes) -> None:
+        write_atomically(self.state_dir / TUF / name, data, mode=0o644)
+
+
+def _parse(data: bytes, kind: type[T]) -> Metadata[T]:
+    try:
+        metadata: Metadata[T] = Metadata.from_bytes(data)
+    except DeserializationError as error:
+        message = f"Expected {kind.type} metadata, got: {error}"
+        raise TrustError(message) from error
+    if not isinstance(metadata.signed, kind):
+        message = f"Expected {kind.type} metadata, got {metadata.signed.type}"
+        raise TrustError(message)
+    return metadata
+
+
+def _trusted(metadata: Metadata[Targets]) -> tuple[TrustedTarget, ...]:
+    return tuple(_target(path, file) for path, file in sorted(metadata.signed.targets.items()))
+
+
+def _target(path: str, file: TargetFile) -> TrustedTarget:
+    try:
+        custom = from_document(TargetCustom, file.custom or {})
+    except MessageError as error:
+        message = f"Expected custom data of {path}, got: {error}"
+        raise MetadataRefusedError(message) from error
+    return TrustedTarget(path, file.hashes.get("sha256", ""), file.length, custom)
+
+
+def _check_targets(
+    targets: tuple[TrustedTarget, ...], before: tuple[TrustedTarget, ...], blob_exists: Callable[[str], bool]
+) -> None:
+    known = {target.path: target.sha256 for target in before}
+    for target in targets:
+        custom = target.custom
+        if target.path != target_path(custom.model, custom.version, custom.target):
+            message = f"Expected a target path that follows its custom data, got {target.path!r}"
+            raise MetadataRefusedError(message)
+        if target.length_bytes > MAX_TARGET_BYTES or not blob_exists(target.sha256):
+            message = f"Expected the bundle of {target.path} here, got no blob {target.sha256[:12]}…: upload it first"
+            raise MetadataRefusedError(message)
+        if known.get(target.path, target.sha256) != target.sha256:
+            message = f"Expected the bytes of {target.path} to stay, got others: raise the version"
+            raise MetadataRefusedError(message)
+
+
+def _utc(now_ms: int, days: float = 0) -> datetime:
+    return (datetime.fromtimestamp(now_ms / 1000, UTC) + timedelta(days=days)).replace(microsecond=0)

@@ -1,0 +1,110 @@
+"""The root of trust that devices get at enrolment: installed once, followed by versions it signed itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, Root
+from tuf.api.serialization import DeserializationError
+
+from server.errors import MetadataRefusedError, RootMissingError
+from server.files import write_atomically
+from server.trust.online_keys import ROLES, load_online_key
+
+MAX_ROOT_BYTES = 256 * 1024
+TUF = "tuf"
+
+
+def install_root(state_dir: Path, root_file: Path) -> int:
+    """Install the root in ``root_file`` and return its version; the same one again changes nothing.
+
+    The first root is believed because an operator brings it; later ones only as the next version, signed by
+    the one before. A root that names other snapshot or timestamp keys than ours is refused.
+
+    Raises:
+        MetadataRefusedError: If it can't be read, is not signed as it must be, or does not name our keys.
+    """
+    try:
+        data = root_file.read_bytes()[: MAX_ROOT_BYTES + 1]
+    except OSError as error:
+        message = f"Expected a root metadata file, got: {error}"
+        raise MetadataRefusedError(message) from error
+    metadata = _parse(data, str(root_file))
+    newest = newest_version(state_dir)
+    version = metadata.signed.version
+    if newest and (_path(state_dir, newest).read_bytes() == data):
+        return newest
+    previous = read_root(state_dir) if newest else None
+    if previous is not None and version != newest + 1:
+        message = f"Expected root version {newest + 1}, got {version}: a root is never replaced, only followed"
+        raise MetadataRefusedError(message)
+    _verify(metadata, previous)
+    _check_online_keys(state_dir, metadata.signed)
+    (state_dir / TUF).mkdir(mode=0o700, exist_ok=True)
+    write_atomically(_path(state_dir, version), data, mode=0o644)
+    return version
+
+
+def _parse(data: bytes, source: str) -> Metadata[Root]:
+    try:
+        if len(data) > MAX_ROOT_BYTES:
+            message = f"Expected a root of at most {MAX_ROOT_BYTES} bytes, got more in {source}"
+            raise MetadataRefusedError(message)
+        metadata: Metadata[Root] = Metadata.from_bytes(data)
+    except DeserializationError as error:
+        message = f"Expected root metadata in {source}, got: {error}"
+        raise MetadataRefusedError(message) from error
+    if metadata.signed.type != Root.type:
+        message = f"Expected root metadata in {source}, got {metadata.signed.type}"
+        raise MetadataRefusedError(message)
+    return metadata
+
+
+def _verify(metadata: Metadata[Root], previous: Root | None) -> None:
+    try:
+        for signer in (metadata.signed, *([previous] if previous else [])):
+            signer.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
+    except (RepositoryError, ValueError) as error:
+        message = f"Expected a root signed by its own and the previous root's keys, got: {error}"
+        raise MetadataRefusedError(message) from error
+
+
+def _check_online_keys(state_dir: Path, root: Root) -> None:
+    for role in ROLES:
+        ours = load_online_key(state_dir, role).public_key.keyid
+        if ours not in root.roles[role].keyids:
+            message = (
+                f"Expected a root that names our {role} key {ours[:12]}…, got another: "
+                "make it with `compressor keys init DIR --online` and the online.pub.json of this state directory"
+            )
+            raise MetadataRefusedError(message)
+
+
+def newest_version(state_dir: Path) -> int:
+    """Return the version of the newest installed root, 0 for none."""
+    names = [path.name.split(".")[0] for path in (state_dir / TUF).glob("*.root.json")]
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def root_bytes(state_dir: Path) -> bytes | None:
+    """Return the newest root as devices get it at enrolment, None while there is none."""
+    version = newest_version(state_dir)
+    return _path(state_dir, version).read_bytes() if version else None
+
+
+def read_root(state_dir: Path) -> Root:
+    """Return the newest root.
+
+    Raises:
+        RootMissingError: If none was installed.
+    """
+    data = root_bytes(state_dir)
+    if data is None:
+        message = "Expected a root of trust, got none: run fleet-server trust DIR --root FILE"
+        raise RootMissingError(message)
+    return _parse(data, "the installed root").signed
+
+
+def _path(state_dir: Path, version: int) -> Path:
+    return state_dir / TUF / f"{version}.root.json"
