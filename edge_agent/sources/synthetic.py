@@ -1,0 +1,123 @@
+"""Replay of a folder or a zip of images at a steady rate, shuffled by a seed, over and over.
+
+Images that the clock says are due and nobody took are dropped beyond one second's worth: a replay
+has no past to catch up with.
+"""
+
+from __future__ import annotations
+
+import random
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from edge_agent.clock import Clock
+from edge_agent.errors import SourceError
+from edge_agent.sources import Capture, setting
+from wire.codec import Json
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm"})
+MAX_IMAGES = 100_000
+MAX_IMAGE_BYTES = 32 * 1024 * 1024
+_LATE_S = 1.0
+
+
+def open_source(settings: Mapping[str, Json], clock: Clock) -> SyntheticSource:
+    """Return the replay of ``path``, a folder (searched through) or a zip.
+
+    Settings: ``path``; ``rate_hz`` (5), or ``interval_s`` between two images; ``repeat`` (true); ``seed`` (0).
+
+    Raises:
+        SourceError: If there is nothing to replay.
+    """
+    path = Path(setting(settings, "path", ""))
+    interval_s = setting(settings, "interval_s", 0.2)
+    rate_hz = setting(settings, "rate_hz", 0.0)
+    names, read = _zip(path) if path.is_file() else _folder(path)
+    if not names:
+        message = f"Expected images ({', '.join(sorted(SUFFIXES))}) in {path}, got none"
+        raise SourceError(message)
+    return SyntheticSource(
+        names, read, clock,
+        interval_s=1 / rate_hz if rate_hz else interval_s,
+        repeat=setting(settings, "repeat", True),
+        seed=setting(settings, "seed", 0),
+    )  # fmt: skip
+
+
+def _folder(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
+    found = sorted(str(item.relative_to(path)) for item in path.rglob("*") if item.suffix.lower() in SUFFIXES)
+    return found[:MAX_IMAGES], lambda name: (path / name).read_bytes()
+
+
+def _zip(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        message = f"Expected a folder or a zip of images at {path}, got: {error}"
+        raise SourceError(message) from error
+    infos = [info for info in archive.infolist() if info.file_size <= MAX_IMAGE_BYTES]
+    found = sorted(info.filename for info in infos if Path(info.filename).suffix.lower() in SUFFIXES)
+    return found[:MAX_IMAGES], archive.read
+
+
+class SyntheticSource:
+    """See the module."""
+
+    def __init__(  # noqa: PLR0913 - one call, in ``open_source``
+        self,
+        names: list[str],
+        read: Callable[[str], bytes],
+        clock: Clock,
+        *,
+        interval_s: float,
+        repeat: bool,
+        seed: int,
+    ) -> None:
+        """Start the replay now."""
+        self._names, self._read, self._clock = list(names), read, clock
+        self._interval_s, self._repeat = interval_s, repeat
+        self._random = random.Random(seed)  # noqa: S311 - the order of a replay is no secret
+        self._position = len(names)
+        self._rounds = 0
+        self._dropped = 0
+        self._due_s = clock.monotonic_s()
+
+    def take(self) -> Capture | None:
+        """Return the next image, or None when none is due."""
+        now_s = self._clock.monotonic_s()
+        if now_s < self._due_s:
+            return None
+        self._skip_late(now_s)
+        name = self._next_name()
+        if name is None:
+            return None
+        self._due_s += self._interval_s
+        try:
+            return Capture(name, self._read(name))
+        except (OSError, zipfile.BadZipFile, RuntimeError):  # decoding nothing says what is wrong, and counts it
+            return Capture(name, b"")
+
+    def _skip_late(self, now_s: float) -> None:
+        if self._interval_s > 0 and now_s - self._due_s > _LATE_S:
+            late = int((now_s - self._due_s) / self._interval_s)
+            self._dropped += late
+            self._due_s += late * self._interval_s
+
+    def _next_name(self) -> str | None:
+        if self._position == len(self._names):
+            if self._rounds and not self._repeat:
+                return None
+            self._rounds += 1
+            self._position = 0
+            self._random.shuffle(self._names)
+        self._position += 1
+        return self._names[self._position - 1]
+
+    def done(self, capture: Capture) -> None:
+        """Nothing to do: a replay keeps its images."""
+
+    def take_dropped(self) -> int:
+        """Return how many images were dropped since the last call."""
+        dropped, self._dropped = self._dropped, 0
+        return dropped
