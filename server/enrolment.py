@@ -11,6 +11,8 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import sqlalchemy as sa
+
 from server.clock import Clock
 from server.credentials import hash_password, new_secret, verify_password
 from server.errors import ClaimRefusedError, DeviceExistsError
@@ -109,7 +111,7 @@ class Enrolment:
             return {row["device"]: row["password_hash"] for row in store.all_devices(connection)}
 
 
-def _check_site(known: Mapping[str, object] | None, site: str) -> None:
+def _check_site(known: sa.RowMapping | None, site: str) -> None:
     if known is not None and known["site"] != site:
         message = (
             f"Expected an id that is unique in the fleet, got {known['device']!r}, taken on site {known['site']!r}"

@@ -22,7 +22,7 @@ from server.store import fleet as store
 from server.store.database import Database
 from wire.codec import Json, decode, encode
 from wire.messages import Command, Desired, DeviceState, Reported
-from wire.topics import Kind, Topic
+from wire.topics import Kind, Topic, check_name
 
 _LOG = logging.getLogger(__name__)
 _PUBLISH_PER_TURN = 500
@@ -172,7 +172,9 @@ class Fleet:
 
         Raises:
             UnknownDeviceError: If there is none of that id.
+            NameRefusedError: If ``verb`` can't be part of a topic.
         """
+        check_name(verb, "a command")
         known, now_ms = self.device(device), self.clock()
         command = Command(
             id=secrets.token_hex(8), verb=verb, issued_ms=now_ms, expires_ms=now_ms + int(ttl_s * 1000),

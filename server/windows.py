@@ -21,6 +21,8 @@ from wire.errors import HistogramError
 from wire.histogram import Counters, Shape, merge
 
 _MAX_COUNT = 2**32 - 1
+_MAX_TIME_MS = 2**53
+_MAX_CONTEXT = 255
 _WORD = "I"
 
 
@@ -82,10 +84,14 @@ def check_report(report: DriftReport) -> None:
     """Refuse a report whose counts can't be.
 
     Raises:
-        HistogramError: If a count is over 2^32 - 1, or the window has no length.
+        HistogramError: If a count is over 2^32 - 1, the window has no length, or a time or context is out of range.
     """
-    if report.window_len_ms <= 0 or max(report.counters.values, default=0) > _MAX_COUNT:
-        message = f"Expected a window with a length and counts up to {_MAX_COUNT}, got {report.window_len_ms} ms"
+    times_fit = 0 < report.window_len_ms < _MAX_TIME_MS and report.window_start_ms < _MAX_TIME_MS
+    if not times_fit or report.context > _MAX_CONTEXT or max(report.counters.values, default=0) > _MAX_COUNT:
+        message = (
+            f"Expected a window with a length, a context up to {_MAX_CONTEXT} and counts up to {_MAX_COUNT}, "
+            f"got {report.window_len_ms} ms from {report.window_start_ms}, context {report.context}"
+        )
         raise HistogramError(message)
 
 
@@ -99,9 +105,10 @@ def fold(
     fresh: dict[tuple[object, ...], dict[str, object]] = {}
     problems = []
     for site, device, report in reports:
-        row = _row(site, device, report, now_ms)
-        key = (device, report.window_start_ms, report.ref_id, report.artifact, report.context)
         try:
+            check_report(report)
+            row = _row(site, device, report, now_ms)
+            key = (device, report.window_start_ms, report.ref_id, report.artifact, report.context)
             fresh[key] = _merged(fresh.get(key) or _take(connection, row), row)
         except HistogramError as error:
             problems.append(error)

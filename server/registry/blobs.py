@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from server.errors import BlobOversizeError, BlobRefusedError, UnknownBlobError
+from server.files import sync_directory
 from wire.bundle import MAX_BUNDLE_BYTES
 
 _HEX = re.compile(r"[0-9a-f]{64}")
@@ -127,12 +128,3 @@ class Upload:
         """End the upload; without ``commit`` nothing stays behind."""
         self.file.close()
         self.part.unlink(missing_ok=True)
-
-
-def sync_directory(folder: Path) -> None:
-    """Make renames in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

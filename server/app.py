@@ -1,0 +1,233 @@
+"""The composition root: opens everything on a state directory, starts and stops it in order.
+
+Threads: one takes telemetry from the inbox (``ingest``), one gives every service its turn (``turns``), one
+serves HTTP. No service starts a thread of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from server.api.enrol import Address, Reception
+from server.broker import Broker, free_port, listening_socket, loopback_of
+from server.clock import Clock, system_now_ms
+from server.config import ServerConfig, check_config, read_config
+from server.credentials import hash_password, new_secret
+from server.enrolment import SERVER_USER, Enrolment, Identity
+from server.ingest import SUBSCRIPTIONS
+from server.parts import Parts, Service, build_api, build_parts
+from server.state_directory import RunAddress, StateDirectory, StateLock, lock_state, open_state
+from server.transports.mqtt import MqttTransport
+from server.web import Web
+from wire.messages import Severity
+from wire.transport import Transport
+
+_LOG = logging.getLogger(__name__)
+_INGEST_WAIT_S = 0.2
+_PAUSE_AFTER_FAULT_S = 1.0
+_JOIN_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """What the command line says instead of ``server.toml``; None leaves it."""
+
+    http_port: int | None = None
+    broker_port: int | None = None
+    bind: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """Who may connect to the broker: the server itself and every enrolled device."""
+
+    enrolment: Enrolment
+    broker: Broker | None
+    server_hash: str
+
+    def hashes(self) -> dict[str, str]:
+        """Return every password hash, by user name."""
+        return {**self.enrolment.password_hashes(), SERVER_USER: self.server_hash}
+
+    def admit(self, identity: Identity) -> None:
+        """Make the broker accept a device that was just enrolled."""
+        if self.broker is not None:
+            self.broker.admit(self.hashes(), identity.device, identity.password)
+
+
+@dataclass(slots=True)
+class ServerApp:
+    """One server. Use ``ServerApp.open``; in tests, ``turn`` replaces the threads."""
+
+    state: StateDirectory
+    config: ServerConfig
+    parts: Parts
+    transport: Transport
+    broker: Broker | None
+    admission: Admission
+    web: Web
+    address: RunAddress
+    clock: Clock
+    _lock: StateLock
+    _stopping: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    @classmethod
+    def open(
+        cls, path: Path, *, transport: Transport | None = None, overrides: Overrides | None = None,
+        clock: Clock = system_now_ms,
+    ) -> ServerApp:  # fmt: skip
+        """Return a server on the state directory ``path``, not started yet.
+
+        With ``transport`` (a ``MemoryTransport``) there is no mosquitto.
+
+        Raises:
+            ServerError: If the directory, its settings or a port can't be used; the subclass says why.
+        """
+        state = open_state(path)
+        config = _overridden(read_config(state.config), overrides or Overrides())
+        lock = lock_state(state)
+        try:
+            return _assemble(state, config, transport, clock, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @property
+    def http_url(self) -> str:
+        """Where operators, build hosts and devices reach the REST interface."""
+        return self.address.http_url
+
+    def start(self) -> None:
+        """Start broker, connection, threads and HTTP, in this order.
+
+        Raises:
+            ServerError: If one of them does not start; what was started is stopped again.
+        """
+        try:
+            if self.broker is not None:
+                self.broker.start(self.admission.hashes())
+            self.transport.start(self.parts.ingest.hear, subscriptions=SUBSCRIPTIONS)
+            for name, loop in (("ingest", self._ingest_loop), ("turns", self._turn_loop)):
+                thread = threading.Thread(target=loop, name=name, daemon=True)
+                thread.start()
+                self._threads.append(thread)
+            self.web.start()
+        except BaseException:
+            self.stop()
+            raise
+        self.state.write_address(self.address)
+        self.parts.events.add(self.clock(), "server", "started", Severity.INFO, f"Serving {self.http_url}")
+
+    def stop(self) -> None:
+        """Stop in the reverse order; may be called twice."""
+        if self._stopping.is_set():
+            return
+        self._stopping.set()
+        self.web.stop()
+        for thread in self._threads:
+            thread.join(_JOIN_TIMEOUT_S)
+        self.transport.stop()
+        if self.broker is not None:
+            self.broker.stop()
+        self.parts.database.close()
+        self._lock.release()
+
+    def turn(self, now_ms: int) -> None:
+        """Handle all that has arrived, then give every service one turn (for tests without threads)."""
+        while self.parts.ingest.turn(now_ms):
+            pass
+        for service in self._services():
+            service.turn(now_ms)
+
+    def _services(self) -> tuple[Service, ...]:
+        watch: tuple[Service, ...] = () if self.broker is None else (self.broker,)
+        return (*watch, *self.parts.services)
+
+    def _ingest_loop(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.parts.ingest.turn(self.clock(), wait_s=_INGEST_WAIT_S)
+            except Exception:  # noqa: BLE001 - the outermost loop of this thread
+                _LOG.exception("Ingest failed; it goes on.")
+                self._stopping.wait(_PAUSE_AFTER_FAULT_S)
+        with contextlib.suppress(Exception):  # what is still in the inbox; the devices would send it again anyway
+            while self.parts.ingest.turn(self.clock()):
+                pass
+
+    def _turn_loop(self) -> None:
+        while not self._stopping.wait(self.config.turn_interval_s):
+            now_ms = self.clock()
+            for service in self._services():
+                try:
+                    service.turn(now_ms)
+                except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
+                    name = type(service).__name__
+                    _LOG.exception("A service failed; it gets its next turn. service=%s", name)
+                    self._note_fault(now_ms, name, error)
+
+    def _note_fault(self, now_ms: int, service: str, error: Exception) -> None:
+        with contextlib.suppress(Exception):
+            text = f"{service} failed: {type(error).__name__}: {error}"[:500]
+            self.parts.ingest.complaints.add(now_ms, "service_failed", text, sender=service)
+
+
+def _overridden(config: ServerConfig, overrides: Overrides) -> ServerConfig:
+    http, broker = config.http, config.broker
+    if overrides.http_port is not None:
+        http = replace(http, port=overrides.http_port)
+    if overrides.broker_port is not None:
+        broker = replace(broker, port=overrides.broker_port)
+    if overrides.bind is not None:
+        http, broker = replace(http, bind=overrides.bind), replace(broker, bind=overrides.bind)
+    return check_config(replace(config, http=http, broker=broker))
+
+
+def _assemble(
+    state: StateDirectory, config: ServerConfig, transport: Transport | None, clock: Clock, lock: StateLock
+) -> ServerApp:
+    before = state.read_address()
+    listener = listening_socket(config.http.bind, config.http.port or _port_of(before), "http")
+    try:
+        password, broker = new_secret(), None
+        if transport is None:
+            port = config.broker.port or (before.mqtt_port if before else 0) or free_port(config.broker.bind)
+            broker = Broker(state.broker, config.broker, config.tls, port, SERVER_USER, password)
+            host = loopback_of(config.broker.bind)
+            transport = MqttTransport(host, port, SERVER_USER, SERVER_USER, password, config.tls.ca)
+        address = _address(config, listener, broker)
+        parts = build_parts(state, config, transport, clock)
+        admission = Admission(parts.enrolment, broker, hash_password(password))
+        reception = Reception(lambda: _public(address, config), state.root, admission.admit)
+        web = Web(build_api(parts, reception), listener, config.tls)
+    except BaseException:
+        listener.close()
+        raise
+    return ServerApp(state, config, parts, transport, broker, admission, web, address, clock, lock)
+
+
+def _port_of(before: RunAddress | None) -> int:
+    tail = before.http_url.rpartition(":")[2] if before else ""
+    return int(tail) if tail.isdigit() else 0
+
+
+def _address(config: ServerConfig, listener: socket.socket, broker: Broker | None) -> RunAddress:
+    scheme, port = "https" if config.tls.enabled else "http", listener.getsockname()[1]
+    host = loopback_of(config.http.bind)
+    return RunAddress(
+        http_url=config.http.public_url or f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}",
+        mqtt_host=config.broker.public_host or (loopback_of(config.broker.bind) if broker else "memory"),
+        mqtt_port=broker.port if broker else 0,
+        pid=os.getpid(),
+    )
+
+
+def _public(address: RunAddress, config: ServerConfig) -> Address:
+    ca = Path(config.tls.ca).read_text(encoding="utf-8") if config.tls.enabled else ""
+    return Address(address.mqtt_host, address.mqtt_port, address.http_url, ca)

@@ -1,0 +1,94 @@
+"""From what arrived on a topic to a value that may be believed, or an error that says why not. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wire.codec import decode
+from wire.drift_report import DriftReport, decode_report
+from wire.errors import MessageError, TopicError
+from wire.messages import Batch, Event, Get, Reported, Response, Sample, State, Stream
+from wire.topics import Kind, Topic, parse_topic
+
+Message = State | Reported | Event | Response | Get | DriftReport | Batch | Sample
+_PLAIN: dict[Kind, type[State | Reported | Event | Response | Get]] = {
+    Kind.STATE: State, Kind.REPORTED: Reported, Kind.EVENT: Event, Kind.RES: Response, Kind.GET: Get
+}  # fmt: skip
+_MAX_NUMBER = 2**62
+_MAX_BOOT = 64
+MAX_SAMPLE_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StreamKey:
+    """What a number counts in: one stream of one boot of one device."""
+
+    device: str
+    stream: Stream
+    boot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One message that decodes. ``key``, ``seq`` and ``oldest_seq`` are there for what is acknowledged."""
+
+    topic: Topic
+    message: Message
+    retained: bool = False
+    key: StreamKey | None = None
+    seq: int = 0
+    oldest_seq: int = 0
+
+
+def read_arrival(topic: str, payload: bytes, *, retained: bool = False) -> Arrival:
+    """Return what arrived.
+
+    Raises:
+        WireError: If the topic is not one that devices publish on, or the payload does not decode.
+    """
+    parsed = parse_topic(topic)
+    if parsed.kind in _PLAIN:
+        message: Message = decode(_PLAIN[parsed.kind], payload)
+    elif parsed.kind is Kind.TELE:
+        message = _telemetry(parsed.leaf, payload)
+    else:
+        text = f"Expected a topic that devices publish on, got {topic[:200]!r}"
+        raise TopicError(text)
+    if isinstance(message, Event | DriftReport | Batch | Sample):
+        return _numbered(parsed, message, retained=retained)
+    if isinstance(message, State | Reported | Get):
+        _check_number(message.at_ms, "at_ms")
+    return Arrival(parsed, message, retained)
+
+
+def _telemetry(leaf: str, payload: bytes) -> DriftReport | Batch | Sample:
+    if leaf == Stream.DRIFT:
+        return decode_report(payload)
+    if leaf == Stream.SAMPLE:
+        return decode(Sample, payload, limit_bytes=MAX_SAMPLE_BYTES)
+    batch = decode(Batch, payload)
+    if leaf not in {Stream.INFER, Stream.HW} or batch.stream != leaf:
+        message = f"Expected a batch of the stream {leaf!r}, got {batch.stream!r}"
+        raise MessageError(message)
+    _check_number(batch.t0_ms, "t0_ms")
+    return batch
+
+
+def _numbered(topic: Topic, message: Event | DriftReport | Batch | Sample, *, retained: bool) -> Arrival:
+    _check_number(message.seq, "seq")
+    _check_number(message.oldest_seq, "oldest_seq")
+    if message.oldest_seq > message.seq or not 0 < len(message.boot) <= _MAX_BOOT:
+        text = f"Expected a boot and oldest_seq <= seq, got {message.boot[:80]!r}, {message.oldest_seq}, {message.seq}"
+        raise MessageError(text)
+    if isinstance(message, Event | Sample):
+        _check_number(message.at_ms, "at_ms")
+    stream = Stream(topic.leaf) if topic.leaf else Stream.EVENT
+    return Arrival(
+        topic, message, retained, StreamKey(topic.device, stream, message.boot), message.seq, message.oldest_seq
+    )
+
+
+def _check_number(value: int, name: str) -> None:
+    if not 0 <= value < _MAX_NUMBER:
+        message = f"Expected {name} from 0 to 2^62, got {value}"
+        raise MessageError(message)

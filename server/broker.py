@@ -1,0 +1,223 @@
+"""A private mosquitto: started, watched, told of new devices, stopped. What it reads is in ``broker_files``.
+
+The port stays the same over the server's life, because devices were told it. When mosquitto dies it is started
+again, at once and then ever more slowly. A mosquitto that a killed server left behind is ended first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from server.broker_files import BrokerPaths, render_acl, render_config, render_passwords
+from server.config import BrokerConfig, TlsConfig
+from server.errors import BrokerError, PortInUseError
+from server.files import write_atomically
+
+_LOG = logging.getLogger(__name__)
+_POLL_S = 0.02
+_STOP_TIMEOUT_S = 5.0
+_CONNECT_TIMEOUT_S = 2.0
+_BACK_OFF_LIMIT_MS = 30_000
+_ACCEPTED = bytes.fromhex("20020000")
+
+
+@dataclass(slots=True)
+class Broker:
+    """One mosquitto process. ``hashes`` are password hashes by user name, ``user`` the server's own name."""
+
+    folder: Path
+    config: BrokerConfig
+    tls: TlsConfig
+    port: int
+    user: str
+    password: str
+    _process: subprocess.Popen[bytes] | None = None
+    _restart_at_ms: int = 0
+    _back_off_ms: int = 0
+    restarts: int = 0
+    _paths: BrokerPaths = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive where the files lie."""
+        self._paths = BrokerPaths(self.folder)
+
+    def start(self, hashes: Mapping[str, str]) -> None:
+        """Write the files, start mosquitto and wait until it accepts the server's own user.
+
+        Raises:
+            PortInUseError: If another program listens on the port.
+            BrokerError: If mosquitto is missing, dies, or does not answer in time.
+        """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._end_leftover()
+        check_port_free(self.config.bind, self.port, "broker")
+        as_root = os.geteuid() == 0
+        text = render_config(self._paths, self.config, self.tls, self.port, as_root=as_root)
+        write_atomically(self._paths.config, text.encode())
+        write_atomically(self._paths.acl, render_acl(self.user).encode())
+        write_atomically(self._paths.passwords, render_passwords(hashes).encode())
+        self._spawn()
+        self._wait_until_accepted(self.user, self.password, self.config.start_timeout_s)
+
+    def update_users(self, hashes: Mapping[str, str]) -> None:
+        """Write the passwords anew and let mosquitto read them."""
+        write_atomically(self._paths.passwords, render_passwords(hashes).encode())
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGHUP)
+
+    def admit(self, hashes: Mapping[str, str], user: str, password: str) -> None:
+        """Make mosquitto accept a new user; return when it does.
+
+        Raises:
+            BrokerError: If it does not in time.
+        """
+        self.update_users(hashes)
+        self._wait_until_accepted(user, password, self.config.start_timeout_s)
+
+    def turn(self, now_ms: int) -> bool:
+        """Start mosquitto again if it died; return whether it was started."""
+        process = self._process
+        if process is None or process.poll() is None or now_ms < self._restart_at_ms:
+            return False
+        _LOG.warning("The broker died and is started again. returncode=%s", process.returncode)
+        self._back_off_ms = min(max(1000, 2 * self._back_off_ms), _BACK_OFF_LIMIT_MS)
+        self._restart_at_ms = now_ms + self._back_off_ms
+        self.restarts += 1
+        self._spawn()
+        return True
+
+    def stop(self) -> None:
+        """End mosquitto in order (it saves what it retains)."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        self._paths.pid.unlink(missing_ok=True)
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while mosquitto runs."""
+        return self._process.pid if self._process is not None and self._process.poll() is None else None
+
+    def accepts(self, user: str, password: str) -> bool:
+        """Return whether mosquitto lets ``user`` in now. Source: MQTT 3.1.1, sections 3.1 and 3.2."""
+        try:
+            with self._connection() as connection:
+                connection.sendall(_connect_packet(user, password))
+                return connection.recv(len(_ACCEPTED)) == _ACCEPTED
+        except OSError:
+            return False
+
+    def _connection(self) -> socket.socket:
+        address = (loopback_of(self.config.bind), self.port)
+        raw = socket.create_connection(address, _CONNECT_TIMEOUT_S)
+        if not self.tls.enabled:
+            return raw
+        context = ssl.create_default_context(cafile=self.tls.ca)
+        context.check_hostname = False  # we reach our own child over loopback, by whatever name its certificate has
+        return context.wrap_socket(raw)
+
+    def _spawn(self) -> None:
+        try:
+            with self._paths.log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    [self.config.program, "-c", str(self._paths.config)],
+                    stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                )  # fmt: skip
+            write_atomically(self._paths.pid, str(self._process.pid).encode())
+        except OSError as error:
+            message = f"Expected to start {self.config.program!r}, got: {error}: install mosquitto (apt-get) as root"
+            raise BrokerError(message) from error
+
+    def _wait_until_accepted(self, user: str, password: str, timeout_s: float) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while not self.accepts(user, password):
+            process = self._process
+            if process is not None and process.poll() is not None:
+                message = f"Expected mosquitto to run, got exit code {process.returncode}: {self._last_words()}"
+                raise BrokerError(message)
+            if time.monotonic() > deadline_s:
+                message = f"Expected mosquitto to accept {user!r} in {timeout_s} s: see {self._paths.log}"
+                raise BrokerError(message)
+            time.sleep(_POLL_S)
+
+    def _last_words(self) -> str:
+        with contextlib.suppress(OSError):
+            return self._paths.log.read_text(errors="replace").strip()[-300:]
+        return f"see {self._paths.log}"
+
+    def _end_leftover(self) -> None:
+        """End the mosquitto of a killed server, and only it: its command line names our configuration."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(self._paths.pid.read_text())
+            if str(self._paths.config).encode() not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return
+            _LOG.warning("A broker of an earlier run is ended. pid=%s", pid)
+            os.kill(pid, signal.SIGTERM)
+            deadline_s = time.monotonic() + _STOP_TIMEOUT_S
+            while Path(f"/proc/{pid}/cmdline").read_bytes() and time.monotonic() < deadline_s:
+                time.sleep(_POLL_S)
+
+
+def loopback_of(bind: str) -> str:
+    """Return the address by which this machine reaches what listens on ``bind``."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104 - translated, not bound
+
+
+def check_port_free(bind: str, port: int, what: str) -> None:
+    """Refuse a port that another program has.
+
+    Raises:
+        PortInUseError: If it can't be bound.
+    """
+    listening_socket(bind, port, what).close()
+
+
+def listening_socket(bind: str, port: int, what: str) -> socket.socket:
+    """Return a bound TCP socket; ``port`` 0 takes a free one.
+
+    Raises:
+        PortInUseError: If the address can't be bound.
+    """
+    found = socket.socket(socket.AF_INET6 if ":" in bind else socket.AF_INET)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((bind, port))
+    except OSError as error:
+        found.close()
+        message = (
+            f"Expected a free port for the {what}, got {bind}:{port}: {error.strerror}. "
+            f"Stop the other program, or set {what}.port in server.toml"
+        )
+        raise PortInUseError(message) from error
+    return found
+
+
+def free_port(bind: str) -> int:
+    """Return a port that is free now."""
+    with listening_socket(bind, 0, "broker") as found:
+        return int(found.getsockname()[1])
+
+
+def _connect_packet(user: str, password: str) -> bytes:
+    def field_of(text: str) -> bytes:
+        data = text.encode()
+        return len(data).to_bytes(2, "big") + data
+
+    body = field_of("MQTT") + bytes([4, 0b1100_0010, 0, 5]) + field_of("") + field_of(user) + field_of(password)
+    return bytes([0x10, len(body) & 0x7F | 0x80, len(body) >> 7]) + body

@@ -1,0 +1,54 @@
+"""What is wrong with messages, as events, at most one a minute for each device and kind of fault.
+
+A device that sends garbage a thousand times a second must not fill the event log.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from server.registry.events import event_row
+from wire.messages import Severity
+
+_QUIET_MS = 60_000
+_LIMIT = 10_000
+
+
+@dataclass(slots=True)
+class Complaints:
+    """Counts faults and lets through what the log should say."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    _said: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    _rows: list[dict[str, object]] = field(default_factory=list)
+
+    def add(self, now_ms: int, code: str, text: str, *, sender: str = "", registered: bool = False) -> None:
+        """Count a fault of ``sender``; it becomes an event when none was made in the last minute."""
+        self.counts[code] = self.counts.get(code, 0) + 1
+        said_ms, silent = self._said.get((sender, code), (-_QUIET_MS, 0))
+        if now_ms - said_ms < _QUIET_MS:
+            self._said[sender, code] = (said_ms, silent + 1)
+            return
+        if len(self._said) >= _LIMIT:
+            self._said.clear()
+        self._said[sender, code] = (now_ms, 0)
+        words = printable(text)[:500] + (f" ({silent} more like it before)" if silent else "")
+        device = sender if registered else None
+        data = {} if registered or not sender else {"sender": printable(sender)[:200]}
+        self._rows.append(event_row(now_ms, "ingest", code, Severity.WARNING, words, device=device, data=data))
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is something for the event log."""
+        return bool(self._rows)
+
+    def take(self) -> list[dict[str, object]]:
+        """Return the rows for the event log and forget them."""
+        rows, self._rows = self._rows, []
+        return rows
+
+
+def printable(text: str) -> str:
+    """Return ``text`` without what a database or a terminal chokes on (lone surrogates, control characters)."""
+    clean = text.encode("utf-8", "replace").decode()
+    return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in clean)

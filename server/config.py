@@ -1,0 +1,166 @@
+"""All settings of the server: one frozen dataclass from ``server.toml``, every default with its reason.
+
+The tables [drift], [rollout] and [retraining] are defined beside the code that obeys them.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from server.errors import ConfigError
+from server.strict_toml import read_toml
+
+_PORT_LIMIT = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class HttpConfig:
+    """``bind``: loopback unless [tls] is set. ``port`` 0: a free one, kept from then on.
+
+    ``public_url`` is what devices are told, "" for the bound address.
+    """
+
+    bind: str = "127.0.0.1"
+    port: int = 0
+    public_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerConfig:
+    """The private mosquitto. ``port`` 0: a free one, kept from then on. ``public_host``: what devices are told.
+
+    ``max_queued_messages``: per client; mosquitto's 1,000 drops silently. ``max_packet_bytes`` bounds a sample.
+    """
+
+    bind: str = "127.0.0.1"
+    port: int = 0
+    public_host: str = ""
+    program: str = "mosquitto"
+    max_queued_messages: int = 10_000
+    max_packet_bytes: int = 4 * 1024 * 1024
+    start_timeout_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class TlsConfig:
+    """PEM files for broker and HTTP, all or none: needed to listen beyond loopback. ``ca`` is handed to devices."""
+
+    certificate: str = ""
+    key: str = ""
+    ca: str = ""
+
+    @property
+    def enabled(self) -> bool:
+        """Whether connections are encrypted."""
+        return bool(self.certificate and self.key and self.ca)
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolmentConfig:
+    """``claim_ttl_s``: a week, long enough to post a device."""
+
+    claim_ttl_s: float = 7 * 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class IngestConfig:
+    """``queue_messages`` bounds memory; ``batch_messages`` one transaction.
+
+    ``clock_skew_s``: a device whose clock is off by more is noted. ``retention_days``: windows, events and
+    telemetry older than that are deleted.
+    """
+
+    queue_messages: int = 20_000
+    batch_messages: int = 500
+    clock_skew_s: float = 300.0
+    retention_days: float = 90.0
+
+
+@dataclass(frozen=True, slots=True)
+class FleetConfig:
+    """``silent_s``: a device that says it is there but was not heard for so long is noted; two hourly windows."""
+
+    silent_s: float = 7_200.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoreConfig:
+    """``url``: an SQLAlchemy URL; "" for ``fleet.db`` in the state directory."""
+
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """Everything in ``server.toml``. ``turn_interval_s``: how often every service gets its turn."""
+
+    turn_interval_s: float = 0.5
+    http: HttpConfig = field(default_factory=HttpConfig)
+    broker: BrokerConfig = field(default_factory=BrokerConfig)
+    tls: TlsConfig = field(default_factory=TlsConfig)
+    enrolment: EnrolmentConfig = field(default_factory=EnrolmentConfig)
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    fleet: FleetConfig = field(default_factory=FleetConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+
+
+def read_config(path: Path) -> ServerConfig:
+    """Return the settings in ``path``.
+
+    Raises:
+        ConfigError: If a key is unknown, or a value can't be.
+    """
+    return check_config(read_toml(ServerConfig, path))
+
+
+def check_config(config: ServerConfig) -> ServerConfig:
+    """Return ``config`` if it may be obeyed.
+
+    Raises:
+        ConfigError: If a port can't be, a limit is not positive, or an address beyond loopback lacks TLS.
+    """
+    for name, port in (("http.port", config.http.port), ("broker.port", config.broker.port)):
+        _require(0 <= port <= _PORT_LIMIT, f"{name} from 0 to {_PORT_LIMIT}", port)
+    for name, value in _positive(config):
+        _require(value > 0, f"{name} above 0", value)
+    tls = config.tls
+    _require(
+        tls.enabled or not (tls.certificate or tls.key or tls.ca),
+        "all of certificate, key and ca in [tls], or none",
+        "some",
+    )
+    for name, bind in (("http.bind", config.http.bind), ("broker.bind", config.broker.bind)):
+        _require(tls.enabled or is_loopback(bind), f"{name} on loopback while [tls] is empty", bind)
+    return config
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether only this machine can reach ``address``."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
+
+
+def _positive(config: ServerConfig) -> list[tuple[str, float]]:
+    return [
+        ("turn_interval_s", config.turn_interval_s),
+        ("enrolment.claim_ttl_s", config.enrolment.claim_ttl_s),
+        ("ingest.queue_messages", config.ingest.queue_messages),
+        ("ingest.batch_messages", config.ingest.batch_messages),
+        ("ingest.clock_skew_s", config.ingest.clock_skew_s),
+        ("ingest.retention_days", config.ingest.retention_days),
+        ("fleet.silent_s", config.fleet.silent_s),
+        ("broker.max_queued_messages", config.broker.max_queued_messages),
+        ("broker.max_packet_bytes", config.broker.max_packet_bytes),
+    ]
+
+
+def _require(holds: bool, what: str, value: object) -> None:  # noqa: FBT001 - the condition is the subject
+    if not holds:
+        message = f"Expected {what}, got {value!r}: correct it in server.toml"
+        raise ConfigError(message)

@@ -1,0 +1,29 @@
+"""Files that are either the old or the new ones, never half of one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PRIVATE = 0o600
+
+
+def write_atomically(path: Path, data: bytes, *, mode: int = _PRIVATE) -> None:
+    """Replace ``path`` by ``data``: temporary file, sync, rename, sync of the folder."""
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(folder: Path) -> None:
+    """Make renames in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

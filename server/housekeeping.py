@@ -1,0 +1,34 @@
+"""Old rows go, so that a server that runs for years keeps its size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.store.database import Database
+from server.store.events import delete_events_before
+from server.store.ingest import delete_batches_before, delete_progress_before
+from server.store.windows import delete_windows_before
+
+_EVERY_MS = 3_600_000
+_DAY_MS = 86_400_000
+
+
+@dataclass(slots=True)
+class Housekeeping:
+    """Deletes windows, measurements, events and the progress of dead boots after ``retention_days``."""
+
+    database: Database
+    retention_days: float
+    _next_ms: int = 0
+
+    def turn(self, now_ms: int) -> None:
+        """Delete what is too old, once an hour."""
+        if now_ms < self._next_ms:
+            return
+        self._next_ms = now_ms + _EVERY_MS
+        before_ms = now_ms - int(self.retention_days * _DAY_MS)
+        for delete in (
+            delete_windows_before, delete_batches_before, delete_events_before, delete_progress_before
+        ):  # fmt: skip
+            with self.database.begin() as connection:
+                delete(connection, before_ms)

@@ -1,0 +1,217 @@
+"""From notices to the store: every message counts once, and is acknowledged only after it is safe.
+
+Order: take a batch from the inbox; decode (what can't be believed is counted and becomes an event); in one
+transaction fold, store and move the watermarks; after the commit, acknowledge. What is dropped or fails on the
+way is not acknowledged, so the device sends it again. What a message means is decided by those who read the store.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import sqlalchemy as sa
+
+from server.arrivals import Arrival, StreamKey, read_arrival
+from server.complaints import Complaints
+from server.config import IngestConfig
+from server.errors import ServerError
+from server.fleet import Fleet
+from server.journal import Journal, load_progress
+from server.outbox import Outbox
+from server.store.database import Database
+from server.watermarks import Offer, Progress
+from wire.errors import WireError
+from wire.messages import Ack, Get, Sample, Watermark
+from wire.topics import Kind, Topic, fleet_filter
+from wire.transport import Incoming, Link, LinkChange, Notice
+
+_LOG = logging.getLogger(__name__)
+_HAND_OVER_TIMEOUT_S = 1.0
+_CACHE_LIMIT = 50_000
+_REGISTRY_AGE_MS = 1_000
+
+SUBSCRIPTIONS = (
+    f"$share/ingest/{fleet_filter(Kind.TELE)}",
+    *(fleet_filter(kind) for kind in (Kind.STATE, Kind.REPORTED, Kind.EVENT, Kind.RES, Kind.GET)),
+)
+
+SampleSink = Callable[[str, Sample, int], None]
+"""Keeps a sample of a device that arrived at a time (UTC ms); must take the same sample twice."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """What ingest did since the start."""
+
+    accepted: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    dropped: int = 0
+
+
+@dataclass(slots=True)
+class Ingest:
+    """The one consumer. ``hear`` may be called by any thread; ``turn`` by one."""
+
+    database: Database
+    fleet: Fleet
+    outbox: Outbox
+    config: IngestConfig
+    keep_sample: SampleSink | None = None
+    figures: Figures = field(default_factory=Figures)
+    complaints: Complaints = field(default_factory=Complaints)
+    _inbox: queue.Queue[Notice] = field(init=False)
+    _retry: list[Arrival] = field(default_factory=list)
+    _progress: dict[StreamKey, Progress] = field(default_factory=dict)
+    _sites: dict[str, str] = field(default_factory=dict)
+    _sites_at_ms: int = -_REGISTRY_AGE_MS
+
+    def __post_init__(self) -> None:
+        """Make the bounded inbox."""
+        self._inbox = queue.Queue(self.config.queue_messages)
+
+    def hear(self, notice: Notice) -> None:
+        """Take a notice from the transport; waits a second when the inbox is full, then drops it. Never raises."""
+        try:
+            self._inbox.put(notice, timeout=_HAND_OVER_TIMEOUT_S)
+        except queue.Full:
+            self.figures.dropped += 1
+
+    def turn(self, now_ms: int, *, wait_s: float = 0.0) -> int:
+        """Handle one batch; wait up to ``wait_s`` for its first notice. Return the number of notices taken."""
+        notices = self._take(wait_s)
+        for notice in notices:
+            if isinstance(notice, LinkChange):
+                self._link(notice)
+        arrivals, self._retry = self._retry, []
+        for notice in notices:
+            if isinstance(notice, Incoming):
+                arrivals += self._believe(notice, now_ms)
+        if arrivals or self.complaints.pending:
+            self._keep(arrivals, now_ms)
+        return len(notices)
+
+    def _take(self, wait_s: float) -> list[Notice]:
+        taken: list[Notice] = []
+        try:
+            taken.append(self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait())
+            while len(taken) < self.config.batch_messages:
+                taken.append(self._inbox.get_nowait())
+        except queue.Empty:
+            pass
+        return taken
+
+    def _link(self, change: LinkChange) -> None:
+        if change.link is Link.UP:
+            self.fleet.forget_published()
+            _LOG.info("Connected to the broker.")
+        else:
+            _LOG.warning("The connection to the broker changed. link=%s reason=%s", change.link.value, change.reason)
+
+    def _believe(self, notice: Incoming, now_ms: int) -> list[Arrival]:
+        if not notice.payload:  # somebody removed what was retained
+            return []
+        try:
+            arrival = read_arrival(notice.topic, notice.payload, retained=notice.retained)
+        except WireError as error:
+            self._refuse(now_ms, error.code, f"{error} on {notice.topic[:200]}", _sender(notice.topic))
+            return []
+        site = self._site(arrival.topic.device, now_ms)
+        if site != arrival.topic.site:
+            code = "unknown_device" if site is None else "wrong_site"
+            self._refuse(
+                now_ms, code, f"Expected a registered device and its site, got {arrival.topic}", _sender(notice.topic)
+            )
+            return []
+        return [arrival]
+
+    def _refuse(self, now_ms: int, code: str, text: str, sender: str) -> None:
+        self.figures.refused += 1
+        self.complaints.add(now_ms, code, text, sender=sender, registered=sender in self._sites)
+
+    def _site(self, device: str, now_ms: int) -> str | None:
+        if device not in self._sites and now_ms - self._sites_at_ms >= _REGISTRY_AGE_MS:
+            self._sites = {known.device: known.site for known in self.fleet.devices()}
+            self._sites_at_ms = now_ms
+        return self._sites.get(device)
+
+    def _keep(self, arrivals: list[Arrival], now_ms: int) -> None:
+        try:
+            self._commit(arrivals, now_ms)
+        except sa.exc.OperationalError as error:  # disk full, locked: not the messages' fault
+            _LOG.error("The store refuses; the batch is tried again. error=%s", error)
+            self._retry = arrivals
+        except (sa.exc.SQLAlchemyError, ServerError, WireError, ValueError, ArithmeticError) as error:
+            if len(arrivals) > 1:
+                for arrival in arrivals:
+                    self._keep([arrival], now_ms)
+                return
+            self._discard(arrivals, now_ms, error)
+
+    def _discard(self, arrivals: list[Arrival], now_ms: int, error: Exception) -> None:
+        """Pass over a message that can never be stored, or the device would send it for ever."""
+        _LOG.warning("A message can't be stored. topic=%s error=%s", arrivals and arrivals[0].topic, error)
+        self._refuse(now_ms, "not_storable", f"Expected a message that can be stored, got: {error}", "")
+        self._commit(arrivals, now_ms, discard=True)
+
+    def _commit(self, arrivals: list[Arrival], now_ms: int, *, discard: bool = False) -> None:
+        progress: dict[StreamKey, Progress] = {}
+        with self.database.begin() as connection:
+            fresh = [arrival for arrival in arrivals if self._is_new(connection, arrival, progress, now_ms)]
+        fresh = [] if discard else fresh
+        self._keep_samples(fresh, now_ms)
+        with self.database.begin() as connection:
+            journal = Journal(connection, self.config, self.complaints, now_ms)
+            journal.write(fresh, arrivals, progress)
+        self._progress.update(progress)
+        if len(self._progress) > _CACHE_LIMIT:
+            self._progress.clear()
+        self.figures.accepted += len(fresh)
+        self._acknowledge(progress, now_ms)
+        self._answer(fresh)
+
+    def _is_new(
+        self, connection: sa.Connection, arrival: Arrival, progress: dict[StreamKey, Progress], now_ms: int
+    ) -> bool:
+        key = arrival.key
+        if key is None:
+            return True
+        if key not in progress:
+            known = self._progress.get(key)
+            progress[key] = known.copy() if known else load_progress(connection, key)
+        offer = progress[key].offer(arrival.seq, arrival.oldest_seq)
+        if offer is Offer.DUPLICATE:
+            self.figures.duplicates += 1
+        elif offer is Offer.TOO_FAR_AHEAD:
+            self._refuse(now_ms, "too_far_ahead", f"Expected earlier numbers first, got {arrival.seq}", key.device)
+        return offer is Offer.NEW
+
+    def _keep_samples(self, fresh: Sequence[Arrival], now_ms: int) -> None:
+        for arrival in fresh:
+            if not isinstance(arrival.message, Sample):
+                continue
+            try:
+                if self.keep_sample is not None:
+                    self.keep_sample(arrival.topic.device, arrival.message, now_ms)
+            except (ServerError, WireError) as error:
+                self._refuse(now_ms, error.code, str(error), arrival.topic.device)
+
+    def _acknowledge(self, progress: dict[StreamKey, Progress], now_ms: int) -> None:
+        marks: dict[str, list[Watermark]] = {}
+        for key, reached in progress.items():
+            if reached.through_seq >= 0:
+                marks.setdefault(key.device, []).append(Watermark(key.stream, key.boot, reached.through_seq))
+        for device, watermarks in marks.items():
+            topic = Topic(self._sites[device], device, Kind.CMD, "ack")
+            self.outbox.send(topic, Ack(tuple(watermarks), now_ms))
+
+    def _answer(self, fresh: Sequence[Arrival]) -> None:
+        for device in {item.topic.device for item in fresh if isinstance(item.message, Get)}:
+            self.fleet.publish_desired(device)
+
+
+def _sender(topic: str) -> str:
+    return "".join(topic.split("/")[3:4])

@@ -1,0 +1,46 @@
+"""Devices that say they are there but are not heard: one event when it begins and one when it ends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from server.config import FleetConfig
+from server.fleet import Device, Fleet
+from server.registry.events import EventLog
+from wire.messages import DeviceState, Severity
+
+_CHECK_EVERY_MS = 15_000
+_AWAY = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED, DeviceState.SLEEPING})
+
+
+@dataclass(slots=True)
+class Liveness:
+    """Watches ``last_seen_ms`` and ``state``."""
+
+    fleet: Fleet
+    events: EventLog
+    config: FleetConfig
+    _silent: set[str] = field(default_factory=set)
+    _checked_ms: int = -_CHECK_EVERY_MS
+
+    def turn(self, now_ms: int) -> None:
+        """Compare every device with the clock, every 15 s."""
+        if now_ms - self._checked_ms < _CHECK_EVERY_MS:
+            return
+        self._checked_ms = now_ms
+        for device in self.fleet.devices():
+            silent = is_silent(device, now_ms, self.config.silent_s)
+            if silent and device.device not in self._silent:
+                self._silent.add(device.device)
+                quiet_s = (now_ms - device.last_seen_ms) / 1000
+                text = f"Not heard for {quiet_s:.0f} s, though its state is {device.state.value}"
+                self.events.add(now_ms, "liveness", "silent", Severity.WARNING, text, device=device.device)
+            elif not silent and device.device in self._silent:
+                self._silent.discard(device.device)
+                self.events.add(now_ms, "liveness", "heard", Severity.INFO, "Heard again", device=device.device)
+
+
+def is_silent(device: Device, now_ms: int, silent_s: float) -> bool:
+    """Return whether ``device`` should have been heard since ``silent_s`` ago."""
+    expected = device.last_seen_ms > 0 and device.state not in _AWAY
+    return expected and now_ms - device.last_seen_ms > silent_s * 1000

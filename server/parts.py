@@ -1,0 +1,100 @@
+"""All services of one server, built and joined; nothing runs yet. The lifecycle is in ``app``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from fastapi import FastAPI
+
+from server.api import blobs as blobs_api
+from server.api import devices as devices_api
+from server.api import enrol as enrol_api
+from server.api import events as events_api
+from server.api import failures, health
+from server.api import releases as releases_api
+from server.api.auth import Auth
+from server.clock import Clock
+from server.config import ServerConfig
+from server.enrolment import Enrolment
+from server.fleet import Fleet
+from server.housekeeping import Housekeeping
+from server.ingest import Ingest
+from server.liveness import Liveness
+from server.outbox import Outbox
+from server.registry.blobs import Blobs
+from server.registry.events import EventLog
+from server.registry.lineage import Lineage
+from server.registry.versions import Versions
+from server.state_directory import StateDirectory
+from server.store.database import Database, open_database
+from server.windows import Windows
+from wire.transport import Transport
+
+
+class Service(Protocol):
+    """Something that gets a turn about twice a second."""
+
+    def turn(self, now_ms: int) -> object:
+        """Do what is due at ``now_ms`` (UTC milliseconds) and return soon."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The services of one server; ``services`` get their turn in this order."""
+
+    database: Database
+    auth: Auth
+    enrolment: Enrolment
+    events: EventLog
+    outbox: Outbox
+    fleet: Fleet
+    lineage: Lineage
+    windows: Windows
+    blobs: Blobs
+    versions: Versions
+    ingest: Ingest
+    services: tuple[Service, ...]
+
+
+def build_parts(state: StateDirectory, config: ServerConfig, transport: Transport, clock: Clock) -> Parts:
+    """Return every service on the state directory, joined by ``transport``."""
+    database = open_database(config.store.url or state.database_url)
+    events, outbox = EventLog(database), Outbox(transport)
+    fleet = Fleet(database, outbox, clock)
+    enrolment = Enrolment(database, clock, config.enrolment.claim_ttl_s)
+    blobs = Blobs(state.blobs)
+    blobs.sweep()
+    return Parts(
+        database=database,
+        auth=Auth(state.token("operator"), state.token("builder"), enrolment),
+        enrolment=enrolment,
+        events=events,
+        outbox=outbox,
+        fleet=fleet,
+        lineage=Lineage(database),
+        windows=Windows(database),
+        blobs=blobs,
+        versions=Versions(database, blobs),
+        ingest=Ingest(database, fleet, outbox, config.ingest),
+        services=(
+            fleet, Liveness(fleet, events, config.fleet), Housekeeping(database, config.ingest.retention_days)
+        ),
+    )  # fmt: skip
+
+
+def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
+    """Return the web application with every router."""
+    api = FastAPI(title="tinyfleet", version=health.package_version(), docs_url="/api/docs", redoc_url=None)
+    failures.install(api)
+    auth = parts.auth
+    for routes in (
+        health.router(),
+        enrol_api.router(auth, parts.enrolment, reception),
+        devices_api.router(auth, parts.fleet, parts.lineage),
+        blobs_api.router(auth, parts.blobs),
+        releases_api.router(auth, parts.versions),
+        events_api.router(auth, parts.events),
+    ):
+        api.include_router(routes)
+    return api

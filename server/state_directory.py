@@ -1,0 +1,177 @@
+"""The server's state directory: what lies where, making a new one, and holding it against a second server."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from server.credentials import new_secret
+from server.errors import AlreadyRunningError, StateDirectoryError
+from server.files import write_atomically
+
+_TEMPLATE = """\
+# tinyfleet server. Every key and its default: server/config.py. An unknown key is an error.
+
+[http]
+# port = 0        # 0: a free one, kept from the first run on
+
+[broker]
+# port = 0
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class RunAddress:
+    """Where a running server is found (``run/address.json``)."""
+
+    http_url: str
+    mqtt_host: str
+    mqtt_port: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateDirectory:
+    """The files of one server."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """server.toml."""
+        return self.path / "server.toml"
+
+    @property
+    def keys(self) -> Path:
+        """The online keys (0600)."""
+        return self.path / "keys"
+
+    @property
+    def tuf(self) -> Path:
+        """Published metadata."""
+        return self.path / "tuf"
+
+    @property
+    def blobs(self) -> Path:
+        """Bundles by digest."""
+        return self.path / "blobs" / "sha256"
+
+    @property
+    def broker(self) -> Path:
+        """Files of mosquitto."""
+        return self.path / "broker"
+
+    @property
+    def address(self) -> Path:
+        """Where the last run was found."""
+        return self.path / "run" / "address.json"
+
+    @property
+    def database_url(self) -> str:
+        """The default store."""
+        return f"sqlite:///{self.path / 'fleet.db'}"
+
+    def token(self, role: str) -> str:
+        """Return the token of ``operator`` or ``builder``.
+
+        Raises:
+            StateDirectoryError: If its file can't be read or is empty.
+        """
+        path = self.path / f"{role}.token"
+        try:
+            token = path.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            message = f"Expected a readable token in {path}, got: {error.strerror}"
+            raise StateDirectoryError(message) from error
+        if not token:
+            message = f"Expected a token in {path}, got an empty file"
+            raise StateDirectoryError(message)
+        return token
+
+    def read_address(self) -> RunAddress | None:
+        """Return where the last run was found; None before the first."""
+        try:
+            return RunAddress(**json.loads(self.address.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write_address(self, address: RunAddress) -> None:
+        """Say where this run is found."""
+        self.address.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomically(self.address, json.dumps(asdict(address), indent=1).encode())
+
+    def root(self) -> str:
+        """Return the newest trusted root metadata as text, "" while there is none."""
+        found = sorted(self.tuf.glob("*.root.json"), key=lambda path: _version_of(path.name))
+        return found[-1].read_text(encoding="utf-8") if found else ""
+
+
+def init_state(path: Path) -> StateDirectory:
+    """Make a state directory with fresh tokens; the online keys are made by ``trust``.
+
+    Raises:
+        StateDirectoryError: If there is something already, or it can't be written.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        message = f"Expected a new or empty directory, got {path}: choose another, or remove it first"
+        raise StateDirectoryError(message)
+    state = StateDirectory(path)
+    try:
+        for folder in (path, state.keys, state.tuf, state.blobs.parent, state.blobs, state.broker, path / "run"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.chmod(0o700)
+        for role in ("operator", "builder"):
+            write_atomically(path / f"{role}.token", f"{new_secret()}\n".encode())
+        write_atomically(state.config, _TEMPLATE.encode())
+    except OSError as error:
+        message = f"Expected a directory that can be written, got {path}: {error.strerror}"
+        raise StateDirectoryError(message) from error
+    return state
+
+
+def open_state(path: Path) -> StateDirectory:
+    """Return the state directory at ``path``.
+
+    Raises:
+        StateDirectoryError: If it is not one.
+    """
+    state = StateDirectory(path.resolve())
+    if not state.config.is_file():
+        message = f"Expected a server's state directory, got {path}: make one with fleet-server init {path}"
+        raise StateDirectoryError(message)
+    return state
+
+
+@dataclass(slots=True)
+class StateLock:
+    """Held while a server runs on the directory; the kernel lets go of it when the process ends."""
+
+    descriptor: int
+
+    def release(self) -> None:
+        """Let another server run."""
+        os.close(self.descriptor)
+
+
+def lock_state(state: StateDirectory) -> StateLock:
+    """Return the lock on ``state``.
+
+    Raises:
+        AlreadyRunningError: If another server holds it.
+    """
+    descriptor = os.open(state.path / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        message = f"Expected no other server on {state.path}, got a running one: see {state.address}"
+        raise AlreadyRunningError(message) from error
+    return StateLock(descriptor)
+
+
+def _version_of(name: str) -> int:
+    head = name.partition(".")[0]
+    return int(head) if head.isdigit() else 0

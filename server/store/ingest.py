@@ -1,0 +1,75 @@
+"""Tables and queries of ingest: how far each stream got, and batches of measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+
+from server.store.database import METADATA
+
+PROGRESS = sa.Table(
+    "progress",
+    METADATA,
+    sa.Column("device", sa.String(63), primary_key=True),
+    sa.Column("stream", sa.String(16), primary_key=True),
+    sa.Column("boot", sa.String(64), primary_key=True),
+    sa.Column("through_seq", sa.BigInteger, nullable=False),
+    sa.Column("ahead", sa.Text, nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+)
+
+BATCHES = sa.Table(
+    "batches",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("device", sa.String(63), nullable=False),
+    sa.Column("stream", sa.String(16), nullable=False),
+    sa.Column("t0_ms", sa.BigInteger, nullable=False, index=True),
+    sa.Column("n", sa.BigInteger, nullable=False),
+    sa.Column("rows", sa.JSON, nullable=False),
+    sa.Column("received_ms", sa.BigInteger, nullable=False),
+    sa.Index("batches_of_device", "device", "stream", "t0_ms"),
+)
+
+
+def progress_of(connection: sa.Connection, device: str, stream: str, boot: str) -> sa.RowMapping | None:
+    """Return how far a stream got."""
+    query = PROGRESS.select().where(PROGRESS.c.device == device, PROGRESS.c.stream == stream, PROGRESS.c.boot == boot)
+    return connection.execute(query).mappings().first()
+
+
+def put_progress(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write how far streams got, new or known."""
+    if not rows:
+        return
+    key = sa.and_(
+        PROGRESS.c.device == sa.bindparam("k_device"),
+        PROGRESS.c.stream == sa.bindparam("k_stream"),
+        PROGRESS.c.boot == sa.bindparam("k_boot"),
+    )
+    keys = [{f"k_{name}": row[name] for name in ("device", "stream", "boot")} for row in rows]
+    connection.execute(PROGRESS.delete().where(key), keys)
+    connection.execute(PROGRESS.insert(), [dict(row) for row in rows])
+
+
+def insert_batches(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
+    """Append batches of measurements."""
+    if rows:
+        connection.execute(BATCHES.insert(), [dict(row) for row in rows])
+
+
+def latest_batches(connection: sa.Connection, device: str, stream: str, limit: int) -> list[sa.RowMapping]:
+    """Return the ``limit`` newest batches of a stream, newest first."""
+    query = BATCHES.select().where(BATCHES.c.device == device, BATCHES.c.stream == stream)
+    return list(connection.execute(query.order_by(BATCHES.c.t0_ms.desc()).limit(limit)).mappings())
+
+
+def delete_batches_before(connection: sa.Connection, before_ms: int) -> int:
+    """Delete batches that started before ``before_ms``; return how many."""
+    return connection.execute(BATCHES.delete().where(BATCHES.c.t0_ms < before_ms)).rowcount
+
+
+def delete_progress_before(connection: sa.Connection, before_ms: int) -> int:
+    """Delete the progress of boots not heard since ``before_ms``; return how many."""
+    return connection.execute(PROGRESS.delete().where(PROGRESS.c.at_ms < before_ms)).rowcount

@@ -1,0 +1,63 @@
+"""Which numbers of a stream have arrived: a contiguous watermark and what lies ahead of it.
+
+An acknowledgement carries the watermark, never the highest number seen: acking max(seq) after a restart loses
+what is still on its way. Source: FLEET.md, "A PUBACK from mosquitto is not durability".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+
+AHEAD_LIMIT = 4_096
+
+
+class Offer(Enum):
+    """What to do with a message."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"
+    TOO_FAR_AHEAD = "too_far_ahead"
+
+
+@dataclass(slots=True)
+class Progress:
+    """One stream of one boot of one device. ``through_seq`` -1: nothing is safe yet."""
+
+    through_seq: int = -1
+    ahead: set[int] = field(default_factory=set)
+
+    def copy(self) -> Progress:
+        """Return a copy to work on while a transaction is open."""
+        return Progress(self.through_seq, set(self.ahead))
+
+    def offer(self, seq: int, oldest_seq: int) -> Offer:
+        """Take note of ``seq``; what lies below ``oldest_seq`` will never come, so the watermark passes it."""
+        if seq <= self.through_seq or seq in self.ahead:
+            self._advance(oldest_seq)
+            return Offer.DUPLICATE
+        self._advance(oldest_seq)
+        if len(self.ahead) >= AHEAD_LIMIT and seq != self.through_seq + 1:
+            return Offer.TOO_FAR_AHEAD
+        self.ahead.add(seq)
+        self._advance(oldest_seq)
+        return Offer.NEW
+
+    def _advance(self, oldest_seq: int) -> None:
+        if oldest_seq - 1 > self.through_seq:
+            self.through_seq = oldest_seq - 1
+            self.ahead = {seq for seq in self.ahead if seq > self.through_seq}
+        while self.through_seq + 1 in self.ahead:
+            self.through_seq += 1
+            self.ahead.remove(self.through_seq)
+
+
+def to_text(ahead: Iterable[int]) -> str:
+    """Return ``ahead`` for the store."""
+    return ",".join(str(seq) for seq in sorted(ahead))
+
+
+def from_text(text: str) -> set[int]:
+    """Return what ``to_text`` wrote."""
+    return {int(part) for part in text.split(",") if part}
