@@ -1,0 +1,5 @@
+"""The in-memory transport: for tests, and for a demo on a machine without mosquitto."""
+
+from wire.memory_broker import MemoryBroker, MemoryTransport
+
+__all__ = ["MemoryBroker", "MemoryTransport"]

@@ -1,0 +1,220 @@
+"""MQTT 5 through paho, by the rules of FLEET.md.
+
+1. Callbacks only enqueue and never raise: an exception in one kills paho's thread while ``is_connected``
+   stays true.
+2. At most ``inflight_messages`` unacknowledged messages are handed over: paho's own queue is unbounded.
+3. Subscriptions are made in ``on_connect``, and every reason code is read.
+4. Liveness is the age of the last thing the broker said (PINGRESP and PUBACK included).
+5. A session taken over is final: two agents of one identity must not throw each other out for ever. MQTT 5 says
+   so with reason 142; mosquitto before 2.0.15 just closes (its issue 2607), so a connection closed without a
+   word ``TAKE_OVER_CLOSES`` times in a row, each within ``STABLE_S`` of connecting, counts as taken over too.
+6. Full-jitter back-off between connections. Source: Brooker, Exponential Backoff And Jitter, AWS 2015.
+
+A PUBACK is not durability; who needs that waits for the server's own acknowledgement.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import time
+from dataclasses import dataclass
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from wire.transport import Delivered, Incoming, Link, LinkChange, Listener, Notice, Will
+
+_LOG = logging.getLogger(__name__)
+_FAILURE = 128  # MQTT 5.0, 2.4: reason codes from 0x80 on are failures
+_TAKEN_OVER = 142
+_DRAIN_S = 2.0
+TAKE_OVER_CLOSES = 5
+STABLE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class MqttSettings:
+    """Where the broker is, who we are, and the pace. ``password`` never appears in a log."""
+
+    host: str
+    port: int
+    client_id: str
+    username: str
+    password: str
+    tls_ca: str = ""
+    keepalive_s: int = 30
+    min_backoff_s: float = 1.0
+    max_backoff_s: float = 300.0
+    session_expiry_s: int = 3600
+    inflight_messages: int = 16
+
+    def __repr__(self) -> str:
+        """Leave the password out."""
+        return f"MqttSettings({self.username}@{self.host}:{self.port})"
+
+
+class MqttTransport:
+    """The paho implementation of ``Transport``."""
+
+    def __init__(self, settings: MqttSettings, *, chance: random.Random | None = None) -> None:
+        """Prepare; nothing connects before ``start``. ``chance`` draws the jitter."""
+        self._settings = settings
+        self._chance = chance or random.Random()  # noqa: S311 - jitter is no secret
+        self._listener: Listener = _ignore
+        self._subscriptions: tuple[str, ...] = ()
+        self._up = False
+        self._failures = 0
+        self._closes = 0
+        self._up_s = float("-inf")
+        self._handed = 0  # written by the caller's thread only
+        self._answered = 0  # written by paho's thread only: so no lock, which would deadlock with paho's own
+        self._heard_s = float("-inf")
+        self._client = self._new_client()
+
+    def start(self, listener: Listener, *, subscriptions: tuple[str, ...], will: Will | None = None) -> None:
+        """Connect in the background and keep connected; subscribe on every connect."""
+        self._listener, self._subscriptions = listener, subscriptions
+        if will is not None:
+            properties = _properties(PacketTypes.WILLMESSAGE)
+            properties.WillDelayInterval = will.delay_s
+            self._client.will_set(will.topic, will.payload, qos=1, retain=True, properties=properties)
+        self._back_off()
+        properties = _properties(PacketTypes.CONNECT)
+        properties.SessionExpiryInterval = self._settings.session_expiry_s
+        self._client.connect_async(
+            self._settings.host,
+            self._settings.port,
+            self._settings.keepalive_s,
+            clean_start=False,
+            properties=properties,
+        )
+        self._client.loop_start()
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:
+        """Hand over a QoS 1 message; return its handle, or None when the transport can't take it now."""
+        if not self._up or self._handed - self._answered >= self._settings.inflight_messages:
+            return None
+        info = self._client.publish(topic, payload, qos=1, retain=retain)
+        if info.rc not in {MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN}:
+            return None
+        self._handed += 1
+        return int(info.mid)
+
+    def idle_s(self) -> float:
+        """Return the seconds since the broker last answered anything (infinite while down)."""
+        return time.monotonic() - self._heard_s if self._up else float("inf")
+
+    def stop(self) -> None:
+        """Wait briefly for what was handed over, disconnect in order (no will), end paho's thread."""
+        deadline_s = time.monotonic() + _DRAIN_S
+        while self._up and self._handed > self._answered and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        self._client.disconnect()
+        self._client.loop_stop()
+        self._up = False
+
+    def _new_client(self) -> paho.Client:
+        settings = self._settings
+        client = paho.Client(CallbackAPIVersion.VERSION2, client_id=settings.client_id, protocol=paho.MQTTv5)
+        client.username_pw_set(settings.username, settings.password)
+        if settings.tls_ca:
+            client.tls_set(ca_certs=settings.tls_ca)
+        client.suppress_exceptions = True
+        client.max_inflight_messages_set(settings.inflight_messages)
+        client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail
+        client.on_disconnect, client.on_subscribe = self._on_disconnect, self._on_subscribe
+        client.on_message, client.on_publish = self._on_message, self._on_publish
+        client.on_socket_open, client.on_log = _without_delay, self._on_log
+        return client
+
+    def _tell(self, notice: Notice) -> None:
+        try:
+            self._listener(notice)
+        except Exception:  # noqa: BLE001 - outermost frame of a callback: a listener's fault must not end paho's thread
+            _LOG.exception("listener failed")
+
+    def _back_off(self) -> None:
+        ceiling_s = min(self._settings.max_backoff_s, self._settings.min_backoff_s * 2 ** min(self._failures, 30))
+        delay_s = self._chance.uniform(0.0, ceiling_s)
+        self._client.reconnect_delay_set(delay_s, delay_s)  # type: ignore[arg-type]  # paho only adds and compares them
+
+    def _on_connect(
+        self, client: paho.Client, _data: object, _flags: object, reason: ReasonCode, _properties: object
+    ) -> None:
+        if reason.is_failure:
+            self._tell(LinkChange(Link.REFUSED, f"{reason} ({reason.value})"))
+            return
+        self._heard_s = self._up_s = time.monotonic()
+        self._up = True
+        if self._subscriptions:
+            client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in self._subscriptions])
+        self._tell(LinkChange(Link.UP))
+
+    def _on_connect_fail(self, _client: paho.Client, _data: object) -> None:
+        self._failures, self._closes = self._failures + 1, 0
+        self._back_off()
+
+    def _on_disconnect(
+        self, client: paho.Client, _data: object, flags: object, reason: ReasonCode, _properties: object
+    ) -> None:
+        self._count_loss(
+            silent=reason.value == _FAILURE and not getattr(flags, "is_disconnect_packet_from_server", False)
+        )
+        self._up = False
+        self._back_off()
+        taken_over = reason.value == _TAKEN_OVER or self._closes >= TAKE_OVER_CLOSES
+        if taken_over:
+            client.disconnect()  # ends paho's loop: no connecting again
+        self._tell(LinkChange(Link.TAKEN_OVER if taken_over else Link.DOWN, f"{reason} ({reason.value})"))
+
+    def _count_loss(self, *, silent: bool) -> None:
+        stable = self._up and time.monotonic() - self._up_s >= STABLE_S
+        self._failures = 1 if stable else self._failures + 1
+        self._closes = self._closes + 1 if silent and self._up and not stable else 0
+
+    def _on_subscribe(
+        self, _client: paho.Client, _data: object, _mid: int, reasons: list[ReasonCode], _properties: object
+    ) -> None:
+        for reason in reasons:
+            if reason.value >= _FAILURE:
+                self._tell(LinkChange(Link.REFUSED, f"subscription: {reason} ({reason.value})"))
+
+    def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return
+        self._tell(Incoming(topic, bytes(message.payload), bool(message.retain)))
+
+    def _on_publish(
+        self, _client: paho.Client, _data: object, mid: int, reason: ReasonCode, _properties: object
+    ) -> None:
+        self._answered += 1
+        if reason.value >= _FAILURE:
+            _LOG.warning("message refused by the broker mid=%s reason=%s", mid, reason)
+            return
+        self._tell(Delivered(mid))
+
+    def _on_log(self, _client: paho.Client, _data: object, _level: int, text: str) -> None:
+        if text.startswith("Received "):  # the only public sign of a PINGRESP
+            self._heard_s = time.monotonic()
+
+
+def _ignore(_notice: Notice) -> None:
+    """Nobody listens before ``start``."""
+
+
+def _properties(packet: int) -> Properties:
+    return Properties(packet)  # type: ignore[no-untyped-call]  # paho leaves it untyped
+
+
+def _without_delay(_client: paho.Client, _data: object, connection: object) -> None:
+    """Switch Nagle's algorithm off: a chunk that waits for an acknowledgement costs 40 ms each."""
+    if isinstance(connection, socket.socket):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

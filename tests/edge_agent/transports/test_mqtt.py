@@ -1,0 +1,128 @@
+"""What only a real broker shows: outages, limits, liveness, refusals."""
+
+import queue
+import socket
+import subprocess
+from typing import Protocol
+
+import pytest
+
+from edge_agent.transports.mqtt import MqttSettings, MqttTransport
+from wire.transport import Delivered, Incoming, Link, LinkChange, Notice, Will
+
+pytestmark = pytest.mark.broker
+LIMIT_S = 10.0
+
+
+class Broker(Protocol):
+    """The fixture of ``conftest.py``."""
+
+    port: int
+    process: subprocess.Popen[bytes]
+
+    def start(self) -> None:
+        """Start it."""
+
+    def stop(self) -> None:
+        """End it."""
+
+
+Notices = queue.SimpleQueue[Notice]
+
+
+def start(
+    port: int, client_id: str = "dev", *subscriptions: str, will: Will | None = None, keepalive_s: int = 30
+) -> tuple[MqttTransport, Notices]:
+    """Return a started transport and its notices."""
+    notices: Notices = queue.SimpleQueue()
+    settings = MqttSettings(
+        "127.0.0.1", port, client_id, client_id, "secret",
+        min_backoff_s=0.01, max_backoff_s=0.1, keepalive_s=keepalive_s, session_expiry_s=5,
+    )  # fmt: skip
+    transport = MqttTransport(settings)
+    transport.start(notices.put, subscriptions=subscriptions, will=will)
+    return transport, notices
+
+
+def wait_link(notices: Notices, link: Link) -> LinkChange:
+    """Return the next change to ``link``."""
+    while True:
+        notice = notices.get(timeout=LIMIT_S)
+        if isinstance(notice, LinkChange) and notice.link is link:
+            return notice
+
+
+def test_connects_again_and_subscribes_again_after_a_broker_restart(broker: Broker) -> None:
+    """A broker without memory of us still delivers afterwards."""
+    transport, notices = start(broker.port, "dev", "tf/1/site/dev/desired")
+    wait_link(notices, Link.UP)
+    broker.stop()
+    wait_link(notices, Link.DOWN)
+    broker.start()
+    wait_link(notices, Link.UP)
+    transport.publish("tf/1/site/dev/desired", b"again")
+    while not isinstance(notice := notices.get(timeout=LIMIT_S), Incoming):
+        pass
+    assert notice.payload == b"again"
+    transport.stop()
+
+
+def test_hands_over_at_most_the_inflight_limit(broker: Broker) -> None:
+    """With a broker that answers nothing, message 17 is not taken."""
+    transport, notices = start(broker.port)
+    wait_link(notices, Link.UP)
+    broker.process.send_signal(19)  # SIGSTOP
+    taken = [transport.publish("tf/1/site/dev/event", b"x") for _ in range(17)]
+    broker.process.send_signal(18)  # SIGCONT
+    assert None not in taken[:16]
+    assert taken[16] is None
+    while not isinstance(notices.get(timeout=LIMIT_S), Delivered):
+        pass
+    transport.stop()
+
+
+def test_publishes_the_will_when_the_connection_is_lost(broker: Broker) -> None:
+    """The broker says for us that we are lost."""
+    reader, heard = start(broker.port, "reader", "tf/1/site/dev/state")
+    wait_link(heard, Link.UP)
+    transport, notices = start(broker.port, will=Will("tf/1/site/dev/state", b"lost", delay_s=0))
+    wait_link(notices, Link.UP)
+    transport._client._reconnect_on_failure = False
+    transport._client.socket().shutdown(socket.SHUT_RDWR)
+    while not isinstance(notice := heard.get(timeout=LIMIT_S), Incoming):
+        pass
+    assert notice.payload == b"lost"
+    transport.stop()
+    reader.stop()
+
+
+def test_notices_a_broker_that_answers_nothing(broker: Broker) -> None:
+    """A half-open connection ends after the keep-alive, not never."""
+    transport, notices = start(broker.port, keepalive_s=1)
+    wait_link(notices, Link.UP)
+    broker.process.send_signal(19)  # SIGSTOP
+    assert wait_link(notices, Link.DOWN).reason
+    broker.process.send_signal(18)  # SIGCONT
+    transport.stop()
+
+
+def test_a_raising_listener_does_not_end_the_connection(broker: Broker) -> None:
+    """Callbacks never raise into paho's thread."""
+    heard: Notices = queue.SimpleQueue()
+
+    def listener(notice: Notice) -> None:
+        heard.put(notice)
+        raise ValueError(notice)
+
+    settings = MqttSettings("127.0.0.1", broker.port, "dev", "dev", "secret")
+    transport = MqttTransport(settings)
+    transport.start(listener, subscriptions=())
+    wait_link(heard, Link.UP)
+    transport.publish("tf/1/site/dev/event", b"x")
+    assert isinstance(heard.get(timeout=LIMIT_S), Delivered)
+    transport.stop()
+
+
+def test_never_shows_the_password() -> None:
+    """The settings' text leaves the password out."""
+    assert "secret" not in repr(MqttSettings("h", 1, "dev", "dev", "secret"))
