@@ -153,7 +153,8 @@ class ServerApp:
     def _ingest_loop(self) -> None:
         while not self._stopping.is_set():
             try:
-                self.parts.ingest.turn(self.clock(), wait_s=_INGEST_WAIT_S)
+                notices = self.parts.ingest.take(_INGEST_WAIT_S)
+                self.parts.ingest.handle(notices, self.clock())
             except Exception:  # noqa: BLE001 - the outermost loop of this thread
                 _LOG.exception("Ingest failed; it goes on.")
                 self._stopping.wait(_PAUSE_AFTER_FAULT_S)
@@ -204,7 +205,7 @@ def _assemble(
         address = _address(config, listener, broker)
         parts = build_parts(state, config, transport, clock)
         admission = Admission(parts.enrolment, broker, hash_password(password))
-        reception = Reception(lambda: _public(address, config), state.root, admission.admit)
+        reception = Reception(lambda: _public(address, config), parts.trust.root, admission.admit)
         web = Web(build_api(parts, reception), listener, config.tls)
     except BaseException:
         listener.close()

@@ -27,8 +27,10 @@ from server.enrolment import Enrolment
 from server.errors import ServerError
 from server.fleet import Device, Fleet
 from server.outbox import Outbox
-from server.state_directory import StateDirectory, init_state, open_state
+from server.state_directory import init_state, open_state
 from server.store.database import Database, open_database
+from server.trust.online_keys import init_online_keys
+from server.trust.roots import install_root
 from wire.errors import WireError
 from wire.memory_broker import MemoryBroker, MemoryTransport
 
@@ -66,6 +68,7 @@ def main() -> None:
 def init(directory: Path) -> None:
     """Make a new state directory with its tokens and online keys."""
     state = init_state(directory)
+    init_online_keys(state.path)
     click.echo(f"state      {state.path}")
     click.echo(f"operator   {state.path / 'operator.token'}")
     click.echo(f"builder    {state.path / 'builder.token'}")
@@ -105,11 +108,20 @@ def run(directory: Path, http_port: int | None, broker_port: int | None, bind: s
 def claim(directory: Path, site: str, device: str, attributes: tuple[str, ...]) -> None:
     """Print a one-time claim for a device."""
     pairs = dict(_pair(text) for text in attributes)
-    state, config, database = _opened(directory)
+    config, database = _opened(directory)
     enrolment = Enrolment(database, system_now_ms, config.enrolment.claim_ttl_s)
     click.echo(enrolment.claim(site, device, pairs))
     database.close()
-    del state
+
+
+@main.command()
+@_STATE
+@click.option("--root", required=True, type=click.Path(path_type=Path, dir_okay=False), help="N.root.json")
+@_coded
+def trust(directory: Path, root: Path) -> None:
+    """Install the root metadata that devices get at enrolment, or the one that follows it."""
+    version = install_root(open_state(directory).path, root)
+    click.echo(f"root version {version}")
 
 
 @main.command()
@@ -118,7 +130,7 @@ def claim(directory: Path, site: str, device: str, attributes: tuple[str, ...]) 
 @_coded
 def devices(directory: Path, *, as_json: bool) -> None:
     """Print the registered devices, as tab-separated values or JSON."""
-    _, _, database = _opened(directory)
+    _, database = _opened(directory)
     fleet = Fleet(database, Outbox(MemoryTransport(MemoryBroker(), "none")), system_now_ms)
     rows = [_device_row(device) for device in fleet.devices()]
     database.close()
@@ -152,10 +164,10 @@ def _health(http_url: str) -> dict[str, object] | None:
         return None
 
 
-def _opened(directory: Path) -> tuple[StateDirectory, ServerConfig, Database]:
+def _opened(directory: Path) -> tuple[ServerConfig, Database]:
     state = open_state(directory)
     config = read_config(state.config)
-    return state, config, open_database(config.store.url or state.database_url)
+    return config, open_database(config.store.url or state.database_url)
 
 
 def _pair(text: str) -> tuple[str, str]:

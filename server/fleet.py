@@ -135,14 +135,15 @@ class Fleet:
         return gen
 
     def publish_desired(self, device: str) -> None:
-        """Publish what ``device`` shall run once more (it asked, or the broker lost it).
+        """Publish what ``device`` shall run once more (it asked); nothing when nothing was ever set.
 
         Raises:
             UnknownDeviceError: If there is none of that id.
         """
         with self._lock:
             known = self.device(device)
-            self._publish(known.site, device, known.desired or Desired())
+            if known.desired is not None:
+                self._publish(known.site, device, known.desired)
 
     def _publish(self, site: str, device: str, desired: Desired) -> bool:
         sent = self.outbox.send(Topic(site, device, Kind.DESIRED), desired, retain=True)

@@ -80,9 +80,14 @@ class Ingest:
         except queue.Full:
             self.figures.dropped += 1
 
-    def turn(self, now_ms: int, *, wait_s: float = 0.0) -> int:
-        """Handle one batch; wait up to ``wait_s`` for its first notice. Return the number of notices taken."""
-        notices = self._take(wait_s)
+    def turn(self, now_ms: int) -> int:
+        """Handle what is in the inbox, one batch at most; return the number of notices."""
+        notices = self.take(0.0)
+        self.handle(notices, now_ms)
+        return len(notices)
+
+    def handle(self, notices: Sequence[Notice], now_ms: int) -> None:
+        """Handle one batch that ``take`` returned, and what the store refused before."""
         for notice in notices:
             if isinstance(notice, LinkChange):
                 self._link(notice)
@@ -92,9 +97,9 @@ class Ingest:
                 arrivals += self._believe(notice, now_ms)
         if arrivals or self.complaints.pending:
             self._keep(arrivals, now_ms)
-        return len(notices)
 
-    def _take(self, wait_s: float) -> list[Notice]:
+    def take(self, wait_s: float) -> list[Notice]:
+        """Return up to one batch of notices; wait up to ``wait_s`` for the first."""
         taken: list[Notice] = []
         try:
             taken.append(self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait())

@@ -13,6 +13,7 @@ from server.api import enrol as enrol_api
 from server.api import events as events_api
 from server.api import failures, health
 from server.api import releases as releases_api
+from server.api import tuf as tuf_api
 from server.api.auth import Auth
 from server.clock import Clock
 from server.config import ServerConfig
@@ -28,6 +29,8 @@ from server.registry.lineage import Lineage
 from server.registry.versions import Versions
 from server.state_directory import StateDirectory
 from server.store.database import Database, open_database
+from server.trust.releases import register_releases
+from server.trust.repository import TrustRepository
 from server.windows import Windows
 from wire.transport import Transport
 
@@ -53,7 +56,9 @@ class Parts:
     windows: Windows
     blobs: Blobs
     versions: Versions
+    trust: TrustRepository
     ingest: Ingest
+    clock: Clock
     services: tuple[Service, ...]
 
 
@@ -65,6 +70,8 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     enrolment = Enrolment(database, clock, config.enrolment.claim_ttl_s)
     blobs = Blobs(state.blobs)
     blobs.sweep()
+    versions, trust = Versions(database, blobs), TrustRepository(state.path, clock)
+    register_releases(trust.targets(), versions, now_ms=clock())
     return Parts(
         database=database,
         auth=Auth(state.token("operator"), state.token("builder"), enrolment),
@@ -75,10 +82,12 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         lineage=Lineage(database),
         windows=Windows(database),
         blobs=blobs,
-        versions=Versions(database, blobs),
+        versions=versions,
+        trust=trust,
+        clock=clock,
         ingest=Ingest(database, fleet, outbox, config.ingest),
         services=(
-            fleet, Liveness(fleet, events, config.fleet), Housekeeping(database, config.ingest.retention_days)
+            trust, fleet, Liveness(fleet, events, config.fleet), Housekeeping(database, config.ingest.retention_days)
         ),
     )  # fmt: skip
 
@@ -94,6 +103,7 @@ def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
         devices_api.router(auth, parts.fleet, parts.lineage),
         blobs_api.router(auth, parts.blobs),
         releases_api.router(auth, parts.versions),
+        tuf_api.router(auth, parts.trust, parts.versions, parts.clock),
         events_api.router(auth, parts.events),
     ):
         api.include_router(routes)

@@ -103,11 +103,6 @@ class StateDirectory:
         self.address.parent.mkdir(mode=0o700, exist_ok=True)
         write_atomically(self.address, json.dumps(asdict(address), indent=1).encode())
 
-    def root(self) -> str:
-        """Return the newest trusted root metadata as text, "" while there is none."""
-        found = sorted(self.tuf.glob("*.root.json"), key=lambda path: _version_of(path.name))
-        return found[-1].read_text(encoding="utf-8") if found else ""
-
 
 def init_state(path: Path) -> StateDirectory:
     """Make a state directory with fresh tokens; the online keys are made by ``trust``.
@@ -170,8 +165,3 @@ def lock_state(state: StateDirectory) -> StateLock:
         message = f"Expected no other server on {state.path}, got a running one: see {state.address}"
         raise AlreadyRunningError(message) from error
     return StateLock(descriptor)
-
-
-def _version_of(name: str) -> int:
-    head = name.partition(".")[0]
-    return int(head) if head.isdigit() else 0

@@ -10,14 +10,7 @@ from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
 from server.enrolment import Enrolment, Identity
-from server.errors import ServerError
-
-
-class TrustMissingError(ServerError):
-    """The server has no trusted root to hand out yet."""
-
-    code = "no_trusted_root"
-    status = 409
+from server.errors import RootMissingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +27,12 @@ class Address:
 class Reception:
     """What enrolment needs from the rest of the server.
 
-    ``admit`` makes the broker accept a new device before it is told its password; ``root`` returns the text
-    of the trusted root metadata, "" while there is none.
+    ``admit`` makes the broker accept a new device before it is told its password; ``root`` returns the
+    trusted root metadata, None while there is none.
     """
 
     address: Callable[[], Address]
-    root: Callable[[], str]
+    root: Callable[[], bytes | None]
     admit: Callable[[Identity], None]
 
 
@@ -83,10 +76,10 @@ def router(auth: Auth, enrolment: Enrolment, reception: Reception) -> APIRouter:
     def enrol(request: ClaimBody) -> IdentityBody:
         """Exchange a claim for an identity."""
         root = reception.root()
-        if not root:
-            raise TrustMissingError("Expected a trusted root, got none: run fleet-server trust DIR --root FILE")
+        if root is None:
+            raise RootMissingError("Expected a trusted root, got none: run fleet-server trust DIR --root FILE")
         identity = enrolment.enrol(request.claim)
         reception.admit(identity)
-        return IdentityBody(**asdict(identity), **asdict(reception.address()), root=root)
+        return IdentityBody(**asdict(identity), **asdict(reception.address()), root=root.decode())
 
     return routes
