@@ -1,0 +1,54 @@
+"""Labelled samples from the fleet, parted into what a retraining learns from and what judges it. Pure.
+
+A sample's part follows from a hash of its source alone: it stays what it was when more samples arrive, so that no
+held-out sample is ever trained on by a later retraining.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressor.data.table import Table, align
+from compressor.errors import SplitError
+
+TRAIN_SHARE = 0.7
+_RANGE = 2**64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drifted:
+    """The drifted samples: ``train`` is learnt from (about 70 %), ``held`` judges."""
+
+    train: Table
+    held: Table
+
+
+def part(extra: Table, table: Table) -> Drifted:
+    """Return ``extra`` in two parts, labels aligned with ``table``; what ``table`` already holds is left out.
+
+    Raises:
+        DataError: If ``extra`` has a class that ``table`` has not.
+        SplitError: If one part would be empty.
+    """
+    known = set(table.hashes.tolist())
+    fresh = np.array([value not in known for value in extra.hashes.tolist()], dtype=bool)
+    extra = align(extra.take(fresh), table.class_names)
+    position = np.array([_position(source) for source in extra.sources.tolist()])
+    learns = position < TRAIN_SHARE
+    if not learns.any() or learns.all():
+        message = f"Expected new labelled samples for training and for judging, got {len(extra)}: label more"
+        raise SplitError(message)
+    return Drifted(extra.take(learns), extra.take(~learns))
+
+
+def repeats(train_rows: int, drifted_rows: int) -> int:
+    """Return how often the drifted training samples are repeated, so that they are about a third of an epoch."""
+    return int(np.clip(round(train_rows / (2 * max(drifted_rows, 1))), 1, 16))
+
+
+def _position(source: str) -> float:
+    digest = hashlib.blake2b(source.encode(), digest_size=8, person=b"drifted").digest()
+    return int.from_bytes(digest, "big") / _RANGE
