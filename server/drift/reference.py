@@ -63,7 +63,7 @@ def shapes(p: Floats) -> Floats:
 
 
 def log_normaliser(p: Floats, n_effective: Floats, shape: Floats, *, z: float, epsilon: float) -> Floats:
-    """Return log Z (..., 24) of tilts over ``shape`` (..., 8, 16); ``p`` (..., 16) was seen ``n_effective`` (...) times.
+    """Return log Z (..., 24) of tilts over ``shape`` (..., 8, 16); ``p`` (..., 16) seen ``n_effective`` (...) times.
 
     Z = (1 - epsilon)(E_p[e^g] + z sd_p(e^g) / sqrt(n)) + epsilon max e^g, with g = theta shape. The second term is
     the reference's own sampling error: without it a small reference raises alarms by itself.

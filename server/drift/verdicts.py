@@ -127,11 +127,15 @@ def _drift(devices: Sequence[DeviceView], pools: Pools) -> list[Verdict]:
     found, rest = _concentrated(devices, flagged)
     sites, rest = _sites(devices, rest)
     found += sites
-    if len(rest) >= _MIN_DEVICES and len(flagged) / len(devices) >= _HALF:
+    if len(flagged) >= max(_MIN_DEVICES, _HALF * len(devices)) and not _explained(found, len(flagged)):
         return [Verdict(VerdictKind.FLEET, _names(flagged))]
     found += _from_pools(devices, pools, {verdict.attributes for verdict in found})
     found += [Verdict(VerdictKind.DEVICE_LOCAL, (view.device,)) for view in rest]
     return found
+
+
+def _explained(found: Sequence[Verdict], flagged: int) -> bool:
+    return any(len(verdict.devices) >= _EXPLAINED_RATIO * flagged for verdict in found)
 
 
 def _concentrated(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> tuple[list[Verdict], list[DeviceView]]:

@@ -1,0 +1,96 @@
+"""A device's own commissioning: its first windows under one reference become what it is compared with.
+
+Decides when a baseline is complete and how far its samples depend on each other. The baseline's sampling error
+enters through z sd / sqrt(n) with n divided by the autocorrelation time; with 12 windows of 60 samples and z = 4
+a simulated fleet without drift raised no alarm, with z = 2 nine of 200 devices did (scripts/bench/drift.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from server.drift.reference import Floats, Ints, Profile, profile, proportions, shapes
+from wire.histogram import BINS
+
+_UNIFORM = shapes(np.full(BINS, 1 / BINS))[[0, 2, 4]]
+
+
+@dataclass(slots=True)
+class Collected:
+    """What one context has seen: the number of windows, counts (S, 16), and sums of window scores (S, 3)."""
+
+    windows: int
+    counts: Ints
+    squares: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """A complete baseline: the profile, the autocorrelation time (S,), the proportions (S, 16), samples (S,)."""
+
+    profile: Profile
+    memory: Floats
+    proportions: Floats
+    n_effective: Floats
+    contexts: frozenset[int]
+
+
+@dataclass(slots=True)
+class Commissioning:
+    """Collects the first ``wanted`` windows of each context; complete with the first context that has them."""
+
+    wanted: int
+    seen: dict[int, Collected] = field(default_factory=dict)
+
+    def wants(self, context: int) -> bool:
+        """Return whether windows of ``context`` are still collected (and so judge nothing)."""
+        return context not in self.seen or self.seen[context].windows < self.wanted
+
+    def add(self, context: int, counts: Ints) -> bool:
+        """Take one window's counts (S, 16); return whether that completed its context."""
+        score = counts @ _UNIFORM.T
+        squares = score**2 / np.maximum(counts.sum(axis=1), 1)[:, None]
+        older = self.seen.get(context)
+        if older is None:
+            self.seen[context] = Collected(1, counts.copy(), squares)
+        else:
+            self.seen[context] = Collected(older.windows + 1, older.counts + counts, older.squares + squares)
+        return self.seen[context].windows == self.wanted
+
+    @property
+    def windows(self) -> int:
+        """The number of windows of the context that is furthest."""
+        return max((part.windows for part in self.seen.values()), default=0)
+
+    def baseline(self, *, z: float, epsilon: float) -> Baseline:
+        """Return the baseline of the contexts that are complete."""
+        complete = {context: part for context, part in sorted(self.seen.items()) if part.windows >= self.wanted}
+        counts = np.stack([part.counts for part in complete.values()])
+        memory = np.max([autocorrelation_time(part) for part in complete.values()], axis=0)
+        n_effective = counts.sum(axis=2) / memory
+        together = counts.sum(axis=0)
+        return Baseline(
+            profile(counts, n_effective, z=z, epsilon=epsilon), memory, proportions(together),
+            n_effective.sum(axis=0), frozenset(complete),
+        )  # fmt: skip
+
+    def copy(self) -> Commissioning:
+        """Return an independent copy (arrays are never changed in place)."""
+        return Commissioning(self.wanted, dict(self.seen))
+
+
+def autocorrelation_time(part: Collected) -> Floats:
+    """Return the integrated autocorrelation time per stream (S,), in samples, at least 1.
+
+    The variance of window means over what independent samples would give, the largest of Legendre 1 to 3; what
+    varies from hour to hour counts as memory too, so that it does not count as drift.
+    Source: batch means; S. Asmussen, P. Glynn, Stochastic Simulation (2007), chapter IV.5.
+    """
+    n = np.maximum(part.counts.sum(axis=1), 1)[:, None]
+    total = part.counts @ _UNIFORM.T
+    within = part.counts @ (_UNIFORM**2).T / n - (total / n) ** 2
+    between = (part.squares - total**2 / n) / max(part.windows - 1, 1)
+    ratio = np.where(within > 0, between / np.where(within > 0, within, 1), 1.0)
+    return np.asarray(np.maximum(ratio.max(axis=1), 1.0))

@@ -1,0 +1,45 @@
+"""The settings of drift detection, each with its unit and the reason for its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.drift.evidence import log_alpha
+from server.drift.lane import Settings
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True)
+class DriftConfig:
+    """How drift is looked for.
+
+    window_ms: length of the agents' windows, UTC aligned; an hour in production, seconds in a demo.
+    budget_per_day: false alerts a day over the whole fleet, 0.05: one in twenty days.
+    baseline_windows: a device's first windows that become what it is compared with; 72: three days of hours.
+    z: how many standard errors of the reference count as no drift; 4: with less, small baselines alarm by themselves.
+    epsilon: share of samples that may be anything (0..0.02); costs sensitivity.
+    grace_ms: how long after its end a window is waited for; later ones are folded in again.
+    silence_windows, silence_ms: a device is silent when it missed both.
+    quiet_windows: a verdict closes after so many windows without it.
+    release_windows: an alarm within so many windows of a new release is laid to the release.
+    horizon_ms: older windows are a clock fault, not news; 30 days.
+    """
+
+    window_ms: int = 3_600_000
+    budget_per_day: float = 0.05
+    baseline_windows: int = 72
+    z: float = 4.0
+    epsilon: float = 0.0
+    grace_ms: int = 120_000
+    silence_windows: int = 3
+    silence_ms: int = 900_000
+    quiet_windows: int = 2
+    release_windows: int = 6
+    empty_windows: int = 3
+    horizon_ms: int = 30 * _DAY_MS
+
+    @property
+    def settings(self) -> Settings:
+        """What the statistics need of this."""
+        return Settings(self.baseline_windows, self.z, self.epsilon, log_alpha(self.budget_per_day, self.window_ms))

@@ -1,0 +1,140 @@
+"""One slot of the whole fleet: windows in, flags out. A pure fold over slots in order of time.
+
+The state is a function of the windows alone, in the order of their slots: the same windows give the same state,
+however they arrived, after every restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from server.drift import pools as pooling
+from server.drift.evidence import e_bh, log_cap
+from server.drift.lane import Lane, Observation, Settings
+from server.drift.pools import FLEET, Pool, PoolName
+from server.drift.reference import Floats, Profile
+
+LaneKey = tuple[str, str]
+"""(reference id, artifact), 32 hex digits each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The lane a device is in since slot ``since_slot``; ``previous``: the one before.
+
+    ``was_quiet``: whether the device was quiet against the training reference in that one.
+    """
+
+    key: LaneKey
+    since_slot: int
+    previous: LaneKey | None = None
+    was_quiet: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one slot said: log values by device (only complete baselines), thresholds, flags, pools."""
+
+    log_values: Mapping[str, float]
+    log_threshold: float
+    flagged: frozenset[str]
+    pool_values: Mapping[tuple[LaneKey, PoolName], float]
+    pool_log_threshold: float
+    pool_alarms: frozenset[tuple[LaneKey, PoolName]]
+
+
+@dataclass(slots=True)
+class FoldState:
+    """The fleet after some slot."""
+
+    slot: int = -1
+    lanes: dict[LaneKey, Lane] = field(default_factory=dict)
+    pools: dict[tuple[LaneKey, PoolName], Pool] = field(default_factory=dict)
+    current: dict[str, Current] = field(default_factory=dict)
+    flagged: frozenset[str] = frozenset()
+
+    def copy(self) -> FoldState:
+        """Return an independent copy."""
+        lanes = {key: lane.copy() for key, lane in self.lanes.items()}
+        return FoldState(self.slot, lanes, dict(self.pools), dict(self.current), self.flagged)
+
+    def open_lane(self, key: LaneKey, streams: int, training: Profile | None) -> None:
+        """Make the lane of ``key`` if there is none; the training profile may come later."""
+        if key not in self.lanes:
+            self.lanes[key] = Lane(streams, training)
+        elif training is not None:
+            self.lanes[key].training = training
+
+
+def fold_slot(
+    state: FoldState, slot: int, windows: Mapping[LaneKey, Sequence[Observation]],
+    attributes: Mapping[str, Mapping[str, str]], settings: Settings,
+) -> Outcome:  # fmt: skip
+    """Take one slot's windows into ``state`` (its lanes must be open); return what follows from them."""
+    state.slot = slot
+    _follow(state, slot, windows, settings)
+    members = max(len(state.current), 1)
+    for key, window in windows.items():
+        lane = state.lanes[key]
+        lane.step(window, settings, log_cap=log_cap(members, lane.streams, settings.log_alpha))
+    log_values = _log_values(state)
+    names = sorted(log_values)
+    decision = e_bh(np.array([log_values[name] for name in names]), settings.log_alpha)
+    flagged = frozenset(name for name, hit in zip(names, decision.flagged, strict=True) if hit)
+    _step_pools(state, windows, attributes, settings, left_out=flagged | state.flagged)
+    state.flagged = flagged
+    keys = sorted(state.pools)
+    pool_values = {key: state.pools[key].log_value for key in keys}
+    pooled = e_bh(np.array([pool_values[key] for key in keys]), settings.log_alpha)
+    alarms = frozenset(key for key, hit in zip(keys, pooled.flagged, strict=True) if hit)
+    return Outcome(log_values, decision.log_threshold, flagged, pool_values, pooled.log_threshold, alarms)
+
+
+def _follow(state: FoldState, slot: int, windows: Mapping[LaneKey, Sequence[Observation]], settings: Settings) -> None:
+    """Note which lane each device is in now: a new reference means a new baseline, the old one is kept."""
+    for key in sorted(windows):
+        for seen in windows[key]:
+            now = state.current.get(seen.device)
+            if now is None or now.key != key:
+                quiet = now is not None and _is_quiet(state, seen.device, now.key, settings)
+                state.current[seen.device] = Current(key, slot, now.key if now else None, quiet)
+
+
+def _is_quiet(state: FoldState, device: str, key: LaneKey, settings: Settings) -> bool:
+    lane = state.lanes[key]
+    value = float(lane.training_values()[lane.rows[device]]) if lane.training else np.inf
+    return device not in state.flagged and value < np.log(max(len(state.current), 1)) - settings.log_alpha
+
+
+def _log_values(state: FoldState) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for key, lane in state.lanes.items():
+        log_values: Floats = lane.log_values()
+        for device, row in lane.rows.items():
+            if lane.ready[row] and state.current[device].key == key:
+                found[device] = float(log_values[row])
+    return found
+
+
+def _step_pools(
+    state: FoldState, windows: Mapping[LaneKey, Sequence[Observation]], attributes: Mapping[str, Mapping[str, str]],
+    settings: Settings, *, left_out: frozenset[str],
+) -> None:  # fmt: skip
+    live: set[tuple[LaneKey, PoolName]] = set()
+    for key, lane in state.lanes.items():
+        here = [device for device in lane.devices if state.current[device].key == key]
+        heard = [seen for seen in windows.get(key, ()) if seen.device not in left_out]
+        named = pooling.names(here, attributes)
+        cap = log_cap(len(named), lane.streams, settings.log_alpha)
+        for name, members in named.items():
+            if len(members - left_out) < pooling.MIN_MEMBERS:
+                continue
+            live.add((key, name))
+            part = heard if name == FLEET else [seen for seen in heard if seen.device in members]
+            pool = pooling.step(state.pools.get((key, name)), lane, part, settings, log_cap=cap)
+            if pool is not None:
+                state.pools[key, name] = pool
+    state.pools = {key: pool for key, pool in state.pools.items() if key in live}

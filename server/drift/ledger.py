@@ -1,0 +1,138 @@
+"""Verdicts over time: opened when first found, kept while found again, closed when quiet.
+
+Decides when a finding is the same as before (``Verdict.key``) and when it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from server.drift.verdicts import ACTIONS, Verdict, VerdictKind
+from server.registry.events import EventLog
+from server.store import evidence as store
+from server.store.database import Database
+from wire.messages import Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A verdict of one window with its cause in words and the release it was found under."""
+
+    verdict: Verdict
+    cause: str
+    release: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVerdict:
+    """A verdict with its history. ``closed_ms`` is 0 while it is open; ``windows`` counts those that had it."""
+
+    id: int
+    key: str
+    kind: VerdictKind
+    first_window_ms: int
+    last_window_ms: int
+    windows: int
+    opened_ms: int
+    closed_ms: int
+    devices: tuple[str, ...]
+    attributes: Mapping[str, str]
+    cause: str
+    action: str
+    detail: str
+    release: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    """All verdicts. Safe to share between threads."""
+
+    database: Database
+    events: EventLog
+
+    def open(self) -> tuple[StoredVerdict, ...]:
+        """Return the verdicts that are not closed, oldest first."""
+        with self.database.begin() as connection:
+            return tuple(_stored(row) for row in store.open_verdicts(connection))
+
+    def latest(self, limit: int = 50) -> tuple[StoredVerdict, ...]:
+        """Return the newest ``limit`` verdicts, newest first."""
+        with self.database.begin() as connection:
+            return tuple(_stored(row) for row in store.latest_verdicts(connection, limit))
+
+    def verdict(self, verdict: int) -> StoredVerdict | None:
+        """Return one verdict."""
+        with self.database.begin() as connection:
+            row = store.one_verdict(connection, verdict)
+        return None if row is None else _stored(row)
+
+    def note(self, findings: Sequence[Finding], window_ms: int, now_ms: int, *, quiet_ms: int, judged: bool) -> None:
+        """Take the findings of the window that started at ``window_ms``.
+
+        ``judged``: windows arrived, so it counts as one more window; ``quiet_ms``: how long a verdict stays open
+        without being found.
+        """
+        known = {verdict.key: verdict for verdict in self.open()}
+        for finding in findings:
+            older = known.pop(finding.verdict.key, None)
+            if older is None:
+                self._open(finding, window_ms, now_ms)
+            else:
+                self._keep(older, finding, window_ms, judged=judged)
+        for verdict in known.values():
+            if window_ms - verdict.last_window_ms >= quiet_ms:
+                self._close(verdict, now_ms)
+
+    def _open(self, finding: Finding, window_ms: int, now_ms: int) -> None:
+        verdict = finding.verdict
+        row = {
+            "key": verdict.key, "kind": verdict.kind.value, "first_window_ms": window_ms, "last_window_ms": window_ms,
+            "windows": 1, "opened_ms": now_ms, "closed_ms": 0, "devices": list(verdict.devices),
+            "attributes": dict(verdict.attributes), "cause": finding.cause, "action": ACTIONS[verdict.kind],
+            "detail": verdict.detail, "release": finding.release, "model": finding.model,
+        }  # fmt: skip
+        with self.database.begin() as connection:
+            number = store.insert_verdict(connection, row)
+        device = verdict.devices[0] if len(verdict.devices) == 1 else None
+        self.events.add(
+            now_ms,
+            "verdict",
+            verdict.kind.value,
+            Severity.WARNING,
+            _text(finding),
+            device=device,
+            data={"verdict": number},
+        )
+
+    def _keep(self, older: StoredVerdict, finding: Finding, window_ms: int, *, judged: bool) -> None:
+        changes: dict[str, object] = {
+            "last_window_ms": window_ms, "windows": older.windows + judged,
+            "devices": sorted({*older.devices, *finding.verdict.devices}), "cause": finding.cause,
+        }  # fmt: skip
+        with self.database.begin() as connection:
+            store.update_verdict(connection, older.id, changes)
+
+    def _close(self, verdict: StoredVerdict, now_ms: int) -> None:
+        with self.database.begin() as connection:
+            store.update_verdict(connection, verdict.id, {"closed_ms": now_ms})
+        text = f"{verdict.kind} over: {', '.join(verdict.devices[:5])}"
+        self.events.add(now_ms, "verdict", "verdict_closed", Severity.INFO, text, data={"verdict": verdict.id})
+
+
+def _text(finding: Finding) -> str:
+    verdict = finding.verdict
+    where = ", ".join(f"{name} {value}" for name, value in verdict.attributes)
+    whom = ", ".join(verdict.devices[:6]) + (" …" if len(verdict.devices) > 6 else "")  # noqa: PLR2004 - a line's worth
+    return f"{verdict.kind}{f' ({where})' if where else ''}: {whom}: {finding.cause}; {ACTIONS[verdict.kind]}"
+
+
+def _stored(row: sa.RowMapping) -> StoredVerdict:
+    values: dict[str, object] = {str(key): value for key, value in row.items()}
+    devices = values["devices"]
+    values |= {"kind": VerdictKind(str(values["kind"])), "devices": tuple(devices if isinstance(devices, list) else ())}
+    return StoredVerdict(**values)  # type: ignore[arg-type]

@@ -1,0 +1,82 @@
+"""Many devices as one: the fleet's pool, and one pool for each value of each attribute.
+
+A pool hears what no single device shows. Each device counts at most the median number of samples; flagged devices
+are left out from the window on in which they are flagged: leaving out what has much evidence can only lower a
+pool. The pool's normaliser is that of its members' baselines, mixed as in this very window: by concavity of the
+logarithm the product of the devices' own expectations is at most the power of their weighted mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from server.drift.evidence import fade, increments, update, values
+from server.drift.lane import Lane, Observation, Settings
+from server.drift.reference import TILTS, Floats, log_normaliser, shapes
+
+PoolName = tuple[str, str]
+FLEET: PoolName = ("", "")
+MIN_MEMBERS = 2
+_MAX_POOLS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """One pool's detectors, (S, 24) each, and its members in the latest window."""
+
+    log_m: Floats
+    recent: Floats
+    members: int = 0
+
+    @property
+    def log_value(self) -> float:
+        """Log of the mean of M over streams and tilts."""
+        return float(values(self.log_m))
+
+
+def names(devices: Iterable[str], attributes: Mapping[str, Mapping[str, str]]) -> dict[PoolName, frozenset[str]]:
+    """Return the pools and their members: all devices, and each attribute value that some but not all share."""
+    everyone = frozenset(devices)
+    found: dict[PoolName, set[str]] = {}
+    for device in everyone:
+        for pair in attributes.get(device, {}).items():
+            found.setdefault(pair, set()).add(device)
+    shared = {pair: frozenset(members) for pair, members in sorted(found.items()) if _is_cohort(members, everyone)}
+    largest = sorted(shared, key=lambda pair: -len(shared[pair]))[: _MAX_POOLS - 1]
+    pools = {FLEET: everyone} if len(everyone) >= MIN_MEMBERS else {}
+    return pools | {pair: shared[pair] for pair in largest}
+
+
+def _is_cohort(members: set[str], everyone: frozenset[str]) -> bool:
+    return MIN_MEMBERS <= len(members) < len(everyone)
+
+
+def step(
+    pool: Pool | None, lane: Lane, window: Sequence[Observation], settings: Settings, *, log_cap: float
+) -> Pool | None:
+    """Return the pool after a window of its members (flagged ones already left out); unchanged if too few came."""
+    judged = [seen for seen in window if _is_judged(lane, seen)]
+    if len(judged) < MIN_MEMBERS:
+        return pool
+    rows = np.array([lane.rows[seen.device] for seen in judged])
+    counts = np.stack([seen.counts for seen in judged]).astype(np.float64)
+    n = counts.sum(axis=2)  # (D, S): invalid values are in no bin
+    capped = np.minimum(n, np.median(n, axis=0))
+    scaled = counts * (capped / np.maximum(n, 1))[..., None]
+    weight = capped / np.maximum(capped.sum(axis=0), 1e-9)
+    p = np.einsum("ds,dsb->sb", weight, lane.usual[rows])
+    n_effective = 1 / np.maximum((weight / np.maximum(lane.n_effective[rows], 1)).max(axis=0), 1e-12)
+    shape = shapes(p)
+    log_z = log_normaliser(p, n_effective, shape, z=settings.z, epsilon=settings.epsilon)
+    memory = np.maximum((weight * lane.memory[rows]).sum(axis=0), 1.0)
+    gain = increments(scaled.sum(axis=0), shape, log_z, memory)
+    older = pool or Pool(np.full((lane.streams, TILTS), -np.inf), np.zeros((lane.streams, TILTS)))
+    return Pool(update(older.log_m, gain, log_cap=log_cap), fade(older.recent, gain), len(judged))
+
+
+def _is_judged(lane: Lane, seen: Observation) -> bool:
+    row = lane.rows[seen.device]
+    return bool(lane.ready[row]) and not lane.commissioning[row].wants(seen.context)

@@ -1,0 +1,238 @@
+"""Reads windows slot by slot, folds them, stores evidence and verdicts; one turn at a time.
+
+Decides when a slot is due (its end plus the grace has passed) and what a late window means (the slots from its own
+on are folded again). Verdicts are spoken once per slot: folding again corrects evidence, not history.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from server.drift.config import DriftConfig
+from server.drift.fold import FoldState, LaneKey, Outcome, fold_slot
+from server.drift.health import Fault, clock_fault, faults, silence, usual, worst
+from server.drift.lane import Observation
+from server.drift.ledger import Verdicts
+from server.drift.reference import training_profile
+from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of, pool_rows
+from server.drift.views import LaneFacts, Scene, findings
+from server.fleet import Device, Fleet
+from server.registry.events import EventLog
+from server.registry.versions import Release
+from server.store import evidence as store
+from server.store.database import Database
+from server.windows import Window, Windows
+from wire.messages import DeviceState
+from wire.reference import Reference
+
+_LOG = logging.getLogger(__name__)
+_SLOTS_PER_TURN = 200
+_CHECKPOINTS = 6
+_QUIET_STATES = {DeviceState.DISCONNECTED, DeviceState.SLEEPING, DeviceState.UPDATING}
+_NOTHING = Outcome({}, 0.0, frozenset(), {}, 0.0, frozenset())
+
+
+class References(Protocol):
+    """What drift needs of the registry; ``registry.versions.Versions`` has it."""
+
+    def reference(self, ref_id: str) -> Reference | None:
+        """Return the reference whose id starts with ``ref_id``."""
+
+    def releases(self) -> tuple[Release, ...]:
+        """Return every release."""
+
+
+@dataclass(slots=True)
+class Heard:
+    """What the health checks remember of one device between windows."""
+
+    last_slot: int
+    empty: int = 0
+    fault: Fault | None = None
+
+
+@dataclass(slots=True)
+class DriftService:
+    """Drift detection of one server. Only one thread gives it its turn."""
+
+    database: Database
+    windows: Windows
+    fleet: Fleet
+    references: References
+    events: EventLog
+    config: DriftConfig = field(default_factory=DriftConfig)
+    _state: FoldState = field(default_factory=FoldState)
+    _checkpoints: deque[tuple[FoldState, dict[str, Heard]]] = field(default_factory=lambda: deque(maxlen=_CHECKPOINTS))
+    _heard: dict[str, Heard] = field(default_factory=dict)
+    _facts: dict[LaneKey, LaneFacts] = field(default_factory=dict)
+    _outcome: Outcome = _NOTHING
+    _cursor: int = -1
+    _spoken_slot: int = -1
+    _written_slot: int = -1
+    _started_ms: int = 0
+
+    @property
+    def verdicts(self) -> Verdicts:
+        """The verdicts, for the API and for retraining."""
+        return Verdicts(self.database, self.events)
+
+    def turn(self, now_ms: int) -> None:
+        """Fold every slot that is due, at most some hundred; then say what follows from the newest."""
+        if self._cursor < 0:
+            self._restart(now_ms)
+        self._take_late(now_ms)
+        devices = self.fleet.devices()
+        due_ms = self._due_ms(now_ms)
+        starts = self._starts(max(self._state.slot + 1, self._horizon(now_ms)), due_ms)
+        for start_ms in starts:
+            self._fold(start_ms // self.config.window_ms, devices, now_ms)
+        newest = due_ms // self.config.window_ms - 1
+        if len(starts) < _SLOTS_PER_TURN and newest > max(self._spoken_slot, self._state.slot):
+            self._speak(newest, devices, now_ms, judged=False)
+
+    def _due_ms(self, now_ms: int) -> int:
+        return (now_ms - self.config.grace_ms) // self.config.window_ms * self.config.window_ms
+
+    def _horizon(self, now_ms: int) -> int:
+        return max((now_ms - self.config.horizon_ms) // self.config.window_ms, 0)
+
+    def _starts(self, slot: int, end_ms: int) -> list[int]:
+        with self.database.begin() as connection:
+            starts = store.window_starts(connection, slot * self.config.window_ms, end_ms, _SLOTS_PER_TURN)
+        return sorted({start // self.config.window_ms * self.config.window_ms for start in starts})
+
+    def _restart(self, now_ms: int) -> None:
+        """Remember where verdicts were last spoken; the state itself is folded again from the stored windows."""
+        with self.database.begin() as connection:
+            latest = store.latest_evidence_ms(connection)
+        self._spoken_slot = -1 if latest is None else latest // self.config.window_ms
+        self._written_slot = self._spoken_slot
+        self._cursor, self._started_ms = self.windows.cursor(), now_ms
+
+    def _take_late(self, now_ms: int) -> None:
+        earliest = self._state.slot + 1
+        while fresh := self.windows.since(self._cursor):
+            self._cursor = fresh[-1].id
+            slots = [window.start_ms // self.config.window_ms for window in fresh]
+            earliest = min([earliest, *(slot for slot in slots if slot >= self._horizon(now_ms))])
+        if earliest <= self._state.slot:
+            self._rewind(earliest)
+
+    def _rewind(self, slot: int) -> None:
+        """Go back to before ``slot``; the next lines of the turn fold forward again."""
+        self._written_slot = min(self._written_slot, slot - 1)
+        _LOG.info("Late window: folding again. slot=%s newest=%s", slot, self._state.slot)
+        while self._checkpoints and self._checkpoints[-1][0].slot >= slot:
+            self._checkpoints.pop()
+        if self._checkpoints:
+            state, heard = self._checkpoints[-1]
+            self._state, self._heard = state.copy(), _copied(heard)
+        else:
+            self._state, self._heard = FoldState(), {}
+
+    def _fold(self, slot: int, devices: Sequence[Device], now_ms: int) -> None:
+        start_ms = slot * self.config.window_ms
+        windows = self.windows.between(start_ms, start_ms + self.config.window_ms)
+        attributes = _attributes(devices)
+        observed = self._observe(windows, slot)
+        self._outcome = fold_slot(self._state, slot, observed, attributes, self.config.settings)
+        self._checkpoints.append((self._state.copy(), _copied(self._heard)))
+        if slot > self._written_slot:
+            self._write(slot, windows, devices, now_ms)
+        if slot > self._spoken_slot:
+            self._speak(slot, devices, now_ms, judged=True)
+
+    def _write(self, slot: int, windows: Sequence[Window], devices: Sequence[Device], now_ms: int) -> None:
+        start_ms = slot * self.config.window_ms
+        scene = self._scene(slot, _attributes(devices), self._faults_of(slot, devices, now_ms, silent=False))
+        with self.database.begin() as connection:
+            store.replace_slot(
+                connection, start_ms, start_ms + self.config.window_ms, device_rows(scene, windows),
+                pool_rows(scene, start_ms),
+            )  # fmt: skip
+        self._written_slot = slot
+
+    def _observe(self, windows: Sequence[Window], slot: int) -> dict[LaneKey, list[Observation]]:
+        """Return what statistics may see: windows of devices that pass their health checks."""
+        observed: dict[LaneKey, list[Observation]] = {}
+        for window in windows:
+            key, counts = (window.ref_id, window.artifact), counts_of(window)
+            facts, heard = self._open(window), self._heard.setdefault(window.device, Heard(slot))
+            if window.shape.streams != self._state.lanes[key].streams:
+                fault: Fault | None = Fault("shape_mismatch", f"{window.shape.streams} streams", "device")
+            else:
+                clock = clock_fault(window.start_ms, window.len_ms, window.received_ms, self.config.horizon_ms)
+                fault = clock or worst(faults(counts, invalid_of(window), window.n, facts.usual))
+            heard.last_slot, heard.empty = slot, heard.empty + 1 if window.n == 0 else 0
+            heard.fault = fault
+            if fault is None:
+                observed.setdefault(key, []).append(Observation(window.device, counts, window.context))
+        return observed
+
+    def _open(self, window: Window) -> LaneFacts:
+        """Open the window's lane; return what the registry knows of it, asked again until the bundle is there."""
+        key = (window.ref_id, window.artifact)
+        known = self._facts.get(key, LaneFacts())
+        reference = None
+        if known.usual is None or key not in self._state.lanes:
+            reference = self.references.reference(window.ref_id)
+            if reference is not None and len(reference.streams) != window.shape.streams:
+                reference = None
+        if known.usual is None:
+            self._facts[key] = known = self._known(key, reference)
+        settings = self.config.settings
+        training = training_profile(reference, z=settings.z, epsilon=settings.epsilon) if reference else None
+        self._state.open_lane(key, window.shape.streams, training)
+        return known
+
+    def _known(self, key: LaneKey, reference: Reference | None) -> LaneFacts:
+        if reference is None:
+            return LaneFacts()
+        release = next((one for one in self.references.releases() if one.custom.ref_id.startswith(key[0])), None)
+        return LaneFacts(release.name if release else "", release.model if release else "", usual(reference))
+
+    def _faults_of(self, slot: int, devices: Sequence[Device], now_ms: int, *, silent: bool = True) -> dict[str, Fault]:
+        known = {device.device: device for device in devices}
+        found: dict[str, Fault] = {}
+        for device, heard in self._heard.items():
+            fault = heard.fault
+            if fault is not None and fault.code == "no_samples" and heard.empty < self.config.empty_windows:
+                fault = None
+            away = device not in known or known[device].state in _QUIET_STATES
+            if silent and fault is None and not away:
+                heard_ms = max((heard.last_slot + 1) * self.config.window_ms, self._started_ms)
+                fault = silence(
+                    slot - heard.last_slot, now_ms - heard_ms, limit_windows=self.config.silence_windows,
+                    limit_ms=self.config.silence_ms,
+                )  # fmt: skip
+            if fault is not None:
+                found[device] = fault
+        return found
+
+    def _scene(self, slot: int, attributes: Mapping[str, Mapping[str, str]], found: Mapping[str, Fault]) -> Scene:
+        return Scene(self._state, self._outcome, self._facts, attributes, found, self.config, slot)
+
+    def _speak(self, slot: int, devices: Sequence[Device], now_ms: int, *, judged: bool) -> None:
+        scene = self._scene(slot, _attributes(devices), self._faults_of(slot, devices, now_ms))
+        self._spoken_slot = slot
+        self.verdicts.note(
+            findings(scene), slot * self.config.window_ms, now_ms,
+            quiet_ms=self.config.quiet_windows * self.config.window_ms, judged=judged,
+        )  # fmt: skip
+
+
+def _attributes(devices: Sequence[Device]) -> dict[str, dict[str, str]]:
+    return {
+        device.device: attributes_of(
+            device.site, device.attributes, device.reported.attributes if device.reported else {}
+        )
+        for device in devices
+    }
+
+
+def _copied(heard: Mapping[str, Heard]) -> dict[str, Heard]:
+    return {device: Heard(one.last_slot, one.empty, one.fault) for device, one in heard.items()}

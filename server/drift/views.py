@@ -1,0 +1,145 @@
+"""From the folded state to what the rules see, and to the words of the cause.
+
+Decides which release an alarm is laid to. While a device commissions, an alarm against the training reference is
+only a note, with one exception: the inputs look as in training, the outputs suddenly don't and are less sure, and
+under the release before all was quiet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from server.drift.attribution import Share, sentence, shares
+from server.drift.config import DriftConfig
+from server.drift.evidence import values
+from server.drift.fold import FoldState, LaneKey, Outcome
+from server.drift.health import Fault, Usual
+from server.drift.ledger import Finding
+from server.drift.pools import FLEET
+from server.drift.reference import Floats
+from server.drift.verdicts import DeviceView, Pools, Verdict, VerdictKind, conclude
+
+_LESS_SURE = {("confidence", "down"), ("margin", "down"), ("entropy", "up")}
+_DEGREES = 1.0  # nats below the threshold at which inputs still count as quiet
+
+
+@dataclass(frozen=True, slots=True)
+class LaneFacts:
+    """What the registry knows of one lane: its release and model, and the streams' names (None: unknown bundle)."""
+
+    release: str = ""
+    model: str = ""
+    usual: Usual | None = None
+
+    def streams(self, count: int) -> list[tuple[str, str]]:
+        """Return (name, kind) of every stream, made up where the reference is not here."""
+        if self.usual is None:
+            return [(f"stream {index}", "input") for index in range(count)]
+        return list(zip(self.usual.names, self.usual.kinds, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Everything one window's verdicts follow from."""
+
+    state: FoldState
+    outcome: Outcome
+    facts: Mapping[LaneKey, LaneFacts]
+    attributes: Mapping[str, Mapping[str, str]]
+    faults: Mapping[str, Fault]
+    config: DriftConfig
+    slot: int
+
+
+def findings(scene: Scene) -> tuple[Finding, ...]:
+    """Return the verdicts of one window with their causes."""
+    devices = [_view(scene, device) for device in sorted(scene.state.current.keys() | scene.faults.keys())]
+    return tuple(_finding(scene, verdict) for verdict in conclude(devices, _pools(scene.outcome)))
+
+
+def _view(scene: Scene, device: str) -> DeviceView:
+    fault = scene.faults.get(device)
+    return DeviceView(
+        device,
+        scene.attributes.get(device, {}),
+        flagged=device in scene.outcome.flagged,
+        fault=fault.code if fault else "",
+        regression=_regression(scene, device, fault),
+    )
+
+
+def _pools(outcome: Outcome) -> Pools:
+    watched = frozenset(name for _, name in outcome.pool_values if name != FLEET)
+    alarms = frozenset(name for _, name in outcome.pool_alarms)
+    return Pools(FLEET in alarms, alarms - {FLEET}, watched)
+
+
+def _regression(scene: Scene, device: str, fault: Fault | None) -> str:
+    """Return the release that this device's trouble started with, or ""."""
+    now = scene.state.current.get(device)
+    if now is None or now.previous is None or scene.slot - now.since_slot >= scene.config.release_windows:
+        return ""
+    release = scene.facts.get(now.key, LaneFacts()).release or now.key[0]
+    if fault is not None:
+        return release if fault.kind != "input" and fault.code == "invalid_values" else ""
+    return release if now.was_quiet and _outputs_alone(scene, device, now.key) else ""
+
+
+def _outputs_alone(scene: Scene, device: str, key: LaneKey) -> bool:
+    lane, facts = scene.state.lanes[key], scene.facts.get(key, LaneFacts())
+    if lane.training is None or facts.usual is None:
+        return False
+    row, kinds = lane.rows[device], np.array(facts.usual.kinds)
+    limit = float(np.log(max(len(scene.state.current), 1)) - scene.config.settings.log_alpha)
+    outputs, inputs = lane.training_m[row][kinds == "output"], lane.training_m[row][kinds == "input"]
+    if not outputs.size or float(values(outputs)) < limit:
+        return False
+    if inputs.size and float(values(inputs)) >= limit - _DEGREES:
+        return False
+    found = shares(lane.training_recent[row], facts.streams(lane.streams))
+    return any((share.stream, share.shape) in _LESS_SURE for share in found[:2])
+
+
+def causes(scene: Scene, devices: Iterable[str], *, training: bool = False) -> tuple[Share, ...]:
+    """Return the shares of the evidence of ``devices`` together, in the lane that most of them are in."""
+    by_lane: dict[LaneKey, list[str]] = {}
+    for device in devices:
+        if device in scene.state.current:
+            by_lane.setdefault(scene.state.current[device].key, []).append(device)
+    if not by_lane:
+        return ()
+    key = max(sorted(by_lane), key=lambda lane_key: len(by_lane[lane_key]))
+    lane = scene.state.lanes[key]
+    rows = [lane.rows[device] for device in by_lane[key]]
+    recent: Floats = (lane.training_recent if training else lane.recent)[rows].sum(axis=0)
+    return shares(recent, scene.facts.get(key, LaneFacts()).streams(lane.streams))
+
+
+def _finding(scene: Scene, verdict: Verdict) -> Finding:
+    facts = _facts_of(scene, verdict.devices)
+    if verdict.kind is VerdictKind.DEVICE_FAULT:
+        return Finding(verdict, scene.faults[verdict.devices[0]].text, facts.release, facts.model)
+    training = verdict.kind is VerdictKind.RELEASE_REGRESSION
+    found = causes(scene, verdict.devices, training=training)
+    if not any(device in scene.outcome.flagged for device in verdict.devices) and not training:
+        found = _pool_causes(scene, verdict) or found
+    return Finding(verdict, sentence(found), facts.release, facts.model)
+
+
+def _pool_causes(scene: Scene, verdict: Verdict) -> tuple[Share, ...]:
+    name = verdict.attributes[0] if verdict.attributes else FLEET
+    for key, pool in scene.state.pools.items():
+        if key[1] == name and key in scene.outcome.pool_alarms:
+            return shares(pool.recent, scene.facts.get(key[0], LaneFacts()).streams(len(pool.recent)))
+    return ()
+
+
+def _facts_of(scene: Scene, devices: Sequence[str]) -> LaneFacts:
+    for device in devices:
+        now = scene.state.current.get(device)
+        if now is not None:
+            return scene.facts.get(now.key, LaneFacts())
+    return LaneFacts()

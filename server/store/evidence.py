@@ -1,0 +1,129 @@
+"""Tables and queries of drift evidence and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+
+from server.store.database import METADATA
+from server.store.windows import WINDOWS
+
+EVIDENCE = sa.Table(
+    "evidence",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("device", sa.String(63), nullable=False),
+    sa.Column("start_ms", sa.BigInteger, nullable=False, index=True),
+    sa.Column("ref_id", sa.String(32), nullable=False),
+    sa.Column("n", sa.BigInteger, nullable=False),
+    sa.Column("phase", sa.String(16), nullable=False),
+    sa.Column("log_value", sa.Float),
+    sa.Column("training_log_value", sa.Float),
+    sa.Column("log_threshold", sa.Float, nullable=False),
+    sa.Column("flagged", sa.Boolean, nullable=False),
+    sa.Column("fault", sa.String(32), nullable=False),
+    sa.Column("cause", sa.Text, nullable=False),
+    sa.Column("streams", sa.JSON, nullable=False),
+    sa.Column("summaries", sa.JSON, nullable=False),
+    sa.Index("evidence_by_device", "device", "start_ms"),
+)
+
+POOLS = sa.Table(
+    "pool_evidence",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("start_ms", sa.BigInteger, nullable=False, index=True),
+    sa.Column("ref_id", sa.String(32), nullable=False),
+    sa.Column("attribute", sa.String(255), nullable=False),
+    sa.Column("value", sa.String(255), nullable=False),
+    sa.Column("members", sa.Integer, nullable=False),
+    sa.Column("log_value", sa.Float),
+    sa.Column("log_threshold", sa.Float, nullable=False),
+    sa.Column("alarm", sa.Boolean, nullable=False),
+)
+
+VERDICTS = sa.Table(
+    "verdicts",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("key", sa.Text, nullable=False),
+    sa.Column("kind", sa.String(32), nullable=False),
+    sa.Column("first_window_ms", sa.BigInteger, nullable=False),
+    sa.Column("last_window_ms", sa.BigInteger, nullable=False),
+    sa.Column("windows", sa.Integer, nullable=False),
+    sa.Column("opened_ms", sa.BigInteger, nullable=False),
+    sa.Column("closed_ms", sa.BigInteger, nullable=False, default=0, index=True),
+    sa.Column("devices", sa.JSON, nullable=False),
+    sa.Column("attributes", sa.JSON, nullable=False),
+    sa.Column("cause", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("detail", sa.Text, nullable=False),
+    sa.Column("release", sa.String(127), nullable=False),
+    sa.Column("model", sa.String(127), nullable=False),
+    sqlite_autoincrement=True,
+)
+
+
+def window_starts(connection: sa.Connection, start_ms: int, end_ms: int, limit: int) -> list[int]:
+    """Return the first ``limit`` different starts of windows in [start_ms, end_ms), ascending."""
+    query = sa.select(WINDOWS.c.start_ms).where(WINDOWS.c.start_ms >= start_ms, WINDOWS.c.start_ms < end_ms)
+    return list(connection.execute(query.distinct().order_by(WINDOWS.c.start_ms).limit(limit)).scalars())
+
+
+def latest_evidence_ms(connection: sa.Connection) -> int | None:
+    """Return the start of the newest slot that was judged, None when there is none."""
+    found = connection.execute(sa.select(sa.func.max(EVIDENCE.c.start_ms))).scalar()
+    return None if found is None else int(found)
+
+
+def replace_slot(
+    connection: sa.Connection, start_ms: int, end_ms: int, devices: Sequence[Mapping[str, object]],
+    pools: Sequence[Mapping[str, object]],
+) -> None:  # fmt: skip
+    """Write the evidence of one slot, in place of what was there."""
+    for table, rows in ((EVIDENCE, devices), (POOLS, pools)):
+        connection.execute(table.delete().where(table.c.start_ms >= start_ms, table.c.start_ms < end_ms))
+        if rows:
+            connection.execute(table.insert(), [dict(row) for row in rows])
+
+
+def evidence_of(connection: sa.Connection, device: str | None, limit: int) -> list[sa.RowMapping]:
+    """Return the newest ``limit`` rows of evidence, newest first."""
+    query = EVIDENCE.select().order_by(EVIDENCE.c.start_ms.desc(), EVIDENCE.c.device).limit(limit)
+    if device is not None:
+        query = query.where(EVIDENCE.c.device == device)
+    return list(connection.execute(query).mappings())
+
+
+def pool_evidence(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
+    """Return the newest ``limit`` rows of the pools' evidence, newest first."""
+    query = POOLS.select().order_by(POOLS.c.start_ms.desc(), POOLS.c.attribute, POOLS.c.value).limit(limit)
+    return list(connection.execute(query).mappings())
+
+
+def insert_verdict(connection: sa.Connection, row: Mapping[str, object]) -> int:
+    """Add a verdict; return its id."""
+    return int(connection.execute(VERDICTS.insert().returning(VERDICTS.c.id), dict(row)).scalar_one())
+
+
+def update_verdict(connection: sa.Connection, verdict: int, changes: Mapping[str, object]) -> None:
+    """Change columns of one verdict."""
+    connection.execute(VERDICTS.update().where(VERDICTS.c.id == verdict).values(dict(changes)))
+
+
+def open_verdicts(connection: sa.Connection) -> list[sa.RowMapping]:
+    """Return the verdicts that are not closed, oldest first."""
+    return list(
+        connection.execute(VERDICTS.select().where(VERDICTS.c.closed_ms == 0).order_by(VERDICTS.c.id)).mappings()
+    )
+
+
+def latest_verdicts(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
+    """Return the newest ``limit`` verdicts, newest first."""
+    return list(connection.execute(VERDICTS.select().order_by(VERDICTS.c.id.desc()).limit(limit)).mappings())
+
+
+def one_verdict(connection: sa.Connection, verdict: int) -> sa.RowMapping | None:
+    """Return one verdict."""
+    return connection.execute(VERDICTS.select().where(VERDICTS.c.id == verdict)).mappings().first()

@@ -1,0 +1,138 @@
+"""A small fleet of Gaussian streams whose windows go into a real store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from server.drift.config import DriftConfig
+from server.drift.service import DriftService
+from server.fleet import Fleet
+from server.outbox import Outbox
+from server.registry.events import EventLog
+from server.registry.versions import Release
+from server.store.database import Database, open_database
+from server.store.fleet import insert_device
+from server.windows import Windows, fold
+from wire.drift_report import DriftReport
+from wire.histogram import BINS, Counters, Shape
+from wire.memory_broker import MemoryBroker, MemoryTransport
+from wire.reference import Context, Reference, StreamSpec
+from wire.target import TargetCustom
+
+WINDOW_MS = 10_000
+NAMES = (("luma_mean", "input"), ("laplacian_log", "input"), ("noise", "input"), ("confidence", "output"))
+EDGES = np.quantile(np.random.default_rng(0).standard_normal(200_000), np.arange(1, BINS) / BINS)
+OLD, NEW = ("a1" * 16, "b1" * 16), ("a2" * 16, "b2" * 16)
+
+
+def _reference(key: tuple[str, str]) -> Reference:
+    counts = tuple(
+        int(n)
+        for n in np.bincount(np.searchsorted(EDGES, np.random.default_rng(1).standard_normal(4000)), minlength=16)
+    )
+    return Reference(
+        artifact_sha256=key[1] * 2, streams=tuple(StreamSpec(*name) for name in NAMES),
+        contexts=(Context("default", 4000, 4000, counts * len(NAMES)),), classes=1, confidence_bins=1,
+        table_right=(1,), table_seen=(1,), edges=(tuple(EDGES),) * len(NAMES),
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class Shelf:
+    """References by id, as the registry has them."""
+
+    def reference(self, ref_id: str) -> Reference | None:
+        """Return the reference of a known id."""
+        return next((_reference(key) for key in (OLD, NEW) if key[0] == ref_id), None)
+
+    def releases(self) -> tuple[Release, ...]:
+        """Return two releases."""
+        return tuple(
+            Release(f"model-{number}", "model", number, "gateway", "p", "0" * 64, 1, {}, TargetCustom(ref_id=key[0] * 2), 0)
+            for number, key in enumerate((OLD, NEW), start=1)
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class FleetWorld:
+    """Six devices on two sites; ``live`` lets windows pass and gives the service its turn."""
+
+    database: Database
+    service: DriftService
+    shifts: dict[str, Mapping[str, float]] = field(default_factory=dict)
+    keys: dict[str, tuple[str, str]] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
+    constant: set[str] = field(default_factory=set)
+    slot: int = 100
+    devices: Mapping[str, str] = field(
+        default_factory=lambda: {f"d{i}": "north" if i < 3 else "south" for i in range(6)}
+    )
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(5))
+
+    def enrol(self) -> FleetWorld:
+        """Register all devices."""
+        with self.database.begin() as connection:
+            for device, site in self.devices.items():
+                insert_device(connection, {
+                    "device": device, "site": site, "attributes": {"lens": f"lens-{device[-1]}"}, "password_hash": "",
+                    "enrolled_ms": 0, "state": "ready",
+                })  # fmt: skip
+        return self
+
+    def report(self, device: str, slot: int, n: int = 60) -> DriftReport:
+        """Return one window of one device."""
+        rows = []
+        for name, _ in NAMES:
+            values = self.rng.standard_normal(n) + self.shifts.get(device, {}).get(name, 0.0)
+            bins = np.zeros(n, int) if device in self.constant else np.searchsorted(EDGES, values)
+            rows.append(np.bincount(bins, minlength=BINS))
+        ref_id, artifact = self.keys.get(device, OLD)
+        counters = Counters(Shape(len(NAMES), 1, 1), n, (*(int(v) for v in np.concatenate(rows)), *[0] * len(NAMES), n))
+        return DriftReport("00" * 8, slot, 0, slot * WINDOW_MS, WINDOW_MS, 0, artifact, ref_id, counters)
+
+    def arrive(self, device: str, report: DriftReport, now_ms: int) -> None:
+        """Let one report reach the store."""
+        with self.database.begin() as connection:
+            fold(connection, [(self.devices[device], device, report)], now_ms)
+
+    def live(self, windows: int) -> int:
+        """Let ``windows`` windows pass; return the time (UTC ms) after them."""
+        for _ in range(windows):
+            end_ms = (self.slot + 1) * WINDOW_MS
+            here = [device for device in self.devices if device not in self.absent]
+            reports = [(self.devices[device], device, self.report(device, self.slot)) for device in here]
+            with self.database.begin() as connection:
+                fold(connection, reports, end_ms)
+            self.slot += 1
+            self.service.turn(end_ms + self.service.config.grace_ms)
+        return self.slot * WINDOW_MS
+
+    def kinds(self) -> set[str]:
+        """Return the kinds of the open verdicts."""
+        return {verdict.kind.value for verdict in self.service.verdicts.open()}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> FleetWorld:
+    """Six healthy devices on two sites, nothing reported yet."""
+    database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
+    return FleetWorld(database, drift_service(database)).enrol()
+
+
+def drift_service(database: Database) -> DriftService:
+    """Return a drift service on ``database`` with short windows and baselines of twelve."""
+    outbox = Outbox(MemoryTransport(MemoryBroker(), "server"))
+    config = DriftConfig(window_ms=WINDOW_MS, baseline_windows=12, grace_ms=1_000, silence_ms=30_000)
+    fleet = Fleet(database, outbox, lambda: 0)
+    return DriftService(database, Windows(database), fleet, Shelf(), EventLog(database), config)
+
+
+@pytest.fixture
+def restarted() -> Callable[[FleetWorld], DriftService]:
+    """Return a function that gives a new service on the same store."""
+    return lambda world: drift_service(world.database)

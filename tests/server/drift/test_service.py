@@ -1,0 +1,138 @@
+"""Drift detection on a stored fleet: what is said, when, and that it is the same after a restart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from server.drift.service import DriftService
+from server.store import evidence as store
+
+if TYPE_CHECKING:
+    from tests.server.drift.conftest import FleetWorld
+
+NEW = ("a2" * 16, "b2" * 16)
+DARK_AND_BLURRY = {"luma_mean": -1.5, "laplacian_log": -2.0, "confidence": -1.0}
+
+
+def test_a_steady_fleet_is_quiet(world: FleetWorld) -> None:
+    """Without drift nothing is ever said."""
+    world.live(80)
+    assert world.service.verdicts.latest() == ()
+
+
+def test_a_drifted_site_is_named_with_its_cause(world: FleetWorld) -> None:
+    """Three devices of one site that see darker, blurrier images become one site verdict in words."""
+    world.live(15)
+    world.shifts = dict.fromkeys(("d3", "d4", "d5"), DARK_AND_BLURRY)
+    world.live(4)
+    (verdict,) = [verdict for verdict in world.service.verdicts.open() if verdict.kind == "site"]
+    assert verdict.devices == ("d3", "d4", "d5")
+    assert verdict.attributes == {"site": "south"}
+    assert verdict.windows >= 3
+    assert "blurrier" in verdict.cause
+    assert "darker" in verdict.cause
+    assert (verdict.model, verdict.release) == ("model", "model-1")
+    assert world.kinds() == {"site"}
+
+
+def test_one_drifted_device_is_local(world: FleetWorld) -> None:
+    """One device of six is its own affair, and the pools stay quiet."""
+    world.live(15)
+    world.shifts = {"d4": {"noise": 2.0}}
+    world.live(4)
+    (verdict,) = world.service.verdicts.open()
+    assert (verdict.kind, verdict.devices, verdict.cause) == ("device_local", ("d4",), "more noise")
+
+
+def test_a_drift_of_all_devices_is_the_fleets(world: FleetWorld) -> None:
+    """When every device sees the change it is one fleet verdict."""
+    world.live(15)
+    world.shifts = dict.fromkeys(world.devices, {"luma_mean": 1.0})
+    world.live(6)
+    assert "fleet" in world.kinds()
+    assert "cohort" not in world.kinds()
+
+
+def test_a_verdict_closes_when_the_world_is_as_before(world: FleetWorld) -> None:
+    """Evidence is capped, so a device that is well again becomes quiet."""
+    world.live(15)
+    world.shifts = {"d4": {"noise": 2.0}}
+    world.live(20)
+    world.shifts = {}
+    world.live(30)
+    assert world.service.verdicts.open() == ()
+
+
+def test_a_new_release_starts_with_a_new_baseline(world: FleetWorld) -> None:
+    """Drifted devices under a new reference commission anew, and their verdict closes."""
+    world.live(15)
+    world.shifts = dict.fromkeys(("d3", "d4", "d5"), DARK_AND_BLURRY)
+    world.live(4)
+    world.keys = dict.fromkeys(("d3", "d4", "d5"), NEW)
+    world.live(20)
+    assert world.service.verdicts.open() == ()
+
+
+def test_a_release_that_breaks_outputs_is_a_regression(world: FleetWorld) -> None:
+    """Inputs as before, outputs suddenly less sure with the release: the release is to blame, not the world."""
+    world.live(15)
+    world.keys = dict.fromkeys(("d0", "d1"), NEW)
+    world.shifts = dict.fromkeys(("d0", "d1"), {"confidence": -1.5})
+    world.live(3)
+    (verdict,) = world.service.verdicts.open()
+    assert (verdict.kind, verdict.devices, verdict.detail) == ("release_regression", ("d0", "d1"), "model-2")
+
+
+def test_a_frozen_camera_is_a_fault_and_no_drift(world: FleetWorld) -> None:
+    """All inputs standing still is found at once and kept out of the statistics."""
+    world.live(15)
+    world.constant = {"d1"}
+    world.live(1)
+    (verdict,) = world.service.verdicts.open()
+    assert (verdict.kind, verdict.detail) == ("device_fault", "stuck")
+
+
+def test_silence_becomes_a_fault(world: FleetWorld) -> None:
+    """A device that says nothing for some windows is reported, the others go on."""
+    world.live(15)
+    world.absent = {"d2"}
+    world.live(6)
+    (verdict,) = world.service.verdicts.open()
+    assert (verdict.kind, verdict.devices, verdict.detail) == ("device_fault", ("d2",), "silent")
+
+
+def test_a_late_window_gives_the_same_evidence_as_a_punctual_one(
+    world: FleetWorld, restarted: Callable[[FleetWorld], DriftService]
+) -> None:
+    """The state depends on the windows, not on when they came: a restart folds to the same values."""
+    world.live(14)
+    late = world.report("d2", world.slot)
+    world.absent = {"d2"}
+    world.live(2)
+    world.absent = set()
+    now_ms = world.live(1)
+    world.arrive("d2", replace(late, late=True), now_ms)
+    now_ms = world.live(3)
+    once = _values(world)
+    again = restarted(world)
+    again.turn(now_ms + 1_000)
+    assert np.array_equal(once, again._state.lanes["a1" * 16, "b1" * 16].log_m)
+    assert again._state.slot == world.service._state.slot
+
+
+def _values(world: FleetWorld) -> np.ndarray:
+    return world.service._state.lanes["a1" * 16, "b1" * 16].log_m
+
+
+def test_evidence_is_stored_for_every_device_and_window(world: FleetWorld) -> None:
+    """The dashboard finds value, threshold and phase of each window."""
+    world.live(14)
+    with world.database.begin() as connection:
+        rows = store.evidence_of(connection, "d0", 50)
+    assert [row["phase"] for row in rows] == ["judged"] * 3 + ["commissioning"] * 11
+    assert rows[0]["log_value"] < rows[0]["log_threshold"]
+    assert set(rows[0]["summaries"]) == {"luma_mean", "laplacian_log", "noise", "confidence"}
