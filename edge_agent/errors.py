@@ -8,6 +8,8 @@ AgentError
 │   └── InputShapeError      a batch is not what the model eats
 ├── ReferenceStreamsError    a reference counts other streams than this agent
 ├── FrameError               bytes on a pipe that are not a frame
+├── GoldenError              golden vectors are missing or unreadable
+├── SampleRequestError       a request for samples can't be served
 ├── SourceError              a source of images can't be opened
 ├── AgentConfigError         agent.toml has an unknown key or an impossible value
 ├── IdentityError            the device is not enrolled, or its identity can't be read
@@ -69,6 +71,18 @@ class FrameError(AgentError):
     """Bytes on a pipe are not a frame, or one that is too large."""
 
     code = "frame_invalid"
+
+
+class GoldenError(AgentError):
+    """A bundle's golden vectors are missing or not what they should be."""
+
+    code = "bundle_invalid"
+
+
+class SampleRequestError(AgentError):
+    """A request for samples names an unknown lane or asks for too much."""
+
+    code = "sample_request_invalid"
 
 
 class SourceError(AgentError):

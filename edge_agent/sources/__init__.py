@@ -79,4 +79,4 @@ def setting(settings: Mapping[str, Json], key: str, default: T) -> T:
     if type(value) is not type(default) or (isinstance(value, int | float) and value < 0):
         message = f"Expected the source's {key} as {type(default).__name__}, got {value!r}"
         raise SourceError(message)
-    return cast("T", value)
+    return value

@@ -34,7 +34,7 @@ def open_source(settings: Mapping[str, Json], clock: Clock) -> DirectorySource:
     folder = Path(setting(settings, "path", ""))
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        os.listdir(folder)
+        os.scandir(folder).close()
     except OSError as error:
         message = f"Expected a folder that can be read at {folder}, got: {error.strerror}"
         raise SourceError(message) from error

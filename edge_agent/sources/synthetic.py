@@ -64,7 +64,7 @@ def _zip(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
 class SyntheticSource:
     """See the module."""
 
-    def __init__(  # noqa: PLR0913 - one call, in ``open_source``
+    def __init__(
         self,
         names: list[str],
         read: Callable[[str], bytes],

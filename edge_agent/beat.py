@@ -1,0 +1,59 @@
+"""What a heartbeat says of the time since the last one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from wire.codec import Json
+
+MAX_LATENCIES = 4096
+_PAGE_BYTES = 4096
+
+
+class Beat:
+    """Counts since the last heartbeat; ``p50_ms`` and ``p95_ms`` are those of the bare runtime call."""
+
+    def __init__(self, classes: int) -> None:
+        """Start from zero, for a model of ``classes`` classes."""
+        self._classes = [0] * classes
+        self._clear()
+
+    def _clear(self) -> None:
+        self._n = self._errors = 0
+        self._latencies_ms: list[float] = []
+        self._classes = [0] * len(self._classes)
+
+    def inference(self, predicted: int, run_ms: float) -> None:
+        """Count one inference; -1 is no class (the logits were no numbers)."""
+        self._n += 1
+        if 0 <= predicted < len(self._classes):
+            self._classes[predicted] += 1
+        if len(self._latencies_ms) < MAX_LATENCIES:
+            self._latencies_ms.append(run_ms)
+
+    def error(self) -> None:
+        """Count one image that could not be served."""
+        self._errors += 1
+
+    def take(self, dropped: int) -> dict[str, Json]:
+        """Return the figures and start again from zero; ``dropped`` images never reached the model."""
+        ordered = sorted(self._latencies_ms)
+        figures: dict[str, Json] = {
+            "n": self._n,
+            "errors": self._errors,
+            "dropped": dropped,
+            "p50_ms": round(_quantile(ordered, 0.50), 4),
+            "p95_ms": round(_quantile(ordered, 0.95), 4),
+            "classes": list(self._classes),
+        }
+        self._clear()
+        return figures
+
+
+def _quantile(ordered: list[float], share: float) -> float:
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+def rss_bytes() -> int:
+    """Return the memory this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES

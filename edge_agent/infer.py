@@ -1,0 +1,296 @@
+"""The inference child: ``python -m edge_agent.infer``, one thread that infers and counts, frames on its pipes.
+
+Says ``ready``, ``beat``, ``window``, ``sample``, ``swapped``, ``fault``; hears ``swap``, ``samples``,
+``stop`` (``docs/architecture.md``). A bad image is counted and said, and never ends the child. A
+swap is built beside the running model and replaces it between two inferences. What a window counted
+goes out at its close, at a swap, and at an orderly end; windows start at UTC multiples of their length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from edge_agent import sources
+from edge_agent.beat import Beat, rss_bytes
+from edge_agent.clock import Clock, SystemClock
+from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError
+from edge_agent.frames import Frame, encode_frame, read_frame
+from edge_agent.sampling import Chosen, Reservoir, SampleRequest, media_type
+from edge_agent.served_model import Outcome, ServedModel, load_model
+from wire import leb128
+from wire.codec import Json, parse_json
+from wire.errors import WireError
+
+Say = Callable[[Mapping[str, Json], bytes], None]
+Load = Callable[[Path], ServedModel]
+
+POLL_S = 0.03
+_MAX_REQUESTS = 8
+_STOP = Frame({"type": "stop"})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a child counts. ``context`` is the reference's context that its windows belong to."""
+
+    window_ms: int = 3_600_000
+    beat_s: float = 1.0
+    context: int = 0
+    seed: int = 0
+
+
+_DEFAULTS = Settings()
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """What a background load ended with: a model, or an error."""
+
+    bundle: str
+    model: ServedModel | None
+    error: Exception | None
+
+
+class Child:
+    """The loop's state. All of it belongs to one thread; only ``notices`` is shared."""
+
+    def __init__(self, model: ServedModel, source: sources.Source, say: Say, clock: Clock, settings: Settings) -> None:
+        """Serve ``model`` from now on and say so."""
+        self.notices: queue.SimpleQueue[Frame | _Loaded] = queue.SimpleQueue()
+        self.load: Load = load_model
+        self._model, self._source, self._say, self._clock, self._settings = model, source, say, clock, settings
+        self._window_ms = self._aligned(clock.now_ms())
+        self._beat = Beat(len(model.manifest.labels))
+        self._beat_due_s = clock.monotonic_s() + settings.beat_s
+        self._requests: list[Reservoir] = []
+        self._loading = False
+        self._said_faults: dict[str, int] = {}
+        self._say({"type": "ready", **self._identity()}, b"")
+
+    def _aligned(self, now_ms: int) -> int:
+        return now_ms - now_ms % self._settings.window_ms
+
+    def _identity(self) -> dict[str, Json]:
+        manifest = self._model.manifest
+        return {"release": manifest.release, "artifact": manifest.artifact_sha256, "ref_id": self._model.ref_id}
+
+    def run(self) -> None:
+        """Serve until told to stop; the open window is said before the end."""
+        wait_s = 0.0
+        while self._hear(wait_s):
+            wait_s = 0.0 if self.turn() else POLL_S
+        self._close_window()
+
+    def turn(self) -> bool:
+        """Close what is due and serve at most one image; return whether there was one."""
+        now_ms = self._clock.now_ms()
+        if self._aligned(now_ms) != self._window_ms:
+            self._close_window()
+            self._window_ms = self._aligned(now_ms)
+        if self._clock.monotonic_s() >= self._beat_due_s:
+            self._say_beat()
+        capture = self._source.take()
+        if capture is None:
+            return False
+        self._serve(capture, now_ms)
+        self._source.done(capture)
+        return True
+
+    def _serve(self, capture: sources.Capture, now_ms: int) -> None:
+        try:
+            outcome = self._model.infer(capture.data)
+        except (ImageError, RuntimeSeamError) as error:
+            self._beat.error()
+            self._fault(error.code, f"{capture.name}: {error}")
+            return
+        self._model.counter.count(outcome.rows)
+        self._beat.inference(outcome.predicted, outcome.run_ms)
+        if self._requests:
+            self._offer(capture.data, outcome, now_ms)
+
+    def _offer(self, data: bytes, outcome: Outcome, now_ms: int) -> None:
+        for reservoir in self._requests:
+            reservoir.offer(
+                data,
+                at_ms=now_ms,
+                predicted=outcome.predicted,
+                confidence=outcome.confidence,
+                margin=outcome.margin,
+            )
+
+    def _close_window(self) -> None:
+        counters = self._model.counter.take()
+        shape = counters.shape
+        header: dict[str, Json] = {
+            "type": "window", "start_ms": self._window_ms, "len_ms": self._settings.window_ms,
+            "context": self._settings.context, "n": counters.n, "streams": shape.streams, "classes": shape.classes,
+            "confidence_bins": shape.confidence_bins,
+        }  # fmt: skip
+        self._say({**header, **self._identity()}, leb128.encode(counters.values))
+        for reservoir in self._requests:
+            for chosen in reservoir.close_window():
+                self._say_sample(chosen)
+        self._requests = [reservoir for reservoir in self._requests if not reservoir.exhausted]
+
+    def _say_sample(self, chosen: Chosen) -> None:
+        candidate = chosen.candidate
+        header: dict[str, Json] = {
+            "type": "sample", "request": chosen.request.request, "lane": chosen.request.lane,
+            "sha256": candidate.sha256, "media_type": media_type(candidate.data), "at_ms": candidate.at_ms,
+            "inclusion_ratio": chosen.inclusion_ratio, "predicted": candidate.predicted,
+            "confidence": candidate.confidence, "artifact_sha256": self._model.manifest.artifact_sha256,
+        }  # fmt: skip
+        self._say(header, candidate.data)
+
+    def _say_beat(self) -> None:
+        self._beat_due_s = self._clock.monotonic_s() + self._settings.beat_s
+        self._said_faults.clear()
+        figures = self._beat.take(self._source.take_dropped())
+        self._say({"type": "beat", **figures, "rss_bytes": rss_bytes(), **self._identity()}, b"")
+
+    def _fault(self, code: str, text: str) -> None:
+        """Say a fault, each code once between two beats: the beat has the number."""
+        said = self._said_faults.get(code, 0)
+        self._said_faults[code] = said + 1
+        if not said:
+            self._say({"type": "fault", "code": code, "text": text[:500]}, b"")
+
+    def _hear(self, wait_s: float) -> bool:
+        """Deal with all notices, waiting up to ``wait_s`` for the first; False to stop."""
+        with contextlib.suppress(queue.Empty):
+            notice = self.notices.get(timeout=wait_s) if wait_s else self.notices.get_nowait()
+            while notice is not _STOP:
+                self._heed(notice)
+                notice = self.notices.get_nowait()
+            return False
+        return True
+
+    def _heed(self, notice: Frame | _Loaded) -> None:
+        if isinstance(notice, _Loaded):
+            self._swap(notice)
+        elif notice.kind == "swap":
+            self._begin_swap(str(notice.header.get("bundle", "")))
+        elif notice.kind == "samples":
+            self._grant(notice.header)
+        elif notice.kind == "stop":
+            self.notices.put(_STOP)
+        else:
+            self._fault("frame_unknown", f"Expected swap, samples or stop, got {notice.kind!r}")
+
+    def _begin_swap(self, bundle: str) -> None:
+        if self._loading:
+            self._say_failed(bundle, "swap_busy", "Expected one swap at a time, got another: wait for swapped or fault")
+            return
+        self._loading = True
+        threading.Thread(target=self._load, args=(bundle,), name="swap", daemon=True).start()
+
+    def _load(self, bundle: str) -> None:
+        """Build a model beside the running one; the only code of this class on another thread."""
+        try:
+            self.notices.put(_Loaded(bundle, self.load(Path(bundle)), None))
+        except Exception as error:  # noqa: BLE001 - the thread's outermost frame; ``_swap`` says it
+            self.notices.put(_Loaded(bundle, None, error))
+
+    def _swap(self, loaded: _Loaded) -> None:
+        self._loading = False
+        if loaded.model is None:
+            self._say_failed(loaded.bundle, getattr(loaded.error, "code", "bundle_invalid"), str(loaded.error))
+            return
+        self._say_beat()  # what the old model did must not count for the new one
+        self._close_window()
+        old, self._model = self._model, loaded.model
+        self._beat = Beat(len(loaded.model.manifest.labels))
+        old.runtime.close()
+        self._say({"type": "swapped", "bundle": loaded.bundle, **self._identity()}, b"")
+
+    def _say_failed(self, bundle: str, code: str, text: str) -> None:
+        self._say({"type": "fault", "code": code, "text": text[:500], "bundle": bundle}, b"")
+
+    def _grant(self, header: Mapping[str, Json]) -> None:
+        numbers = [header.get(key, 0) for key in ("count", "budget_bytes")]
+        count, budget_bytes = (value if isinstance(value, int) else 0 for value in numbers)
+        request = SampleRequest(str(header.get("request", "")), count, budget_bytes, str(header.get("lane", "audit")))
+        try:
+            reservoir = Reservoir(request, f"{self._settings.seed} {self._window_ms}")
+        except SampleRequestError as error:
+            self._fault(error.code, str(error))
+            return
+        kept = [other for other in self._requests if other.request.request != request.request]
+        self._requests = [*kept, reservoir][-_MAX_REQUESTS:]
+
+
+def protected_stdout() -> BinaryIO:
+    """Return the real stdout for frames; from now on prints of anybody, C code too, go to stderr."""
+    sys.stdout.flush()
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    return out
+
+
+def _sayer(out: BinaryIO) -> Say:
+    def say(header: Mapping[str, Json], payload: bytes) -> None:
+        rest = memoryview(encode_frame(header, payload))
+        while rest:
+            rest = rest[out.write(rest) or 0 :]
+
+    return say
+
+
+def _listen(child: Child) -> None:
+    """Put what the control process says into the child's queue; its end is a stop."""
+    with contextlib.suppress(AgentError, OSError):
+        while (frame := read_frame(sys.stdin.buffer)) is not None:
+            child.notices.put(frame)
+    child.notices.put(_STOP)
+
+
+def _options(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m edge_agent.infer", description=main.__doc__)
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--source", required=True, help='JSON, for example {"kind": "directory", "path": "inbox"}')
+    parser.add_argument("--window-ms", type=int, default=_DEFAULTS.window_ms)
+    parser.add_argument("--beat-s", type=float, default=_DEFAULTS.beat_s)
+    parser.add_argument("--context", type=int, default=_DEFAULTS.context)
+    parser.add_argument("--seed", type=int, default=_DEFAULTS.seed)
+    return parser.parse_args(arguments)
+
+
+def _serve(options: argparse.Namespace, say: Say) -> None:
+    clock = SystemClock()
+    source = sources.load(parse_json(options.source.encode()), clock)
+    model = load_model(options.bundle)
+    settings = Settings(max(1, options.window_ms), options.beat_s, options.context, options.seed)
+    child = Child(model, source, say, clock, settings)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control process decides
+    signal.signal(signal.SIGTERM, lambda *_: child.notices.put(_STOP))
+    threading.Thread(target=_listen, args=(child,), name="listen", daemon=True).start()
+    child.run()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Serve one release; return the exit code: 0 after a stop, 1 if it can't start."""
+    options = _options(arguments)
+    say = _sayer(protected_stdout())
+    try:
+        _serve(options, say)
+    except BrokenPipeError:  # the control process is gone: nobody to tell
+        return 0
+    except (AgentError, WireError, OSError) as error:
+        code = getattr(error, "code", "bundle_invalid")
+        say({"type": "fault", "code": code, "text": str(error)[:500], "fatal": True}, b"")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

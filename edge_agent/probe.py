@@ -1,0 +1,158 @@
+"""Does a bundle do on this device what the build host measured? ``python -m edge_agent.probe BUNDLE``.
+
+Meant for a fresh process, whose peak memory is then the model's. Order: bundle and digests, runtime,
+golden vectors, latency, memory. Prints one JSON line and ends with 0 (it does) or 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import json
+import resource
+import sys
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent import runtimes
+from edge_agent.errors import AgentError, GoldenError, RuntimeMissingError
+from wire.bundle import GOLDEN, MAX_BUNDLE_BYTES, Bundle, read_bundle
+from wire.errors import WireError
+from wire.manifest import Budgets
+
+MAX_GOLDEN_BYTES = 64 * 1024 * 1024
+_NPY_HEADER_BYTES = 4096
+_NOT_A_NUMBER = 1e30  # JSON has no NaN
+_WARM_UP_RUNS = 5
+_RUNS = 50
+_MIN_S = 0.2  # short models run more often, so that one hiccup of the system isn't the 95th percentile
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The JSON line. ``max_abs``: the largest difference to the golden logits; ``flips``: other classes."""
+
+    ok: bool
+    code: str = ""
+    text: str = ""
+    latency_p50_ms: float = 0.0
+    latency_p95_ms: float = 0.0
+    peak_memory_bytes: int = 0
+    max_abs: float = 0.0
+    flips: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Inputs, float32 (N, C, H, W), and the logits, float32 (N, classes), the build host got for them."""
+
+    inputs: NDArray[np.float32]
+    logits: NDArray[np.float32]
+
+
+def read_golden(bundle: Bundle) -> Golden:
+    """Return the golden vectors of ``bundle``; sizes are checked before anything is unpacked.
+
+    Raises:
+        GoldenError: If they are missing or not what they should be.
+    """
+    data = bundle.files.get(GOLDEN)
+    if data is None:
+        raise GoldenError(f"Expected {GOLDEN} in the bundle, got {sorted(bundle.files)}: rebuild it")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            total = sum(info.file_size for info in archive.infolist())
+        if total > MAX_GOLDEN_BYTES:
+            raise GoldenError(f"Expected golden vectors of at most {MAX_GOLDEN_BYTES} bytes, got {total}")
+        with np.load(io.BytesIO(data), allow_pickle=False, max_header_size=_NPY_HEADER_BYTES) as arrays:
+            golden = Golden(arrays["inputs"], arrays["logits"])
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError, EOFError, NotImplementedError) as error:
+        raise GoldenError(f"Expected the arrays inputs and logits in {GOLDEN}, got: {error}") from error
+    if len(golden.inputs) == 0 or len(golden.inputs) != len(golden.logits) or golden.inputs.dtype != np.float32:
+        shapes = f"{golden.inputs.dtype} {golden.inputs.shape} and {golden.logits.shape}"
+        raise GoldenError(f"Expected as many float32 inputs as logits, at least one, got {shapes}")
+    return golden
+
+
+def judge(figures: Verdict, budgets: Budgets) -> Verdict:
+    """Return ``figures`` with what the budgets say of them; 0 is no limit on latency and memory."""
+    if figures.flips > budgets.golden_max_flips or not figures.max_abs <= budgets.golden_max_abs:
+        text = f"at most {budgets.golden_max_abs:g} and {budgets.golden_max_flips} flips from the golden logits"
+        return _refused(figures, "golden_mismatch", text, f"{figures.max_abs:g} and {figures.flips}")
+    if 0 < budgets.latency_p95_ms < figures.latency_p95_ms:
+        text, got = f"p95 latency of at most {budgets.latency_p95_ms:g} ms", f"{figures.latency_p95_ms:.3g} ms"
+        return _refused(figures, "latency_over_budget", text, got)
+    if 0 < budgets.peak_memory_bytes < figures.peak_memory_bytes:
+        text, got = f"at most {budgets.peak_memory_bytes} bytes of memory", str(figures.peak_memory_bytes)
+        return _refused(figures, "memory_over_budget", text, got)
+    return dataclasses.replace(figures, ok=True)
+
+
+def _refused(figures: Verdict, code: str, expected: str, got: str) -> Verdict:
+    return dataclasses.replace(figures, ok=False, code=code, text=f"Expected {expected}, got {got}")
+
+
+def probe(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Verdict:
+    """Return the verdict on the bundle at ``path``, measured in this process."""
+    try:
+        bundle = read_bundle(path, limit_bytes=limit_bytes)
+        golden = read_golden(bundle)
+        runtime = runtimes.load(bundle.manifest, bundle.artifact)
+        return judge(_figures(runtime, golden), bundle.manifest.budgets)
+    except RuntimeMissingError as error:
+        return Verdict(ok=False, code=error.code, text=str(error))
+    except (WireError, AgentError, OSError) as error:
+        return Verdict(ok=False, code="bundle_invalid", text=str(error))
+
+
+def _figures(runtime: runtimes.Runtime, golden: Golden) -> Verdict:
+    # one by one: it is what the device does, and a batch may take other kernels
+    logits = np.concatenate([runtime.run(golden.inputs[i : i + 1])[0] for i in range(len(golden.inputs))])
+    if logits.shape != golden.logits.shape:
+        raise GoldenError(f"Expected logits of shape {golden.logits.shape}, got {logits.shape}")
+    flips = int(np.count_nonzero(logits.argmax(axis=1) != golden.logits.argmax(axis=1)))
+    p50_ms, p95_ms = np.percentile(_latencies_ms(runtime, golden.inputs), [50, 95]).tolist()
+    differences = np.nan_to_num(np.abs(logits - golden.logits), nan=_NOT_A_NUMBER, posinf=_NOT_A_NUMBER)
+    return Verdict(False, "", "", p50_ms, p95_ms, peak_memory_bytes(), float(differences.max()), flips)
+
+
+def peak_memory_bytes() -> int:
+    """Return this process's own peak memory: ``VmHWM``; ``ru_maxrss`` also has what the parent had before exec."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _latencies_ms(runtime: runtimes.Runtime, inputs: NDArray[np.float32]) -> list[float]:
+    for index in range(_WARM_UP_RUNS):
+        runtime.run(inputs[index % len(inputs)][None])
+    latencies: list[float] = []
+    started_s = time.perf_counter()
+    while len(latencies) < _RUNS or time.perf_counter() - started_s < _MIN_S:
+        batch = inputs[len(latencies) % len(inputs)][None]
+        start_s = time.perf_counter()
+        runtime.run(batch)
+        latencies.append((time.perf_counter() - start_s) * 1000)
+    return latencies
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the verdict on one bundle as a JSON line; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m edge_agent.probe", description=main.__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--limit-bytes", type=int, default=MAX_BUNDLE_BYTES)
+    options = parser.parse_args(arguments)
+    verdict = probe(options.bundle, limit_bytes=options.limit_bytes)
+    sys.stdout.write(json.dumps(dataclasses.asdict(verdict)) + "\n")
+    return 0 if verdict.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

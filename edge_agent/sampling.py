@@ -1,0 +1,133 @@
+"""Which inputs are uploaded when the server asks: never more than the count and bytes it granted.
+
+A reservoir is filled over one window and emptied at its close. Lane ``audit`` is uniform, and says
+with what probability an image of the window was taken; lane ``drift`` prefers images the model was
+unsure about. What was seen before (by digest) is not looked at again. Pure: randomness comes in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edge_agent.errors import SampleRequestError
+
+LANES = ("audit", "drift")
+MAX_COUNT = 10_000
+MAX_BUDGET_BYTES = 64 * 1024 * 1024
+MAX_SEEN = 50_000
+_UNSURE = 1.05  # a sure prediction (margin 1) is still one twentieth as likely
+_IMAGE_STARTS = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"), (b"BM", "image/bmp"))
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """What the server granted."""
+
+    request: str
+    count: int
+    budget_bytes: int
+    lane: str = "audit"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One input and what the model said of it; ``data`` as it came."""
+
+    data: bytes
+    sha256: str
+    at_ms: int
+    predicted: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A candidate that goes out. ``inclusion_ratio`` is 0 in the lane ``drift``: unequal, and not known."""
+
+    request: SampleRequest
+    candidate: Candidate
+    inclusion_ratio: float
+
+
+def media_type(data: bytes) -> str:
+    """Return the media type that the first bytes show."""
+    return next((kind for start, kind in _IMAGE_STARTS if data.startswith(start)), "application/octet-stream")
+
+
+def check_request(request: SampleRequest) -> SampleRequest:
+    """Return ``request`` if it may be served.
+
+    Raises:
+        SampleRequestError: If its lane is unknown or it asks for too much.
+    """
+    if request.lane not in LANES or not 0 < request.count <= MAX_COUNT or request.budget_bytes <= 0:
+        message = f"Expected 1 to {MAX_COUNT} samples of lane {' or '.join(LANES)} within a budget, got {request}"
+        raise SampleRequestError(message)
+    return request
+
+
+class Reservoir:
+    """The samples of one request. Source: Efraimidis, Spirakis, Weighted random sampling with a reservoir, 2006."""
+
+    def __init__(self, request: SampleRequest, seed: str) -> None:
+        """Start empty; ``seed`` and the request's name decide what is chosen.
+
+        Raises:
+            SampleRequestError: If the request may not be served.
+        """
+        self.request = check_request(request)
+        self._random = random.Random(f"{seed} {request.request}")  # noqa: S311 - sampling, not secrecy
+        self._left, self._left_bytes = request.count, min(request.budget_bytes, MAX_BUDGET_BYTES)
+        self._seen: set[bytes] = set()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._held: list[tuple[float, int, Candidate]] = []
+        self._held_bytes = 0
+        self._capacity = self._left
+        self._offered = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing more may be sent for this request."""
+        return self._left <= 0 or self._left_bytes <= 0
+
+    def offer(self, data: bytes, *, at_ms: int, predicted: int, confidence: float, margin: float) -> None:
+        """Consider one input; remembers a copy only while it is chosen."""
+        digest = hashlib.sha256(data)
+        if len(data) > self._left_bytes or digest.digest()[:8] in self._seen:
+            return
+        if len(self._seen) >= MAX_SEEN:
+            self._seen.clear()
+        self._seen.add(digest.digest()[:8])
+        self._offered += 1
+        weight = 1.0 if self.request.lane == "audit" else max(_UNSURE - margin, 1e-3)
+        key = self._random.random() ** (1 / weight)
+        if len(self._held) >= self._capacity and key <= self._held[0][0]:
+            return
+        candidate = Candidate(data, digest.hexdigest(), at_ms, predicted, confidence)
+        heapq.heappush(self._held, (key, self._offered, candidate))
+        self._held_bytes += len(data)
+        self._shrink()
+
+    def _shrink(self) -> None:
+        """Let go of the smallest keys until count and bytes fit; a byte limit lowers the capacity for good."""
+        while len(self._held) > self._capacity or self._held_bytes > self._left_bytes:
+            _, _, candidate = heapq.heappop(self._held)
+            self._held_bytes -= len(candidate.data)
+            if self._held_bytes + len(candidate.data) > self._left_bytes:
+                self._capacity = max(1, len(self._held))
+
+    def close_window(self) -> Iterator[Chosen]:
+        """Yield what was chosen of the window that ends, in order of time, and start the next one."""
+        ratio = len(self._held) / self._offered if self._offered and self.request.lane == "audit" else 0.0
+        chosen = sorted((candidate for _, _, candidate in self._held), key=lambda candidate: candidate.at_ms)
+        self._left -= len(chosen)
+        self._left_bytes -= self._held_bytes
+        self._clear()
+        for candidate in chosen:
+            yield Chosen(self.request, candidate, ratio)
