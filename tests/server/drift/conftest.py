@@ -53,7 +53,7 @@ class Shelf:
     def releases(self) -> tuple[Release, ...]:
         """Return two releases."""
         return tuple(
-            Release(f"model-{number}", "model", number, "gateway", "p", "0" * 64, 1, {}, TargetCustom(ref_id=key[0] * 2), 0)
+            Release(f"model-{number}", "model", number, "pi", "p", "0" * 64, 1, {}, TargetCustom(ref_id=key[0] * 2), 0)
             for number, key in enumerate((OLD, NEW), start=1)
         )  # fmt: skip
 

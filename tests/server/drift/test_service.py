@@ -51,7 +51,7 @@ def test_one_drifted_device_is_local(world: FleetWorld) -> None:
 def test_a_drift_of_all_devices_is_the_fleets(world: FleetWorld) -> None:
     """When every device sees the change it is one fleet verdict."""
     world.live(15)
-    world.shifts = dict.fromkeys(world.devices, {"luma_mean": 1.0})
+    world.shifts = {device: {"luma_mean": 1.0} for device in world.devices}
     world.live(6)
     assert "fleet" in world.kinds()
     assert "cohort" not in world.kinds()
@@ -81,7 +81,7 @@ def test_a_release_that_breaks_outputs_is_a_regression(world: FleetWorld) -> Non
     """Inputs as before, outputs suddenly less sure with the release: the release is to blame, not the world."""
     world.live(15)
     world.keys = dict.fromkeys(("d0", "d1"), NEW)
-    world.shifts = dict.fromkeys(("d0", "d1"), {"confidence": -1.5})
+    world.shifts = {device: {"confidence": -1.5} for device in ("d0", "d1")}
     world.live(3)
     (verdict,) = world.service.verdicts.open()
     assert (verdict.kind, verdict.devices, verdict.detail) == ("release_regression", ("d0", "d1"), "model-2")

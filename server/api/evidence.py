@@ -1,0 +1,122 @@
+"""``GET /api/evidence`` and ``/api/verdicts``: what drift detection knows and what it says."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, JsonValue
+
+from server.api.auth import Auth
+from server.drift.ledger import StoredVerdict, Verdicts
+from server.store import evidence as store
+from server.store.database import Database
+
+
+class StreamBody(BaseModel):
+    """One stream's share of a device's evidence."""
+
+    stream: str
+    shape: str
+    share_ratio: float
+    words: str
+
+
+class EvidenceBody(BaseModel):
+    """One window of one device; log values are natural logarithms, an alarm is ``log_value >= log_threshold``.
+
+    ``phase``: ``commissioning`` (its baseline is being collected) or ``judged``. ``summaries``: PSI,
+    Jensen-Shannon and Kolmogorov-Smirnov of the streams that differ most; they never decide.
+    """
+
+    device: str
+    start_ms: int
+    ref_id: str
+    n: int
+    phase: str
+    log_value: float | None
+    training_log_value: float | None
+    log_threshold: float
+    flagged: bool
+    fault: str
+    cause: str
+    streams: list[StreamBody]
+    summaries: dict[str, dict[str, float]]
+
+
+class PoolBody(BaseModel):
+    """One window of one pool; the fleet's has no attribute."""
+
+    start_ms: int
+    ref_id: str
+    attribute: str
+    value: str
+    members: int
+    log_value: float | None
+    log_threshold: float
+    alarm: bool
+
+
+class EvidencesBody(BaseModel):
+    """The newest evidence, newest first."""
+
+    evidence: list[EvidenceBody]
+    pools: list[PoolBody]
+
+
+class VerdictBody(BaseModel):
+    """One verdict; ``closed_ms`` 0 while it is open."""
+
+    id: int
+    kind: str
+    first_window_ms: int
+    last_window_ms: int
+    windows: int
+    opened_ms: int
+    closed_ms: int
+    devices: list[str]
+    attributes: dict[str, JsonValue]
+    cause: str
+    action: str
+    detail: str
+    release: str
+    model: str
+
+
+class VerdictsBody(BaseModel):
+    """The newest verdicts, newest first."""
+
+    verdicts: list[VerdictBody]
+
+
+def router(auth: Auth, database: Database, verdicts: Verdicts) -> APIRouter:
+    """Return the routes for operators."""
+    routes = APIRouter(tags=["drift"], dependencies=[Depends(auth.operator)])
+
+    @routes.get("/api/evidence")
+    def list_evidence(device: str | None = None, limit: Annotated[int, Query(ge=1, le=5000)] = 200) -> EvidencesBody:
+        """Return the newest evidence of one device, or of all and the pools."""
+        with database.begin() as connection:
+            rows = store.evidence_of(connection, device, limit)
+            pools = store.pool_evidence(connection, limit) if device is None else []
+        return EvidencesBody(
+            evidence=[EvidenceBody.model_validate(dict(row)) for row in rows],
+            pools=[PoolBody.model_validate(dict(row)) for row in pools],
+        )
+
+    @routes.get("/api/verdicts")
+    def list_verdicts(limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> VerdictsBody:
+        """Return the newest verdicts."""
+        return VerdictsBody(verdicts=[_body(verdict) for verdict in verdicts.latest(limit)])
+
+    return routes
+
+
+def _body(verdict: StoredVerdict) -> VerdictBody:
+    return VerdictBody(
+        id=verdict.id, kind=verdict.kind.value, first_window_ms=verdict.first_window_ms,
+        last_window_ms=verdict.last_window_ms, windows=verdict.windows, opened_ms=verdict.opened_ms,
+        closed_ms=verdict.closed_ms, devices=list(verdict.devices), attributes=dict(verdict.attributes),
+        cause=verdict.cause, action=verdict.action, detail=verdict.detail, release=verdict.release,
+        model=verdict.model,
+    )  # fmt: skip
