@@ -1,0 +1,302 @@
+"""The durable queue between the device and the server's own acknowledgement.
+
+Decides what is kept, in which order it leaves, and what goes when there is too much. A row is *accepted*
+once ``commit`` wrote it; from then on only a watermark from the server deletes it, or an overflow:
+
+1. The lowest priority goes first, its oldest row first, so that ``oldest_seq`` can tell the server about it.
+2. Drift reports of one boot, reference, artifact and context are merged instead: resolution is lost, coverage
+   not. Only reports never handed out are merged, or the server would count a window twice.
+3. A new event is always taken.
+
+Does not decide what rows mean; ``telemetry`` writes and seals them.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from edge_agent.errors import SpoolError
+from wire.drift_report import DriftReport, decode_report, encode_report
+from wire.histogram import merge
+from wire.messages import Watermark
+
+LOG = "log"
+PRIORITIES: Mapping[str, int] = {"event": 0, "drift": 1, "hw": 2, "infer": 2, "sample": 3, LOG: 4}
+_EVENT = 0
+_OVERHEAD_BYTES = 64  # a row's columns and its part of the indexes
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS rows (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, priority INTEGER NOT NULL, stream TEXT NOT NULL, boot TEXT NOT NULL,
+  seq INTEGER NOT NULL, merge_key TEXT NOT NULL, handed INTEGER NOT NULL DEFAULT 0, payload BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS by_priority ON rows (priority, id);
+CREATE UNIQUE INDEX IF NOT EXISTS by_key ON rows (stream, boot, seq);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One message that waits: ``payload`` is encoded, not yet sealed with ``oldest_seq`` and ``late``."""
+
+    stream: str
+    boot: str
+    seq: int
+    payload: bytes
+    merge_key: str = ""
+    id: int = 0
+
+    @property
+    def length_bytes(self) -> int:
+        """What the row counts against the limit."""
+        return len(self.payload) + _OVERHEAD_BYTES
+
+
+@dataclass(slots=True)
+class Spool:
+    """SQLite in WAL mode at ``path``, at most ``limit_bytes`` of rows. One thread."""
+
+    path: Path
+    limit_bytes: int
+    dropped: int = 0
+    merged: int = 0
+    _pending: list[Row] = field(default_factory=list)
+    _handed_s: dict[int, float] = field(default_factory=dict)
+    _held_bytes: int = 0
+    _database: sqlite3.Connection = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Open the file; a damaged one is put aside, because a device must run on.
+
+        Raises:
+            SpoolError: If no file can be opened.
+        """
+        try:
+            self._database = _open(self.path)
+        except sqlite3.DatabaseError:
+            self._database = self._open_anew()
+        self._held_bytes = self._sum()
+
+    def _open_anew(self) -> sqlite3.Connection:
+        try:
+            for suffix in ("-wal", "-shm"):
+                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+            if self.path.exists():
+                self.path.replace(self.path.with_suffix(".damaged"))
+            return _open(self.path)
+        except (OSError, sqlite3.Error) as error:
+            message = f"Expected a writable spool at {self.path}, got: {error}: free the disk or fix its permissions"
+            raise SpoolError(message) from error
+
+    @property
+    def held_bytes(self) -> int:
+        """The bytes that count against the limit, uncommitted ones included."""
+        return self._held_bytes + sum(row.length_bytes for row in self._pending)
+
+    def add(self, row: Row) -> None:
+        """Take a row; it is accepted with the next ``commit``."""
+        self._pending.append(row)
+
+    def commit(self) -> None:
+        """Write what was added, in one transaction, and make room where there is too much.
+
+        Raises:
+            SpoolError: If it can't be written; the rows wait in memory, within the same limit.
+        """
+        if not self._pending:
+            return
+        try:
+            with self._transaction():
+                self._database.executemany(
+                    "INSERT OR IGNORE INTO rows (priority, stream, boot, seq, merge_key, payload) VALUES (?,?,?,?,?,?)",
+                    [
+                        (
+                            PRIORITIES.get(row.stream, PRIORITIES[LOG]),
+                            row.stream,
+                            row.boot,
+                            row.seq,
+                            row.merge_key,
+                            row.payload,
+                        )
+                        for row in self._pending
+                    ],
+                )
+                self._held_bytes = self.held_bytes
+                self._make_room()
+        except SpoolError:
+            self._held_bytes = self._sum()
+            self._shorten_pending()
+            raise
+        self._pending.clear()
+
+    def hand_out(self, now_s: float, *, limit: int, resend_s: float, unacked: int) -> list[Row]:
+        """Return up to ``limit`` accepted rows to send now, the most urgent first; mark them as handed out.
+
+        A row comes again after ``resend_s`` without an acknowledgement; at most ``unacked`` rows are on the way.
+
+        Raises:
+            SpoolError: If the mark can't be written: a report not marked might be merged after it was sent.
+        """
+        waiting = [row_id for row_id, at_s in self._handed_s.items() if now_s - at_s < resend_s]
+        ids = [
+            int(row_id)
+            for (row_id,) in self._select("SELECT id FROM rows ORDER BY priority, id LIMIT ?", (unacked,))
+            if now_s - self._handed_s.get(row_id, float("-inf")) >= resend_s
+        ]
+        chosen = ids[: max(0, min(limit, unacked - len(waiting)))]
+        if not chosen:
+            return []
+        marks = ",".join("?" * len(chosen))
+        with self._transaction():
+            self._database.execute(f"UPDATE rows SET handed = 1 WHERE id IN ({marks}) AND merge_key != ''", chosen)  # noqa: S608 - only question marks
+        found = {row.id: row for row in self._rows(f"WHERE id IN ({marks})", tuple(chosen))}
+        self._handed_s.update(dict.fromkeys(chosen, now_s))
+        return [found[row_id] for row_id in chosen if row_id in found]
+
+    def take_back(self, row: Row) -> None:
+        """Undo ``hand_out`` of a row that the transport couldn't take."""
+        self._handed_s.pop(row.id, None)
+
+    def take_all_back(self) -> None:
+        """Send everything again that has no acknowledgement: the connection is new."""
+        self._handed_s.clear()
+
+    def acked(self, watermark: Watermark) -> int:
+        """Delete what the server holds safely; return how many rows that were.
+
+        Raises:
+            SpoolError: If it can't be written.
+        """
+        if watermark.stream is None:
+            return 0
+        key = (watermark.stream.value, watermark.boot, watermark.through_seq)
+        with self._transaction():
+            rows = self._database.execute(
+                "DELETE FROM rows WHERE stream = ? AND boot = ? AND seq <= ? RETURNING id, length(payload)", key
+            ).fetchall()
+        for row_id, length in rows:
+            self._handed_s.pop(row_id, None)
+            self._held_bytes -= length + _OVERHEAD_BYTES
+        return len(rows)
+
+    def oldest(self, stream: str, boot: str) -> int:
+        """Return the lowest number held of ``stream`` in ``boot``; 0 when none is."""
+        ((lowest,),) = self._select("SELECT min(seq) FROM rows WHERE stream = ? AND boot = ?", (stream, boot))
+        return int(lowest or 0)
+
+    def count(self) -> int:
+        """Return the number of accepted rows."""
+        ((rows,),) = self._select("SELECT count(*) FROM rows")
+        return int(rows)
+
+    def close(self) -> None:
+        """Close the file; what was not committed is lost."""
+        self._database.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._database.execute("BEGIN IMMEDIATE")
+            yield
+            self._database.execute("COMMIT")
+        except (sqlite3.Error, OSError) as error:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            message = f"Expected to write {self.path}, got: {error}: free the disk"
+            raise SpoolError(message) from error
+
+    def _select(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        try:
+            return self._database.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            message = f"Expected to read {self.path}, got: {error}"
+            raise SpoolError(message) from error
+
+    def _rows(self, where: str, values: tuple[object, ...]) -> list[Row]:
+        query = f"SELECT stream, boot, seq, payload, merge_key, id FROM rows {where}"  # noqa: S608 - constants of this file
+        return [Row(*columns) for columns in self._select(query, values)]
+
+    def _sum(self) -> int:
+        ((total,),) = self._select(f"SELECT coalesce(sum(length(payload) + {_OVERHEAD_BYTES}), 0) FROM rows")  # noqa: S608 - a constant
+        return int(total)
+
+    def _make_room(self) -> None:
+        while self._held_bytes > self.limit_bytes:
+            lowest = self._select("SELECT id, priority, length(payload) FROM rows ORDER BY priority DESC, id LIMIT 1")
+            if not lowest:
+                return
+            ((row_id, priority, length),) = lowest
+            if priority == PRIORITIES["drift"] and self._merge_one():
+                continue
+            self._delete(int(row_id), int(length))
+            self.dropped += 1
+
+    def _delete(self, row_id: int, length: int) -> None:
+        self._database.execute("DELETE FROM rows WHERE id = ?", (row_id,))
+        self._handed_s.pop(row_id, None)
+        self._held_bytes -= length + _OVERHEAD_BYTES
+
+    def _merge_one(self) -> bool:
+        keys = self._select(
+            "SELECT merge_key FROM rows WHERE merge_key != '' AND handed = 0 "
+            "GROUP BY merge_key HAVING count(*) > 1 ORDER BY min(id) LIMIT 1"
+        )
+        if not keys:
+            return False
+        older, newer = self._rows("WHERE merge_key = ? AND handed = 0 ORDER BY seq LIMIT 2", keys[0])
+        payload = encode_report(merged(decode_report(older.payload), decode_report(newer.payload)))
+        self._database.execute("UPDATE rows SET payload = ? WHERE id = ?", (payload, newer.id))
+        self._held_bytes += len(payload) - len(newer.payload)
+        self._delete(older.id, len(older.payload))
+        self.merged += 1
+        return True
+
+    def _shorten_pending(self) -> None:
+        while sum(row.length_bytes for row in self._pending) > self.limit_bytes:
+            worst = max(self._pending, key=lambda row: PRIORITIES.get(row.stream, PRIORITIES[LOG]))
+            self._pending.remove(worst)
+            self.dropped += 1
+
+
+def merged(older: DriftReport, newer: DriftReport) -> DriftReport:
+    """Return one report over both windows, under the newer number.
+
+    Raises:
+        HistogramError: If their counters have different shapes.
+    """
+    start_ms = min(older.window_start_ms, newer.window_start_ms)
+    end_ms = max(older.window_start_ms + older.window_len_ms, newer.window_start_ms + newer.window_len_ms)
+    return replace(
+        newer,
+        window_start_ms=start_ms,
+        window_len_ms=end_ms - start_ms,
+        counters=merge(older.counters, newer.counters),
+        late=older.late or newer.late,
+    )
+
+
+def merge_key(report: DriftReport) -> str:
+    """Return what two reports must share to be merged: boot, reference, artifact, context, shape."""
+    shape = report.counters.shape
+    parts = (report.boot, report.ref_id, report.artifact, report.context)
+    return "/".join(map(str, (*parts, shape.streams, shape.classes, shape.confidence_bins)))
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    try:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")  # an accepted row survives a power cut
+        database.executescript(_SCHEMA)
+        problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+    except sqlite3.Error:
+        database.close()
+        raise
+    if problem != "ok":
+        database.close()
+        raise sqlite3.DatabaseError(problem)
+    return database

@@ -1,0 +1,214 @@
+"""The spool: what survives, what leaves first, what is merged, what is dropped."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from edge_agent.errors import SpoolError
+from edge_agent.spool import Row, Spool, merge_key, merged
+from wire.drift_report import DriftReport, decode_report, encode_report
+from wire.histogram import Counters, Shape
+from wire.messages import Stream, Watermark
+
+BOOT = "00000000000000aa"
+SHAPE = Shape(2, 3)
+
+
+def report(seq: int, *, context: int = 0, n: int = 10) -> Row:
+    """Return a drift report as a row."""
+    counters = Counters(SHAPE, n, (n,) + (0,) * 15 + (n,) + (0,) * 15 + (0, 0) + (n,) + (0,) * 29)
+    drift = DriftReport(BOOT, seq, seq, 1000 * seq, 1000, context, "ab" * 16, "cd" * 16, counters)
+    return Row("drift", BOOT, seq, encode_report(drift), merge_key(drift))
+
+
+def spool_at(tmp_path: Path, limit_bytes: int = 1 << 20) -> Spool:
+    """Return a spool in a fresh folder."""
+    return Spool(tmp_path / "spool.db", limit_bytes)
+
+
+def held(spool: Spool) -> list[tuple[str, int]]:
+    """Return stream and number of all rows in the order of sending."""
+    return [(row.stream, row.seq) for row in spool.hand_out(0.0, limit=1000, resend_s=0.0, unacked=1000)]
+
+
+def test_sends_events_before_drift_before_samples(tmp_path: Path) -> None:
+    """The most urgent leaves first, whatever came first."""
+    spool = spool_at(tmp_path)
+    for stream in ["log", "sample", "infer", "drift", "event"]:
+        spool.add(Row(stream, BOOT, 1, b"x"))
+    spool.commit()
+    assert [stream for stream, _ in held(spool)] == ["event", "drift", "infer", "sample", "log"]
+
+
+def test_keeps_rows_over_a_restart(tmp_path: Path) -> None:
+    """What was committed is there when the file is opened again."""
+    spool = spool_at(tmp_path)
+    spool.add(Row("event", BOOT, 1, b"one"))
+    spool.commit()
+    spool.close()
+    assert spool_at(tmp_path).count() == 1
+
+
+def test_does_not_send_what_is_not_committed(tmp_path: Path) -> None:
+    """A row leaves only after it is durable."""
+    spool = spool_at(tmp_path)
+    spool.add(Row("event", BOOT, 1, b"one"))
+    assert held(spool) == []
+
+
+def test_deletes_only_up_to_the_watermark(tmp_path: Path) -> None:
+    """The server's watermark deletes its stream and boot up to its number, and nothing else."""
+    spool = spool_at(tmp_path)
+    for seq in [1, 2, 3]:
+        spool.add(Row("event", BOOT, seq, b"x"))
+    spool.add(Row("infer", BOOT, 1, b"x"))
+    spool.commit()
+    assert spool.acked(Watermark(Stream.EVENT, BOOT, 2)) == 2
+    assert held(spool) == [("event", 3), ("infer", 1)]
+    assert spool.oldest("event", BOOT) == 3
+
+
+def test_sends_again_after_the_timeout(tmp_path: Path) -> None:
+    """A row without acknowledgement comes again, not before its time."""
+    spool = spool_at(tmp_path)
+    spool.add(Row("event", BOOT, 1, b"x"))
+    spool.commit()
+    got = [len(spool.hand_out(now, limit=9, resend_s=30.0, unacked=9)) for now in [0.0, 29.0, 30.0]]
+    assert got == [1, 0, 1]
+
+
+def test_sends_again_after_a_new_connection(tmp_path: Path) -> None:
+    """A new connection sends at once what has no acknowledgement."""
+    spool = spool_at(tmp_path)
+    spool.add(Row("event", BOOT, 1, b"x"))
+    spool.commit()
+    spool.hand_out(0.0, limit=9, resend_s=30.0, unacked=9)
+    spool.take_all_back()
+    assert len(spool.hand_out(1.0, limit=9, resend_s=30.0, unacked=9)) == 1
+
+
+def test_bounds_what_is_on_the_way(tmp_path: Path) -> None:
+    """No more rows than the limit wait for the server's acknowledgement."""
+    spool = spool_at(tmp_path)
+    for seq in range(1, 21):
+        spool.add(Row("event", BOOT, seq, b"x"))
+    spool.commit()
+    sent = [len(spool.hand_out(float(turn), limit=4, resend_s=99.0, unacked=10)) for turn in range(5)]
+    assert sent == [4, 4, 2, 0, 0]
+
+
+def test_overflow_drops_the_lowest_priority_oldest_first(tmp_path: Path) -> None:
+    """Samples go before drift, the oldest before the newest."""
+    spool = spool_at(tmp_path, limit_bytes=5 * 164)
+    for seq in range(1, 6):
+        spool.add(Row("sample", BOOT, seq, b"x" * 100))
+    for seq in range(1, 4):
+        spool.add(Row("event", BOOT, seq, b"x" * 100))
+    spool.commit()
+    assert held(spool) == [("event", 1), ("event", 2), ("event", 3), ("sample", 4), ("sample", 5)]
+
+
+def test_overflow_merges_drift_reports(tmp_path: Path) -> None:
+    """Merged reports cover everything that was counted, under the newest number."""
+    spool = spool_at(tmp_path, limit_bytes=3 * report(1).length_bytes)
+    for seq in range(1, 13):
+        spool.add(report(seq))
+        spool.commit()
+    rows = spool.hand_out(0.0, limit=99, resend_s=0.0, unacked=99)
+    reports = [decode_report(row.payload) for row in rows]
+    assert sum(item.counters.n for item in reports) == 120
+    assert max(item.seq for item in reports) == 12
+    assert spool.dropped == 0
+
+
+def test_never_merges_a_report_that_was_sent(tmp_path: Path) -> None:
+    """A sent report may be on the server: merged, it would count twice. It stays alone, also over a restart."""
+    spool = spool_at(tmp_path)
+    spool.add(report(1))
+    spool.commit()
+    spool.hand_out(0.0, limit=1, resend_s=30.0, unacked=9)
+    spool.close()
+    again = spool_at(tmp_path, limit_bytes=2 * report(1).length_bytes)
+    again.add(report(2))
+    again.add(report(3))
+    again.commit()
+    assert sorted(decode_report(row.payload).counters.n for row in again._rows("", ())) == [10, 20]
+
+
+def test_merges_only_one_context(tmp_path: Path) -> None:
+    """Reports of different contexts stay apart."""
+    spool = spool_at(tmp_path, limit_bytes=2 * report(1).length_bytes)
+    for seq, context in [(1, 0), (2, 1), (3, 0)]:
+        spool.add(report(seq, context=context))
+    spool.commit()
+    assert {(row.seq, decode_report(row.payload).counters.n) for row in spool._rows("", ())} == {(2, 10), (3, 20)}
+
+
+def test_a_merged_window_spans_both() -> None:
+    """Start of the older, end of the newer, sum of the counts."""
+    both = merged(decode_report(report(1).payload), decode_report(report(5).payload))
+    assert (both.seq, both.window_start_ms, both.window_len_ms, both.counters.n) == (5, 1000, 5000, 20)
+
+
+def test_never_refuses_a_new_event(tmp_path: Path) -> None:
+    """A spool full of events takes the newest one and lets the oldest go."""
+    spool = spool_at(tmp_path, limit_bytes=3 * 65)
+    for seq in range(1, 6):
+        spool.add(Row("event", BOOT, seq, b"x"))
+    spool.commit()
+    assert held(spool) == [("event", 3), ("event", 4), ("event", 5)]
+
+
+def test_stays_within_its_limit_over_a_restart(tmp_path: Path) -> None:
+    """The size is counted from the file, not from memory."""
+    spool = spool_at(tmp_path)
+    spool.add(Row("event", BOOT, 1, b"x" * 100))
+    spool.commit()
+    spool.close()
+    assert spool_at(tmp_path).held_bytes == 164
+
+
+def test_a_failed_write_keeps_the_rows(tmp_path: Path) -> None:
+    """A disk that is full for a while costs nothing: the rows wait in memory and are written later."""
+    spool = spool_at(tmp_path)
+    spool._database.execute("PRAGMA max_page_count = 1")
+    spool.add(Row("event", BOOT, 1, b"x" * 20000))
+    with pytest.raises(SpoolError, match="free the disk"):
+        spool.commit()
+    spool._database.execute("PRAGMA max_page_count = 100000")
+    spool.commit()
+    assert held(spool) == [("event", 1)]
+
+
+def test_puts_a_damaged_file_aside(tmp_path: Path) -> None:
+    """A device runs on with an empty spool; the damaged one stays for a person."""
+    (tmp_path / "spool.db").write_bytes(b"no database" * 1000)
+    assert spool_at(tmp_path).count() == 0
+    assert (tmp_path / "spool.damaged").exists()
+
+
+def test_loses_nothing_committed_when_killed(tmp_path: Path) -> None:
+    """Kill -9 of a real process: every row it called committed is there."""
+    program = textwrap.dedent("""
+        import itertools, sys
+        from pathlib import Path
+        from edge_agent.spool import Row, Spool
+        spool = Spool(Path(sys.argv[1]), 1 << 30)
+        for seq in itertools.count(1):
+            spool.add(Row("event", "00000000000000aa", seq, b"x" * 200))
+            spool.commit()
+            print(seq, flush=True)
+    """)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "spool.db")], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(50)]
+    process.kill()
+    lines += process.stdout.readlines()
+    process.communicate()
+    committed = int([line for line in lines if line.endswith("\n")][-1])
+    assert {seq for _, seq in held(spool_at(tmp_path))} >= set(range(1, min(committed, 1000) + 1))
