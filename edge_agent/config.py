@@ -84,7 +84,7 @@ class UpdateConfig:
     probe_deadline_s: float = 300.0
     max_boots: int = 3  # starts of a slot without becoming healthy, before the other one is taken
     max_error_ratio: float = 0.05  # of inferences in probation
-    max_probation_extra_s: float = 3600.0  # a release that serves nothing that long is not healthy
+    latency_slack_ratio: float = 1.5  # over the budget, in probation: other programs run too
     reserve_bytes: int = 16 * 1024 * 1024  # stays free on disk after a download
 
 

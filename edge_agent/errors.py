@@ -15,6 +15,7 @@ AgentError
 ├── IdentityError            the device is not enrolled, or its identity can't be read
 ├── EnrolmentError           the server refused or could not be reached
 ├── IdentityInUseError       another agent uses this state directory or this identity
+├── TransitionError          an update phase doesn't know a signal: a fault of ours
 └── SpoolError               the spool can't be written; what was added waits in memory
 
 Every error carries a stable ``code`` that also travels in reports.
@@ -119,3 +120,9 @@ class SpoolError(AgentError):
     """The spool can't be opened or written; what was added waits in memory and is tried again."""
 
     code = "spool_write"
+
+
+class TransitionError(AgentError):
+    """An update phase does not know a signal: a fault of the agent, never of what it was sent."""
+
+    code = "transition_unknown"

@@ -1,0 +1,118 @@
+"""The update state machine: every transition in one table, and what is persisted. Pure.
+
+Decides which phase follows which signal. Does not act: ``updater`` does, after it persisted the record.
+
+One rule keeps exactly one of {old, new} current over any crash: the record is written first, then the step it
+names is taken, and every step may be taken twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from edge_agent.errors import TransitionError
+from wire.messages import Desired, UpdatePhase, UpdateStatus
+
+
+class Signal(StrEnum):
+    """What happened to an update."""
+
+    OFFER = "offer"  # a desired of a higher generation
+    WAIT = "wait"  # outside the maintenance window
+    OPEN = "open"  # the window has opened
+    PRESENT = "present"  # the release is current already
+    ACCEPTED = "accepted"  # signed metadata agrees, and the release may run here
+    FETCHED = "fetched"  # the bundle lies in the blob folder, its digest right
+    PROVED = "proved"  # bundle checked, golden vectors and budgets within limits
+    SWITCHED = "switched"  # the slot is current
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+    REFUSE = "refuse"
+
+
+_P, _S = UpdatePhase, Signal
+TRANSITIONS: Mapping[tuple[UpdatePhase, Signal], UpdatePhase] = {
+    (_P.IDLE, _S.OFFER): _P.OFFERED,
+    (_P.COMMITTED, _S.OFFER): _P.OFFERED,
+    (_P.ROLLED_BACK, _S.OFFER): _P.OFFERED,
+    (_P.REFUSED, _S.OFFER): _P.OFFERED,
+    (_P.OFFERED, _S.OFFER): _P.OFFERED,
+    (_P.DEFERRED, _S.OFFER): _P.OFFERED,
+    (_P.DOWNLOADING, _S.OFFER): _P.OFFERED,
+    (_P.VERIFYING, _S.OFFER): _P.OFFERED,
+    (_P.STAGED, _S.OFFER): _P.OFFERED,
+    (_P.OFFERED, _S.WAIT): _P.DEFERRED,
+    (_P.DEFERRED, _S.OPEN): _P.OFFERED,
+    (_P.OFFERED, _S.PRESENT): _P.COMMITTED,
+    (_P.OFFERED, _S.ACCEPTED): _P.DOWNLOADING,
+    (_P.DOWNLOADING, _S.FETCHED): _P.VERIFYING,
+    (_P.VERIFYING, _S.PROVED): _P.STAGED,
+    (_P.STAGED, _S.SWITCHED): _P.PROBATION,
+    (_P.PROBATION, _S.HEALTHY): _P.COMMITTED,
+    (_P.PROBATION, _S.UNHEALTHY): _P.ROLLED_BACK,
+    (_P.OFFERED, _S.REFUSE): _P.REFUSED,
+    (_P.DEFERRED, _S.REFUSE): _P.REFUSED,
+    (_P.DOWNLOADING, _S.REFUSE): _P.REFUSED,
+    (_P.VERIFYING, _S.REFUSE): _P.REFUSED,
+    (_P.STAGED, _S.REFUSE): _P.REFUSED,
+}
+IN_FLIGHT = frozenset({_P.OFFERED, _P.DEFERRED, _P.DOWNLOADING, _P.VERIFYING, _P.STAGED, _P.PROBATION})
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRecord:
+    """``update.json``. In probation a ``code`` means: decided to roll back, maybe not done yet.
+
+    ``length_bytes``, ``security_floor`` and ``artifact_sha256`` are what signed metadata said, ``slot`` where the
+    bundle goes, ``previous_slot`` what was current before (empty: nothing), ``latency_budget_ms`` the manifest's.
+    """
+
+    phase: UpdatePhase | None = UpdatePhase.IDLE
+    desired: Desired = field(default_factory=Desired)
+    code: str = ""
+    text: str = ""
+    since_ms: int = 0
+    length_bytes: int = 0
+    security_floor: int = 0
+    artifact_sha256: str = ""
+    slot: str = ""
+    previous_slot: str = ""
+    latency_budget_ms: float = 0.0
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether an update is on its way."""
+        return self.phase in IN_FLIGHT
+
+    def status(self, done_bytes: int) -> UpdateStatus:
+        """Return what ``reported`` says of it."""
+        return UpdateStatus(
+            self.phase, self.desired.gen, self.desired.release, self.code, self.text, self.since_ms,
+            done_bytes, self.length_bytes,
+        )  # fmt: skip
+
+
+def follow(record: UpdateRecord, signal: Signal, now_ms: int) -> UpdateRecord:
+    """Return the record in the phase that ``signal`` leads to.
+
+    Raises:
+        TransitionError: If the table has no such transition.
+    """
+    phase = TRANSITIONS.get((record.phase or UpdatePhase.IDLE, signal))
+    if phase is None:
+        message = f"Expected a signal that {record.phase} knows, got {signal}"
+        raise TransitionError(message)
+    return replace(record, phase=phase, since_ms=now_ms)
+
+
+def window_open(desired: Desired, now_ms: int) -> bool:
+    """Say whether the maintenance window is open; a bound of 0 does not bind."""
+    return now_ms >= desired.not_before_ms and (desired.not_after_ms == 0 or now_ms <= desired.not_after_ms)
+
+
+def too_late(desired: Desired, now_ms: int) -> bool:
+    """Say whether the attempt must end: the deadline, or the end of the window, has passed."""
+    ends = [end_ms for end_ms in (desired.deadline_ms, desired.not_after_ms) if end_ms]
+    return any(now_ms > end_ms for end_ms in ends)
