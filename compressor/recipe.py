@@ -208,7 +208,9 @@ def _recipe(document: dict[str, object]) -> Recipe:
 
 def _steps(value: object) -> tuple[QuantizeRecipe, ...]:
     if not isinstance(value, list):
-        message = f"Expected [[compress]] as a list of tables, got {type(value).__name__}: write [[compress]], not [compress]"
+        message = (
+            f"Expected [[compress]] as a list of tables, got {type(value).__name__}: write [[compress]], not [compress]"
+        )
         raise RecipeError(message)
     steps = []
     for i, item in enumerate(value, start=1):
@@ -275,5 +277,5 @@ def _check_gate_targets(recipe: Recipe) -> None:
     names = [target.name for target in recipe.targets]
     for gate in recipe.gates:
         if gate.on and gate.on not in names:
-            message = f"Expected in [gates] {gate.name} on = one of {', '.join(names)}, got {gate.on!r}{nearest(gate.on, names)}"
-            raise RecipeError(message)
+            message = f"Expected in [gates] {gate.name} on = one of {', '.join(names)}, got {gate.on!r}"
+            raise RecipeError(message + nearest(gate.on, names))

@@ -62,7 +62,8 @@ def capture(image: npt.NDArray[np.uint8], camera: Camera, rng: np.random.Generat
     light = np.clip(light * gain + camera.ambient, 0, 1)
     electrons_sd = np.sqrt(light / _FULL_WELL_ELECTRONS + camera.noise**2)
     rgb = np.broadcast_to(light, (3, *size)) + electrons_sd * rng.standard_normal((3, *size), dtype=np.float32)
-    return np.moveaxis(np.clip(np.rint(rgb * 255), 0, 255), 0, -1).astype(np.uint8)
+    frame: Uint8 = np.moveaxis(np.clip(np.rint(rgb * 255), 0, 255), 0, -1).astype(np.uint8)
+    return frame
 
 
 def _geometry(shape: tuple[int, ...], camera: Camera, rng: np.random.Generator) -> tuple[Float, Float]:
@@ -102,4 +103,5 @@ def _disc(radius_px: float) -> Float:
     axis = np.arange(-reach, reach + 1, dtype=np.float32)
     distance = np.hypot(axis[:, None], axis[None, :])
     disc = np.clip(radius_px + 0.5 - distance, 0, 1)
-    return (disc / disc.sum()).astype(np.float32)
+    normalised: Float = (disc / disc.sum()).astype(np.float32)
+    return normalised

@@ -58,16 +58,17 @@ def read_idx(path: Path, axes: int) -> npt.NDArray[np.uint8]:
     Raises:
         DataError: If it is no idx file of bytes, or is too large, cut short or damaged.
     """
-    opened = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
     try:
-        with opened as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(MAX_IDX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         message = f"Expected a readable idx file at {path}, got: {error}"
         raise DataError(message) from error
     head = 4 + 4 * axes
     if len(data) < head or len(data) > MAX_IDX_BYTES or tuple(data[:4]) != (0, 0, _UINT8, axes):
-        message = f"Expected an idx file of bytes with {axes} axes at {path}, got {data[:4].hex()!r} of {len(data)} bytes"
+        message = (
+            f"Expected an idx file of bytes with {axes} axes at {path}, got {data[:4].hex()!r} of {len(data)} bytes"
+        )
         raise DataError(message)
     shape = struct.unpack(f">{axes}I", data[4:head])
     if math.prod(shape) != len(data) - head:

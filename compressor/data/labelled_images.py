@@ -166,7 +166,9 @@ def _read_rows(store: Store, data: DataRecipe, path: Path) -> list[Row]:
         if column not in found:
             message = f"Expected the column {column!r} in {name}, got {', '.join(found) or 'none'}"
             raise ColumnError(message)
-    rows = [Row(line["path"], line["label"] or "", (line[data.slices] or "") if data.slices else "all") for line in reader]
+    rows = [
+        Row(line["path"], line["label"] or "", (line[data.slices] or "") if data.slices else "all") for line in reader
+    ]
     if not 0 < len(rows) <= MAX_ENTRIES:
         message = f"Expected 1 to {MAX_ENTRIES} lines in {name}, got {len(rows)}"
         raise ArchiveError(message)

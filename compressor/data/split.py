@@ -19,6 +19,7 @@ from compressor.errors import SplitError
 
 _NAMES = ("train", "calibration", "gate", "reference")
 _HASH_RANGE = 2**64
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def _wanted_rows(table: Table, slices: Sequence[str]) -> np.ndarray[tuple[int], 
 
 def _bounds(shares: Shares) -> list[float]:
     values = [shares.train, shares.calibration, shares.gate, shares.reference]
-    if min(values) <= 0 or abs(sum(values) - 1) > 1e-9:
+    if min(values) <= 0 or abs(sum(values) - 1) > _ROUNDING:
         message = f"Expected positive shares that sum to 1, got {values}"
         raise SplitError(message)
     return [float(bound) for bound in np.cumsum(values)[:-1]]

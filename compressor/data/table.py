@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -38,10 +38,17 @@ class Table:
         """Return the number of rows."""
         return len(self.labels)
 
-    def take(self, rows: Integers) -> Table:
+    def take(self, rows: Integers | npt.NDArray[np.bool_]) -> Table:
         """Return the table of these rows (int64 indices or a bool mask)."""
-        columns = (self.images, self.labels, self.slices, self.sources, self.hashes)
-        return Table(*(column[rows] for column in columns), self.class_names, self.corrupt)  # type: ignore[arg-type]
+        return Table(
+            images=self.images[rows],
+            labels=self.labels[rows],
+            slices=self.slices[rows],
+            sources=self.sources[rows],
+            hashes=self.hashes[rows],
+            class_names=self.class_names,
+            corrupt=self.corrupt,
+        )
 
 
 def image_hash(image: npt.NDArray[np.uint8]) -> str:
@@ -106,8 +113,7 @@ def align(table: Table, class_names: tuple[str, ...]) -> Table:
         message = f"Expected labels among {', '.join(class_names)}, got {', '.join(unknown[:10])}"
         raise DataError(message)
     lookup = np.array([class_names.index(name) for name in table.class_names], dtype=np.int64)
-    columns = (table.images, lookup[table.labels], table.slices, table.sources, table.hashes)
-    return Table(*columns, class_names, table.corrupt)
+    return replace(table, labels=lookup[table.labels], class_names=class_names)
 
 
 def concatenate(first: Table, second: Table) -> Table:

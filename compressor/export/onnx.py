@@ -33,7 +33,7 @@ def export_onnx(network: nn.Module, channels: int, height: int, width: int) -> b
             torch.onnx.export(
                 network.eval(),
                 (torch.zeros(1, channels, height, width),),
-                buffer,
+                buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes a file too
                 dynamo=False,
                 opset_version=OPSET,
                 input_names=[INPUT_NAME],

@@ -21,7 +21,7 @@ def networks() -> tuple[str, ...]:
     return registry.names(__name__)
 
 
-def build(  # noqa: PLR0913 - the shape is four numbers everywhere
+def build(
     name: str, classes: int, channels: int, height: int, width: int, options: Mapping[str, int | float] | None = None
 ) -> nn.Module:
     """Return an untrained network; the same arguments give the same weights.

@@ -1,8 +1,9 @@
 """ResNet8, the image classification network of MLPerf Tiny.
 
-Source: Banbury et al., MLPerf Tiny Benchmark, 2021 (``resnet_v1_eembc``); He et al., Deep Residual
-Learning for Image Recognition, 2015. ``filters`` scales all three stages (16 is the original); ``stem_stride`` 2 quarters the work of inputs
+``filters`` scales all three stages (16 is the original). ``stem_stride`` 2 quarters the work on inputs
 that are larger than their content needs.
+Source: Banbury et al., MLPerf Tiny Benchmark, 2021 (``resnet_v1_eembc``); He et al., Deep Residual
+Learning for Image Recognition, 2015.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class ResNet8(nn.Module):
     """Stem, three residual blocks, global mean, one linear layer."""
 
     def __init__(self, classes: int, channels: int, filters: int, stem_stride: int) -> None:
+        """Make the layers, untrained."""
         super().__init__()
         self.stem = nn.Conv2d(channels, filters, 3, stride=stem_stride, padding=1, bias=False)
         self.stem_norm = nn.BatchNorm2d(filters)
@@ -47,7 +49,9 @@ class ResNet8(nn.Module):
         return self.head(embedding), embedding
 
 
-def build(classes: int, channels: int, height: int, width: int, *, filters: int = 16, stem_stride: int = 1) -> nn.Module:
+def build(
+    classes: int, channels: int, height: int, width: int, *, filters: int = 16, stem_stride: int = 1
+) -> nn.Module:
     """Return a ResNet8 for any height and width; embedding of 4 x ``filters``."""
     del height, width
     return ResNet8(classes, channels, filters, stem_stride)

@@ -19,7 +19,7 @@ from compressor.errors import QuantizeError
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-import onnxruntime  # noqa: E402 - telemetry must be off before the import
+import onnxruntime  # telemetry must be off before the import
 
 Floats = npt.NDArray[np.float32]
 Batches = Callable[[], Iterable[Floats]]
@@ -90,7 +90,9 @@ class Summary:
         self._reach *= 2
 
 
-def collect_ranges(model: onnx.ModelProto, batches: Batches, *, percentile: float = 100.0) -> dict[str, tuple[float, float]]:
+def collect_ranges(
+    model: onnx.ModelProto, batches: Batches, *, percentile: float = 100.0
+) -> dict[str, tuple[float, float]]:
     """Return (low, high) of the input and of every float tensor that a node of ``model`` makes.
 
     Args:

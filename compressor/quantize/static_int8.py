@@ -23,11 +23,11 @@ from compressor.recipe import QuantizeRecipe
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from onnxruntime.quantization import QuantType  # noqa: E402 - telemetry must be off before the import
-from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData  # noqa: E402
-from onnxruntime.quantization.qdq_quantizer import QDQQuantizer  # noqa: E402
-from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry  # noqa: E402
-from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: E402
+from onnxruntime.quantization import QuantType  # telemetry must be off before the import
+from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+from onnxruntime.quantization.shape_inference import quant_pre_process
 
 
 def quantize(model: bytes, batches: Batches, settings: QuantizeRecipe) -> bytes:
@@ -60,6 +60,9 @@ def _prepared(model: bytes) -> onnx.ModelProto:
     except Exception as error:  # protobuf's DecodeError derives from Exception alone
         message = f"Expected an ONNX model, got {len(model)} bytes: {error}"
         raise QuantizeError(message) from error
+    if not loaded.graph.node:
+        message = f"Expected an ONNX model with nodes, got {len(model)} bytes without any"
+        raise QuantizeError(message)
     with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
         path = Path(folder) / "prepared.onnx"
         quant_pre_process(loaded, str(path), auto_merge=True)
@@ -67,7 +70,9 @@ def _prepared(model: bytes) -> onnx.ModelProto:
         return prepared
 
 
-def _with_qdq(model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]], settings: QuantizeRecipe) -> onnx.ModelProto:
+def _with_qdq(
+    model: onnx.ModelProto, ranges: Mapping[str, tuple[float, float]], settings: QuantizeRecipe
+) -> onnx.ModelProto:
     method = CalibrationMethod.Percentile if settings.calibration == "percentile" else CalibrationMethod.MinMax
     tensors = {
         name: TensorData(lowest=np.float32(low), highest=np.float32(high)) for name, (low, high) in ranges.items()

@@ -66,7 +66,7 @@ def fit(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         for number in range(1, settings.epochs + 1):
-            rows = torch.randperm(len(x), generator=generator)[: steps * batch].split(batch)
+            rows = torch.randperm(len(x), generator=generator)[: steps * batch].reshape(steps, batch)
             loss, accuracy = _epoch(network, x, y, rows, _Step(optimizer, schedule, settings, generator))
             if on_epoch:
                 on_epoch(Epoch(number, settings.epochs, loss, accuracy))
@@ -95,13 +95,15 @@ class _Step:
 
 
 def _epoch(
-    network: nn.Module, x: torch.Tensor, y: torch.Tensor, batches: tuple[torch.Tensor, ...], step: _Step
+    network: nn.Module, x: torch.Tensor, y: torch.Tensor, batches: torch.Tensor, step: _Step
 ) -> tuple[float, float]:
     network.train()
     figures = [step.take(network, x[rows], y[rows]) for rows in batches]
     loss, accuracy = (float(value) for value in np.mean(figures, axis=0))
     if not np.isfinite(loss):
-        message = f"Expected a finite loss, got {loss}: lower learning_rate ({step.settings.learning_rate:g}) in [train]"
+        message = (
+            f"Expected a finite loss, got {loss}: lower learning_rate ({step.settings.learning_rate:g}) in [train]"
+        )
         raise TrainError(message)
     return loss, accuracy
 
@@ -109,6 +111,10 @@ def _epoch(
 def _optimizer(network: nn.Module, settings: TrainRecipe) -> torch.optim.Optimizer:
     if settings.optimizer == "sgd":
         return torch.optim.SGD(
-            network.parameters(), settings.learning_rate, momentum=0.9, nesterov=True, weight_decay=settings.weight_decay
+            network.parameters(),
+            settings.learning_rate,
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=settings.weight_decay,
         )
     return torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)

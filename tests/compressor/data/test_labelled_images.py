@@ -1,0 +1,135 @@
+"""Labelled images from zip and folder, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from compressor import data
+from compressor.data import labelled_images
+from compressor.errors import ArchiveError, ColumnError, CompressorError, CorruptImageError, DataError
+from compressor.recipe import DataRecipe
+
+Entries = dict[str, bytes]
+
+
+def _png(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((6, 4, 3), shade, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _entries(labels: str = "path,label,site\na.png,3.7,north\nb.png,0.2,south\n") -> Entries:
+    return {"labels.csv": labels.encode(), "a.png": _png(10), "b.png": _png(200)}
+
+
+def _zip(path: Path, entries: Entries) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+def _recipe(path: Path, **settings: object) -> DataRecipe:
+    return DataRecipe(dataset="labelled_images", path=str(path), slices="site", **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["zip", "folder"])
+def test_reads_zip_and_folder_alike(tmp_path: Path, kind: str) -> None:
+    """Images, labels and slices come in the order of the CSV, from a zip or a folder."""
+    place = _zip(tmp_path / "d.zip", _entries()) if kind == "zip" else tmp_path
+    if kind == "folder":
+        for name, content in _entries().items():
+            (tmp_path / name).write_bytes(content)
+    table = data.load(_recipe(Path(place.name) if kind == "zip" else Path()), tmp_path)
+    assert table.class_names == ("0.2", "3.7")
+    assert table.labels.tolist() == [1, 0]
+    assert table.slices.tolist() == ["north", "south"]
+    assert table.images[1].shape == (6, 4, 3)
+
+
+def test_floor_maps_positions_to_digits(tmp_path: Path) -> None:
+    """With label = "floor", 3.7 is the class 3."""
+    table = data.load(_recipe(_zip(tmp_path / "d.zip", _entries()), label="floor"))
+    assert table.class_names == ("0", "3")
+
+
+def test_a_missing_column_is_named_with_those_found(tmp_path: Path) -> None:
+    """The error says which column is not there and which are."""
+    place = _zip(tmp_path / "d.zip", _entries("path,label,domain\na.png,1,x\n"))
+    with pytest.raises(ColumnError, match=r"the column 'site' in labels\.csv, got path, label, domain"):
+        data.load(_recipe(place))
+
+
+def test_corrupt_images_are_named_and_counted(tmp_path: Path) -> None:
+    """A cut-off image and an absent one are both named."""
+    place = _zip(
+        tmp_path / "d.zip", {**_entries("path,label,site\na.png,1,x\nno.png,1,x\nb.png,1,x\n"), "a.png": _png(1)[:40]}
+    )
+    with pytest.raises(CorruptImageError, match=r"got 2: a\.png: .*; no\.png: not there"):
+        data.load(_recipe(place, allow_corrupt=1))
+
+
+def test_corrupt_images_are_left_out_when_allowed(tmp_path: Path) -> None:
+    """As many as the recipe permits are skipped, and the table remembers which."""
+    place = _zip(tmp_path / "d.zip", {**_entries(), "a.png": b"not an image"})
+    table = data.load(_recipe(place, allow_corrupt=1))
+    assert table.corrupt == ("a.png",)
+    assert len(table) == 1
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../up.png", "a/../../up.png", "c:\\x.png"])
+def test_unsafe_paths_are_refused(tmp_path: Path, name: str) -> None:
+    """A path that leaves the archive is refused, in the zip and in the CSV."""
+    with pytest.raises(ArchiveError, match="relative path"):
+        data.load(_recipe(_zip(tmp_path / "d.zip", _entries(f"path,label,site\n{name},1,x\n"))))
+    with pytest.raises(ArchiveError, match="relative path"):
+        labelled_images.safe_path(name)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    """A symbolic link that leaves the folder counts as absent."""
+    folder = tmp_path / "d"
+    folder.mkdir()
+    (tmp_path / "secret.png").write_bytes(_png(3))
+    (folder / "a.png").symlink_to(tmp_path / "secret.png")
+    (folder / "labels.csv").write_text("path,label,site\na.png,1,x\n")
+    with pytest.raises(CorruptImageError, match="not there"):
+        data.load(_recipe(folder))
+
+
+def test_an_oversize_entry_is_refused_before_it_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes are read from the directory, not found out by unpacking."""
+    monkeypatch.setattr(labelled_images, "MAX_IMAGE_BYTES", 50)
+    with pytest.raises(ArchiveError, match="at most 50 bytes"):
+        data.load(_recipe(_zip(tmp_path / "d.zip", _entries())))
+
+
+@pytest.mark.parametrize(
+    ("entries", "kind"),
+    [
+        ({"a.png": b""}, ArchiveError),
+        ({"labels.csv": b"path,label,site\n"}, ArchiveError),
+        ({"labels.csv": b"\xff\xfe\x00"}, DataError),
+        ({"labels.csv": b"path,label,site\na.png,word,x\n", "a.png": _png(1)}, DataError),
+        ({"labels.csv": b"path,label,site\na.png,nan,x\n", "a.png": _png(1)}, DataError),
+        ({"labels.csv": b"path,label,site\na.png\n", "a.png": _png(1)}, DataError),
+    ],
+)
+def test_nonsense_is_a_coded_error(tmp_path: Path, entries: Entries, kind: type[CompressorError]) -> None:
+    """No CSV, an empty one, other encodings and labels that are no numbers are refused by name."""
+    with pytest.raises(kind):
+        data.load(_recipe(_zip(tmp_path / "d.zip", entries), label="floor"))
+
+
+def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
+    """A file of another kind, or none, is an archive error."""
+    (tmp_path / "d.zip").write_bytes(b"no zip")
+    for name in ("d.zip", "absent.zip"):
+        with pytest.raises(ArchiveError, match="zip or folder"):
+            data.load(_recipe(tmp_path / name))

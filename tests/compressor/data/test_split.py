@@ -1,0 +1,95 @@
+"""What the splits promise: disjoint, seeded, stable when data is added."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from compressor.data.split import Shares, Splits, check_disjoint, split
+from compressor.data.table import Table, make_table
+from compressor.errors import SplitError
+
+
+def _table(sources: int, views: int = 2) -> Table:
+    rng = np.random.default_rng(0)
+    rows = [(f"s{source}", f"site-{source % 3}") for source in range(sources) for _ in range(views)]
+    images = [rng.integers(0, 256, (4, 4, 3), dtype=np.uint8) for _ in rows]
+    return make_table(
+        images,
+        [str(i % 2) for i in range(len(rows))],
+        slices=[row[1] for row in rows],
+        sources=[row[0] for row in rows],
+    )
+
+
+def test_no_source_and_no_content_is_in_two_splits() -> None:
+    """Every row of the wanted slices is in exactly one split, with all views of its source."""
+    table = _table(400)
+    splits = split(table, 1)
+    check_disjoint(table, splits)
+    assert len(splits.train) + len(splits.calibration) + len(splits.reference) + 2 * len(splits.gate) == len(table)
+
+
+def test_the_gate_has_one_row_per_source() -> None:
+    """Rows of the paired test are independent: no source is in the gate twice."""
+    table = _table(400, views=3)
+    gate = split(table, 1).gate
+    assert len(set(table.sources[gate])) == len(gate)
+
+
+def test_the_same_seed_gives_the_same_splits_and_another_seed_others() -> None:
+    """The seed alone decides."""
+    table = _table(200)
+    assert np.array_equal(split(table, 3).gate, split(table, 3).gate)
+    assert not np.array_equal(split(table, 3).gate, split(table, 4).gate)
+
+
+def test_added_rows_do_not_move_old_ones() -> None:
+    """A retrained model is gated on the very rows of the model before."""
+    small, large = _table(200), _table(300)
+    before = set(small.sources[split(small, 5).gate])
+    after = set(large.sources[split(large, 5).gate])
+    assert before == {source for source in after if int(source[1:]) < 200}
+
+
+def test_sources_that_share_content_stay_together() -> None:
+    """The same picture under two names is one group: it can't train and judge."""
+    table = _table(300, views=1)
+    hashes = table.hashes.copy()
+    hashes[150:] = hashes[:150]
+    table = replace(table, hashes=hashes)
+    check_disjoint(table, split(table, 2))
+
+
+def test_only_the_wanted_slices_are_split() -> None:
+    """Rows of other slices are in ``other`` and nowhere else."""
+    table = _table(300)
+    splits = split(table, 0, slices=("site-0",))
+    assert set(table.slices[splits.train]) == {"site-0"}
+    assert set(table.slices[splits.other]) == {"site-1", "site-2"}
+
+
+def test_an_overlap_is_an_error() -> None:
+    """Splits made by other means are refused when they share a row."""
+    table = _table(10)
+    rows = np.arange(4)
+    with pytest.raises(SplitError, match="disjoint"):
+        check_disjoint(table, Splits(rows, rows + 4, rows + 3, rows + 12, rows[:0]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [({"slices": ("site-9",)}, "site-9"), ({"shares": Shares(train=0.9)}, "sum to 1")],
+)
+def test_refuses_what_cannot_be_split(arguments: dict[str, object], said: str) -> None:
+    """An unknown slice or shares that don't add up are named."""
+    with pytest.raises(SplitError, match=said):
+        split(_table(50), 0, **arguments)  # type: ignore[arg-type]
+
+
+def test_refuses_an_empty_split() -> None:
+    """Too little data for four splits is an error, not an empty gate."""
+    with pytest.raises(SplitError, match="add data"):
+        split(_table(1), 0)

@@ -1,0 +1,47 @@
+"""Every network in the folder keeps the one promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from compressor import networks
+from compressor.errors import PluginError
+
+
+@pytest.mark.parametrize("name", networks.networks())
+@pytest.mark.parametrize("shape", [(1, 32, 20), (3, 32, 32)])
+def test_returns_logits_and_embedding(name: str, shape: tuple[int, int, int]) -> None:
+    """The forward pass gives (N, classes) and (N, D) for grey and colour inputs."""
+    logits, embedding = networks.build(name, 7, *shape)(torch.zeros(2, *shape))
+    assert logits.shape == (2, 7)
+    assert embedding.ndim == 2
+    assert embedding.shape[1] <= 4096
+
+
+@pytest.mark.parametrize("name", networks.networks())
+def test_starts_from_the_same_weights(name: str) -> None:
+    """Two builds have equal weights, and leave torch's random state as it was."""
+    state = torch.get_rng_state()
+    first, second = (networks.build(name, 10, 1, 32, 20).state_dict() for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_options_reach_the_network_and_unknown_ones_are_refused() -> None:
+    """``filters`` widens; an option the network does not know is named."""
+    assert networks.build("resnet8", 10, 1, 16, 16, {"filters": 4})(torch.zeros(1, 1, 16, 16))[1].shape == (1, 16)
+    with pytest.raises(PluginError, match="depth"):
+        networks.build("resnet8", 10, 1, 16, 16, {"depth": 4})
+
+
+def test_a_network_of_the_wrong_kind_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user's network that returns logits alone is told what is expected."""
+    text = "from torch import nn\ndef build(c, n, h, w):\n"
+    text += "    return nn.Sequential(nn.Flatten(), nn.Linear(n * h * w, c))\n"
+    (tmp_path / "my_network.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match="embedding"):
+        networks.build("my_network:build", 10, 1, 8, 8)

@@ -1,0 +1,93 @@
+"""Ranges: right, robust, and in constant memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import pytest
+
+from compressor import networks
+from compressor.errors import QuantizeError
+from compressor.export.onnx import export_onnx
+from compressor.quantize.calibrator import Summary, collect_ranges
+
+
+def _summary(values: np.ndarray, percentile: float, parts: int = 7) -> Summary:
+    summary = Summary(percentile)
+    for part in np.array_split(values.astype(np.float32), parts):
+        summary.add(part)
+    return summary
+
+
+def test_min_max_is_the_true_range_of_all_batches() -> None:
+    """No moving average: the extremes of any batch count in full."""
+    assert _summary(np.array([1, 5, -3, 2, 9, 0, 4]), 100).range() == (-3, 9)
+
+
+@pytest.mark.parametrize("percentile", [99.0, 99.9])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e5])
+def test_percentile_agrees_with_numpy(percentile: float, scale: float) -> None:
+    """The streamed histogram is as near to the exact percentiles as its bins are wide, at any scale and batch order."""
+    values = np.sort(np.random.default_rng(0).standard_normal(40_000)) * scale
+    low, high = _summary(values, percentile).range()
+    exact = np.percentile(values, [50 - percentile / 2, 50 + percentile / 2])
+    assert np.abs(np.array([low, high]) - exact).max() < 0.03 * scale
+
+
+def test_percentile_cuts_an_outlier_and_never_exceeds_the_true_range() -> None:
+    """One wild value in ten thousand does not set the range."""
+    values = np.append(np.random.default_rng(0).uniform(0, 1, 9_999), 1000.0)
+    low, high = _summary(values, 99.9).range()
+    assert 0.9 < high < 1.5
+    assert low >= 0
+
+
+def test_zeros_first_and_zeros_only_are_fine() -> None:
+    """A dead tensor has the range 0..0; values may come later."""
+    assert _summary(np.zeros(10), 99).range() == (0, 0)
+    late = _summary(np.append(np.zeros(50), np.ones(50)), 99)
+    assert late.range()[1] == pytest.approx(1, abs=0.01)
+
+
+def test_memory_does_not_grow_with_the_data() -> None:
+    """After a million values a summary holds what it held after ten."""
+    summary = Summary(99.9)
+    summary.add(np.ones(10, np.float32))
+    before = summary._counts.nbytes
+    for scale in range(1, 11):
+        summary.add(np.full(100_000, scale * 1e3, np.float32))
+    assert summary._counts.nbytes == before
+    assert sys.getsizeof(summary) < 1024
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(bad: float) -> None:
+    """NaN and infinity can't set a range."""
+    with pytest.raises(QuantizeError, match="finite"):
+        Summary().add(np.array([1, bad], np.float32))
+
+
+def test_ranges_of_a_model_cover_input_and_outputs() -> None:
+    """The input, the outputs and what lies between all have a range; batches are asked for once."""
+    model = onnx.shape_inference.infer_shapes(
+        onnx.load_from_string(export_onnx(networks.build("resnet8", 4, 1, 8, 8, {"filters": 4}), 1, 8, 8))
+    )
+    rng = np.random.default_rng(0)
+    ranges = collect_ranges(model, lambda: iter([rng.uniform(-2, 3, (4, 1, 8, 8)).astype(np.float32)]))
+    assert {"input", "logits", "embedding"} <= set(ranges)
+    assert -2 <= ranges["input"][0] < ranges["input"][1] <= 3
+
+
+def test_no_data_and_wrong_shapes_are_coded_errors() -> None:
+    """Nothing to calibrate on, and batches of another shape, are refused."""
+    model = onnx.load_from_string(export_onnx(networks.build("resnet8", 4, 1, 8, 8, {"filters": 4}), 1, 8, 8))
+
+    def wrong() -> Iterator[np.ndarray]:
+        yield np.zeros((2, 3, 8, 8), np.float32)
+
+    for batches, said in ((lambda: iter(()), "at least one"), (wrong, "calibration data of")):
+        with pytest.raises(QuantizeError, match=said):
+            collect_ranges(model, batches)

@@ -1,0 +1,103 @@
+"""What a recipe accepts, and how it says what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compressor.errors import RecipeError
+from compressor.recipe import parse_recipe, read_recipe
+
+MODELS = Path(__file__).parents[2] / "models"
+MINIMAL = '[model]\nname = "digits"\n'
+
+
+def _refusal(text: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text.encode(), "r.toml")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["digits", "meter_digits"])
+def test_reads_the_recipes_we_ship(name: str) -> None:
+    """Every recipe under models/ reads, and its gates name targets that it has."""
+    recipe = read_recipe(MODELS / name)
+    assert recipe.folder == MODELS / name
+    assert recipe.gates
+    assert recipe.compress[0].scheme == "static_int8"
+
+
+def test_fills_everything_but_the_name_with_defaults() -> None:
+    """A recipe of one line is complete: data set, one host target, one quantize step."""
+    recipe = parse_recipe(MINIMAL.encode())
+    assert recipe.data.dataset == "digits"
+    assert [target.name for target in recipe.targets] == ["host"]
+    assert [step.step for step in recipe.compress] == ["quantize"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MINIMAL + "[train]\nepoch = 3\n", "in [train] one of epochs"),
+        (MINIMAL + "[train]\nepoch = 3\n", "got 'epoch': did you mean 'epochs'?"),
+        (MINIMAL + "[trian]\n", "got [trian]: did you mean 'train'?"),
+        (MINIMAL + "[gates]\nacuracy_drop = {max = 0.01}\n", "did you mean 'accuracy_drop'?"),
+        (MINIMAL + "[gates]\naccuracy_drop = {maxx = 0.01}\n", "did you mean 'max'?"),
+        (MINIMAL + "[gates]\naccuracy_drop = {}\n", "either max or min"),
+        (MINIMAL + '[gates]\nsize_bytes = {max = 1, on = "pie"}\n[targets.pi]\n', "did you mean 'pi'?"),
+        (MINIMAL + '[[compress]]\nstep = "quantise"\n', "did you mean 'quantize'?"),
+        (MINIMAL + '[compress]\nstep = "quantize"\n', "write [[compress]]"),
+        (MINIMAL + "[targets.pi]\ncores = 1\n", "in [targets.pi] one of runtime, cpu, threads, got 'cores'"),
+        ("", "Expected in [model] the key 'name'"),
+    ],
+)
+def test_names_the_unknown_key_its_table_and_the_nearest_valid_one(text: str, said: str) -> None:
+    """A slip of the pen is named together with what was probably meant."""
+    assert said in _refusal(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (MINIMAL + '[train]\nepochs = "3"\n', "[train] epochs to be a whole number, got str '3'"),
+        (MINIMAL + "[train]\nepochs = true\n", "to be a whole number, got bool"),
+        (MINIMAL + "[train]\nepochs = 0\n", "[train] epochs between 1 and 10000, got 0"),
+        (MINIMAL + "[data]\ntrain_slices = 3\n", "to be a list of text"),
+        (MINIMAL + '[data]\ncolour = "gray"\n', "did you mean 'grey'?"),
+        (MINIMAL + "[data]\nwidth = 100000\n", "[data] width between"),
+        ('[model]\nname = "Not A Name"\n', "[model] name"),
+        (MINIMAL + "[train]\nlearning_rate = nan\n", "learning_rate between"),
+        ("model = 3\n", "[model] to be a table"),
+    ],
+)
+def test_names_a_wrong_type_or_value(text: str, said: str) -> None:
+    """A value of the wrong type or out of range is said with what was expected."""
+    assert said in _refusal(text)
+
+
+def test_says_where_a_recipe_is_not_toml() -> None:
+    """A syntax error carries the file's name and the line."""
+    refusal = _refusal("[model\n")
+    assert refusal.startswith("r.toml: Expected TOML")
+    assert "line 1" in refusal
+
+
+def test_a_missing_file_is_a_recipe_error(tmp_path: Path) -> None:
+    """A recipe that is not there is a coded error that names the path."""
+    with pytest.raises(RecipeError, match=r"nowhere\.toml"):
+        read_recipe(tmp_path / "nowhere.toml")
+
+
+def test_fine_tuning_changes_epochs_and_rate_only() -> None:
+    """Training from a checkpoint uses the fine-tuning epochs and rate and keeps the rest."""
+    train = parse_recipe((MINIMAL + "[train]\nfine_tune_epochs = 2\nseed = 9\n").encode()).train
+    tuned = train.for_fine_tuning()
+    assert (tuned.epochs, tuned.seed, tuned.learning_rate) == (2, 9, train.fine_tune_learning_rate)
+
+
+def test_whole_numbers_stand_for_floats_but_not_the_reverse() -> None:
+    """``max = 1`` is a number; ``epochs = 1.5`` is no whole number."""
+    recipe = parse_recipe((MINIMAL + "[gates]\nsize_bytes = {max = 131072}\n").encode())
+    assert recipe.gates[0].max == 131072.0
+    assert "whole number" in _refusal(MINIMAL + "[train]\nepochs = 1.5\n")

@@ -1,0 +1,80 @@
+"""The training loop learns, and does so the same way twice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from compressor import networks
+from compressor.errors import TrainError
+from compressor.recipe import TrainRecipe
+from compressor.train.augmentation import augment
+from compressor.train.supervised import Epoch, fit
+
+SETTINGS = TrainRecipe(epochs=3, batch=16, learning_rate=0.01)
+
+
+def _data(n: int = 96) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, n)
+    inputs = rng.standard_normal((n, 1, 12, 12)).astype(np.float32)
+    inputs[labels == 1, :, :6] += 2
+    return inputs, labels
+
+
+def _network() -> torch.nn.Module:
+    return networks.build("resnet8", 2, 1, 12, 12, {"filters": 4})
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_learns_what_is_easy(optimizer: str) -> None:
+    """Bright above or not is learnt in a few epochs by either optimizer."""
+    inputs, labels = _data()
+    network = fit(_network(), inputs, labels, replace(SETTINGS, optimizer=optimizer, epochs=6))
+    with torch.no_grad():
+        predicted = network(torch.from_numpy(inputs))[0].argmax(1).numpy()
+    assert (predicted == labels).mean() > 0.9
+    assert not network.training
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    """Two trainings agree bit for bit; another seed does not."""
+    runs = [fit(_network(), *_data(), replace(SETTINGS, seed=seed)).state_dict() for seed in (1, 1, 2)]
+    assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
+    assert not torch.equal(runs[0]["head.weight"], runs[2]["head.weight"])
+
+
+def test_tells_every_epoch() -> None:
+    """The callback hears each epoch once, in order, with its figures."""
+    told: list[Epoch] = []
+    fit(_network(), *_data(), SETTINGS, on_epoch=told.append)
+    assert [epoch.number for epoch in told] == [1, 2, 3]
+    assert all(epoch.of == 3 and np.isfinite(epoch.loss) for epoch in told)
+
+
+def test_a_loss_that_diverges_stops_the_run() -> None:
+    """Inputs that are not finite end in a coded error, not in silent rubbish."""
+    inputs, labels = _data()
+    inputs[:] = np.inf
+    with pytest.raises(TrainError, match="finite loss"):
+        fit(_network(), inputs, labels, replace(SETTINGS, augment=0.0))
+
+
+def test_nothing_to_learn_from_is_an_error() -> None:
+    """One sample, or labels of another number, are refused."""
+    inputs, labels = _data()
+    for x, y in ((inputs[:1], labels[:1]), (inputs, labels[:-1])):
+        with pytest.raises(TrainError):
+            fit(_network(), x, y, SETTINGS)
+
+
+def test_augmentation_keeps_the_shape_and_strength_zero_the_values() -> None:
+    """Augmented batches look alike in shape; strength 0 hands the batch back."""
+    x = torch.rand(4, 3, 10, 6)
+    generator = torch.Generator().manual_seed(0)
+    assert augment(x, 0.0, generator) is x
+    assert augment(x, 1.0, generator).shape == x.shape
+    assert not torch.equal(augment(x, 1.0, generator), x)
