@@ -1,0 +1,212 @@
+"""``/device/{id}``: one device: drift evidence over time, what holds it, its updates and its health."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request, Response
+from nicegui import ui
+
+from server.dashboard import evidence
+from server.dashboard.services import Services
+from server.dashboard.session import Sessions
+from server.dashboard.tables import Column, live_table
+from server.dashboard.theme import REFRESH_S, empty, frame, heading, live, meter, pill
+from server.dashboard.views import (
+    EventRow,
+    Status,
+    Tone,
+    ago,
+    clock_time,
+    event_row,
+    evidence_status,
+    phase_status,
+    state_status,
+)
+from server.errors import UnknownDeviceError
+from server.fleet import Device
+
+_WINDOWS = 200
+_EVENTS = 100
+_HISTORY = 12
+_EVENT_COLUMNS = (
+    Column("at", "Time (UTC)"),
+    Column("severity", "Severity", "pill"),
+    Column("what", "What"),
+    Column("text", "Text", "wrapped", sortable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The head of the page."""
+
+    state: Status
+    phase: Status
+    drift: Status
+    facts: tuple[tuple[str, str], ...]
+    fault: str
+
+
+def add_page(services: Services, sessions: Sessions) -> None:
+    """Add the page."""
+
+    @ui.page("/device/{device}")
+    def page(request: Request, device: str) -> Response | None:
+        if (refusal := sessions.refusal(request)) is not None:
+            return refusal
+        with frame(device[:63], "/device"):
+            _page(services, device)
+        return None
+
+
+def _page(services: Services, device: str) -> None:
+    try:
+        services.fleet.device(device)
+    except UnknownDeviceError:
+        empty("No such device", "It may have been spelled differently; the overview lists every device.")
+        return
+    heading(device, 1)
+    live(lambda: _summary(services, device), _head)
+    with ui.element("div").classes("tf-wide"):
+        with ui.element("section").classes("tf-card"):
+            heading("Drift evidence over time")
+            ui.label(
+                "At 100 % the device is flagged. Blue: against its own usual, which decides; grey: against training."
+            ).classes("tf-muted tf-small")
+            _chart(services, device)
+        with ui.element("section").classes("tf-card"):
+            heading("What holds the evidence")
+            live(lambda: _newest(services, device), _streams)
+    with ui.element("section").classes("tf-card"):
+        heading("Releases that ran here")
+        live(lambda: _history(services, device), _ran)
+    heading("Events of this device")
+    live_table(_EVENT_COLUMNS, "id", lambda: _events(services, device), rows_per_page=15)
+
+
+def _summary(services: Services, name: str) -> Summary:
+    device, now_ms, newest = services.fleet.device(name), services.fleet.clock(), _newest(services, name)
+    drift = evidence_status(newest.shown_ratio if newest else None, flagged=newest is not None and newest.flagged)
+    if newest is not None and not newest.judged and newest.shown_ratio is not None:
+        drift = Status(f"learning its usual, {drift.text} from training", Tone.BUSY)
+    phase = phase_status(device.reported.update if device.reported else None)
+    return Summary(state_status(device.state), phase, drift, _facts(device, now_ms), newest.fault if newest else "")
+
+
+def _facts(device: Device, now_ms: int) -> tuple[tuple[str, str], ...]:
+    reported = device.reported
+    said = (("hardware", reported.hardware), ("agent", reported.agent_version)) if reported else ()
+    attributes = {**(reported.attributes if reported else {}), **device.attributes}
+    wanted = device.desired_release
+    return (
+        ("site", device.site), ("release", device.release or "none"),
+        *((("wanted", wanted),) if wanted and wanted != device.release else ()), *said, *attributes.items(),
+        ("last seen", ago(device.last_seen_ms, now_ms)),
+        *((("clock", f"off by {device.clock_skew_ms / 1000:.0f} s"),) if device.clock_skew_ms else ()),
+    )  # fmt: skip
+
+
+def _head(summary: Summary) -> None:
+    with ui.element("div").classes("tf-row"):
+        pill(summary.state)
+        pill(Status(f"update: {summary.phase.text}", summary.phase.tone))
+        pill(Status(f"drift: {summary.drift.text}" if summary.drift.tone is not Tone.BAD else summary.drift.text,
+                    summary.drift.tone))  # fmt: skip
+        if summary.fault:
+            pill(Status(f"fault: {summary.fault.replace('_', ' ')}", Tone.BAD))
+    with ui.element("div").classes("tf-row").style("gap: 4px 22px"):
+        for name, value in summary.facts:
+            with ui.element("div").classes("tf-row tf-small").style("gap: 6px"):
+                ui.label(name).classes("tf-muted")
+                ui.label(value)
+
+
+def _newest(services: Services, device: str) -> evidence.Point | None:
+    return next(iter(evidence.read(services.database, device, 1)), None)
+
+
+def _streams(newest: evidence.Point | None) -> None:
+    if newest is None:
+        ui.label("No window has arrived yet; the first comes at the end of the device's window.").classes("tf-muted")
+        return
+    ui.label(newest.cause[:1].upper() + newest.cause[1:] if newest.cause else "Nothing stands out.").style(
+        "font-weight: 600"
+    )
+    for share in newest.streams:
+        with ui.element("div").classes("tf-stream"):
+            with ui.element("div"):
+                ui.label(share.words)
+                ui.label(share.stream).classes("tf-muted tf-small tf-mono")
+            meter(share.share_ratio, Tone.BAD if newest.flagged else Tone.CALM)
+            ui.label(f"{100 * share.share_ratio:.0f} %").classes("tf-number tf-small")
+    ui.label(f"{newest.n} inferences in the newest window").classes("tf-muted tf-small")
+
+
+def _history(services: Services, device: str) -> tuple[tuple[str, str], ...]:
+    newest_first = tuple(reversed(services.lineage.history(device)))
+    return tuple((clock_time(ran.from_ms), ran.release or "nothing") for ran in newest_first[:_HISTORY])
+
+
+def _ran(history: tuple[tuple[str, str], ...]) -> None:
+    if not history:
+        ui.label("Nothing yet: start a rollout.").classes("tf-muted")
+        return
+    with ui.element("div").classes("tf-timeline"):
+        for index, (since, release) in enumerate(history):
+            ui.label(since).classes("tf-muted tf-number")
+            with ui.element("div").classes("tf-row"):
+                ui.label(release)
+                if index == 0:
+                    pill(Status("running now", Tone.GOOD))
+
+
+def _events(services: Services, device: str) -> tuple[EventRow, ...]:
+    return tuple(event_row(event) for event in services.events.latest(_EVENTS, device=device))
+
+
+def _chart(services: Services, device: str) -> None:
+    lines = evidence.series(evidence.read(services.database, device, _WINDOWS))
+    chart = ui.echart(_options(lines)).style("height: 320px").classes("tf-chart")
+
+    def again() -> None:
+        nonlocal lines
+        fresh = evidence.series(evidence.read(services.database, device, _WINDOWS))
+        if fresh != lines:
+            lines = fresh
+            for drawn, name in zip(chart.options["series"], ("evidence", "training"), strict=True):
+                drawn["data"] = fresh[name]
+            chart.update()
+
+    ui.timer(REFRESH_S, again)
+
+
+def _options(lines: dict[str, list[list[float | int | None]]]) -> dict[str, object]:
+    grey = "#8a93a2"
+    threshold = {
+        "silent": True, "symbol": "none", "lineStyle": {"color": "#d0463b", "type": "dashed", "width": 1.5},
+        "label": {"formatter": "threshold", "color": "#d0463b", "position": "insideStartTop"}, "data": [{"yAxis": 100}],
+    }  # fmt: skip
+    line = {"type": "line", "symbol": "circle", "symbolSize": 4, "connectNulls": False}
+    axis = {
+        "axisLabel": {"color": grey},
+        "axisLine": {"lineStyle": {"color": grey}},
+        "nameTextStyle": {"color": grey, "align": "left", "padding": [0, 0, 6, -40]},
+    }
+    return {
+        "animation": False,
+        "textStyle": {"fontFamily": "inherit"},
+        "grid": {"left": 52, "right": 18, "top": 44, "bottom": 30},
+        "legend": {"top": 0, "right": 8, "textStyle": {"color": grey}},
+        "tooltip": {"trigger": "axis", "confine": True},
+        "xAxis": {"type": "time", **axis, "splitLine": {"show": False}},
+        "yAxis": {
+            "type": "value", "min": 0, ":max": "v => Math.max(120, Math.ceil(v.max / 20) * 20)", **axis,
+            "name": "% of threshold", "splitLine": {"lineStyle": {"color": "rgba(138,147,162,.22)"}},
+        },
+        "series": [
+            {**line, "name": "evidence", "data": lines["evidence"], "color": "#3b7dd8", "markLine": threshold},
+            {**line, "name": "against training", "data": lines["training"], "color": grey,
+             "lineStyle": {"type": "dotted"}},
+        ],
+    }  # fmt: skip

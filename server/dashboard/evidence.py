@@ -1,0 +1,132 @@
+"""Drift evidence and verdicts as the pages show them; pure but for ``read``.
+
+The chart draws the logarithm of the evidence as a share of that of its threshold: at 100 % the device is flagged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from server.dashboard.views import Status, Tone, ago, evidence_share
+from server.drift.ledger import StoredVerdict
+from server.drift.verdicts import VerdictKind
+from server.store.database import Database
+from server.store.evidence import evidence_of
+
+_KINDS = {
+    VerdictKind.DEVICE_FAULT: Status("Device fault", Tone.BAD),
+    VerdictKind.DEVICE_LOCAL: Status("One device sees something new", Tone.WARN),
+    VerdictKind.SITE: Status("A site sees something new", Tone.WARN),
+    VerdictKind.COHORT: Status("A cohort sees something new", Tone.WARN),
+    VerdictKind.FLEET: Status("The whole fleet sees something new", Tone.BAD),
+    VerdictKind.RELEASE_REGRESSION: Status("A release made it worse", Tone.BAD),
+}
+_NAMED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class StreamShare:
+    """One stream's share of a device's evidence, in words."""
+
+    stream: str
+    words: str
+    share_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One window of one device. Ratios are shares of the threshold (in logs), None before there is any."""
+
+    device: str
+    start_ms: int
+    n: int
+    judged: bool
+    ratio: float | None
+    training_ratio: float | None
+    flagged: bool
+    fault: str
+    cause: str
+    streams: tuple[StreamShare, ...]
+
+    @property
+    def shown_ratio(self) -> float | None:
+        """What counts now: the verdict's figure, or while commissioning the distance from training."""
+        return self.ratio if self.judged else self.training_ratio
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictCard:
+    """One open verdict, said for a person."""
+
+    id: int
+    kind: Status
+    where: str
+    cause: str
+    action: str
+    devices: tuple[str, ...]
+    more: int
+    since: str
+
+
+def read(database: Database, device: str | None, limit: int) -> tuple[Point, ...]:
+    """Return the newest ``limit`` windows (of one device, or of all), newest first."""
+    with database.begin() as connection:
+        return tuple(point({str(key): value for key, value in row.items()}) for row in
+                     evidence_of(connection, device, limit))  # fmt: skip
+
+
+def point(row: Mapping[str, object]) -> Point:
+    """Return the point in a stored row of evidence."""
+    threshold = _number(row["log_threshold"]) or 0.0
+    return Point(
+        device=str(row["device"]), start_ms=int(_number(row["start_ms"]) or 0), n=int(_number(row["n"]) or 0),
+        judged=row["phase"] == "judged", ratio=evidence_share(_number(row["log_value"]), threshold),
+        training_ratio=evidence_share(_number(row["training_log_value"]), threshold), flagged=bool(row["flagged"]),
+        fault=str(row["fault"]), cause=str(row["cause"]), streams=_streams(row["streams"]),
+    )  # fmt: skip
+
+
+def latest(points: Iterable[Point]) -> dict[str, Point]:
+    """Return the newest point of each device, given newest first."""
+    found: dict[str, Point] = {}
+    for one in points:
+        found.setdefault(one.device, one)
+    return found
+
+
+def verdict_card(verdict: StoredVerdict, now_ms: int) -> VerdictCard:
+    """Return the words of one verdict."""
+    where = ", ".join(f"{name} {value}" for name, value in verdict.attributes.items())
+    subject = where or (verdict.release if verdict.kind is VerdictKind.RELEASE_REGRESSION else "")
+    windows = "1 window" if verdict.windows == 1 else f"{verdict.windows} windows"
+    return VerdictCard(
+        verdict.id, _KINDS[verdict.kind], subject, verdict.cause, verdict.action, verdict.devices[:_NAMED],
+        max(len(verdict.devices) - _NAMED, 0), f"{windows}, opened {ago(verdict.opened_ms, now_ms)}",
+    )  # fmt: skip
+
+
+def series(points: Sequence[Point]) -> dict[str, list[list[float | int | None]]]:
+    """Return the two lines of the chart, oldest first: [start_ms, percent of the threshold]."""
+    ordered = sorted(points, key=lambda one: one.start_ms)
+    return {
+        "evidence": [[one.start_ms, _percent(one.ratio)] for one in ordered],
+        "training": [[one.start_ms, _percent(one.training_ratio)] for one in ordered],
+    }
+
+
+def _percent(ratio: float | None) -> float | None:
+    return None if ratio is None else round(100 * ratio, 1)
+
+
+def _streams(value: object) -> tuple[StreamShare, ...]:
+    rows = value if isinstance(value, list) else []
+    return tuple(
+        StreamShare(str(row.get("stream", "")), str(row.get("words", "")), float(row.get("share_ratio", 0.0)))
+        for row in rows
+        if isinstance(row, dict)
+    )
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None

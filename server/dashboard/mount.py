@@ -1,0 +1,31 @@
+"""Puts the pages on the REST application."""
+
+from __future__ import annotations
+
+import secrets
+
+from fastapi import FastAPI
+
+from server.dashboard.services import Services
+from server.dashboard.session import Sessions, add_login
+
+
+def mount(app: FastAPI, services: Services) -> None:
+    """Add the login and the pages to ``app``; call it last, because the pages take every path that is left.
+
+    NiceGUI is one per process: a later call replaces the pages of an earlier one.
+    """
+    from nicegui import core, ui  # noqa: PLC0415 - takes a second; only who serves pages pays
+
+    from server.dashboard import device, events, overview  # noqa: PLC0415 - likewise
+
+    sessions = Sessions(services.auth.is_operator, services.fleet.clock)
+    add_login(app, sessions)
+    for page in (overview, device, events):
+        page.add_page(services, sessions)
+    core.app.user_middleware.clear()
+    core.app.middleware_stack = None  # so that it can be put on another application of this process
+    ui.run_with(
+        app, title="tinyfleet", favicon="data:,", dark=None, tailwind=False, show_welcome_message=False,
+        storage_secret=secrets.token_hex(32),
+    )  # fmt: skip

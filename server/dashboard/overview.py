@@ -1,0 +1,119 @@
+"""``/``: the fleet at a glance: what is the matter, and every device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi import Request, Response
+from nicegui import ui
+
+from server.dashboard import evidence
+from server.dashboard.services import Services
+from server.dashboard.session import Sessions
+from server.dashboard.tables import Column, live_table
+from server.dashboard.theme import empty, frame, heading, live, pill, tone_class
+from server.dashboard.views import Counts, DeviceRow, Tone, counts, device_row
+
+_WINDOWS_A_DEVICE = 4  # enough to find the newest window of each device
+COLUMNS = (
+    Column("device", "Device", "device"),
+    Column("site", "Site"),
+    Column("state", "State", "pill"),
+    Column("release", "Release"),
+    Column("phase", "Update", "pill"),
+    Column("evidence", "Drift evidence, share of threshold", "evidence"),
+    Column("seen", "Last seen"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What the upper part shows."""
+
+    counts: Counts
+    verdicts: tuple[evidence.VerdictCard, ...]
+
+
+def add_page(services: Services, sessions: Sessions) -> None:
+    """Add the page."""
+
+    @ui.page("/")
+    def page(request: Request) -> Response | None:
+        if (refusal := sessions.refusal(request)) is not None:
+            return refusal
+        with frame("Fleet", "/"):
+            heading("Fleet", 1)
+            live(lambda: _overview(services), _show)
+            live(lambda: bool(services.fleet.devices()), lambda known: _table(services) if known else _no_devices())
+        return None
+
+
+def rows(services: Services) -> tuple[DeviceRow, ...]:
+    """Return one line for each device."""
+    devices, now_ms = services.fleet.devices(), services.fleet.clock()
+    points = evidence.latest(evidence.read(services.database, None, _WINDOWS_A_DEVICE * max(len(devices), 1)))
+    return tuple(
+        device_row(
+            device, now_ms, points[device.device].shown_ratio if device.device in points else None,
+            flagged=device.device in points and points[device.device].flagged,
+        )
+        for device in devices
+    )  # fmt: skip
+
+
+def _overview(services: Services) -> Overview:
+    now_ms = services.fleet.clock()
+    found = tuple(evidence.verdict_card(verdict, now_ms) for verdict in services.drift.verdicts.open())
+    return Overview(counts(rows(services)), found)
+
+
+def _show(view: Overview) -> None:
+    figures = view.counts
+    with ui.element("div").classes("tf-grid"):
+        _figure(figures.devices, "devices", Tone.CALM)
+        _figure(figures.connected, "connected", Tone.GOOD if figures.connected == figures.devices else Tone.WARN)
+        _figure(figures.updating, "updating", Tone.BUSY)
+        _figure(figures.drifting, "drifting", Tone.BAD)
+        _figure(figures.troubled, "in trouble", Tone.BAD)
+    if not figures.devices:
+        return
+    heading("Open verdicts")
+    if not view.verdicts:
+        with ui.element("div").classes("tf-card tf-verdict tf-verdict-good"):
+            ui.label("Nothing is the matter. Evidence is below its threshold everywhere.")
+    for card in view.verdicts:
+        show_verdict(card)
+
+
+def show_verdict(card: evidence.VerdictCard) -> None:
+    """Show one verdict: what, where, why, and what to do."""
+    with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{card.kind.tone}"):
+        with ui.element("div").classes("tf-row"):
+            pill(card.kind)
+            if card.where:
+                ui.label(card.where).style("font-weight: 600")
+            ui.element("div").classes("tf-grow")
+            ui.label(card.since).classes("tf-muted tf-small")
+        with ui.element("div").classes("tf-row"):
+            ui.label(f"What changed: {card.cause or 'not known yet'}.")
+            ui.label(f"What to do: {card.action}.").style("font-weight: 600")
+        with ui.element("div").classes("tf-row tf-small"):
+            for device in card.devices:
+                ui.link(device, f"/device/{device}").classes("tf-link")
+            if card.more:
+                ui.label(f"and {card.more} more").classes("tf-muted")
+
+
+def _figure(value: int, name: str, tone: Tone) -> None:
+    with ui.element("div").classes("tf-card").style("gap: 4px"):
+        ui.label(str(value)).classes("tf-count" + (f" {tone_class(tone)}" if value else ""))
+        ui.label(name).classes("tf-muted tf-small")
+
+
+def _table(services: Services) -> None:
+    heading("Devices")
+    live_table(COLUMNS, "device", lambda: rows(services))
+
+
+def _no_devices() -> None:
+    empty("No devices yet", "Make a claim with fleet-server claim, then run edge-agent enrol on the device.")

@@ -1,0 +1,40 @@
+"""What the pages need of the server; ``server.parts.Parts`` has it all."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from server.api.auth import Auth
+from server.drift.service import DriftService
+from server.fleet import Fleet
+from server.registry.events import EventLog
+from server.registry.lineage import Lineage
+from server.store.database import Database
+
+
+class Services(Protocol):
+    """The services that the pages read and that the buttons call."""
+
+    @property
+    def database(self) -> Database:
+        """The database, for the evidence."""
+
+    @property
+    def auth(self) -> Auth:
+        """Who is the operator."""
+
+    @property
+    def fleet(self) -> Fleet:
+        """Devices."""
+
+    @property
+    def events(self) -> EventLog:
+        """The log."""
+
+    @property
+    def lineage(self) -> Lineage:
+        """What ran where."""
+
+    @property
+    def drift(self) -> DriftService:
+        """Evidence and verdicts."""

@@ -1,0 +1,105 @@
+"""The frame of every page, and the small parts that pages are made of. Colours are never alone: states carry text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import TypeVar
+
+from nicegui import ui
+
+from server.dashboard.views import Status, Tone
+
+STYLE = files("server.dashboard").joinpath("theme.css").read_text(encoding="utf-8")
+PAGES = (
+    ("/", "Overview"), ("/rollouts", "Rollouts"), ("/events", "Events"), ("/samples", "Samples"),
+    ("/retraining", "Retraining"),
+)  # fmt: skip
+REFRESH_S = 1.5
+View = TypeVar("View")
+
+
+@contextmanager
+def frame(title: str, path: str) -> Iterator[None]:
+    """Make the header and the column that the page fills; ``path`` marks where the person is."""
+    ui.add_head_html(f"<style>{STYLE}</style>")
+    ui.page_title(f"{title}: tinyfleet")
+    dark = ui.dark_mode(None)
+    with ui.header().classes("tf-bar"):
+        ui.label("tinyfleet").classes("tf-brand")
+        for target, name in PAGES:
+            link = ui.link(name, target).classes("tf-nav" + (" tf-nav-on" if target == path else ""))
+            if target == path:
+                link.props('aria-current="page"')
+        ui.element("div").classes("tf-grow")
+        ui.button(icon="contrast", on_click=lambda: dark.set_value(not dark.value)).props(
+            'flat round dense color=grey aria-label="Light or dark"'
+        )
+        with ui.element("form").props('method="post" action="/logout"'):
+            ui.button("Log out").props("flat dense no-caps color=grey type=submit")
+    with ui.element("main").classes("tf-page"):
+        yield
+
+
+def heading(text: str, level: int = 2) -> None:
+    """Show a heading, ``level`` 1 for the page's own."""
+    with ui.element(f"h{level}"):
+        ui.label(text)
+
+
+def pill(status: Status) -> None:
+    """Show a state: a word, a colour and a shape."""
+    ui.label(status.text).classes(f"tf-pill {tone_class(status.tone)}")
+
+
+def tone_class(tone: Tone) -> str:
+    """Return the CSS class of ``tone``."""
+    return "" if tone is Tone.CALM else f"tf-{tone}"
+
+
+def meter(ratio: float, tone: Tone) -> None:
+    """Show ``ratio`` (0..1, more is full) as a bar."""
+    percent = round(100 * min(max(ratio, 0.0), 1.0))
+    with ui.element("div").classes("tf-meter").props(f'role="meter" aria-valuenow="{percent}"'):
+        ui.element("div").classes(f"tf-fill-{tone}").style(f"width: {percent}%")
+
+
+def empty(title: str, text: str) -> None:
+    """Show that there is nothing yet, and what to do next."""
+    with ui.element("div").classes("tf-card tf-empty"):
+        heading(title)
+        ui.label(text).classes("tf-muted")
+
+
+def live(look: Callable[[], View], show: Callable[[View], None]) -> Callable[[], None]:
+    """Show ``look()`` and show it again when it has changed, so that nothing flickers; return "look now"."""
+    seen = look()
+
+    @ui.refreshable
+    def part() -> None:
+        show(seen)
+
+    def again() -> None:
+        nonlocal seen
+        fresh = look()
+        if fresh != seen:
+            seen = fresh
+            part.refresh()
+
+    part()
+    ui.timer(REFRESH_S, again)
+    return again
+
+
+async def confirm(question: str, detail: str, action: str) -> bool:
+    """Ask before something happens to devices; return whether the person meant it."""
+    with ui.dialog() as dialog, ui.element("div").classes("tf-card"):
+        heading(question)
+        ui.label(detail).classes("tf-muted")
+        with ui.element("div").classes("tf-row"):
+            ui.button(action, on_click=lambda: dialog.submit(True)).props("unelevated no-caps")
+            ui.button("Cancel", on_click=lambda: dialog.submit(False)).props("flat no-caps color=grey")
+    answer = await dialog
+    dialog.delete()
+    return bool(answer)

@@ -1,0 +1,171 @@
+"""What the pages show: plain values made from the services' values; pure, so that they are tested without a browser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from server.fleet import Device
+from server.registry.events import LoggedEvent
+from wire.messages import DeviceState, Severity, UpdatePhase, UpdateStatus
+
+_SECOND_MS, _MINUTE_MS, _HOUR_MS, _DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
+_NEAR_RATIO = 0.6  # from here on a person may want to look; it alarms nobody
+
+
+class Tone(StrEnum):
+    """How a state is coloured; the word beside it says the same."""
+
+    CALM = "calm"
+    GOOD = "good"
+    BUSY = "busy"
+    WARN = "warn"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """A word and its tone."""
+
+    text: str
+    tone: Tone = Tone.CALM
+
+
+_STATES = {
+    DeviceState.INIT: Status("starting", Tone.BUSY),
+    DeviceState.READY: Status("ready", Tone.GOOD),
+    DeviceState.DEGRADED: Status("degraded", Tone.WARN),
+    DeviceState.UPDATING: Status("updating", Tone.BUSY),
+    DeviceState.SLEEPING: Status("sleeping", Tone.CALM),
+    DeviceState.DISCONNECTED: Status("disconnected", Tone.CALM),
+    DeviceState.LOST: Status("lost", Tone.BAD),
+}
+_PHASE_TONES = {
+    UpdatePhase.IDLE: Tone.CALM,
+    UpdatePhase.COMMITTED: Tone.GOOD,
+    UpdatePhase.DEFERRED: Tone.WARN,
+    UpdatePhase.ROLLED_BACK: Tone.WARN,
+    UpdatePhase.REFUSED: Tone.BAD,
+}
+_SEVERITIES = {Severity.INFO: Tone.CALM, Severity.WARNING: Tone.WARN, Severity.ERROR: Tone.BAD}
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRow:
+    """One line of the fleet. ``evidence_ratio``: evidence as a share of its threshold, None before any."""
+
+    device: str
+    site: str
+    state: Status
+    release: str
+    wanted: str
+    phase: Status
+    seen: str
+    evidence_ratio: float | None
+    evidence: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The figures on top of the overview."""
+
+    devices: int
+    connected: int
+    updating: int
+    drifting: int
+    troubled: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One line of the log."""
+
+    id: int
+    at: str
+    severity: Status
+    device: str
+    what: str
+    text: str
+
+
+def ago(at_ms: int, now_ms: int) -> str:
+    """Return how long ago ``at_ms`` was, in words; "never" for 0."""
+    if at_ms <= 0:
+        return "never"
+    passed_ms = max(now_ms - at_ms, 0)
+    for unit_ms, name in ((_DAY_MS, "d"), (_HOUR_MS, "h"), (_MINUTE_MS, "min")):
+        if passed_ms >= unit_ms:
+            return f"{passed_ms // unit_ms} {name} ago"
+    return "just now" if passed_ms < 10 * _SECOND_MS else f"{passed_ms // (10 * _SECOND_MS) * 10} s ago"
+
+
+def clock_time(at_ms: int) -> str:
+    """Return ``at_ms`` as a UTC date and time; "" for 0."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S") if at_ms > 0 else ""
+
+
+def evidence_share(log_value: float | None, log_threshold: float) -> float | None:
+    """Return the log of the evidence as a share of the log of its threshold, 0 and above; None without evidence.
+
+    In logs, because evidence grows by factors: half way is as many windows of the same drift from either end.
+    """
+    if log_value is None or log_threshold <= 0:
+        return None
+    return max(log_value, 0.0) / log_threshold
+
+
+def evidence_status(ratio: float | None, *, flagged: bool = False) -> Status:
+    """Return what a share of the threshold means."""
+    if ratio is None:
+        return Status("no data yet", Tone.CALM)
+    percent = f"{100 * min(ratio, 9.99):.0f} %"
+    if flagged:
+        return Status(f"drift, {percent}", Tone.BAD)
+    return Status(percent, Tone.WARN if ratio >= _NEAR_RATIO else Tone.GOOD)
+
+
+def state_status(state: DeviceState) -> Status:
+    """Return how a device's state is shown."""
+    return _STATES[state]
+
+
+def phase_status(update: UpdateStatus | None) -> Status:
+    """Return how far an update is, with its progress or its reason."""
+    if update is None or update.phase is None:
+        return Status("unknown" if update else "not heard yet", Tone.CALM)
+    text = update.phase.value.replace("_", " ")
+    if update.phase is UpdatePhase.DOWNLOADING and update.total_bytes > 0:
+        text += f" {100 * update.done_bytes // update.total_bytes} %"
+    if update.phase in {UpdatePhase.REFUSED, UpdatePhase.ROLLED_BACK} and update.code:
+        text += f": {update.code.replace('_', ' ')}"
+    return Status(text, _PHASE_TONES.get(update.phase, Tone.BUSY))
+
+
+def device_row(device: Device, now_ms: int, ratio: float | None, *, flagged: bool) -> DeviceRow:
+    """Return one line of the fleet."""
+    return DeviceRow(
+        device.device, device.site, state_status(device.state), device.release or "none", device.desired_release,
+        phase_status(device.reported.update if device.reported else None), ago(device.last_seen_ms, now_ms), ratio,
+        evidence_status(ratio, flagged=flagged),
+    )  # fmt: skip
+
+
+def counts(rows: tuple[DeviceRow, ...]) -> Counts:
+    """Return the figures on top of the overview."""
+    apart = {_STATES[state] for state in (DeviceState.LOST, DeviceState.DISCONNECTED)}
+    return Counts(
+        devices=len(rows),
+        connected=sum(row.state not in apart for row in rows),
+        updating=sum(row.phase.tone is Tone.BUSY for row in rows),
+        drifting=sum(row.evidence.tone is Tone.BAD for row in rows),
+        troubled=sum(Tone.BAD in {row.state.tone, row.phase.tone} for row in rows),
+    )
+
+
+def event_row(event: LoggedEvent) -> EventRow:
+    """Return one line of the log."""
+    code = event.code.replace("_", " ")
+    what = event.kind if not code or code == event.kind else f"{event.kind}: {code}"
+    severity = Status(event.severity.value, _SEVERITIES[event.severity])
+    return EventRow(event.id, clock_time(event.at_ms), severity, event.device or "", what, event.text)

@@ -1,0 +1,156 @@
+"""A real server on a free port with an in-memory transport, five devices, evidence and a verdict; and a browser."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Route, sync_playwright
+
+from server.app import ServerApp
+from server.clock import system_now_ms
+from server.drift.ledger import Finding
+from server.drift.verdicts import Verdict, VerdictKind
+from server.state_directory import init_state
+from server.store.evidence import replace_slot
+from server.trust.online_keys import init_online_keys
+from wire.codec import encode
+from wire.memory_broker import MemoryBroker, MemoryTransport
+from wire.messages import DeviceState, Event, InstalledRelease, Reported, Severity, State, UpdatePhase, UpdateStatus
+from wire.topics import Kind, Topic
+
+HOUR_MS = 3_600_000
+THRESHOLD = math.log(24 * 5 / 0.05)
+BOOT = "0123456789abcdef"
+DEVICES = {
+    "gate-01": ("harbour", UpdatePhase.COMMITTED, DeviceState.READY),
+    "gate-02": ("harbour", UpdatePhase.DOWNLOADING, DeviceState.UPDATING),
+    "meter-07": ("techem", UpdatePhase.COMMITTED, DeviceState.READY),
+    "meter-08": ("techem", UpdatePhase.REFUSED, DeviceState.DEGRADED),
+    "press-03": ("mill", UpdatePhase.IDLE, DeviceState.LOST),
+}
+DRIFTING = ("meter-07", "meter-08")
+CHROMIUM_ARGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+
+
+@dataclass
+class World:
+    """The server under test and what a test needs to know of it."""
+
+    app: ServerApp
+    token: str
+
+    @property
+    def url(self) -> str:
+        """The address of the pages."""
+        return self.app.http_url
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Serve a seeded fleet."""
+    state = init_state(tmp_path_factory.mktemp("browser") / "state")
+    init_online_keys(state.path)
+    broker = MemoryBroker()
+    app = ServerApp.open(state.path, transport=MemoryTransport(broker, "server"))
+    _enrol(app)
+    app.start()
+    _speak(app, broker)
+    _evidence(app, system_now_ms() // HOUR_MS * HOUR_MS)
+    yield World(app, state.token("operator"))
+    app.stop()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Start Debian's Chromium."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=CHROMIUM_ARGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def visitor(browser: Browser, world: World) -> Iterator[Page]:
+    """Return a page that is not logged in; the test fails if it asks for anything beyond this host."""
+    page = browser.new_page(base_url=world.url, viewport={"width": 1280, "height": 900})
+    strange: list[str] = []
+
+    def only_here(route: Route) -> None:
+        if not route.request.url.startswith((world.url, "data:", "blob:")):
+            strange.append(route.request.url)
+        route.continue_()
+
+    page.route("**/*", only_here)
+    yield page
+    page.close()
+    assert strange == []
+
+
+@pytest.fixture
+def operator(visitor: Page, world: World) -> Page:
+    """Return a page whose person has logged in."""
+    visitor.goto("/login")
+    visitor.get_by_label("Operator's token").fill(world.token)
+    visitor.get_by_role("button", name="Log in").click()
+    visitor.wait_for_url("**/")
+    return visitor
+
+
+def _enrol(app: ServerApp) -> None:
+    for device, (site, _, _) in DEVICES.items():
+        claim = app.parts.enrolment.claim(site, device, {"camera": "ov5640" if site == "techem" else "ov2640"})
+        app.parts.enrolment.enrol(claim)
+
+
+def _speak(app: ServerApp, broker: MemoryBroker) -> None:
+    now_ms = system_now_ms()
+    transport = MemoryTransport(broker, "devices")
+    transport.start(lambda _: None, subscriptions=())
+    for seq, (device, (site, phase, state)) in enumerate(DEVICES.items(), start=1):
+        code = "digest_mismatch" if phase is UpdatePhase.REFUSED else ""
+        update = UpdateStatus(phase, 2, "digits-2", code, "", now_ms, 300_000, 420_000)
+        reported = Reported(
+            2, now_ms, BOOT, "0.1.0", "x86_64", ("onnx",), {}, InstalledRelease("digits-1", "ab" * 32), None, update
+        )
+        event = Event(BOOT, 1, 1, now_ms - seq * 60_000, "update", code or phase.value, Severity.INFO, "digits-2")
+        for kind, message in ((Kind.STATE, State(state, now_ms, BOOT, "0.1.0")), (Kind.REPORTED, reported),
+                              (Kind.EVENT, event)):  # fmt: skip
+            transport.publish(str(Topic(site, device, kind)), encode(message))
+
+
+def _evidence(app: ServerApp, newest_ms: int) -> None:
+    for age in range(47, -1, -1):
+        start_ms = newest_ms - age * HOUR_MS
+        rows = [_row(device, index, start_ms, age) for index, device in enumerate(DEVICES)]
+        with app.parts.database.begin() as connection:
+            replace_slot(connection, start_ms, start_ms + HOUR_MS, rows, [])
+    verdict = Verdict(VerdictKind.COHORT, DRIFTING, (("camera", "ov5640"),))
+    finding = Finding(verdict, "darker, blurrier, less confident", "digits-1", "digits")
+    app.parts.drift.verdicts.note([finding], newest_ms, system_now_ms(), quiet_ms=2 * HOUR_MS, judged=True)
+
+
+def _row(device: str, index: int, start_ms: int, age: int) -> dict[str, object]:
+    drifting = device in DRIFTING
+    wave = 1.1 + math.sin(age / 3 + index) + 0.5 * math.sin(age * 1.7 + index)
+    value = wave + (max(0, 8 - age) * 1.3 if drifting else 0.0)
+    flagged = value >= THRESHOLD
+    streams = [
+        ("luma_mean", "darker", 0.52),
+        ("laplacian", "blurrier", 0.31),
+        ("max_confidence", "less confident", 0.1),
+    ]
+    return {
+        "device": device, "start_ms": start_ms, "ref_id": "ab" * 16, "n": 60 + 7 * index,
+        "phase": "judged" if age < 40 else "commissioning", "log_value": value if age < 40 else None,
+        "training_log_value": wave + 1, "log_threshold": THRESHOLD, "flagged": flagged, "fault": "",
+        "cause": "darker, blurrier, less confident" if flagged else "",
+        "streams": [{"stream": s, "shape": "down", "share_ratio": r, "words": w} for s, w, r in streams] if drifting else [],
+        "summaries": {},
+    }  # fmt: skip
