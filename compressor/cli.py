@@ -1,0 +1,249 @@
+"""The command line of the build host.
+
+Exit codes: 0 pass, 2 a gate failed, 3 inconclusive, 4 anything else that went wrong (also a mistake in the
+command), 130 interrupted. Results go to stdout, progress and errors to stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from compressor.errors import CompressorError
+from wire.errors import WireError
+
+EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
+_EXITS = {"pass": EXIT_PASS, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE}
+_LAZY = {"keys": ("compressor.keys", "keys"), "publish": ("compressor.publish", "command"),
+         "worker": ("compressor.worker", "command")}  # fmt: skip
+_LAZY_HELP = {
+    "keys": "Make and show the keys that sign releases.",
+    "publish": "Sign bundles that passed and hand them to the server.",
+    "worker": "Lease retraining jobs from the server and do them.",
+}
+
+
+class _Commands(click.Group):
+    """The group that imports ``keys``, ``publish`` and ``worker`` only when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return all commands in the order of the work."""
+        return [*super().list_commands(ctx), *_LAZY]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return one command; a lazy one is imported now."""
+        if cmd_name not in _LAZY:
+            return super().get_command(ctx, cmd_name)
+        module, name = _LAZY[cmd_name]
+        command = getattr(importlib.import_module(module), name)
+        if not isinstance(command, click.Command):
+            message = f"Expected a command {name!r} in {module}, got {type(command).__name__}"
+            raise CompressorError(message)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without importing the lazy ones."""
+        rows = [
+            (name, command.get_short_help_str(80))
+            for name, command in sorted(self.commands.items())
+            if not command.hidden
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl([*rows, *_LAZY_HELP.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="tinyfleet", prog_name="compressor")
+def app() -> None:
+    """Make a small model smaller and prove that it did not get worse.
+
+    A recipe (TOML) goes in; a bundle with model, drift reference and certificate comes out, together with a report.
+    Only what passed its gates becomes a bundle and may be signed.
+
+    \b
+    Examples:
+      compressor run models/digits/recipe.toml
+      compressor run models/meter_digits/recipe.toml --data meter-digits-dev.zip --out build/meter
+      compressor verify build/meter/meter-digits-1-gateway.tfb
+      compressor keys init keys --online online.pub.json
+      compressor run models/digits/recipe.toml --version 2 --keys keys
+
+    \b
+    Exit codes: 0 pass, 2 a gate failed, 3 inconclusive (more labelled samples needed), 4 error.
+    """
+
+
+@app.command("run")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="The data set's zip or folder, instead of the recipe's path."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Where results go. Default: build beside the recipe.")
+@click.option("--version", type=click.IntRange(1, 2**31 - 1), help="The release's number, instead of the recipe's.")
+@click.option("--keys", type=click.Path(path_type=Path), help="Folder of `compressor keys init`: sign what passed.")
+@click.option("--quick", is_flag=True, help="Train two epochs only, to try a recipe. The gates stay as they are.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+def run_command(  # noqa: PLR0913 - one parameter per option
+    recipe: Path,
+    data: Path | None,
+    out: Path | None,
+    version: int | None,
+    keys: Path | None,
+    quick: bool,  # noqa: FBT001 - click passes flags so
+    as_json: bool,  # noqa: FBT001 - click passes flags so
+) -> None:
+    """Train, compress, measure and gate RECIPE, and write bundle and report.
+
+    A run that was stopped goes on where it was: results are kept in OUT/cache by what they were made from, and a
+    changed setting makes anew only what depends on it.
+
+    \b
+    Examples:
+      compressor run models/digits/recipe.toml
+      compressor run models/digits/recipe.toml --out /tmp/digits --json | jq .verdict
+    """
+    from dataclasses import replace  # noqa: PLC0415 - the command line starts fast
+
+    from compressor.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
+    from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
+
+    read = read_recipe(recipe)
+    if data is not None:
+        if not data.exists():
+            message = f"Expected data at {data}, got nothing there: give --data the zip or folder"
+            raise CompressorError(message)
+        read = replace(read, data=replace(read.data, path=str(data.resolve())))
+    folder = out or read.folder / "build"
+    outcome = run_recipe(read, out=folder, version=version, progress=Bars(), quick=quick)
+    signed = _sign(list(outcome.bundles), keys) if keys is not None and outcome.verdict == "pass" else None
+    _print_outcome(
+        outcome.certificate, [*outcome.bundles, outcome.report, *([signed] if signed else [])], as_json=as_json
+    )
+    raise SystemExit(_EXITS[outcome.verdict.value])
+
+
+def _sign(bundles: list[Path], keys: Path) -> Path:
+    from compressor.publish import sign_bundles  # noqa: PLC0415 - cryptography only where keys are used
+
+    return sign_bundles(bundles, keys)
+
+
+@app.command("gate")
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+def gate_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
+    """Judge again: a bundle (measured anew on this machine), or the folder of a run (from its gate.json).
+
+    \b
+    Examples:
+      compressor gate build/digits-1-host.tfb     size, graph, latency and golden vectors here and now
+      compressor gate build                       the gates of the last run, from what it measured
+    """
+    from compressor.regate import gate_again  # noqa: PLC0415 - the command line starts fast
+
+    certificate = gate_again(path)
+    _print_outcome(certificate, [], as_json=as_json)
+    raise SystemExit(_EXITS[certificate.verdict])
+
+
+@app.command("verify")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+def verify_command(bundle: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
+    """Derive every digest of BUNDLE again, run its golden vectors, and say what is missing.
+
+    \b
+    Example:
+      compressor verify build/digits-1-host.tfb
+    """
+    from compressor.regate import verify_bundle  # noqa: PLC0415 - the command line starts fast
+
+    verified = verify_bundle(bundle)
+    if as_json:
+        click.echo(json.dumps({"ok": verified.complete, "release": verified.release, "files": dict(verified.digests),
+                               "missing": list(verified.missing), "verdict": verified.verdict}))  # fmt: skip
+    else:
+        click.echo(f"{verified.release} for {verified.target}: verdict {verified.verdict}")
+        for name, digest in verified.digests.items():
+            click.echo(f"  {digest}  {name}")
+        for name in verified.missing:
+            click.echo(f"  missing: {name}")
+        click.echo("complete: all digests are right, golden vectors agree" if verified.complete else "not complete")
+    raise SystemExit(EXIT_PASS if verified.complete else EXIT_ERROR)
+
+
+def _print_outcome(certificate: object, paths: Sequence[Path], *, as_json: bool) -> None:
+    from compressor.certificate import Certificate  # noqa: PLC0415 - the command line starts fast
+    from wire.codec import to_document  # noqa: PLC0415 - the command line starts fast
+
+    if not isinstance(certificate, Certificate):
+        return
+    if as_json:
+        click.echo(json.dumps({**to_document(certificate), "files": [str(path) for path in paths]}, sort_keys=True))
+        return
+    marks = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+    for line in certificate.gates:
+        where = f" [{line.target}]" if line.target else ""
+        click.echo(f"{marks.get(line.verdict, ' ')} {line.name + where:<28} {line.verdict:<13} {line.text}")
+    _print_sizes(certificate.figures)
+    for path in paths:
+        click.echo(f"  {path}")
+    click.secho(f"{certificate.model}-{certificate.version}: {certificate.verdict.upper()}", bold=True)
+
+
+def _print_sizes(figures: object) -> None:
+    from collections.abc import Mapping  # noqa: PLC0415 - only for the check
+
+    if not isinstance(figures, Mapping) or "float_size_bytes" not in figures:
+        return
+    rows = [("accuracy", "float_accuracy", "accuracy", "{:.4f}"), ("size, bytes", "float_size_bytes", "size_bytes", "{:.0f}"),
+            ("latency p50, ms", "float_latency_p50_ms", "latency_p50_ms", "{:.3f}"),
+            ("latency p95, ms", "float_latency_p95_ms", "latency_p95_ms", "{:.3f}")]  # fmt: skip
+    click.echo(f"  {'':<18}{'float':>12}{'int8':>12}")
+    for title, before, after, form in rows:
+        if before in figures and after in figures:
+            click.echo(f"  {title:<18}{form.format(figures[before]):>12}{form.format(figures[after]):>12}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; every error is one line on stderr and exit code 4."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        code = app.main(args=arguments, prog_name="compressor", standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted: nothing half-written; run the same command again to go on", err=True)
+        return EXIT_INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return EXIT_ERROR
+    except click.ClickException as error:
+        return _failed("usage", error.format_message())
+    except (CompressorError, WireError) as error:
+        return _failed(error.code, str(error))
+    except OSError as error:
+        return _failed("io", f"Expected to read or write {error.filename or 'a file'}, got: {error.strerror or error}")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else EXIT_ERROR
+    return code if isinstance(code, int) else EXIT_PASS
+
+
+def _failed(code: str, text: str) -> int:
+    click.echo(f"error [{code}]: {text}", err=True)
+    return EXIT_ERROR
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Judging again: a bundle on this machine, or the folder of a run.
+
+Decides what is measured again (size, graph, latency, golden vectors) and what is taken from the certificate (the
+paired counts: the labelled samples don't travel).
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from compressor import certificate as certificates
+from compressor import graph, measure
+from compressor.certificate import TIMED, Certificate, Line, read_certificate
+from compressor.errors import PackageError
+from compressor.gates import Verdict
+from compressor.measure import Candidate
+from compressor.package import Golden, derived_digests, missing_entries, read_golden
+from wire.bundle import CERTIFICATE, GOLDEN, REFERENCE, Bundle, read_bundle
+from wire.errors import WireError
+from wire.reference import read_reference
+
+_ALREADY_COMPARED = frozenset({"latency_ratio", "speed_up_ratio"})  # need the float model, which does not travel
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What ``verify`` found. ``complete``: nothing is missing and the golden vectors agree."""
+
+    release: str
+    target: str
+    verdict: str
+    digests: Mapping[str, str]
+    missing: tuple[str, ...]
+    complete: bool
+
+
+def verify_bundle(path: Path) -> Verified:
+    """Return what the bundle at ``path`` holds, every digest derived anew and its golden vectors run.
+
+    Raises:
+        PackageError: If it does not open, a digest is wrong, or the golden vectors differ.
+    """
+    bundle = _open(path)
+    missing = missing_entries(bundle)
+    verdict = "unknown"
+    if CERTIFICATE not in missing:
+        verdict = read_certificate(bundle.files[CERTIFICATE]).verdict
+    if REFERENCE not in missing:
+        read_reference(bundle.files[REFERENCE]).check_artifact(bundle.manifest.artifact_sha256)
+    if GOLDEN not in missing:
+        check_golden(bundle)
+    manifest = bundle.manifest
+    return Verified(manifest.release, manifest.target, verdict, derived_digests(bundle), missing, not missing)
+
+
+def check_golden(bundle: Bundle) -> Golden:
+    """Return the bundle's golden vectors after the artifact said the same here.
+
+    Raises:
+        PackageError: If there are none, or the artifact says something else than on the build host.
+    """
+    if GOLDEN not in bundle.files:
+        message = f"Expected {GOLDEN} in {bundle.manifest.release}, got none: build the bundle again"
+        raise PackageError(message)
+    golden = read_golden(bundle.files[GOLDEN])
+    said = measure.predict(Candidate(bundle.manifest, bundle.artifact), golden.inputs).logits
+    budgets = bundle.manifest.budgets
+    difference = float(np.abs(said - golden.logits).max()) if said.shape == golden.logits.shape else float("inf")
+    flips = int((said.argmax(axis=1) != golden.logits.argmax(axis=1)).sum())
+    if difference > budgets.golden_max_abs or flips > budgets.golden_max_flips:
+        message = (
+            f"Expected golden vectors within {budgets.golden_max_abs:g} and {budgets.golden_max_flips} flips, "
+            f"got {difference:g} and {flips}: this runtime computes something else"
+        )
+        raise PackageError(message)
+    return golden
+
+
+def gate_again(path: Path) -> Certificate:
+    """Return the certificate of the bundle, or of the run's folder, at ``path`` after judging again.
+
+    Raises:
+        PackageError: If there is no bundle or certificate, or it does not open.
+        MeasureError: If the artifact can't be run here.
+    """
+    if path.is_dir():
+        return _again(_read_folder(path), {})
+    bundle = _open(path)
+    if CERTIFICATE not in bundle.files:
+        message = f"Expected {CERTIFICATE} in {path}, got none: build the bundle again"
+        raise PackageError(message)
+    return _again(read_certificate(bundle.files[CERTIFICATE]), _measured(bundle))
+
+
+def _read_folder(path: Path) -> Certificate:
+    try:
+        return read_certificate((path / "gate.json").read_bytes())
+    except OSError as error:
+        message = f"Expected gate.json in {path}, got: {error.strerror}: run `compressor run` first"
+        raise PackageError(message) from error
+
+
+def _measured(bundle: Bundle) -> dict[str, float]:
+    candidate = Candidate(bundle.manifest, bundle.artifact)
+    golden = check_golden(bundle)
+    figures = {"size_bytes": float(len(bundle.artifact))}
+    if bundle.manifest.runtime == "onnx":
+        inspected = graph.inspect(bundle.artifact, bundle.manifest.session_options, bundle.manifest.threads)
+        figures["int8_macs_ratio"] = inspected.int8_macs_ratio
+    if platform.machine() in bundle.manifest.hardware:
+        taken = measure.latency({"int8": candidate}, golden.inputs)["int8"]
+        figures |= {"latency_p50_ms": taken.p50_ms, "latency_p95_ms": taken.p95_ms}
+        figures["peak_memory_bytes"] = float(measure.peak_memory_bytes(candidate, golden.inputs))
+    return figures
+
+
+def _again(certificate: Certificate, figures: Mapping[str, float]) -> Certificate:
+    judgement = certificates.judge(certificate.rules, certificates.evidence_of(certificate, figures))
+    recorded = {line.name: line for line in certificate.gates}
+    lines = tuple(_kept(line, recorded.get(line.name)) for line in certificates.lines(judgement))
+    order = [Verdict.PASS.value, Verdict.INCONCLUSIVE.value, Verdict.FAIL.value]
+    worst = max((line.verdict for line in lines), key=order.index, default=Verdict.FAIL.value)
+    return replace(certificate, gates=lines, verdict=worst, figures={**certificate.figures, **figures})
+
+
+def _kept(line: Line, recorded: Line | None) -> Line:
+    """Return the recorded line where a bundle can't be measured again for want of the float model."""
+    unmeasurable = line.name in TIMED & _ALREADY_COMPARED and line.value is None
+    return recorded if recorded is not None and unmeasurable else line
+
+
+def _open(path: Path) -> Bundle:
+    try:
+        return read_bundle(path)
+    except (OSError, WireError) as error:
+        code = getattr(error, "code", "io")
+        message = f"Expected a valid bundle at {path}, got [{code}] {error}"
+        raise PackageError(message) from error
