@@ -19,6 +19,13 @@ ServerError
 ├── UnknownRolloutError       no such rollout
 ├── RolloutRefusedError       a rollout that can't be made as asked
 │   └── RolloutPhaseError     a rollout that can't do this in its phase
+├── SampleRefusedError        a sample that may not be stored
+├── UnknownSampleError        no such sample
+├── LabelRefusedError         a label that can't be
+├── UnknownTriggerError       no such retraining
+├── TriggerPhaseError         a retraining that waits for nobody
+├── UnknownJobError           no such training job
+├── LeaseLostError            a job that is another worker's, or over
 └── BlobRefusedError          an upload's digest or size is not what was announced
     └── BlobOversizeError
 
@@ -170,4 +177,53 @@ class RolloutPhaseError(RolloutRefusedError):
     """A rollout can't do this in its phase."""
 
     code = "rollout_phase"
+    status = 409
+
+
+class SampleRefusedError(ServerError):
+    """A sample is too large, of another media type, over the day's bytes, or not what its digest says."""
+
+    code = "sample_refused"
+    status = 422
+
+
+class UnknownSampleError(ServerError):
+    """There is no such sample."""
+
+    code = "unknown_sample"
+    status = 404
+
+
+class LabelRefusedError(ServerError):
+    """A label is empty, too long, or not one of the model's classes."""
+
+    code = "label_refused"
+    status = 422
+
+
+class UnknownTriggerError(ServerError):
+    """There is no such retraining."""
+
+    code = "unknown_retraining"
+    status = 404
+
+
+class TriggerPhaseError(ServerError):
+    """A retraining waits for nobody's approval in its phase."""
+
+    code = "retraining_phase"
+    status = 409
+
+
+class UnknownJobError(ServerError):
+    """There is no such training job."""
+
+    code = "unknown_job"
+    status = 404
+
+
+class LeaseLostError(ServerError):
+    """The job is leased to another worker, or over."""
+
+    code = "lease_lost"
     status = 409
