@@ -113,7 +113,7 @@ class ServerApp:
         try:
             if self.broker is not None:
                 self.broker.start(self.admission.hashes())
-            self.transport.start(self.parts.ingest.hear, subscriptions=SUBSCRIPTIONS)
+            self.connect()
             for name, loop in (("ingest", self._ingest_loop), ("turns", self._turn_loop)):
                 thread = threading.Thread(target=loop, name=name, daemon=True)
                 thread.start()
@@ -124,6 +124,10 @@ class ServerApp:
             raise
         self.state.write_address(self.address)
         self.parts.events.add(self.clock(), "server", "started", Severity.INFO, f"Serving {self.http_url}")
+
+    def connect(self) -> None:
+        """Connect to the broker (part of ``start``; alone in tests that call ``turn``)."""
+        self.transport.start(self.parts.ingest.hear, subscriptions=SUBSCRIPTIONS)
 
     def stop(self) -> None:
         """Stop in the reverse order; may be called twice."""

@@ -23,6 +23,7 @@ from wire.messages import Batch, DeviceState, Event, Reported, Response, Severit
 
 _TEXT_LIMIT = 2_000
 _NAME_LIMIT = 64
+_DAY_MS = 86_400_000
 
 
 @dataclass(slots=True)
@@ -116,8 +117,11 @@ class Journal:
         }  # fmt: skip
 
     def _event(self, device: str, event: Event) -> dict[str, object]:
+        oldest_ms = self.now_ms - int(self.config.retention_days * _DAY_MS)
+        newest_ms = self.now_ms + int(self.config.clock_skew_s * 1000)
+        plausible = oldest_ms < event.at_ms <= newest_ms  # a clock that is off must not hide or delete an event
         return event_row(
-            event.at_ms or self.now_ms, printable(event.kind)[:_NAME_LIMIT], printable(event.code)[:_NAME_LIMIT],
+            event.at_ms if plausible else self.now_ms, printable(event.kind)[:_NAME_LIMIT], printable(event.code)[:_NAME_LIMIT],
             event.severity or Severity.INFO, printable(event.text)[:_TEXT_LIMIT], device=device, data=event.data,
         )  # fmt: skip
 

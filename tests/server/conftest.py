@@ -1,0 +1,158 @@
+"""A server on the in-memory transport, and devices that talk to it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from server.app import ServerApp
+from server.enrolment import Identity
+from server.state_directory import StateDirectory, init_state
+from server.trust.online_keys import init_online_keys
+from wire.codec import decode, encode
+from wire.drift_report import DriftReport, encode_report
+from wire.histogram import Counters, Shape
+from wire.memory_broker import MemoryBroker, MemoryTransport
+from wire.messages import Ack, Desired, Stream
+from wire.transport import Incoming, Notice
+
+BOOT = "ab" * 8
+SHAPE = Shape(3, 2)
+EPOCH_MS = 1_800_000_000_000
+
+
+@dataclass(slots=True)
+class FakeClock:
+    """A clock that stands still until it is moved."""
+
+    now_ms: int = EPOCH_MS
+
+    def __call__(self) -> int:
+        """Return the time."""
+        return self.now_ms
+
+
+@dataclass(slots=True)
+class FakeDevice:
+    """A device on the in-memory broker that keeps all it hears."""
+
+    identity: Identity
+    transport: MemoryTransport
+    heard: list[Incoming] = field(default_factory=list)
+
+    def connect(self) -> FakeDevice:
+        """Subscribe as an agent does."""
+        base = f"tf/1/{self.identity.site}/{self.identity.device}"
+        self.transport.start(self._hear, subscriptions=(f"{base}/desired", f"{base}/cmd/#"))
+        return self
+
+    def _hear(self, notice: Notice) -> None:
+        if isinstance(notice, Incoming):
+            self.heard.append(notice)
+
+    def say(self, leaf: str, message: object, *, retain: bool = False, site: str | None = None) -> None:
+        """Publish bytes or a message below the device's own subtree (or that of another site)."""
+        payload = message if isinstance(message, bytes) else encode(message)
+        topic = f"tf/1/{site or self.identity.site}/{self.identity.device}/{leaf}"
+        self.transport.publish(topic, payload, retain=retain)
+
+    def report(self, seq: int, *, boot: str = BOOT, start_ms: int | None = None, oldest_seq: int = 0) -> None:
+        """Publish a drift report of five inferences."""
+        self.say("tele/drift", encode_report(make_report(seq, boot=boot, start_ms=start_ms, oldest_seq=oldest_seq)))
+
+    def watermark(self, stream: Stream = Stream.DRIFT) -> int | None:
+        """Return what the last acknowledgement of ``stream`` said."""
+        acks = [decode(Ack, item.payload) for item in self.heard if item.topic.endswith("/cmd/ack")]
+        marks = [mark.through_seq for ack in acks for mark in ack.watermarks if mark.stream is stream]
+        return marks[-1] if marks else None
+
+    def desired(self) -> Desired | None:
+        """Return the last ``desired`` heard."""
+        found = [item.payload for item in self.heard if item.topic.endswith("/desired")]
+        return decode(Desired, found[-1]) if found else None
+
+
+def make_report(
+    seq: int, *, boot: str = BOOT, start_ms: int | None = None, oldest_seq: int = 0, count: int = 1
+) -> DriftReport:
+    """Return a drift report; window ``seq`` starts ``seq`` seconds after the clock's start unless said otherwise."""
+    start = EPOCH_MS + (1000 * seq if start_ms is None else start_ms)
+    counters = Counters(SHAPE, 5, (count,) * SHAPE.total)
+    return DriftReport(boot, seq, oldest_seq, start, 1000, 0, "cd" * 16, "ef" * 16, counters)
+
+
+@dataclass(slots=True)
+class MemoryFleet:
+    """A server without threads, and its broker."""
+
+    state: StateDirectory
+    clock: FakeClock
+    broker: MemoryBroker
+    app: ServerApp
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def enrol(self, device: str = "cam-1", site: str = "berlin") -> FakeDevice:
+        """Return a connected device."""
+        enrolment = self.app.parts.enrolment
+        identity = enrolment.enrol(enrolment.claim(site, device, {"lens": "a"}))
+        return FakeDevice(identity, MemoryTransport(self.broker, device)).connect()
+
+    def turn(self) -> None:
+        """Let the server do all that is due."""
+        self.app.turn(self.clock())
+
+    def client(self, role: str | None = "operator") -> TestClient:
+        """Return an HTTP client with the token of ``role``."""
+        headers = {"Authorization": f"Bearer {self.state.token(role)}"} if role else {}
+        return TestClient(self.app.web.api, headers=headers)
+
+    def codes(self) -> list[str]:
+        """Return the codes of all events, oldest first."""
+        return [event.code for event in self.app.parts.events.after(0, 1000)]
+
+    def restart(self, *, broker: MemoryBroker | None = None) -> None:
+        """Stop the server and open it again, on another broker if there is one."""
+        self.app.stop()
+        self.broker = broker or self.broker
+        self.app = _open(self.state, self.clock, self.broker)
+
+
+def _open(state: StateDirectory, clock: FakeClock, broker: MemoryBroker) -> ServerApp:
+    app = ServerApp.open(state.path, transport=MemoryTransport(broker, "server"), clock=clock)
+    app.connect()
+    return app
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that stands still."""
+    return FakeClock()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDirectory:
+    """A fresh state directory with online keys and a stand-in for a root."""
+    made = init_state(tmp_path / "state")
+    init_online_keys(made.path)
+    (made.tuf / "1.root.json").write_text('{"stands": "in"}')
+    return made
+
+
+@pytest.fixture
+def fleet(state: StateDirectory, clock: FakeClock) -> Iterator[MemoryFleet]:
+    """A server on the in-memory transport, without threads."""
+    broker = MemoryBroker()
+    found = MemoryFleet(state, clock, broker, _open(state, clock, broker))
+    yield found
+    found.app.stop()
+
+
+@pytest.fixture
+def report() -> Callable[..., DriftReport]:
+    """Make drift reports."""
+    return make_report

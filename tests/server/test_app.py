@@ -1,0 +1,197 @@
+"""The whole server on a real broker: start, stop, restart, and what survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.app import Overrides, ServerApp
+from server.errors import AlreadyRunningError, ConfigError, PortInUseError
+from server.state_directory import StateDirectory
+from server.transports.mqtt import MqttTransport
+from wire.codec import decode, encode
+from wire.drift_report import encode_report
+from wire.messages import Ack, Desired, DeviceState, State
+from wire.transport import Incoming, LinkChange, Notice
+
+pytestmark = pytest.mark.broker
+
+
+@dataclass
+class LiveDevice:
+    """A device enrolled over HTTP, connected by paho."""
+
+    identity: dict
+    transport: MqttTransport
+    heard: queue.Queue[Notice] = field(default_factory=queue.Queue)
+
+    def topic(self, leaf: str) -> str:
+        """Return a topic below the device."""
+        return f"tf/1/{self.identity['site']}/{self.identity['device']}/{leaf}"
+
+    def wait(self, wanted: Callable[[Notice], bool]) -> Notice:
+        """Return the first wanted notice."""
+        while True:
+            notice = self.heard.get(timeout=20)
+            if wanted(notice):
+                return notice
+
+    def wait_for(self, leaf: str) -> bytes:
+        """Return the payload of the next message on ``leaf``."""
+        notice = self.wait(lambda item: isinstance(item, Incoming) and item.topic == self.topic(leaf))
+        return notice.payload
+
+
+def _enrol(app: ServerApp, device: str) -> LiveDevice:
+    claim = app.parts.enrolment.claim("berlin", device, {})
+    identity = httpx.post(f"{app.http_url}/api/enrol", json={"claim": claim}, trust_env=False).json()
+    transport = MqttTransport(identity["mqtt_host"], identity["mqtt_port"], device, device, identity["password"])
+    live = LiveDevice(identity, transport)
+    transport.start(live.heard.put, subscriptions=(live.topic("desired"), live.topic("cmd/#")))
+    live.wait(lambda notice: isinstance(notice, LinkChange))
+    return live
+
+
+@pytest.fixture
+def device_of() -> Iterator[Callable[[ServerApp, str], LiveDevice]]:
+    """Enrol devices that are disconnected at the end."""
+    made: list[LiveDevice] = []
+
+    def make(app: ServerApp, device: str = "cam-1") -> LiveDevice:
+        made.append(_enrol(app, device))
+        return made[-1]
+
+    yield make
+    for device in made:
+        device.transport.stop()
+
+
+@pytest.fixture
+def run(state: StateDirectory) -> Iterator[Callable[[], ServerApp]]:
+    """Start servers that are stopped at the end."""
+    started: list[ServerApp] = []
+
+    def make() -> ServerApp:
+        app = ServerApp.open(state.path)
+        started.append(app)
+        app.start()
+        return app
+
+    yield make
+    for app in started:
+        app.stop()
+
+
+def test_a_device_enrols_reports_and_is_acknowledged(run, device_of, report) -> None:
+    """The thinnest path through HTTP, mosquitto, ingest and store."""
+    app = run()
+    device = device_of(app)
+    device.transport.publish(device.topic("tele/drift"), encode_report(report(0)))
+    ack = decode(Ack, device.wait_for("cmd/ack"))
+    assert ack.watermarks[0].through_seq == 0
+    assert len(app.parts.windows.since(0)) == 1
+
+
+def test_desired_survives_a_restart_on_the_same_addresses(run, device_of) -> None:
+    """Devices were told the ports; they find the server there again, and what they shall run."""
+    app = run()
+    device = device_of(app)
+    app.parts.fleet.set_config("cam-1", {"sample_bytes_per_day": 7})
+    app.stop()
+    again = run()
+    assert (again.http_url, again.address.mqtt_port) == (app.http_url, app.address.mqtt_port)
+    device.wait(lambda notice: isinstance(notice, LinkChange) and notice.link.value == "up")
+    assert decode(Desired, device.wait_for("desired")).config == {"sample_bytes_per_day": 7}
+
+
+def test_a_killed_broker_comes_back_and_loses_nothing(run, device_of, report) -> None:
+    """What was not acknowledged is sent again and counts once."""
+    app = run()
+    device = device_of(app)
+    os.kill(app.broker.pid, signal.SIGKILL)
+    device.wait(lambda notice: isinstance(notice, LinkChange) and notice.link.value == "up")
+    _until(lambda: app.transport.idle_s() < 60)
+    for _ in range(2):
+        device.transport.publish(device.topic("tele/drift"), encode_report(report(0)))
+    device.wait_for("cmd/ack")
+    assert [window.n for window in app.parts.windows.since(0)] == [5]
+    assert app.broker.restarts == 1
+
+
+def test_state_is_seen_by_the_api(run, device_of) -> None:
+    """What a device says on MQTT an operator reads over HTTP."""
+    app = run()
+    device = device_of(app)
+    device.transport.publish(device.topic("state"), encode(State(DeviceState.READY)), retain=True)
+    headers = {"Authorization": f"Bearer {app.state.token('operator')}"}
+    client = httpx.Client(base_url=app.http_url, headers=headers, trust_env=False)
+    _until(lambda: client.get("/api/devices/cam-1").json()["state"] == "ready")
+    client.close()
+
+
+def test_says_where_it_runs(run) -> None:
+    """Scripts read run/address.json."""
+    app = run()
+    address = json.loads(app.state.address.read_text())
+    assert address["http_url"] == app.http_url
+    assert address["pid"] == os.getpid()
+
+
+def test_a_second_server_is_refused(run, state: StateDirectory) -> None:
+    """Two servers on one directory would give out the same generations."""
+    run()
+    with pytest.raises(AlreadyRunningError):
+        ServerApp.open(state.path)
+
+
+def test_a_busy_http_port_is_named_and_nothing_is_held(state: StateDirectory) -> None:
+    """After the refusal the directory is free for another try."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        for _ in range(2):
+            with pytest.raises(PortInUseError, match=str(port)):
+                ServerApp.open(state.path, overrides=Overrides(http_port=port))
+
+
+def test_a_busy_broker_port_stops_what_was_started(state: StateDirectory) -> None:
+    """The HTTP port and the lock are given back."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        for _ in range(2):
+            app = ServerApp.open(state.path, overrides=Overrides(broker_port=other.getsockname()[1]))
+            with pytest.raises(PortInUseError):
+                app.start()
+
+
+def test_refuses_to_listen_beyond_loopback_without_tls(state: StateDirectory) -> None:
+    """Passwords would travel in the clear."""
+    with pytest.raises(ConfigError, match="loopback"):
+        ServerApp.open(state.path, overrides=Overrides(bind="0.0.0.0"))  # noqa: S104 - it is refused
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 20
+    while not holds():
+        if time.monotonic() > deadline_s:
+            pytest.fail("Expected the condition to hold in 20 s")
+        time.sleep(0.02)
+
+
+def test_the_state_directory_is_private(state: StateDirectory) -> None:
+    """Tokens and keys lie in it."""
+    assert state.path.stat().st_mode & 0o077 == 0
+    for path in (Path(state.path / "operator.token"), Path(state.path / "builder.token")):
+        assert path.stat().st_mode & 0o777 == 0o600

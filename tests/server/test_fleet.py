@@ -1,0 +1,94 @@
+"""What devices shall run: written first, published second, never forgotten."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from server.errors import UnknownDeviceError
+from wire.errors import NameRefusedError
+from wire.memory_broker import MemoryBroker
+
+RELEASE = {"release": "m-2", "target": "m-2/gateway.tfb", "sha256": "1" * 64, "length_bytes": 10}
+
+
+def test_gen_only_grows(fleet) -> None:
+    """Each change of release or settings is one generation."""
+    device = fleet.enrol()
+    gens = [
+        fleet.app.parts.fleet.set_desired("cam-1", **RELEASE),
+        fleet.app.parts.fleet.set_config("cam-1", {"sample_bytes_per_day": 5}),
+        fleet.app.parts.fleet.set_desired("cam-1", **{**RELEASE, "release": "m-3"}, probation_s=3.0),
+    ]
+    assert gens == [1, 2, 3]
+    desired = device.desired()
+    assert (desired.gen, desired.release, desired.probation_s) == (3, "m-3", 3.0)
+    assert desired.config == {"sample_bytes_per_day": 5}
+
+
+def test_changes_from_many_threads_get_different_gens(fleet) -> None:
+    """Two operators can't publish the same generation."""
+    fleet.enrol()
+    gens = []
+    threads = [
+        threading.Thread(target=lambda: gens.append(fleet.app.parts.fleet.set_config("cam-1", {}))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(gens) == list(range(1, 9))
+
+
+def test_desired_survives_server_and_broker(fleet) -> None:
+    """The database is the truth; a broker that lost everything is filled again."""
+    device = fleet.enrol()
+    fleet.app.parts.fleet.set_desired("cam-1", **RELEASE)
+    fleet.restart(broker=MemoryBroker())
+    device.transport.broker = fleet.broker
+    device.heard.clear()
+    device.connect()
+    fleet.turn()
+    assert device.desired().release == "m-2"
+
+
+def test_desired_set_while_disconnected_is_published_later(fleet) -> None:
+    """Persisted at once, published in the first turn with a connection."""
+    device = fleet.enrol()
+    fleet.broker.disconnect("server", lost=True)
+    fleet.app.parts.fleet.set_desired("cam-1", **RELEASE)
+    assert device.desired() is None
+    fleet.app.connect()
+    fleet.turn()
+    assert device.desired().gen == 1
+
+
+def test_refuses_an_unknown_device(fleet) -> None:
+    """The error says where to look."""
+    with pytest.raises(UnknownDeviceError, match="fleet-server devices"):
+        fleet.app.parts.fleet.set_desired("nobody", **RELEASE)
+
+
+def test_refuses_a_command_that_is_no_topic_level(fleet) -> None:
+    """A verb can't smuggle in another topic."""
+    fleet.enrol()
+    with pytest.raises(NameRefusedError):
+        fleet.app.parts.fleet.send_command("cam-1", "a/../b", {}, 1.0)
+
+
+def test_silence_is_noted_once_and_ends(fleet) -> None:
+    """A device that says ready but is not heard for two hours is an event; so is its return."""
+    from wire.messages import DeviceState, State
+
+    device = fleet.enrol()
+    device.say("state", State(DeviceState.READY, fleet.clock()))
+    fleet.turn()
+    for _ in range(2):
+        fleet.clock.now_ms += 8_000_000
+        fleet.turn()
+    device.report(0)
+    fleet.turn()
+    fleet.clock.now_ms += 20_000
+    fleet.turn()
+    assert [code for code in fleet.codes() if code in {"silent", "heard"}] == ["silent", "heard"]

@@ -1,0 +1,251 @@
+"""What arrives counts once, is acknowledged after it is safe, and never breaks the server."""
+
+from __future__ import annotations
+
+import pytest
+import sqlalchemy as sa
+
+from server.errors import ServerError
+from wire.messages import (
+    Batch, DeviceState, Event, Get, InstalledRelease, Reported, Response, Sample, Severity, State, Stream,
+)  # fmt: skip
+
+BOOT = "ab" * 8
+LEAVES = [
+    "state", "reported", "event", "res", "get", "tele/drift", "tele/infer", "tele/hw", "tele/sample", "tele/nonsense",
+]  # fmt: skip
+GARBAGE = [
+    b"\x00\xff", b"[]", b"{", b'{"seq": "x"}', b'{"at_ms": 1e400}', b'{"at_ms": -1, "boot": "a"}', b"TFD1" + b"\xff" * 90,
+    b'{"boot": "a", "seq": 99999999999999999999, "oldest_seq": 0}', b"[" * 5000, b'{"state": 7}',
+]  # fmt: skip
+
+
+def test_a_redelivered_report_counts_once(fleet) -> None:
+    """The key (device, stream, boot, seq) makes redelivery idempotent, within a batch and across batches."""
+    device = fleet.enrol()
+    device.report(0)
+    device.report(0)
+    fleet.turn()
+    device.report(0)
+    fleet.turn()
+    (window,) = fleet.app.parts.windows.since(0)
+    assert (window.n, window.reports) == (5, 1)
+    assert fleet.app.parts.ingest.figures.duplicates == 2
+
+
+def test_a_redelivered_report_is_acknowledged_again(fleet) -> None:
+    """The first acknowledgement may have been lost."""
+    device = fleet.enrol()
+    device.report(0)
+    fleet.turn()
+    device.heard.clear()
+    device.report(0)
+    fleet.turn()
+    assert device.watermark() == 0
+
+
+def test_acknowledges_only_what_is_contiguous(fleet) -> None:
+    """A gap holds the watermark until it is filled, also over a restart of the server."""
+    device = fleet.enrol()
+    device.report(0)
+    device.report(2)
+    fleet.turn()
+    assert device.watermark() == 0
+    fleet.restart()
+    device.report(1)
+    fleet.turn()
+    assert device.watermark() == 2
+    assert len(fleet.app.parts.windows.since(0)) == 3
+
+
+def test_a_restarted_server_still_knows_what_it_counted(fleet) -> None:
+    """The watermark lies in the store, beside what it stands for."""
+    device = fleet.enrol()
+    device.report(0)
+    fleet.turn()
+    fleet.restart()
+    device.report(0)
+    fleet.turn()
+    (window,) = fleet.app.parts.windows.since(0)
+    assert window.n == 5
+
+
+def test_streams_and_boots_are_numbered_apart(fleet) -> None:
+    """The same number in another stream or after a reboot is another message."""
+    device = fleet.enrol()
+    device.report(0)
+    device.report(0, boot="cd" * 8, start_ms=9000)
+    device.say("tele/hw", Batch(Stream.HW, BOOT, 0, 0, 5, 1, ({"rss_bytes": 1},)))
+    device.say("event", Event(BOOT, 0, 0, 7, "update", "staged", Severity.INFO, "text"))
+    fleet.turn()
+    assert len(fleet.app.parts.windows.since(0)) == 2
+    assert device.watermark(Stream.HW) == 0
+    assert device.watermark(Stream.EVENT) == 0
+    assert "staged" in fleet.codes()
+
+
+def test_nothing_is_acknowledged_before_it_is_stored(fleet) -> None:
+    """When the store refuses, the batch waits, unacknowledged, and counts once when the store is back."""
+    device = fleet.enrol()
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE windows RENAME TO away"))
+    device.report(0)
+    fleet.app.parts.ingest.turn(fleet.clock())
+    assert device.watermark() is None
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE away RENAME TO windows"))
+    device.report(1)
+    fleet.turn()
+    assert device.watermark() == 1
+    assert len(fleet.app.parts.windows.since(0)) == 2
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_garbage_is_recorded_and_does_no_harm(fleet, leaf: str) -> None:
+    """Whatever comes on any topic, the next good report is counted."""
+    device = fleet.enrol()
+    for payload in GARBAGE:
+        device.say(leaf, payload)
+    device.report(0)
+    fleet.turn()
+    assert len(fleet.app.parts.windows.since(0)) == 1
+    assert device.watermark() == 0
+    assert fleet.app.parts.ingest.figures.refused >= 5
+
+
+def test_a_flood_of_garbage_is_one_event_a_minute(fleet) -> None:
+    """The log can't be filled by one device; the count is kept."""
+    device = fleet.enrol()
+    for _ in range(100):
+        device.say("tele/drift", b"garbage")
+    fleet.turn()
+    assert fleet.codes().count("message_invalid") == 1
+    fleet.clock.now_ms += 61_000
+    device.say("tele/drift", b"garbage")
+    fleet.turn()
+    assert "99 more" in fleet.app.parts.events.latest(1)[0].text
+
+
+def test_text_that_no_database_takes_is_passed_over(fleet) -> None:
+    """Lone surrogates in JSON are refused and don't stop what comes with them."""
+    device = fleet.enrol()
+    lone = b'{"boot":"%s","seq":0,"stream":"hw","rows":[{"x":"\\ud800"}],"n":1}' % BOOT.encode()
+    device.say("tele/hw", lone)
+    device.say(
+        "event", b'{"boot":"%s","seq":0,"code":"\\ud800","text":"\\udfff","data":{"a":"\\ud800"}}' % BOOT.encode()
+    )
+    device.say("reported", b'{"hardware":"\\ud800"}')
+    device.report(0)
+    fleet.turn()
+    assert device.watermark() == 0
+    assert fleet.app.parts.ingest.figures.refused == 3
+
+
+def test_ignores_a_device_under_another_site(fleet) -> None:
+    """The broker's rules leave the site open; the registry decides."""
+    device = fleet.enrol()
+    device.say("state", State(DeviceState.READY), site="paris")
+    fleet.turn()
+    assert fleet.app.parts.fleet.device("cam-1").state is DeviceState.INIT
+    assert "wrong_site" in fleet.codes()
+
+
+def test_ignores_a_device_that_was_never_enrolled(fleet) -> None:
+    """Its messages are recorded, not stored."""
+    device = fleet.enrol()
+    device.transport.publish("tf/1/berlin/ghost/event", b'{"boot":"a","kind":"x"}')
+    fleet.turn()
+    assert fleet.codes() == ["unknown_device"]
+
+
+def test_a_report_of_impossible_counts_is_passed_over(fleet, report) -> None:
+    """It is acknowledged, or the device would send it for ever, and not folded."""
+    from wire.drift_report import encode_report
+
+    device = fleet.enrol()
+    device.say("tele/drift", encode_report(report(0, count=2**40)))
+    fleet.turn()
+    assert device.watermark() == 0
+    assert fleet.app.parts.windows.since(0) == []
+    assert "histogram_mismatch" in fleet.codes()
+
+
+def test_state_and_report_are_kept(fleet) -> None:
+    """What the device last said is there for everybody, and what it runs becomes history."""
+    device = fleet.enrol()
+    now_ms = fleet.clock()
+    device.say("state", State(DeviceState.READY, now_ms), retain=True)
+    device.say("reported", Reported(at_ms=now_ms, current=InstalledRelease("digits-1", "0" * 64)), retain=True)
+    fleet.turn()
+    known = fleet.app.parts.fleet.device("cam-1")
+    assert (known.state, known.release, known.last_seen_ms) == (DeviceState.READY, "digits-1", now_ms)
+    ran = fleet.app.parts.lineage.ran_at("cam-1", now_ms)
+    assert ran is not None
+    assert ran.release == "digits-1"
+
+
+def test_a_retained_message_is_no_sign_of_life(fleet) -> None:
+    """After a restart the broker replays what devices said long ago."""
+    device = fleet.enrol()
+    device.say("state", State(DeviceState.READY, fleet.clock()), retain=True)
+    fleet.turn()
+    seen_ms = fleet.app.parts.fleet.device("cam-1").last_seen_ms
+    fleet.clock.now_ms += 50_000
+    fleet.restart()
+    fleet.turn()
+    assert fleet.app.parts.fleet.device("cam-1").last_seen_ms == seen_ms
+
+
+def test_notes_a_clock_that_is_off(fleet) -> None:
+    """One event when it begins; the skew is with the device until it is right again."""
+    device = fleet.enrol()
+    for _ in range(2):
+        device.say("state", State(DeviceState.READY, fleet.clock() + 3_600_000))
+        fleet.turn()
+    assert fleet.app.parts.fleet.device("cam-1").clock_skew_ms == 3_600_000
+    assert fleet.codes() == ["clock_skew"]
+    device.say("state", State(DeviceState.READY, fleet.clock()))
+    fleet.turn()
+    assert fleet.app.parts.fleet.device("cam-1").clock_skew_ms == 0
+
+
+def test_an_answer_belongs_to_its_command(fleet) -> None:
+    """Only the device that was asked can answer, and only once."""
+    device, other = fleet.enrol(), fleet.enrol("cam-2")
+    command = fleet.app.parts.fleet.send_command("cam-1", "selftest", {}, 60.0)
+    other.say("res", Response(command, ok=False, code="forged"))
+    device.say("res", Response(command, ok=True, data={"p95_ms": 2}))
+    device.say("res", Response(command, ok=False, code="late"))
+    fleet.turn()
+    answer = fleet.app.parts.fleet.command(command)
+    assert answer is not None
+    assert (answer.ok, answer.code, answer.data) == (True, "", {"p95_ms": 2})
+
+
+def test_a_device_that_asks_gets_its_desired_again(fleet) -> None:
+    """Retained messages of the broker are an optimisation, not a requirement."""
+    device = fleet.enrol()
+    fleet.app.parts.fleet.set_config("cam-1", {"sample_bytes_per_day": 9})
+    device.heard.clear()
+    device.say("get", Get())
+    fleet.turn()
+    assert device.desired().config == {"sample_bytes_per_day": 9}
+
+
+def test_a_sample_goes_to_its_keeper_once(fleet) -> None:
+    """Redelivery does not keep it twice; a keeper that refuses makes an event, not an endless retry."""
+    kept = []
+
+    def keep(device: str, sample: Sample, now_ms: int) -> None:
+        kept.append((device, sample.sha256, now_ms))
+        if sample.sha256 == "bad":
+            raise ServerError("Expected an image, got none")
+
+    fleet.app.parts.ingest.keep_sample = keep
+    device = fleet.enrol()
+    for seq, digest in ((0, "good"), (0, "good"), (1, "bad")):
+        device.say("tele/sample", Sample(BOOT, seq, sha256=digest))
+    fleet.turn()
+    assert [digest for _, digest, _ in kept] == ["good", "bad"]
+    assert device.watermark(Stream.SAMPLE) == 1
+    assert "server" in fleet.codes()

@@ -1,0 +1,49 @@
+"""Contiguous watermarks."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.watermarks import AHEAD_LIMIT, Offer, Progress, from_text, to_text
+
+
+def test_the_watermark_stops_at_the_first_gap() -> None:
+    """What is missing may still come, so it is not acknowledged."""
+    progress = Progress()
+    assert [progress.offer(seq, 0) for seq in (0, 1, 3)] == [Offer.NEW] * 3
+    assert (progress.through_seq, progress.ahead) == (1, {3})
+    progress.offer(2, 0)
+    assert (progress.through_seq, progress.ahead) == (3, set())
+
+
+def test_the_watermark_passes_what_the_device_no_longer_holds() -> None:
+    """Numbers below ``oldest_seq`` were dropped by the spool and will never come."""
+    progress = Progress()
+    assert progress.offer(7, 5) is Offer.NEW
+    assert progress.through_seq == 4
+    assert progress.offer(4, 5) is Offer.DUPLICATE
+
+
+def test_a_gap_of_any_length_keeps_memory_bounded() -> None:
+    """A device can't make the server remember more than a few thousand numbers."""
+    progress = Progress()
+    offers = [progress.offer(seq, 0) for seq in range(2, 2 * AHEAD_LIMIT)]
+    assert offers.count(Offer.NEW) == AHEAD_LIMIT
+    assert offers[-1] is Offer.TOO_FAR_AHEAD
+    assert progress.offer(0, 0) is Offer.NEW
+
+
+@given(st.permutations(range(12)), st.lists(st.integers(0, 11)))
+def test_every_number_is_new_once_in_any_order(order: list[int], again: list[int]) -> None:
+    """Reordering and redelivery change neither what is accepted nor the final watermark."""
+    progress = Progress()
+    offers = [progress.offer(seq, 0) for seq in [*order[:6], *again, *order[6:], *again]]
+    assert offers.count(Offer.NEW) == 12
+    assert (progress.through_seq, progress.ahead) == (11, set())
+
+
+def test_what_lies_ahead_survives_the_store() -> None:
+    """Text and back gives the same numbers."""
+    assert from_text(to_text({5, 3, 9})) == {3, 5, 9}
+    assert from_text("") == set()
