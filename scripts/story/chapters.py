@@ -1,0 +1,252 @@
+"""The chapters: each does one thing that a person or program of the field does, and checks that it came true."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.story.api import Api
+from scripts.story.console import Console, StoryError
+from scripts.story.fleet import BASELINE_WINDOWS, PROBATION_S, WINDOW_S, Fleet
+from scripts.story.plans import Plan
+from scripts.story.processes import run
+from scripts.story.world import World, shots
+
+RATE_HZ = 25.0
+_DRIFT_KINDS = frozenset({"device_local", "site", "cohort", "fleet", "release_regression"})
+
+
+@dataclass(slots=True)
+class Story:
+    """What has happened so far."""
+
+    plan: Plan
+    fleet: Fleet
+    console: Console
+    out: Path
+    world: World
+    api: Api | None = None
+    changed_ms: int = 0
+    detected: dict[str, Any] = field(default_factory=dict)
+    first: dict[str, Any] = field(default_factory=dict)
+    second: dict[str, Any] = field(default_factory=dict)
+    retrained: str = ""
+
+    @property
+    def server(self) -> Api:
+        """The operator's API.
+
+        Raises:
+            StoryError: Before the server was started.
+        """
+        if self.api is None:
+            message = "Expected a running server, got none"
+            raise StoryError(message)
+        return self.api
+
+    def wait_for(self, what: str, look: Any, *, limit_s: float) -> Any:  # noqa: ANN401 - whatever is found
+        """Wait, but give up at once when a program has ended."""
+
+        def checked() -> Any:  # noqa: ANN401 - whatever is found
+            self.fleet.check()
+            return look()
+
+        return self.console.wait_for(what, checked, limit_s=limit_s)
+
+
+def build(story: Story) -> None:
+    """Train, compress, gate and sign."""
+    story.console.chapter("The build host trains a model, quantizes it to int8 and lets the gates judge it")
+    command = ["compressor", "run", str(story.plan.recipe), "--out", str(story.out / "v1"), "--version", "1"]
+    if story.plan.data is not None:
+        command += ["--data", str(story.plan.data)]
+    run(*command, "--keys", str(story.fleet.keys), "--json")
+    story.first = _certificate(story.out / "v1")
+    for gate in story.first["gates"]:
+        story.console.say(f"{gate['verdict'].upper():13} {gate['name']:22} {gate['text']}")
+    story.console.say(f"report: {story.out / 'v1' / 'report.html'}")
+
+
+def _certificate(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "gate.json").read_text())
+    return document
+
+
+def bundle(story: Story, folder: str) -> Path:
+    """Return the bundle in a build folder."""
+    return next((story.out / folder).glob("*.tfb"))
+
+
+def serve(story: Story) -> None:
+    """Start the server and publish the release."""
+    story.console.chapter("The server starts: private mosquitto, ingest, SQLite, REST, dashboard")
+    story.api = story.fleet.start_server()
+    token = story.fleet.server_dir / "operator.token"
+    story.console.say(f"dashboard: {story.server.url}/   token: in {token}")
+    builder = story.fleet.server_dir / "builder.token"
+    run("compressor", "publish", str(bundle(story, "v1")), "--keys", str(story.fleet.keys),
+        "--server", story.server.url, "--token-file", str(builder), quiet=True)  # fmt: skip
+    releases = story.server.get("/api/releases")
+    story.console.say(f"signed release on the server: {', '.join(release['name'] for release in releases)}")
+
+
+def enrol(story: Story) -> None:
+    """Enrol six devices and start their agents; the world appears in front of them."""
+    story.console.chapter("Six devices enrol with one-time claims and start their agents")
+    story.fleet.enrol(story.server, story.plan)
+    pools = {device.device: shots(list(device.before.images), _labels(device.before)) for device in story.plan.devices}
+    for device, pool in pools.items():
+        story.world.show(device, pool)
+    story.world.start()
+    story.fleet.start_agents(story.plan.devices)
+    for device in story.plan.devices:
+        story.console.say(f"{device.device:10} site {device.site:8} sees {device.sees}")
+    story.wait_for("six devices online", lambda: _online(story), limit_s=60)
+
+
+def _labels(table: Any) -> list[int]:  # noqa: ANN401 - compressor.data.table.Table
+    return [int(label) for label in table.labels]
+
+
+def _online(story: Story) -> bool | None:
+    states = [device["state"] for device in story.server.get("/api/devices")]
+    return True if len(states) == len(story.plan.devices) and set(states) <= {"ready", "degraded", "updating"} else None
+
+
+def roll_out(story: Story, release: str, *, limit_s: float) -> None:
+    """Roll a release out: one canary, then the rest."""
+    story.console.chapter(f"Rollout of {release}: a canary first, then the rest")
+    story.server.send(
+        "POST", "/api/rollouts", {"release": release, "canary": 1, "probation_s": PROBATION_S, "approved": True}
+    )
+    watch_rollout(story, release, limit_s=limit_s)
+
+
+def watch_rollout(story: Story, release: str, *, limit_s: float) -> None:
+    """Wait until every device has committed ``release``, and say what happens on the way."""
+    said: set[str] = set()
+
+    def finished() -> bool | None:
+        rollout = next((item for item in story.server.get("/api/rollouts") if item["release"] == release), None)
+        if rollout is None:
+            return None
+        _say_devices(story, said)
+        if rollout["phase"] in {"failed", "aborted", "paused"}:
+            message = f"Expected the rollout of {release} to succeed, it is {rollout['phase']}: {rollout.get('code', '')}"
+            raise StoryError(message)
+        return True if rollout["phase"] == "succeeded" else None
+
+    story.wait_for(f"{release} committed on all devices", finished, limit_s=limit_s)
+    _say_devices(story, said)
+
+
+def _say_devices(story: Story, said: set[str]) -> None:
+    for device in story.server.get("/api/devices"):
+        update = (device.get("reported") or {}).get("update") or {}
+        line = f"{device['device']:10} {update.get('phase', '')} {update.get('release', '')} {update.get('code', '')}".rstrip()
+        if update.get("phase") in {"committed", "rolled_back", "refused", "probation"} and line not in said:
+            said.add(line)
+            story.console.say(line)
+
+
+def commission(story: Story) -> None:
+    """Let every device count its first windows: its baseline."""
+    story.console.chapter(f"Commissioning: the first {BASELINE_WINDOWS} windows of each device become its baseline")
+    story.console.say(f"windows are {WINDOW_S:.0f} s here, an hour in production; nothing but counters leaves a device")
+    target = time.time() + 240
+
+    def ready() -> bool | None:
+        left = [device for device in story.server.get("/api/devices") if not _baselined(device)]
+        return True if not left or time.time() > target else None
+
+    story.wait_for("a baseline on every device", ready, limit_s=300)
+    alarms = drift_verdicts(story)
+    story.console.say(f"alarms so far: {len(alarms)}")
+
+
+def _baselined(device: dict[str, Any]) -> bool:
+    evidence = device.get("evidence") or {}
+    return bool(evidence.get("commissioned"))
+
+
+def drift_verdicts(story: Story) -> list[dict[str, Any]]:
+    """Return the verdicts about drift (not about faults)."""
+    return [verdict for verdict in story.server.get("/api/verdicts") if verdict["kind"] in _DRIFT_KINDS]
+
+
+def change(story: Story) -> None:
+    """Change the world and wait for the server to hear it."""
+    story.console.chapter(f"The world changes: {story.plan.change}")
+    for device in story.plan.devices:
+        if device.after is not None:
+            story.world.show(device.device, shots(list(device.after.images), _labels(device.after)))
+    story.changed_ms = int(time.time() * 1000)
+    found = story.wait_for("the alarm", lambda: _covering(story), limit_s=120)
+    story.detected = found
+    story.console.say(f"verdict: {found['kind']} on {', '.join(sorted(found['devices']))}: {found['text']}")
+    story.console.say(f"heard after {windows_to_detect(story)} windows of {WINDOW_S:.0f} s")
+
+
+def _covering(story: Story) -> dict[str, Any] | None:
+    for verdict in drift_verdicts(story):
+        if story.plan.drifted <= set(verdict["devices"]):
+            return verdict
+    return None
+
+
+def windows_to_detect(story: Story) -> int:
+    """Return how many windows had closed from the change to the alarm."""
+    first_ms = int(story.detected["first_window_ms"])
+    window_ms = WINDOW_S * 1000
+    return int((first_ms + window_ms - story.changed_ms) // window_ms) + 1
+
+
+def label(story: Story, *, limit_s: float) -> None:
+    """Label what the server asked for, as a person would, through the API."""
+    story.console.chapter("The server asks the drifted devices for samples; a person labels them")
+    done: set[str] = set()
+
+    def proposed() -> bool | None:
+        for sample in story.server.get("/api/samples", unlabelled=1, limit=500):
+            truth = story.world.label_of(sample["sha256"])
+            if truth is not None and sample["id"] not in done:
+                story.server.send("PUT", f"/api/samples/{sample['id']}/label", {"label": truth, "by": "demo"})
+                done.add(sample["id"])
+        jobs = [trigger for trigger in story.server.get("/api/retraining") if trigger["state"] in _BEYOND]
+        return True if jobs else None
+
+    story.wait_for("enough labelled samples and shown harm", proposed, limit_s=limit_s)
+    story.console.say(f"labelled through the API: {len(done)}")
+    for trigger in story.server.get("/api/retraining"):
+        story.console.say(f"retraining {trigger['state']}: {trigger.get('text', '')}")
+
+
+_BEYOND = frozenset({"proposed", "training", "gated", "shadow", "canary", "rollout", "settled"})
+
+
+def retrain(story: Story) -> None:
+    """Lease the job, train with the labelled samples, pass the same gates, sign and publish."""
+    story.console.chapter("A worker on the build host leases the job, retrains, and the same gates judge")
+    command = ["compressor", "worker", "--server", story.server.url, "--once", "--recipe", str(story.plan.recipe)]
+    command += ["--token-file", str(story.fleet.server_dir / "builder.token"), "--keys", str(story.fleet.keys)]
+    command += ["--out", str(story.out)]
+    if story.plan.data is not None:
+        command += ["--data", str(story.plan.data)]
+    run(*command)
+    names = [release["name"] for release in story.server.get("/api/releases")]
+    story.retrained = max(names, key=lambda name: int(name.rpartition("-")[2]))
+    story.second = _certificate(bundle_folder(story))
+    for gate in story.second["gates"]:
+        story.console.say(f"{gate['verdict'].upper():13} {gate['name']:22} {gate['text']}")
+
+
+def bundle_folder(story: Story) -> Path:
+    """Return the folder that the worker built the retrained release in."""
+    found = sorted(story.out.rglob(f"{story.retrained}-*.tfb"))
+    if not found:
+        message = f"Expected a bundle of {story.retrained} below {story.out}, got none"
+        raise StoryError(message)
+    return found[0].parent

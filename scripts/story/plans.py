@@ -1,0 +1,142 @@
+"""The two stories: who looks at what before and after the world changes.
+
+A plan is data: devices with the images in front of them, and the images that judge the model at the end.
+Images that devices see are never trained on unless the server asks for them; images that judge a drifted
+site are never shown to a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from compressor.data import load
+from compressor.data.camera import DRIFTED, LENS_A, LENS_B
+from compressor.data.digits import render, source_number
+from compressor.data.split import Splits, split
+from compressor.data.table import Integers, Table
+from compressor.recipe import Recipe, read_recipe
+
+MODELS = Path("models")
+TECHEM = "watermeter/Techem/V_DR"
+STABLE = ("gasmeter/GMT/iotson", "powermeter/unknown/iotson")
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    """One device: where it is, what it sees, and what it sees once the world has changed (None: the same)."""
+
+    device: str
+    site: str
+    sees: str
+    before: Table
+    after: Table | None = None
+    after_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Labelled images that judge the model on one site; ``drifted``: the site that changed."""
+
+    name: str
+    table: Table
+    drifted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One story. The drifted site's accuracy must be under ``before_max``, then at least ``after_min``."""
+
+    recipe: Path
+    data: Path | None
+    change: str
+    devices: tuple[DevicePlan, ...]
+    judges: tuple[Judge, ...]
+    before_max: float
+    after_min: float
+    attributes: Mapping[str, Mapping[str, str]]
+
+    @property
+    def drifted(self) -> frozenset[str]:
+        """The devices whose world changes."""
+        return frozenset(device.device for device in self.devices if device.after is not None)
+
+
+def digits_plan() -> Plan:
+    """Return the embedded story: three of six cameras are knocked out of focus."""
+    path = MODELS / "digits" / "recipe.toml"
+    recipe = read_recipe(path)
+    table = load(recipe.data)
+    splits = _split(table, recipe)
+    unseen = _sources(table, np.concatenate([splits.gate, splits.reference]))
+    world, held_out = unseen[0::2], unseen[1::2]
+    views = {"lens-a": LENS_A, "lens-b": LENS_B}
+    seen = {name: render(world, camera, name, views=3, seed=11) for name, camera in views.items()}
+    knocked = render(world, DRIFTED, "lens-b knocked", views=3, seed=12)
+    devices = tuple(
+        DevicePlan(
+            f"cam-{number}", "north" if number <= 3 else "south", lens, seen[lens],
+            None if number <= 3 else knocked, "out of focus, dark, turned",
+        )
+        for number, lens in enumerate(["lens-a", "lens-b", "lens-a", "lens-b", "lens-a", "lens-b"], start=1)
+    )  # fmt: skip
+    judges = (
+        *(Judge(name, render(held_out, camera, name, views=1, seed=13)) for name, camera in views.items()),
+        Judge("knocked cameras", render(held_out, DRIFTED, "knocked", views=1, seed=14), drifted=True),
+    )
+    return Plan(
+        path, None, "a lorry hits the south wall: its three cameras are out of focus, dark and turned",
+        devices, judges, 0.75, 0.85, {device.device: {"camera": device.sees} for device in devices},
+    )  # fmt: skip
+
+
+def meter_plan(data: Path) -> Plan:
+    """Return the story on real utility meters: two devices are moved to a maker the model never saw."""
+    path = MODELS / "meter_digits" / "recipe.toml"
+    recipe = read_recipe(path)
+    recipe = replace(recipe, data=replace(recipe.data, path=str(data.resolve())))
+    table = load(recipe.data)
+    splits = _split(table, recipe)
+    unseen = np.concatenate([splits.gate, splits.reference])
+    source = {name: unseen[table.slices[unseen] == name] for name in recipe.data.train_slices}
+    stable = {name: _rows_of(table, name) for name in STABLE}
+    first, second = _halves(_rows_of(table, TECHEM))
+    looks = [*source.items(), *stable.items(), next(iter(source.items()))]
+    moved = {"meter-1", "meter-6"}
+    devices = tuple(
+        DevicePlan(
+            f"meter-{number}", "west" if f"meter-{number}" in moved else "east", name, table.take(rows),
+            table.take(first) if f"meter-{number}" in moved else None, TECHEM,
+        )
+        for number, (name, rows) in enumerate(looks, start=1)
+    )  # fmt: skip
+    gate = {name: splits.gate[table.slices[splits.gate] == name] for name in source}
+    judges = (
+        *(Judge(name, table.take(rows)) for name, rows in {**gate, **stable}.items()),
+        Judge(TECHEM, table.take(second), drifted=True),
+    )
+    return Plan(
+        path, data.resolve(), f"the two devices of site west are moved to meters of another maker ({TECHEM})",
+        devices, judges, 0.60, 0.85, {device.device: {"meter": "water" if device.after else "mixed"} for device in devices},
+    )  # fmt: skip
+
+
+def _split(table: Table, recipe: Recipe) -> Splits:
+    return split(table, recipe.train.seed, slices=recipe.data.train_slices)
+
+
+def _rows_of(table: Table, name: str) -> Integers:
+    return np.flatnonzero(table.slices == name)
+
+
+def _halves(rows: Integers) -> tuple[Integers, Integers]:
+    mixed = np.random.default_rng(3).permutation(rows)
+    return np.sort(mixed[: len(mixed) // 2]), np.sort(mixed[len(mixed) // 2 :])
+
+
+def _sources(table: Table, rows: Integers) -> list[int]:
+    numbers = sorted({source_number(source) for source in table.sources[rows].tolist()})
+    return [int(number) for number in np.random.default_rng(3).permutation(numbers)]
