@@ -1,0 +1,26 @@
+"""The settings of rollouts, each with its unit and the reason for its default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutConfig:
+    """What a rollout gets that does not say otherwise.
+
+    probation_s: how long a new release must stay healthy on a device before it is committed; ten minutes.
+    deadline_s: a device that neither commits nor fails for so long is stuck, which counts as an error; a day,
+    because devices sleep.
+    success_ratio: share of a group that must commit before the next opens (>=).
+    error_ratio: share of a group whose failure pauses the rollout (>); 0.2: one of five may fail.
+    canary: devices in the first group.
+    assignments_a_turn: devices told in one turn (twice a second): the rate ramp, 1,000 devices in 10 s.
+    """
+
+    probation_s: float = 600.0
+    deadline_s: float = 86_400.0
+    success_ratio: float = 0.9
+    error_ratio: float = 0.2
+    canary: int = 1
+    assignments_a_turn: int = 50

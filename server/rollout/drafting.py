@@ -1,0 +1,85 @@
+"""From what an operator asks for to a rollout: checked, grouped, not stored and not started. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server.errors import RolloutRefusedError
+from server.fleet import Device
+from server.registry.versions import Release
+from server.rollout.config import RolloutConfig
+from server.rollout.model import Group, Phase, Rollout
+from server.rollout.selection import as_members, candidates, pick_canaries
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a rollout shall be; None takes the setting of ``[rollout]``.
+
+    ``canary``: how many devices, or which. ``groups``: device lists that follow; who is in none comes last,
+    together with devices that enrol later. ``approved``: start at once.
+    """
+
+    release: str
+    canary: int | Sequence[str] | None = None
+    groups: Sequence[Sequence[str]] = ()
+    probation_s: float | None = None
+    deadline_s: float | None = None
+    success_ratio: float | None = None
+    error_ratio: float | None = None
+    approved: bool = False
+
+
+def draft(
+    request: Request, config: RolloutConfig, devices: Sequence[Device], releases: Sequence[Release], *, identity: str,
+    now_ms: int,
+) -> Rollout:  # fmt: skip
+    """Return the rollout that ``request`` asks for; ``config`` fills what it leaves open.
+
+    Raises:
+        RolloutRefusedError: If there is no device for it, or a number is impossible.
+    """
+    _check(request)
+    names, groups = _grouping(request, config, candidates(devices, releases, request.release), identity)
+    success = config.success_ratio if request.success_ratio is None else request.success_ratio
+    errors = config.error_ratio if request.error_ratio is None else request.error_ratio
+    return Rollout(
+        id=identity, release=request.release, groups=tuple(Group(name, success, errors) for name in names),
+        members=as_members(groups), phase=Phase.RUNNING if request.approved else Phase.AWAITING_APPROVAL,
+        probation_s=config.probation_s if request.probation_s is None else request.probation_s,
+        deadline_s=config.deadline_s if request.deadline_s is None else request.deadline_s,
+        created_ms=now_ms, updated_ms=now_ms,
+    )  # fmt: skip
+
+
+def _grouping(
+    request: Request, config: RolloutConfig, allowed: Sequence[Device], seed: str
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    canary = config.canary if request.canary is None else request.canary
+    first = pick_canaries(allowed, canary, seed) if isinstance(canary, int) else tuple(canary)
+    named = [first, *(tuple(group) for group in request.groups)]
+    known, chosen = {device.device for device in allowed}, [name for group in named for name in group]
+    for name in chosen:
+        if name not in known or chosen.count(name) > 1:
+            message = f"Expected registered devices, each once, that can run {request.release} and don't, got {name!r}"
+            raise RolloutRefusedError(message)
+    if not first:
+        message = f"Expected at least one device that can run {request.release} and does not yet, got none"
+        raise RolloutRefusedError(message)
+    rest = tuple(sorted(known - set(chosen)))
+    return ["canary", *(f"group {number + 2}" for number in range(len(request.groups))), "rest"], [*named, rest]
+
+
+def _check(request: Request) -> None:
+    ratios = (request.success_ratio, request.error_ratio)
+    if any(ratio is not None and not 0 <= ratio <= 1 for ratio in ratios):
+        message = f"Expected ratios from 0 to 1, got {ratios}"
+        raise RolloutRefusedError(message)
+    if isinstance(request.canary, int) and request.canary < 1:
+        message = f"Expected at least one canary, got {request.canary}"
+        raise RolloutRefusedError(message)
+    times = (request.probation_s, request.deadline_s)
+    if any(time_s is not None and time_s <= 0 for time_s in times):
+        message = f"Expected probation and deadline above 0 s, got {times}"
+        raise RolloutRefusedError(message)

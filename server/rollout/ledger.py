@@ -1,0 +1,90 @@
+"""Rollouts in the database: between rows and values, nothing decided."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import sqlalchemy as sa
+
+from server.errors import UnknownRolloutError
+from server.rollout.model import OPEN_PHASES, Group, Member, Phase, Rollout, Standing
+from server.store import rollouts as store
+from server.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """All rollouts. Safe to share between threads."""
+
+    database: Database
+
+    def all(self) -> tuple[Rollout, ...]:
+        """Return every rollout, newest first."""
+        with self.database.begin() as connection:
+            return _rollouts(connection, store.all_rollouts(connection))
+
+    def open(self) -> tuple[Rollout, ...]:
+        """Return the rollouts that are not over, oldest first."""
+        with self.database.begin() as connection:
+            return _rollouts(connection, store.rollouts_in(connection, sorted(OPEN_PHASES)))
+
+    def get(self, rollout: str) -> Rollout:
+        """Return one rollout.
+
+        Raises:
+            UnknownRolloutError: If there is none of that id.
+        """
+        with self.database.begin() as connection:
+            row = store.one_rollout(connection, rollout)
+            if row is None:
+                message = f"Expected the id of a rollout, got {rollout[:80]!r}: see GET /api/rollouts"
+                raise UnknownRolloutError(message)
+            return _rollouts(connection, [row])[0]
+
+    def add(self, rollout: Rollout) -> None:
+        """Store a new rollout."""
+        row = {**asdict(rollout), "phase": rollout.phase.value}
+        del row["members"]
+        with self.database.begin() as connection:
+            store.insert_rollout(connection, row, [_row(rollout.id, member) for member in rollout.members])
+
+    def add_members(self, rollout: str, members: Iterable[Member]) -> None:
+        """Add members to a rollout."""
+        with self.database.begin() as connection:
+            store.insert_members(connection, [_row(rollout, member) for member in members])
+
+    def change(self, rollout: str, changes: Mapping[str, object], now_ms: int) -> None:
+        """Change columns of a rollout."""
+        with self.database.begin() as connection:
+            store.update_rollout(connection, rollout, {**changes, "updated_ms": now_ms})
+
+    def change_member(self, rollout: str, device: str, changes: Mapping[str, object]) -> None:
+        """Change columns of a member."""
+        with self.database.begin() as connection:
+            store.update_member(connection, rollout, device, changes)
+
+    def tolerate_failures(self, rollout: str) -> None:
+        """Take the failures so far out of the count."""
+        with self.database.begin() as connection:
+            store.tolerate_failures(connection, rollout)
+
+
+def _row(rollout: str, member: Member) -> dict[str, object]:
+    return {"rollout": rollout, **asdict(member), "standing": member.standing.value}
+
+
+def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple[Rollout, ...]:
+    members: dict[str, list[Member]] = {row["id"]: [] for row in rows}
+    for row in store.members_of(connection, list(members)):
+        values = {str(key): value for key, value in row.items() if key != "rollout"}
+        values["standing"] = Standing(row["standing"])
+        members[row["rollout"]].append(Member(**values))
+    return tuple(_rollout(row, tuple(members[row["id"]])) for row in rows)
+
+
+def _rollout(row: sa.RowMapping, members: tuple[Member, ...]) -> Rollout:
+    values = {str(key): value for key, value in row.items()}
+    values["groups"] = tuple(Group(**group) for group in row["groups"])
+    values["phase"] = Phase(row["phase"])
+    return Rollout(**values, members=members)

@@ -1,0 +1,75 @@
+"""Who takes part in a rollout, in which group, and with which bundle. Pure; decides nothing about when."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from server.fleet import Device
+from server.registry.versions import Release
+from server.rollout.model import Member
+from wire.messages import DeviceState
+
+TARGET_ATTRIBUTE = "target"
+_AWAY = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED, DeviceState.INIT})
+
+
+def choose_bundle(releases: Iterable[Release], name: str, device: Device) -> Release | None:
+    """Return the bundle of the release ``name`` that ``device`` can run, None when there is none.
+
+    The device's attribute ``target`` decides where it is set; else its reported runtimes and hardware; a device
+    that has not reported yet gets the only bundle there is.
+    """
+    bundles = [release for release in releases if release.name == name]
+    wanted = device.attributes.get(TARGET_ATTRIBUTE)
+    if wanted:
+        return next((bundle for bundle in bundles if bundle.target == wanted), None)
+    if device.reported is None:
+        return bundles[0] if len(bundles) == 1 else None
+    return next((bundle for bundle in bundles if _runs(bundle, device)), None)
+
+
+def _runs(bundle: Release, device: Device) -> bool:
+    reported, custom = device.reported, bundle.custom
+    if reported is None:
+        return False
+    runtime = not reported.runtimes or not custom.runtime or custom.runtime in reported.runtimes
+    hardware = not custom.hardware or not reported.hardware or reported.hardware in custom.hardware
+    return runtime and hardware
+
+
+def candidates(devices: Iterable[Device], releases: Sequence[Release], name: str) -> tuple[Device, ...]:
+    """Return the devices that a rollout of ``name`` is for: they can run it, don't have it, and run no other model."""
+    model = next((release.model for release in releases if release.name == name), "")
+    models = {release.name: release.model for release in releases}
+    return tuple(
+        device
+        for device in devices
+        if choose_bundle(releases, name, device) is not None
+        and not device.desired_release == device.release == name
+        and models.get(device.desired_release or device.release, model) == model
+    )
+
+
+def pick_canaries(devices: Iterable[Device], count: int, seed: str) -> tuple[str, ...]:
+    """Return ``count`` devices, the ones that are there first, one of each site before a second of any.
+
+    Within that the order is a hash of ``seed`` and device: not always the same ones suffer.
+    """
+    ordered = sorted(devices, key=lambda device: (device.state in _AWAY, _hash(seed, device.device)))
+    ranked: list[tuple[bool, int, str]] = []
+    seen: dict[str, int] = {}
+    for device in ordered:
+        rank = seen.get(device.site, 0)
+        seen[device.site] = rank + 1
+        ranked.append((device.state in _AWAY, rank, device.device))
+    return tuple(name for *_, name in sorted(ranked, key=lambda item: item[:2])[:count])
+
+
+def _hash(seed: str, device: str) -> bytes:
+    return hashlib.sha256(f"{seed}\0{device}".encode()).digest()
+
+
+def as_members(groups: Iterable[Iterable[str]]) -> tuple[Member, ...]:
+    """Return a member for each device of each group."""
+    return tuple(Member(device, index) for index, group in enumerate(groups) for device in group)
