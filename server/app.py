@@ -19,6 +19,7 @@ from server.broker import Broker, free_port, listening_socket, loopback_of
 from server.clock import Clock, system_now_ms
 from server.config import ServerConfig, check_config, read_config
 from server.credentials import hash_password, new_secret
+from server.dashboard.mount import mount
 from server.enrolment import SERVER_USER, Enrolment, Identity
 from server.ingest import SUBSCRIPTIONS
 from server.parts import Parts, Service, build_api, build_parts
@@ -81,11 +82,11 @@ class ServerApp:
     @classmethod
     def open(
         cls, path: Path, *, transport: Transport | None = None, overrides: Overrides | None = None,
-        clock: Clock = system_now_ms,
+        clock: Clock = system_now_ms, pages: bool = True,
     ) -> ServerApp:  # fmt: skip
         """Return a server on the state directory ``path``, not started yet.
 
-        With ``transport`` (a ``MemoryTransport``) there is no mosquitto.
+        With ``transport`` (a ``MemoryTransport``) there is no mosquitto. Without ``pages`` there is no dashboard.
 
         Raises:
             ServerError: If the directory, its settings or a port can't be used; the subclass says why.
@@ -94,10 +95,13 @@ class ServerApp:
         config = _overridden(read_config(state.config), overrides or Overrides())
         lock = lock_state(state)
         try:
-            return _assemble(state, config, transport, clock, lock)
+            app = _assemble(state, config, transport, clock, lock)
+            if pages:
+                mount(app.web.api, app.parts)
         except BaseException:
             lock.release()
             raise
+        return app
 
     @property
     def http_url(self) -> str:

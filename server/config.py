@@ -9,6 +9,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from server.drift.config import DriftConfig
 from server.errors import ConfigError
 from server.strict_toml import read_toml
 
@@ -104,6 +105,7 @@ class ServerConfig:
     ingest: IngestConfig = field(default_factory=IngestConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    drift: DriftConfig = field(default_factory=DriftConfig)
 
 
 def read_config(path: Path) -> ServerConfig:

@@ -120,8 +120,9 @@ class Journal:
         oldest_ms = self.now_ms - int(self.config.retention_days * _DAY_MS)
         newest_ms = self.now_ms + int(self.config.clock_skew_s * 1000)
         plausible = oldest_ms < event.at_ms <= newest_ms  # a clock that is off must not hide or delete an event
+        at_ms = event.at_ms if plausible else self.now_ms
         return event_row(
-            event.at_ms if plausible else self.now_ms, printable(event.kind)[:_NAME_LIMIT], printable(event.code)[:_NAME_LIMIT],
+            at_ms, printable(event.kind)[:_NAME_LIMIT], printable(event.code)[:_NAME_LIMIT],
             event.severity or Severity.INFO, printable(event.text)[:_TEXT_LIMIT], device=device, data=event.data,
         )  # fmt: skip
 

@@ -11,12 +11,14 @@ from server.api import blobs as blobs_api
 from server.api import devices as devices_api
 from server.api import enrol as enrol_api
 from server.api import events as events_api
+from server.api import evidence as evidence_api
 from server.api import failures, health
 from server.api import releases as releases_api
 from server.api import tuf as tuf_api
 from server.api.auth import Auth
 from server.clock import Clock
 from server.config import ServerConfig
+from server.drift.service import DriftService
 from server.enrolment import Enrolment
 from server.fleet import Fleet
 from server.housekeeping import Housekeeping
@@ -57,6 +59,7 @@ class Parts:
     blobs: Blobs
     versions: Versions
     trust: TrustRepository
+    drift: DriftService
     ingest: Ingest
     clock: Clock
     services: tuple[Service, ...]
@@ -72,6 +75,8 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     blobs.sweep()
     versions, trust = Versions(database, blobs), TrustRepository(state.path, clock)
     register_releases(trust.targets(), versions, now_ms=clock())
+    windows = Windows(database)
+    drift = DriftService(database, windows, fleet, versions, events, config.drift)
     return Parts(
         database=database,
         auth=Auth(state.token("operator"), state.token("builder"), enrolment),
@@ -80,14 +85,16 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         outbox=outbox,
         fleet=fleet,
         lineage=Lineage(database),
-        windows=Windows(database),
+        windows=windows,
+        drift=drift,
         blobs=blobs,
         versions=versions,
         trust=trust,
         clock=clock,
         ingest=Ingest(database, fleet, outbox, config.ingest),
         services=(
-            trust, fleet, Liveness(fleet, events, config.fleet), Housekeeping(database, config.ingest.retention_days)
+            trust, fleet, drift,
+            Liveness(fleet, events, config.fleet), Housekeeping(database, config.ingest.retention_days),
         ),
     )  # fmt: skip
 
@@ -105,6 +112,8 @@ def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
         releases_api.router(auth, parts.versions),
         tuf_api.router(auth, parts.trust, parts.versions, parts.clock),
         events_api.router(auth, parts.events),
+        evidence_api.router(auth, parts.database, parts.drift.verdicts),
+        failures.unknown_path(),
     ):
         api.include_router(routes)
     return api

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
@@ -22,6 +22,18 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(RequestValidationError, _invalid_request)
     api.add_exception_handler(HTTPException, _http_error)
     api.add_exception_handler(Exception, _fault)
+
+
+def unknown_path() -> APIRouter:
+    """Return the last route below ``/api``, so that a wrong path is not answered by a page."""
+    routes = APIRouter()
+
+    @routes.api_route("/api/{rest:path}", methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
+    def unknown(rest: str) -> JSONResponse:
+        """Say that there is no such path."""
+        return answer(404, "http_404", f"Expected a path that /api/docs lists, got /api/{rest[:100]}")
+
+    return routes
 
 
 def answer(status: int, code: str, text: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -123,7 +123,7 @@ class MemoryFleet:
 
 
 def _open(state: StateDirectory, clock: FakeClock, broker: MemoryBroker) -> ServerApp:
-    app = ServerApp.open(state.path, transport=MemoryTransport(broker, "server"), clock=clock)
+    app = ServerApp.open(state.path, transport=MemoryTransport(broker, "server"), clock=clock, pages=False)
     app.connect()
     return app
 
