@@ -9,6 +9,7 @@ from server.drift.service import DriftService
 from server.fleet import Fleet
 from server.registry.events import EventLog
 from server.registry.lineage import Lineage
+from server.rollout.service import RolloutService
 from server.store.database import Database
 
 
@@ -38,3 +39,7 @@ class Services(Protocol):
     @property
     def drift(self) -> DriftService:
         """Evidence and verdicts."""
+
+    @property
+    def rollouts(self) -> RolloutService:
+        """Rollouts."""

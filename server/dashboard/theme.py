@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from importlib.resources import files
 from typing import TypeVar
 
-from nicegui import ui
+from nicegui import Client, ui
 
 from server.dashboard.views import Status, Tone
 
@@ -92,9 +92,12 @@ def live(look: Callable[[], View], show: Callable[[View], None]) -> Callable[[],
     return again
 
 
-async def confirm(question: str, detail: str, action: str) -> bool:
-    """Ask before something happens to devices; return whether the person meant it."""
-    with ui.dialog() as dialog, ui.element("div").classes("tf-card"):
+async def confirm(client: Client, question: str, detail: str, action: str) -> bool:
+    """Ask before something happens to devices; return whether the person meant it.
+
+    The dialog belongs to the page and not to the button, which may be shown anew while the person thinks.
+    """
+    with client, ui.dialog() as dialog, ui.element("div").classes("tf-card"):
         heading(question)
         ui.label(detail).classes("tf-muted")
         with ui.element("div").classes("tf-row"):

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, sync_playwright
@@ -14,6 +13,7 @@ from server.app import ServerApp
 from server.clock import system_now_ms
 from server.drift.ledger import Finding
 from server.drift.verdicts import Verdict, VerdictKind
+from server.rollout.model import Group, Member, Phase, Rollout, Standing
 from server.state_directory import init_state
 from server.store.evidence import replace_slot
 from server.trust.online_keys import init_online_keys
@@ -61,8 +61,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     app = ServerApp.open(state.path, transport=MemoryTransport(broker, "server"))
     _enrol(app)
     app.start()
-    _speak(app, broker)
+    _speak(broker)
     _evidence(app, system_now_ms() // HOUR_MS * HOUR_MS)
+    _rollouts(app)
     yield World(app, state.token("operator"))
     app.stop()
 
@@ -109,7 +110,7 @@ def _enrol(app: ServerApp) -> None:
         app.parts.enrolment.enrol(claim)
 
 
-def _speak(app: ServerApp, broker: MemoryBroker) -> None:
+def _speak(broker: MemoryBroker) -> None:
     now_ms = system_now_ms()
     transport = MemoryTransport(broker, "devices")
     transport.start(lambda _: None, subscriptions=())
@@ -151,6 +152,23 @@ def _row(device: str, index: int, start_ms: int, age: int) -> dict[str, object]:
         "phase": "judged" if age < 40 else "commissioning", "log_value": value if age < 40 else None,
         "training_log_value": wave + 1, "log_threshold": THRESHOLD, "flagged": flagged, "fault": "",
         "cause": "darker, blurrier, less confident" if flagged else "",
-        "streams": [{"stream": s, "shape": "down", "share_ratio": r, "words": w} for s, w, r in streams] if drifting else [],
+        "streams": [{"stream": s, "shape": "down", "share_ratio": r, "words": w} for s, w, r in streams if drifting],
         "summaries": {},
     }  # fmt: skip
+
+
+def _rollouts(app: ServerApp) -> None:
+    now_ms = system_now_ms()
+    for device in ("gate-01", "gate-02"):
+        app.parts.fleet.set_desired(device, release="digits-2", target="t", sha256="cd" * 32, length_bytes=420_000)
+    members = [
+        Member("gate-01", 0, Standing.ASSIGNED, 1, now_ms), Member("gate-02", 0, Standing.ASSIGNED, 1, now_ms),
+        Member("meter-07", 1), Member("meter-08", 1), Member("press-03", 1),
+    ]  # fmt: skip
+    groups = (Group("canary", 1.0, 0.5), Group("rest", 0.9, 0.2))
+    done = tuple(replace(member, standing=Standing.COMMITTED, air_bytes=420_000) for member in members)
+    for rollout in (
+        Rollout("r1", "digits-1", groups, done, Phase.SUCCEEDED, opened=2, created_ms=now_ms - 30 * HOUR_MS),
+        Rollout("r2", "digits-2", groups, tuple(members), Phase.RUNNING, opened=1, dynamic=False, created_ms=now_ms),
+    ):
+        app.parts.rollouts.ledger.add(rollout)

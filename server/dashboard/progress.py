@@ -1,0 +1,115 @@
+"""Rollouts as the page shows them; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.dashboard.views import Status, Tone, ago
+from server.rollout.model import IN_FLIGHT, OPEN_PHASES, Member, Phase, Rollout, Standing
+
+_PHASES = {
+    Phase.AWAITING_APPROVAL: Status("waits for approval", Tone.WARN),
+    Phase.RUNNING: Status("running", Tone.BUSY),
+    Phase.PAUSED: Status("paused", Tone.WARN),
+    Phase.ABORTING: Status("aborting", Tone.BAD),
+    Phase.ABORTED: Status("aborted", Tone.CALM),
+    Phase.SUCCEEDED: Status("succeeded", Tone.GOOD),
+    Phase.FAILED: Status("failed", Tone.BAD),
+}
+_STANDINGS = {
+    Standing.WAITING: Status("waiting", Tone.CALM),
+    Standing.ASSIGNING: Status("being told", Tone.BUSY),
+    Standing.ASSIGNED: Status("under way", Tone.BUSY),
+    Standing.COMMITTED: Status("committed", Tone.GOOD),
+    Standing.FAILED: Status("failed", Tone.BAD),
+    Standing.CANCELLED: Status("left out", Tone.CALM),
+}
+_NAMED = 12
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """One device of a group."""
+
+    device: str
+    standing: Status
+
+
+@dataclass(frozen=True, slots=True)
+class GroupView:
+    """One group: how far it is and what it needs. Ratios are shares of the devices that count."""
+
+    name: str
+    open: bool
+    committed: int
+    failed: int
+    under_way: int
+    total: int
+    needs: str
+    members: tuple[MemberView, ...]
+    more: int
+
+    @property
+    def committed_ratio(self) -> float:
+        """The share that committed."""
+        return self.committed / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutCard:
+    """One rollout; ``actions`` are the buttons that make sense now."""
+
+    id: str
+    release: str
+    phase: Status
+    reason: str
+    created: str
+    air: str
+    groups: tuple[GroupView, ...]
+    actions: tuple[str, ...]
+    open: bool
+
+
+def rollout_card(rollout: Rollout, now_ms: int) -> RolloutCard:
+    """Return how one rollout is shown."""
+    return RolloutCard(
+        rollout.id, rollout.release, _PHASES[rollout.phase], rollout.text, f"made {ago(rollout.created_ms, now_ms)}",
+        in_bytes(sum(member.air_bytes for member in rollout.members)),
+        tuple(_group(rollout, index) for index in range(len(rollout.groups))), actions(rollout.phase),
+        rollout.phase in OPEN_PHASES,
+    )  # fmt: skip
+
+
+def actions(phase: Phase) -> tuple[str, ...]:
+    """Return what a person may do to a rollout in ``phase``."""
+    first = {Phase.AWAITING_APPROVAL: "approve", Phase.RUNNING: "pause", Phase.PAUSED: "resume"}.get(phase)
+    return (first, "abort") if first else ()
+
+
+def in_bytes(count_bytes: int) -> str:
+    """Return a number of bytes for people: "420 kB"; "" for none."""
+    if count_bytes <= 0:
+        return ""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if count_bytes >= unit:
+            return f"{count_bytes / unit:.3g} {name}"
+    return f"{count_bytes} B"
+
+
+def _group(rollout: Rollout, index: int) -> GroupView:
+    group, members = rollout.groups[index], rollout.group_members(index)
+    counted = [member for member in members if member.standing is not Standing.CANCELLED]
+    needs = f"needs {100 * group.success_ratio:.0f} % committed; pauses above {100 * group.error_ratio:.0f} % failed"
+    return GroupView(
+        group.name, index < rollout.opened, sum(member.standing is Standing.COMMITTED for member in counted),
+        sum(member.standing is Standing.FAILED for member in counted),
+        sum(member.standing in IN_FLIGHT for member in counted), len(counted), needs,
+        tuple(_member(member) for member in members[:_NAMED]), max(len(members) - _NAMED, 0),
+    )  # fmt: skip
+
+
+def _member(member: Member) -> MemberView:
+    status = _STANDINGS[member.standing]
+    if member.standing is Standing.FAILED and member.code:
+        status = Status(f"failed: {member.code.replace('_', ' ')}", status.tone)
+    return MemberView(member.device, status)
