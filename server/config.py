@@ -11,6 +11,7 @@ from pathlib import Path
 
 from server.drift.config import DriftConfig
 from server.errors import ConfigError
+from server.rollout.config import RolloutConfig
 from server.strict_toml import read_toml
 
 _PORT_LIMIT = 65_535
@@ -106,6 +107,7 @@ class ServerConfig:
     fleet: FleetConfig = field(default_factory=FleetConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
 
 
 def read_config(path: Path) -> ServerConfig:

@@ -14,6 +14,7 @@ from server.api import events as events_api
 from server.api import evidence as evidence_api
 from server.api import failures, health
 from server.api import releases as releases_api
+from server.api import rollouts as rollouts_api
 from server.api import tuf as tuf_api
 from server.api.auth import Auth
 from server.clock import Clock
@@ -29,6 +30,9 @@ from server.registry.blobs import Blobs
 from server.registry.events import EventLog
 from server.registry.lineage import Lineage
 from server.registry.versions import Versions
+from server.regressions import Regressions
+from server.rollout.ledger import Ledger
+from server.rollout.service import RolloutService
 from server.state_directory import StateDirectory
 from server.store.database import Database, open_database
 from server.trust.releases import register_releases
@@ -60,6 +64,7 @@ class Parts:
     versions: Versions
     trust: TrustRepository
     drift: DriftService
+    rollouts: RolloutService
     ingest: Ingest
     clock: Clock
     services: tuple[Service, ...]
@@ -77,6 +82,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     register_releases(trust.targets(), versions, now_ms=clock())
     windows = Windows(database)
     drift = DriftService(database, windows, fleet, versions, events, config.drift)
+    rollouts = RolloutService(Ledger(database), fleet, versions, events, config.rollout, clock)
     return Parts(
         database=database,
         auth=Auth(state.token("operator"), state.token("builder"), enrolment),
@@ -87,13 +93,14 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         lineage=Lineage(database),
         windows=windows,
         drift=drift,
+        rollouts=rollouts,
         blobs=blobs,
         versions=versions,
         trust=trust,
         clock=clock,
         ingest=Ingest(database, fleet, outbox, config.ingest),
         services=(
-            trust, fleet, drift,
+            trust, fleet, drift, Regressions(drift.verdicts, rollouts), rollouts,
             Liveness(fleet, events, config.fleet), Housekeeping(database, config.ingest.retention_days),
         ),
     )  # fmt: skip
@@ -112,6 +119,7 @@ def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
         releases_api.router(auth, parts.versions),
         tuf_api.router(auth, parts.trust, parts.versions, parts.clock),
         events_api.router(auth, parts.events),
+        rollouts_api.router(auth, parts.rollouts),
         evidence_api.router(auth, parts.database, parts.drift.verdicts),
         failures.unknown_path(),
     ):
