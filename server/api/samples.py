@@ -1,0 +1,72 @@
+"""``/api/samples``: what devices uploaded, for people who label."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, Field
+
+from server.api.auth import Auth
+from server.clock import Clock
+from server.retraining.samples import Samples, StoredSample
+
+
+class SampleBody(BaseModel):
+    """One sample; ``label`` is "" while nobody said. ``predicted`` is the index of the model's class."""
+
+    id: int
+    device: str
+    sha256: str
+    media_type: str
+    length_bytes: int
+    lane: str
+    inclusion_ratio: float
+    predicted: int
+    confidence: float
+    at_ms: int
+    label: str
+    label_by: str
+
+
+class SamplesBody(BaseModel):
+    """Samples; unlabelled ones each image once, oldest first, else newest first."""
+
+    samples: list[SampleBody]
+
+
+class LabelBody(BaseModel):
+    """What is to be seen, as a class name of the model, and who says so."""
+
+    label: str = Field(max_length=100)
+    by: str = Field(max_length=100)
+
+
+def router(auth: Auth, samples: Samples, clock: Clock) -> APIRouter:
+    """Return the routes for operators."""
+    routes = APIRouter(tags=["samples"], dependencies=[Depends(auth.operator)])
+
+    @routes.get("/api/samples")
+    def list_samples(
+        unlabelled: bool = False, limit: Annotated[int, Query(ge=1, le=5000)] = 100  # noqa: FBT001, FBT002 - a query
+    ) -> SamplesBody:  # fmt: skip
+        """Return samples."""
+        return SamplesBody(samples=[_body(one) for one in samples.latest(unlabelled=unlabelled, limit=limit)])
+
+    @routes.get("/api/samples/{sample}/image")
+    def image(sample: int) -> Response:
+        """Return the encoded image."""
+        known = samples.sample(sample)
+        headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
+        return Response(samples.image(known), media_type=known.media_type, headers=headers)
+
+    @routes.put("/api/samples/{sample}/label")
+    def label(sample: int, body: LabelBody) -> SampleBody:
+        """Label the image of a sample."""
+        return _body(samples.label(sample, body.label, body.by, clock()))
+
+    return routes
+
+
+def _body(sample: StoredSample) -> SampleBody:
+    return SampleBody(**{name: getattr(sample, name) for name in SampleBody.model_fields})

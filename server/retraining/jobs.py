@@ -1,0 +1,183 @@
+"""Training jobs: leased to one worker at a time, kept alive by its heartbeat, taken back when it falls silent."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from server.errors import LeaseLostError, UnknownJobError
+from server.files import write_atomically
+from server.retraining.config import RetrainingConfig
+from server.retraining.policy import JobFacts
+from server.store import retraining as store
+from server.store.database import Database
+from wire.canonical import sha256_hex
+from wire.codec import Json
+
+RELEASED = "released"
+"""The code of a worker that gives a job back unharmed."""
+_MAX_TEXT = 4_000
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job. ``state``: queued, leased, done or failed. ``release``: what came of it."""
+
+    id: str
+    retraining: int
+    model: str
+    base_release: str
+    base_sha256: str
+    cause: str
+    labelled: int
+    samples_sha256: str
+    state: str
+    worker: str
+    attempts: int
+    lease_until_ms: int
+    created_ms: int
+    ended_ms: int
+    release: str
+    code: str
+    text: str
+    certificate: Mapping[str, Json]
+
+    @property
+    def facts(self) -> JobFacts:
+        """What the policy looks at."""
+        return JobFacts(self.state, self.release, f"{self.code}: {self.text}" if self.code else self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class JobOrder:
+    """What a new job is about."""
+
+    retraining: int
+    model: str
+    base_release: str
+    base_sha256: str
+    cause: str
+    labelled: int
+
+
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """All jobs; ``folder`` holds ``<id>.zip``, each job's samples. Safe to share between threads."""
+
+    database: Database
+    folder: Path
+    config: RetrainingConfig = field(default_factory=RetrainingConfig)
+
+    def create(self, order: JobOrder, samples: bytes, now_ms: int) -> Job:
+        """Add a job that waits for a worker."""
+        job = secrets.token_hex(8)
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        write_atomically(self.folder / f"{job}.zip", samples)
+        row = {
+            "id": job, "retraining": order.retraining, "model": order.model, "base_release": order.base_release,
+            "base_sha256": order.base_sha256, "cause": order.cause, "labelled": order.labelled,
+            "samples_sha256": sha256_hex(samples), "state": "queued", "worker": "", "attempts": 0,
+            "lease_until_ms": 0, "created_ms": now_ms, "ended_ms": 0, "release": "", "code": "", "text": "",
+            "certificate": {},
+        }  # fmt: skip
+        with self.database.begin() as connection:
+            store.insert_job(connection, row)
+        return self.job(job)
+
+    def job(self, job: str) -> Job:
+        """Return one job.
+
+        Raises:
+            UnknownJobError: If there is none of that id.
+        """
+        with self.database.begin() as connection:
+            row = store.one_job(connection, job)
+        if row is None:
+            message = f"Expected the id of a job, got {job[:80]!r}"
+            raise UnknownJobError(message)
+        return _job(row)
+
+    def lease(self, worker: str, now_ms: int) -> Job | None:
+        """Give ``worker`` a job: its own if it has one (it was restarted), else the oldest that nobody holds."""
+        with self.database.begin() as connection:
+            while (row := store.free_job(connection, worker, now_ms)) is not None:
+                was = {name: row[name] for name in ("state", "worker", "lease_until_ms")}
+                resumed = row["state"] == "leased" and row["worker"] == worker
+                attempts = row["attempts"] + (not resumed)
+                if attempts > self.config.attempts:
+                    text = f"{row['attempts']} workers fell silent"
+                    ended: dict[str, object] = {"state": "failed", "code": "abandoned", "text": text}
+                    store.change_job(connection, row["id"], was, {**ended, "ended_ms": now_ms})
+                    continue
+                values: dict[str, object] = {
+                    "state": "leased", "worker": worker, "lease_until_ms": self._until_ms(now_ms), "attempts": attempts,
+                }  # fmt: skip
+                if store.change_job(connection, row["id"], was, values):
+                    return _job({**row, **values})
+        return None
+
+    def heartbeat(self, job: str, worker: str, now_ms: int) -> Job:
+        """Keep a lease alive.
+
+        Raises:
+            UnknownJobError: If there is no such job.
+            LeaseLostError: If it is not this worker's any more.
+        """
+        return self._change(job, worker, {"lease_until_ms": self._until_ms(now_ms)})
+
+    def done(self, job: str, worker: str, release: str, certificate: Mapping[str, Json], now_ms: int) -> Job:
+        """Note that ``release`` came of a job; saying it twice changes nothing.
+
+        Raises:
+            UnknownJobError: If there is no such job.
+            LeaseLostError: If it is not this worker's any more.
+        """
+        known = self.job(job)
+        if (known.state, known.worker, known.release) == ("done", worker, release):
+            return known
+        values = {"state": "done", "release": release, "certificate": dict(certificate), "ended_ms": now_ms}
+        return self._change(job, worker, values)
+
+    def failed(self, job: str, worker: str, code: str, text: str, now_ms: int) -> Job:
+        """Note that nothing came of a job; the code ``released`` only gives it back.
+
+        Raises:
+            UnknownJobError: If there is no such job.
+            LeaseLostError: If it is not this worker's any more.
+        """
+        if code == RELEASED:
+            attempts = max(self.job(job).attempts - 1, 0)
+            return self._change(job, worker, {"state": "queued", "worker": "", "attempts": attempts})
+        values = {"state": "failed", "code": code[:64], "text": text[:_MAX_TEXT], "ended_ms": now_ms}
+        return self._change(job, worker, values)
+
+    def samples(self, job: str) -> Path:
+        """Return where the job's ``samples.zip`` lies.
+
+        Raises:
+            UnknownJobError: If there is no such job.
+        """
+        path = self.folder / f"{self.job(job).id}.zip"
+        if not path.is_file():
+            message = f"Expected the samples of job {job}, they are gone"
+            raise UnknownJobError(message)
+        return path
+
+    def _until_ms(self, now_ms: int) -> int:
+        return now_ms + int(self.config.lease_s * 1000)
+
+    def _change(self, job: str, worker: str, values: Mapping[str, object]) -> Job:
+        with self.database.begin() as connection:
+            changed = store.change_job(connection, job, {"state": "leased", "worker": worker}, values)
+        if not changed:
+            message = f"Expected job {job} leased to {worker[:60]!r}, it is {self.job(job).state}: drop it"
+            raise LeaseLostError(message)
+        return self.job(job)
+
+
+def _job(row: sa.RowMapping | Mapping[str, object]) -> Job:
+    return Job(**{name: row[name] for name in Job.__dataclass_fields__})  # type: ignore[arg-type]

@@ -1,0 +1,82 @@
+"""Triggers in the store."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+
+import sqlalchemy as sa
+
+from server.errors import TriggerPhaseError, UnknownTriggerError
+from server.retraining.policy import APPROVABLE, OVER, Phase, Trigger
+from server.store import retraining as store
+from server.store.database import Database
+
+_KEPT = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Triggers:
+    """All triggers of one server. Safe to share between threads."""
+
+    database: Database
+
+    def all(self, limit: int = _KEPT) -> tuple[Trigger, ...]:
+        """Return the newest ``limit`` triggers, newest first."""
+        with self.database.begin() as connection:
+            return tuple(_trigger(row) for row in store.all_triggers(connection, limit))
+
+    def open(self) -> tuple[Trigger, ...]:
+        """Return the triggers that are not over, oldest first."""
+        return tuple(one for one in reversed(self.all()) if one.phase not in OVER)
+
+    def trigger(self, trigger: int) -> Trigger:
+        """Return one trigger.
+
+        Raises:
+            UnknownTriggerError: If there is none of that id.
+        """
+        for known in self.all():
+            if known.id == trigger:
+                return known
+        message = f"Expected the id of a retraining, got {trigger}: see GET /api/retraining"
+        raise UnknownTriggerError(message)
+
+    def add(self, trigger: Trigger) -> Trigger:
+        """Store a new trigger; return it with its id."""
+        with self.database.begin() as connection:
+            return replace(trigger, id=store.insert_trigger(connection, _row(trigger)))
+
+    def put(self, trigger: Trigger) -> None:
+        """Store a changed trigger; an approval that came in between is kept."""
+        row = _row(trigger)
+        if not trigger.approved and trigger.phase in APPROVABLE:
+            row.pop("approved")
+        with self.database.begin() as connection:
+            store.update_trigger(connection, trigger.id, row)
+
+    def approve(self, trigger: int) -> Trigger:
+        """Say yes as a person: to training where harm is not shown, or to rolling out.
+
+        Raises:
+            UnknownTriggerError: If there is none of that id.
+            TriggerPhaseError: If it waits for nobody.
+        """
+        known = self.trigger(trigger)
+        if known.phase not in APPROVABLE:
+            names = " or ".join(sorted(phase.value for phase in APPROVABLE))
+            message = f"Expected a retraining that is {names}, got {known.phase}"
+            raise TriggerPhaseError(message)
+        with self.database.begin() as connection:
+            store.update_trigger(connection, trigger, {"approved": True})
+        return self.trigger(trigger)
+
+
+def _row(trigger: Trigger) -> dict[str, object]:
+    row: dict[str, object] = asdict(trigger)
+    row.pop("id")
+    return row | {"devices": list(trigger.devices), "phase": trigger.phase.value}
+
+
+def _trigger(row: sa.RowMapping) -> Trigger:
+    values = {name: row[name] for name in Trigger.__dataclass_fields__}
+    return Trigger(**{**values, "devices": tuple(row["devices"]), "phase": Phase(row["phase"])})

@@ -1,0 +1,170 @@
+"""Samples from the fleet: checked, stored once by content, labelled by people.
+
+An image lies in ``samples/<sha256>.<png|jpg>``; written aside, synced, renamed. A label belongs to the image: every
+sample of it gets it, whoever saw it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from server.errors import LabelRefusedError, SampleRefusedError, UnknownSampleError
+from server.files import write_atomically
+from server.retraining.config import RetrainingConfig
+from server.store import retraining as store
+from server.store.database import Database
+from wire.canonical import sha256_hex
+from wire.messages import Sample
+
+EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg"}
+_DAY_MS = 86_400_000
+_MAX_LABEL = 100
+_LANES = ("audit", "drift")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSample:
+    """One sample. ``label`` is a class name, "" while nobody said; ``predicted`` the index of the model's class."""
+
+    id: int
+    device: str
+    sha256: str
+    media_type: str
+    length_bytes: int
+    lane: str
+    inclusion_ratio: float
+    predicted: int
+    confidence: float
+    artifact_sha256: str
+    at_ms: int
+    received_ms: int
+    label: str
+    label_by: str
+
+    @property
+    def file_name(self) -> str:
+        """The name of the image's file."""
+        return f"{self.sha256}.{EXTENSIONS[self.media_type]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """All samples of one server; ``folder`` is ``samples`` in its state directory. Safe to share between threads."""
+
+    database: Database
+    folder: Path
+    config: RetrainingConfig = field(default_factory=RetrainingConfig)
+
+    def accept(self, device: str, sample: Sample, now_ms: int) -> None:
+        """Store what ``device`` sent; taking the same sample twice changes nothing.
+
+        Raises:
+            SampleRefusedError: If it is too large, not what its digest says, or over the device's day.
+        """
+        with self.database.begin() as connection:
+            if store.has_sample(connection, device, sample.boot, sample.seq):
+                return
+            today_bytes = store.sample_bytes(connection, device, now_ms - _DAY_MS)
+        data = self._checked(sample, today_bytes)
+        self._store(sample, data)
+        row = {
+            "device": device, "boot": sample.boot, "seq": sample.seq, "sha256": sample.sha256,
+            "media_type": sample.media_type, "length_bytes": len(data), "request": sample.request[:64],
+            "lane": sample.lane, "inclusion_ratio": sample.inclusion_ratio, "predicted": sample.predicted,
+            "confidence": sample.confidence, "artifact_sha256": sample.artifact_sha256[:64],
+            "at_ms": sample.at_ms or now_ms, "received_ms": now_ms,
+        }  # fmt: skip
+        with self.database.begin() as connection:
+            known = store.known_label(connection, sample.sha256)
+            if known is not None:
+                row |= {name: known[name] for name in ("label", "label_by", "labelled_ms")}
+            store.insert_sample(connection, row)
+
+    def _checked(self, sample: Sample, today_bytes: int) -> bytes:
+        limit_bytes = self.config.max_sample_bytes
+        if sample.media_type not in EXTENSIONS or sample.lane not in _LANES:
+            message = f"Expected a PNG or JPEG of lane audit or drift, got {sample.media_type!r} {sample.lane!r}"
+            raise SampleRefusedError(message[:300])
+        if len(sample.data) > limit_bytes * 4 // 3 + 4:
+            message = f"Expected a sample of at most {limit_bytes} bytes, got {len(sample.data) * 3 // 4}"
+            raise SampleRefusedError(message)
+        try:
+            data = base64.b64decode(sample.data, validate=True)
+        except (binascii.Error, ValueError) as error:
+            message = f"Expected a sample in base64, got: {error}"
+            raise SampleRefusedError(message) from error
+        if not data or sha256_hex(data) != sample.sha256:
+            message = f"Expected SHA-256 {sample.sha256[:12]}…, got {sha256_hex(data)[:12]}…"
+            raise SampleRefusedError(message)
+        if today_bytes + len(data) > self.config.max_device_bytes_per_day:
+            message = f"Expected at most {self.config.max_device_bytes_per_day} bytes a day, got {today_bytes} before"
+            raise SampleRefusedError(message)
+        return data
+
+    def _store(self, sample: Sample, data: bytes) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        final = self.folder / f"{sample.sha256}.{EXTENSIONS[sample.media_type]}"
+        if not final.exists():
+            write_atomically(final, data)
+
+    def latest(self, *, unlabelled: bool = False, limit: int = 100) -> tuple[StoredSample, ...]:
+        """Return the newest samples; with ``unlabelled`` each unlabelled image once, oldest first."""
+        with self.database.begin() as connection:
+            return tuple(_sample(row) for row in store.latest_samples(connection, unlabelled=unlabelled, limit=limit))
+
+    def sample(self, sample: int) -> StoredSample:
+        """Return one sample.
+
+        Raises:
+            UnknownSampleError: If there is none of that id.
+        """
+        with self.database.begin() as connection:
+            row = store.one_sample(connection, sample)
+        if row is None:
+            message = f"Expected the id of a sample, got {sample}: see GET /api/samples"
+            raise UnknownSampleError(message)
+        return _sample(row)
+
+    def image(self, sample: StoredSample) -> bytes:
+        """Return the encoded image.
+
+        Raises:
+            UnknownSampleError: If its file is gone.
+        """
+        try:
+            return (self.folder / sample.file_name).read_bytes()
+        except OSError as error:
+            message = f"Expected the image of sample {sample.id}, got: {error.strerror}"
+            raise UnknownSampleError(message) from error
+
+    def label(self, sample: int, label: str, by: str, now_ms: int) -> StoredSample:
+        """Say what is to be seen on a sample's image; saying it again replaces it.
+
+        Raises:
+            UnknownSampleError: If there is no such sample.
+            LabelRefusedError: If the label is empty or too long.
+        """
+        known = self.sample(sample)
+        if not label.strip() or len(label) > _MAX_LABEL or not label.isprintable():
+            message = f"Expected a label of 1 to {_MAX_LABEL} printable characters, got {label[:40]!r}"
+            raise LabelRefusedError(message)
+        values = {"label": label.strip(), "label_by": by[:_MAX_LABEL], "labelled_ms": now_ms}
+        with self.database.begin() as connection:
+            store.label_image(connection, known.sha256, values)
+        return self.sample(sample)
+
+    def labelled(self, devices: Sequence[str], since_ms: int) -> tuple[StoredSample, ...]:
+        """Return the labelled samples that ``devices`` took since a time, by id."""
+        with self.database.begin() as connection:
+            return tuple(_sample(row) for row in store.labelled_samples(connection, devices, since_ms))
+
+
+def _sample(row: sa.RowMapping) -> StoredSample:
+    values = {name: row[name] for name in StoredSample.__dataclass_fields__}
+    return StoredSample(**{**values, "label": row["label"] or "", "label_by": row["label_by"] or ""})

@@ -1,0 +1,187 @@
+"""Takes verdicts, moves triggers through the policy, and does what each step asks for.
+
+Whether a step is due is the policy's business; asking devices for samples, making jobs and rollouts is done here.
+A step is taken before its phase is stored, and refers to what it made by id: dying in between makes at worst a
+second job that nobody waits for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from server.drift.ledger import StoredVerdict, Verdicts
+from server.errors import ServerError
+from server.fleet import Fleet
+from server.registry.events import EventLog
+from server.registry.versions import Release, Versions
+from server.retraining.archive import build_archive, distinct
+from server.retraining.config import RetrainingConfig
+from server.retraining.jobs import JobOrder, Jobs
+from server.retraining.ledger import Triggers
+from server.retraining.policy import GATHERING, OVER, Facts, JobFacts, Phase, Step, Trigger, advance, may_start
+from server.retraining.samples import Samples, StoredSample
+from server.rollout.drafting import Request
+from server.rollout.model import Phase as RolloutPhase
+from server.rollout.model import Rollout
+from wire.codec import Json
+from wire.messages import Severity
+
+_LOG = logging.getLogger(__name__)
+_SAMPLE_TTL_S = 3_600.0
+_SETTING = "sample_bytes_per_day"
+
+
+class Rollouts(Protocol):
+    """What retraining needs of rollouts; ``rollout.service.RolloutService`` has it."""
+
+    def create(self, request: Request) -> Rollout:
+        """Make a rollout."""
+
+    def get(self, rollout: str) -> Rollout:
+        """Return one rollout."""
+
+
+@dataclass(slots=True)
+class RetrainingService:
+    """Retraining of one server. Only one thread gives it its turn."""
+
+    triggers: Triggers
+    verdicts: Verdicts
+    samples: Samples
+    jobs: Jobs
+    fleet: Fleet
+    versions: Versions
+    rollouts: Rollouts
+    events: EventLog
+    config: RetrainingConfig = field(default_factory=RetrainingConfig)
+
+    def turn(self, now_ms: int) -> None:
+        """Open triggers for new verdicts, then move every open one by at most one step."""
+        alarms = {verdict.key: verdict for verdict in self.verdicts.open()}
+        self._start(alarms, now_ms)
+        for trigger in self.triggers.open():
+            try:
+                self._move(trigger, alarms.get(trigger.cause), now_ms)
+            except ServerError as error:
+                self._stumble(trigger, error, now_ms)
+
+    def _start(self, alarms: Mapping[str, StoredVerdict], now_ms: int) -> None:
+        known = self.triggers.all() if alarms else ()
+        for verdict in alarms.values():
+            if may_start(verdict, known, self.config, now_ms):
+                trigger = self.triggers.add(Trigger(
+                    id=0, model=verdict.model, cause=verdict.key, words=verdict.cause, verdict=verdict.id,
+                    devices=verdict.devices, since_ms=verdict.first_window_ms, release=verdict.release,
+                    opened_ms=now_ms, updated_ms=now_ms,
+                ))  # fmt: skip
+                self._say(trigger, now_ms)
+
+    def _move(self, trigger: Trigger, alarm: StoredVerdict | None, now_ms: int) -> None:
+        if alarm is not None:
+            together = tuple(sorted({*trigger.devices, *alarm.devices}))
+            trigger = replace(trigger, devices=together, words=alarm.cause, verdict=alarm.id)
+        moved, step = advance(trigger, self._facts(trigger, alarm, now_ms), self.config, now_ms)
+        if step is Step.CREATE_JOB:
+            moved = replace(moved, job=self._propose(moved, now_ms))
+        elif step is Step.CREATE_ROLLOUT:
+            moved = replace(moved, rollout=self._roll_out(moved))
+        if moved.phase in GATHERING:
+            moved = self._collect(moved, now_ms)
+        if trigger.phase in GATHERING and moved.phase not in GATHERING:
+            self._stop_collecting(moved)
+        self.triggers.put(moved)
+        if moved.phase is not trigger.phase:
+            self._say(moved, now_ms)
+
+    def _stumble(self, trigger: Trigger, error: ServerError, now_ms: int) -> None:
+        """Keep the phase and say why; the next turn tries again."""
+        text = f"{error.code}: {error}"
+        if text != trigger.text:
+            _LOG.warning("Retraining step failed, trying again. retraining=%s error=%s", trigger.id, text)
+            self.triggers.put(replace(trigger, text=text))
+            self.events.add(now_ms, "retraining", error.code, Severity.WARNING, f"{trigger.model}: {text}")
+
+    def _facts(self, trigger: Trigger, alarm: StoredVerdict | None, now_ms: int) -> Facts:
+        if trigger.job:
+            return Facts(job=self.jobs.job(trigger.job).facts, rollout=self._rollout_facts(trigger.rollout))
+        known = alarm or self.verdicts.verdict(trigger.verdict)
+        quiet_ms = 0 if alarm or known is None else max(now_ms - known.closed_ms, 0)
+        labelled = distinct(self.samples.labelled(trigger.devices, trigger.since_ms))
+        audited = [sample for sample in labelled if sample.lane == "audit"]
+        wrong = sum(self._is_wrong(sample) for sample in audited)
+        return Facts(
+            known.windows if known else 0, quiet_ms, len(labelled), len(audited), wrong, self._source_risk(trigger),
+            JobFacts(), "",
+        )  # fmt: skip
+
+    def _rollout_facts(self, rollout: str) -> str:
+        if not rollout:
+            return ""
+        phase = self.rollouts.get(rollout).phase
+        if phase is RolloutPhase.SUCCEEDED:
+            return "succeeded"
+        return "failed" if phase in {RolloutPhase.ABORTED, RolloutPhase.FAILED} else "open"
+
+    def _is_wrong(self, sample: StoredSample) -> bool:
+        release = self._release_of(sample.artifact_sha256)
+        if release is None:
+            return False
+        names = self.versions.bundle(release.sha256).manifest.labels
+        return not (0 <= sample.predicted < len(names) and names[sample.predicted] == sample.label)
+
+    def _release_of(self, artifact_sha256: str) -> Release | None:
+        found = [one for one in self.versions.releases() if one.custom.artifact_sha256 == artifact_sha256]
+        return found[0] if found and artifact_sha256 else None
+
+    def _source_risk(self, trigger: Trigger) -> float:
+        reference = self.versions.reference(self.versions.release(trigger.release).custom.ref_id)
+        return reference.risk if reference else 0.0
+
+    def _collect(self, trigger: Trigger, now_ms: int) -> Trigger:
+        """Ask the devices for samples, if somebody opted in and it was not done lately."""
+        config = self.config
+        due = now_ms - trigger.asked_ms >= config.request_interval_s * 1000
+        if config.sample_bytes_per_day <= 0 or not due:
+            return trigger
+        audit = max(round(config.samples_per_request * config.audit_share), 1)
+        for device in trigger.devices:
+            known = self.fleet.device(device)
+            if known.desired is None or known.desired.config.get(_SETTING) != config.sample_bytes_per_day:
+                self.fleet.set_config(device, {_SETTING: config.sample_bytes_per_day})
+            for lane, count in (("audit", audit), ("drift", config.samples_per_request - audit)):
+                arguments: dict[str, Json] = {
+                    "request": f"r{trigger.id}-{lane}-{now_ms // 1000}", "count": count, "lane": lane,
+                    "budget_bytes": config.sample_bytes_per_day * count // config.samples_per_request,
+                }  # fmt: skip
+                self.fleet.send_command(device, "samples", arguments, _SAMPLE_TTL_S)
+        text = f"{config.samples_per_request} samples asked of {', '.join(trigger.devices[:6])}"
+        self.events.add(now_ms, "retraining", "samples_requested", Severity.INFO, text)
+        return replace(trigger, asked_ms=now_ms)
+
+    def _stop_collecting(self, trigger: Trigger) -> None:
+        if self.config.sample_bytes_per_day > 0:
+            for device in trigger.devices:
+                self.fleet.set_config(device, {_SETTING: 0})
+
+    def _propose(self, trigger: Trigger, now_ms: int) -> str:
+        base = self.versions.release(trigger.release)
+        sites = {device.device: device.site for device in self.fleet.devices()}
+        labelled = self.samples.labelled(trigger.devices, trigger.since_ms)
+        data = build_archive(labelled, lambda device: sites.get(device, device), self.samples.image)
+        order = JobOrder(trigger.id, trigger.model, base.name, base.sha256, trigger.words, len(distinct(labelled)))
+        return self.jobs.create(order, data, now_ms).id
+
+    def _roll_out(self, trigger: Trigger) -> str:
+        """Start with drifted devices: there the new release has the most to prove."""
+        self.versions.release(trigger.result)
+        canary = trigger.devices[: self.config.canary]
+        request = Request(trigger.result, canary, probation_s=self.config.probation_s, approved=True)
+        return self.rollouts.create(request).id
+
+    def _say(self, trigger: Trigger, now_ms: int) -> None:
+        severity = Severity.WARNING if trigger.phase in OVER - {Phase.SETTLED} else Severity.INFO
+        text = f"{trigger.model}: {trigger.phase}" + (f", {trigger.text}" if trigger.text else f", {trigger.words}")
+        self.events.add(now_ms, "retraining", trigger.phase.value, severity, text, data={"retraining": trigger.id})

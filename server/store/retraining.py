@@ -1,0 +1,171 @@
+"""Tables and queries of samples, training jobs and retraining triggers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import sqlalchemy as sa
+
+from server.store.database import METADATA
+
+SAMPLES = sa.Table(
+    "samples",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("device", sa.String(63), nullable=False, index=True),
+    sa.Column("boot", sa.String(32), nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.String(64), nullable=False, index=True),
+    sa.Column("media_type", sa.String(32), nullable=False),
+    sa.Column("length_bytes", sa.BigInteger, nullable=False),
+    sa.Column("request", sa.String(64), nullable=False),
+    sa.Column("lane", sa.String(16), nullable=False),
+    sa.Column("inclusion_ratio", sa.Float, nullable=False),
+    sa.Column("predicted", sa.Integer, nullable=False),
+    sa.Column("confidence", sa.Float, nullable=False),
+    sa.Column("artifact_sha256", sa.String(64), nullable=False),
+    sa.Column("at_ms", sa.BigInteger, nullable=False),
+    sa.Column("received_ms", sa.BigInteger, nullable=False),
+    sa.Column("label", sa.String(127)),
+    sa.Column("label_by", sa.String(127)),
+    sa.Column("labelled_ms", sa.BigInteger, nullable=False, default=0),
+    sa.UniqueConstraint("device", "boot", "seq"),
+    sqlite_autoincrement=True,
+)
+
+JOBS = sa.Table(
+    "jobs",
+    METADATA,
+    sa.Column("id", sa.String(32), primary_key=True),
+    sa.Column("retraining", sa.Integer, nullable=False),
+    sa.Column("model", sa.String(127), nullable=False),
+    sa.Column("base_release", sa.String(127), nullable=False),
+    sa.Column("base_sha256", sa.String(64), nullable=False),
+    sa.Column("cause", sa.Text, nullable=False),
+    sa.Column("labelled", sa.Integer, nullable=False),
+    sa.Column("samples_sha256", sa.String(64), nullable=False),
+    sa.Column("state", sa.String(16), nullable=False),
+    sa.Column("worker", sa.String(127), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("lease_until_ms", sa.BigInteger, nullable=False),
+    sa.Column("created_ms", sa.BigInteger, nullable=False),
+    sa.Column("ended_ms", sa.BigInteger, nullable=False),
+    sa.Column("release", sa.String(127), nullable=False),
+    sa.Column("code", sa.String(64), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("certificate", sa.JSON, nullable=False),
+)
+
+TRIGGERS = sa.Table(
+    "retraining",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
+    sa.Column("model", sa.String(127), nullable=False),
+    sa.Column("cause", sa.Text, nullable=False),
+    sa.Column("words", sa.Text, nullable=False),
+    sa.Column("verdict", sa.Integer, nullable=False),
+    sa.Column("devices", sa.JSON, nullable=False),
+    sa.Column("since_ms", sa.BigInteger, nullable=False),
+    sa.Column("release", sa.String(127), nullable=False),
+    sa.Column("phase", sa.String(16), nullable=False),
+    sa.Column("approved", sa.Boolean, nullable=False),
+    sa.Column("job", sa.String(32), nullable=False),
+    sa.Column("result", sa.String(127), nullable=False),
+    sa.Column("rollout", sa.String(64), nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("asked_ms", sa.BigInteger, nullable=False),
+    sa.Column("opened_ms", sa.BigInteger, nullable=False),
+    sa.Column("updated_ms", sa.BigInteger, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+
+def insert_sample(connection: sa.Connection, row: Mapping[str, object]) -> None:
+    """Add a sample; an ``IntegrityError`` means that it is here already."""
+    connection.execute(SAMPLES.insert(), dict(row))
+
+
+def has_sample(connection: sa.Connection, device: str, boot: str, seq: int) -> bool:
+    """Return whether the sample with this key is here."""
+    query = sa.select(SAMPLES.c.id).where(SAMPLES.c.device == device, SAMPLES.c.boot == boot, SAMPLES.c.seq == seq)
+    return connection.execute(query).first() is not None
+
+
+def sample_bytes(connection: sa.Connection, device: str, since_ms: int) -> int:
+    """Return the bytes of samples that came from ``device`` since a time."""
+    total = sa.select(sa.func.sum(SAMPLES.c.length_bytes)).where(
+        SAMPLES.c.device == device, SAMPLES.c.received_ms >= since_ms
+    )
+    return int(connection.execute(total).scalar() or 0)
+
+
+def known_label(connection: sa.Connection, sha256: str) -> sa.RowMapping | None:
+    """Return a labelled sample of the same image, if there is one."""
+    query = SAMPLES.select().where(SAMPLES.c.sha256 == sha256, SAMPLES.c.label.is_not(None)).limit(1)
+    return connection.execute(query).mappings().first()
+
+
+def latest_samples(connection: sa.Connection, *, unlabelled: bool, limit: int) -> list[sa.RowMapping]:
+    """Return samples, newest first; with ``unlabelled`` each image once, oldest first."""
+    query = SAMPLES.select().limit(limit)
+    if unlabelled:
+        first = sa.select(sa.func.min(SAMPLES.c.id)).where(SAMPLES.c.label.is_(None)).group_by(SAMPLES.c.sha256)
+        return list(connection.execute(query.where(SAMPLES.c.id.in_(first)).order_by(SAMPLES.c.id)).mappings())
+    return list(connection.execute(query.order_by(SAMPLES.c.id.desc())).mappings())
+
+
+def one_sample(connection: sa.Connection, sample: int) -> sa.RowMapping | None:
+    """Return one sample."""
+    return connection.execute(SAMPLES.select().where(SAMPLES.c.id == sample)).mappings().first()
+
+
+def label_image(connection: sa.Connection, sha256: str, values: Mapping[str, object]) -> None:
+    """Set the label of every sample of one image."""
+    connection.execute(SAMPLES.update().where(SAMPLES.c.sha256 == sha256).values(dict(values)))
+
+
+def labelled_samples(connection: sa.Connection, devices: Sequence[str], since_ms: int) -> list[sa.RowMapping]:
+    """Return the labelled samples of ``devices`` that were taken since a time, by id."""
+    query = SAMPLES.select().where(
+        SAMPLES.c.device.in_(list(devices)), SAMPLES.c.at_ms >= since_ms, SAMPLES.c.label.is_not(None)
+    )
+    return list(connection.execute(query.order_by(SAMPLES.c.id)).mappings())
+
+
+def insert_job(connection: sa.Connection, row: Mapping[str, object]) -> None:
+    """Add a job."""
+    connection.execute(JOBS.insert(), dict(row))
+
+
+def one_job(connection: sa.Connection, job: str) -> sa.RowMapping | None:
+    """Return one job."""
+    return connection.execute(JOBS.select().where(JOBS.c.id == job)).mappings().first()
+
+
+def free_job(connection: sa.Connection, worker: str, now_ms: int) -> sa.RowMapping | None:
+    """Return a job that ``worker`` may have: its own first, then the oldest that nobody holds."""
+    held = sa.and_(JOBS.c.state == "leased", sa.or_(JOBS.c.worker == worker, JOBS.c.lease_until_ms < now_ms))
+    own_first = sa.case((JOBS.c.worker == worker, 0), else_=1)
+    query = JOBS.select().where(sa.or_(JOBS.c.state == "queued", held)).order_by(own_first, JOBS.c.created_ms)
+    return connection.execute(query.limit(1)).mappings().first()
+
+
+def change_job(connection: sa.Connection, job: str, was: Mapping[str, object], values: Mapping[str, object]) -> bool:
+    """Change a job if its columns are still as in ``was``; return whether it was. No race: one statement."""
+    conditions = [JOBS.c[name] == value for name, value in was.items()]
+    return connection.execute(JOBS.update().where(JOBS.c.id == job, *conditions).values(dict(values))).rowcount == 1
+
+
+def insert_trigger(connection: sa.Connection, row: Mapping[str, object]) -> int:
+    """Add a trigger; return its id."""
+    return int(connection.execute(TRIGGERS.insert().returning(TRIGGERS.c.id), dict(row)).scalar_one())
+
+
+def update_trigger(connection: sa.Connection, trigger: int, values: Mapping[str, object]) -> None:
+    """Change columns of one trigger."""
+    connection.execute(TRIGGERS.update().where(TRIGGERS.c.id == trigger).values(dict(values)))
+
+
+def all_triggers(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
+    """Return the newest ``limit`` triggers, newest first."""
+    return list(connection.execute(TRIGGERS.select().order_by(TRIGGERS.c.id.desc()).limit(limit)).mappings())
