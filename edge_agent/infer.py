@@ -24,7 +24,7 @@ from edge_agent import sources
 from edge_agent.beat import Beat, rss_bytes
 from edge_agent.clock import Clock, SystemClock
 from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError
-from edge_agent.frames import Frame, encode_frame, read_frame
+from edge_agent.frames import Frame, FrameDecoder, encode_frame
 from edge_agent.sampling import Chosen, Reservoir, SampleRequest, media_type
 from edge_agent.served_model import Outcome, ServedModel, load_model
 from wire import leb128
@@ -36,6 +36,7 @@ Load = Callable[[Path], ServedModel]
 
 POLL_S = 0.03
 _MAX_REQUESTS = 8
+_PIPE_BYTES = 65536
 _STOP = Frame({"type": "stop"})
 
 
@@ -65,7 +66,7 @@ class Child:
     """The loop's state. All of it belongs to one thread; only ``notices`` is shared."""
 
     def __init__(self, model: ServedModel, source: sources.Source, say: Say, clock: Clock, settings: Settings) -> None:
-        """Serve ``model`` from now on and say so."""
+        """Get ready to serve ``model``."""
         self.notices: queue.SimpleQueue[Frame | _Loaded] = queue.SimpleQueue()
         self.load: Load = load_model
         self._model, self._source, self._say, self._clock, self._settings = model, source, say, clock, settings
@@ -75,7 +76,6 @@ class Child:
         self._requests: list[Reservoir] = []
         self._loading = False
         self._said_faults: dict[str, int] = {}
-        self._say({"type": "ready", **self._identity()}, b"")
 
     def _aligned(self, now_ms: int) -> int:
         return now_ms - now_ms % self._settings.window_ms
@@ -85,7 +85,8 @@ class Child:
         return {"release": manifest.release, "artifact": manifest.artifact_sha256, "ref_id": self._model.ref_id}
 
     def run(self) -> None:
-        """Serve until told to stop; the open window is said before the end."""
+        """Say ``ready``, serve until told to stop, say the open window before the end."""
+        self._say({"type": "ready", **self._identity()}, b"")
         wait_s = 0.0
         while self._hear(wait_s):
             wait_s = 0.0 if self.turn() else POLL_S
@@ -248,9 +249,12 @@ def _sayer(out: BinaryIO) -> Say:
 
 def _listen(child: Child) -> None:
     """Put what the control process says into the child's queue; its end is a stop."""
+    decoder = FrameDecoder()
     with contextlib.suppress(AgentError, OSError):
-        while (frame := read_frame(sys.stdin.buffer)) is not None:
-            child.notices.put(frame)
+        # os.read, not sys.stdin: a thread that waits inside a buffered reader aborts the interpreter's end
+        while data := os.read(0, _PIPE_BYTES):
+            for frame in decoder.feed(data):
+                child.notices.put(frame)
     child.notices.put(_STOP)
 
 

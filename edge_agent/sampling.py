@@ -99,7 +99,7 @@ class Reservoir:
     def offer(self, data: bytes, *, at_ms: int, predicted: int, confidence: float, margin: float) -> None:
         """Consider one input; remembers a copy only while it is chosen."""
         digest = hashlib.sha256(data)
-        if len(data) > self._left_bytes or digest.digest()[:8] in self._seen:
+        if self.exhausted or len(data) > self._left_bytes or digest.digest()[:8] in self._seen:
             return
         if len(self._seen) >= MAX_SEEN:
             self._seen.clear()

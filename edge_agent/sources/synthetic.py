@@ -86,12 +86,10 @@ class SyntheticSource:
     def take(self) -> Capture | None:
         """Return the next image, or None when none is due."""
         now_s = self._clock.monotonic_s()
-        if now_s < self._due_s:
-            return None
-        self._skip_late(now_s)
-        name = self._next_name()
+        name = self._next_name() if now_s >= self._due_s else None
         if name is None:
             return None
+        self._skip_late(now_s)
         self._due_s += self._interval_s
         try:
             return Capture(name, self._read(name))

@@ -1,0 +1,94 @@
+"""Which inputs go out when the server asks."""
+
+import collections
+
+import pytest
+
+from edge_agent.errors import SampleRequestError
+from edge_agent.sampling import Reservoir, SampleRequest, media_type
+
+
+def _offer(reservoir: Reservoir, count: int, *, size: int = 100, margin: float = 0.5, start: int = 0) -> None:
+    for index in range(start, start + count):
+        data = index.to_bytes(4, "big").ljust(size, b".")
+        reservoir.offer(data, at_ms=index, predicted=index % 3, confidence=0.5, margin=margin)
+
+
+def _numbers(reservoir: Reservoir) -> list[int]:
+    return [int.from_bytes(chosen.candidate.data[:4], "big") for chosen in reservoir.close_window()]
+
+
+def test_takes_everything_when_there_is_less_than_was_granted() -> None:
+    """Five of a granted ten: all, in order of time, each with probability 1; the rest stays granted."""
+    reservoir = Reservoir(SampleRequest("r", 10, 10_000), "0")
+    _offer(reservoir, 5)
+    chosen = list(reservoir.close_window())
+    assert [c.candidate.at_ms for c in chosen] == list(range(5))
+    assert {c.inclusion_ratio for c in chosen} == {1.0}
+    assert not reservoir.exhausted
+    _offer(reservoir, 20, start=100)
+    assert len(_numbers(reservoir)) == 5
+    assert reservoir.exhausted
+
+
+def test_never_sends_more_bytes_than_granted() -> None:
+    """Over many windows and sizes the sum stays within the budget."""
+    for size in (1, 90, 101, 333, 1000, 1001):
+        reservoir = Reservoir(SampleRequest("r", 50, 1000), "0")
+        sent = 0
+        for window in range(5):
+            _offer(reservoir, 40, size=max(4, size), start=window * 100)
+            sent += sum(len(chosen.candidate.data) for chosen in reservoir.close_window())
+        assert sent <= 1000
+
+
+def test_the_audit_lane_is_uniform() -> None:
+    """Over 3,000 windows each of 20 inputs is chosen about 5 times in 20; the ratio says so."""
+    hits: collections.Counter[int] = collections.Counter()
+    for seed in range(3000):
+        reservoir = Reservoir(SampleRequest("r", 5, 1 << 20), str(seed))
+        _offer(reservoir, 20)
+        chosen = list(reservoir.close_window())
+        assert {c.inclusion_ratio for c in chosen} == {0.25}
+        hits.update(c.candidate.at_ms for c in chosen)
+    assert all(abs(hits[index] - 750) < 120 for index in range(20))  # 5 standard deviations
+
+
+def test_the_drift_lane_prefers_what_the_model_was_unsure_of() -> None:
+    """Ten unsure among a hundred sure ones make up most of ten samples; their probability is not claimed."""
+    reservoir = Reservoir(SampleRequest("r", 10, 1 << 20, "drift"), "0")
+    _offer(reservoir, 100, margin=1.0)
+    _offer(reservoir, 10, margin=0.0, start=1000)
+    chosen = list(reservoir.close_window())
+    assert sum(c.candidate.at_ms >= 1000 for c in chosen) >= 5
+    assert {c.inclusion_ratio for c in chosen} == {0.0}
+
+
+def test_the_same_bytes_are_looked_at_once() -> None:
+    """A repeated input is no second sample, in this window or later."""
+    reservoir = Reservoir(SampleRequest("r", 10, 10_000), "0")
+    for _ in range(3):
+        _offer(reservoir, 2)
+    assert len(_numbers(reservoir)) == 2
+    _offer(reservoir, 2)
+    assert _numbers(reservoir) == []
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [SampleRequest("r", 0, 1), SampleRequest("r", 1, 0), SampleRequest("r", 1, 1, "x"), SampleRequest("r", 10**6, 1)],
+)
+def test_refuses_requests_that_can_not_be_served(request_: SampleRequest) -> None:
+    """No count, no budget, an unknown lane or an absurd number has a coded error."""
+    with pytest.raises(SampleRequestError, match="Expected 1 to") as raised:
+        Reservoir(request_, "0")
+    assert raised.value.code == "sample_request_invalid"
+
+
+def test_media_types_are_told_by_the_first_bytes() -> None:
+    """PNG, JPEG and what is neither."""
+    assert [media_type(data) for data in (b"\x89PNG\r\n", b"\xff\xd8\xff", b"??")] == [
+        "image/png",
+        "image/jpeg",
+        "application/octet-stream",
+    ]
