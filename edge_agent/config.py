@@ -36,6 +36,7 @@ class SourceConfig:
     path: str = "inbox"
     interval_s: float = 0.2  # 5 images a second: what a Cortex-A53 does with a ResNet8 and room to spare
     repeat: bool = True  # synthetic replay starts again at its end
+    keep: bool = False  # consumed images stay in the folder
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,83 @@
+"""What the machine says of itself: /proc, /sys and the standard library. Reads, decides nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from wire.codec import Json
+
+_RUNTIME_PACKAGES = {"onnx": "onnxruntime", "litert": "ai_edge_litert"}
+_KIB = 1024
+
+
+@dataclass(slots=True)
+class Hardware:
+    """Readings of this process, its child and the machine; ``cpu_ratio`` is since the last call."""
+
+    state: Path
+    proc: Path = Path("/proc")
+    sys: Path = Path("/sys")
+    _cpu_s: float = 0.0
+    _at_s: float = 0.0
+
+    def read(self, *, now_ms: int, child_pid: int, spool_bytes: int) -> dict[str, Json]:
+        """Return one row of ``tele/hw``; 0 where the machine doesn't say."""
+        pids = [os.getpid(), *([child_pid] if child_pid else [])]
+        rss_bytes = sum(self._memory(pid, "status", "VmRSS:") for pid in pids)
+        return {
+            "at_ms": now_ms,
+            "rss_bytes": rss_bytes,
+            "pss_bytes": sum(self._memory(pid, "smaps_rollup", "Pss:") for pid in pids),
+            "cpu_ratio": round(self._cpu_ratio(pids), 4),
+            "temperature_celsius": self.temperature_celsius(),
+            "disk_free_bytes": shutil.disk_usage(self.state).free,
+            "spool_bytes": spool_bytes,
+        }
+
+    def temperature_celsius(self) -> float:
+        """Return the hottest thermal zone; 0 where there is none."""
+        values = [_number(path) / 1000 for path in self.sys.glob("class/thermal/thermal_zone*/temp")]
+        return max(values, default=0.0)
+
+    def _memory(self, pid: int, file: str, key: str) -> int:
+        try:
+            lines = (self.proc / str(pid) / file).read_text().splitlines()
+        except OSError:
+            return 0
+        return next((int(line.split()[1]) * _KIB for line in lines if line.startswith(key)), 0)
+
+    def _cpu_ratio(self, pids: list[int]) -> float:
+        now_s, cpu_s = time.monotonic(), sum(self._cpu_of(pid) for pid in pids)
+        elapsed_s, used_s = now_s - self._at_s, cpu_s - self._cpu_s
+        first, self._at_s, self._cpu_s = self._at_s == 0.0, now_s, cpu_s
+        return 0.0 if first or elapsed_s <= 0 else max(0.0, used_s / elapsed_s)
+
+    def _cpu_of(self, pid: int) -> float:
+        try:
+            fields = (self.proc / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # utime, stime: proc(5), fields 14 and 15
+
+
+def hardware_class() -> str:
+    """Return the processor's architecture, the hardware class of a device that sets none."""
+    return platform.machine()
+
+
+def runtimes() -> tuple[str, ...]:
+    """Return the runtimes whose packages are installed; imports none of them."""
+    return tuple(name for name, package in _RUNTIME_PACKAGES.items() if importlib.util.find_spec(package) is not None)
+
+
+def _number(path: Path) -> int:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return 0

@@ -1,0 +1,106 @@
+"""Who the device is: enrolment with a one-time claim, and ``identity.json`` (0600).
+
+The password never appears in a log, a message or a ``repr``.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_agent.disk import Disk
+from edge_agent.errors import EnrolmentError, IdentityError
+from wire.canonical import canonical_bytes
+from wire.codec import Json, decode, encode, from_document, parse_json
+from wire.errors import MessageError, WireError
+from wire.topics import check_name
+
+LIMIT_S = 30.0
+MAX_ANSWER_BYTES = 512 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What enrolment gave."""
+
+    site: str = ""
+    device: str = ""
+    password: str = field(default="", repr=False)
+    mqtt_host: str = ""
+    mqtt_port: int = 0
+    http_url: str = ""
+    mqtt_tls_ca: str = ""
+
+
+def read_identity(state: Path) -> Identity:
+    """Return the identity in ``state``.
+
+    Raises:
+        IdentityError: If there is none, or it is damaged.
+    """
+    path = state / "identity.json"
+    try:
+        identity = decode(Identity, path.read_bytes())
+        check_name(identity.site, "a site")
+        check_name(identity.device, "a device")
+    except (OSError, WireError) as error:
+        message = f"Expected an identity in {path}, got: {error}: run edge-agent enrol"
+        raise IdentityError(message) from error
+    return identity
+
+
+def enrol(server_url: str, claim: str, state: Path, disk: Disk) -> Identity:
+    """Trade a one-time claim for an identity and write it, with the trusted root, below ``state``.
+
+    Raises:
+        EnrolmentError: If the server can't be reached, refuses, or answers nonsense. Nothing is written then.
+        OSError: If the files can't be written.
+    """
+    answer = _ask(server_url.rstrip("/") + "/api/enrol", canonical_bytes({"claim": claim}))
+    root = answer.pop("root", None)
+    try:
+        identity = from_document(Identity, {"http_url": server_url, **answer})
+        check_name(identity.site, "a site")
+        check_name(identity.device, "a device")
+    except WireError as error:
+        message = f"Expected an identity from {server_url}, got: {error}"
+        raise EnrolmentError(message) from error
+    if not isinstance(root, str) or not identity.mqtt_port or not identity.password:
+        message = f"Expected an identity with root, password and broker from {server_url}, got {sorted(answer)}"
+        raise EnrolmentError(message)
+    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    state.chmod(0o700)
+    disk.write(state / "root.json", root.encode())
+    disk.write(state / "identity.json", encode(identity))
+    return identity
+
+
+def _ask(url: str, body: bytes) -> dict[str, Json]:
+    if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
+        message = f"Expected a server address http://… or https://…, got {url!r}"
+        raise EnrolmentError(message)
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - scheme checked above
+    context = ssl.create_default_context() if url.startswith("https:") else None
+    try:
+        with urllib.request.urlopen(request, timeout=LIMIT_S, context=context) as response:  # noqa: S310 - scheme checked above
+            return parse_json(response.read(MAX_ANSWER_BYTES), limit_bytes=MAX_ANSWER_BYTES)
+    except urllib.error.HTTPError as error:
+        message = f"Expected {url} to accept the claim, got HTTP {error.code}: {_reason(error)}"
+        raise EnrolmentError(message) from error
+    except (OSError, http.client.HTTPException, MessageError) as error:
+        message = f"Expected an answer from {url}, got: {error}"
+        raise EnrolmentError(message) from error
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    try:
+        document = json.loads(error.read(4096))
+    except (OSError, ValueError):
+        return str(error.reason)
+    return f"[{document.get('code')}] {document.get('text')}" if isinstance(document, dict) else str(error.reason)

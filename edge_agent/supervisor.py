@@ -1,0 +1,255 @@
+"""Starts, watches and restarts the inference child, and swaps its release.
+
+Decides when a child counts as hung, when it is started again, and whether a release comes by a hot swap or a
+start. Does not decide what a crash means for an update (``agent`` tells the updater).
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from edge_agent.config import ChildConfig
+from edge_agent.errors import FrameError
+from edge_agent.frames import Frame, encode_frame, read_frame
+from wire.codec import Json
+
+_LOG = logging.getLogger(__name__)
+_STOP_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSaid:
+    """A frame from child ``number``."""
+
+    number: int
+    frame: Frame
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """Child ``number`` has ended."""
+
+    number: int
+    reason: str
+
+
+ChildNotice = ChildSaid | ChildEnded
+Listener = Callable[[ChildNotice], None]
+
+
+class Child(Protocol):
+    """A running child."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 for none."""
+
+    def say(self, header: Mapping[str, Json]) -> None:
+        """Send a frame; a broken pipe is no error, the end is told by a notice."""
+
+    def kill(self) -> None:
+        """End it now."""
+
+    def stop(self) -> None:
+        """End it in order, or by force after a while."""
+
+
+Launch = Callable[[int, Path, Listener], Child]
+
+
+class Fact(StrEnum):
+    """What the supervisor saw, for whoever judges health."""
+
+    CRASHED = "crashed"
+    HUNG = "hung"
+    SERVING = "serving"
+
+
+@dataclass(slots=True)
+class Supervisor:
+    """Keeps one child serving ``wanted``."""
+
+    launch: Launch
+    put: Listener
+    config: ChildConfig
+    chance: random.Random = field(default_factory=random.Random)
+    wanted: Path | None = None
+    serving: Path | None = None
+    safe_mode: bool = False
+    child: Child | None = None
+    starts: int = 0
+    last_fault: str = ""
+    _failures: int = 0
+    _start_s: float = 0.0
+    _limit_s: float = float("inf")
+    _doomed: bool = False
+    _bundle: Path | None = None
+
+    def serve(self, bundle: Path | None, now_s: float) -> None:
+        """Make ``bundle`` the release to serve: by a hot swap where a child is ready, else by a start."""
+        if bundle == self.wanted and bundle == self.serving:
+            return
+        ready = self.child is not None and self.serving is not None and not self._doomed
+        self.wanted, self._failures, self._start_s = bundle, 0, now_s
+        if bundle is not None and ready and self.child is not None:
+            self._limit_s = now_s + self.config.start_s
+            self.child.say({"type": "swap", "bundle": str(bundle)})
+        elif self.child is not None:
+            self._end()
+
+    def turn(self, now_s: float) -> Fact | None:
+        """Start the child when due; kill it when it says nothing for too long."""
+        if self.child is None:
+            if self.wanted is not None and now_s >= self._start_s:
+                self._start(self.wanted, now_s)
+            return None
+        if now_s < self._limit_s or self._doomed:
+            return None
+        _LOG.warning("child hung pid=%s", self.child.pid)
+        self._end()
+        return Fact.HUNG
+
+    def heard(self, notice: ChildNotice, now_s: float) -> Fact | None:
+        """Take a notice; stale ones are dropped."""
+        if notice.number != self.starts or self.child is None:
+            return None
+        if isinstance(notice, ChildEnded):
+            return self._ended(notice, now_s)
+        frame = notice.frame
+        if self.serving is not None and self.serving == self.wanted:
+            self._limit_s = now_s + self.config.hang_s
+        if frame.kind == "ready":
+            return self._serves(self._bundle, now_s)
+        if frame.kind == "swapped":
+            return self._serves(Path(str(frame.header.get("bundle", ""))), now_s)
+        if frame.kind == "fault":
+            return self._fault(frame, now_s)
+        return None
+
+    def healthy(self) -> None:
+        """The child has run long enough: the next crash is its first."""
+        self._failures = 0
+
+    def stop(self) -> None:
+        """End the child for good."""
+        child, self.child, self.wanted, self.serving = self.child, None, None, None
+        if child is not None:
+            child.stop()
+
+    def _serves(self, bundle: Path | None, now_s: float) -> Fact | None:
+        self.serving = bundle
+        self._limit_s = now_s + self.config.hang_s
+        if self.wanted is not None and bundle != self.wanted and self.child is not None:
+            self._limit_s = now_s + self.config.start_s
+            self.child.say({"type": "swap", "bundle": str(self.wanted)})
+            return None
+        return Fact.SERVING
+
+    def _fault(self, frame: Frame, now_s: float) -> Fact | None:
+        self.last_fault = f"{frame.header.get('code')}: {frame.header.get('text')}"
+        if "bundle" not in frame.header or Path(str(frame.header["bundle"])) != self.wanted:
+            return None
+        self._limit_s = now_s + self.config.hang_s
+        if frame.header.get("code") == "swap_busy":
+            self._end()
+            return None
+        return Fact.CRASHED
+
+    def _ended(self, notice: ChildEnded, now_s: float) -> Fact | None:
+        expected = self._doomed
+        self.child, self.serving, self._doomed = None, None, False
+        if expected:
+            return None
+        self._failures += 1
+        ceiling_s = min(self.config.restart_max_s, self.config.restart_min_s * 2.0 ** min(self._failures, 30))
+        pause_s = self.config.restart_max_s if self.safe_mode else self.chance.uniform(ceiling_s / 2, ceiling_s)
+        self._start_s = now_s + pause_s
+        _LOG.warning("child ended reason=%s fault=%s restart_s=%.1f", notice.reason, self.last_fault, pause_s)
+        return Fact.CRASHED
+
+    def _start(self, bundle: Path, now_s: float) -> None:
+        self.starts += 1
+        self._bundle, self._doomed, self.serving = bundle, False, None
+        self._limit_s = now_s + self.config.start_s
+        self.child = self.launch(self.starts, bundle, self.put)
+
+    def _end(self) -> None:
+        self._doomed = True
+        self.serving = None
+        if self.child is not None:
+            self.child.kill()
+
+
+@dataclass(slots=True)
+class ProcessChild:
+    """``python -m edge_agent.infer`` with frames on its pipes; a thread of its own reads them."""
+
+    number: int
+    process: subprocess.Popen[bytes]
+    put: Listener
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def say(self, header: Mapping[str, Json]) -> None:
+        """Send a frame; frames to a child are small, so the pipe takes them at once."""
+        try:
+            if self.process.stdin is not None:
+                self.process.stdin.write(encode_frame(header))
+                self.process.stdin.flush()
+        except (OSError, ValueError) as error:
+            _LOG.warning("child can't be told type=%s error=%s", header.get("type"), error)
+
+    def kill(self) -> None:
+        """End it now."""
+        self.process.kill()
+
+    def stop(self) -> None:
+        """End it in order, or by force after a while."""
+        self.say({"type": "stop"})
+        try:
+            self.process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def listen(self) -> None:
+        """Turn frames into notices until the pipe ends; runs in a thread."""
+        reason = ""
+        try:
+            while self.process.stdout is not None and (frame := read_frame(self.process.stdout)) is not None:
+                self.put(ChildSaid(self.number, frame))
+        except (FrameError, OSError, ValueError) as error:
+            reason = str(error)
+            self.process.kill()
+        self.put(ChildEnded(self.number, reason or f"exit {self.process.wait()}"))
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessLauncher:
+    """Starts the child; ``arguments`` are those of ``edge_agent.infer`` beside the bundle."""
+
+    arguments: tuple[str, ...]
+
+    def __call__(self, number: int, bundle: Path, put: Listener) -> Child:
+        """Return the started child.
+
+        Raises:
+            OSError: If no process can be started.
+        """
+        command = [sys.executable, "-m", "edge_agent.infer", "--bundle", str(bundle), *self.arguments]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        child = ProcessChild(number, process, put)
+        threading.Thread(target=child.listen, name=f"child-{number}", daemon=True).start()
+        return child

@@ -1,0 +1,59 @@
+"""May this release run here? Pure: what was desired, what is signed, what the device is.
+
+Nothing in ``desired`` is trusted: digest and length come from signed metadata and must equal it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_agent.updater.seams import Refusal, TargetInfo
+from wire.bundle import MAX_BUNDLE_BYTES, Bundle
+from wire.messages import Desired
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFacts:
+    """What the device is and holds; ``free_bytes`` without the reserve."""
+
+    hardware: str
+    runtimes: tuple[str, ...]
+    security_floor: int
+    free_bytes: int
+
+
+def admit(desired: Desired, target: TargetInfo, device: DeviceFacts) -> Refusal | None:
+    """Return why the release may not run here, or None."""
+    custom = target.custom
+    if target.length_bytes > MAX_BUNDLE_BYTES:
+        return Refusal("too_large", f"Expected at most {MAX_BUNDLE_BYTES} bytes, got {target.length_bytes}")
+    if target.sha256 != desired.sha256 or (desired.length_bytes and desired.length_bytes != target.length_bytes):
+        text = f"Expected what was signed, {target.sha256[:12]}… of {target.length_bytes} bytes, got "
+        return Refusal("digest_mismatch", f"{text}{desired.sha256[:12]}… of {desired.length_bytes}")
+    if custom.security_floor < device.security_floor:
+        text = f"Expected a security floor of at least {device.security_floor}, got {custom.security_floor}"
+        return Refusal("below_security_floor", text)
+    if custom.hardware and device.hardware not in custom.hardware:
+        return Refusal("hardware_mismatch", f"Expected one of {', '.join(custom.hardware)}, got {device.hardware}")
+    if custom.runtime and custom.runtime not in device.runtimes:
+        text = f"Expected the runtime {custom.runtime!r}, got {', '.join(device.runtimes) or 'none'}"
+        return Refusal("runtime_missing", f"{text}: install tinyfleet[{custom.runtime}]")
+    return None
+
+
+def space(length_bytes: int, present_bytes: int, free_bytes: int) -> Refusal | None:
+    """Return a refusal when the rest of a download does not fit."""
+    missing_bytes = length_bytes - present_bytes
+    if missing_bytes > free_bytes:
+        return Refusal("no_space", f"Expected {missing_bytes} bytes free beside the reserve, got {free_bytes}")
+    return None
+
+
+def agree(bundle: Bundle, target: TargetInfo) -> Refusal | None:
+    """Return why the bundle's own manifest contradicts what was signed, or None."""
+    manifest, custom = bundle.manifest, target.custom
+    told = (manifest.artifact_sha256, manifest.runtime, manifest.security_floor)
+    signed = (custom.artifact_sha256 or told[0], custom.runtime or told[1], custom.security_floor)
+    if told != signed:
+        return Refusal("bundle_invalid", f"Expected a manifest as signed, {signed}, got {told}")
+    return None

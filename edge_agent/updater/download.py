@@ -1,0 +1,232 @@
+"""Resumable download of one bundle over HTTP ranges, into ``<sha256>.part``, then ``<sha256>``.
+
+1. Never more than the signed length is read; the digest is computed while writing.
+2. What lies in ``.part`` is continued, after a kill too. If the whole then has another digest, it is fetched
+   once more from the start; if that differs again, it is refused.
+3. 4xx is final, 5xx and silence are tried again with full-jitter back-off; progress starts the count again.
+4. A full disk is final and leaves the part, which the next attempt or ``reclaim`` deals with.
+No redirects are followed: they would carry the password elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import random
+import ssl
+import time
+import urllib.parse
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from io import FileIO
+from pathlib import Path
+
+from edge_agent.disk import Disk
+from edge_agent.updater.seams import FetchOrder, Progress, Refusal
+
+CHUNK_BYTES = 64 * 1024
+_OK, _PARTIAL, _RANGE_BAD = 200, 206, 416
+_TRY_AGAIN = frozenset({408, 425, 429})
+_CLIENT_ERRORS = range(300, 500)
+_CANCELLED = Refusal("superseded", "a newer desired state")
+
+
+@dataclass(frozen=True, slots=True)
+class FetchSettings:
+    """Where bundles are, who asks, and the patience."""
+
+    base_url: str
+    username: str
+    password: str = field(repr=False)
+    tls_ca: str = ""
+    stall_s: float = 30.0
+    attempts: int = 8
+    retry_min_s: float = 1.0
+    retry_max_s: float = 60.0
+
+
+class _DiskError(Exception):
+    """Writing failed; the network is not to blame."""
+
+
+class _StopError(Exception):
+    """No further try makes sense."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.text)
+        self.refusal = refusal
+
+
+@dataclass(frozen=True, slots=True)
+class HttpFetcher:
+    """The fetcher of a device; ``folder`` is ``blobs/sha256``."""
+
+    settings: FetchSettings
+    folder: Path
+    disk: Disk
+
+    def fetch(self, order: FetchOrder, progress: Progress) -> Refusal | None:
+        """Put the bundle into the blob folder, its digest right; return None, or why it failed."""
+        target = self.folder / order.sha256
+        if target.exists() and target.stat().st_size == order.length_bytes:
+            progress.done_bytes = order.length_bytes
+            return None
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            part = target.with_name(f"{order.sha256}.part")
+            self._fetch_right(_Transfer(self.settings, order, progress, part))
+            self.disk.move(part, target)
+        except _StopError as stop:
+            return stop.refusal
+        except (OSError, _DiskError) as error:
+            return Refusal("no_space", f"Expected to write {target}, got: {error}: free the disk")
+        return None
+
+    def _fetch_right(self, transfer: _Transfer) -> None:
+        resumed = transfer.begin() > 0
+        transfer.run()
+        if transfer.right():
+            return
+        transfer.part.unlink()
+        if resumed:
+            transfer.begin()
+            transfer.run()
+            if transfer.right():
+                return
+            transfer.part.unlink()
+        text = f"Expected SHA-256 {transfer.order.sha256[:12]}…, got other bytes: publish the bundle again"
+        raise _StopError(Refusal("digest_mismatch", text))
+
+
+class _Transfer:
+    """One download with its digest so far."""
+
+    def __init__(self, settings: FetchSettings, order: FetchOrder, progress: Progress, part: Path) -> None:
+        self.settings, self.order, self.progress, self.part = settings, order, progress, part
+        self._digest = hashlib.sha256()
+        self._chance = random.Random()  # noqa: S311 - jitter is no secret
+
+    def begin(self) -> int:
+        """Read what lies there already; return how many bytes that is."""
+        self._digest = hashlib.sha256()
+        self.progress.done_bytes = 0
+        if not self.part.exists() or self.part.stat().st_size > self.order.length_bytes:
+            self.part.unlink(missing_ok=True)
+            return 0
+        with self.part.open("rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                self._digest.update(chunk)
+                self.progress.done_bytes += len(chunk)
+        return self.progress.done_bytes
+
+    def right(self) -> bool:
+        """Say whether the digest is the expected one."""
+        return self._digest.hexdigest() == self.order.sha256
+
+    def run(self) -> None:
+        """Fetch what is missing, over as many connections as it takes."""
+        failures, reason = 0, ""
+        while self.progress.done_bytes < self.order.length_bytes:
+            if self.progress.cancelled.is_set():
+                raise _StopError(_CANCELLED)
+            if failures >= self.settings.attempts:
+                text = f"Expected {self.order.length_bytes} bytes, got {self.progress.done_bytes}: {reason}"
+                raise _StopError(Refusal("download_failed", text))
+            before = self.progress.done_bytes
+            try:
+                self._connect_once()
+                reason = "the server closed the connection early"
+            except (OSError, HTTPException) as error:
+                reason = f"{type(error).__name__}: {error}"
+            failures = 0 if self.progress.done_bytes > before else failures + 1
+            if self.progress.done_bytes < self.order.length_bytes:
+                self._pause(failures)
+        if not self.part.exists():
+            self.part.touch()
+
+    def _pause(self, failures: int) -> None:
+        ceiling_s = min(self.settings.retry_max_s, self.settings.retry_min_s * 2.0 ** min(failures, 30))
+        self.progress.cancelled.wait(self._chance.uniform(0.0, ceiling_s))
+
+    def _connect_once(self) -> None:
+        connection = _connection(self.settings)
+        try:
+            parts = urllib.parse.urlsplit(self.settings.base_url)
+            connection.request("GET", f"{parts.path.rstrip('/')}/blobs/{self.order.sha256}", headers=self._headers())
+            self._take(connection.getresponse())
+        finally:
+            connection.close()
+
+    def _headers(self) -> dict[str, str]:
+        secret = base64.b64encode(f"{self.settings.username}:{self.settings.password}".encode()).decode()
+        headers = {"Authorization": f"Basic {secret}", "Accept-Encoding": "identity"}
+        if self.progress.done_bytes:
+            headers["Range"] = f"bytes={self.progress.done_bytes}-"
+        return headers
+
+    def _take(self, response: HTTPResponse) -> None:
+        status = response.status
+        if status == _RANGE_BAD or (status == _OK and self.progress.done_bytes):
+            self.part.unlink(missing_ok=True)
+            self.begin()
+        if status == _RANGE_BAD or status in _TRY_AGAIN:
+            return
+        if status in _CLIENT_ERRORS:
+            raise _StopError(Refusal(f"http_{status}", f"Expected the bundle, got HTTP {status} {response.reason}"))
+        expected = _OK if not self.progress.done_bytes else _PARTIAL
+        if status != expected or not self._range_fits(response):
+            message = f"Expected HTTP {expected} from byte {self.progress.done_bytes}, got {status}"
+            raise HTTPException(message)
+        if (response.length or 0) > self.order.length_bytes - self.progress.done_bytes:
+            self._refuse_length()
+        self._read(response)
+
+    def _range_fits(self, response: HTTPResponse) -> bool:
+        given = response.headers.get("Content-Range", "")
+        return response.status == _OK or given.startswith(f"bytes {self.progress.done_bytes}-")
+
+    def _refuse_length(self) -> None:
+        text = f"Expected {self.order.length_bytes} signed bytes, got more: publish the bundle again"
+        raise _StopError(Refusal("too_large", text))
+
+    def _read(self, response: HTTPResponse) -> None:
+        started_s, first = time.monotonic(), self.progress.done_bytes
+        with _opened(self.part) as file:
+            while chunk := response.read1(CHUNK_BYTES):
+                if self.progress.cancelled.is_set():
+                    raise _StopError(_CANCELLED)
+                if self.progress.done_bytes + len(chunk) > self.order.length_bytes:
+                    self._refuse_length()
+                self._write(file, chunk)
+                self._keep_rate(self.progress.done_bytes - first, time.monotonic() - started_s)
+
+    def _write(self, file: FileIO, chunk: bytes) -> None:
+        rest = memoryview(chunk)
+        try:
+            while rest:  # unbuffered: a full disk shows here, not when the file is closed
+                rest = rest[file.write(rest) :]
+        except OSError as error:
+            raise _DiskError(str(error)) from error
+        self._digest.update(chunk)
+        self.progress.done_bytes += len(chunk)
+
+    def _keep_rate(self, done_bytes: int, elapsed_s: float) -> None:
+        if self.order.max_bytes_per_s:
+            ahead_s = done_bytes / self.order.max_bytes_per_s - elapsed_s
+            self.progress.cancelled.wait(max(0.0, ahead_s))
+
+
+def _opened(part: Path) -> FileIO:
+    try:
+        return FileIO(part, "ab")
+    except OSError as error:
+        raise _DiskError(str(error)) from error
+
+
+def _connection(settings: FetchSettings) -> HTTPConnection:
+    parts = urllib.parse.urlsplit(settings.base_url)
+    host = parts.hostname or ""
+    if parts.scheme == "https":
+        context = ssl.create_default_context(cafile=settings.tls_ca or None)
+        return HTTPSConnection(host, parts.port, timeout=settings.stall_s, context=context)
+    return HTTPConnection(host, parts.port, timeout=settings.stall_s)

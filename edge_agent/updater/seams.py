@@ -1,0 +1,128 @@
+"""What an update needs of the outside world, as protocols; in memory for tests, children and HTTP on a device.
+
+All three block and run on a worker; their results come back through the agent's queue.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from wire.target import TargetCustom
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why not; ``code`` is stable and travels to the operator. ``passing``: worth another try later."""
+
+    code: str
+    text: str = ""
+    passing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TargetInfo:
+    """What signed metadata says of a target."""
+
+    sha256: str
+    length_bytes: int
+    custom: TargetCustom
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOrder:
+    """What to fetch; ``max_bytes_per_s`` of 0: no limit."""
+
+    sha256: str
+    length_bytes: int
+    max_bytes_per_s: int = 0
+
+
+@dataclass(slots=True)
+class Progress:
+    """Shared by the loop and the worker that fetches: one counts, the other may cancel."""
+
+    done_bytes: int = 0
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What the probe child measured; ``code`` is empty when ``ok``."""
+
+    ok: bool = False
+    code: str = ""
+    text: str = ""
+    latency_p95_ms: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+class Verifier(Protocol):
+    """Asks signed metadata."""
+
+    def check(self, target: str) -> TargetInfo | Refusal:
+        """Return what the build host signed of ``target``, or why it may not be believed."""
+
+
+class Fetcher(Protocol):
+    """Brings bundles."""
+
+    def fetch(self, order: FetchOrder, progress: Progress) -> Refusal | None:
+        """Put the bundle into the blob folder, its digest right; return None, or why it failed."""
+
+
+class Prober(Protocol):
+    """Tries a bundle on this device."""
+
+    def probe(self, bundle: Path) -> ProbeResult:
+        """Return what a fresh child made of ``bundle``."""
+
+
+class Worker(Protocol):
+    """Runs what blocks."""
+
+    def run(self, token: int, job: Callable[[], object]) -> None:
+        """Run ``job`` and report its result under ``token``; an exception is a result too."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryVerifier:
+    """Signed metadata as a mapping, for tests."""
+
+    targets: Mapping[str, TargetInfo | Refusal]
+
+    def check(self, target: str) -> TargetInfo | Refusal:
+        """Return what the mapping says."""
+        return self.targets.get(target, Refusal("unknown_target", f"Expected a signed target, got {target!r}"))
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFetcher:
+    """Bundles as a mapping by digest, for tests."""
+
+    blobs: Mapping[str, bytes | Refusal]
+    folder: Path
+
+    def fetch(self, order: FetchOrder, progress: Progress) -> Refusal | None:
+        """Write the bundle into the blob folder."""
+        found = self.blobs.get(order.sha256, Refusal("http_404", "no such blob"))
+        if isinstance(found, Refusal):
+            return found
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / order.sha256).write_bytes(found)
+        progress.done_bytes = len(found)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryProber:
+    """One answer for every bundle, for tests."""
+
+    result: ProbeResult = field(default_factory=lambda: ProbeResult(ok=True))
+
+    def probe(self, bundle: Path) -> ProbeResult:
+        """Return the answer."""
+        return self.result if bundle.exists() else ProbeResult(code="bundle_invalid", text=f"{bundle} is missing")

@@ -1,0 +1,317 @@
+"""The update shell: persists the record, then takes the step it names; blocking work runs on the worker.
+
+Order rules:
+
+1. The record is written before each step; every step may be taken twice, so a restart takes the persisted one again.
+2. A ``desired`` of an older generation is ignored, of the same one too; a newer one ends the attempt in flight
+   (on probation: rolls it back first, unless it is the same release).
+3. Results carry the token of their job; those of an ended attempt are dropped.
+4. Slots: fill the free one, switch, persist probation. To go back: persist the verdict, switch, empty the slot.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from edge_agent.config import UpdateConfig
+from edge_agent.disk import Disk
+from edge_agent.updater.admission import DeviceFacts, admit, agree, space
+from edge_agent.updater.probation import Health, Judgement, Limits, judge
+from edge_agent.updater.seams import Fetcher, FetchOrder, Prober, Progress, Refusal, TargetInfo, Verifier, Worker
+from edge_agent.updater.slots import SlotRelease, Slots, other
+from edge_agent.updater.states import Signal, UpdateRecord, follow, too_late, window_open
+from wire.bundle import read_bundle
+from wire.canonical import sha256_file
+from wire.codec import decode, encode
+from wire.errors import BundleError, WireError
+from wire.messages import Desired, UpdatePhase, UpdateStatus
+from wire.target import TargetCustom
+
+_LOG = logging.getLogger(__name__)
+_P = UpdatePhase
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A bundle that was checked and probed."""
+
+    latency_budget_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What the updater acts through. ``hardware`` and ``runtimes`` say what the device is."""
+
+    verifier: Verifier
+    fetcher: Fetcher
+    prober: Prober
+    worker: Worker
+    hardware: str
+    runtimes: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Updater:
+    """One update at a time. ``activate`` makes the child serve a release (None: none); ``changed`` hears each phase."""
+
+    state: Path
+    disk: Disk
+    ports: Ports
+    config: UpdateConfig
+    activate: Callable[[SlotRelease | None], None]
+    changed: Callable[[UpdateRecord], None]
+    record: UpdateRecord = field(default_factory=UpdateRecord)
+    health: Health = field(default_factory=Health)
+    _token: int = 0
+    _waiting: bool = False
+    _progress: Progress = field(default_factory=Progress)
+    _tries: int = 0
+    _retry_s: float = float("inf")
+    _probation_s: float = 0.0
+    _deadline_s: float = float("inf")
+
+    @property
+    def slots(self) -> Slots:
+        """The slots below the state directory."""
+        return Slots(self.state, self.disk)
+
+    @property
+    def status(self) -> UpdateStatus:
+        """What ``reported`` says of the update."""
+        return self.record.status(self._progress.done_bytes)
+
+    def resume(self, now_ms: int, now_s: float) -> None:
+        """Read the persisted record and take its step again."""
+        try:
+            self.record = decode(UpdateRecord, (self.state / "update.json").read_bytes())
+        except FileNotFoundError:
+            return
+        except (OSError, WireError) as error:
+            _LOG.warning("update record unreadable, starting from idle error=%s", error)
+            return
+        if self.record.phase is _P.PROBATION and not self.record.code:
+            self._count_boot()
+        self._step(now_ms, now_s)
+
+    def _count_boot(self) -> None:
+        """A release that ends the agent itself, again and again, must not stay for ever."""
+        slots, name = self.slots, self.record.slot
+        slots.set_boots(name, slots.boots(name) + 1)
+        if slots.boots(name) > self.config.max_boots:
+            text = f"Expected a healthy start, got {slots.boots(name)} starts in probation"
+            self._keep(replace(self.record, code="child_crashed", text=text))
+
+    def offer(self, desired: Desired, now_ms: int, now_s: float) -> bool:
+        """Take a desired state; return whether it is news."""
+        if desired.gen <= self.record.desired.gen or not desired.sha256:
+            return False
+        if self.record.phase is _P.PROBATION and not self.record.code:
+            if desired.sha256 == self.record.desired.sha256:
+                self._enter(replace(self.record, desired=desired))
+                return True
+            self._roll_back("superseded", "a newer desired state", now_ms)
+        self._end_job()
+        self._progress = Progress()
+        self._tries = 0
+        base = UpdateRecord(phase=self.record.phase, desired=desired)
+        self._enter(follow(base, Signal.OFFER, now_ms))
+        self._step(now_ms, now_s)
+        return True
+
+    def turn(self, now_ms: int, now_s: float) -> None:
+        """Judge windows, deadlines, retries and probation."""
+        record = self.record
+        if record.phase is _P.PROBATION:
+            self._judge(now_ms, now_s)
+        elif record.in_flight and too_late(record.desired, now_ms):
+            self._refuse(Refusal("deadline_passed", "the window or deadline of this attempt is over"), now_ms)
+        elif record.phase is _P.DEFERRED and window_open(record.desired, now_ms):
+            self._enter(follow(record, Signal.OPEN, now_ms))
+            self._step(now_ms, now_s)
+        elif now_s >= self._retry_s:
+            self._retry_s = float("inf")
+            self._step(now_ms, now_s)
+        elif now_s >= self._deadline_s:
+            self._refuse(Refusal("stuck", f"Expected an end of {record.phase} in time, got none"), now_ms)
+
+    def finished(self, token: int, result: object, now_ms: int, now_s: float) -> None:
+        """Take the result of a job."""
+        if token != self._token or not self._waiting:
+            return
+        self._waiting = False
+        self._deadline_s = float("inf")
+        if isinstance(result, Exception):
+            _LOG.error("update job failed phase=%s", self.record.phase, exc_info=result)
+            result = Refusal(getattr(result, "code", "internal"), f"{type(result).__name__}: {result}"[:300])
+        if isinstance(result, Refusal):
+            self._fail(result, now_ms, now_s)
+        elif self.record.phase is _P.OFFERED and isinstance(result, TargetInfo):
+            self._admit(result, now_ms, now_s)
+        elif self.record.phase is _P.DOWNLOADING:
+            self._enter(follow(self.record, Signal.FETCHED, now_ms))
+            self._step(now_ms, now_s)
+        elif self.record.phase is _P.VERIFYING and isinstance(result, Proof):
+            self._stage(result, now_ms, now_s)
+
+    def _fail(self, refusal: Refusal, now_ms: int, now_s: float) -> None:
+        self._tries += 1
+        if refusal.passing and self._tries < self.config.download_attempts:
+            self._retry_s = now_s + min(self.config.retry_max_s, self.config.retry_min_s * 2**self._tries)
+            return
+        if refusal.code == "digest_mismatch" and self.record.phase is _P.VERIFYING:
+            self.disk.remove(self.slots.bundle(self.record.desired.sha256))
+        self._refuse(refusal, now_ms)
+
+    def _admit(self, target: TargetInfo, now_ms: int, now_s: float) -> None:
+        free_bytes = max(0, self.disk.free_bytes(self.state) - self.config.reserve_bytes)
+        facts = DeviceFacts(self.ports.hardware, self.ports.runtimes, self.slots.floor(), free_bytes)
+        blob = self.slots.bundle(target.sha256)
+        held = [path.stat().st_size for path in (blob, blob.with_name(f"{blob.name}.part")) if path.exists()]
+        refusal = admit(self.record.desired, target, facts) or space(
+            target.length_bytes, max(held, default=0), free_bytes
+        )
+        if refusal is not None:
+            self._refuse(refusal, now_ms)
+            return
+        record = replace(
+            self.record, length_bytes=target.length_bytes, security_floor=target.custom.security_floor,
+            artifact_sha256=target.custom.artifact_sha256,
+        )  # fmt: skip
+        self._enter(follow(record, Signal.ACCEPTED, now_ms))
+        self._step(now_ms, now_s)
+
+    def _stage(self, proof: Proof, now_ms: int, now_s: float) -> None:
+        current = self.slots.current_name()
+        record = replace(
+            self.record, slot=other(current), previous_slot=current, latency_budget_ms=proof.latency_budget_ms
+        )
+        self._enter(follow(record, Signal.PROVED, now_ms))
+        self._step(now_ms, now_s)
+
+    def _step(self, now_ms: int, now_s: float) -> None:
+        """Take the step of the record's phase; may be taken again after a crash."""
+        record = self.record
+        if record.phase is _P.OFFERED:
+            self._check(now_ms, now_s)
+        elif record.phase is _P.DOWNLOADING:
+            rates = [rate for rate in (record.desired.max_bytes_per_s, self.config.max_bytes_per_s) if rate]
+            order = FetchOrder(record.desired.sha256, record.length_bytes, min(rates, default=0))
+            progress = self._progress = Progress()
+            self._run(lambda: self.ports.fetcher.fetch(order, progress), float("inf"))
+        elif record.phase is _P.VERIFYING:
+            self._run(lambda: _prove(self.slots.bundle(record.desired.sha256), record, self.ports.prober),
+                      now_s + self.config.probe_deadline_s)  # fmt: skip
+        elif record.phase is _P.STAGED:
+            self._switch(now_ms, now_s)
+        elif record.phase is _P.PROBATION:
+            self._begin_probation(now_ms, now_s)
+
+    def _check(self, now_ms: int, now_s: float) -> None:
+        desired, current = self.record.desired, self.slots.current()
+        if current is not None and current.sha256 == desired.sha256:
+            self._enter(follow(self.record, Signal.PRESENT, now_ms))
+        elif not window_open(desired, now_ms):
+            self._enter(follow(self.record, Signal.WAIT, now_ms))
+        else:
+            self._run(lambda: self.ports.verifier.check(desired.target), now_s + self.config.verify_deadline_s)
+
+    def _switch(self, now_ms: int, now_s: float) -> None:
+        record, slots = self.record, self.slots
+        slots.fill(record.slot, _release(record))
+        slots.set_boots(record.slot, 0)
+        slots.switch(record.slot)
+        self._enter(follow(record, Signal.SWITCHED, now_ms))
+        self._begin_probation(now_ms, now_s)
+
+    def _begin_probation(self, now_ms: int, now_s: float) -> None:
+        if self.record.code:
+            self._finish_roll_back(now_ms)
+            return
+        self.health = Health()
+        self._probation_s = now_s
+        self.activate(_release(self.record))
+
+    def _judge(self, now_ms: int, now_s: float) -> None:
+        limits = Limits(
+            self.record.desired.probation_s, self.config.max_error_ratio, self.record.latency_budget_ms,
+            self.config.latency_slack_ratio,
+        )  # fmt: skip
+        verdict: Judgement = judge(self.health, limits, now_s - self._probation_s)
+        if verdict.over and verdict.code:
+            self._roll_back(verdict.code, verdict.text, now_ms)
+        elif verdict.over:
+            self._commit(now_ms)
+
+    def _commit(self, now_ms: int) -> None:
+        self.slots.raise_floor(self.record.security_floor)
+        self.slots.set_boots(self.record.slot, 0)
+        self._enter(follow(self.record, Signal.HEALTHY, now_ms))
+        self._reclaim()
+
+    def _roll_back(self, code: str, text: str, now_ms: int) -> None:
+        self._keep(replace(self.record, code=code, text=text))
+        self._finish_roll_back(now_ms)
+
+    def _finish_roll_back(self, now_ms: int) -> None:
+        record, slots = self.record, self.slots
+        slots.switch(record.previous_slot)
+        slots.empty(record.slot)
+        self._enter(follow(record, Signal.UNHEALTHY, now_ms))
+        self.activate(slots.current())
+        self._reclaim()
+
+    def _refuse(self, refusal: Refusal, now_ms: int) -> None:
+        self._end_job()
+        self._enter(replace(follow(self.record, Signal.REFUSE, now_ms), code=refusal.code, text=refusal.text))
+        self._reclaim()
+
+    def _reclaim(self) -> None:
+        try:
+            self.slots.reclaim(frozenset({self.record.desired.sha256} if self.record.in_flight else ()))
+        except OSError as error:
+            _LOG.warning("old bundles could not be removed error=%s", error)
+
+    def _enter(self, record: UpdateRecord) -> None:
+        self._keep(record)
+        self.changed(record)
+
+    def _keep(self, record: UpdateRecord) -> None:
+        self.disk.write(self.state / "update.json", encode(record))
+        self.record = record
+
+    def _run(self, job: Callable[[], object], deadline_s: float) -> None:
+        self._token += 1
+        self._waiting = True
+        self._deadline_s = deadline_s
+        self.ports.worker.run(self._token, job)
+
+    def _end_job(self) -> None:
+        self._token += 1
+        self._waiting = False
+        self._progress.cancelled.set()
+        self._retry_s = self._deadline_s = float("inf")
+
+
+def _release(record: UpdateRecord) -> SlotRelease:
+    desired = record.desired
+    return SlotRelease(desired.release, desired.sha256, record.security_floor, record.latency_budget_ms)
+
+
+def _prove(path: Path, record: UpdateRecord, prober: Prober) -> Proof | Refusal:
+    """Check digest, bundle and probe, in this order; runs on the worker."""
+    try:
+        found = sha256_file(path)
+        if found != record.desired.sha256:
+            return Refusal("digest_mismatch", f"Expected SHA-256 {record.desired.sha256[:12]}…, got {found[:12]}…")
+        bundle = read_bundle(path)
+    except (OSError, BundleError, WireError) as error:
+        return Refusal("bundle_invalid", str(error))
+    signed = TargetCustom(artifact_sha256=record.artifact_sha256, security_floor=record.security_floor)
+    contradiction = agree(bundle, TargetInfo(found, record.length_bytes, signed))
+    if contradiction is not None:
+        return contradiction
+    result = prober.probe(path)
+    return Proof(bundle.manifest.budgets.latency_p95_ms) if result.ok else Refusal(result.code, result.text)
