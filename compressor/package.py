@@ -27,7 +27,7 @@ from wire.manifest import Manifest
 from wire.reference import Reference, write_reference
 
 GOLDEN_KEYS = ("inputs", "logits", "labels")
-GOLDEN_MAX = 32
+GOLDEN_MAX = 16
 EXPECTED_FILES = (REFERENCE, GOLDEN, CERTIFICATE, BILL_OF_MATERIALS, CARD)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _NAMESPACE = uuid.UUID("6f1d8a52-6d0b-5f0e-9d0e-0d7f5b1c2a11")
@@ -48,7 +48,7 @@ class Golden:
 
 
 def golden_rows(labels: NDArray[np.int64], predictions: Predictions) -> NDArray[np.int64]:
-    """Return up to 32 rows: of each class in turn the most confident right ones, so that rounding flips none."""
+    """Return up to 16 rows: of each class in turn the most confident right ones, so that rounding flips none."""
     ordered = np.sort(predictions.logits, axis=1)
     margin = ordered[:, -1] - ordered[:, -2] if ordered.shape[1] > 1 else ordered[:, -1]
     right = predictions.classes == labels

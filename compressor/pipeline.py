@@ -18,9 +18,9 @@ import numpy as np
 from compressor import certificate as certificates
 from compressor import evaluation, package, parity, profile, report
 from compressor.certificate import Certificate
-from compressor.data import load
 from compressor.data.split import Splits, split
 from compressor.data.table import Table, align, concatenate
+from compressor.data_step import load_kept
 from compressor.drifted import Drifted, part, repeats
 from compressor.errors import DataError, PackageError
 from compressor.evaluation import Compared
@@ -28,8 +28,8 @@ from compressor.gates import Verdict
 from compressor.measure import Candidate, Predictions
 from compressor.progress import Progress, Silent
 from compressor.recipe import Recipe, TargetRecipe
-from compressor.step import Cache, Result, code_digests, write_atomically
 from compressor.statistics import drop_upper, wilson
+from compressor.step import Cache, Result, code_digests, write_atomically
 from compressor.workshop import Workshop, table_digest
 from wire.bundle import Bundle, read_bundle
 from wire.canonical import sha256_hex
@@ -142,7 +142,7 @@ def _read_base(base: BasePoint | None) -> Bundle | None:
 def _material(workshop: Workshop, data_root: Path | None, before: Bundle | None, extra: Table | None) -> _Material:
     recipe = workshop.recipe
     with workshop.progress.stage("data", 1, "set") as stage:
-        table = load(recipe.data, data_root or recipe.folder)
+        table = load_kept(workshop.cache, recipe.data, data_root or recipe.folder)
         stage.advance()
     if recipe.model.labels:
         table = align(table, recipe.model.labels)

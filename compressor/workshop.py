@@ -190,9 +190,10 @@ class Workshop:
 
     def torch_logits(self, weights: Result, table: Table) -> Floats:
         """Return the logits of the network itself, float32 (N, classes)."""
-        import torch  # noqa: PLC0415 - torch is loaded only where needed
 
         def make() -> bytes:
+            import torch  # noqa: PLC0415 - torch is loaded only where needed
+
             network = self._loaded(weights.data, len(table.class_names))
             with torch.no_grad():
                 logits = [network(torch.from_numpy(batch))[0].numpy() for batch in _batches(self.inputs(table))]  # type: ignore[operator]

@@ -1,0 +1,54 @@
+"""The data step: a table kept by what it was read from, so that a resumed run neither decodes nor renders again."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+
+from compressor.data import datasets, load
+from compressor.data.table import Table, object_array
+from compressor.recipe import DataRecipe
+from compressor.step import Cache
+from wire.canonical import sha256_file
+
+
+def load_kept(cache: Cache, data: DataRecipe, root: Path) -> Table:
+    """Return the table of ``data``; kept when it comes from one file or from none (a folder is read every time).
+
+    Raises:
+        PluginError: If there is no such data set.
+        DataError: If its data can't be used.
+    """
+    path = root / data.path
+    if data.dataset not in datasets() or (data.path and not path.is_file()):
+        return load(data, root)
+    inputs = {"recipe": repr(data), "file": sha256_file(path) if data.path else ""}
+    modules = ("compressor.data", "edge_agent.preprocess")
+    return unpack(cache.step("data", inputs, lambda: pack(load(data, root)), modules=modules).data)
+
+
+def pack(table: Table) -> bytes:
+    """Return the bytes of ``table``."""
+    images = [np.asarray(image) for image in table.images]
+    shapes = np.array([image.shape for image in images], dtype=np.int64)
+    pixels = np.concatenate([image.ravel() for image in images])
+    names, corrupt = np.array(table.class_names), np.array(table.corrupt, dtype=np.str_)
+    buffer = io.BytesIO()
+    for array in (shapes, pixels, table.labels, table.slices, table.sources, table.hashes, names, corrupt):
+        np.lib.format.write_array(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> Table:
+    """Return the table in ``data``, which ``pack`` made."""
+    buffer = io.BytesIO(data)
+    shapes, pixels, *columns, names, corrupt = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(8))
+    ends = np.cumsum(shapes.prod(axis=1)).tolist()
+    starts = [0, *ends[:-1]]
+    images = [pixels[a:b].reshape(shape) for a, b, shape in zip(starts, ends, shapes.tolist(), strict=True)]
+    labels, slices, sources, hashes = columns
+    return Table(
+        object_array(images), labels, slices, sources, hashes, tuple(names.tolist()), tuple(corrupt.tolist())
+    )
