@@ -1,0 +1,243 @@
+"""Rollouts carried out: on the in-memory transport, over restarts, through REST."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from server.errors import RolloutPhaseError, RolloutRefusedError, UnknownReleaseError
+from server.rollout.drafting import Request
+from server.rollout.model import Phase, Rollout, Standing
+from server.rollout.service import RolloutService
+from wire.canonical import sha256_hex
+from wire.messages import InstalledRelease, Reported, UpdatePhase, UpdateStatus
+from wire.target import TargetCustom, target_path
+
+if TYPE_CHECKING:
+    from conftest import FakeDevice, MemoryFleet
+
+NEW = "meter-2"
+
+
+@dataclass
+class Scene:
+    """A server with some devices and two releases."""
+
+    fleet: MemoryFleet
+    devices: dict[str, FakeDevice]
+
+    def __post_init__(self) -> None:
+        """Publish two releases."""
+        for version in (1, 2):
+            self.publish(version)
+
+    def publish(self, version: int, target: str = "gateway", **custom: object) -> None:
+        """Register a release whose bundle is here."""
+        versions, data = self.fleet.app.parts.versions, f"bundle {version} {target}".encode()
+        versions.blobs.put(sha256_hex(data), [data])
+        made = TargetCustom(model="meter", version=version, target=target, **custom)  # type: ignore[arg-type]
+        path = target_path("meter", version, target)
+        versions.register(path, made, sha256=sha256_hex(data), length_bytes=len(data), now_ms=version)
+
+    @property
+    def service(self) -> RolloutService:
+        """The server's rollouts."""
+        return self.fleet.app.parts.rollouts
+
+    def start(self, **request: object) -> Rollout:
+        """Make an approved rollout of the new release with ``d0`` as its canary."""
+        wanted = {"canary": ["d0"], "approved": True, "success_ratio": 1.0, "error_ratio": 0.0, **request}
+        return self.service.create(Request(NEW, **wanted))  # type: ignore[arg-type]
+
+    def say(self, device: str, phase: UpdatePhase, code: str = "", release: str = NEW) -> None:
+        """Let a device report how far it is with what it was told last, and ingest it."""
+        gen = self.fleet.app.parts.fleet.device(device).desired_gen
+        update = UpdateStatus(phase=phase, gen=gen, release=release, code=code, done_bytes=77)
+        current = InstalledRelease(release, "") if phase is UpdatePhase.COMMITTED else None
+        report = Reported(gen=gen, at_ms=self.fleet.clock(), boot="ab" * 8, current=current, update=update)
+        self.devices[device].say("reported", report, retain=True)
+        self.turn()
+
+    def turn(self) -> None:
+        """Ingest what arrived and take two steps."""
+        self.fleet.turn()
+        self.fleet.turn()
+
+    def told(self) -> set[str]:
+        """Return the devices that shall run the new release."""
+        return {device.device for device in self.fleet.app.parts.fleet.devices() if device.desired_release == NEW}
+
+    def standings(self, rollout: Rollout) -> dict[str, str]:
+        """Return every member's standing."""
+        return {member.device: member.standing.value for member in self.service.get(rollout.id).members}
+
+
+@pytest.fixture
+def scene(fleet: MemoryFleet) -> Scene:
+    """Three devices."""
+    return Scene(fleet, {name: fleet.enrol(name) for name in ("d0", "d1", "d2")})
+
+
+def test_canary_first_then_the_rest_then_success(scene: Scene) -> None:
+    """The whole story, on the wire: what a device hears points at the release."""
+    rollout = scene.start()
+    scene.turn()
+    assert scene.told() == {"d0"}
+    desired = scene.devices["d0"].desired()
+    assert desired is not None
+    assert (desired.release, desired.target) == (NEW, "meter-2/gateway.tfb")
+    for device in ("d0", "d1", "d2"):
+        scene.say(device, UpdatePhase.COMMITTED)
+    scene.turn()
+    done = scene.service.get(rollout.id)
+    assert done.phase is Phase.SUCCEEDED
+    assert {member.air_bytes for member in done.members} == {77}
+
+
+def test_nothing_is_sent_before_approval(scene: Scene) -> None:
+    """A rollout waits for a person, and can't be resumed around the approval."""
+    rollout = scene.start(approved=False)
+    scene.turn()
+    assert scene.told() == set()
+    for refused in (scene.service.pause, scene.service.resume):
+        with pytest.raises(RolloutPhaseError):
+            refused(rollout.id)
+    scene.service.approve(rollout.id)
+    scene.turn()
+    assert scene.told() == {"d0"}
+
+
+def test_a_canary_that_rolled_back_pauses_and_its_code_is_an_event(scene: Scene) -> None:
+    """The operator sees why; the rest is never told."""
+    rollout = scene.start()
+    scene.turn()
+    scene.say("d0", UpdatePhase.ROLLED_BACK, "child_crashed")
+    found = scene.service.get(rollout.id)
+    assert (found.phase, found.code) == (Phase.PAUSED, "error_threshold")
+    assert {"child_crashed", "error_threshold"} <= set(scene.fleet.codes())
+    assert scene.told() == {"d0"}
+
+
+def test_a_refused_update_keeps_its_code(scene: Scene) -> None:
+    """A device that refuses (signature, floor, size) says so in the rollout."""
+    rollout = scene.start()
+    scene.turn()
+    scene.say("d0", UpdatePhase.REFUSED, "signature_invalid")
+    (canary,) = scene.service.get(rollout.id).group_members(0)
+    assert (canary.standing, canary.code) == (Standing.FAILED, "signature_invalid")
+
+
+def test_abort_sets_the_remaining_back_and_ends(scene: Scene) -> None:
+    """Who committed stays; who is under way runs again what it ran before."""
+    parts = scene.fleet.app.parts
+    old = parts.versions.release("meter-1")
+    pointer = {"release": old.name, "target": old.path, "sha256": old.sha256, "length_bytes": old.length_bytes}
+    for device in scene.devices:
+        parts.fleet.set_desired(device, **pointer)
+    rollout = scene.start()
+    scene.turn()
+    scene.say("d0", UpdatePhase.COMMITTED)
+    scene.service.abort(rollout.id)
+    scene.turn()
+    scene.turn()
+    assert scene.told() == {"d0"}
+    assert parts.fleet.device("d1").desired_release == "meter-1"
+    assert scene.service.get(rollout.id).phase is Phase.ABORTED
+    assert scene.standings(rollout) == {"d0": "committed", "d1": "cancelled", "d2": "cancelled"}
+
+
+def test_a_restart_between_intent_and_telling_tells_again(scene: Scene) -> None:
+    """The intent is on disk, the telling was not: it is done."""
+    rollout = scene.start()
+    ledger = scene.service.ledger
+    ledger.change(rollout.id, {"opened": 1}, 0)
+    ledger.change_member(rollout.id, "d0", {"standing": "assigning", "gen": 0})
+    scene.fleet.restart()
+    scene.turn()
+    assert scene.told() == {"d0"}
+    assert scene.standings(rollout)["d0"] == "assigned"
+
+
+def test_a_restart_between_telling_and_noting_does_not_tell_twice(scene: Scene) -> None:
+    """The telling was on disk, its note was not: gen is taken over."""
+    rollout = scene.start()
+    scene.turn()
+    gen = scene.fleet.app.parts.fleet.device("d0").desired_gen
+    scene.service.ledger.change_member(rollout.id, "d0", {"standing": "assigning", "gen": gen - 1})
+    scene.fleet.restart()
+    scene.turn()
+    assert scene.fleet.app.parts.fleet.device("d0").desired_gen == gen
+    assert scene.standings(rollout)["d0"] == "assigned"
+
+
+def test_a_release_regression_pauses_and_a_person_may_resume_over_it(scene: Scene) -> None:
+    """Drift that began with the release stops its rollouts and no others."""
+    rollout = scene.start()
+    scene.turn()
+    assert scene.service.pause_release(NEW, "release_regression") == (rollout.id,)
+    scene.turn()
+    assert scene.service.get(rollout.id).code == "release_regression"
+    assert scene.service.pause_release("meter-1", "release_regression") == ()
+    scene.service.resume(rollout.id)
+    scene.turn()
+    assert scene.service.get(rollout.id).phase is Phase.RUNNING
+
+
+def test_devices_that_enrol_later_join_the_last_group(scene: Scene) -> None:
+    """They wait until it is open."""
+    rollout = scene.start()
+    scene.fleet.enrol("late")
+    scene.turn()
+    assert scene.standings(rollout)["late"] == "waiting"
+    scene.say("d0", UpdatePhase.COMMITTED)
+    assert scene.told() == {"d0", "d1", "d2", "late"}
+
+
+def test_each_device_gets_the_bundle_of_its_target(scene: Scene) -> None:
+    """The attribute ``target`` chooses among a release's bundles; who can run none is left out."""
+    enrolment = scene.fleet.app.parts.enrolment
+    for device, target in (("pi", "pi"), ("toaster", "toaster")):
+        enrolment.enrol(enrolment.claim("berlin", device, {"target": target}))
+    scene.publish(2, "pi")
+    rollout = scene.start(canary=["pi"])
+    scene.turn()
+    desired = scene.fleet.app.parts.fleet.device("pi").desired
+    assert desired is not None
+    assert desired.target == "meter-2/pi.tfb"
+    assert "toaster" not in scene.standings(rollout)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [Request(NEW, ["nobody"]), Request(NEW, 0), Request(NEW, ["d0", "d0"]), Request(NEW, 1, success_ratio=1.1)],
+)
+def test_refuses_what_can_not_be(scene: Scene, request_: Request) -> None:
+    """Unknown or repeated devices, no canary, impossible ratios: coded, and nothing is stored."""
+    with pytest.raises(RolloutRefusedError):
+        scene.service.create(request_)
+    assert scene.service.list() == ()
+
+
+def test_refuses_an_unknown_release_and_a_second_open_rollout(scene: Scene) -> None:
+    """Two rollouts must not pull at one device."""
+    with pytest.raises(UnknownReleaseError):
+        scene.service.create(Request("meter-9"))
+    scene.start()
+    with pytest.raises(RolloutRefusedError, match="open rollout"):
+        scene.start()
+
+
+def test_rest_makes_watches_and_steers(scene: Scene) -> None:
+    """Over HTTP: made, approved, counted, paused, resumed, aborted; a wrong phase is a coded conflict."""
+    client = scene.fleet.client()
+    made = client.post("/api/rollouts", json={"release": NEW, "defect_ratio": 0.6}).json()
+    assert (made["phase"], [group["total"] for group in made["groups"]]) == ("awaiting_approval", [3, 0])
+    for verb, phase in (("approve", "running"), ("pause", "paused"), ("resume", "running"), ("abort", "aborting")):
+        assert client.post(f"/api/rollouts/{made['id']}/{verb}").json()["phase"] == phase
+    refused = client.post(f"/api/rollouts/{made['id']}/resume")
+    assert (refused.status_code, refused.json()["code"]) == (409, "rollout_phase")
+    assert [item["id"] for item in client.get("/api/rollouts").json()["rollouts"]] == [made["id"]]
+    assert client.get("/api/rollouts/none").json()["code"] == "unknown_rollout"
+    assert scene.fleet.client(None).get("/api/rollouts").status_code == 401
