@@ -183,6 +183,16 @@ class Spool:
             self._held_bytes -= length + _OVERHEAD_BYTES
         return len(rows)
 
+    def drop(self, row: Row) -> None:
+        """Delete one row that can never be sent.
+
+        Raises:
+            SpoolError: If it can't be written.
+        """
+        with self._transaction():
+            self._delete(row.id, len(row.payload))
+        self.dropped += 1
+
     def oldest(self, stream: str, boot: str) -> int:
         """Return the lowest number held of ``stream`` in ``boot``; 0 when none is."""
         ((lowest,),) = self._select("SELECT min(seq) FROM rows WHERE stream = ? AND boot = ?", (stream, boot))

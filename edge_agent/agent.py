@@ -1,0 +1,432 @@
+"""The composition of the control process: one loop thread; transports, children and jobs only enqueue.
+
+``turn`` reads the time once, handles what is queued, then lets each part take one step. Decides how the parts'
+facts reach each other: a crash of the child becomes health for the updater, a phase becomes an event and a new
+``reported``. The parts decide everything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import queue
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent import __version__
+from edge_agent.child_messages import Beat, Minute, read_beat, read_sample, read_window
+from edge_agent.clock import Clock
+from edge_agent.commands import BUDGET_KEY, Desk, allowed_bytes, expired, grant_samples
+from edge_agent.config import AgentConfig
+from edge_agent.disk import Disk
+from edge_agent.errors import FrameError, IdentityInUseError, SpoolError
+from edge_agent.frames import Frame
+from edge_agent.garbage import Garbage
+from edge_agent.hw import Hardware
+from edge_agent.identity import Identity
+from edge_agent.spool import Spool
+from edge_agent.supervisor import ChildEnded, ChildSaid, Fact, Launch, Supervisor
+from edge_agent.telemetry import Numberer, Telemetry
+from edge_agent.updater.slots import SlotRelease, Slots, other
+from edge_agent.updater.states import UpdateRecord
+from edge_agent.updater.updater import Ports, Updater
+from edge_agent.uplink import Uplink
+from edge_agent.worker import JobDone
+from wire.canonical import canonical_bytes
+from wire.codec import decode, to_document
+from wire.errors import WireError
+from wire.messages import (
+    Ack,
+    Command,
+    Desired,
+    DeviceState,
+    InstalledRelease,
+    Reported,
+    Response,
+    Severity,
+    Stream,
+    UpdatePhase,
+)
+from wire.topics import Kind, parse_topic
+from wire.transport import Delivered, Incoming, Link, LinkChange, Transport
+
+_LOG = logging.getLogger(__name__)
+_BUSY = frozenset({UpdatePhase.DOWNLOADING, UpdatePhase.VERIFYING, UpdatePhase.STAGED, UpdatePhase.PROBATION})
+_BAD_ENDS = frozenset({UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED})
+_MAX_NOTICES = 500  # a turn ends, whatever floods the queue
+_STATUS_S = 1.0
+_DISK_RETRY_S = 5.0
+
+Notice = Incoming | LinkChange | Delivered | ChildSaid | ChildEnded | JobDone
+Notices = queue.SimpleQueue[Notice]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The seams of an agent, real or in memory."""
+
+    clock: Clock
+    transport: Transport
+    launch: Launch
+    disk: Disk
+    ports: Ports
+    notices: Notices
+
+
+@dataclass(slots=True)
+class _Due:
+    """When what is to be done next, in monotonic seconds."""
+
+    commit_s: float = 0.0
+    infer_s: float = 0.0
+    hw_s: float = 0.0
+    status_s: float = 0.0
+    disk_s: float = 0.0
+    ready_s: float = float("inf")
+
+
+class Agent:
+    """One device. All of it belongs to one thread; only ``parts.notices`` is shared."""
+
+    def __init__(self, identity: Identity, config: AgentConfig, state: Path, boot: str, parts: Parts) -> None:
+        """Put the parts together; nothing runs before ``start``.
+
+        Raises:
+            SpoolError: If the spool can't be opened.
+        """
+        self.identity, self.config, self.state, self.parts = identity, config, state, parts
+        self.spool = Spool(state / "spool.db", config.spool.limit_bytes)
+        self.telemetry = Telemetry(self.spool, Numberer(boot), config.monitor.rows_a_batch)
+        self.uplink = Uplink(
+            parts.transport, self.spool, config.transport, identity.site, identity.device, boot, __version__
+        )
+        self.supervisor = Supervisor(parts.launch, parts.notices.put, config.child)
+        self.updater = Updater(state, parts.disk, parts.ports, config.update, self._activate, self._phase_changed)
+        self._slots = Slots(state, parts.disk)
+        self._hardware = Hardware(state)
+        self._garbage, self._minute, self._desk, self._due = Garbage(), Minute(), Desk(), _Due()
+        self._now_ms, self._now_s = parts.clock.now_ms(), parts.clock.monotonic_s()
+        self._taken_over = ""
+
+    def start(self) -> None:
+        """Take up what was left, serve the current release, connect."""
+        self._due.infer_s = self._now_s + self.config.monitor.infer_s
+        self.telemetry.event("agent", "started", at_ms=self._now_ms, data={"version": __version__})
+        self._activate(self._slots.current())
+        self.updater.resume(self._now_ms, self._now_s)
+        self._report()
+        self.uplink.start(self.parts.notices.put, self._now_ms)
+
+    def turn(self) -> bool:
+        """Handle what is queued and take one step of each part; return whether there was anything queued.
+
+        Raises:
+            IdentityInUseError: If another client took the identity over.
+        """
+        self._now_ms, self._now_s = self.parts.clock.now_ms(), self.parts.clock.monotonic_s()
+        busy = self._drain()
+        if self._taken_over:
+            message = f"Expected to be the only {self.identity.device}, got another client: {self._taken_over}"
+            raise IdentityInUseError(message)
+        self._guard("updater", lambda: self.updater.turn(self._now_ms, self._now_s))
+        self._supervise(self.supervisor.turn(self._now_s))
+        self._measure()
+        self._commit()
+        self.uplink.say_state(self._state(), self._now_ms)
+        self._guard("uplink", lambda: self.uplink.turn(self._now_s))
+        self._write_status()
+        return busy
+
+    def wait(self, limit_s: float) -> None:
+        """Wait until something is queued, at most ``limit_s``."""
+        with contextlib.suppress(queue.Empty):
+            self._handle(self.parts.notices.get(timeout=limit_s))
+
+    def stop(self) -> None:
+        """End the child, keep what it said last, try to send it, say goodbye."""
+        self.supervisor.stop()
+        self._drain()
+        self._fold_minute()
+        self.telemetry.flush()
+        self._due.commit_s = 0.0
+        self._commit()
+        self._guard("uplink", lambda: self.uplink.turn(self._now_s))
+        self.uplink.stop(self._now_ms)
+        self.spool.close()
+
+    def _guard(self, part: str, step: Callable[[], None]) -> None:
+        """Take a step; a full or failing disk is told and tried again, it ends nothing."""
+        try:
+            step()
+        except (OSError, SpoolError) as error:
+            _LOG.warning("disk failed part=%s error=%s", part, error)
+            if part == "updater":
+                self.updater.postpone(self._now_s + _DISK_RETRY_S)
+            if self._garbage.count(f"disk_{part}", self._now_ms):
+                self._event("disk", "disk_failed", Severity.ERROR, f"{part}: {error}")
+
+    def _drain(self) -> bool:
+        for count in range(_MAX_NOTICES):
+            try:
+                notice = self.parts.notices.get_nowait()
+            except queue.Empty:
+                return count > 0
+            self._handle(notice)
+        return True
+
+    def _handle(self, notice: Notice) -> None:
+        if isinstance(notice, Incoming):
+            self._incoming(notice)
+        elif isinstance(notice, LinkChange):
+            self._link(notice)
+        elif isinstance(notice, ChildSaid | ChildEnded):
+            if isinstance(notice, ChildSaid) and notice.number == self.supervisor.starts:
+                self._child_said(notice.frame)
+            self._supervise(self.supervisor.heard(notice, self._now_s))
+        elif isinstance(notice, JobDone):
+            self._guard(
+                "updater", lambda: self.updater.finished(notice.token, notice.result, self._now_ms, self._now_s)
+            )
+
+    def _link(self, change: LinkChange) -> None:
+        _LOG.info("link %s reason=%s", change.link, change.reason)
+        if change.link is Link.UP:
+            self.uplink.connected(self._now_ms)
+            self._report()
+        elif change.link is Link.TAKEN_OVER:
+            self._taken_over = change.reason or "session taken over"
+            self.uplink.disconnected()
+        elif change.link is Link.DOWN:
+            self.uplink.disconnected()
+
+    def _incoming(self, message: Incoming) -> None:
+        if not message.payload:
+            return  # a retained message was cleared
+        try:
+            topic = parse_topic(message.topic)
+            if topic.kind is Kind.DESIRED:
+                self._desired(decode(Desired, message.payload))
+            elif topic.kind is Kind.CMD and topic.leaf == "ack":
+                watermarks = decode(Ack, message.payload).watermarks
+                self._guard("spool", lambda: self.uplink.acked(watermarks))
+            elif topic.kind is Kind.CMD:
+                self._command(decode(Command, message.payload), topic.leaf)
+        except WireError as error:
+            self._count_garbage(f"{error.code}_{message.topic.rpartition('/')[2][:32]}", str(error))
+
+    def _count_garbage(self, kind: str, text: str) -> None:
+        if self._garbage.count(kind, self._now_ms):
+            count = self._garbage.counts.get(kind, 1)
+            self.telemetry.event(
+                "garbage", "garbage", at_ms=self._now_ms, severity=Severity.WARNING, text=text,
+                data={"kind": kind, "count": count},
+            )  # fmt: skip
+
+    def _desired(self, desired: Desired) -> None:
+        self._guard("updater", lambda: self._offer(desired))
+
+    def _offer(self, desired: Desired) -> None:
+        if not self.updater.offer(desired, self._now_ms, self._now_s):
+            self._report()  # the server may have missed the last one
+
+    def _command(self, command: Command, verb: str) -> None:
+        if command.id in self._desk.seen:
+            return  # QoS 1 may deliver twice
+        self._desk = self._desk.remember(command)
+        if expired(command, self._now_ms):
+            self.uplink.answer(Response(command.id, ok=False, code="expired", text="the command came too late"))
+        elif verb == "samples":
+            self._samples(command)
+        elif verb == "selftest":
+            self.uplink.answer(Response(command.id, ok=True, data=to_document(self._reported())))
+        else:
+            text = f"Expected samples or selftest, got {verb!r}"
+            self.uplink.answer(Response(command.id, ok=False, code="unsupported", text=text))
+
+    def _samples(self, command: Command) -> None:
+        wanted = self.updater.record.desired.config.get(BUDGET_KEY)
+        allowed = allowed_bytes(self.config.samples.max_bytes_per_day, wanted)
+        grant = grant_samples(command, self._desk.budget.left(allowed, self._now_ms))
+        if isinstance(grant, Response):
+            self.uplink.answer(grant)
+            return
+        if self.supervisor.child is None or self.supervisor.serving is None:
+            self.uplink.answer(Response(command.id, ok=False, code="not_serving", text="no release is served now"))
+            return
+        self._desk = Desk(self._desk.seen, self._desk.budget.grant(grant.budget_bytes, self._now_ms))
+        self.supervisor.child.say({"type": "samples", **to_document(grant)})
+        self.uplink.answer(Response(command.id, ok=True, data={"budget_bytes": grant.budget_bytes}))
+
+    def _child_said(self, frame: Frame) -> None:
+        try:
+            if frame.kind == "beat":
+                self._beat(read_beat(frame))
+            elif frame.kind == "window":
+                window = read_window(frame)
+                if window.counters.n:
+                    self.telemetry.window(window)
+            elif frame.kind == "sample":
+                self.telemetry.sample(read_sample(frame))
+            elif frame.kind == "fault":
+                self._fault(frame)
+        except (WireError, FrameError) as error:
+            self._count_garbage(f"child_{frame.kind[:32]}", str(error))
+
+    def _beat(self, beat: Beat) -> None:
+        self._minute.add(beat)
+        if self.supervisor.serving is None or self.supervisor.serving != self.supervisor.wanted:
+            return
+        if beat.artifact and self.updater.record.artifact_sha256 in {"", beat.artifact}:
+            self.updater.health = self.updater.health.beat(n=beat.n, errors=beat.errors, p95_ms=beat.p95_ms)
+        if self._now_s >= self._due.ready_s:
+            self._due.ready_s = float("inf")
+            self.supervisor.healthy()
+            if self.updater.record.phase is not UpdatePhase.PROBATION:
+                self._guard("slots", lambda: self._slots.set_boots(self._slots.current_name(), 0))
+            self._leave_safe_mode()
+
+    def _fault(self, frame: Frame) -> None:
+        code, text = str(frame.header.get("code", "child"))[:64], str(frame.header.get("text", ""))
+        if self._garbage.count(f"fault_{code}", self._now_ms):
+            self._event("child", code, Severity.WARNING, text)
+
+    def _supervise(self, fact: Fact | None) -> None:
+        if fact is Fact.SERVING:
+            self._due.ready_s = self._now_s + self.config.child.healthy_s
+            return
+        if fact is None:
+            return
+        crashed = fact is Fact.CRASHED
+        self._event("child", f"child_{fact}", Severity.WARNING, self.supervisor.last_fault)
+        if self.updater.record.phase is UpdatePhase.PROBATION:
+            self.updater.health = self.updater.health.crashed() if crashed else self.updater.health.hung()
+        else:
+            self._guard("slots", self._count_bad_start)
+
+    def _count_bad_start(self) -> None:
+        """Outside probation: a slot that fails too often gives way to the other; both bad: safe mode."""
+        name, limit = self._slots.current_name(), self.config.update.max_boots
+        self._slots.set_boots(name, self._slots.boots(name) + 1)
+        if self._slots.boots(name) <= limit or self.supervisor.safe_mode or self.updater.record.in_flight:
+            return
+        second = other(name)
+        if self._slots.read(second) is not None and self._slots.boots(second) <= limit:
+            self._slots.switch(second)
+            self._event(
+                "slots", "slot_fallback", Severity.ERROR, f"slot {name} failed {limit + 1} times, slot {second} serves"
+            )
+            self._activate(self._slots.current())
+        else:
+            self.supervisor.safe_mode = True
+            self._event("slots", "safe_mode", Severity.ERROR, "no release becomes healthy: send another one")
+        self._report()
+
+    def _leave_safe_mode(self) -> None:
+        if self.supervisor.safe_mode:
+            self.supervisor.safe_mode = False
+            self._report()
+
+    def _activate(self, release: SlotRelease | None) -> None:
+        self.supervisor.safe_mode = False
+        self.supervisor.serve(self._slots.bundle(release.sha256) if release is not None else None, self._now_s)
+
+    def _phase_changed(self, record: UpdateRecord) -> None:
+        phase = record.phase or UpdatePhase.IDLE
+        severity = Severity.ERROR if phase in _BAD_ENDS else Severity.INFO
+        data = {
+            "phase": phase.value,
+            "gen": record.desired.gen,
+            "release": record.desired.release,
+            "sha256": record.desired.sha256,
+        }
+        self.telemetry.event(
+            "update", record.code or phase.value, at_ms=self._now_ms, severity=severity, text=record.text, data={**data}
+        )
+        _LOG.info(
+            "update phase=%s gen=%s release=%s code=%s", phase, record.desired.gen, record.desired.release, record.code
+        )
+        self._report()
+
+    def _event(self, kind: str, code: str, severity: Severity, text: str) -> None:
+        self.telemetry.event(kind, code, at_ms=self._now_ms, severity=severity, text=text)
+
+    def _report(self) -> None:
+        self.uplink.say_reported(self._reported())
+
+    def _reported(self) -> Reported:
+        current, previous = self._slots.current(), self._slots.previous()
+        on_trial = self.updater.record.phase is UpdatePhase.PROBATION
+        return Reported(
+            gen=self.updater.record.desired.gen, at_ms=self._now_ms, boot=self.telemetry.boot,
+            agent_version=__version__, hardware=self.parts.ports.hardware, runtimes=self.parts.ports.runtimes,
+            attributes=self.config.device.attributes, current=_installed(current), previous=_installed(previous),
+            update=self.updater.status, safe_mode=self.supervisor.safe_mode, extra={"on_trial": on_trial},
+        )  # fmt: skip
+
+    def _state(self) -> DeviceState:
+        if self.updater.record.phase in _BUSY:
+            return DeviceState.UPDATING
+        starved = self.supervisor.wanted is not None and self.supervisor.serving is None
+        return DeviceState.DEGRADED if starved or self.supervisor.safe_mode else DeviceState.READY
+
+    def _measure(self) -> None:
+        if self._now_s >= self._due.infer_s:
+            self._due.infer_s = self._now_s + self.config.monitor.infer_s
+            self._fold_minute()
+        if self._now_s >= self._due.hw_s:
+            self._due.hw_s = self._now_s + self.config.monitor.hw_s
+            pid = self.supervisor.child.pid if self.supervisor.child is not None else 0
+            row = self._hardware.read(now_ms=self._now_ms, child_pid=pid, spool_bytes=self.spool.held_bytes)
+            self.telemetry.row(Stream.HW, row)
+
+    def _fold_minute(self) -> None:
+        if self._minute.n or self._minute.errors:
+            self.telemetry.row(Stream.INFER, self._minute.row(self._now_ms))
+        self._minute = Minute()
+
+    def _commit(self) -> None:
+        if self._now_s >= self._due.commit_s:
+            self._due.commit_s = self._now_s + self.config.spool.commit_s
+            self._guard("spool", self.spool.commit)
+
+    def _write_status(self) -> None:
+        if self._now_s < self._due.status_s:
+            return
+        self._due.status_s = self._now_s + _STATUS_S
+        document = {
+            **to_document(self._reported()),
+            "state": self._state().value, "connected": self.uplink.up, "idle_s": _finite(self.parts.transport.idle_s()),
+            "spool_rows": self.spool.count(), "spool_bytes": self.spool.held_bytes, "garbage": self._garbage.counts,
+            "serving": self.supervisor.serving is not None,
+        }  # fmt: skip
+        path = self.state / "status.json"
+        try:
+            beside = path.with_suffix(".new")
+            beside.write_bytes(canonical_bytes(document))
+            beside.replace(path)  # not flushed: it is written every second and only says what was
+        except OSError as error:
+            _LOG.debug("status not written error=%s", error)
+
+
+def _installed(release: SlotRelease | None) -> InstalledRelease | None:
+    return InstalledRelease(release.release, release.sha256) if release is not None else None
+
+
+def _finite(value: float) -> float:
+    return value if value < float("inf") else -1.0
+
+
+def run(agent: Agent, stopped: Callable[[], bool], pause_s: float = 0.1) -> None:
+    """Turn until ``stopped``; the agent is stopped in any case.
+
+    Raises:
+        AgentError: If the agent has to end; ``IdentityInUseError`` among them.
+    """
+    agent.start()
+    try:
+        while not stopped():
+            if not agent.turn():
+                agent.wait(pause_s)
+    finally:
+        agent.stop()

@@ -1,0 +1,73 @@
+"""The real parts of an agent, put together from its identity and configuration."""
+
+from __future__ import annotations
+
+import queue
+from pathlib import Path
+
+from edge_agent import hw
+from edge_agent.agent import Agent, Notices, Parts
+from edge_agent.clock import SystemClock
+from edge_agent.config import AgentConfig
+from edge_agent.disk import RealDisk
+from edge_agent.identity import Identity
+from edge_agent.supervisor import ProcessLauncher
+from edge_agent.telemetry import new_boot
+from edge_agent.transports.mqtt import MqttSettings, MqttTransport
+from edge_agent.updater.children import ChildProber, ChildVerifier
+from edge_agent.updater.download import FetchSettings, HttpFetcher
+from edge_agent.updater.updater import Ports
+from edge_agent.worker import ThreadWorker
+from wire.canonical import canonical_bytes
+from wire.codec import to_document
+
+
+def build_agent(identity: Identity, config: AgentConfig, state: Path) -> Agent:
+    """Return an agent on the real transport, children, disk and clock.
+
+    Raises:
+        SpoolError: If the spool can't be opened.
+    """
+    notices: Notices = queue.SimpleQueue()
+    disk = RealDisk()
+    ports = Ports(
+        verifier=ChildVerifier(state, config.update.verify_deadline_s),
+        fetcher=HttpFetcher(_fetch_settings(identity, config), state / "blobs" / "sha256", disk),
+        prober=ChildProber(config.update.probe_deadline_s),
+        worker=ThreadWorker(notices.put),
+        hardware=config.device.hardware or hw.hardware_class(),
+        runtimes=hw.runtimes(),
+    )
+    transport = MqttTransport(mqtt_settings(identity, config))
+    parts = Parts(SystemClock(), transport, ProcessLauncher(child_arguments(config)), disk, ports, notices)
+    return Agent(identity, config, state, new_boot(), parts)
+
+
+def child_arguments(config: AgentConfig) -> tuple[str, ...]:
+    """Return the arguments of ``edge_agent.infer`` beside the bundle."""
+    monitor = config.monitor
+    return (
+        "--source", canonical_bytes(to_document(config.source)).decode(),
+        "--window-ms", str(round(monitor.window_s * 1000)),
+        "--beat-s", str(config.child.beat_s),
+        "--context", str(monitor.context),
+    )  # fmt: skip
+
+
+def mqtt_settings(identity: Identity, config: AgentConfig) -> MqttSettings:
+    """Return where the broker is and the pace."""
+    transport = config.transport
+    return MqttSettings(
+        identity.mqtt_host, identity.mqtt_port, identity.device, identity.device, identity.password,
+        tls_ca=identity.mqtt_tls_ca, keepalive_s=transport.keepalive_s, min_backoff_s=transport.min_backoff_s,
+        max_backoff_s=transport.max_backoff_s, session_expiry_s=transport.session_expiry_s,
+        inflight_messages=transport.inflight_messages,
+    )  # fmt: skip
+
+
+def _fetch_settings(identity: Identity, config: AgentConfig) -> FetchSettings:
+    update = config.update
+    return FetchSettings(
+        identity.http_url, identity.device, identity.password, identity.mqtt_tls_ca,
+        update.stall_s, update.download_attempts, update.retry_min_s, update.retry_max_s,
+    )  # fmt: skip

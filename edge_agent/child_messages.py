@@ -1,0 +1,118 @@
+"""From the child's frames to what the control process keeps: windows, beats, samples. Pure.
+
+The child is another process and may be wrong: every field is checked.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edge_agent.frames import Frame
+from edge_agent.telemetry import Window
+from wire import leb128
+from wire.codec import Json, from_document
+from wire.errors import MessageError
+from wire.histogram import Counters, Shape
+from wire.messages import Sample
+
+MAX_SAMPLE_BYTES = 180 * 1024  # in base64, and with its envelope, within what the server reads
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One heartbeat."""
+
+    n: int = 0
+    errors: int = 0
+    dropped: int = 0
+    p50_ms: float = 0.0
+    p95_ms: float = 0.0
+    rss_bytes: int = 0
+    classes: tuple[int, ...] = ()
+    artifact: str = ""
+    release: str = ""
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _WindowHeader:
+    artifact: str = ""
+    ref_id: str = ""
+    start_ms: int = 0
+    len_ms: int = 0
+    context: int = 0
+    n: int = 0
+    streams: int = 0
+    classes: int = 0
+    confidence_bins: int = 10
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+def read_beat(frame: Frame) -> Beat:
+    """Return the heartbeat in ``frame``.
+
+    Raises:
+        MessageError: If it is none.
+    """
+    return from_document(Beat, frame.header)
+
+
+def read_window(frame: Frame) -> Window:
+    """Return the closed window in ``frame``.
+
+    Raises:
+        WireError: If header and counters don't fit.
+    """
+    header = from_document(_WindowHeader, frame.header)
+    shape = Shape(header.streams, header.classes, header.confidence_bins)
+    values, used = leb128.decode(frame.payload, shape.total)
+    if used != len(frame.payload):
+        message = f"Expected {used} bytes of counters, got {len(frame.payload)}"
+        raise MessageError(message)
+    counters = Counters(shape, header.n, tuple(values))
+    return Window(header.artifact, header.ref_id, header.start_ms, header.len_ms, header.context, counters)
+
+
+def read_sample(frame: Frame) -> Sample:
+    """Return the sample in ``frame``.
+
+    Raises:
+        MessageError: If it is none, or too large to send.
+    """
+    if not 0 < len(frame.payload) <= MAX_SAMPLE_BYTES:
+        message = f"Expected an image of 1 to {MAX_SAMPLE_BYTES} bytes, got {len(frame.payload)}"
+        raise MessageError(message)
+    known = {key: value for key, value in frame.header.items() if key not in {"type", "boot", "seq", "data"}}
+    return from_document(Sample, {**known, "data": base64.b64encode(frame.payload).decode()})
+
+
+@dataclass(slots=True)
+class Minute:
+    """Heartbeats folded into one row of ``tele/infer``."""
+
+    n: int = 0
+    errors: int = 0
+    p50_ms: float = 0.0
+    p95_ms: float = 0.0
+    classes: list[int] = field(default_factory=list)
+
+    def add(self, beat: Beat) -> None:
+        """Fold one beat in; p50 is the mean weighted by inferences, p95 the worst."""
+        total = self.n + beat.n
+        if total:
+            self.p50_ms = (self.p50_ms * self.n + beat.p50_ms * beat.n) / total
+        self.p95_ms = max(self.p95_ms, beat.p95_ms)
+        self.n, self.errors = total, self.errors + beat.errors
+        longer = max(len(self.classes), len(beat.classes))
+        mine = [*self.classes, *[0] * (longer - len(self.classes))]
+        theirs = [*beat.classes, *[0] * (longer - len(beat.classes))]
+        self.classes = [left + right for left, right in zip(mine, theirs, strict=True)]
+
+    def row(self, at_ms: int) -> dict[str, Json]:
+        """Return the row."""
+        return {
+            "at_ms": at_ms, "n": self.n, "errors": self.errors, "p50_ms": round(self.p50_ms, 3),
+            "p95_ms": round(self.p95_ms, 3), "classes": list(self.classes),
+        }  # fmt: skip

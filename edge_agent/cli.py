@@ -1,0 +1,162 @@
+"""``edge-agent``: enrol a device, run its agent, look at it.
+
+Exit codes: 0 done · 1 a check of ``selftest`` failed, or an unexpected fault · 2 wrong usage · 3 not enrolled or bad
+configuration · 4 identity in use · 5 enrolment failed · 6 the disk or the spool can't be written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import sys
+import threading
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from edge_agent import __version__, hw
+from edge_agent.config import AgentConfig, read_config
+from edge_agent.disk import RealDisk
+from edge_agent.errors import (
+    AgentConfigError,
+    AgentError,
+    EnrolmentError,
+    IdentityError,
+    IdentityInUseError,
+    SpoolError,
+)
+from edge_agent.identity import enrol as trade_claim
+from edge_agent.identity import read_identity
+from edge_agent.lock import StateLock
+from wire.canonical import canonical_bytes
+from wire.codec import Json, parse_json
+from wire.errors import MessageError, WireError
+
+EXIT_FAULT, EXIT_UNUSABLE, EXIT_IN_USE, EXIT_ENROLMENT, EXIT_DISK = 1, 3, 4, 5, 6
+_EXITS: tuple[tuple[type[Exception], int], ...] = (
+    (IdentityInUseError, EXIT_IN_USE),
+    (EnrolmentError, EXIT_ENROLMENT),
+    (IdentityError, EXIT_UNUSABLE),
+    (AgentConfigError, EXIT_UNUSABLE),
+    (SpoolError, EXIT_DISK),
+    (OSError, EXIT_DISK),
+)
+_STATE = click.option(
+    "--state", type=click.Path(path_type=Path, file_okay=False), required=True, help="The agent's state directory."
+)
+
+
+@click.group(help="Runs a model on this device and keeps it right.")
+@click.version_option(__version__, prog_name="edge-agent")
+def main() -> None:
+    """Group the commands."""
+
+
+@main.command(help="Trade a one-time claim for this device's identity.")
+@click.option("--server", required=True, help="Address of fleet-server, http://… or https://…")
+@click.option("--claim", required=True, help="The one-time claim of this device.")
+@_STATE
+def enrol(server: str, claim: str, state: Path) -> None:
+    """Enrol."""
+    with _coded():
+        if (state / "identity.json").exists():
+            message = f"Expected no identity in {state}, got one: use another --state or remove identity.json"
+            raise EnrolmentError(message)
+        identity = trade_claim(server, claim, state, RealDisk())
+        print(f"enrolled device={identity.device} site={identity.site} state={state}")
+
+
+@main.command(help="Run the agent until SIGTERM.")
+@_STATE
+@click.option("--config", "config_path", type=click.Path(path_type=Path, dir_okay=False), help="agent.toml")
+@click.option("--verbose", is_flag=True, help="Log every step.")
+def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
+    """Run."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    with _coded():
+        config = read_config(config_path) if config_path is not None else AgentConfig()
+        identity = read_identity(state)
+        lock = StateLock(state)
+        from edge_agent.agent import run as run_loop  # noqa: PLC0415 - status and enrol need neither paho nor SQLite
+        from edge_agent.assembly import build_agent  # noqa: PLC0415 - the same
+
+        run_loop(build_agent(identity, config, state), _until_signal())
+        lock.release()
+
+
+@main.command(help="Show what the running agent last said.")
+@_STATE
+@click.option("--json", "as_json", is_flag=True, help="The whole document.")
+def status(state: Path, *, as_json: bool) -> None:
+    """Show the status."""
+    with _coded():
+        document = _status(state)
+        if as_json:
+            print(canonical_bytes(document).decode())
+            return
+        for key in ("state", "connected", "serving", "safe_mode", "spool_rows", "spool_bytes"):
+            print(f"{key:12} {document.get(key)}")
+        for key in ("current", "previous", "update"):
+            print(f"{key:12} {_short(document.get(key))}")
+
+
+@main.command(help="Check identity, disk, runtime and the installed release on this device.")
+@_STATE
+def selftest(state: Path) -> None:
+    """Check."""
+    with _coded():
+        from edge_agent.selftest import checks  # noqa: PLC0415 - status needs none of it
+
+        failed = 0
+        for check in checks(state, hw.runtimes()):
+            failed += not check.ok
+            print(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.text}")
+        if failed:
+            sys.exit(EXIT_FAULT)
+
+
+def _status(state: Path) -> dict[str, Json]:
+    try:
+        return parse_json((state / "status.json").read_bytes())
+    except (OSError, MessageError) as error:
+        message = f"Expected the status of an agent in {state}, got: {error}: start it with edge-agent run"
+        raise IdentityError(message) from error
+
+
+def _short(value: Json) -> str:
+    if not isinstance(value, dict):
+        return "none" if value is None else str(value)
+    return " ".join(f"{key}={item}" for key, item in value.items() if item not in ("", None))
+
+
+class _until_signal:  # noqa: N801 - reads as the condition it is
+    """True once SIGTERM or SIGINT came."""
+
+    def __init__(self) -> None:
+        self._asked = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, _number: int, _frame: types.FrameType | None) -> None:
+        self._asked.set()
+
+    def __call__(self) -> bool:
+        return self._asked.is_set()
+
+
+@contextlib.contextmanager
+def _coded() -> Iterator[None]:
+    """Turn errors into ``error [code]: message`` and an exit code; never a traceback."""
+    try:
+        yield
+    except (AgentError, WireError, OSError) as error:
+        code = getattr(error, "code", "disk")
+        print(f"error [{code}]: {error}", file=sys.stderr)
+        sys.exit(next((number for kind, number in _EXITS if isinstance(error, kind)), EXIT_FAULT))

@@ -1,0 +1,137 @@
+"""Everything between the agent and its transport: retained documents, answers, and the spool's rows.
+
+Decides what is handed to the transport and when. Retained documents are sent again on every connection, so a
+broker without memory is enough.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+
+from edge_agent.config import TransportConfig
+from edge_agent.errors import SpoolError
+from edge_agent.spool import Row, Spool
+from edge_agent.telemetry import seal, topic_of
+from wire.codec import encode
+from wire.errors import WireError
+from wire.messages import DeviceState, Get, Reported, Response, State, Watermark
+from wire.topics import Kind, Topic, device_filter
+from wire.transport import Listener, Transport, Will
+
+_LOG = logging.getLogger(__name__)
+MAX_ANSWERS = 64
+
+
+@dataclass(slots=True)
+class Uplink:
+    """One device's side of the topics. One thread."""
+
+    transport: Transport
+    spool: Spool
+    config: TransportConfig
+    site: str
+    device: str
+    boot: str
+    agent_version: str
+    up: bool = False
+    _state: State = field(default_factory=State)
+    _due: dict[Kind, bytes] = field(default_factory=dict)
+    _answers: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_ANSWERS))
+
+    def start(self, listener: Listener, now_ms: int) -> None:
+        """Connect in the background, with the will that says lost."""
+        will = encode(State(DeviceState.LOST, now_ms, self.boot, self.agent_version))
+        kinds = [Kind.DESIRED, Kind.CMD]
+        self.transport.start(
+            listener,
+            subscriptions=tuple(device_filter(self.site, self.device, kind) for kind in kinds),
+            will=Will(self._topic(Kind.STATE), will, self.config.will_delay_s),
+        )
+
+    def connected(self, now_ms: int) -> None:
+        """Say who is there, ask for what is desired, and send again what has no acknowledgement."""
+        self.up = True
+        self.spool.take_all_back()
+        self._due[Kind.STATE] = encode(self._state)
+        self._due[Kind.GET] = encode(Get(at_ms=now_ms))
+
+    def disconnected(self) -> None:
+        """Nothing goes out until the next connection."""
+        self.up = False
+
+    def say_state(self, state: DeviceState, now_ms: int) -> None:
+        """Publish the state when it is another one than before."""
+        if state is not self._state.state or not self._state.at_ms:
+            self._state = State(state, now_ms, self.boot, self.agent_version)
+            self._due[Kind.STATE] = encode(self._state)
+
+    def say_reported(self, reported: Reported) -> None:
+        """Publish the full document."""
+        self._due[Kind.REPORTED] = encode(reported)
+
+    def answer(self, response: Response) -> None:
+        """Answer a command."""
+        self._answers.append(encode(response))
+
+    def acked(self, watermarks: tuple[Watermark, ...]) -> None:
+        """Delete what the server holds.
+
+        Raises:
+            SpoolError: If the spool can't be written; the server will say it again.
+        """
+        for watermark in watermarks:
+            self.spool.acked(watermark)
+
+    def turn(self, now_s: float) -> None:
+        """Hand over what the transport takes: documents, answers, then rows by priority."""
+        if not self.up:
+            return
+        for kind in [Kind.STATE, Kind.REPORTED, Kind.GET]:
+            payload = self._due.get(kind)
+            if payload is not None and self._publish(self._topic(kind), payload, retain=kind is not Kind.GET):
+                del self._due[kind]
+        while self._answers and self._publish(self._topic(Kind.RES), self._answers[0], retain=False):
+            self._answers.popleft()
+        if not self._due:
+            self._send_rows(now_s)
+
+    def stop(self, now_ms: int) -> None:
+        """Say goodbye and disconnect in order."""
+        self.say_state(DeviceState.DISCONNECTED, now_ms)
+        if self.up:
+            self._publish(self._topic(Kind.STATE), encode(self._state), retain=True)
+        self.transport.stop()
+
+    def _send_rows(self, now_s: float) -> None:
+        config = self.config
+        rows = self.spool.hand_out(
+            now_s, limit=config.inflight_messages, resend_s=config.ack_timeout_s, unacked=config.unacked_rows
+        )
+        for index, row in enumerate(rows):
+            if not self._send(row):
+                for kept in rows[index:]:
+                    self.spool.take_back(kept)
+                return
+
+    def _send(self, row: Row) -> bool:
+        try:
+            payload = seal(row, oldest_seq=self.spool.oldest(row.stream, row.boot), boot=self.boot)
+        except (WireError, ValueError) as error:
+            _LOG.error("row can't be sent, left behind stream=%s seq=%s error=%s", row.stream, row.seq, error)
+            self._forget(row)
+            return True
+        return self._publish(str(topic_of(row, self.site, self.device)), payload, retain=False)
+
+    def _forget(self, row: Row) -> None:
+        try:
+            self.spool.drop(row)
+        except SpoolError as error:
+            _LOG.warning("row can't be dropped error=%s", error)
+
+    def _publish(self, topic: str, payload: bytes, *, retain: bool) -> bool:
+        return self.transport.publish(topic, payload, retain=retain) is not None
+
+    def _topic(self, kind: Kind) -> str:
+        return str(Topic(self.site, self.device, kind))
