@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -29,7 +30,8 @@ FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")
 _CHANNELS = 3
 _COLOURS = {"grey": "L", "rgb": "RGB"}
 _RESAMPLES = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
-_LAYOUTS = {"NCHW": (0, 3, 1, 2), "NHWC": (0, 1, 2, 3)}
+# Per layout: the order of the axes (height, width, channel), and how a value per channel is spread over them.
+_LAYOUTS = {"NCHW": ((2, 0, 1), (-1, 1, 1)), "NHWC": ((0, 1, 2), (1, 1, -1))}
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
@@ -94,30 +96,33 @@ def to_batch(images: Sequence[Pixels], pre: Preprocessing) -> Tensor:
     Raises:
         ImageError: If an image is not uint8, (H, W, 3), or ``pre`` names an unknown colour, resample or layout.
     """
-    channels = 1 if pre.colour == "grey" else _CHANNELS
-    factor, offset = affine(pre, channels)
-    pixels = np.empty((len(images), pre.height, pre.width, channels), np.uint8)
-    for index, image in enumerate(images):
-        pixels[index] = _fitted(image, pre).reshape(pre.height, pre.width, channels)
     if pre.layout not in _LAYOUTS:
-        message = f"Expected a layout of {sorted(_LAYOUTS)}, got {pre.layout!r}"
+        message = f"Expected a layout of {', '.join(_LAYOUTS)}, got {pre.layout!r}"
         raise ImageError(message)
-    batch = pixels * factor  # uint8 x float32 is float32 in one pass
-    batch += offset
-    return np.ascontiguousarray(batch.transpose(_LAYOUTS[pre.layout]))
+    channels = 1 if pre.colour == "grey" else _CHANNELS
+    factor, offset = _affine(pre.scale, pre.mean, pre.std, channels)
+    order, broadcast = _LAYOUTS[pre.layout]
+    shape = (pre.height, pre.width, channels)
+    pixels = np.empty((len(images), *(shape[axis] for axis in order)), np.uint8)
+    for index, image in enumerate(images):
+        pixels[index] = _fitted(image, pre).reshape(shape).transpose(order)
+    batch = pixels * factor.reshape(broadcast)  # uint8 x float32 is float32 in one pass
+    batch += offset.reshape(broadcast)
+    return batch
 
 
-def affine(pre: Preprocessing, channels: int) -> tuple[Tensor, Tensor]:
+@lru_cache(maxsize=8)
+def _affine(scale: float, mean: tuple[float, ...], std: tuple[float, ...], channels: int) -> tuple[Tensor, Tensor]:
     """Return ``factor`` and ``offset``, float32 (channels,): ``x * scale``, minus ``mean``, by ``std``, in one step.
 
     Raises:
         ImageError: If ``mean`` or ``std`` has another number of values than 0, 1 or ``channels``, or a std is 0.
     """
-    mean, std = _per_channel(pre.mean, 0.0, channels), _per_channel(pre.std, 1.0, channels)
-    if not np.all(std > 0):
-        message = f"Expected standard deviations above 0, got {pre.std}"
+    means, deviations = _per_channel(mean, 0.0, channels), _per_channel(std, 1.0, channels)
+    if not np.all(deviations > 0):
+        message = f"Expected standard deviations above 0, got {std}"
         raise ImageError(message)
-    return (pre.scale / std).astype(np.float32), (-mean / std).astype(np.float32)
+    return (scale / deviations).astype(np.float32), (-means / deviations).astype(np.float32)
 
 
 def _per_channel(values: tuple[float, ...], default: float, channels: int) -> NDArray[np.float64]:

@@ -84,8 +84,9 @@ def test_an_unknown_runtime_is_missing_by_name() -> None:
 
 def test_a_missing_package_is_named() -> None:
     """Without onnxruntime the error says what to install."""
-    code = "import sys; sys.modules['onnxruntime'] = None\nfrom edge_agent import runtimes\n"
-    code += "from wire.manifest import Manifest\ntry: runtimes.load(Manifest(), b'')\nexcept Exception as error: print(error.code, error)"
+    code = "import sys\nsys.modules['onnxruntime'] = None\nfrom edge_agent import runtimes\n"
+    code += "from wire.manifest import Manifest\ntry: runtimes.load(Manifest(), b'')\n"
+    code += "except Exception as error: print(error.code, error)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert result.stdout.startswith("runtime_missing Expected onnxruntime")
     assert "pip install tinyfleet[onnx]" in result.stdout
