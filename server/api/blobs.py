@@ -31,7 +31,8 @@ def router(auth: Auth, blobs: Blobs, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> 
         _check_announced(request.headers.get("content-length", ""), limit_bytes)
         return BlobBody(sha256=sha256, length_bytes=await _receive(blobs, sha256, request, limit_bytes))
 
-    @routes.api_route("/blobs/{sha256}", methods=["GET", "HEAD"], dependencies=[Depends(auth.device_or_staff)])
+    @routes.head("/blobs/{sha256}", dependencies=[Depends(auth.device_or_staff)], include_in_schema=False)
+    @routes.get("/blobs/{sha256}", dependencies=[Depends(auth.device_or_staff)])
     def get_blob(sha256: str) -> FileResponse:
         """Return a bundle or a range of it; the ETag is the digest, so a resumed download can't mix two bundles."""
         headers = {"etag": f'"{sha256}"', "cache-control": "private, max-age=31536000, immutable"}

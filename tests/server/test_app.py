@@ -20,11 +20,15 @@ from server.errors import AlreadyRunningError, ConfigError, PortInUseError
 from server.state_directory import StateDirectory
 from server.transports.mqtt import MqttTransport
 from wire.codec import decode, encode
-from wire.drift_report import encode_report
+from wire.drift_report import DriftReport, encode_report
 from wire.messages import Ack, Desired, DeviceState, State
 from wire.transport import Incoming, LinkChange, Notice
 
 pytestmark = pytest.mark.broker
+
+Run = Callable[[], ServerApp]
+DeviceOf = Callable[..., "LiveDevice"]
+MakeReport = Callable[..., DriftReport]
 
 
 @dataclass
@@ -92,7 +96,7 @@ def run(state: StateDirectory) -> Iterator[Callable[[], ServerApp]]:
         app.stop()
 
 
-def test_a_device_enrols_reports_and_is_acknowledged(run, device_of, report) -> None:
+def test_a_device_enrols_reports_and_is_acknowledged(run: Run, device_of: DeviceOf, report: MakeReport) -> None:
     """The thinnest path through HTTP, mosquitto, ingest and store."""
     app = run()
     device = device_of(app)
@@ -102,7 +106,7 @@ def test_a_device_enrols_reports_and_is_acknowledged(run, device_of, report) -> 
     assert len(app.parts.windows.since(0)) == 1
 
 
-def test_desired_survives_a_restart_on_the_same_addresses(run, device_of) -> None:
+def test_desired_survives_a_restart_on_the_same_addresses(run: Run, device_of: DeviceOf) -> None:
     """Devices were told the ports; they find the server there again, and what they shall run."""
     app = run()
     device = device_of(app)
@@ -114,7 +118,7 @@ def test_desired_survives_a_restart_on_the_same_addresses(run, device_of) -> Non
     assert decode(Desired, device.wait_for("desired")).config == {"sample_bytes_per_day": 7}
 
 
-def test_a_killed_broker_comes_back_and_loses_nothing(run, device_of, report) -> None:
+def test_a_killed_broker_comes_back_and_loses_nothing(run: Run, device_of: DeviceOf, report: MakeReport) -> None:
     """What was not acknowledged is sent again and counts once."""
     app = run()
     device = device_of(app)
@@ -128,7 +132,7 @@ def test_a_killed_broker_comes_back_and_loses_nothing(run, device_of, report) ->
     assert app.broker.restarts == 1
 
 
-def test_state_is_seen_by_the_api(run, device_of) -> None:
+def test_state_is_seen_by_the_api(run: Run, device_of: DeviceOf) -> None:
     """What a device says on MQTT an operator reads over HTTP."""
     app = run()
     device = device_of(app)
@@ -139,7 +143,7 @@ def test_state_is_seen_by_the_api(run, device_of) -> None:
     client.close()
 
 
-def test_says_where_it_runs(run) -> None:
+def test_says_where_it_runs(run: Run) -> None:
     """Scripts read run/address.json."""
     app = run()
     address = json.loads(app.state.address.read_text())
@@ -147,7 +151,7 @@ def test_says_where_it_runs(run) -> None:
     assert address["pid"] == os.getpid()
 
 
-def test_a_second_server_is_refused(run, state: StateDirectory) -> None:
+def test_a_second_server_is_refused(run: Run, state: StateDirectory) -> None:
     """Two servers on one directory would give out the same generations."""
     run()
     with pytest.raises(AlreadyRunningError):

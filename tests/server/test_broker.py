@@ -67,6 +67,9 @@ class Client:
         return [notice.topic for notice in notices if isinstance(notice, Incoming)]
 
 
+Connect = Callable[..., Client]
+
+
 @pytest.fixture
 def connect(broker: Broker) -> Iterator[Callable[..., Client]]:
     """Connect users who are disconnected at the end."""
@@ -81,7 +84,7 @@ def connect(broker: Broker) -> Iterator[Callable[..., Client]]:
         client.transport.stop()
 
 
-def test_a_device_publishes_only_below_itself(connect) -> None:
+def test_a_device_publishes_only_below_itself(connect: Connect) -> None:
     """What device A says under device B, or in the server's place, reaches nobody."""
     server, device = connect("server", "tf/1/#"), connect("cam-a")
     for topic in ("tf/1/x/cam-b/event", "tf/1/x/cam-a/desired", "tf/1/x/cam-a/cmd/ack", "tf/2/x/cam-a/event"):
@@ -90,7 +93,7 @@ def test_a_device_publishes_only_below_itself(connect) -> None:
     assert server.topics_until("tf/1/x/cam-a/event") == ["tf/1/x/cam-a/event"]
 
 
-def test_a_device_hears_only_what_is_for_it(connect) -> None:
+def test_a_device_hears_only_what_is_for_it(connect: Connect) -> None:
     """Device A hears neither device B nor what is retained for B, whatever it subscribes to."""
     server = connect("server")
     server.say("tf/1/x/cam-b/desired", b"secret", retain=True)
@@ -117,7 +120,7 @@ def test_admits_a_new_user_while_it_runs(broker: Broker) -> None:
     assert not broker.accepts("cam-c", "c")
 
 
-def test_is_started_again_when_it_dies(broker: Broker, connect) -> None:
+def test_is_started_again_when_it_dies(broker: Broker, connect: Connect) -> None:
     """On the same port, and clients come back by themselves; a second death soon after waits."""
     device = connect("cam-a")
     first = broker.pid

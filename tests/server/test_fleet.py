@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 import pytest
 
 from server.errors import UnknownDeviceError
 from wire.errors import NameRefusedError
 from wire.memory_broker import MemoryBroker
+from wire.messages import DeviceState, State
+
+if TYPE_CHECKING:
+    from tests.server.conftest import MemoryFleet
 
 RELEASE = {"release": "m-2", "target": "m-2/gateway.tfb", "sha256": "1" * 64, "length_bytes": 10}
 
 
-def test_gen_only_grows(fleet) -> None:
+def test_gen_only_grows(fleet: MemoryFleet) -> None:
     """Each change of release or settings is one generation."""
     device = fleet.enrol()
     gens = [
@@ -27,7 +32,7 @@ def test_gen_only_grows(fleet) -> None:
     assert desired.config == {"sample_bytes_per_day": 5}
 
 
-def test_changes_from_many_threads_get_different_gens(fleet) -> None:
+def test_changes_from_many_threads_get_different_gens(fleet: MemoryFleet) -> None:
     """Two operators can't publish the same generation."""
     fleet.enrol()
     gens = []
@@ -41,7 +46,7 @@ def test_changes_from_many_threads_get_different_gens(fleet) -> None:
     assert sorted(gens) == list(range(1, 9))
 
 
-def test_desired_survives_server_and_broker(fleet) -> None:
+def test_desired_survives_server_and_broker(fleet: MemoryFleet) -> None:
     """The database is the truth; a broker that lost everything is filled again."""
     device = fleet.enrol()
     fleet.app.parts.fleet.set_desired("cam-1", **RELEASE)
@@ -53,7 +58,7 @@ def test_desired_survives_server_and_broker(fleet) -> None:
     assert device.desired().release == "m-2"
 
 
-def test_desired_set_while_disconnected_is_published_later(fleet) -> None:
+def test_desired_set_while_disconnected_is_published_later(fleet: MemoryFleet) -> None:
     """Persisted at once, published in the first turn with a connection."""
     device = fleet.enrol()
     fleet.broker.disconnect("server", lost=True)
@@ -64,23 +69,21 @@ def test_desired_set_while_disconnected_is_published_later(fleet) -> None:
     assert device.desired().gen == 1
 
 
-def test_refuses_an_unknown_device(fleet) -> None:
+def test_refuses_an_unknown_device(fleet: MemoryFleet) -> None:
     """The error says where to look."""
     with pytest.raises(UnknownDeviceError, match="fleet-server devices"):
         fleet.app.parts.fleet.set_desired("nobody", **RELEASE)
 
 
-def test_refuses_a_command_that_is_no_topic_level(fleet) -> None:
+def test_refuses_a_command_that_is_no_topic_level(fleet: MemoryFleet) -> None:
     """A verb can't smuggle in another topic."""
     fleet.enrol()
     with pytest.raises(NameRefusedError):
         fleet.app.parts.fleet.send_command("cam-1", "a/../b", {}, 1.0)
 
 
-def test_silence_is_noted_once_and_ends(fleet) -> None:
+def test_silence_is_noted_once_and_ends(fleet: MemoryFleet) -> None:
     """A device that says ready but is not heard for two hours is an event; so is its return."""
-    from wire.messages import DeviceState, State
-
     device = fleet.enrol()
     device.say("state", State(DeviceState.READY, fleet.clock()))
     fleet.turn()

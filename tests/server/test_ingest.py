@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 import pytest
 import sqlalchemy as sa
 
 from server.errors import ServerError
+from wire.drift_report import DriftReport, encode_report
 from wire.messages import (
-    Batch, DeviceState, Event, Get, InstalledRelease, Reported, Response, Sample, Severity, State, Stream,
+    Batch,
+    DeviceState,
+    Event,
+    Get,
+    InstalledRelease,
+    Reported,
+    Response,
+    Sample,
+    Severity,
+    State,
+    Stream,
 )  # fmt: skip
+
+if TYPE_CHECKING:
+    from tests.server.conftest import MemoryFleet
 
 BOOT = "ab" * 8
 LEAVES = [
     "state", "reported", "event", "res", "get", "tele/drift", "tele/infer", "tele/hw", "tele/sample", "tele/nonsense",
 ]  # fmt: skip
 GARBAGE = [
-    b"\x00\xff", b"[]", b"{", b'{"seq": "x"}', b'{"at_ms": 1e400}', b'{"at_ms": -1, "boot": "a"}', b"TFD1" + b"\xff" * 90,
-    b'{"boot": "a", "seq": 99999999999999999999, "oldest_seq": 0}', b"[" * 5000, b'{"state": 7}',
+    b"\x00\xff", b"[]", b"{", b'{"seq": "x"}', b'{"at_ms": 1e400}', b'{"at_ms": -1, "boot": "a"}', 
+    b"TFD1" + b"\xff" * 90, b'{"boot": "a", "seq": 99999999999999999999, "oldest_seq": 0}', b"[" * 5000, b'{"state": 7}',
 ]  # fmt: skip
 
 
-def test_a_redelivered_report_counts_once(fleet) -> None:
+def test_a_redelivered_report_counts_once(fleet: MemoryFleet) -> None:
     """The key (device, stream, boot, seq) makes redelivery idempotent, within a batch and across batches."""
     device = fleet.enrol()
     device.report(0)
@@ -33,7 +50,7 @@ def test_a_redelivered_report_counts_once(fleet) -> None:
     assert fleet.app.parts.ingest.figures.duplicates == 2
 
 
-def test_a_redelivered_report_is_acknowledged_again(fleet) -> None:
+def test_a_redelivered_report_is_acknowledged_again(fleet: MemoryFleet) -> None:
     """The first acknowledgement may have been lost."""
     device = fleet.enrol()
     device.report(0)
@@ -44,7 +61,7 @@ def test_a_redelivered_report_is_acknowledged_again(fleet) -> None:
     assert device.watermark() == 0
 
 
-def test_acknowledges_only_what_is_contiguous(fleet) -> None:
+def test_acknowledges_only_what_is_contiguous(fleet: MemoryFleet) -> None:
     """A gap holds the watermark until it is filled, also over a restart of the server."""
     device = fleet.enrol()
     device.report(0)
@@ -58,7 +75,7 @@ def test_acknowledges_only_what_is_contiguous(fleet) -> None:
     assert len(fleet.app.parts.windows.since(0)) == 3
 
 
-def test_a_restarted_server_still_knows_what_it_counted(fleet) -> None:
+def test_a_restarted_server_still_knows_what_it_counted(fleet: MemoryFleet) -> None:
     """The watermark lies in the store, beside what it stands for."""
     device = fleet.enrol()
     device.report(0)
@@ -70,7 +87,7 @@ def test_a_restarted_server_still_knows_what_it_counted(fleet) -> None:
     assert window.n == 5
 
 
-def test_streams_and_boots_are_numbered_apart(fleet) -> None:
+def test_streams_and_boots_are_numbered_apart(fleet: MemoryFleet) -> None:
     """The same number in another stream or after a reboot is another message."""
     device = fleet.enrol()
     device.report(0)
@@ -84,7 +101,7 @@ def test_streams_and_boots_are_numbered_apart(fleet) -> None:
     assert "staged" in fleet.codes()
 
 
-def test_nothing_is_acknowledged_before_it_is_stored(fleet) -> None:
+def test_nothing_is_acknowledged_before_it_is_stored(fleet: MemoryFleet) -> None:
     """When the store refuses, the batch waits, unacknowledged, and counts once when the store is back."""
     device = fleet.enrol()
     with fleet.app.parts.database.begin() as connection:
@@ -101,7 +118,7 @@ def test_nothing_is_acknowledged_before_it_is_stored(fleet) -> None:
 
 
 @pytest.mark.parametrize("leaf", LEAVES)
-def test_garbage_is_recorded_and_does_no_harm(fleet, leaf: str) -> None:
+def test_garbage_is_recorded_and_does_no_harm(fleet: MemoryFleet, leaf: str) -> None:
     """Whatever comes on any topic, the next good report is counted."""
     device = fleet.enrol()
     for payload in GARBAGE:
@@ -113,7 +130,7 @@ def test_garbage_is_recorded_and_does_no_harm(fleet, leaf: str) -> None:
     assert fleet.app.parts.ingest.figures.refused >= 5
 
 
-def test_a_flood_of_garbage_is_one_event_a_minute(fleet) -> None:
+def test_a_flood_of_garbage_is_one_event_a_minute(fleet: MemoryFleet) -> None:
     """The log can't be filled by one device; the count is kept."""
     device = fleet.enrol()
     for _ in range(100):
@@ -126,7 +143,7 @@ def test_a_flood_of_garbage_is_one_event_a_minute(fleet) -> None:
     assert "99 more" in fleet.app.parts.events.latest(1)[0].text
 
 
-def test_text_that_no_database_takes_is_passed_over(fleet) -> None:
+def test_text_that_no_database_takes_is_passed_over(fleet: MemoryFleet) -> None:
     """Lone surrogates in JSON are refused and don't stop what comes with them."""
     device = fleet.enrol()
     lone = b'{"boot":"%s","seq":0,"stream":"hw","rows":[{"x":"\\ud800"}],"n":1}' % BOOT.encode()
@@ -141,7 +158,7 @@ def test_text_that_no_database_takes_is_passed_over(fleet) -> None:
     assert fleet.app.parts.ingest.figures.refused == 3
 
 
-def test_ignores_a_device_under_another_site(fleet) -> None:
+def test_ignores_a_device_under_another_site(fleet: MemoryFleet) -> None:
     """The broker's rules leave the site open; the registry decides."""
     device = fleet.enrol()
     device.say("state", State(DeviceState.READY), site="paris")
@@ -150,7 +167,7 @@ def test_ignores_a_device_under_another_site(fleet) -> None:
     assert "wrong_site" in fleet.codes()
 
 
-def test_ignores_a_device_that_was_never_enrolled(fleet) -> None:
+def test_ignores_a_device_that_was_never_enrolled(fleet: MemoryFleet) -> None:
     """Its messages are recorded, not stored."""
     device = fleet.enrol()
     device.transport.publish("tf/1/berlin/ghost/event", b'{"boot":"a","kind":"x"}')
@@ -158,10 +175,8 @@ def test_ignores_a_device_that_was_never_enrolled(fleet) -> None:
     assert fleet.codes() == ["unknown_device"]
 
 
-def test_a_report_of_impossible_counts_is_passed_over(fleet, report) -> None:
+def test_a_report_of_impossible_counts_is_passed_over(fleet: MemoryFleet, report: Callable[..., DriftReport]) -> None:
     """It is acknowledged, or the device would send it for ever, and not folded."""
-    from wire.drift_report import encode_report
-
     device = fleet.enrol()
     device.say("tele/drift", encode_report(report(0, count=2**40)))
     fleet.turn()
@@ -170,7 +185,7 @@ def test_a_report_of_impossible_counts_is_passed_over(fleet, report) -> None:
     assert "histogram_mismatch" in fleet.codes()
 
 
-def test_state_and_report_are_kept(fleet) -> None:
+def test_state_and_report_are_kept(fleet: MemoryFleet) -> None:
     """What the device last said is there for everybody, and what it runs becomes history."""
     device = fleet.enrol()
     now_ms = fleet.clock()
@@ -184,7 +199,7 @@ def test_state_and_report_are_kept(fleet) -> None:
     assert ran.release == "digits-1"
 
 
-def test_a_retained_message_is_no_sign_of_life(fleet) -> None:
+def test_a_retained_message_is_no_sign_of_life(fleet: MemoryFleet) -> None:
     """After a restart the broker replays what devices said long ago."""
     device = fleet.enrol()
     device.say("state", State(DeviceState.READY, fleet.clock()), retain=True)
@@ -196,7 +211,7 @@ def test_a_retained_message_is_no_sign_of_life(fleet) -> None:
     assert fleet.app.parts.fleet.device("cam-1").last_seen_ms == seen_ms
 
 
-def test_notes_a_clock_that_is_off(fleet) -> None:
+def test_notes_a_clock_that_is_off(fleet: MemoryFleet) -> None:
     """One event when it begins; the skew is with the device until it is right again."""
     device = fleet.enrol()
     for _ in range(2):
@@ -209,7 +224,7 @@ def test_notes_a_clock_that_is_off(fleet) -> None:
     assert fleet.app.parts.fleet.device("cam-1").clock_skew_ms == 0
 
 
-def test_an_answer_belongs_to_its_command(fleet) -> None:
+def test_an_answer_belongs_to_its_command(fleet: MemoryFleet) -> None:
     """Only the device that was asked can answer, and only once."""
     device, other = fleet.enrol(), fleet.enrol("cam-2")
     command = fleet.app.parts.fleet.send_command("cam-1", "selftest", {}, 60.0)
@@ -222,7 +237,7 @@ def test_an_answer_belongs_to_its_command(fleet) -> None:
     assert (answer.ok, answer.code, answer.data) == (True, "", {"p95_ms": 2})
 
 
-def test_a_device_that_asks_gets_its_desired_again(fleet) -> None:
+def test_a_device_that_asks_gets_its_desired_again(fleet: MemoryFleet) -> None:
     """Retained messages of the broker are an optimisation, not a requirement."""
     device = fleet.enrol()
     fleet.app.parts.fleet.set_config("cam-1", {"sample_bytes_per_day": 9})
@@ -232,7 +247,7 @@ def test_a_device_that_asks_gets_its_desired_again(fleet) -> None:
     assert device.desired().config == {"sample_bytes_per_day": 9}
 
 
-def test_a_sample_goes_to_its_keeper_once(fleet) -> None:
+def test_a_sample_goes_to_its_keeper_once(fleet: MemoryFleet) -> None:
     """Redelivery does not keep it twice; a keeper that refuses makes an event, not an endless retry."""
     kept = []
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from tests.server.conftest import MemoryFleet
 
 EPOCH_MS = 1_800_000_000_000
 
 
-def test_two_boots_in_one_window_are_added_up(fleet) -> None:
+def test_two_boots_in_one_window_are_added_up(fleet: MemoryFleet) -> None:
     """An agent that restarted in the middle of a window reports it twice, in parts."""
     device = fleet.enrol()
     device.report(0, start_ms=5000)
@@ -19,7 +24,7 @@ def test_two_boots_in_one_window_are_added_up(fleet) -> None:
     assert window.counters.values == tuple(window.values)
 
 
-def test_a_late_part_makes_the_window_new_to_readers(fleet) -> None:
+def test_a_late_part_makes_the_window_new_to_readers(fleet: MemoryFleet) -> None:
     """A reader with a cursor sees the folded window again, and only that."""
     device = fleet.enrol()
     device.report(0, start_ms=5000)
@@ -33,7 +38,7 @@ def test_a_late_part_makes_the_window_new_to_readers(fleet) -> None:
     assert len(fleet.app.parts.windows.between(EPOCH_MS, EPOCH_MS + 10_000)) == 2
 
 
-def test_between_is_half_open_and_by_device(fleet) -> None:
+def test_between_is_half_open_and_by_device(fleet: MemoryFleet) -> None:
     """A window belongs to the span in which it starts."""
     for name in ("cam-1", "cam-2"):
         device = fleet.enrol(name)
@@ -48,7 +53,7 @@ def test_between_is_half_open_and_by_device(fleet) -> None:
     ]
 
 
-def test_old_windows_are_deleted(fleet) -> None:
+def test_old_windows_are_deleted(fleet: MemoryFleet) -> None:
     """A server that runs for years keeps its size."""
     device = fleet.enrol()
     device.report(0, start_ms=-100 * 86_400_000)

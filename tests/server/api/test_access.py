@@ -1,0 +1,72 @@
+"""Who may call what, and how errors look."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.server.conftest import MemoryFleet
+
+OPERATOR = [
+    ("GET", "/api/devices"), ("GET", "/api/devices/x"), ("GET", "/api/devices/x/ran?at_ms=1"), ("GET", "/api/events"),
+    ("POST", "/api/claims"), ("POST", "/api/devices/x/commands"), ("GET", "/api/evidence"), ("GET", "/api/verdicts"),
+    ("POST", "/api/rollouts"), ("GET", "/api/rollouts"),
+]  # fmt: skip
+BUILDER = [("PUT", "/api/blobs/" + "0" * 64), ("GET", "/api/tuf/targets"), ("POST", "/api/tuf/targets")]
+
+
+def _basic(device: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{device}:{password}".encode()).decode()}
+
+
+@pytest.mark.parametrize(("method", "path"), OPERATOR)
+def test_only_an_operator_may(fleet: MemoryFleet, method: str, path: str) -> None:
+    """Neither nobody, nor a build host, nor a device."""
+    device = fleet.enrol()
+    for headers in ({}, {"Authorization": f"Bearer {fleet.state.token('builder')}"}, {"Authorization": "Bearer "},
+                    _basic("cam-1", device.identity.password)):  # fmt: skip
+        answer = fleet.client(None).request(method, path, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized")
+
+
+@pytest.mark.parametrize(("method", "path"), BUILDER)
+def test_only_a_build_host_may(fleet: MemoryFleet, method: str, path: str) -> None:
+    """The operator's token signs nothing and uploads nothing."""
+    for role in (None, "operator"):
+        assert fleet.client(role).request(method, path).status_code == 401
+
+
+def test_a_device_fetches_blobs_with_its_password_alone(fleet: MemoryFleet) -> None:
+    """Another device's password, a wrong one and broken base64 are refused."""
+    device = fleet.enrol()
+    url, client = "/blobs/" + "0" * 64, fleet.client(None)
+    assert client.get(url, headers=_basic("cam-1", device.identity.password)).status_code == 404
+    for headers in (_basic("cam-2", device.identity.password), _basic("cam-1", "x"), {"Authorization": "Basic %%%"}):
+        assert client.get(url, headers=headers).status_code == 401
+
+
+def test_every_error_has_code_and_text(fleet: MemoryFleet) -> None:
+    """Unknown paths, wrong bodies, unknown things."""
+    client = fleet.client()
+    for answer, code in (
+        (client.get("/api/nothing"), "http_404"),
+        (client.post("/api/claims", json={"site": 1}), "request_invalid"),
+        (client.post("/api/claims", json={"site": "Ü", "device": "a"}), "name_refused"),
+        (client.get("/api/devices/nobody"), "unknown_device"),
+        (client.get("/api/events?limit=x"), "request_invalid"),
+    ):
+        assert answer.json()["code"] == code
+        assert answer.json()["text"]
+
+
+def test_health_is_for_anybody(fleet: MemoryFleet) -> None:
+    """No secrets in it."""
+    assert fleet.client(None).get("/api/health").json()["ok"] is True
+
+
+def test_the_interface_describes_itself(fleet: MemoryFleet) -> None:
+    """OpenAPI, for people who write clients."""
+    assert "/api/devices" in fleet.client(None).get("/openapi.json").json()["paths"]

@@ -1,0 +1,99 @@
+"""fleet-server: exit codes, coded errors, and nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from server.cli import main
+from server.clock import system_now_ms
+from server.state_directory import StateDirectory
+
+if TYPE_CHECKING:
+    from tests.server.conftest import MemoryFleet
+
+
+def _run(*arguments: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_init_makes_a_private_directory_with_keys_and_tokens(tmp_path: Path) -> None:
+    """Everything ``run`` and the build host need."""
+    code, _, _ = _run("init", tmp_path / "s")
+    assert code == 0
+    assert {path.name for path in (tmp_path / "s").iterdir()} >= {"server.toml", "online.pub.json", "keys", "tuf"}
+
+
+def test_init_leaves_a_used_directory_alone(tmp_path: Path) -> None:
+    """Nothing is overwritten."""
+    (tmp_path / "mine").write_text("x")
+    code, _, error = _run("init", tmp_path)
+    assert (code, error.split(":")[0]) == (1, "error [state_directory]")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+@pytest.mark.parametrize("command", [["run"], ["status"], ["devices"], ["claim", "--site", "a", "--device", "b"]])
+def test_every_command_refuses_a_foreign_directory(tmp_path: Path, command: list[str]) -> None:
+    """The error says how to make one."""
+    code, _, error = _run(command[0], tmp_path, *command[1:])
+    assert (code, "fleet-server init" in error) == (1, True)
+
+
+def test_claim_prints_a_claim_and_devices_lists_who_used_it(fleet: MemoryFleet) -> None:
+    """Both work beside a running server."""
+    code, claim, _ = _run("claim", fleet.state.path, "--site", "berlin", "--device", "cam-9", "--attribute", "lens=b")
+    assert code == 0
+    fleet.clock.now_ms = system_now_ms()
+    fleet.app.parts.enrolment.enrol(claim.strip())
+    _, listed, _ = _run("devices", fleet.state.path, "--json")
+    assert [(row["device"], row["attributes"]) for row in json.loads(listed)] == [("cam-9", {"lens": "b"})]
+    _, table, _ = _run("devices", fleet.state.path)
+    assert table.splitlines()[1].startswith("cam-9\tberlin\tinit")
+
+
+def test_a_bad_name_or_attribute_is_an_error_with_a_code(state: StateDirectory) -> None:
+    """Wrong usage is 2, a refusal 1."""
+    code, _, error = _run("claim", state.path, "--site", "Berlin!", "--device", "a")
+    assert (code, error.startswith("error [name_refused]")) == (1, True)
+    code, _, _ = _run("claim", state.path, "--site", "a", "--device", "a", "--attribute", "x")
+    assert code == 2
+
+
+def test_trust_refuses_a_root_that_is_none(state: StateDirectory, tmp_path: Path) -> None:
+    """Devices would be handed rubbish."""
+    (tmp_path / "root.json").write_text("{}")
+    code, _, error = _run("trust", state.path, "--root", tmp_path / "root.json")
+    assert (code, error.startswith("error [metadata_refused]")) == (1, True)
+
+
+def test_status_of_a_stopped_server_is_an_exit_code(state: StateDirectory) -> None:
+    """Scripts wait on it."""
+    code, out, _ = _run("status", state.path)
+    assert (code, json.loads(out)["running"]) == (1, False)
+
+
+@pytest.mark.broker
+def test_run_serves_until_it_is_told_to_stop(state: StateDirectory) -> None:
+    """SIGTERM ends server and broker, in order, with exit code 0."""
+    command = [sys.executable, "-m", "server.cli", "run", str(state.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        ready, _, _ = select.select([process.stdout], [], [], 30)
+        assert ready
+        assert process.stdout.readline().startswith("http http://127.0.0.1:")
+        assert process.stdout.readline().startswith("mqtt 127.0.0.1:")
+        code, out, _ = _run("status", state.path)
+        assert (code, json.loads(out)["pid"]) == (0, process.pid)
+        broker = int((state.broker / "mosquitto.pid").read_text())
+        os.kill(process.pid, signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert not Path(f"/proc/{broker}").exists()

@@ -1,0 +1,64 @@
+"""server.toml: strict, and every refusal says what to do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from server.config import ServerConfig, is_loopback, read_config
+from server.errors import ConfigError
+from server.state_directory import StateDirectory
+
+
+def _read(tmp_path: Path, text: str) -> ServerConfig:
+    path = tmp_path / "server.toml"
+    path.write_text(text)
+    return read_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[htpp]\nport = 1", "'htpp'; the nearest is 'http'"),
+        ("[broker]\nprot = 1", "'prot'; the nearest is 'port'"),
+        ("[drift]\nwindow_s = 1", "the nearest is 'window_ms'"),
+        ("[http]\nport = '80'", "port as int, got str"),
+        ("[http]\nport = 70000", "http.port from 0 to 65535, got 70000"),
+        ("[ingest]\nbatch_messages = 0", "ingest.batch_messages above 0"),
+        ("[broker]\nbind = '0.0.0.0'", "broker.bind on loopback"),
+        ("[tls]\nkey = 'k.pem'", "all of certificate, key and ca"),
+        ("[http", "readable TOML"),
+        ("http = 3", "as dict, got int"),
+    ],
+)
+def test_refuses_what_it_cannot_obey(tmp_path: Path, text: str, words: str) -> None:
+    """Unknown keys name the nearest valid one; values say what was expected."""
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        _read(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """Not a traceback."""
+    with pytest.raises(ConfigError, match=r"absent\.toml"):
+        read_config(tmp_path / "absent.toml")
+
+
+def test_the_file_that_init_writes_means_the_defaults(state: StateDirectory) -> None:
+    """The template is valid."""
+    assert read_config(state.config) == ServerConfig()
+
+
+def test_sub_tables_reach_their_owners(tmp_path: Path) -> None:
+    """[drift] and [rollout] are read by the code that obeys them."""
+    config = _read(tmp_path, "[drift]\nwindow_ms = 2000\n[rollout]\ncanary = 2\n")
+    assert (config.drift.window_ms, config.rollout.canary) == (2000, 2)
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"), [("127.0.0.1", True), ("::1", True), ("10.0.0.1", False), ("x", False)]
+)
+def test_knows_loopback(address: str, loopback: bool) -> None:  # noqa: FBT001 - the expectation
+    """Names other than localhost may resolve to anything."""
+    assert is_loopback(address) is loopback

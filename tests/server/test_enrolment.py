@@ -1,0 +1,78 @@
+"""Claims, passwords, and who is who."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from server.credentials import hash_password, verify_password
+from server.errors import ClaimRefusedError, DeviceExistsError
+from wire.errors import NameRefusedError
+
+if TYPE_CHECKING:
+    from tests.server.conftest import MemoryFleet
+
+
+def test_a_claim_works_once(fleet: MemoryFleet) -> None:
+    """The second use is refused."""
+    enrolment = fleet.app.parts.enrolment
+    claim = enrolment.claim("berlin", "cam-1", {"lens": "a"})
+    identity = enrolment.enrol(claim)
+    assert enrolment.authenticate("cam-1", identity.password)
+    assert fleet.app.parts.fleet.device("cam-1").attributes == {"lens": "a"}
+    with pytest.raises(ClaimRefusedError):
+        enrolment.enrol(claim)
+
+
+def test_a_claim_expires(fleet: MemoryFleet) -> None:
+    """After a week it is worth nothing."""
+    claim = fleet.app.parts.enrolment.claim("berlin", "cam-1", {})
+    fleet.clock.now_ms += 8 * 86_400_000
+    with pytest.raises(ClaimRefusedError, match="expired"):
+        fleet.app.parts.enrolment.enrol(claim)
+
+
+def test_enrolling_again_replaces_the_password(fleet: MemoryFleet) -> None:
+    """A device that lost its disk comes back; the old password is dead, also in the cache."""
+    enrolment = fleet.app.parts.enrolment
+    first = enrolment.enrol(enrolment.claim("berlin", "cam-1", {}))
+    assert enrolment.authenticate("cam-1", first.password)
+    second = enrolment.enrol(enrolment.claim("berlin", "cam-1", {}))
+    assert not enrolment.authenticate("cam-1", first.password)
+    assert enrolment.authenticate("cam-1", second.password)
+
+
+def test_an_id_is_unique_in_the_fleet(fleet: MemoryFleet) -> None:
+    """The broker's user name is the id, so two sites can't share one; a claim made before is refused too."""
+    enrolment = fleet.app.parts.enrolment
+    early = enrolment.claim("paris", "cam-1", {})
+    enrolment.enrol(enrolment.claim("berlin", "cam-1", {}))
+    with pytest.raises(DeviceExistsError, match="berlin"):
+        enrolment.claim("paris", "cam-1", {})
+    with pytest.raises(DeviceExistsError):
+        enrolment.enrol(early)
+
+
+@pytest.mark.parametrize(
+    ("site", "device"), [("berlin", "server"), ("Berlin", "a"), ("a", "a/b"), ("a", "+"), ("", "a")]
+)
+def test_refuses_names_that_topics_or_the_broker_cannot_carry(fleet: MemoryFleet, site: str, device: str) -> None:
+    """``server`` is the server's own user."""
+    with pytest.raises(NameRefusedError):
+        fleet.app.parts.enrolment.claim(site, device, {})
+
+
+def test_nobody_has_the_empty_password(fleet: MemoryFleet) -> None:
+    """Unknown devices are no way in."""
+    assert not fleet.app.parts.enrolment.authenticate("ghost", "")
+
+
+def test_a_hash_is_mosquittos_own_form() -> None:
+    """``$7$<iterations>$<salt>$<hash>``, salted; a wrong or damaged one matches nothing."""
+    first, second = hash_password("secret"), hash_password("secret")
+    assert first.startswith("$7$101$")
+    assert first != second
+    assert verify_password("secret", first)
+    assert not verify_password("Secret", first)
+    assert not verify_password("secret", "plain")
