@@ -16,6 +16,8 @@ CompressorError
 ├── PackageError           a bundle that can't be written or verified
 ├── TrustError             keys or signatures
 │   └── KeysExistError     keys would be overwritten
+├── WorkerError            a retraining job that can't be had or done
+│   └── JobLostError       the job is another worker's now, or over
 └── PublishError           a release can't be signed, or the server refused it
     ├── GateNotPassedError       the certificate does not say "pass"
     ├── ReleaseExistsError       the release is signed already, with other bytes
@@ -154,3 +156,15 @@ class ServerUnreachableError(PublishError):
     """The server did not answer."""
 
     code = "server_unreachable"
+
+
+class WorkerError(CompressorError):
+    """A retraining job can't be had from the server, or not be done here."""
+
+    code = "worker_failed"
+
+
+class JobLostError(WorkerError):
+    """The job is leased to another worker, or over: what was made is dropped."""
+
+    code = "lease_lost"

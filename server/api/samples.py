@@ -38,7 +38,7 @@ class SamplesBody(BaseModel):
 class LabelBody(BaseModel):
     """What is to be seen, as a class name of the model, and who says so."""
 
-    label: str = Field(max_length=100)
+    label: str | int = Field(union_mode="left_to_right")
     by: str = Field(max_length=100)
 
 
@@ -63,7 +63,7 @@ def router(auth: Auth, samples: Samples, clock: Clock) -> APIRouter:
     @routes.put("/api/samples/{sample}/label")
     def label(sample: int, body: LabelBody) -> SampleBody:
         """Label the image of a sample."""
-        return _body(samples.label(sample, body.label, body.by, clock()))
+        return _body(samples.label(sample, str(body.label), body.by, clock()))
 
     return routes
 

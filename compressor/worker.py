@@ -1,0 +1,299 @@
+"""Leases retraining jobs from the server and does them: download, train, gate, sign, publish, say so.
+
+A worker keeps its name over restarts, so the server gives it back the job it had; the pipeline's cache then finds
+what was made before. What the gates refuse is reported with their words, and never signed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import click
+
+from compressor.certificate import Certificate
+from compressor.data import labelled_images
+from compressor.data.table import Table
+from compressor.errors import CompressorError, JobLostError, ServerUnreachableError, WorkerError
+from compressor.pipeline import BasePoint, Outcome, run_recipe
+from compressor.progress import Bars, Progress
+from compressor.publish import publish
+from compressor.recipe import DataRecipe, Recipe, read_recipe
+from compressor.step import write_atomically
+from compressor.worker_client import ServerClient, WorkOrder
+from wire.bundle import read_bundle
+from wire.canonical import sha256_file
+from wire.codec import to_document
+from wire.errors import WireError
+
+_HEARTBEAT_S = 10.0
+_POLL_S = 2.0
+_BACK_OFF_MAX_S = 60.0
+_RELEASED = "released"
+_EXITS = {"pass": 0, "fail": 2, "inconclusive": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """Where a worker works: recipe and data, keys, its folder, the server and the token's text."""
+
+    recipe: Recipe
+    keys: Path
+    out: Path
+    server_url: str
+    token: str
+    checkpoint: Path | None = None
+
+    def folder(self, order: WorkOrder) -> Path:
+        """Return the folder of one job; it is found again after a restart."""
+        return self.out / "jobs" / order.id
+
+
+@dataclass(slots=True)
+class Heartbeat:
+    """Keeps a lease alive in the background while the pipeline works."""
+
+    client: ServerClient
+    job: str
+    interval_s: float = _HEARTBEAT_S
+    lost: threading.Event = field(default_factory=threading.Event)
+    _over: threading.Event = field(default_factory=threading.Event)
+
+    @contextlib.contextmanager
+    def beating(self) -> Iterator[Heartbeat]:
+        """Beat until the block ends."""
+        thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield self
+        finally:
+            self._over.set()
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(self.interval_s):
+            try:
+                self.client.heartbeat(self.job)
+            except JobLostError:
+                self.lost.set()
+                return
+            except CompressorError:
+                continue  # the server is away: the lease outlasts some missed beats, the end of the job decides
+
+    def require(self) -> None:
+        """Raise if the job is somebody else's by now.
+
+        Raises:
+            JobLostError: If so.
+        """
+        if self.lost.is_set():
+            message = f"Expected to hold job {self.job}, it is another worker's now: its result is dropped"
+            raise JobLostError(message)
+
+
+def work_on(order: WorkOrder, place: Workplace, client: ServerClient, progress: Progress) -> Outcome:
+    """Do one leased job to its end, whatever the gates say; the server knows the result when this returns.
+
+    Raises:
+        CompressorError: If it could not be done; the server was told so, except when it can't be reached.
+        KeyboardInterrupt: After the lease was given back.
+    """
+    with Heartbeat(client, order.id).beating() as heartbeat:
+        try:
+            outcome = _retrain(order, place, client, progress)
+            heartbeat.require()
+            _hand_in(order, place, client, outcome)
+        except (JobLostError, ServerUnreachableError):
+            raise
+        except KeyboardInterrupt:
+            with contextlib.suppress(CompressorError):
+                client.failed(order.id, _RELEASED, "the worker was stopped")
+            raise
+        except (CompressorError, WireError) as error:
+            client.failed(order.id, error.code, str(error))
+            raise
+        except OSError as error:
+            client.failed(order.id, "io", str(error))
+            raise
+    return outcome
+
+
+def _retrain(order: WorkOrder, place: Workplace, client: ServerClient, progress: Progress) -> Outcome:
+    if order.model != place.recipe.model.name:
+        message = f"Expected a job for {place.recipe.model.name}, got one for {order.model}: give its --recipe"
+        raise WorkerError(message)
+    folder = place.folder(order)
+    progress.say(f"job {order.id}: {order.labelled} samples for {order.base_release}, {order.cause}")
+    base, samples = folder / "base.tfb", folder / "samples.zip"
+    client.fetch_bundle(order.base_sha256, base)
+    client.fetch_samples(order, samples)
+    extra = read_samples(samples)
+    checkpoint = find_checkpoint(base, place)
+    if checkpoint is None:
+        progress.say("the weights of the release before are not on this host: training from the start")
+    version = _version(order, base, folder, client)
+    return run_recipe(
+        place.recipe, out=folder, version=version, base=BasePoint(base, checkpoint), extra=extra, progress=progress
+    )
+
+
+def read_samples(path: Path) -> Table:
+    """Return the labelled samples of a job; paths, sizes and images are checked by the data set that reads them.
+
+    Raises:
+        DataError: If they can't be used.
+    """
+    return labelled_images.load(DataRecipe(dataset="labelled_images", path=str(path.resolve()), slices="slice"))
+
+
+def find_checkpoint(base: Path, place: Workplace) -> Path | None:
+    """Return the float weights that the base release was made from, if this host has them.
+
+    They are recognised by the digest in the base's manifest, never by their name.
+
+    Raises:
+        WorkerError: If the bundle does not open.
+    """
+    try:
+        wanted = read_bundle(base).manifest.lineage.get("float_weights", "")
+    except WireError as error:
+        message = f"Expected the bundle of the release before, got: {error}"
+        raise WorkerError(message) from error
+    places = [place.out / "float.pt", place.recipe.folder / "build" / "float.pt"]
+    places += sorted((place.out / "jobs").glob("*/float.pt"))
+    found = [path for path in [place.checkpoint, *places] if path is not None and path.is_file()]
+    return next((path for path in found if sha256_file(path) == wanted), None)
+
+
+def _version(order: WorkOrder, base: Path, folder: Path, client: ServerClient) -> int:
+    """Return the new release's number: chosen once per job, so that a restart signs the same name."""
+    kept = folder / "version.json"
+    if kept.is_file():
+        return int(json.loads(kept.read_text())["version"])
+    version = client.next_version(order.model, read_bundle(base).manifest.version)
+    write_atomically(kept, json.dumps({"version": version}).encode())
+    return version
+
+
+def _hand_in(order: WorkOrder, place: Workplace, client: ServerClient, outcome: Outcome) -> None:
+    if outcome.verdict.value != "pass":
+        client.failed(order.id, f"gate_{outcome.verdict.value}", refusals(outcome.certificate))
+        return
+    publish(list(outcome.bundles), keys=place.keys, server_url=place.server_url, token=place.token)
+    certificate = outcome.certificate
+    client.done(order.id, f"{certificate.model}-{certificate.version}", to_document(certificate))
+
+
+def refusals(certificate: Certificate) -> str:
+    """Return the words of the gates that did not pass."""
+    lines = [line for line in certificate.gates if line.verdict != "pass"]
+    return "; ".join(f"{line.name} {line.verdict}: {line.text}" for line in lines) or certificate.verdict
+
+
+def worker_name(out: Path) -> str:
+    """Return the worker's name, made once for its folder."""
+    path = out / "worker.txt"
+    if not path.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        host = "".join(c for c in socket.gethostname().lower() if c.isalnum() or c == "-")[:40] or "host"
+        write_atomically(path, f"{host}-{secrets.token_hex(4)}".encode())
+    return path.read_text().strip()[:100]
+
+
+@contextlib.contextmanager
+def sole_worker(out: Path) -> Iterator[None]:
+    """Hold the folder's lock: two workers under one name would both hold one lease.
+
+    Raises:
+        WorkerError: If another worker holds it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(out / "worker.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        message = f"Expected to be the only worker in {out}, another one runs: give another --out"
+        raise WorkerError(message) from error
+    finally:
+        os.close(descriptor)
+
+
+def serve(place: Workplace, *, once: bool, progress: Progress, pause: threading.Event | None = None) -> int:
+    """Do jobs until stopped; with ``once`` wait for one, do it, and return the exit code of its verdict.
+
+    Raises:
+        CompressorError: With ``once``, if the job could not be done.
+        KeyboardInterrupt: When stopped.
+    """
+    idle, away_s = pause or threading.Event(), _POLL_S
+    with sole_worker(place.out), ServerClient(place.server_url, place.token, worker_name(place.out)) as client:
+        while True:
+            try:
+                order = client.lease()
+                away_s = _POLL_S
+                if order is not None:
+                    outcome = work_on(order, place, client, progress)
+                    progress.say(f"job {order.id}: {outcome.verdict.value}")
+                    if once:
+                        return _EXITS[outcome.verdict.value]
+                    continue
+            except ServerUnreachableError as error:
+                progress.say(f"{error}; trying again in {away_s:.0f} s")
+                away_s = min(away_s * 2, _BACK_OFF_MAX_S)
+            except CompressorError as error:
+                if once:
+                    raise
+                progress.say(f"[{error.code}] {error}")
+            idle.wait(away_s)
+
+
+def _stop(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+@click.command("worker")
+@click.option("--server", "server_url", required=True, help="Address of the server, http://host:port.")
+@click.option("--token-file", required=True, type=click.Path(path_type=Path), help="File with the builder token.")
+@click.option("--recipe", required=True, type=click.Path(path_type=Path), help="The recipe that made the release.")
+@click.option("--keys", required=True, type=click.Path(path_type=Path), help="Folder of `compressor keys init`.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The worker's folder.")
+@click.option("--data", type=click.Path(path_type=Path), help="The data set, instead of the recipe's path.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="float.pt of the release before.")
+@click.option("--once", is_flag=True, help="Wait for one job, do it, exit with its verdict.")
+def command(  # noqa: PLR0913, PLR0917 - one parameter per option
+    server_url: str,
+    token_file: Path,
+    recipe: Path,
+    keys: Path,
+    out: Path,
+    data: Path | None,
+    checkpoint: Path | None,
+    once: bool,  # noqa: FBT001 - click passes flags so
+) -> None:
+    """Lease retraining jobs from the server, train, gate, sign and publish.
+
+    Stop it with Ctrl-C: the job goes back to the server. Started again, it goes on where it was.
+    """
+    signal.signal(signal.SIGTERM, _stop)
+    read = read_recipe(recipe)
+    if data is not None:
+        read = replace(read, data=replace(read.data, path=str(data.resolve())))
+    try:
+        token = token_file.read_text().strip()
+    except OSError as error:
+        message = f"Expected the builder token in {token_file}, got: {error.strerror}"
+        raise WorkerError(message) from error
+    place = Workplace(read, keys, out, server_url.rstrip("/"), token, checkpoint)
+    code = serve(place, once=once, progress=Bars())
+    if code:
+        raise SystemExit(code)

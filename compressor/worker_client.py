@@ -1,0 +1,200 @@
+"""What a worker says to the server and gets from it: jobs, samples, bundles. Sizes and digests are checked here."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from compressor.errors import JobLostError, ServerUnreachableError, WorkerError
+from wire.bundle import MAX_BUNDLE_BYTES
+from wire.codec import Json, parse_json
+from wire.errors import MessageError
+
+MAX_SAMPLES_BYTES = 2 * 1024 * 1024 * 1024
+_TIMEOUT_S = 60.0
+_NO_CONTENT, _CONFLICT, _FIRST_ERROR = 204, 409, 400
+_CHUNK_BYTES = 1 << 20
+_HEX_DIGITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class WorkOrder:
+    """One leased job. ``lease_until_ms`` is in the server's time."""
+
+    id: str
+    model: str
+    base_release: str
+    base_sha256: str
+    cause: str
+    labelled: int
+    samples_sha256: str
+
+
+class ServerClient:
+    """The server's interface for build hosts."""
+
+    def __init__(self, url: str, token: str, worker: str) -> None:
+        """Connect on first use; ``worker`` is the name that jobs are leased under."""
+        self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S)
+        self._worker = worker
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def lease(self) -> WorkOrder | None:
+        """Return the job that is this worker's now, None when there is none.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+            WorkerError: If it refused, or the answer is no job.
+        """
+        response = self._post("/api/jobs/lease", {})
+        return None if response.status_code == _NO_CONTENT else _order(_document(response))
+
+    def heartbeat(self, job: str) -> None:
+        """Keep the lease.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+            JobLostError: If the job is another worker's, or over.
+        """
+        self._post(f"/api/jobs/{job}/heartbeat", {})
+
+    def done(self, job: str, release: str, certificate: dict[str, Json]) -> None:
+        """Finish with a published release.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+            JobLostError: If the job is another worker's, or over.
+        """
+        self._post(f"/api/jobs/{job}/done", {"release": release, "certificate": certificate})
+
+    def failed(self, job: str, code: str, text: str) -> None:
+        """Finish without a release; the code ``released`` gives the job back.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+            JobLostError: If the job is another worker's, or over.
+        """
+        self._post(f"/api/jobs/{job}/failed", {"code": code, "text": text})
+
+    def next_version(self, model: str, after: int) -> int:
+        """Return a version that no release of ``model`` has, above ``after``.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+            WorkerError: If it refused.
+        """
+        releases = _document(self._get("/api/releases")).get("releases")
+        known = [item for item in releases if isinstance(item, dict)] if isinstance(releases, list) else []
+        versions = [item.get("version") for item in known if item.get("model") == model]
+        return max([after, *(version for version in versions if isinstance(version, int))]) + 1
+
+    def fetch_bundle(self, sha256: str, path: Path) -> None:
+        """Download a bundle to ``path``, checked.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+            WorkerError: If it refused, sent too much, or other bytes.
+        """
+        self._fetch(f"/blobs/{sha256}", path, sha256, MAX_BUNDLE_BYTES)
+
+    def fetch_samples(self, order: WorkOrder, path: Path) -> None:
+        """Download the job's samples to ``path``, checked.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+            WorkerError: If it refused, sent too much, or other bytes.
+        """
+        self._fetch(f"/api/jobs/{order.id}/samples.zip", path, order.samples_sha256, MAX_SAMPLES_BYTES)
+
+    def _fetch(self, address: str, path: Path, sha256: str, limit_bytes: int) -> None:
+        if path.is_file() and _digest(path) == sha256:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
+        try:
+            with self._http.stream("GET", address) as response, aside.open("wb") as file:
+                if response.status_code >= _FIRST_ERROR:
+                    response.read()
+                _check(response)
+                received_bytes = 0
+                for chunk in response.iter_bytes(_CHUNK_BYTES):
+                    received_bytes += len(chunk)
+                    if received_bytes > limit_bytes:
+                        message = f"Expected at most {limit_bytes} bytes at {address}, got more"
+                        raise WorkerError(message)
+                    file.write(chunk)
+            if _digest(aside) != sha256:
+                message = f"Expected SHA-256 {sha256[:12]}… at {address}, got {_digest(aside)[:12]}…"
+                raise WorkerError(message)
+            aside.rename(path)
+        except httpx.HTTPError as error:
+            raise _unreachable(self._http, error) from error
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def _get(self, address: str) -> httpx.Response:
+        try:
+            return _check(self._http.get(address))
+        except httpx.HTTPError as error:
+            raise _unreachable(self._http, error) from error
+
+    def _post(self, address: str, body: dict[str, Json]) -> httpx.Response:
+        try:
+            return _check(self._http.post(address, json={"worker": self._worker, **body}))
+        except httpx.HTTPError as error:
+            raise _unreachable(self._http, error) from error
+
+
+def _check(response: httpx.Response) -> httpx.Response:
+    if response.status_code < _FIRST_ERROR:
+        return response
+    kind = JobLostError if response.status_code == _CONFLICT else WorkerError
+    message = f"Expected {response.request.url.path} to be accepted, got HTTP {response.status_code}"
+    raise kind(f"{message}: {response.text[:300]}")
+
+
+def _unreachable(client: httpx.Client, error: httpx.HTTPError) -> ServerUnreachableError:
+    message = f"Expected an answer from {client.base_url}, got: {error!r}: is the server running?"
+    return ServerUnreachableError(message)
+
+
+def _document(response: httpx.Response) -> dict[str, Json]:
+    try:
+        return parse_json(response.content, limit_bytes=64 * 1024 * 1024)
+    except MessageError as error:
+        message = f"Expected JSON from {response.request.url.path}, got: {error}"
+        raise WorkerError(message) from error
+
+
+def _order(document: dict[str, Json]) -> WorkOrder:
+    texts = {
+        name: document.get(name) for name in ("id", "model", "base_release", "base_sha256", "cause", "samples_sha256")
+    }
+    labelled, job = document.get("labelled"), str(texts["id"])
+    if not all(isinstance(text, str) for text in texts.values()) or not isinstance(labelled, int):
+        message = f"Expected a job, got the keys {sorted(document)}"
+        raise WorkerError(message)
+    if not job.isalnum() or len(job) > _HEX_DIGITS:
+        message = f"Expected a job id of letters and digits, got {job[:80]!r}"
+        raise WorkerError(message)
+    return WorkOrder(labelled=labelled, **{name: str(text) for name, text in texts.items()})
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
