@@ -6,7 +6,7 @@ import functools
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -67,15 +67,11 @@ class Scene:
         """The device's state directory."""
         return self.folder / "device"
 
-    def bundle(self, version: int, **options: object) -> Path:
-        """Write a bundle to a file."""
-        path = self.folder / f"meter-{version}.tfb"
-        path.write_bytes(bundle_bytes(version, **options))  # type: ignore[arg-type]
-        return path
-
     def release(self, version: int, **options: object) -> None:
         """Sign a release on the build host and publish it on the server."""
-        data = sign_bundles([self.bundle(version, **options)], self.keys).read_bytes()
+        path = self.folder / f"meter-{version}.tfb"
+        path.write_bytes(bundle_bytes(version, **options))  # type: ignore[arg-type]
+        data = sign_bundles([path], self.keys).read_bytes()
         self.repository.publish_targets(data, lambda _sha256: True)
 
     def ask(self, target: str = TARGET, at_ms: int | None = None) -> Verdict:
@@ -101,6 +97,18 @@ class Quiet(SimpleHTTPRequestHandler):
 
     def log_message(self, *_arguments: object) -> None:
         """Say nothing."""
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Callable[..., Path]:
+    """Write bundles to files."""
+
+    def write(version: int, **options: object) -> Path:
+        path = tmp_path / f"meter-{version}.tfb"
+        path.write_bytes(bundle_bytes(version, **options))  # type: ignore[arg-type]
+        return path
+
+    return write
 
 
 @pytest.fixture

@@ -1,0 +1,149 @@
+"""From build host to server over real HTTP: only what passed, nothing twice, nothing half."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from compressor.errors import (
+    GateNotPassedError,
+    PackageError,
+    PublishError,
+    ReleaseExistsError,
+    ServerUnreachableError,
+    TrustError,
+    VersionConflictError,
+)
+from compressor.keys import init_keys
+from compressor.publish import Published, _check, publish
+from compressor.signing import sign_bundles
+from edge_agent.updater.verification import Verdict, run
+from server.app import ServerApp
+from server.state_directory import init_state
+from server.trust.online_keys import init_online_keys
+from server.trust.roots import install_root
+from wire.memory_broker import MemoryBroker, MemoryTransport
+
+Bundles = Callable[..., Path]
+
+
+@dataclass
+class Site:
+    """A whole server on HTTP and a build host."""
+
+    folder: Path
+    app: ServerApp
+    token: str
+
+    def publish(self, *bundles: Path, keys: str = "keys", token: str | None = None) -> Published:
+        """Publish from one of the build hosts."""
+        return publish(list(bundles), keys=self.folder / keys, server_url=self.app.http_url, token=token or self.token)
+
+    def ask(self, target: str) -> Verdict:
+        """Let a device judge a target."""
+        device = self.folder / "device"
+        device.mkdir(exist_ok=True)
+        (device / "root.json").write_bytes(self.app.parts.trust.root() or b"")
+        (device / "identity.json").write_text(json.dumps({"http_url": self.app.http_url}))
+        return run(device, target, None, self.app.clock())
+
+    def releases(self) -> list[str]:
+        """Return the names of all releases that may be rolled out."""
+        return [release.name for release in self.app.parts.versions.releases()]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """A server with a root, running."""
+    state = init_state(tmp_path / "state")
+    install_root(state.path, init_keys(tmp_path / "keys", init_online_keys(state.path)))
+    app = ServerApp.open(state.path, transport=MemoryTransport(MemoryBroker(), "server"), pages=False)
+    app.start()
+    yield Site(tmp_path, app, state.token("builder"))
+    app.stop()
+
+
+def test_publishes_registers_and_devices_believe(site: Site, bundle: Bundles) -> None:
+    """The whole way, twice: the second time nothing is sent."""
+    first = site.publish(bundle(1), bundle(2, security_floor=3))
+    assert first.paths == ("meter-1/gateway.tfb", "meter-2/gateway.tfb")
+    assert first.sent_bytes > 0
+    assert site.publish(bundle(1)).sent_bytes == 0
+    assert site.releases() == ["meter-1", "meter-2"]
+    verdict = site.ask("meter-2/gateway.tfb")
+    assert (verdict.ok, verdict.custom.security_floor) == (True, 3)
+
+
+def test_signs_nothing_that_did_not_pass(site: Site, bundle: Bundles) -> None:
+    """Failed and inconclusive certificates, and files that are no bundle, reach nobody."""
+    for verdict in ("fail", "inconclusive", "PASS!"):
+        with pytest.raises(GateNotPassedError):
+            site.publish(bundle(1, verdict=verdict))
+    broken = site.folder / "broken.tfb"
+    broken.write_bytes(b"no zip")
+    with pytest.raises(PackageError):
+        site.publish(broken)
+    assert site.releases() == []
+
+
+def test_a_name_is_never_signed_twice_with_other_bytes(site: Site, bundle: Bundles) -> None:
+    """Other bytes need another version."""
+    site.publish(bundle(1))
+    with pytest.raises(ReleaseExistsError):
+        site.publish(bundle(1, security_floor=1))
+
+
+def test_takes_the_server_s_newer_list_when_our_key_signed_it(site: Site, bundle: Bundles) -> None:
+    """A second build host with the same keys adds to what the first published."""
+    shutil.copytree(site.folder / "keys", site.folder / "other")
+    site.publish(bundle(1))
+    assert site.publish(bundle(2), keys="other").version == 3
+    assert site.releases() == ["meter-1", "meter-2"]
+
+
+def test_refuses_a_list_that_another_key_signed(site: Site, bundle: Bundles) -> None:
+    """Keys of another fleet neither take nor give."""
+    site.publish(bundle(1))
+    init_keys(site.folder / "foreign", site.folder / "state" / "online.pub.json")
+    with pytest.raises(TrustError):
+        site.publish(bundle(2), keys="foreign")
+
+
+def test_a_conflict_changes_nothing_here_and_nothing_there(site: Site, bundle: Bundles) -> None:
+    """Whoever comes second with an old base is told so."""
+    site.publish(bundle(1))
+    before = site.app.parts.trust.current_targets()
+    stale = sign_bundles([bundle(2)], site.folder / "keys").read_bytes()
+    headers = {"Authorization": f"Bearer {site.token}"}
+    answer = httpx.post(site.app.http_url + "/api/tuf/targets?base=1", content=stale, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (409, "version_conflict")
+    assert site.app.parts.trust.current_targets() == before
+    with pytest.raises(VersionConflictError, match="run the command again"):
+        _check(answer)
+
+
+def test_wrong_token_and_no_server_are_told_apart(site: Site, bundle: Bundles) -> None:
+    """Both are coded; our own list of targets stays as it was."""
+    targets = site.folder / "keys" / "metadata" / "targets.json"
+    before = targets.read_bytes()
+    with pytest.raises(PublishError, match="401"):
+        site.publish(bundle(1), token="wrong")
+    with pytest.raises(ServerUnreachableError):
+        publish([bundle(1)], keys=site.folder / "keys", server_url="http://127.0.0.1:9", token="x")
+    assert targets.read_bytes() == before
+
+
+def test_metadata_without_its_bundle_is_refused(site: Site, bundle: Bundles) -> None:
+    """Blobs first: a device must never be pointed at what is not there."""
+    data = sign_bundles([bundle(1)], site.folder / "keys").read_bytes()
+    headers = {"Authorization": f"Bearer {site.token}"}
+    answer = httpx.post(site.app.http_url + "/api/tuf/targets", content=data, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (422, "metadata_refused")
+    assert httpx.get(site.app.http_url + "/api/tuf/targets", headers=headers).status_code == 404
+    assert httpx.post(site.app.http_url + "/api/tuf/targets", content=data).status_code == 401
