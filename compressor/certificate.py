@@ -7,6 +7,7 @@ measures it itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -106,7 +107,7 @@ def lines(judgement: Judgement) -> tuple[Line, ...]:
             verdict=result.verdict.value,
             value=result.value,
             bound=result.bound,
-            limit=result.limit if result.limit == result.limit else None,  # noqa: PLR0124 - NaN has no JSON
+            limit=result.limit if math.isfinite(result.limit) else None,
             n=result.n,
             text=result.text,
             needs=result.needs,
@@ -120,7 +121,9 @@ def counts_of(evidence: Evidence) -> dict[str, tuple[int, ...]]:
     named = {"accuracy": evidence.accuracy, "compressed": evidence.compressed, "drifted": evidence.drifted}
     named |= {f"slice:{name}": counts for name, counts in evidence.slices.items()}
     named |= {f"class:{name}": counts for name, counts in evidence.classes.items()}
-    found = {name: (counts.lost, counts.won, counts.n) for name, counts in named.items() if counts is not None}
+    found: dict[str, tuple[int, ...]] = {
+        name: (counts.lost, counts.won, counts.n) for name, counts in named.items() if counts is not None
+    }
     return found if evidence.flips is None else found | {"flips": (evidence.flips,)}
 
 

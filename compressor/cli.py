@@ -10,13 +10,18 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from compressor.errors import CompressorError
+from wire.codec import to_document
 from wire.errors import WireError
+
+if TYPE_CHECKING:
+    from compressor.certificate import Certificate
 
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
 _EXITS = {"pass": EXIT_PASS, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE}
@@ -49,6 +54,7 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing the lazy ones."""
+        del ctx
         rows = [
             (name, command.get_short_help_str(80))
             for name, command in sorted(self.commands.items())
@@ -61,7 +67,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="tinyfleet", prog_name="compressor")
 def app() -> None:
-    """Make a small model smaller and prove that it did not get worse.
+    r"""Make a small model smaller and prove that it did not get worse.
 
     A recipe (TOML) goes in; a bundle with model, drift reference and certificate comes out, together with a report.
     Only what passed its gates becomes a bundle and may be signed.
@@ -89,7 +95,7 @@ def app() -> None:
 @click.option("--keys", type=click.Path(path_type=Path), help="Folder of `compressor keys init`: sign what passed.")
 @click.option("--quick", is_flag=True, help="Train two epochs only, to try a recipe. The gates stay as they are.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def run_command(  # noqa: PLR0913 - one parameter per option
+def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     recipe: Path,
     data: Path | None,
     out: Path | None,
@@ -98,7 +104,7 @@ def run_command(  # noqa: PLR0913 - one parameter per option
     quick: bool,  # noqa: FBT001 - click passes flags so
     as_json: bool,  # noqa: FBT001 - click passes flags so
 ) -> None:
-    """Train, compress, measure and gate RECIPE, and write bundle and report.
+    r"""Train, compress, measure and gate RECIPE, and write bundle and report.
 
     A run that was stopped goes on where it was: results are kept in OUT/cache by what they were made from, and a
     changed setting makes anew only what depends on it.
@@ -139,7 +145,7 @@ def _sign(bundles: list[Path], keys: Path) -> Path:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def gate_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
-    """Judge again: a bundle (measured anew on this machine), or the folder of a run (from its gate.json).
+    r"""Judge again: a bundle (measured anew on this machine), or the folder of a run (from its gate.json).
 
     \b
     Examples:
@@ -157,7 +163,7 @@ def gate_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click pas
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 def verify_command(bundle: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
-    """Derive every digest of BUNDLE again, run its golden vectors, and say what is missing.
+    r"""Derive every digest of BUNDLE again, run its golden vectors, and say what is missing.
 
     \b
     Example:
@@ -167,8 +173,8 @@ def verify_command(bundle: Path, as_json: bool) -> None:  # noqa: FBT001 - click
 
     verified = verify_bundle(bundle)
     if as_json:
-        click.echo(json.dumps({"ok": verified.complete, "release": verified.release, "files": dict(verified.digests),
-                               "missing": list(verified.missing), "verdict": verified.verdict}))  # fmt: skip
+        document = {"ok": verified.complete, "release": verified.release, "files": dict(verified.digests)}
+        click.echo(json.dumps({**document, "missing": list(verified.missing), "verdict": verified.verdict}))
     else:
         click.echo(f"{verified.release} for {verified.target}: verdict {verified.verdict}")
         for name, digest in verified.digests.items():
@@ -179,37 +185,34 @@ def verify_command(bundle: Path, as_json: bool) -> None:  # noqa: FBT001 - click
     raise SystemExit(EXIT_PASS if verified.complete else EXIT_ERROR)
 
 
-def _print_outcome(certificate: object, paths: Sequence[Path], *, as_json: bool) -> None:
-    from compressor.certificate import Certificate  # noqa: PLC0415 - the command line starts fast
-    from wire.codec import to_document  # noqa: PLC0415 - the command line starts fast
+_ROWS = (
+    ("accuracy", "accuracy", "{:.4f}"),
+    ("size, bytes", "size_bytes", "{:.0f}"),
+    ("latency p50, ms", "latency_p50_ms", "{:.3f}"),
+    ("latency p95, ms", "latency_p95_ms", "{:.3f}"),
+)
+_MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
-    if not isinstance(certificate, Certificate):
-        return
+
+def _print_outcome(certificate: Certificate, paths: Sequence[Path], *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({**to_document(certificate), "files": [str(path) for path in paths]}, sort_keys=True))
         return
-    marks = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
     for line in certificate.gates:
         where = f" [{line.target}]" if line.target else ""
-        click.echo(f"{marks.get(line.verdict, ' ')} {line.name + where:<28} {line.verdict:<13} {line.text}")
+        click.echo(f"{_MARKS.get(line.verdict, ' ')} {line.name + where:<30} {line.verdict:<13} {line.text}")
     _print_sizes(certificate.figures)
     for path in paths:
         click.echo(f"  {path}")
     click.secho(f"{certificate.model}-{certificate.version}: {certificate.verdict.upper()}", bold=True)
 
 
-def _print_sizes(figures: object) -> None:
-    from collections.abc import Mapping  # noqa: PLC0415 - only for the check
-
-    if not isinstance(figures, Mapping) or "float_size_bytes" not in figures:
-        return
-    rows = [("accuracy", "float_accuracy", "accuracy", "{:.4f}"), ("size, bytes", "float_size_bytes", "size_bytes", "{:.0f}"),
-            ("latency p50, ms", "float_latency_p50_ms", "latency_p50_ms", "{:.3f}"),
-            ("latency p95, ms", "float_latency_p95_ms", "latency_p95_ms", "{:.3f}")]  # fmt: skip
-    click.echo(f"  {'':<18}{'float':>12}{'int8':>12}")
-    for title, before, after, form in rows:
-        if before in figures and after in figures:
-            click.echo(f"  {title:<18}{form.format(figures[before]):>12}{form.format(figures[after]):>12}")
+def _print_sizes(figures: Mapping[str, float]) -> None:
+    known = [(title, name, form) for title, name, form in _ROWS if {name, f"float_{name}"} <= figures.keys()]
+    if known:
+        click.echo(f"  {'':<18}{'float':>12}{'int8':>12}")
+    for title, name, form in known:
+        click.echo(f"  {title:<18}{form.format(figures[f'float_{name}']):>12}{form.format(figures[name]):>12}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -218,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(_run(arguments))
 
 
-def _run(arguments: Sequence[str] | None) -> int:
+def _run(arguments: Sequence[str] | None) -> int:  # noqa: PLR0911 - one exit per kind of end
     try:
         code = app.main(args=arguments, prog_name="compressor", standalone_mode=False)
     except click.exceptions.Exit as stop:

@@ -49,6 +49,4 @@ def unpack(data: bytes) -> Table:
     starts = [0, *ends[:-1]]
     images = [pixels[a:b].reshape(shape) for a, b, shape in zip(starts, ends, shapes.tolist(), strict=True)]
     labels, slices, sources, hashes = columns
-    return Table(
-        object_array(images), labels, slices, sources, hashes, tuple(names.tolist()), tuple(corrupt.tolist())
-    )
+    return Table(object_array(images), labels, slices, sources, hashes, tuple(names.tolist()), tuple(corrupt.tolist()))

@@ -31,6 +31,10 @@ GOLDEN_MAX = 16
 EXPECTED_FILES = (REFERENCE, GOLDEN, CERTIFICATE, BILL_OF_MATERIALS, CARD)
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _NAMESPACE = uuid.UUID("6f1d8a52-6d0b-5f0e-9d0e-0d7f5b1c2a11")
+_LIMITS = (
+    "Latency and memory depend on the host: `compressor gate` and each device measure them again. "
+    "Nothing is claimed for images unlike those of the gate split; drift is watched against `reference.bin`."
+)
 _LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy")
 
 
@@ -228,19 +232,22 @@ def _version(name: str) -> str:
 def card(parts: Parts, certificate: Certificate) -> str:
     """Return the model card in Markdown: what it is, what was measured, what was not."""
     manifest, figures = parts.manifest, certificate.figures
-    shape = "×".join(str(size) for size in manifest.inputs[0].shape[1:])
+    shape = " x ".join(str(size) for size in manifest.inputs[0].shape[1:])
     rows = [f"| {line.name} | {line.verdict} | {line.text} |" for line in certificate.gates]
     slices = [
         f"| {name.removeprefix('slice:')} | {n} | {100 * (lost - won) / n:+.2f} points |"
         for name, (lost, won, n) in _slices(certificate).items()
     ]
     numbers = [f"| {name} | {value:.6g} |" for name, value in sorted(figures.items())]
+    what = (
+        f"A {parts.network} that sorts images into {len(manifest.labels)} classes ({', '.join(manifest.labels)}), "
+        f"int8, {len(parts.artifact):,} bytes, input {shape}. Trained on {parts.dataset}."
+    )
     return "\n".join(
         [
             f"# {manifest.release} for {manifest.target}",
             "",
-            f"A {parts.network} that sorts images into {len(manifest.labels)} classes ({', '.join(manifest.labels)}), "
-            f"int8, {len(parts.artifact):,} bytes, input {shape}. Trained on {parts.dataset}.",
+            what,
             "",
             f"Verdict: **{certificate.verdict}** against {certificate.baseline}.",
             "",
@@ -256,8 +263,7 @@ def card(parts: Parts, certificate: Certificate) -> str:
             "|---|---|",
             *numbers,
             "",
-            "Latency and memory depend on the host: `compressor gate` and each device measure them again. "
-            "Nothing is claimed for images unlike those of the gate split; drift is watched against `reference.bin`.",
+            _LIMITS,
             "",
         ]
     )

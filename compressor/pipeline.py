@@ -8,7 +8,6 @@ Only what passed becomes a bundle; a bundle of this name from an earlier run is 
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,33 +15,28 @@ from pathlib import Path
 import numpy as np
 
 from compressor import certificate as certificates
-from compressor import evaluation, package, parity, profile, report
+from compressor import evaluation, report
+from compressor.bundling import make_bundles
 from compressor.certificate import Certificate
-from compressor.data.split import Splits, split
-from compressor.data.table import Table, align, concatenate
+from compressor.comparison import Comparison, Material, Models
+from compressor.data.split import split
+from compressor.data.table import Table, align
 from compressor.data_step import load_kept
-from compressor.drifted import Drifted, part, repeats
+from compressor.drifted import part, repeats
 from compressor.errors import DataError, PackageError
 from compressor.evaluation import Compared
+from compressor.figures import figures_of
 from compressor.gates import Verdict
-from compressor.measure import Candidate, Predictions
+from compressor.measure import Predictions
 from compressor.progress import Progress, Silent
 from compressor.recipe import Recipe, TargetRecipe
-from compressor.statistics import drop_upper, wilson
-from compressor.step import Cache, Result, code_digests, write_atomically
-from compressor.workshop import Workshop, table_digest
+from compressor.statistics import drop_upper
+from compressor.step import Cache, code_digests, write_atomically
+from compressor.workshop import Workshop
 from wire.bundle import Bundle, read_bundle
-from wire.canonical import sha256_hex
 from wire.errors import WireError
-from wire.manifest import Budgets, Manifest, TensorSpec
 
-MIN_LATENCY_BUDGET_MS = 50.0
-"""A tighter budget would measure how busy a device is, not the model."""
-LATENCY_SLACK = 4.0
-_PARITY_ROWS = 512
-_GOLDEN_TOLERANCE = 0.05  # of the largest logit: int8 kernels of other processors round differently
 _QUICK_EPOCHS = 2
-_OPSET = 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +63,6 @@ class Outcome:
     found: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Material:
-    """The data of a run: the table and its splits, and the drifted samples of a retraining."""
-
-    table: Table
-    splits: Splits
-    drifted: Drifted | None
-
-    def rows(self, name: str) -> Table:
-        return self.table.take(getattr(self.splits, name))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Models:
-    """The models of a run: weights, float ONNX and int8 ONNX."""
-
-    weights: Result
-    float_model: Result
-    int8_model: Result
-
-
 def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     recipe: Recipe,
     *,
@@ -113,10 +86,10 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     before = _read_base(base)
     material = _material(workshop, data_root, before, extra)
     models = _models(workshop, material, base)
-    compared = _Compared.of(workshop, material, models, before)
+    compared = Comparison.of(workshop, material, models, before)
     results = [_judge(workshop, target, material, models, compared) for target in recipe.targets]
     combined = certificates.combine([result for result, _ in results])
-    bundles = _bundles(workshop, material, models, compared, results) if combined.verdict == Verdict.PASS else {}
+    bundles = make_bundles(workshop, material, models, compared, results) if combined.verdict == Verdict.PASS else {}
     return _write(workshop, out, combined, bundles, models, _shown(combined, material, compared))
 
 
@@ -139,7 +112,7 @@ def _read_base(base: BasePoint | None) -> Bundle | None:
         raise PackageError(message) from error
 
 
-def _material(workshop: Workshop, data_root: Path | None, before: Bundle | None, extra: Table | None) -> _Material:
+def _material(workshop: Workshop, data_root: Path | None, before: Bundle | None, extra: Table | None) -> Material:
     recipe = workshop.recipe
     with workshop.progress.stage("data", 1, "set") as stage:
         table = load_kept(workshop.cache, recipe.data, data_root or recipe.folder)
@@ -150,10 +123,10 @@ def _material(workshop: Workshop, data_root: Path | None, before: Bundle | None,
         message = f"Expected the labels of {before.manifest.release}, got {', '.join(table.class_names)}"
         raise DataError(message)
     splits = split(table, recipe.train.seed, slices=recipe.data.train_slices)
-    return _Material(table, splits, part(extra, table) if extra is not None else None)
+    return Material(table, splits, part(extra, table) if extra is not None else None)
 
 
-def _models(workshop: Workshop, material: _Material, base: BasePoint | None) -> _Models:
+def _models(workshop: Workshop, material: Material, base: BasePoint | None) -> Models:
     recipe, train = workshop.recipe, material.rows("train")
     start = _checkpoint(base)
     settings = recipe.train.for_fine_tuning() if start is not None else recipe.train
@@ -166,7 +139,7 @@ def _models(workshop: Workshop, material: _Material, base: BasePoint | None) -> 
     int8_model = float_model
     for step in recipe.compress:
         int8_model = workshop.quantize(int8_model, calibrated, step)
-    return _Models(weights, float_model, int8_model)
+    return Models(weights, float_model, int8_model)
 
 
 def _checkpoint(base: BasePoint | None) -> bytes | None:
@@ -179,77 +152,11 @@ def _checkpoint(base: BasePoint | None) -> bytes | None:
         raise DataError(message) from error
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Compared:
-    """All predictions that gates, reference and golden vectors need."""
-
-    baseline: str
-    gate_set: Compared
-    drifted: Compared | None
-    parity: tuple[parity.Pair, ...]
-    calibration: Predictions
-
-    @classmethod
-    def of(cls, workshop: Workshop, material: _Material, models: _Models, before: Bundle | None) -> _Compared:
-        gate_rows = material.rows("gate")
-        some = gate_rows.take(np.arange(min(len(gate_rows), _PARITY_ROWS)))
-        forms = {"torch": workshop.torch_logits(models.weights, some)}
-        forms |= {
-            name: workshop.predict(f"parity {name}", _candidate(workshop, material, data), some).logits
-            for name, data in (("float", models.float_model.data), ("int8", models.int8_model.data))
-        }
-        held = material.drifted.held if material.drifted is not None else None
-        return cls(
-            baseline=before.manifest.release if before is not None else "the float model",
-            gate_set=_compare(workshop, material, models, before, gate_rows),
-            drifted=None if held is None else _compare(workshop, material, models, before, held),
-            parity=parity.matrix(forms),
-            calibration=workshop.predict(
-                "temperature", _candidate(workshop, material, models.int8_model.data), material.rows("calibration")
-            ),
-        )
-
-
-def _compare(workshop: Workshop, material: _Material, models: _Models, before: Bundle | None, rows: Table) -> Compared:
-    float_model = workshop.predict("float", _candidate(workshop, material, models.float_model.data), rows)
-    candidate = workshop.predict("int8", _candidate(workshop, material, models.int8_model.data), rows)
-    baseline = float_model
-    if before is not None:
-        baseline = workshop.predict("release before", Candidate(before.manifest, before.artifact), rows)
-    return Compared(rows.labels, rows.slices, baseline, float_model, candidate)
-
-
-def _candidate(
-    workshop: Workshop, material: _Material, artifact: bytes, target: TargetRecipe | None = None
-) -> Candidate:
-    """Return ``artifact`` with the least manifest that runs it (the embedding's width is left open)."""
-    data = workshop.recipe.data
-    classes = material.table.class_names
-    target = target or workshop.recipe.targets[0]
-    manifest = Manifest(
-        model=workshop.recipe.model.name,
-        version=workshop.recipe.model.version,
-        target=target.name,
-        runtime=target.runtime,
-        opset=_OPSET,
-        threads=target.threads,
-        inputs=(TensorSpec("input", (-1, data.channels, data.height, data.width), "float32", "NCHW"),),
-        outputs=(TensorSpec("logits", (-1, len(classes))), TensorSpec("embedding", (-1, -1))),
-        preprocessing=workshop.preprocessing,
-        labels=classes,
-        hardware=(target.cpu,),
-    )
-    return Candidate(manifest, artifact)
-
-
-Result_ = tuple[Certificate, TargetRecipe]
-
-
 def _judge(
-    workshop: Workshop, target: TargetRecipe, material: _Material, models: _Models, compared: _Compared
-) -> Result_:
+    workshop: Workshop, target: TargetRecipe, material: Material, models: Models, compared: Comparison
+) -> tuple[Certificate, TargetRecipe]:
     recipe = workshop.recipe
-    figures = _figures(workshop, target, material, models, compared)
+    figures = figures_of(workshop, target, material, models, compared)
     evidence = evaluation.evidence(compared.gate_set, material.table.class_names, figures, compared.drifted)
     rules = certificates.rules_for(recipe.gates, target.name, retrained=compared.drifted is not None)
     judgement = certificates.judge(rules, evidence)
@@ -271,148 +178,7 @@ def _judge(
     return certificate, target
 
 
-def _figures(
-    workshop: Workshop, target: TargetRecipe, material: _Material, models: _Models, compared: _Compared
-) -> dict[str, float]:
-    candidates = {
-        "float": _candidate(workshop, material, models.float_model.data, target),
-        "int8": _candidate(workshop, material, models.int8_model.data, target),
-    }
-    inspected = workshop.graph(candidates["int8"])
-    figures = _accuracy_figures(compared)
-    figures |= {
-        "size_bytes": float(len(models.int8_model.data)),
-        "float_size_bytes": float(len(models.float_model.data)),
-        "size_ratio": len(models.int8_model.data) / len(models.float_model.data),
-        "macs": float(inspected.macs),
-        "int8_macs_ratio": inspected.int8_macs_ratio,
-        "converting_nodes": float(inspected.converting),
-    }
-    exported, quantized = (parity.find(compared.parity, "float", name) for name in ("torch", "int8"))
-    if exported and quantized:
-        figures |= {
-            "parity_max_abs": exported.max_abs,
-            "parity_cosine": quantized.cosine,
-            "parity_flip_ratio": quantized.flip_ratio,
-        }
-    if target.cpu == platform.machine():  # this host says nothing about another processor: the gate then fails
-        timed = workshop.timings(candidates, material.rows("gate").take(np.arange(64)))
-        figures |= timed | {
-            "latency_ratio": timed["latency_p50_ms"] / timed["float_latency_p50_ms"],
-            "speed_up_ratio": timed["float_latency_p50_ms"] / timed["latency_p50_ms"],
-        }
-    return figures
-
-
-def _accuracy_figures(compared: _Compared) -> dict[str, float]:
-    from compressor.measure import calibration_error  # noqa: PLC0415 - only here
-
-    gate_set = compared.gate_set
-    right = int((gate_set.candidate.classes == gate_set.labels).sum())
-    low, high = wilson(right, len(gate_set.labels), 0.95)
-    figures = {
-        "n_gate": float(len(gate_set.labels)),
-        "accuracy": right / len(gate_set.labels),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "float_accuracy": evaluation.accuracy(gate_set.float_model, gate_set.labels),
-        "baseline_accuracy": evaluation.accuracy(gate_set.baseline, gate_set.labels),
-        "calibration_error": calibration_error(gate_set.candidate.logits, gate_set.labels),
-    }
-    if compared.drifted is not None:
-        drifted = compared.drifted
-        figures |= {
-            "n_drifted": float(len(drifted.labels)),
-            "drifted_accuracy_before": evaluation.accuracy(drifted.baseline, drifted.labels),
-            "drifted_accuracy": evaluation.accuracy(drifted.candidate, drifted.labels),
-        }
-    return figures
-
-
-def _bundles(
-    workshop: Workshop, material: _Material, models: _Models, compared: _Compared, results: list[Result_]
-) -> dict[str, bytes]:
-    artifact = models.int8_model.data
-    gate_rows, predictions = material.rows("gate"), compared.gate_set.candidate
-    rows = package.golden_rows(gate_rows.labels, predictions)
-    golden_table = gate_rows.take(rows)
-    golden = package.Golden(workshop.inputs(golden_table), predictions.logits[rows], golden_table.labels)
-    reference = _reference(workshop, material, models, compared)
-    made = {}
-    for certificate, target in results:
-        manifest = replace(
-            _candidate(workshop, material, artifact, target).manifest,
-            outputs=(
-                TensorSpec("logits", (-1, len(material.table.class_names))),
-                TensorSpec("embedding", (-1, predictions.embedding.shape[1])),
-            ),
-            budgets=_budgets(workshop, target, certificate, golden),
-            lineage=_lineage(workshop, material, models, compared),
-        )
-        parts = package.Parts(
-            manifest,
-            artifact,
-            reference,
-            golden,
-            certificate,
-            workshop.recipe.model.network,
-            workshop.recipe.data.dataset,
-        )
-        made[f"{manifest.release}-{target.name}.tfb"] = package.make_bundle(parts)
-    return made
-
-
-def _budgets(workshop: Workshop, target: TargetRecipe, certificate: Certificate, golden: package.Golden) -> Budgets:
-    """Return what a device must confirm. The latency follows from the recipe, not from this host's clock."""
-    limits = [
-        gate.max
-        for gate in workshop.recipe.gates
-        if gate.name == "latency_p95_ms" and gate.max is not None and gate.on in {"", target.name}
-    ]
-    measured = certificate.figures.get("latency_p95_ms", 0.0)
-    wanted = LATENCY_SLACK * (min(limits) if limits else measured)
-    doubled = MIN_LATENCY_BUDGET_MS  # powers of two above: a little noise does not change the bundle's bytes
-    while doubled < wanted:
-        doubled *= 2
-    tolerance = float(np.float32(_GOLDEN_TOLERANCE * np.abs(golden.logits).max()))
-    return Budgets(latency_p95_ms=doubled, golden_max_abs=max(1e-3, tolerance))
-
-
-def _lineage(workshop: Workshop, material: _Material, models: _Models, compared: _Compared) -> dict[str, str]:
-    lineage = {
-        "recipe": sha256_hex(repr(replace(workshop.recipe, folder=Path())).encode()),
-        "data": table_digest(material.table),
-        "float_weights": models.weights.digest,
-        "float_model": models.float_model.digest,
-        "baseline": compared.baseline,
-    }
-    if material.drifted is not None:
-        lineage["drifted_train"] = table_digest(material.drifted.train)
-        lineage["drifted_held"] = table_digest(material.drifted.held)
-    return lineage
-
-
-def _reference(workshop: Workshop, material: _Material, models: _Models, compared: _Compared) -> profile.Reference:
-    candidate = _candidate(workshop, material, models.int8_model.data)
-    train = material.rows("train")
-    contexts = [_seen(workshop, candidate, material.rows("reference"), "default")]
-    if material.drifted is not None:
-        drifted = concatenate(material.drifted.train, material.drifted.held)
-        train = concatenate(train, material.drifted.train)
-        contexts.append(_seen(workshop, candidate, drifted, "retrained"))
-    labels = material.rows("calibration").labels
-    temperature = profile.fit_temperature(compared.calibration.logits, labels)
-    seen = _seen(workshop, candidate, train, "train")
-    return profile.make_reference(models.int8_model.digest, seen, contexts, temperature)
-
-
-def _seen(workshop: Workshop, candidate: Candidate, table: Table, name: str) -> profile.Seen:
-    predictions = workshop.predict(f"profile {name}", candidate, table)
-    effective = len(np.unique(table.sources))
-    return profile.Seen(workshop.pixels(table), table.labels, predictions, effective, name)
-
-
-def _shown(certificate: Certificate, material: _Material, compared: _Compared) -> report.Shown:
+def _shown(certificate: Certificate, material: Material, compared: Comparison) -> report.Shown:
     gate_set = compared.gate_set
     everything = np.ones(len(gate_set.labels), dtype=bool)
     slices = {name: _bars(gate_set, gate_set.slices == name, compared) for name in np.unique(gate_set.slices).tolist()}
@@ -428,7 +194,7 @@ def _shown(certificate: Certificate, material: _Material, compared: _Compared) -
     )
 
 
-def _bars(compared: Compared, rows: np.ndarray[tuple[int], np.dtype[np.bool_]], run: _Compared) -> list[report.Bar]:
+def _bars(compared: Compared, rows: np.ndarray[tuple[int], np.dtype[np.bool_]], run: Comparison) -> list[report.Bar]:
     models: dict[str, Predictions] = {"float": compared.float_model, "int8": compared.candidate}
     if compared.baseline is not compared.float_model:
         models = {run.baseline: compared.baseline, **models}
@@ -436,8 +202,8 @@ def _bars(compared: Compared, rows: np.ndarray[tuple[int], np.dtype[np.bool_]], 
     return [report.Bar(name, count, int(rows.sum())) for name, count in right.items()]
 
 
-def _write(  # noqa: PLR0913 - everything a run leaves behind
-    workshop: Workshop, out: Path, certificate: Certificate, bundles: Mapping[str, bytes], models: _Models,
+def _write(
+    workshop: Workshop, out: Path, certificate: Certificate, bundles: Mapping[str, bytes], models: Models,
     shown: report.Shown,
 ) -> Outcome:  # fmt: skip
     model, paths = workshop.recipe.model, []

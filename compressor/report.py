@@ -21,6 +21,7 @@ from compressor.statistics import wilson
 _COLOURS = {"pass": "#1a7f37", "fail": "#cf222e", "inconclusive": "#9a6700"}
 _FLOAT, _INT8, _BASE = "#8c959f", "#0969da", "#bf8700"
 _HEIGHT_PX = 330
+_NONE = "not measured"
 _STYLE = """
 :root{color-scheme:light}body{font:15px/1.5 system-ui,sans-serif;margin:0;background:#f6f8fa;color:#1f2328}
 main{max-width:1180px;margin:0 auto;padding:24px}h1{margin:0 0 4px;font-size:26px}h2{font-size:18px;margin:0 0 8px}
@@ -29,9 +30,12 @@ main{max-width:1180px;margin:0 auto;padding:24px}h1{margin:0 0 4px;font-size:26p
 .tile,.card{background:#fff;border:1px solid #d0d7de;border-radius:8px;padding:14px}
 .tile b{display:block;font-size:22px}.tile span{color:#59636e;font-size:13px}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(480px,1fr));gap:14px}.card{min-width:0;margin-bottom:14px}
-table{border-collapse:collapse;width:100%;font-size:14px}th,td{text-align:left;padding:6px 8px;border-bottom:1px solid #eaeef2}
-td.n{text-align:right;font-variant-numeric:tabular-nums}.muted{color:#59636e}
+table{border-collapse:collapse;width:100%;font-size:14px}
+th,td{text-align:left;padding:6px 8px;border-bottom:1px solid #eaeef2}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.muted{color:#59636e}
 """
+# A picture is drawn while the page is still being read; it takes its place's width once all places are there.
+_FIT = "addEventListener('load',()=>dispatchEvent(new Event('resize')))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def render(shown: Shown) -> str:
     figures = [
         ("Accuracy on the gate split, with 95 % bounds", _accuracy(shown.accuracies)),
         ("Size and latency", _size_latency(shown.certificate.figures)),
-        ("Accuracy per slice, with 95 % bounds", _slices(shown.slices)),
+        ("Accuracy per slice, with 95 % bounds (axis cut)", _slices(shown.slices)),
         ("What is taken for what (int8)", _confusion(shown.confusion, shown.class_names)),
     ]
     if shown.drifted:
@@ -80,7 +84,7 @@ def render(shown: Shown) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<style>{_STYLE}</style><script>{get_plotlyjs()}</script></head><body><main>{_head(shown.certificate)}"
         f'<div class="grid">{pictures}</div>{_gate_table(shown.certificate)}{_parity_table(shown.parity)}'
-        f"{_figure_table(shown.certificate)}</main></body></html>"
+        f"{_figure_table(shown.certificate)}</main><script>{_FIT}</script></body></html>"
     )
 
 
@@ -89,7 +93,7 @@ def _div(figure: go.Figure, index: int) -> str:
         full_html=False,
         include_plotlyjs=False,
         div_id=f"figure-{index}",
-        config={"displaylogo": False, "responsive": True},
+        config={"displayModeBar": False, "responsive": True},
     )
     return text
 
@@ -126,48 +130,34 @@ def _lowest(bars: Sequence[Bar]) -> float:
 
 def _accuracy(bars: Sequence[Bar]) -> go.Figure:
     figure = go.Figure(
-        go.Bar(
-            x=[f"{bar.name} (n={bar.n})" for bar in bars],
+        go.Scatter(
+            x=[f"{bar.name}<br>n={bar.n}" for bar in bars],
             y=[100 * bar.right / bar.n for bar in bars],
-            error_y=_error(bars),
-            marker_color=[_colour(bar.name) for bar in bars],
-            text=[f"{100 * bar.right / bar.n:.2f} %" for bar in bars],
-            textposition="inside",
-            insidetextanchor="start",
+            error_y={**_error(bars), "thickness": 2, "width": 12},
+            mode="markers+text",
+            marker={"size": 16, "color": [_colour(bar.name) for bar in bars]},
+            text=[f"  {100 * bar.right / bar.n:.2f} %" for bar in bars],
+            textposition="middle right",
         )
     )
     figure.update_yaxes(title="accuracy in %", range=[_lowest(bars), 100.5])
+    figure.update_xaxes(range=[-0.6, len(bars) - 0.2])
     return _plain(figure)
 
 
 def _size_latency(figures: Mapping[str, float]) -> go.Figure:
     figure = go.Figure()
-    pairs = [
-        ("size in kB", "x", "y", [figures.get("float_size_bytes"), figures.get("size_bytes")], 1e-3, "{:.1f} kB"),
-        (
-            "latency p50 in ms",
-            "x2",
-            "y2",
-            [figures.get("float_latency_p50_ms"), figures.get("latency_p50_ms")],
-            1,
-            "{:.3f}",
-        ),
-        (
-            "latency p95 in ms",
-            "x3",
-            "y3",
-            [figures.get("float_latency_p95_ms"), figures.get("latency_p95_ms")],
-            1,
-            "{:.3f}",
-        ),
-    ]
-    for title, x_axis, y_axis, values, factor, form in pairs:
-        known = [value * factor if value is not None else None for value in values]
+    pictures = [("size_bytes", 1e-3, "size in kB", "{:.1f}"), ("latency_p50_ms", 1.0, "latency p50 in ms", "{:.3f}"),
+                ("latency_p95_ms", 1.0, "latency p95 in ms", "{:.3f}")]  # fmt: skip
+    for i, (name, factor, title, form) in enumerate(pictures, start=1):
+        values = [figures.get(f"float_{name}"), figures.get(name)]
+        known = [None if value is None else value * factor for value in values]
         figure.add_bar(
-            x=["float", "int8"], y=known, xaxis=x_axis, yaxis=y_axis, name=title, marker_color=[_FLOAT, _INT8],
-            text=["" if value is None else form.format(value) for value in known], textposition="auto",
+            x=["float", "int8"], y=known, xaxis=f"x{i}", yaxis=f"y{i}", marker_color=[_FLOAT, _INT8],
+            text=["not measured" if value is None else form.format(value) for value in known],
+            textposition="auto", textangle=0, cliponaxis=False,
         )  # fmt: skip
-        figure.update_layout({f"yaxis{y_axis[1:]}": {"title": title}})
+        figure.update_layout({f"xaxis{i if i > 1 else ''}": {"title": title}})
     figure.update_layout(grid={"rows": 1, "columns": 3, "pattern": "independent"}, showlegend=False)
     return _plain(figure)
 
@@ -207,16 +197,21 @@ def _head(certificate: Certificate) -> str:
     tiles = [
         ("accuracy, int8", _percent(figures.get("accuracy")), f"float {_percent(figures.get('float_accuracy'))}"),
         ("drop, upper bound 95 %", _percent(figures.get("drop_upper")), f"measured {_percent(figures.get('drop'))}"),
-        ("size", _times(figures.get("float_size_bytes"), figures.get("size_bytes"), "smaller"), _kilobytes(figures)),
+        (
+            "size",
+            _times(figures.get("float_size_bytes"), figures.get("size_bytes"), ("smaller", "larger")),
+            _kilobytes(figures),
+        ),
         (
             "latency p50",
-            _times(figures.get("float_latency_p50_ms"), figures.get("latency_p50_ms"), "faster"),
+            _times(figures.get("float_latency_p50_ms"), figures.get("latency_p50_ms"), ("faster", "slower")),
             f"{figures.get('float_latency_p50_ms', 0):.3f} → {figures.get('latency_p50_ms', 0):.3f} ms, one image",
         ),
         ("in int8", _percent(figures.get("int8_macs_ratio")), "of multiplications, after the runtime's optimiser"),
     ]
     shown = "".join(
-        f'<div class="tile"><span>{html.escape(name)}</span><b>{html.escape(value)}</b><span>{html.escape(note)}</span></div>'
+        f'<div class="tile"><span>{html.escape(name)}</span><b>{html.escape(value)}</b>'
+        f"<span>{html.escape(note)}</span></div>"
         for name, value, note in tiles
     )
     colour, title = _COLOURS.get(certificate.verdict, "#59636e"), f"{certificate.model}-{certificate.version}"
@@ -228,11 +223,13 @@ def _head(certificate: Certificate) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.2f} %"
+    return _NONE if value is None else f"{100 * value:.2f} %"
 
 
-def _times(before: float | None, after: float | None, word: str) -> str:
-    return f"{before / after:.2f} × {word}" if before and after else "–"
+def _times(before: float | None, after: float | None, words: tuple[str, str]) -> str:
+    if not before or not after:
+        return _NONE
+    return f"{before / after:.2f} x {words[0]}" if after <= before else f"{after / before:.2f} x {words[1]}"
 
 
 def _kilobytes(figures: Mapping[str, float]) -> str:
@@ -246,7 +243,8 @@ def _gate_table(certificate: Certificate) -> str:
         f"{html.escape(line.verdict)}</span></td><td>{html.escape(line.text)}</td></tr>"
         for line in certificate.gates
     )
-    return f'<section class="card"><h2>Gates</h2><table><tr><th>gate</th><th>verdict</th><th>why</th></tr>{rows}</table></section>'
+    head = "<tr><th>gate</th><th>verdict</th><th>why</th></tr>"
+    return f'<section class="card"><h2>Gates</h2><table>{head}{rows}</table></section>'
 
 
 def _parity_table(pairs: Sequence[Pair]) -> str:
@@ -255,7 +253,8 @@ def _parity_table(pairs: Sequence[Pair]) -> str:
         f'<td class="n">{pair.cosine:.6f}</td><td class="n">{_percent(pair.flip_ratio)}</td></tr>'
         for pair in pairs
     )
-    head = "<tr><th>pair</th><th>largest difference of logits</th><th>lowest cosine</th><th>flips</th></tr>"
+    columns = ("largest difference of logits", "lowest cosine", "flips")
+    head = "<tr><th>pair</th>" + "".join(f'<th class="n">{column}</th>' for column in columns) + "</tr>"
     return f'<section class="card"><h2>Parity</h2><table>{head}{rows}</table></section>'
 
 

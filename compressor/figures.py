@@ -1,0 +1,80 @@
+"""All figures of a run by the names that gates and certificate use.
+
+Decides which measurement gives which figure. Does not judge any.
+"""
+
+from __future__ import annotations
+
+import platform
+
+import numpy as np
+
+from compressor import evaluation, parity
+from compressor.comparison import Comparison, Material, Models, runnable
+from compressor.measure import calibration_error
+from compressor.recipe import TargetRecipe
+from compressor.statistics import wilson
+from compressor.workshop import Workshop
+
+_TIMED_ROWS = 64
+
+
+def figures_of(
+    workshop: Workshop, target: TargetRecipe, material: Material, models: Models, compared: Comparison
+) -> dict[str, float]:
+    """Return every figure of ``target``; latency and memory only where this host is such a processor.
+
+    Raises:
+        MeasureError: If an artifact can't be read or run.
+    """
+    candidates = {
+        "float": runnable(workshop, material, models.float_model.data, target),
+        "int8": runnable(workshop, material, models.int8_model.data, target),
+    }
+    inspected = workshop.graph(candidates["int8"])
+    figures = _accuracy_figures(compared)
+    figures |= {
+        "size_bytes": float(len(models.int8_model.data)),
+        "float_size_bytes": float(len(models.float_model.data)),
+        "size_ratio": len(models.int8_model.data) / len(models.float_model.data),
+        "macs": float(inspected.macs),
+        "int8_macs_ratio": inspected.int8_macs_ratio,
+        "converting_nodes": float(inspected.converting),
+    }
+    exported, quantized = (parity.find(compared.parity, "float", name) for name in ("torch", "int8"))
+    if exported and quantized:
+        figures |= {
+            "parity_max_abs": exported.max_abs,
+            "parity_cosine": quantized.cosine,
+            "parity_flip_ratio": quantized.flip_ratio,
+        }
+    if target.cpu == platform.machine():  # this host says nothing about another processor: the gate then fails
+        timed = workshop.timings(candidates, material.rows("gate").take(np.arange(_TIMED_ROWS)))
+        figures |= timed | {
+            "latency_ratio": timed["latency_p50_ms"] / timed["float_latency_p50_ms"],
+            "speed_up_ratio": timed["float_latency_p50_ms"] / timed["latency_p50_ms"],
+        }
+    return figures
+
+
+def _accuracy_figures(compared: Comparison) -> dict[str, float]:
+    gate_set = compared.gate_set
+    right = int((gate_set.candidate.classes == gate_set.labels).sum())
+    low, high = wilson(right, len(gate_set.labels), 0.95)
+    figures = {
+        "n_gate": float(len(gate_set.labels)),
+        "accuracy": right / len(gate_set.labels),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "float_accuracy": evaluation.accuracy(gate_set.float_model, gate_set.labels),
+        "baseline_accuracy": evaluation.accuracy(gate_set.baseline, gate_set.labels),
+        "calibration_error": calibration_error(gate_set.candidate.logits, gate_set.labels),
+    }
+    if compared.drifted is not None:
+        drifted = compared.drifted
+        figures |= {
+            "n_drifted": float(len(drifted.labels)),
+            "drifted_accuracy_before": evaluation.accuracy(drifted.baseline, drifted.labels),
+            "drifted_accuracy": evaluation.accuracy(drifted.candidate, drifted.labels),
+        }
+    return figures
