@@ -143,7 +143,7 @@ class RetrainingService:
     def _collect(self, trigger: Trigger, now_ms: int) -> Trigger:
         """Ask the devices for samples, if somebody opted in and it was not done lately."""
         config = self.config
-        due = now_ms - trigger.asked_ms >= config.request_interval_s * 1000
+        due = not trigger.asked_ms or now_ms - trigger.asked_ms >= config.request_interval_s * 1000
         if config.sample_bytes_per_day <= 0 or not due:
             return trigger
         audit = max(round(config.samples_per_request * config.audit_share), 1)

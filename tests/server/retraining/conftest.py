@@ -1,0 +1,154 @@
+"""A server with one release, two devices at a site that drifted, and a verdict that says so."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from server.drift.ledger import Finding, Verdicts
+from server.drift.verdicts import Verdict, VerdictKind
+from server.fleet import Fleet
+from server.outbox import Outbox
+from server.registry.blobs import Blobs
+from server.registry.events import EventLog
+from server.registry.versions import Versions
+from server.retraining.config import RetrainingConfig
+from server.retraining.jobs import Jobs
+from server.retraining.ledger import Triggers
+from server.retraining.samples import Samples
+from server.retraining.service import RetrainingService
+from server.rollout.drafting import Request
+from server.rollout.model import Phase, Rollout
+from server.store.database import open_database
+from server.store.fleet import insert_device
+from wire.bundle import build_bundle, parse_bundle
+from wire.canonical import sha256_hex
+from wire.manifest import Manifest, Preprocessing, TensorSpec
+from wire.memory_broker import MemoryBroker, MemoryTransport
+from wire.messages import Command, Sample
+from wire.reference import Context, Reference, StreamSpec, write_reference
+from wire.target import TargetCustom
+from wire.transport import Incoming
+
+MODEL = b"model bytes"
+CONFIG = RetrainingConfig(
+    sample_bytes_per_day=100_000, min_labelled=20, auto_rollout=True, request_interval_s=60, cooldown_s=3600
+)
+
+
+@dataclass(slots=True)
+class RolloutBook:
+    """Rollouts that end when the test says so."""
+
+    requests: list[Request] = field(default_factory=list)
+    phase: Phase = Phase.RUNNING
+
+    def create(self, request: Request) -> Rollout:
+        """Note the request."""
+        self.requests.append(request)
+        return self.get("r1")
+
+    def get(self, rollout: str) -> Rollout:
+        """Return the rollout in the phase of the test."""
+        return Rollout(rollout, self.requests[-1].release, (), phase=self.phase)
+
+
+@dataclass(slots=True)
+class Site:
+    """The server's parts, and what the devices heard."""
+
+    service: RetrainingService
+    rollouts: RolloutBook
+    heard: list[Incoming] = field(default_factory=list)
+
+    def alarm(self, windows: int, kind: VerdictKind = VerdictKind.SITE) -> None:
+        """Let a verdict be found in ``windows`` windows in a row."""
+        verdict = Verdict(kind, ("d1", "d2"), (("site", "west"),))
+        for window in range(windows):
+            finding = Finding(verdict, "blurrier", "model-1", "model")
+            self.service.verdicts.note([finding], window * 10, window * 10, quiet_ms=20, judged=True)
+
+    def upload(self, count: int, *, wrong: int, lane: str = "audit", start: int = 0) -> None:
+        """Let ``count`` labelled samples arrive, the first ``wrong`` of them predicted wrong."""
+        for i in range(start, start + count):
+            self.service.samples.accept("d1", sample(i, lane=lane), 50)
+        for i, known in enumerate(self.service.samples.latest(unlabelled=True, limit=1000)):
+            self.service.samples.label(known.id, "1" if i < wrong else "0", "a person", 60)
+
+    def commands(self) -> list[Command]:
+        """Return the commands that devices heard."""
+        from wire.codec import decode  # noqa: PLC0415 - only here
+
+        return [decode(Command, message.payload) for message in self.heard if "/cmd/" in message.topic]
+
+    def release(self, version: int) -> None:
+        """Publish another version."""
+        _register(self.service.versions, version)
+
+
+def sample(number: int, *, lane: str = "audit") -> Sample:
+    """Return a sample whose image is its number."""
+    data = b"image %d" % number
+    return Sample(
+        boot="b" * 16, seq=number, at_ms=40, request="r", sha256=hashlib.sha256(data).hexdigest(), lane=lane,
+        predicted=0, artifact_sha256=sha256_hex(MODEL), data=base64.b64encode(data).decode(),
+    )  # fmt: skip
+
+
+def _register(versions: Versions, version: int) -> None:
+    reference = Reference(
+        artifact_sha256=sha256_hex(MODEL), streams=(StreamSpec("luma_mean"),),
+        contexts=(Context("default", 100, 100, (6,) * 16),), classes=1, confidence_bins=1, table_right=(1,),
+        table_seen=(1,), edges=(tuple(float(i) for i in range(15)),), risk=0.05,
+    )  # fmt: skip
+    manifest = Manifest(
+        model="model", version=version, target="pi", inputs=(TensorSpec("x"),), outputs=(TensorSpec("logits"),),
+        preprocessing=Preprocessing(8, 8), labels=("0", "1"),
+    )  # fmt: skip
+    data = build_bundle(manifest, {"model.onnx": MODEL, "reference.bin": write_reference(reference)})
+    digest = sha256_hex(data)
+    versions.blobs.put(digest, [data])
+    custom = TargetCustom(
+        model="model", version=version, target="pi", artifact_sha256=parse_bundle(data).manifest.artifact_sha256,
+        ref_id=reference.ref_id,
+    )  # fmt: skip
+    versions.register(f"model-{version}/pi.tfb", custom, sha256=digest, length_bytes=len(data), now_ms=0)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """A server that may retrain, roll out by itself, and ask for samples."""
+    database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
+    broker = MemoryBroker()
+    transport, events = MemoryTransport(broker, "server"), EventLog(database)
+    transport.start(lambda _notice: None, subscriptions=())
+    fleet, versions = Fleet(database, Outbox(transport), lambda: 100), Versions(database, Blobs(tmp_path / "blobs"))
+    for device in ("d1", "d2"):
+        with database.begin() as connection:
+            insert_device(connection, {"device": device, "site": "west", "attributes": {}, "password_hash": "",
+                                       "enrolled_ms": 0})  # fmt: skip
+    _register(versions, 1)
+    rollouts = RolloutBook()
+    service = RetrainingService(
+        Triggers(database), Verdicts(database, events), Samples(database, tmp_path / "samples", CONFIG),
+        Jobs(database, tmp_path / "jobs", CONFIG), fleet, versions, rollouts, events, CONFIG,
+    )  # fmt: skip
+    world = Site(service, rollouts)
+
+    def hear(notice: object) -> None:
+        if isinstance(notice, Incoming):
+            world.heard.append(notice)
+
+    MemoryTransport(broker, "devices").start(hear, subscriptions=("tf/1/#",))
+    return world
+
+
+@pytest.fixture
+def by_hand(site: Site) -> Site:
+    """The same server, where a person starts rollouts."""
+    site.service.config = replace(CONFIG, auto_rollout=False)
+    return site

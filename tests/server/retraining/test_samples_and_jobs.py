@@ -1,0 +1,123 @@
+"""Samples are checked and stored once; jobs are leased to one worker at a time."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from server.errors import LabelRefusedError, LeaseLostError, SampleRefusedError, UnknownSampleError
+from server.retraining.archive import build_archive
+from server.retraining.harm import lower_bound
+from server.retraining.jobs import Job, JobOrder
+from wire.messages import Sample
+
+if TYPE_CHECKING:
+    from tests.server.retraining.conftest import Site
+
+
+def upload(number: int) -> Sample:
+    """Return a sample; the number is its image."""
+    import base64  # noqa: PLC0415 - small
+    import hashlib  # noqa: PLC0415 - small
+
+    data = b"image %d" % number
+    digest = hashlib.sha256(data).hexdigest()
+    return Sample(boot="b", seq=number, at_ms=40, sha256=digest, data=base64.b64encode(data).decode())
+
+
+def job(site: Site) -> Job:
+    """Return a fresh job."""
+    return site.service.jobs.create(JobOrder(1, "model", "model-1", "0" * 64, "blurrier", 3), b"zip", 0)
+
+
+def test_the_same_sample_twice_is_one(site: Site) -> None:
+    """Redelivery changes nothing."""
+    for _ in range(2):
+        site.service.samples.accept("d1", upload(1), 0)
+    assert len(site.service.samples.latest()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"sha256": "0" * 64}, {"data": "***"}, {"media_type": "text/html"}, {"lane": "x"}, {"data": "A" * 4_000_000}],
+)
+def test_refuses_samples_that_are_not_what_they_say(site: Site, changes: dict[str, str]) -> None:
+    """Nothing of a refused sample is stored."""
+    with pytest.raises(SampleRefusedError):
+        site.service.samples.accept("d1", replace(upload(1), **changes), 0)  # type: ignore[arg-type]
+    assert site.service.samples.latest() == ()
+
+
+def test_a_label_belongs_to_the_image(site: Site) -> None:
+    """Every sample of one image gets the label, later ones too."""
+    site.service.samples.accept("d1", upload(1), 0)
+    site.service.samples.label(1, "7", "me", 5)
+    site.service.samples.accept("d2", upload(1), 10)
+    assert [sample.label for sample in site.service.samples.latest()] == ["7", "7"]
+
+
+def test_labels_are_checked(site: Site) -> None:
+    """An empty label and an unknown sample are refused."""
+    site.service.samples.accept("d1", upload(1), 0)
+    with pytest.raises(LabelRefusedError):
+        site.service.samples.label(1, "  ", "me", 5)
+    with pytest.raises(UnknownSampleError):
+        site.service.samples.label(99, "1", "me", 5)
+
+
+def test_the_archive_lists_each_image_once(site: Site) -> None:
+    """Same samples, same bytes; the CSV has the agreed columns."""
+    for number in (1, 2):
+        site.service.samples.accept("d1", upload(number), 0)
+        site.service.samples.label(number, str(number), "me", 5)
+    labelled = site.service.samples.labelled(["d1"], 0)
+    data = build_archive([*labelled, *labelled], lambda device: f"site of {device}", site.service.samples.image)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        rows = list(csv.DictReader(io.StringIO(archive.read("labels.csv").decode())))
+        assert sorted(archive.namelist()) == sorted(["labels.csv", *(row["path"] for row in rows)])
+    assert {(row["label"], row["slice"], row["lane"]) for row in rows} == {
+        ("1", "site of d1", "audit"), ("2", "site of d1", "audit"),
+    }  # fmt: skip
+
+
+def test_a_job_is_one_workers_until_its_lease_expires(site: Site) -> None:
+    """Another worker gets it only after silence, and then the first has lost it."""
+    first = job(site)
+    assert site.service.jobs.lease("a", 0) is not None
+    assert site.service.jobs.lease("b", 1_000) is None
+    assert site.service.jobs.lease("a", 2_000) is not None
+    assert site.service.jobs.lease("b", 500_000) is not None
+    with pytest.raises(LeaseLostError):
+        site.service.jobs.done(first.id, "a", "model-2", {}, 500_001)
+
+
+def test_a_released_job_is_free_at_once(site: Site) -> None:
+    """Ctrl-C at the worker gives the job back without using up an attempt."""
+    first = job(site)
+    site.service.jobs.lease("a", 0)
+    site.service.jobs.failed(first.id, "a", "released", "", 1)
+    again = site.service.jobs.lease("b", 2)
+    assert again is not None
+    assert again.attempts == 1
+
+
+def test_a_job_that_kills_its_workers_ends(site: Site) -> None:
+    """After three silent workers it is failed."""
+    first = job(site)
+    for turn in range(3):
+        site.service.jobs.lease(f"w{turn}", turn * 1_000_000)
+    assert site.service.jobs.lease("w3", 9_000_000) is None
+    assert site.service.jobs.job(first.id).state == "failed"
+
+
+def test_the_lower_bound_is_right_and_useful() -> None:
+    """It never exceeds the observed rate, is 0 without errors, and 20 of 30 errors refute a risk of 0.3."""
+    assert lower_bound(0, 50) == 0.0
+    assert lower_bound(0, 0) == 0.0
+    assert 0.3 < lower_bound(20, 30) < 20 / 30
+    assert lower_bound(200, 300) > lower_bound(20, 30)

@@ -1,0 +1,119 @@
+"""From a verdict to a settled rollout, on a real store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from server.drift.verdicts import VerdictKind
+from server.errors import TriggerPhaseError
+from server.rollout.model import Phase as RolloutPhase
+
+if TYPE_CHECKING:
+    from tests.server.retraining.conftest import Site
+
+
+def turns(site: Site, count: int = 4, now_ms: int = 1_000) -> str:
+    """Give some turns; return the phase of the newest trigger."""
+    for _ in range(count):
+        site.service.turn(now_ms)
+    known = site.service.triggers.all()
+    return known[0].phase.value if known else ""
+
+
+def test_a_persisted_site_alarm_becomes_a_rolled_out_model(site: Site) -> None:
+    """Every state from suspicion to settled, in its order, each for its reason."""
+    site.alarm(1)
+    assert turns(site) == "suspected"
+    site.alarm(3)
+    assert turns(site) == "collecting"
+    site.upload(30, wrong=20)
+    assert turns(site) == "proposed"
+    job = site.service.jobs.lease("w", 2_000)
+    assert job is not None
+    assert (job.labelled, job.base_release, turns(site)) == (30, "model-1", "training")
+    site.release(2)
+    site.service.jobs.done(job.id, "w", "model-2", {}, 3_000)
+    assert turns(site) == "rollout"
+    assert (site.rollouts.requests[0].release, site.rollouts.requests[0].canary) == ("model-2", ("d1",))
+    site.rollouts.phase = RolloutPhase.SUCCEEDED
+    assert turns(site) == "settled"
+
+
+def test_devices_are_asked_for_samples_once_an_interval(site: Site) -> None:
+    """Both lanes are asked of each device, with the opt-in budget, and not again in the next turn."""
+    site.alarm(3)
+    turns(site, 6)
+    asked = [(command.verb, command.arguments["lane"]) for command in site.commands()]
+    assert asked == [("samples", "audit"), ("samples", "drift")] * 2
+    assert site.service.fleet.device("d1").desired.config == {"sample_bytes_per_day": 100_000}  # type: ignore[union-attr]
+
+
+def test_harmless_drift_is_not_retrained_without_a_person(site: Site) -> None:
+    """Labels without errors show no harm; an approval stands in for the proof."""
+    site.alarm(3)
+    turns(site)
+    site.upload(30, wrong=1)
+    assert turns(site) == "collecting"
+    site.service.triggers.approve(site.service.triggers.all()[0].id)
+    assert turns(site) == "proposed"
+
+
+def test_a_rollout_waits_for_a_person_where_it_is_not_automatic(by_hand: Site) -> None:
+    """Gated is as far as it goes alone."""
+    by_hand.alarm(3)
+    turns(by_hand)
+    by_hand.upload(30, wrong=20)
+    turns(by_hand)
+    job = by_hand.service.jobs.lease("w", 2_000)
+    by_hand.release(2)
+    by_hand.service.jobs.done(job.id if job else "", "w", "model-2", {}, 3_000)
+    assert turns(by_hand) == "gated"
+    by_hand.service.triggers.approve(by_hand.service.triggers.all()[0].id)
+    assert turns(by_hand) == "rollout"
+
+
+def test_too_few_labels_wait(site: Site) -> None:
+    """Harm alone is not enough: there must be something to train and to judge with."""
+    site.alarm(3)
+    turns(site)
+    site.upload(19, wrong=15)
+    assert turns(site) == "harmful"
+
+
+def test_what_the_gates_refused_cools_down(site: Site) -> None:
+    """A failed job ends the trigger with the gate's words, and the same alarm starts no second one at once."""
+    site.alarm(3)
+    turns(site)
+    site.upload(30, wrong=20)
+    turns(site)
+    job = site.service.jobs.lease("w", 2_000)
+    site.service.jobs.failed(job.id if job else "", "w", "gate_fail", "accuracy_drop fail: 3 points", 3_000)
+    assert turns(site, 8) == "failed"
+    assert "3 points" in site.service.triggers.all()[0].text
+    assert len(site.service.triggers.all()) == 1
+
+
+@pytest.mark.parametrize("kind", [VerdictKind.DEVICE_FAULT, VerdictKind.RELEASE_REGRESSION, VerdictKind.DEVICE_LOCAL])
+def test_faults_and_regressions_never_retrain(site: Site, kind: VerdictKind) -> None:
+    """A broken device or release is repaired, not learnt."""
+    site.alarm(5, kind)
+    assert turns(site) == ""
+
+
+def test_an_alarm_that_ends_withdraws(site: Site) -> None:
+    """What is quiet for long before anything was proposed is dropped, and the devices stop uploading."""
+    site.alarm(3)
+    turns(site)
+    site.service.verdicts.note([], 100, 100, quiet_ms=20, judged=True)
+    assert turns(site, now_ms=100 + 7_200_001) == "withdrawn"
+    assert site.service.fleet.device("d1").desired.config == {"sample_bytes_per_day": 0}  # type: ignore[union-attr]
+
+
+def test_only_waiting_triggers_can_be_approved(site: Site) -> None:
+    """A suspicion is nothing to approve."""
+    site.alarm(1)
+    turns(site)
+    with pytest.raises(TriggerPhaseError):
+        site.service.triggers.approve(site.service.triggers.all()[0].id)
