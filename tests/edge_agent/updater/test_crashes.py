@@ -1,0 +1,99 @@
+"""A crash after every durable operation of an update, then a restart: exactly one of {old, new} is current."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from edge_agent.disk import RealDisk
+from wire.canonical import sha256_file
+from wire.messages import UpdatePhase
+
+
+class Crash(BaseException):
+    """The power is gone; no ``except Exception`` may hide it."""
+
+
+@dataclass
+class CrashingDisk:
+    """A real disk that loses power around its n-th durable operation."""
+
+    crash_at: int
+    before: bool
+    count: int = 0
+    real: RealDisk = field(default_factory=RealDisk)
+
+    def _step(self, act) -> None:
+        self.count += 1
+        if self.count == self.crash_at and self.before:
+            raise Crash
+        act()
+        if self.count == self.crash_at:
+            raise Crash
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Replace a file, or crash."""
+        self._step(lambda: self.real.write(path, data))
+
+    def move(self, source: Path, target: Path) -> None:
+        """Rename a file, or crash."""
+        self._step(lambda: self.real.move(source, target))
+
+    def remove(self, path: Path) -> None:
+        """Remove a file, or crash."""
+        self._step(lambda: self.real.remove(path))
+
+    def free_bytes(self, folder: Path) -> int:
+        """Return the real disk's."""
+        return self.real.free_bytes(folder)
+
+
+def check_one_is_current(device) -> None:
+    """Old or new, whole: its slot is readable and its bundle has its digest."""
+    current = device.slots.current()
+    assert current.release in {"m-1", "m-2"}
+    assert sha256_file(device.slots.bundle(current.sha256)) == current.sha256
+
+
+def update(device, release, *, good: bool) -> None:
+    """Take the second release to its end."""
+    device.publish(release(2))
+    device.offer(release(2).desired)
+    finish(device, good=good)
+
+
+def finish(device, *, good: bool) -> None:
+    """Work, then judge probation if there is one."""
+    device.work()
+    if device.updater.record.phase is UpdatePhase.PROBATION:
+        device.beat()
+        if not good:
+            device.updater.health = device.updater.health.crashed()
+        device.pass_time(20)
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("good", [True, False], ids=["commit", "roll_back"])
+def test_survives_a_crash_at_every_durable_operation(tmp_path, device_on, release, good, before) -> None:
+    """Restarted, the update goes on from the persisted phase and ends as it would have."""
+    for crash_at in range(1, 100):
+        state = tmp_path / str(crash_at)
+        state.mkdir()
+        device = device_on(state, RealDisk())
+        device.install(release(1))
+        device.updater.disk = device.disk = disk = CrashingDisk(crash_at, before)
+        try:
+            update(device, release, good=good)
+        except Crash:
+            device.disk = RealDisk()
+            check_one_is_current(device)
+            device.restart()
+            check_one_is_current(device)
+            device.offer(release(2).desired)
+            finish(device, good=good)
+        assert device.current() == ("m-2" if good else "m-1")
+        assert device.updater.record.phase is (UpdatePhase.COMMITTED if good else UpdatePhase.ROLLED_BACK)
+        if disk.count < crash_at:
+            assert crash_at > 8
+            return
+    pytest.fail("the update never ended")

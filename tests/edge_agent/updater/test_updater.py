@@ -1,0 +1,226 @@
+"""Chains of phases as data, and what the updater believes."""
+
+from dataclasses import replace
+
+import pytest
+
+from edge_agent.updater.seams import ProbeResult, Refusal
+from wire.messages import UpdatePhase
+
+GOOD = ["offered", "downloading", "verifying", "staged", "probation", "committed"]
+
+
+def test_a_good_release_is_committed(device, release) -> None:
+    """The whole chain, in order, ends with the release current and served."""
+    device.install(release(1))
+    assert device.phases == GOOD
+    assert (device.current(), device.served[-1].release) == ("m-1", "m-1")
+
+
+def test_the_second_release_keeps_the_first_as_previous(device, release) -> None:
+    """Current and previous stay on disk, older bundles go."""
+    for version in [1, 2, 3]:
+        device.install(release(version))
+    assert (device.current(), device.slots.previous().release) == ("m-3", "m-2")
+    assert len(list((device.state / "blobs" / "sha256").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("hurt", "chain"),
+    [
+        (lambda device, _: device.targets.clear(), ["offered", "unknown_target"]),
+        (lambda device, _: device.blobs.clear(), ["offered", "downloading", "http_404"]),
+        (
+            lambda device, new: device.blobs.update({new.target.sha256: new.data[:-1] + b"?"}),
+            ["offered", "downloading", "verifying", "digest_mismatch"],
+        ),
+        (
+            lambda device, _: device.fail_probe("golden_mismatch"),
+            ["offered", "downloading", "verifying", "golden_mismatch"],
+        ),
+        (
+            lambda device, new: device.targets.update(
+                {new.desired.target: replace(new.target, custom=replace(new.target.custom, hardware=("armv7l",)))}
+            ),
+            ["offered", "hardware_mismatch"],
+        ),
+        (
+            lambda device, new: device.targets.update(
+                {new.desired.target: replace(new.target, custom=replace(new.target.custom, runtime="litert"))}
+            ),
+            ["offered", "runtime_missing"],
+        ),
+        (
+            lambda device, new: device.targets.update({new.desired.target: replace(new.target, length_bytes=1 << 40)}),
+            ["offered", "too_large"],
+        ),
+        (
+            lambda device, new: device.targets.update({new.desired.target: replace(new.target, sha256="0" * 64)}),
+            ["offered", "digest_mismatch"],
+        ),
+        (
+            lambda device, new: device.targets.update({new.desired.target: Refusal("signature_invalid")}),
+            ["offered", "signature_invalid"],
+        ),
+    ],
+)
+def test_refuses_with_a_code_and_keeps_the_old_release(device, release, hurt, chain) -> None:
+    """Whatever is wrong, the old release stays current and the reason has a code."""
+    device.install(release(1))
+    device.phases.clear()
+    new = device.publish(release(2))
+    hurt(device, new)
+    device.offer(new.desired)
+    device.work()
+    assert device.phases == chain
+    assert (device.current(), device.updater.record.phase) == ("m-1", UpdatePhase.REFUSED)
+
+
+def test_refuses_a_release_older_than_the_security_floor(device, release) -> None:
+    """What lies below the highest committed floor never runs again."""
+    device.install(release(2, floor=5))
+    device.publish(release(1, floor=4))
+    device.offer(release(1, floor=4, gen=3).desired)
+    device.work()
+    assert device.phases[-1] == "below_security_floor"
+
+
+def test_goes_back_to_an_older_version_above_the_floor(device, release) -> None:
+    """A legitimate rollback stays possible: version and floor are apart."""
+    device.install(release(2, floor=5))
+    device.install(release(1, floor=5, gen=3))
+    assert device.current() == "m-1"
+
+
+def test_refuses_what_does_not_fit_on_the_disk(device, release) -> None:
+    """The free space is looked at before the download."""
+    new = device.publish(release(1))
+    device.config = replace(device.config, reserve_bytes=1 << 60)
+    device.boot()
+    device.offer(new.desired)
+    device.work()
+    assert device.phases == ["offered", "no_space"]
+
+
+def test_ignores_an_older_or_equal_generation(device, release) -> None:
+    """The retained message comes again with every connection."""
+    device.install(release(2))
+    device.phases.clear()
+    assert not device.offer(release(2).desired)
+    assert not device.offer(release(1).desired)
+    assert device.phases == []
+
+
+def test_commits_at_once_what_is_current_already(device, release) -> None:
+    """A new generation of the same release needs nothing."""
+    device.install(release(1))
+    device.phases.clear()
+    device.offer(release(1, gen=7).desired)
+    assert device.phases == ["offered", "committed"]
+    assert device.updater.status.gen == 7
+
+
+def test_a_newer_generation_ends_the_one_in_flight(device, release) -> None:
+    """The result of the ended attempt is dropped."""
+    first, second = device.publish(release(1)), device.publish(release(2))
+    device.offer(first.desired)
+    device.offer(second.desired)
+    device.work()
+    assert device.updater.record.desired.release == "m-2"
+    assert device.phases == ["offered", *GOOD[:-1]]
+
+
+def test_a_newer_generation_ends_a_probation_by_rolling_back(device, release) -> None:
+    """The trial is undone before the next one begins."""
+    device.install(release(1))
+    device.phases.clear()
+    device.offer(device.publish(release(2)).desired)
+    device.work()
+    device.offer(device.publish(release(3)).desired)
+    assert device.current() == "m-1"
+    assert device.phases[-2:] == ["superseded", "offered"]
+
+
+def test_waits_for_the_maintenance_window(device, release) -> None:
+    """Outside the window the update is deferred, inside it goes on."""
+    new = device.publish(release(1))
+    device.offer(replace(new.desired, not_before_ms=device.now_ms + 5000))
+    device.pass_time(4)
+    assert device.phases == ["offered", "deferred"]
+    device.pass_time(2)
+    device.work()
+    assert device.phases[2:] == ["offered", *GOOD[1:-1]]
+
+
+def test_a_passed_deadline_is_an_end(device, release) -> None:
+    """Stuck is an outcome."""
+    device.offer(replace(release(1).desired, deadline_ms=device.now_ms + 5000))
+    device.pass_time(6)
+    assert device.phases == ["offered", "deadline_passed"]
+
+
+def test_a_verification_without_end_is_an_end(device, release) -> None:
+    """A job that never answers is refused as stuck."""
+    device.offer(release(1).desired)
+    device.pass_time(device.config.verify_deadline_s + 1)
+    assert device.phases == ["offered", "stuck"]
+
+
+def test_unreachable_metadata_is_tried_again(device, release) -> None:
+    """A network that is away for a while refuses nothing."""
+    new = release(1)
+    device.targets[new.desired.target] = Refusal("metadata_unreachable", passing=True)
+    device.offer(new.desired)
+    device.work()
+    assert device.updater.record.phase is UpdatePhase.OFFERED
+    device.publish(new)
+    device.pass_time(60)
+    device.work()
+    assert device.updater.record.phase is UpdatePhase.PROBATION
+
+
+@pytest.mark.parametrize(
+    ("health", "code"),
+    [
+        (lambda health: health.crashed(), "child_crashed"),
+        (lambda health: health.hung(), "child_hung"),
+        (lambda health: health.beat(n=10, errors=30, p95_ms=1.0), "error_rate"),
+    ],
+)
+def test_an_unhealthy_release_is_rolled_back(device, release, health, code) -> None:
+    """The old release is current and served again, the reason has a code."""
+    device.install(release(1))
+    device.offer(device.publish(release(2)).desired)
+    device.work()
+    device.updater.health = health(device.updater.health)
+    device.pass_time(1)
+    assert (device.phases[-1], device.current(), device.served[-1].release) == (code, "m-1", "m-1")
+    assert device.slots.previous() is None
+
+
+def test_a_bad_first_release_leaves_none(device, release) -> None:
+    """There is nothing to go back to: nothing is current, nothing is served."""
+    device.offer(device.publish(release(1)).desired)
+    device.work()
+    device.updater.health = device.updater.health.crashed()
+    device.pass_time(1)
+    assert (device.current(), device.served[-1]) == ("", None)
+
+
+def test_a_probe_that_fails_says_why(device, release) -> None:
+    """The probe's own code travels."""
+    device.probe = ProbeResult(code="latency_over_budget", text="too slow")
+    device.boot()
+    device.offer(device.publish(release(1)).desired)
+    device.work()
+    assert device.updater.status.code == "latency_over_budget"
+
+
+def test_too_many_starts_in_probation_roll_back(device, release) -> None:
+    """A release that takes the agent down with it does not stay for ever."""
+    device.install(release(1))
+    device.offer(device.publish(release(2)).desired)
+    device.work()
+    for _ in range(device.config.max_boots + 1):
+        device.restart()
+    assert (device.updater.record.code, device.current()) == ("child_crashed", "m-1")
