@@ -91,10 +91,12 @@ class HttpFetcher(FetcherInterface):
         Raises:
             OSError: If ``ca`` is no certificate.
         """
-        context = ssl.create_default_context()
-        if ca:
+        handlers = []
+        if ca:  # only then: loading the system's certificates costs megabytes, and plain HTTP needs none
+            context = ssl.create_default_context()
             context.load_verify_locations(cadata=ca)
-        self._opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
+            handlers = [urllib.request.HTTPSHandler(context=context)]
+        self._opener = urllib.request.build_opener(*handlers)
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
