@@ -11,6 +11,7 @@ from pathlib import Path
 
 from server.drift.config import DriftConfig
 from server.errors import ConfigError
+from server.retraining.config import RetrainingConfig
 from server.rollout.config import RolloutConfig
 from server.strict_toml import read_toml
 
@@ -108,6 +109,7 @@ class ServerConfig:
     store: StoreConfig = field(default_factory=StoreConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)
+    retraining: RetrainingConfig = field(default_factory=RetrainingConfig)
 
 
 def read_config(path: Path) -> ServerConfig:

@@ -13,8 +13,11 @@ from server.api import enrol as enrol_api
 from server.api import events as events_api
 from server.api import evidence as evidence_api
 from server.api import failures, health
+from server.api import jobs as jobs_api
 from server.api import releases as releases_api
+from server.api import retraining as retraining_api
 from server.api import rollouts as rollouts_api
+from server.api import samples as samples_api
 from server.api import tuf as tuf_api
 from server.api.auth import Auth
 from server.clock import Clock
@@ -31,6 +34,10 @@ from server.registry.events import EventLog
 from server.registry.lineage import Lineage
 from server.registry.versions import Versions
 from server.regressions import Regressions
+from server.retraining.jobs import Jobs
+from server.retraining.ledger import Triggers
+from server.retraining.samples import Samples
+from server.retraining.service import RetrainingService
 from server.rollout.ledger import Ledger
 from server.rollout.service import RolloutService
 from server.state_directory import StateDirectory
@@ -65,6 +72,7 @@ class Parts:
     trust: TrustRepository
     drift: DriftService
     rollouts: RolloutService
+    retraining: RetrainingService
     ingest: Ingest
     clock: Clock
     services: tuple[Service, ...]
@@ -83,6 +91,11 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     windows = Windows(database)
     drift = DriftService(database, windows, fleet, versions, events, config.drift)
     rollouts = RolloutService(Ledger(database), fleet, versions, events, config.rollout, clock)
+    samples = Samples(database, state.samples, config.retraining)
+    jobs = Jobs(database, state.jobs, config.retraining)
+    retraining = RetrainingService(
+        Triggers(database), drift.verdicts, samples, jobs, fleet, versions, rollouts, events, config.retraining
+    )
     return Parts(
         database=database,
         auth=Auth(state.token("operator"), state.token("builder"), enrolment),
@@ -94,13 +107,14 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         windows=windows,
         drift=drift,
         rollouts=rollouts,
+        retraining=retraining,
         blobs=blobs,
         versions=versions,
         trust=trust,
         clock=clock,
-        ingest=Ingest(database, fleet, outbox, config.ingest),
+        ingest=Ingest(database, fleet, outbox, config.ingest, samples.accept),
         services=(
-            trust, fleet, drift, Regressions(drift.verdicts, rollouts), rollouts,
+            trust, fleet, drift, Regressions(drift.verdicts, rollouts), rollouts, retraining,
             Liveness(fleet, events, config.fleet), Housekeeping(database, config.ingest.retention_days),
         ),
     )  # fmt: skip
@@ -120,6 +134,9 @@ def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
         tuf_api.router(auth, parts.trust, parts.versions, parts.clock),
         events_api.router(auth, parts.events),
         rollouts_api.router(auth, parts.rollouts),
+        samples_api.router(auth, parts.retraining.samples, parts.clock),
+        jobs_api.router(auth, parts.retraining.jobs, parts.versions, parts.clock),
+        retraining_api.router(auth, parts.retraining.triggers),
         evidence_api.router(auth, parts.database, parts.drift.verdicts),
         failures.unknown_path(),
     ):

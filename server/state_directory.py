@@ -60,6 +60,16 @@ class StateDirectory:
         return self.path / "blobs" / "sha256"
 
     @property
+    def samples(self) -> Path:
+        """Images from devices."""
+        return self.path / "samples"
+
+    @property
+    def jobs(self) -> Path:
+        """Samples of retraining jobs."""
+        return self.path / "jobs"
+
+    @property
     def broker(self) -> Path:
         """Files of mosquitto."""
         return self.path / "broker"
@@ -115,7 +125,17 @@ def init_state(path: Path) -> StateDirectory:
         raise StateDirectoryError(message)
     state = StateDirectory(path)
     try:
-        for folder in (path, state.keys, state.tuf, state.blobs.parent, state.blobs, state.broker, path / "run"):
+        for folder in (
+            path,
+            state.keys,
+            state.tuf,
+            state.blobs.parent,
+            state.blobs,
+            state.broker,
+            state.samples,
+            state.jobs,
+            path / "run",
+        ):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.chmod(0o700)
         for role in ("operator", "builder"):

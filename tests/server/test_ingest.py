@@ -32,8 +32,9 @@ LEAVES = [
     "state", "reported", "event", "res", "get", "tele/drift", "tele/infer", "tele/hw", "tele/sample", "tele/nonsense",
 ]  # fmt: skip
 GARBAGE = [
-    b"\x00\xff", b"[]", b"{", b'{"seq": "x"}', b'{"at_ms": 1e400}', b'{"at_ms": -1, "boot": "a"}', 
-    b"TFD1" + b"\xff" * 90, b'{"boot": "a", "seq": 99999999999999999999, "oldest_seq": 0}', b"[" * 5000, b'{"state": 7}',
+    b"\x00\xff", b"[]", b"{", b'{"seq": "x"}', b'{"at_ms": 1e400}', b'{"at_ms": -1, "boot": "a"}',
+    b"TFD1" + b"\xff" * 90, b'{"boot": "a", "seq": 99999999999999999999, "oldest_seq": 0}',
+    b"[" * 5000, b'{"state": 7}',
 ]  # fmt: skip
 
 
