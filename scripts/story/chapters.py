@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from compressor.data.table import Table
 from scripts.story.api import Api
 from scripts.story.console import Console, StoryError
 from scripts.story.fleet import BASELINE_WINDOWS, PROBATION_S, WINDOW_S, Fleet
 from scripts.story.plans import Plan
 from scripts.story.processes import run
-from scripts.story.world import World, shots
+from scripts.story.world import Shot, World, shots
 
 RATE_HZ = 25.0
 _DRIFT_KINDS = frozenset({"device_local", "site", "cohort", "fleet", "release_regression"})
@@ -89,17 +90,27 @@ def serve(story: Story) -> None:
     builder = story.fleet.server_dir / "builder.token"
     run("compressor", "publish", str(bundle(story, "v1")), "--keys", str(story.fleet.keys),
         "--server", story.server.url, "--token-file", str(builder), quiet=True)  # fmt: skip
-    releases = story.server.get("/api/releases")
-    story.console.say(f"signed release on the server: {', '.join(release['name'] for release in releases)}")
+    story.console.say(f"signed release on the server: {', '.join(releases(story))}")
+
+
+def releases(story: Story) -> list[str]:
+    """Return the names of the releases on the server, oldest first."""
+    return [release["name"] for release in story.server.get("/api/releases")["releases"]]
+
+
+def devices(story: Story) -> list[dict[str, Any]]:
+    """Return what the server knows of every device."""
+    found: list[dict[str, Any]] = story.server.get("/api/devices")["devices"]
+    return found
 
 
 def enrol(story: Story) -> None:
     """Enrol six devices and start their agents; the world appears in front of them."""
     story.console.chapter("Six devices enrol with one-time claims and start their agents")
     story.fleet.enrol(story.server, story.plan)
-    pools = {device.device: shots(list(device.before.images), _labels(device.before)) for device in story.plan.devices}
-    for device, pool in pools.items():
-        story.world.show(device, pool)
+    pools = {device.device: _pool(device.before) for device in story.plan.devices}
+    for name, pool in pools.items():
+        story.world.show(name, pool)
     story.world.start()
     story.fleet.start_agents(story.plan.devices)
     for device in story.plan.devices:
@@ -107,12 +118,12 @@ def enrol(story: Story) -> None:
     story.wait_for("six devices online", lambda: _online(story), limit_s=60)
 
 
-def _labels(table: Any) -> list[int]:  # noqa: ANN401 - compressor.data.table.Table
-    return [int(label) for label in table.labels]
+def _pool(table: Table) -> tuple[Shot, ...]:
+    return shots(list(table.images), [table.class_names[label] for label in table.labels.tolist()])
 
 
 def _online(story: Story) -> bool | None:
-    states = [device["state"] for device in story.server.get("/api/devices")]
+    states = [device["state"] for device in devices(story)]
     return True if len(states) == len(story.plan.devices) and set(states) <= {"ready", "degraded", "updating"} else None
 
 
@@ -130,12 +141,13 @@ def watch_rollout(story: Story, release: str, *, limit_s: float) -> None:
     said: set[str] = set()
 
     def finished() -> bool | None:
-        rollout = next((item for item in story.server.get("/api/rollouts") if item["release"] == release), None)
+        rollout = next((item for item in rollouts(story) if item["release"] == release), None)
         if rollout is None:
             return None
         _say_devices(story, said)
         if rollout["phase"] in {"failed", "aborted", "paused"}:
-            message = f"Expected the rollout of {release} to succeed, it is {rollout['phase']}: {rollout.get('code', '')}"
+            why = f"{rollout['phase']}: {rollout['code']} {rollout['text']}"
+            message = f"Expected the rollout of {release} to succeed, it is {why}"
             raise StoryError(message)
         return True if rollout["phase"] == "succeeded" else None
 
@@ -143,10 +155,17 @@ def watch_rollout(story: Story, release: str, *, limit_s: float) -> None:
     _say_devices(story, said)
 
 
+def rollouts(story: Story) -> list[dict[str, Any]]:
+    """Return every rollout, newest first."""
+    found: list[dict[str, Any]] = story.server.get("/api/rollouts")["rollouts"]
+    return found
+
+
 def _say_devices(story: Story, said: set[str]) -> None:
-    for device in story.server.get("/api/devices"):
+    for device in devices(story):
         update = (device.get("reported") or {}).get("update") or {}
-        line = f"{device['device']:10} {update.get('phase', '')} {update.get('release', '')} {update.get('code', '')}".rstrip()
+        words = [str(update.get(key, "")) for key in ("phase", "release", "code")]
+        line = f"{device['device']:10} {' '.join(words)}".rstrip()
         if update.get("phase") in {"committed", "rolled_back", "refused", "probation"} and line not in said:
             said.add(line)
             story.console.say(line)
@@ -156,25 +175,23 @@ def commission(story: Story) -> None:
     """Let every device count its first windows: its baseline."""
     story.console.chapter(f"Commissioning: the first {BASELINE_WINDOWS} windows of each device become its baseline")
     story.console.say(f"windows are {WINDOW_S:.0f} s here, an hour in production; nothing but counters leaves a device")
-    target = time.time() + 240
 
     def ready() -> bool | None:
-        left = [device for device in story.server.get("/api/devices") if not _baselined(device)]
-        return True if not left or time.time() > target else None
+        return True if _judged(story) >= {device.device for device in story.plan.devices} else None
 
     story.wait_for("a baseline on every device", ready, limit_s=300)
     alarms = drift_verdicts(story)
     story.console.say(f"alarms so far: {len(alarms)}")
 
 
-def _baselined(device: dict[str, Any]) -> bool:
-    evidence = device.get("evidence") or {}
-    return bool(evidence.get("commissioned"))
+def _judged(story: Story) -> set[str]:
+    rows = story.server.get("/api/evidence", limit=200)["evidence"]
+    return {row["device"] for row in rows if row["phase"] == "judged"}
 
 
 def drift_verdicts(story: Story) -> list[dict[str, Any]]:
     """Return the verdicts about drift (not about faults)."""
-    return [verdict for verdict in story.server.get("/api/verdicts") if verdict["kind"] in _DRIFT_KINDS]
+    return [verdict for verdict in story.server.get("/api/verdicts")["verdicts"] if verdict["kind"] in _DRIFT_KINDS]
 
 
 def change(story: Story) -> None:
@@ -182,11 +199,11 @@ def change(story: Story) -> None:
     story.console.chapter(f"The world changes: {story.plan.change}")
     for device in story.plan.devices:
         if device.after is not None:
-            story.world.show(device.device, shots(list(device.after.images), _labels(device.after)))
+            story.world.show(device.device, _pool(device.after))
     story.changed_ms = int(time.time() * 1000)
     found = story.wait_for("the alarm", lambda: _covering(story), limit_s=120)
     story.detected = found
-    story.console.say(f"verdict: {found['kind']} on {', '.join(sorted(found['devices']))}: {found['text']}")
+    story.console.say(f"verdict: {found['kind']} on {', '.join(sorted(found['devices']))}: {found['cause']}")
     story.console.say(f"heard after {windows_to_detect(story)} windows of {WINDOW_S:.0f} s")
 
 
@@ -210,21 +227,30 @@ def label(story: Story, *, limit_s: float) -> None:
     done: set[str] = set()
 
     def proposed() -> bool | None:
-        for sample in story.server.get("/api/samples", unlabelled=1, limit=500):
+        for sample in story.server.get("/api/samples", unlabelled=1, limit=500)["samples"]:
             truth = story.world.label_of(sample["sha256"])
             if truth is not None and sample["id"] not in done:
                 story.server.send("PUT", f"/api/samples/{sample['id']}/label", {"label": truth, "by": "demo"})
                 done.add(sample["id"])
-        jobs = [trigger for trigger in story.server.get("/api/retraining") if trigger["state"] in _BEYOND]
-        return True if jobs else None
+        found = triggers(story)
+        if found and found[0]["phase"] in {"failed", "withdrawn"}:
+            message = f"Expected retraining to be proposed, it is {found[0]['phase']}: {found[0]['text']}"
+            raise StoryError(message)
+        return True if found and found[0]["phase"] in _BEYOND else None
 
     story.wait_for("enough labelled samples and shown harm", proposed, limit_s=limit_s)
     story.console.say(f"labelled through the API: {len(done)}")
-    for trigger in story.server.get("/api/retraining"):
-        story.console.say(f"retraining {trigger['state']}: {trigger.get('text', '')}")
+    for trigger in triggers(story):
+        story.console.say(f"retraining {trigger['phase']}: {trigger['words']} {trigger['text']}")
 
 
-_BEYOND = frozenset({"proposed", "training", "gated", "shadow", "canary", "rollout", "settled"})
+_BEYOND = frozenset({"proposed", "training", "gated", "rollout", "settled"})
+
+
+def triggers(story: Story) -> list[dict[str, Any]]:
+    """Return the retraining triggers, newest first."""
+    found: list[dict[str, Any]] = story.server.get("/api/retraining")["retraining"]
+    return found
 
 
 def retrain(story: Story) -> None:
@@ -236,8 +262,7 @@ def retrain(story: Story) -> None:
     if story.plan.data is not None:
         command += ["--data", str(story.plan.data)]
     run(*command)
-    names = [release["name"] for release in story.server.get("/api/releases")]
-    story.retrained = max(names, key=lambda name: int(name.rpartition("-")[2]))
+    story.retrained = max(releases(story), key=lambda name: int(name.rpartition("-")[2]))
     story.second = _certificate(bundle_folder(story))
     for gate in story.second["gates"]:
         story.console.say(f"{gate['verdict'].upper():13} {gate['name']:22} {gate['text']}")

@@ -33,6 +33,8 @@ window_s = {window_s}
 infer_s = 3.0
 hw_s = 15.0
 rows_a_batch = 1
+[samples]
+max_bytes_per_day = 4000000
 [transport]
 max_backoff_s = 5.0
 ack_timeout_s = 10.0
@@ -46,9 +48,11 @@ baseline_windows = {baseline}
 grace_ms = 1500
 [retraining]
 sample_bytes_per_day = 4000000
-samples_a_device = {samples}
+samples_per_request = {samples}
+request_interval_s = 20.0
+min_labelled = {labels}
 auto_rollout = true
-cooldown_s = 0.0
+probation_s = {probation_s}
 [rollout]
 probation_s = {probation_s}
 """
@@ -72,11 +76,15 @@ class Fleet:
         """The build host's keys."""
         return self.root / "keys"
 
-    def init(self, *, samples: int) -> None:
+    def init(self, *, samples: int, labels: int) -> None:
         """Make the server's state and the keys; the root key never leaves the build host."""
         run("fleet-server", "init", str(self.server_dir), quiet=True)
         settings = _SERVER_TOML.format(
-            baseline=BASELINE_WINDOWS, window_ms=int(WINDOW_S * 1000), samples=samples, probation_s=PROBATION_S
+            baseline=BASELINE_WINDOWS,
+            window_ms=int(WINDOW_S * 1000),
+            samples=samples,
+            labels=labels,
+            probation_s=PROBATION_S,
         )
         (self.server_dir / "server.toml").write_text(settings)
         online = self.server_dir / "online.pub.json"

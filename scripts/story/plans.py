@@ -21,6 +21,7 @@ from compressor.data.table import Integers, Table
 from compressor.recipe import Recipe, read_recipe
 
 MODELS = Path("models")
+CAMERAS_NORTH = 3
 TECHEM = "watermeter/Techem/V_DR"
 STABLE = ("gasmeter/GMT/iotson", "powermeter/unknown/iotson")
 
@@ -78,8 +79,8 @@ def digits_plan() -> Plan:
     knocked = render(world, DRIFTED, "lens-b knocked", views=3, seed=12)
     devices = tuple(
         DevicePlan(
-            f"cam-{number}", "north" if number <= 3 else "south", lens, seen[lens],
-            None if number <= 3 else knocked, "out of focus, dark, turned",
+            f"cam-{number}", "north" if number <= CAMERAS_NORTH else "south", lens, seen[lens],
+            None if number <= CAMERAS_NORTH else knocked, "out of focus, dark, turned",
         )
         for number, lens in enumerate(["lens-a", "lens-b", "lens-a", "lens-b", "lens-a", "lens-b"], start=1)
     )  # fmt: skip

@@ -26,7 +26,7 @@ class Shot:
     """One encoded image and what it really shows."""
 
     data: bytes
-    label: int
+    label: str
 
     @property
     def sha256(self) -> str:
@@ -34,9 +34,9 @@ class Shot:
         return hashlib.sha256(self.data).hexdigest()
 
 
-def shots(images: Sequence[np.ndarray], labels: Sequence[int]) -> tuple[Shot, ...]:
+def shots(images: Sequence[np.ndarray], labels: Sequence[str]) -> tuple[Shot, ...]:
     """Return ``images`` (uint8, (H, W, 3)) as PNG shots."""
-    return tuple(Shot(_png(image), int(label)) for image, label in zip(images, labels, strict=True))
+    return tuple(Shot(_png(image), label) for image, label in zip(images, labels, strict=True))
 
 
 def _png(image: np.ndarray) -> bytes:
@@ -53,7 +53,7 @@ class World:
     rate_hz: float
     seed: int = 7
     _pools: dict[str, tuple[Shot, ...]] = field(default_factory=dict)
-    _truth: dict[str, int] = field(default_factory=dict)
+    _truth: dict[str, str] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
 
@@ -62,7 +62,7 @@ class World:
         self._truth.update({shot.sha256: shot.label for shot in pool})
         self._pools[device] = pool
 
-    def label_of(self, sha256: str) -> int | None:
+    def label_of(self, sha256: str) -> str | None:
         """Return what a person would say of the image with this digest."""
         return self._truth.get(sha256)
 

@@ -1,0 +1,121 @@
+"""The last table, and whether the story came true."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from scripts.story import chapters
+from scripts.story.chapters import Story
+from scripts.story.console import StoryError
+from scripts.story.figures import SiteFigures, compare, pooled
+from scripts.story.fleet import WINDOW_S
+from server.store.database import open_database
+from server.windows import Window, Windows
+from wire.drift_report import DriftReport, encode_report
+
+_MAX_DROP = 0.01
+_REPORT_LIMIT_BYTES = 800
+
+
+def conclude(story: Story) -> None:
+    """Print the table of everything that was promised.
+
+    Raises:
+        StoryError: If one of the promises did not come true.
+    """
+    story.console.chapter("What came of it")
+    before, after = chapters.bundle(story, "v1"), _retrained(story)
+    judges = story.plan.judges
+    sites = compare(judges, before, after)
+    together = pooled(sites, judges, before, after)
+    story.console.table("Accuracy per site, int8 on the device's runtime, images no model was trained on",
+                        ["site", "n", "before", "after", "change", "worse by at most (95 %)"],
+                        [_row(site) for site in [*sites, together]])  # fmt: skip
+    sizes = _report_sizes(story)
+    false_alarms = _false_alarms(story)
+    story.console.table(
+        "The loop", ["what", "figure"], [*_loop(story, before, after), *_alarms(story, false_alarms, sizes)]
+    )
+    _check(story, [*sites, together], false_alarms, sizes)
+
+
+def _retrained(story: Story) -> Path:
+    return next(chapters.bundle_folder(story).glob(f"{story.retrained}-*.tfb"))
+
+
+def _row(site: SiteFigures) -> list[str]:
+    mark = " (changed)" if site.drifted else ""
+    bound = "-" if site.drifted else f"{100 * site.drop_upper:.1f} points"
+    change = f"{100 * (site.after - site.before):+.1f}"
+    return [site.name + mark, str(site.n), f"{site.before:.3f}", f"{site.after:.3f}", change, bound]
+
+
+def _loop(story: Story, before: Path, after: Path) -> list[list[str]]:
+    first = story.first["figures"]
+    air = {rollout["release"]: rollout["air_bytes"] for rollout in chapters.rollouts(story)}
+    return [
+        ["float model, bytes", _figure(first, "float_size_bytes")],
+        ["int8 model, bytes", _figure(first, "size_bytes")],
+        ["float latency p50, ms", _figure(first, "float_latency_p50_ms")],
+        ["int8 latency p50, ms", _figure(first, "latency_p50_ms")],
+        ["bundle of the first / retrained release, bytes", f"{before.stat().st_size} / {after.stat().st_size}"],
+        *([f"bytes on air, rollout of {release}, six devices", str(count)] for release, count in sorted(air.items())),
+    ]
+
+
+def _figure(figures: dict[str, float], name: str) -> str:
+    return f"{figures[name]:g}" if name in figures else "not measured"
+
+
+def _alarms(story: Story, false_alarms: Sequence[str], sizes: Sequence[int]) -> list[list[str]]:
+    return [
+        ["drift report, bytes, median / largest", f"{statistics.median(sizes):.0f} / {max(sizes)}"],
+        [f"time to detect, windows of {WINDOW_S:.0f} s", str(chapters.windows_to_detect(story))],
+        ["verdict", f"{story.detected['kind']}: {story.detected['cause']}"],
+        ["false alarms on devices whose world did not change", str(len(false_alarms))],
+        ["whole story, s", f"{story.console.elapsed_s:.0f}"],
+    ]
+
+
+def _false_alarms(story: Story) -> list[str]:
+    return sorted(
+        {
+            device
+            for verdict in chapters.drift_verdicts(story)
+            for device in verdict["devices"]
+            if device not in story.plan.drifted or verdict["first_window_ms"] + WINDOW_S * 1000 < story.changed_ms
+        }
+    )
+
+
+def _report_sizes(story: Story) -> list[int]:
+    """Return the size of every drift report as it travelled, made again from the stored counters."""
+    database = open_database(f"sqlite:///{story.fleet.server_dir / 'fleet.db'}")
+    windows = Windows(database).since(0, limit=100_000)
+    database.close()
+    return [len(encode_report(_report(window))) for window in windows]
+
+
+def _report(window: Window) -> DriftReport:
+    return DriftReport(
+        "0" * 16, 1000, 999, window.start_ms, window.len_ms, window.context, window.artifact, window.ref_id,
+        window.counters,
+    )  # fmt: skip
+
+
+def _check(story: Story, sites: Sequence[SiteFigures], false_alarms: Sequence[str], sizes: Sequence[int]) -> None:
+    plan = story.plan
+    broken = [f"false alarm on {device}" for device in false_alarms]
+    for site in sites:
+        if site.drifted and site.before >= plan.before_max:
+            broken.append(f"{site.name}: expected under {plan.before_max} before, got {site.before:.3f}")
+        if site.drifted and site.after < plan.after_min:
+            broken.append(f"{site.name}: expected at least {plan.after_min} after, got {site.after:.3f}")
+        if not site.drifted and site.before - site.after > _MAX_DROP:
+            broken.append(f"{site.name}: expected at most 1 point less, got {100 * (site.before - site.after):.1f}")
+    if max(sizes) > _REPORT_LIMIT_BYTES:
+        broken.append(f"expected drift reports of at most {_REPORT_LIMIT_BYTES} bytes, got {max(sizes)}")
+    if broken:
+        raise StoryError("The story did not come true: " + "; ".join(broken))
