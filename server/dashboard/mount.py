@@ -17,11 +17,12 @@ def mount(app: FastAPI, services: Services) -> None:
     """
     from nicegui import core, ui  # noqa: PLC0415 - takes a second; only who serves pages pays
 
-    from server.dashboard import device, events, overview, rollouts  # noqa: PLC0415 - likewise
+    from server.dashboard import device, events, overview, retraining, rollouts, samples  # noqa: PLC0415 - likewise
 
     sessions = Sessions(services.auth.is_operator, services.fleet.clock)
     add_login(app, sessions)
-    for page in (overview, device, rollouts, events):
+    samples.add_images(app, services, sessions)
+    for page in (overview, device, rollouts, events, samples, retraining):
         page.add_page(services, sessions)
     core.app.user_middleware.clear()
     core.app.middleware_stack = None  # so that it can be put on another application of this process

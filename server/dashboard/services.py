@@ -9,6 +9,8 @@ from server.drift.service import DriftService
 from server.fleet import Fleet
 from server.registry.events import EventLog
 from server.registry.lineage import Lineage
+from server.registry.versions import Versions
+from server.retraining.service import RetrainingService
 from server.rollout.service import RolloutService
 from server.store.database import Database
 
@@ -43,3 +45,11 @@ class Services(Protocol):
     @property
     def rollouts(self) -> RolloutService:
         """Rollouts."""
+
+    @property
+    def versions(self) -> Versions:
+        """Releases, for the names of their classes."""
+
+    @property
+    def retraining(self) -> RetrainingService:
+        """Samples, triggers and jobs."""

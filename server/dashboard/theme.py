@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ PAGES = (
     ("/retraining", "Retraining"),
 )  # fmt: skip
 REFRESH_S = 1.5
+_DARK_COOKIE = "tinyfleet_dark"
 View = TypeVar("View")
 
 
@@ -25,7 +27,8 @@ def frame(title: str, path: str) -> Iterator[None]:
     """Make the header and the column that the page fills; ``path`` marks where the person is."""
     ui.add_head_html(f"<style>{STYLE}</style>")
     ui.page_title(f"{title}: tinyfleet")
-    dark = ui.dark_mode(None)
+    ui.colors(primary="#1f5fbf", negative="#b3261e")
+    dark = ui.dark_mode(_chosen_dark())
     with ui.header().classes("tf-bar"):
         ui.label("tinyfleet").classes("tf-brand")
         for target, name in PAGES:
@@ -33,13 +36,23 @@ def frame(title: str, path: str) -> Iterator[None]:
             if target == path:
                 link.props('aria-current="page"')
         ui.element("div").classes("tf-grow")
-        ui.button(icon="contrast", on_click=lambda: dark.set_value(not dark.value)).props(
-            'flat round dense color=grey aria-label="Light or dark"'
-        )
+        button = ui.button(icon="contrast", on_click=partial(_turn_dark, dark))
+        button.props('flat round dense color=grey aria-label="Light or dark"')
         with ui.element("form").props('method="post" action="/logout"'):
             ui.button("Log out").props("flat dense no-caps color=grey type=submit")
-    with ui.element("main").classes("tf-page"):
+    with ui.element("div").classes("tf-page"):
         yield
+
+
+def _chosen_dark() -> bool | None:
+    request = ui.context.client.request
+    return {"0": False, "1": True}.get(request.cookies.get(_DARK_COOKIE, "") if request else "")
+
+
+async def _turn_dark(dark: ui.dark_mode) -> None:
+    """Turn what the person sees now, and remember it in the browser."""
+    dark.value = not await ui.run_javascript("Quasar.Dark.isActive")
+    ui.run_javascript(f"document.cookie = '{_DARK_COOKIE}={dark.value:d}; path=/; max-age=31536000; samesite=strict'")
 
 
 def heading(text: str, level: int = 2) -> None:

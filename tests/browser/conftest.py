@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, Route, sync_playwright
+from sklearn.datasets import load_digits
 
 from server.app import ServerApp
 from server.clock import system_now_ms
 from server.drift.ledger import Finding
 from server.drift.verdicts import Verdict, VerdictKind
+from server.retraining.policy import Phase as TriggerPhase
+from server.retraining.policy import Trigger
 from server.rollout.model import Group, Member, Phase, Rollout, Standing
 from server.state_directory import init_state
 from server.store.evidence import replace_slot
 from server.trust.online_keys import init_online_keys
+from wire.bundle import build_bundle
+from wire.canonical import sha256_hex
 from wire.codec import encode
+from wire.manifest import Manifest, Preprocessing, TensorSpec
 from wire.memory_broker import MemoryBroker, MemoryTransport
-from wire.messages import DeviceState, Event, InstalledRelease, Reported, Severity, State, UpdatePhase, UpdateStatus
+from wire.messages import (
+    DeviceState,
+    Event,
+    InstalledRelease,
+    Reported,
+    Sample,
+    Severity,
+    State,
+    UpdatePhase,
+    UpdateStatus,
+)
+from wire.target import TargetCustom
 from wire.topics import Kind, Topic
 
 HOUR_MS = 3_600_000
@@ -64,6 +84,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     _speak(broker)
     _evidence(app, system_now_ms() // HOUR_MS * HOUR_MS)
     _rollouts(app)
+    _samples(app)
     yield World(app, state.token("operator"))
     app.stop()
 
@@ -172,3 +193,38 @@ def _rollouts(app: ServerApp) -> None:
         Rollout("r2", "digits-2", groups, tuple(members), Phase.RUNNING, opened=1, dynamic=False, created_ms=now_ms),
     ):
         app.parts.rollouts.ledger.add(rollout)
+
+
+def _samples(app: ServerApp) -> None:
+    artifact = _release(app)
+    digits, parts, now_ms = load_digits(), app.parts, system_now_ms()
+    for seq in range(8):
+        buffer = io.BytesIO()
+        Image.fromarray((digits.images[seq] * 15).astype("uint8")).save(buffer, "PNG")
+        data = buffer.getvalue()
+        encoded, lane = base64.b64encode(data).decode(), "drift" if seq % 3 else "audit"
+        sample = Sample(
+            BOOT, seq + 1, 1, now_ms - seq * 60_000, "req", sha256_hex(data), "image/png",
+            lane, 1.0, (seq * 3) % 10, 0.41 + seq / 20, artifact, encoded,
+        )  # fmt: skip
+        parts.retraining.samples.accept(DRIFTING[seq % 2], sample, now_ms)
+    cause = {"words": "darker, blurrier, less confident", "verdict": 1, "devices": DRIFTING, "release": "digits-1"}
+    trigger = Trigger(0, "digits", "cohort:camera=ov5640:", since_ms=now_ms - HOUR_MS, opened_ms=now_ms, **cause)
+    parts.retraining.triggers.add(replace(trigger, phase=TriggerPhase.COLLECTING, updated_ms=now_ms))
+    parts.retraining.triggers.add(
+        replace(trigger, cause="site:site=mill:", phase=TriggerPhase.SETTLED, text="rollout of digits-1: succeeded",
+                result="digits-1", words="brighter", devices=("press-03",), opened_ms=now_ms - 50 * HOUR_MS)
+    )  # fmt: skip
+
+
+def _release(app: ServerApp) -> str:
+    manifest = Manifest(
+        model="digits", version=2, target="gateway", inputs=(TensorSpec("image"),), outputs=(TensorSpec("logits"),),
+        preprocessing=Preprocessing(8, 8), labels=tuple("0123456789"),
+    )  # fmt: skip
+    data = build_bundle(manifest, {"model.onnx": b"not a real model"})
+    digest, artifact = sha256_hex(data), sha256_hex(b"not a real model")
+    app.parts.blobs.put(digest, [data])
+    custom = TargetCustom("digits", 2, "gateway", "onnx", artifact_sha256=artifact)
+    app.parts.versions.register("digits-2/gateway.tfb", custom, sha256=digest, length_bytes=len(data), now_ms=1)
+    return artifact

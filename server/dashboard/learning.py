@@ -1,0 +1,101 @@
+"""Samples and retraining as the pages show them; pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.dashboard.views import Status, Tone, ago
+from server.retraining.policy import APPROVABLE, OVER, Phase, Trigger
+from server.retraining.samples import StoredSample
+
+_WAY = (
+    Phase.SUSPECTED, Phase.COLLECTING, Phase.HARMFUL, Phase.PROPOSED, Phase.TRAINING, Phase.GATED, Phase.ROLLOUT,
+    Phase.SETTLED,
+)  # fmt: skip
+_PHASES = {
+    Phase.SUSPECTED: Status("suspected", Tone.WARN),
+    Phase.COLLECTING: Status("collecting samples", Tone.BUSY),
+    Phase.HARMFUL: Status("harmful, needs labels", Tone.WARN),
+    Phase.PROPOSED: Status("waits for a worker", Tone.BUSY),
+    Phase.TRAINING: Status("training", Tone.BUSY),
+    Phase.GATED: Status("passed its gates", Tone.GOOD),
+    Phase.ROLLOUT: Status("rolling out", Tone.BUSY),
+    Phase.SETTLED: Status("settled", Tone.GOOD),
+    Phase.ROLLED_BACK: Status("rolled back", Tone.BAD),
+    Phase.WITHDRAWN: Status("withdrawn", Tone.CALM),
+    Phase.FAILED: Status("failed", Tone.BAD),
+}
+_ASKS = {Phase.COLLECTING: "Train anyway", Phase.GATED: "Approve rollout"}
+_NAMED = 6
+_LANES = {"audit": "audit: drawn uniformly", "drift": "drift: looks new"}
+
+
+@dataclass(frozen=True, slots=True)
+class SampleCard:
+    """One image that waits for a label. ``choices`` are the model's classes, () when they are not known."""
+
+    id: int
+    device: str
+    guess: str
+    lane: str
+    taken: str
+    choices: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One step of the way: passed, now, or to come."""
+
+    name: str
+    tone: Tone
+    now: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerCard:
+    """One retraining; ``ask`` names the button that a person may press now, "" for none."""
+
+    id: int
+    model: str
+    phase: Status
+    words: str
+    text: str
+    devices: tuple[str, ...]
+    more: int
+    opened: str
+    release: str
+    result: str
+    stages: tuple[Stage, ...]
+    ask: str
+    open: bool
+
+
+def sample_card(sample: StoredSample, names: tuple[str, ...], now_ms: int) -> SampleCard:
+    """Return how one sample is shown; ``names`` are the classes of the model that saw it."""
+    known = 0 <= sample.predicted < len(names)
+    name = names[sample.predicted] if known else f"class {sample.predicted}"
+    guess = f"{name}, {100 * sample.confidence:.0f} % sure" if sample.predicted >= 0 else "no prediction"
+    return SampleCard(sample.id, sample.device, guess, _LANES[sample.lane], ago(sample.at_ms, now_ms), names)
+
+
+def trigger_card(trigger: Trigger, now_ms: int) -> TriggerCard:
+    """Return how one retraining is shown."""
+    asks = trigger.phase in APPROVABLE and not trigger.approved
+    return TriggerCard(
+        trigger.id, trigger.model, _PHASES[trigger.phase], trigger.words, trigger.text, trigger.devices[:_NAMED],
+        max(len(trigger.devices) - _NAMED, 0), f"opened {ago(trigger.opened_ms, now_ms)}", trigger.release,
+        trigger.result, stages(trigger.phase), _ASKS[trigger.phase] if asks else "", trigger.phase not in OVER,
+    )  # fmt: skip
+
+
+def stages(phase: Phase) -> tuple[Stage, ...]:
+    """Return the way of a retraining with where it is; nothing is "now" when it ended beside the way."""
+    here = _WAY.index(phase) if phase in _WAY else -1
+    return tuple(
+        Stage(
+            step.value,
+            Tone.GOOD if index < here or phase is Phase.SETTLED else Tone.CALM,
+            now=index == here and phase is not Phase.SETTLED,
+        )
+        for index, step in enumerate(_WAY)
+    )

@@ -1,0 +1,130 @@
+"""``/samples``: what devices sent for labelling; a person says what is to be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+
+from fastapi import FastAPI, Request, Response
+from nicegui import Client, run, ui
+
+from server.dashboard.learning import SampleCard, sample_card
+from server.dashboard.services import Services
+from server.dashboard.session import LOGIN, Sessions
+from server.dashboard.theme import empty, frame, heading, live
+from server.errors import ServerError
+from server.registry.versions import Versions
+from wire.errors import WireError
+
+_SHOWN = 24
+_COUNTED = 1_000
+_MAX_BUTTONS = 16
+_BY = "dashboard"
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The images shown and how many wait in all."""
+
+    cards: tuple[SampleCard, ...]
+    count: int
+
+
+def add_images(app: FastAPI, services: Services, sessions: Sessions) -> None:
+    """Add the route that shows an image to who is logged in."""
+
+    @app.get("/samples/{sample}/image", include_in_schema=False)
+    def image(request: Request, sample: int) -> Response:
+        if (refusal := sessions.refusal(request)) is not None:
+            return refusal
+        known = services.retraining.samples.sample(sample)
+        headers = {"Cache-Control": "private, max-age=86400, immutable", "X-Content-Type-Options": "nosniff"}
+        return Response(services.retraining.samples.image(known), media_type=known.media_type, headers=headers)
+
+
+def add_page(services: Services, sessions: Sessions) -> None:
+    """Add the page."""
+
+    @ui.page("/samples")
+    def page(request: Request) -> Response | None:
+        if (refusal := sessions.refusal(request)) is not None:
+            return refusal
+        desk = Desk(services, sessions, request, ui.context.client)
+        with frame("Samples", "/samples"):
+            heading("Samples to label", 1)
+            desk.look = live(lambda: _waiting(services), desk.show)
+        return None
+
+
+@dataclass(slots=True)
+class Desk:
+    """One visitor's page and what its buttons do."""
+
+    services: Services
+    sessions: Sessions
+    request: Request
+    client: Client
+    look: Callable[[], None] = lambda: None
+
+    def show(self, waiting: Waiting) -> None:
+        """Show the images that wait."""
+        if not waiting.cards:
+            empty("Nothing to label", "Devices send samples once drift is suspected and their upload budget allows it.")
+            return
+        more = f"at least {_COUNTED}" if waiting.count >= _COUNTED else str(waiting.count)
+        ui.label(f"{more} images wait. Choose what is really to be seen, not what the model says.").classes("tf-muted")
+        with ui.element("div").classes("tf-samples"):
+            for card in waiting.cards:
+                with ui.element("article").classes("tf-card tf-sample"):
+                    self._card(card)
+
+    def _card(self, card: SampleCard) -> None:
+        ui.html(f'<img src="/samples/{card.id}/image" alt="Sample {card.id}" loading="lazy">', sanitize=False)
+        with ui.element("div").classes("tf-small"):
+            ui.label(f"Model says {card.guess}")
+            ui.label(f"{card.device}, {card.taken}").classes("tf-muted")
+            ui.label(card.lane).classes("tf-muted")
+        if card.choices and len(card.choices) <= _MAX_BUTTONS:
+            with ui.element("div").classes("tf-labels"):
+                for name in card.choices:
+                    button = ui.button(name, on_click=partial(self._label, card.id, name))
+                    button.props("outline dense no-caps")
+                    button.props["aria-label"] = f"Label sample {card.id} as {name}"
+            return
+        field = ui.input("What is to be seen?", autocomplete=list(card.choices)).props("dense outlined")
+        field.on("keydown.enter", lambda: self._label(card.id, str(field.value or "")))
+
+    async def _label(self, sample: int, name: str) -> None:
+        with self.client:
+            if not self.sessions.is_open(self.request):
+                ui.navigate.to(LOGIN)
+                return
+            now_ms = self.services.fleet.clock()
+            try:
+                await run.io_bound(self.services.retraining.samples.label, sample, name, _BY, now_ms)
+            except ServerError as error:
+                ui.notify(str(error), type="negative")
+            self.look()
+
+
+def _waiting(services: Services) -> Waiting:
+    now_ms = services.fleet.clock()
+    found = services.retraining.samples.latest(unlabelled=True, limit=_COUNTED)
+    names = _classes(services.versions, {sample.artifact_sha256 for sample in found[:_SHOWN]})
+    cards = tuple(sample_card(sample, names.get(sample.artifact_sha256, ()), now_ms) for sample in found[:_SHOWN])
+    return Waiting(cards, len(found))
+
+
+def _classes(versions: Versions, artifacts: set[str]) -> dict[str, tuple[str, ...]]:
+    """Return the class names of each artifact that a published release has."""
+    bundles = {release.custom.artifact_sha256: release.sha256 for release in versions.releases()}
+    return {artifact: _labels(versions, bundles[artifact]) for artifact in artifacts if artifact in bundles}
+
+
+@lru_cache(maxsize=64)
+def _labels(versions: Versions, bundle_sha256: str) -> tuple[str, ...]:
+    try:
+        return versions.bundle(bundle_sha256).manifest.labels
+    except (ServerError, WireError):
+        return ()

@@ -1,0 +1,139 @@
+"""The pages in Debian's Chromium, against a real server; no request leaves this host (see ``visitor``)."""
+
+from typing import Protocol
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from server.app import ServerApp
+from wire.messages import Severity
+
+pytestmark = pytest.mark.browser
+
+
+class World(Protocol):
+    """What the fixture ``world`` gives."""
+
+    app: ServerApp
+    token: str
+
+
+def test_refuses_a_wrong_token(visitor: Page) -> None:
+    """The person stays on the login page and reads why."""
+    visitor.goto("/")
+    expect(visitor).to_have_url("/login")
+    visitor.get_by_label("Operator's token").fill("wrong")
+    visitor.get_by_role("button", name="Log in").click()
+    expect(visitor.get_by_role("alert")).to_contain_text("not the operator's token")
+    visitor.goto("/rollouts")
+    expect(visitor).to_have_url("/login")
+
+
+@pytest.mark.parametrize("path", ["/", "/device/meter-07", "/rollouts", "/events", "/samples", "/samples/1/image"])
+def test_shows_nothing_to_who_is_not_logged_in(visitor: Page, path: str) -> None:
+    """Every page leads to the login."""
+    visitor.goto(path)
+    expect(visitor).to_have_url("/login")
+
+
+def test_logging_out_ends_the_session(operator: Page) -> None:
+    """The cookie is worth nothing afterwards."""
+    cookies = operator.context.cookies()
+    operator.get_by_role("button", name="Log out").click()
+    expect(operator).to_have_url("/login")
+    operator.context.add_cookies(cookies)
+    operator.goto("/")
+    expect(operator).to_have_url("/login")
+
+
+def test_the_cookie_is_not_the_token_and_no_script_can_read_it(operator: Page, world: World) -> None:
+    """What is in the browser opens nothing elsewhere."""
+    (cookie,) = [one for one in operator.context.cookies() if one["name"] == "tinyfleet_session"]
+    assert cookie["httpOnly"]
+    assert cookie["sameSite"] == "Strict"
+    assert world.token not in cookie["value"]
+    assert world.token not in operator.content()
+
+
+def test_overview_shows_every_device_and_says_what_is_the_matter(operator: Page) -> None:
+    """States, evidence and verdict are in words."""
+    for device in ("gate-01", "gate-02", "meter-07", "meter-08", "press-03"):
+        expect(operator.get_by_role("cell", name=device)).to_be_visible()
+    expect(operator.get_by_role("row", name="meter-08")).to_contain_text("refused: digest mismatch")
+    expect(operator.get_by_role("row", name="meter-07")).to_contain_text("drift,")
+    expect(operator.get_by_role("row", name="press-03")).to_contain_text("lost")
+    verdict = operator.locator("section", has_text="A cohort sees something new")
+    expect(verdict).to_contain_text("camera ov5640")
+    expect(verdict).to_contain_text("darker, blurrier, less confident")
+    expect(verdict).to_contain_text("collect samples of the cohort")
+
+
+def test_device_shows_evidence_over_time_and_what_holds_it(operator: Page) -> None:
+    """The chart is drawn and the streams are in words."""
+    operator.get_by_role("link", name="meter-07").first.click()
+    operator.wait_for_url("**/device/meter-07")
+    expect(operator.locator(".tf-chart canvas")).to_be_visible()
+    drawn = "() => document.querySelector('.tf-chart canvas').toDataURL().length > 8000"
+    operator.wait_for_function(drawn)
+    expect(operator.locator("section", has_text="What holds the evidence")).to_contain_text("luma_mean")
+    expect(operator.get_by_role("main")).to_contain_text("digits-1")
+
+
+def test_an_unknown_device_is_a_page_that_says_so(operator: Page) -> None:
+    """A wrong address is no error page."""
+    operator.goto("/device/nobody")
+    expect(operator.get_by_role("main")).to_contain_text("No such device")
+
+
+def test_the_pause_button_pauses_after_a_question(operator: Page, world: World) -> None:
+    """Cancel does nothing; pause pauses, and the page follows by itself."""
+    operator.goto("/rollouts")
+    card = operator.locator("section", has_text="digits-2")
+    card.get_by_role("button", name="Pause").click()
+    operator.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert world.app.parts.rollouts.get("r2").phase == "running"
+    card.get_by_role("button", name="Pause").click()
+    operator.get_by_role("dialog").get_by_role("button", name="Pause").click()
+    expect(card).to_contain_text("paused")
+    assert world.app.parts.rollouts.get("r2").phase == "paused"
+    expect(card.get_by_role("button", name="Resume")).to_be_visible()
+
+
+def test_a_label_is_stored_and_the_image_leaves_the_desk(operator: Page, world: World) -> None:
+    """What a person chose is what is stored, with who said it."""
+    operator.goto("/samples")
+    cards = operator.locator("article")
+    expect(cards).to_have_count(8)
+    loaded = "() => [...document.querySelectorAll('article img')].every(one => one.naturalWidth === 8)"
+    operator.wait_for_function(loaded)
+    operator.get_by_role("button", name="Label sample 3 as 2").click()
+    expect(cards).to_have_count(7)
+    stored = world.app.parts.retraining.samples.sample(3)
+    assert (stored.label, stored.label_by) == ("2", "dashboard")
+
+
+def test_a_person_may_let_a_retraining_begin(operator: Page, world: World) -> None:
+    """The button asks first, then the trigger is approved."""
+    operator.goto("/retraining")
+    operator.get_by_role("button", name="Train anyway").click()
+    operator.get_by_role("dialog").get_by_role("button", name="Train anyway").click()
+    expect(operator.get_by_role("button", name="Train anyway")).to_have_count(0)
+    (trigger,) = [one for one in world.app.parts.retraining.triggers.all() if one.id == 1]
+    assert trigger.approved or trigger.phase != "collecting"
+
+
+def test_a_new_event_appears_by_itself(operator: Page, world: World) -> None:
+    """Nobody reloads the page; foreign text stays text."""
+    operator.goto("/events")
+    expect(operator.get_by_role("row", name="update: digest mismatch")).to_be_visible()
+    text = "<img src=x onerror=alert(1)> fresh"
+    world.app.parts.events.add(1_900_000_000_000, "alarm", "test", Severity.ERROR, text, device="gate-01")
+    expect(operator.get_by_role("row", name="alarm: test")).to_contain_text(text)
+
+
+def test_dark_is_remembered(operator: Page) -> None:
+    """The choice of a person holds on the next page."""
+    operator.get_by_role("button", name="Light or dark").click()
+    expect(operator.locator("body.body--dark")).to_have_count(1)
+    operator.goto("/rollouts")
+    expect(operator.locator("body.body--dark")).to_have_count(1)

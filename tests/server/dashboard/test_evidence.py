@@ -1,0 +1,74 @@
+"""How evidence and verdicts are said."""
+
+import pytest
+
+from server.dashboard.evidence import latest, point, series, verdict_card
+from server.drift.ledger import StoredVerdict
+from server.drift.verdicts import ACTIONS, VerdictKind
+
+ROW = {
+    "device": "gate-01",
+    "start_ms": 2000,
+    "n": 60,
+    "phase": "judged",
+    "log_value": 4.0,
+    "training_log_value": None,
+    "log_threshold": 8.0,
+    "flagged": False,
+    "fault": "",
+    "cause": "",
+    "streams": [{"stream": "luma_mean", "shape": "down", "share_ratio": 0.5, "words": "darker"}],
+}
+
+
+def verdict(kind: VerdictKind, **changes: object) -> StoredVerdict:
+    """Return an open verdict."""
+    values = {"devices": ("a",), "attributes": {}, "windows": 1, "release": "digits-2"} | changes
+    common = {"first_window_ms": 0, "last_window_ms": 0, "opened_ms": 1, "closed_ms": 0, "detail": "", "model": "m"}
+    return StoredVerdict(id=1, key="k", kind=kind, cause="darker", action=ACTIONS[kind], **common, **values)
+
+
+def test_a_judged_window_counts_by_its_own_evidence() -> None:
+    """While commissioning, the distance from training is shown instead."""
+    assert point(ROW).shown_ratio == 0.5
+    early = point(ROW | {"phase": "commissioning", "log_value": None, "training_log_value": 2.0})
+    assert (early.shown_ratio, early.ratio) == (0.25, None)
+
+
+def test_streams_come_with_their_words() -> None:
+    """What is not a list of streams is none."""
+    assert point(ROW).streams[0].words == "darker"
+    assert point(ROW | {"streams": None}).streams == ()
+
+
+def test_the_chart_runs_from_old_to_new_with_gaps() -> None:
+    """A window without evidence is a gap, not a zero."""
+    lines = series([point(ROW), point(ROW | {"start_ms": 1000, "log_value": None})])
+    assert lines["evidence"] == [[1000, None], [2000, 50.0]]
+
+
+def test_the_newest_window_of_each_device_counts() -> None:
+    """Rows come newest first."""
+    found = latest([point(ROW), point(ROW | {"start_ms": 1000}), point(ROW | {"device": "b", "start_ms": 500})])
+    assert {name: one.start_ms for name, one in found.items()} == {"gate-01": 2000, "b": 500}
+
+
+@pytest.mark.parametrize("kind", VerdictKind)
+def test_every_kind_of_verdict_has_words(kind: VerdictKind) -> None:
+    """A person reads what is the matter and what to do."""
+    card = verdict_card(verdict(kind), 2)
+    assert card.kind.text
+    assert card.action
+
+
+def test_a_verdict_names_some_devices_and_counts_the_rest() -> None:
+    """A thousand names help nobody."""
+    names = tuple(f"d{i}" for i in range(10))
+    card = verdict_card(verdict(VerdictKind.COHORT, devices=names, attributes={"camera": "ov5640"}, windows=4), 2)
+    assert (len(card.devices), card.more, card.where) == (6, 4, "camera ov5640")
+    assert card.since.startswith("4 windows")
+
+
+def test_a_regression_names_the_release() -> None:
+    """The release is the subject there."""
+    assert verdict_card(verdict(VerdictKind.RELEASE_REGRESSION), 2).where == "digits-2"

@@ -1,0 +1,85 @@
+"""How rollouts, samples and retraining are said."""
+
+from dataclasses import replace
+
+import pytest
+
+from server.dashboard.learning import sample_card, stages, trigger_card
+from server.dashboard.progress import actions, in_bytes, rollout_card
+from server.dashboard.views import Tone
+from server.retraining.policy import Phase as TriggerPhase
+from server.retraining.policy import Trigger
+from server.retraining.samples import StoredSample
+from server.rollout.model import OPEN_PHASES, Group, Member, Phase, Rollout, Standing
+
+NOW_MS = 1_795_000_000_000
+ROLLOUT = Rollout(
+    "r1",
+    "digits-2",
+    (Group("canary", 1.0, 0.5), Group("rest", 0.9, 0.2)),
+    (
+        Member("a", 0, Standing.COMMITTED, air_bytes=1000),
+        Member("b", 0, Standing.FAILED, code="digest_mismatch", air_bytes=500),
+        Member("c", 0, Standing.CANCELLED),
+        Member("d", 1),
+    ),
+    Phase.RUNNING,
+    opened=1,
+)
+SAMPLE = StoredSample(7, "gate-01", "ab", "image/png", 10, "audit", 1.0, 1, 0.5, "cd", NOW_MS, NOW_MS, "", "")
+TRIGGER = Trigger(1, "digits", "cohort", "darker", 1, ("gate-01",), 0, "digits-1")
+
+
+def test_a_group_counts_only_who_takes_part() -> None:
+    """Cancelled devices leave the denominator."""
+    card = rollout_card(ROLLOUT, NOW_MS)
+    canary, rest = card.groups
+    assert (canary.committed, canary.failed, canary.total, canary.open) == (1, 1, 2, True)
+    assert (rest.total, rest.open, rest.committed_ratio) == (1, False, 0.0)
+    assert canary.members[1].standing.text == "failed: digest mismatch"
+    assert card.air == "1.5 kB"
+
+
+def test_an_empty_group_is_no_division_by_zero() -> None:
+    """A group may have lost all its devices."""
+    assert rollout_card(replace(ROLLOUT, members=()), NOW_MS).groups[0].committed_ratio == 0.0
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_only_buttons_that_make_sense_are_offered(phase: Phase) -> None:
+    """What is over can't be steered, what goes on can be aborted."""
+    offered = actions(phase)
+    assert ("abort" in offered) == (phase in OPEN_PHASES - {Phase.ABORTING})
+    assert rollout_card(replace(ROLLOUT, phase=phase), NOW_MS).actions == offered
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, ""), (7, "7 B"), (1500, "1.5 kB"), (420_000, "420 kB"), (3_210_000_000, "3.21 GB")]
+)
+def test_says_bytes_for_people(count: int, text: str) -> None:
+    """Three figures are enough."""
+    assert in_bytes(count) == text
+
+
+def test_a_sample_names_the_class_where_it_is_known() -> None:
+    """Otherwise the number is all there is."""
+    assert sample_card(SAMPLE, ("no", "yes"), NOW_MS).guess == "yes, 50 % sure"
+    assert sample_card(SAMPLE, (), NOW_MS).guess == "class 1, 50 % sure"
+    assert sample_card(replace(SAMPLE, predicted=-1), (), NOW_MS).guess == "no prediction"
+
+
+@pytest.mark.parametrize("phase", TriggerPhase)
+def test_every_phase_of_a_retraining_can_be_shown(phase: TriggerPhase) -> None:
+    """A phase has a word, and a button only where a person decides."""
+    card = trigger_card(replace(TRIGGER, phase=phase), NOW_MS)
+    assert card.phase.text
+    assert bool(card.ask) == (phase in {TriggerPhase.COLLECTING, TriggerPhase.GATED})
+    assert trigger_card(replace(TRIGGER, phase=phase, approved=True), NOW_MS).ask == ""
+
+
+def test_the_way_shows_where_a_retraining_is() -> None:
+    """What is behind is good, one step is now, and what ended beside the way is nowhere."""
+    tones = [(stage.tone, stage.now) for stage in stages(TriggerPhase.HARMFUL)[:4]]
+    assert tones == [(Tone.GOOD, False), (Tone.GOOD, False), (Tone.CALM, True), (Tone.CALM, False)]
+    assert not any(stage.now for stage in stages(TriggerPhase.WITHDRAWN))
+    assert all(stage.tone is Tone.GOOD for stage in stages(TriggerPhase.SETTLED))

@@ -1,0 +1,87 @@
+"""Who may look: sessions open with the token, end by themselves, and say nothing about it."""
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from server.dashboard.session import COOKIE, Sessions, add_login
+
+TOKEN = "operator-token-with-enough-letters"
+HOUR_MS = 3_600_000
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now_ms = HOUR_MS
+
+    def __call__(self) -> int:
+        """Return the time."""
+        return self.now_ms
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Return a clock."""
+    return Clock()
+
+
+@pytest.fixture
+def client(clock: Clock) -> TestClient:
+    """Return a client of an application with only the login."""
+    app = FastAPI()
+    add_login(app, Sessions(lambda token: token == TOKEN, clock))
+    return TestClient(app, follow_redirects=False)
+
+
+def test_the_right_token_opens_a_session(client: TestClient) -> None:
+    """The answer leads to the pages; the login page is not shown again."""
+    answer = client.post("/login", data={"token": f" {TOKEN}\n"})
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert client.get("/login").status_code == 303
+
+
+@pytest.mark.parametrize("body", ["", "token=", "token=wrong", "other=1", "token=" + "x" * 10_000, "\xff\xfe"])
+def test_anything_else_opens_none(client: TestClient, body: str) -> None:
+    """Empty, wrong, oversize and garbled bodies are one refusal."""
+    answer = client.post("/login", content=body)
+    assert answer.status_code == 401
+    assert COOKIE not in answer.cookies
+    assert "not the operator's token" in answer.text.replace("&#x27;", "'")
+
+
+def test_the_token_is_in_no_answer(client: TestClient) -> None:
+    """Neither header, cookie nor page carries it."""
+    answer = client.post("/login", data={"token": TOKEN})
+    assert TOKEN not in answer.text + str(answer.headers)
+    assert "HttpOnly" in answer.headers["set-cookie"]
+    assert "SameSite=strict" in answer.headers["set-cookie"]
+
+
+def test_a_session_ends_after_a_working_day(client: TestClient, clock: Clock) -> None:
+    """Whoever comes back the next day is asked again."""
+    client.post("/login", data={"token": TOKEN})
+    clock.now_ms += 13 * HOUR_MS
+    assert client.get("/login").status_code == 200
+
+
+def test_logging_out_ends_the_session_on_the_server(client: TestClient) -> None:
+    """Keeping the cookie doesn't help."""
+    cookie = client.post("/login", data={"token": TOKEN}).cookies[COOKIE]
+    client.post("/logout")
+    client.cookies.set(COOKIE, cookie)
+    assert client.get("/login").status_code == 200
+
+
+def test_an_invented_cookie_opens_nothing(client: TestClient) -> None:
+    """Only values that this process gave out count."""
+    client.cookies.set(COOKIE, "x" * 43)
+    assert client.get("/login").status_code == 200
+
+
+def test_the_oldest_of_very_many_sessions_goes(clock: Clock) -> None:
+    """Memory stays bounded."""
+    sessions = Sessions(lambda _: True, clock)
+    for _ in range(1_000):
+        sessions.open("any")
+    assert len(sessions._expires_ms) == 256

@@ -1,0 +1,113 @@
+"""What the pages say, without a browser."""
+
+import pytest
+
+from server.dashboard.views import Tone, ago, clock_time, counts, device_row, event_row, evidence_share, phase_status
+from server.dashboard.views import evidence_status as said
+from server.fleet import Device
+from server.registry.events import LoggedEvent
+from wire.messages import DeviceState, InstalledRelease, Reported, Severity, UpdatePhase, UpdateStatus
+
+NOW_MS = 1_795_000_000_000
+
+
+def device(name: str = "gate-01", state: DeviceState = DeviceState.READY, reported: Reported | None = None) -> Device:
+    """Return a device that was heard now."""
+    return Device(name, "harbour", {}, state, reported, None, 0, "", NOW_MS, NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("passed_ms", "expected"),
+    [
+        (0, "just now"),
+        (9_999, "just now"),
+        (-5_000, "just now"),
+        (34_000, "30 s ago"),
+        (60_000, "1 min ago"),
+        (3_599_000, "59 min ago"),
+        (7_200_000, "2 h ago"),
+        (200_000_000, "2 d ago"),
+    ],
+)
+def test_says_how_long_ago_something_was(passed_ms: int, expected: str) -> None:
+    """One unit is enough, and a clock ahead is no error."""
+    assert ago(NOW_MS - passed_ms, NOW_MS) == expected
+
+
+def test_never_and_no_time_are_said_as_such() -> None:
+    """Zero means that there is none."""
+    assert ago(0, NOW_MS) == "never"
+    assert clock_time(0) == ""
+    assert clock_time(NOW_MS) == "2026-11-18 11:06:40"
+
+
+def test_evidence_is_a_share_of_its_threshold() -> None:
+    """In logs; below nothing is nothing, and no evidence is not zero evidence."""
+    assert evidence_share(3.0, 6.0) == 0.5
+    assert evidence_share(-2.0, 6.0) == 0.0
+    assert evidence_share(None, 6.0) is None
+    assert evidence_share(3.0, 0.0) is None
+
+
+def test_only_the_server_s_verdict_is_called_drift() -> None:
+    """The page doesn't decide: 120 % that was not flagged is no alarm."""
+    assert said(0.3).tone is Tone.GOOD
+    assert said(0.8).tone is Tone.WARN
+    assert said(1.2).tone is Tone.WARN
+    assert said(1.2, flagged=True).text == "drift, 120 %"
+    assert said(None).text == "no data yet"
+
+
+@pytest.mark.parametrize(
+    ("update", "text", "tone"),
+    [
+        (None, "not heard yet", Tone.CALM),
+        (UpdateStatus(None), "unknown", Tone.CALM),
+        (UpdateStatus(UpdatePhase.COMMITTED), "committed", Tone.GOOD),
+        (UpdateStatus(UpdatePhase.DOWNLOADING, done_bytes=1, total_bytes=3), "downloading 33 %", Tone.BUSY),
+        (UpdateStatus(UpdatePhase.DOWNLOADING), "downloading", Tone.BUSY),
+        (UpdateStatus(UpdatePhase.REFUSED, code="digest_mismatch"), "refused: digest mismatch", Tone.BAD),
+        (UpdateStatus(UpdatePhase.ROLLED_BACK, code="child_hung"), "rolled back: child hung", Tone.WARN),
+    ],
+)
+def test_says_how_far_an_update_is(update: UpdateStatus | None, text: str, tone: Tone) -> None:
+    """Progress and reasons are part of the word."""
+    assert (phase_status(update).text, phase_status(update).tone) == (text, tone)
+
+
+def test_a_device_that_was_never_heard_has_a_row() -> None:
+    """Enrolled and silent is a state a person must see."""
+    row = device_row(device(state=DeviceState.INIT), NOW_MS, None, flagged=False)
+    assert (row.release, row.phase.text, row.evidence.text) == ("none", "not heard yet", "no data yet")
+
+
+def test_the_row_says_what_the_device_runs() -> None:
+    """The release is what the device says, not what it was told."""
+    row = device_row(device(reported=Reported(current=InstalledRelease("digits-1"))), NOW_MS, 0.2, flagged=False)
+    assert (row.release, row.wanted, row.evidence_ratio) == ("digits-1", "", 0.2)
+
+
+def test_counts_add_up() -> None:
+    """Connected, updating, drifting and in trouble are counted from the rows."""
+    refused = Reported(update=UpdateStatus(UpdatePhase.REFUSED))
+    rows = (
+        device_row(device("a"), NOW_MS, 1.5, flagged=True),
+        device_row(device("b", DeviceState.LOST), NOW_MS, None, flagged=False),
+        device_row(device("c", reported=refused), NOW_MS, 0.1, flagged=False),
+        device_row(device("d", DeviceState.DISCONNECTED), NOW_MS, None, flagged=False),
+    )
+    found = counts(rows)
+    assert (found.devices, found.connected, found.updating, found.drifting, found.troubled) == (4, 2, 0, 1, 2)
+
+
+def test_every_device_state_has_a_word() -> None:
+    """A new state must not break the page."""
+    assert all(device_row(device(state=state), NOW_MS, None, flagged=False).state.text for state in DeviceState)
+
+
+def test_an_event_says_what_happened_once() -> None:
+    """Kind and code are not repeated when they are the same."""
+    event = LoggedEvent(1, NOW_MS, "update", "digest_mismatch", Severity.ERROR, "refused", "gate-01")
+    assert event_row(event).what == "update: digest mismatch"
+    assert event_row(event).severity.tone is Tone.BAD
+    assert event_row(LoggedEvent(2, NOW_MS, "alarm", "alarm", Severity.INFO, "")).what == "alarm"
