@@ -7,6 +7,7 @@ a simulated fleet without drift raised no alarm, with z = 2 nine of 200 devices 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,13 +29,16 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """A complete baseline: the profile, the autocorrelation time (S,), the proportions (S, 16), samples (S,)."""
+    """A complete baseline: the profile, the autocorrelation time (S,), and all contexts' proportions (S, 16).
+
+    ``contexts``: for each, its own proportions (S, 16) and the number of independent samples (S,).
+    """
 
     profile: Profile
     memory: Floats
     proportions: Floats
     n_effective: Floats
-    contexts: frozenset[int]
+    contexts: Mapping[int, tuple[Floats, Floats]]
 
 
 @dataclass(slots=True)
@@ -73,7 +77,8 @@ class Commissioning:
         together = counts.sum(axis=0)
         return Baseline(
             profile(counts, n_effective, z=z, epsilon=epsilon), memory, proportions(together),
-            n_effective.sum(axis=0), frozenset(complete),
+            n_effective.sum(axis=0),
+            {context: (proportions(counts[i]), n_effective[i]) for i, context in enumerate(complete)},
         )  # fmt: skip
 
     def copy(self) -> Commissioning:

@@ -21,6 +21,29 @@ _SHAPES = 8
 
 
 @dataclass(frozen=True, slots=True)
+class ContextBaselines:
+    """The devices' baselines in one context: proportions (D, S, 16), independent samples (D, S), 0 for none."""
+
+    usual: Floats
+    n_effective: Floats
+
+    def with_rows(self, count: int) -> ContextBaselines:
+        """Return these with ``count`` further devices that have none yet."""
+        streams = self.usual.shape[1]
+        usual = np.concatenate([self.usual, np.full((count, streams, BINS), 1 / BINS)])
+        return ContextBaselines(usual, np.concatenate([self.n_effective, np.zeros((count, streams))]))
+
+    def with_row(self, row: int, usual: Floats, n_effective: Floats) -> ContextBaselines:
+        """Return these with one device's baseline filled in (in place: the caller owns a fresh copy)."""
+        self.usual[row], self.n_effective[row] = usual, n_effective
+        return self
+
+    def copy(self) -> ContextBaselines:
+        """Return an independent copy."""
+        return ContextBaselines(self.usual.copy(), self.n_effective.copy())
+
+
+@dataclass(frozen=True, slots=True)
 class Observation:
     """One device's window: ``counts`` (S, 16), in one context."""
 
@@ -48,6 +71,7 @@ class Lane:
     devices: list[str] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
     commissioning: list[Commissioning] = field(default_factory=list)
+    contexts: dict[int, ContextBaselines] = field(default_factory=dict)
     ready: NDArray[np.bool_] = field(init=False)
     shape: Floats = field(init=False)
     log_z: Floats = field(init=False)
@@ -91,6 +115,7 @@ class Lane:
             older = getattr(self, name)
             more = np.full((len(fresh), *older.shape[1:]), value, older.dtype)
             setattr(self, name, np.concatenate([older, more]))
+        self.contexts = {context: part.with_rows(len(fresh)) for context, part in self.contexts.items()}
 
     def _against_training(self, rows: NDArray[np.int64], counts: Ints, log_cap: float) -> None:
         if self.training is None:
@@ -120,11 +145,20 @@ class Lane:
         """Fill in what the baselines say; the arrays are replaced, since checkpoints share them."""
         for name in _SHARED:
             setattr(self, name, getattr(self, name).copy())
+        self.contexts = {context: part.copy() for context, part in self.contexts.items()}
         for row in rows:
             own = self.commissioning[row].baseline(z=settings.z, epsilon=settings.epsilon)
             self.ready[row] = True
             self.shape[row], self.log_z[row] = own.profile.shapes, own.profile.log_z
             self.memory[row], self.usual[row], self.n_effective[row] = own.memory, own.proportions, own.n_effective
+            for context, (usual, n_effective) in own.contexts.items():
+                self._context(context).with_row(row, usual, n_effective)
+
+    def _context(self, context: int) -> ContextBaselines:
+        if context not in self.contexts:
+            empty = ContextBaselines(np.zeros((0, self.streams, BINS)), np.zeros((0, self.streams)))
+            self.contexts[context] = empty.with_rows(len(self.devices))
+        return self.contexts[context]
 
     def log_values(self) -> Floats:
         """Return the devices' values against their own baselines, (D,); -inf while commissioning."""
@@ -137,6 +171,7 @@ class Lane:
     def copy(self) -> Lane:
         """Return an independent copy, for going back to when a late window arrives."""
         twin = Lane(self.streams, self.training, list(self.devices), dict(self.rows))
+        twin.contexts = dict(self.contexts)
         twin.commissioning = [part.copy() for part in self.commissioning]
         for name in _EMPTY:
             value = getattr(self, name)

@@ -57,24 +57,33 @@ def _is_cohort(members: set[str], everyone: frozenset[str]) -> bool:
 def step(
     pool: Pool | None, lane: Lane, window: Sequence[Observation], settings: Settings, *, log_cap: float
 ) -> Pool | None:
-    """Return the pool after a window of its members (flagged ones already left out); unchanged if too few came."""
+    """Return the pool after a window of its members (flagged ones already left out); unchanged if too few came.
+
+    Each context is compared with the members' baselines in that context.
+    """
     judged = [seen for seen in window if _is_judged(lane, seen)]
-    if len(judged) < MIN_MEMBERS:
-        return pool
-    rows = np.array([lane.rows[seen.device] for seen in judged])
-    counts = np.stack([seen.counts for seen in judged]).astype(np.float64)
+    for context in sorted({seen.context for seen in judged}):
+        part = [seen for seen in judged if seen.context == context]
+        if len(part) >= MIN_MEMBERS:
+            gain = _gain(lane, part, context, settings)
+            older = pool or Pool(np.full((lane.streams, TILTS), -np.inf), np.zeros((lane.streams, TILTS)))
+            pool = Pool(update(older.log_m, gain, log_cap=log_cap), fade(older.recent, gain), len(part))
+    return pool
+
+
+def _gain(lane: Lane, window: Sequence[Observation], context: int, settings: Settings) -> Floats:
+    rows, own = np.array([lane.rows[seen.device] for seen in window]), lane.contexts[context]
+    counts = np.stack([seen.counts for seen in window]).astype(np.float64)
     n = counts.sum(axis=2)  # (D, S): invalid values are in no bin
     capped = np.minimum(n, np.median(n, axis=0))
     scaled = counts * (capped / np.maximum(n, 1))[..., None]
     weight = capped / np.maximum(capped.sum(axis=0), 1e-9)
-    p = np.einsum("ds,dsb->sb", weight, lane.usual[rows])
-    n_effective = 1 / np.maximum((weight / np.maximum(lane.n_effective[rows], 1)).max(axis=0), 1e-12)
+    p = np.einsum("ds,dsb->sb", weight, own.usual[rows])
+    n_effective = 1 / np.maximum((weight / np.maximum(own.n_effective[rows], 1)).max(axis=0), 1e-12)
     shape = shapes(p)
     log_z = log_normaliser(p, n_effective, shape, z=settings.z, epsilon=settings.epsilon)
     memory = np.maximum((weight * lane.memory[rows]).sum(axis=0), 1.0)
-    gain = increments(scaled.sum(axis=0), shape, log_z, memory)
-    older = pool or Pool(np.full((lane.streams, TILTS), -np.inf), np.zeros((lane.streams, TILTS)))
-    return Pool(update(older.log_m, gain, log_cap=log_cap), fade(older.recent, gain), len(judged))
+    return increments(scaled.sum(axis=0), shape, log_z, memory)
 
 
 def _is_judged(lane: Lane, seen: Observation) -> bool:

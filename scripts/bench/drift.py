@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""Prints the acceptance figures of shared/DRIFT.md with the server's own code: ``drift.py [--quick] [--json]``.
+
+Gaussian streams, 16 equal-mass bins, hourly windows of 60 samples, baselines of 72 windows, budget 0.05 a day.
+Beside the design: PSI > 0.2, chi-squared p < 0.05, always-fire and never-fire on the same windows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from server.drift.config import DriftConfig
+from server.drift.fold import FoldState, Outcome, fold_slot
+from server.drift.lane import Observation
+from server.drift.pools import FLEET
+from server.drift.summaries import psi
+from wire.histogram import BINS
+
+KEY = ("a" * 32, "b" * 32)
+N = 60
+NOON, PSI_RULE = 12, 0.2
+CHI2_05 = 24.996  # 95 % quantile of chi-squared with 15 degrees of freedom
+EDGES = np.array([-1.534121, -1.150349, -0.887147, -0.67449, -0.488776, -0.318639, -0.157311, 0.0])
+EDGES = np.concatenate([EDGES, -EDGES[:-1][::-1]])  # quantiles of the normal distribution at 1/16 … 15/16
+
+
+@dataclass(slots=True)
+class World:
+    """A simulated fleet: device offsets, autocorrelation, seasons."""
+
+    devices: int
+    streams: int
+    seed: int
+    offset_sd: float = 0.3
+    rho: float = 0.0
+    season: float = 0.0
+    rng: np.random.Generator = field(init=False)
+    offset: NDArray[np.float64] = field(init=False)
+    last: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Draw what stays."""
+        self.rng = np.random.default_rng(self.seed)
+        self.offset = self.rng.normal(0, self.offset_sd, (self.devices, self.streams, 1))
+        self.last = self.rng.standard_normal((self.devices, self.streams))
+
+    def counts(self, slot: int, shift: NDArray[np.float64] | float = 0.0) -> NDArray[np.int64]:
+        """Return the bin counts (D, S, 16) of one window; ``shift`` broadcasts to (D, S, 1)."""
+        noise = self.rng.standard_normal((self.devices, self.streams, N), dtype=np.float32).astype(np.float64)
+        if self.rho:
+            noise = self._correlated(noise)
+        values = noise + self.offset + shift + self.season * self.context(slot)
+        bins = np.searchsorted(EDGES, values.ravel(), side="right")
+        rows = np.repeat(np.arange(self.devices * self.streams) * BINS, N)
+        flat = np.bincount(rows + bins, minlength=self.devices * self.streams * BINS)
+        return flat.reshape(self.devices, self.streams, BINS)
+
+    def _correlated(self, noise: NDArray[np.float64]) -> NDArray[np.float64]:
+        scale, before = math.sqrt(1 - self.rho**2), self.last
+        for i in range(noise.shape[2]):
+            before = self.rho * before + scale * noise[:, :, i]
+            noise[:, :, i] = before
+        self.last = before
+        return noise
+
+    def context(self, slot: int) -> int:
+        """Return 1 by day, 0 by night, where there is a season."""
+        return int(self.season > 0 and slot % 24 >= NOON)
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of the design over a world, and what it said."""
+
+    world: World
+    config: DriftConfig
+    state: FoldState = field(default_factory=FoldState)
+    slot: int = 0
+    step_ms: list[float] = field(default_factory=list)
+
+    def window(self, shift: NDArray[np.float64] | float = 0.0) -> tuple[Outcome, NDArray[np.int64]]:
+        """Let one window pass."""
+        counts, context = self.world.counts(self.slot, shift), self.world.context(self.slot)
+        self.state.open_lane(KEY, self.world.streams, None)
+        seen = [Observation(f"d{i:05d}", counts[i], context) for i in range(self.world.devices)]
+        start = time.perf_counter()
+        outcome = fold_slot(self.state, self.slot, {KEY: seen}, {}, self.config.settings)
+        self.step_ms.append((time.perf_counter() - start) * 1000)
+        self.slot += 1
+        return outcome, counts
+
+    def commission(self) -> None:
+        """Let the baselines fill, in every context."""
+        contexts = 2 if self.world.season else 1
+        for _ in range(self.config.baseline_windows * contexts):
+            self.window()
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How large the fleets are."""
+
+    devices: int
+    streams: int
+    windows: int
+
+
+def null_fleet(size: Size, config: DriftConfig) -> dict[str, float]:
+    """No drift: device alerts of the design and of the usual rules."""
+    run = Run(World(size.devices, size.streams, 1), config)
+    run.commission()
+    alerts = pool = psi_alerts = chi_alerts = 0
+    expected = run.state.lanes[KEY].usual * N
+    reference = run.state.lanes[KEY].usual * N * config.baseline_windows
+    for _ in range(size.windows):
+        outcome, counts = run.window()
+        alerts += len(outcome.flagged)
+        pool += len(outcome.pool_alarms)
+        psi_alerts += int((psi(counts, reference) > PSI_RULE).any(axis=1).sum())
+        chi_alerts += int(((counts - expected) ** 2 / expected).sum(axis=2).max(axis=1).__gt__(CHI2_05).sum())
+    days = size.windows / 24
+    return {
+        "device_alerts": alerts, "pool_alerts": pool, "fleet_days": days, "psi_over_0.2_a_day": psi_alerts / days,
+        "chi2_p_0.05_a_day": chi_alerts / days, "always_fire_a_day": size.devices * 24.0, "never_fire_a_day": 0.0,
+        "fold_ms_a_window": float(np.median(run.step_ms[config.baseline_windows :])),
+    }  # fmt: skip
+
+
+def delay(size: Size, config: DriftConfig, shift: float) -> dict[str, float]:
+    """Half the devices shift in one stream: windows until each is flagged."""
+    run = Run(World(size.devices, size.streams, 2), config)
+    run.commission()
+    drifted = size.devices // 10
+    moved = np.zeros((size.devices, size.streams, 1))
+    moved[:drifted, 0] = shift
+    first: dict[str, int] = {}
+    false: set[str] = set()
+    for window in range(1, 49):
+        outcome, _ = run.window(moved)
+        for device in outcome.flagged:
+            if int(device[1:]) < drifted:
+                first.setdefault(device, window)
+            else:
+                false.add(device)
+    found = [*first.values(), *[10**6] * (drifted - len(first))]
+    return {
+        "median_windows": float(np.median(found)),
+        "detected_ratio": len(first) / drifted,
+        "false_devices": len(false),
+    }
+
+
+def one_broken(size: Size, config: DriftConfig) -> dict[str, float]:
+    """One sensor of all breaks: it is flagged, the pool stays quiet."""
+    run = Run(World(size.devices, size.streams, 3), config)
+    run.commission()
+    moved = np.zeros((size.devices, size.streams, 1))
+    moved[0] = 4.0
+    flagged_at, pool = 0, 0
+    for window in range(1, 25):
+        outcome, _ = run.window(moved)
+        flagged_at = flagged_at or (window if "d00000" in outcome.flagged else 0)
+        pool += len(outcome.pool_alarms)
+    return {"flagged_after_windows": flagged_at, "pool_alerts": pool}
+
+
+def fleet_shift(size: Size, config: DriftConfig, shift: float) -> dict[str, float]:
+    """The whole fleet moves a little: windows until the pool says so."""
+    run = Run(World(size.devices, size.streams, 4), config)
+    run.commission()
+    moved = np.zeros((1, size.streams, 1))
+    moved[0, 0] = shift
+    for window in range(1, 25):
+        outcome, _ = run.window(moved)
+        if (KEY, FLEET) in outcome.pool_alarms:
+            return {"pool_after_windows": window}
+    return {"pool_after_windows": 10**6}
+
+
+def quiet(world: World, windows: int, config: DriftConfig) -> dict[str, float]:
+    """Any world without drift: device alerts."""
+    run = Run(world, config)
+    run.commission()
+    alerts = pool = 0
+    for _ in range(windows):
+        outcome, _ = run.window()
+        alerts += len(outcome.flagged)
+        pool += len(outcome.pool_alarms)
+    return {"device_alerts": alerts, "pool_alerts": pool, "fleet_days": windows / 24}
+
+
+def measure(*, quick: bool) -> list[tuple[str, dict[str, float], str, bool]]:
+    """Return (what, figures, what is asked, whether it holds) line by line."""
+    size = Size(200, 6, 96) if quick else Size(1000, 12, 480)
+    small = Size(100, 6, 48) if quick else Size(300, 12, 96)
+    config, short = DriftConfig(), replace(DriftConfig(), baseline_windows=12)
+    lines: list[tuple[str, dict[str, float], str, bool]] = []
+
+    def line(what: str, figures: dict[str, float], asked: str, holds: Callable[[dict[str, float]], bool]) -> None:
+        lines.append((what, figures, asked, holds(figures)))
+        print(f"{'ok  ' if lines[-1][3] else 'MISS'} {what}: {_shown(figures)} (asked: {asked})", file=sys.stderr)
+
+    line("null fleet", null_fleet(size, config), "<= 1 device alert", lambda f: f["device_alerts"] <= 1)
+    line("null, baseline of 12 windows", quiet(World(small.devices, small.streams, 7), 2 * small.windows, short),
+         "0 device alerts", lambda f: f["device_alerts"] == 0)  # fmt: skip
+    for shift, asked in ((0.25, 24), (0.5, 4), (1.0, 2)):
+        line(f"+{shift} sd in one stream", delay(small, config, shift), f"median <= {asked} windows",
+             lambda f, asked=asked: f["median_windows"] <= asked)  # type: ignore[misc]  # fmt: skip
+    line("one broken", one_broken(size, config), "flagged, pool quiet",
+         lambda f: f["flagged_after_windows"] == 1 and f["pool_alerts"] == 0)  # fmt: skip
+    line("fleet +0.1 sd", fleet_shift(size, config, 0.1), "pool <= 2 windows",
+         lambda f: f["pool_after_windows"] in {1, 2})  # fmt: skip
+    line("AR(0.9) null", quiet(World(small.devices, small.streams, 5, rho=0.9), small.windows, config),
+         "0 device alerts", lambda f: f["device_alerts"] == 0)  # fmt: skip
+    line("day and night null", quiet(World(small.devices, small.streams, 6, season=1.0), small.windows, config),
+         "0 device alerts", lambda f: f["device_alerts"] == f["pool_alerts"] == 0)  # fmt: skip
+    return lines
+
+
+def _shown(figures: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in figures.items())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the figures; return 0 when all hold."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="smaller fleets: under a minute")
+    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    options = parser.parse_args(arguments)
+    lines = measure(quick=options.quick)
+    if options.json:
+        print(json.dumps({what: {**figures, "asked": asked, "holds": holds} for what, figures, asked, holds in lines}))
+    else:
+        for what, figures, asked, holds in lines:
+            print(f"{'ok  ' if holds else 'MISS'} {what:30} {asked:24} {_shown(figures)}")
+    return 0 if all(holds for *_, holds in lines) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
