@@ -1,8 +1,4 @@
-"""Carries rollouts out: asks the planner, writes down each step, then takes it. Idempotent after a restart.
-
-An assignment is noted as ``assigning`` before ``desired`` is set and as ``assigned`` after; dying in between,
-the next start finds either the old ``desired`` (it is set) or the new one (its ``gen`` is taken over).
-"""
+"""Carries rollouts out: asks the planner, writes down each step, then takes it. Idempotent after a restart."""
 
 from __future__ import annotations
 
@@ -35,9 +31,9 @@ from server.rollout.model import (
     Standing,
 )
 from server.rollout.planner import plan
-from server.rollout.selection import candidates, choose_bundle
-from wire.codec import decode, encode
-from wire.messages import Desired, Severity, UpdateStatus
+from server.rollout.selection import candidates
+from server.rollout.telling import Teller
+from wire.messages import Severity, UpdateStatus
 
 _LOG = logging.getLogger(__name__)
 
@@ -149,14 +145,15 @@ class RolloutService:
     def _turn(self, rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release], now_ms: int) -> None:
         statuses = {name: _status(device) for name, device in devices.items()}
         members = {member.device: member for member in rollout.members}
+        teller = Teller(self.ledger, self.fleet, releases)
         for action in plan(rollout, statuses, now_ms, limit=self.config.assignments_a_turn):
             match action:
                 case Assign(device):
-                    self._assign(rollout, members[device], devices[device], releases, now_ms)
+                    self._settle(rollout, teller.assign(rollout, members[device], devices[device], now_ms), now_ms)
                 case SetBack(device):
-                    self._set_back(rollout, members[device], devices[device], now_ms)
-                case Settle(device):
-                    self._settle(rollout, members[device], action, now_ms)
+                    self._settle(rollout, teller.set_back(rollout, members[device], devices[device]), now_ms)
+                case Settle():
+                    self._settle(rollout, action, now_ms)
                 case _:
                     self._decide(rollout, action, now_ms)
 
@@ -181,47 +178,17 @@ class RolloutService:
             self.ledger.add_members(rollout.id, added)
         return replace(rollout, members=(*rollout.members, *added))
 
-    def _assign(
-        self, rollout: Rollout, member: Member, device: Device, releases: Sequence[Release], now_ms: int
-    ) -> None:
-        bundle = choose_bundle(releases, rollout.release, device)
-        if bundle is None:
-            self._settle(rollout, member, Settle(member.device, Standing.CANCELLED, "no_bundle_for_it"), now_ms)
+    def _settle(self, rollout: Rollout, settle: Settle | None, now_ms: int) -> None:
+        if settle is None:
             return
-        told = device.desired_release == rollout.release and device.desired_gen > member.gen
-        if member.standing is Standing.ASSIGNING and told:
-            gen = device.desired_gen
-        else:
-            before = encode(device.desired).decode() if device.desired else ""
-            intent = {"standing": Standing.ASSIGNING.value, "before": before, "assigned_ms": now_ms}
-            self.ledger.change_member(rollout.id, member.device, {**intent, "gen": device.desired_gen})
-            gen = self.fleet.set_desired(
-                member.device, release=bundle.name, target=bundle.path, sha256=bundle.sha256,
-                length_bytes=bundle.length_bytes, probation_s=rollout.probation_s,
-            )  # fmt: skip
-        self.ledger.change_member(rollout.id, member.device, {"standing": Standing.ASSIGNED.value, "gen": gen})
-
-    def _set_back(self, rollout: Rollout, member: Member, device: Device, now_ms: int) -> None:
-        before = decode(Desired, member.before.encode()) if member.before else Desired()
-        if before.release == rollout.release:
-            before = Desired()
-        self.fleet.set_desired(
-            member.device, release=before.release, target=before.target, sha256=before.sha256,
-            length_bytes=before.length_bytes, probation_s=before.probation_s,
-        )  # fmt: skip
-        if member.standing is not Standing.FAILED:
-            settle = Settle(member.device, Standing.CANCELLED, "aborted", _air_bytes(device))
-            self._settle(rollout, member, settle, now_ms)
-
-    def _settle(self, rollout: Rollout, member: Member, settle: Settle, now_ms: int) -> None:
         changes = {
             "standing": settle.standing.value, "code": settle.code, "air_bytes": settle.air_bytes,
             "settled_ms": now_ms, "tolerated": False,
         }  # fmt: skip
-        self.ledger.change_member(rollout.id, member.device, changes)
+        self.ledger.change_member(rollout.id, settle.device, changes)
         if settle.standing is Standing.FAILED:
-            text = f"{member.device} failed in the rollout of {rollout.release}: {settle.code}"
-            self._note(rollout, settle.code, Severity.WARNING, text, device=member.device)
+            text = f"{settle.device} failed in the rollout of {rollout.release}: {settle.code}"
+            self._note(rollout, settle.code, Severity.WARNING, text, device=settle.device)
 
     def _decide(self, rollout: Rollout, action: Action, now_ms: int) -> None:
         match action:
@@ -257,7 +224,3 @@ class RolloutService:
 def _status(device: Device) -> DeviceStatus:
     update = device.reported.update if device.reported else UpdateStatus()
     return DeviceStatus(device.device, device.desired_release, device.desired_gen, update)
-
-
-def _air_bytes(device: Device) -> int:
-    return device.reported.update.done_bytes if device.reported else 0

@@ -99,6 +99,13 @@ class Quiet(SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
+class QuietServer(ThreadingHTTPServer):
+    """A server that does not mind clients that hang up (who is sent too much does)."""
+
+    def handle_error(self, *_arguments: object) -> None:
+        """Say nothing."""
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Callable[..., Path]:
     """Write bundles to files."""
@@ -119,7 +126,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     root = init_keys(tmp_path / "keys", online)
     install_root(state, root)
     handler = functools.partial(Quiet, directory=str(state))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server = QuietServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
     device.mkdir(mode=0o700)

@@ -1,0 +1,73 @@
+"""Tells single devices what to run, so that dying at any point tells nobody twice and forgets nobody.
+
+An assignment is noted as ``assigning`` before ``desired`` is set and as ``assigned`` after; dying in between,
+the next start finds either the old ``desired`` (it is set) or the new one (its ``gen`` is taken over).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from server.fleet import Device, Fleet
+from server.registry.versions import Release
+from server.rollout.ledger import Ledger
+from server.rollout.model import Member, Rollout, Settle, Standing
+from server.rollout.selection import choose_bundle
+from wire.codec import decode, encode
+from wire.messages import Desired
+
+
+@dataclass(frozen=True, slots=True)
+class Teller:
+    """The way to a device's ``desired``, with the releases there are."""
+
+    ledger: Ledger
+    fleet: Fleet
+    releases: Sequence[Release]
+
+    def assign(self, rollout: Rollout, member: Member, device: Device, now_ms: int) -> Settle | None:
+        """Tell ``device`` to run the release; return how it ended where no bundle fits it."""
+        bundle = choose_bundle(self.releases, rollout.release, device)
+        if bundle is None:
+            return Settle(member.device, Standing.CANCELLED, "no_bundle_for_it")
+        told = device.desired_release == rollout.release and device.desired_gen > member.gen
+        if member.standing is Standing.ASSIGNING and told:
+            gen = device.desired_gen
+        else:
+            before = encode(device.desired).decode() if device.desired else ""
+            intent = {"standing": Standing.ASSIGNING.value, "before": before, "assigned_ms": now_ms}
+            self.ledger.change_member(rollout.id, member.device, {**intent, "gen": device.desired_gen})
+            gen = self._tell(device, pointer(bundle, rollout.probation_s))
+        self.ledger.change_member(rollout.id, member.device, {"standing": Standing.ASSIGNED.value, "gen": gen})
+        return None
+
+    def set_back(self, rollout: Rollout, member: Member, device: Device) -> Settle | None:
+        """Tell ``device`` to run what it was to run before; a device that failed keeps its standing."""
+        self._tell(device, self._before(rollout, member, device))
+        if member.standing is Standing.FAILED:
+            return None
+        air_bytes = device.reported.update.done_bytes if device.reported else 0
+        return Settle(member.device, Standing.CANCELLED, "aborted", air_bytes)
+
+    def _before(self, rollout: Rollout, member: Member, device: Device) -> Desired:
+        before = decode(Desired, member.before.encode()) if member.before else Desired()
+        if before.sha256 and before.release != rollout.release:
+            return before
+        current = device.reported.current if device.reported else None
+        running = next((item for item in self.releases if current and item.sha256 == current.sha256), None)
+        return pointer(running, before.probation_s) if running and running.name != rollout.release else Desired()
+
+    def _tell(self, device: Device, desired: Desired) -> int:
+        return self.fleet.set_desired(
+            device.device, release=desired.release, target=desired.target, sha256=desired.sha256,
+            length_bytes=desired.length_bytes, probation_s=desired.probation_s,
+        )  # fmt: skip
+
+
+def pointer(bundle: Release, probation_s: float) -> Desired:
+    """Return the ``desired`` that points at ``bundle``."""
+    return Desired(
+        release=bundle.name, target=bundle.path, sha256=bundle.sha256, length_bytes=bundle.length_bytes,
+        probation_s=probation_s,
+    )  # fmt: skip
