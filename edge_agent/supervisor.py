@@ -6,6 +6,7 @@ start. Does not decide what a crash means for an update (``agent`` tells the upd
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import subprocess
@@ -234,6 +235,10 @@ class ProcessChild:
             reason = str(error)
             self.process.kill()
         self.put(ChildEnded(self.number, reason or f"exit {self.process.wait()}"))
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):  # what was still to be written has no reader
+                if pipe is not None:
+                    pipe.close()
 
 
 @dataclass(frozen=True, slots=True)

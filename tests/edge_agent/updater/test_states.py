@@ -43,8 +43,8 @@ def test_the_record_survives_the_disk() -> None:
     assert decode(UpdateRecord, encode(record)) == record
 
 
-@pytest.mark.parametrize(("now_ms", "is_open", "is_late"), [(9, False, False), (10, True, False), (21, False, True)])
-def test_judges_the_window_on_the_device(now_ms, is_open, is_late) -> None:
+@pytest.mark.parametrize(("now_ms", "is_open", "is_late"), [(9, 0, 0), (10, 1, 0), (21, 0, 1)])
+def test_judges_the_window_on_the_device(now_ms: int, is_open: int, is_late: int) -> None:
     """Both bounds belong to the window."""
     desired = Desired(not_before_ms=10, not_after_ms=20)
     assert (window_open(desired, now_ms), too_late(desired, now_ms)) == (is_open, is_late)

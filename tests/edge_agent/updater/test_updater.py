@@ -1,5 +1,6 @@
 """Chains of phases as data, and what the updater believes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -10,14 +11,14 @@ from wire.messages import UpdatePhase
 GOOD = ["offered", "downloading", "verifying", "staged", "probation", "committed"]
 
 
-def test_a_good_release_is_committed(device, release) -> None:
+def test_a_good_release_is_committed(device: object, release: Callable) -> None:
     """The whole chain, in order, ends with the release current and served."""
     device.install(release(1))
     assert device.phases == GOOD
     assert (device.current(), device.served[-1].release) == ("m-1", "m-1")
 
 
-def test_the_second_release_keeps_the_first_as_previous(device, release) -> None:
+def test_the_second_release_keeps_the_first_as_previous(device: object, release: Callable) -> None:
     """Current and previous stay on disk, older bundles go."""
     for version in [1, 2, 3]:
         device.install(release(version))
@@ -64,7 +65,9 @@ def test_the_second_release_keeps_the_first_as_previous(device, release) -> None
         ),
     ],
 )
-def test_refuses_with_a_code_and_keeps_the_old_release(device, release, hurt, chain) -> None:
+def test_refuses_with_a_code_and_keeps_the_old_release(
+    device: object, release: Callable, hurt: Callable, chain: list[str]
+) -> None:
     """Whatever is wrong, the old release stays current and the reason has a code."""
     device.install(release(1))
     device.phases.clear()
@@ -76,7 +79,7 @@ def test_refuses_with_a_code_and_keeps_the_old_release(device, release, hurt, ch
     assert (device.current(), device.updater.record.phase) == ("m-1", UpdatePhase.REFUSED)
 
 
-def test_refuses_a_release_older_than_the_security_floor(device, release) -> None:
+def test_refuses_a_release_older_than_the_security_floor(device: object, release: Callable) -> None:
     """What lies below the highest committed floor never runs again."""
     device.install(release(2, floor=5))
     device.publish(release(1, floor=4))
@@ -85,14 +88,14 @@ def test_refuses_a_release_older_than_the_security_floor(device, release) -> Non
     assert device.phases[-1] == "below_security_floor"
 
 
-def test_goes_back_to_an_older_version_above_the_floor(device, release) -> None:
+def test_goes_back_to_an_older_version_above_the_floor(device: object, release: Callable) -> None:
     """A legitimate rollback stays possible: version and floor are apart."""
     device.install(release(2, floor=5))
     device.install(release(1, floor=5, gen=3))
     assert device.current() == "m-1"
 
 
-def test_refuses_what_does_not_fit_on_the_disk(device, release) -> None:
+def test_refuses_what_does_not_fit_on_the_disk(device: object, release: Callable) -> None:
     """The free space is looked at before the download."""
     new = device.publish(release(1))
     device.config = replace(device.config, reserve_bytes=1 << 60)
@@ -102,7 +105,7 @@ def test_refuses_what_does_not_fit_on_the_disk(device, release) -> None:
     assert device.phases == ["offered", "no_space"]
 
 
-def test_ignores_an_older_or_equal_generation(device, release) -> None:
+def test_ignores_an_older_or_equal_generation(device: object, release: Callable) -> None:
     """The retained message comes again with every connection."""
     device.install(release(2))
     device.phases.clear()
@@ -111,7 +114,7 @@ def test_ignores_an_older_or_equal_generation(device, release) -> None:
     assert device.phases == []
 
 
-def test_commits_at_once_what_is_current_already(device, release) -> None:
+def test_commits_at_once_what_is_current_already(device: object, release: Callable) -> None:
     """A new generation of the same release needs nothing."""
     device.install(release(1))
     device.phases.clear()
@@ -120,7 +123,7 @@ def test_commits_at_once_what_is_current_already(device, release) -> None:
     assert device.updater.status.gen == 7
 
 
-def test_a_newer_generation_ends_the_one_in_flight(device, release) -> None:
+def test_a_newer_generation_ends_the_one_in_flight(device: object, release: Callable) -> None:
     """The result of the ended attempt is dropped."""
     first, second = device.publish(release(1)), device.publish(release(2))
     device.offer(first.desired)
@@ -130,7 +133,7 @@ def test_a_newer_generation_ends_the_one_in_flight(device, release) -> None:
     assert device.phases == ["offered", *GOOD[:-1]]
 
 
-def test_a_newer_generation_ends_a_probation_by_rolling_back(device, release) -> None:
+def test_a_newer_generation_ends_a_probation_by_rolling_back(device: object, release: Callable) -> None:
     """The trial is undone before the next one begins."""
     device.install(release(1))
     device.phases.clear()
@@ -141,7 +144,7 @@ def test_a_newer_generation_ends_a_probation_by_rolling_back(device, release) ->
     assert device.phases[-2:] == ["superseded", "offered"]
 
 
-def test_waits_for_the_maintenance_window(device, release) -> None:
+def test_waits_for_the_maintenance_window(device: object, release: Callable) -> None:
     """Outside the window the update is deferred, inside it goes on."""
     new = device.publish(release(1))
     device.offer(replace(new.desired, not_before_ms=device.now_ms + 5000))
@@ -152,21 +155,21 @@ def test_waits_for_the_maintenance_window(device, release) -> None:
     assert device.phases[2:] == ["offered", *GOOD[1:-1]]
 
 
-def test_a_passed_deadline_is_an_end(device, release) -> None:
+def test_a_passed_deadline_is_an_end(device: object, release: Callable) -> None:
     """Stuck is an outcome."""
     device.offer(replace(release(1).desired, deadline_ms=device.now_ms + 5000))
     device.pass_time(6)
     assert device.phases == ["offered", "deadline_passed"]
 
 
-def test_a_verification_without_end_is_an_end(device, release) -> None:
+def test_a_verification_without_end_is_an_end(device: object, release: Callable) -> None:
     """A job that never answers is refused as stuck."""
     device.offer(release(1).desired)
     device.pass_time(device.config.verify_deadline_s + 1)
     assert device.phases == ["offered", "stuck"]
 
 
-def test_unreachable_metadata_is_tried_again(device, release) -> None:
+def test_unreachable_metadata_is_tried_again(device: object, release: Callable) -> None:
     """A network that is away for a while refuses nothing."""
     new = release(1)
     device.targets[new.desired.target] = Refusal("metadata_unreachable", passing=True)
@@ -187,7 +190,7 @@ def test_unreachable_metadata_is_tried_again(device, release) -> None:
         (lambda health: health.beat(n=10, errors=30, p95_ms=1.0), "error_rate"),
     ],
 )
-def test_an_unhealthy_release_is_rolled_back(device, release, health, code) -> None:
+def test_an_unhealthy_release_is_rolled_back(device: object, release: Callable, health: Callable, code: str) -> None:
     """The old release is current and served again, the reason has a code."""
     device.install(release(1))
     device.offer(device.publish(release(2)).desired)
@@ -198,7 +201,7 @@ def test_an_unhealthy_release_is_rolled_back(device, release, health, code) -> N
     assert device.slots.previous() is None
 
 
-def test_a_bad_first_release_leaves_none(device, release) -> None:
+def test_a_bad_first_release_leaves_none(device: object, release: Callable) -> None:
     """There is nothing to go back to: nothing is current, nothing is served."""
     device.offer(device.publish(release(1)).desired)
     device.work()
@@ -207,7 +210,7 @@ def test_a_bad_first_release_leaves_none(device, release) -> None:
     assert (device.current(), device.served[-1]) == ("", None)
 
 
-def test_a_probe_that_fails_says_why(device, release) -> None:
+def test_a_probe_that_fails_says_why(device: object, release: Callable) -> None:
     """The probe's own code travels."""
     device.probe = ProbeResult(code="latency_over_budget", text="too slow")
     device.boot()
@@ -216,7 +219,7 @@ def test_a_probe_that_fails_says_why(device, release) -> None:
     assert device.updater.status.code == "latency_over_budget"
 
 
-def test_too_many_starts_in_probation_roll_back(device, release) -> None:
+def test_too_many_starts_in_probation_roll_back(device: object, release: Callable) -> None:
     """A release that takes the agent down with it does not stay for ever."""
     device.install(release(1))
     device.offer(device.publish(release(2)).desired)

@@ -1,0 +1,250 @@
+"""A whole device with real parts: mosquitto, HTTP, inference child, probe, disk; only the signatures are in memory."""
+
+import http.server
+import importlib.util
+import queue
+import re
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_agent.agent import Agent, Notices, Parts
+from edge_agent.assembly import child_arguments, mqtt_settings
+from edge_agent.clock import SystemClock
+from edge_agent.config import AgentConfig, ChildConfig, MonitorConfig, SourceConfig, SpoolConfig, UpdateConfig
+from edge_agent.disk import RealDisk
+from edge_agent.identity import Identity
+from edge_agent.supervisor import ProcessLauncher
+from edge_agent.transports.mqtt import MqttSettings, MqttTransport
+from edge_agent.updater.children import ChildProber
+from edge_agent.updater.download import FetchSettings, HttpFetcher
+from edge_agent.updater.seams import MemoryVerifier, TargetInfo
+from edge_agent.updater.updater import Ports
+from edge_agent.worker import ThreadWorker
+from wire.bundle import build_bundle
+from wire.canonical import sha256_hex
+from wire.codec import decode, encode
+from wire.drift_report import decode_report
+from wire.messages import Ack, Command, Desired, Event, Reported, State, Stream, UpdatePhase, Watermark
+from wire.reference import write_reference
+from wire.target import TargetCustom
+from wire.transport import Incoming, Notice
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
+pytest.importorskip("onnx")
+LIMIT_S = 60.0
+TINY = Path(__file__).parent / "inference" / "conftest.py"
+
+
+def tiny() -> object:
+    """Return the module that makes small real models."""
+    spec = importlib.util.spec_from_file_location("tiny_models", TINY)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tiny_models"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Server:
+    """The fleet's side: listens to everything, serves blobs."""
+
+    def __init__(self, port: int, blobs: Path) -> None:
+        """Start both."""
+        self.heard: list[Incoming] = []
+        self.queue: queue.SimpleQueue[Notice] = queue.SimpleQueue()
+        self.mqtt = MqttTransport(MqttSettings("127.0.0.1", port, "server", "server", "secret"))
+        self.mqtt.start(self.queue.put, subscriptions=("tf/1/#",))
+        handler = lambda *args: http.server.SimpleHTTPRequestHandler(*args, directory=str(blobs.parent))  # noqa: E731
+        self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def look(self) -> None:
+        """Take what came."""
+        while not self.queue.empty():
+            notice = self.queue.get()
+            if isinstance(notice, Incoming):
+                self.heard.append(notice)
+
+    def messages(self, pattern: str) -> list[bytes]:
+        """Return the payloads on topics that match."""
+        return [message.payload for message in self.heard if re.fullmatch(pattern, message.topic)]
+
+    def say(self, leaf: str, message: object, *, retain: bool = False) -> None:
+        """Publish to the device, as soon as the transport takes it."""
+        deadline = time.monotonic() + LIMIT_S
+        while self.mqtt.publish(f"tf/1/site/dev/{leaf}", encode(message), retain=retain) is None:
+            assert time.monotonic() < deadline
+
+    def close(self) -> None:
+        """Stop both."""
+        self.mqtt.stop()
+        self.http.shutdown()
+        self.http.server_close()
+
+
+@pytest.fixture
+def server(broker: object, tmp_path: Path) -> Iterator[Server]:
+    """The fleet's side."""
+    blobs = tmp_path / "www" / "blobs"
+    blobs.mkdir(parents=True)
+    running = Server(broker.port, blobs)
+    yield running
+    running.close()
+
+
+CONFIG = AgentConfig(
+    monitor=MonitorConfig(window_s=1.0, infer_s=1.0, hw_s=1.0, rows_a_batch=1),
+    child=ChildConfig(beat_s=0.1, healthy_s=0.2), spool=SpoolConfig(commit_s=0.1), update=UpdateConfig(reserve_bytes=0),
+)  # fmt: skip
+
+
+@pytest.fixture
+def agent(broker: object, server: Server, tmp_path: Path) -> Iterator[Callable[[dict[str, TargetInfo]], Agent]]:
+    """A maker of agents on real parts; signed targets come as a mapping."""
+    made: list[Agent] = []
+
+    def make(targets: dict[str, TargetInfo]) -> Agent:
+        state = tmp_path / "state"
+        state.mkdir(exist_ok=True)
+        url = f"http://127.0.0.1:{server.http.server_address[1]}"
+        identity = Identity("site", "dev", "secret", "127.0.0.1", broker.port, url)
+        config = replace(CONFIG, source=SourceConfig("directory", str(tmp_path / "inbox")))
+        notices: Notices = queue.SimpleQueue()
+        fetcher = HttpFetcher(FetchSettings(url, "dev", "secret"), state / "blobs" / "sha256", RealDisk())
+        ports = Ports(MemoryVerifier(targets), fetcher, ChildProber(), ThreadWorker(notices.put), "x86_64", ("onnx",))
+        launch = ProcessLauncher(child_arguments(config))
+        parts = Parts(SystemClock(), MqttTransport(mqtt_settings(identity, config)), launch, RealDisk(), ports, notices)
+        made.append(Agent(identity, config, state, "00000000000000aa", parts))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for device in made:
+        device.stop()
+
+
+def turn_until(device: Agent, server: Server, done: Callable[[], object]) -> None:
+    """Turn the agent until ``done``; fail after the limit."""
+    deadline = time.monotonic() + LIMIT_S
+    while not done():
+        assert time.monotonic() < deadline, (device.updater.record, device.supervisor.last_fault)
+        if not device.turn():
+            device.wait(0.02)
+        server.look()
+
+
+def publish(tmp_path: Path, version: int) -> tuple[dict[str, TargetInfo], Desired]:
+    """Build a small real bundle, put it on the server; return what is signed and desired."""
+    models = tiny()
+    manifest, artifact = replace(models.MANIFEST, version=version), models.tiny_onnx(version)
+    reference = write_reference(models.reference_for(artifact))
+    golden = models.golden_npz(manifest, artifact)
+    data = build_bundle(manifest, {"model.onnx": artifact, "reference.bin": reference, "golden.npz": golden})
+    (tmp_path / "www" / "blobs" / sha256_hex(data)).write_bytes(data)
+    custom = TargetCustom("tiny", version, "test", "onnx", artifact_sha256=sha256_hex(artifact))
+    path = f"tiny-{version}/test.tfb"
+    desired = Desired(version, f"tiny-{version}", path, sha256_hex(data), len(data), probation_s=0.5)
+    return {path: TargetInfo(desired.sha256, len(data), custom)}, desired
+
+
+def phases(server: Server) -> list[str]:
+    """Return the phases that events told."""
+    events = [decode(Event, payload) for payload in server.messages("tf/1/site/dev/event")]
+    return [event.code for event in sorted(events, key=lambda event: event.seq) if event.kind == "update"]
+
+
+def committed(device: Agent) -> bool:
+    """Say whether the update ended well."""
+    return device.updater.record.phase is UpdatePhase.COMMITTED
+
+
+def test_installs_a_release_counts_and_reports_until_acknowledged(
+    agent: Callable, server: Server, tmp_path: Path
+) -> None:
+    """From desired over MQTT to a committed release that counts images; the spool empties on acknowledgement only."""
+    targets, desired = publish(tmp_path, 1)
+    device = agent(targets)
+    server.say("desired", desired, retain=True)
+    turn_until(device, server, lambda: committed(device) and device.supervisor.serving)
+    inbox, models = tmp_path / "inbox", tiny()
+    for number, image in enumerate(models.some_images(20)):
+        (inbox / f".{number}").write_bytes(models.png(image))
+        (inbox / f".{number}").rename(inbox / f"{number:03}.png")
+
+    def counted() -> int:
+        reports = [decode_report(payload) for payload in server.messages("tf/1/site/dev/tele/drift")]
+        return sum({report.seq: report.counters.n for report in reports}.values())
+
+    turn_until(device, server, lambda: counted() == 20)
+    turn_until(device, server, lambda: phases(server)[-1:] == ["committed"])
+    assert phases(server) == ["offered", "downloading", "verifying", "staged", "probation", "committed"]
+    assert decode(Reported, server.messages("tf/1/site/dev/reported")[-1]).current.release == "tiny-1"
+    assert device.spool.count() > 0
+    marks = tuple(Watermark(stream, "00000000000000aa", 10_000) for stream in Stream)
+    server.say("cmd/ack", Ack(marks))
+    turn_until(device, server, lambda: device.spool.oldest("drift", "00000000000000aa") == 0)
+
+
+def test_swaps_to_the_next_release_without_a_new_child(agent: Callable, server: Server, tmp_path: Path) -> None:
+    """The second release comes by a hot swap into the same process."""
+    first, second = publish(tmp_path, 1), publish(tmp_path, 2)
+    device = agent({**first[0], **second[0]})
+    server.say("desired", first[1], retain=True)
+    turn_until(device, server, lambda: committed(device))
+    pid = device.supervisor.child.pid
+    server.say("desired", second[1], retain=True)
+    turn_until(device, server, lambda: committed(device) and device.updater.record.desired.gen == 2)
+    assert device.supervisor.child.pid == pid
+
+
+def test_a_child_killed_in_probation_rolls_back(agent: Callable, server: Server, tmp_path: Path) -> None:
+    """The old release serves again, the reason has a code."""
+    first, second = publish(tmp_path, 1), publish(tmp_path, 2)
+    device = agent({**first[0], **second[0]})
+    server.say("desired", first[1], retain=True)
+    turn_until(device, server, lambda: committed(device))
+    server.say("desired", replace(second[1], probation_s=60.0), retain=True)
+    turn_until(device, server, lambda: device.updater.record.phase is UpdatePhase.PROBATION)
+    device.supervisor.child.kill()
+    turn_until(device, server, lambda: device.updater.record.phase is UpdatePhase.ROLLED_BACK)
+    turn_until(device, server, lambda: device.supervisor.serving is not None)
+    assert device.updater.status.code == "child_crashed"
+    assert device.supervisor.serving.name == first[1].sha256
+
+
+def test_garbage_on_every_topic_is_counted_and_ends_nothing(agent: Callable, server: Server) -> None:
+    """Whatever the broker delivers, the agent runs on and says so once per kind."""
+    device = agent({})
+    turn_until(device, server, lambda: device.uplink.up)
+    for leaf in ["desired", "cmd/ack", "cmd/samples", "cmd/selftest"]:
+        for payload in [b"\xff\x00", b"[]", b'{"gen": "x", "watermarks": 5, "id": []}', b"{" * 5000]:
+            server.mqtt.publish(f"tf/1/site/dev/{leaf}", payload)
+    turn_until(device, server, lambda: sum(device._garbage.counts.values()) >= 15)
+    turn_until(device, server, lambda: len(server.messages("tf/1/site/dev/event")) >= 4)
+
+
+def test_refuses_samples_without_a_budget(agent: Callable, server: Server) -> None:
+    """Raw inputs stay on the device unless a budget was granted."""
+    device = agent({})
+    turn_until(device, server, lambda: device.uplink.up)
+    server.say("cmd/samples", Command("c1", "samples", arguments={"count": 5}))
+    turn_until(device, server, lambda: server.messages("tf/1/site/dev/res"))
+    assert b'"code":"budget_zero"' in server.messages("tf/1/site/dev/res")[0]
+
+
+def test_says_that_it_is_there_and_goodbye(agent: Callable, server: Server) -> None:
+    """The state is ready after connecting and disconnected after an orderly end."""
+    device = agent({})
+    turn_until(device, server, lambda: server.messages("tf/1/site/dev/get"))
+    device.stop()
+    limit = time.monotonic() + LIMIT_S
+    while decode(State, (server.messages("tf/1/site/dev/state") or [b"{}"])[-1]).state != "disconnected":
+        assert time.monotonic() < limit
+        server.look()
+    states = [decode(State, payload).state for payload in server.messages("tf/1/site/dev/state")]
+    assert states[0] == "ready"
