@@ -163,9 +163,8 @@ class Ingest:
         self._commit(arrivals, now_ms, discard=True)
 
     def _commit(self, arrivals: list[Arrival], now_ms: int, *, discard: bool = False) -> None:
-        progress: dict[StreamKey, Progress] = {}
-        with self.database.begin() as connection:
-            fresh = [arrival for arrival in arrivals if self._is_new(connection, arrival, progress, now_ms)]
+        progress = self._progress_of({arrival.key for arrival in arrivals if arrival.key is not None})
+        fresh = [arrival for arrival in arrivals if self._is_new(arrival, progress, now_ms)]
         fresh = [] if discard else fresh
         self._keep_samples(fresh, now_ms)
         with self.database.begin() as connection:
@@ -178,15 +177,17 @@ class Ingest:
         self._acknowledge(progress, now_ms)
         self._answer(fresh)
 
-    def _is_new(
-        self, connection: sa.Connection, arrival: Arrival, progress: dict[StreamKey, Progress], now_ms: int
-    ) -> bool:
+    def _progress_of(self, keys: set[StreamKey]) -> dict[StreamKey, Progress]:
+        found = {key: self._progress[key].copy() for key in keys if key in self._progress}
+        if missing := keys - found.keys():
+            with self.database.begin() as connection:
+                found |= load_progress(connection, missing)
+        return found
+
+    def _is_new(self, arrival: Arrival, progress: dict[StreamKey, Progress], now_ms: int) -> bool:
         key = arrival.key
         if key is None:
             return True
-        if key not in progress:
-            known = self._progress.get(key)
-            progress[key] = known.copy() if known else load_progress(connection, key)
         offer = progress[key].offer(arrival.seq, arrival.oldest_seq)
         if offer is Offer.DUPLICATE:
             self.figures.duplicates += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -19,7 +19,7 @@ from server.watermarks import Progress, from_text, to_text
 from server.windows import fold
 from wire.codec import decode, encode
 from wire.drift_report import DriftReport
-from wire.messages import Batch, DeviceState, Event, Reported, Response, Severity, State
+from wire.messages import Batch, DeviceState, Event, Reported, Response, Severity, State, Stream
 
 _TEXT_LIMIT = 2_000
 _NAME_LIMIT = 64
@@ -133,7 +133,11 @@ class Journal:
         }  # fmt: skip
 
 
-def load_progress(connection: sa.Connection, key: StreamKey) -> Progress:
-    """Return how far a stream got, from the store."""
-    row = store.progress_of(connection, key.device, key.stream.value, key.boot)
-    return Progress() if row is None else Progress(int(row["through_seq"]), from_text(row["ahead"]))
+def load_progress(connection: sa.Connection, keys: Collection[StreamKey]) -> dict[StreamKey, Progress]:
+    """Return how far the streams ``keys`` got, from the store; a new one got nowhere."""
+    found = {key: Progress() for key in keys}
+    for row in store.progress_of(connection, {key.device for key in keys}, {key.boot for key in keys}):
+        key = StreamKey(row["device"], Stream(row["stream"]), row["boot"])
+        if key in found:
+            found[key] = Progress(int(row["through_seq"]), from_text(row["ahead"]))
+    return found

@@ -102,30 +102,38 @@ def fold(
 
     The caller owns the transaction and has made sure that no report is folded twice.
     """
-    fresh: dict[tuple[object, ...], dict[str, object]] = {}
-    problems = []
-    for site, device, report in reports:
+    rows, problems = _believed(reports, now_ms)
+    stored = store.windows_at(connection, {_key(row) for row in rows})
+    folded: dict[tuple[object, ...], dict[str, object]] = {}
+    for row in rows:
+        key = _key(row)
         try:
-            check_report(report)
-            row = _row(site, device, report, now_ms)
-            key = (device, report.window_start_ms, report.ref_id, report.artifact, report.context)
-            fresh[key] = _merged(fresh.get(key) or _take(connection, row), row)
+            folded[key] = _merged(folded.get(key) or stored.get(key), row)
         except HistogramError as error:
             problems.append(error)
-    store.insert_windows(connection, list(fresh.values()))
+    store.delete_windows(connection, [int(stored[key]["id"]) for key in folded if key in stored])
+    store.insert_windows(connection, list(folded.values()))
     return problems
 
 
-def _take(connection: sa.Connection, row: Mapping[str, object]) -> dict[str, object] | None:
-    older = store.window_at(connection, row)
-    if older is None:
-        return None
-    if _shape(older) == _shape(row):
-        store.delete_window(connection, int(older["id"]))
-    return {str(key): value for key, value in older.items() if key != "id"}
+def _believed(
+    reports: Iterable[tuple[str, str, DriftReport]], now_ms: int
+) -> tuple[list[dict[str, object]], list[HistogramError]]:
+    rows, problems = [], []
+    for site, device, report in reports:
+        try:
+            check_report(report)
+            rows.append(_row(site, device, report, now_ms))
+        except HistogramError as error:
+            problems.append(error)
+    return rows, problems
 
 
-def _merged(older: Mapping[str, object] | None, row: dict[str, object]) -> dict[str, object]:
+def _key(row: Mapping[str, object]) -> tuple[object, ...]:
+    return (row["device"], row["start_ms"], row["ref_id"], row["artifact"], row["context"])
+
+
+def _merged(older: Mapping[str, object] | sa.RowMapping | None, row: dict[str, object]) -> dict[str, object]:
     if older is None:
         return row
     total = merge(_counters(older), _counters(row))
@@ -134,7 +142,7 @@ def _merged(older: Mapping[str, object] | None, row: dict[str, object]) -> dict[
         "n": total.n,
         "len_ms": max(int(str(older["len_ms"])), int(str(row["len_ms"]))),
         "reports": int(str(older["reports"])) + 1,
-        "values": _packed(total.values),
+        "values": _packed(min(value, _MAX_COUNT) for value in total.values),
     }
 
 
@@ -149,7 +157,7 @@ def _row(site: str, device: str, report: DriftReport, now_ms: int) -> dict[str, 
 
 
 def _packed(values: Iterable[int]) -> bytes:
-    return array(_WORD, (min(value, _MAX_COUNT) for value in values)).tobytes()
+    return array(_WORD, values).tobytes()
 
 
 def _words(data: bytes) -> array[int]:
@@ -162,7 +170,7 @@ def _shape(row: Mapping[str, object] | sa.RowMapping) -> Shape:
     return Shape(*(int(str(row[name])) for name in ("streams", "classes", "confidence_bins")))
 
 
-def _counters(row: Mapping[str, object]) -> Counters:
+def _counters(row: Mapping[str, object] | sa.RowMapping) -> Counters:
     values = row["values"]
     return Counters(_shape(row), int(str(row["n"])), tuple(_words(values if isinstance(values, bytes) else b"")))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -33,10 +33,12 @@ BATCHES = sa.Table(
 )
 
 
-def progress_of(connection: sa.Connection, device: str, stream: str, boot: str) -> sa.RowMapping | None:
-    """Return how far a stream got."""
-    query = PROGRESS.select().where(PROGRESS.c.device == device, PROGRESS.c.stream == stream, PROGRESS.c.boot == boot)
-    return connection.execute(query).mappings().first()
+def progress_of(connection: sa.Connection, devices: Collection[str], boots: Collection[str]) -> list[sa.RowMapping]:
+    """Return how far the streams of ``devices`` got in ``boots``."""
+    if not devices:
+        return []
+    query = PROGRESS.select().where(PROGRESS.c.device.in_(devices), PROGRESS.c.boot.in_(boots))
+    return list(connection.execute(query).mappings())
 
 
 def put_progress(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:

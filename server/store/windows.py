@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import sqlalchemy as sa
 
@@ -35,15 +35,30 @@ WINDOWS = sa.Table(
 _KEY = ("device", "start_ms", "ref_id", "artifact", "context")
 
 
-def window_at(connection: sa.Connection, key: Mapping[str, object]) -> sa.RowMapping | None:
-    """Return the window with the same device, start, reference, artifact and context, if there is one."""
-    query = WINDOWS.select().where(*(WINDOWS.c[name] == key[name] for name in _KEY))
-    return connection.execute(query).mappings().first()
+def windows_at(
+    connection: sa.Connection, keys: Collection[tuple[object, ...]]
+) -> dict[tuple[object, ...], sa.RowMapping]:
+    """Return the stored windows of ``keys`` (device, start, reference, artifact, context), by key.
+
+    Two queries whatever the number of keys: most windows are new, so keys alone are compared first.
+    """
+    if not keys:
+        return {}
+    devices, starts = {key[0] for key in keys}, {key[1] for key in keys}
+    columns = [WINDOWS.c.id, *(WINDOWS.c[name] for name in _KEY)]
+    query = sa.select(*columns).where(WINDOWS.c.device.in_(devices), WINDOWS.c.start_ms.in_(starts))
+    known = {tuple(row[1:]): row[0] for row in connection.execute(query)}
+    wanted = [known[key] for key in keys if key in known]
+    if not wanted:
+        return {}
+    rows = connection.execute(WINDOWS.select().where(WINDOWS.c.id.in_(wanted))).mappings()
+    return {tuple(row[name] for name in _KEY): row for row in rows}
 
 
-def delete_window(connection: sa.Connection, window_id: int) -> None:
-    """Delete one window, before its successor is inserted."""
-    connection.execute(WINDOWS.delete().where(WINDOWS.c.id == window_id))
+def delete_windows(connection: sa.Connection, ids: Collection[int]) -> None:
+    """Delete windows, before their successors are inserted."""
+    if ids:
+        connection.execute(WINDOWS.delete().where(WINDOWS.c.id.in_(ids)))
 
 
 def insert_windows(connection: sa.Connection, rows: list[dict[str, object]]) -> None:
