@@ -86,22 +86,20 @@ def _sample(plane: Float, matrix: Float, offset: Float, size: tuple[int, int]) -
 
 
 def _optics(plane: Float, camera: Camera) -> Float:
-    blurred: Float = ndimage.gaussian_filter(plane, camera.diffraction_px, mode="nearest", truncate=3)
-    disc = _disc(camera.defocus_px)
-    if disc.size > 1:
-        blurred = ndimage.convolve(blurred, disc, mode="nearest")
+    spread = _point_spread(camera.defocus_px, camera.diffraction_px)
+    blurred: Float = ndimage.convolve(plane, spread, mode="nearest") if spread.size > 1 else plane
     return blurred
 
 
 @lru_cache(maxsize=64)
-def _disc(radius_px: float) -> Float:
-    """Return the point-spread function of defocus: a disc of ``radius_px`` with soft edge, sum 1.
+def _point_spread(defocus_px: float, diffraction_px: float) -> Float:
+    """Return the point-spread function, sum 1: a disc of radius ``defocus_px`` with soft edge, blurred by diffraction.
 
     Source: Goodman, Introduction to Fourier Optics, 6.4: geometrical limit of the defocused circular pupil.
     """
-    reach = int(np.ceil(radius_px))
+    reach = int(np.ceil(defocus_px + 3 * diffraction_px))
     axis = np.arange(-reach, reach + 1, dtype=np.float32)
-    distance = np.hypot(axis[:, None], axis[None, :])
-    disc = np.clip(radius_px + 0.5 - distance, 0, 1)
-    normalised: Float = (disc / disc.sum()).astype(np.float32)
+    disc = np.clip(defocus_px + 0.5 - np.hypot(axis[:, None], axis[None, :]), 0, 1)
+    blurred = ndimage.gaussian_filter(disc, diffraction_px, mode="constant")
+    normalised: Float = (blurred / blurred.sum()).astype(np.float32)
     return normalised

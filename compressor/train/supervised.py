@@ -2,6 +2,9 @@
 
 The same inputs, settings and number of threads give the same weights. Fine-tuning is the same loop
 from loaded weights with ``TrainRecipe.for_fine_tuning``.
+
+Tensors keep the default memory format on purpose: with torch 2.13 on a CPU, channels-last training of layers with
+4 channels corrupts memory (crashes, weights that differ from run to run), for a gain of 13 %.
 """
 
 from __future__ import annotations
