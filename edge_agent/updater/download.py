@@ -110,13 +110,15 @@ class _Transfer:
         """Read what lies there already; return how many bytes that is."""
         self._digest = hashlib.sha256()
         self.progress.done_bytes = 0
-        if not self.part.exists() or self.part.stat().st_size > self.order.length_bytes:
-            self.part.unlink(missing_ok=True)
+        held_bytes = self.part.stat().st_size if self.part.exists() else 0
+        if held_bytes > self.order.length_bytes:
+            self.part.unlink()
             return 0
-        with self.part.open("rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                self._digest.update(chunk)
-                self.progress.done_bytes += len(chunk)
+        if held_bytes:
+            with self.part.open("rb") as file:
+                while chunk := file.read(min(CHUNK_BYTES, held_bytes - self.progress.done_bytes)):
+                    self._digest.update(chunk)
+                    self.progress.done_bytes += len(chunk)
         return self.progress.done_bytes
 
     def right(self) -> bool:

@@ -156,6 +156,11 @@ class Updater:
         elif self.record.phase is _P.VERIFYING and isinstance(result, Proof):
             self._stage(result, now_ms, now_s)
 
+    def postpone(self, until_s: float) -> None:
+        """Take the step again at ``until_s``: the disk failed."""
+        self._end_job()
+        self._retry_s = until_s
+
     def _fail(self, refusal: Refusal, now_ms: int, now_s: float) -> None:
         self._tries += 1
         if refusal.passing and self._tries < self.config.download_attempts:
