@@ -11,17 +11,13 @@ _PAGE_BYTES = 4096
 
 
 class Beat:
-    """Counts since the last heartbeat; ``p50_ms`` and ``p95_ms`` are those of the bare runtime call."""
+    """Counts from one heartbeat to the next; ``p50_ms`` and ``p95_ms`` are those of the bare runtime call."""
 
     def __init__(self, classes: int) -> None:
         """Start from zero, for a model of ``classes`` classes."""
-        self._classes = [0] * classes
-        self._clear()
-
-    def _clear(self) -> None:
         self._n = self._errors = 0
         self._latencies_ms: list[float] = []
-        self._classes = [0] * len(self._classes)
+        self._classes = [0] * classes
 
     def inference(self, predicted: int, run_ms: float) -> None:
         """Count one inference; -1 is no class (the logits were no numbers)."""
@@ -35,10 +31,10 @@ class Beat:
         """Count one image that could not be served."""
         self._errors += 1
 
-    def take(self, dropped: int) -> dict[str, Json]:
-        """Return the figures and start again from zero; ``dropped`` images never reached the model."""
+    def figures(self, dropped: int) -> dict[str, Json]:
+        """Return what the heartbeat says; ``dropped`` images never reached the model."""
         ordered = sorted(self._latencies_ms)
-        figures: dict[str, Json] = {
+        return {
             "n": self._n,
             "errors": self._errors,
             "dropped": dropped,
@@ -46,8 +42,6 @@ class Beat:
             "p95_ms": round(_quantile(ordered, 0.95), 4),
             "classes": list(self._classes),
         }
-        self._clear()
-        return figures
 
 
 def _quantile(ordered: list[float], share: float) -> float:

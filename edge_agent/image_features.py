@@ -27,6 +27,7 @@ _DARK = np.float32(0.1 * _FULL)  # below a tenth: nothing to see
 _CLIPPED = np.float32(0.98 * _FULL)  # above 249 of 255: the sensor is saturated
 _NOISE_FACTOR = math.sqrt(math.pi / 2) / 6
 _MIN_SIDE = 3
+_EXACT_PIXELS = 2**24 // 255  # their sum is a whole number that float32 holds
 
 
 def image_features(image: NDArray[np.uint8]) -> list[float]:
@@ -56,8 +57,11 @@ def image_features(image: NDArray[np.uint8]) -> list[float]:
 def _channel_means(floats: NDArray[np.float32]) -> tuple[float, float, float]:
     """Return the means of red, green and blue, 0..1; sums stay below 2^24, so grey images differ by exactly 0."""
     height, width, _ = floats.shape
-    columns = _ones(height).dot(floats.reshape(height, width * 3))
-    totals = np.add.reduce(columns.reshape(width, 3), axis=0, dtype=np.float64)
+    if height * width <= _EXACT_PIXELS:
+        totals = _ones(height * width).dot(floats.reshape(-1, 3))
+    else:
+        columns = _ones(height).dot(floats.reshape(height, width * 3))
+        totals = np.add.reduce(columns.reshape(width, 3), axis=0, dtype=np.float64)
     red, green, blue = totals.tolist()
     full = 255.0 * height * width
     return red / full, green / full, blue / full

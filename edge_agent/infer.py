@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edge_agent import sources
-from edge_agent.beat import Beat, rss_bytes
+from edge_agent.beat import rss_bytes
 from edge_agent.clock import Clock, SystemClock
 from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError
 from edge_agent.frames import Frame, FrameDecoder, encode_frame
 from edge_agent.sampling import Chosen, Reservoir, SampleRequest, media_type
-from edge_agent.served_model import Outcome, ServedModel, load_model
+from edge_agent.served_model import ServedModel, load_model
+from edge_agent.tally import Tally
 from wire import leb128
 from wire.codec import Json, parse_json
 from wire.errors import WireError
@@ -69,28 +70,35 @@ class Child:
         """Get ready to serve ``model``."""
         self.notices: queue.SimpleQueue[Frame | _Loaded] = queue.SimpleQueue()
         self.load: Load = load_model
-        self._model, self._source, self._say, self._clock, self._settings = model, source, say, clock, settings
+        self._tally = Tally(model)
+        self._source, self._say, self._clock, self._settings = source, say, clock, settings
         self._window_ms = self._aligned(clock.now_ms())
-        self._beat = Beat(len(model.manifest.labels))
         self._beat_due_s = clock.monotonic_s() + settings.beat_s
-        self._requests: list[Reservoir] = []
         self._loading = False
+        self._busy = True
         self._said_faults: dict[str, int] = {}
 
     def _aligned(self, now_ms: int) -> int:
         return now_ms - now_ms % self._settings.window_ms
 
     def _identity(self) -> dict[str, Json]:
-        manifest = self._model.manifest
-        return {"release": manifest.release, "artifact": manifest.artifact_sha256, "ref_id": self._model.ref_id}
+        model = self._tally.model
+        release, artifact = model.manifest.release, model.manifest.artifact_sha256
+        return {"release": release, "artifact": artifact, "ref_id": model.ref_id}
 
     def run(self) -> None:
         """Say ``ready``, serve until told to stop, say the open window before the end."""
         self._say({"type": "ready", **self._identity()}, b"")
-        wait_s = 0.0
-        while self._hear(wait_s):
-            wait_s = 0.0 if self.turn() else POLL_S
+        while self.step():
+            pass
         self._close_window()
+
+    def step(self) -> bool:
+        """Deal with what was said to the child, then one turn; waits only if the last turn had no image."""
+        if not self._hear(0.0 if self._busy else POLL_S):
+            return False
+        self._busy = self.turn()
+        return True
 
     def turn(self) -> bool:
         """Close what is due and serve at most one image; return whether there was one."""
@@ -102,6 +110,7 @@ class Child:
             self._say_beat()
         capture = self._source.take()
         if capture is None:
+            self._tally.settle()
             return False
         self._serve(capture, now_ms)
         self._source.done(capture)
@@ -109,28 +118,16 @@ class Child:
 
     def _serve(self, capture: sources.Capture, now_ms: int) -> None:
         try:
-            outcome = self._model.infer(capture.data)
+            outcome = self._tally.model.infer(capture.data)
         except (ImageError, RuntimeSeamError) as error:
-            self._beat.error()
+            self._tally.error()
             self._fault(error.code, f"{capture.name}: {error}")
             return
-        self._model.counter.count(outcome.rows)
-        self._beat.inference(outcome.predicted, outcome.run_ms)
-        if self._requests:
-            self._offer(capture.data, outcome, now_ms)
-
-    def _offer(self, data: bytes, outcome: Outcome, now_ms: int) -> None:
-        for reservoir in self._requests:
-            reservoir.offer(
-                data,
-                at_ms=now_ms,
-                predicted=outcome.predicted,
-                confidence=outcome.confidence,
-                margin=outcome.margin,
-            )
+        self._tally.add(outcome, capture.data, now_ms)
 
     def _close_window(self) -> None:
-        counters = self._model.counter.take()
+        self._tally.settle()
+        counters = self._tally.model.counter.take()
         shape = counters.shape
         header: dict[str, Json] = {
             "type": "window", "start_ms": self._window_ms, "len_ms": self._settings.window_ms,
@@ -138,10 +135,10 @@ class Child:
             "confidence_bins": shape.confidence_bins,
         }  # fmt: skip
         self._say({**header, **self._identity()}, leb128.encode(counters.values))
-        for reservoir in self._requests:
+        for reservoir in self._tally.reservoirs:
             for chosen in reservoir.close_window():
                 self._say_sample(chosen)
-        self._requests = [reservoir for reservoir in self._requests if not reservoir.exhausted]
+        self._tally.reservoirs = [reservoir for reservoir in self._tally.reservoirs if not reservoir.exhausted]
 
     def _say_sample(self, chosen: Chosen) -> None:
         candidate = chosen.candidate
@@ -149,14 +146,14 @@ class Child:
             "type": "sample", "request": chosen.request.request, "lane": chosen.request.lane,
             "sha256": candidate.sha256, "media_type": media_type(candidate.data), "at_ms": candidate.at_ms,
             "inclusion_ratio": chosen.inclusion_ratio, "predicted": candidate.predicted,
-            "confidence": candidate.confidence, "artifact_sha256": self._model.manifest.artifact_sha256,
+            "confidence": candidate.confidence, "artifact_sha256": self._tally.model.manifest.artifact_sha256,
         }  # fmt: skip
         self._say(header, candidate.data)
 
     def _say_beat(self) -> None:
         self._beat_due_s = self._clock.monotonic_s() + self._settings.beat_s
         self._said_faults.clear()
-        figures = self._beat.take(self._source.take_dropped())
+        figures = self._tally.take_beat().figures(self._source.take_dropped())
         self._say({"type": "beat", **figures, "rss_bytes": rss_bytes(), **self._identity()}, b"")
 
     def _fault(self, code: str, text: str) -> None:
@@ -209,9 +206,9 @@ class Child:
             return
         self._say_beat()  # what the old model did must not count for the new one
         self._close_window()
-        old, self._model = self._model, loaded.model
-        self._beat = Beat(len(loaded.model.manifest.labels))
-        old.runtime.close()
+        old, self._tally = self._tally, Tally(loaded.model)
+        self._tally.reservoirs = old.reservoirs
+        old.model.runtime.close()
         self._say({"type": "swapped", "bundle": loaded.bundle, **self._identity()}, b"")
 
     def _say_failed(self, bundle: str, code: str, text: str) -> None:
@@ -226,8 +223,8 @@ class Child:
         except SampleRequestError as error:
             self._fault(error.code, str(error))
             return
-        kept = [other for other in self._requests if other.request.request != request.request]
-        self._requests = [*kept, reservoir][-_MAX_REQUESTS:]
+        kept = [other for other in self._tally.reservoirs if other.request.request != request.request]
+        self._tally.reservoirs = [*kept, reservoir][-_MAX_REQUESTS:]
 
 
 def protected_stdout() -> BinaryIO:

@@ -6,8 +6,8 @@ a swap is the replacement of one attribute.
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +25,16 @@ from wire.reference import Reference, read_reference
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One inference. ``rows``: float64 (1, S), the stream values; ``run_ms``: the bare runtime call."""
+    """One inference, not yet counted.
 
-    predicted: int
-    confidence: float
-    margin: float
+    ``image``: uint8 (H, W, 3), as decoded; ``logits``: (1, classes); ``embedding``: (1, D) or None;
+    ``run_ms``: the bare runtime call.
+    """
+
+    image: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    embedding: NDArray[np.float32] | None
     run_ms: float
-    rows: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +56,26 @@ class ServedModel:
             ImageError: If ``data`` is no image.
             RuntimeSeamError: If the runtime fails.
         """
-        image = decode_image(data)
-        pre = self.manifest.preprocessing
-        return self._outcome(resize_pixels(image, pre), to_tensor(image, pre))
+        return self._run(decode_image(data))
 
-    def _outcome(self, pixels: NDArray[np.uint8], tensor: NDArray[np.float32]) -> Outcome:
+    def _run(self, image: NDArray[np.uint8]) -> Outcome:
+        tensor = to_tensor(image, self.manifest.preprocessing)
         start_s = time.perf_counter()
         outputs = self.runtime.run(tensor)
         run_ms = (time.perf_counter() - start_s) * 1000
         embedding = None if self.embedding_index is None else outputs[self.embedding_index]
-        rows = monitor.values([pixels], outputs[0], embedding, self.projection)
-        confidence, _, margin, predicted = rows[0, -len(monitor.STREAMS_OUTPUT) :].tolist()
-        return Outcome(-1 if math.isnan(predicted) else int(predicted), confidence, margin, run_ms, rows)
+        return Outcome(image, outputs[0], embedding, run_ms)
+
+    def values(self, outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
+        """Return the stream values of N inferences (at least one), float64 (N, S).
+
+        Raises:
+            ReferenceStreamsError: If the embedding isn't as wide as the reference's projection.
+        """
+        pixels = [resize_pixels(outcome.image, self.manifest.preprocessing) for outcome in outcomes]
+        logits = np.concatenate([outcome.logits for outcome in outcomes])
+        found = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
+        return monitor.values(pixels, logits, np.concatenate(found) if found else None, self.projection)
 
     def warm(self) -> None:
         """Run once through all of it.
@@ -73,8 +84,7 @@ class ServedModel:
             AgentError: If model, manifest and reference don't fit each other.
         """
         pre = self.manifest.preprocessing
-        pixels = np.full((pre.height, pre.width, 3), 127, np.uint8)
-        self._outcome(pixels, to_tensor(pixels, pre))
+        self.values([self._run(np.full((pre.height, pre.width, 3), 127, np.uint8))])
 
 
 def load_model(path: Path, *, threads: int | None = None) -> ServedModel:
