@@ -1,18 +1,18 @@
-"""Drift evidence and verdicts as the pages show them; pure but for ``read``.
+"""Drift evidence and verdicts as the pages show them; pure but for ``read`` and ``newest``.
 
 The chart draws the logarithm of the evidence as a share of that of its threshold: at 100 % the device is flagged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from server.dashboard.views import Status, Tone, ago, evidence_share
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import VerdictKind
 from server.store.database import Database
-from server.store.evidence import evidence_of
+from server.store.evidence import evidence_of, latest_evidence
 
 _KINDS = {
     VerdictKind.DEVICE_FAULT: Status("Device fault", Tone.BAD),
@@ -76,6 +76,13 @@ def read(database: Database, device: str | None, limit: int) -> tuple[Point, ...
                      evidence_of(connection, device, limit))  # fmt: skip
 
 
+def newest(database: Database) -> dict[str, Point]:
+    """Return the newest window of each device that sent one."""
+    with database.begin() as connection:
+        points = [point({str(key): value for key, value in row.items()}) for row in latest_evidence(connection)]
+    return {one.device: one for one in points}
+
+
 def point(row: Mapping[str, object]) -> Point:
     """Return the point in a stored row of evidence."""
     threshold = _number(row["log_threshold"]) or 0.0
@@ -85,14 +92,6 @@ def point(row: Mapping[str, object]) -> Point:
         training_ratio=evidence_share(_number(row["training_log_value"]), threshold), flagged=bool(row["flagged"]),
         fault=str(row["fault"]), cause=str(row["cause"]), streams=_streams(row["streams"]),
     )  # fmt: skip
-
-
-def latest(points: Iterable[Point]) -> dict[str, Point]:
-    """Return the newest point of each device, given newest first."""
-    found: dict[str, Point] = {}
-    for one in points:
-        found.setdefault(one.device, one)
-    return found
 
 
 def verdict_card(verdict: StoredVerdict, now_ms: int) -> VerdictCard:

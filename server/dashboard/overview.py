@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from fastapi import Request, Response
 from nicegui import ui
@@ -14,7 +16,7 @@ from server.dashboard.tables import Column, live_table
 from server.dashboard.theme import empty, frame, heading, live, pill, tone_class
 from server.dashboard.views import Counts, DeviceRow, Tone, counts, device_row
 
-_WINDOWS_A_DEVICE = 4  # enough to find the newest window of each device
+_FRESH_S = 1.0  # so often all visitors together read the fleet
 COLUMNS = (
     Column("device", "Device", "device"),
     Column("site", "Site"),
@@ -28,14 +30,16 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What the upper part shows."""
+    """What the page shows."""
 
+    rows: tuple[DeviceRow, ...]
     counts: Counts
     verdicts: tuple[evidence.VerdictCard, ...]
 
 
 def add_page(services: Services, sessions: Sessions) -> None:
     """Add the page."""
+    look = shared(lambda: _overview(services))
 
     @ui.page("/")
     def page(request: Request) -> Response | None:
@@ -43,15 +47,27 @@ def add_page(services: Services, sessions: Sessions) -> None:
             return refusal
         with frame("Fleet", "/"):
             heading("Fleet", 1)
-            live(lambda: _overview(services), _show)
-            live(lambda: bool(services.fleet.devices()), lambda known: _table(services) if known else _no_devices())
+            live(lambda: replace(look(), rows=()), _show)
+            live(lambda: bool(look().rows), lambda known: _table(look) if known else _no_devices())
         return None
+
+
+def shared(look: Callable[[], Overview]) -> Callable[[], Overview]:
+    """Return ``look``, asked at most once a second for all visitors together."""
+    kept: list[tuple[float, Overview]] = []
+
+    def again() -> Overview:
+        now_s = time.monotonic()
+        if not kept or now_s - kept[0][0] >= _FRESH_S:
+            kept[:] = [(now_s, look())]
+        return kept[0][1]
+
+    return again
 
 
 def rows(services: Services) -> tuple[DeviceRow, ...]:
     """Return one line for each device."""
-    devices, now_ms = services.fleet.devices(), services.fleet.clock()
-    points = evidence.latest(evidence.read(services.database, None, _WINDOWS_A_DEVICE * max(len(devices), 1)))
+    devices, now_ms, points = services.fleet.devices(), services.fleet.clock(), evidence.newest(services.database)
     return tuple(
         device_row(
             device, now_ms, points[device.device].shown_ratio if device.device in points else None,
@@ -64,7 +80,8 @@ def rows(services: Services) -> tuple[DeviceRow, ...]:
 def _overview(services: Services) -> Overview:
     now_ms = services.fleet.clock()
     found = tuple(evidence.verdict_card(verdict, now_ms) for verdict in services.drift.verdicts.open())
-    return Overview(counts(rows(services)), found)
+    lines = rows(services)
+    return Overview(lines, counts(lines), found)
 
 
 def _show(view: Overview) -> None:
@@ -110,9 +127,9 @@ def _figure(value: int, name: str, tone: Tone) -> None:
         ui.label(name).classes("tf-muted tf-small")
 
 
-def _table(services: Services) -> None:
+def _table(look: Callable[[], Overview]) -> None:
     heading("Devices")
-    live_table(COLUMNS, "device", lambda: rows(services))
+    live_table(COLUMNS, "device", lambda: look().rows)
 
 
 def _no_devices() -> None:

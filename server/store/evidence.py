@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import sqlalchemy as sa
 
 from server.store.database import METADATA
+from server.store.fleet import DEVICES
 from server.store.windows import WINDOWS
 
 EVIDENCE = sa.Table(
@@ -94,6 +95,14 @@ def evidence_of(connection: sa.Connection, device: str | None, limit: int) -> li
     if device is not None:
         query = query.where(EVIDENCE.c.device == device)
     return list(connection.execute(query).mappings())
+
+
+def latest_evidence(connection: sa.Connection) -> list[sa.RowMapping]:
+    """Return the newest row of evidence of every device that has any; one index look-up for each device."""
+    older = EVIDENCE.alias()
+    newest = sa.select(older.c.id).where(older.c.device == DEVICES.c.device).order_by(older.c.start_ms.desc()).limit(1)
+    same = EVIDENCE.c.id == newest.correlate(DEVICES).scalar_subquery()
+    return list(connection.execute(sa.select(EVIDENCE).select_from(DEVICES).join(EVIDENCE, same)).mappings())
 
 
 def pool_evidence(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:

@@ -1,10 +1,15 @@
 """How evidence and verdicts are said."""
 
+from pathlib import Path
+
 import pytest
 
-from server.dashboard.evidence import latest, point, series, verdict_card
+from server.dashboard.evidence import newest, point, series, verdict_card
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import ACTIONS, VerdictKind
+from server.store.database import open_database
+from server.store.evidence import replace_slot
+from server.store.fleet import insert_device
 
 ROW = {
     "device": "gate-01",
@@ -47,10 +52,19 @@ def test_the_chart_runs_from_old_to_new_with_gaps() -> None:
     assert lines["evidence"] == [[1000, None], [2000, 50.0]]
 
 
-def test_the_newest_window_of_each_device_counts() -> None:
-    """Rows come newest first."""
-    found = latest([point(ROW), point(ROW | {"start_ms": 1000}), point(ROW | {"device": "b", "start_ms": 500})])
-    assert {name: one.start_ms for name, one in found.items()} == {"gate-01": 2000, "b": 500}
+def test_the_newest_window_of_each_device_counts(tmp_path: Path) -> None:
+    """Whatever order windows were stored in; what is not enrolled is not shown."""
+    database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
+    stored = {"ref_id": "ab", "summaries": {}}
+    with database.begin() as connection:
+        for device in ("gate-01", "b"):
+            row = {"device": device, "site": "s", "attributes": {}, "password_hash": "", "enrolled_ms": 1}
+            insert_device(connection, row)
+        for start_ms, device in ((2000, "gate-01"), (500, "b"), (1000, "gate-01"), (9000, "stranger")):
+            row = ROW | stored | {"start_ms": start_ms, "device": device}
+            replace_slot(connection, start_ms, start_ms + 1, [row], [])
+    assert {name: one.start_ms for name, one in newest(database).items()} == {"gate-01": 2000, "b": 500}
+    database.close()
 
 
 @pytest.mark.parametrize("kind", VerdictKind)
