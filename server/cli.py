@@ -69,6 +69,7 @@ def init(directory: Path) -> None:
     """Make a new state directory with its tokens and online keys."""
     state = init_state(directory)
     init_online_keys(state.path)
+    open_database(state.database_url).close()  # now, so that no two later commands make the tables at once
     click.echo(f"state      {state.path}")
     click.echo(f"operator   {state.path / 'operator.token'}")
     click.echo(f"builder    {state.path / 'builder.token'}")
