@@ -26,16 +26,16 @@ class Drifted:
     held: Table
 
 
-def part(extra: Table, table: Table) -> Drifted:
-    """Return ``extra`` in two parts, labels aligned with ``table``; what ``table`` already holds is left out.
+def part(extra: Table, used: Table) -> Drifted:
+    """Return ``extra`` in two parts, labels aligned with ``used``; what ``used`` (the base's splits) holds is left out.
 
     Raises:
-        DataError: If ``extra`` has a class that ``table`` has not.
+        DataError: If ``extra`` has a class that ``used`` has not.
         SplitError: If one part would be empty.
     """
-    known = set(table.hashes.tolist())
+    known = set(used.hashes.tolist())
     fresh = np.array([value not in known for value in extra.hashes.tolist()], dtype=bool)
-    extra = align(extra.take(fresh), table.class_names)
+    extra = align(extra.take(fresh), used.class_names)
     position = np.array([_position(source) for source in extra.sources.tolist()])
     learns = position < TRAIN_SHARE
     if not learns.any() or learns.all():

@@ -123,7 +123,10 @@ def _material(workshop: Workshop, data_root: Path | None, before: Bundle | None,
         message = f"Expected the labels of {before.manifest.release}, got {', '.join(table.class_names)}"
         raise DataError(message)
     splits = split(table, recipe.train.seed, slices=recipe.data.train_slices)
-    return Material(table, splits, part(extra, table) if extra is not None else None)
+    if extra is None:
+        return Material(table, splits, None)
+    used = np.concatenate([splits.train, splits.calibration, splits.gate, splits.reference])
+    return Material(table, splits, part(extra, table.take(used)))
 
 
 def _models(workshop: Workshop, material: Material, base: BasePoint | None) -> Models:

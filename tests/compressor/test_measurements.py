@@ -1,0 +1,109 @@
+"""Graph, parity, predictions and drifted samples on small things whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from compressor.data.table import Table, make_table
+from compressor.drifted import part, repeats
+from compressor.errors import MeasureError, SplitError
+from compressor.graph import inspect
+from compressor.measure import Candidate, calibration_error, latency, peak_memory_bytes, predict
+from compressor.parity import find, matrix
+from wire.manifest import Manifest, TensorSpec
+
+
+def _conv() -> bytes:
+    weight = helper.make_tensor("w", TensorProto.FLOAT, [4, 3, 3, 3], np.ones(108, np.float32) / 108)
+    nodes = [
+        helper.make_node("Conv", ["input", "w"], ["c"], "conv", kernel_shape=[3, 3]),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"], "pool"),
+        helper.make_node("Flatten", ["p"], ["logits"], "flat"),
+    ]
+    shapes = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, 8, 8])]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 4])]
+    graph = helper.make_graph(nodes, "g", shapes, outputs, [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def _candidate() -> Candidate:
+    manifest = Manifest(inputs=(TensorSpec("input", (-1, 3, 8, 8)),), outputs=(TensorSpec("logits", (-1, 4)),))
+    return Candidate(manifest, _conv())
+
+
+def test_a_float_convolution_counts_as_float() -> None:
+    """6 x 6 outputs, 4 channels, 27 products each; none in int8."""
+    figures = inspect(_conv(), {})
+    assert (figures.macs, figures.int8_macs_ratio) == (6 * 6 * 4 * 27, 0.0)
+
+
+@pytest.mark.parametrize("artifact", [b"", b"no model", onnx.ModelProto().SerializeToString()])
+def test_what_is_no_model_can_not_be_measured(artifact: bytes) -> None:
+    """A coded error, no traceback."""
+    with pytest.raises(MeasureError):
+        inspect(artifact, {})
+
+
+def test_predictions_come_from_the_devices_runtime() -> None:
+    """Constant images give their mean; a model without embedding has one of width 0."""
+    inputs = np.full((300, 3, 8, 8), 0.5, np.float32)
+    said = predict(_candidate(), inputs)
+    assert np.allclose(said.logits, 0.125)
+    assert said.embedding.shape == (300, 0)
+
+
+def test_an_input_of_another_shape_is_a_measure_error() -> None:
+    """The message says what was expected."""
+    with pytest.raises(MeasureError, match="Expected input"):
+        predict(_candidate(), np.zeros((1, 3, 9, 9), np.float32))
+
+
+def test_latency_and_memory_are_taken() -> None:
+    """Both are positive and p95 is not below p50."""
+    inputs = np.zeros((4, 3, 8, 8), np.float32)
+    taken = latency({"it": _candidate()}, inputs)["it"]
+    assert 0 < taken.p50_ms <= taken.p95_ms
+    assert peak_memory_bytes(_candidate(), inputs) > 10_000_000
+
+
+def test_parity_finds_differences_and_flips() -> None:
+    """One of two rows flips."""
+    one = np.array([[1.0, 0.0], [0.0, 1.0]], np.float32)
+    other = np.array([[1.0, 0.0], [1.0, 0.0]], np.float32)
+    pair = find(matrix({"a": one, "b": other}), "b", "a")
+    assert pair is not None
+    assert (pair.max_abs, pair.cosine, pair.flip_ratio) == (1.0, 0.0, 0.5)
+
+
+def test_calibration_error_of_certainty_that_is_half_right_is_a_half() -> None:
+    """Confidence 1, accuracy 0.5."""
+    logits = np.tile(np.array([[100.0, 0.0]], np.float32), (10, 1))
+    assert calibration_error(logits, np.array([0, 1] * 5)) == pytest.approx(0.5)
+
+
+def _table(values: range, size: int = 2) -> Table:
+    images = [np.full((size, size, 3), value, np.uint8) for value in values]
+    return make_table(images, ["a", "b"] * (len(images) // 2), slices=["s"] * len(images))
+
+
+def test_drifted_samples_keep_their_part_when_more_arrive() -> None:
+    """What was held out stays held out."""
+    few, more = part(_table(range(100)), _table(range(200, 210))), part(_table(range(200)), _table(range(200, 210)))
+    assert set(few.held.hashes) <= set(more.held.hashes)
+    assert 50 < len(few.train) < 90
+
+
+def test_samples_that_the_base_was_built_on_are_left_out() -> None:
+    """Nothing is learnt from or judged on a row of the base's splits."""
+    with pytest.raises(SplitError, match="label more"):
+        part(_table(range(100)), _table(range(100)))
+
+
+def test_repeats_make_drifted_samples_a_third() -> None:
+    """At most 16 times, at least once."""
+    assert (repeats(3000, 100), repeats(100, 3000), repeats(10**6, 10)) == (15, 1, 16)

@@ -1,0 +1,89 @@
+"""What travels in a bundle: golden vectors, bill of materials, card, certificate."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from compressor.certificate import Certificate, Line, for_bundle
+from compressor.errors import PackageError
+from compressor.measure import Predictions
+from compressor.package import Golden, Parts, bill_of_materials, card, golden_rows, read_golden, write_golden
+from wire.manifest import Manifest, TensorSpec
+from wire.reference import Reference
+
+
+def _golden() -> Golden:
+    rng = np.random.default_rng(0)
+    return Golden(rng.normal(size=(4, 1, 2, 2)).astype(np.float32), np.eye(4, dtype=np.float32), np.arange(4))
+
+
+def _parts() -> Parts:
+    manifest = Manifest(
+        model="m",
+        version=3,
+        target="t",
+        inputs=(TensorSpec("input", (-1, 1, 2, 2)),),
+        labels=("a", "b"),
+        lineage={"data": "1"},
+    )
+    line = Line("latency_p95_ms", "pass", 1.25, 1.25, 5.0, 0, "1.25, allowed at most 5")
+    figures = {"accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "latency_p95_ms": 1.25}
+    certificate = Certificate(
+        verdict="pass", model="m", version=3, gates=(line,), figures=figures, counts={"slice:x": (1, 0, 10)}
+    )
+    return Parts(manifest, b"model", Reference(), _golden(), certificate, "net", "data")
+
+
+def test_golden_vectors_have_no_clock_in_them() -> None:
+    """Equal vectors give equal bytes, and come back as they were."""
+    data = write_golden(_golden())
+    assert data == write_golden(_golden())
+    assert np.array_equal(read_golden(data).inputs, _golden().inputs)
+
+
+def test_foreign_bytes_are_no_golden_vectors() -> None:
+    """Garbage is a coded error."""
+    with pytest.raises(PackageError, match=r"golden\.npz"):
+        read_golden(b"PK garbage")
+
+
+def test_golden_rows_are_right_and_cover_the_classes() -> None:
+    """Only right and confident rows are taken, each class in turn."""
+    labels = np.arange(60) % 3
+    logits = np.eye(3, dtype=np.float32)[labels]
+    logits[0] = logits[0][::-1]
+    rows = golden_rows(labels, Predictions(logits, np.zeros((60, 0), np.float32)))
+    assert 0 not in rows
+    assert set(labels[rows].tolist()) == {0, 1, 2}
+
+
+def test_the_bill_of_materials_is_cyclonedx() -> None:
+    """Every required field of an ML-BOM is there and every reference resolves."""
+    document = json.loads(bill_of_materials(_parts(), _parts().certificate))
+    assert (document["bomFormat"], document["specVersion"], document["version"]) == ("CycloneDX", "1.6", 1)
+    assert re.fullmatch(r"urn:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", document["serialNumber"])
+    components = {item["bom-ref"]: item for item in document["components"]}
+    assert len(components) == len(document["components"])
+    model = next(item for item in components.values() if item["type"] == "machine-learning-model")
+    assert model["modelCard"]["modelParameters"]["datasets"][0]["ref"] in components
+    known = {*components, document["metadata"]["component"]["bom-ref"]}
+    assert all({item["ref"], *item["dependsOn"]} <= known for item in document["dependencies"])
+
+
+def test_what_was_timed_stays_on_the_build_host() -> None:
+    """The bundle's certificate keeps verdict and limit of a latency gate, not its value."""
+    kept = for_bundle(_parts().certificate)
+    assert "latency_p95_ms" not in kept.figures
+    assert (kept.gates[0].verdict, kept.gates[0].limit, kept.gates[0].value) == ("pass", 5.0, None)
+
+
+def test_the_card_has_measured_numbers_only() -> None:
+    """Accuracy and slices come from the certificate."""
+    text = card(_parts(), for_bundle(_parts().certificate))
+    assert "| accuracy | 0.9 |" in text
+    assert "| x | 10 | +10.00 points |" in text
+    assert "1.25" not in text

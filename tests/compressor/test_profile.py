@@ -1,0 +1,67 @@
+"""The reference is made of equal masses and knows what it never saw."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from compressor.measure import Predictions
+from compressor.profile import Seen, equal_mass_edges, fit_temperature, make_reference
+from wire.reference import read_reference, write_reference
+
+
+def test_edges_part_continuous_values_into_equal_masses() -> None:
+    """Each of the 16 bins holds about a sixteenth."""
+    values = np.random.default_rng(0).normal(size=4000)
+    counts = np.bincount(np.searchsorted(equal_mass_edges(values), values.astype(np.float32), side="right"))
+    assert len(counts) == 16
+    assert counts.min() > 230
+    assert counts.max() < 270
+
+
+@pytest.mark.parametrize("values", [np.zeros(50), np.repeat([0.0, 1.0], 30), np.array([np.nan, 2.0])])
+def test_edges_ascend_strictly_even_where_values_repeat(values: np.ndarray) -> None:
+    """A constant stream leaves bins above and below for what it never showed."""
+    edges = equal_mass_edges(values)
+    assert len(edges) == 15
+    assert all(low < high for low, high in pairwise(edges))
+    known = {int(np.searchsorted(edges, value, side="right")) for value in values[np.isfinite(values)]}
+    assert int(np.searchsorted(edges, np.nanmax(values) + 0.1, side="right")) not in known
+    assert int(np.searchsorted(edges, np.nanmin(values) - 0.1, side="right")) not in known
+
+
+def _seen(n: int, seed: int, width: int) -> Seen:
+    rng = np.random.default_rng(seed)
+    predictions = Predictions(
+        rng.normal(size=(n, 4)).astype(np.float32), rng.normal(size=(n, width)).astype(np.float32)
+    )
+    pixels = rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
+    return Seen(pixels, predictions.classes, predictions, n // 2)
+
+
+@pytest.mark.parametrize("width", [0, 3, 20])
+def test_a_reference_survives_its_bytes(width: int) -> None:
+    """Written and read it is the same, for no, a narrow and a wide embedding."""
+    reference = make_reference("ab" * 32, _seen(400, 0, width), [_seen(300, 1, width)], 1.3)
+    assert read_reference(write_reference(reference)) == reference
+    assert reference.contexts[0].n == 300
+    assert reference.contexts[0].n_effective == 150
+    assert (sum(reference.table_seen), sum(reference.table_right), reference.risk) == (300, 300, 0.0)
+
+
+def test_every_context_has_its_own_counts() -> None:
+    """A second context adds a row of counts under the same edges."""
+    reference = make_reference("ab" * 32, _seen(400, 0, 9), [_seen(300, 1, 9), _seen(50, 2, 9)])
+    assert [context.n for context in reference.contexts] == [300, 50]
+    assert sum(reference.contexts[1].counts) == 50 * len(reference.streams)
+
+
+def test_temperature_of_overconfident_logits_is_above_one() -> None:
+    """Logits three times too large are found out."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4000, 3)) * 2
+    weights = np.exp(logits)
+    labels = np.array([rng.choice(3, p=row / row.sum()) for row in weights])
+    assert fit_temperature((3 * logits).astype(np.float32), labels) == pytest.approx(3, rel=0.1)
