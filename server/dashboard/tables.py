@@ -38,7 +38,7 @@ def live_table(columns: Sequence[Column], key: str, look: Callable[[], Sequence[
     table = ui.table(
         columns=[_column(column) for column in columns], rows=_rows(look()), row_key=key,
         pagination={"rowsPerPage": rows_per_page},
-    ).classes("tf-table").props("flat dense=false wrap-cells=false no-data-label='Nothing matches'")  # fmt: skip
+    ).classes("tf-table").props("flat no-data-label='Nothing yet'")  # fmt: skip
     for column in columns:
         if column.look:
             table.add_slot(f"body-cell-{column.name}", SLOTS[column.look])

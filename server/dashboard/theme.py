@@ -114,8 +114,9 @@ async def confirm(client: Client, question: str, detail: str, action: str) -> bo
         heading(question)
         ui.label(detail).classes("tf-muted")
         with ui.element("div").classes("tf-row"):
-            ui.button(action, on_click=lambda: dialog.submit(True)).props("unelevated no-caps")
+            ui.element("div").classes("tf-grow")
             ui.button("Cancel", on_click=lambda: dialog.submit(False)).props("flat no-caps color=grey")
+            ui.button(action, on_click=lambda: dialog.submit(True)).props("unelevated no-caps")
     answer = await dialog
     dialog.delete()
     return bool(answer)

@@ -39,7 +39,7 @@ from wire.messages import (
     UpdatePhase,
     UpdateStatus,
 )
-from wire.target import TargetCustom
+from wire.target import TargetCustom, target_path
 from wire.topics import Kind, Topic
 
 HOUR_MS = 3_600_000
@@ -196,7 +196,7 @@ def _rollouts(app: ServerApp) -> None:
 
 
 def _samples(app: ServerApp) -> None:
-    artifact = _release(app)
+    _, artifact = _release(app, 1), _release(app, 2)
     digits, parts, now_ms = load_digits(), app.parts, system_now_ms()
     for seq in range(8):
         buffer = io.BytesIO()
@@ -217,14 +217,17 @@ def _samples(app: ServerApp) -> None:
     )  # fmt: skip
 
 
-def _release(app: ServerApp) -> str:
+def _release(app: ServerApp, version: int) -> str:
+    model = f"not a real model {version}".encode()
     manifest = Manifest(
-        model="digits", version=2, target="gateway", inputs=(TensorSpec("image"),), outputs=(TensorSpec("logits"),),
-        preprocessing=Preprocessing(8, 8), labels=tuple("0123456789"),
+        model="digits", version=version, target="gateway", inputs=(TensorSpec("image"),),
+        outputs=(TensorSpec("logits"),), preprocessing=Preprocessing(8, 8), labels=tuple("0123456789"),
     )  # fmt: skip
-    data = build_bundle(manifest, {"model.onnx": b"not a real model"})
-    digest, artifact = sha256_hex(data), sha256_hex(b"not a real model")
+    data = build_bundle(manifest, {"model.onnx": model})
+    digest, artifact = sha256_hex(data), sha256_hex(model)
     app.parts.blobs.put(digest, [data])
-    custom = TargetCustom("digits", 2, "gateway", "onnx", artifact_sha256=artifact)
-    app.parts.versions.register("digits-2/gateway.tfb", custom, sha256=digest, length_bytes=len(data), now_ms=1)
+    custom = TargetCustom("digits", version, "gateway", "onnx", artifact_sha256=artifact)
+    app.parts.versions.register(
+        target_path("digits", version, "gateway"), custom, sha256=digest, length_bytes=len(data), now_ms=1
+    )
     return artifact
