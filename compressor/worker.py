@@ -24,6 +24,7 @@ from compressor.certificate import Certificate
 from compressor.data import labelled_images
 from compressor.data.table import Table
 from compressor.errors import CompressorError, JobLostError, ServerUnreachableError, WorkerError
+from compressor.keys import load_signer, read_root
 from compressor.pipeline import BasePoint, Outcome, run_recipe
 from compressor.progress import Bars, Progress
 from compressor.publish import publish
@@ -232,9 +233,11 @@ def serve(place: Workplace, *, once: bool, progress: Progress, pause: threading.
     """Do jobs until stopped; with ``once`` wait for one, do it, and return the exit code of its verdict.
 
     Raises:
+        TrustError: If the release key is not there: no job is leased that could not be signed.
         CompressorError: With ``once``, if the job could not be done.
         KeyboardInterrupt: When stopped.
     """
+    load_signer(place.keys, "targets", read_root(place.keys))
     idle, away_s = pause or threading.Event(), _POLL_S
     with sole_worker(place.out), ServerClient(place.server_url, place.token, worker_name(place.out)) as client:
         while True:

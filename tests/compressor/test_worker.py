@@ -1,0 +1,192 @@
+"""A worker against a real server over HTTP: leases, trains, gates, publishes, hands in; and how it gives up."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from compressor import worker
+from compressor.data import digits
+from compressor.data.camera import DRIFTED
+from compressor.errors import JobLostError, TrustError, WorkerError
+from compressor.keys import init_keys
+from compressor.pipeline import Outcome, run_recipe
+from compressor.progress import Silent
+from compressor.publish import publish
+from compressor.recipe import read_recipe
+from compressor.worker import Heartbeat, Workplace, find_checkpoint, serve, sole_worker, worker_name
+from compressor.worker_client import ServerClient
+from server.app import ServerApp
+from server.retraining.jobs import Job, JobOrder
+from server.state_directory import init_state
+from server.trust.online_keys import init_online_keys
+from server.trust.roots import install_root
+from wire.memory_broker import MemoryBroker, MemoryTransport
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(slots=True)
+class BuildHost:
+    """A running server, keys, and a worker's place with the first release built in it."""
+
+    app: ServerApp
+    place: Workplace
+    first: Outcome
+
+    def job(self, samples: bytes, model: str = "tiny") -> Job:
+        """Return a fresh job on the first release."""
+        base = self.app.parts.versions.release("tiny-1")
+        order = JobOrder(1, model, base.name, base.sha256, "blurrier", 200)
+        return self.app.parts.retraining.jobs.create(order, samples, self.app.clock())
+
+    def again(self, job: Job) -> Job:
+        """Return the job as the server knows it now."""
+        return self.app.parts.retraining.jobs.job(job.id)
+
+    def client(self) -> ServerClient:
+        """Return a client under the worker's name."""
+        return ServerClient(self.place.server_url, self.place.token, worker_name(self.place.out))
+
+
+@pytest.fixture(scope="module")
+def samples() -> bytes:
+    """Labelled samples of drifted cameras, as the server packs them."""
+    table = digits.render(range(0, 200, 2), DRIFTED, "dusk")
+    text, buffer = io.StringIO(), io.BytesIO()
+    writer = csv.writer(text)
+    writer.writerow(["path", "label", "slice", "lane", "sample"])
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for i, image in enumerate(table.images):
+            png = io.BytesIO()
+            Image.fromarray(image).save(png, "PNG")
+            archive.writestr(f"images/{i}.png", png.getvalue())
+            writer.writerow([f"images/{i}.png", table.class_names[table.labels[i]], "south", "drift", i])
+        archive.writestr("labels.csv", text.getvalue())
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """The first release, built once."""
+    recipe = read_recipe(Path(__file__).with_name("pipeline_recipe.toml"))
+    return run_recipe(recipe, out=tmp_path_factory.mktemp("first"))
+
+
+@pytest.fixture
+def host(first: Outcome, tmp_path: Path) -> Iterator[BuildHost]:
+    """A server that serves HTTP, with the first release published."""
+    state = init_state(tmp_path / "server")
+    init_online_keys(state.path)
+    keys = tmp_path / "keys"
+    install_root(state.path, init_keys(keys, state.path / "online.pub.json"))
+    app = ServerApp.open(state.path, transport=MemoryTransport(MemoryBroker(), "server"), pages=False)
+    app.start()
+    out = Path(shutil.copytree(first.report.parent, tmp_path / "out"))
+    recipe = read_recipe(Path(__file__).with_name("pipeline_recipe.toml"))
+    recipe = replace(recipe, train=replace(recipe.train, fine_tune_epochs=1))
+    place = Workplace(recipe, keys, out, app.http_url, state.token("builder"))
+    publish(list(first.bundles), keys=keys, server_url=app.http_url, token=place.token)
+    yield BuildHost(app, place, first)
+    app.stop()
+
+
+def test_a_job_becomes_a_published_release(host: BuildHost, samples: bytes) -> None:
+    """What passes is signed, published under the next number, and handed in with its certificate."""
+    job = host.job(samples)
+    code = serve(host.place, once=True, progress=Silent())
+    ended = host.again(job)
+    assert (code, ended.state, ended.release) == (0, "done", "tiny-2")
+    assert host.app.parts.versions.release("tiny-2").model == "tiny"
+    assert ended.certificate["baseline"] == "tiny-1"
+
+
+def test_what_the_gates_refuse_is_reported_and_never_published(host: BuildHost, samples: bytes) -> None:
+    """The gate's own words reach the server; no release appears."""
+    gates = (*host.place.recipe.gates, replace(host.place.recipe.gates[0], max=10.0))
+    host.place = replace(host.place, recipe=replace(host.place.recipe, gates=gates))
+    job = host.job(samples)
+    code = serve(host.place, once=True, progress=Silent())
+    ended = host.again(job)
+    assert (code, ended.state, ended.code) == (2, "failed", "gate_fail")
+    assert "size_bytes" in ended.text
+    assert [release.name for release in host.app.parts.versions.releases()] == ["tiny-1"]
+
+
+def test_samples_that_leave_their_archive_are_refused(host: BuildHost) -> None:
+    """A path that goes up ends the job with a coded reason."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("../evil.png", b"x")
+        archive.writestr("labels.csv", "path,label,slice\n../evil.png,1,a\n")
+    job = host.job(buffer.getvalue())
+    with pytest.raises(Exception, match="relative path"):
+        serve(host.place, once=True, progress=Silent())
+    assert host.again(job).state == "failed"
+    assert not (host.place.out.parent / "evil.png").exists()
+
+
+def test_another_models_job_is_refused(host: BuildHost, samples: bytes) -> None:
+    """A worker with one recipe does not train another model."""
+    job = host.job(samples, model="other")
+    with pytest.raises(WorkerError, match="--recipe"):
+        serve(host.place, once=True, progress=Silent())
+    assert host.again(job).code == "worker_failed"
+
+
+def test_a_stopped_worker_gives_its_job_back(host: BuildHost, samples: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C releases the lease at once and uses up no attempt."""
+
+    def stop(*_arguments: object, **_options: object) -> Outcome:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "run_recipe", stop)
+    job = host.job(samples)
+    with pytest.raises(KeyboardInterrupt):
+        serve(host.place, once=True, progress=Silent())
+    assert (host.again(job).state, host.again(job).attempts) == ("queued", 0)
+
+
+def test_no_job_is_leased_that_could_not_be_signed(host: BuildHost, samples: bytes, tmp_path: Path) -> None:
+    """Without the release key the worker ends before it takes anything."""
+    host.place = replace(host.place, keys=tmp_path / "none")
+    job = host.job(samples)
+    with pytest.raises(TrustError):
+        serve(host.place, once=True, progress=Silent())
+    assert host.again(job).state == "queued"
+
+
+def test_a_lost_lease_is_noticed(host: BuildHost, samples: bytes) -> None:
+    """Once another worker holds the job, the heartbeat says so and nothing is handed in."""
+    job = host.job(samples)
+    with host.client() as client:
+        order = client.lease()
+        assert order is not None
+        host.app.parts.retraining.jobs.failed(job.id, worker_name(host.place.out), "released", "", 0)
+        with Heartbeat(client, order.id, interval_s=0.01).beating() as heartbeat:
+            assert heartbeat.lost.wait(10)
+            with pytest.raises(JobLostError):
+                heartbeat.require()
+
+
+def test_the_base_weights_are_known_by_their_digest(host: BuildHost) -> None:
+    """Other weights beside the bundle are never taken for the base's."""
+    bundle = host.first.bundles[0]
+    assert find_checkpoint(bundle, host.place) == host.place.out / "float.pt"
+    (host.place.out / "float.pt").write_bytes(b"other weights")
+    assert find_checkpoint(bundle, host.place) is None
+
+
+def test_one_worker_a_folder(tmp_path: Path) -> None:
+    """A second worker under the same name is refused; the name outlives restarts."""
+    assert worker_name(tmp_path) == worker_name(tmp_path)
+    with sole_worker(tmp_path), pytest.raises(WorkerError, match="only worker"), sole_worker(tmp_path):
+        pass
