@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import queue
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent import __version__
-from edge_agent.child_messages import Beat, Minute, read_beat, read_sample, read_window
 from edge_agent.clock import Clock
-from edge_agent.commands import BUDGET_KEY, Desk, allowed_bytes, expired, grant_samples
 from edge_agent.config import AgentConfig
 from edge_agent.disk import Disk
-from edge_agent.errors import FrameError, IdentityInUseError, SpoolError
-from edge_agent.frames import Frame
+from edge_agent.errors import IdentityInUseError, SpoolError
 from edge_agent.garbage import Garbage
 from edge_agent.hw import Hardware
 from edge_agent.identity import Identity
+from edge_agent.inbox import Inbox
+from edge_agent.listening import Listening
+from edge_agent.reporting import Reporter
 from edge_agent.spool import Spool
 from edge_agent.supervisor import ChildEnded, ChildSaid, Fact, Launch, Supervisor
 from edge_agent.telemetry import Numberer, Telemetry
@@ -33,26 +34,11 @@ from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.updater import Ports, Updater
 from edge_agent.uplink import Uplink
 from edge_agent.worker import JobDone
-from wire.canonical import canonical_bytes
-from wire.codec import decode, to_document
-from wire.errors import WireError
-from wire.messages import (
-    Ack,
-    Command,
-    Desired,
-    DeviceState,
-    InstalledRelease,
-    Reported,
-    Response,
-    Severity,
-    Stream,
-    UpdatePhase,
-)
-from wire.topics import Kind, parse_topic
+from wire.codec import Json
+from wire.messages import Desired, Reported, Severity, Stream, UpdatePhase, Watermark
 from wire.transport import Delivered, Incoming, Link, LinkChange, Transport
 
 _LOG = logging.getLogger(__name__)
-_BUSY = frozenset({UpdatePhase.DOWNLOADING, UpdatePhase.VERIFYING, UpdatePhase.STAGED, UpdatePhase.PROBATION})
 _BAD_ENDS = frozenset({UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED})
 _MAX_NOTICES = 500  # a turn ends, whatever floods the queue
 _STATUS_S = 1.0
@@ -83,7 +69,6 @@ class _Due:
     hw_s: float = 0.0
     status_s: float = 0.0
     disk_s: float = 0.0
-    ready_s: float = float("inf")
 
 
 class Agent:
@@ -105,9 +90,22 @@ class Agent:
         self.updater = Updater(state, parts.disk, parts.ports, config.update, self._activate, self._phase_changed)
         self._slots = Slots(state, parts.disk)
         self._hardware = Hardware(state)
-        self._garbage, self._minute, self._desk, self._due = Garbage(), Minute(), Desk(), _Due()
+        self._garbage, self._due = Garbage(), _Due()
+        base = Reported(
+            boot=boot, agent_version=__version__, hardware=parts.ports.hardware, runtimes=parts.ports.runtimes,
+            attributes=config.device.attributes,
+        )  # fmt: skip
+        self._reporter = Reporter(base, self._slots, self.updater, self.supervisor)
+        self._inbox = Inbox(
+            self._desired, self._acked, self.uplink.answer, self._count_garbage, self.supervisor, self._reporter,
+            config.samples,
+        )  # fmt: skip
+        self._listening = Listening(
+            self.telemetry, self.supervisor, self.updater, self._count_garbage, self._fault, self._steady
+        )
         self._now_ms, self._now_s = parts.clock.now_ms(), parts.clock.monotonic_s()
         self._taken_over = ""
+        self._wish: Desired | None = None
 
     def start(self) -> None:
         """Take up what was left, serve the current release, connect."""
@@ -129,11 +127,12 @@ class Agent:
         if self._taken_over:
             message = f"Expected to be the only {self.identity.device}, got another client: {self._taken_over}"
             raise IdentityInUseError(message)
+        self._offer_wish()
         self._guard("updater", lambda: self.updater.turn(self._now_ms, self._now_s))
         self._supervise(self.supervisor.turn(self._now_s))
         self._measure()
         self._commit()
-        self.uplink.say_state(self._state(), self._now_ms)
+        self.uplink.say_state(self._reporter.state(), self._now_ms)
         self._guard("uplink", lambda: self.uplink.turn(self._now_s))
         self._write_status()
         return busy
@@ -147,7 +146,7 @@ class Agent:
         """End the child, keep what it said last, try to send it, say goodbye."""
         self.supervisor.stop()
         self._drain()
-        self._fold_minute()
+        self._listening.fold(self._now_ms)
         self.telemetry.flush()
         self._due.commit_s = 0.0
         self._commit()
@@ -162,7 +161,8 @@ class Agent:
         except (OSError, SpoolError) as error:
             _LOG.warning("disk failed part=%s error=%s", part, error)
             if part == "updater":
-                self.updater.postpone(self._now_s + _DISK_RETRY_S)
+                self._due.disk_s = self._now_s + _DISK_RETRY_S
+                self.updater.postpone(self._due.disk_s)
             if self._garbage.count(f"disk_{part}", self._now_ms):
                 self._event("disk", "disk_failed", Severity.ERROR, f"{part}: {error}")
 
@@ -177,12 +177,12 @@ class Agent:
 
     def _handle(self, notice: Notice) -> None:
         if isinstance(notice, Incoming):
-            self._incoming(notice)
+            self._inbox.take(notice, self._now_ms)
         elif isinstance(notice, LinkChange):
             self._link(notice)
         elif isinstance(notice, ChildSaid | ChildEnded):
             if isinstance(notice, ChildSaid) and notice.number == self.supervisor.starts:
-                self._child_said(notice.frame)
+                self._listening.take(notice.frame, self._now_s)
             self._supervise(self.supervisor.heard(notice, self._now_s))
         elif isinstance(notice, JobDone):
             self._guard(
@@ -200,21 +200,6 @@ class Agent:
         elif change.link is Link.DOWN:
             self.uplink.disconnected()
 
-    def _incoming(self, message: Incoming) -> None:
-        if not message.payload:
-            return  # a retained message was cleared
-        try:
-            topic = parse_topic(message.topic)
-            if topic.kind is Kind.DESIRED:
-                self._desired(decode(Desired, message.payload))
-            elif topic.kind is Kind.CMD and topic.leaf == "ack":
-                watermarks = decode(Ack, message.payload).watermarks
-                self._guard("spool", lambda: self.uplink.acked(watermarks))
-            elif topic.kind is Kind.CMD:
-                self._command(decode(Command, message.payload), topic.leaf)
-        except WireError as error:
-            self._count_garbage(f"{error.code}_{message.topic.rpartition('/')[2][:32]}", str(error))
-
     def _count_garbage(self, kind: str, text: str) -> None:
         if self._garbage.count(kind, self._now_ms):
             count = self._garbage.counts.get(kind, 1)
@@ -224,76 +209,37 @@ class Agent:
             )  # fmt: skip
 
     def _desired(self, desired: Desired) -> None:
-        self._guard("updater", lambda: self._offer(desired))
+        self._wish = desired
+        self._offer_wish()
+
+    def _offer_wish(self) -> None:
+        wish = self._wish
+        if wish is not None and self._now_s >= self._due.disk_s:
+            self._guard("updater", lambda: self._offer(wish))
 
     def _offer(self, desired: Desired) -> None:
         if not self.updater.offer(desired, self._now_ms, self._now_s):
             self._report()  # the server may have missed the last one
+        self._wish = None  # only now: a disk that was full must not lose it
 
-    def _command(self, command: Command, verb: str) -> None:
-        if command.id in self._desk.seen:
-            return  # QoS 1 may deliver twice
-        self._desk = self._desk.remember(command)
-        if expired(command, self._now_ms):
-            self.uplink.answer(Response(command.id, ok=False, code="expired", text="the command came too late"))
-        elif verb == "samples":
-            self._samples(command)
-        elif verb == "selftest":
-            self.uplink.answer(Response(command.id, ok=True, data=to_document(self._reported())))
-        else:
-            text = f"Expected samples or selftest, got {verb!r}"
-            self.uplink.answer(Response(command.id, ok=False, code="unsupported", text=text))
+    def _acked(self, watermarks: tuple[Watermark, ...]) -> None:
+        self._guard("spool", lambda: self.uplink.acked(watermarks))
 
-    def _samples(self, command: Command) -> None:
-        wanted = self.updater.record.desired.config.get(BUDGET_KEY)
-        allowed = allowed_bytes(self.config.samples.max_bytes_per_day, wanted)
-        grant = grant_samples(command, self._desk.budget.left(allowed, self._now_ms))
-        if isinstance(grant, Response):
-            self.uplink.answer(grant)
-            return
-        if self.supervisor.child is None or self.supervisor.serving is None:
-            self.uplink.answer(Response(command.id, ok=False, code="not_serving", text="no release is served now"))
-            return
-        self._desk = Desk(self._desk.seen, self._desk.budget.grant(grant.budget_bytes, self._now_ms))
-        self.supervisor.child.say({"type": "samples", **to_document(grant)})
-        self.uplink.answer(Response(command.id, ok=True, data={"budget_bytes": grant.budget_bytes}))
+    def _steady(self) -> None:
+        self.supervisor.healthy()
+        if self.updater.record.phase is not UpdatePhase.PROBATION:
+            self._guard("slots", lambda: self._slots.set_boots(self._slots.current_name(), 0))
+        if self.supervisor.safe_mode:
+            self.supervisor.safe_mode = False
+            self._report()
 
-    def _child_said(self, frame: Frame) -> None:
-        try:
-            if frame.kind == "beat":
-                self._beat(read_beat(frame))
-            elif frame.kind == "window":
-                window = read_window(frame)
-                if window.counters.n:
-                    self.telemetry.window(window)
-            elif frame.kind == "sample":
-                self.telemetry.sample(read_sample(frame))
-            elif frame.kind == "fault":
-                self._fault(frame)
-        except (WireError, FrameError) as error:
-            self._count_garbage(f"child_{frame.kind[:32]}", str(error))
-
-    def _beat(self, beat: Beat) -> None:
-        self._minute.add(beat)
-        if self.supervisor.serving is None or self.supervisor.serving != self.supervisor.wanted:
-            return
-        if beat.artifact and self.updater.record.artifact_sha256 in {"", beat.artifact}:
-            self.updater.health = self.updater.health.beat(n=beat.n, errors=beat.errors, p95_ms=beat.p95_ms)
-        if self._now_s >= self._due.ready_s:
-            self._due.ready_s = float("inf")
-            self.supervisor.healthy()
-            if self.updater.record.phase is not UpdatePhase.PROBATION:
-                self._guard("slots", lambda: self._slots.set_boots(self._slots.current_name(), 0))
-            self._leave_safe_mode()
-
-    def _fault(self, frame: Frame) -> None:
-        code, text = str(frame.header.get("code", "child"))[:64], str(frame.header.get("text", ""))
+    def _fault(self, code: str, text: str) -> None:
         if self._garbage.count(f"fault_{code}", self._now_ms):
             self._event("child", code, Severity.WARNING, text)
 
     def _supervise(self, fact: Fact | None) -> None:
         if fact is Fact.SERVING:
-            self._due.ready_s = self._now_s + self.config.child.healthy_s
+            self._listening.serving(self._now_s + self.config.child.healthy_s)
             return
         if fact is None:
             return
@@ -322,11 +268,6 @@ class Agent:
             self._event("slots", "safe_mode", Severity.ERROR, "no release becomes healthy: send another one")
         self._report()
 
-    def _leave_safe_mode(self) -> None:
-        if self.supervisor.safe_mode:
-            self.supervisor.safe_mode = False
-            self._report()
-
     def _activate(self, release: SlotRelease | None) -> None:
         self.supervisor.safe_mode = False
         self.supervisor.serve(self._slots.bundle(release.sha256) if release is not None else None, self._now_s)
@@ -352,38 +293,17 @@ class Agent:
         self.telemetry.event(kind, code, at_ms=self._now_ms, severity=severity, text=text)
 
     def _report(self) -> None:
-        self.uplink.say_reported(self._reported())
-
-    def _reported(self) -> Reported:
-        current, previous = self._slots.current(), self._slots.previous()
-        on_trial = self.updater.record.phase is UpdatePhase.PROBATION
-        return Reported(
-            gen=self.updater.record.desired.gen, at_ms=self._now_ms, boot=self.telemetry.boot,
-            agent_version=__version__, hardware=self.parts.ports.hardware, runtimes=self.parts.ports.runtimes,
-            attributes=self.config.device.attributes, current=_installed(current), previous=_installed(previous),
-            update=self.updater.status, safe_mode=self.supervisor.safe_mode, extra={"on_trial": on_trial},
-        )  # fmt: skip
-
-    def _state(self) -> DeviceState:
-        if self.updater.record.phase in _BUSY:
-            return DeviceState.UPDATING
-        starved = self.supervisor.wanted is not None and self.supervisor.serving is None
-        return DeviceState.DEGRADED if starved or self.supervisor.safe_mode else DeviceState.READY
+        self.uplink.say_reported(self._reporter.reported(self._now_ms))
 
     def _measure(self) -> None:
         if self._now_s >= self._due.infer_s:
             self._due.infer_s = self._now_s + self.config.monitor.infer_s
-            self._fold_minute()
+            self._listening.fold(self._now_ms)
         if self._now_s >= self._due.hw_s:
             self._due.hw_s = self._now_s + self.config.monitor.hw_s
             pid = self.supervisor.child.pid if self.supervisor.child is not None else 0
             row = self._hardware.read(now_ms=self._now_ms, child_pid=pid, spool_bytes=self.spool.held_bytes)
             self.telemetry.row(Stream.HW, row)
-
-    def _fold_minute(self) -> None:
-        if self._minute.n or self._minute.errors:
-            self.telemetry.row(Stream.INFER, self._minute.row(self._now_ms))
-        self._minute = Minute()
 
     def _commit(self) -> None:
         if self._now_s >= self._due.commit_s:
@@ -394,27 +314,16 @@ class Agent:
         if self._now_s < self._due.status_s:
             return
         self._due.status_s = self._now_s + _STATUS_S
-        document = {
-            **to_document(self._reported()),
-            "state": self._state().value, "connected": self.uplink.up, "idle_s": _finite(self.parts.transport.idle_s()),
-            "spool_rows": self.spool.count(), "spool_bytes": self.spool.held_bytes, "garbage": self._garbage.counts,
-            "serving": self.supervisor.serving is not None,
+        idle_s = self.parts.transport.idle_s()
+        figures: dict[str, Json] = {
+            "connected": self.uplink.up, "idle_s": idle_s if math.isfinite(idle_s) else -1.0,
+            "spool_rows": self.spool.count(), "spool_bytes": self.spool.held_bytes,
+            "spool_dropped": self.spool.dropped, "garbage": dict(self._garbage.counts),
         }  # fmt: skip
-        path = self.state / "status.json"
         try:
-            beside = path.with_suffix(".new")
-            beside.write_bytes(canonical_bytes(document))
-            beside.replace(path)  # not flushed: it is written every second and only says what was
+            self._reporter.write_status(self.state / "status.json", self._now_ms, figures)
         except OSError as error:
             _LOG.debug("status not written error=%s", error)
-
-
-def _installed(release: SlotRelease | None) -> InstalledRelease | None:
-    return InstalledRelease(release.release, release.sha256) if release is not None else None
-
-
-def _finite(value: float) -> float:
-    return value if value < float("inf") else -1.0
 
 
 def run(agent: Agent, stopped: Callable[[], bool], pause_s: float = 0.1) -> None:

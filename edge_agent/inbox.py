@@ -1,0 +1,74 @@
+"""What comes from the server: desired states, acknowledgements, commands; garbage is counted, never raised."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edge_agent.commands import BUDGET_KEY, Desk, allowed_bytes, expired, grant_samples
+from edge_agent.config import SampleConfig
+from edge_agent.reporting import Reporter
+from edge_agent.supervisor import Supervisor
+from wire.codec import decode, to_document
+from wire.errors import WireError
+from wire.messages import Ack, Command, Desired, Response, Watermark
+from wire.topics import Kind, Topic, parse_topic
+from wire.transport import Incoming
+
+
+@dataclass(slots=True)
+class Inbox:
+    """Reads messages and passes them on."""
+
+    offer: Callable[[Desired], None]
+    acked: Callable[[tuple[Watermark, ...]], None]
+    answer: Callable[[Response], None]
+    garbage: Callable[[str, str], None]
+    supervisor: Supervisor
+    reporter: Reporter
+    config: SampleConfig
+    _desk: Desk = field(default_factory=Desk)
+
+    def take(self, message: Incoming, now_ms: int) -> None:
+        """Read one message; what can't be read is told to ``garbage``."""
+        if not message.payload:
+            return  # a retained message was cleared
+        try:
+            self._read(parse_topic(message.topic), message.payload, now_ms)
+        except WireError as error:
+            self.garbage(f"{error.code}_{message.topic.rpartition('/')[2][:32]}", str(error))
+
+    def _read(self, topic: Topic, payload: bytes, now_ms: int) -> None:
+        if topic.kind is Kind.DESIRED:
+            self.offer(decode(Desired, payload))
+        elif topic.kind is Kind.CMD and topic.leaf == "ack":
+            self.acked(decode(Ack, payload).watermarks)
+        elif topic.kind is Kind.CMD:
+            self._command(decode(Command, payload), topic.leaf, now_ms)
+
+    def _command(self, command: Command, verb: str, now_ms: int) -> None:
+        if command.id in self._desk.seen:
+            return  # QoS 1 may deliver twice
+        self._desk = self._desk.remember(command)
+        if expired(command, now_ms):
+            self.answer(Response(command.id, ok=False, code="expired", text="the command came too late"))
+        elif verb == "samples":
+            self.answer(self._samples(command, now_ms))
+        elif verb == "selftest":
+            self.answer(Response(command.id, ok=True, data=to_document(self.reporter.reported(now_ms))))
+        else:
+            text = f"Expected samples or selftest, got {verb!r}"
+            self.answer(Response(command.id, ok=False, code="unsupported", text=text))
+
+    def _samples(self, command: Command, now_ms: int) -> Response:
+        wanted = self.reporter.updater.record.desired.config.get(BUDGET_KEY)
+        allowed = allowed_bytes(self.config.max_bytes_per_day, wanted)
+        grant = grant_samples(command, self._desk.budget.left(allowed, now_ms))
+        if isinstance(grant, Response):
+            return grant
+        child = self.supervisor.child
+        if child is None or self.supervisor.serving is None:
+            return Response(command.id, ok=False, code="not_serving", text="no release is served now")
+        self._desk = Desk(self._desk.seen, self._desk.budget.grant(grant.budget_bytes, now_ms))
+        child.say({"type": "samples", **to_document(grant)})
+        return Response(command.id, ok=True, data={"budget_bytes": grant.budget_bytes})

@@ -1,0 +1,65 @@
+"""What the child says, taken in: windows and samples go to telemetry, heartbeats to rows and to probation's health."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edge_agent.child_messages import Beat, Minute, read_beat, read_sample, read_window
+from edge_agent.errors import FrameError
+from edge_agent.frames import Frame
+from edge_agent.supervisor import Supervisor
+from edge_agent.telemetry import Telemetry
+from edge_agent.updater.updater import Updater
+from wire.errors import WireError
+from wire.messages import Stream
+
+
+@dataclass(slots=True)
+class Listening:
+    """``garbage`` and ``fault`` hear a kind or code and a text; ``steady``: the child has run long enough."""
+
+    telemetry: Telemetry
+    supervisor: Supervisor
+    updater: Updater
+    garbage: Callable[[str, str], None]
+    fault: Callable[[str, str], None]
+    steady: Callable[[], None]
+    _minute: Minute = field(default_factory=Minute)
+    _steady_s: float = float("inf")
+
+    def take(self, frame: Frame, now_s: float) -> None:
+        """Take one frame in; what can't be read is told to ``garbage``."""
+        try:
+            if frame.kind == "beat":
+                self._beat(read_beat(frame), now_s)
+            elif frame.kind == "window":
+                window = read_window(frame)
+                if window.counters.n:
+                    self.telemetry.window(window)
+            elif frame.kind == "sample":
+                self.telemetry.sample(read_sample(frame))
+            elif frame.kind == "fault":
+                self.fault(str(frame.header.get("code", "child"))[:64], str(frame.header.get("text", "")))
+        except (WireError, FrameError) as error:
+            self.garbage(f"child_{frame.kind[:32]}", str(error))
+
+    def serving(self, steady_at_s: float) -> None:
+        """A release is served from now on; it counts as steady at ``steady_at_s``."""
+        self._steady_s = steady_at_s
+
+    def fold(self, now_ms: int) -> None:
+        """Make a row of the heartbeats since the last one."""
+        if self._minute.n or self._minute.errors:
+            self.telemetry.row(Stream.INFER, self._minute.row(now_ms))
+        self._minute = Minute()
+
+    def _beat(self, beat: Beat, now_s: float) -> None:
+        self._minute.add(beat)
+        if self.supervisor.serving is None or self.supervisor.serving != self.supervisor.wanted:
+            return  # a model on its way out says nothing of the new one's health
+        if beat.artifact and self.updater.record.artifact_sha256 in {"", beat.artifact}:
+            self.updater.health = self.updater.health.beat(n=beat.n, errors=beat.errors, p95_ms=beat.p95_ms)
+        if now_s >= self._steady_s:
+            self._steady_s = float("inf")
+            self.steady()

@@ -1,0 +1,56 @@
+"""What the device says of itself: the ``reported`` document, its state, and what ``edge-agent status`` prints. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge_agent.supervisor import Supervisor
+from edge_agent.updater.slots import SlotRelease, Slots
+from edge_agent.updater.updater import Updater
+from wire.canonical import canonical_bytes
+from wire.codec import Json, to_document
+from wire.messages import DeviceState, InstalledRelease, Reported, UpdatePhase
+
+_BUSY = frozenset({UpdatePhase.DOWNLOADING, UpdatePhase.VERIFYING, UpdatePhase.STAGED, UpdatePhase.PROBATION})
+
+
+@dataclass(frozen=True, slots=True)
+class Reporter:
+    """``base`` has what never changes: boot, version, hardware, runtimes, attributes."""
+
+    base: Reported
+    slots: Slots
+    updater: Updater
+    supervisor: Supervisor
+
+    def reported(self, now_ms: int) -> Reported:
+        """Return the full document."""
+        return replace(
+            self.base, gen=self.updater.record.desired.gen, at_ms=now_ms, current=_installed(self.slots.current()),
+            previous=_installed(self.slots.previous()), update=self.updater.status, safe_mode=self.supervisor.safe_mode,
+        )  # fmt: skip
+
+    def state(self) -> DeviceState:
+        """Return the state: updating, degraded (nothing is served that should be), or ready."""
+        if self.updater.record.phase in _BUSY:
+            return DeviceState.UPDATING
+        starved = self.supervisor.wanted is not None and self.supervisor.serving is None
+        return DeviceState.DEGRADED if starved or self.supervisor.safe_mode else DeviceState.READY
+
+    def write_status(self, path: Path, now_ms: int, figures: Mapping[str, Json]) -> None:
+        """Write what ``edge-agent status`` prints; not flushed: it only says what was a second ago.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        serving = self.supervisor.serving is not None
+        document = {**to_document(self.reported(now_ms)), "state": self.state().value, "serving": serving, **figures}
+        beside = path.with_suffix(".new")
+        beside.write_bytes(canonical_bytes(document))
+        beside.replace(path)
+
+
+def _installed(release: SlotRelease | None) -> InstalledRelease | None:
+    return InstalledRelease(release.release, release.sha256) if release is not None else None

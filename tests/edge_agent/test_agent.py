@@ -1,0 +1,321 @@
+"""The agent's turn, with a fake clock, an in-memory broker and a child in memory: no threads, no sleeps."""
+
+import errno
+import queue
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from edge_agent.agent import Agent, Notices, Parts
+from edge_agent.clock import FakeClock
+from edge_agent.config import AgentConfig, ChildConfig, UpdateConfig
+from edge_agent.disk import RealDisk
+from edge_agent.errors import IdentityInUseError
+from edge_agent.frames import Frame
+from edge_agent.identity import Identity
+from edge_agent.supervisor import ChildEnded, ChildSaid
+from edge_agent.transports.memory import MemoryBroker, MemoryTransport
+from edge_agent.updater.seams import MemoryFetcher, MemoryProber, MemoryVerifier, TargetInfo
+from edge_agent.updater.slots import SlotRelease, Slots
+from edge_agent.updater.updater import Ports
+from edge_agent.worker import InlineWorker
+from wire import leb128
+from wire.bundle import build_bundle
+from wire.canonical import sha256_hex
+from wire.codec import decode, encode
+from wire.drift_report import decode_report
+from wire.histogram import Shape
+from wire.manifest import Manifest, Preprocessing, TensorSpec
+from wire.messages import Ack, Command, Desired, Event, Reported, Response, State, Stream, Watermark
+from wire.target import TargetCustom
+from wire.transport import Incoming
+
+BOOT = "00000000000000aa"
+SHAPE = Shape(2, 3)
+
+
+@dataclass
+class MemoryChild:
+    """A child that does what it is told; ``swaps``: it answers a swap."""
+
+    number: int
+    bundle: Path
+    put: Callable[[object], None]
+    told: list[Mapping[str, object]] = field(default_factory=list)
+    pid: int = 0
+
+    def say(self, header: Mapping[str, object]) -> None:
+        """Note it; answer a swap at once."""
+        self.told.append(header)
+        if header["type"] == "swap":
+            self.bundle = Path(str(header["bundle"]))
+            self.speak("swapped", bundle=str(self.bundle))
+
+    def speak(self, kind: str, payload: bytes = b"", **header: object) -> None:
+        """Send a frame to the agent."""
+        self.put(ChildSaid(self.number, Frame({"type": kind, **header}, payload)))
+
+    def kill(self) -> None:
+        """End."""
+        self.put(ChildEnded(self.number, "killed"))
+
+    stop = kill
+
+
+class FullDisk(RealDisk):
+    """A disk without room."""
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Fail as the kernel does."""
+        raise OSError(errno.ENOSPC, f"No space left on device for {len(data)} bytes", str(path))
+
+
+@dataclass
+class World:
+    """One agent and its broker; the test is the server."""
+
+    state: Path
+    clock: FakeClock = field(default_factory=FakeClock)
+    broker: MemoryBroker = field(default_factory=MemoryBroker)
+    heard: list[Incoming] = field(default_factory=list)
+    children: list[MemoryChild] = field(default_factory=list)
+    notices: Notices = field(default_factory=queue.SimpleQueue)
+    targets: dict[str, TargetInfo] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Connect the server and start the agent."""
+        self.server = MemoryTransport(self.broker, "server")
+        self.server.start(self._hear, subscriptions=("tf/1/#",))
+        self.worker = InlineWorker(self.notices.put)
+        self.agent = self.make()
+
+    def make(self, boot: str = BOOT) -> Agent:
+        """Return a started agent on this state."""
+        fetcher = MemoryFetcher(self.blobs, self.state / "blobs" / "sha256")
+        ports = Ports(MemoryVerifier(self.targets), fetcher, MemoryProber(), self.worker, "x86_64", ("onnx",))
+        parts = Parts(self.clock, MemoryTransport(self.broker, "dev"), self.launch, RealDisk(), ports, self.notices)
+        config = AgentConfig(
+            child=ChildConfig(restart_min_s=1.0, restart_max_s=1.0, healthy_s=5.0), update=UpdateConfig(reserve_bytes=0)
+        )
+        agent = Agent(Identity("site", "dev"), config, self.state, boot, parts)
+        agent.start()
+        return agent
+
+    def launch(self, number: int, bundle: Path, put: Callable[[object], None]) -> MemoryChild:
+        """Start a child that is ready at once."""
+        self.children.append(MemoryChild(number, bundle, put))
+        self.children[-1].speak("ready")
+        return self.children[-1]
+
+    def _hear(self, notice: object) -> None:
+        if isinstance(notice, Incoming):
+            self.heard.append(notice)
+
+    def say(self, leaf: str, message: object) -> None:
+        """Publish to the device."""
+        self.server.publish(f"tf/1/site/dev/{leaf}", message if isinstance(message, bytes) else encode(message))
+
+    def turns(self, count: int = 5, seconds: float = 1.0) -> None:
+        """Turn, working off jobs, with time passing."""
+        for _ in range(count):
+            self.agent.turn()
+            self.worker.work()
+            self.clock.advance(seconds)
+
+    def last(self, leaf: str) -> bytes:
+        """Return the last payload on a topic of the device."""
+        return [message.payload for message in self.heard if message.topic == f"tf/1/site/dev/{leaf}"][-1]
+
+    def events(self) -> list[str]:
+        """Return the codes of all events, in order, each once."""
+        payloads = [message.payload for message in self.heard if message.topic == "tf/1/site/dev/event"]
+        found = {event.seq: event.code for event in (decode(Event, payload) for payload in payloads)}
+        return [found[seq] for seq in sorted(found)]
+
+    def release(self, version: int) -> Desired:
+        """Sign and upload a release; return the wish for it."""
+        manifest = Manifest(
+            model="m",
+            version=version,
+            inputs=(TensorSpec(),),
+            outputs=(TensorSpec(),),
+            preprocessing=Preprocessing(8, 8),
+        )
+        artifact = b"%d" % version
+        data = build_bundle(manifest, {"model.onnx": artifact})
+        custom = TargetCustom("m", version, artifact_sha256=sha256_hex(artifact))
+        self.targets[f"m-{version}"] = TargetInfo(sha256_hex(data), len(data), custom)
+        self.blobs[sha256_hex(data)] = data
+        return Desired(version, f"m-{version}", f"m-{version}", sha256_hex(data), len(data), probation_s=3.0)
+
+    def install(self, version: int) -> None:
+        """Take a release to committed."""
+        self.say("desired", self.release(version))
+        self.turns(6, seconds=0.1)
+        self.beat(version)
+        self.turns(5)
+        assert self.events()[-1] == "committed", self.events()
+
+    def beat(self, version: int, **figures: object) -> None:
+        """Let the child say a heartbeat."""
+        self.children[-1].speak("beat", n=5, artifact=sha256_hex(b"%d" % version), **figures)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A fresh device, connected."""
+    made = World(tmp_path)
+    made.turns(2)
+    return made
+
+
+def test_says_on_connecting_what_it_is_and_asks_what_is_desired(world: World) -> None:
+    """State, reported and get are there after the first turns."""
+    assert decode(State, world.last("state")).state == "ready"
+    assert decode(Reported, world.last("reported")).boot == BOOT
+    assert b"desired" in world.last("get")
+    assert world.events() == ["started"]
+
+
+def test_installs_a_release_and_reports_each_phase(world: World) -> None:
+    """Every phase is an event, and the last reported document names the release."""
+    world.install(1)
+    assert world.events()[1:] == ["offered", "downloading", "verifying", "staged", "probation", "committed"]
+    assert decode(Reported, world.last("reported")).current.release == "m-1"
+
+
+def test_rolls_back_when_the_child_ends_in_probation(world: World) -> None:
+    """A crash of the child is a health fact; the old release is served again."""
+    world.install(1)
+    world.say("desired", world.release(2))
+    world.turns(6, seconds=0.1)
+    world.children[-1].kill()
+    world.turns(4)
+    assert "child_crashed" in world.events()
+    assert decode(Reported, world.last("reported")).update.phase == "rolled_back"
+    assert world.children[-1].bundle.name == world.release(1).sha256
+
+
+def test_rolls_back_when_the_child_says_nothing(world: World) -> None:
+    """A missed heartbeat is a hang."""
+    world.install(1)
+    world.say("desired", replace(world.release(2), probation_s=600.0))
+    world.turns(6, seconds=0.1)
+    world.turns(3, seconds=30.0)
+    assert decode(Reported, world.last("reported")).update.code == "child_hung"
+
+
+def test_sends_until_the_server_acknowledges(world: World) -> None:
+    """A broker's acknowledgement deletes nothing, the server's does."""
+    rows = world.agent.spool.count()
+    assert rows > 0
+    world.say("cmd/ack", Ack((Watermark(Stream.EVENT, BOOT, 99),)))
+    world.turns(1)
+    assert world.agent.spool.oldest("event", BOOT) == 0
+
+
+def test_sends_again_what_nobody_acknowledged(world: World) -> None:
+    """After the timeout the same number comes again."""
+    before = len(world.heard)
+    world.clock.advance(60.0)
+    world.turns(1)
+    assert "tf/1/site/dev/event" in [message.topic for message in world.heard[before:]]
+
+
+def test_replays_the_last_boot_as_late(world: World) -> None:
+    """After a restart old reports come with their own boot, marked late."""
+    world.install(1)
+    world.children[-1].speak(
+        "window", leb128.encode([1] * SHAPE.total), artifact="ab" * 32, ref_id="cd" * 32, start_ms=5, len_ms=9, n=1,
+        streams=2, classes=3,
+    )  # fmt: skip
+    world.turns(1)
+    world.agent.stop()
+    world.heard.clear()
+    world.agent = world.make("00000000000000bb")
+    world.turns(3)
+    report = decode_report(world.last("tele/drift"))
+    assert (report.boot, report.late, report.counters.n) == (BOOT, True, 1)
+
+
+def test_garbage_is_counted_and_said_once_a_minute(world: World) -> None:
+    """A flood of garbage is one event a kind and minute."""
+    for _ in range(50):
+        world.say("desired", b"\xff")
+        world.say("cmd/ack", b"[]")
+        world.children or world.say("cmd/what", b"{}")
+    world.turns(2)
+    assert world.events().count("garbage") == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "verb", "code"),
+    [
+        (Command("1", "samples", arguments={"count": 3}), "samples", "budget_zero"),
+        (Command("2", "samples", expires_ms=5, arguments={"count": 3}), "samples", "expired"),
+        (Command("3", "samples", arguments={"count": 0}), "samples", "arguments_invalid"),
+        (Command("4", "dance"), "dance", "unsupported"),
+        (Command("5", "selftest"), "selftest", ""),
+    ],
+)
+def test_answers_commands_with_a_code(world: World, command: Command, verb: str, code: str) -> None:
+    """Expired, over budget, malformed or unknown: each has its code."""
+    world.say(f"cmd/{verb}", command)
+    world.turns(1)
+    response = decode(Response, world.last("res"))
+    assert (response.id, response.code) == (command.id, code)
+
+
+def test_forwards_samples_within_the_budget(world: World) -> None:
+    """The child is asked for no more bytes than the day has left; the second request finds nothing."""
+    wish = world.release(1)
+    world.say("desired", replace(wish, config={"sample_bytes_per_day": 1000}))
+    world.turns(7, seconds=0.1)
+    for number in ["1", "2"]:
+        world.say("cmd/samples", Command(number, "samples", arguments={"count": 3, "budget_bytes": 5000}))
+    world.turns(2)
+    (grant,) = [told for told in world.children[-1].told if told["type"] == "samples"]
+    assert grant["budget_bytes"] == 1000
+    assert decode(Response, world.last("res")).code == "budget_zero"
+
+
+def test_ends_when_its_identity_is_taken_over(world: World) -> None:
+    """No ping-pong: the older agent ends with a code."""
+    MemoryTransport(world.broker, "dev").start(lambda _: None, subscriptions=())
+    with pytest.raises(IdentityInUseError):
+        world.turns(1)
+
+
+def test_falls_back_to_the_other_slot_then_to_safe_mode(world: World) -> None:
+    """A committed release that never becomes steady gives way to the previous one; both bad: safe mode."""
+    world.install(1)
+    world.install(2)
+    for _ in range(12):
+        world.children[-1].kill()
+        world.turns(4)
+    assert {"slot_fallback", "safe_mode"} <= set(world.events())
+    assert decode(Reported, world.last("reported")).safe_mode
+
+
+def test_serves_the_current_release_after_a_restart(world: World) -> None:
+    """Offline too: nothing but the slots is needed."""
+    Slots(world.state, RealDisk()).fill("a", SlotRelease("m-1", "ff" * 32))
+    Slots(world.state, RealDisk()).switch("a")
+    world.agent.stop()
+    world.agent = world.make("00000000000000bb")
+    world.turns(1)
+    assert world.children[-1].bundle.name == "ff" * 32
+
+
+def test_a_full_disk_ends_nothing(world: World) -> None:
+    """An update that can't be persisted is tried again later; the agent runs on and says so."""
+    world.agent.updater.disk = FullDisk()
+    world.say("desired", world.release(1))
+    world.turns(2)
+    assert "disk_failed" in world.events()
+    world.agent.updater.disk = RealDisk()
+    world.turns(10)
+    assert "probation" in world.events()
