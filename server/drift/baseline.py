@@ -2,7 +2,7 @@
 
 Decides when a baseline is complete and how far its samples depend on each other. The baseline's sampling error
 enters through z sd / sqrt(n) with n divided by the autocorrelation time; with 12 windows of 60 samples and z = 4
-a simulated fleet without drift raised no alarm, with z = 2 nine of 200 devices did (scripts/bench/drift.py).
+a simulated fleet of 200 devices without drift raised no alarm in 200 windows, with z = 2 nine devices did.
 """
 
 from __future__ import annotations
