@@ -37,6 +37,12 @@ from wire.bundle import Bundle, read_bundle
 from wire.errors import WireError
 
 _QUICK_EPOCHS = 2
+_JUDGING_CODE = (
+    "compressor.data", "compressor.train", "compressor.networks", "compressor.export", "compressor.quantize",
+    "compressor.statistics", "compressor.gates", "compressor.certificate", "compressor.evaluation",
+    "compressor.measure", "compressor.parity", "compressor.graph", "compressor.profile", "compressor.drifted",
+    "edge_agent.runtimes", "edge_agent.preprocess", "edge_agent.monitor", "edge_agent.image_features",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +182,7 @@ def _judge(
         figures=figures,
         rules=rules,
         counts=certificates.counts_of(evidence),
-        code_digests=code_digests(("compressor", "edge_agent.runtimes", "edge_agent.preprocess", "edge_agent.monitor")),
+        code_digests=code_digests(_JUDGING_CODE),
     )
     return certificate, target
 
