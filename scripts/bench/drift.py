@@ -139,7 +139,7 @@ def null_fleet(size: Size, config: DriftConfig) -> dict[str, float]:
 
 
 def delay(size: Size, config: DriftConfig, shift: float) -> dict[str, float]:
-    """Half the devices shift in one stream: windows until each is flagged."""
+    """A tenth of the devices shifts in one stream: windows until each is flagged."""
     run = Run(World(size.devices, size.streams, 2), config)
     run.commission()
     drifted = size.devices // 10
