@@ -100,7 +100,8 @@ def _ask(url: str, body: bytes) -> dict[str, Json]:
 
 def _reason(error: urllib.error.HTTPError) -> str:
     try:
-        document = json.loads(error.read(4096))
+        with error:
+            document = json.loads(error.read(4096))
     except (OSError, ValueError):
         return str(error.reason)
     return f"[{document.get('code')}] {document.get('text')}" if isinstance(document, dict) else str(error.reason)

@@ -1,0 +1,130 @@
+"""The command line: exit codes, coded errors, nothing half-written."""
+
+import http.server
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edge_agent.cli import main
+from edge_agent.lock import StateLock
+from wire.codec import Json
+
+ANSWER = {
+    "site": "north", "device": "cam-1", "password": "very-secret", "mqtt_host": "127.0.0.1", "mqtt_port": 1,
+    "root": '{"signed": {}}',
+}  # fmt: skip
+
+
+class Enroller(http.server.BaseHTTPRequestHandler):
+    """Accepts the claim ``good``."""
+
+    answer: dict[str, Json] = ANSWER
+
+    def do_POST(self) -> None:
+        """Answer."""
+        claim = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["claim"]
+        good = claim == "good"
+        body = json.dumps(self.answer if good else {"code": "claim_refused", "text": "used"}).encode()
+        self.send_response(200 if good else 403)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """A server that enrols."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), Enroller)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+def call(*arguments: object) -> tuple[int, str]:
+    """Run the command; return exit code and output."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    return result.exit_code, result.output
+
+
+def test_enrols_and_keeps_the_secret_to_itself(url: str, tmp_path: Path) -> None:
+    """Identity and root are written, readable by the owner alone; the password is not printed."""
+    code, output = call("enrol", "--server", url, "--claim", "good", "--state", tmp_path / "dev")
+    assert (code, "very-secret" in output) == (0, False)
+    identity = tmp_path / "dev" / "identity.json"
+    assert identity.stat().st_mode & 0o777 == 0o600
+    assert json.loads(identity.read_text())["http_url"] == url
+    assert (tmp_path / "dev" / "root.json").read_text() == ANSWER["root"]
+
+
+def test_a_refused_claim_writes_nothing(url: str, tmp_path: Path) -> None:
+    """The server's code and text reach the person; there is no half identity."""
+    code, output = call("enrol", "--server", url, "--claim", "bad", "--state", tmp_path / "dev")
+    assert code == 5
+    assert "error [enrolment_failed]" in output
+    assert "[claim_refused] used" in output
+    assert not (tmp_path / "dev").exists()
+
+
+@pytest.mark.parametrize("server", ["http://127.0.0.1:9", "ftp://x", "nonsense"])
+def test_an_unreachable_server_is_a_coded_error(tmp_path: Path, server: str) -> None:
+    """No traceback, whatever the address."""
+    code, output = call("enrol", "--server", server, "--claim", "good", "--state", tmp_path / "dev")
+    assert (code, output.startswith("error [enrolment_failed]: Expected")) == (5, True)
+
+
+def test_does_not_enrol_twice(url: str, tmp_path: Path) -> None:
+    """An identity is never overwritten."""
+    call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)
+    assert call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)[0] == 5
+
+
+@pytest.mark.parametrize("command", ["run", "status", "selftest"])
+def test_a_device_without_identity_says_so(tmp_path: Path, command: str) -> None:
+    """What to do next is part of the message."""
+    code, output = call(command, "--state", tmp_path)
+    assert code == (1 if command == "selftest" else 3)
+    assert "edge-agent" in output
+
+
+def test_an_unknown_key_names_the_nearest(url: str, tmp_path: Path) -> None:
+    """agent.toml is read strictly."""
+    call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)
+    (tmp_path / "agent.toml").write_text("[spool]\nlimit_byte = 5\n")
+    code, output = call("run", "--state", tmp_path, "--config", tmp_path / "agent.toml")
+    assert code == 3
+    assert "did you mean 'limit_bytes'?" in output
+
+
+def test_a_second_agent_on_the_state_is_refused(url: str, tmp_path: Path) -> None:
+    """The lock is taken before anything else."""
+    call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)
+    lock = StateLock(tmp_path)
+    code, output = call("run", "--state", tmp_path)
+    lock.release()
+    assert (code, "error [identity_in_use]" in output) == (4, True)
+
+
+def test_runs_without_a_broker_and_ends_on_sigterm(url: str, tmp_path: Path) -> None:
+    """Offline is a state, not a fault; the status tells; the end is orderly."""
+    call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)
+    command = [sys.executable, "-c", "from edge_agent.cli import main; main()", "run", "--state", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "status.json").exists():
+        assert time.monotonic() < deadline
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=20)
+    assert (process.returncode, b"very-secret" in log) == (0, False)
+    status = json.loads(call("status", "--state", tmp_path, "--json")[1])
+    assert (status["connected"], status["state"]) == (False, "ready")

@@ -1,0 +1,56 @@
+"""agent.toml: strict keys, typed values, paths beside the file."""
+
+from pathlib import Path
+
+import pytest
+
+from edge_agent.config import AgentConfig, read_config
+from edge_agent.errors import AgentConfigError
+
+
+def config_of(tmp_path: Path, text: str) -> AgentConfig:
+    """Read a configuration of this text."""
+    path = tmp_path / "agent.toml"
+    path.write_text(text)
+    return read_config(path)
+
+
+def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
+    """Everything has a default."""
+    assert config_of(tmp_path, "").monitor == AgentConfig().monitor
+
+
+def test_paths_are_beside_the_file(tmp_path: Path) -> None:
+    """A relative source does not depend on where the agent was started."""
+    assert config_of(tmp_path, '[source]\npath = "inbox"\n').source.path == str(tmp_path / "inbox")
+
+
+def test_reads_attributes_and_whole_numbers_for_seconds(tmp_path: Path) -> None:
+    """Tables of text and integers where seconds are meant."""
+    config = config_of(tmp_path, '[device]\nattributes = {lens = "a"}\n[monitor]\nwindow_s = 5\n')
+    assert (config.device.attributes, config.monitor.window_s) == ({"lens": "a"}, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("[spol]", "did you mean 'spool'"),
+        ("[monitor]\nwindow = 5", "did you mean 'window_s'"),
+        ("[monitor]\nwindow_s = '5'", "as float, got '5'"),
+        ("[monitor]\nwindow_s = -1", "at least 0"),
+        ("[monitor]\nwindow_s = nan", "at least 0"),
+        ("[device]\nattributes = {lens = 5}", "lens as str"),
+        ("spool = 5", "spool"),
+        ("[spool", "Expected TOML"),
+    ],
+)
+def test_refuses_with_the_key_named(tmp_path: Path, text: str, wanted: str) -> None:
+    """Every mistake names its key."""
+    with pytest.raises(AgentConfigError, match=wanted):
+        config_of(tmp_path, text)
+
+
+def test_a_missing_file_is_a_coded_error(tmp_path: Path) -> None:
+    """No traceback for a path that isn't there."""
+    with pytest.raises(AgentConfigError, match="No such file"):
+        read_config(tmp_path / "none.toml")

@@ -1,0 +1,119 @@
+"""The supervisor: starts, restarts with back-off, hangs, swaps; and one real process."""
+
+import queue
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from edge_agent.config import ChildConfig
+from edge_agent.frames import Frame
+from edge_agent.supervisor import ChildEnded, ChildNotice, ChildSaid, Fact, ProcessLauncher, Supervisor
+
+OLD, NEW = Path("/blobs/old"), Path("/blobs/new")
+
+
+@dataclass
+class SilentChild:
+    """A child that notes what it is told."""
+
+    pid: int = 7
+    told: list[str] = field(default_factory=list)
+
+    def say(self, header: Mapping[str, object]) -> None:
+        """Note it."""
+        self.told.append(f"{header['type']} {header.get('bundle', '')}".strip())
+
+    def kill(self) -> None:
+        """Note it."""
+        self.told.append("kill")
+
+    stop = kill
+
+
+@pytest.fixture
+def supervisor() -> Supervisor:
+    """A supervisor that serves OLD with a silent child."""
+    made = Supervisor(lambda *_: SilentChild(), lambda _: None, ChildConfig(hang_s=10, start_s=100, restart_max_s=8))
+    made.serve(OLD, 0.0)
+    made.turn(0.0)
+    return made
+
+
+def said(supervisor: Supervisor, now_s: float, kind: str, **header: str) -> Fact | None:
+    """Let the current child say something."""
+    return supervisor.heard(ChildSaid(supervisor.starts, Frame({"type": kind, **header})), now_s)
+
+
+def test_serves_when_the_child_is_ready(supervisor: Supervisor) -> None:
+    """Started is not serving."""
+    assert supervisor.serving is None
+    assert said(supervisor, 1.0, "ready") is Fact.SERVING
+    assert supervisor.serving == OLD
+
+
+def test_a_silent_child_is_hung(supervisor: Supervisor) -> None:
+    """No heartbeat for the limit: killed, and a fact."""
+    said(supervisor, 1.0, "ready")
+    said(supervisor, 5.0, "beat")
+    assert [supervisor.turn(14.9), supervisor.turn(15.0)] == [None, Fact.HUNG]
+    assert supervisor.child.told == ["kill"]
+
+
+def test_a_start_has_more_time_than_a_beat(supervisor: Supervisor) -> None:
+    """Loading takes longer than a heartbeat."""
+    assert [supervisor.turn(99.0), supervisor.turn(100.0)] == [None, Fact.HUNG]
+
+
+def test_restarts_with_back_off(supervisor: Supervisor) -> None:
+    """Each crash doubles the pause up to the limit."""
+    pauses = []
+    for _ in range(6):
+        assert supervisor.heard(ChildEnded(supervisor.starts, "exit 1"), 0.0) is Fact.CRASHED
+        pauses.append(supervisor._start_s)
+        supervisor.turn(supervisor._start_s)
+    assert pauses[0] <= 2.0
+    assert 4.0 <= pauses[-1] <= 8.0
+
+
+def test_swaps_into_the_running_child(supervisor: Supervisor) -> None:
+    """A ready child gets the new bundle; it serves when the child says so."""
+    said(supervisor, 1.0, "ready")
+    supervisor.serve(NEW, 2.0)
+    assert supervisor.child.told == [f"swap {NEW}"]
+    assert supervisor.serving == OLD
+    assert said(supervisor, 3.0, "swapped", bundle=str(NEW)) is Fact.SERVING
+
+
+def test_a_failed_swap_is_a_crash_of_the_new_release(supervisor: Supervisor) -> None:
+    """The child lives on with the old model; the fact is the same."""
+    said(supervisor, 1.0, "ready")
+    supervisor.serve(NEW, 2.0)
+    assert said(supervisor, 3.0, "fault", code="bundle_invalid", bundle=str(NEW)) is Fact.CRASHED
+    assert "bundle_invalid" in supervisor.last_fault
+
+
+def test_a_change_before_ready_starts_anew(supervisor: Supervisor) -> None:
+    """A child that still loads is replaced, without blame."""
+    supervisor.serve(NEW, 1.0)
+    assert supervisor.child.told == ["kill"]
+    assert supervisor.heard(ChildEnded(supervisor.starts, "killed"), 1.0) is None
+    supervisor.turn(1.0)
+    assert supervisor.starts == 2
+
+
+def test_drops_notices_of_an_earlier_child(supervisor: Supervisor) -> None:
+    """A late frame of a child that was replaced means nothing."""
+    assert supervisor.heard(ChildEnded(0, "exit 1"), 1.0) is None
+    assert supervisor.child is not None
+
+
+def test_a_real_child_that_cannot_start_says_why(tmp_path: Path) -> None:
+    """A bundle that isn't there: fault, then the end, over real pipes."""
+    notices: queue.SimpleQueue[ChildNotice] = queue.SimpleQueue()
+    source = f'{{"kind": "directory", "path": "{tmp_path}"}}'
+    ProcessLauncher(("--source", source))(1, tmp_path / "none", notices.put)
+    first, last = notices.get(timeout=30), notices.get(timeout=30)
+    assert (first.frame.kind, first.frame.header["code"]) == ("fault", "bundle_invalid")
+    assert last == ChildEnded(1, "exit 1")
