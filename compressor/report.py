@@ -21,6 +21,7 @@ from compressor.statistics import wilson
 _COLOURS = {"pass": "#1a7f37", "fail": "#cf222e", "inconclusive": "#9a6700"}
 _FLOAT, _INT8, _BASE = "#8c959f", "#0969da", "#bf8700"
 _HEIGHT_PX = 330
+_NAME_CHARACTERS = 18
 _NONE = "not measured"
 _STYLE = """
 :root{color-scheme:light}body{font:15px/1.5 system-ui,sans-serif;margin:0;background:#f6f8fa;color:#1f2328}
@@ -168,7 +169,7 @@ def _slices(slices: Mapping[str, Sequence[Bar]]) -> go.Figure:
     for i, name in enumerate(names):
         bars = [row[i] for row in slices.values()]
         figure.add_bar(
-            x=[f"{label}<br>n={row[i].n}" for label, row in slices.items()],
+            x=[f"{_short(label)}<br>n={row[i].n}" for label, row in slices.items()],
             y=[100 * bar.right / bar.n for bar in bars],
             error_y=_error(bars),
             name=name,
@@ -177,6 +178,12 @@ def _slices(slices: Mapping[str, Sequence[Bar]]) -> go.Figure:
     figure.update_yaxes(title="accuracy in %", range=[_lowest([bar for row in slices.values() for bar in row]), 100.5])
     figure.update_layout(barmode="group")
     return _plain(figure)
+
+
+def _short(label: str) -> str:
+    """Return a long name as its two ends, so that names that begin alike stay apart."""
+    keep = _NAME_CHARACTERS // 2
+    return label if len(label) <= _NAME_CHARACTERS else f"{label[:keep]}…{label[-keep:]}"
 
 
 def _confusion(counts: NDArray[np.int64], names: tuple[str, ...]) -> go.Figure:
