@@ -1,6 +1,6 @@
 """The supervised training loop: AdamW or SGD under a one-cycle schedule, mild augmentation, seeded.
 
-The same inputs, settings and number of threads give the same weights. Fine-tuning is the same loop
+The same inputs and settings give the same weights. Fine-tuning is the same loop
 from loaded weights with ``TrainRecipe.for_fine_tuning``.
 
 Tensors keep the default memory format on purpose: with torch 2.13 on a CPU, channels-last training of layers with
@@ -9,7 +9,8 @@ Tensors keep the default memory format on purpose: with torch 2.13 on a CPU, cha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,21 @@ class Epoch:
     of: int
     loss: float
     accuracy: float
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Train on one thread: small layers gain nothing from two, and on a busy machine two wait for each other.
+
+    Measured on 2 busy cores: an epoch of ResNet8 on digits takes 6.4 s on one thread, 32.8 s on two. It also makes
+    the weights independent of the machine's number of cores.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def fit(
@@ -66,7 +82,7 @@ def fit(
         optimizer, settings.learning_rate, total_steps=max(2, settings.epochs * steps), pct_start=0.25
     )
     generator = torch.Generator().manual_seed(settings.seed)
-    with torch.random.fork_rng(devices=[]):
+    with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         for number in range(1, settings.epochs + 1):
             rows = torch.randperm(len(x), generator=generator)[: steps * batch].reshape(steps, batch)
