@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from compressor.certificate import Certificate
 
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
+_DEBUG = "TINYFLEET_DEBUG"
 _EXITS = {"pass": EXIT_PASS, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE}
 _LAZY = {"keys": ("compressor.keys", "keys"), "publish": ("compressor.publish", "command"),
          "worker": ("compressor.worker", "command")}  # fmt: skip
@@ -218,6 +220,8 @@ def _print_sizes(figures: Mapping[str, float]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; every error is one line on stderr and exit code 4."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    if os.environ.get(_DEBUG):
+        logging.basicConfig(level=logging.DEBUG)
     sys.exit(_run(arguments))
 
 
@@ -238,6 +242,10 @@ def _run(arguments: Sequence[str] | None) -> int:  # noqa: PLR0911 - one exit pe
         return _failed(error.code, str(error))
     except OSError as error:
         return _failed("io", f"Expected to read or write {error.filename or 'a file'}, got: {error.strerror or error}")
+    except Exception as error:
+        logging.getLogger(__name__).debug("unexpected error", exc_info=True)
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        return _failed("internal", f"{reason}: this is a fault of ours; {_DEBUG}=1 shows where, please report it")
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_ERROR
     return code if isinstance(code, int) else EXIT_PASS

@@ -63,6 +63,19 @@ def test_data_that_is_not_there_is_said_before_anything_runs(
     assert "no.zip" in capsys.readouterr().err
 
 
+def test_a_fault_of_ours_is_no_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit code stays in the list and the message says how to see more."""
+
+    def broken(path: Path) -> None:
+        raise ZeroDivisionError(path)
+
+    monkeypatch.setattr("compressor.regate.gate_again", broken)
+    assert _exit(["gate", str(tmp_path)]) == 4
+    assert capsys.readouterr().err.startswith("error [internal]: ZeroDivisionError")
+
+
 @pytest.mark.parametrize(("verdict", "code"), [("pass", 0), ("fail", 2), ("inconclusive", 3)])
 def test_the_verdict_is_the_exit_code(verdict: str, code: int, tmp_path: Path) -> None:
     """A folder's certificate is judged again; its verdict ends the command."""
