@@ -20,10 +20,11 @@ from edge_agent.updater.updater import Ports
 from edge_agent.worker import ThreadWorker
 from wire.canonical import canonical_bytes
 from wire.codec import to_document
+from wire.transport import Transport
 
 
-def build_agent(identity: Identity, config: AgentConfig, state: Path) -> Agent:
-    """Return an agent on the real transport, children, disk and clock.
+def build_agent(identity: Identity, config: AgentConfig, state: Path, transport: Transport | None = None) -> Agent:
+    """Return an agent on real children, disk and clock, and over MQTT unless another ``transport`` is given.
 
     Raises:
         SpoolError: If the spool can't be opened.
@@ -38,8 +39,8 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path) -> Agent:
         hardware=config.device.hardware or hw.hardware_class(),
         runtimes=hw.runtimes(),
     )
-    transport = MqttTransport(mqtt_settings(identity, config))
-    parts = Parts(SystemClock(), transport, ProcessLauncher(child_arguments(config)), disk, ports, notices)
+    connection = transport or MqttTransport(mqtt_settings(identity, config))
+    parts = Parts(SystemClock(), connection, ProcessLauncher(child_arguments(config)), disk, ports, notices)
     return Agent(identity, config, state, new_boot(), parts)
 
 

@@ -2,87 +2,127 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from scripts.story import chapters
+from scripts.story import chapters, picture
 from scripts.story.chapters import RATE_HZ, Story
 from scripts.story.console import Console, StoryError
 from scripts.story.ending import conclude
 from scripts.story.fleet import Fleet
-from scripts.story.plans import Plan, digits_plan, meter_plan
+from scripts.story.in_process import LEFT_OUT, InProcessFleet
+from scripts.story.plans import digits_plan, meter_plan
 from scripts.story.processes import Programs
 from scripts.story.world import World
+
+_KEPT_FOLDERS = 2
+_SAMPLES, _LABELS = 450, 300
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line."""
+
+    data: Path | None
+    out: Path | None
+    json_file: Path | None
+    keep: bool
+    memory: bool
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--data", type=click.Path(exists=True, dir_okay=False, path_type=Path),
               help="meter-digits-dev.zip: tell the story on real utility meters.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path), help="Where everything goes (default: a folder in .tinyfleet).")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the figures there, as rows.")
 @click.option("--keep", is_flag=True, help="Leave fleet and dashboard running until Ctrl-C.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Where everything goes (default: a new folder in .tinyfleet)."
-)
-def main(data: Path | None, out: Path | None, *, keep: bool) -> None:
-    """Train, compress, gate, sign, roll out, hear drift, retrain, roll out again: six devices on this machine."""
+@click.option("--memory", is_flag=True, help="One process, in-memory broker: as where mosquitto can't be had.")
+def main(data: Path | None, out: Path | None, json_file: Path | None, *, keep: bool, memory: bool) -> None:
+    """Train, compress, gate, sign, roll out, hear drift, retrain, roll out again: six devices on this machine.
+
+    Windows are 3 seconds here instead of an hour, so that the story takes minutes. Exit code 0 only if the story
+    came true; everything it made stays in the folder it names.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    console = Console()
-    root = _root(out)
-    console.say(f"everything goes to {root}")
-    plan = meter_plan(data) if data else digits_plan()
-    fleet = Fleet(root, Programs(root / "logs"), console)
-    world = World({device.device: fleet.inbox(device.device) for device in plan.devices}, RATE_HZ)
-    story = Story(plan, fleet, console, root / "build", world)
+    options = Options(data, out, json_file, keep, memory)
+    story = _story(options)
+    code = 0
     try:
-        _tell(story)
-        if keep:
-            console.say(f"still running: {story.server.url}/ — Ctrl-C ends it")
-            signal.pause()
+        _tell(story, options)
     except StoryError as error:
-        click.echo(f"\nerror [story]: {error}\nlogs: {root / 'logs'}", err=True)
-        sys.exit(1)
+        click.echo(f"\nerror [story]: {error}\nlogs: {story.fleet.programs.logs}", err=True)
+        code = 1
     except KeyboardInterrupt:
-        console.say("ending")
+        story.console.say("ending")
+        code = 130
     finally:
-        world.stop()
-        fleet.stop()
+        story.world.stop()
+        story.fleet.stop()
+    sys.exit(code)
+
+
+def _story(options: Options) -> Story:
+    console = Console()
+    root = _root(options.out)
+    console.say(f"everything goes to {root}")
+    plan = meter_plan(options.data) if options.data else digits_plan()
+    programs = Programs(root / "logs")
+    if options.memory or _mosquitto() is None:
+        console.say(LEFT_OUT)
+        fleet: Fleet = InProcessFleet(root, programs, console)
+    else:
+        fleet = Fleet(root, programs, console)
+    world = World({device.device: fleet.inbox(device.device) for device in plan.devices}, RATE_HZ)
+    return Story(plan, fleet, console, root / "build", world)
+
+
+def _mosquitto() -> str | None:
+    return shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 
 def _root(out: Path | None) -> Path:
     if out is not None:
+        if out.exists() and any(out.iterdir()):
+            message = f"Expected --out to be an empty or new folder, got {out}"
+            raise click.UsageError(message)
         out.mkdir(parents=True, exist_ok=True)
         return out.resolve()
     parent = Path(".tinyfleet")
     parent.mkdir(exist_ok=True)
-    for older in sorted(parent.glob("demo-*"), key=lambda path: path.stat().st_mtime)[:-2]:
+    for older in sorted(parent.glob("demo-*"), key=lambda path: path.stat().st_mtime)[:-_KEPT_FOLDERS]:
         shutil.rmtree(older, ignore_errors=True)
-    return Path(tempfile.mkdtemp(prefix=time.strftime("demo-%H%M%S-"), dir=parent)).resolve()
+    return Path(tempfile.mkdtemp(prefix=time.strftime("demo-%Y%m%d-%H%M%S-"), dir=parent)).resolve()
 
 
-def _tell(story: Story) -> None:
-    samples, labels = _label_counts(story.plan)
-    story.fleet.init(samples=samples, labels=labels)
+def _tell(story: Story, options: Options) -> None:
+    story.fleet.init(samples=_SAMPLES // len(story.plan.drifted), labels=_LABELS)
     chapters.build(story)
     chapters.serve(story)
     chapters.enrol(story)
-    chapters.roll_out(story, chapters.releases(story)[0], limit_s=120)
+    chapters.roll_out(story, chapters.releases(story)[0], limit_s=180)
     chapters.commission(story)
     chapters.change(story)
-    chapters.label(story, limit_s=120)
+    picture.take(story)
+    chapters.label(story, limit_s=180)
     chapters.retrain(story)
     story.console.chapter(f"The server rolls {story.retrained} out by itself: a canary first, then the rest")
-    chapters.watch_rollout(story, story.retrained, limit_s=180)
-    conclude(story)
-
-
-def _label_counts(plan: Plan) -> tuple[int, int]:
-    """Return how many samples are asked of each device, and how many labels start a retraining."""
-    return 450 // len(plan.drifted), 300
+    chapters.watch_rollout(story, story.retrained, limit_s=240)
+    rows = conclude(story)
+    if options.json_file is not None:
+        options.json_file.write_text(json.dumps(rows, indent=1))
+    story.console.say(f"dashboard: {story.server.url}/   token: in {story.fleet.server_dir / 'operator.token'}")
+    if options.keep:
+        story.console.say("still running; Ctrl-C ends it")
+        signal.pause()
 
 
 if __name__ == "__main__":

@@ -258,7 +258,7 @@ def retrain(story: Story) -> None:
     story.console.chapter("A worker on the build host leases the job, retrains, and the same gates judge")
     command = ["compressor", "worker", "--server", story.server.url, "--once", "--recipe", str(story.plan.recipe)]
     command += ["--token-file", str(story.fleet.server_dir / "builder.token"), "--keys", str(story.fleet.keys)]
-    command += ["--out", str(story.out)]
+    command += ["--out", str(story.out), "--checkpoint", str(story.out / "v1" / "float.pt")]
     if story.plan.data is not None:
         command += ["--data", str(story.plan.data)]
     run(*command)

@@ -120,8 +120,8 @@ def meter_plan(data: Path) -> Plan:
         Judge(TECHEM, table.take(second), drifted=True),
     )
     return Plan(
-        path, data.resolve(), f"the two devices of site west are moved to meters of another maker ({TECHEM})",
-        devices, judges, 0.60, 0.85, {device.device: {"meter": "water" if device.after else "mixed"} for device in devices},
+        path, data.resolve(), f"site west's two devices are moved to another maker's meters ({TECHEM})",
+        devices, judges, 0.60, 0.85, {device.device: {"site_kind": device.site} for device in devices},
     )  # fmt: skip
 
 

@@ -1,0 +1,76 @@
+"""The fleet without mosquitto: the same server and agents in this process, over the in-memory broker.
+
+What this leaves out: the network between devices and broker, authentication and ACLs of the broker, its
+persistence, and processes of their own for server and agents. Inference, probe and verification still run as
+processes; HTTP, TUF, spool, updates, gates and pages are the real ones.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+
+from edge_agent.agent import run as run_agent
+from edge_agent.assembly import build_agent
+from edge_agent.config import read_config
+from edge_agent.identity import read_identity
+from scripts.story.api import Api
+from scripts.story.console import StoryError
+from scripts.story.fleet import Fleet
+from scripts.story.plans import DevicePlan
+from server.app import ServerApp
+from wire.memory_broker import MemoryBroker, MemoryTransport
+
+LEFT_OUT = (
+    "mosquitto can't be had here: server and agents run in this process on an in-memory broker; "
+    "left out are the network, the broker's authentication, ACLs and persistence"
+)
+_JOIN_S = 20.0
+
+
+@dataclass(slots=True)
+class InProcessFleet(Fleet):
+    """Server and agents as threads of the demo."""
+
+    _broker: MemoryBroker = field(default_factory=MemoryBroker)
+    _server: ServerApp | None = None
+    _agents: dict[str, threading.Thread] = field(default_factory=dict)
+    _stopping: threading.Event = field(default_factory=threading.Event)
+
+    def start_server(self) -> Api:
+        """Start the server on the in-memory broker; return the operator's API."""
+        self._server = ServerApp.open(self.server_dir, transport=MemoryTransport(self._broker, "server"))
+        self._server.start()
+        return Api(self._server.http_url, (self.server_dir / "operator.token").read_text().strip())
+
+    def start_agents(self, devices: tuple[DevicePlan, ...]) -> None:
+        """Start the agents."""
+        for device in devices:
+            thread = threading.Thread(target=self._run_agent, args=(device.device,), name=device.device, daemon=True)
+            thread.start()
+            self._agents[device.device] = thread
+
+    def _run_agent(self, device: str) -> None:
+        state = self.state_dir(device)
+        transport = MemoryTransport(self._broker, device)
+        agent = build_agent(read_identity(state), read_config(state / "agent.toml"), state, transport)
+        run_agent(agent, self._stopping.is_set)
+
+    def check(self) -> None:
+        """Raise if an agent has ended.
+
+        Raises:
+            StoryError: With its name.
+        """
+        for device, thread in self._agents.items():
+            if not thread.is_alive() and not self._stopping.is_set():
+                message = f"Expected the agent of {device} to run, it has ended"
+                raise StoryError(message)
+
+    def stop(self) -> None:
+        """End agents, then the server."""
+        self._stopping.set()
+        for thread in self._agents.values():
+            thread.join(_JOIN_S)
+        if self._server is not None:
+            self._server.stop()
