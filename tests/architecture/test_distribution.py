@@ -1,0 +1,69 @@
+"""Wheel and sdist: built from the tree, complete, installable, with three commands."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("wire", "compressor", "edge_agent", "server")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with wheel and sdist of the tracked files."""
+    tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tree / name)
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(tree)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out
+
+
+def wheel(built: Path) -> Path:
+    """Return the wheel in the folder."""
+    return next(built.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_the_wheel_has_every_module_and_data_file_of_the_tree(built: Path) -> None:
+    """What is imported or read at run time is in the wheel."""
+    names = set(zipfile.ZipFile(wheel(built)).namelist())
+    wanted = {
+        str(path.relative_to(ROOT))
+        for package in PACKAGES
+        for pattern in ("*.py", "*.css", "py.typed")
+        for path in (ROOT / package).rglob(pattern)
+    }
+    assert wanted <= names
+
+
+@pytest.mark.slow
+def test_the_sdist_has_the_sources_and_the_readme(built: Path) -> None:
+    """The sdist carries what the wheel is built from."""
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"pyproject.toml", "README.md", "wire/bundle.py", "server/app.py"} <= names
+
+
+@pytest.mark.slow
+def test_the_installed_wheel_runs_without_the_tree(built: Path, tmp_path: Path) -> None:
+    """An installed wheel brings three commands that answer --help."""
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(tmp_path)]
+    subprocess.run([*install, str(wheel(built))], check=True, capture_output=True)
+    for module in ("compressor.cli", "edge_agent.cli", "server.cli"):
+        start = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); sys.argv[1:] = ['--help']"
+        code = f"{start}; import {module} as cli; cli.main()"
+        done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "Usage" in done.stdout
+    assert {path.name for path in (tmp_path / "bin").iterdir()} == {"compressor", "edge-agent", "fleet-server"}
