@@ -104,20 +104,20 @@ def meter_plan(data: Path) -> Plan:
     unseen = np.concatenate([splits.gate, splits.reference])
     source = {name: unseen[table.slices[unseen] == name] for name in recipe.data.train_slices}
     stable = {name: _rows_of(table, name) for name in STABLE}
-    first, second = _halves(_rows_of(table, TECHEM))
+    left, right, held_out = _thirds(_rows_of(table, TECHEM))
     looks = [*source.items(), *stable.items(), next(iter(source.items()))]
-    moved = {"meter-1", "meter-6"}
+    moved = {"meter-1": left, "meter-6": right}
     devices = tuple(
         DevicePlan(
             f"meter-{number}", "west" if f"meter-{number}" in moved else "east", name, table.take(rows),
-            table.take(first) if f"meter-{number}" in moved else None, TECHEM,
+            table.take(moved[f"meter-{number}"]) if f"meter-{number}" in moved else None, TECHEM,
         )
         for number, (name, rows) in enumerate(looks, start=1)
     )  # fmt: skip
     gate = {name: splits.gate[table.slices[splits.gate] == name] for name in source}
     judges = (
         *(Judge(name, table.take(rows)) for name, rows in {**gate, **stable}.items()),
-        Judge(TECHEM, table.take(second), drifted=True),
+        Judge(TECHEM, table.take(held_out), drifted=True),
     )
     return Plan(
         path, data.resolve(), f"site west's two devices are moved to another maker's meters ({TECHEM})",
@@ -133,9 +133,8 @@ def _rows_of(table: Table, name: str) -> Integers:
     return np.flatnonzero(table.slices == name)
 
 
-def _halves(rows: Integers) -> tuple[Integers, Integers]:
-    mixed = np.random.default_rng(3).permutation(rows)
-    return np.sort(mixed[: len(mixed) // 2]), np.sort(mixed[len(mixed) // 2 :])
+def _thirds(rows: Integers) -> list[Integers]:
+    return [np.sort(part) for part in np.array_split(np.random.default_rng(3).permutation(rows), 3)]
 
 
 def _sources(table: Table, rows: Integers) -> list[int]:
