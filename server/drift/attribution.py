@@ -1,43 +1,63 @@
 """Which streams carry the evidence, which way they moved, and how to say that to a person.
 
-Decides words, never alarms.
+Decides words, never alarms. Three rules keep the words true and short:
+
+- A stream that moved as a whole is said to have moved, even where a wider tilt bets better: a histogram that stands
+  in its first bin altogether also has the largest possible spread, yet a person calls it "darker".
+- Streams that say the same thing (brightness three ways, sharpness three ways) are one subject, named once, by the
+  plainest stream that has much evidence.
+- Of the subjects with much evidence the plainest come first. Once a stream is far off, its evidence says how
+  often that was seen, not how far it moved, so a finer order would only be noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from server.drift.reference import SHAPES, THETAS, Floats
 
-_WORDS: tuple[tuple[str, str, str], ...] = (
-    ("luma_mean", "brighter", "darker"),
-    ("luma_sd", "more contrast", "less contrast"),
-    ("dark", "more dark areas", "fewer dark areas"),
-    ("clip", "more clipped areas", "fewer clipped areas"),
-    ("laplacian", "sharper", "blurrier"),
-    ("sharp", "sharper", "blurrier"),
-    ("noise", "more noise", "less noise"),
-    ("gradient", "more edges", "fewer edges"),
-    ("red", "redder", "less red"),
-    ("blue", "bluer", "less blue"),
-    ("green", "greener", "less green"),
-    ("confidence", "more confident", "less confident"),
-    ("entropy", "less sure between classes", "surer between classes"),
-    ("residual", "unlike anything in training", "closer to training"),
-    ("projection", "other content", "other content"),
-    ("margin", "more decisive", "less decisive"),
-    ("predicted", "other classes", "other classes"),
-)
-_SHAPE_WORDS = {
-    "spread": "{name} more spread", "narrow": "{name} less spread", "low_end": "{name} at its low end",
-    "high_end": "{name} at its high end",
-}  # fmt: skip
+
+@dataclass(frozen=True, slots=True)
+class Phrases:
+    """What a stream is about (``subject``) and what a person calls its moving up, down, or neither way alone."""
+
+    subject: str
+    up: str
+    down: str
+    other: str
+
+
+_PHRASES: Mapping[str, Phrases] = {
+    "luma_mean": Phrases("light", "brighter", "darker", "unsteady light"),
+    "dark_ratio": Phrases("light", "more dark areas", "fewer dark areas", "unsteady dark areas"),
+    "clipped_ratio": Phrases("light", "more clipped areas", "fewer clipped areas", "unsteady clipped areas"),
+    "laplacian_log": Phrases("sharpness", "sharper or noisier", "blurrier", "unsteady sharpness"),
+    "gradient_x": Phrases("sharpness", "more vertical edges", "fewer vertical edges", "other vertical edges"),
+    "gradient_y": Phrases("sharpness", "more horizontal edges", "fewer horizontal edges", "other horizontal edges"),
+    "luma_sd": Phrases("contrast", "harder contrast", "flatter (less contrast)", "unsteady contrast"),
+    "noise": Phrases("noise", "noisier", "less noisy", "unsteady noise"),
+    "red_green": Phrases("red", "redder", "greener", "other colours"),
+    "blue_yellow": Phrases("blue", "bluer", "yellower", "other colours"),
+    "confidence": Phrases("certainty", "more confident", "less confident", "confident now and then"),
+    "entropy": Phrases("certainty", "less sure between classes", "surer between classes", "sure now and then"),
+    "margin": Phrases("certainty", "more decisive", "less decisive", "decisive now and then"),
+    "predicted": Phrases("classes", *("other classes than usual",) * 3),
+    "residual": Phrases("novelty", "looks unlike training", "closer to the average of training", "other content"),
+    "projection": Phrases("novelty", *("looks unlike training",) * 3),
+}
+"""One row a stream; the order of the subjects is that in which they are said."""
+
+_SUBJECTS = tuple(dict.fromkeys(phrases.subject for phrases in _PHRASES.values()))
 _UP, _DOWN = {"up", "tail_up", "high_end"}, {"down", "tail_down", "low_end"}
-_MENTIONED = 3
-_WORTH_SAYING = 0.1
+UNKNOWN_CAUSE = "no single cause"
+_OTHERWISE = {"spread": "{name} more spread", "narrow": "{name} less spread"}
+_MOVED_RATIO = 1 / 3  # of its best tilt that a plain move must have to be what is said
+_MUCH, _SOME = 1 / 3, 1 / 8  # of the largest subject's evidence: said first, said at all
+_INPUTS, _OUTPUTS = 3, 1
+_ANY_KIND = 1 / 20  # of all evidence that makes a kind of stream part of the change
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +72,17 @@ class Share:
 
 
 def words(stream: str, shape: str) -> str:
-    """Return how a change of ``shape`` in ``stream`` is said: "darker", "blurrier", "luma_sd more spread"."""
-    for part, up, down in _WORDS:
-        if part in stream and shape in _UP | _DOWN:
-            return up if shape in _UP else down
+    """Return how a change of ``shape`` in ``stream`` is said: "darker", "blurrier", "less confident"."""
+    phrases = _phrases(stream)
+    if phrases is not None:
+        return phrases.up if shape in _UP else phrases.down if shape in _DOWN else phrases.other
     name = stream.replace("_", " ")
-    template = _SHAPE_WORDS.get(shape, "{name} higher" if shape in _UP else "{name} lower")
+    template = _OTHERWISE.get(shape, "{name} higher" if shape in _UP else "{name} lower")
     return template.format(name=name)
+
+
+def _phrases(stream: str) -> Phrases | None:
+    return _PHRASES.get(stream) or _PHRASES.get(stream.rpartition("_")[0])
 
 
 def shares(recent: Floats, streams: Sequence[tuple[str, str]]) -> tuple[Share, ...]:
@@ -71,9 +95,17 @@ def shares(recent: Floats, streams: Sequence[tuple[str, str]]) -> tuple[Share, .
     total = float(best.sum())
     if total <= 0:
         return ()
-    tilt = recent.argmax(axis=1) // len(THETAS)
+    by_shape = recent.reshape(len(recent), len(SHAPES), len(THETAS)).max(axis=2)
     order = [int(i) for i in np.argsort(-best, kind="stable") if best[i] > 0]
-    return tuple(_share(streams[i], SHAPES[int(tilt[i])], float(best[i]) / total) for i in order)
+    return tuple(_share(streams[i], _direction(by_shape[i]), float(best[i]) / total) for i in order)
+
+
+def _direction(evidence: Floats) -> str:
+    """Return the shape to say of one stream, from its evidence by shape (8,): a plain move where there is one."""
+    up, down = float(evidence[SHAPES.index("up")]), float(evidence[SHAPES.index("down")])
+    if max(up, down) >= _MOVED_RATIO * float(evidence.max()):
+        return "up" if up > down else "down"
+    return SHAPES[int(evidence.argmax())]
 
 
 def _share(stream: tuple[str, str], shape: str, share_ratio: float) -> Share:
@@ -81,17 +113,49 @@ def _share(stream: tuple[str, str], shape: str, share_ratio: float) -> Share:
 
 
 def sentence(found: Sequence[Share]) -> str:
-    """Return the cause in words: the two or three largest shares, each said once."""
-    said: list[str] = []
-    for share in found:
-        if share.words not in said and (not said or share.share_ratio >= _WORTH_SAYING):
-            said.append(share.words)
-    return ", ".join(said[:_MENTIONED]) or "no single cause"
+    """Return the cause in words: up to three things about the inputs; then one about the outputs.
+
+    "darker, blurrier, flatter (less contrast); less confident". What the model makes of the images (embedding)
+    is said only where nothing plainer explains it.
+    """
+    said = _subjects(found, "input")[:_INPUTS] or _subjects(found, "embedding")[:1]
+    outputs = _subjects(found, "output")[: _OUTPUTS if said else _OUTPUTS + 1]
+    parts = [", ".join(_in_order(part)) for part in (said, outputs) if part]
+    return "; ".join(parts) or UNKNOWN_CAUSE
+
+
+def _subjects(found: Sequence[Share], kind: str) -> list[Share]:
+    """Return the plainest strong share of each subject of ``kind`` that is worth saying, most telling first."""
+    limit = max((share.share_ratio for share in found), default=0.0)
+    telling: dict[str, Share] = {}
+    for share in sorted(found, key=lambda share: (share.share_ratio < _MUCH * limit, _row(share), -share.share_ratio)):
+        telling.setdefault(_subject(share), share)
+    worth = [share for share in telling.values() if share.kind == kind and share.share_ratio >= _SOME * limit]
+    return sorted(worth, key=lambda share: (share.share_ratio < _MUCH * limit, _rank(share), -share.share_ratio))
+
+
+def _in_order(part: Sequence[Share]) -> list[str]:
+    return list(dict.fromkeys(share.words for share in sorted(part, key=_rank)))
+
+
+def _subject(share: Share) -> str:
+    phrases = _phrases(share.stream)
+    return phrases.subject if phrases else share.stream
+
+
+def _row(share: Share) -> int:
+    rows = list(_PHRASES)
+    return rows.index(share.stream) if share.stream in _PHRASES else len(rows)
+
+
+def _rank(share: Share) -> int:
+    subject = _subject(share)
+    return _SUBJECTS.index(subject) if subject in _SUBJECTS else len(_SUBJECTS)
 
 
 def kind_of_change(found: Sequence[Share]) -> str:
     """Return ``label shift`` (only outputs moved), ``inputs only``, or ``inputs and outputs``."""
-    kinds = {share.kind for share in found if share.share_ratio >= _WORTH_SAYING / 2}
+    kinds = {share.kind for share in found if share.share_ratio >= _ANY_KIND}
     if kinds and kinds <= {"output"}:
         return "label shift"
     return "inputs only" if kinds and kinds <= {"input"} else "inputs and outputs"

@@ -94,17 +94,26 @@ def fold_slot(
 
 
 def _follow(state: FoldState, slot: int, windows: Mapping[LaneKey, Sequence[Observation]], settings: Settings) -> None:
-    """Note which lane each device is in now: a new reference means a new baseline, the old one is kept."""
+    """Note which lane each device is in now: a new reference means a new baseline, the old one is kept.
+
+    In the slot of a swap a device has windows in two lanes; the one it was not in before is the newer.
+    """
+    heard: dict[str, list[LaneKey]] = {}
     for key in sorted(windows):
         for seen in windows[key]:
-            now = state.current.get(seen.device)
-            if now is None or now.key != key:
-                quiet = now is not None and _is_quiet(state, seen.device, now.key, settings)
-                state.current[seen.device] = Current(key, slot, now.key if now else None, quiet)
+            heard.setdefault(seen.device, []).append(key)
+    for device, keys in heard.items():
+        now = state.current.get(device)
+        fresh = [key for key in keys if now is None or key != now.key]
+        if fresh:
+            quiet = now is not None and _is_quiet(state, device, now.key, settings)
+            state.current[device] = Current(fresh[0], slot, now.key if now else None, quiet)
 
 
 def _is_quiet(state: FoldState, device: str, key: LaneKey, settings: Settings) -> bool:
     lane = state.lanes[key]
+    if device not in lane.rows:
+        return False
     value = float(lane.training_values()[lane.rows[device]]) if lane.training else np.inf
     return device not in state.flagged and value < np.log(max(len(state.current), 1)) - settings.log_alpha
 

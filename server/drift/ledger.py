@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from server.drift.attribution import UNKNOWN_CAUSE
 from server.drift.verdicts import ACTIONS, Verdict, VerdictKind
 from server.registry.events import EventLog
 from server.store import evidence as store
@@ -112,7 +113,8 @@ class Verdicts:
     def _keep(self, older: StoredVerdict, finding: Finding, window_ms: int, *, judged: bool) -> None:
         changes: dict[str, object] = {
             "last_window_ms": window_ms, "windows": older.windows + judged,
-            "devices": sorted({*older.devices, *finding.verdict.devices}), "cause": finding.cause,
+            "devices": sorted({*older.devices, *finding.verdict.devices}),
+            "cause": older.cause if finding.cause == UNKNOWN_CAUSE else finding.cause,
         }  # fmt: skip
         with self.database.begin() as connection:
             store.update_verdict(connection, older.id, changes)

@@ -7,10 +7,9 @@ import math
 import numpy as np
 
 from server.drift import summaries
-from server.drift.attribution import sentence, shares, words
 from server.drift.baseline import Commissioning
 from server.drift.evidence import e_bh, increments, log_alpha, update, values
-from server.drift.reference import SHAPES, TILTS, profile, shapes
+from server.drift.reference import TILTS, profile, shapes
 from wire.histogram import BINS
 
 UNIFORM = np.full(BINS, 1 / BINS)
@@ -71,16 +70,6 @@ def test_windows_that_vary_among_themselves_have_memory() -> None:
     steady, wander = part.baseline(z=4, epsilon=0).memory
     assert steady < 2.5
     assert wander > 10
-
-
-def test_causes_are_said_in_words() -> None:
-    """The stream with the most evidence comes first, with the direction of its strongest tilt."""
-    recent = np.zeros((2, TILTS))
-    recent[1, SHAPES.index("down") * 3 + 2], recent[0, SHAPES.index("up") * 3] = 30.0, 10.0
-    found = shares(recent, [("confidence", "output"), ("laplacian_log", "input")])
-    assert sentence(found) == "blurrier, more confident"
-    assert [round(share.share_ratio, 2) for share in found] == [0.75, 0.25]
-    assert words("luma_mean", "down") == "darker"
 
 
 def test_psi_without_drift_is_what_theory_says() -> None:
