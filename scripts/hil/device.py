@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Hardware in the loop: is a real device fit? Asks its server, lets the device test itself, prints a verdict.
+
+    scripts/hil/device.py --server URL --token-file state/operator.token --device cam-1 [--release digits-2] [--json]
+
+Checks, in this order: the server knows the device; it is online; it runs (or has committed) the release; its last
+update did not fail; it answers a self-test; it reported a drift window lately. Exit code 0: fit, 1: not, 2: usage.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import httpx
+
+_ONLINE = frozenset({"ready", "degraded", "updating"})
+_BAD_ENDS = frozenset({"rolled_back", "refused"})
+_POLL_S = 0.5
+_ANSWER_S = 60.0
+_ERROR = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check and what it found."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """The REST interface."""
+
+    url: str
+    token: str
+
+    def ask(self, method: str, path: str, body: object = None) -> Any:  # noqa: ANN401 - whatever JSON the server answers
+        """Return the JSON answer.
+
+        Raises:
+            click.ClickException: If the server can't be reached or refuses.
+        """
+        headers = {"Authorization": f"Bearer {self.token}"}
+        try:
+            answer = httpx.request(method, self.url.rstrip("/") + path, json=body, headers=headers, timeout=30)
+        except httpx.HTTPError as error:
+            message = f"error [server_unreachable]: Expected a server at {self.url}, got: {error}"
+            raise click.ClickException(message) from error
+        if answer.status_code >= _ERROR:
+            message = f"error [{answer.status_code}]: {path}: {answer.text[:300]}"
+            raise click.ClickException(message)
+        return answer.json()
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--server", "url", required=True, help="The server, http://host:port.")
+@click.option("--token-file", required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--device", required=True, help="The device's id.")
+@click.option("--release", default="", help="The release it must run; default: the one the server desires.")
+@click.option("--window-s", default=3600.0, show_default=True, help="The length of the device's drift windows.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tab-separated lines.")
+def main(url: str, token_file: Path, device: str, release: str, window_s: float, *, as_json: bool) -> None:
