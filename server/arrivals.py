@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from server.unsealing import WindowReport, unseal_one
 from wire.codec import decode
-from wire.drift_report import DriftReport, decode_report
-from wire.errors import MessageError, TopicError
+from wire.errors import MessageError, TopicError, WireError
 from wire.messages import Batch, Event, Get, Reported, Response, Sample, State, Stream
 from wire.topics import Kind, Topic, parse_topic
 
-Message = State | Reported | Event | Response | Get | DriftReport | Batch | Sample
+Message = State | Reported | Event | Response | Get | WindowReport | Batch | Sample
 _PLAIN: dict[Kind, type[State | Reported | Event | Response | Get]] = {
     Kind.STATE: State, Kind.REPORTED: Reported, Kind.EVENT: Event, Kind.RES: Response, Kind.GET: Get
 }  # fmt: skip
@@ -40,8 +40,10 @@ class Arrival:
     oldest_seq: int = 0
 
 
-def read_arrival(topic: str, payload: bytes, *, retained: bool = False) -> Arrival:
-    """Return what arrived.
+def read_arrival(
+    topic: str, payload: bytes, *, retained: bool = False, report: WindowReport | WireError | None = None
+) -> Arrival:
+    """Return what arrived; ``report``: what decoding the payload as a drift report gave, where that is done already.
 
     Raises:
         WireError: If the topic is not one that devices publish on, or the payload does not decode.
@@ -50,20 +52,23 @@ def read_arrival(topic: str, payload: bytes, *, retained: bool = False) -> Arriv
     if parsed.kind in _PLAIN:
         message: Message = decode(_PLAIN[parsed.kind], payload)
     elif parsed.kind is Kind.TELE:
-        message = _telemetry(parsed.leaf, payload)
+        message = _telemetry(parsed.leaf, payload, report)
     else:
         text = f"Expected a topic that devices publish on, got {topic[:200]!r}"
         raise TopicError(text)
-    if isinstance(message, Event | DriftReport | Batch | Sample):
+    if isinstance(message, Event | WindowReport | Batch | Sample):
         return _numbered(parsed, message, retained=retained)
     if isinstance(message, State | Reported | Get):
         _check_number(message.at_ms, "at_ms")
     return Arrival(parsed, message, retained)
 
 
-def _telemetry(leaf: str, payload: bytes) -> DriftReport | Batch | Sample:
+def _telemetry(leaf: str, payload: bytes, report: WindowReport | WireError | None) -> WindowReport | Batch | Sample:
     if leaf == Stream.DRIFT:
-        return decode_report(payload)
+        found = report or unseal_one(payload)
+        if isinstance(found, WireError):
+            raise found
+        return found
     if leaf == Stream.SAMPLE:
         return decode(Sample, payload, limit_bytes=MAX_SAMPLE_BYTES)
     batch = decode(Batch, payload)
@@ -74,18 +79,17 @@ def _telemetry(leaf: str, payload: bytes) -> DriftReport | Batch | Sample:
     return batch
 
 
-def _numbered(topic: Topic, message: Event | DriftReport | Batch | Sample, *, retained: bool) -> Arrival:
-    _check_number(message.seq, "seq")
-    _check_number(message.oldest_seq, "oldest_seq")
-    if message.oldest_seq > message.seq or not 0 < len(message.boot) <= _MAX_BOOT:
-        text = f"Expected a boot and oldest_seq <= seq, got {message.boot[:80]!r}, {message.oldest_seq}, {message.seq}"
+def _numbered(topic: Topic, message: Event | WindowReport | Batch | Sample, *, retained: bool) -> Arrival:
+    key = message.head if isinstance(message, WindowReport) else message
+    _check_number(key.seq, "seq")
+    _check_number(key.oldest_seq, "oldest_seq")
+    if key.oldest_seq > key.seq or not 0 < len(key.boot) <= _MAX_BOOT:
+        text = f"Expected a boot and oldest_seq <= seq, got {key.boot[:80]!r}, {key.oldest_seq}, {key.seq}"
         raise MessageError(text)
     if isinstance(message, Event | Sample):
         _check_number(message.at_ms, "at_ms")
     stream = Stream(topic.leaf) if topic.leaf else Stream.EVENT
-    return Arrival(
-        topic, message, retained, StreamKey(topic.device, stream, message.boot), message.seq, message.oldest_seq
-    )
+    return Arrival(topic, message, retained, StreamKey(topic.device, stream, key.boot), key.seq, key.oldest_seq)
 
 
 def _check_number(value: int, name: str) -> None:

@@ -22,9 +22,10 @@ from server.fleet import Fleet
 from server.journal import Journal, load_progress
 from server.outbox import Outbox
 from server.store.database import Database
+from server.unsealing import WindowReport, unseal
 from server.watermarks import Offer, Progress
 from wire.errors import WireError
-from wire.messages import Ack, Get, Sample, Watermark
+from wire.messages import Ack, Get, Sample, Stream, Watermark
 from wire.topics import Kind, Topic, fleet_filter
 from wire.transport import Incoming, Link, LinkChange, Notice
 
@@ -32,6 +33,7 @@ _LOG = logging.getLogger(__name__)
 _HAND_OVER_TIMEOUT_S = 1.0
 _CACHE_LIMIT = 50_000
 _REGISTRY_AGE_MS = 1_000
+_REPORT_LEAF = f"/{Kind.TELE.value}/{Stream.DRIFT.value}"
 
 SUBSCRIPTIONS = (
     f"$share/ingest/{fleet_filter(Kind.TELE)}",
@@ -92,9 +94,7 @@ class Ingest:
             if isinstance(notice, LinkChange):
                 self._link(notice)
         arrivals, self._retry = self._retry, []
-        for notice in notices:
-            if isinstance(notice, Incoming):
-                arrivals += self._believe(notice, now_ms)
+        arrivals += self._believe([notice for notice in notices if isinstance(notice, Incoming)], now_ms)
         if arrivals or self.complaints.pending:
             self._keep(arrivals, now_ms)
 
@@ -116,22 +116,32 @@ class Ingest:
         else:
             _LOG.warning("The connection to the broker changed. link=%s reason=%s", change.link.value, change.reason)
 
-    def _believe(self, notice: Incoming, now_ms: int) -> list[Arrival]:
-        if not notice.payload:  # somebody removed what was retained
-            return []
+    def _believe(self, notices: Sequence[Incoming], now_ms: int) -> list[Arrival]:
+        reports = [notice for notice in notices if notice.topic.endswith(_REPORT_LEAF) and notice.payload]
+        decoded = iter(unseal([notice.payload for notice in reports]))
+        found = []
+        for notice in notices:
+            if not notice.payload:  # somebody removed what was retained
+                continue
+            report = next(decoded) if notice.topic.endswith(_REPORT_LEAF) else None
+            arrival = self._believed(notice, report, now_ms)
+            if arrival is not None:
+                found.append(arrival)
+        return found
+
+    def _believed(self, notice: Incoming, report: WindowReport | WireError | None, now_ms: int) -> Arrival | None:
         try:
-            arrival = read_arrival(notice.topic, notice.payload, retained=notice.retained)
+            arrival = read_arrival(notice.topic, notice.payload, retained=notice.retained, report=report)
         except WireError as error:
             self._refuse(now_ms, error.code, f"{error} on {notice.topic[:200]}", _sender(notice.topic))
-            return []
+            return None
         site = self._site(arrival.topic.device, now_ms)
-        if site != arrival.topic.site:
-            code = "unknown_device" if site is None else "wrong_site"
-            self._refuse(
-                now_ms, code, f"Expected a registered device and its site, got {arrival.topic}", _sender(notice.topic)
-            )
-            return []
-        return [arrival]
+        if site == arrival.topic.site:
+            return arrival
+        code = "unknown_device" if site is None else "wrong_site"
+        text = f"Expected a registered device and its site, got {arrival.topic}"
+        self._refuse(now_ms, code, text, _sender(notice.topic))
+        return None
 
     def _refuse(self, now_ms: int, code: str, text: str, sender: str) -> None:
         self.figures.refused += 1

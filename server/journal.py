@@ -15,10 +15,10 @@ from server.registry.lineage import note_transition
 from server.store import events as event_store
 from server.store import fleet as fleet_store
 from server.store import ingest as store
+from server.unsealing import WindowReport
 from server.watermarks import Progress, from_text, to_text
 from server.windows import fold
 from wire.codec import decode, encode
-from wire.drift_report import DriftReport
 from wire.messages import Batch, DeviceState, Event, Reported, Response, Severity, State, Stream
 
 _TEXT_LIMIT = 2_000
@@ -42,7 +42,7 @@ class Journal:
         reports = [
             (item.topic.site, item.topic.device, item.message)
             for item in fresh
-            if isinstance(item.message, DriftReport)
+            if isinstance(item.message, WindowReport)
         ]
         for error in fold(self.connection, reports, self.now_ms):
             self.complaints.add(self.now_ms, error.code, str(error))
@@ -100,11 +100,11 @@ class Journal:
             text = f"Expected a clock within {self.config.clock_skew_s:.0f} s, got one off by {skew_ms / 1000:.0f} s"
             self.complaints.add(self.now_ms, "clock_skew", text, sender=device, registered=True)
 
-    def _note_future_windows(self, reports: Sequence[tuple[str, str, DriftReport]]) -> None:
+    def _note_future_windows(self, reports: Sequence[tuple[str, str, WindowReport]]) -> None:
         limit_ms = self.now_ms + int(self.config.clock_skew_s * 1000)
         for _, device, report in reports:
-            if report.window_start_ms > limit_ms:
-                text = f"Expected a window that has begun, got one that starts at {report.window_start_ms}"
+            if report.head.window_start_ms > limit_ms:
+                text = f"Expected a window that has begun, got one that starts at {report.head.window_start_ms}"
                 self.complaints.add(self.now_ms, "clock_skew", text, sender=device, registered=True)
 
     def _batch(self, item: Arrival) -> dict[str, object]:

@@ -16,7 +16,8 @@ import sqlalchemy as sa
 
 from server.store import windows as store
 from server.store.database import Database
-from wire.drift_report import DriftReport
+from server.unsealing import WindowReport
+from wire.drift_report import SealedReport
 from wire.errors import HistogramError
 from wire.histogram import Counters, Shape, merge
 
@@ -80,23 +81,25 @@ class Windows:
             return store.latest_cursor(connection)
 
 
-def check_report(report: DriftReport) -> None:
-    """Refuse a report whose counts can't be.
+def check_report(report: WindowReport) -> bytes:
+    """Return the counts of ``report`` as they are stored; refuse what can't be.
 
     Raises:
         HistogramError: If a count is over 2^32 - 1, the window has no length, or a time or context is out of range.
     """
-    times_fit = 0 < report.window_len_ms < _MAX_TIME_MS and report.window_start_ms < _MAX_TIME_MS
-    if not times_fit or report.context > _MAX_CONTEXT or max(report.counters.values, default=0) > _MAX_COUNT:
+    head = report.head
+    times_fit = 0 < head.window_len_ms < _MAX_TIME_MS and head.window_start_ms < _MAX_TIME_MS
+    if not times_fit or head.context > _MAX_CONTEXT or report.words is None:
         message = (
             f"Expected a window with a length, a context up to {_MAX_CONTEXT} and counts up to {_MAX_COUNT}, "
-            f"got {report.window_len_ms} ms from {report.window_start_ms}, context {report.context}"
+            f"got {head.window_len_ms} ms from {head.window_start_ms}, context {head.context}"
         )
         raise HistogramError(message)
+    return report.words
 
 
 def fold(
-    connection: sa.Connection, reports: Iterable[tuple[str, str, DriftReport]], now_ms: int
+    connection: sa.Connection, reports: Iterable[tuple[str, str, WindowReport]], now_ms: int
 ) -> list[HistogramError]:
     """Fold (site, device, report) into the stored windows; return what did not fit what was there.
 
@@ -117,13 +120,12 @@ def fold(
 
 
 def _believed(
-    reports: Iterable[tuple[str, str, DriftReport]], now_ms: int
+    reports: Iterable[tuple[str, str, WindowReport]], now_ms: int
 ) -> tuple[list[dict[str, object]], list[HistogramError]]:
     rows, problems = [], []
     for site, device, report in reports:
         try:
-            check_report(report)
-            rows.append(_row(site, device, report, now_ms))
+            rows.append(_row(site, device, report.head, check_report(report)) | {"received_ms": now_ms})
         except HistogramError as error:
             problems.append(error)
     return rows, problems
@@ -146,13 +148,13 @@ def _merged(older: Mapping[str, object] | sa.RowMapping | None, row: dict[str, o
     }
 
 
-def _row(site: str, device: str, report: DriftReport, now_ms: int) -> dict[str, object]:
-    shape = report.counters.shape
+def _row(site: str, device: str, head: SealedReport, words: bytes) -> dict[str, object]:
+    shape = head.shape
     return {
-        "device": device, "site": site, "start_ms": report.window_start_ms, "len_ms": report.window_len_ms,
-        "context": report.context, "artifact": report.artifact, "ref_id": report.ref_id, "streams": shape.streams,
-        "classes": shape.classes, "confidence_bins": shape.confidence_bins, "n": report.counters.n, "reports": 1,
-        "values": _packed(report.counters.values), "received_ms": now_ms,
+        "device": device, "site": site, "start_ms": head.window_start_ms, "len_ms": head.window_len_ms,
+        "context": head.context, "artifact": head.artifact, "ref_id": head.ref_id, "streams": shape.streams,
+        "classes": shape.classes, "confidence_bins": shape.confidence_bins, "n": head.n, "reports": 1,
+        "values": words,
     }  # fmt: skip
 
 

@@ -88,13 +88,18 @@ def to_document(message: object) -> dict[str, Json]:
         MessageError: If a field holds something JSON can't carry.
     """
     document: dict[str, Json] = {}
-    for field in dataclasses.fields(message):  # type: ignore[arg-type]
-        value = getattr(message, field.name)
-        if field.name == "extra":
+    for name in _names(type(message)):  # type: ignore[arg-type]  # every class is hashable; mypy doubts it
+        value = getattr(message, name)
+        if name == "extra":
             document = {**{str(key): _plain(item) for key, item in value.items()}, **document}
         else:
-            document[field.name] = _plain(value)
+            document[name] = _plain(value)
     return document
+
+
+@cache
+def _names(cls: type) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(cls))
 
 
 def _plain(value: object) -> Json:

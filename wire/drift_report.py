@@ -108,11 +108,52 @@ def _with_last_bins(kept: tuple[int, ...], shape: Shape, n: int) -> tuple[int, .
     return (*values, *rest)
 
 
+@dataclass(frozen=True, slots=True)
+class SealedReport:
+    """A report whose head is read and whose counters are not yet; ``n`` and ``shape`` are what the head says."""
+
+    boot: str
+    seq: int
+    oldest_seq: int
+    window_start_ms: int
+    window_len_ms: int
+    context: int
+    artifact: str
+    ref_id: str
+    late: bool
+    n: int
+    shape: Shape
+    coding: int
+    body: bytes
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the body is ``wire.packing`` of the counters without the last bin of each stream."""
+        return self.coding == _FLAG_PACKED
+
+    def opened(self, values: tuple[int, ...]) -> DriftReport:
+        """Return the report with its counters."""
+        return DriftReport(
+            self.boot, self.seq, self.oldest_seq, self.window_start_ms, self.window_len_ms, self.context,
+            self.artifact, self.ref_id, Counters(self.shape, self.n, values), self.late,
+        )  # fmt: skip
+
+
 def decode_report(data: bytes) -> DriftReport:
     """Return the report in ``data``.
 
     Raises:
         MessageError: If it is too long, is not a report, or its counters don't fit its shape.
+    """
+    sealed = open_report(data)
+    return sealed.opened(_decode_body(sealed.body, sealed.coding, sealed.shape, sealed.n))
+
+
+def open_report(data: bytes) -> SealedReport:
+    """Return the head of the report in ``data``, for readers that take the counters of many reports at once.
+
+    Raises:
+        MessageError: If it is too long or is not a report.
     """
     if not _HEAD.size < len(data) <= MAX_REPORT_BYTES or data[:4] != MAGIC:
         message = f"Expected a drift report of at most {MAX_REPORT_BYTES} bytes, got {len(data)} of {data[:4]!r}"
@@ -123,11 +164,9 @@ def decode_report(data: bytes) -> DriftReport:
     if streams > MAX_STREAMS or classes > MAX_CLASSES or confidence_bins > MAX_CONFIDENCE_BINS:
         message = f"Expected at most {MAX_STREAMS} streams and {MAX_CLASSES} classes, got {streams} and {classes}"
         raise MessageError(message)
-    shape = Shape(streams, classes, confidence_bins)
-    values = _decode_body(data[_HEAD.size + used :], flags & ~_FLAG_LATE, shape, n)
-    return DriftReport(
-        boot.hex(), seq, oldest, start_ms, len_ms, context, artifact.hex(), ref_id.hex(),
-        Counters(shape, n, values), late=bool(flags & _FLAG_LATE),
+    return SealedReport(
+        boot.hex(), seq, oldest, start_ms, len_ms, context, artifact.hex(), ref_id.hex(), bool(flags & _FLAG_LATE),
+        n, Shape(streams, classes, confidence_bins), flags & ~_FLAG_LATE, data[_HEAD.size + used :],
     )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from wire.errors import MessageError
 
 _LIMIT_BITS = 63
+_CONTINUED = 0x80  # the bit that says that another byte of the number follows
 
 
 def encode(values: Iterable[int]) -> bytes:
@@ -15,14 +16,17 @@ def encode(values: Iterable[int]) -> bytes:
     Raises:
         MessageError: If a value is negative or too large.
     """
+    numbers = tuple(values)
+    if not numbers or 0 <= min(numbers) <= max(numbers) < _CONTINUED:  # a byte each, as most windows are
+        return bytes(numbers)
     out = bytearray()
-    for value in values:
+    for value in numbers:
         if not 0 <= value < 1 << _LIMIT_BITS:
             message = f"Expected a count from 0 to 2^63 - 1, got {value}"
             raise MessageError(message)
         rest = value
-        while rest > 0x7F:  # noqa: PLR2004 - seven bits a byte is the format
-            out.append(rest & 0x7F | 0x80)
+        while rest >= _CONTINUED:
+            out.append(rest & 0x7F | _CONTINUED)
             rest >>= 7
         out.append(rest)
     return bytes(out)
@@ -34,6 +38,9 @@ def decode(data: bytes, count: int) -> tuple[list[int], int]:
     Raises:
         MessageError: If ``data`` ends early or a value exceeds 63 bits.
     """
+    short = data[:count]
+    if len(short) == count and short.isascii():  # no byte continues in the next
+        return list(short), count
     values: list[int] = []
     position = 0
     for _ in range(count):
@@ -46,7 +53,7 @@ def decode(data: bytes, count: int) -> tuple[list[int], int]:
             position += 1
             value |= (byte & 0x7F) << shift
             shift += 7
-            if byte < 0x80:  # noqa: PLR2004 - the continuation bit is the format
+            if byte < _CONTINUED:
                 break
         values.append(value)
     return values, position

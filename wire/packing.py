@@ -17,6 +17,9 @@ from wire.errors import MessageError
 
 _MAX_BITS = 63
 _RAW_DEFLATE = -15
+_POSSIBLE = bytes(range(_MAX_BITS + 1))
+_BELOW_LEADING = len("0b1")
+_SHORT = {format(low, f"0{bits}b"): 1 << bits | low for bits in range(1, 9) for low in range(1 << bits)}
 
 
 def pack(values: Sequence[int]) -> bytes:
@@ -25,18 +28,14 @@ def pack(values: Sequence[int]) -> bytes:
     Raises:
         MessageError: If a value is negative or too large.
     """
-    if any(not 0 <= value < 1 << _MAX_BITS for value in values):
+    if values and not 0 <= min(values) <= max(values) < 1 << _MAX_BITS:
         message = f"Expected counts from 0 to 2^63 - 1, got {min(values)} to {max(values)}"
         raise MessageError(message)
-    lengths = bytes(value.bit_length() for value in values)
-    tail, bits = 0, 0
-    for value, length in zip(values, lengths, strict=True):
-        if length > 1:
-            tail = tail << (length - 1) | (value - (1 << (length - 1)))
-            bits += length - 1
+    lengths = bytes(map(int.bit_length, values))
+    bits = "".join([bin(value)[_BELOW_LEADING:] for value in values])
     deflater = zlib.compressobj(9, zlib.DEFLATED, _RAW_DEFLATE, 9)
     head = deflater.compress(lengths) + deflater.flush()
-    return leb128.encode([len(head)]) + head + tail.to_bytes((bits + 7) // 8, "big")
+    return leb128.encode([len(head)]) + head + int(bits or "0", 2).to_bytes((len(bits) + 7) // 8, "big")
 
 
 def unpack(data: bytes, count: int) -> tuple[int, ...]:
@@ -45,22 +44,41 @@ def unpack(data: bytes, count: int) -> tuple[int, ...]:
     Raises:
         MessageError: If ``data`` does not hold exactly that many.
     """
+    lengths, tail = split(data, count)
+    bits = format(int.from_bytes(tail, "big"), f"0{8 * len(tail)}b")
+    position = 8 * len(tail) - bits_below_leading(lengths)
+    values = list(lengths)  # what has at most one bit is its own length
+    for index, length in enumerate(lengths):
+        if length > 1:
+            end = position + length - 1
+            below = bits[position:end]
+            values[index] = _SHORT.get(below) or int(f"1{below}", 2)
+            position = end
+    return tuple(values)
+
+
+def split(data: bytes, count: int) -> tuple[bytes, bytes]:
+    """Return the two parts of ``data``: ``count`` bit lengths, one byte each, and the packed bits, zeros first.
+
+    For readers that take many at once; ``unpack`` puts them together again.
+
+    Raises:
+        MessageError: If ``data`` does not hold exactly that many.
+    """
     (used,), start = leb128.decode(data, 1)
     lengths = inflate(data[start : start + used], count, wbits=_RAW_DEFLATE)
-    position = sum(length - 1 for length in lengths if length)
-    rest = data[start + used :]
-    tail = int.from_bytes(rest, "big")
-    if len(lengths) != count or len(rest) != (position + 7) // 8 or max(lengths, default=0) > _MAX_BITS:
+    tail, bits = data[start + used :], bits_below_leading(lengths)
+    if len(lengths) != count or len(tail) != (bits + 7) // 8 or lengths.translate(None, _POSSIBLE):
         message = f"Expected {count} packed counts, got {len(lengths)} in {len(data)} bytes"
         raise MessageError(message)
-    if tail >> position:
+    if bits % 8 and tail[0] >> bits % 8:
         raise MessageError("Expected zero bits before the packed counts, got others")
-    values = []
-    for length in lengths:
-        position -= max(length - 1, 0)
-        leading = 1 << (length - 1) if length else 0
-        values.append(leading | (tail >> position) & (leading - 1) if leading else 0)
-    return tuple(values)
+    return lengths, tail
+
+
+def bits_below_leading(lengths: bytes) -> int:
+    """Return how many bits are packed for values of ``lengths`` bits: all but each one's leading one."""
+    return sum(lengths) - len(lengths) + lengths.count(0)
 
 
 def inflate(data: bytes, limit_bytes: int, *, wbits: int = zlib.MAX_WBITS) -> bytes:

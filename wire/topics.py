@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from wire.errors import NameRefusedError, TopicError
 
@@ -16,6 +17,7 @@ PREFIX = "tf/1"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _PARTS_WITHOUT_LEAF = 5
 _PARTS_WITH_LEAF = 6
+_TOPICS_REMEMBERED = 8_192  # the same few of every device come again and again
 
 
 class Kind(StrEnum):
@@ -63,6 +65,7 @@ class Topic:
         return "/".join([*levels, self.leaf] if self.leaf else levels)
 
 
+@lru_cache(maxsize=_TOPICS_REMEMBERED)
 def parse_topic(text: str) -> Topic:
     """Return the topic in ``text``.
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 import server.store
 
@@ -45,6 +46,11 @@ def open_database(url: str) -> Database:
         importlib.import_module(f"server.store.{module.name}")
     METADATA.create_all(engine)
     return Database(engine)
+
+
+def upsert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """Return an insert into ``table`` that can say what happens when the key is there already."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
 def _tune_sqlite(connection: object, _record: object) -> None:

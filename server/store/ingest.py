@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA
+from server.store.database import METADATA, upsert
 
 PROGRESS = sa.Table(
     "progress",
@@ -45,14 +45,10 @@ def put_progress(connection: sa.Connection, rows: Sequence[Mapping[str, object]]
     """Write how far streams got, new or known."""
     if not rows:
         return
-    key = sa.and_(
-        PROGRESS.c.device == sa.bindparam("k_device"),
-        PROGRESS.c.stream == sa.bindparam("k_stream"),
-        PROGRESS.c.boot == sa.bindparam("k_boot"),
-    )
-    keys = [{f"k_{name}": row[name] for name in ("device", "stream", "boot")} for row in rows]
-    connection.execute(PROGRESS.delete().where(key), keys)
-    connection.execute(PROGRESS.insert(), [dict(row) for row in rows])
+    insert = upsert(connection, PROGRESS)
+    changed = {name: insert.excluded[name] for name in ("through_seq", "ahead", "at_ms")}
+    statement = insert.on_conflict_do_update(index_elements=["device", "stream", "boot"], set_=changed)
+    connection.execute(statement, [dict(row) for row in rows])
 
 
 def insert_batches(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:

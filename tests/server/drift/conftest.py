@@ -17,8 +17,10 @@ from server.registry.events import EventLog
 from server.registry.versions import Release
 from server.store.database import Database, open_database
 from server.store.fleet import insert_device
+from server.unsealing import WindowReport, unseal_one
 from server.windows import Windows, fold
-from wire.drift_report import DriftReport
+from wire.drift_report import DriftReport, encode_report
+from wire.errors import WireError
 from wire.histogram import BINS, Counters, Shape
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.reference import Context, Reference, StreamSpec
@@ -40,6 +42,13 @@ def _reference(key: tuple[str, str]) -> Reference:
         contexts=(Context("default", 4000, 4000, counts * len(NAMES)),), classes=1, confidence_bins=1,
         table_right=(1,), table_seen=(1,), edges=(tuple(EDGES),) * len(NAMES),
     )  # fmt: skip
+
+
+def _unsealed(report: DriftReport) -> WindowReport:
+    found = unseal_one(encode_report(report))
+    if isinstance(found, WireError):
+        raise found
+    return found
 
 
 @dataclass(slots=True)
@@ -98,14 +107,14 @@ class FleetWorld:
     def arrive(self, device: str, report: DriftReport, now_ms: int) -> None:
         """Let one report reach the store."""
         with self.database.begin() as connection:
-            fold(connection, [(self.devices[device], device, report)], now_ms)
+            fold(connection, [(self.devices[device], device, _unsealed(report))], now_ms)
 
     def live(self, windows: int) -> int:
         """Let ``windows`` windows pass; return the time (UTC ms) after them."""
         for _ in range(windows):
             end_ms = (self.slot + 1) * WINDOW_MS
             here = [device for device in self.devices if device not in self.absent]
-            reports = [(self.devices[device], device, self.report(device, self.slot)) for device in here]
+            reports = [(self.devices[device], device, _unsealed(self.report(device, self.slot))) for device in here]
             with self.database.begin() as connection:
                 fold(connection, reports, end_ms)
             self.slot += 1

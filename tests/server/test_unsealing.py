@@ -1,0 +1,87 @@
+"""Many reports at once are decoded, or refused, exactly as one by one."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.unsealing import unseal
+from wire.drift_report import DriftReport, decode_report, encode_report, open_report
+from wire.errors import MessageError, WireError
+from wire.histogram import BINS, Counters, Shape
+
+GOLDEN = sorted((Path(__file__).parents[1] / "wire/golden").glob("drift_report*.bin"))
+
+
+def _report(seed: int) -> DriftReport:
+    """Return a report whose shape, size and counts follow from ``seed``."""
+    dice = random.Random(seed)  # noqa: S311 - made-up counts
+    shape, n = Shape(dice.randint(0, 5), dice.randint(0, 3)), dice.choice([0, 1, 60, 4_000, 2**33, 2**50])
+    bins, invalid = [], []
+    for _ in range(shape.streams):
+        cuts = sorted(dice.randint(0, n) for _ in range(BINS))
+        bins += [high - low for low, high in zip([0, *cuts], cuts, strict=False)]
+        invalid.append(n - cuts[-1])
+    table = [dice.randint(0, n) for _ in range(shape.classes * shape.confidence_bins)]
+    counters = Counters(shape, n, (*bins, *invalid, *table))
+    return DriftReport(
+        "ab" * 8, seed, 0, 10**12, 3_600_000, 0, "cd" * 16, "ef" * 16, counters, late=dice.random() < 0.5
+    )
+
+
+def _read(payload: bytes) -> object:
+    """Return what the wire's own decoder makes of ``payload``, as the server keeps it."""
+    try:
+        values = decode_report(payload).counters.values
+    except WireError as error:
+        return str(error)
+    return open_report(payload), None if max(values, default=0) >= 2**32 else array("I", values).tobytes()
+
+
+def _at_once(payloads: list[bytes]) -> list[object]:
+    return [str(one) if isinstance(one, WireError) else (one.head, one.words) for one in unseal(payloads)]
+
+
+def _one_by_one(payloads: list[bytes]) -> list[object]:
+    return [_read(payload) for payload in payloads]
+
+
+@given(st.lists(st.integers(0, 10_000), max_size=12))
+def test_any_batch_is_decoded_as_one_by_one(seeds: list[int]) -> None:
+    """Shapes, codings and sizes may be mixed."""
+    payloads = [encode_report(_report(seed)) for seed in seeds]
+    assert _at_once(payloads) == _one_by_one(payloads)
+
+
+@given(st.integers(0, 500), st.integers(0, 10_000), st.integers(0, 255))
+def test_a_changed_byte_is_refused_or_read_as_one_by_one(seed: int, place: int, value: int) -> None:
+    """Whatever is odd gets the wire's own answer, and its neighbours are read all the same."""
+    sound = encode_report(_report(seed + 1))
+    data = bytearray(encode_report(_report(seed)))
+    data[place % len(data)] = value
+    payloads = [sound, bytes(data), sound]
+    assert _at_once(payloads) == _one_by_one(payloads)
+
+
+def test_golden_reports_are_read_as_ever() -> None:
+    """The pinned reports of the wire, in one batch."""
+    payloads = [path.read_bytes() for path in GOLDEN]
+    assert len(payloads) == 3
+    assert _at_once(payloads) == _one_by_one(payloads)
+
+
+def test_an_n_that_is_too_small_for_its_bins_is_refused() -> None:
+    """The last bin is what remains of n; less than nothing is an error, for that report alone."""
+    values = [4] * (BINS - 1) + [0, 0]
+    good = encode_report(
+        DriftReport("ab" * 8, 1, 0, 1, 2, 0, "cd" * 16, "ef" * 16, Counters(Shape(1, 0), 60, tuple(values)))
+    )
+    head = bytes([1, 0, 1, 2])  # seq, oldest_seq, window_start_ms, window_len_ms; then n
+    wrong = good.replace(head + bytes([60]), head + bytes([59]))
+    first, second, third = unseal([good, wrong, good])
+    assert (type(second), first) == (MessageError, third)
+    assert _at_once([good]) == _one_by_one([good])
