@@ -23,6 +23,7 @@ from wire.topics import check_name
 
 LIMIT_S = 30.0
 MAX_ANSWER_BYTES = 512 * 1024
+IN_MEMORY = "memory"  # the broker's host where server and agents share a process, so no port
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,8 @@ def enrol(server_url: str, claim: str, state: Path, disk: Disk) -> Identity:
     except WireError as error:
         message = f"Expected an identity from {server_url}, got: {error}"
         raise EnrolmentError(message) from error
-    if not isinstance(root, str) or not identity.mqtt_port or not identity.password:
+    reachable = identity.mqtt_port or identity.mqtt_host == IN_MEMORY
+    if not isinstance(root, str) or not reachable or not identity.password:
         message = f"Expected an identity with root, password and broker from {server_url}, got {sorted(answer)}"
         raise EnrolmentError(message)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
