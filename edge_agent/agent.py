@@ -112,7 +112,9 @@ class Agent:
         self._due.infer_s = self._now_s + self.config.monitor.infer_s
         self.telemetry.event("agent", "started", at_ms=self._now_ms, data={"version": __version__})
         self._activate(self._slots.current())
-        self.updater.resume(self._now_ms, self._now_s)
+        self._guard("updater", lambda: self.updater.resume(self._now_ms, self._now_s))
+        if self.updater.damage:
+            self._event("update", "record_damaged", Severity.WARNING, self.updater.damage)
         self._report()
         self.uplink.start(self.parts.notices.put, self._now_ms)
 
@@ -154,8 +156,8 @@ class Agent:
         self.uplink.stop(self._now_ms)
         self.spool.close()
 
-    def _guard(self, part: str, step: Callable[[], None]) -> None:
-        """Take a step; a full or failing disk is told and tried again, it ends nothing."""
+    def _guard(self, part: str, step: Callable[[], None]) -> bool:
+        """Take a step; a full or failing disk is told and tried again, it ends nothing. Return whether it went well."""
         try:
             step()
         except (OSError, SpoolError) as error:
@@ -165,6 +167,8 @@ class Agent:
                 self.updater.postpone(self._due.disk_s)
             if self._garbage.count(f"disk_{part}", self._now_ms):
                 self._event("disk", "disk_failed", Severity.ERROR, f"{part}: {error}")
+            return False
+        return True
 
     def _drain(self) -> bool:
         for count in range(_MAX_NOTICES):
@@ -275,18 +279,12 @@ class Agent:
     def _phase_changed(self, record: UpdateRecord) -> None:
         phase = record.phase or UpdatePhase.IDLE
         severity = Severity.ERROR if phase in _BAD_ENDS else Severity.INFO
-        data = {
-            "phase": phase.value,
-            "gen": record.desired.gen,
-            "release": record.desired.release,
-            "sha256": record.desired.sha256,
-        }
+        wish = record.desired
+        data = {"phase": phase.value, "gen": wish.gen, "release": wish.release, "sha256": wish.sha256}
         self.telemetry.event(
             "update", record.code or phase.value, at_ms=self._now_ms, severity=severity, text=record.text, data={**data}
         )
-        _LOG.info(
-            "update phase=%s gen=%s release=%s code=%s", phase, record.desired.gen, record.desired.release, record.code
-        )
+        _LOG.info("update phase=%s gen=%s release=%s code=%s", phase, wish.gen, wish.release, record.code)
         self._report()
 
     def _event(self, kind: str, code: str, severity: Severity, text: str) -> None:
@@ -308,7 +306,8 @@ class Agent:
     def _commit(self) -> None:
         if self._now_s >= self._due.commit_s:
             self._due.commit_s = self._now_s + self.config.spool.commit_s
-            self._guard("spool", self.spool.commit)
+            if not self._guard("spool", self.spool.commit):
+                self._due.commit_s = self._now_s + _DISK_RETRY_S
 
     def _write_status(self) -> None:
         if self._now_s < self._due.status_s:

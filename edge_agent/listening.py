@@ -12,7 +12,7 @@ from edge_agent.supervisor import Supervisor
 from edge_agent.telemetry import Telemetry
 from edge_agent.updater.updater import Updater
 from wire.errors import WireError
-from wire.messages import Stream
+from wire.messages import Stream, UpdatePhase
 
 
 @dataclass(slots=True)
@@ -59,7 +59,11 @@ class Listening:
         if self.supervisor.serving is None or self.supervisor.serving != self.supervisor.wanted:
             return  # a model on its way out says nothing of the new one's health
         if beat.artifact and self.updater.record.artifact_sha256 in {"", beat.artifact}:
-            self.updater.health = self.updater.health.beat(n=beat.n, errors=beat.errors, p95_ms=beat.p95_ms)
+            self.updater.health = self.updater.health.beat(
+                n=beat.n, errors=beat.errors, p95_ms=beat.p95_ms, classes=beat.classes
+            )
+        if self.updater.record.phase is not UpdatePhase.PROBATION:
+            self.updater.usual = self.updater.usual.add(beat.classes, beat.n)
         if now_s >= self._steady_s:
             self._steady_s = float("inf")
             self.steady()

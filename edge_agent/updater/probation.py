@@ -1,13 +1,23 @@
-"""Is the new release healthy on this device? Pure: facts in, verdict out. Decided offline too."""
+"""Is the new release healthy on this device? Pure: facts in, verdict out. Decided offline too.
+
+Outputs are judged for gross breakage only; what is subtle is the server's business, which has the whole fleet. One
+class that takes nearly all predictions is breakage when neither the reference nor the release before, on this very
+device, predicts it half of the time: a camera before one scene sees one class, and that is no fault.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 ENOUGH_INFERENCES = 20  # below, a ratio says nothing
 ENOUGH_BEATS = 5
+ENOUGH_OUTPUTS = 60
 KEPT_BEATS = 60
+KEPT_OUTPUTS = 5000
+GROSS_RATIO = 0.95
+USUAL_RATIO = 0.5
+INVALID_RATIO = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +28,32 @@ class Limits:
     max_error_ratio: float = 0.05
     latency_p95_ms: float = 0.0
     latency_slack_ratio: float = 1.5  # other programs run too; the probe judged the bare budget
+    class_shares: tuple[float, ...] = ()
+    usual_shares: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """How often each class was predicted; ``invalid``: outputs that were no numbers."""
+
+    classes: tuple[int, ...] = ()
+    invalid: int = 0
+
+    def add(self, classes: tuple[int, ...], n: int) -> Outputs:
+        """Return these outputs with those of ``n`` more inferences; older ones fade beyond ``KEPT_OUTPUTS``."""
+        if not classes:
+            return self  # a manifest without labels: nothing is counted
+        mine = self.classes if len(self.classes) == len(classes) else (0,) * len(classes)
+        total = tuple(left + max(0, right) for left, right in zip(mine, classes, strict=True))
+        if sum(total) > KEPT_OUTPUTS:
+            total = tuple(count // 2 for count in total)
+        return Outputs(total, self.invalid + max(0, n - sum(classes)))
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Each class's share; empty while too few were seen."""
+        total = sum(self.classes)
+        return tuple(count / total for count in self.classes) if total >= ENOUGH_OUTPUTS else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +67,15 @@ class Health:
     errors: int = 0
     p95_ms: tuple[float, ...] = ()
     alive: bool = False
+    outputs: Outputs = field(default_factory=Outputs)
 
-    def beat(self, *, n: int, errors: int, p95_ms: float) -> Health:
-        """Return this health after one heartbeat with its own counts."""
+    def beat(self, *, n: int, errors: int, p95_ms: float, classes: tuple[int, ...] | None = None) -> Health:
+        """Return this health after one heartbeat with its own counts; ``classes`` None: it doesn't say."""
+        outputs = self.outputs if classes is None else self.outputs.add(classes, n)
         p95s = (*self.p95_ms, p95_ms)[-KEPT_BEATS:] if n else self.p95_ms
         return replace(
             self, beats=self.beats + 1, inferences=self.inferences + n, errors=self.errors + errors,
-            p95_ms=p95s, alive=True,
+            p95_ms=p95s, alive=True, outputs=outputs,
         )  # fmt: skip
 
     def crashed(self) -> Health:
@@ -76,4 +114,20 @@ def judge(health: Health, limits: Limits, elapsed_s: float) -> Judgement:
         return Judgement(
             True, "latency_over_budget", f"Expected p95 of at most {allowed_ms:.1f} ms, got {p95_ms:.1f} ms"
         )
-    return Judgement(over=elapsed_s >= limits.probation_s and health.alive)
+    over = elapsed_s >= limits.probation_s and health.alive
+    broken = _broken(health.outputs, limits, tried, over=over)
+    return Judgement(True, "output_distribution", broken) if broken else Judgement(over=over)
+
+
+def _broken(outputs: Outputs, limits: Limits, tried: int, *, over: bool) -> str:
+    """Return what is wrong with the outputs; a histogram is judged at the end only, when it is as full as it gets."""
+    if tried >= ENOUGH_INFERENCES and outputs.invalid > INVALID_RATIO * tried:
+        return f"Expected numbers, got {outputs.invalid} of {tried} outputs that are none"
+    shares = outputs.shares
+    if not over or not shares or len(shares) != len(limits.class_shares):
+        return ""
+    top = max(range(len(shares)), key=shares.__getitem__)
+    usual = [known[top] for known in (limits.class_shares, limits.usual_shares) if len(known) == len(shares)]
+    if shares[top] <= GROSS_RATIO or max(usual) >= USUAL_RATIO:
+        return ""
+    return f"Expected class {top} in about {max(usual):.0%} of predictions, as before, got {shares[top]:.0%}"

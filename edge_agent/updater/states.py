@@ -20,6 +20,7 @@ class Signal(StrEnum):
     """What happened to an update."""
 
     OFFER = "offer"  # a desired of a higher generation
+    CLEAR = "clear"  # a desired of a higher generation that names no release
     WAIT = "wait"  # outside the maintenance window
     OPEN = "open"  # the window has opened
     PRESENT = "present"  # the release is current already
@@ -43,6 +44,15 @@ TRANSITIONS: Mapping[tuple[UpdatePhase, Signal], UpdatePhase] = {
     (_P.DOWNLOADING, _S.OFFER): _P.OFFERED,
     (_P.VERIFYING, _S.OFFER): _P.OFFERED,
     (_P.STAGED, _S.OFFER): _P.OFFERED,
+    (_P.IDLE, _S.CLEAR): _P.IDLE,
+    (_P.COMMITTED, _S.CLEAR): _P.IDLE,
+    (_P.ROLLED_BACK, _S.CLEAR): _P.IDLE,
+    (_P.REFUSED, _S.CLEAR): _P.IDLE,
+    (_P.OFFERED, _S.CLEAR): _P.IDLE,
+    (_P.DEFERRED, _S.CLEAR): _P.IDLE,
+    (_P.DOWNLOADING, _S.CLEAR): _P.IDLE,
+    (_P.VERIFYING, _S.CLEAR): _P.IDLE,
+    (_P.STAGED, _S.CLEAR): _P.IDLE,
     (_P.OFFERED, _S.WAIT): _P.DEFERRED,
     (_P.DEFERRED, _S.OPEN): _P.OFFERED,
     (_P.OFFERED, _S.PRESENT): _P.COMMITTED,
@@ -66,7 +76,9 @@ class UpdateRecord:
     """``update.json``. In probation a ``code`` means: decided to roll back, maybe not done yet.
 
     ``length_bytes``, ``security_floor`` and ``artifact_sha256`` are what signed metadata said, ``slot`` where the
-    bundle goes, ``previous_slot`` what was current before (empty: nothing), ``latency_budget_ms`` the manifest's.
+    bundle goes, ``previous_slot`` what was current before (empty: nothing), ``latency_budget_ms`` the manifest's,
+    ``class_shares`` how often the reference predicts each class, ``usual_shares`` how often the release before did
+    on this device.
     """
 
     phase: UpdatePhase | None = UpdatePhase.IDLE
@@ -80,6 +92,8 @@ class UpdateRecord:
     slot: str = ""
     previous_slot: str = ""
     latency_budget_ms: float = 0.0
+    class_shares: tuple[float, ...] = ()
+    usual_shares: tuple[float, ...] = ()
 
     @property
     def in_flight(self) -> bool:
@@ -105,6 +119,16 @@ def follow(record: UpdateRecord, signal: Signal, now_ms: int) -> UpdateRecord:
         message = f"Expected a signal that {record.phase} knows, got {signal}"
         raise TransitionError(message)
     return replace(record, phase=phase, since_ms=now_ms)
+
+
+def same_attempt(record: UpdateRecord, desired: Desired) -> bool:
+    """Say whether ``desired`` only changes settings: nothing is tried again for it.
+
+    The server numbers its assignments (``attempt``); a ``desired`` without a number, from an older server, is
+    always a new attempt. Without a release there is nothing to try.
+    """
+    same = replace(record.desired, gen=desired.gen, config=desired.config) == desired
+    return same and (bool(desired.extra.get("attempt")) or not desired.sha256)
 
 
 def window_open(desired: Desired, now_ms: int) -> bool:

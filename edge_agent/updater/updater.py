@@ -4,7 +4,8 @@ Order rules:
 
 1. The record is written before each step; every step may be taken twice, so a restart takes the persisted one again.
 2. A ``desired`` of an older generation is ignored, of the same one too; a newer one ends the attempt in flight
-   (on probation: rolls it back first, unless it is the same release).
+   (on probation: rolls it back first, unless it is the same release). One of the same attempt (other settings
+   only) is taken over and starts nothing. One without a release ends the attempt and leaves what is current.
 3. Results carry the token of their job; those of an ended attempt are dropped.
 4. Slots: fill the free one, switch, persist probation. To go back: persist the verdict, switch, empty the slot.
 """
@@ -18,27 +19,17 @@ from pathlib import Path
 
 from edge_agent.config import UpdateConfig
 from edge_agent.disk import Disk
-from edge_agent.updater.admission import DeviceFacts, admit, agree, space
-from edge_agent.updater.probation import Health, Judgement, Limits, judge
+from edge_agent.updater.admission import DeviceFacts, admit, space
+from edge_agent.updater.probation import Health, Judgement, Limits, Outputs, judge
+from edge_agent.updater.proof import Proof, prove
+from edge_agent.updater.records import Records
 from edge_agent.updater.seams import Fetcher, FetchOrder, Prober, Progress, Refusal, TargetInfo, Verifier, Worker
 from edge_agent.updater.slots import SlotRelease, Slots, other
-from edge_agent.updater.states import Signal, UpdateRecord, follow, too_late, window_open
-from wire.bundle import read_bundle
-from wire.canonical import sha256_file
-from wire.codec import decode, encode
-from wire.errors import BundleError, WireError
+from edge_agent.updater.states import Signal, UpdateRecord, follow, same_attempt, too_late, window_open
 from wire.messages import Desired, UpdatePhase, UpdateStatus
-from wire.target import TargetCustom
 
 _LOG = logging.getLogger(__name__)
 _P = UpdatePhase
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """A bundle that was checked and probed."""
-
-    latency_budget_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +56,8 @@ class Updater:
     changed: Callable[[UpdateRecord], None]
     record: UpdateRecord = field(default_factory=UpdateRecord)
     health: Health = field(default_factory=Health)
+    usual: Outputs = field(default_factory=Outputs)
+    damage: str = ""
     _token: int = 0
     _waiting: bool = False
     _progress: Progress = field(default_factory=Progress)
@@ -79,19 +72,17 @@ class Updater:
         return Slots(self.state, self.disk)
 
     @property
+    def _records(self) -> Records:
+        return Records(self.state, self.disk)
+
+    @property
     def status(self) -> UpdateStatus:
         """What ``reported`` says of the update."""
         return self.record.status(self._progress.done_bytes)
 
     def resume(self, now_ms: int, now_s: float) -> None:
-        """Read the persisted record and take its step again."""
-        try:
-            self.record = decode(UpdateRecord, (self.state / "update.json").read_bytes())
-        except FileNotFoundError:
-            return
-        except (OSError, WireError) as error:
-            _LOG.warning("update record unreadable, starting from idle error=%s", error)
-            return
+        """Read the persisted record and take its step again; ``damage`` says afterwards what could not be read."""
+        self.record, self.damage = self._records.read()
         if self.record.phase is _P.PROBATION and not self.record.code:
             self._count_boot()
         self._step(now_ms, now_s)
@@ -105,8 +96,12 @@ class Updater:
             self._keep(replace(self.record, code="child_crashed", text=text))
 
     def offer(self, desired: Desired, now_ms: int, now_s: float) -> bool:
-        """Take a desired state; return whether it is news."""
-        if desired.gen <= self.record.desired.gen or not desired.sha256:
+        """Take a desired state; return whether a phase followed that ``changed`` heard of."""
+        if desired.gen <= self.record.desired.gen:
+            return False
+        if same_attempt(self.record, desired):
+            self._records.write(replace(self.record, desired=desired))
+            self.record = replace(self.record, desired=desired)
             return False
         if self.record.phase is _P.PROBATION and not self.record.code:
             if desired.sha256 == self.record.desired.sha256:
@@ -116,8 +111,9 @@ class Updater:
         self._end_job()
         self._progress = Progress()
         self._tries = 0
+        self._records.write_gen(desired.gen)
         base = UpdateRecord(phase=self.record.phase, desired=desired)
-        self._enter(follow(base, Signal.OFFER, now_ms))
+        self._enter(follow(base, Signal.OFFER if desired.sha256 else Signal.CLEAR, now_ms))
         self._step(now_ms, now_s)
         return True
 
@@ -191,8 +187,9 @@ class Updater:
     def _stage(self, proof: Proof, now_ms: int, now_s: float) -> None:
         current = self.slots.current_name()
         record = replace(
-            self.record, slot=other(current), previous_slot=current, latency_budget_ms=proof.latency_budget_ms
-        )
+            self.record, slot=other(current), previous_slot=current, latency_budget_ms=proof.latency_budget_ms,
+            class_shares=proof.class_shares, usual_shares=self.usual.shares,
+        )  # fmt: skip
         self._enter(follow(record, Signal.PROVED, now_ms))
         self._step(now_ms, now_s)
 
@@ -207,12 +204,14 @@ class Updater:
             progress = self._progress = Progress()
             self._run(lambda: self.ports.fetcher.fetch(order, progress), float("inf"))
         elif record.phase is _P.VERIFYING:
-            self._run(lambda: _prove(self.slots.bundle(record.desired.sha256), record, self.ports.prober),
+            self._run(lambda: prove(self.slots.bundle(record.desired.sha256), record, self.ports.prober),
                       now_s + self.config.probe_deadline_s)  # fmt: skip
         elif record.phase is _P.STAGED:
             self._switch(now_ms, now_s)
         elif record.phase is _P.PROBATION:
             self._begin_probation(now_ms, now_s)
+        elif record.phase is _P.REFUSED:
+            self._records.write(record)  # again, if the disk was full before
 
     def _check(self, now_ms: int, now_s: float) -> None:
         desired, current = self.record.desired, self.slots.current()
@@ -235,14 +234,14 @@ class Updater:
         if self.record.code:
             self._finish_roll_back(now_ms)
             return
-        self.health = Health()
+        self.health, self.usual = Health(), Outputs()
         self._probation_s = now_s
         self.activate(_release(self.record))
 
     def _judge(self, now_ms: int, now_s: float) -> None:
         limits = Limits(
             self.record.desired.probation_s, self.config.max_error_ratio, self.record.latency_budget_ms,
-            self.config.latency_slack_ratio,
+            self.config.latency_slack_ratio, self.record.class_shares, self.record.usual_shares,
         )  # fmt: skip
         verdict: Judgement = judge(self.health, limits, now_s - self._probation_s)
         if verdict.over and verdict.code:
@@ -269,9 +268,12 @@ class Updater:
         self._reclaim()
 
     def _refuse(self, refusal: Refusal, now_ms: int) -> None:
+        """Make room and tell before it is written: the reason may be that nothing can be written."""
         self._end_job()
-        self._enter(replace(follow(self.record, Signal.REFUSE, now_ms), code=refusal.code, text=refusal.text))
+        self.record = replace(follow(self.record, Signal.REFUSE, now_ms), code=refusal.code, text=refusal.text)
         self._reclaim()
+        self.changed(self.record)
+        self._records.write(self.record)
 
     def _reclaim(self) -> None:
         try:
@@ -284,7 +286,7 @@ class Updater:
         self.changed(record)
 
     def _keep(self, record: UpdateRecord) -> None:
-        self.disk.write(self.state / "update.json", encode(record))
+        self._records.write(record)
         self.record = record
 
     def _run(self, job: Callable[[], object], deadline_s: float) -> None:
@@ -303,20 +305,3 @@ class Updater:
 def _release(record: UpdateRecord) -> SlotRelease:
     desired = record.desired
     return SlotRelease(desired.release, desired.sha256, record.security_floor, record.latency_budget_ms)
-
-
-def _prove(path: Path, record: UpdateRecord, prober: Prober) -> Proof | Refusal:
-    """Check digest, bundle and probe, in this order; runs on the worker."""
-    try:
-        found = sha256_file(path)
-        if found != record.desired.sha256:
-            return Refusal("digest_mismatch", f"Expected SHA-256 {record.desired.sha256[:12]}…, got {found[:12]}…")
-        bundle = read_bundle(path)
-    except (OSError, BundleError, WireError) as error:
-        return Refusal("bundle_invalid", str(error))
-    signed = TargetCustom(artifact_sha256=record.artifact_sha256, security_floor=record.security_floor)
-    contradiction = agree(bundle, TargetInfo(found, record.length_bytes, signed))
-    if contradiction is not None:
-        return contradiction
-    result = prober.probe(path)
-    return Proof(bundle.manifest.budgets.latency_p95_ms) if result.ok else Refusal(result.code, result.text)

@@ -1,0 +1,59 @@
+"""How the update's record is kept: ``update.json``, and the generation once more in ``gen.json``.
+
+Decides what a damaged record leaves: the generation, so that no older ``desired`` is believed afterwards. The
+last one is taken again then (one below its generation is kept), because how it ended is not known any more.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.disk import Disk
+from edge_agent.updater.states import UpdateRecord
+from wire.canonical import canonical_bytes
+from wire.codec import decode, encode, parse_json
+from wire.errors import WireError
+from wire.messages import Desired
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """The two files below the state directory."""
+
+    state: Path
+    disk: Disk
+
+    def read(self) -> tuple[UpdateRecord, str]:
+        """Return the record, and what was wrong with it; empty: nothing."""
+        path, damage = self.state / "update.json", ""
+        try:
+            return decode(UpdateRecord, path.read_bytes()), ""
+        except FileNotFoundError:  # none yet, or the power went between the two files
+            pass
+        except (OSError, WireError) as error:
+            damage = f"Expected an update record in {path}, got: {error}: the last desired state is taken again"
+        return UpdateRecord(desired=Desired(gen=max(0, self._gen() - 1))), damage
+
+    def _gen(self) -> int:
+        try:
+            gen = parse_json((self.state / "gen.json").read_bytes()).get("gen")
+        except (OSError, WireError):
+            return 0
+        return gen if isinstance(gen, int) else 0
+
+    def write(self, record: UpdateRecord) -> None:
+        """Keep the record.
+
+        Raises:
+            OSError: If it can't be written; the one before is kept then.
+        """
+        self.disk.write(self.state / "update.json", encode(record))
+
+    def write_gen(self, gen: int) -> None:
+        """Keep the generation of an attempt that begins.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        self.disk.write(self.state / "gen.json", canonical_bytes({"gen": gen}))

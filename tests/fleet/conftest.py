@@ -1,0 +1,429 @@
+"""A real fleet on loopback: ``fleet-server run``, ``edge-agent run``, real keys, real bundles; nothing is simulated.
+
+Every program has a session of its own, writes to a file and is ended by its process id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import socketserver
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import pytest
+
+from compressor.keys import init_keys
+from compressor.publish import publish
+from server.state_directory import init_state
+from server.trust.online_keys import init_online_keys
+from server.trust.roots import install_root
+from wire.bundle import build_bundle
+from wire.reference import write_reference
+
+pytest.importorskip("onnx")
+BIN = Path(sys.executable).parent
+TINY = Path(__file__).parents[1] / "edge_agent" / "inference" / "conftest.py"
+LIMIT_S = 60.0
+PAUSE_S = 0.02
+TERMINAL = {"committed", "refused", "rolled_back"}
+
+SERVER_TOML = """\
+turn_interval_s = 0.1
+[drift]
+window_ms = 1000
+"""
+AGENT_TOML = """\
+[source]
+kind = "directory"
+path = "inbox"
+interval_s = 0.01
+[monitor]
+window_s = 1.0
+infer_s = 1.0
+hw_s = 5.0
+rows_a_batch = 1
+[transport]
+min_backoff_s = 0.1
+max_backoff_s = 0.5
+ack_timeout_s = 3.0
+[child]
+beat_s = 0.1
+healthy_s = 0.3
+restart_min_s = 0.1
+[spool]
+commit_s = 0.1
+[update]
+reserve_bytes = 0
+retry_min_s = 0.1
+retry_max_s = 0.5
+{update}
+"""
+
+
+def tiny_models() -> ModuleType:
+    """Return the module that makes small real models."""
+    spec = importlib.util.spec_from_file_location("tiny_models", TINY)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["tiny_models"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def wait_until(holds: Callable[[], object], what: str, pause_s: float = PAUSE_S) -> object:
+    """Return the first true answer of ``holds``; fail with ``what`` after the limit."""
+    deadline_s = time.monotonic() + LIMIT_S
+    while not (answer := holds()):
+        if time.monotonic() > deadline_s:
+            pytest.fail(f"Expected {what} in {LIMIT_S:.0f} s")
+        time.sleep(pause_s)
+    return answer
+
+
+@dataclass
+class Program:
+    """A program in its own session; its output goes to ``log``."""
+
+    command: list[str]
+    log: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(BIN / self.command[0]), *self.command[1:]], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, env={**os.environ, **self.environment},
+            )  # fmt: skip
+
+    def kill(self) -> None:
+        """Kill -9 this one process; its children notice by themselves."""
+        self.process.kill()
+        self.process.wait(10)
+
+    def ended(self) -> int:
+        """Return the exit code of a program that should end by itself."""
+        wait_until(lambda: self.process.poll() is not None, f"the end of {self.command[0]}\n{self.tail()}")
+        return self.process.returncode
+
+    def stop(self) -> None:
+        """End it in order, by force after a while; its session too."""
+        if self.process is None:
+            return
+        if self.process.poll() is None:
+            self.process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(15)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+    def tail(self) -> str:
+        """Return the end of its output."""
+        return self.log.read_text(errors="replace")[-2000:]
+
+
+@dataclass
+class Device:
+    """One enrolled device and its agent."""
+
+    fleet: Fleet
+    name: str
+    state: Path
+    program: Program
+
+    def document(self) -> dict:
+        """Return what the server says of the device."""
+        return self.fleet.get(f"/api/devices/{self.name}")
+
+    def update(self) -> dict:
+        """Return ``reported.update`` as the operator sees it."""
+        return (self.document()["reported"] or {}).get("update", {})
+
+    def status(self) -> dict:
+        """Return what the agent last wrote into ``status.json``."""
+        try:
+            return json.loads((self.state / "status.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    def reaches(self, phase: str, release: str) -> dict:
+        """Wait until the operator sees ``phase`` for ``release``; another end fails at once."""
+
+        def there() -> dict | None:
+            update = self.update()
+            about = update.get("release") == release
+            if about and update["phase"] in TERMINAL - {phase}:
+                pytest.fail(f"Expected {phase} of {release}, got {update}\n{self.program.tail()}")
+            return update if about and update["phase"] == phase else None
+
+        return wait_until(there, f"{self.name} {phase} {release}")
+
+    def recorded(self, phase: str) -> bool:
+        """Say whether the agent has persisted ``phase``."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return json.loads((self.state / "update.json").read_bytes())["phase"] == phase
+        return False
+
+    def current(self) -> str:
+        """Return the release that the current slot points at, from the disk."""
+        name = (self.state / "slots" / "current").read_text()
+        return json.loads((self.state / "slots" / f"{name}.json").read_bytes())["release"]
+
+    def boots(self) -> int:
+        """Return how often the slot on probation was started without becoming healthy."""
+        with contextlib.suppress(FileNotFoundError):
+            return max(json.loads((self.state / "slots" / "boots.json").read_bytes()).values())
+        return 0
+
+    def codes(self) -> list[str]:
+        """Return the codes of the update events that the operator sees, oldest first."""
+        events = self.fleet.get("/api/events", after=0, limit=1000, device=self.name)["events"]
+        return [event["code"] for event in events if event["kind"] == "update"]
+
+    def see(self, images: list[bytes], prefix: str = "") -> None:
+        """Put images before the camera: written aside, then renamed."""
+        inbox = self.state / "inbox"
+        inbox.mkdir(exist_ok=True)
+        for number, data in enumerate(images):
+            (inbox / f".{prefix}{number:04}").write_bytes(data)
+            (inbox / f".{prefix}{number:04}").rename(inbox / f"{prefix}{number:04}.png")
+
+    def unseen(self) -> int:
+        """Return how many images wait."""
+        return len(list((self.state / "inbox").glob("[!.]*")))
+
+
+@dataclass
+class Fleet:
+    """Server, keys, and the devices."""
+
+    root: Path
+    server: Program
+    client: httpx.Client | None = None
+    devices: list[Device] = field(default_factory=list)
+
+    @property
+    def state(self) -> Path:
+        """The server's state directory."""
+        return self.root / "server"
+
+    @property
+    def keys(self) -> Path:
+        """The build host's keys."""
+        return self.root / "keys"
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        address = self.state / "run" / "address.json"
+        self.server.start()
+        pid = self.server.process.pid
+
+        def answers() -> bool:
+            if self.server.process.poll() is not None:
+                pytest.fail(self.server.tail())
+            return address.exists() and json.loads(address.read_bytes())["pid"] == pid
+
+        wait_until(answers, "the server")
+        if self.client is not None:
+            self.client.close()
+        token = (self.state / "operator.token").read_text().strip()
+        self.client = httpx.Client(
+            base_url=json.loads(address.read_bytes())["http_url"], headers={"Authorization": f"Bearer {token}"},
+            trust_env=False, timeout=20,
+        )  # fmt: skip
+
+    def get(self, path: str, **query: object) -> dict:
+        """Return the answer to a GET."""
+        answer = self.client.get(path, params=query)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def post(self, path: str, body: dict) -> dict:
+        """Return the answer to a POST."""
+        answer = self.client.post(path, json=body)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def rows(self, query: str) -> list[tuple]:
+        """Return rows of the server's own store, read only."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.state / 'fleet.db'}?mode=ro", uri=True)) as database:
+            return database.execute(query).fetchall()
+
+    def counted(self) -> int:
+        """Return how many inferences all stored windows hold."""
+        return self.rows("select coalesce(sum(n), 0) from windows")[0][0]
+
+    def inferences(self) -> int:
+        """Return how many inferences all stored rows of ``tele/infer`` hold."""
+        batches = self.rows("select rows from batches where stream = 'infer'")
+        return sum(row["n"] for (text,) in batches for row in json.loads(text))
+
+    def add(self, name: str, update: str = "", *, http_port: int = 0) -> Device:
+        """Claim, enrol and start a device; ``update`` is added to its table of that name.
+
+        With ``http_port`` it reaches HTTP through a relay there.
+        """
+        device = self.enrol(name, self.root / name, update)
+        if http_port:
+            identity = json.loads((device.state / "identity.json").read_bytes())
+            identity["http_url"] = f"http://127.0.0.1:{http_port}"
+            (device.state / "identity.json").write_text(json.dumps(identity))
+        device.program.start()
+        wait_until(lambda: device.status().get("connected"), f"{name} connected")
+        return device
+
+    def enrol(self, name: str, state: Path, update: str = "") -> Device:
+        """Claim and enrol a device without starting it."""
+        claim = self.post("/api/claims", {"site": "site", "device": name, "attributes": {}})["claim"]
+        url = str(self.client.base_url)
+        command = [str(BIN / "edge-agent"), "enrol", "--server", url, "--claim", claim, "--state", str(state)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        (state / "agent.toml").write_text(AGENT_TOML.format(update=update))
+        self.devices.append(Device(self, name, state, self.agent(name, state)))
+        return self.devices[-1]
+
+    def agent(self, name: str, state: Path) -> Program:
+        """Return the program of an agent on ``state``."""
+        command = ["edge-agent", "run", "--state", str(state), "--config", str(state / "agent.toml")]
+        return Program(command, self.root / f"{name}.log", {"OMP_NUM_THREADS": "1"})
+
+    def build(self, version: int, *, pad_bytes: int = 0, floor: int = 0, artifact: bytes = b"", **files: bytes) -> Path:
+        """Return a bundle of a tiny model that passed; ``pad_bytes`` of card make it larger."""
+        models = tiny_models()
+        artifact = artifact or models.tiny_onnx(version)
+        manifest = replace(models.MANIFEST, version=version, security_floor=floor)
+        entries = {
+            "model.onnx": artifact,
+            "reference.bin": write_reference(models.reference_for(artifact)),
+            "golden.npz": models.golden_npz(manifest, artifact),
+            "gate.json": b'{"schema": 1, "verdict": "pass", "gates": [], "figures": {}}',
+            "card.md": b"#" * pad_bytes,
+        } | {name.replace("_", "."): data for name, data in files.items()}
+        path = self.root / f"tiny-{version}.tfb"
+        path.write_bytes(build_bundle(manifest, entries))
+        return path
+
+    def release(self, version: int, **options: object) -> str:
+        """Build, sign and publish a release; return its name."""
+        path = self.build(version, **options)
+        token = (self.state / "builder.token").read_text().strip()
+        publish([path], keys=self.keys, server_url=str(self.client.base_url), token=token)
+        return f"tiny-{version}"
+
+    def roll_out(self, release: str, probation_s: float = 0.5, canary: list[str] | None = None) -> str:
+        """Roll a release out, to every device at once unless ``canary`` says who is first; return the rollout's id."""
+        self.settled()
+        names = canary or [device.name for device in self.devices]
+        body = {"release": release, "canary": names, "probation_s": probation_s, "approved": True}
+        return self.post("/api/rollouts", body)["id"]
+
+    def settled(self) -> None:
+        """Wait until no rollout is running."""
+        wait_until(lambda: "running" not in {item["phase"] for item in self.get("/api/rollouts")["rollouts"]}, "rest")
+
+    def stop(self) -> None:
+        """End every program."""
+        for device in self.devices:
+            device.program.stop()
+        self.server.stop()
+        if self.client is not None:
+            self.client.close()
+
+
+class Relay(socketserver.ThreadingTCPServer):
+    """Passes bytes between a device and the server's HTTP port, and remembers what the device asked."""
+
+    daemon_threads, allow_reuse_address = True, True
+
+    def __init__(self, server_port: int) -> None:
+        """Listen on a free port."""
+        self.server_port, self.asked = server_port, b""
+        super().__init__(("127.0.0.1", 0), socketserver.BaseRequestHandler)
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self.server_address[1]
+
+    def finish_request(self, request: socket.socket, _address: object) -> None:
+        """Relay one connection until one side closes."""
+        with socket.create_connection(("127.0.0.1", self.server_port)) as upstream:
+            threading.Thread(target=self.pump, args=(upstream, request), daemon=True).start()
+            self.pump(request, upstream)
+
+    def pump(self, source: socket.socket, sink: socket.socket) -> None:
+        """Pass bytes on in one direction."""
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if sink.getpeername()[1] == self.server_port:
+                    self.asked += data
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def handle_error(self, *_arguments: object) -> None:
+        """Say nothing: the device was killed."""
+
+    def ranges(self) -> list[int]:
+        """Return the first byte of each request for a bundle."""
+        heads = [head for head in self.asked.split(b"\r\n\r\n") if head.startswith(b"GET /blobs/")]
+        found = [re.search(rb"Range: bytes=(\d+)-", head) for head in heads]
+        return [int(match[1]) if match else 0 for match in found]
+
+
+Wait = Callable[..., object]
+
+
+@pytest.fixture
+def wait() -> Wait:
+    """Wait until something holds."""
+    return wait_until
+
+
+@pytest.fixture
+def images() -> list[bytes]:
+    """Forty images."""
+    models = tiny_models()
+    return [models.png(image) for image in models.some_images(40)]
+
+
+@pytest.fixture
+def relay(fleet: Fleet) -> Iterator[Relay]:
+    """A relay before the server's HTTP port."""
+    made = Relay(fleet.client.base_url.port)
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """A running server with keys and trust, no devices yet."""
+    if not shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/sbin"):
+        pytest.skip("mosquitto is not installed")
+    state = init_state(tmp_path / "server")
+    state.config.write_text(SERVER_TOML)
+    install_root(state.path, init_keys(tmp_path / "keys", init_online_keys(state.path)))
+    made = Fleet(tmp_path, Program(["fleet-server", "run", str(state.path)], tmp_path / "server.log"))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+    assert "Traceback" not in made.server.tail(), made.server.tail()
