@@ -7,6 +7,7 @@ serves HTTP. No service starts a thread of its own.
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import socket
@@ -123,6 +124,7 @@ class ServerApp:
                 thread.start()
                 self._threads.append(thread)
             self.web.start()
+            keep_what_is_loaded()
         except BaseException:
             self.stop()
             raise
@@ -185,6 +187,15 @@ class ServerApp:
         with contextlib.suppress(Exception):
             text = f"{service} failed: {type(error).__name__}: {error}"[:500]
             self.parts.ingest.complaints.add(now_ms, "service_failed", text, sender=service)
+
+
+def keep_what_is_loaded() -> None:
+    """Tell the collector to pass over modules, tables and pages, which live as long as the process.
+
+    Else every full collection walks through all of them, about a tenth of the time of a busy ingest.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _overridden(config: ServerConfig, overrides: Overrides) -> ServerConfig:

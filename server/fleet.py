@@ -26,6 +26,7 @@ from wire.topics import Kind, Topic, check_name
 
 _LOG = logging.getLogger(__name__)
 _PUBLISH_PER_TURN = 500
+ATTEMPT = "attempt"  # in ``Desired.extra``: the ``gen`` of the assignment, which a change of settings keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Fleet:
         """Let ``device`` run ``release``; return the new ``gen``.
 
         ``target`` is the TUF target path, ``sha256`` and ``length_bytes`` the bundle's. ``config`` None keeps
-        the device's settings as they are.
+        the device's settings as they are. It is a new attempt, also of a release that the device refused before.
 
         Raises:
             UnknownDeviceError: If there is none of that id.
@@ -108,7 +109,12 @@ class Fleet:
         pointer = Desired(
             release=release, target=target, sha256=sha256, length_bytes=length_bytes, probation_s=probation_s
         )
-        return self._change(device, lambda old: replace(pointer, config=old.config if config is None else config))
+
+        def change(old: Desired, gen: int) -> Desired:
+            settings = old.config if config is None else config
+            return replace(pointer, config=settings, extra={ATTEMPT: gen})
+
+        return self._change(device, change)
 
     def set_config(self, device: str, config: Mapping[str, Json]) -> int:
         """Change the agent settings named in ``config`` (None removes one), keep the release; return the new ``gen``.
@@ -117,17 +123,17 @@ class Fleet:
             UnknownDeviceError: If there is none of that id.
         """
 
-        def change(old: Desired) -> Desired:
+        def change(old: Desired, _gen: int) -> Desired:
             merged = {**old.config, **config}
             return replace(old, config={key: value for key, value in merged.items() if value is not None})
 
         return self._change(device, change)
 
-    def _change(self, device: str, change: Callable[[Desired], Desired]) -> int:
+    def _change(self, device: str, change: Callable[[Desired, int], Desired]) -> int:
         with self._lock:
             known = self.device(device)
             gen = known.desired_gen + 1
-            desired = replace(change(known.desired or Desired()), gen=gen)
+            desired = replace(change(known.desired or Desired(), gen), gen=gen)
             changes = {"desired": encode(desired).decode(), "desired_gen": gen}
             with self.database.begin() as connection:
                 store.update_device(connection, device, changes)

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Drift reports a second and core into SQLite: decode, fold, store, acknowledge, as the server does it.
 
-Measures the ingest thread alone, fed from memory, so that neither mosquitto nor paho takes part; the reports are
-those of an hourly window with 60 inferences, 23 streams and 10 classes. Compared with the same reports written as
-bare rows into the same SQLite, one transaction a batch: what no ingest could be faster than.
+Measures the ingest thread alone: reports come from memory, and acknowledgements are encoded and handed to a transport
+that only counts them, so neither mosquitto nor the broker client (paho's own thread) takes part. The store is SQLite
+(WAL, synchronous=NORMAL) where DESIGN.md names PostgreSQL; the reports are those of an hourly window with 60
+inferences, 23 streams and 10 classes. "a core" divides by CPU time, "wall" by the clock. Compared with the same
+reports written as bare rows into the same SQLite, one transaction a batch: what no ingest could be faster than.
 """
 
 from __future__ import annotations
@@ -19,16 +21,39 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from server.app import ServerApp
+from server.app import ServerApp, keep_what_is_loaded
 from server.state_directory import init_state
 from server.trust.online_keys import init_online_keys
 from wire.drift_report import DriftReport, encode_report
 from wire.histogram import BINS, Counters, Shape
-from wire.memory_broker import MemoryBroker, MemoryTransport
-from wire.transport import Incoming
+from wire.transport import Incoming, Listener, Will
 
 SHAPE = Shape(23, 10)
 HOUR_MS = 3_600_000
+TARGET_PER_S_AND_CORE = 5_000
+
+
+class CountingTransport:
+    """Takes what is published and forgets it."""
+
+    def __init__(self) -> None:
+        """Start at none."""
+        self.published = 0
+
+    def start(self, listener: Listener, *, subscriptions: tuple[str, ...], will: Will | None = None) -> None:
+        """Connect to nothing."""
+
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:  # noqa: ARG002 - the protocol's
+        """Count one message."""
+        self.published += 1
+        return self.published
+
+    def idle_s(self) -> float:
+        """Say that the broker answered just now."""
+        return 0.0
+
+    def stop(self) -> None:
+        """End nothing."""
 
 
 def main() -> int:
@@ -46,6 +71,8 @@ def main() -> int:
         return 0
     for name, value in figures.items():
         sys.stdout.write(f"{name:32} {value:12,.1f}\n")
+    share = figures["reports_per_s_and_core"] / TARGET_PER_S_AND_CORE
+    sys.stdout.write(f"{'reached' if share >= 1 else 'missed'}: {share:.0%} of the target, into SQLite\n")
     return 0
 
 
@@ -53,7 +80,8 @@ def measure(folder: Path, devices: int, windows: int) -> dict[str, float]:
     """Return the figures of ``devices`` x ``windows`` reports."""
     state = init_state(folder / "state")
     init_online_keys(state.path)
-    app = ServerApp.open(state.path, transport=MemoryTransport(MemoryBroker(), "server"), pages=False)
+    transport = CountingTransport()
+    app = ServerApp.open(state.path, transport=transport, pages=False)
     app.connect()
     names = [f"dev-{index:05d}" for index in range(devices)]
     for name in names:
@@ -62,6 +90,7 @@ def measure(folder: Path, devices: int, windows: int) -> dict[str, float]:
     notices = _notices(names, windows, now_ms)
     size = app.config.ingest.batch_messages
     batches = [notices[start : start + size] for start in range(0, len(notices), size)]
+    keep_what_is_loaded()
     rss_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     for batch in batches:
@@ -72,8 +101,10 @@ def measure(folder: Path, devices: int, windows: int) -> dict[str, float]:
     return {
         "reports": accepted,
         "report_bytes": sum(len(notice.payload) for notice in notices) / len(notices),
-        "reports_per_s": accepted / wall_s,
+        "acknowledgements": transport.published,
+        "reports_per_s_wall": accepted / wall_s,
         "reports_per_s_and_core": accepted / cpu_s,
+        "target_per_s_and_core": TARGET_PER_S_AND_CORE,
         "bare_rows_per_s": _bare(folder / "bare.db", notices, size),
         "memory_growth_bytes": 1024.0 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - rss_before),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -51,6 +51,20 @@ def open_database(url: str) -> Database:
 def upsert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
     """Return an insert into ``table`` that can say what happens when the key is there already."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
+    """Append ``rows``, all with the same columns, whose values the driver takes as they are (no JSON).
+
+    The statement is SQLAlchemy's, the values go past its types: a third of the time for many rows.
+    """
+    columns = tuple(rows[0])
+    statement = table.insert().values(dict.fromkeys(columns)).compile(dialect=connection.dialect)
+    order = statement.positiontup
+    if order is None:
+        connection.exec_driver_sql(str(statement), [dict(row) for row in rows])
+    else:
+        connection.exec_driver_sql(str(statement), [tuple(row[name] for name in order) for row in rows])
 
 
 def _tune_sqlite(connection: object, _record: object) -> None:

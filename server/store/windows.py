@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA
+from server.store.database import METADATA, insert_many
 
 WINDOWS = sa.Table(
     "windows",
@@ -64,7 +64,7 @@ def delete_windows(connection: sa.Connection, ids: Collection[int]) -> None:
 def insert_windows(connection: sa.Connection, rows: list[dict[str, object]]) -> None:
     """Append windows (all columns but ``id``)."""
     if rows:
-        connection.execute(WINDOWS.insert(), rows)
+        insert_many(connection, WINDOWS, rows)
 
 
 def windows_since(connection: sa.Connection, cursor: int, limit: int) -> list[sa.RowMapping]:
