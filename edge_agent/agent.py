@@ -26,6 +26,7 @@ from edge_agent.identity import Identity
 from edge_agent.inbox import Inbox
 from edge_agent.listening import Listening
 from edge_agent.reporting import Reporter
+from edge_agent.sample_ledger import SampleLedger
 from edge_agent.spool import Spool
 from edge_agent.supervisor import ChildEnded, ChildSaid, Fact, Launch, Supervisor
 from edge_agent.telemetry import Numberer, Telemetry
@@ -98,7 +99,7 @@ class Agent:
         self._reporter = Reporter(base, self._slots, self.updater, self.supervisor)
         self._inbox = Inbox(
             self._desired, self._acked, self.uplink.answer, self._count_garbage, self.supervisor, self._reporter,
-            config.samples,
+            config.samples, SampleLedger(state, parts.disk),
         )  # fmt: skip
         self._listening = Listening(
             self.telemetry, self.supervisor, self.updater, self._count_garbage, self._fault, self._steady

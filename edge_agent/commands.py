@@ -5,7 +5,7 @@ Acknowledgements are no commands in this sense; ``agent`` takes them at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 from wire.codec import Json
 from wire.messages import Command, Response
@@ -37,11 +37,10 @@ class Desk:
     """What judging commands needs to remember."""
 
     seen: tuple[str, ...] = ()
-    budget: SampleBudget = field(default_factory=SampleBudget)
 
     def remember(self, command: Command) -> Desk:
         """Return the desk that knows this command."""
-        return replace(self, seen=(*self.seen, command.id)[-KEPT_IDS:])
+        return Desk((*self.seen, command.id)[-KEPT_IDS:])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge_agent.commands import BUDGET_KEY, Desk, allowed_bytes, expired, grant_samples
+from edge_agent.commands import BUDGET_KEY, Desk, SampleBudget, allowed_bytes, expired, grant_samples
 from edge_agent.config import SampleConfig
 from edge_agent.reporting import Reporter
+from edge_agent.sample_ledger import SampleLedger
 from edge_agent.supervisor import Supervisor
 from wire.codec import decode, to_document
 from wire.errors import WireError
@@ -27,7 +28,9 @@ class Inbox:
     supervisor: Supervisor
     reporter: Reporter
     config: SampleConfig
+    ledger: SampleLedger
     _desk: Desk = field(default_factory=Desk)
+    _budget: SampleBudget | None = None
 
     def take(self, message: Incoming, now_ms: int) -> None:
         """Read one message; what can't be read is told to ``garbage``."""
@@ -63,12 +66,17 @@ class Inbox:
     def _samples(self, command: Command, now_ms: int) -> Response:
         wanted = self.reporter.updater.record.desired.config.get(BUDGET_KEY)
         allowed = allowed_bytes(self.config.max_bytes_per_day, wanted)
-        grant = grant_samples(command, self._desk.budget.left(allowed, now_ms))
+        budget = self._budget = self._budget or self.ledger.read(now_ms)
+        grant = grant_samples(command, budget.left(allowed, now_ms))
         if isinstance(grant, Response):
             return grant
         child = self.supervisor.child
         if child is None or self.supervisor.serving is None:
             return Response(command.id, ok=False, code="not_serving", text="no release is served now")
-        self._desk = Desk(self._desk.seen, self._desk.budget.grant(grant.budget_bytes, now_ms))
+        try:  # before the child hears of it: a restart must not grant it again
+            self.ledger.write(budget.grant(grant.budget_bytes, now_ms))
+        except OSError as error:
+            return Response(command.id, ok=False, code="disk", text=f"Expected to keep the grant, got: {error}")
+        self._budget = budget.grant(grant.budget_bytes, now_ms)
         child.say({"type": "samples", **to_document(grant)})
         return Response(command.id, ok=True, data={"budget_bytes": grant.budget_bytes})

@@ -282,6 +282,33 @@ def test_forwards_samples_within_the_budget(world: World) -> None:
     assert decode(Response, world.last("res")).code == "budget_zero"
 
 
+def test_the_sample_budget_survives_a_restart(world: World) -> None:
+    """What was granted today stays granted; an unreadable ledger counts as spent."""
+    world.say("desired", replace(world.release(1), config={"sample_bytes_per_day": 1000}))
+    world.turns(7, seconds=0.1)
+    world.say("cmd/samples", Command("1", "samples", arguments={"count": 3}))
+    world.turns(2)
+    for damage in [None, b"\x00"]:
+        if damage:
+            (world.state / "samples.json").write_bytes(damage)
+        world.agent.stop()
+        world.agent = world.make("00000000000000bb")
+        world.turns(3)
+        world.say("cmd/samples", Command("2", "samples", arguments={"count": 3}))
+        world.turns(2)
+        assert decode(Response, world.last("res")).code == "budget_zero"
+
+
+def test_says_that_its_update_record_was_damaged(world: World) -> None:
+    """An event, not silence."""
+    world.install(1)
+    world.agent.stop()
+    (world.state / "update.json").write_bytes(b"{")
+    world.agent = world.make("00000000000000bb")
+    world.turns(3)
+    assert "record_damaged" in world.events()
+
+
 def test_ends_when_its_identity_is_taken_over(world: World) -> None:
     """No ping-pong: the older agent ends with a code."""
     MemoryTransport(world.broker, "dev").start(lambda _: None, subscriptions=())

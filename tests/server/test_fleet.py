@@ -32,6 +32,16 @@ def test_gen_only_grows(fleet: MemoryFleet) -> None:
     assert desired.config == {"sample_bytes_per_day": 5}
 
 
+def test_an_assignment_is_a_new_attempt_and_settings_are_not(fleet: MemoryFleet) -> None:
+    """A device tells by the number whether it shall try a release again that it refused."""
+    device, attempts = fleet.enrol(), []
+    for change in ("set_desired", "set_config", "set_desired"):
+        arguments = RELEASE if change == "set_desired" else {"config": {"x": 1}}
+        getattr(fleet.app.parts.fleet, change)("cam-1", **arguments)
+        attempts.append(device.desired().extra["attempt"])
+    assert attempts == [1, 1, 3]
+
+
 def test_changes_from_many_threads_get_different_gens(fleet: MemoryFleet) -> None:
     """Two operators can't publish the same generation."""
     fleet.enrol()

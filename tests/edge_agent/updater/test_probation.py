@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.updater.probation import Health, Limits, judge
+from edge_agent.updater.probation import Health, Limits, Outputs, judge
 
 LIMITS = Limits(probation_s=60.0, max_error_ratio=0.05, latency_p95_ms=5.0, latency_slack_ratio=1.5)
 GOOD = Health(beats=10, inferences=1000, p95_ms=(4.0,) * 10, alive=True)
@@ -42,3 +42,44 @@ def test_latency_without_a_budget_is_not_judged() -> None:
 def test_a_beat_without_inferences_says_nothing_of_latency() -> None:
     """Only beats that served count for p95."""
     assert Health().beat(n=0, errors=0, p95_ms=0.0).p95_ms == ()
+
+
+def seen(*classes: int, n: int | None = None) -> Health:
+    """Return a good health that saw these classes."""
+    return GOOD.beat(n=sum(classes) if n is None else n, errors=0, p95_ms=4.0, classes=classes)
+
+
+EVEN = replace(LIMITS, class_shares=(0.3, 0.3, 0.4))
+
+
+@pytest.mark.parametrize(
+    ("health", "limits", "code"),
+    [
+        (seen(99, 1, 0), EVEN, "output_distribution"),
+        (seen(95, 3, 2), EVEN, ""),
+        (seen(59, 0, 0), EVEN, ""),
+        (seen(99, 1, 0), replace(EVEN, class_shares=(0.6, 0.2, 0.2)), ""),
+        (seen(99, 1, 0), replace(EVEN, usual_shares=(0.98, 0.01, 0.01)), ""),
+        (seen(99, 1, 0), replace(EVEN, usual_shares=(0.2, 0.5, 0.3)), "output_distribution"),
+        (seen(99, 1, 0), LIMITS, ""),
+        (seen(99, 1), EVEN, ""),
+    ],
+)
+def test_one_class_alone_is_breakage_unless_it_was_usual(health: Health, limits: Limits, code: str) -> None:
+    """Against the reference and what the release before said here; a camera before one scene sees one class."""
+    assert judge(health, limits, 59.0).code == ""
+    assert judge(health, limits, 60.0).code == code
+
+
+def test_outputs_that_are_no_numbers_are_breakage_at_once() -> None:
+    """A prediction that no class was counted for is invalid."""
+    health = Health().beat(n=40, errors=0, p95_ms=1.0, classes=(5, 5, 5))
+    assert judge(health, LIMITS, 1.0).code == "output_distribution"
+    assert judge(Health().beat(n=40, errors=0, p95_ms=1.0, classes=()), LIMITS, 1.0).code == ""
+
+
+def test_outputs_fade_and_start_again_with_other_labels() -> None:
+    """What was usual long ago, or under other labels, says little."""
+    outputs = Outputs().add((4000, 0), 4000).add((0, 2000), 2000)
+    assert outputs.classes == (2000, 1000)
+    assert outputs.add((1, 1, 1), 3).classes == (1, 1, 1)

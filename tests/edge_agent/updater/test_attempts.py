@@ -1,0 +1,131 @@
+"""What a newer ``desired`` starts, ends or leaves alone, and what a damaged record leaves."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from wire.messages import Desired, UpdatePhase
+
+
+def refuse(device: object, release: Callable) -> Desired:
+    """Let release 2 be refused as attempt 2; return its desired state."""
+    device.install(release(1))
+    desired = replace(device.publish(release(2)).desired, extra={"attempt": 2})
+    device.blobs.clear()
+    device.offer(desired)
+    device.work()
+    assert device.updater.record.phase is UpdatePhase.REFUSED
+    device.publish(release(2))
+    device.phases.clear()
+    return desired
+
+
+def test_a_change_of_settings_does_not_try_a_refused_release_again(device: object, release: Callable) -> None:
+    """Same attempt, newer generation: taken over, echoed, nothing tried, also after a restart."""
+    desired = refuse(device, release)
+    device.offer(replace(desired, gen=3, config={"sample_bytes_per_day": 7}))
+    device.restart()
+    device.work()
+    assert (device.phases, device.updater.record.phase) == ([], UpdatePhase.REFUSED)
+    assert (device.updater.status.gen, device.updater.status.code) == (3, "http_404")
+    assert device.updater.record.desired.config == {"sample_bytes_per_day": 7}
+
+
+def test_an_assignment_tries_a_refused_release_again(device: object, release: Callable) -> None:
+    """Another attempt number is an order."""
+    desired = refuse(device, release)
+    device.offer(replace(desired, gen=3, extra={"attempt": 3}))
+    device.work()
+    assert device.phases == ["offered", "downloading", "verifying", "staged", "probation"]
+
+
+def test_without_an_attempt_every_generation_is_an_order(device: object, release: Callable) -> None:
+    """An older server doesn't number its assignments."""
+    desired = refuse(device, release)
+    device.offer(replace(desired, gen=3, extra={}))
+    assert device.phases == ["offered"]
+
+
+def test_a_change_of_settings_disturbs_no_probation(device: object, release: Callable) -> None:
+    """The trial goes on and counts from its own start."""
+    desired = replace(device.publish(release(1)).desired, extra={"attempt": 1})
+    device.offer(desired)
+    device.work()
+    device.beat()
+    device.pass_time(6)
+    device.offer(replace(desired, gen=2, config={"x": 1}))
+    device.pass_time(5)
+    assert device.phases[-2:] == ["probation", "committed"]
+
+
+@pytest.mark.parametrize("working", [False, True])
+def test_a_desired_without_a_release_ends_the_attempt(device: object, release: Callable, *, working: bool) -> None:
+    """Before the switch or on probation: what was current stays, nothing half-done is left."""
+    device.install(release(1))
+    device.offer(device.publish(release(2)).desired)
+    if working:
+        device.work()
+    device.offer(Desired(gen=3))
+    device.work()
+    assert (device.updater.record.phase, device.updater.status.gen) == (UpdatePhase.IDLE, 3)
+    assert (device.current(), device.served[-1].release) == ("m-1", "m-1")
+
+
+def test_an_aborted_first_install_leaves_nothing(device: object, release: Callable) -> None:
+    """There was nothing before: nothing is current, and an older generation stays ignored."""
+    device.offer(device.publish(release(1)).desired)
+    device.offer(Desired(gen=2))
+    device.work()
+    device.offer(release(1).desired)
+    assert (device.phases, device.current()) == (["offered", "idle"], "")
+
+
+def test_settings_without_a_release_are_taken_over_quietly(device: object) -> None:
+    """A device that was never assigned anything obeys its settings."""
+    device.offer(Desired(gen=1, config={"sample_bytes_per_day": 7}))
+    assert (device.phases, device.updater.record.desired.config) == ([], {"sample_bytes_per_day": 7})
+    assert device.updater.status.gen == 1
+
+
+def test_a_damaged_record_keeps_the_generation(device: object, release: Callable) -> None:
+    """Nothing older is believed, the last desired state is taken again, and somebody is told."""
+    device.install(release(3))
+    (device.state / "update.json").write_bytes(b"\x00" * 40)
+    device.phases.clear()
+    device.restart()
+    assert "update.json" in device.updater.damage
+    assert not device.offer(device.publish(release(2)).desired)
+    assert device.offer(release(3).desired)
+    assert device.phases == ["offered", "committed"]
+
+
+def test_a_refusal_is_told_even_when_it_can_not_be_written(device: object, release: Callable) -> None:
+    """A full disk is the reason and must not hide itself; it is written when there is room."""
+    device.offer(device.publish(release(1)).desired)
+    full = device.updater.disk
+    device.updater.disk = Full()
+    with pytest.raises(OSError, match="full"):
+        device.work()
+    assert (device.phases[-1], device.updater.record.phase) == ("no_space", UpdatePhase.REFUSED)
+    device.updater.disk = full
+    device.updater.postpone(device.now_s + 1)
+    device.pass_time(2)
+    device.restart()
+    assert device.updater.record.code == "no_space"
+
+
+class Full:
+    """A disk that can remove, and nothing else."""
+
+    def write(self, *_arguments: object) -> None:
+        """Fail as the kernel does."""
+        raise OSError(28, "full")
+
+    def remove(self, path: object) -> None:
+        """Remove a file."""
+        path.unlink(missing_ok=True)
+
+    def free_bytes(self, _folder: object) -> int:
+        """Say that nothing is free."""
+        return 0
