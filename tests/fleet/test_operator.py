@@ -1,0 +1,80 @@
+"""What an operator asks for, and what only a device can see of a release."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from wire.reference import write_reference
+
+if TYPE_CHECKING:
+    from conftest import Fleet, Wait
+
+onnx = pytest.importorskip("onnx")
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
+
+
+def blind_in_bright_light() -> bytes:
+    """Return a tiny model that says class 0 to every bright image, and is good on the golden ones."""
+    model = onnx.load_from_string(tiny().tiny_onnx(7))
+    graph, node = model.graph, onnx.helper.make_node
+    graph.node[-1].output[0] = "before"
+    graph.node.extend([
+        node("ReduceMean", ["flat"], ["brightness"], axes=[1], keepdims=1),
+        node("Sub", ["brightness", "bright"], ["over"]),
+        node("Relu", ["over"], ["glare"]),
+        node("Mul", ["glare", "push"], ["pushed"]),
+        node("Add", ["before", "pushed"], ["logits"]),
+    ])  # fmt: skip
+    for name, value in {"bright": [1.0], "push": [1e6, 0.0, 0.0]}.items():
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), name))
+    return bytes(model.SerializeToString())
+
+
+def tiny() -> object:
+    """Return the module that makes small real models."""
+    if "tiny_models" not in sys.modules:
+        path = Path(__file__).parents[1] / "edge_agent" / "inference" / "conftest.py"
+        spec = importlib.util.spec_from_file_location("tiny_models", path)
+        sys.modules["tiny_models"] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules["tiny_models"])
+    return sys.modules["tiny_models"]
+
+
+def test_an_aborted_first_install_stops_on_the_device(fleet: Fleet, wait: Wait) -> None:
+    """The download ends, nothing is installed, and the device says so under the new generation."""
+    device = fleet.add("dev", "max_bytes_per_s = 200000")
+    rollout = fleet.roll_out(fleet.release(1, pad_bytes=4_000_000))
+    wait(lambda: list((device.state / "blobs").rglob("*.part")), "a part")
+    fleet.post(f"/api/rollouts/{rollout}/abort", {})
+    wait(lambda: (device.update()["phase"], device.update()["gen"]) == ("idle", 2), "idle")
+    wait(lambda: fleet.get(f"/api/rollouts/{rollout}")["phase"] == "aborted", "aborted")
+    assert device.document()["reported"]["current"] is None
+    fleet.roll_out(fleet.release(2))
+    device.reaches("committed", "tiny-2")
+    assert not list((device.state / "blobs").rglob("*.part"))
+
+
+def test_a_model_that_says_one_class_to_everything_is_rolled_back(fleet: Fleet, wait: Wait) -> None:
+    """Golden vectors match, but under this device's light all is class 0; the old release serves again."""
+    device = fleet.add("dev")
+    fleet.roll_out(fleet.release(1))
+    device.reaches("committed", "tiny-1")
+    artifact = blind_in_bright_light()
+    reference = replace(
+        tiny().reference_for(artifact), table_seen=(0,) * 9 + (50,) + (0,) * 9 + (50,) + (0,) * 9 + (50,)
+    )
+    release = fleet.release(2, artifact=artifact, reference_bin=write_reference(reference))
+    fleet.roll_out(release, probation_s=2.0)
+    device.reaches("probation", release)
+    rng = np.random.default_rng(3)
+    device.see([tiny().png(rng.integers(230, 256, (8, 8, 3), dtype=np.uint8)) for _ in range(100)])
+    assert device.reaches("rolled_back", release)["code"] == "output_distribution"
+    wait(lambda: "output_distribution" in device.codes(), "an event")
+    assert device.current() == "tiny-1"
