@@ -25,7 +25,6 @@ from scripts.story.processes import Programs
 from scripts.story.world import World
 
 _KEPT_FOLDERS = 2
-_SAMPLES, _LABELS = 450, 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +103,7 @@ def _root(out: Path | None) -> Path:
 
 
 def _tell(story: Story, options: Options) -> None:
-    story.fleet.init(samples=_SAMPLES // len(story.plan.drifted), labels=_LABELS)
+    story.fleet.init(samples=story.plan.samples, labels=story.plan.labels)
     chapters.build(story)
     chapters.serve(story)
     chapters.enrol(story)

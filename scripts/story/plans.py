@@ -49,7 +49,10 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One story. The drifted site's accuracy must be under ``before_max``, then at least ``after_min``."""
+    """One story. The drifted site's accuracy must be under ``before_max``, then at least ``after_min``.
+
+    ``samples`` are asked of each drifted device; ``labels`` start a retraining.
+    """
 
     recipe: Path
     data: Path | None
@@ -59,6 +62,8 @@ class Plan:
     before_max: float
     after_min: float
     attributes: Mapping[str, Mapping[str, str]]
+    samples: int
+    labels: int
 
     @property
     def drifted(self) -> frozenset[str]:
@@ -67,30 +72,34 @@ class Plan:
 
 
 def digits_plan() -> Plan:
-    """Return the embedded story: three of six cameras are knocked out of focus."""
+    """Return the embedded story: three of six cameras are knocked out of focus.
+
+    Devices see digits of the calibration and reference splits, judges those of the gate split. A knocked camera sees
+    each of its digits once, so that no digit is both trained on and judged when the server asks for samples.
+    """
     path = MODELS / "digits" / "recipe.toml"
     recipe = read_recipe(path)
     table = load(recipe.data)
     splits = _split(table, recipe)
-    unseen = _sources(table, np.concatenate([splits.gate, splits.reference]))
-    world, held_out = unseen[0::2], unseen[1::2]
+    world = _sources(table, np.concatenate([splits.calibration, splits.reference]))
+    held_out = _sources(table, splits.gate)
     views = {"lens-a": LENS_A, "lens-b": LENS_B}
     seen = {name: render(world, camera, name, views=3, seed=11) for name, camera in views.items()}
-    knocked = render(world, DRIFTED, "lens-b knocked", views=3, seed=12)
+    knocked = [render(world[i::CAMERAS_NORTH], DRIFTED, "knocked", seed=12) for i in range(CAMERAS_NORTH)]
     devices = tuple(
         DevicePlan(
             f"cam-{number}", "north" if number <= CAMERAS_NORTH else "south", lens, seen[lens],
-            None if number <= CAMERAS_NORTH else knocked, "out of focus, dark, turned",
+            None if number <= CAMERAS_NORTH else knocked[number - CAMERAS_NORTH - 1], "out of focus, dark, turned",
         )
         for number, lens in enumerate(["lens-a", "lens-b", "lens-a", "lens-b", "lens-a", "lens-b"], start=1)
     )  # fmt: skip
     judges = (
-        *(Judge(name, render(held_out, camera, name, views=1, seed=13)) for name, camera in views.items()),
-        Judge("knocked cameras", render(held_out, DRIFTED, "knocked", views=1, seed=14), drifted=True),
+        *(Judge(name, render(held_out, camera, name, seed=13)) for name, camera in views.items()),
+        Judge("knocked cameras", render(held_out, DRIFTED, "knocked", seed=14), drifted=True),
     )
     return Plan(
         path, None, "a lorry hits the south wall: its three cameras are out of focus, dark and turned",
-        devices, judges, 0.75, 0.85, {device.device: {"camera": device.sees} for device in devices},
+        devices, judges, 0.75, 0.85, {device.device: {"camera": device.sees} for device in devices}, 150, 250,
     )  # fmt: skip
 
 
@@ -121,7 +130,7 @@ def meter_plan(data: Path) -> Plan:
     )
     return Plan(
         path, data.resolve(), f"site west's two devices are moved to another maker's meters ({TECHEM})",
-        devices, judges, 0.60, 0.85, {device.device: {"site_kind": device.site} for device in devices},
+        devices, judges, 0.60, 0.85, {device.device: {"site_kind": device.site} for device in devices}, 225, 300,
     )  # fmt: skip
 
 
