@@ -96,19 +96,22 @@ def wait_until(holds: Callable[[], object], what: str, pause_s: float = PAUSE_S)
 
 @dataclass
 class Program:
-    """A program in its own session; its output goes to ``log``."""
+    """A program in its own session; its output goes to ``log``, its connections to ``trace`` where that is set."""
 
     command: list[str]
     log: Path
     environment: dict[str, str] = field(default_factory=dict)
+    trace: Path | None = None
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it."""
+        watch = ["strace", "-D", "-f", "--seccomp-bpf", "-e", "trace=connect", "-o", str(self.trace)]
+        command = [*(watch if self.trace else ()), str(BIN / self.command[0]), *self.command[1:]]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(BIN / self.command[0]), *self.command[1:]], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                start_new_session=True, env={**os.environ, **self.environment},
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env={**os.environ, **self.environment},
             )  # fmt: skip
 
     def kill(self) -> None:
@@ -215,6 +218,7 @@ class Fleet:
 
     root: Path
     server: Program
+    home: Path | None = None
     client: httpx.Client | None = None
     devices: list[Device] = field(default_factory=list)
 
@@ -301,7 +305,14 @@ class Fleet:
     def agent(self, name: str, state: Path) -> Program:
         """Return the program of an agent on ``state``."""
         command = ["edge-agent", "run", "--state", str(state), "--config", str(state / "agent.toml")]
-        return Program(command, self.root / f"{name}.log", {"OMP_NUM_THREADS": "1"})
+        program = Program(command, self.root / f"{name}.log", {"OMP_NUM_THREADS": "1"})
+        return self.watched(program) if self.home else program
+
+    def watched(self, program: Program) -> Program:
+        """Return ``program`` with a home of its own, every connection it makes noted."""
+        program.environment = {**program.environment, "HOME": str(self.home), "XDG_CACHE_HOME": ""}
+        program.trace = program.log.with_suffix(".trace")
+        return program
 
     def build(self, version: int, *, pad_bytes: int = 0, floor: int = 0, artifact: bytes = b"", **files: bytes) -> Path:
         """Return a bundle of a tiny model that passed; ``pad_bytes`` of card make it larger."""
@@ -413,14 +424,18 @@ def relay(fleet: Fleet) -> Iterator[Relay]:
 
 
 @pytest.fixture
-def fleet(tmp_path: Path) -> Iterator[Fleet]:
-    """A running server with keys and trust, no devices yet."""
+def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    """A running server with keys and trust, no devices yet; with the parameter ``watched`` under strace."""
     if not shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/sbin"):
         pytest.skip("mosquitto is not installed")
     state = init_state(tmp_path / "server")
     state.config.write_text(SERVER_TOML)
     install_root(state.path, init_keys(tmp_path / "keys", init_online_keys(state.path)))
     made = Fleet(tmp_path, Program(["fleet-server", "run", str(state.path)], tmp_path / "server.log"))
+    if getattr(request, "param", "") == "watched":
+        made.home = tmp_path / "home"
+        made.home.mkdir()
+        made.watched(made.server)
     try:
         made.start()
         yield made
