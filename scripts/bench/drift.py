@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Prints the acceptance figures of shared/DRIFT.md with the server's own code: ``drift.py [--quick] [--json]``.
+"""Prints the acceptance figures of shared/DRIFT.md with the server's own code: ``drift.py [--quick] [--json FILE]``.
 
 Gaussian streams, 16 equal-mass bins, hourly windows of 60 samples, baselines of 72 windows, budget 0.05 a day.
 Beside the design: PSI > 0.2, chi-squared p < 0.05, always-fire and never-fire on the same windows.
@@ -229,6 +229,21 @@ def measure(*, quick: bool) -> list[tuple[str, dict[str, float], str, bool]]:
     return lines
 
 
+def _row(what: str, figures: dict[str, float], asked: str, holds: bool) -> dict[str, object]:  # noqa: FBT001 - a line
+    """Return a line as a row; the first figure is ours, PSI's alerts (where counted) what it is compared with."""
+    name, ours = next(iter(figures.items()))
+    reference = next((value for key, value in figures.items() if key.startswith("psi")), None)
+    ratio = ours / reference if reference else None
+    return {
+        "what": f"{what}: {name}",
+        "ours": ours,
+        "reference": reference,
+        "ratio": ratio,
+        "target": asked,
+        "met": holds,
+    }
+
+
 def _shown(figures: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in figures.items())
 
@@ -237,14 +252,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the figures; return 0 when all hold."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="smaller fleets: under a minute")
-    parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     options = parser.parse_args(arguments)
     lines = measure(quick=options.quick)
+    for what, figures, asked, holds in lines:
+        print(f"{'ok  ' if holds else 'MISS'} {what:30} {asked:24} {_shown(figures)}")
     if options.json:
-        print(json.dumps({what: {**figures, "asked": asked, "holds": holds} for what, figures, asked, holds in lines}))
-    else:
-        for what, figures, asked, holds in lines:
-            print(f"{'ok  ' if holds else 'MISS'} {what:30} {asked:24} {_shown(figures)}")
+        options.json.write_text(json.dumps([_row(*line) for line in lines], indent=1))
     return 0 if all(holds for *_, holds in lines) else 1
 
 
