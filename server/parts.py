@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from fastapi import FastAPI
 
 from server.api import blobs as blobs_api
+from server.api import describe, failures, health
 from server.api import devices as devices_api
 from server.api import enrol as enrol_api
 from server.api import events as events_api
 from server.api import evidence as evidence_api
-from server.api import failures, health
 from server.api import jobs as jobs_api
 from server.api import releases as releases_api
 from server.api import retraining as retraining_api
 from server.api import rollouts as rollouts_api
 from server.api import samples as samples_api
+from server.api import telemetry as telemetry_api
 from server.api import tuf as tuf_api
 from server.api.auth import Auth
 from server.clock import Clock
 from server.config import ServerConfig
+from server.drift.latest import newest_evidence
 from server.drift.service import DriftService
 from server.enrolment import Enrolment
 from server.fleet import Fleet
@@ -42,6 +45,7 @@ from server.rollout.ledger import Ledger
 from server.rollout.service import RolloutService
 from server.state_directory import StateDirectory
 from server.store.database import Database, open_database
+from server.trust.expiry import ExpiryWatch
 from server.trust.releases import register_releases
 from server.trust.repository import TrustRepository
 from server.windows import Windows
@@ -114,21 +118,28 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         clock=clock,
         ingest=Ingest(database, fleet, outbox, config.ingest, samples.accept),
         services=(
-            trust, fleet, drift, Regressions(drift.verdicts, rollouts), rollouts, retraining,
-            Liveness(fleet, events, config.fleet), Housekeeping(database, config.ingest.retention_days),
+            trust, ExpiryWatch(trust, events), fleet, drift, Regressions(drift.verdicts, rollouts), rollouts,
+            retraining, Liveness(fleet, events, config.fleet), Housekeeping(database, config.ingest.retention_days),
         ),
     )  # fmt: skip
 
 
 def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
     """Return the web application with every router."""
-    api = FastAPI(title="tinyfleet", version=health.package_version(), docs_url="/api/docs", redoc_url=None)
+    api = FastAPI(
+        title="tinyfleet",
+        version=health.package_version(),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )
     failures.install(api)
     auth = parts.auth
     for routes in (
         health.router(),
         enrol_api.router(auth, parts.enrolment, reception),
-        devices_api.router(auth, parts.fleet, parts.lineage),
+        devices_api.router(auth, parts.fleet, parts.lineage, partial(newest_evidence, parts.database)),
+        telemetry_api.router(auth, parts.fleet, parts.database),
         blobs_api.router(auth, parts.blobs),
         releases_api.router(auth, parts.versions),
         tuf_api.router(auth, parts.trust, parts.versions, parts.clock),
@@ -138,6 +149,7 @@ def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
         jobs_api.router(auth, parts.retraining.jobs, parts.versions, parts.clock),
         retraining_api.router(auth, parts.retraining.triggers),
         evidence_api.router(auth, parts.database, parts.drift.verdicts),
+        describe.router(api),
         failures.unknown_path(),
     ):
         api.include_router(routes)

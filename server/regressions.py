@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from server.drift.ledger import Verdicts
 from server.drift.verdicts import VerdictKind
 from server.rollout.service import RolloutService
+from server.store.regressions import note_paused_for, paused_for
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Regressions:
-    """Pauses; never resumes: an operator who resumes has seen the verdict."""
+    """Pauses; never resumes: an operator who resumes has seen the verdict, also after a restart."""
 
     verdicts: Verdicts
     rollouts: RolloutService
-    _seen: set[int] = field(default_factory=set)
 
-    def turn(self, now_ms: int) -> None:  # noqa: ARG002 - every service's turn takes the time
+    def turn(self, now_ms: int) -> None:
         """Pause the rollouts of releases with a new ``release_regression``."""
-        for verdict in self.verdicts.open():
-            if verdict.kind is VerdictKind.RELEASE_REGRESSION and verdict.id not in self._seen:
-                self._seen.add(verdict.id)
+        found = [one for one in self.verdicts.open() if one.kind is VerdictKind.RELEASE_REGRESSION]
+        if not found:
+            return
+        with self.verdicts.database.begin() as connection:
+            known = paused_for(connection)
+        for verdict in found:
+            if verdict.id not in known:
                 self.rollouts.pause_release(verdict.release, verdict.kind.value, verdict.cause)
+                with self.verdicts.database.begin() as connection:  # after the pause: dying between pauses again
+                    note_paused_for(connection, verdict.id, now_ms)

@@ -13,12 +13,16 @@ from server.fleet import Device, Fleet
 from server.registry.lineage import Lineage
 from wire.codec import Json, to_document
 
-Evidence = Callable[[str], Mapping[str, Json]]
-"""Returns the summary of a device's drift evidence."""
+Evidence = Callable[[str | None], Mapping[str, Mapping[str, Json]]]
+"""Returns the summaries of one device's drift evidence, or of every device's, by device."""
 
 
 class DeviceBody(BaseModel):
-    """One device; ``reported`` and ``desired`` as on the wire."""
+    """One device; ``reported`` and ``desired`` as on the wire.
+
+    ``evidence``: phase, threshold_ratio (1 and above is an alarm), flagged, fault and cause of the newest window;
+    empty before the first.
+    """
 
     device: str
     site: str
@@ -75,20 +79,20 @@ class CommandBody(BaseModel):
     data: dict[str, JsonValue]
 
 
-def router(auth: Auth, fleet: Fleet, lineage: Lineage, evidence: Evidence | None = None) -> APIRouter:
+def router(auth: Auth, fleet: Fleet, lineage: Lineage, evidence: Evidence) -> APIRouter:
     """Return the routes for operators."""
     routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
-    summary = evidence or (lambda _: {})
 
     @routes.get("/api/devices")
     def list_devices() -> DevicesBody:
         """Return every device."""
-        return DevicesBody(devices=[_body(device, summary(device.device)) for device in fleet.devices()])
+        known = evidence(None)
+        return DevicesBody(devices=[_body(device, known.get(device.device, {})) for device in fleet.devices()])
 
     @routes.get("/api/devices/{device}")
     def one_device(device: str) -> DeviceBody:
         """Return one device."""
-        return _body(fleet.device(device), summary(device))
+        return _body(fleet.device(device), evidence(device).get(device, {}))
 
     @routes.get("/api/devices/{device}/ran")
     def ran(device: str, at_ms: int) -> RanBody:

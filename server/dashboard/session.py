@@ -25,6 +25,9 @@ LOGIN = "/login"
 _LIFETIME_MS = 12 * 3_600_000  # a working day; the token is at hand on the server's own disk
 _MAX_SESSIONS = 256  # the oldest goes first
 _MAX_BODY_BYTES = 4_096
+_MINUTE_MS = 60_000
+_MAX_FAILURES = 10  # a minute and address: a person who mistypes never meets it
+_MAX_ADDRESSES = 1_024
 
 
 @dataclass(slots=True)
@@ -34,6 +37,7 @@ class Sessions:
     is_operator: Callable[[str], bool]
     clock: Clock
     _expires_ms: dict[str, int] = field(default_factory=dict)
+    _failures_ms: dict[str, list[int]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def open(self, token: str) -> str | None:
@@ -46,6 +50,21 @@ class Sessions:
             while len(self._expires_ms) > _MAX_SESSIONS:
                 del self._expires_ms[next(iter(self._expires_ms))]
         return cookie
+
+    def may_try(self, address: str) -> bool:
+        """Return whether ``address`` failed less often than is allowed in the last minute."""
+        with self._lock:
+            return len(self._recent(address)) < _MAX_FAILURES
+
+    def note_failure(self, address: str) -> None:
+        """Take note of a wrong token."""
+        with self._lock:
+            self._failures_ms[address] = [*self._recent(address), self.clock()]
+            while len(self._failures_ms) > _MAX_ADDRESSES:
+                del self._failures_ms[next(iter(self._failures_ms))]
+
+    def _recent(self, address: str) -> list[int]:
+        return [at_ms for at_ms in self._failures_ms.get(address, ()) if self.clock() - at_ms < _MINUTE_MS]
 
     def is_open(self, request: Request) -> bool:
         """Return whether ``request`` comes from a person who is logged in."""
@@ -71,8 +90,12 @@ def add_login(app: FastAPI, sessions: Sessions) -> None:
 
     @app.post(LOGIN, include_in_schema=False)
     async def enter(request: Request) -> Response:
+        address = request.client.host if request.client else ""
+        if not sessions.may_try(address):
+            return _page("Too many wrong tokens from your address: wait a minute.", HTTPStatus.TOO_MANY_REQUESTS)
         cookie = sessions.open(await _token(request))
         if cookie is None:
+            sessions.note_failure(address)
             return _page("That is not the operator's token. It is in the file operator.token of the server's state.")
         answer = RedirectResponse("/", HTTPStatus.SEE_OTHER)
         secure = request.url.scheme == "https"
@@ -96,9 +119,9 @@ async def _token(request: Request) -> str:
     return parse_qs(body.decode(errors="replace")).get("token", [""])[0].strip()
 
 
-def _page(problem: str) -> HTMLResponse:
+def _page(problem: str, refused: HTTPStatus = HTTPStatus.UNAUTHORIZED) -> HTMLResponse:
     alert = f'<p class="tf-alert" role="alert">{html.escape(problem)}</p>' if problem else ""
-    status = HTTPStatus.UNAUTHORIZED if problem else HTTPStatus.OK
+    status = refused if problem else HTTPStatus.OK
     return HTMLResponse(_LOGIN_PAGE.replace("@STYLE@", STYLE).replace("@ALERT@", alert), status)
 
 

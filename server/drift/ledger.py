@@ -11,11 +11,13 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from server.drift.attribution import UNKNOWN_CAUSE
-from server.drift.verdicts import ACTIONS, Verdict, VerdictKind
+from server.drift.verdicts import ACTIONS, Attributes, Verdict, VerdictKind
 from server.registry.events import EventLog
 from server.store import evidence as store
 from server.store.database import Database
 from wire.messages import Severity
+
+_NAMED = 6  # a line's worth of devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,15 +124,28 @@ class Verdicts:
     def _close(self, verdict: StoredVerdict, now_ms: int) -> None:
         with self.database.begin() as connection:
             store.update_verdict(connection, verdict.id, {"closed_ms": now_ms})
-        text = f"{verdict.kind} over: {', '.join(verdict.devices[:5])}"
+        windows = "1 window" if verdict.windows == 1 else f"{verdict.windows} windows"
+        subject = _subject(verdict.kind, tuple(verdict.attributes.items()), verdict.detail)
+        text = f"Over after {windows}: {subject}: {_names(verdict.devices)}: {verdict.cause}"
         self.events.add(now_ms, "verdict", "verdict_closed", Severity.INFO, text, data={"verdict": verdict.id})
 
 
 def _text(finding: Finding) -> str:
     verdict = finding.verdict
-    where = ", ".join(f"{name} {value}" for name, value in verdict.attributes)
-    whom = ", ".join(verdict.devices[:6]) + (" …" if len(verdict.devices) > 6 else "")  # noqa: PLR2004 - a line's worth
-    return f"{verdict.kind}{f' ({where})' if where else ''}: {whom}: {finding.cause}; {ACTIONS[verdict.kind]}"
+    subject = _subject(verdict.kind, verdict.attributes, verdict.detail)
+    return f"{subject}: {_names(verdict.devices)}: {finding.cause}; {ACTIONS[verdict.kind]}"
+
+
+def _subject(kind: VerdictKind, attributes: Attributes, detail: str) -> str:
+    """Return whom a verdict is about: "site south", "cohort lens b", "release_regression of digits-2"."""
+    where = ", ".join(value if name == kind.value else f"{name} {value}" for name, value in attributes)
+    what = f"{kind.value} of {detail}" if kind is VerdictKind.RELEASE_REGRESSION and detail else kind.value
+    return f"{what} {where}" if where else what
+
+
+def _names(devices: Sequence[str]) -> str:
+    more = len(devices) - _NAMED
+    return ", ".join(devices[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _stored(row: sa.RowMapping) -> StoredVerdict:

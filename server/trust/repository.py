@@ -45,6 +45,15 @@ class TrustedTarget:
     custom: TargetCustom
 
 
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """When the current metadata of a role stops being believed."""
+
+    role: str
+    version: int
+    expires_ms: int
+
+
 @dataclass(eq=False, slots=True)
 class TrustRepository:
     """The folder ``tuf`` of a state directory. Safe to share between threads."""
@@ -76,6 +85,23 @@ class TrustRepository:
         """Return every target of the current metadata."""
         data = self.current_targets()
         return () if data is None else _trusted(_parse(data, Targets))
+
+    def expiries(self) -> tuple[Expiry, ...]:
+        """Return when the current metadata expires, of those roles that have any.
+
+        Raises:
+            TrustError: If the installed root, or our own metadata, is damaged.
+        """
+        with self._lock:
+            targets = self.current_targets()
+            signed = {
+                "root": read_root(self.state_dir) if self.root() else None,
+                "targets": _parse(targets, Targets).signed if targets else None,
+                "snapshot": self._snapshot(), "timestamp": self._timestamp(),
+            }  # fmt: skip
+        return tuple(
+            Expiry(role, one.version, round(one.expires.timestamp() * 1000)) for role, one in signed.items() if one
+        )
 
     def publish_targets(
         self, data: bytes, blob_exists: Callable[[str], bool], *, base: int | None = None

@@ -13,9 +13,15 @@ if TYPE_CHECKING:
 OPERATOR = [
     ("GET", "/api/devices"), ("GET", "/api/devices/x"), ("GET", "/api/devices/x/ran?at_ms=1"), ("GET", "/api/events"),
     ("POST", "/api/claims"), ("POST", "/api/devices/x/commands"), ("GET", "/api/evidence"), ("GET", "/api/verdicts"),
-    ("POST", "/api/rollouts"), ("GET", "/api/rollouts"),
+    ("POST", "/api/rollouts"), ("GET", "/api/rollouts"), ("GET", "/api/devices/x/telemetry"),
+    ("GET", "/api/retraining"), ("POST", "/api/retraining/1/approve"), ("GET", "/api/samples"),
+    ("GET", "/api/samples/1/image"), ("PUT", "/api/samples/1/label"),
 ]  # fmt: skip
-BUILDER = [("PUT", "/api/blobs/" + "0" * 64), ("GET", "/api/tuf/targets"), ("POST", "/api/tuf/targets")]
+BUILDER = [
+    ("POST", "/api/jobs/lease"), ("POST", "/api/jobs/x/heartbeat"), ("POST", "/api/jobs/x/done"),
+    ("POST", "/api/jobs/x/failed"), ("GET", "/api/jobs/x/samples.zip"),
+    ("PUT", "/api/blobs/" + "0" * 64), ("GET", "/api/tuf/targets"), ("POST", "/api/tuf/targets"),
+]  # fmt: skip
 
 
 def _basic(device: str, password: str) -> dict[str, str]:
@@ -69,4 +75,14 @@ def test_health_is_for_anybody(fleet: MemoryFleet) -> None:
 
 def test_the_interface_describes_itself(fleet: MemoryFleet) -> None:
     """OpenAPI, for people who write clients."""
-    assert "/api/devices" in fleet.client(None).get("/openapi.json").json()["paths"]
+    assert "/api/devices" in fleet.client(None).get("/api/openapi.json").json()["paths"]
+
+
+def test_the_page_of_the_interface_fetches_nothing(fleet: MemoryFleet) -> None:
+    """Every call is listed, and a browser without a network shows it all."""
+    answer = fleet.client(None).get("/api/docs")
+    paths = fleet.client(None).get("/api/openapi.json").json()["paths"]
+    assert all(path in answer.text for path in paths)
+    assert "RolloutRequest" in answer.text
+    assert not any(tag in answer.text for tag in ("<script", "http://", "https://", "//cdn"))
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]

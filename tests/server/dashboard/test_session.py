@@ -85,3 +85,24 @@ def test_the_oldest_of_very_many_sessions_goes(clock: Clock) -> None:
     for _ in range(1_000):
         sessions.open("any")
     assert len(sessions._expires_ms) == 256
+
+
+def test_guessing_is_slowed_to_some_tries_a_minute(client: TestClient, clock: Clock) -> None:
+    """After ten wrong tokens even the right one waits; a minute later it opens."""
+    for _ in range(10):
+        assert client.post("/login", data={"token": "wrong"}).status_code == 401
+    answer = client.post("/login", data={"token": TOKEN})
+    assert (answer.status_code, "wait a minute" in answer.text) == (429, True)
+    clock.now_ms += 60_000
+    assert client.post("/login", data={"token": TOKEN}).status_code == 303
+
+
+def test_one_address_does_not_lock_out_another(clock: Clock) -> None:
+    """Failures count by address, and their memory is bounded."""
+    sessions = Sessions(lambda _: False, clock)
+    for number in range(5_000):
+        sessions.note_failure("192.0.2.1" if number < 10 else f"address {number}")
+    assert len(sessions._failures_ms) == 1_024
+    for _ in range(10):
+        sessions.note_failure("192.0.2.2")
+    assert (sessions.may_try("192.0.2.2"), sessions.may_try("192.0.2.3")) == (False, True)

@@ -1,0 +1,33 @@
+"""Each device's newest evidence in a few words, for who lists devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+from server.store import evidence as store
+from server.store.database import Database
+from wire.codec import Json
+
+
+def newest_evidence(database: Database, device: str | None = None) -> dict[str, dict[str, Json]]:
+    """Return the newest evidence of ``device``, or of every device that has any, by device id.
+
+    ``phase``: ``commissioning`` (compared with training) or ``judged`` (compared with its own baseline).
+    ``threshold_ratio``: log evidence as a share of the log threshold, 1 and above is an alarm; None before any.
+    """
+    with database.begin() as connection:
+        rows = store.latest_evidence(connection) if device is None else store.evidence_of(connection, device, 1)
+    return {str(row["device"]): _summary(row) for row in rows}
+
+
+def _summary(row: sa.RowMapping | Mapping[str, object]) -> dict[str, Json]:
+    judged = row["phase"] == "judged"
+    value, threshold = row["log_value" if judged else "training_log_value"], row["log_threshold"]
+    known = isinstance(value, int | float) and isinstance(threshold, int | float) and threshold > 0
+    return {
+        "phase": str(row["phase"]), "window_start_ms": int(str(row["start_ms"])), "n": int(str(row["n"])),
+        "threshold_ratio": round(max(float(str(value)), 0.0) / float(str(threshold)), 4) if known else None,
+        "flagged": bool(row["flagged"]), "fault": str(row["fault"]), "cause": str(row["cause"]),
+    }  # fmt: skip

@@ -1,0 +1,60 @@
+"""Says in time that signed metadata will expire: devices refuse what has, and then no update reaches them.
+
+Root and targets are signed by people, who need days to act. Snapshot and timestamp are signed anew by the server at
+half their time, so their getting close to the end means that this fails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from server.errors import TrustError
+from server.registry.events import EventLog
+from server.trust.repository import Expiry, TrustRepository
+from wire.codec import Json
+from wire.messages import Severity
+
+_DAY_MS = 86_400_000
+_NOTICE_DAYS = {"root": 30.0, "targets": 30.0, "snapshot": 7.0, "timestamp": 1.0}
+_LOOK_EVERY_MS = 3_600_000
+_ADVICE = {
+    "root": "sign the next root with compressor keys and install it with fleet-server trust",
+    "targets": "publish again with compressor publish, which signs anew",
+    "snapshot": "see the server's log: it should have signed anew",
+    "timestamp": "see the server's log: it should have signed anew",
+}
+
+
+@dataclass(slots=True)
+class ExpiryWatch:
+    """Warns once a day for each metadata file that is near its end."""
+
+    trust: TrustRepository
+    events: EventLog
+    _looked_ms: int = -_LOOK_EVERY_MS
+    _told_ms: dict[str, int] = field(default_factory=dict)
+
+    def turn(self, now_ms: int) -> None:
+        """Look once an hour; add an event for what expires soon or has expired."""
+        if now_ms - self._looked_ms < _LOOK_EVERY_MS:
+            return
+        self._looked_ms = now_ms
+        try:
+            expiries = self.trust.expiries()
+        except TrustError:  # damaged or missing: whoever reads it for a device says so
+            return
+        for one in expiries:
+            left_days = (one.expires_ms - now_ms) / _DAY_MS
+            if left_days < _NOTICE_DAYS[one.role] and now_ms - self._told_ms.get(one.role, -_DAY_MS) >= _DAY_MS:
+                self._told_ms[one.role] = now_ms
+                self._tell(one, left_days, now_ms)
+
+    def _tell(self, one: Expiry, left_days: float, now_ms: int) -> None:
+        day = datetime.fromtimestamp(one.expires_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+        when = f"expires {day} UTC, in {left_days:.0f} days" if left_days > 0 else f"expired {day} UTC"
+        text = f"The {one.role} metadata (version {one.version}) {when}: {_ADVICE[one.role]}"
+        code = "metadata_expires" if left_days > 0 else "metadata_expired"
+        severity = Severity.WARNING if left_days > 0 else Severity.ERROR
+        data: dict[str, Json] = {"role": one.role, "version": one.version, "expires_ms": one.expires_ms}
+        self.events.add(now_ms, "trust", code, severity, text, data=data)

@@ -1,0 +1,48 @@
+"""A release that made it worse: paused once, and never again after a person resumed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from server.drift.ledger import Finding
+from server.drift.verdicts import Verdict, VerdictKind
+from server.regressions import Regressions
+from server.rollout.model import Group, Phase, Rollout
+
+if TYPE_CHECKING:
+    from tests.server.conftest import MemoryFleet
+
+
+def _turn(fleet: MemoryFleet) -> Phase:
+    parts = fleet.app.parts
+    Regressions(parts.drift.verdicts, parts.rollouts).turn(fleet.clock())
+    return parts.rollouts.get("r").phase
+
+
+def _alarm(fleet: MemoryFleet, *devices: str) -> None:
+    verdict = Verdict(VerdictKind.RELEASE_REGRESSION, devices, detail="m-2")
+    finding = Finding(verdict, "less confident", "m-2", "m")
+    fleet.app.parts.drift.verdicts.note([finding], 0, 1, quiet_ms=100, judged=True)
+
+
+def test_a_resumed_rollout_stays_resumed_after_a_restart(fleet: MemoryFleet) -> None:
+    """What an operator decided about a verdict holds for as long as the verdict is open."""
+    fleet.app.parts.rollouts.ledger.add(Rollout("r", "m-2", (Group("canary", 1.0, 0.0),), phase=Phase.RUNNING))
+    assert _turn(fleet) is Phase.RUNNING
+    _alarm(fleet, "cam-1")
+    assert _turn(fleet) is Phase.PAUSED
+    fleet.app.parts.rollouts.resume("r")
+    assert _turn(fleet) is Phase.RUNNING
+    fleet.restart()
+    assert _turn(fleet) is Phase.RUNNING
+
+
+def test_the_next_verdict_pauses_again(fleet: MemoryFleet) -> None:
+    """A new alarm is news, whatever was said about the one before."""
+    fleet.app.parts.rollouts.ledger.add(Rollout("r", "m-2", (Group("canary", 1.0, 0.0),), phase=Phase.RUNNING))
+    _alarm(fleet, "cam-1")
+    assert _turn(fleet) is Phase.PAUSED
+    fleet.app.parts.rollouts.resume("r")
+    fleet.app.parts.drift.verdicts.note([], 200, 200, quiet_ms=100, judged=True)
+    _alarm(fleet, "cam-1")
+    assert _turn(fleet) is Phase.PAUSED
