@@ -32,8 +32,12 @@ def _rows(document: Mapping[str, Mapping[str, Mapping[str, Mapping[str, object]]
             text = str(call.get("description", call.get("summary", "")))
             yield (
                 f"<tr><td><b>{verb.upper()}</b></td><td><code>{html.escape(path)}</code>{_parameters(call)}</td>"
-                f"<td>{html.escape(text.splitlines()[0] if text else '')}</td></tr>"
+                f"<td>{html.escape(_first_line(text))}</td></tr>"
             )
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0].replace("``", "") if text else ""
 
 
 def _parameters(call: Mapping[str, object]) -> str:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from server.dashboard.views import Status, Tone, ago, evidence_share
+from server.dashboard.views import Status, Tone, ago, evidence_share, evidence_status
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import VerdictKind
 from server.store.database import Database
-from server.store.evidence import evidence_of, latest_evidence
+from server.store.evidence import evidence_of, latest_evidence, latest_pools
 
 _KINDS = {
     VerdictKind.DEVICE_FAULT: Status("Device fault", Tone.BAD),
@@ -23,6 +23,8 @@ _KINDS = {
     VerdictKind.RELEASE_REGRESSION: Status("A release made it worse", Tone.BAD),
 }
 _NAMED = 6
+_EVERYBODY = "the whole fleet"
+_POOLS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,16 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolView:
+    """Many devices as one: who, how many, and their evidence as a share of the pools' threshold."""
+
+    name: str
+    members: str
+    ratio: float
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
 class VerdictCard:
     """One open verdict, said for a person."""
 
@@ -81,6 +93,25 @@ def newest(database: Database) -> dict[str, Point]:
     with database.begin() as connection:
         points = [point({str(key): value for key, value in row.items()}) for row in latest_evidence(connection)]
     return {one.device: one for one in points}
+
+
+def pools(database: Database) -> tuple[PoolView, ...]:
+    """Return the pools of the newest window, the whole fleet first, then those with the most evidence."""
+    with database.begin() as connection:
+        rows = [{str(key): value for key, value in row.items()} for row in latest_pools(connection)]
+    found: dict[str, PoolView] = {}
+    views = [pool_view(row) for row in rows]
+    for view in sorted(views, key=lambda view: (view.name != _EVERYBODY, -view.ratio, view.name)):
+        found.setdefault(view.name, view)  # during a rollout a pool has two references; the higher one counts
+    return tuple(found.values())[:_POOLS]
+
+
+def pool_view(row: Mapping[str, object]) -> PoolView:
+    """Return how one pool's stored row is shown."""
+    ratio = evidence_share(_number(row["log_value"]), _number(row["log_threshold"]) or 0.0) or 0.0
+    alarm, name = bool(row["alarm"]), f"{row['attribute']} {row['value']}".strip()
+    members = int(_number(row["members"]) or 0)
+    return PoolView(name or _EVERYBODY, f"{members} devices", ratio, evidence_status(ratio, flagged=alarm))
 
 
 def point(row: Mapping[str, object]) -> Point:

@@ -13,7 +13,7 @@ from server.dashboard import evidence
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
 from server.dashboard.tables import Column, live_table
-from server.dashboard.theme import empty, frame, heading, live, pill, tone_class
+from server.dashboard.theme import empty, frame, heading, live, meter, pill, tone_class
 from server.dashboard.views import Counts, DeviceRow, Tone, counts, device_row
 
 _FRESH_S = 1.0  # so often all visitors together read the fleet
@@ -35,6 +35,7 @@ class Overview:
     rows: tuple[DeviceRow, ...]
     counts: Counts
     verdicts: tuple[evidence.VerdictCard, ...]
+    pools: tuple[evidence.PoolView, ...]
 
 
 def add_page(services: Services, sessions: Sessions) -> None:
@@ -81,7 +82,7 @@ def _overview(services: Services) -> Overview:
     now_ms = services.fleet.clock()
     found = tuple(evidence.verdict_card(verdict, now_ms) for verdict in services.drift.verdicts.open())
     lines = rows(services)
-    return Overview(lines, counts(lines), found)
+    return Overview(lines, counts(lines), found, evidence.pools(services.database))
 
 
 def _show(view: Overview) -> None:
@@ -100,6 +101,23 @@ def _show(view: Overview) -> None:
             ui.label("Nothing is the matter. Evidence is below its threshold everywhere.")
     for card in view.verdicts:
         show_verdict(card)
+    if view.pools:
+        _pools(view.pools)
+
+
+def _pools(pools: tuple[evidence.PoolView, ...]) -> None:
+    """Show what no single device shows: evidence of many together, without those that are flagged already."""
+    with ui.element("section").classes("tf-card"):
+        heading("Devices taken together")
+        ui.label("Evidence of the devices that are not flagged, added up: a small change that all share.").classes(
+            "tf-muted tf-small"
+        )
+        for pool in pools:
+            with ui.element("div").classes("tf-pool"):
+                ui.label(pool.name).style("font-weight: 550")
+                ui.label(pool.members).classes("tf-muted tf-small")
+                meter(pool.ratio, pool.status.tone)
+                ui.label(pool.status.text).classes(f"tf-number tf-small tf-plain-{pool.status.tone}")
 
 
 def show_verdict(card: evidence.VerdictCard) -> None:

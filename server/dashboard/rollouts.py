@@ -9,6 +9,7 @@ from functools import partial
 from fastapi import Request, Response
 from nicegui import Client, run, ui
 
+from server.dashboard.new_rollout import NewRollout
 from server.dashboard.progress import GroupView, RolloutCard, rollout_card
 from server.dashboard.services import Services
 from server.dashboard.session import LOGIN, Sessions
@@ -37,6 +38,7 @@ def add_page(services: Services, sessions: Sessions) -> None:
         steering = Steering(services, sessions, request, ui.context.client)
         with frame("Rollouts", "/rollouts"):
             heading("Rollouts", 1)
+            NewRollout(services, sessions, request, ui.context.client, steering.again).build()
             steering.look = live(lambda: _cards(services), steering.show)
         return None
 
@@ -51,10 +53,14 @@ class Steering:
     client: Client
     look: Callable[[], None] = lambda: None
 
+    def again(self) -> None:
+        """Look now and show what changed."""
+        self.look()
+
     def show(self, cards: tuple[RolloutCard, ...]) -> None:
         """Show every rollout, those that go on first."""
         if not cards:
-            empty("No rollouts yet", "Publish a release with compressor publish, then POST /api/rollouts.")
+            empty("No rollouts yet", "Publish a release with compressor publish; then make its rollout here.")
         for card in cards:
             with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{card.phase.tone}"):
                 self._card(card)

@@ -111,6 +111,12 @@ def pool_evidence(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
     return list(connection.execute(query).mappings())
 
 
+def latest_pools(connection: sa.Connection) -> list[sa.RowMapping]:
+    """Return the pools' evidence of the newest slot that has any."""
+    newest = sa.select(sa.func.max(POOLS.c.start_ms)).scalar_subquery()
+    return list(connection.execute(POOLS.select().where(POOLS.c.start_ms == newest)).mappings())
+
+
 def insert_verdict(connection: sa.Connection, row: Mapping[str, object]) -> int:
     """Add a verdict; return its id."""
     return int(connection.execute(VERDICTS.insert().returning(VERDICTS.c.id), dict(row)).scalar_one())

@@ -53,6 +53,7 @@ DEVICES = {
     "press-03": ("mill", UpdatePhase.IDLE, DeviceState.LOST),
 }
 DRIFTING = ("meter-07", "meter-08")
+POOLS = (("", "", 3, 1.2), ("site", "harbour", 2, 2.1), ("camera", "ov5640", 2, 6.4))
 CHROMIUM_ARGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -152,7 +153,7 @@ def _evidence(app: ServerApp, newest_ms: int) -> None:
         start_ms = newest_ms - age * HOUR_MS
         rows = [_row(device, index, start_ms, age) for index, device in enumerate(DEVICES)]
         with app.parts.database.begin() as connection:
-            replace_slot(connection, start_ms, start_ms + HOUR_MS, rows, [])
+            replace_slot(connection, start_ms, start_ms + HOUR_MS, rows, [_pool(start_ms, *pool) for pool in POOLS])
     verdict = Verdict(VerdictKind.COHORT, DRIFTING, (("camera", "ov5640"),))
     finding = Finding(verdict, "darker, blurrier, less confident", "digits-1", "digits")
     app.parts.drift.verdicts.note([finding], newest_ms, system_now_ms(), quiet_ms=2 * HOUR_MS, judged=True)
@@ -175,6 +176,13 @@ def _row(device: str, index: int, start_ms: int, age: int) -> dict[str, object]:
         "cause": "darker, blurrier, less confident" if flagged else "",
         "streams": [{"stream": s, "shape": "down", "share_ratio": r, "words": w} for s, w, r in streams if drifting],
         "summaries": {},
+    }  # fmt: skip
+
+
+def _pool(start_ms: int, attribute: str, value: str, members: int, log_value: float) -> dict[str, object]:
+    return {
+        "start_ms": start_ms, "ref_id": "ab" * 16, "attribute": attribute, "value": value, "members": members,
+        "log_value": log_value, "log_threshold": THRESHOLD, "alarm": log_value >= THRESHOLD,
     }  # fmt: skip
 
 

@@ -66,6 +66,9 @@ def test_overview_shows_every_device_and_says_what_is_the_matter(operator: Page)
     expect(verdict).to_contain_text("camera ov5640")
     expect(verdict).to_contain_text("darker, blurrier, less confident")
     expect(verdict).to_contain_text("collect samples of the cohort")
+    together = operator.locator("section", has_text="Devices taken together")
+    for text in ("the whole fleet", "site harbour", "camera ov5640", "82 %"):
+        expect(together).to_contain_text(text)
 
 
 def test_device_shows_evidence_over_time_and_what_holds_it(operator: Page) -> None:
@@ -137,3 +140,21 @@ def test_dark_is_remembered(operator: Page) -> None:
     expect(operator.locator("body.body--dark")).to_have_count(1)
     operator.goto("/rollouts")
     expect(operator.locator("body.body--dark")).to_have_count(1)
+
+
+def test_a_rollout_is_made_and_approved_without_a_command_line(operator: Page, world: World) -> None:
+    """Two clicks make it, two begin it; while another is open for the same devices the page says why not."""
+    operator.goto("/rollouts")
+    operator.get_by_role("combobox", name="Release").click()
+    operator.get_by_role("option", name="digits-2").click()
+    operator.get_by_label("Devices that go first").fill("2")
+    operator.get_by_role("button", name="Make rollout").click()
+    expect(operator.get_by_role("alert")).to_contain_text("Expected devices without an open rollout")
+    world.app.parts.rollouts.ledger.change("r2", {"phase": "aborted"}, 1)
+    operator.get_by_role("button", name="Make rollout").click()
+    card = operator.locator("section", has_text="waits for approval")
+    card.get_by_role("button", name="Approve").click()
+    operator.get_by_role("dialog").get_by_role("button", name="Approve").click()
+    expect(card).not_to_be_visible()
+    made = world.app.parts.rollouts.list()[0]
+    assert (made.phase, len(made.group_members(0))) == ("running", 2)

@@ -42,10 +42,10 @@ def _make(tmp_path: Path, **changes: object) -> Broker:
 class Client:
     """A connected user."""
 
-    def __init__(self, broker: Broker, user: str, *subscriptions: str) -> None:
+    def __init__(self, broker: Broker, user: str, *subscriptions: str, client_id: str = "") -> None:
         """Connect."""
         self.heard: queue.Queue[Notice] = queue.Queue()
-        self.transport = MqttTransport("127.0.0.1", broker.port, user, user, PASSWORDS[user])
+        self.transport = MqttTransport("127.0.0.1", broker.port, client_id or user, user, PASSWORDS[user])
         self.transport.start(self.heard.put, subscriptions=subscriptions)
         self.wait(lambda notice: isinstance(notice, LinkChange) and notice.link is Link.UP)
 
@@ -75,8 +75,8 @@ def connect(broker: Broker) -> Iterator[Callable[..., Client]]:
     """Connect users who are disconnected at the end."""
     clients: list[Client] = []
 
-    def make(user: str, *subscriptions: str) -> Client:
-        clients.append(Client(broker, user, *subscriptions))
+    def make(user: str, *subscriptions: str, client_id: str = "") -> Client:
+        clients.append(Client(broker, user, *subscriptions, client_id=client_id))
         return clients[-1]
 
     yield make
@@ -110,6 +110,16 @@ def test_refuses_strangers(broker: Broker) -> None:
     assert not broker.accepts("cam-a", "b")
     assert not broker.accepts("ghost", "a")
     assert not broker.accepts("", "")
+
+
+@pytest.mark.parametrize("victim", ["server", "cam-b"])
+def test_a_device_takes_nobody_elses_session(connect: Connect, victim: str) -> None:
+    """A client id is no credential: who connects under another's throws only itself out."""
+    held = connect(victim, "tf/1/x/cam-b/#")
+    connect("cam-a", client_id=victim)
+    held.say("tf/1/x/cam-b/event" if victim == "cam-b" else "tf/1/x/cam-b/desired", b"still here")
+    heard = [notice for notice in held.heard.queue if isinstance(notice, LinkChange)]
+    assert heard == []
 
 
 def test_admits_a_new_user_while_it_runs(broker: Broker) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.dashboard.evidence import newest, point, series, verdict_card
+from server.dashboard.evidence import newest, point, pools, series, verdict_card
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import ACTIONS, VerdictKind
 from server.store.database import open_database
@@ -86,3 +86,23 @@ def test_a_verdict_names_some_devices_and_counts_the_rest() -> None:
 def test_a_regression_names_the_release() -> None:
     """The release is the subject there."""
     assert verdict_card(verdict(VerdictKind.RELEASE_REGRESSION), 2).where == "digits-2"
+
+
+def test_pools_are_shown_of_the_newest_window_with_the_fleet_first(tmp_path: Path) -> None:
+    """The whole fleet, then whoever has the most evidence; of two references the higher one."""
+    database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
+    common = {"members": 3, "log_threshold": 10.0, "alarm": False}
+    rows = [("a", "", "", 1.0), ("a", "site", "north", 2.0), ("a", "site", "south", 12.0), ("b", "site", "north", 5.0)]
+    for start_ms in (1000, 2000):
+        made = [
+            {**common, "start_ms": start_ms, "ref_id": ref_id, "attribute": name, "value": value,
+             "log_value": log_value, "alarm": log_value > 10}
+            for ref_id, name, value, log_value in rows[: 1 + start_ms // 500]
+        ]  # fmt: skip
+        with database.begin() as connection:
+            replace_slot(connection, start_ms, start_ms + 1, [], made)
+    found = pools(database)
+    assert [(view.name, view.ratio) for view in found] == [
+        ("the whole fleet", 0.1), ("site south", 1.2), ("site north", 0.5),
+    ]  # fmt: skip
+    assert [view.status.tone.value for view in found] == ["good", "bad", "good"]

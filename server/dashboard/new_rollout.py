@@ -1,0 +1,93 @@
+"""The form that makes a rollout: which release, and how many devices go first. It then waits for approval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fastapi import Request
+from nicegui import Client, run, ui
+
+from server.dashboard.services import Services
+from server.dashboard.session import LOGIN, Sessions
+from server.dashboard.theme import REFRESH_S, heading
+from server.errors import ServerError
+from server.fleet import Device
+from server.registry.versions import Release
+from server.rollout import drafting
+from server.rollout.selection import candidates
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A release that can be rolled out, and to how many devices."""
+
+    release: str
+    devices: int
+
+    @property
+    def text(self) -> str:
+        """How the list shows it."""
+        devices = "1 device" if self.devices == 1 else f"{self.devices} devices"
+        return f"{self.release}: {devices} can take it" if self.devices else f"{self.release}: no device needs it"
+
+
+def offers(releases: Sequence[Release], devices: Sequence[Device]) -> tuple[Offer, ...]:
+    """Return the releases, newest first, with the number of devices that can run each and don't."""
+    names = dict.fromkeys(
+        release.name for release in sorted(releases, key=lambda one: (-one.registered_ms, -one.version))
+    )
+    return tuple(Offer(name, len(candidates(devices, releases, name))) for name in names)
+
+
+@dataclass(slots=True)
+class NewRollout:
+    """The form on one visitor's page; ``look`` shows the rollouts again."""
+
+    services: Services
+    sessions: Sessions
+    request: Request
+    client: Client
+    look: Callable[[], None]
+
+    def build(self) -> None:
+        """Show the form where there is a release; it appears with the first one."""
+        card = ui.element("div").classes("tf-card")
+        with card:
+            heading("New rollout")
+            with ui.element("div").classes("tf-row"):
+                release = ui.select({}, label="Release").props("dense outlined").style("min-width: 300px")
+                canary = ui.number("Devices that go first", value=1, min=1, step=1, precision=0)
+                canary.props("dense outlined").style("width: 180px")
+                ui.button("Make rollout", on_click=lambda: self._make(release.value, canary.value)).props("unelevated")
+            ui.label("Nothing is sent before you approve it. The others follow when the first have committed.").classes(
+                "tf-muted tf-small"
+            )
+
+        def again() -> None:
+            found = {one.release: one.text for one in self._offers()}
+            card.set_visibility(bool(found))
+            if found != release.options:
+                release.set_options(found, value=release.value if release.value in found else next(iter(found), None))
+
+        again()
+        ui.timer(REFRESH_S, again)
+
+    def _offers(self) -> tuple[Offer, ...]:
+        return offers(self.services.versions.releases(), self.services.fleet.devices())
+
+    async def _make(self, release: str | None, canary: float | None) -> None:
+        with self.client:
+            if not self.sessions.is_open(self.request):
+                ui.navigate.to(LOGIN)
+                return
+            wanted = drafting.Request(release or "", canary=None if canary is None else int(canary))
+            try:
+                made = await run.io_bound(self.services.rollouts.create, wanted)
+            except ServerError as error:
+                ui.notify(str(error), type="negative")
+                return
+            if made is None:  # the server is stopping
+                return
+            ui.notify(f"Rollout of {made.release} to {len(made.members)} devices made: approve it to begin")
+            self.look()
