@@ -7,7 +7,6 @@ Decides which keys exist and which values are possible. Secrets are never here: 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -143,6 +142,8 @@ def _fill(cls: type[T], table: Mapping[str, object], where: str) -> T:
     hints = get_type_hints(cls)
     for key in table:
         if key not in hints:
+            import difflib  # noqa: PLC0415 - only a mistake needs it; the control process stays small
+
             matches = difflib.get_close_matches(key, list(hints), n=1, cutoff=0.5)
             guess = f": did you mean {matches[0]!r}?" if matches else ""
             message = f"Expected in {where} one of {', '.join(hints)}, got {key!r}{guess}"

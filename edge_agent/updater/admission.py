@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edge_agent.updater.seams import Refusal, TargetInfo
-from wire.bundle import MAX_BUNDLE_BYTES, Bundle
 from wire.messages import Desired
+from wire.target import MAX_TARGET_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class DeviceFacts:
 def admit(desired: Desired, target: TargetInfo, device: DeviceFacts) -> Refusal | None:
     """Return why the release may not run here, or None."""
     custom = target.custom
-    if target.length_bytes > MAX_BUNDLE_BYTES:
-        return Refusal("too_large", f"Expected at most {MAX_BUNDLE_BYTES} bytes, got {target.length_bytes}")
+    if target.length_bytes > MAX_TARGET_BYTES:
+        return Refusal("too_large", f"Expected at most {MAX_TARGET_BYTES} bytes, got {target.length_bytes}")
     if target.sha256 != desired.sha256 or (desired.length_bytes and desired.length_bytes != target.length_bytes):
         text = f"Expected what was signed, {target.sha256[:12]}… of {target.length_bytes} bytes, got "
         return Refusal("digest_mismatch", f"{text}{desired.sha256[:12]}… of {desired.length_bytes}")
@@ -46,14 +46,4 @@ def space(length_bytes: int, present_bytes: int, free_bytes: int) -> Refusal | N
     missing_bytes = length_bytes - present_bytes
     if missing_bytes > free_bytes:
         return Refusal("no_space", f"Expected {missing_bytes} bytes free beside the reserve, got {free_bytes}")
-    return None
-
-
-def agree(bundle: Bundle, target: TargetInfo) -> Refusal | None:
-    """Return why the bundle's own manifest contradicts what was signed, or None."""
-    manifest, custom = bundle.manifest, target.custom
-    told = (manifest.artifact_sha256, manifest.runtime, manifest.security_floor)
-    signed = (custom.artifact_sha256 or told[0], custom.runtime or told[1], custom.security_floor)
-    if told != signed:
-        return Refusal("bundle_invalid", f"Expected a manifest as signed, {signed}, got {told}")
     return None

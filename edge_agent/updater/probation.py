@@ -8,7 +8,6 @@ device, predicts it half of the time: a camera before one scene sees one class, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from statistics import median
 
 ENOUGH_INFERENCES = 20  # below, a ratio says nothing
 ENOUGH_BEATS = 5
@@ -100,7 +99,7 @@ def judge(health: Health, limits: Limits, elapsed_s: float) -> Judgement:
     """Return whether probation is over, and how it ended."""
     tried = health.inferences + health.errors
     error_ratio = health.errors / tried if tried else 0.0
-    p95_ms = median(health.p95_ms) if health.p95_ms else 0.0
+    p95_ms = sorted(health.p95_ms)[len(health.p95_ms) // 2] if health.p95_ms else 0.0  # the (upper) median
     allowed_ms = limits.latency_p95_ms * limits.latency_slack_ratio
     if health.crashes:
         return Judgement(True, "child_crashed", f"the child ended {health.crashes} times in probation")

@@ -1,32 +1,20 @@
 """The last check before a switch: the bundle as it lies on the disk, then the probe. Runs on the worker.
 
-Decides whether a downloaded bundle may be activated, and keeps what probation needs of it.
+Decides whether a downloaded bundle may be activated, and keeps what probation needs of it. Imported by the first
+update: zipfile and what reads bundles cost the control process a megabyte that it rarely needs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.updater.admission import agree
-from edge_agent.updater.seams import Prober, Refusal, TargetInfo
+from edge_agent.updater.seams import Prober, Proof, Refusal, TargetInfo
 from edge_agent.updater.states import UpdateRecord
 from wire.bundle import REFERENCE, Bundle, read_bundle
 from wire.canonical import sha256_file
 from wire.errors import BundleError, WireError
 from wire.reference import read_reference
 from wire.target import TargetCustom
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """A bundle that was checked and probed.
-
-    ``class_shares``: how often its reference predicts each class, ratios that sum to 1; empty when it doesn't say.
-    """
-
-    latency_budget_ms: float
-    class_shares: tuple[float, ...] = ()
 
 
 def prove(path: Path, record: UpdateRecord, prober: Prober) -> Proof | Refusal:
@@ -40,13 +28,23 @@ def prove(path: Path, record: UpdateRecord, prober: Prober) -> Proof | Refusal:
     except (OSError, BundleError, WireError) as error:
         return Refusal("bundle_invalid", str(error))
     signed = TargetCustom(artifact_sha256=record.artifact_sha256, security_floor=record.security_floor)
-    contradiction = agree(bundle, TargetInfo(found, record.length_bytes, signed))
+    contradiction = _agree(bundle, TargetInfo(found, record.length_bytes, signed))
     if contradiction is not None:
         return contradiction
     result = prober.probe(path)
     if not result.ok:
         return Refusal(result.code, result.text)
     return Proof(bundle.manifest.budgets.latency_p95_ms, shares)
+
+
+def _agree(bundle: Bundle, target: TargetInfo) -> Refusal | None:
+    """Return why the bundle's own manifest contradicts what was signed, or None."""
+    manifest, custom = bundle.manifest, target.custom
+    told = (manifest.artifact_sha256, manifest.runtime, manifest.security_floor)
+    signed = (custom.artifact_sha256 or told[0], custom.runtime or told[1], custom.security_floor)
+    if told != signed:
+        return Refusal("bundle_invalid", f"Expected a manifest as signed, {signed}, got {told}")
+    return None
 
 
 def _class_shares(bundle: Bundle) -> tuple[float, ...]:

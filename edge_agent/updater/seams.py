@@ -41,6 +41,17 @@ class FetchOrder:
     max_bytes_per_s: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """A bundle that was checked and probed.
+
+    ``class_shares``: how often its reference predicts each class, ratios that sum to 1; empty when it doesn't say.
+    """
+
+    latency_budget_ms: float
+    class_shares: tuple[float, ...] = ()
+
+
 @dataclass(slots=True)
 class Progress:
     """Shared by the loop and the worker that fetches: one counts, the other may cancel."""

@@ -21,9 +21,18 @@ from edge_agent.config import UpdateConfig
 from edge_agent.disk import Disk
 from edge_agent.updater.admission import DeviceFacts, admit, space
 from edge_agent.updater.probation import Health, Judgement, Limits, Outputs, judge
-from edge_agent.updater.proof import Proof, prove
 from edge_agent.updater.records import Records
-from edge_agent.updater.seams import Fetcher, FetchOrder, Prober, Progress, Refusal, TargetInfo, Verifier, Worker
+from edge_agent.updater.seams import (
+    Fetcher,
+    FetchOrder,
+    Prober,
+    Progress,
+    Proof,
+    Refusal,
+    TargetInfo,
+    Verifier,
+    Worker,
+)
 from edge_agent.updater.slots import SlotRelease, Slots, other
 from edge_agent.updater.states import Signal, UpdateRecord, follow, same_attempt, too_late, window_open
 from wire.messages import Desired, UpdatePhase, UpdateStatus
@@ -204,7 +213,7 @@ class Updater:
             progress = self._progress = Progress()
             self._run(lambda: self.ports.fetcher.fetch(order, progress), float("inf"))
         elif record.phase is _P.VERIFYING:
-            self._run(lambda: prove(self.slots.bundle(record.desired.sha256), record, self.ports.prober),
+            self._run(lambda: _prove(self.slots.bundle(record.desired.sha256), record, self.ports.prober),
                       now_s + self.config.probe_deadline_s)  # fmt: skip
         elif record.phase is _P.STAGED:
             self._switch(now_ms, now_s)
@@ -305,3 +314,9 @@ class Updater:
 def _release(record: UpdateRecord) -> SlotRelease:
     desired = record.desired
     return SlotRelease(desired.release, desired.sha256, record.security_floor, record.latency_budget_ms)
+
+
+def _prove(path: Path, record: UpdateRecord, prober: Prober) -> Proof | Refusal:
+    from edge_agent.updater.proof import prove  # noqa: PLC0415 - a megabyte that only an update needs
+
+    return prove(path, record, prober)
