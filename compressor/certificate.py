@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from compressor.errors import PackageError
-from compressor.gates import AllOf, Evidence, Gate, GateResult, Judgement, Superiority, Verdict, gate
+from compressor.gates import SUPERIORITY, AllOf, Evidence, Gate, GateResult, Judgement, Verdict, gate
 from compressor.recipe import GateRecipe
 from compressor.statistics import Paired
 from wire.canonical import canonical_bytes
@@ -77,7 +77,9 @@ class Certificate:
 def rules_for(gates: Sequence[GateRecipe], target: str, *, retrained: bool) -> tuple[Rule, ...]:
     """Return the rules that hold on ``target``; a retrained model must also be better on the drifted samples."""
     rules = tuple(Rule(item.name, item.max, item.min, item.confidence) for item in gates if item.on in {"", target})
-    return (*rules, Rule("superiority", min=0.0)) if retrained else rules
+    if not retrained:
+        return tuple(rule for rule in rules if rule.name != SUPERIORITY)
+    return rules if any(rule.name == SUPERIORITY for rule in rules) else (*rules, Rule(SUPERIORITY, min=0.0))
 
 
 def judge(rules: Sequence[Rule], evidence: Evidence) -> Judgement:
@@ -203,5 +205,5 @@ def read_certificate(data: bytes) -> Certificate:
 
 def superiority_gain(certificate: Certificate) -> float:
     """Return the gain that the certificate's superiority rule asks for; 0 without one."""
-    made = [rule.min or 0.0 for rule in certificate.rules if rule.name == Superiority(0).name]
+    made = [rule.min or 0.0 for rule in certificate.rules if rule.name == SUPERIORITY]
     return made[0] if made else 0.0

@@ -100,6 +100,7 @@ def runnable(workshop: Workshop, material: Material, artifact: bytes, target: Ta
     manifest = Manifest(
         model=workshop.recipe.model.name,
         version=workshop.recipe.model.version,
+        security_floor=workshop.recipe.model.security_floor,
         target=target.name,
         runtime=target.runtime,
         opset=_OPSET,

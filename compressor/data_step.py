@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 
 from compressor.data import datasets, load
+from compressor.data.shares import Shares
 from compressor.data.table import Table, object_array
 from compressor.recipe import DataRecipe
 from compressor.step import Cache
@@ -36,7 +38,8 @@ def pack(table: Table) -> bytes:
     pixels = np.concatenate([image.ravel() for image in images])
     names, corrupt = np.array(table.class_names), np.array(table.corrupt, dtype=np.str_)
     buffer = io.BytesIO()
-    for array in (shapes, pixels, table.labels, table.slices, table.sources, table.hashes, names, corrupt):
+    shares = np.array(astuple(table.shares))
+    for array in (shapes, pixels, table.labels, table.slices, table.sources, table.hashes, names, corrupt, shares):
         np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
@@ -44,9 +47,10 @@ def pack(table: Table) -> bytes:
 def unpack(data: bytes) -> Table:
     """Return the table in ``data``, which ``pack`` made."""
     buffer = io.BytesIO(data)
-    shapes, pixels, *columns, names, corrupt = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(8))
+    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(9))
+    shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares = read
     ends = np.cumsum(shapes.prod(axis=1)).tolist()
     starts = [0, *ends[:-1]]
     images = [pixels[a:b].reshape(shape) for a, b, shape in zip(starts, ends, shapes.tolist(), strict=True)]
-    labels, slices, sources, hashes = columns
-    return Table(object_array(images), labels, slices, sources, hashes, tuple(names.tolist()), tuple(corrupt.tolist()))
+    texts = tuple(names.tolist()), tuple(corrupt.tolist())
+    return Table(object_array(images), labels, slices, sources, hashes, *texts, Shares(*shares.tolist()))

@@ -254,20 +254,30 @@ class AllOf:
         return Judgement(worst, results)
 
 
+SUPERIORITY = "superiority"
+_BY_MAXIMUM: Mapping[str, Callable[[float, float], Gate]] = {
+    "accuracy_drop": AccuracyDrop,
+    "worst_slice_drop": WorstSliceDrop,
+    "worst_class_drop": lambda limit, confidence: WorstSliceDrop(limit, confidence, by_class=True),
+    "flip_ratio": FlipRatio,
+    "negative_flip_ratio": lambda limit, confidence: FlipRatio(limit, confidence, negative=True),
+}
+GATE_NAMES = (*_BY_MAXIMUM, SUPERIORITY, *sorted(FIGURES))
+"""Every gate that a recipe may name: what ``gate`` can make, and nothing else."""
+
+
+def limits_of(name: str) -> tuple[str, ...]:
+    """Return which limits the gate ``name`` takes: ``max``, ``min`` or either."""
+    return ("max",) if name in _BY_MAXIMUM else ("min",) if name == SUPERIORITY else ("max", "min")
+
+
 def gate(name: str, *, maximum: float | None, minimum: float | None, confidence: float = CONFIDENCE) -> Gate | None:
     """Return the gate that a recipe calls ``name``; None when there is no such gate or its limit is missing."""
     if name in FIGURES:
         return Figure(name, maximum, minimum)
-    if name == "superiority":
+    if name == SUPERIORITY:
         return Superiority(minimum or 0.0, confidence)
-    made: Mapping[str, Callable[[float], Gate]] = {
-        "accuracy_drop": lambda limit: AccuracyDrop(limit, confidence),
-        "worst_slice_drop": lambda limit: WorstSliceDrop(limit, confidence),
-        "worst_class_drop": lambda limit: WorstSliceDrop(limit, confidence, by_class=True),
-        "flip_ratio": lambda limit: FlipRatio(limit, confidence),
-        "negative_flip_ratio": lambda limit: FlipRatio(limit, confidence, negative=True),
-    }
-    return made[name](maximum) if name in made and maximum is not None else None
+    return _BY_MAXIMUM[name](maximum, confidence) if name in _BY_MAXIMUM and maximum is not None else None
 
 
 def _three(

@@ -12,26 +12,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from compressor.errors import RecipeError
+from compressor.gates import GATE_NAMES, limits_of
 from compressor.recipe_reader import Checked, fields_from, nearest, plain_table
 from wire.errors import NameRefusedError
 from wire.manifest import MAX_IMAGE_SIDE, Preprocessing
 from wire.topics import check_name
 
 MAX_RECIPE_BYTES = 256 * 1024
-GATE_NAMES = (
-    "accuracy", "accuracy_drop", "worst_slice_drop", "worst_class_drop", "flip_ratio", "negative_flip_ratio",
-    "calibration_error", "size_bytes", "size_ratio", "latency_p50_ms", "latency_p95_ms", "speed_up_ratio",
-    "peak_memory_bytes", "int8_macs_ratio", "parity_max_abs",
-)  # fmt: skip
+_ROUNDING = 1e-9
+SHARE_NAMES = ("train", "calibration", "gate", "reference")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelRecipe:
-    """``[model]``: what is built. ``network_options`` go to the network's ``build`` by name."""
+    """``[model]``: what is built. ``network_options`` go to the network's ``build`` by name.
+
+    ``security_floor``: a device that committed this release refuses every release with a lower floor from then on.
+    Raise it only when the releases before are not safe to run; a roll-back to an equal floor stays possible.
+    """
 
     name: str
     network: str = "resnet8"
     version: int = 1
+    security_floor: int = 0
     labels: tuple[str, ...] = ()
     network_options: Mapping[str, int | float] = field(default_factory=dict)
 
@@ -43,7 +46,8 @@ class DataRecipe:
     ``slices``: the CSV column of per-slice gates. ``train_slices``: the only slices that are trained,
     calibrated, gated and referenced on (none: all). ``label``: ``exact`` (each label is a class) or
     ``floor`` (3.7 is class 3). ``allow_corrupt``: how many broken images may be left out.
-    ``mean`` and ``std``: of the input after scaling to 0..1, per channel.
+    ``mean`` and ``std``: of the input after scaling to 0..1, per channel. ``shares``: of the sources in each split,
+    ``{train, calibration, gate, reference}``, sum 1 (none: what the data set recommends).
     """
 
     dataset: str = "digits"
@@ -57,6 +61,7 @@ class DataRecipe:
     allow_corrupt: int = 0
     mean: float = 0.5
     std: float = 0.25
+    shares: Mapping[str, int | float] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
@@ -233,8 +238,10 @@ def _gates(table: Mapping[str, object]) -> tuple[GateRecipe, ...]:
             message = f"Expected in [gates] one of {', '.join(GATE_NAMES)}, got {name!r}{nearest(name, GATE_NAMES)}"
             raise RecipeError(message)
         gate = fields_from(GateRecipe, limits, f"[gates] {name}", given={"name": name})
-        if (gate.max is None) == (gate.min is None):
-            message = f"Expected in [gates] {name} either max or min, got {dict(plain_table(limits, name))}"
+        given, wanted = [limit for limit in ("max", "min") if getattr(gate, limit) is not None], limits_of(name)
+        if len(given) != 1 or given[0] not in wanted:
+            got = dict(plain_table(limits, name))
+            message = f"Expected in [gates] {name} {' or '.join(wanted)}, as {{{wanted[0]} = 0.01}}, got {got}"
             raise RecipeError(message)
         gates.append(gate)
     return tuple(gates)
@@ -250,6 +257,7 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError(str(error)) from error
     checks = [
         Checked("[model] version", model.version, 1, 2**31),
+        Checked("[model] security_floor", model.security_floor, 0, 2**31),
         Checked("[data] width", data.width, 4, MAX_IMAGE_SIDE),
         Checked("[data] height", data.height, 4, MAX_IMAGE_SIDE),
         Checked("[data] allow_corrupt", data.allow_corrupt, 0, 2**31),
@@ -272,7 +280,16 @@ def _check(recipe: Recipe) -> None:
         checks.append(Checked("[[compress]] percentile", step.percentile, 90, 100))
     for check in checks:
         check.require()
+    _check_shares(data.shares)
     _check_gate_targets(recipe)
+
+
+def _check_shares(shares: Mapping[str, float]) -> None:
+    if shares and (
+        set(shares) != set(SHARE_NAMES) or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > _ROUNDING
+    ):
+        message = f"Expected in [data] shares positive {', '.join(SHARE_NAMES)} that sum to 1, got {dict(shares)}"
+        raise RecipeError(message)
 
 
 def _check_gate_targets(recipe: Recipe) -> None:

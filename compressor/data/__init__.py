@@ -1,18 +1,20 @@
 """Data sets. The folder is the registry: each has ``load(data: DataRecipe, root: Path | None) -> Table``.
 
-``table``, ``split`` and ``camera`` are what data sets are made with, not data sets.
+``table``, ``shares``, ``split`` and ``camera`` are what data sets are made with, not data sets.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from compressor import registry
+from compressor.data.shares import Shares
 from compressor.data.table import Table
 from compressor.errors import PluginError
 from compressor.recipe import DataRecipe
 
-_PARTS = frozenset({"table", "split", "camera"})
+_PARTS = frozenset({"table", "shares", "split", "camera"})
 
 
 def datasets() -> tuple[str, ...]:
@@ -31,4 +33,4 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     if not isinstance(table, Table):
         message = f"Expected {data.dataset!r} to return a Table, got {type(table).__name__}"
         raise PluginError(message)
-    return table
+    return replace(table, shares=Shares(**data.shares)) if data.shares else table

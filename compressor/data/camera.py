@@ -7,8 +7,10 @@ effects that make field images drift; it does not model lens distortion, colour 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +18,11 @@ from scipy import ndimage
 
 Uint8 = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 _FULL_WELL_ELECTRONS = 4000.0  # of a 1.75 um pixel (OV2640 class); sets how strong shot noise is
+_CHUNK = 128  # frames worked on together: they fit into the processor's cache
+_DRAWS = 4  # of a frame: gain, rotation, shift down, shift across
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,41 +58,88 @@ def capture(image: npt.NDArray[np.uint8], camera: Camera, rng: np.random.Generat
 
     The randomness of the frame (jitter, noise) comes from ``rng`` alone.
     """
-    scene = image.astype(np.float32) / 255
-    planes = scene[None] if scene.ndim == 2 else np.moveaxis(scene, -1, 0)  # noqa: PLR2004 - grey has two axes
-    gain = camera.gain * float(np.exp(rng.normal(0, camera.gain_jitter)))
-    matrix, offset = _geometry(planes.shape[1:], camera, rng)
-    size = (camera.height, camera.width)
-    light = np.stack([_optics(_sample(plane, matrix, offset, size), camera) for plane in planes])
-    light = np.clip(light * gain + camera.ambient, 0, 1)
-    electrons_sd = np.sqrt(light / _FULL_WELL_ELECTRONS + camera.noise**2)
-    rgb = np.broadcast_to(light, (3, *size)) + electrons_sd * rng.standard_normal((3, *size), dtype=np.float32)
-    frame: Uint8 = np.moveaxis(np.clip(np.rint(rgb * 255), 0, 255), 0, -1).astype(np.uint8)
+    frame: Uint8 = capture_all(image[None], camera, [rng])[0]
     return frame
 
 
-def _geometry(shape: tuple[int, ...], camera: Camera, rng: np.random.Generator) -> tuple[Float, Float]:
-    """Return the map from output to scene coordinates, (row, column): matrix (2, 2) and offset (2,)."""
-    angle = np.deg2rad(camera.rotation_deg + rng.normal(0, camera.rotation_jitter_deg))
-    shift = rng.normal(0, camera.shift_jitter_px, 2)
-    scale = np.array(shape) / (camera.zoom * np.array([camera.height, camera.width]))
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    matrix = scale[:, None] * turn
-    centre_out = (np.array([camera.height, camera.width]) - 1) / 2 + shift
-    offset = (np.array(shape) - 1) / 2 - matrix @ centre_out
-    return matrix.astype(np.float32), offset.astype(np.float32)
+def capture_all(images: npt.NDArray[np.uint8], camera: Camera, generators: Iterable[np.random.Generator]) -> Uint8:
+    """Return a frame of each image, uint8 (N, H, W, 3), of ``images``, uint8 (N, h, w) or (N, h, w, 3).
+
+    Frame i takes its randomness from generator i alone, so it is the same whatever its neighbours are.
+    """
+    frames = np.empty((len(images), camera.height, camera.width, 3), np.uint8)
+    jitters = iter(generators)
+    for start in range(0, len(images), _CHUNK):
+        some = images[start : start + _CHUNK]
+        frames[start : start + len(some)] = _frames(some, camera, list(islice(jitters, len(some))))
+    return frames
 
 
-def _sample(plane: Float, matrix: Float, offset: Float, size: tuple[int, int]) -> Float:
-    sampled: Float = ndimage.affine_transform(
-        plane, matrix, offset, output_shape=size, order=1, mode="constant", cval=0.0
+def _frames(images: npt.NDArray[np.uint8], camera: Camera, generators: Sequence[np.random.Generator]) -> Uint8:
+    scenes = images.astype(np.float32) / np.float32(255)
+    planes = scenes[..., None] if scenes.ndim == 3 else scenes  # noqa: PLR2004 - grey has no axis of channels
+    draws = np.array([rng.standard_normal(_DRAWS) for rng in generators])
+    noise = np.stack([rng.standard_normal((camera.height, camera.width, 3), dtype=np.float32) for rng in generators])
+    gain = (camera.gain * np.exp(camera.gain_jitter * draws[:, 0])).astype(np.float32)
+    rows, columns = _geometry(planes.shape[1:3], camera, draws)
+    light = _optics(_sample(planes, rows, columns), camera)
+    light = np.clip(light * gain[:, None, None, None] + np.float32(camera.ambient), 0, 1)
+    noise *= np.sqrt(light / np.float32(_FULL_WELL_ELECTRONS) + np.float32(camera.noise**2))
+    noise += light
+    noise *= np.float32(255)
+    return np.clip(np.rint(noise, out=noise), 0, 255, out=noise).astype(np.uint8)
+
+
+def _geometry(shape: tuple[int, ...], camera: Camera, draws: Doubles) -> tuple[Float, Float]:
+    """Return where in the scene each pixel looks, (row, column), float32 (N, H, W) each; ``draws`` is (N, 4)."""
+    angle = np.deg2rad(camera.rotation_deg + camera.rotation_jitter_deg * draws[:, 1])[:, None, None]
+    shift = camera.shift_jitter_px * draws[:, 2:4, None, None]
+    down = np.arange(camera.height)[:, None] - (camera.height - 1) / 2 - shift[:, 0]
+    across = np.arange(camera.width)[None, :] - (camera.width - 1) / 2 - shift[:, 1]
+    turned = np.cos(angle) * down - np.sin(angle) * across, np.sin(angle) * down + np.cos(angle) * across
+    sizes = zip(turned, shape, (camera.height, camera.width), strict=True)
+    rows, columns = (
+        ((side - 1) / 2 + side / (camera.zoom * pixels) * offsets).astype(np.float32) for offsets, side, pixels in sizes
     )
-    return sampled
+    return rows, columns
 
 
-def _optics(plane: Float, camera: Camera) -> Float:
+def _sample(planes: Float, rows: Float, columns: Float) -> Float:
+    """Return ``planes`` (N, h, w, C) between its pixels (bilinear), (N, H, W, C); black outside."""
+    height, width = planes.shape[1:3]
+    framed = np.pad(planes, ((0, 0), (1, 2), (1, 2), (0, 0)))
+    rows, columns = np.clip(rows, -1, height) + np.float32(1), np.clip(columns, -1, width) + np.float32(1)
+    top, left = rows.astype(np.int32), columns.astype(np.int32)
+    down, across = (rows - top)[..., None], (columns - left)[..., None]
+    flat, line = framed.reshape(-1, framed.shape[-1]), framed.shape[2]
+    corner = top * line + left + (np.arange(len(planes), dtype=np.int32) * (framed.shape[1] * line))[:, None, None]
+    upper, lower = (_between(flat, start, across) for start in (corner, corner + line))
+    lower -= upper
+    lower *= down
+    lower += upper
+    return lower
+
+
+def _between(flat: Float, start: npt.NDArray[np.int32], across: Float) -> Float:
+    """Return the mixture of ``flat`` at ``start`` and at the next place, ``across`` (0..1) of the way."""
+    left, right = flat.take(start, axis=0), flat.take(start + 1, axis=0)
+    right -= left
+    right *= across
+    right += left
+    return right
+
+
+def _optics(planes: Float, camera: Camera) -> Float:
+    """Return ``planes`` (N, H, W, C) under the point-spread function; the border is continued outwards."""
     spread = _point_spread(camera.defocus_px, camera.diffraction_px)
-    blurred: Float = ndimage.convolve(plane, spread, mode="nearest") if spread.size > 1 else plane
+    reach = len(spread) // 2
+    if not reach:
+        return planes
+    height, width = planes.shape[1:3]
+    framed = np.pad(planes, ((0, 0), (reach, reach), (reach, reach), (0, 0)), mode="edge")
+    blurred = np.zeros_like(planes)
+    for row, column in np.argwhere(spread > 0).tolist():
+        blurred += spread[row, column] * framed[:, row : row + height, column : column + width]
     return blurred
 
 

@@ -14,26 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compressor.data.shares import Shares
 from compressor.data.table import Integers, Table
 from compressor.errors import SplitError
 
 _NAMES = ("train", "calibration", "gate", "reference")
 _HASH_RANGE = 2**64
 _ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, slots=True)
-class Shares:
-    """The share of sources in each split; they sum to 1.
-
-    A 1-point margin at 95 % needs about 2,350 gate rows at 3.8 % discordance, a drift reference at
-    least 2,000 rows; calibration is done after a few hundred.
-    """
-
-    train: float = 0.435
-    calibration: float = 0.02
-    gate: float = 0.295
-    reference: float = 0.25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,10 +41,12 @@ class Splits:
 def split(table: Table, seed: int, *, slices: Sequence[str] = (), shares: Shares | None = None) -> Splits:
     """Return the splits of ``table`` under ``seed``; ``slices`` are those to train on (none: all).
 
+    ``shares`` are those the table carries, unless given.
+
     Raises:
         SplitError: If a slice does not exist, shares don't sum to 1, or a split comes out empty.
     """
-    shares = shares or Shares()
+    shares = shares or table.shares
     wanted = _wanted_rows(table, slices)
     keys = _group_keys(table)
     positions = {key: _position(seed, key) for key in set(keys)}

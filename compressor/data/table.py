@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from compressor.data.shares import DEFAULT_SHARES, Shares
 from compressor.errors import DataError
 
 Images = npt.NDArray[np.object_]
@@ -23,7 +24,7 @@ class Table:
     ``images``: object, (N,), each uint8 (H, W, 3). ``labels``: int64, (N,), indices into ``class_names``.
     ``slices``: str, (N,), the group of per-slice gates (a site, a maker, a lens). ``sources``: str, (N,),
     equal for rows that are views of one thing. ``hashes``: str, (N,), SHA-256 of the content.
-    ``corrupt``: the names of images that were left out.
+    ``corrupt``: the names of images that were left out. ``shares``: how the rows are split.
     """
 
     images: Images
@@ -33,6 +34,7 @@ class Table:
     hashes: Texts
     class_names: tuple[str, ...]
     corrupt: tuple[str, ...] = ()
+    shares: Shares = DEFAULT_SHARES
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -48,6 +50,7 @@ class Table:
             hashes=self.hashes[rows],
             class_names=self.class_names,
             corrupt=self.corrupt,
+            shares=self.shares,
         )
 
 
@@ -131,4 +134,5 @@ def concatenate(first: Table, second: Table) -> Table:
         hashes=np.concatenate([first.hashes, second.hashes]),
         class_names=first.class_names,
         corrupt=first.corrupt + second.corrupt,
+        shares=first.shares,
     )

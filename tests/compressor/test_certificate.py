@@ -46,6 +46,14 @@ def test_a_retraining_must_also_be_better_on_the_drifted_samples() -> None:
     assert judge(rules, EVIDENCE).verdict is Verdict.FAIL
 
 
+def test_superiority_is_asked_of_a_retraining_alone() -> None:
+    """A recipe's own margin takes the place of the default, and a first release isn't failed for want of drift."""
+    gates = (GateRecipe("superiority", min=0.05),)
+    assert rules_for(gates, "host", retrained=False) == ()
+    assert [rule.min for rule in rules_for(gates, "host", retrained=True)] == [0.05]
+    assert [rule.min for rule in rules_for((), "host", retrained=True)] == [0.0]
+
+
 def test_a_rule_holds_on_its_own_target_only() -> None:
     """``on`` selects."""
     gates = (GateRecipe("size_bytes", max=20, on="pi"),)

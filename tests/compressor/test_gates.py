@@ -6,7 +6,19 @@ import math
 
 import pytest
 
-from compressor.gates import FIGURES, AccuracyDrop, AllOf, Evidence, Figure, Superiority, Verdict, WorstSliceDrop, gate
+from compressor.gates import (
+    FIGURES,
+    GATE_NAMES,
+    AccuracyDrop,
+    AllOf,
+    Evidence,
+    Figure,
+    Superiority,
+    Verdict,
+    WorstSliceDrop,
+    gate,
+    limits_of,
+)
 from compressor.statistics import Paired
 
 LIMITED = ("accuracy_drop", "worst_slice_drop", "worst_class_drop", "flip_ratio", "negative_flip_ratio")
@@ -105,3 +117,13 @@ def test_an_unknown_gate_or_one_without_limit_is_none() -> None:
     """The caller turns it into an error that names it."""
     assert gate("accuracy_dorp", maximum=0.1, minimum=None) is None
     assert gate("accuracy_drop", maximum=None, minimum=0.1) is None
+
+
+@pytest.mark.parametrize("name", GATE_NAMES)
+def test_every_gate_a_recipe_may_name_is_one_that_judges(name: str) -> None:
+    """One registry: a name that a recipe takes never ends as an unknown gate, and fails without a measurement."""
+    limits = {limit: 0.5 if limit in limits_of(name)[:1] else None for limit in ("max", "min")}
+    made = gate(name, maximum=limits["max"], minimum=limits["min"])
+    assert made is not None
+    result = made.judge(Evidence())
+    assert (result.name, result.verdict) == (name, Verdict.FAIL)

@@ -16,6 +16,7 @@ from compressor.gates import Verdict
 from compressor.pipeline import BasePoint, Outcome, run_recipe
 from compressor.recipe import GateRecipe, Recipe, read_recipe
 from compressor.regate import gate_again, verify_bundle
+from compressor.signing import read_signable
 from wire.bundle import read_bundle
 from wire.reference import read_reference
 
@@ -43,6 +44,14 @@ def test_a_run_leaves_bundle_report_certificate_and_weights(outcome: Outcome) ->
         "cache", "float.pt", "gate.json", "report.html", "tiny-1-host.tfb",
     }  # fmt: skip
     assert read_certificate((folder / "gate.json").read_bytes()).verdict == "pass"
+
+
+def test_the_security_floor_of_the_recipe_travels_in_the_manifest(recipe: Recipe, outcome: Outcome) -> None:
+    """What the device compares, and what the signed target will say, is the recipe's."""
+    floor = recipe.model.security_floor
+    assert floor == 3
+    assert read_bundle(outcome.bundles[0]).manifest.security_floor == floor
+    assert read_signable(outcome.bundles[0]).custom.security_floor == floor
 
 
 def test_the_reference_is_made_by_the_artifact_itself(outcome: Outcome) -> None:

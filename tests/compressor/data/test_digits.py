@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from compressor.data import load
 from compressor.data.camera import DRIFTED
 from compressor.data.digits import VIEWS, render, source_images, source_number
+from compressor.data.split import split
+from compressor.recipe import DataRecipe
 
 
 def test_there_are_1797_real_images_of_ten_classes() -> None:
@@ -28,3 +31,24 @@ def test_rendering_is_seeded() -> None:
     """The same seed gives the same frames, another seed other ones."""
     first, again, other = (render([1], DRIFTED, "x", seed=seed).hashes[0] for seed in (1, 1, 2))
     assert first == again != other
+
+
+def test_a_frame_does_not_depend_on_the_frames_beside_it() -> None:
+    """A device's frame is the same in whatever order and company it is rendered."""
+    alone, together = render([5], DRIFTED, "x", views=2), render(range(300), DRIFTED, "x", views=2)
+    assert set(alone.hashes) <= set(together.hashes)
+
+
+def test_most_sources_judge_and_the_reference_is_large_enough() -> None:
+    """For any seed a 1-point margin can be shown, and the drift reference has 2,000 rows."""
+    table = load(DataRecipe())
+    for seed in range(4):
+        splits = split(table, seed)
+        assert len(splits.gate) == splits.n_effective(table, splits.gate) >= 880
+        assert len(splits.reference) >= 2000
+
+
+def test_a_recipe_may_ask_for_other_shares() -> None:
+    """``[data] shares`` replaces what the data set recommends, for everyone who loads the recipe's data."""
+    table = load(DataRecipe(shares={"train": 0.7, "calibration": 0.1, "gate": 0.1, "reference": 0.1}))
+    assert 120 < len(split(table, 0).gate) < 240
