@@ -1,5 +1,8 @@
 """A device's own commissioning: its first windows under one reference become what it is compared with.
 
+A baseline that is complete is final: it is kept in the store, and folding again after a restart, or since a late
+window, takes it from there. Were it collected again, drift that stands by then would become what is usual.
+
 Decides when a baseline is complete and how far its samples depend on each other. The baseline's sampling error
 enters through z sd / sqrt(n) with n divided by the autocorrelation time; with 12 windows of 60 samples and z = 4
 a simulated fleet of 200 devices without drift raised no alarm in 200 windows, with z = 2 nine devices did.
@@ -28,6 +31,18 @@ class Collected:
 
 
 @dataclass(frozen=True, slots=True)
+class Kept:
+    """A baseline that was completed in slot ``slot``, and stays what the device is compared with in that context."""
+
+    slot: int
+    collected: Collected
+
+
+KeptOfDevice = Mapping[int, Kept]
+"""A device's kept baselines under one reference, by context."""
+
+
+@dataclass(frozen=True, slots=True)
 class Baseline:
     """A complete baseline: the profile, the autocorrelation time (S,), and all contexts' proportions (S, 16).
 
@@ -47,13 +62,21 @@ class Commissioning:
 
     wanted: int
     seen: dict[int, Collected] = field(default_factory=dict)
+    complete: frozenset[int] = frozenset()
 
     def wants(self, context: int) -> bool:
         """Return whether windows of ``context`` are still collected (and so judge nothing)."""
-        return context not in self.seen or self.seen[context].windows < self.wanted
+        return context not in self.complete
+
+    def restore(self, context: int, collected: Collected) -> None:
+        """Take a kept baseline as it is, whatever ``wanted`` says by now."""
+        self.seen[context] = collected
+        self.complete |= {context}
 
     def add(self, context: int, counts: Ints) -> bool:
-        """Take one window's counts (S, 16); return whether that completed its context."""
+        """Take one window's counts (S, 16); return whether that completed its context. Complete ones take no more."""
+        if context in self.complete:
+            return False
         score = counts @ _UNIFORM.T
         squares = score**2 / np.maximum(counts.sum(axis=1), 1)[:, None]
         older = self.seen.get(context)
@@ -61,7 +84,10 @@ class Commissioning:
             self.seen[context] = Collected(1, counts.copy(), squares)
         else:
             self.seen[context] = Collected(older.windows + 1, older.counts + counts, older.squares + squares)
-        return self.seen[context].windows == self.wanted
+        if self.seen[context].windows < self.wanted:
+            return False
+        self.complete |= {context}
+        return True
 
     @property
     def windows(self) -> int:
@@ -70,7 +96,7 @@ class Commissioning:
 
     def baseline(self, *, z: float, epsilon: float) -> Baseline:
         """Return the baseline of the contexts that are complete."""
-        complete = {context: part for context, part in sorted(self.seen.items()) if part.windows >= self.wanted}
+        complete = {context: part for context, part in sorted(self.seen.items()) if context in self.complete}
         counts = np.stack([part.counts for part in complete.values()])
         memory = np.max([autocorrelation_time(part) for part in complete.values()], axis=0)
         n_effective = counts.sum(axis=2) / memory
@@ -83,7 +109,7 @@ class Commissioning:
 
     def copy(self) -> Commissioning:
         """Return an independent copy (arrays are never changed in place)."""
-        return Commissioning(self.wanted, dict(self.seen))
+        return Commissioning(self.wanted, dict(self.seen), self.complete)
 
 
 def autocorrelation_time(part: Collected) -> Floats:

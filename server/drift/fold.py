@@ -1,7 +1,8 @@
 """One slot of the whole fleet: windows in, flags out. A pure fold over slots in order of time.
 
-The state is a function of the windows alone, in the order of their slots: the same windows give the same state,
-however they arrived, after every restart.
+The state is a function of the windows, in the order of their slots, and of the kept baselines: the same windows give
+the same state, however they arrived, after every restart. The horizon bounds how far back windows are folded; a
+baseline from before it is kept, so a device goes on being compared with its own commissioning.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from server.drift import pools as pooling
+from server.drift.baseline import Kept, KeptOfDevice
 from server.drift.evidence import e_bh, log_cap
-from server.drift.lane import Lane, Observation, Settings
+from server.drift.lane import Lane, Moment, Observation, Settings
 from server.drift.pools import FLEET, Pool, PoolName
 from server.drift.reference import Floats, Profile
 
 LaneKey = tuple[str, str]
 """(reference id, artifact), 32 hex digits each."""
+KeptBaselines = Mapping[LaneKey, Mapping[str, KeptOfDevice]]
+"""The kept baselines by lane and device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,10 @@ class Current:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one slot said: log values by device (only complete baselines), thresholds, flags, pools."""
+    """What one slot said: log values by device (only complete baselines), thresholds, flags, pools.
+
+    ``completed``: the baselines completed in this slot, by lane and (device, context): to be kept.
+    """
 
     log_values: Mapping[str, float]
     log_threshold: float
@@ -44,6 +51,7 @@ class Outcome:
     pool_values: Mapping[tuple[LaneKey, PoolName], float]
     pool_log_threshold: float
     pool_alarms: frozenset[tuple[LaneKey, PoolName]]
+    completed: Mapping[LaneKey, Mapping[tuple[str, int], Kept]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -71,15 +79,16 @@ class FoldState:
 
 def fold_slot(
     state: FoldState, slot: int, windows: Mapping[LaneKey, Sequence[Observation]],
-    attributes: Mapping[str, Mapping[str, str]], settings: Settings,
+    attributes: Mapping[str, Mapping[str, str]], settings: Settings, kept: KeptBaselines | None = None,
 ) -> Outcome:  # fmt: skip
     """Take one slot's windows into ``state`` (its lanes must be open); return what follows from them."""
     state.slot = slot
     _follow(state, slot, windows, settings)
     members = max(len(state.current), 1)
+    completed = {}
     for key, window in windows.items():
-        lane = state.lanes[key]
-        lane.step(window, settings, log_cap=log_cap(members, lane.streams, settings.log_alpha))
+        cap = log_cap(members, state.lanes[key].streams, settings.log_alpha)
+        completed[key] = state.lanes[key].step(window, settings, Moment(slot, cap, (kept or {}).get(key, {})))
     log_values = _log_values(state)
     names = sorted(log_values)
     decision = e_bh(np.array([log_values[name] for name in names]), settings.log_alpha)
@@ -90,7 +99,7 @@ def fold_slot(
     pool_values = {key: state.pools[key].log_value for key in keys}
     pooled = e_bh(np.array([pool_values[key] for key in keys]), settings.log_alpha)
     alarms = frozenset(key for key, hit in zip(keys, pooled.flagged, strict=True) if hit)
-    return Outcome(log_values, decision.log_threshold, flagged, pool_values, pooled.log_threshold, alarms)
+    return Outcome(log_values, decision.log_threshold, flagged, pool_values, pooled.log_threshold, alarms, completed)
 
 
 def _follow(state: FoldState, slot: int, windows: Mapping[LaneKey, Sequence[Observation]], settings: Settings) -> None:

@@ -1,18 +1,19 @@
 """All devices under one (reference, artifact): arrays, one row per device, updated a window at a time.
 
-Two levels: against the training reference (shown; decides nothing), and against the device's own baseline.
+Two levels: against the training reference (shown; decides nothing), and against the device's own baseline. A kept
+baseline is in force from the slot on in which it was completed; what the device sent up to then judges nothing.
 Counts made with different references never meet: they are in different lanes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.drift.baseline import Commissioning
+from server.drift.baseline import Commissioning, Kept, KeptOfDevice
 from server.drift.evidence import fade, increments, update, values
 from server.drift.reference import TILTS, Floats, Ints, Profile
 from wire.histogram import BINS
@@ -50,6 +51,15 @@ class Observation:
     device: str
     counts: Ints
     context: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a window is taken, and what holds then: the cap of the detectors, the kept baselines by device."""
+
+    slot: int
+    log_cap: float
+    kept: Mapping[str, KeptOfDevice]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +103,27 @@ class Lane:
         self.log_m, self.training_m = np.zeros((0, s, TILTS)), np.zeros((0, s, TILTS))
         self.recent, self.training_recent = np.zeros((0, s, TILTS)), np.zeros((0, s, TILTS))
 
-    def step(self, window: Sequence[Observation], settings: Settings, *, log_cap: float) -> None:
-        """Take one window of any number of devices; several contexts of one device are taken one by one."""
-        self._admit([seen.device for seen in window], settings.baseline_windows)
+    def step(self, window: Sequence[Observation], settings: Settings, moment: Moment) -> dict[tuple[str, int], Kept]:
+        """Take one window of any number of devices; several contexts of one device are taken one by one.
+
+        Returns the baselines that this window completed, by (device, context).
+        """
+        devices = list(dict.fromkeys(seen.device for seen in window))
+        self._admit(devices, settings.baseline_windows)
+        self._restore(devices, settings, moment)
+        completed: dict[tuple[str, int], Kept] = {}
         for context in sorted({seen.context for seen in window}):
             part = [seen for seen in window if seen.context == context]
             rows = np.array([self.rows[seen.device] for seen in part])
             counts = np.stack([seen.counts for seen in part])
-            self._against_training(rows, counts, log_cap)
-            self._against_baseline(rows, counts, context, settings, log_cap)
+            self._against_training(rows, counts, moment.log_cap)
+            for row in self._against_baseline(rows, counts, context, settings, moment):
+                kept = Kept(moment.slot, self.commissioning[row].seen[context])
+                completed[self.devices[row], context] = kept
+        return completed
 
     def _admit(self, devices: Sequence[str], wanted: int) -> None:
-        fresh = [device for device in dict.fromkeys(devices) if device not in self.rows]
+        fresh = [device for device in devices if device not in self.rows]
         if not fresh:
             return
         for device in fresh:
@@ -117,6 +136,18 @@ class Lane:
             setattr(self, name, np.concatenate([older, more]))
         self.contexts = {context: part.with_rows(len(fresh)) for context, part in self.contexts.items()}
 
+    def _restore(self, devices: Sequence[str], settings: Settings, moment: Moment) -> None:
+        """Take the kept baselines that were completed before this slot."""
+        rows = []
+        for device in devices:
+            row = self.rows[device]
+            for context, kept in sorted(moment.kept.get(device, {}).items()):
+                if kept.slot < moment.slot and self.commissioning[row].wants(context):
+                    self.commissioning[row].restore(context, kept.collected)
+                    rows.append(row)
+        if rows:
+            self._complete(list(dict.fromkeys(rows)), settings)
+
     def _against_training(self, rows: NDArray[np.int64], counts: Ints, log_cap: float) -> None:
         if self.training is None:
             return
@@ -125,21 +156,33 @@ class Lane:
         self.training_recent[rows] = fade(self.training_recent[rows], step)
 
     def _against_baseline(
-        self, rows: NDArray[np.int64], counts: Ints, context: int, settings: Settings, log_cap: float
-    ) -> None:
+        self, rows: NDArray[np.int64], counts: Ints, context: int, settings: Settings, moment: Moment
+    ) -> list[int]:
+        """Judge who has a baseline, collect from who has none; return the rows that were completed."""
         collecting = np.array([self.commissioning[row].wants(context) for row in rows], np.bool_)
         judged = rows[~collecting]
         if judged.size:
             step = increments(counts[~collecting], self.shape[judged], self.log_z[judged], self.memory[judged])
-            self.log_m[judged] = update(self.log_m[judged], step, log_cap=log_cap)
+            self.log_m[judged] = update(self.log_m[judged], step, log_cap=moment.log_cap)
             self.recent[judged] = fade(self.recent[judged], step)
         complete = [
             int(row)
             for row, own in zip(rows[collecting], counts[collecting], strict=True)
-            if self.commissioning[row].add(context, own)
+            if self._collect(int(row), context, own, moment)
         ]
         if complete:
             self._complete(complete, settings)
+        return complete
+
+    def _collect(self, row: int, context: int, counts: Ints, moment: Moment) -> bool:
+        """Return whether the baseline is complete now: the kept one in its slot, else with the last window wanted."""
+        kept = moment.kept.get(self.devices[row], {}).get(context)
+        if kept is None:
+            return self.commissioning[row].add(context, counts)
+        if kept.slot == moment.slot and self.commissioning[row].wants(context):
+            self.commissioning[row].restore(context, kept.collected)
+            return True
+        return False
 
     def _complete(self, rows: Sequence[int], settings: Settings) -> None:
         """Fill in what the baselines say; the arrays are replaced, since checkpoints share them."""

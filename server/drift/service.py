@@ -20,13 +20,15 @@ from server.drift.ledger import Verdicts
 from server.drift.reference import training_profile
 from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of, pool_rows
 from server.drift.views import LaneFacts, Scene, findings
+from server.errors import ServerError
 from server.fleet import Device, Fleet
 from server.registry.events import EventLog
 from server.registry.versions import Release
 from server.store import evidence as store
 from server.store.database import Database
 from server.windows import Window, Windows
-from wire.messages import DeviceState
+from wire.errors import WireError
+from wire.messages import DeviceState, Severity
 from wire.reference import Reference
 
 _LOG = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ class DriftService:
     _checkpoints: deque[tuple[FoldState, dict[str, Heard]]] = field(default_factory=lambda: deque(maxlen=_CHECKPOINTS))
     _heard: dict[str, Heard] = field(default_factory=dict)
     _facts: dict[LaneKey, LaneFacts] = field(default_factory=dict)
+    _refused: set[LaneKey] = field(default_factory=set)
     _outcome: Outcome = _NOTHING
     _cursor: int = -1
     _spoken_slot: int = -1
@@ -179,15 +182,30 @@ class DriftService:
         known = self._facts.get(key, LaneFacts())
         reference = None
         if known.usual is None or key not in self._state.lanes:
-            reference = self.references.reference(window.ref_id)
-            if reference is not None and len(reference.streams) != window.shape.streams:
-                reference = None
+            reference = self._reference(window)
         if known.usual is None:
             self._facts[key] = known = self._known(key, reference)
         settings = self.config.settings
         training = training_profile(reference, z=settings.z, epsilon=settings.epsilon) if reference else None
         self._state.open_lane(key, window.shape.streams, training)
         return known
+
+    def _reference(self, window: Window) -> Reference | None:
+        """Return the reference that ``window`` was counted with; one that its artifact did not make is refused."""
+        try:
+            reference = self.references.reference(window.ref_id)
+            if reference is None or len(reference.streams) != window.shape.streams:
+                return None
+            if not reference.artifact_sha256.startswith(window.artifact):
+                reference.check_artifact(window.artifact)
+        except (ServerError, WireError) as error:
+            key = (window.ref_id, window.artifact)
+            if key not in self._refused:
+                self._refused.add(key)
+                text = f"A reference is not used: {error}"
+                self.events.add(window.received_ms, "drift", error.code, Severity.ERROR, text, device=window.device)
+            return None
+        return reference
 
     def _known(self, key: LaneKey, reference: Reference | None) -> LaneFacts:
         if reference is None:

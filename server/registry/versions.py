@@ -97,10 +97,18 @@ class Versions:
         return parse_bundle(self.blobs.read(sha256))
 
     def reference(self, ref_id: str) -> Reference | None:
-        """Return the reference profile of the release whose ``ref_id`` starts with the given (32 or 64) hex digits."""
+        """Return the reference profile of the release whose ``ref_id`` starts with the given (32 or 64) hex digits.
+
+        Raises:
+            UnknownBlobError: If the bundle is not here.
+            BundleError: If it may not be opened.
+            ReferenceProfileError: If another artifact made it than the one that the release's signature names.
+        """
         for release in self.releases():
             if ref_id and release.custom.ref_id.startswith(ref_id):
-                return _reference(self.blobs, release.sha256)
+                reference = _reference(self.blobs, release.sha256)
+                reference.check_artifact(release.custom.artifact_sha256)
+                return reference
         return None
 
 
