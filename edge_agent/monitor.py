@@ -29,6 +29,7 @@ STREAMS_IMAGE = NAMES
 STREAMS_EMBEDDING = (*(f"projection_{index}" for index in range(PROJECTIONS)), "residual")
 STREAMS_OUTPUT = ("confidence", "entropy", "margin", "predicted")
 _FINITE = 1e30
+_ROWS_AT_ONCE = 128  # their number fits into uint8, which adds four times faster than int64
 
 
 def stream_specs(has_embedding: bool) -> tuple[StreamSpec, ...]:  # noqa: FBT001 - the seam's agreed signature
@@ -193,9 +194,13 @@ class Counter:
 
     def count(self, rows: Floats) -> None:
         """Add inferences: ``rows`` is what ``values`` returned, float64 (N, S)."""
-        for row in rows:
-            self._reached += self._thresholds <= row[:, None]  # NaN reaches none
-            self._count_cell(row.item(self._confidence), row.item(self._predicted))
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            part = rows[start : start + _ROWS_AT_ONCE]
+            reached = self._thresholds <= part[:, :, None]  # NaN reaches none
+            self._reached += np.add.reduce(reached, axis=0, dtype=np.uint8)
+            # one slice holds both columns: the first and the last of the outputs
+            for confidence, predicted in part[:, self._confidence :: self._predicted - self._confidence].tolist():
+                self._count_cell(confidence, predicted)
         self.n += len(rows)
 
     def _count_cell(self, confidence: float, predicted: float) -> None:

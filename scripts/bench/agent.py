@@ -1,4 +1,4 @@
-"""What the agent costs: on one inference, in bytes of a report, in images lost by a swap.
+"""What the agent costs: on one inference, in bytes of a report, in images lost by a swap, in memory.
 
     scripts/bench/agent.py [--quick] [--json FILE]
 
@@ -11,6 +11,9 @@ import argparse
 import io
 import json
 import os
+import shutil
+import socket
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,20 +29,24 @@ from PIL import Image
 
 from edge_agent import monitor, preprocess
 from edge_agent.clock import SystemClock
+from edge_agent.disk import RealDisk
 from edge_agent.frames import Frame
+from edge_agent.identity import Identity
 from edge_agent.infer import Child, Settings
 from edge_agent.served_model import ServedModel, load_model
 from edge_agent.sources import Capture
 from edge_agent.tally import MAX_WAITING, Tally
+from edge_agent.updater.slots import SlotRelease, Slots
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex
+from wire.codec import encode
 from wire.drift_report import DriftReport, encode_report
 from wire.manifest import Manifest, Preprocessing, TensorSpec
 from wire.reference import Context, Reference, write_reference
 
 CLASSES, WIDTH, SIDE = 10, 64, 32
 LAYERS_OF_5_MS = 6
-LIMIT_US, LIMIT_SHARE, LIMIT_BYTES = 60.0, 0.05, 800
+LIMIT_US, LIMIT_SHARE, LIMIT_BYTES, LIMIT_CONTROL_MB = 60.0, 0.05, 800, 16.0
 PRE = Preprocessing(SIDE, SIDE, "rgb", mean=(0.5,), std=(0.25,))
 RNG = np.random.default_rng(0)
 
@@ -236,6 +243,79 @@ def swaps(folder: Path, count: int) -> Row:
     return Row(f"failed or uncounted inferences in {count} swaps, of {source.taken}", failed, 0, 0.0, "0", failed == 0)
 
 
+def _broker(folder: Path) -> tuple[subprocess.Popen[bytes] | None, int]:
+    """Start a mosquitto on a free port where there is one; without it the agent only tries to connect."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        return None, port
+    (folder / "mosquitto.conf").write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n")
+    return subprocess.Popen([program, "-c", str(folder / "mosquitto.conf")], stderr=subprocess.DEVNULL), port
+
+
+def _memory(pid: int) -> tuple[float, float]:
+    """Return PSS and RSS of a process in megabytes (10^6)."""
+    lines = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    figures = {line[0]: int(line[1]) * 1024 / 1e6 for line in lines}
+    return figures["Pss:"], figures["Rss:"]
+
+
+def _install(state: Path, port: int) -> None:
+    """Make a state directory as if enrolled, with the bench's bundle committed and images waiting."""
+    bundle = write_bundle(state.parent, LAYERS_OF_5_MS, 7)
+    identity = Identity("site", "dev", "secret", "127.0.0.1", port, "http://127.0.0.1:9")
+    digest, slots = sha256_hex(bundle.read_bytes()), Slots(state, RealDisk())
+    RealDisk().write(state / "identity.json", encode(identity))
+    RealDisk().write(slots.bundle(digest), bundle.read_bytes())
+    slots.fill("a", SlotRelease("bench-7", digest))
+    slots.switch("a")
+    (state / "inbox").mkdir()
+    for number in range(200):
+        (state / "inbox" / f"{number:04}.png").write_bytes(some_png(number))
+    (state / "agent.toml").write_text('[source]\npath = "inbox"\n[monitor]\nwindow_s = 2.0\n')
+
+
+def memory(folder: Path, seconds: float) -> list[Row]:
+    """Return the memory of a connected, inferring agent: the control process, and with its child."""
+    state = folder / "state"
+    state.mkdir(mode=0o700)
+    broker, port = _broker(folder)
+    _install(state, port)
+    program = Path(sys.executable).with_name("edge-agent")
+    command = [str(program), "run", "--state", str(state), "--config", str(state / "agent.toml")]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")  # an installed wheel has its bytecode compiled
+    warm = [
+        sys.executable,
+        "-c",
+        "import edge_agent.cli, edge_agent.assembly, edge_agent.infer, edge_agent.runtimes.onnx",
+    ]
+    subprocess.run(warm, env=environment, check=True)
+    agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    try:
+        end_s = time.monotonic() + 30
+        while any((state / "inbox").iterdir()) and time.monotonic() < end_s:
+            time.sleep(0.1)
+        time.sleep(seconds)  # windows close, reports go out
+        tasks = Path(f"/proc/{agent.pid}/task").glob("*/children")
+        child = next(int(pid) for path in tasks for pid in path.read_text().split())
+        control, whole = _memory(agent.pid), _memory(child)
+    finally:
+        for program in (agent, broker):
+            if program is not None:
+                program.terminate()
+                program.wait(20)
+    pss, rss = control[0] + whole[0], control[1] + whole[1]
+    met, connected = control[0] <= LIMIT_CONTROL_MB, "connected" if broker else "without a broker"
+    return [
+        Row(f"control process, {connected}: PSS in MB, against RSS", control[0], control[1], control[0] / control[1],
+            f"<= {LIMIT_CONTROL_MB:g} MB", met),
+        Row("whole agent on onnxruntime, 5 ms float model: PSS in MB, against RSS", pss, rss, pss / rss, "-", True),
+    ]  # fmt: skip
+
+
 def main() -> int:
     """Print the table; return 0 if all targets are met."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -249,6 +329,7 @@ def main() -> int:
         rows.append(whole_turn(load_model(write_bundle(folder, LAYERS_OF_5_MS)), seconds))
         rows += [report_size(n) for n in (60, 3600, 86_400)]
         rows.append(swaps(folder, 5 if options.quick else 60))
+        rows += memory(folder, 2.5)
     for row in rows:
         print(f"{'ok ' if row.met else 'MISS'} {row.what:75} {row.ours:10.4g} {row.reference:10.4g} {row.target}")
     if options.json:
