@@ -1,7 +1,8 @@
 """What mosquitto reads: its configuration, passwords and access rules, as text. Decides, writes nothing.
 
 Source: mosquitto.conf(5), 2.0. Patterns expand ``%u`` to the user name, which is the device id, so one rule
-fences every device into its own subtree; the site in the topic is checked by ``ingest``.
+fences every device into its own subtree; the site in the topic is checked by ``ingest``. The client id is the
+user name whatever a client says, or one device could throw another, or the server, out by taking its id.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ def render_config(paths: BrokerPaths, config: BrokerConfig, tls: TlsConfig, port
         "allow_anonymous false",
         f"password_file {paths.passwords}",
         f"acl_file {paths.acl}",
+        "use_username_as_clientid true",
         "persistence true",
         f"persistence_location {paths.folder}/",
         "autosave_interval 5",
