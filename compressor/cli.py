@@ -12,6 +12,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from wire.errors import WireError
 
 if TYPE_CHECKING:
     from compressor.certificate import Certificate
+    from compressor.verify import Verified
 
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
 _DEBUG = "TINYFLEET_DEBUG"
@@ -116,8 +118,6 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
       compressor run models/digits/recipe.toml
       compressor run models/digits/recipe.toml --out /tmp/digits --json | jq .verdict
     """
-    from dataclasses import replace  # noqa: PLC0415 - the command line starts fast
-
     from compressor.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
@@ -129,12 +129,21 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
             raise CompressorError(message)
         read = replace(read, data=replace(read.data, path=str(data.resolve())))
     folder = out or read.folder / "build"
+    if keys is not None:
+        _check_keys(keys)
     outcome = run_recipe(read, out=folder, version=version, progress=Bars(), quick=quick)
     signed = _sign(list(outcome.bundles), keys) if keys is not None and outcome.verdict == "pass" else None
     _print_outcome(
         outcome.certificate, [*outcome.bundles, outcome.report, *([signed] if signed else [])], as_json=as_json
     )
     raise SystemExit(_EXITS[outcome.verdict.value])
+
+
+def _check_keys(keys: Path) -> None:
+    """Find out now, not after the training, that nothing could be signed."""
+    from compressor.keys import load_signer, read_root  # noqa: PLC0415 - cryptography only where keys are used
+
+    load_signer(keys, "targets", read_root(keys))
 
 
 def _sign(bundles: list[Path], keys: Path) -> Path:
@@ -163,28 +172,38 @@ def gate_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click pas
 
 @app.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--keys", type=click.Path(path_type=Path), help="Folder with metadata/: check the signature too.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
-def verify_command(bundle: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
-    r"""Derive every digest of BUNDLE again, run its golden vectors, and say what is missing.
+def verify_command(bundle: Path, keys: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
+    r"""Derive every digest of BUNDLE again, run its golden vectors, judge its certificate, say what is missing.
 
     \b
-    Example:
-      compressor verify build/digits-1-host.tfb
+    Examples:
+      compressor verify build/digits-1-gateway.tfb
+      compressor verify build/digits-1-gateway.tfb --keys keys    and who signed it; needs no private key
     """
-    from compressor.regate import verify_bundle  # noqa: PLC0415 - the command line starts fast
+    from compressor.verify import verify_bundle  # noqa: PLC0415 - the command line starts fast
 
-    verified = verify_bundle(bundle)
+    verified = verify_bundle(bundle, keys)
     if as_json:
-        document = {"ok": verified.complete, "release": verified.release, "files": dict(verified.digests)}
-        click.echo(json.dumps({**document, "missing": list(verified.missing), "verdict": verified.verdict}))
+        click.echo(json.dumps({**asdict(verified), "ok": verified.complete}, sort_keys=True))
     else:
-        click.echo(f"{verified.release} for {verified.target}: verdict {verified.verdict}")
-        for name, digest in verified.digests.items():
-            click.echo(f"  {digest}  {name}")
-        for name in verified.missing:
-            click.echo(f"  missing: {name}")
-        click.echo("complete: all digests are right, golden vectors agree" if verified.complete else "not complete")
+        _print_verified(verified)
     raise SystemExit(EXIT_PASS if verified.complete else EXIT_ERROR)
+
+
+def _print_verified(verified: Verified) -> None:
+    floor = f", security floor {verified.security_floor}" if verified.security_floor else ""
+    click.echo(f"{verified.release} for {verified.target}: verdict {verified.verdict}{floor}")
+    for name, digest in [*verified.digests.items(), *verified.lineage.items()]:
+        click.echo(f"  {digest:<64}  {name}")
+    if verified.signature is not None:
+        signature = verified.signature
+        click.echo(f"  signed as {signature.path}, targets {signature.targets_version}, expires {signature.expires}")
+    for name in verified.missing:
+        click.echo(f"  missing: {name}")
+    whole = "complete: all digests are right, golden vectors agree, the verdict follows from its numbers"
+    click.echo(whole if verified.complete else "not complete")
 
 
 _ROWS = (

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from compressor import certificate as certificates
-from compressor import evaluation, report
+from compressor import evaluation, preflight, report
 from compressor.bundling import make_bundles
 from compressor.certificate import Certificate
 from compressor.comparison import Comparison, Material, Models
@@ -28,6 +28,7 @@ from compressor.evaluation import Compared
 from compressor.figures import figures_of
 from compressor.gates import Verdict
 from compressor.measure import Predictions
+from compressor.profile import MIN_REFERENCE_ROWS
 from compressor.progress import Progress, Silent
 from compressor.recipe import Recipe, TargetRecipe
 from compressor.statistics import drop_upper
@@ -37,6 +38,7 @@ from wire.bundle import Bundle, read_bundle
 from wire.errors import WireError
 
 _QUICK_EPOCHS = 2
+_NAMES_SHOWN = 5
 _JUDGING_CODE = (
     "compressor.data", "compressor.train", "compressor.networks", "compressor.export", "compressor.quantize",
     "compressor.statistics", "compressor.gates", "compressor.certificate", "compressor.evaluation",
@@ -88,6 +90,7 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
         CompressorError: If anything can't be done; the subclass and its ``code`` say what.
     """
     recipe = _adjusted(recipe, version, quick=quick)
+    preflight.check(recipe, out)
     workshop = Workshop(recipe, Cache(out / "cache"), progress or Silent())
     before = _read_base(base)
     material = _material(workshop, data_root, before, extra)
@@ -123,12 +126,20 @@ def _material(workshop: Workshop, data_root: Path | None, before: Bundle | None,
     with workshop.progress.stage("data", 1, "set") as stage:
         table = load_kept(workshop.cache, recipe.data, data_root or recipe.folder)
         stage.advance()
+    if table.corrupt:
+        workshop.progress.say(
+            f"left out {len(table.corrupt)} corrupt images: {', '.join(table.corrupt[:_NAMES_SHOWN])}"
+        )
     if recipe.model.labels:
         table = align(table, recipe.model.labels)
     if before is not None and before.manifest.labels != table.class_names:
         message = f"Expected the labels of {before.manifest.release}, got {', '.join(table.class_names)}"
         raise DataError(message)
     splits = split(table, recipe.train.seed, slices=recipe.data.train_slices)
+    if len(splits.reference) < MIN_REFERENCE_ROWS:
+        workshop.progress.say(
+            f"the drift reference has {len(splits.reference)} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later"
+        )
     if extra is None:
         return Material(table, splits, None)
     used = np.concatenate([splits.train, splits.calibration, splits.gate, splits.reference])

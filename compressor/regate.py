@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,43 +19,11 @@ from compressor.certificate import TIMED, Certificate, Line, read_certificate
 from compressor.errors import PackageError
 from compressor.gates import Verdict
 from compressor.measure import Candidate
-from compressor.package import Golden, derived_digests, missing_entries, read_golden
-from wire.bundle import CERTIFICATE, GOLDEN, REFERENCE, Bundle, read_bundle
+from compressor.package import Golden, read_golden
+from wire.bundle import CERTIFICATE, GOLDEN, Bundle, read_bundle
 from wire.errors import WireError
-from wire.reference import read_reference
 
 _ALREADY_COMPARED = frozenset({"latency_ratio", "speed_up_ratio"})  # need the float model, which does not travel
-
-
-@dataclass(frozen=True, slots=True)
-class Verified:
-    """What ``verify`` found. ``complete``: nothing is missing and the golden vectors agree."""
-
-    release: str
-    target: str
-    verdict: str
-    digests: Mapping[str, str]
-    missing: tuple[str, ...]
-    complete: bool
-
-
-def verify_bundle(path: Path) -> Verified:
-    """Return what the bundle at ``path`` holds, every digest derived anew and its golden vectors run.
-
-    Raises:
-        PackageError: If it does not open, a digest is wrong, or the golden vectors differ.
-    """
-    bundle = _open(path)
-    missing = missing_entries(bundle)
-    verdict = "unknown"
-    if CERTIFICATE not in missing:
-        verdict = read_certificate(bundle.files[CERTIFICATE]).verdict
-    if REFERENCE not in missing:
-        read_reference(bundle.files[REFERENCE]).check_artifact(bundle.manifest.artifact_sha256)
-    if GOLDEN not in missing:
-        check_golden(bundle)
-    manifest = bundle.manifest
-    return Verified(manifest.release, manifest.target, verdict, derived_digests(bundle), missing, not missing)
 
 
 def check_golden(bundle: Bundle) -> Golden:
@@ -90,7 +58,7 @@ def gate_again(path: Path) -> Certificate:
     """
     if path.is_dir():
         return _again(_read_folder(path), {})
-    bundle = _open(path)
+    bundle = open_bundle(path)
     if CERTIFICATE not in bundle.files:
         message = f"Expected {CERTIFICATE} in {path}, got none: build the bundle again"
         raise PackageError(message)
@@ -134,7 +102,12 @@ def _kept(line: Line, recorded: Line | None) -> Line:
     return recorded if recorded is not None and unmeasurable else line
 
 
-def _open(path: Path) -> Bundle:
+def open_bundle(path: Path) -> Bundle:
+    """Return the checked bundle at ``path``.
+
+    Raises:
+        PackageError: If it does not open; the message has the code of what is wrong.
+    """
     try:
         return read_bundle(path)
     except (OSError, WireError) as error:

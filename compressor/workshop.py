@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from compressor import graph, measure
 from compressor.data.table import Table
-from compressor.errors import PluginError
 from compressor.measure import Candidate, Latency, Predictions
 from compressor.progress import Progress
 from compressor.recipe import QuantizeRecipe, Recipe, TrainRecipe
@@ -149,9 +148,6 @@ class Workshop:
             QuantizeError: If it can't be quantized.
             PluginError: If the scheme is not there.
         """
-        if settings.scheme != "static_int8":
-            message = f"Expected the scheme static_int8, got {settings.scheme!r}"
-            raise PluginError(message)
         inputs = {
             "model": model.digest, "settings": repr(settings), "preprocessing": self._preprocessing_digest(),
             "data": sha256_hex("".join(table_digest(table) for table in tables).encode()),
@@ -159,7 +155,7 @@ class Workshop:
         }  # fmt: skip
 
         def make() -> bytes:
-            from compressor.quantize.static_int8 import quantize  # noqa: PLC0415 - onnxruntime only to quantize
+            from compressor.quantize import quantize  # noqa: PLC0415 - onnxruntime only to quantize
 
             with self.progress.stage("quantize", 1, "model") as stage:
                 batches = np.concatenate([self.inputs(table) for table in tables])

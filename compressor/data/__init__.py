@@ -12,14 +12,13 @@ from compressor import registry
 from compressor.data.shares import Shares
 from compressor.data.table import Table
 from compressor.errors import PluginError
+from compressor.preflight import PARTS
 from compressor.recipe import DataRecipe
-
-_PARTS = frozenset({"table", "shares", "split", "camera"})
 
 
 def datasets() -> tuple[str, ...]:
     """Return the names of the data sets in this folder."""
-    return tuple(name for name in registry.names(__name__) if name not in _PARTS)
+    return tuple(name for name in registry.names(__name__) if name not in PARTS[__name__])
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:

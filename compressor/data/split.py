@@ -17,6 +17,7 @@ import numpy as np
 from compressor.data.shares import Shares
 from compressor.data.table import Integers, Table
 from compressor.errors import SplitError
+from compressor.recipe_reader import nearest
 
 _NAMES = ("train", "calibration", "gate", "reference")
 _HASH_RANGE = 2**64
@@ -84,7 +85,7 @@ def _wanted_rows(table: Table, slices: Sequence[str]) -> np.ndarray[tuple[int], 
     missing = [name for name in slices if name not in known]
     if missing:
         message = f"Expected train_slices among {', '.join(sorted(known))}, got {', '.join(missing)}"
-        raise SplitError(message)
+        raise SplitError(message + nearest(missing[0], known))
     return np.isin(table.slices, list(slices)) if len(slices) else np.ones(len(table), dtype=bool)
 
 

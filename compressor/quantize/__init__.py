@@ -12,16 +12,15 @@ import numpy.typing as npt
 
 from compressor import registry
 from compressor.errors import PluginError
+from compressor.preflight import PARTS
 from compressor.recipe import QuantizeRecipe
 
 Batches = Callable[[], Iterable[npt.NDArray[np.float32]]]
 
-_PARTS = frozenset({"calibrator"})
-
 
 def schemes() -> tuple[str, ...]:
     """Return the names of the schemes in this folder."""
-    return tuple(name for name in registry.names(__name__) if name not in _PARTS)
+    return tuple(name for name in registry.names(__name__) if name not in PARTS[__name__])
 
 
 def quantize(model: bytes, batches: Batches, settings: QuantizeRecipe) -> bytes:

@@ -24,9 +24,9 @@ def save(network: nn.Module, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when the disk is full
         part.unlink(missing_ok=True)
-        message = f"Expected to write weights to {path}, got: {error.strerror}"
+        message = f"Expected to write weights to {path}, got: {error}"
         raise CheckpointError(message) from error
 
 

@@ -11,12 +11,15 @@ import pytest
 from compressor.certificate import read_certificate
 from compressor.data import digits
 from compressor.data.camera import DRIFTED
-from compressor.errors import PackageError
+from compressor.errors import PackageError, TrustError
 from compressor.gates import Verdict
+from compressor.keys import init_keys
 from compressor.pipeline import BasePoint, Outcome, run_recipe
 from compressor.recipe import GateRecipe, Recipe, read_recipe
-from compressor.regate import gate_again, verify_bundle
-from compressor.signing import read_signable
+from compressor.regate import gate_again
+from compressor.signing import read_signable, sign_bundles
+from compressor.verify import verify_bundle
+from server.trust.online_keys import init_online_keys
 from wire.bundle import read_bundle
 from wire.reference import read_reference
 
@@ -92,6 +95,23 @@ def test_a_bundle_verifies_and_is_judged_again_here(outcome: Outcome) -> None:
     assert verify_bundle(outcome.bundles[0]).complete
     assert gate_again(outcome.bundles[0]).verdict == "pass"
     assert gate_again(outcome.report.parent).verdict == "pass"
+
+
+def test_a_signature_is_verified_and_its_absence_said(outcome: Outcome, tmp_path: Path) -> None:
+    """With the folder of keys, an unsigned bundle is incomplete, a signed one names its list, another's is refused."""
+    (tmp_path / "server" / "keys").mkdir(parents=True)
+    init_online_keys(tmp_path / "server")
+    keys = tmp_path / "keys"
+    init_keys(keys, tmp_path / "server" / "online.pub.json")
+    bundle = outcome.bundles[0]
+    assert verify_bundle(bundle, keys).missing == ("signature: tiny-1/host.tfb",)
+    sign_bundles([bundle], keys)
+    signature = verify_bundle(bundle, keys).signature
+    assert signature is not None
+    assert signature.path == "tiny-1/host.tfb"
+    (keys / "metadata" / "targets.json").write_bytes(b"{}")
+    with pytest.raises(TrustError):
+        verify_bundle(bundle, keys)
 
 
 def test_a_changed_byte_is_found(outcome: Outcome, tmp_path: Path) -> None:

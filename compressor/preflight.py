@@ -1,0 +1,67 @@
+"""What can be known to be wrong before data is read or anything is trained.
+
+Decides nothing about data or models; of a plug-in named by a dotted path it checks the module alone.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+from compressor import registry
+from compressor.errors import PackageError, PluginError
+from compressor.recipe import Recipe
+from compressor.recipe_reader import nearest
+from edge_agent import runtimes
+
+PARTS = {
+    "compressor.data": frozenset({"table", "shares", "split", "camera"}),
+    "compressor.quantize": frozenset({"calibrator"}),
+}
+"""Modules of a plug-in folder that plug-ins are made with, and are none themselves."""
+
+
+def check(recipe: Recipe, out: Path) -> None:
+    """Do nothing if every plug-in of ``recipe`` is there and ``out`` can be written.
+
+    Raises:
+        PluginError: If a data set, network, scheme or runtime is not there; the nearest one is named.
+        PackageError: If ``out`` is no folder, can't be made or can't be written.
+    """
+    _require("compressor.data", recipe.data.dataset, "[data] dataset")
+    _require("compressor.networks", recipe.model.network, "[model] network")
+    for step in recipe.compress:
+        _require("compressor.quantize", step.scheme, "[[compress]] scheme")
+    for target in recipe.targets:
+        known = [name for name in runtimes.names() if name != "memory"]
+        if target.runtime not in known:
+            said = f"Expected in [targets.{target.name}] a runtime of {', '.join(known)}, got {target.runtime!r}"
+            raise PluginError(said + nearest(target.runtime, known))
+    _writable(out)
+
+
+def _require(package: str, name: str, where: str) -> None:
+    known = [found for found in registry.names(package) if found not in PARTS.get(package, frozenset())]
+    module = name.partition(":")[0]
+    if ":" in name and not _there(module):
+        message = f"Expected as {where} a module {module!r}, got none: put its folder on PYTHONPATH or install it"
+        raise PluginError(message)
+    if ":" not in name and name not in known:
+        message = f"Expected as {where} one of {', '.join(known)} or 'package.module:function', got {name!r}"
+        raise PluginError(message + nearest(name, known))
+
+
+def _there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # its parent is not there, or it is no name of a module
+        return False
+
+
+def _writable(out: Path) -> None:
+    above = next(path for path in [out, *out.resolve().parents] if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        what = "a file" if not above.is_dir() else "a folder that this user may not write"
+        message = f"Expected a folder for results at {out}, got {what} at {above}: choose another --out"
+        raise PackageError(message)

@@ -1,0 +1,112 @@
+"""Verification of a bundle: digests, golden vectors, certificate and signature, all derived again here.
+
+Decides what a complete bundle holds and when a certificate's verdict follows from its own numbers. Measures nothing
+(``regate`` does) and trusts nothing the bundle says of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor import certificate as certificates
+from compressor.certificate import TIMED, Certificate, read_certificate
+from compressor.errors import PackageError, TrustError
+from compressor.package import derived_digests, missing_entries
+from compressor.regate import check_golden, open_bundle
+from wire.bundle import CERTIFICATE, GOLDEN, REFERENCE, Bundle
+from wire.canonical import sha256_file
+from wire.reference import read_reference
+from wire.target import target_path
+
+LINEAGE = ("recipe", "data", "float_weights", "float_model", "baseline")
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """The signed list of releases that names the bundle: its version and the day it expires."""
+
+    targets_version: int
+    expires: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What ``verify`` found. ``complete``: nothing is missing; ``signature`` is None where none was looked for."""
+
+    release: str
+    target: str
+    security_floor: int
+    verdict: str
+    digests: Mapping[str, str]
+    lineage: Mapping[str, str]
+    missing: tuple[str, ...]
+    signature: Signature | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing."""
+        return not self.missing
+
+
+def verify_bundle(path: Path, keys: Path | None = None) -> Verified:
+    """Return what the bundle at ``path`` holds; ``keys`` is a folder with the root and the signed targets.
+
+    Raises:
+        PackageError: If it does not open, a digest is wrong, golden vectors differ, or the verdict does not follow.
+        MeasureError: If the artifact does not run, or is not what the manifest says.
+        TrustError: If a signature does not verify, or the bundle is signed with other bytes.
+    """
+    bundle = open_bundle(path)
+    manifest, missing = bundle.manifest, [*missing_entries(bundle)]
+    missing += [f"lineage: {name}" for name in LINEAGE if not manifest.lineage.get(name)]
+    verdict = "unknown"
+    if CERTIFICATE in bundle.files:
+        verdict = _certificate(bundle).verdict
+    if REFERENCE in bundle.files:
+        read_reference(bundle.files[REFERENCE]).check_artifact(manifest.artifact_sha256)
+    if GOLDEN in bundle.files:
+        check_golden(bundle)
+    signature = _signature(path, bundle, keys) if keys is not None else None
+    if keys is not None and signature is None:
+        missing.append(f"signature: {target_path(manifest.model, manifest.version, manifest.target)}")
+    return Verified(
+        manifest.release, manifest.target, manifest.security_floor, verdict, derived_digests(bundle),
+        dict(sorted(manifest.lineage.items())), tuple(missing), signature,
+    )  # fmt: skip
+
+
+def _certificate(bundle: Bundle) -> Certificate:
+    """Return the bundle's certificate if its verdict follows from its own counts, figures and rules."""
+    read, manifest = read_certificate(bundle.files[CERTIFICATE]), bundle.manifest
+    if (read.model, read.version, read.target) != (manifest.model, manifest.version, manifest.target):
+        got = f"{read.model}-{read.version} for {read.target!r}"
+        message = f"Expected a certificate of {manifest.release} for {manifest.target!r}, got one of {got}"
+        raise PackageError(message)
+    judged = certificates.lines(certificates.judge(read.rules, certificates.evidence_of(read)))
+    derived = {line.name: line.verdict for line in judged if line.name not in TIMED}
+    stated = {line.name: line.verdict for line in read.gates}
+    wrong = [name for name, verdict in derived.items() if stated.get(name) != verdict]
+    if wrong or (read.verdict == "pass" and set(stated.values()) != {"pass"}):
+        name = wrong[0] if wrong else "the verdict"
+        got = f"{stated.get(name, read.verdict)!r} where its numbers say {derived.get(name, 'otherwise')!r}"
+        raise PackageError(f"Expected {CERTIFICATE} to follow from its own numbers, got for {name} {got}")
+    return read
+
+
+def _signature(path: Path, bundle: Bundle, keys: Path) -> Signature | None:
+    from compressor.keys import read_root  # noqa: PLC0415 - cryptography only where keys are used
+    from compressor.signing import read_targets  # noqa: PLC0415 - cryptography only where keys are used
+
+    manifest = bundle.manifest
+    targets = read_targets(keys, read_root(keys))
+    name = target_path(manifest.model, manifest.version, manifest.target)
+    signed = targets.targets.get(name)
+    if signed is None:
+        return None
+    if signed.hashes.get("sha256") != sha256_file(path) or signed.length != path.stat().st_size:
+        message = f"Expected the bytes that were signed as {name}, got others in {path}: this is not that release"
+        raise TrustError(message)
+    return Signature(targets.version, f"{targets.expires:%Y-%m-%d}", name)
