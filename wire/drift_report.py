@@ -161,8 +161,8 @@ def open_report(data: bytes) -> SealedReport:
     _, flags, boot, artifact, ref_id = _HEAD.unpack_from(data)
     numbers, used = leb128.decode(data[_HEAD.size :], _NUMBERS)
     seq, oldest, start_ms, len_ms, n, context, streams, classes, confidence_bins = numbers
-    if streams > MAX_STREAMS or classes > MAX_CLASSES or confidence_bins > MAX_CONFIDENCE_BINS:
-        message = f"Expected at most {MAX_STREAMS} streams and {MAX_CLASSES} classes, got {streams} and {classes}"
+    if not 1 <= streams <= MAX_STREAMS or classes > MAX_CLASSES or confidence_bins > MAX_CONFIDENCE_BINS:
+        message = f"Expected 1 to {MAX_STREAMS} streams, at most {MAX_CLASSES} classes, got {streams} and {classes}"
         raise MessageError(message)
     return SealedReport(
         boot.hex(), seq, oldest, start_ms, len_ms, context, artifact.hex(), ref_id.hex(), bool(flags & _FLAG_LATE),

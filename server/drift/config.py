@@ -21,9 +21,10 @@ class DriftConfig:
     epsilon: share of samples that may be anything (0..0.02); costs sensitivity.
     grace_ms: how long after its end a window is waited for; later ones are folded in again.
     silence_windows, silence_ms: a device is silent when it missed both.
-    quiet_windows: a verdict closes after so many windows without it.
+    quiet_windows: a verdict closes after so many windows without it (or when all its devices are silent).
     release_windows: an alarm within so many windows of a new release is laid to the release.
-    horizon_ms: older windows are a clock fault, not news; 30 days.
+    horizon_ms: older windows are a clock fault, not news; 30 days. Evidence is folded again from there after a
+        restart; completed baselines are kept for longer, for good.
     """
 
     window_ms: int = 3_600_000
@@ -38,6 +39,11 @@ class DriftConfig:
     release_windows: int = 6
     empty_windows: int = 3
     horizon_ms: int = 30 * _DAY_MS
+
+    @property
+    def silent_ms(self) -> int:
+        """How long a device says nothing until it counts as silent: both limits, in milliseconds."""
+        return max(self.silence_windows * self.window_ms, self.silence_ms)
 
     @property
     def settings(self) -> Settings:

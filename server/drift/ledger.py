@@ -22,12 +22,17 @@ _NAMED = 6  # a line's worth of devices
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A verdict of one window with its cause in words and the release it was found under."""
+    """A verdict of one window with its cause in words and the release it was found under.
+
+    ``fresh``: one of its devices was heard in this window. Evidence of silent devices stands as it stood: it is no
+    news, neither that they drift still nor that they are well.
+    """
 
     verdict: Verdict
     cause: str
     release: str = ""
     model: str = ""
+    fresh: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +79,27 @@ class Verdicts:
             row = store.one_verdict(connection, verdict)
         return None if row is None else _stored(row)
 
-    def note(self, findings: Sequence[Finding], window_ms: int, now_ms: int, *, quiet_ms: int, judged: bool) -> None:
+    def note(
+        self, findings: Sequence[Finding], window_ms: int, now_ms: int, *, quiet_ms: int, silent_ms: int = 0,
+        judged: bool,
+    ) -> None:  # fmt: skip
         """Take the findings of the window that started at ``window_ms``.
 
         ``judged``: windows arrived, so it counts as one more window; ``quiet_ms``: how long a verdict stays open
-        without being found.
+        without being found; ``silent_ms``: how long at least while nothing is heard of its devices.
         """
         known = {verdict.key: verdict for verdict in self.open()}
+        stale = {finding.verdict.key for finding in findings if not finding.fresh}
         for finding in findings:
+            if not finding.fresh:
+                continue
             older = known.pop(finding.verdict.key, None)
             if older is None:
                 self._open(finding, window_ms, now_ms)
             else:
                 self._keep(older, finding, window_ms, judged=judged)
         for verdict in known.values():
-            if window_ms - verdict.last_window_ms >= quiet_ms:
+            if window_ms - verdict.last_window_ms >= max(quiet_ms, silent_ms if verdict.key in stale else 0):
                 self._close(verdict, now_ms)
 
     def _open(self, finding: Finding, window_ms: int, now_ms: int) -> None:

@@ -15,6 +15,7 @@ from server.windows import Window
 from wire.histogram import BINS
 
 _TOP = 5
+_MAX_ATTRIBUTES, _MAX_ATTRIBUTE_CHARACTERS = 32, 127
 _FLOOR = -50.0  # a log value below that is drawn as that
 
 
@@ -42,7 +43,7 @@ def device_rows(scene: Scene, windows: Sequence[Window]) -> list[dict[str, objec
                 {"stream": share.stream, "shape": share.shape, "share_ratio": round(share.share_ratio, 4),
                  "words": share.words} for share in found[:_TOP]
             ],
-            "summaries": _summaries(window, lane, scene.facts.get(key, LaneFacts())),
+            "summaries": {} if fault else _summaries(window, lane, scene.facts.get(key, LaneFacts())),
         })  # fmt: skip
     return rows
 
@@ -95,10 +96,16 @@ def invalid_of(window: Window) -> np.ndarray:
 
 
 def attributes_of(site: str, *documents: Mapping[str, str]) -> dict[str, str]:
-    """Return a device's attributes with its site; earlier documents win."""
+    """Return a device's attributes with its site; earlier documents win.
+
+    Devices report what they like: long ones, and those beyond the first 32 by name, are left out.
+    """
     merged: dict[str, str] = {}
-    for document in reversed(documents):
-        merged.update(document)
+    for document in documents:
+        for name in sorted(document.keys() - merged.keys()):
+            value = document[name]
+            if len(merged) < _MAX_ATTRIBUTES and max(len(name), len(value)) <= _MAX_ATTRIBUTE_CHARACTERS:
+                merged[name] = value
     return merged | {"site": site}
 
 

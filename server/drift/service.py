@@ -1,23 +1,29 @@
 """Reads windows slot by slot, folds them, stores evidence and verdicts; one turn at a time.
 
 Decides when a slot is due (its end plus the grace has passed) and what a late window means (the slots from its own
-on are folded again). Verdicts are spoken once per slot: folding again corrects evidence, not history.
+on are folded again). Verdicts are spoken once per slot: folding again corrects evidence, not history. Evidence goes
+back to the horizon; a completed baseline is kept for good, and a device is judged against it however old it is.
+
+Lanes are opened only for references of published releases, made by the artifact that the window names: what
+devices invent opens none, and is a fault of the device.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
+
+import numpy as np
 
 from server.drift.config import DriftConfig
 from server.drift.fold import FoldState, LaneKey, Outcome, fold_slot
 from server.drift.health import Fault, clock_fault, faults, silence, usual, worst
+from server.drift.keeping import Keeping
 from server.drift.lane import Observation
 from server.drift.ledger import Verdicts
-from server.drift.reference import training_profile
+from server.drift.reference import Ints, training_profile
 from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of, pool_rows
 from server.drift.views import LaneFacts, Scene, findings
 from server.errors import ServerError
@@ -28,13 +34,14 @@ from server.store import evidence as store
 from server.store.database import Database
 from server.windows import Window, Windows
 from wire.errors import WireError
-from wire.messages import DeviceState, Severity
+from wire.messages import DeviceState
 from wire.reference import Reference
 
 _LOG = logging.getLogger(__name__)
 _SLOTS_PER_TURN = 200
-_CHECKPOINTS = 6
+_CHECKPOINT_SPANS = (1, 4, 16, 64, 256)  # slots: far back fewer, so that old late windows don't fold all again
 _QUIET_STATES = {DeviceState.DISCONNECTED, DeviceState.SLEEPING, DeviceState.UPDATING}
+_EMPTY_COUNTS: Ints = np.zeros((0, 0), np.int64)
 _NOTHING = Outcome({}, 0.0, frozenset(), {}, 0.0, frozenset())
 
 
@@ -68,15 +75,19 @@ class DriftService:
     events: EventLog
     config: DriftConfig = field(default_factory=DriftConfig)
     _state: FoldState = field(default_factory=FoldState)
-    _checkpoints: deque[tuple[FoldState, dict[str, Heard]]] = field(default_factory=lambda: deque(maxlen=_CHECKPOINTS))
+    _checkpoints: list[tuple[FoldState, dict[str, Heard]]] = field(default_factory=list)
     _heard: dict[str, Heard] = field(default_factory=dict)
     _facts: dict[LaneKey, LaneFacts] = field(default_factory=dict)
-    _refused: set[LaneKey] = field(default_factory=set)
+    _keeping: Keeping = field(init=False)
     _outcome: Outcome = _NOTHING
     _cursor: int = -1
     _spoken_slot: int = -1
     _written_slot: int = -1
     _started_ms: int = 0
+
+    def __post_init__(self) -> None:
+        """Join the parts; nothing is read yet."""
+        self._keeping = Keeping(self.database, self.config.window_ms)
 
     @property
     def verdicts(self) -> Verdicts:
@@ -142,12 +153,23 @@ class DriftService:
         windows = self.windows.between(start_ms, start_ms + self.config.window_ms)
         attributes = _attributes(devices)
         observed = self._observe(windows, slot)
-        self._outcome = fold_slot(self._state, slot, observed, attributes, self.config.settings)
-        self._checkpoints.append((self._state.copy(), _copied(self._heard)))
+        self._outcome = fold_slot(self._state, slot, observed, attributes, self.config.settings, self._keeping.lanes)
+        self._keeping.add(self._outcome.completed)
+        self._remember()
         if slot > self._written_slot:
             self._write(slot, windows, devices, now_ms)
         if slot > self._spoken_slot:
             self._speak(slot, devices, now_ms, judged=True)
+
+    def _remember(self) -> None:
+        """Keep a checkpoint of now, and of the older ones the first of this and of the last span of each length."""
+        self._checkpoints.append((self._state.copy(), _copied(self._heard)))
+        slots, wanted = [state.slot for state, _ in self._checkpoints], {self._state.slot}
+        for span in _CHECKPOINT_SPANS:
+            first = {slot // span: slot for slot in reversed(slots)}
+            now = self._state.slot // span
+            wanted |= {first[part] for part in (now - 1, now) if part in first}
+        self._checkpoints = [one for one in self._checkpoints if one[0].slot in wanted]
 
     def _write(self, slot: int, windows: Sequence[Window], devices: Sequence[Device], now_ms: int) -> None:
         start_ms = slot * self.config.window_ms
@@ -161,57 +183,61 @@ class DriftService:
 
     def _observe(self, windows: Sequence[Window], slot: int) -> dict[LaneKey, list[Observation]]:
         """Return what statistics may see: windows of devices that pass their health checks."""
+        refused = self._open({(window.ref_id, window.artifact) for window in windows})
         observed: dict[LaneKey, list[Observation]] = {}
         for window in windows:
-            key, counts = (window.ref_id, window.artifact), counts_of(window)
-            facts, heard = self._open(window), self._heard.setdefault(window.device, Heard(slot))
-            if window.shape.streams != self._state.lanes[key].streams:
-                fault: Fault | None = Fault("shape_mismatch", f"{window.shape.streams} streams", "device")
-            else:
-                clock = clock_fault(window.start_ms, window.len_ms, window.received_ms, self.config.horizon_ms)
-                fault = clock or worst(faults(counts, invalid_of(window), window.n, facts.usual))
+            key, heard = (window.ref_id, window.artifact), self._heard.setdefault(window.device, Heard(slot))
             heard.last_slot, heard.empty = slot, heard.empty + 1 if window.n == 0 else 0
-            heard.fault = fault
-            if fault is None:
+            try:
+                counts, heard.fault = _EMPTY_COUNTS, refused.get(key)
+                if heard.fault is None:
+                    counts, heard.fault = self._checked(window, self._state.lanes[key].streams, self._facts[key])
+            except (ValueError, IndexError, ArithmeticError) as error:  # one window must not stop the whole fleet's
+                _LOG.exception("Window can't be read. device=%s start_ms=%s", window.device, window.start_ms)
+                heard.fault = Fault("unreadable", f"a window that can't be read: {error}", "device")
+            if heard.fault is None:
                 observed.setdefault(key, []).append(Observation(window.device, counts, window.context))
         return observed
 
-    def _open(self, window: Window) -> LaneFacts:
-        """Open the window's lane; return what the registry knows of it, asked again until the bundle is there."""
-        key = (window.ref_id, window.artifact)
-        known = self._facts.get(key, LaneFacts())
-        reference = None
-        if known.usual is None or key not in self._state.lanes:
-            reference = self._reference(window)
-        if known.usual is None:
-            self._facts[key] = known = self._known(key, reference)
-        settings = self.config.settings
-        training = training_profile(reference, z=settings.z, epsilon=settings.epsilon) if reference else None
-        self._state.open_lane(key, window.shape.streams, training)
-        return known
+    def _checked(self, window: Window, streams: int, facts: LaneFacts) -> tuple[Ints, Fault | None]:
+        if window.shape.streams != streams:
+            text = f"{window.shape.streams} streams, where its reference has {streams}"
+            return _EMPTY_COUNTS, Fault("shape_mismatch", text, "device")
+        counts = counts_of(window)
+        clock = clock_fault(window.start_ms, window.len_ms, window.received_ms, self.config.horizon_ms)
+        return counts, clock or worst(faults(counts, invalid_of(window), window.n, facts.usual))
 
-    def _reference(self, window: Window) -> Reference | None:
-        """Return the reference that ``window`` was counted with; one that its artifact did not make is refused."""
-        try:
-            reference = self.references.reference(window.ref_id)
-            if reference is None or len(reference.streams) != window.shape.streams:
-                return None
-            if not reference.artifact_sha256.startswith(window.artifact):
-                reference.check_artifact(window.artifact)
-        except (ServerError, WireError) as error:
-            key = (window.ref_id, window.artifact)
-            if key not in self._refused:
-                self._refused.add(key)
-                text = f"A reference is not used: {error}"
-                self.events.add(window.received_ms, "drift", error.code, Severity.ERROR, text, device=window.device)
-            return None
+    def _open(self, keys: Collection[LaneKey]) -> dict[LaneKey, Fault]:
+        """Open the lanes of ``keys``; return a fault for each that the registry does not know (asked every time)."""
+        fresh = sorted(key for key in keys if key not in self._state.lanes)
+        releases = self.references.releases() if fresh else ()
+        refused: dict[LaneKey, Fault] = {}
+        for key in fresh:
+            release = next((one for one in releases if one.custom.ref_id.startswith(key[0])), None)
+            try:
+                reference = self._reference(key) if release else None
+            except (ServerError, WireError) as error:
+                refused[key] = Fault(error.code, f"its windows can't be judged: {error}", "device")
+                continue
+            if release is None or reference is None:
+                text = f"reference {key[0][:12]}… is of no published release: publish it, or update the device"
+                refused[key] = Fault("unknown_reference", text, "device")
+            else:
+                self._open_lane(key, release, reference)
+        return refused
+
+    def _reference(self, key: LaneKey) -> Reference | None:
+        """Return the reference of a lane; one that the lane's artifact did not make is refused."""
+        reference = self.references.reference(key[0])
+        if reference is not None and not reference.artifact_sha256.startswith(key[1]):
+            reference.check_artifact(key[1])
         return reference
 
-    def _known(self, key: LaneKey, reference: Reference | None) -> LaneFacts:
-        if reference is None:
-            return LaneFacts()
-        release = next((one for one in self.references.releases() if one.custom.ref_id.startswith(key[0])), None)
-        return LaneFacts(release.name if release else "", release.model if release else "", usual(reference))
+    def _open_lane(self, key: LaneKey, release: Release, reference: Reference) -> None:
+        settings, streams = self.config.settings, len(reference.streams)
+        self._facts[key] = LaneFacts(release.name, release.model, usual(reference))
+        self._keeping.open(key, streams)
+        self._state.open_lane(key, streams, training_profile(reference, z=settings.z, epsilon=settings.epsilon))
 
     def _faults_of(self, slot: int, devices: Sequence[Device], now_ms: int, *, silent: bool = True) -> dict[str, Fault]:
         known = {device.device: device for device in devices}
@@ -232,14 +258,15 @@ class DriftService:
         return found
 
     def _scene(self, slot: int, attributes: Mapping[str, Mapping[str, str]], found: Mapping[str, Fault]) -> Scene:
-        return Scene(self._state, self._outcome, self._facts, attributes, found, self.config, slot)
+        heard = frozenset(device for device, one in self._heard.items() if one.last_slot == slot)
+        return Scene(self._state, self._outcome, self._facts, attributes, found, self.config, slot, heard)
 
     def _speak(self, slot: int, devices: Sequence[Device], now_ms: int, *, judged: bool) -> None:
         scene = self._scene(slot, _attributes(devices), self._faults_of(slot, devices, now_ms))
         self._spoken_slot = slot
         self.verdicts.note(
             findings(scene), slot * self.config.window_ms, now_ms,
-            quiet_ms=self.config.quiet_windows * self.config.window_ms, judged=judged,
+            quiet_ms=self.config.quiet_windows * self.config.window_ms, silent_ms=self.config.silent_ms, judged=judged,
         )  # fmt: skip
 
 

@@ -12,9 +12,10 @@ The rules, in their order (shared/DRIFT.md, "Verdicts"):
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import reduce
 from itertools import combinations
 
 _P_LIMIT = 0.01
@@ -152,32 +153,62 @@ def _concentrated(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> t
     return found, rest
 
 
+@dataclass(frozen=True, slots=True)
+class _Members:
+    """Who has one set of attributes, as one bit per device: of all devices, and of those that are flagged."""
+
+    everyone: int
+    flagged: int
+
+    def with_all(self, other: _Members) -> _Members:
+        """Return who has both."""
+        return _Members(self.everyone & other.everyone, self.flagged & other.flagged)
+
+
 def _best_set(devices: Sequence[DeviceView], flagged: Sequence[DeviceView]) -> Attributes | None:
     """Return the smallest attribute set that is concentrated and explains most; source: Nazar, arXiv:2305.07772."""
-    values = sorted({item for view in flagged for item in view.attributes.items()})
+    members = _members(devices, {view.device for view in flagged})
     for size in range(1, _MAX_ATTRIBUTES + 1):
-        scored = [(_score(devices, flagged, subset), subset) for subset in combinations(values, size)]
+        scored = [
+            (_score(reduce(_Members.with_all, (members[item] for item in subset)), len(flagged), len(devices)), subset)
+            for subset in combinations(sorted(members), size)
+        ]
         passing = [(score, subset) for score, subset in scored if score is not None]
         if passing:
             return max(passing, key=lambda pair: pair[0])[1]
     return None
 
 
-def _score(
-    devices: Sequence[DeviceView], flagged: Sequence[DeviceView], subset: Attributes
-) -> tuple[float, float] | None:
-    """Return (share explained, share of the cohort that is flagged) where the cohort passes the tests."""
-    members = sum(_has(view, subset) for view in devices)
-    hits = sum(_has(view, subset) for view in flagged)
-    outside = len(devices) - members
-    if hits < _MIN_DEVICES or not outside:
+def _members(devices: Sequence[DeviceView], flagged: Collection[str]) -> dict[tuple[str, str], _Members]:
+    """Return the values that enough flagged devices have: a set holds no more of them than each of its values."""
+    everyone: dict[tuple[str, str], int] = {}
+    hits: dict[tuple[str, str], int] = {}
+    for index, view in enumerate(devices):
+        for item in view.attributes.items():
+            everyone[item] = everyone.get(item, 0) | 1 << index
+            if view.device in flagged:
+                hits[item] = hits.get(item, 0) | 1 << index
+    return {item: _Members(everyone[item], bits) for item, bits in hits.items() if bits.bit_count() >= _MIN_DEVICES}
+
+
+def _score(found: _Members, flagged: int, total: int) -> tuple[float, float] | None:
+    """Return (share explained, share of the cohort that is flagged) where the cohort passes the tests.
+
+    ``flagged`` of ``total`` devices are flagged.
+    """
+    hits = found.flagged.bit_count()
+    if hits < _MIN_DEVICES:
         return None
-    risk_outside = max(len(flagged) - hits, 0.5) / outside  # half a device where there is none: never divide by 0
+    members = found.everyone.bit_count()
+    outside = total - members
+    if not outside:
+        return None
+    risk_outside = max(flagged - hits, 0.5) / outside  # half a device where there is none: never divide by 0
     if hits / members < _RISK_RATIO * risk_outside:
         return None
-    if hypergeometric_p(hits, members, len(flagged), len(devices)) >= _P_LIMIT:
+    if hypergeometric_p(hits, members, flagged, total) >= _P_LIMIT:
         return None
-    return hits / len(flagged), hits / members
+    return hits / flagged, hits / members
 
 
 def _sites(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> tuple[list[Verdict], list[DeviceView]]:

@@ -43,7 +43,7 @@ class LaneFacts:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Everything one window's verdicts follow from."""
+    """Everything one window's verdicts follow from; ``heard``: the devices that sent a window in ``slot``."""
 
     state: FoldState
     outcome: Outcome
@@ -52,6 +52,7 @@ class Scene:
     faults: Mapping[str, Fault]
     config: DriftConfig
     slot: int
+    heard: frozenset[str] = frozenset()
 
 
 def findings(scene: Scene) -> tuple[Finding, ...]:
@@ -119,14 +120,14 @@ def causes(scene: Scene, devices: Iterable[str], *, training: bool = False) -> t
 
 
 def _finding(scene: Scene, verdict: Verdict) -> Finding:
-    facts = _facts_of(scene, verdict.devices)
+    facts, heard = _facts_of(scene, verdict.devices), not scene.heard.isdisjoint(verdict.devices)
     if verdict.kind is VerdictKind.DEVICE_FAULT:
         return Finding(verdict, scene.faults[verdict.devices[0]].text, facts.release, facts.model)
     training = verdict.kind is VerdictKind.RELEASE_REGRESSION
     found = causes(scene, verdict.devices, training=training)
     if not any(device in scene.outcome.flagged for device in verdict.devices) and not training:
         found = _pool_causes(scene, verdict) or found
-    return Finding(verdict, sentence(found), facts.release, facts.model)
+    return Finding(verdict, sentence(found), facts.release, facts.model, fresh=heard)
 
 
 def _pool_causes(scene: Scene, verdict: Verdict) -> tuple[Share, ...]:

@@ -64,7 +64,7 @@ def test_an_hour_and_a_day_fit_in_800_bytes(n: int, skew: float) -> None:
 @given(st.data())
 def test_reports_of_any_shape_and_counts_are_exact(data: st.DataObject) -> None:
     """Also counters whose streams don't add up to n come back as they were."""
-    shape = Shape(data.draw(st.integers(0, 3)), data.draw(st.integers(0, 3)), data.draw(st.integers(0, 4)))
+    shape = Shape(data.draw(st.integers(1, 3)), data.draw(st.integers(0, 3)), data.draw(st.integers(0, 4)))
     count = st.integers(0, 2**40)
     values = data.draw(st.lists(count, min_size=shape.total, max_size=shape.total))
     original = report(Counters(shape, data.draw(count), tuple(values)))
@@ -127,6 +127,12 @@ def test_an_oversize_report_is_refused() -> None:
     """The limit holds before anything is parsed."""
     with pytest.raises(MessageError, match="at most"):
         decode_report(b"TFD1" + bytes(MAX_REPORT_BYTES))
+
+
+def test_a_report_without_streams_is_refused() -> None:
+    """There is nothing that could be compared with a reference."""
+    with pytest.raises(MessageError, match="1 to 256 streams, .*got 0"):
+        decode_report(encode_report(report(Counters(Shape(0, 1, 1), 60, (60,)))))
 
 
 def test_an_unknown_coding_is_refused() -> None:

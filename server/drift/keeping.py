@@ -1,0 +1,73 @@
+"""Completed baselines in the store: read with the lane that they belong to, written when they are complete.
+
+A baseline is kept for good. A device that comes back after longer than the horizon is compared with the baseline it
+had; only a new release (another reference, another artifact) makes a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import sqlalchemy as sa
+
+from server.drift.baseline import Collected, Kept
+from server.drift.fold import LaneKey
+from server.store import baselines as store
+from server.store.database import Database
+from wire.histogram import BINS
+
+_SCORES = 3
+_COUNT, _SCORE = np.dtype("<i8"), np.dtype("<f8")
+_Lane = dict[str, dict[int, Kept]]
+
+
+@dataclass(slots=True)
+class Keeping:
+    """The kept baselines of the lanes that are open; only the drift service's thread may use it."""
+
+    database: Database
+    window_ms: int
+    lanes: dict[LaneKey, _Lane] = field(default_factory=dict)
+
+    def open(self, key: LaneKey, streams: int) -> None:
+        """Read what is kept for the lane ``key``, once; what does not fit ``streams`` is left out."""
+        if key in self.lanes:
+            return
+        lane: _Lane = {}
+        with self.database.begin() as connection:
+            for row in store.baselines_of(connection, *key):
+                if len(row["counts"]) == streams * BINS * _COUNT.itemsize:
+                    kept = Kept(row["completed_ms"] // self.window_ms, _collected(row, streams))
+                    lane.setdefault(row["device"], {})[row["context"]] = kept
+        self.lanes[key] = lane
+
+    def add(self, completed: Mapping[LaneKey, Mapping[tuple[str, int], Kept]]) -> None:
+        """Keep what was just completed; what is kept already stays as it is."""
+        fresh = [
+            (key, device, context, kept)
+            for key, found in completed.items()
+            for (device, context), kept in found.items()
+            if context not in self.lanes[key].get(device, {})
+        ]
+        if not fresh:
+            return
+        with self.database.begin() as connection:
+            store.add_baselines(connection, [self._row(*one) for one in fresh])
+        for key, device, context, kept in fresh:
+            self.lanes[key].setdefault(device, {})[context] = kept
+
+    def _row(self, key: LaneKey, device: str, context: int, kept: Kept) -> dict[str, object]:
+        return {
+            "ref_id": key[0], "artifact": key[1], "device": device, "context": context,
+            "completed_ms": kept.slot * self.window_ms, "windows": kept.collected.windows,
+            "counts": kept.collected.counts.astype(_COUNT).tobytes(),
+            "squares": kept.collected.squares.astype(_SCORE).tobytes(),
+        }  # fmt: skip
+
+
+def _collected(row: sa.RowMapping, streams: int) -> Collected:
+    counts = np.frombuffer(row["counts"], _COUNT).astype(np.int64).reshape(streams, BINS)
+    squares = np.frombuffer(row["squares"], _SCORE).astype(np.float64).reshape(streams, _SCORES)
+    return Collected(row["windows"], counts, squares)
