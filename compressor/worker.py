@@ -16,6 +16,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -40,6 +41,9 @@ _HEARTBEAT_S = 10.0
 _POLL_S = 2.0
 _BACK_OFF_MAX_S = 60.0
 _RELEASED = "released"
+_WEIGHTS = "float.pt"
+_SEARCH_DEPTH, _SEARCH_FILES = 4, 1000  # folders down, files at each depth: a wrong --out must not read a whole disk
+_MAX_WEIGHTS_BYTES = 4 * 1024**3
 _EXITS = {"pass": 0, "fail": 2, "inconclusive": 3}
 
 
@@ -140,7 +144,11 @@ def _retrain(order: WorkOrder, place: Workplace, client: ServerClient, progress:
     extra = read_samples(samples)
     checkpoint = find_checkpoint(base, place)
     if checkpoint is None:
-        progress.say("the weights of the release before are not on this host: training from the start")
+        progress.say(
+            "the weights of the release before are not on this host: training from the start; --checkpoint names them"
+        )
+    else:
+        progress.say(f"fine-tuning from {checkpoint}")
     version = _version(order, base, folder, client)
     return run_recipe(
         place.recipe, out=folder, version=version, base=BasePoint(base, checkpoint), extra=extra, progress=progress
@@ -169,10 +177,17 @@ def find_checkpoint(base: Path, place: Workplace) -> Path | None:
     except WireError as error:
         message = f"Expected the bundle of the release before, got: {error}"
         raise WorkerError(message) from error
-    places = [place.out / "float.pt", place.recipe.folder / "build" / "float.pt"]
-    places += sorted((place.out / "jobs").glob("*/float.pt"))
-    found = [path for path in [place.checkpoint, *places] if path is not None and path.is_file()]
+    found = (path for path in _checkpoints(place) if path.is_file() and path.stat().st_size <= _MAX_WEIGHTS_BYTES)
     return next((path for path in found if sha256_file(path) == wanted), None)
+
+
+def _checkpoints(place: Workplace) -> Iterator[Path]:
+    """Yield where weights may lie: what was named, then every ``float.pt`` near the worker's and the recipe's."""
+    if place.checkpoint is not None:
+        yield place.checkpoint
+    for folder in (place.out, place.recipe.folder / "build"):
+        for depth in range(_SEARCH_DEPTH):
+            yield from islice(sorted(folder.glob("/".join(["*"] * depth + [_WEIGHTS]))), _SEARCH_FILES)
 
 
 def _version(order: WorkOrder, base: Path, folder: Path, client: ServerClient) -> int:

@@ -185,6 +185,16 @@ def test_the_base_weights_are_known_by_their_digest(host: BuildHost) -> None:
     assert find_checkpoint(bundle, host.place) is None
 
 
+def test_the_base_weights_are_found_in_the_folders_of_earlier_runs(host: BuildHost) -> None:
+    """A first release built in OUT/v1 is fine-tuned by a worker with --out OUT; too deep is not searched."""
+    weights, out = host.place.out / "float.pt", host.place.out
+    (out / "a/b/c/d").mkdir(parents=True)
+    deep = weights.rename(out / "a/b/c/d/float.pt")
+    assert find_checkpoint(host.first.bundles[0], host.place) is None
+    near = deep.rename(out / "a/float.pt")
+    assert find_checkpoint(host.first.bundles[0], host.place) == near
+
+
 def test_one_worker_a_folder(tmp_path: Path) -> None:
     """A second worker under the same name is refused; the name outlives restarts."""
     assert worker_name(tmp_path) == worker_name(tmp_path)
