@@ -52,15 +52,25 @@ class Admission:
     enrolment: Enrolment
     broker: Broker | None
     server_hash: str
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def hashes(self) -> dict[str, str]:
         """Return every password hash, by user name."""
         return {**self.enrolment.password_hashes(), SERVER_USER: self.server_hash}
 
     def admit(self, identity: Identity) -> None:
-        """Make the broker accept a device that was just enrolled."""
-        if self.broker is not None:
-            self.broker.admit(self.hashes(), identity.device, identity.password)
+        """Make the broker accept a device that was just enrolled.
+
+        List and file change together, one writer at a time: an older list must not replace a newer one.
+
+        Raises:
+            BrokerError: If the broker does not accept it in time.
+        """
+        if self.broker is None:
+            return
+        with self._lock:
+            self.broker.update_users(self.hashes())
+        self.broker.wait_for_user(identity.device, identity.password)
 
 
 @dataclass(slots=True)

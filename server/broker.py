@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -20,10 +21,11 @@ from pathlib import Path
 
 from server.broker_files import BrokerPaths, render_acl, render_config, render_passwords
 from server.config import BrokerConfig, TlsConfig
-from server.errors import BrokerError, PortInUseError
+from server.errors import BrokerError, BrokerMissingError, PortInUseError
 from server.files import write_atomically
 
 _LOG = logging.getLogger(__name__)
+_SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 _POLL_S = 0.02
 _STOP_TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 2.0
@@ -55,9 +57,11 @@ class Broker:
         """Write the files, start mosquitto and wait until it accepts the server's own user.
 
         Raises:
+            BrokerMissingError: If there is no mosquitto.
             PortInUseError: If another program listens on the port.
-            BrokerError: If mosquitto is missing, dies, or does not answer in time.
+            BrokerError: If mosquitto dies, or does not answer in time.
         """
+        program_path(self.config.program)
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._end_leftover()
         check_port_free(self.config.bind, self.port, "broker")
@@ -75,13 +79,12 @@ class Broker:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGHUP)
 
-    def admit(self, hashes: Mapping[str, str], user: str, password: str) -> None:
-        """Make mosquitto accept a new user; return when it does.
+    def wait_for_user(self, user: str, password: str) -> None:
+        """Return when mosquitto accepts ``user``, whom ``update_users`` just added.
 
         Raises:
             BrokerError: If it does not in time.
         """
-        self.update_users(hashes)
         self._wait_until_accepted(user, password, self.config.start_timeout_s)
 
     def turn(self, now_ms: int) -> bool:
@@ -136,12 +139,12 @@ class Broker:
         try:
             with self._paths.log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    [self.config.program, "-c", str(self._paths.config)],
+                    [program_path(self.config.program), "-c", str(self._paths.config)],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 )  # fmt: skip
             write_atomically(self._paths.pid, str(self._process.pid).encode())
         except OSError as error:
-            message = f"Expected to start {self.config.program!r}, got: {error}: install mosquitto (apt-get) as root"
+            message = f"Expected to start {self.config.program!r}, got: {error}: see broker.program in server.toml"
             raise BrokerError(message) from error
 
     def _wait_until_accepted(self, user: str, password: str, timeout_s: float) -> None:
@@ -172,6 +175,22 @@ class Broker:
             deadline_s = time.monotonic() + _STOP_TIMEOUT_S
             while Path(f"/proc/{pid}/cmdline").read_bytes() and time.monotonic() < deadline_s:
                 time.sleep(_POLL_S)
+
+
+def program_path(program: str) -> str:
+    """Return where ``program`` is; Debian's mosquitto is in /usr/sbin, which only root has on its path.
+
+    Raises:
+        BrokerMissingError: If it is nowhere.
+    """
+    found = shutil.which(program) or shutil.which(program, path=_SYSTEM_PATH)
+    if found is None:
+        message = (
+            f"Expected the broker {program!r} on this machine, got none: install it (as root: apt-get install "
+            "mosquitto), or set broker.program in server.toml to where it is"
+        )
+        raise BrokerMissingError(message)
+    return found
 
 
 def loopback_of(bind: str) -> str:

@@ -90,6 +90,11 @@ class Enrolment:
                 store.update_device(connection, device, changes)
         return Identity(site, device, password)
 
+    def reopen(self, claim: str) -> None:
+        """Make a used ``claim`` good again until it expires, because its device was told nothing."""
+        with self.database.begin() as connection:
+            store.reopen_claim(connection, sha256_hex(claim.encode()))
+
     def authenticate(self, device: str, password: str) -> bool:
         """Return whether ``password`` is that of ``device``; a positive answer is remembered as a digest."""
         with self.database.begin() as connection:

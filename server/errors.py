@@ -5,6 +5,7 @@ ServerError
 ├── StateDirectoryError       the state directory is missing, foreign or damaged
 ├── AlreadyRunningError       another server holds the state directory
 ├── BrokerError               mosquitto can't be started or does not answer
+│   ├── BrokerMissingError    mosquitto is not installed
 │   └── PortInUseError        another program listens on the port
 ├── UnauthorizedError         no or wrong credentials
 ├── ClaimRefusedError         an enrolment claim is unknown, used or expired
@@ -67,6 +68,12 @@ class BrokerError(ServerError):
 
     code = "broker_failed"
     status = 503
+
+
+class BrokerMissingError(BrokerError):
+    """mosquitto is not installed."""
+
+    code = "broker_missing"
 
 
 class PortInUseError(BrokerError):

@@ -26,6 +26,7 @@ from wire.topics import Kind, Topic, check_name
 
 _LOG = logging.getLogger(__name__)
 _PUBLISH_PER_TURN = 500
+_MAX_GEN = 2**53  # more is no generation of ours
 ATTEMPT = "attempt"  # in ``Desired.extra``: the ``gen`` of the assignment, which a change of settings keeps
 
 
@@ -132,7 +133,7 @@ class Fleet:
     def _change(self, device: str, change: Callable[[Desired, int], Desired]) -> int:
         with self._lock:
             known = self.device(device)
-            gen = known.desired_gen + 1
+            gen = max(known.desired_gen, _reported_gen(known)) + 1
             desired = replace(change(known.desired or Desired(), gen), gen=gen)
             changes = {"desired": encode(desired).decode(), "desired_gen": gen}
             with self.database.begin() as connection:
@@ -220,6 +221,12 @@ def _reported(text: str) -> Reported:
 @lru_cache(maxsize=8192)
 def _desired(text: str) -> Desired:
     return decode(Desired, text.encode())
+
+
+def _reported_gen(known: Device) -> int:
+    """Return the generation that the device knows: above ours after a database was restored from a backup."""
+    gen = known.reported.gen if known.reported else 0
+    return gen if 0 <= gen < _MAX_GEN else 0
 
 
 def _unknown(device: str) -> UnknownDeviceError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -33,6 +34,7 @@ _LOG = logging.getLogger(__name__)
 _HAND_OVER_TIMEOUT_S = 1.0
 _CACHE_LIMIT = 50_000
 _REGISTRY_AGE_MS = 1_000
+_REFUSALS = (sa.exc.OperationalError, OSError)  # disk full, locked: not the messages' fault
 _REPORT_LEAF = f"/{Kind.TELE.value}/{Stream.DRIFT.value}"
 
 SUBSCRIPTIONS = (
@@ -83,7 +85,9 @@ class Ingest:
             self.figures.dropped += 1
 
     def turn(self, now_ms: int) -> int:
-        """Handle what is in the inbox, one batch at most; return the number of notices."""
+        """Handle what the store refused before and what is in the inbox; return the number of notices, one batch."""
+        if self._retry:
+            self.handle((), now_ms)
         notices = self.take(0.0)
         self.handle(notices, now_ms)
         return len(notices)
@@ -99,8 +103,14 @@ class Ingest:
             self._keep(arrivals, now_ms)
 
     def take(self, wait_s: float) -> list[Notice]:
-        """Return up to one batch of notices; wait up to ``wait_s`` for the first."""
+        """Return up to one batch of notices; wait up to ``wait_s`` for the first.
+
+        None while the store refuses: what waits is bounded by the inbox, and devices keep the rest.
+        """
         taken: list[Notice] = []
+        if self._retry:
+            time.sleep(wait_s)
+            return taken
         try:
             taken.append(self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait())
             while len(taken) < self.config.batch_messages:
@@ -156,9 +166,9 @@ class Ingest:
     def _keep(self, arrivals: list[Arrival], now_ms: int) -> None:
         try:
             self._commit(arrivals, now_ms)
-        except sa.exc.OperationalError as error:  # disk full, locked: not the messages' fault
+        except _REFUSALS as error:
             _LOG.error("The store refuses; the batch is tried again. error=%s", error)
-            self._retry = arrivals
+            self._retry += arrivals
         except (sa.exc.SQLAlchemyError, ServerError, WireError, ValueError, ArithmeticError) as error:
             if len(arrivals) > 1:
                 for arrival in arrivals:
@@ -170,13 +180,18 @@ class Ingest:
         """Pass over a message that can never be stored, or the device would send it for ever."""
         _LOG.warning("A message can't be stored. topic=%s error=%s", arrivals and arrivals[0].topic, error)
         self._refuse(now_ms, "not_storable", f"Expected a message that can be stored, got: {error}", "")
-        self._commit(arrivals, now_ms, discard=True)
+        try:
+            self._commit(arrivals, now_ms, discard=True)
+        except _REFUSALS:
+            self._retry += arrivals
 
     def _commit(self, arrivals: list[Arrival], now_ms: int, *, discard: bool = False) -> None:
         progress = self._progress_of({arrival.key for arrival in arrivals if arrival.key is not None})
         fresh = [arrival for arrival in arrivals if self._is_new(arrival, progress, now_ms)]
         fresh = [] if discard else fresh
-        self._keep_samples(fresh, now_ms)
+        if unkept := self._keep_samples(fresh, now_ms):  # without them, as if they had not come: sent again
+            self._commit([arrival for arrival in arrivals if arrival.key not in unkept], now_ms)
+            return
         with self.database.begin() as connection:
             journal = Journal(connection, self.config, self.complaints, now_ms)
             journal.write(fresh, arrivals, progress)
@@ -205,7 +220,9 @@ class Ingest:
             self._refuse(now_ms, "too_far_ahead", f"Expected earlier numbers first, got {arrival.seq}", key.device)
         return offer is Offer.NEW
 
-    def _keep_samples(self, fresh: Sequence[Arrival], now_ms: int) -> None:
+    def _keep_samples(self, fresh: Sequence[Arrival], now_ms: int) -> set[StreamKey | None]:
+        """Hand samples to their keeper; return the streams whose sample the disk did not take."""
+        unkept: set[StreamKey | None] = set()
         for arrival in fresh:
             if not isinstance(arrival.message, Sample):
                 continue
@@ -214,6 +231,11 @@ class Ingest:
                     self.keep_sample(arrival.topic.device, arrival.message, now_ms)
             except (ServerError, WireError) as error:
                 self._refuse(now_ms, error.code, str(error), arrival.topic.device)
+            except OSError as error:
+                unkept.add(arrival.key)
+                text = f"Expected to write a sample, got: {error}: free the server's disk"
+                self.complaints.add(now_ms, "sample_not_kept", text, sender=arrival.topic.device, registered=True)
+        return unkept
 
     def _acknowledge(self, progress: dict[StreamKey, Progress], now_ms: int) -> None:
         marks: dict[str, list[Watermark]] = {}

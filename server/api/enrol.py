@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
 from server.enrolment import Enrolment, Identity
-from server.errors import RootMissingError
+from server.errors import RootMissingError, ServerError
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,11 @@ def router(auth: Auth, enrolment: Enrolment, reception: Reception) -> APIRouter:
         if root is None:
             raise RootMissingError("Expected a trusted root, got none: run fleet-server trust DIR --root FILE")
         identity = enrolment.enrol(request.claim)
-        reception.admit(identity)
+        try:
+            reception.admit(identity)
+        except (ServerError, OSError):  # nobody was told the password: the claim is good for another try
+            enrolment.reopen(request.claim)
+            raise
         return IdentityBody(**asdict(identity), **asdict(reception.address()), root=root.decode())
 
     return routes

@@ -69,6 +69,7 @@ def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mappi
 
 def _tune_sqlite(connection: object, _record: object) -> None:
     cursor = connection.cursor()  # type: ignore[attr-defined]
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
+    # FULL: under WAL, NORMAL may lose the last commits in a power cut, and devices delete what was acknowledged
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()

@@ -93,6 +93,11 @@ def use_claim(connection: sa.Connection, claim_sha256: str, now_ms: int) -> sa.R
     return connection.execute(statement).mappings().first()
 
 
+def reopen_claim(connection: sa.Connection, claim_sha256: str) -> None:
+    """Mark a claim as not used."""
+    connection.execute(CLAIMS.update().where(CLAIMS.c.claim_sha256 == claim_sha256).values(used_ms=0))
+
+
 def insert_command(connection: sa.Connection, row: Mapping[str, object]) -> None:
     """Add a command that is about to be sent."""
     connection.execute(COMMANDS.insert(), dict(row))

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -130,6 +131,20 @@ def test_a_killed_broker_comes_back_and_loses_nothing(run: Run, device_of: Devic
     device.wait_for("cmd/ack")
     assert [window.n for window in app.parts.windows.since(0)] == [5]
     assert app.broker.restarts == 1
+
+
+def test_devices_that_enrol_at_once_all_get_in(run: Run) -> None:
+    """No list of passwords replaces a newer one, and no claim is lost."""
+    app = run()
+
+    def enrol(number: int) -> tuple[str, str]:
+        claim = app.parts.enrolment.claim("berlin", f"cam-{number}", {})
+        answer = httpx.post(f"{app.http_url}/api/enrol", json={"claim": claim}, trust_env=False, timeout=30)
+        return f"cam-{number}", answer.raise_for_status().json()["password"]
+
+    with ThreadPoolExecutor(12) as pool:
+        known = list(pool.map(enrol, range(24)))
+    assert [name for name, password in known if not app.broker.accepts(name, password)] == []
 
 
 def test_state_is_seen_by_the_api(run: Run, device_of: DeviceOf) -> None:

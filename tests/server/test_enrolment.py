@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from fastapi.testclient import TestClient
 
+from server.api.enrol import Address, Reception
 from server.credentials import hash_password, verify_password
-from server.errors import ClaimRefusedError, DeviceExistsError
+from server.errors import BrokerError, ClaimRefusedError, DeviceExistsError
+from server.parts import build_api
 from wire.errors import NameRefusedError
 
 if TYPE_CHECKING:
+    from server.enrolment import Identity
     from tests.server.conftest import MemoryFleet
 
 
@@ -76,3 +80,17 @@ def test_a_hash_is_mosquittos_own_form() -> None:
     assert verify_password("secret", first)
     assert not verify_password("Secret", first)
     assert not verify_password("secret", "plain")
+
+
+def test_a_claim_is_not_used_up_when_the_broker_lets_nobody_in(fleet: MemoryFleet) -> None:
+    """The device was told nothing, so it may ask again with the same claim."""
+    parts, refusals = fleet.app.parts, [BrokerError("Expected mosquitto to answer, got nothing")]
+
+    def admit(_identity: Identity) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    reception = Reception(lambda: Address("127.0.0.1", 1, "http://127.0.0.1"), lambda: b"{}", admit)
+    client = TestClient(build_api(parts, reception))
+    body = {"claim": parts.enrolment.claim("berlin", "cam-1", {})}
+    assert [client.post("/api/enrol", json=body).status_code for _ in range(3)] == [503, 200, 403]

@@ -6,11 +6,12 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+import sqlalchemy as sa
 
 from server.errors import UnknownDeviceError
 from wire.errors import NameRefusedError
 from wire.memory_broker import MemoryBroker
-from wire.messages import DeviceState, State
+from wire.messages import DeviceState, Reported, State
 
 if TYPE_CHECKING:
     from tests.server.conftest import MemoryFleet
@@ -30,6 +31,23 @@ def test_gen_only_grows(fleet: MemoryFleet) -> None:
     desired = device.desired()
     assert (desired.gen, desired.release, desired.probation_s) == (3, "m-3", 3.0)
     assert desired.config == {"sample_bytes_per_day": 5}
+
+
+def test_gen_goes_past_what_the_device_knows(fleet: MemoryFleet) -> None:
+    """After a restored backup the device is ahead: what it would take for old it would never install."""
+    device = fleet.enrol()
+    device.say("reported", Reported(gen=41), retain=True)
+    fleet.turn()
+    assert fleet.app.parts.fleet.set_desired("cam-1", **RELEASE) == 42
+    device.say("reported", Reported(gen=2**62), retain=True)
+    fleet.turn()
+    assert fleet.app.parts.fleet.set_desired("cam-1", **RELEASE) == 43
+
+
+def test_what_is_acknowledged_survives_a_power_cut(fleet: MemoryFleet) -> None:
+    """Every commit is synced: under WAL the lesser setting may lose the last ones."""
+    with fleet.app.parts.database.begin() as connection:
+        assert connection.execute(sa.text("PRAGMA synchronous")).scalar_one() == 2
 
 
 def test_an_assignment_is_a_new_attempt_and_settings_are_not(fleet: MemoryFleet) -> None:

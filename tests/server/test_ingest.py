@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
+from server.arrivals import Arrival
 from server.errors import ServerError
+from server.ingest import Ingest
 from wire.drift_report import DriftReport, encode_report
 from wire.messages import (
     Batch,
@@ -265,3 +267,57 @@ def test_a_sample_goes_to_its_keeper_once(fleet: MemoryFleet) -> None:
     assert [digest for _, digest, _ in kept] == ["good", "bad"]
     assert device.watermark(Stream.SAMPLE) == 1
     assert "server" in fleet.codes()
+
+
+def test_a_full_disk_holds_back_the_sample_alone(fleet: MemoryFleet) -> None:
+    """It is not acknowledged, so it comes again; what came with it is stored and counts once."""
+    ingest, kept = fleet.app.parts.ingest, []
+    ingest.keep_sample = _full_disk
+    device = fleet.enrol()
+    device.report(0)
+    device.say("tele/sample", Sample(BOOT, 0, sha256="a"))
+    fleet.turn()
+    assert (device.watermark(), device.watermark(Stream.SAMPLE)) == (0, None)
+    assert "sample_not_kept" in fleet.codes()
+    ingest.keep_sample = lambda *sample: kept.append(sample)
+    device.say("tele/sample", Sample(BOOT, 0, sha256="a"))
+    fleet.turn()
+    assert (len(kept), device.watermark(Stream.SAMPLE)) == (1, 0)
+
+
+def _full_disk(_device: str, _sample: Sample, _now_ms: int) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_takes_nothing_more_while_the_store_refuses(fleet: MemoryFleet) -> None:
+    """What waits is one batch, however long it lasts; the inbox bounds the rest."""
+    device, ingest = fleet.enrol(), fleet.app.parts.ingest
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE windows RENAME TO away"))
+    for seq in range(3):
+        device.report(seq)
+        ingest.turn(fleet.clock())
+    assert len(ingest._retry) == 1
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE away RENAME TO windows"))
+    fleet.turn()
+    assert device.watermark() == 2
+
+
+def test_what_two_refusals_leave_is_all_tried_again(fleet: MemoryFleet) -> None:
+    """A batch that is stored one by one keeps each message that the store refuses."""
+    ingest = fleet.app.parts.ingest
+
+    def refuse(_ingest: Ingest, batch: list[Arrival], _now_ms: int) -> None:
+        if len(batch) > 1:
+            raise ValueError("one of them")
+        raise sa.exc.OperationalError("", {}, Exception("locked"))
+
+    device = fleet.enrol()
+    device.report(0)
+    device.report(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ingest, "_commit", refuse)
+        ingest.turn(fleet.clock())
+    fleet.turn()
+    assert device.watermark() == 1
