@@ -262,7 +262,9 @@ class Agent:
         if self._slots.boots(name) <= limit or self.supervisor.safe_mode or self.updater.record.in_flight:
             return
         second = other(name)
-        if self._slots.read(second) is not None and self._slots.boots(second) <= limit:
+        fallback = self._slots.read(second)
+        safe = fallback is not None and fallback.security_floor >= self._slots.floor()  # crashes must not downgrade
+        if safe and self._slots.boots(second) <= limit:
             self._slots.switch(second)
             self._event(
                 "slots", "slot_fallback", Severity.ERROR, f"slot {name} failed {limit + 1} times, slot {second} serves"

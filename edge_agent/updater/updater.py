@@ -117,6 +117,7 @@ class Updater:
                 self._enter(replace(self.record, desired=desired))
                 return True
             self._roll_back("superseded", "a newer desired state", now_ms)
+        self._undo_switch()
         self._end_job()
         self._progress = Progress()
         self._tries = 0
@@ -278,11 +279,20 @@ class Updater:
 
     def _refuse(self, refusal: Refusal, now_ms: int) -> None:
         """Make room and tell before it is written: the reason may be that nothing can be written."""
+        self._undo_switch()
         self._end_job()
         self.record = replace(follow(self.record, Signal.REFUSE, now_ms), code=refusal.code, text=refusal.text)
         self._reclaim()
         self.changed(self.record)
         self._records.write(self.record)
+
+    def _undo_switch(self) -> None:
+        """A slot that was switched before its phase could be written has had no probation: go back."""
+        record, current = self.record, self.slots.current()
+        if record.phase is _P.STAGED and current is not None and current.sha256 == record.desired.sha256:
+            self.slots.switch(record.previous_slot)
+            self.slots.empty(record.slot)
+            self.activate(self.slots.current())
 
     def _reclaim(self) -> None:
         try:

@@ -316,6 +316,18 @@ def test_ends_when_its_identity_is_taken_over(world: World) -> None:
         world.turns(1)
 
 
+def test_crashes_never_bring_back_what_lies_below_the_security_floor(world: World) -> None:
+    """Whoever can crash the child must not get an older, unsafe release: safe mode instead."""
+    world.install(1)
+    world.install(2)
+    Slots(world.state, RealDisk()).raise_floor(5)
+    for _ in range(12):
+        world.children[-1].kill()
+        world.turns(4)
+    assert "slot_fallback" not in world.events()
+    assert "safe_mode" in world.events()
+
+
 def test_falls_back_to_the_other_slot_then_to_safe_mode(world: World) -> None:
     """A committed release that never becomes steady gives way to the previous one; both bad: safe mode."""
     world.install(1)

@@ -1,10 +1,13 @@
 """What a newer ``desired`` starts, ends or leaves alone, and what a damaged record leaves."""
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from edge_agent.disk import RealDisk
 from wire.messages import Desired, UpdatePhase
 
 
@@ -129,3 +132,36 @@ class Full:
     def free_bytes(self, _folder: object) -> int:
         """Say that nothing is free."""
         return 0
+
+
+class FullAfterSwitch(RealDisk):
+    """A disk on which the record of probation can't be written."""
+
+    full = False
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Write, or fail as a full disk does."""
+        if self.full and path.name == "update.json" and b'"probation"' in data:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        super().write(path, data)
+
+
+@pytest.mark.parametrize("ends", ["refused", "cleared"])
+def test_a_switch_without_probation_is_taken_back(
+    device_on: Callable, release: Callable, tmp_path: Path, ends: str
+) -> None:
+    """The slot was switched but its phase could not be written: whatever ends the attempt goes back."""
+    disk = FullAfterSwitch()
+    device = device_on(tmp_path, disk)
+    device.install(release(1))
+    disk.full = True
+    device.offer(replace(device.publish(release(2)).desired, deadline_ms=device.now_ms + 60_000))
+    with pytest.raises(OSError, match="No space"):
+        device.work()
+    assert (device.current(), device.updater.record.phase) == ("m-2", UpdatePhase.STAGED)
+    disk.full = False
+    if ends == "refused":
+        device.pass_time(61)
+    else:
+        device.offer(Desired(gen=3))
+    assert (device.current(), device.served[-1].release) == ("m-1", "m-1")
