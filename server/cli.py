@@ -1,4 +1,4 @@
-"""``fleet-server``: init, run, claim, trust, status, devices. Only this file prints.
+"""``fleet-server``: init, run, claim, trust, status; devices, events and rollouts for scripts. Only this file prints.
 
 Exit codes: 0 done, 1 refused or failed (``error [code]: …`` on stderr), 2 wrong usage.
 """
@@ -10,7 +10,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
@@ -20,13 +20,16 @@ import click
 import httpx
 import sqlalchemy as sa
 
+from server import listings
 from server.app import Overrides, ServerApp
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
 from server.enrolment import Enrolment
 from server.errors import ServerError
-from server.fleet import Device, Fleet
+from server.fleet import Fleet
 from server.outbox import Outbox
+from server.registry.events import EventLog
+from server.rollout.ledger import Ledger
 from server.state_directory import init_state, open_state
 from server.store.database import Database, open_database
 from server.trust.online_keys import init_online_keys
@@ -37,7 +40,23 @@ from wire.memory_broker import MemoryBroker, MemoryTransport
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_STATE = click.argument("directory", type=click.Path(path_type=Path))
+_STATE = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+_JSON = click.option("--json", "as_json", is_flag=True, help="A JSON array with every field instead of a table.")
+_EPILOG = """\b
+From nothing to a first rollout:
+  fleet-server init state
+  compressor keys init keys --online state/online.pub.json
+  fleet-server trust state --root keys/metadata/1.root.json
+  fleet-server run state
+  fleet-server claim state --site north --device cam-1
+Then log in at the address that run prints, with the token in state/operator.token.
+
+\b
+Exit codes:
+  0  done
+  1  refused or failed: "error [code]: what was expected, what was found, what to do" on stderr
+  2  wrong usage
+"""
 
 
 def _coded(command: Callable[P, R]) -> Callable[P, R]:
@@ -56,17 +75,28 @@ def _coded(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-@click.group()
+def _example(*lines: str) -> str:
+    return "\b\n" + "\n".join([f"Example{'s' if len(lines) > 1 else ''}:", *(f"  {line}" for line in lines)])
+
+
+@click.group(epilog=_EPILOG)
 @click.version_option(package_name="tinyfleet")
 def main() -> None:
-    """Take models to a fleet of devices and keep them right."""
+    """Take models to a fleet of devices and keep them right.
+
+    Every command names the server's state directory DIR, which holds its settings (server.toml), keys, tokens and
+    database. All but init and run also work beside a running server.
+    """
 
 
-@main.command()
+@main.command(epilog=_example("fleet-server init state"))
 @_STATE
 @_coded
 def init(directory: Path) -> None:
-    """Make a new state directory with its tokens and online keys."""
+    """Make a new state directory.
+
+    It gets settings, tokens and online keys. DIR must be empty or not there yet; nothing is overwritten.
+    """
     state = init_state(directory)
     init_online_keys(state.path)
     open_database(state.database_url).close()  # now, so that no two later commands make the tables at once
@@ -77,7 +107,7 @@ def init(directory: Path) -> None:
     click.echo(f"then       fleet-server trust {directory} --root KEYS/metadata/1.root.json")
 
 
-@main.command()
+@main.command(epilog=_example("fleet-server run state --http-port 8080", "fleet-server status state"))
 @_STATE
 @click.option("--http-port", type=click.IntRange(0, 65535), help="Instead of http.port in server.toml.")
 @click.option("--broker-port", type=click.IntRange(0, 65535), help="Instead of broker.port in server.toml.")
@@ -85,7 +115,11 @@ def init(directory: Path) -> None:
 @click.option("--verbose", is_flag=True, help="Log state changes, too.")
 @_coded
 def run(directory: Path, http_port: int | None, broker_port: int | None, bind: str | None, *, verbose: bool) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM.
+
+    Broker, REST interface, pages, drift detection, rollouts, retraining. Prints "http URL" and "mqtt HOST:PORT"
+    when it is ready. Ports stay the same over restarts. Needs mosquitto.
+    """
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     stop = threading.Event()
@@ -100,14 +134,29 @@ def run(directory: Path, http_port: int | None, broker_port: int | None, bind: s
     app.stop()
 
 
-@main.command()
+@main.command(
+    epilog=_example(
+        "fleet-server claim state --site north --device cam-1 --attribute lens=wide",
+        "edge-agent enrol --server URL --claim CLAIM --state DIR   (on the device)",
+    )
+)
 @_STATE
-@click.option("--site", required=True)
-@click.option("--device", required=True)
-@click.option("--attribute", "attributes", multiple=True, metavar="KEY=VALUE", help="May be given several times.")
+@click.option("--site", required=True, help="Where the device stands; part of its topics (a-z 0-9 _ -).")
+@click.option("--device", required=True, help="Its id (a-z 0-9 _ -).")
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="What it shares with others (lens=wide); may be given several times.",
+)
 @_coded
 def claim(directory: Path, site: str, device: str, attributes: tuple[str, ...]) -> None:
-    """Print a one-time claim for a device."""
+    """Print a one-time claim for a device.
+
+    The device enrols itself with it. It expires after enrolment.claim_ttl_s of server.toml. The device's id is
+    unique in the whole fleet.
+    """
     pairs = dict(_pair(text) for text in attributes)
     config, database = _opened(directory)
     enrolment = Enrolment(database, system_now_ms, config.enrolment.claim_ttl_s)
@@ -115,40 +164,84 @@ def claim(directory: Path, site: str, device: str, attributes: tuple[str, ...]) 
     database.close()
 
 
-@main.command()
+@main.command(epilog=_example("fleet-server trust state --root keys/metadata/1.root.json"))
 @_STATE
-@click.option("--root", required=True, type=click.Path(path_type=Path, dir_okay=False), help="N.root.json")
+@click.option("--root", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file N.root.json.")
 @_coded
 def trust(directory: Path, root: Path) -> None:
-    """Install the root metadata that devices get at enrolment, or the one that follows it."""
+    """Install the root that devices trust first.
+
+    They get it at enrolment. Later roots follow, each signed by the one before.
+    """
     version = install_root(open_state(directory).path, root)
     click.echo(f"root version {version}")
 
 
-@main.command()
+@main.command(epilog=_example("fleet-server devices state | cut -f1,4", "fleet-server devices state --json"))
 @_STATE
-@click.option("--json", "as_json", is_flag=True)
+@_JSON
 @_coded
 def devices(directory: Path, *, as_json: bool) -> None:
-    """Print the registered devices, as tab-separated values or JSON."""
+    """Print the registered devices.
+
+    Tab-separated values, a line of names first.
+    """
     _, database = _opened(directory)
     fleet = Fleet(database, Outbox(MemoryTransport(MemoryBroker(), "none")), system_now_ms)
-    rows = [_device_row(device) for device in fleet.devices()]
+    rows = [listings.device_row(device) for device in fleet.devices()]
     database.close()
-    if as_json:
-        click.echo(json.dumps(rows, indent=1))
-        return
-    names = ("device", "site", "state", "release", "phase", "desired_release", "last_seen_ms")
-    click.echo("\t".join(names))
-    for row in rows:
-        click.echo("\t".join(str(row[name]) for name in names))
+    _print(rows, listings.DEVICE_COLUMNS, as_json=as_json)
 
 
-@main.command()
+@main.command(
+    epilog=_example("fleet-server events state --device cam-1", "fleet-server events state --after 120 --json")
+)
+@_STATE
+@click.option("--after", type=click.IntRange(0), help="Only events with a higher id, from the oldest on.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=200, show_default=True, help="So many at most.")
+@click.option("--device", help="Only events of this device.")
+@_JSON
+@_coded
+def events(directory: Path, after: int | None, limit: int, device: str | None, *, as_json: bool) -> None:
+    """Print the newest events, oldest first.
+
+    Tab-separated values, a line of names first. To follow the log, ask again with --after and the id of the last line.
+    """
+    _, database = _opened(directory)
+    log = EventLog(database)
+    found = log.after(after, limit, device=device) if after is not None else log.latest(limit, device=device)[::-1]
+    rows = [listings.event_row(event) for event in found]
+    database.close()
+    _print(rows, listings.EVENT_COLUMNS, as_json=as_json)
+
+
+@main.command(epilog=_example("fleet-server rollouts state", "fleet-server rollouts state --json"))
+@_STATE
+@_JSON
+@_coded
+def rollouts(directory: Path, *, as_json: bool) -> None:
+    """Print the rollouts, newest first.
+
+    Tab-separated values, a line of names first: the phase, and how many devices are how far.
+    """
+    _, database = _opened(directory)
+    rows = [listings.rollout_row(rollout) for rollout in Ledger(database).all()]
+    database.close()
+    _print(rows, listings.ROLLOUT_COLUMNS, as_json=as_json)
+
+
+def _print(rows: Sequence[listings.Row], columns: Sequence[str], *, as_json: bool) -> None:
+    click.echo(listings.as_json(rows) if as_json else listings.as_tsv(rows, columns))
+
+
+@main.command(epilog=_example("fleet-server status state && echo it runs"))
 @_STATE
 @_coded
 def status(directory: Path) -> None:
-    """Print whether the server of the directory runs, and where."""
+    """Print whether the server runs, and where.
+
+    One JSON object; exit code 1 when it does not run.
+    """
     state = open_state(directory)
     address = state.read_address()
     answer = _health(address.http_url) if address else None
@@ -176,17 +269,6 @@ def _pair(text: str) -> tuple[str, str]:
     if not found or not key:
         raise click.BadParameter(f"Expected KEY=VALUE, got {text!r}", param_hint="--attribute")
     return key, value
-
-
-def _device_row(device: Device) -> dict[str, object]:
-    update = device.reported.update if device.reported else None
-    return {
-        "device": device.device, "site": device.site, "attributes": dict(device.attributes),
-        "state": device.state.value, "release": device.release,
-        "phase": update.phase.value if update and update.phase else "", "code": update.code if update else "",
-        "desired_gen": device.desired_gen, "desired_release": device.desired_release,
-        "last_seen_ms": device.last_seen_ms, "enrolled_ms": device.enrolled_ms,
-    }  # fmt: skip
 
 
 if __name__ == "__main__":

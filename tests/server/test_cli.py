@@ -16,7 +16,9 @@ from click.testing import CliRunner
 
 from server.cli import main
 from server.clock import system_now_ms
+from server.rollout.model import Group, Member, Phase, Rollout, Standing
 from server.state_directory import StateDirectory
+from wire.messages import Severity
 
 if TYPE_CHECKING:
     from tests.server.conftest import MemoryFleet
@@ -42,7 +44,9 @@ def test_init_leaves_a_used_directory_alone(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-@pytest.mark.parametrize("command", [["run"], ["status"], ["devices"], ["claim", "--site", "a", "--device", "b"]])
+@pytest.mark.parametrize("command", [
+    ["run"], ["status"], ["devices"], ["events"], ["rollouts"], ["claim", "--site", "a", "--device", "b"],
+])  # fmt: skip
 def test_every_command_refuses_a_foreign_directory(tmp_path: Path, command: list[str]) -> None:
     """The error says how to make one."""
     code, _, error = _run(command[0], tmp_path, *command[1:])
@@ -80,6 +84,46 @@ def test_status_of_a_stopped_server_is_an_exit_code(state: StateDirectory) -> No
     """Scripts wait on it."""
     code, out, _ = _run("status", state.path)
     assert (code, json.loads(out)["running"]) == (1, False)
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_every_command_teaches_by_example(command: str) -> None:
+    """The example is a line that works, not a paragraph that was wrapped."""
+    code, text, _ = _run(command, "--help")
+    assert code == 0
+    assert f"\n    fleet-server {command} state" in text
+
+
+def test_the_exit_codes_are_documented() -> None:
+    """Scripts rely on them."""
+    _, text, _ = _run("--help")
+    assert "0  done" in text
+    assert "error [code]" in text
+
+
+def test_events_are_rows_that_can_be_followed(fleet: MemoryFleet) -> None:
+    """Oldest first; a tab in a text breaks no column; the same as JSON."""
+    for number in range(3):
+        fleet.app.parts.events.add(number, "test", f"code-{number}", Severity.INFO, "a\tb\nc", device="cam-1")
+    _, table, _ = _run("events", fleet.state.path, "--limit", 2)
+    names, *lines = [line.split("\t") for line in table.splitlines()]
+    assert [dict(zip(names, line, strict=True))["code"] for line in lines] == ["code-1", "code-2"]
+    assert lines[0][-1] == "a b c"
+    _, listed, _ = _run("events", fleet.state.path, "--after", lines[0][0], "--json")
+    assert [(row["code"], row["text"]) for row in json.loads(listed)] == [("code-2", "a\tb\nc")]
+    assert json.loads(_run("events", fleet.state.path, "--device", "cam-2", "--json")[1]) == []
+
+
+def test_rollouts_say_how_many_devices_are_how_far(fleet: MemoryFleet) -> None:
+    """One line a rollout."""
+    members = (Member("a", 0, Standing.COMMITTED), Member("b", 1, Standing.FAILED), Member("c", 1, Standing.CANCELLED))
+    groups = (Group("canary", 1.0, 0.0), Group("rest", 1.0, 0.0))
+    fleet.app.parts.rollouts.ledger.add(Rollout("r1", "m-2", groups, members, Phase.PAUSED, text="1 of 1 failed"))
+    _, table, _ = _run("rollouts", fleet.state.path)
+    names, line = [line.split("\t") for line in table.splitlines()]
+    row = dict(zip(names, line, strict=True))
+    assert (row["phase"], row["committed"], row["failed"], row["devices"]) == ("paused", "1", "1", "2")
+    assert json.loads(_run("rollouts", fleet.state.path, "--json")[1])[0]["groups"] == ["canary", "rest"]
 
 
 @pytest.mark.broker

@@ -1,0 +1,61 @@
+"""Devices, events and rollouts for scripts: one object each, as JSON or as tab-separated values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from server.fleet import Device
+from server.registry.events import LoggedEvent
+from server.rollout.model import IN_FLIGHT, Rollout, Standing
+
+Row = Mapping[str, object]
+_BLANKS = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
+
+DEVICE_COLUMNS = ("device", "site", "state", "release", "phase", "desired_release", "last_seen_ms")
+EVENT_COLUMNS = ("id", "at_ms", "severity", "kind", "code", "device", "text")
+ROLLOUT_COLUMNS = ("id", "release", "phase", "committed", "under_way", "failed", "devices", "created_ms", "text")
+
+
+def device_row(device: Device) -> Row:
+    """Return one device."""
+    update = device.reported.update if device.reported else None
+    return {
+        "device": device.device, "site": device.site, "attributes": dict(device.attributes),
+        "state": device.state.value, "release": device.release,
+        "phase": update.phase.value if update and update.phase else "", "code": update.code if update else "",
+        "desired_gen": device.desired_gen, "desired_release": device.desired_release,
+        "last_seen_ms": device.last_seen_ms, "enrolled_ms": device.enrolled_ms,
+    }  # fmt: skip
+
+
+def event_row(event: LoggedEvent) -> Row:
+    """Return one event."""
+    return {
+        "id": event.id, "at_ms": event.at_ms, "severity": event.severity.value, "kind": event.kind, "code": event.code,
+        "device": event.device or "", "text": event.text, "data": dict(event.data),
+    }  # fmt: skip
+
+
+def rollout_row(rollout: Rollout) -> Row:
+    """Return one rollout with the number of its devices by where they are."""
+    counted = [member.standing for member in rollout.members if member.standing is not Standing.CANCELLED]
+    return {
+        "id": rollout.id, "release": rollout.release, "phase": rollout.phase.value,
+        "committed": counted.count(Standing.COMMITTED), "failed": counted.count(Standing.FAILED),
+        "under_way": sum(standing in IN_FLIGHT for standing in counted), "devices": len(counted),
+        "created_ms": rollout.created_ms, "updated_ms": rollout.updated_ms, "code": rollout.code, "text": rollout.text,
+        "air_bytes": sum(member.air_bytes for member in rollout.members),
+        "groups": [group.name for group in rollout.groups],
+    }  # fmt: skip
+
+
+def as_json(rows: Sequence[Row]) -> str:
+    """Return ``rows`` as a JSON array, one object a line."""
+    return "[" + ",\n ".join(json.dumps(row) for row in rows) + "]"
+
+
+def as_tsv(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    """Return a line of names and a line for each row; tabs and line ends inside a value become blanks."""
+    lines = [columns, *([str(row[name]).translate(_BLANKS) for name in columns] for row in rows)]
+    return "\n".join("\t".join(line) for line in lines)
