@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field, JsonValue
 
 from server.api.auth import Auth
+from server.api.numbers import StoredNumber
 from server.errors import UnknownDeviceError
 from server.fleet import Device, Fleet
 from server.registry.lineage import Lineage
@@ -95,7 +96,7 @@ def router(auth: Auth, fleet: Fleet, lineage: Lineage, evidence: Evidence) -> AP
         return _body(fleet.device(device), evidence(device).get(device, {}))
 
     @routes.get("/api/devices/{device}/ran")
-    def ran(device: str, at_ms: int) -> RanBody:
+    def ran(device: str, at_ms: StoredNumber) -> RanBody:
         """Return the release on the device at a time."""
         fleet.device(device)
         found = lineage.ran_at(device, at_ms)

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, JsonValue
 
 from server.api.auth import Auth
+from server.api.numbers import StoredNumber
 from server.registry.events import EventLog, LoggedEvent
 
 
@@ -36,7 +37,7 @@ def router(auth: Auth, events: EventLog) -> APIRouter:
 
     @routes.get("/api/events")
     def list_events(
-        after: int | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 200, device: str | None = None
+        after: StoredNumber | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 200, device: str | None = None
     ) -> EventsBody:
         """Return events after an id, or, without one, the newest; oldest first."""
         if after is None:

@@ -1,4 +1,4 @@
-"""``/api/retraining``: triggers, what they wait for, and a person's approval."""
+"""``/api/retraining``: triggers, what they wait for, and a person's approval or refusal."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 
 from server.api.auth import Auth
-from server.retraining.ledger import Triggers
+from server.api.numbers import StoredNumber
+from server.clock import Clock
 from server.retraining.policy import APPROVABLE, Trigger
+from server.retraining.service import RetrainingService
 
 
 class TriggerBody(BaseModel):
@@ -40,8 +42,9 @@ class TriggersBody(BaseModel):
     retraining: list[TriggerBody]
 
 
-def router(auth: Auth, triggers: Triggers) -> APIRouter:
+def router(auth: Auth, retraining: RetrainingService, clock: Clock) -> APIRouter:
     """Return the routes for operators."""
+    triggers = retraining.triggers
     routes = APIRouter(tags=["retraining"], dependencies=[Depends(auth.operator)])
 
     @routes.get("/api/retraining")
@@ -50,9 +53,14 @@ def router(auth: Auth, triggers: Triggers) -> APIRouter:
         return TriggersBody(retraining=[_body(trigger) for trigger in triggers.all(limit)])
 
     @routes.post("/api/retraining/{trigger}/approve")
-    def approve(trigger: int) -> TriggerBody:
+    def approve(trigger: StoredNumber) -> TriggerBody:
         """Approve training without proof of harm, or the rollout of what passed its gates."""
         return _body(triggers.approve(trigger))
+
+    @routes.post("/api/retraining/{trigger}/withdraw")
+    def withdraw(trigger: StoredNumber) -> TriggerBody:
+        """End a retraining; the same verdict starts no other one."""
+        return _body(retraining.withdraw(trigger, clock()))
 
     return routes
 

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
+from server.api.numbers import StoredNumber
 from server.clock import Clock
 from server.retraining.samples import Samples, StoredSample
 
@@ -54,14 +55,14 @@ def router(auth: Auth, samples: Samples, clock: Clock) -> APIRouter:
         return SamplesBody(samples=[_body(one) for one in samples.latest(unlabelled=unlabelled, limit=limit)])
 
     @routes.get("/api/samples/{sample}/image")
-    def image(sample: int) -> Response:
+    def image(sample: StoredNumber) -> Response:
         """Return the encoded image."""
         known = samples.sample(sample)
         headers = {"Cache-Control": "private, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
         return Response(samples.image(known), media_type=known.media_type, headers=headers)
 
     @routes.put("/api/samples/{sample}/label")
-    def label(sample: int, body: LabelBody) -> SampleBody:
+    def label(sample: StoredNumber, body: LabelBody) -> SampleBody:
         """Label the image of a sample."""
         return _body(samples.label(sample, str(body.label), body.by, clock()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from fastapi import Request, Response
 from nicegui import ui
@@ -11,7 +12,7 @@ from server.dashboard import evidence
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
 from server.dashboard.tables import Column, live_table
-from server.dashboard.theme import REFRESH_S, empty, frame, heading, live, meter, pill
+from server.dashboard.theme import empty, frame, heading, keep_fresh, live, meter, pill
 from server.dashboard.views import (
     EventRow,
     Status,
@@ -55,7 +56,7 @@ def add_page(services: Services, sessions: Sessions) -> None:
     def page(request: Request, device: str) -> Response | None:
         if (refusal := sessions.refusal(request)) is not None:
             return refusal
-        with frame(device[:63], "/device"):
+        with frame(device[:63], "/device", partial(sessions.is_open, request)):
             _page(services, device)
         return None
 
@@ -178,7 +179,7 @@ def _chart(services: Services, device: str) -> None:
                 drawn["data"] = fresh[name]
             chart.update()
 
-    ui.timer(REFRESH_S, again)
+    keep_fresh(again)
 
 
 def _options(lines: dict[str, list[list[float | int | None]]]) -> dict[str, object]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import Request, Response
 from nicegui import ui
 
@@ -31,7 +33,7 @@ def add_page(services: Services, sessions: Sessions) -> None:
     def page(request: Request) -> Response | None:
         if (refusal := sessions.refusal(request)) is not None:
             return refusal
-        with frame("Events", "/events"):
+        with frame("Events", "/events", partial(sessions.is_open, request)):
             heading("Events", 1)
             ui.label(f"The newest {_SHOWN}; more by GET /api/events.").classes("tf-muted")
             live_table(COLUMNS, "id", look, rows_per_page=50)

@@ -9,8 +9,8 @@ from fastapi import Request
 from nicegui import Client, run, ui
 
 from server.dashboard.services import Services
-from server.dashboard.session import LOGIN, Sessions
-from server.dashboard.theme import REFRESH_S, heading
+from server.dashboard.session import Sessions
+from server.dashboard.theme import LOGIN, heading, keep_fresh
 from server.errors import ServerError
 from server.fleet import Device
 from server.registry.versions import Release
@@ -71,7 +71,7 @@ class NewRollout:
                 release.set_options(found, value=release.value if release.value in found else next(iter(found), None))
 
         again()
-        ui.timer(REFRESH_S, again)
+        keep_fresh(again)
 
     def _offers(self) -> tuple[Offer, ...]:
         return offers(self.services.versions.releases(), self.services.fleet.devices())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fastapi import Request, Response
 from nicegui import ui
@@ -46,7 +47,7 @@ def add_page(services: Services, sessions: Sessions) -> None:
     def page(request: Request) -> Response | None:
         if (refusal := sessions.refusal(request)) is not None:
             return refusal
-        with frame("Fleet", "/"):
+        with frame("Fleet", "/", partial(sessions.is_open, request)):
             heading("Fleet", 1)
             live(lambda: replace(look(), rows=()), _show)
             live(lambda: bool(look().rows), lambda known: _table(look) if known else _no_devices())

@@ -11,8 +11,8 @@ from nicegui import Client, run, ui
 
 from server.dashboard.learning import Stage, TriggerCard, trigger_card
 from server.dashboard.services import Services
-from server.dashboard.session import LOGIN, Sessions
-from server.dashboard.theme import confirm, empty, frame, heading, live, pill, tone_class
+from server.dashboard.session import Sessions
+from server.dashboard.theme import LOGIN, confirm, empty, frame, heading, live, pill, tone_class
 from server.dashboard.views import Tone
 from server.errors import ServerError
 
@@ -31,7 +31,7 @@ def add_page(services: Services, sessions: Sessions) -> None:
         if (refusal := sessions.refusal(request)) is not None:
             return refusal
         approval = Approval(services, sessions, request, ui.context.client)
-        with frame("Retraining", "/retraining"):
+        with frame("Retraining", "/retraining", partial(sessions.is_open, request)):
             heading("Retraining", 1)
             approval.look = live(lambda: _cards(services), approval.show)
         return None

@@ -12,8 +12,8 @@ from nicegui import Client, run, ui
 from server.dashboard.new_rollout import NewRollout
 from server.dashboard.progress import GroupView, RolloutCard, rollout_card
 from server.dashboard.services import Services
-from server.dashboard.session import LOGIN, Sessions
-from server.dashboard.theme import confirm, empty, frame, heading, live, meter, pill
+from server.dashboard.session import Sessions
+from server.dashboard.theme import LOGIN, confirm, empty, frame, heading, live, meter, pill
 from server.dashboard.views import Status, Tone
 from server.errors import ServerError
 from server.rollout.model import Rollout
@@ -36,7 +36,7 @@ def add_page(services: Services, sessions: Sessions) -> None:
         if (refusal := sessions.refusal(request)) is not None:
             return refusal
         steering = Steering(services, sessions, request, ui.context.client)
-        with frame("Rollouts", "/rollouts"):
+        with frame("Rollouts", "/rollouts", partial(sessions.is_open, request)):
             heading("Rollouts", 1)
             NewRollout(services, sessions, request, ui.context.client, steering.again).build()
             steering.look = live(lambda: _cards(services), steering.show)

@@ -9,10 +9,11 @@ from functools import lru_cache, partial
 from fastapi import FastAPI, Request, Response
 from nicegui import Client, run, ui
 
+from server.api.numbers import StoredNumber
 from server.dashboard.learning import SampleCard, sample_card
 from server.dashboard.services import Services
-from server.dashboard.session import LOGIN, Sessions
-from server.dashboard.theme import empty, frame, heading, live
+from server.dashboard.session import Sessions
+from server.dashboard.theme import LOGIN, empty, frame, heading, live
 from server.errors import ServerError
 from server.registry.versions import Versions
 from wire.errors import WireError
@@ -35,7 +36,7 @@ def add_images(app: FastAPI, services: Services, sessions: Sessions) -> None:
     """Add the route that shows an image to who is logged in."""
 
     @app.get("/samples/{sample}/image", include_in_schema=False)
-    def image(request: Request, sample: int) -> Response:
+    def image(request: Request, sample: StoredNumber) -> Response:
         if (refusal := sessions.refusal(request)) is not None:
             return refusal
         known = services.retraining.samples.sample(sample)
@@ -51,7 +52,7 @@ def add_page(services: Services, sessions: Sessions) -> None:
         if (refusal := sessions.refusal(request)) is not None:
             return refusal
         desk = Desk(services, sessions, request, ui.context.client)
-        with frame("Samples", "/samples"):
+        with frame("Samples", "/samples", partial(sessions.is_open, request)):
             heading("Samples to label", 1)
             desk.look = live(lambda: _waiting(services), desk.show)
         return None

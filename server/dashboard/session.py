@@ -18,10 +18,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from server.clock import Clock
-from server.dashboard.theme import STYLE
+from server.dashboard.theme import LOGIN, STYLE
 
 COOKIE = "tinyfleet_session"
-LOGIN = "/login"
 _LIFETIME_MS = 12 * 3_600_000  # a working day; the token is at hand on the server's own disk
 _MAX_SESSIONS = 256  # the oldest goes first
 _MAX_BODY_BYTES = 4_096

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from nicegui import ui
 
-from server.dashboard.theme import REFRESH_S
+from server.dashboard.theme import keep_fresh
 from server.dashboard.views import DeviceRow, EventRow
 
 Row = DeviceRow | EventRow
@@ -48,7 +48,7 @@ def live_table(columns: Sequence[Column], key: str, look: Callable[[], Sequence[
         if rows != table.rows:
             table.rows = rows
 
-    ui.timer(REFRESH_S, again)
+    keep_fresh(again)
 
 
 def _rows(rows: Sequence[Row]) -> list[dict[str, object]]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.resources import files
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 from nicegui import Client, ui
 
@@ -19,12 +20,18 @@ PAGES = (
 )  # fmt: skip
 REFRESH_S = 1.5
 _DARK_COOKIE = "tinyfleet_dark"
+_IS_OPEN: WeakKeyDictionary[Client, Callable[[], bool]] = WeakKeyDictionary()
+LOGIN = "/login"
 View = TypeVar("View")
 
 
 @contextmanager
-def frame(title: str, path: str) -> Iterator[None]:
-    """Make the header and the column that the page fills; ``path`` marks where the person is."""
+def frame(title: str, path: str, is_open: Callable[[], bool]) -> Iterator[None]:
+    """Make the header and the column that the page fills; ``path`` marks where the person is.
+
+    ``is_open`` says whether the person is still logged in: asked before the page shows anything newer.
+    """
+    _IS_OPEN[ui.context.client] = is_open
     ui.add_head_html(f"<style>{STYLE}</style>")
     ui.page_title(f"{title}: tinyfleet")
     ui.colors(primary="#1f5fbf", negative="#b3261e")
@@ -101,8 +108,29 @@ def live(look: Callable[[], View], show: Callable[[View], None]) -> Callable[[],
             part.refresh()
 
     part()
-    ui.timer(REFRESH_S, again)
-    return again
+    return keep_fresh(again)
+
+
+def keep_fresh(again: Callable[[], None]) -> Callable[[], None]:
+    """Call ``again`` every ``REFRESH_S``; return it as "look now".
+
+    Who is not logged in any more sees the login page and is sent nothing, whatever the browser does then.
+    """
+    client = ui.context.client
+
+    def if_open() -> None:
+        if _IS_OPEN.get(client, _nobody)():
+            again()
+        else:
+            timer.deactivate()
+            client.open(LOGIN)
+
+    timer = ui.timer(REFRESH_S, if_open)
+    return if_open
+
+
+def _nobody() -> bool:
+    return False
 
 
 async def confirm(client: Client, question: str, detail: str, action: str) -> bool:

@@ -46,6 +46,15 @@ def test_logging_out_ends_the_session(operator: Page) -> None:
     expect(operator).to_have_url("/login")
 
 
+def test_a_page_left_open_after_logging_out_leaves_too(operator: Page, world: World) -> None:
+    """Another tab is sent nothing newer and shows the login, without anybody touching it."""
+    operator.goto("/events")
+    assert operator.context.request.post("/logout").ok
+    world.app.parts.events.add(world.app.clock(), "server", "secret_news", Severity.INFO, "not for you")
+    expect(operator).to_have_url("/login")
+    assert "not for you" not in operator.content()
+
+
 def test_the_cookie_is_not_the_token_and_no_script_can_read_it(operator: Page, world: World) -> None:
     """What is in the browser opens nothing elsewhere."""
     (cookie,) = [one for one in operator.context.cookies() if one["name"] == "tinyfleet_session"]
