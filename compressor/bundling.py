@@ -56,7 +56,7 @@ def make_bundles(
                 TensorSpec("embedding", (-1, predictions.embedding.shape[1])),
             ),
             budgets=_budgets(workshop, target, certificate, golden),
-            lineage=_lineage(workshop, material, models, compared),
+            lineage=lineage_of(workshop, material, models, compared),
         )
         parts = package.Parts(
             manifest,
@@ -87,7 +87,8 @@ def _budgets(workshop: Workshop, target: TargetRecipe, certificate: Certificate,
     return Budgets(latency_p95_ms=doubled, golden_max_abs=max(1e-3, tolerance))
 
 
-def _lineage(workshop: Workshop, material: Material, models: Models, compared: Comparison) -> dict[str, str]:
+def lineage_of(workshop: Workshop, material: Material, models: Models, compared: Comparison) -> dict[str, str]:
+    """Return what a release was made from: digests of recipe, data and models, and what it was compared with."""
     lineage = {
         "recipe": sha256_hex(repr(replace(workshop.recipe, folder=Path())).encode()),
         "data": table_digest(material.table),

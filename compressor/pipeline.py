@@ -16,7 +16,7 @@ import numpy as np
 
 from compressor import certificate as certificates
 from compressor import evaluation, preflight, report
-from compressor.bundling import make_bundles
+from compressor.bundling import lineage_of, make_bundles
 from compressor.certificate import Certificate
 from compressor.comparison import Comparison, Material, Models
 from compressor.data.split import split
@@ -35,6 +35,7 @@ from compressor.statistics import drop_upper
 from compressor.step import Cache, code_digests, write_atomically
 from compressor.workshop import Workshop
 from wire.bundle import Bundle, read_bundle
+from wire.canonical import canonical_bytes, sha256_hex
 from wire.errors import WireError
 
 _QUICK_EPOCHS = 2
@@ -99,7 +100,7 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     results = [_judge(workshop, target, material, models, compared) for target in recipe.targets]
     combined = certificates.combine([result for result, _ in results])
     bundles = make_bundles(workshop, material, models, compared, results) if combined.verdict == Verdict.PASS else {}
-    return _write(workshop, out, combined, bundles, models, _shown(combined, material, compared))
+    return _write(workshop, out, combined, bundles, models, _shown(combined, workshop, material, models, compared))
 
 
 def _adjusted(recipe: Recipe, version: int | None, *, quick: bool) -> Recipe:
@@ -198,7 +199,9 @@ def _judge(
     return certificate, target
 
 
-def _shown(certificate: Certificate, material: Material, compared: Comparison) -> report.Shown:
+def _shown(
+    certificate: Certificate, workshop: Workshop, material: Material, models: Models, compared: Comparison
+) -> report.Shown:
     gate_set = compared.gate_set
     everything = np.ones(len(gate_set.labels), dtype=bool)
     slices = {name: _bars(gate_set, gate_set.slices == name, compared) for name in np.unique(gate_set.slices).tolist()}
@@ -211,7 +214,36 @@ def _shown(certificate: Certificate, material: Material, compared: Comparison) -
         confusion=evaluation.confusion(gate_set.candidate, gate_set.labels, len(material.table.class_names)),
         parity=compared.parity,
         drifted=_bars(drifted, np.ones(len(drifted.labels), dtype=bool), compared) if drifted else (),
+        lineage={
+            **lineage_of(workshop, material, models, compared), "int8_model": models.int8_model.digest,
+            "judging_code": sha256_hex(canonical_bytes(dict(certificate.code_digests))),
+        },
+        made=_made(workshop.recipe, material),
+    )  # fmt: skip
+
+
+def _made(recipe: Recipe, material: Material) -> dict[str, str]:
+    parts = {name: material.rows(name) for name in ("train", "calibration", "gate", "reference")}
+    rows = {
+        f"{name} split": f"{len(part):,} rows of {len(np.unique(part.sources)):,} sources"
+        for name, part in parts.items()
+    }
+    drifted = material.drifted
+    if drifted is not None:
+        rows["drifted samples"] = f"{len(drifted.train):,} learnt from, {len(drifted.held):,} held out to judge"
+    left_out = {"left out": f"{len(material.table.corrupt)} corrupt images"} if material.table.corrupt else {}
+    options = ", ".join(f"{name} = {value:g}" for name, value in recipe.model.network_options.items())
+    steps = ", ".join(
+        f"{step.scheme} ({step.calibration}{', 7-bit weights' if step.reduce_range else ''})"
+        for step in recipe.compress
     )
+    train = recipe.train if drifted is None else recipe.train.for_fine_tuning()
+    return {
+        "network": f"{recipe.model.network}{f' ({options})' if options else ''}",
+        "data set": recipe.data.dataset, **rows, **left_out,
+        "training": f"{train.epochs} epochs, {train.optimizer}, seed {train.seed}",
+        "compression": steps,
+    }  # fmt: skip
 
 
 def _bars(compared: Compared, rows: np.ndarray[tuple[int], np.dtype[np.bool_]], run: Comparison) -> list[report.Bar]:

@@ -1,7 +1,8 @@
 """Leases retraining jobs from the server and does them: download, train, gate, sign, publish, say so.
 
 A worker keeps its name over restarts, so the server gives it back the job it had; the pipeline's cache then finds
-what was made before. What the gates refuse is reported with their words, and never signed.
+what was made before. What the gates refuse is reported with their words, and never signed. A job that fails, for
+whatever reason, is reported and ends; the worker goes on with the next.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import secrets
 import signal
@@ -37,10 +39,11 @@ from wire.canonical import sha256_file
 from wire.codec import to_document
 from wire.errors import WireError
 
+_LOG = logging.getLogger(__name__)
 _HEARTBEAT_S = 10.0
 _POLL_S = 2.0
 _BACK_OFF_MAX_S = 60.0
-_RELEASED = "released"
+_RELEASED, _INTERNAL = "released", "internal"
 _WEIGHTS = "float.pt"
 _SEARCH_DEPTH, _SEARCH_FILES = 4, 1000  # folders down, files at each depth: a wrong --out must not read a whole disk
 _MAX_WEIGHTS_BYTES = 4 * 1024**3
@@ -109,7 +112,8 @@ def work_on(order: WorkOrder, place: Workplace, client: ServerClient, progress: 
     """Do one leased job to its end, whatever the gates say; the server knows the result when this returns.
 
     Raises:
-        CompressorError: If it could not be done; the server was told so, except when it can't be reached.
+        CompressorError: If it could not be done, whatever the cause; the server was told so, except when it can't be
+            reached.
         KeyboardInterrupt: After the lease was given back.
     """
     with Heartbeat(client, order.id).beating() as heartbeat:
@@ -123,13 +127,23 @@ def work_on(order: WorkOrder, place: Workplace, client: ServerClient, progress: 
             with contextlib.suppress(CompressorError):
                 client.failed(order.id, _RELEASED, "the worker was stopped")
             raise
-        except (CompressorError, WireError) as error:
+        except CompressorError as error:
             client.failed(order.id, error.code, str(error))
             raise
-        except OSError as error:
-            client.failed(order.id, "io", str(error))
-            raise
+        except Exception as error:
+            _LOG.exception("Job failed. job=%s", order.id)
+            code, text = _reason(error)
+            client.failed(order.id, code, text)
+            message = f"Expected to do job {order.id}, got: {text}"
+            raise WorkerError(message) from error
     return outcome
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """Return the code and the words of a failure that no part of the compressor foresaw."""
+    if isinstance(error, WireError):
+        return error.code, str(error)
+    return ("io", str(error)) if isinstance(error, OSError) else (_INTERNAL, f"{type(error).__name__}: {error}")
 
 
 def _retrain(order: WorkOrder, place: Workplace, client: ServerClient, progress: Progress) -> Outcome:

@@ -155,6 +155,23 @@ def test_a_stopped_worker_gives_its_job_back(host: BuildHost, samples: bytes, mo
     assert (host.again(job).state, host.again(job).attempts) == ("queued", 0)
 
 
+@pytest.mark.parametrize("error", [RuntimeError("not enough memory"), MemoryError(), KeyError("x"), OSError("full")])
+def test_a_job_that_breaks_the_worker_is_reported(
+    host: BuildHost, samples: bytes, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Whatever ends a job, the server hears it, and the worker could go on with the next."""
+
+    def fail(*_arguments: object, **_options: object) -> Outcome:
+        raise error
+
+    monkeypatch.setattr(worker, "run_recipe", fail)
+    job = host.job(samples)
+    with pytest.raises(WorkerError, match=job.id):
+        serve(host.place, once=True, progress=Silent())
+    ended = host.again(job)
+    assert (ended.state, ended.code) == ("failed", "io" if isinstance(error, OSError) else "internal")
+
+
 def test_no_job_is_leased_that_could_not_be_signed(host: BuildHost, samples: bytes, tmp_path: Path) -> None:
     """Without the release key the worker ends before it takes anything."""
     host.place = replace(host.place, keys=tmp_path / "none")

@@ -1,0 +1,9 @@
+"""The report of a run: one HTML file that opens without a network, the verdict in words first, then pictures.
+
+Decides how results are shown; computes nothing that a gate uses.
+"""
+
+from compressor.report.page import render
+from compressor.report.shown import Bar, Shown
+
+__all__ = ["Bar", "Shown", "render"]

@@ -1,0 +1,83 @@
+"""The page: verdict in words, pictures, tables. plotly's code is put into it once; it asks the network for nothing."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib import resources
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from compressor.report import pictures, tables, words
+from compressor.report.shown import Shown
+
+# A picture is drawn while the page is still being read; it takes its place's width once all places are there.
+_FIT = "addEventListener('load',()=>dispatchEvent(new Event('resize')))"
+_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; font-src data:"
+)
+
+
+def render(shown: Shown) -> str:
+    """Return the report as one HTML document."""
+    certificate = shown.certificate
+    title = escape(f"{certificate.model}-{certificate.version}: {certificate.verdict}")
+    style = (resources.files("compressor.report") / "page.css").read_text()
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f"<style>{style}</style><script>{get_plotlyjs()}</script></head>"
+        f'<body><main class="v-{escape(certificate.verdict)}">{_head(shown)}{tables.tiles(certificate)}{_cards(shown)}'
+        f"{_folded('All figures', tables.figures(certificate))}</main><script>{_FIT}</script></body></html>"
+    )
+
+
+def _cards(shown: Shown) -> str:
+    """Return pictures, gates and tables; how it was made fills the place that an odd number of pictures leaves."""
+    first, gates = _pictures(shown), _card("Gates", tables.gates(shown.certificate))
+    made = _card("How it was made", tables.pairs(shown.made))
+    second = [_card("Parity of the forms", tables.parity(shown.parity))]
+    (first if len(first) % 2 else second).append(made)
+    lineage = _card("Lineage", tables.pairs(shown.lineage, digests=True))
+    last = lineage if len(second) % 2 == 0 else ""
+    if not last:
+        second.append(lineage)
+    return f'<div class="grid">{"".join(first)}</div>{gates}<div class="grid">{"".join(second)}</div>{last}'
+
+
+def _head(shown: Shown) -> str:
+    certificate = shown.certificate
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in words.sentences(shown))
+    badge = f'<span class="badge">{escape(certificate.verdict.upper())}</span>'
+    return f"<header><h1>{escape(words.headline(certificate))} {badge}</h1>{said}</header>"
+
+
+def _pictures(shown: Shown) -> list[str]:
+    figures = [
+        ("Accuracy on the gate split", pictures.accuracy(shown.accuracies)),
+        ("Size and latency on this host", pictures.size_latency(shown.certificate.figures)),
+        ("Accuracy per slice", pictures.slices(shown.slices)),
+        ("What is taken for what (int8, gate split)", pictures.confusion(shown.confusion, shown.class_names)),
+    ]
+    if shown.drifted:
+        figures.insert(0, ("Before and after on the held-out drifted samples", pictures.accuracy(shown.drifted)))
+    return [_card(title, _div(figure, i)) for i, (title, figure) in enumerate(figures)]
+
+
+def _card(title: str, content: str) -> str:
+    return f'<section class="card"><h2>{escape(title)}</h2>{content}</section>'
+
+
+def _folded(title: str, content: str) -> str:
+    return f'<details class="card"><summary>{escape(title)}</summary>{content}</details>'
+
+
+def _div(figure: go.Figure, index: int) -> str:
+    text: str = figure.to_html(
+        full_html=False,
+        include_plotlyjs=False,
+        div_id=f"figure-{index}",
+        config={"displayModeBar": False, "responsive": True},
+    )
+    return text

@@ -1,0 +1,105 @@
+"""The tables of a report, as HTML; every text is escaped here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+from compressor.certificate import Certificate, Line
+from compressor.parity import Pair, find
+from compressor.report import words
+
+_MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+
+
+def gates(certificate: Certificate) -> str:
+    """Return the gates: measured, bound, limit, and how much of the limit is used up."""
+    at_least = {rule.name for rule in certificate.rules if rule.min is not None}
+    targets = {line.target for line in certificate.gates if line.target}
+    rows = [_gate(line, at_least=line.name in at_least, several=len(targets) > 1) for line in certificate.gates]
+    columns = ("gate", "", "measured", "bound", "limit", "limit used", "why")
+    return _table(columns, rows, numeric=(2, 3, 4))
+
+
+def _gate(line: Line, *, at_least: bool, several: bool) -> list[str]:
+    sign = "≥" if at_least else "≤"
+    where = f" <small>{escape(line.target)}</small>" if several else ""
+    badge = f'<span class="mark {escape(line.verdict)}">{_MARKS.get(line.verdict, "?")} {escape(line.verdict)}</span>'
+    bound = "" if line.bound == line.value else words.figure(line.name, line.bound)
+    limit = f"{sign} {words.figure(line.name, line.limit)}" if line.limit is not None else words.NOTHING
+    return [
+        f"<b>{escape(line.name)}</b>{where}", badge, words.figure(line.name, line.value), bound, limit,
+        _meter(words.used(line, at_least=at_least), line.verdict), f'<span class="muted">{escape(line.text)}</span>',
+    ]  # fmt: skip
+
+
+def _meter(share: float | None, verdict: str) -> str:
+    if share is None:
+        return ""
+    width = min(100.0, 100 * share)
+    return f'<div class="meter" title="{share:.0%}"><i class="{escape(verdict)}" style="width:{width:.0f}%"></i></div>'
+
+
+def parity(pairs: Sequence[Pair]) -> str:
+    """Return the forms of the model against each other: difference of logits above, flips below the diagonal."""
+    names = list(dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second)))
+    rows = [
+        [f"<b>{escape(row)}</b>", *(_cell(pairs, (row, column), above=j > i) for j, column in enumerate(names))]
+        for i, row in enumerate(names)
+    ]
+    note = "above the diagonal: largest difference of logits and lowest cosine; below: predictions that flip"
+    return f'{_table(("", *names), rows, numeric=range(1, 9))}<p class="muted">{note}</p>'
+
+
+def _cell(pairs: Sequence[Pair], places: tuple[str, str], *, above: bool) -> str:
+    pair = find(tuple(pairs), *places) if places[0] != places[1] else None
+    if pair is None:
+        return "·"
+    if not above:
+        return words.percent(pair.flip_ratio)
+    return f"{pair.max_abs:.2g}<br><small>cos {pair.cosine:.5f}</small>"
+
+
+def tiles(certificate: Certificate) -> str:
+    """Return the five figures that people ask for first."""
+    figures = certificate.figures
+    latency = f"{figures.get('float_latency_p50_ms', 0):.3f} → {figures.get('latency_p50_ms', 0):.3f} ms, one image"
+    size = f"{figures.get('float_size_bytes', 0) / 1000:.1f} → {figures.get('size_bytes', 0) / 1000:.1f} kB"
+    smaller = words.times(figures.get("float_size_bytes"), figures.get("size_bytes"), ("smaller", "larger"))
+    faster = words.times(figures.get("float_latency_p50_ms"), figures.get("latency_p50_ms"), ("faster", "slower"))
+    bounds = f"{100 * figures.get('accuracy_low', 0):.1f} to {100 * figures.get('accuracy_high', 1):.1f} %"
+    shown = [
+        ("accuracy, int8", words.percent(figures.get("accuracy")),
+         f"{bounds}; float {words.percent(figures.get('float_accuracy'))}"),
+        ("drop at most (95 %)", words.percent(figures.get("drop_upper")),
+         f"measured {words.percent(figures.get('drop'))}"),
+        ("size", smaller, size),
+        ("latency p50", faster, latency),
+        ("done in int8", words.percent(figures.get("int8_macs_ratio")), "of multiplications, after the optimiser"),
+    ]  # fmt: skip
+    cells = (f"<div><span>{escape(a)}</span><b>{escape(b)}</b><span>{escape(c)}</span></div>" for a, b, c in shown)
+    return f'<div class="tiles">{"".join(cells)}</div>'
+
+
+def pairs(rows: Mapping[str, str], *, digests: bool = False) -> str:
+    """Return names and texts, or names and digests, each in full."""
+    tag = "code" if digests else "span"
+    shown = [[escape(name.replace("_", " ")), f"<{tag}>{escape(text)}</{tag}>"] for name, text in rows.items()]
+    return _table(("", ""), shown)
+
+
+def figures(certificate: Certificate) -> str:
+    """Return every figure by name."""
+    rows = [[escape(name), words.figure(name, value)] for name, value in sorted(certificate.figures.items())]
+    return _table(("figure", "measured"), rows, numeric=(1,))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Iterable[int] = ()) -> str:
+    right = set(numeric)
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        made = (f"<{tag}{' class=n' if i in right else ''}>{cell}</{tag}>" for i, cell in enumerate(cells))
+        return f"<tr>{''.join(made)}</tr>"
+
+    head = line([escape(column) for column in columns], "th") if any(columns) else ""
+    return f'<div class="scroll"><table>{head}{"".join(line(row, "td") for row in rows)}</table></div>'

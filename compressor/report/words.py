@@ -1,0 +1,108 @@
+"""The verdict in sentences, and figures as people write them. Pure text; nothing here is HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from compressor.certificate import Certificate, Line
+from compressor.report.shown import Shown
+
+NOT_MEASURED = "not measured"
+NOTHING = "\N{EN DASH}"
+_TIMES = "\N{MULTIPLICATION SIGN}"
+_RATIOS = ("ratio", "accuracy", "drop", "error", "superiority", "low", "high", "before")
+_UNITLESS = ("speed_up_ratio", "latency_ratio")
+
+
+def headline(certificate: Certificate) -> str:
+    """Return the verdict as one sentence."""
+    name = f"{certificate.model}-{certificate.version}"
+    lines = [line for line in certificate.gates if line.verdict != "pass"]
+    if certificate.verdict == "pass":
+        return f"{name} passed all {len(certificate.gates)} gates and may be signed."
+    names = ", ".join(dict.fromkeys(line.name for line in lines if line.verdict == certificate.verdict))
+    if certificate.verdict == "inconclusive":
+        needs = max((line.needs for line in lines), default=0)
+        more = f"about {needs:,} more labelled samples would decide it" if needs else "more labelled samples are needed"
+        return f"{name} is not shown to be good enough yet: {names}; {more}. It is not signed."
+    return f"{name} failed {names or 'its gates'}. It is not signed."
+
+
+def sentences(shown: Shown) -> list[str]:
+    """Return what the run showed, the most important first."""
+    certificate = shown.certificate
+    said = [*_drifted(shown), *_drop(certificate), *_gain(certificate.figures)]
+    lines = [line for line in certificate.gates if line.verdict != "pass"]
+    return [*(f"{line.name}: {line.text}." for line in lines), *said]
+
+
+def _drifted(shown: Shown) -> list[str]:
+    if len(shown.drifted) < 2:  # noqa: PLR2004 - before and after
+        return []
+    before, after = shown.drifted[0], shown.drifted[-1]
+    said = f"On {after.n} held-out images of the drifted sites it is right on {after.percent:.1f} %"
+    return [f"{said}, where {before.name} was right on {before.percent:.1f} %."]
+
+
+def _drop(certificate: Certificate) -> list[str]:
+    counts = certificate.counts.get("accuracy")
+    upper = certificate.figures.get("drop_upper")
+    if counts is None or upper is None:
+        return []
+    lost, won, n = counts[:3]
+    at_most = "does not lose accuracy" if upper <= 0 else f"loses at most {100 * upper:.2f} points"
+    said = f"Against {certificate.baseline}, with 95 % confidence it {at_most}"
+    return [f"{said} (of {n:,} images {lost} got worse and {won} better)."]
+
+
+def _gain(figures: Mapping[str, float]) -> list[str]:
+    size = times(figures.get("float_size_bytes"), figures.get("size_bytes"), ("smaller", "larger"))
+    speed = times(figures.get("float_latency_p50_ms"), figures.get("latency_p50_ms"), ("faster", "slower"))
+    if NOT_MEASURED in {size, speed}:
+        return [] if size == NOT_MEASURED else [f"int8 is {size} than float."]
+    why = " (this host is no guide for others: int8 gains speed on ARM and on x86 with VNNI)" if "slow" in speed else ""
+    return [f"int8 is {size} and {speed} than float on this host{why}."]
+
+
+def times(before: float | None, after: float | None, words: tuple[str, str]) -> str:
+    """Return how many times ``after`` is less (first word) or more (second word) than ``before``."""
+    if not before or not after:
+        return NOT_MEASURED
+    return (
+        f"{before / after:.2f} {_TIMES} {words[0]}" if after <= before else f"{after / before:.2f} {_TIMES} {words[1]}"
+    )
+
+
+def percent(value: float | None) -> str:
+    """Return a ratio in per cent."""
+    return NOT_MEASURED if value is None else f"{100 * value:.2f} %"
+
+
+def figure(name: str, value: float | None) -> str:
+    """Return the figure ``name`` with its unit."""
+    if value is None:
+        return NOTHING
+    if name.endswith("_bytes"):
+        return f"{value / 1000:,.1f} kB" if value < 1e6 else f"{value / 1e6:,.1f} MB"  # noqa: PLR2004 - a megabyte
+    if name.endswith("_ms"):
+        return f"{value:.3f} ms"
+    if name in _UNITLESS:
+        return f"{value:.2f} {_TIMES}"
+    if name.rpartition("_")[2] in _RATIOS:
+        return percent(value)
+    return f"{value:,.6g}"
+
+
+def used(line: Line, *, at_least: bool) -> float | None:
+    """Return how much of a gate's limit is used up, 1 at the limit, more beyond; None where it can't be said."""
+    reached = line.bound if line.bound is not None else line.value
+    if reached is None or line.limit is None:
+        return None
+    part, whole = (line.limit, reached) if at_least else (reached, line.limit)
+    return max(0.0, part / whole) if whole > 0 else None
+
+
+def short(label: str, characters: int = 26) -> str:
+    """Return a long name as its two ends, so that names that begin alike stay apart."""
+    keep = characters // 2
+    return label if len(label) <= characters else f"{label[:keep]}…{label[-keep:]}"

@@ -1,0 +1,68 @@
+"""The verdict in words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compressor.certificate import Certificate, Line
+from compressor.report.shown import Bar, Shown
+from compressor.report.words import figure, headline, sentences, short, times, used
+
+
+def _certificate(verdict: str, *lines: Line) -> Certificate:
+    return Certificate(
+        verdict=verdict, model="m", version=2, baseline="m-1", gates=lines or (Line("size_bytes", "pass"),),
+        counts={"accuracy": (3, 4, 912)}, figures={"drop_upper": 0.0043},
+    )  # fmt: skip
+
+
+def test_the_headline_says_what_follows_from_the_verdict() -> None:
+    """Signed or not, why, and what would decide it."""
+    assert headline(_certificate("pass")) == "m-2 passed all 1 gates and may be signed."
+    assert "failed size_bytes. It is not signed" in headline(_certificate("fail", Line("size_bytes", "fail")))
+    doubtful = headline(_certificate("inconclusive", Line("accuracy_drop", "inconclusive", needs=1200)))
+    assert "about 1,200 more labelled samples would decide it" in doubtful
+
+
+def test_a_retraining_leads_with_before_and_after() -> None:
+    """What changed for the drifted sites is the first thing a person reads."""
+    drifted = [Bar("m-1", 40, 94), Bar("float", 93, 94), Bar("int8", 93, 94)]
+    shown = Shown(_certificate("pass"), ("a",), [], {}, np.zeros((1, 1), np.int64), [], drifted)
+    first, second = sentences(shown)
+    assert "right on 98.9 %, where m-1 was right on 42.6 %" in first
+    assert "with 95 % confidence it loses at most 0.43 points (of 912 images 3 got worse and 4 better)" in second
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("size_bytes", 66841.0, "66.8 kB"),
+        ("peak_memory_bytes", 54e6, "54.0 MB"),
+        ("latency_p95_ms", 0.25, "0.250 ms"),
+        ("negative_flip_ratio", 0.0011, "0.11 %"),
+        ("n_gate", 912.0, "912"),
+    ],
+)
+def test_figures_have_units(name: str, value: float, said: str) -> None:
+    """The unit follows from the name."""
+    assert figure(name, value) == said
+
+
+def test_how_much_of_a_limit_is_used() -> None:
+    """The bound counts, not the estimate; for a lower limit the other way round."""
+    assert used(Line("a", "pass", 0.001, 0.005, 0.01), at_least=False) == pytest.approx(0.5)
+    assert used(Line("a", "pass", 0.95, 0.95, 0.90), at_least=True) == pytest.approx(0.90 / 0.95)
+    assert used(Line("a", "fail", None, None, 0.90), at_least=True) is None
+
+
+def test_faster_and_slower_are_said_as_they_are() -> None:
+    """A model that got slower is not called faster by less than one."""
+    words = ("faster", "slower")
+    assert [times(2.0, 1.0, words)[-6:], times(1.0, 2.0, words)[-6:]] == ["faster", "slower"]
+    assert times(None, 1.0, words) == "not measured"
+
+
+def test_long_names_keep_their_two_ends() -> None:
+    """Names that begin alike stay apart."""
+    assert short("watermeter/Techem/V_DR_and_more_of_it_1") != short("watermeter/Techem/V_DR_and_more_of_it_2")
