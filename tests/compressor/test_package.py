@@ -7,6 +7,8 @@ import re
 
 import numpy as np
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
 from compressor.certificate import Certificate, Line, for_bundle
 from compressor.errors import PackageError
@@ -72,6 +74,15 @@ def test_the_bill_of_materials_is_cyclonedx() -> None:
     assert model["modelCard"]["modelParameters"]["datasets"][0]["ref"] in components
     known = {*components, document["metadata"]["component"]["bom-ref"]}
     assert all({item["ref"], *item["dependsOn"]} <= known for item in document["dependencies"])
+
+
+def test_the_bill_of_materials_keeps_to_the_official_schema() -> None:
+    """CycloneDX 1.6, strict; the schema comes with the reference library and sees a missing type."""
+    validator = JsonStrictValidator(SchemaVersion.V1_6)
+    document = json.loads(bill_of_materials(_parts(), _parts().certificate))
+    assert validator.validate_str(json.dumps(document)) is None
+    del document["components"][0]["type"]
+    assert validator.validate_str(json.dumps(document)) is not None
 
 
 def test_what_was_timed_stays_on_the_build_host() -> None:
