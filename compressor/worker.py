@@ -60,6 +60,7 @@ class Workplace:
     server_url: str
     token: str
     checkpoint: Path | None = None
+    ca: Path | None = None
 
     def folder(self, order: WorkOrder) -> Path:
         """Return the folder of one job; it is found again after a restart."""
@@ -218,7 +219,7 @@ def _hand_in(order: WorkOrder, place: Workplace, client: ServerClient, outcome: 
     if outcome.verdict.value != "pass":
         client.failed(order.id, f"gate_{outcome.verdict.value}", refusals(outcome.certificate))
         return
-    publish(list(outcome.bundles), keys=place.keys, server_url=place.server_url, token=place.token)
+    publish(list(outcome.bundles), keys=place.keys, server_url=place.server_url, token=place.token, ca=place.ca)
     certificate = outcome.certificate
     client.done(order.id, f"{certificate.model}-{certificate.version}", to_document(certificate))
 
@@ -268,7 +269,10 @@ def serve(place: Workplace, *, once: bool, progress: Progress, pause: threading.
     """
     load_signer(place.keys, "targets", read_root(place.keys))
     idle, away_s = pause or threading.Event(), _POLL_S
-    with sole_worker(place.out), ServerClient(place.server_url, place.token, worker_name(place.out)) as client:
+    with (
+        sole_worker(place.out),
+        ServerClient(place.server_url, place.token, worker_name(place.out), place.ca) as client,
+    ):
         while True:
             try:
                 order = client.lease()
@@ -301,6 +305,7 @@ def _stop(_number: int, _frame: object) -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The worker's folder.")
 @click.option("--data", type=click.Path(path_type=Path), help="The data set, instead of the recipe's path.")
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="float.pt of the release before.")
+@click.option("--ca", type=click.Path(path_type=Path), help="PEM file to trust for https, instead of the system's.")
 @click.option("--once", is_flag=True, help="Wait for one job, do it, exit with its verdict.")
 def command(  # noqa: PLR0913, PLR0917 - one parameter per option
     server_url: str,
@@ -310,6 +315,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
     out: Path,
     data: Path | None,
     checkpoint: Path | None,
+    ca: Path | None,
     once: bool,  # noqa: FBT001 - click passes flags so
 ) -> None:
     """Lease retraining jobs from the server, train, gate, sign and publish.
@@ -325,7 +331,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
     except OSError as error:
         message = f"Expected the builder token in {token_file}, got: {error.strerror}"
         raise WorkerError(message) from error
-    place = Workplace(read, keys, out, server_url.rstrip("/"), token, checkpoint)
+    place = Workplace(read, keys, out, server_url.rstrip("/"), token, checkpoint, ca)
     code = serve(place, once=once, progress=Bars())
     if code:
         raise SystemExit(code)

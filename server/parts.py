@@ -95,7 +95,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     windows = Windows(database)
     drift = DriftService(database, windows, fleet, versions, events, config.drift)
     rollouts = RolloutService(Ledger(database), fleet, versions, events, config.rollout, clock)
-    samples = Samples(database, state.samples, config.retraining)
+    samples = Samples(database, state.samples, config.retraining, versions.labels)
     jobs = Jobs(database, state.jobs, config.retraining)
     retraining = RetrainingService(
         Triggers(database), drift.verdicts, samples, jobs, fleet, versions, rollouts, events, config.retraining
@@ -147,7 +147,7 @@ def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
         rollouts_api.router(auth, parts.rollouts),
         samples_api.router(auth, parts.retraining.samples, parts.clock),
         jobs_api.router(auth, parts.retraining.jobs, parts.versions, parts.clock),
-        retraining_api.router(auth, parts.retraining.triggers),
+        retraining_api.router(auth, parts.retraining, parts.clock),
         evidence_api.router(auth, parts.database, parts.drift.verdicts),
         describe.router(api),
         failures.unknown_path(),

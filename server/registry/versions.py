@@ -96,6 +96,26 @@ class Versions:
         """
         return parse_bundle(self.blobs.read(sha256))
 
+    def labels(self, artifact_sha256: str) -> tuple[str, ...]:
+        """Return the class names of the artifact, in the order of its outputs; none where it is of no release here.
+
+        Raises:
+            UnknownBlobError: If its bundle is gone.
+            BundleError: If it may not be opened.
+        """
+        found = (one.sha256 for one in self.releases() if one.custom.artifact_sha256 == artifact_sha256 != "")
+        sha256 = next(found, None)
+        return () if sha256 is None else self.labels_of_bundle(sha256)
+
+    def labels_of_bundle(self, sha256: str) -> tuple[str, ...]:
+        """Return the class names of a bundle; it is opened once, since a digest never changes what it stands for.
+
+        Raises:
+            UnknownBlobError: If it is not here.
+            BundleError: If it may not be opened.
+        """
+        return _labels(self.blobs, sha256)
+
     def reference(self, ref_id: str) -> Reference | None:
         """Return the reference profile of the release whose ``ref_id`` starts with the given (32 or 64) hex digits.
 
@@ -115,6 +135,11 @@ class Versions:
 @lru_cache(maxsize=64)
 def _reference(blobs: Blobs, sha256: str) -> Reference:
     return read_reference(parse_bundle(blobs.read(sha256)).files[_REFERENCE])
+
+
+@lru_cache(maxsize=256)
+def _labels(blobs: Blobs, sha256: str) -> tuple[str, ...]:
+    return parse_bundle(blobs.read(sha256)).manifest.labels
 
 
 def _release(row: sa.RowMapping | Mapping[str, object]) -> Release:

@@ -102,14 +102,16 @@ class Jobs:
         return _job(row)
 
     def lease(self, worker: str, now_ms: int) -> Job | None:
-        """Give ``worker`` a job: its own if it has one (it was restarted), else the oldest that nobody holds."""
+        """Give ``worker`` a job: its own if it has one (it was restarted), else the oldest that nobody holds.
+
+        A job that its worker takes up again is one more attempt: it may be what ended the worker.
+        """
         with self.database.begin() as connection:
             while (row := store.free_job(connection, worker, now_ms)) is not None:
                 was = {name: row[name] for name in ("state", "worker", "lease_until_ms")}
-                resumed = row["state"] == "leased" and row["worker"] == worker
-                attempts = row["attempts"] + (not resumed)
+                attempts = row["attempts"] + 1
                 if attempts > self.config.attempts:
-                    text = f"{row['attempts']} workers fell silent"
+                    text = f"tried {row['attempts']} times, and no worker came to an end"
                     ended: dict[str, object] = {"state": "failed", "code": "abandoned", "text": text}
                     store.change_job(connection, row["id"], was, {**ended, "ended_ms": now_ms})
                     continue
@@ -154,6 +156,13 @@ class Jobs:
             return self._change(job, worker, {"state": "queued", "worker": "", "attempts": attempts})
         values = {"state": "failed", "code": code[:64], "text": text[:_MAX_TEXT], "ended_ms": now_ms}
         return self._change(job, worker, values)
+
+    def withdraw(self, job: str, now_ms: int) -> None:
+        """End a job that nobody wants any more, unless it is over; its worker loses it at the next heartbeat."""
+        values = {"state": "failed", "code": "withdrawn", "text": "an operator withdrew it", "ended_ms": now_ms}
+        with self.database.begin() as connection:
+            for state in ("queued", "leased"):
+                store.change_job(connection, job, {"state": state}, values)
 
     def samples(self, job: str) -> Path:
         """Return where the job's ``samples.zip`` lies.

@@ -1,7 +1,8 @@
 """When a model is trained again: all transitions of a trigger, pure.
 
 watch -> suspected -> collecting -> harmful -> proposed -> training -> gated -> rollout -> settled | rolled_back
-          withdrawn: the alarm ended before anything was proposed    failed: the gates said no, or no worker could
+          withdrawn: the alarm ended before anything was proposed, or a person withdrew it
+          failed: the gates said no, or no worker could
 
 Only a cohort, site or fleet verdict starts it; ``device_fault`` and ``release_regression`` never do. A person's
 approval replaces the proof of harm, and starts the rollout where that is not automatic.
@@ -78,7 +79,7 @@ class Facts:
     """What the policy looks at. ``wrong`` of ``audited`` uniform samples were predicted wrong.
 
     ``quiet_ms``: how long ago the verdict closed, 0 while it is open. ``rollout``: ``open``, ``succeeded``,
-    ``failed``, "" for none.
+    ``failed``, "" for none. ``takers``: whether a device is left that could take the result.
     """
 
     windows: int = 0
@@ -89,6 +90,7 @@ class Facts:
     source_risk: float = 0.0
     job: JobFacts = field(default_factory=JobFacts)
     rollout: str = ""
+    takers: bool = True
 
 
 class Step(StrEnum):
@@ -100,11 +102,16 @@ class Step(StrEnum):
 
 
 def may_start(verdict: StoredVerdict, triggers: Iterable[Trigger], config: RetrainingConfig, now_ms: int) -> bool:
-    """Return whether ``verdict`` starts a trigger: right kind, none open for its model and cause, cooldown over."""
+    """Return whether ``verdict`` starts a trigger: right kind, none open for its model and cause, cooldown over.
+
+    What a person withdrew starts again only with a new verdict.
+    """
     if not config.enabled or verdict.kind not in RETRAINABLE or not verdict.model:
         return False
     related = [one for one in triggers if (one.model, one.cause) == (verdict.model, verdict.key)]
     cooling = [one for one in related if one.phase is not Phase.WITHDRAWN]
+    if any(one.phase is Phase.WITHDRAWN and one.verdict == verdict.id for one in related):
+        return False
     return all(one.phase in OVER for one in related) and all(
         now_ms - one.updated_ms >= config.cooldown_s * 1000 for one in cooling
     )
@@ -118,6 +125,12 @@ def advance(trigger: Trigger, facts: Facts, config: RetrainingConfig, now_ms: in
     approved = trigger.approved and not (changed and phase in {Phase.PROPOSED, Phase.ROLLOUT})
     result = facts.job.release if facts.job.state == "done" else trigger.result
     return replace(trigger, phase=phase, text=text, updated_ms=updated_ms, approved=approved, result=result), step
+
+
+def withdrawn(trigger: Trigger, now_ms: int) -> Trigger:
+    """Return the trigger as a person ended it; a rollout that it started goes on by itself."""
+    text = "withdrawn by an operator" + (f"; rollout {trigger.rollout} goes on" if trigger.rollout else "")
+    return replace(trigger, phase=Phase.WITHDRAWN, text=text, approved=False, updated_ms=now_ms)
 
 
 def _next(trigger: Trigger, facts: Facts, config: RetrainingConfig) -> tuple[Phase, str, Step]:
@@ -155,13 +168,21 @@ def _later(trigger: Trigger, facts: Facts, config: RetrainingConfig) -> tuple[Ph
     if trigger.phase in {Phase.PROPOSED, Phase.TRAINING}:
         return (*_training(facts.job), Step.NOTHING)
     if trigger.phase is Phase.GATED:
-        if config.auto_rollout or trigger.approved:
-            return Phase.ROLLOUT, f"rolling out {trigger.result}, canary first", Step.CREATE_ROLLOUT
-        return Phase.GATED, f"{trigger.result} passed its gates; waits for approval", Step.NOTHING
+        return _gated(trigger, facts, wanted=config.auto_rollout or trigger.approved)
     if trigger.phase is Phase.ROLLOUT:
         ended = {"succeeded": Phase.SETTLED, "failed": Phase.ROLLED_BACK}.get(facts.rollout, Phase.ROLLOUT)
         return ended, f"rollout of {trigger.result}: {facts.rollout or 'open'}", Step.NOTHING
     return trigger.phase, trigger.text, Step.NOTHING
+
+
+def _gated(trigger: Trigger, facts: Facts, *, wanted: bool) -> tuple[Phase, str, Step]:
+    if facts.rollout in {"open", "succeeded"}:
+        return Phase.ROLLOUT, f"{trigger.result} is rolled out already", Step.NOTHING
+    if not wanted:
+        return Phase.GATED, f"{trigger.result} passed its gates; waits for approval", Step.NOTHING
+    if not facts.takers:
+        return Phase.SETTLED, f"no device is left to take {trigger.result}", Step.NOTHING
+    return Phase.ROLLOUT, f"rolling out {trigger.result}, canary first", Step.CREATE_ROLLOUT
 
 
 def _training(job: JobFacts) -> tuple[Phase, str]:

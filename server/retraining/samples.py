@@ -1,14 +1,15 @@
 """Samples from the fleet: checked, stored once by content, labelled by people.
 
 An image lies in ``samples/<sha256>.<png|jpg>``; written aside, synced, renamed. A label belongs to the image: every
-sample of it gets it, whoever saw it.
+sample of it gets it, whoever saw it. It must be a class of the model that took the image: a typo would end the job
+that trains with it.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +27,7 @@ EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg"}
 _DAY_MS = 86_400_000
 _MAX_LABEL = 100
 _LANES = ("audit", "drift")
+_NAMED = 20  # classes that a refusal lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,15 @@ class StoredSample:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """All samples of one server; ``folder`` is ``samples`` in its state directory. Safe to share between threads."""
+    """All samples of one server; ``folder`` is ``samples`` in its state directory. Safe to share between threads.
+
+    ``labels_of`` returns the class names of an artifact by its digest, none for one that is not known here.
+    """
 
     database: Database
     folder: Path
     config: RetrainingConfig = field(default_factory=RetrainingConfig)
+    labels_of: Callable[[str], tuple[str, ...]] = lambda _artifact_sha256: ()
 
     def accept(self, device: str, sample: Sample, now_ms: int) -> None:
         """Store what ``device`` sent; taking the same sample twice changes nothing.
@@ -148,11 +154,16 @@ class Samples:
 
         Raises:
             UnknownSampleError: If there is no such sample.
-            LabelRefusedError: If the label is empty or too long.
+            LabelRefusedError: If the label is empty, too long, or no class of the model that took the sample.
         """
         known = self.sample(sample)
         if not label.strip() or len(label) > _MAX_LABEL or not label.isprintable():
             message = f"Expected a label of 1 to {_MAX_LABEL} printable characters, got {label[:40]!r}"
+            raise LabelRefusedError(message)
+        names = self.labels_of(known.artifact_sha256)
+        if names and label.strip() not in names:
+            listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+            message = f"Expected a class of the model as label ({listed}), got {label[:40]!r}"
             raise LabelRefusedError(message)
         values = {"label": label.strip(), "label_by": by[:_MAX_LABEL], "labelled_ms": now_ms}
         with self.database.begin() as connection:

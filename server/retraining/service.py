@@ -2,36 +2,51 @@
 
 Whether a step is due is the policy's business; asking devices for samples, making jobs and rollouts is done here.
 A step is taken before its phase is stored, and refers to what it made by id: dying in between makes at worst a
-second job that nobody waits for.
+second job that nobody waits for. A rollout of the result that is there already, made before dying or by a person, is
+adopted.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from server.drift.ledger import StoredVerdict, Verdicts
-from server.errors import ServerError
+from server.errors import ServerError, TriggerPhaseError
 from server.fleet import Fleet
 from server.registry.events import EventLog
-from server.registry.versions import Release, Versions
+from server.registry.versions import Versions
 from server.retraining.archive import build_archive, distinct
 from server.retraining.config import RetrainingConfig
 from server.retraining.jobs import JobOrder, Jobs
 from server.retraining.ledger import Triggers
-from server.retraining.policy import GATHERING, OVER, Facts, JobFacts, Phase, Step, Trigger, advance, may_start
+from server.retraining.policy import (
+    GATHERING,
+    OVER,
+    Facts,
+    JobFacts,
+    Phase,
+    Step,
+    Trigger,
+    advance,
+    may_start,
+    withdrawn,
+)
 from server.retraining.samples import Samples, StoredSample
 from server.rollout.drafting import Request
 from server.rollout.model import Phase as RolloutPhase
 from server.rollout.model import Rollout
+from server.rollout.selection import candidates
 from wire.codec import Json
 from wire.messages import Severity
 
 _LOG = logging.getLogger(__name__)
 _SAMPLE_TTL_S = 3_600.0
 _SETTING = "sample_bytes_per_day"
+_IN_VAIN = frozenset({RolloutPhase.ABORTING, RolloutPhase.ABORTED, RolloutPhase.FAILED})
 
 
 class Rollouts(Protocol):
@@ -43,10 +58,13 @@ class Rollouts(Protocol):
     def get(self, rollout: str) -> Rollout:
         """Return one rollout."""
 
+    def list(self) -> tuple[Rollout, ...]:
+        """Return every rollout, newest first."""
+
 
 @dataclass(slots=True)
 class RetrainingService:
-    """Retraining of one server. Only one thread gives it its turn."""
+    """Retraining of one server. Only one thread gives it its turn; any may withdraw."""
 
     triggers: Triggers
     verdicts: Verdicts
@@ -57,16 +75,39 @@ class RetrainingService:
     rollouts: Rollouts
     events: EventLog
     config: RetrainingConfig = field(default_factory=RetrainingConfig)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def withdraw(self, trigger: int, now_ms: int) -> Trigger:
+        """End a retraining as a person: its job ends, devices send no more samples; a rollout goes on by itself.
+
+        Raises:
+            UnknownTriggerError: If there is none of that id.
+            TriggerPhaseError: If it is over.
+        """
+        with self._lock:
+            known = self.triggers.trigger(trigger)
+            if known.phase in OVER:
+                message = f"Expected a retraining that is not over, got {trigger}, which is {known.phase}"
+                raise TriggerPhaseError(message)
+            ended = withdrawn(known, now_ms)
+            if known.job:
+                self.jobs.withdraw(known.job, now_ms)
+            if known.phase in GATHERING:
+                self._stop_collecting(known)
+            self.triggers.put(ended)
+            self._say(ended, now_ms)
+            return ended
 
     def turn(self, now_ms: int) -> None:
         """Open triggers for new verdicts, then move every open one by at most one step."""
-        alarms = {verdict.key: verdict for verdict in self.verdicts.open()}
-        self._start(alarms, now_ms)
-        for trigger in self.triggers.open():
-            try:
-                self._move(trigger, alarms.get(trigger.cause), now_ms)
-            except ServerError as error:
-                self._stumble(trigger, error, now_ms)
+        with self._lock:
+            alarms = {verdict.key: verdict for verdict in self.verdicts.open()}
+            self._start(alarms, now_ms)
+            for trigger in self.triggers.open():
+                try:
+                    self._move(trigger, alarms.get(trigger.cause), now_ms)
+                except ServerError as error:
+                    self._stumble(trigger, error, now_ms)
 
     def _start(self, alarms: Mapping[str, StoredVerdict], now_ms: int) -> None:
         known = self.triggers.all() if alarms else ()
@@ -83,6 +124,8 @@ class RetrainingService:
         if alarm is not None:
             together = tuple(sorted({*trigger.devices, *alarm.devices}))
             trigger = replace(trigger, devices=together, words=alarm.cause, verdict=alarm.id)
+        if trigger.phase is Phase.GATED and not trigger.rollout:
+            trigger = replace(trigger, rollout=self._rollout_of(trigger.result))
         moved, step = advance(trigger, self._facts(trigger, alarm, now_ms), self.config, now_ms)
         if step is Step.CREATE_JOB:
             moved = replace(moved, job=self._propose(moved, now_ms))
@@ -106,16 +149,34 @@ class RetrainingService:
 
     def _facts(self, trigger: Trigger, alarm: StoredVerdict | None, now_ms: int) -> Facts:
         if trigger.job:
-            return Facts(job=self.jobs.job(trigger.job).facts, rollout=self._rollout_facts(trigger.rollout))
+            job, rollout = self.jobs.job(trigger.job).facts, self._rollout_facts(trigger.rollout)
+            takers = trigger.phase is not Phase.GATED or bool(self._takers(trigger.result))
+            return Facts(job=job, rollout=rollout, takers=takers)
         known = alarm or self.verdicts.verdict(trigger.verdict)
         quiet_ms = 0 if alarm or known is None else max(now_ms - known.closed_ms, 0)
-        labelled = distinct(self.samples.labelled(trigger.devices, trigger.since_ms))
+        labelled = distinct(self._labelled(trigger))
         audited = [sample for sample in labelled if sample.lane == "audit"]
-        wrong = sum(self._is_wrong(sample) for sample in audited)
+        classes = {sha256: self.versions.labels(sha256) for sha256 in {one.artifact_sha256 for one in audited}}
+        wrong = sum(_is_wrong(sample, classes[sample.artifact_sha256]) for sample in audited)
         return Facts(
             known.windows if known else 0, quiet_ms, len(labelled), len(audited), wrong, self._source_risk(trigger),
             JobFacts(), "",
         )  # fmt: skip
+
+    def _labelled(self, trigger: Trigger) -> list[StoredSample]:
+        """Return the trigger's labelled samples that its model has a class for: one other label ends the whole job."""
+        names = self.versions.labels_of_bundle(self.versions.release(trigger.release).sha256)
+        labelled = self.samples.labelled(trigger.devices, trigger.since_ms)
+        return [sample for sample in labelled if not names or sample.label in names]
+
+    def _rollout_of(self, release: str) -> str:
+        """Return the newest rollout of ``release`` that is open or succeeded, "" for none."""
+        found = (one.id for one in self.rollouts.list() if one.release == release and one.phase not in _IN_VAIN)
+        return next(found, "")
+
+    def _takers(self, release: str) -> tuple[str, ...]:
+        found = candidates(self.fleet.devices(), self.versions.releases(), release)
+        return tuple(device.device for device in found)
 
     def _rollout_facts(self, rollout: str) -> str:
         if not rollout:
@@ -124,17 +185,6 @@ class RetrainingService:
         if phase is RolloutPhase.SUCCEEDED:
             return "succeeded"
         return "failed" if phase in {RolloutPhase.ABORTED, RolloutPhase.FAILED} else "open"
-
-    def _is_wrong(self, sample: StoredSample) -> bool:
-        release = self._release_of(sample.artifact_sha256)
-        if release is None:
-            return False
-        names = self.versions.bundle(release.sha256).manifest.labels
-        return not (0 <= sample.predicted < len(names) and names[sample.predicted] == sample.label)
-
-    def _release_of(self, artifact_sha256: str) -> Release | None:
-        found = [one for one in self.versions.releases() if one.custom.artifact_sha256 == artifact_sha256]
-        return found[0] if found and artifact_sha256 else None
 
     def _source_risk(self, trigger: Trigger) -> float:
         reference = self.versions.reference(self.versions.release(trigger.release).custom.ref_id)
@@ -169,19 +219,28 @@ class RetrainingService:
     def _propose(self, trigger: Trigger, now_ms: int) -> str:
         base = self.versions.release(trigger.release)
         sites = {device.device: device.site for device in self.fleet.devices()}
-        labelled = self.samples.labelled(trigger.devices, trigger.since_ms)
+        labelled = self._labelled(trigger)
         data = build_archive(labelled, lambda device: sites.get(device, device), self.samples.image)
         order = JobOrder(trigger.id, trigger.model, base.name, base.sha256, trigger.words, len(distinct(labelled)))
         return self.jobs.create(order, data, now_ms).id
 
     def _roll_out(self, trigger: Trigger) -> str:
-        """Start with drifted devices: there the new release has the most to prove."""
+        """Start with drifted devices, where the new release has the most to prove; with others if they have it."""
         self.versions.release(trigger.result)
-        canary = trigger.devices[: self.config.canary]
-        request = Request(trigger.result, canary, probation_s=self.config.probation_s, approved=True)
+        takers = self._takers(trigger.result)
+        canary = [device for device in trigger.devices if device in takers][: self.config.canary]
+        request = Request(
+            trigger.result, tuple(canary) or self.config.canary, probation_s=self.config.probation_s, approved=True
+        )
         return self.rollouts.create(request).id
 
     def _say(self, trigger: Trigger, now_ms: int) -> None:
         severity = Severity.WARNING if trigger.phase in OVER - {Phase.SETTLED} else Severity.INFO
         text = f"{trigger.model}: {trigger.phase}" + (f", {trigger.text}" if trigger.text else f", {trigger.words}")
         self.events.add(now_ms, "retraining", trigger.phase.value, severity, text, data={"retraining": trigger.id})
+
+
+def _is_wrong(sample: StoredSample, classes: Sequence[str]) -> bool:
+    """Return whether the model that took the sample said another class; never for a model that is not known."""
+    right = 0 <= sample.predicted < len(classes) and classes[sample.predicted] == sample.label
+    return bool(classes) and not right

@@ -131,7 +131,7 @@ def test_an_oversize_report_is_refused() -> None:
 
 def test_a_report_without_streams_is_refused() -> None:
     """There is nothing that could be compared with a reference."""
-    with pytest.raises(MessageError, match="1 to 256 streams, .*got 0"):
+    with pytest.raises(MessageError, match=r"1 to 256 streams, .*got 0"):
         decode_report(encode_report(report(Counters(Shape(0, 1, 1), 60, (60,)))))
 
 

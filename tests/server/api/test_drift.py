@@ -93,6 +93,8 @@ def test_retrainings_are_listed_and_approved_once_they_ask(fleet: MemoryFleet) -
     assert found["approvable"]
     assert client.post(f"/api/retraining/{found['id']}/approve").status_code == 200
     assert client.post("/api/retraining/99/approve").json()["code"] == "unknown_retraining"
+    assert client.post(f"/api/retraining/{found['id']}/withdraw").json()["phase"] == "withdrawn"
+    assert client.post(f"/api/retraining/{found['id']}/withdraw").status_code == 409
 
 
 def test_the_newest_telemetry_of_a_device(fleet: MemoryFleet) -> None:

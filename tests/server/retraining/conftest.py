@@ -11,6 +11,7 @@ import pytest
 
 from server.drift.ledger import Finding, Verdicts
 from server.drift.verdicts import Verdict, VerdictKind
+from server.errors import RolloutRefusedError
 from server.fleet import Fleet
 from server.outbox import Outbox
 from server.registry.blobs import Blobs
@@ -46,15 +47,22 @@ class RolloutBook:
 
     requests: list[Request] = field(default_factory=list)
     phase: Phase = Phase.RUNNING
+    refuses: bool = False
 
     def create(self, request: Request) -> Rollout:
         """Note the request."""
+        if self.refuses:
+            raise RolloutRefusedError("Expected devices without an open rollout, got some of r1")
         self.requests.append(request)
         return self.get("r1")
 
     def get(self, rollout: str) -> Rollout:
         """Return the rollout in the phase of the test."""
         return Rollout(rollout, self.requests[-1].release, (), phase=self.phase)
+
+    def list(self) -> tuple[Rollout, ...]:
+        """Return the newest rollout."""
+        return (self.get("r1"),) if self.requests else ()
 
 
 @dataclass(slots=True)
@@ -132,9 +140,9 @@ def site(tmp_path: Path) -> Site:
             insert_device(connection, {"device": device, "site": "west", "attributes": {}, "password_hash": "",
                                        "enrolled_ms": 0})  # fmt: skip
     _register(versions, 1)
-    rollouts = RolloutBook()
+    rollouts, samples = RolloutBook(), Samples(database, tmp_path / "samples", CONFIG, versions.labels)
     service = RetrainingService(
-        Triggers(database), Verdicts(database, events), Samples(database, tmp_path / "samples", CONFIG),
+        Triggers(database), Verdicts(database, events), samples,
         Jobs(database, tmp_path / "jobs", CONFIG), fleet, versions, rollouts, events, CONFIG,
     )  # fmt: skip
     world = Site(service, rollouts)

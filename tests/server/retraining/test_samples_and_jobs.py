@@ -14,10 +14,14 @@ from server.errors import LabelRefusedError, LeaseLostError, SampleRefusedError,
 from server.retraining.archive import build_archive
 from server.retraining.harm import lower_bound
 from server.retraining.jobs import Job, JobOrder
+from wire.canonical import sha256_hex
 from wire.messages import Sample
 
 if TYPE_CHECKING:
     from tests.server.retraining.conftest import Site
+
+
+MODEL = b"model bytes"
 
 
 def upload(number: int) -> Sample:
@@ -70,6 +74,14 @@ def test_labels_are_checked(site: Site) -> None:
         site.service.samples.label(99, "1", "me", 5)
 
 
+def test_a_label_is_a_class_of_the_model_that_took_the_image(site: Site) -> None:
+    """A typo is refused with the names that would do; it would end the job that trains with it."""
+    site.service.samples.accept("d1", replace(upload(1), artifact_sha256=sha256_hex(MODEL)), 0)
+    with pytest.raises(LabelRefusedError, match=r"\(0, 1\), got '7'"):
+        site.service.samples.label(1, "7", "me", 5)
+    assert site.service.samples.label(1, " 1 ", "me", 5).label == "1"
+
+
 def test_the_archive_lists_each_image_once(site: Site) -> None:
     """Same samples, same bytes; the CSV has the agreed columns."""
     for number in (1, 2):
@@ -113,6 +125,15 @@ def test_a_job_that_kills_its_workers_ends(site: Site) -> None:
         site.service.jobs.lease(f"w{turn}", turn * 1_000_000)
     assert site.service.jobs.lease("w3", 9_000_000) is None
     assert site.service.jobs.job(first.id).state == "failed"
+
+
+def test_a_job_that_kills_the_same_worker_ends(site: Site) -> None:
+    """A worker that comes back under its name and takes its job up again is one more attempt."""
+    first = job(site)
+    attempts = [known.attempts for turn in range(3) if (known := site.service.jobs.lease("w", turn)) is not None]
+    assert attempts == [1, 2, 3]
+    assert site.service.jobs.lease("w", 4) is None
+    assert (site.service.jobs.job(first.id).state, site.service.jobs.job(first.id).code) == ("failed", "abandoned")
 
 
 def test_the_lower_bound_is_right_and_useful() -> None:

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from server.drift.verdicts import VerdictKind
-from server.errors import TriggerPhaseError
+from server.errors import LeaseLostError, TriggerPhaseError
+from server.registry.blobs import Blobs
+from server.rollout.drafting import Request
 from server.rollout.model import Phase as RolloutPhase
+from server.store.fleet import DEVICES
 
 if TYPE_CHECKING:
     from tests.server.retraining.conftest import Site
@@ -72,6 +75,86 @@ def test_a_rollout_waits_for_a_person_where_it_is_not_automatic(by_hand: Site) -
     assert turns(by_hand) == "gated"
     by_hand.service.triggers.approve(by_hand.service.triggers.all()[0].id)
     assert turns(by_hand) == "rollout"
+
+
+def gated(site: Site) -> None:
+    """Bring a trigger to its trained release, model-2."""
+    site.alarm(3)
+    turns(site)
+    site.upload(30, wrong=20)
+    turns(site)
+    job = site.service.jobs.lease("w", 2_000)
+    site.release(2)
+    site.service.jobs.done(job.id if job else "", "w", "model-2", {}, 3_000)
+
+
+def test_a_rollout_that_is_there_is_adopted(site: Site) -> None:
+    """The server died after it made the rollout: the next one would be refused for ever."""
+    gated(site)
+    site.rollouts.create(Request("model-2", 1))
+    site.rollouts.refuses = True
+    assert turns(site) == "rollout"
+    assert site.service.triggers.all()[0].rollout == "r1"
+    site.rollouts.phase = RolloutPhase.SUCCEEDED
+    assert turns(site) == "settled"
+
+
+def test_a_rollout_by_hand_needs_no_approval(by_hand: Site) -> None:
+    """A person who rolls the release out has approved it; one that was aborted is none."""
+    gated(by_hand)
+    by_hand.rollouts.create(Request("model-2", 1))
+    by_hand.rollouts.phase = RolloutPhase.ABORTED
+    assert turns(by_hand) == "gated"
+    by_hand.rollouts.phase = RolloutPhase.RUNNING
+    assert turns(by_hand) == "rollout"
+
+
+def test_nobody_left_to_update_is_settled(site: Site) -> None:
+    """A rollout for no device is always refused; the retraining is over then."""
+    gated(site)
+    with site.service.triggers.database.begin() as connection:
+        connection.execute(DEVICES.update().values(attributes={"target": "other"}))
+    site.rollouts.refuses = True
+    assert turns(site) == "settled"
+
+
+def test_the_canary_is_a_device_that_can_take_the_release(site: Site) -> None:
+    """A drifted device that can't would have the whole rollout refused."""
+    gated(site)
+    with site.service.triggers.database.begin() as connection:
+        connection.execute(DEVICES.update().where(DEVICES.c.device == "d1").values(attributes={"target": "other"}))
+    assert turns(site) == "rollout"
+    assert site.rollouts.requests[0].canary == ("d2",)
+
+
+def test_a_withdrawn_retraining_stays_withdrawn(site: Site) -> None:
+    """Its job ends, and the same alarm starts no other one; a new alarm does."""
+    site.alarm(3)
+    turns(site)
+    site.upload(30, wrong=20)
+    turns(site)
+    job = site.service.jobs.lease("w", 2_000)
+    ended = site.service.withdraw(site.service.triggers.all()[0].id, 2_500)
+    assert (ended.phase.value, turns(site), len(site.service.triggers.all())) == ("withdrawn", "withdrawn", 1)
+    with pytest.raises(LeaseLostError):
+        site.service.jobs.heartbeat(job.id if job else "", "w", 3_000)
+    with pytest.raises(TriggerPhaseError, match="not over"):
+        site.service.withdraw(ended.id, 3_000)
+    site.service.verdicts.note([], 100, 100, quiet_ms=20, judged=True)
+    site.alarm(1)
+    assert turns(site) == "suspected"
+
+
+def test_labels_are_looked_up_once_a_bundle(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once a sample, twice a second: a bundle has megabytes."""
+    site.alarm(3)
+    turns(site)
+    site.upload(30, wrong=1)
+    opened: list[str] = []
+    read = Blobs.read
+    monkeypatch.setattr(Blobs, "read", lambda blobs, sha256: opened.append(sha256) or read(blobs, sha256))
+    turns(site, 6)
+    assert len(opened) <= 1
 
 
 def test_too_few_labels_wait(site: Site) -> None:
