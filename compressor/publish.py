@@ -17,6 +17,7 @@ import httpx
 from tqdm import tqdm
 from tuf.api.metadata import Root, Targets
 
+from compressor.connection import connect
 from compressor.errors import PublishError, ServerUnreachableError, VersionConflictError
 from compressor.keys import METADATA, TARGETS_DAYS, read_root, write_file
 from compressor.signing import (
@@ -33,7 +34,6 @@ from compressor.signing import (
 __all__ = ["Published", "command", "publish", "sign_bundles"]
 
 CHUNK_BYTES = 256 * 1024
-TIMEOUT_S = 60.0
 _NOT_FOUND, _CONFLICT, _FIRST_ERROR = 404, 409, 400
 Progress = Callable[[int], object]
 
@@ -47,12 +47,13 @@ class Published:
     sent_bytes: int
 
 
-def publish(
+def publish(  # noqa: PLR0913 - who, what, where and how it is reached
     bundles: list[Path],
     *,
     keys: Path,
     server_url: str,
     token: str,
+    ca: Path | None = None,
     expires_days: int = TARGETS_DAYS,
     progress: Progress = lambda _bytes: None,
 ) -> Published:
@@ -63,10 +64,12 @@ def publish(
         keys: folder of ``compressor keys init``.
         server_url: address of the server, as ``http://host:port``.
         token: the server's builder token.
+        ca: PEM file to trust for https, instead of the system's certificates.
         expires_days: how long the signed list of releases holds.
         progress: called with the number of bytes just sent.
 
     Raises:
+        CompressorError: If ``ca`` is no certificate.
         PackageError: If a bundle does not open.
         GateNotPassedError: If a bundle's certificate does not say ``pass``.
         ReleaseExistsError: If a release is signed already with other bytes.
@@ -80,9 +83,7 @@ def publish(
     ours = read_targets(keys, root)
     add_targets(ours, signables)  # refuses other bytes under a name we signed before, even if the server forgot it
     try:
-        with httpx.Client(
-            base_url=server_url, headers={"Authorization": f"Bearer {token}"}, timeout=TIMEOUT_S
-        ) as client:
+        with connect(server_url, token, ca) as client:
             theirs = _on_server(client, root)
             published = theirs or Targets()
             base = theirs.version if theirs else 0
@@ -134,7 +135,8 @@ def _check(response: httpx.Response) -> None:
 @click.option("--keys", required=True, type=click.Path(path_type=Path), help="Folder of `compressor keys init`.")
 @click.option("--server", "server_url", required=True, help="Address of the server, http://host:port.")
 @click.option("--token-file", required=True, type=click.Path(path_type=Path), help="File with the builder token.")
-def command(bundles: tuple[Path, ...], keys: Path, server_url: str, token_file: Path) -> None:
+@click.option("--ca", type=click.Path(path_type=Path), help="PEM file to trust for https, instead of the system's.")
+def command(bundles: tuple[Path, ...], keys: Path, server_url: str, token_file: Path, ca: Path | None) -> None:
     """Sign BUNDLES that passed their gates and hand them to the server."""
     try:
         token = token_file.read_text().strip()
@@ -143,6 +145,6 @@ def command(bundles: tuple[Path, ...], keys: Path, server_url: str, token_file: 
         message = f"Expected bundles and a token file that can be read, got: {error}"
         raise PublishError(message) from error
     with tqdm(total=total_bytes, unit="B", unit_scale=True, desc="upload", leave=False) as bar:
-        done = publish(list(bundles), keys=keys, server_url=server_url, token=token, progress=bar.update)
+        done = publish(list(bundles), keys=keys, server_url=server_url, token=token, ca=ca, progress=bar.update)
     for path in done.paths:
         click.echo(f"published {path} (targets version {done.version})")

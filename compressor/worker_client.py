@@ -11,13 +11,13 @@ from typing import Self
 
 import httpx
 
+from compressor.connection import connect
 from compressor.errors import JobLostError, ServerUnreachableError, WorkerError
 from wire.bundle import MAX_BUNDLE_BYTES
 from wire.codec import Json, parse_json
 from wire.errors import MessageError
 
 MAX_SAMPLES_BYTES = 2 * 1024 * 1024 * 1024
-_TIMEOUT_S = 60.0
 _NO_CONTENT, _CONFLICT, _FIRST_ERROR = 204, 409, 400
 _CHUNK_BYTES = 1 << 20
 _HEX_DIGITS = 64
@@ -39,9 +39,13 @@ class WorkOrder:
 class ServerClient:
     """The server's interface for build hosts."""
 
-    def __init__(self, url: str, token: str, worker: str) -> None:
-        """Connect on first use; ``worker`` is the name that jobs are leased under."""
-        self._http = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=_TIMEOUT_S)
+    def __init__(self, url: str, token: str, worker: str, ca: Path | None = None) -> None:
+        """Connect on first use; ``worker`` is the name that jobs are leased under, ``ca`` a PEM file to trust.
+
+        Raises:
+            CompressorError: If ``ca`` is no certificate.
+        """
+        self._http = connect(url, token, ca)
         self._worker = worker
 
     def __enter__(self) -> Self:

@@ -58,15 +58,24 @@ def main() -> None:
 @main.command(help="Trade a one-time claim for this device's identity.")
 @click.option("--server", required=True, help="Address of fleet-server, http://… or https://…")
 @click.option("--claim", required=True, help="The one-time claim of this device.")
+@click.option("--ca", type=click.Path(path_type=Path), help="PEM file to trust for https, instead of the system's.")
 @_STATE
-def enrol(server: str, claim: str, state: Path) -> None:
+def enrol(server: str, claim: str, ca: Path | None, state: Path) -> None:
     """Enrol."""
     with _coded():
         if (state / "identity.json").exists():
             message = f"Expected no identity in {state}, got one: use another --state or remove identity.json"
             raise EnrolmentError(message)
-        identity = trade_claim(server, claim, state, RealDisk())
+        identity = trade_claim(server, claim, state, RealDisk(), ca=_certificates(ca) if ca else "")
         print(f"enrolled device={identity.device} site={identity.site} state={state}")
+
+
+def _certificates(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"Expected PEM certificates in {path}, got: {error}"
+        raise EnrolmentError(message) from error
 
 
 @main.command(help="Run the agent until SIGTERM.")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edge_agent.disk import Disk
 from edge_agent.errors import EnrolmentError, IdentityError
+from edge_agent.tls import client_context
 from wire.canonical import canonical_bytes
 from wire.codec import Json, decode, encode, from_document, parse_json
 from wire.errors import MessageError, WireError
@@ -28,7 +29,7 @@ IN_MEMORY = "memory"  # the broker's host where server and agents share a proces
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What enrolment gave."""
+    """What enrolment gave. ``mqtt_tls_ca``: the certificates to trust, as PEM text, for MQTT and HTTP."""
 
     site: str = ""
     device: str = ""
@@ -56,20 +57,24 @@ def read_identity(state: Path) -> Identity:
     return identity
 
 
-def enrol(server_url: str, claim: str, state: Path, disk: Disk) -> Identity:
+def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "") -> Identity:
     """Trade a one-time claim for an identity and write it, with the trusted root, below ``state``.
+
+    ``ca``: certificates in PEM text that the server's must go back to, "" for the system's. Later connections trust
+    those that the answer names.
 
     Raises:
         EnrolmentError: If the server can't be reached, refuses, or answers nonsense. Nothing is written then.
         OSError: If the files can't be written.
     """
-    answer = _ask(server_url.rstrip("/") + "/api/enrol", canonical_bytes({"claim": claim}))
+    answer = _ask(server_url.rstrip("/") + "/api/enrol", canonical_bytes({"claim": claim}), ca)
     root = answer.pop("root", None)
     try:
         identity = from_document(Identity, {"http_url": server_url, **answer})
         check_name(identity.site, "a site")
         check_name(identity.device, "a device")
-    except WireError as error:
+        client_context(identity.mqtt_tls_ca)
+    except (WireError, ssl.SSLError) as error:
         message = f"Expected an identity from {server_url}, got: {error}"
         raise EnrolmentError(message) from error
     reachable = identity.mqtt_port or identity.mqtt_host == IN_MEMORY
@@ -83,13 +88,13 @@ def enrol(server_url: str, claim: str, state: Path, disk: Disk) -> Identity:
     return identity
 
 
-def _ask(url: str, body: bytes) -> dict[str, Json]:
+def _ask(url: str, body: bytes, ca: str) -> dict[str, Json]:
     if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
         message = f"Expected a server address http://… or https://…, got {url!r}"
         raise EnrolmentError(message)
     request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - scheme checked above
-    context = ssl.create_default_context() if url.startswith("https:") else None
     try:
+        context = client_context(ca) if url.startswith("https:") else None
         with urllib.request.urlopen(request, timeout=LIMIT_S, context=context) as response:  # noqa: S310 - scheme checked above
             return parse_json(response.read(MAX_ANSWER_BYTES), limit_bytes=MAX_ANSWER_BYTES)
     except urllib.error.HTTPError as error:

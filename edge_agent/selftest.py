@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import ssl
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from edge_agent.disk import RealDisk
 from edge_agent.errors import IdentityError
 from edge_agent.identity import Identity, read_identity
+from edge_agent.tls import client_context
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.slots import Slots
 
@@ -57,7 +57,7 @@ def _server(identity: Identity) -> Check:
     host = parts.hostname or ""
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
-        context = ssl.create_default_context(cafile=identity.mqtt_tls_ca or None)
+        context = client_context(identity.mqtt_tls_ca)
         connection = http.client.HTTPSConnection(host, parts.port, timeout=LIMIT_S, context=context)
     else:
         connection = http.client.HTTPConnection(host, parts.port, timeout=LIMIT_S)

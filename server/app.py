@@ -25,6 +25,7 @@ from server.enrolment import SERVER_USER, Enrolment, Identity
 from server.ingest import SUBSCRIPTIONS
 from server.parts import Parts, Service, build_api, build_parts
 from server.state_directory import RunAddress, StateDirectory, StateLock, lock_state, open_state
+from server.tls import check_certificates
 from server.transports.mqtt import MqttTransport
 from server.web import Web
 from wire.messages import Severity
@@ -104,6 +105,7 @@ class ServerApp:
         """
         state = open_state(path)
         config = _overridden(read_config(state.config), overrides or Overrides())
+        check_certificates(config.tls)
         lock = lock_state(state)
         try:
             app = _assemble(state, config, transport, clock, lock)

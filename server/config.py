@@ -6,7 +6,7 @@ The tables [drift], [rollout] and [retraining] are defined beside the code that 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from server.drift.config import DriftConfig
@@ -16,6 +16,7 @@ from server.rollout.config import RolloutConfig
 from server.strict_toml import read_toml
 
 _PORT_LIMIT = 65_535
+_EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,10 @@ class BrokerConfig:
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
-    """PEM files for broker and HTTP, all or none: needed to listen beyond loopback. ``ca`` is handed to devices."""
+    """PEM files for broker and HTTP, all or none: needed to listen beyond loopback. ``ca`` is handed to devices.
+
+    A relative path is relative to the folder of ``server.toml``.
+    """
 
     certificate: str = ""
     key: str = ""
@@ -58,6 +62,12 @@ class TlsConfig:
     def enabled(self) -> bool:
         """Whether connections are encrypted."""
         return bool(self.certificate and self.key and self.ca)
+
+    def below(self, folder: Path) -> TlsConfig:
+        """Return the same with relative paths below ``folder``."""
+        if not self.enabled:
+            return self
+        return TlsConfig(*(str(folder / name) for name in (self.certificate, self.key, self.ca)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +128,8 @@ def read_config(path: Path) -> ServerConfig:
     Raises:
         ConfigError: If a key is unknown, or a value can't be.
     """
-    return check_config(read_toml(ServerConfig, path))
+    config = read_toml(ServerConfig, path)
+    return check_config(replace(config, tls=config.tls.below(path.parent.resolve())))
 
 
 def check_config(config: ServerConfig) -> ServerConfig:
@@ -139,6 +150,11 @@ def check_config(config: ServerConfig) -> ServerConfig:
     )
     for name, bind in (("http.bind", config.http.bind), ("broker.bind", config.broker.bind)):
         _require(tls.enabled or is_loopback(bind), f"{name} on loopback while [tls] is empty", bind)
+    for name, told, bind in (
+        ("http.public_url", config.http.public_url, config.http.bind),
+        ("broker.public_host", config.broker.public_host, config.broker.bind),
+    ):
+        _require(bool(told) or bind not in _EVERYWHERE, f"{name}, which devices are told, when bound to {bind}", told)
     return config
 
 

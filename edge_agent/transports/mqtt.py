@@ -28,6 +28,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edge_agent.tls import client_context
 from wire.transport import Delivered, Incoming, Link, LinkChange, Listener, Notice, Will
 
 _LOG = logging.getLogger(__name__)
@@ -40,7 +41,10 @@ STABLE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class MqttSettings:
-    """Where the broker is, who we are, and the pace. ``password`` never appears in a log."""
+    """Where the broker is, who we are, and the pace. ``password`` never appears in a log.
+
+    ``tls_ca``: certificates in PEM text, "" for no TLS.
+    """
 
     host: str
     port: int
@@ -124,7 +128,7 @@ class MqttTransport:
         client = paho.Client(CallbackAPIVersion.VERSION2, client_id=settings.client_id, protocol=paho.MQTTv5)
         client.username_pw_set(settings.username, settings.password)
         if settings.tls_ca:
-            client.tls_set(ca_certs=settings.tls_ca)
+            client.tls_set_context(client_context(settings.tls_ca))
         client.suppress_exceptions = True
         client.max_inflight_messages_set(settings.inflight_messages)
         client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail

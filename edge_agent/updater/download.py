@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import random
-import ssl
 import time
 import urllib.parse
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from io import FileIO
 from pathlib import Path
 
 from edge_agent.disk import Disk
+from edge_agent.tls import client_context
 from edge_agent.updater.seams import FetchOrder, Progress, Refusal
 
 CHUNK_BYTES = 64 * 1024
@@ -33,7 +33,7 @@ _CANCELLED = Refusal("superseded", "a newer desired state")
 
 @dataclass(frozen=True, slots=True)
 class FetchSettings:
-    """Where bundles are, who asks, and the patience."""
+    """Where bundles are, who asks, and the patience. ``tls_ca``: certificates in PEM text, "" for the system's."""
 
     base_url: str
     username: str
@@ -229,6 +229,6 @@ def _connection(settings: FetchSettings) -> HTTPConnection:
     parts = urllib.parse.urlsplit(settings.base_url)
     host = parts.hostname or ""
     if parts.scheme == "https":
-        context = ssl.create_default_context(cafile=settings.tls_ca or None)
+        context = client_context(settings.tls_ca)
         return HTTPSConnection(host, parts.port, timeout=settings.stall_s, context=context)
     return HTTPConnection(host, parts.port, timeout=settings.stall_s)

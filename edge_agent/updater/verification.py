@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import ssl
 import sys
 import time
 import urllib.error
@@ -43,6 +42,7 @@ from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
+from edge_agent.tls import client_context
 from edge_agent.updater.time_floor import TimeFloor
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document
@@ -86,16 +86,14 @@ class HttpFetcher(FetcherInterface):
     """Metadata over HTTP with the standard library; sizes are limited by python-tuf while it reads."""
 
     def __init__(self, ca: str = "") -> None:
-        """Trust the system's certificates, and ``ca`` (PEM text) when given.
+        """Trust ``ca`` (PEM text), or the system's certificates when it is empty.
 
         Raises:
             OSError: If ``ca`` is no certificate.
         """
         handlers = []
         if ca:  # only then: loading the system's certificates costs megabytes, and plain HTTP needs none
-            context = ssl.create_default_context()
-            context.load_verify_locations(cadata=ca)
-            handlers = [urllib.request.HTTPSHandler(context=context)]
+            handlers = [urllib.request.HTTPSHandler(context=client_context(ca))]
         self._opener = urllib.request.build_opener(*handlers)
 
     def _fetch(self, url: str) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ import signal
 import socket
 import socketserver
 import sqlite3
+import ssl
 import subprocess
 import sys
 import threading
@@ -219,6 +220,7 @@ class Fleet:
     root: Path
     server: Program
     home: Path | None = None
+    ca: Path | None = None
     client: httpx.Client | None = None
     devices: list[Device] = field(default_factory=list)
 
@@ -249,7 +251,7 @@ class Fleet:
         token = (self.state / "operator.token").read_text().strip()
         self.client = httpx.Client(
             base_url=json.loads(address.read_bytes())["http_url"], headers={"Authorization": f"Bearer {token}"},
-            trust_env=False, timeout=20,
+            trust_env=False, timeout=20, verify=ssl.create_default_context(cafile=self.ca) if self.ca else True,
         )  # fmt: skip
 
     def get(self, path: str, **query: object) -> dict:
@@ -297,6 +299,7 @@ class Fleet:
         claim = self.post("/api/claims", {"site": "site", "device": name, "attributes": {}})["claim"]
         url = str(self.client.base_url)
         command = [str(BIN / "edge-agent"), "enrol", "--server", url, "--claim", claim, "--state", str(state)]
+        command += ["--ca", str(self.ca)] if self.ca else []
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         (state / "agent.toml").write_text(AGENT_TOML.format(update=update))
         self.devices.append(Device(self, name, state, self.agent(name, state)))
@@ -334,7 +337,7 @@ class Fleet:
         """Build, sign and publish a release; return its name."""
         path = self.build(version, **options)
         token = (self.state / "builder.token").read_text().strip()
-        publish([path], keys=self.keys, server_url=str(self.client.base_url), token=token)
+        publish([path], keys=self.keys, server_url=str(self.client.base_url), token=token, ca=self.ca)
         return f"tiny-{version}"
 
     def roll_out(self, release: str, probation_s: float = 0.5, canary: list[str] | None = None) -> str:

@@ -1,0 +1,130 @@
+"""A fleet beyond loopback's trust: broker and HTTP over TLS with a private authority, every check switched on."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import json
+import queue
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from compressor.worker_client import ServerClient
+from edge_agent.assembly import mqtt_settings
+from edge_agent.config import AgentConfig
+from edge_agent.identity import read_identity
+from edge_agent.transports.mqtt import MqttTransport
+
+if TYPE_CHECKING:
+    from conftest import Fleet
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
+HOST = "127.0.0.1"
+EXIT_ENROLMENT = 5
+TLS = '[tls]\ncertificate = "server.pem"\nkey = "server.key"\nca = "ca.pem"\n'
+
+
+def _certificate(
+    name: str, key: ec.EllipticCurvePrivateKey, issuer: str, signer: ec.EllipticCurvePrivateKey, *, authority: bool
+) -> bytes:
+    now = dt.datetime.now(dt.UTC)
+    usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))])
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, issuer)]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+    )
+    builder = (
+        builder if authority else builder.add_extension(names, critical=False).add_extension(usage, critical=False)
+    )
+    return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def _authority(folder: Path) -> None:
+    """Write ``ca.pem`` and a certificate for the loopback address alone, with its key."""
+    root, leaf = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    (folder / "ca.pem").write_bytes(_certificate("test ca", root, "test ca", root, authority=True))
+    (folder / "server.pem").write_bytes(_certificate("server", leaf, "test ca", root, authority=False))
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (folder / "server.key").write_bytes(leaf.private_bytes(encoding, form, serialization.NoEncryption()))
+
+
+@pytest.fixture
+def secure(fleet: Fleet) -> Fleet:
+    """A running server that speaks TLS only."""
+    fleet.server.stop()
+    _authority(fleet.state)
+    config = fleet.state / "server.toml"
+    config.write_text(config.read_text() + TLS)
+    fleet.ca = fleet.state / "ca.pem"
+    fleet.start()
+    return fleet
+
+
+def _run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / program), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def _enrol(fleet: Fleet, url: str, claim: str, *more: object) -> str:
+    """Return what an enrolment that must be refused says."""
+    ended = _run("edge-agent", "enrol", "--server", url, "--claim", claim, "--state", fleet.root / "refused", *more)
+    assert ended.returncode == EXIT_ENROLMENT
+    assert not (fleet.root / "refused").exists()
+    return ended.stderr
+
+
+def test_a_release_reaches_a_device_over_tls_alone(secure: Fleet) -> None:
+    """Enrolment, MQTT, metadata and bundle: each trusts the private authority, and nothing is in the clear."""
+    device = secure.add("dev")
+    identity = json.loads((device.state / "identity.json").read_bytes())
+    assert identity["http_url"].startswith("https://")
+    assert identity["mqtt_tls_ca"] == secure.ca.read_text()
+    path, token = secure.build(1), secure.state / "builder.token"
+    url = str(secure.client.base_url)
+    command = ["publish", path, "--keys", secure.keys, "--server", url, "--token-file", token]
+    assert "CERTIFICATE_VERIFY_FAILED" in _run("compressor", *command).stderr
+    assert _run("compressor", *command, "--ca", secure.ca).returncode == 0
+    secure.roll_out("tiny-1")
+    device.reaches("committed", "tiny-1")
+    assert _run("edge-agent", "selftest", "--state", device.state).returncode == 0
+    with ServerClient(url, token.read_text().strip(), "worker", secure.ca) as client:
+        assert client.lease() is None
+
+
+def test_who_does_not_prove_its_name_is_not_believed(secure: Fleet) -> None:
+    """Without the authority, or under another name than the certificate's, enrolment ends and the claim stays."""
+    claim = secure.post("/api/claims", {"site": "site", "device": "dev", "attributes": {}})["claim"]
+    url = str(secure.client.base_url)
+    assert "CERTIFICATE_VERIFY_FAILED" in _enrol(secure, url, claim)
+    assert "Hostname mismatch" in _enrol(secure, url.replace(HOST, "localhost"), claim, "--ca", secure.ca)
+    assert "Expected PEM certificates" in _enrol(secure, url, claim, "--ca", secure.root / "absent.pem")
+    assert secure.client.post("/api/enrol", json={"claim": claim}).status_code == 200
+
+
+@pytest.mark.parametrize("name", [HOST, "localhost"])
+def test_a_device_checks_the_brokers_name(secure: Fleet, name: str) -> None:
+    """A broker with a good certificate of another name is no broker of ours."""
+    device, heard = secure.enrol("dev", secure.root / "dev"), queue.SimpleQueue()
+    identity = replace(read_identity(device.state), mqtt_host=name)
+    transport = MqttTransport(mqtt_settings(identity, AgentConfig()))
+    failed = transport._client.on_connect_fail
+    transport._client.on_connect_fail = lambda *given: (failed(*given), heard.put("refused"))
+    transport.start(lambda _: heard.put("connected"), subscriptions=())
+    assert heard.get(timeout=20) == ("connected" if name == HOST else "refused")
+    transport.stop()

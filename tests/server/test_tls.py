@@ -1,0 +1,48 @@
+"""Certificate files that can't be used are named before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from server.config import ServerConfig, TlsConfig, read_config
+from server.errors import ConfigError
+from server.tls import check_certificates
+
+TLS = '[tls]\ncertificate = "server.pem"\nkey = "/etc/server.key"\nca = "ca.pem"\n'
+
+
+def _read(folder: Path, text: str) -> ServerConfig:
+    (folder / "server.toml").write_text(text)
+    return read_config(folder / "server.toml")
+
+
+def test_relative_paths_are_below_the_folder_of_the_settings(tmp_path: Path) -> None:
+    """Wherever the server is started from."""
+    tls = _read(tmp_path, TLS).tls
+    assert (tls.certificate, tls.key) == (str(tmp_path / "server.pem"), "/etc/server.key")
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    (TLS + "[http]\nbind = '0.0.0.0'", r"http\.public_url, which devices are told"),
+    (TLS + "[broker]\nbind = '::'", r"broker\.public_host, which devices are told"),
+])  # fmt: skip
+def test_who_listens_everywhere_says_what_devices_are_told(tmp_path: Path, text: str, words: str) -> None:
+    """Else they would be sent to their own loopback."""
+    with pytest.raises(ConfigError, match=words):
+        _read(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """With its key in server.toml."""
+    with pytest.raises(ConfigError, match=r"tls\.certificate.*absent\.pem"):
+        check_certificates(TlsConfig(str(tmp_path / "absent.pem"), "key", "ca"))
+
+
+def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
+    """Before mosquitto ends over it."""
+    path = tmp_path / "server.pem"
+    path.write_text("nonsense")
+    with pytest.raises(ConfigError, match=r"PEM certificate in .*server\.pem"):
+        check_certificates(TlsConfig(str(path), str(path), str(path)))
