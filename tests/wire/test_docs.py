@@ -67,4 +67,4 @@ def test_every_code_is_in_the_table(name: str) -> None:
 
 def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     """Figures on the page don't drift from the code."""
-    assert f"At most {MAX_REPORT_BYTES // 1024} KiB, {MAX_STREAMS} streams" in PAGE
+    assert f"At most {MAX_REPORT_BYTES // 1024} KiB, 1 to {MAX_STREAMS} streams" in PAGE
