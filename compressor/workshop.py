@@ -158,12 +158,17 @@ class Workshop:
             from compressor.quantize import quantize  # noqa: PLC0415 - onnxruntime only to quantize
 
             with self.progress.stage("quantize", 1, "model") as stage:
-                batches = np.concatenate([self.inputs(table) for table in tables])
-                result = quantize(model.data, lambda: _batches(batches), settings)
+                result = quantize(model.data, lambda: self._calibration(tables), settings)
                 stage.advance()
             return result
 
         return self.cache.step("quantize", inputs, make, modules=("compressor.quantize",))
+
+    def _calibration(self, tables: Sequence[Table]) -> Iterator[Floats]:
+        """Yield inputs batch by batch: memory does not grow with the number of samples."""
+        for table in tables:
+            for start in range(0, len(table), _BATCH):
+                yield self.inputs(table.take(np.arange(start, min(start + _BATCH, len(table)))))
 
     def predict(self, name: str, candidate: Candidate, table: Table) -> Predictions:
         """Return the predictions for ``table``; ``name`` is shown while it runs.

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ExportError
+from compressor.export.stripping import strip
 
 OPSET = 17
 INPUT_NAME = "input"
@@ -46,19 +47,3 @@ def export_onnx(network: nn.Module, channels: int, height: int, width: int) -> b
             message = f"Expected a network that exports to ONNX opset {OPSET}, got: {str(error)[:300]}"
             raise ExportError(message) from error
     return strip(model).SerializeToString(deterministic=True)  # type: ignore[no-any-return]
-
-
-def strip(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return ``model`` without what only its making left behind: producer, notes, shapes, unused operator sets."""
-    model.producer_name, model.producer_version, model.doc_string = "tinyfleet", "", ""
-    del model.metadata_props[:]
-    model.graph.doc_string, model.graph.name = "", "graph"
-    del model.graph.value_info[:]
-    for node in model.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    used = {node.domain for node in model.graph.node} | {""}
-    opsets = [opset for opset in model.opset_import if opset.domain in used]
-    del model.opset_import[:]
-    model.opset_import.extend(sorted(opsets, key=lambda opset: opset.domain))
-    return model

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 
 from compressor.errors import QuantizeError
-from compressor.export.onnx import strip
+from compressor.export.stripping import strip
 from compressor.quantize.calibrator import Batches, collect_ranges
 from compressor.recipe import QuantizeRecipe
 
@@ -63,11 +63,22 @@ def _prepared(model: bytes) -> onnx.ModelProto:
     if not loaded.graph.node:
         message = f"Expected an ONNX model with nodes, got {len(model)} bytes without any"
         raise QuantizeError(message)
+    prepared = _preprocessed(loaded, symbolic=False)
+    return prepared if _typed(prepared) else _preprocessed(loaded, symbolic=True)
+
+
+def _preprocessed(model: onnx.ModelProto, *, symbolic: bool) -> onnx.ModelProto:
+    """Return ``model`` prepared by onnxruntime; symbolic shape inference imports torch: 220 MB and 3 s more."""
     with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
         path = Path(folder) / "prepared.onnx"
-        quant_pre_process(loaded, str(path), auto_merge=True)
+        quant_pre_process(model, str(path), auto_merge=True, skip_symbolic_shape=not symbolic)
         prepared: onnx.ModelProto = onnx.load(str(path))
         return prepared
+
+
+def _typed(model: onnx.ModelProto) -> bool:
+    known = {info.name for info in [*model.graph.value_info, *model.graph.output]}
+    return all(name in known for node in model.graph.node for name in node.output if name)
 
 
 def _with_qdq(

@@ -64,7 +64,7 @@ def _interval(figure: go.Figure, bar: Bar, y: float, *, legend: bool) -> None:
     )  # fmt: skip
     figure.add_scatter(
         x=[high], y=[y], mode="text", text=[f"  {bar.percent:.2f} %"], textposition="middle right", hoverinfo="skip",
-        showlegend=False,
+        showlegend=False, cliponaxis=False,
     )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def confusion(counts: NDArray[np.int64], names: Sequence[str]) -> go.Figure:
 
 def _plain(figure: go.Figure, *, height_px: int, left_px: int = 48) -> go.Figure:
     figure.update_layout(
-        height=height_px, margin={"l": left_px, "r": 16, "t": 28, "b": 48}, template="plotly_white",
+        height=height_px, margin={"l": left_px, "r": 60, "t": 28, "b": 48}, template="plotly_white",
         paper_bgcolor=_CLEAR, plot_bgcolor=_CLEAR, font={"family": "system-ui, sans-serif", "size": 13},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"}, bargap=0.35,
     )  # fmt: skip
