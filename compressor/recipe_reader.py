@@ -61,7 +61,7 @@ def fields_from(cls: type[T], value: object, where: str, *, given: Mapping[str, 
 def _typed(value: object, hint: object, where: str) -> object:
     converted = _convert(value, hint)
     if converted is None:
-        message = f"Expected {where} to be {_said(hint)}, got {type(value).__name__} {value!r}"
+        message = f"Expected {where} to be {said(hint)}, got {type(value).__name__} {value!r}"
         raise RecipeError(message)
     return converted
 
@@ -89,13 +89,14 @@ def _convert_mapping(value: object, hint: object) -> object:
     return None if None in items.values() else items
 
 
-def _said(hint: object) -> str:
+def said(hint: object) -> str:
+    """Return a type as error messages and the guide name it."""
     if get_origin(hint) in {Union, types.UnionType}:
-        return " or ".join(_said(option) for option in get_args(hint) if option is not type(None))
+        return " or ".join(said(option) for option in get_args(hint) if option is not type(None))
     if get_origin(hint) is tuple:
-        return f"a list of {_said(get_args(hint)[0])}"
+        return f"a list of {said(get_args(hint)[0])}"
     if get_origin(hint) is Mapping:
-        return f"a table of {_said(get_args(hint)[1])}"
+        return f"a table of {said(get_args(hint)[1])}"
     return {str: "text", int: "a whole number", float: "a number", bool: "true or false"}.get(hint, str(hint))  # type: ignore[call-overload, no-any-return]
 
 

@@ -1,0 +1,61 @@
+"""The guide says what the code does: keys, types, defaults, gates, commands."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_type_hints
+
+import click
+import pytest
+
+from compressor.cli import app
+from compressor.data import datasets
+from compressor.gates import GATE_NAMES
+from compressor.recipe import DataRecipe, GateRecipe, ModelRecipe, QuantizeRecipe, TargetRecipe, TrainRecipe
+from compressor.recipe_reader import said
+
+GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "compressor.md").read_text()
+TABLES = {
+    "[model]": ModelRecipe, "[data]": DataRecipe, "[train]": TrainRecipe, "[[compress]]": QuantizeRecipe,
+    "[targets.NAME]": TargetRecipe, "[gates] GATE": GateRecipe,
+}  # fmt: skip
+
+
+def _documented() -> dict[str, tuple[str, str]]:
+    rows = re.findall(r"^\| `(\[.+?)` \| (.+?) \| (.+?) \|", GUIDE, flags=re.MULTILINE)
+    return {key: (kind, default) for key, kind, default in rows}
+
+
+def _fields() -> Iterator[tuple[str, str, object]]:
+    for table, cls in TABLES.items():
+        hints = get_type_hints(cls)
+        for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+            if field.name != "name" or cls is ModelRecipe:
+                yield f"{table} {field.name}", said(hints[field.name]), field.default
+
+
+def test_every_key_of_a_recipe_is_in_the_guide_and_no_other() -> None:
+    """A key that is added, renamed or dropped must be so in the guide."""
+    assert set(_documented()) == {key for key, _, _ in _fields()}
+
+
+@pytest.mark.parametrize(("key", "kind", "default"), list(_fields()))
+def test_the_guide_has_each_key_with_its_type_and_default(key: str, kind: str, default: object) -> None:
+    """Types as error messages say them; a default that is a value stands there as it is written."""
+    documented, shown = _documented()[key]
+    assert documented == kind.replace("whole number or a number", "number").removeprefix("a ").replace("of a ", "of ")
+    if isinstance(default, bool):
+        assert shown == f"`{str(default).lower()}`"
+    elif isinstance(default, int | float) or (isinstance(default, str) and default):
+        assert shown == f"`{default}`"
+
+
+def test_the_guide_names_every_gate_data_set_and_command() -> None:
+    """What can be asked for can be found."""
+    wanted = {*GATE_NAMES, *datasets()}
+    assert {name for name in wanted if f"`{name}`" not in GUIDE} == set()
+    commands = app.list_commands(click.Context(app))
+    assert {name for name in commands if f"compressor {name} " not in GUIDE} == set()
