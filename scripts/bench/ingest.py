@@ -59,21 +59,24 @@ class CountingTransport:
 def main() -> int:
     """Measure, print, and say whether the figure was reached."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     parser.add_argument("--quick", action="store_true", help="fewer reports")
     parser.add_argument("--devices", type=int, default=1000)
     options = parser.parse_args()
     windows = 2 if options.quick else 20
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(Path(folder), options.devices, windows)
-    if options.json:
-        sys.stdout.write(json.dumps(figures) + "\n")
-        return 0
     for name, value in figures.items():
         sys.stdout.write(f"{name:32} {value:12,.1f}\n")
     share = figures["reports_per_s_and_core"] / TARGET_PER_S_AND_CORE
     sys.stdout.write(f"{'reached' if share >= 1 else 'missed'}: {share:.0%} of the target, into SQLite\n")
-    return 0
+    if options.json:
+        ours, bare = figures["reports_per_s_and_core"], figures["bare_rows_per_s"]
+        row = {"what": "drift reports a second and core into SQLite, against bare rows a second", "ours": ours,
+               "reference": bare, "ratio": ours / bare, "target": f">= {TARGET_PER_S_AND_CORE:g}",
+               "met": share >= 1}  # fmt: skip
+        options.json.write_text(json.dumps([row], indent=1))
+    return 0 if share >= 1 else 1
 
 
 def measure(folder: Path, devices: int, windows: int) -> dict[str, float]:
