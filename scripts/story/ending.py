@@ -9,7 +9,7 @@ from pathlib import Path
 from scripts.story import chapters
 from scripts.story.chapters import Story
 from scripts.story.console import StoryError
-from scripts.story.figures import SiteFigures, compare, pooled
+from scripts.story.figures import SiteFigures, compare
 from scripts.story.fleet import WINDOW_S
 from server.store.database import open_database
 from server.windows import Window, Windows
@@ -31,16 +31,15 @@ def conclude(story: Story) -> list[Figure]:
     before, after = chapters.bundle(story, "v1"), _retrained(story)
     judges = story.plan.judges
     sites = compare(judges, before, after)
-    together = pooled(sites, judges, before, after)
     story.console.table("Accuracy per site, int8 on the device's runtime, images no model was trained on",
                         ["site", "n", "before", "after", "change", "worse by at most (95 %)"],
-                        [_row(site) for site in [*sites, together]])  # fmt: skip
+                        [_row(site) for site in sites])  # fmt: skip
     sizes = _report_sizes(story)
     false_alarms = _false_alarms(story)
     story.console.table(
         "The loop", ["what", "figure"], [*_loop(story, before, after), *_alarms(story, false_alarms, sizes)]
     )
-    rows = _promises(story, [*sites, together], false_alarms, sizes)
+    rows = _promises(story, sites, false_alarms, sizes)
     _check(rows)
     # The time is a figure for the bench, not a promise of the story: a slow machine still gets its answer.
     rows.append(_promise("whole story, s, once installed", story.console.elapsed_s, most=_MAX_STORY_S))

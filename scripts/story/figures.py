@@ -33,20 +33,12 @@ class SiteFigures:
 
 
 def compare(judges: Sequence[Judge], before: Path, after: Path) -> tuple[SiteFigures, ...]:
-    """Return the figures of every judge for two bundles, run as the device runs them."""
-    return tuple(_site(judge, _right(before, judge.table), _right(after, judge.table)) for judge in judges)
-
-
-def pooled(figures: Sequence[SiteFigures], judges: Sequence[Judge], before: Path, after: Path) -> SiteFigures:
-    """Return the figures of all sites that did not drift, as one."""
-    kept = [judge.table for judge, site in zip(judges, figures, strict=True) if not site.drifted]
-    first = np.concatenate([_right(before, table) for table in kept])
-    second = np.concatenate([_right(after, table) for table in kept])
-    return _figures("all stable sites", first, second, drifted=False)
-
-
-def _site(judge: Judge, before: NDArray[np.bool_], after: NDArray[np.bool_]) -> SiteFigures:
-    return _figures(judge.name, before, after, drifted=judge.drifted)
+    """Return the figures of every judge for two bundles, run as the device runs them; last, the stable sites as one."""
+    right = [(judge, _right(before, judge.table), _right(after, judge.table)) for judge in judges]
+    sites = [_figures(judge.name, first, second, drifted=judge.drifted) for judge, first, second in right]
+    stable = [(first, second) for judge, first, second in right if not judge.drifted]
+    together = [np.concatenate(column) for column in zip(*stable, strict=True)]
+    return (*sites, _figures("all stable sites", together[0], together[1], drifted=False))
 
 
 def _figures(name: str, before: NDArray[np.bool_], after: NDArray[np.bool_], *, drifted: bool) -> SiteFigures:

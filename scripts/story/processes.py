@@ -46,10 +46,6 @@ class Programs:
         path = self.logs / f"{name}.log"
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
 
-    def pid(self, name: str) -> int:
-        """Return the pid of a running program."""
-        return self._running[name].pid
-
     def stop(self, name: str) -> None:
         """End one program in order, or by force after a while."""
         process = self._running.pop(name)
