@@ -1,0 +1,80 @@
+"""Steps of ``[[compress]]``. The folder is the registry: a step is one file.
+
+A step's module has ``Settings`` (a frozen dataclass whose field ``step`` is the file's name), ``LEVEL`` and
+``checks(settings)``. A step of level ``network`` has ``apply(network, bench, settings) -> Applied``; the one of level
+``artifact`` turns the exported file into a smaller one. Importing a step loads neither torch nor a runtime.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Protocol, cast
+
+from compressor import registry
+from compressor.errors import PluginError
+from compressor.recipe_reader import Checked, nearest
+from compressor.steps.base import ARTIFACT, NETWORK, Applied, Bench, Network
+
+__all__ = ["ARTIFACT", "NETWORK", "Settings", "apply", "checks", "module", "names"]
+
+_NOT_STEPS = frozenset({"base"})
+
+
+class Settings(Protocol):
+    """The settings of one step in a recipe."""
+
+    @property
+    def step(self) -> str:
+        """The step's name, which is its file's."""
+
+
+class NetworkStep(Protocol):
+    """What a step's file of level ``network`` offers."""
+
+    def apply(self, network: Network, bench: Bench, settings: Settings) -> Applied:
+        """Return the changed network; ``network`` itself may be changed on the way."""
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the steps in this folder, without importing them."""
+    return tuple(name for name in registry.names(__name__) if name not in _NOT_STEPS)
+
+
+def module(name: str) -> ModuleType:
+    """Return the module of the step ``name``.
+
+    Raises:
+        PluginError: If there is no such step.
+    """
+    if name not in names():
+        message = f"Expected a step of {', '.join(names())}, got {name!r}{nearest(name, names())}"
+        raise PluginError(message)
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def level(settings: Settings) -> str:
+    """Return whether the step works on the network or on the exported artifact."""
+    return str(module(settings.step).LEVEL)
+
+
+def checks(settings: Settings) -> Sequence[Checked]:
+    """Return what the step asks of its settings."""
+    found: Sequence[Checked] = module(settings.step).checks(settings)
+    return found
+
+
+def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
+    """Return what the step makes of ``network``, checked against what every step promises.
+
+    Raises:
+        PluginError: If the step's result is no network with finite weights.
+        CompressorError: As the step says.
+    """
+    step = cast("NetworkStep", module(settings.step))
+    applied = step.apply(network, bench, settings)
+    if not applied.finite():
+        message = f"Expected finite weights after step {settings.step!r}, got others: lower its learning rate"
+        raise PluginError(message)
+    return applied

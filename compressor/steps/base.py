@@ -1,0 +1,77 @@
+"""What a step of level ``network`` is given and gives back.
+
+A step changes weights and may narrow layers; it never adds, renames or removes modules, so that a state dict with its
+shapes is all there is to keep (``train.checkpoint`` fits a fresh network to the shapes it finds). Batch norms that a
+step folds stay as identities. Ranges that a step has learnt travel beside the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compressor.recipe import TrainRecipe
+
+Network: TypeAlias = "nn.Module"
+Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
+NETWORK, ARTIFACT = "network", "artifact"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Labelled inputs as the device's preprocessing makes them: float32 (N, C, H, W) and int64 (N,)."""
+
+    inputs: Floats
+    labels: Integers
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.labels)
+
+
+def _silent(note: str) -> None:
+    del note
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bench:
+    """What a step works with.
+
+    ``train`` is learnt from; ``calibration`` gives ranges; ``search`` judges the step's own choices and early stopping
+    (it shares no row with the gate split, which no step ever sees). ``settings`` is ``[train]``: batch, optimizer,
+    augmentation, seed, and ``fine_tune_*`` for a step's own training. ``teacher`` is the network as it was trained,
+    before the first step, in evaluation mode. ``tell`` takes one short note for the progress bar.
+    """
+
+    train: Rows
+    calibration: Rows
+    search: Rows
+    settings: TrainRecipe
+    teacher: Network | None = None
+    tell: Callable[[str], None] = _silent
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Applied:
+    """What a step made.
+
+    ``ranges``: learnt (low, high) of activations by the name of the FX node that makes them in
+    ``torch.fx.symbolic_trace(network)`` (``quantize.placed`` finds the same tensors in an exported file by value);
+    ``notes``: what the step measured, for report and card, values as text or numbers.
+    """
+
+    network: Network
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def finite(self) -> bool:
+        """Return whether every weight is a finite number."""
+        return all(bool(value.isfinite().all()) for value in self.network.state_dict().values())
