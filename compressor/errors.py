@@ -10,6 +10,7 @@ CompressorError
 │   └── SplitError         splits that overlap or are too small
 ├── CheckpointError        weights that don't fit the network, or are no weights
 ├── TrainError             training that came to nothing (the loss is not finite)
+├── PruneError             a network that can't be pruned as far, or as, the recipe asks
 ├── ExportError            a network that does not export
 ├── QuantizeError          a model that can't be quantized
 ├── MeasureError           an artifact that can't be measured
@@ -90,6 +91,12 @@ class TrainError(CompressorError):
     """Training diverged or was given nothing to learn from."""
 
     code = "train_failed"
+
+
+class PruneError(CompressorError):
+    """A network can't be pruned as far as the recipe asks, or has nothing to prune."""
+
+    code = "prune_failed"
 
 
 class ExportError(CompressorError):
