@@ -11,9 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from compressor import steps
 from compressor.errors import RecipeError
 from compressor.gates import GATE_NAMES, limits_of
 from compressor.recipe_reader import Checked, fields_from, nearest, plain_table
+from compressor.steps import Settings as StepSettings
+from compressor.steps.quantize import Settings as QuantizeRecipe
+from wire.codec import Json
 from wire.errors import NameRefusedError
 from wire.manifest import MAX_IMAGE_SIDE, Preprocessing
 from wire.topics import check_name
@@ -27,6 +31,10 @@ SHARE_NAMES = ("train", "calibration", "gate", "reference")
 class ModelRecipe:
     """``[model]``: what is built. ``network_options`` go to the network's ``build`` by name.
 
+    A model of one's own comes in by one of three: ``checkpoint`` (a state dict for ``network``: training is left out),
+    ``onnx`` (the steps after training, gates and bundle) or ``tflite`` (gates and bundle), each a path beside the
+    recipe.
+
     ``security_floor``: a device that committed this release refuses every release with a lower floor from then on.
     Raise it only when the releases before are not safe to run; a roll-back to an equal floor stays possible.
     """
@@ -37,6 +45,14 @@ class ModelRecipe:
     security_floor: int = 0
     labels: tuple[str, ...] = ()
     network_options: Mapping[str, int | float] = field(default_factory=dict)
+    checkpoint: str = ""
+    onnx: str = ""
+    tflite: str = ""
+
+    @property
+    def imported(self) -> str:
+        """The exported file that takes the place of a network, or nothing."""
+        return self.onnx or self.tflite
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +63,8 @@ class DataRecipe:
     calibrated, gated and referenced on (none: all). ``label``: ``exact`` (each label is a class) or
     ``floor`` (3.7 is class 3). ``allow_corrupt``: how many broken images may be left out.
     ``mean`` and ``std``: of the input after scaling to 0..1, per channel. ``shares``: of the sources in each split,
-    ``{train, calibration, gate, reference}``, sum 1 (none: what the data set recommends).
+    ``{train, calibration, gate, reference}``, sum 1 (none: what the data set recommends). ``front_end``: what makes an
+    image of raw sensor bytes (``log_mel``, ``mfcc``, ``window``); ``options``: its numbers, and the data set's own.
     """
 
     dataset: str = "digits"
@@ -62,21 +79,26 @@ class DataRecipe:
     mean: float = 0.5
     std: float = 0.25
     shares: Mapping[str, int | float] = field(default_factory=dict)
+    front_end: str = ""
+    options: Mapping[str, int | float] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
         """The channels of the input tensor."""
         return 3 if self.colour == "rgb" else 1
 
-    def preprocessing(self) -> Preprocessing:
-        """Return how image and device turn into the input tensor, as the manifest carries it."""
+    def preprocessing(self, layout: str = "NCHW") -> Preprocessing:
+        """Return how an image becomes the input tensor in ``layout``, as the manifest carries it."""
         channels = self.channels
+        options: dict[str, Json] = {name: float(value) for name, value in sorted(self.options.items())}
         return Preprocessing(
             width=self.width,
             height=self.height,
             colour=self.colour,
             mean=(self.mean,) * channels,
             std=(self.std,) * channels,
+            layout=layout,
+            extra={"front_end": self.front_end, "front_end_options": options} if self.front_end else {},
         )
 
 
@@ -104,30 +126,17 @@ class TrainRecipe:
 
 
 @dataclass(frozen=True, slots=True)
-class QuantizeRecipe:
-    """``[[compress]] step = "quantize"``.
-
-    ``calibration``: ``min_max`` or ``percentile`` (then ``percentile`` of each tensor's values is
-    inside the range). ``reduce_range``: 7-bit weights. On by default, because u8 x s8 sums saturate on
-    x86 without VNNI: measured on meter digits, 1.1 points and 2.5 % flips with 8 bits, 0.04 points and
-    0.2 % with 7. Turn it off for targets that have VNNI or are ARM.
-    """
-
-    step: str = "quantize"
-    scheme: str = "static_int8"
-    calibration: str = "min_max"
-    percentile: float = 99.99
-    reduce_range: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class TargetRecipe:
-    """``[targets.NAME]``: where the artifact runs."""
+    """``[targets.NAME]``: where the artifact runs.
+
+    ``format``: ``ort`` gives an ONNX target onnxruntime's own format, which small devices load without its parser.
+    """
 
     name: str
     runtime: str = "onnx"
     cpu: str = "x86_64"
     threads: int = 1
+    format: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +157,22 @@ class Recipe:
     model: ModelRecipe
     data: DataRecipe
     train: TrainRecipe
-    compress: tuple[QuantizeRecipe, ...]
+    compress: tuple[StepSettings, ...]
     targets: tuple[TargetRecipe, ...]
     gates: tuple[GateRecipe, ...]
     folder: Path = Path()
 
+    @property
+    def network_steps(self) -> tuple[StepSettings, ...]:
+        """The steps before the export, in order."""
+        return tuple(step for step in self.compress if steps.level(step) == steps.NETWORK)
 
-STEPS: Mapping[str, type[QuantizeRecipe]] = {"quantize": QuantizeRecipe}
+    def artifact_steps(self, target: str) -> tuple[QuantizeRecipe, ...]:
+        """Return the steps after the export that hold for ``target``, in order."""
+        found = (step for step in self.compress if isinstance(step, QuantizeRecipe))
+        return tuple(step for step in found if step.on in {"", target})
+
+
 _TABLES = ("model", "data", "train", "compress", "targets", "gates")
 
 
@@ -213,22 +231,26 @@ def _recipe(document: dict[str, object]) -> Recipe:
     return recipe
 
 
-def _steps(value: object) -> tuple[QuantizeRecipe, ...]:
+def _steps(value: object) -> tuple[StepSettings, ...]:
     if not isinstance(value, list):
         message = (
             f"Expected [[compress]] as a list of tables, got {type(value).__name__}: write [[compress]], not [compress]"
         )
         raise RecipeError(message)
-    steps = []
+    found: list[StepSettings] = []
     for i, item in enumerate(value, start=1):
         where = f"[[compress]] number {i}"
         table = plain_table(item, where)
-        step = table.get("step")
-        if not isinstance(step, str) or step not in STEPS:
-            message = f"Expected in {where} a step of {', '.join(STEPS)}, got {step!r}{nearest(str(step), STEPS)}"
+        step, known = table.get("step"), steps.names()
+        if not isinstance(step, str) or step not in known:
+            message = f"Expected in {where} a step of {', '.join(known)}, got {step!r}{nearest(str(step), known)}"
             raise RecipeError(message)
-        steps.append(fields_from(STEPS[step], table, where))
-    return tuple(steps)
+        settings: StepSettings = fields_from(steps.module(step).Settings, table, where)
+        if found and steps.level(found[-1]) == steps.ARTIFACT and steps.level(settings) == steps.NETWORK:
+            message = f"Expected {where}, {step!r}, before the export, got it after {found[-1].step!r}: move it up"
+            raise RecipeError(message)
+        found.append(settings)
+    return tuple(found)
 
 
 def _gates(table: Mapping[str, object]) -> tuple[GateRecipe, ...]:
@@ -275,13 +297,13 @@ def _check(recipe: Recipe) -> None:
     ]
     checks += [Checked(f"[targets.{target.name}] threads", target.threads, 1, 256) for target in recipe.targets]
     checks += [Checked(f"[gates] {gate.name} confidence", gate.confidence, 0.5, 0.9999) for gate in recipe.gates]
-    for step in recipe.compress:
-        checks.append(Checked("[[compress]] calibration", step.calibration, one_of=("min_max", "percentile")))
-        checks.append(Checked("[[compress]] percentile", step.percentile, 90, 100))
+    checks += [Checked(f"[targets.{item.name}] format", item.format, one_of=("", "ort")) for item in recipe.targets]
+    checks += [check for step in recipe.compress for check in steps.checks(step)]
     for check in checks:
         check.require()
     _check_shares(data.shares)
     _check_gate_targets(recipe)
+    _check_import(recipe)
 
 
 def _check_shares(shares: Mapping[str, float]) -> None:
@@ -294,7 +316,29 @@ def _check_shares(shares: Mapping[str, float]) -> None:
 
 def _check_gate_targets(recipe: Recipe) -> None:
     names = [target.name for target in recipe.targets]
-    for gate in recipe.gates:
-        if gate.on and gate.on not in names:
-            message = f"Expected in [gates] {gate.name} on = one of {', '.join(names)}, got {gate.on!r}"
-            raise RecipeError(message + nearest(gate.on, names))
+    asked = [(f"[gates] {gate.name}", gate.on) for gate in recipe.gates]
+    asked += [("[[compress]]", step.on) for step in recipe.compress if isinstance(step, QuantizeRecipe)]
+    for where, on in asked:
+        if on and on not in names:
+            message = f"Expected in {where} on = one of {', '.join(names)}, got {on!r}"
+            raise RecipeError(message + nearest(on, names))
+
+
+def _check_import(recipe: Recipe) -> None:
+    """An imported file has no network: what would change one, or another runtime's file, is refused."""
+    model = recipe.model
+    given = [name for name in ("checkpoint", "onnx", "tflite") if getattr(model, name)]
+    if len(given) > 1:
+        message = f"Expected in [model] one of checkpoint, onnx, tflite, got {', '.join(given)}"
+        raise RecipeError(message)
+    if not model.imported:
+        return
+    runtime = "onnx" if model.onnx else "litert"
+    wrong = [target.name for target in recipe.targets if target.runtime != runtime]
+    if wrong:
+        message = f"Expected targets of runtime {runtime!r} for [model] {given[0]}, got another in {', '.join(wrong)}"
+        raise RecipeError(f"{message}: only a network is exported to both formats")
+    kept = [step.step for step in recipe.compress if model.tflite or steps.level(step) == steps.NETWORK]
+    if kept:
+        message = f"Expected no step {kept[0]!r} with [model] {given[0]}, got one: it needs a network"
+        raise RecipeError(f"{message} (give checkpoint and network)")

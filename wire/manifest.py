@@ -34,6 +34,7 @@ class Preprocessing:
 
     Convert to ``colour`` (``grey`` or ``rgb``), resize to ``width`` x ``height`` pixels (bilinear),
     multiply by ``scale``, then subtract ``mean`` and divide by ``std`` per channel; lay out as ``layout``.
+    What makes that image of raw sensor bytes stands in ``extra`` (see ``front_end``).
     """
 
     width: int = 0
@@ -45,6 +46,19 @@ class Preprocessing:
     std: tuple[float, ...] = ()
     layout: str = "NCHW"
     extra: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def front_end(self) -> str:
+        """The file of ``edge_agent/front_ends`` that makes an image of raw bytes; empty: they are an encoded image."""
+        name = self.extra.get("front_end", "")
+        return name if isinstance(name, str) else ""
+
+    @property
+    def front_end_options(self) -> Mapping[str, float]:
+        """The front end's options by name; what is no number is left out."""
+        options = self.extra.get("front_end_options", {})
+        numbers = options.items() if isinstance(options, Mapping) else ()
+        return {name: float(value) for name, value in numbers if isinstance(value, int | float)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from compressor.errors import PluginError
 from compressor.recipe_reader import Checked, nearest
 from compressor.steps.base import ARTIFACT, NETWORK, Applied, Bench, Network
 
-__all__ = ["ARTIFACT", "NETWORK", "Settings", "apply", "checks", "module", "names"]
+__all__ = ["ARTIFACT", "NETWORK", "Settings", "apply", "checks", "level", "module", "names"]
 
 _NOT_STEPS = frozenset({"base"})
 

@@ -1,8 +1,13 @@
-"""Weights on disk: a state dict and nothing else, so that loading runs no code."""
+"""Weights on disk: a state dict and nothing else, so that loading runs no code.
+
+A pruned network is the same network with narrower layers: a fresh one is fitted to the shapes that the state dict has.
+Ranges that a step has learnt are tensors beside the weights, their names begin with ``RANGE``.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -11,16 +16,18 @@ from torch import nn
 from compressor.errors import CheckpointError
 
 
-def save(network: nn.Module, path: Path) -> None:
-    """Write the weights of ``network`` to ``path``: whole or not at all.
+def save(network: nn.Module, path: Path, ranges: Mapping[str, tuple[float, float]] | None = None) -> None:
+    """Write the weights of ``network``, and learnt ``ranges``, to ``path``: whole or not at all.
 
     Raises:
         CheckpointError: If the file can't be written.
     """
     part = path.with_name(path.name + ".part")
+    state = dict(network.state_dict())
+    state |= {f"{RANGE}{name}": torch.tensor(pair, dtype=torch.float64) for name, pair in (ranges or {}).items()}
     try:
         with part.open("wb") as file:
-            torch.save(network.state_dict(), file)
+            torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -30,16 +37,78 @@ def save(network: nn.Module, path: Path) -> None:
         raise CheckpointError(message) from error
 
 
+RANGE = "range:"
+_SIZES = {
+    nn.Conv2d: (("out_channels", 0),),
+    nn.Linear: (("out_features", 0), ("in_features", 1)),
+    nn.BatchNorm2d: (("num_features", 0),),
+}
+
+
 def load(network: nn.Module, path: Path) -> nn.Module:
-    """Return ``network`` with the weights in ``path``, in evaluation mode.
+    """Return ``network`` with the weights in ``path``, narrowed to their shapes, in evaluation mode.
 
     Raises:
         CheckpointError: If the file is not there, holds anything but tensors, or fits another network.
     """
+    state = {name: value for name, value in _read(path).items() if not name.startswith(RANGE)}
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        _narrow(network, state)
         network.load_state_dict(state)
-    except Exception as error:  # torch raises whatever its reader met: zip, pickle, key and shape errors
+    except (RuntimeError, KeyError, TypeError) as error:
         message = f"Expected weights of this network in {path}, got: {str(error)[:300]}"
         raise CheckpointError(message) from error
     return network.eval()
+
+
+def load_ranges(path: Path) -> dict[str, tuple[float, float]]:
+    """Return the learnt (low, high) of activations in ``path``, by FX node; empty where no step learnt any.
+
+    Raises:
+        CheckpointError: If the file is not there or holds anything but tensors.
+    """
+    found = {name.removeprefix(RANGE): value for name, value in _read(path).items() if name.startswith(RANGE)}
+    return {name: (float(value[0]), float(value[1])) for name, value in found.items()}
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its reader met: zip, pickle and key errors
+        message = f"Expected weights of this network in {path}, got: {str(error)[:300]}"
+        raise CheckpointError(message) from error
+    if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
+        state = state["state_dict"]  # as training frameworks save it
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        message = f"Expected a state dict in {path}, got {type(state).__name__}: save network.state_dict()"
+        raise CheckpointError(message)
+    return dict(state)
+
+
+def _narrow(network: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Give every layer of ``network`` the shapes of its tensors in ``state``; wider than it was is left to fail."""
+    for name, module in network.named_modules():
+        for own, tensor in list(module.named_parameters(recurse=False)) + list(module.named_buffers(recurse=False)):
+            new = state.get(f"{name}.{own}" if name else own)
+            if new is None or new.shape == tensor.shape or not _fits(new, tensor):
+                continue
+            empty = torch.empty_like(new)
+            setattr(module, own, nn.Parameter(empty) if isinstance(tensor, nn.Parameter) else empty)
+            _resize(module, new)
+
+
+def _fits(new: torch.Tensor, old: torch.Tensor) -> bool:
+    return new.ndim == old.ndim and all(0 < small <= wide for small, wide in zip(new.shape, old.shape, strict=True))
+
+
+def _resize(module: nn.Module, shaped: torch.Tensor) -> None:
+    """Say the new sizes in the module's own words, which export and MAC counting read."""
+    for kind, sizes in _SIZES.items():
+        if isinstance(module, kind):
+            for attribute, axis in sizes:
+                if axis < shaped.ndim:
+                    setattr(module, attribute, shaped.shape[axis])
+    if isinstance(module, nn.Conv2d) and shaped.ndim == 4:  # noqa: PLR2004 - (out, in / groups, height, width)
+        depthwise = module.groups > 1
+        module.groups = shaped.shape[0] if depthwise else 1
+        module.in_channels = shaped.shape[1] * module.groups

@@ -51,7 +51,7 @@ def test_fills_everything_but_the_name_with_defaults() -> None:
         (MINIMAL + '[gates]\nsize_bytes = {max = 1, on = "pie"}\n[targets.pi]\n', "did you mean 'pi'?"),
         (MINIMAL + '[[compress]]\nstep = "quantise"\n', "did you mean 'quantize'?"),
         (MINIMAL + '[compress]\nstep = "quantize"\n', "write [[compress]]"),
-        (MINIMAL + "[targets.pi]\ncores = 1\n", "in [targets.pi] one of runtime, cpu, threads, got 'cores'"),
+        (MINIMAL + "[targets.pi]\ncores = 1\n", "in [targets.pi] one of runtime, cpu, threads, format, got 'cores'"),
         ("", "Expected in [model] the key 'name'"),
     ],
 )
