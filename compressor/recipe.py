@@ -107,6 +107,12 @@ class TrainRecipe:
     """``[train]``. ``fine_tune_*`` hold when training starts from a checkpoint.
 
     ``augment``: strength of the random geometry and light, 0 (none) to 2; 1 is a mild default.
+    ``schedule``: of the learning rate: ``one_cycle``, ``cosine``, ``step`` (a tenth from 1/2 and 3/4 on) or
+    ``constant``. ``warm_up_epochs``: in which the rate rises to its peak (0: none; ``one_cycle`` then keeps its own
+    quarter). ``early_stopping``: epochs without improvement on the search rows after which training ends with its
+    best weights, 0 off. ``ema``: decay of the averaged weights that are kept, 0 off. ``mixup`` and ``cutmix``: alpha
+    of the Beta distribution that mixes pairs of inputs, 0 off. ``class_weights``: ``none`` or ``balanced``.
+    ``processes``: that share each batch on this host.
     """
 
     epochs: int = 12
@@ -119,6 +125,14 @@ class TrainRecipe:
     label_smoothing: float = 0.05
     fine_tune_epochs: int = 5
     fine_tune_learning_rate: float = 0.002
+    schedule: str = "one_cycle"
+    warm_up_epochs: int = 0
+    early_stopping: int = 0
+    ema: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    class_weights: str = "none"
+    processes: int = 1
 
     def for_fine_tuning(self) -> TrainRecipe:
         """Return the settings of a training that starts from a checkpoint."""
@@ -294,6 +308,14 @@ def _check(recipe: Recipe) -> None:
         Checked("[data] colour", data.colour, one_of=("rgb", "grey")),
         Checked("[data] label", data.label, one_of=("exact", "floor")),
         Checked("[train] optimizer", train.optimizer, one_of=("adamw", "sgd")),
+        Checked("[train] schedule", train.schedule, one_of=("one_cycle", "cosine", "step", "constant")),
+        Checked("[train] warm_up_epochs", train.warm_up_epochs, 0, max(0, train.epochs - 1)),
+        Checked("[train] early_stopping", train.early_stopping, 0, 10_000),
+        Checked("[train] ema", train.ema, 0, 0.99999),
+        Checked("[train] mixup", train.mixup, 0, 10),
+        Checked("[train] cutmix", train.cutmix, 0, 10),
+        Checked("[train] class_weights", train.class_weights, one_of=("none", "balanced")),
+        Checked("[train] processes", train.processes, 1, 256),
     ]
     checks += [Checked(f"[targets.{target.name}] threads", target.threads, 1, 256) for target in recipe.targets]
     checks += [Checked(f"[gates] {gate.name} confidence", gate.confidence, 0.5, 0.9999) for gate in recipe.gates]
