@@ -2,6 +2,7 @@
 
 AgentError
 ├── ImageError               bytes that are not an image we may decode
+│   └── SensorError          bytes that are not the sound or window a front end reads
 ├── RuntimeSeamError         a runtime can't be had or can't run
 │   ├── RuntimeMissingError  the runtime a manifest names isn't installed
 │   ├── RuntimeLoadError     the artifact can't be opened by its runtime
@@ -36,6 +37,12 @@ class ImageError(AgentError):
     """The bytes are no image, or one that is too large to decode."""
 
     code = "image_invalid"
+
+
+class SensorError(ImageError):
+    """The bytes are no sound or window as the front end's options say, or one that is too large."""
+
+    code = "sensor_invalid"
 
 
 class RuntimeSeamError(AgentError):

@@ -1,0 +1,55 @@
+"""Front ends: from a sensor's bytes to a small picture of numbers. The folder is the registry.
+
+A front end's module has ``OPTIONS`` (each with default and limits) and
+``decode(data: bytes, options: Mapping[str, float]) -> uint8 (H, W, 3)`` with equal channels. From that picture on,
+preprocessing, drift monitor and runtimes work as on a camera's. The compressor calls the very same function, so
+that training and device see equal numbers. numpy and the standard library only; a module is loaded when it is named.
+
+Source for the idea (8-bit features as the model's picture): TensorFlow Lite Micro, ``micro_speech`` example.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from typing import cast
+
+from edge_agent.errors import SensorError
+from edge_agent.front_ends.base import FrontEnd, Pixels
+
+__all__ = ["Pixels", "complete", "decode", "names"]
+
+_NOT_FRONT_ENDS = frozenset({"base"})
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the front ends in this folder."""
+    found = (module.name for module in pkgutil.iter_modules(__path__))
+    return tuple(sorted(name for name in found if name not in _NOT_FRONT_ENDS and not name.startswith("_")))
+
+
+def decode(name: str, data: bytes, options: Mapping[str, float]) -> Pixels:
+    """Return what the front end ``name`` makes of ``data``: uint8, (H, W, 3), equal channels.
+
+    Raises:
+        SensorError: If there is no such front end, ``data`` is not what it reads, or an option is unknown or
+            out of range.
+    """
+    return _load(name).decode(data, options)
+
+
+def complete(name: str, options: Mapping[str, float]) -> dict[str, float]:
+    """Return ``options`` with every default of the front end ``name`` written out, as a manifest carries them.
+
+    Raises:
+        SensorError: If there is no such front end, or an option is unknown or out of range.
+    """
+    return _load(name).complete(options)
+
+
+def _load(name: str) -> FrontEnd:
+    if name not in names():
+        message = f"Expected a front end of {', '.join(names())}, got {name!r}: update the agent"
+        raise SensorError(message)
+    return cast("FrontEnd", importlib.import_module(f"{__name__}.{name}"))

@@ -1,0 +1,175 @@
+"""Log-mel spectrogram of a sound: rows are frames in time, columns are mel bands from low to high.
+
+WAV bytes (8- or 16-bit PCM) -> mono -> ``clip_s`` seconds about the middle -> Hann windows -> power spectrum ->
+triangular mel bands -> decibels relative to a full-scale sine -> ``floor_db`` .. ``ceiling_db`` as 0 .. 255.
+Does not resample: a clip of another rate is refused, because a device has one microphone with one rate.
+
+Source: mel scale of O'Shaughnessy 1987 as in the HTK book (Young et al. 2006, section 5.4, equation 5.13): mel(f) =
+2595 log10(1 + f / 700); triangles of equal width on that scale, peak 1, section 5.4. Periodic Hann window: Harris 1978.
+"""
+
+from __future__ import annotations
+
+import io
+import wave
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent.errors import SensorError
+from edge_agent.front_ends.base import Option, Pixels, Values, settled, to_pixels
+
+MAX_WAV_BYTES = 16 * 1024 * 1024
+MAX_FRAMES = 4096
+SPECTRUM_OPTIONS = {
+    "sample_rate_hz": Option(16_000, 1_000, 192_000, whole=True),
+    "clip_s": Option(1.0, 0.01, 60.0),
+    "window_ms": Option(32.0, 1.0, 500.0),
+    "hop_ms": Option(16.0, 1.0, 500.0),
+    "mels": Option(32, 4, 256, whole=True),
+    "low_hz": Option(80.0, 0.0, 96_000.0),
+    "high_hz": Option(0.0, 0.0, 96_000.0),  # 0: half the sample rate
+    "floor_db": Option(-90.0, -200.0, 100.0),
+}
+OPTIONS = {**SPECTRUM_OPTIONS, "ceiling_db": Option(-10.0, -200.0, 100.0)}
+_TINY = 1e-20  # power of digital silence, far below any floor
+
+
+def complete(options: Mapping[str, float]) -> dict[str, float]:
+    """Return ``options`` with every default written out.
+
+    Raises:
+        SensorError: If an option is unknown or out of range, or two contradict each other.
+    """
+    wanted = settled(options, OPTIONS)
+    check_spectrum(wanted)
+    if wanted["ceiling_db"] <= wanted["floor_db"]:
+        message = f"Expected ceiling_db above floor_db, got {wanted['ceiling_db']:g} and {wanted['floor_db']:g}"
+        raise SensorError(message)
+    return wanted
+
+
+def decode(data: bytes, options: Mapping[str, float]) -> Pixels:
+    """Return the log-mel picture of the WAV in ``data``, uint8 (frames, mels, 3).
+
+    Raises:
+        SensorError: If it is no WAV of the wanted rate, too large or cut off, or an option is out of range.
+    """
+    wanted = complete(options)
+    return to_pixels(decibels(data, wanted), wanted["floor_db"], wanted["ceiling_db"])
+
+
+def check_spectrum(options: Mapping[str, float]) -> None:
+    """Do nothing if the settled ``options`` of the spectrum agree with each other.
+
+    Raises:
+        SensorError: If the window is longer than the clip, the bands leave the spectrum, or there are too many frames.
+    """
+    rate, window, hop, length = _lengths(options)
+    top = options["high_hz"] or rate / 2
+    if not 8 <= window <= length or hop < 1 or 1 + (length - window) // hop > MAX_FRAMES:  # noqa: PLR2004 - of a window
+        message = f"Expected windows of 8 samples to the clip and at most {MAX_FRAMES} frames, got windows of {window}"
+        raise SensorError(f"{message} every {hop} in a clip of {length}: change window_ms, hop_ms or clip_s")
+    if not options["low_hz"] < top <= rate / 2:
+        message = f"Expected low_hz < high_hz <= {rate / 2:g}, got {options['low_hz']:g} and {top:g}"
+        raise SensorError(message)
+    _filters(rate, window, int(options["mels"]), options["low_hz"], top)
+
+
+def decibels(data: bytes, options: Mapping[str, float]) -> Values:
+    """Return the mel bands of the WAV in ``data`` in dB re full-scale sine, float64 (frames, mels), not clipped above.
+
+    ``options`` are settled (``complete``). Values below ``floor_db`` are raised to it.
+
+    Raises:
+        SensorError: If it is no WAV of the wanted rate, too large or cut off.
+    """
+    rate, window, hop, length = _lengths(options)
+    clip = _middle(samples(data, rate), length)
+    frames = np.lib.stride_tricks.sliding_window_view(clip, window)[::hop]
+    taper = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    spectrum = np.abs(np.fft.rfft(frames * taper)) / (taper.sum() / 2)
+    bands = _filters(rate, window, int(options["mels"]), options["low_hz"], options["high_hz"] or rate / 2)
+    levels: Values = 10 * np.log10(np.maximum(spectrum**2 @ bands.T, _TINY))
+    return np.maximum(levels, options["floor_db"])
+
+
+def samples(data: bytes, rate_hz: int) -> Values:
+    """Return the sound in ``data`` as mono, float64 (N,), -1..1. Sizes are checked before samples are read.
+
+    Raises:
+        SensorError: If it is no 8- or 16-bit PCM WAV of ``rate_hz``, mono or stereo, is cut off, empty or too large.
+    """
+    if len(data) > MAX_WAV_BYTES:
+        raise SensorError(f"Expected a WAV of at most {MAX_WAV_BYTES} bytes, got {len(data)}")
+    try:
+        with wave.open(io.BytesIO(data)) as file:
+            header = file.getparams()
+            _check_header(header, rate_hz, len(data))
+            body = file.readframes(header.nframes)
+    except (wave.Error, EOFError, ValueError, ArithmeticError) as error:
+        message = f"Expected a WAV file (8- or 16-bit PCM), got {len(data)} bytes: {str(error) or 'cut off'}"
+        raise SensorError(message) from error
+    if len(body) != header.nframes * header.nchannels * header.sampwidth:
+        raise SensorError(f"Expected {header.nframes} frames of sound, got {len(body)} bytes: the WAV is cut off")
+    wide = header.sampwidth == 2  # noqa: PLR2004 - bytes of a sample
+    raw = np.frombuffer(body, "<i2" if wide else np.uint8).astype(np.float64)
+    sound: Values = (raw / 32_768 if wide else (raw - 128) / 128).reshape(-1, header.nchannels).mean(axis=1)
+    return sound
+
+
+def _check_header(header: wave._wave_params, rate_hz: int, size_bytes: int) -> None:
+    if header.sampwidth not in {1, 2} or header.nchannels not in {1, 2}:
+        message = f"Expected 8- or 16-bit PCM, mono or stereo, got {8 * header.sampwidth} bits and {header.nchannels}"
+        raise SensorError(f"{message} channels: convert it")
+    if header.framerate != rate_hz:
+        message = (
+            f"Expected sound at {rate_hz} Hz, got {header.framerate} Hz: record at that rate or set sample_rate_hz"
+        )
+        raise SensorError(message)
+    if not 0 < header.nframes * header.nchannels * header.sampwidth <= size_bytes:
+        message = f"Expected 1 or more frames of sound that fit into {size_bytes} bytes, got {header.nframes} frames"
+        raise SensorError(f"{message}: the WAV is empty or cut off")
+
+
+def _lengths(options: Mapping[str, float]) -> tuple[int, int, int, int]:
+    """Return sample rate in Hz, then window, hop and clip in samples."""
+    rate = int(options["sample_rate_hz"])
+    window, hop = (round(options[name] * rate / 1000) for name in ("window_ms", "hop_ms"))
+    return rate, window, hop, round(options["clip_s"] * rate)
+
+
+def _middle(sound: Values, length: int) -> Values:
+    """Return ``length`` samples about the middle of ``sound``, with silence before and after where it is shorter."""
+    start = max(0, (len(sound) - length) // 2)
+    sound = sound[start : start + length]
+    before = (length - len(sound)) // 2
+    return np.pad(sound, (before, length - len(sound) - before))
+
+
+@lru_cache(maxsize=8)
+def _filters(rate: int, window: int, mels: int, low_hz: float, high_hz: float) -> Values:
+    """Return the triangular bands, float64 (mels, window // 2 + 1), peak 1.
+
+    Raises:
+        SensorError: If a band holds no line of the spectrum.
+    """
+    edges_mel = np.linspace(_mel(low_hz), _mel(high_hz), mels + 2)
+    lines = _mel(np.arange(window // 2 + 1) * (rate / window))
+    rise = (lines - edges_mel[:-2, None]) / (edges_mel[1:-1] - edges_mel[:-2])[:, None]
+    fall = (edges_mel[2:, None] - lines) / (edges_mel[2:] - edges_mel[1:-1])[:, None]
+    bands = np.maximum(0, np.minimum(rise, fall))
+    empty = int((bands.sum(axis=1) == 0).sum())
+    if empty:
+        message = (
+            f"Expected every mel band to hold a line of the spectrum, got {empty} of {mels} without: fewer mels, a"
+        )
+        raise SensorError(f"{message} longer window_ms or a higher low_hz")
+    return bands
+
+
+def _mel(hertz: NDArray[np.floating[Any]] | float) -> Values:
+    return np.asarray(2595 * np.log10(1 + np.asarray(hertz) / 700))

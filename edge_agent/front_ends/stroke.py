@@ -1,0 +1,97 @@
+"""A gesture's path in two dimensions as a picture: ink along the path, brighter the later it was drawn.
+
+JSON (a list of ``{"x": .., "y": ..}`` or of pairs) -> centred and scaled by its own larger extent, so that neither
+place nor size of the gesture matters -> a polyline of ``line_px`` on ``side`` x ``side`` pixels. Brightness from 96
+(start) to 255 (end) keeps the direction.
+
+Source: the rasterised strokes of TensorFlow Lite Micro's ``magic_wand`` (``rasterize_stroke.cpp``); there time is
+told by colour, here by brightness.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+
+from edge_agent.errors import SensorError
+from edge_agent.front_ends.base import Option, Pixels, Values, as_array, settled
+
+MAX_STROKE_BYTES = 1024 * 1024
+MAX_POINTS = 4096
+OPTIONS = {
+    "side": Option(32, 8, 128, whole=True),
+    "line_px": Option(2.5, 1.0, 16.0),
+    "margin_px": Option(3.0, 0.0, 32.0),
+}
+_DARKEST, _BRIGHTEST = 96, 255
+_STEP_PX = 0.5  # between two dabs along the path
+
+
+def complete(options: Mapping[str, float]) -> dict[str, float]:
+    """Return ``options`` with every default written out.
+
+    Raises:
+        SensorError: If an option is unknown or out of range, or the margins leave no room.
+    """
+    wanted = settled(options, OPTIONS)
+    if 2 * wanted["margin_px"] >= wanted["side"] - 2:
+        raise SensorError(f"Expected margins that leave room, got {wanted['margin_px']:g} of {wanted['side']:g} pixels")
+    return wanted
+
+
+def decode(data: bytes, options: Mapping[str, float]) -> Pixels:
+    """Return the picture of the stroke in ``data``, uint8 (side, side, 3), equal channels.
+
+    Raises:
+        SensorError: If ``data`` is no list of 2 to ``MAX_POINTS`` finite points, or an option is out of range.
+    """
+    wanted = complete(options)
+    side, margin = int(wanted["side"]), wanted["margin_px"]
+    points = points_of(data)
+    middle, extent = (points.max(axis=0) + points.min(axis=0)) / 2, float(np.ptp(points, axis=0).max())
+    placed = (points - middle) * ((side - 1 - 2 * margin) / max(extent, 1e-9)) * (1, -1) + (side - 1) / 2
+    return _drawn(_dense(placed), side, wanted["line_px"])
+
+
+def points_of(data: bytes) -> Values:
+    """Return the points in ``data``, float64 (N, 2), x to the right and y up.
+
+    Raises:
+        SensorError: If ``data`` is no list of 2 to ``MAX_POINTS`` finite points.
+    """
+    if len(data) > MAX_STROKE_BYTES:
+        raise SensorError(f"Expected a stroke of at most {MAX_STROKE_BYTES} bytes, got {len(data)}")
+    try:
+        found = json.loads(data)
+        rows = [(point["x"], point["y"]) if isinstance(point, dict) else point for point in found]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        message = f"Expected a stroke as JSON, a list of points with x and y, got {len(data)} bytes: {str(error)[:80]}"
+        raise SensorError(message) from error
+    points = as_array(rows)
+    if points.ndim != 2 or points.shape[1] != 2 or not 2 <= len(points) <= MAX_POINTS:  # noqa: PLR2004 - x and y
+        raise SensorError(f"Expected 2 to {MAX_POINTS} points with x and y, got {points.shape}")
+    if not np.isfinite(points).all():
+        raise SensorError(f"Expected finite points, got {points[~np.isfinite(points).all(axis=1)][0].tolist()}")
+    return points
+
+
+def _dense(points: Values) -> Values:
+    """Return (M, 3): places along the path, at most ``_STEP_PX`` apart, and the share of time gone by, 0..1."""
+    counts = np.maximum(1, np.ceil(np.linalg.norm(np.diff(points, axis=0), axis=1) / _STEP_PX)).astype(int)
+    at = np.concatenate([*(i + np.arange(count) / count for i, count in enumerate(counts.tolist())), [len(points) - 1]])
+    own = np.arange(len(points))
+    x, y = (np.interp(at, own, column) for column in points.T)
+    return np.stack([x, y, at / (len(points) - 1)], axis=1)
+
+
+def _drawn(path: Values, side: int, line_px: float) -> Pixels:
+    """Return the picture: each pixel takes the brightest dab over it, with an edge of one pixel."""
+    axis = np.arange(side, dtype=np.float64)
+    ink = _DARKEST + (_BRIGHTEST - _DARKEST) * path[:, 2]
+    picture = np.zeros((side, side))
+    for (x, y, _), level in zip(path.tolist(), ink.tolist(), strict=True):
+        cover = np.clip(line_px / 2 + 0.5 - np.hypot(axis[:, None] - y, axis - x), 0, 1)
+        np.maximum(picture, cover * level, out=picture)
+    return np.repeat(np.rint(picture).astype(np.uint8)[:, :, None], 3, axis=2)
