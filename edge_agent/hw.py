@@ -12,7 +12,8 @@ from pathlib import Path
 
 from wire.codec import Json
 
-_RUNTIME_PACKAGES = {"onnx": "onnxruntime", "litert": "ai_edge_litert"}
+# any one of them will do
+_RUNTIME_PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert", "tflite_runtime")}
 _KIB = 1024
 
 
@@ -73,7 +74,7 @@ def hardware_class() -> str:
 
 def runtimes() -> tuple[str, ...]:
     """Return the runtimes whose packages are installed; imports none of them."""
-    return tuple(name for name, package in _RUNTIME_PACKAGES.items() if importlib.util.find_spec(package) is not None)
+    return tuple(name for name, packages in _RUNTIME_PACKAGES.items() if any(map(importlib.util.find_spec, packages)))
 
 
 def _number(path: Path) -> int:

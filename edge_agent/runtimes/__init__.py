@@ -28,11 +28,12 @@ def available() -> tuple[str, ...]:
 
 
 def _installed(name: str) -> bool:
-    package = _PACKAGES.get(name)
-    return package is None or importlib.util.find_spec(package) is not None
+    packages = _PACKAGES.get(name, ())
+    return not packages or any(importlib.util.find_spec(package) for package in packages)
 
 
-_PACKAGES = {"onnx": "onnxruntime", "litert": "ai_edge_litert"}
+# any one of them will do
+_PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert", "tflite_runtime")}
 
 
 def load(manifest: Manifest, artifact: bytes, *, threads: int | None = None) -> Runtime:

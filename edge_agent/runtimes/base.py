@@ -2,6 +2,9 @@
 
 A runtime's module has ``load(manifest, artifact, *, threads) -> Runtime``. The folder is the
 registry: a new file is a new runtime.
+
+Callers see real numbers whatever the model computes with: an integer input that states a scale also
+takes float32, an integer output that states one comes back as float32. The formulas are here, once.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.errors import InputShapeError
+from edge_agent.errors import InputShapeError, RuntimeLoadError
 from wire.manifest import Manifest, TensorSpec
 
 Array: TypeAlias = "NDArray[Any]"
+QUANTIZED_DTYPES = frozenset({"int8", "uint8", "int16", "uint16"})
 
 
 class Runtime(Protocol):
@@ -22,6 +26,9 @@ class Runtime(Protocol):
 
     def run(self, batch: Array) -> tuple[Array, ...]:
         """Return the outputs for ``batch``, shape (N, …), in the order of ``manifest.outputs``.
+
+        ``batch`` has the type of the manifest's input, or is float32 where that input is an integer with a
+        scale. Integer outputs with a scale come back as float32.
 
         Raises:
             InputShapeError: If ``batch`` has another shape or type than the manifest's input.
@@ -44,14 +51,94 @@ def shape_matches(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
     return len(shape) == len(expected) and all(want in {-1, size} for size, want in zip(shape, expected, strict=True))
 
 
+def is_quantized(spec: TensorSpec) -> bool:
+    """Return whether ``spec`` is an integer tensor that stands for real numbers: it states a scale."""
+    return spec.dtype in QUANTIZED_DTYPES and spec.scale > 0
+
+
 def check_batch(batch: Array, spec: TensorSpec) -> None:
     """Refuse a batch that the model's input can't take; the batch dimension is free.
+
+    A quantized input (``is_quantized``) takes its own type or float32, any other its own type only.
 
     Raises:
         InputShapeError: If shape or type differ.
     """
+    dtypes = (spec.dtype, "float32") if is_quantized(spec) else (spec.dtype,)
     expected = (-1, *spec.shape[1:])
-    if not shape_matches(batch.shape, expected) or batch.dtype != np.dtype(spec.dtype):
-        wanted = f"{spec.dtype} {expected}"
+    if not shape_matches(batch.shape, expected) or batch.dtype not in dtypes:
+        wanted = f"{' or '.join(dtypes)} {expected}"
         message = f"Expected input {spec.name!r} as {wanted}, got {batch.dtype} {batch.shape}: check preprocessing"
         raise InputShapeError(message)
+
+
+def model_input(batch: Array, spec: TensorSpec) -> Array:
+    """Return ``batch`` as the model eats it: checked, and quantized where it is float32 and the input is not.
+
+    Raises:
+        InputShapeError: If shape or type differ, or NaN should become an integer.
+    """
+    check_batch(batch, spec)
+    return batch if batch.dtype == spec.dtype else quantize(batch, spec)
+
+
+def check_contract(spec: TensorSpec) -> None:
+    """Refuse an integer tensor whose scale or zero point can't be meant.
+
+    Raises:
+        RuntimeLoadError: If the scale is negative or no number, or the zero point is outside of the type.
+    """
+    if spec.dtype not in QUANTIZED_DTYPES:
+        return
+    low, high = _limits(spec)
+    if not (0 <= spec.scale < float("inf") and low <= spec.zero_point <= high):
+        wanted = f"a finite scale of 0 or more and a zero point of {low} to {high} for {spec.name!r} {spec.dtype}"
+        message = f"Expected {wanted}, got {spec.scale} and {spec.zero_point}: rebuild the bundle"
+        raise RuntimeLoadError(message)
+
+
+def quantize(values: Array, spec: TensorSpec) -> Array:
+    """Return real numbers as the integers that stand for them.
+
+    Args:
+        values: float32, any shape, in the unit of the model's input.
+        spec: An integer tensor with ``scale > 0``.
+
+    Returns:
+        ``clip(round(values / scale) + zero_point)`` of type ``spec.dtype`` and the same shape: computed in
+        float32, halves go to the even neighbour, what is outside of the type's range (infinity too) saturates.
+        Source: ONNX operators, QuantizeLinear.
+
+    Raises:
+        InputShapeError: If a value is NaN: no integer stands for it.
+    """
+    low, high = _limits(spec)
+    scaled = np.rint(values / np.float32(spec.scale)) + np.float32(spec.zero_point)
+    if np.isnan(scaled).any():
+        raise InputShapeError(f"Expected numbers for {spec.name!r} {spec.dtype}, got NaN: check the sensor")
+    clipped: Array = np.clip(scaled, low, high).astype(spec.dtype)
+    return clipped
+
+
+def dequantize(values: Array, spec: TensorSpec) -> Array:
+    """Return the real numbers that integers stand for.
+
+    Args:
+        values: Integers, any shape, of type ``spec.dtype``.
+        spec: An integer tensor with ``scale > 0``.
+
+    Returns:
+        ``(values - zero_point) * scale``, float32, the same shape. Source: ONNX operators, DequantizeLinear.
+    """
+    real: Array = (values.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)
+    return real
+
+
+def real_output(values: Array, spec: TensorSpec) -> Array:
+    """Return an output as the caller gets it: float32 where it is quantized, else as the model gave it."""
+    return dequantize(values, spec) if is_quantized(spec) else values
+
+
+def _limits(spec: TensorSpec) -> tuple[int, int]:
+    limits = np.iinfo(spec.dtype)
+    return int(limits.min), int(limits.max)

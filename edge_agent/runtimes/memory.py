@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
-from edge_agent.runtimes.base import Array, Runtime, check_batch
-from wire.manifest import Manifest, TensorSpec
+from edge_agent.runtimes.base import Array, Runtime, check_contract, model_input, real_output
+from wire.manifest import Manifest
 
 Function = Callable[[Array], tuple[Array, ...]]
 _functions: dict[str, Function] = {}
@@ -25,26 +25,30 @@ def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
     """Return the function that ``artifact`` names; ``threads`` is of no use here.
 
     Raises:
-        RuntimeLoadError: If no such function was registered in this process.
+        RuntimeLoadError: If no such function was registered in this process, or a scale can't be meant.
     """
     del threads
     function = _functions.get(artifact[:200].decode(errors="replace"))
     if function is None:
         message = f"Expected the name of a registered function, got {artifact[:40]!r}"
         raise RuntimeLoadError(message)
-    return _MemoryRuntime(function, manifest.inputs[0])
+    for spec in (*manifest.inputs, *manifest.outputs):
+        check_contract(spec)
+    return _MemoryRuntime(function, manifest)
 
 
 class _MemoryRuntime:
-    def __init__(self, function: Function, spec: TensorSpec) -> None:
+    def __init__(self, function: Function, manifest: Manifest) -> None:
         self._function: Function | None = function
-        self._spec = spec
+        self._spec = manifest.inputs[0]
+        self._outputs = manifest.outputs
 
     def run(self, batch: Array) -> tuple[Array, ...]:
-        check_batch(batch, self._spec)
+        values = model_input(batch, self._spec)
         if self._function is None:
             raise RuntimeSeamError("Expected an open runtime, got a closed one: load it again")
-        return self._function(batch)
+        outputs = self._function(values)
+        return tuple(real_output(*pair) for pair in zip(outputs, self._outputs, strict=False))
 
     def close(self) -> None:
         self._function = None

@@ -14,28 +14,33 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
-from edge_agent.runtimes.base import Array, Runtime, check_batch, shape_matches
+from edge_agent.runtimes.base import Array, Runtime, check_contract, model_input, real_output, shape_matches
 from wire.manifest import Manifest, TensorSpec
 
 # Denormals make an untrained or saturated network seven times slower (COMPRESSION.md, traps).
 DEFAULT_OPTIONS = {"session.set_denormal_as_zero": "1"}
 _LOG_ERRORS = 3
+_ORT_IDENTIFIER = b"ORTM"  # onnxruntime core/flatbuffers/schema/ort.fbs, file_identifier: bytes 4 to 8
 _TYPES = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(uint8)": "uint8", "tensor(int8)": "int8",
-    "tensor(int32)": "int32", "tensor(int64)": "int64",
+    "tensor(uint16)": "uint16", "tensor(int16)": "int16", "tensor(int32)": "int32", "tensor(int64)": "int64",
 }  # fmt: skip
 
 
 def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
-    """Return the ONNX model in ``artifact`` as a session with ``threads`` intra-operator threads.
+    """Return the model in ``artifact``, ONNX or ORT format, as a session with ``threads`` intra-operator threads.
 
-    ``manifest.session_options`` are onnxruntime config entries by their own name.
+    ``manifest.session_options`` are onnxruntime config entries by their own name. A session doesn't tell the
+    scale of an integer input or output (a QuantizeLinear inside the graph holds it): the manifest's is taken,
+    and the golden vectors tell whether it is right.
 
     Raises:
-        RuntimeLoadError: If onnxruntime can't open it, or inputs or outputs aren't those of the manifest.
+        RuntimeLoadError: If onnxruntime can't open it, inputs or outputs aren't those of the manifest, or one
+            of its scales can't be meant.
     """
     try:
-        session = ort.InferenceSession(artifact, _options(manifest, threads), providers=["CPUExecutionProvider"])
+        options = _options(manifest, threads, artifact)
+        session = ort.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
         message = f"Expected an ONNX model that onnxruntime {ort.__version__} opens, got: {str(error)[:300]}"
         raise RuntimeLoadError(message) from error
@@ -43,12 +48,13 @@ def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
     return _OnnxRuntime(session, manifest)
 
 
-def _options(manifest: Manifest, threads: int) -> ort.SessionOptions:
+def _options(manifest: Manifest, threads: int, artifact: bytes) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _LOG_ERRORS
-    for key, value in {**DEFAULT_OPTIONS, **manifest.session_options}.items():
+    form = {"session.load_model_format": "ORT" if artifact[4:8] == _ORT_IDENTIFIER else "ONNX"}
+    for key, value in {**DEFAULT_OPTIONS, **manifest.session_options, **form}.items():
         options.add_session_config_entry(key, value)
     return options
 
@@ -66,11 +72,21 @@ def _check_signature(session: ort.InferenceSession, manifest: Manifest) -> None:
             f"Expected input {spec.name!r} {spec.dtype} {spec.shape}, got {got.name!r} {dtype} {shape} in the model"
         )
         raise RuntimeLoadError(message)
-    present = {output.name for output in session.get_outputs()}
-    missing = [output.name for output in manifest.outputs if output.name not in present]
+    _check_outputs(session, manifest)
+    for tensor in (spec, *manifest.outputs):
+        check_contract(tensor)
+
+
+def _check_outputs(session: ort.InferenceSession, manifest: Manifest) -> None:
+    types = {output.name: _TYPES.get(output.type, output.type) for output in session.get_outputs()}
+    missing = [output.name for output in manifest.outputs if output.name not in types]
     if missing:
-        message = f"Expected the outputs {missing} in the model, got {sorted(present)}"
+        message = f"Expected the outputs {missing} in the model, got {sorted(types)}"
         raise RuntimeLoadError(message)
+    for output in manifest.outputs:
+        if types[output.name] != output.dtype:
+            message = f"Expected output {output.name!r} {output.dtype}, got {types[output.name]} in the model"
+            raise RuntimeLoadError(message)
 
 
 def _compatible(shape: tuple[int, ...], spec: TensorSpec) -> bool:
@@ -83,16 +99,17 @@ class _OnnxRuntime:
     def __init__(self, session: ort.InferenceSession, manifest: Manifest) -> None:
         self._session: ort.InferenceSession | None = session
         self._spec = manifest.inputs[0]
+        self._specs = manifest.outputs
         self._outputs = [output.name for output in manifest.outputs]
         self._batch = session.get_inputs()[0].shape[0]
 
     def run(self, batch: Array) -> tuple[Array, ...]:
-        check_batch(batch, self._spec)
+        values = model_input(batch, self._spec)
         if self._session is None:
             raise RuntimeSeamError("Expected an open runtime, got a closed one: load it again")
-        if isinstance(self._batch, int) and self._batch != len(batch):
-            return self._run_pieces(batch, self._batch)
-        return self._run(self._session, batch)
+        if isinstance(self._batch, int) and self._batch != len(values):
+            return self._run_pieces(values, self._batch)
+        return self._run(self._session, values)
 
     def _run_pieces(self, batch: Array, size: int) -> tuple[Array, ...]:
         """Run a model of fixed batch ``size``; the last piece is padded by repeating its last row."""
@@ -103,10 +120,11 @@ class _OnnxRuntime:
 
     def _run(self, session: ort.InferenceSession, batch: Array) -> tuple[Array, ...]:
         try:
-            return tuple(session.run(self._outputs, {self._spec.name: batch}))
+            outputs = session.run(self._outputs, {self._spec.name: batch})
         except Exception as error:  # see ``load``
             message = f"Expected onnxruntime to run, got: {str(error)[:300]}"
             raise RuntimeSeamError(message) from error
+        return tuple([real_output(values, spec) for values, spec in zip(outputs, self._specs, strict=True)])
 
     def close(self) -> None:
         self._session = None

@@ -37,13 +37,20 @@ def _memory() -> bytes:
     return memory.register("relu", lambda x: (np.maximum(x, 0) @ MATRIX, np.maximum(x, 0)))
 
 
-ARTIFACTS: dict[str, Callable[[], bytes]] = {"onnx": _onnx, "memory": _memory}
+def _litert(request: pytest.FixtureRequest) -> bytes:
+    convert = request.getfixturevalue("dense_tflite")
+    return bytes(convert(MATRIX))
+
+
+ARTIFACTS: dict[str, Callable[[pytest.FixtureRequest], bytes]] = {
+    "onnx": lambda _: _onnx(), "memory": lambda _: _memory(), "litert": _litert,
+}  # fmt: skip
 
 
 @pytest.fixture(params=[name for name in runtimes.available() if name in ARTIFACTS])
 def runtime(request: pytest.FixtureRequest) -> runtimes.Runtime:
     """The same small model in each runtime."""
-    return runtimes.load(replace(MANIFEST, runtime=request.param), ARTIFACTS[request.param]())
+    return runtimes.load(replace(MANIFEST, runtime=request.param), ARTIFACTS[request.param](request))
 
 
 def test_every_runtime_of_the_folder_has_a_model_in_this_suite() -> None:
@@ -77,7 +84,7 @@ def test_conformance_a_closed_runtime_says_so(runtime: runtimes.Runtime) -> None
 def test_an_unknown_runtime_is_missing_by_name() -> None:
     """Nothing is imported by a name that is no file of the folder."""
     for name in ("tvm", "base", "os", "../onnx", ""):
-        with pytest.raises(RuntimeMissingError, match="Expected a runtime of memory, onnx") as raised:
+        with pytest.raises(RuntimeMissingError, match="Expected a runtime of litert, memory, onnx") as raised:
             runtimes.load(replace(MANIFEST, runtime=name), b"")
         assert raised.value.code == "runtime_missing"
 

@@ -1,0 +1,227 @@
+"""LiteRT (TensorFlow Lite) on the CPU. The only file of the agent that imports it.
+
+Old images that only have ``tflite_runtime`` are served by it; it is known to run some models silently
+wrong, which the golden vectors find before activation. LiteRT checks the structure of a flatbuffer
+itself and refuses what is cut off or garbled; a model whose numbers alone were changed opens and runs
+wrong, which only the bundle's digests and golden vectors can tell.
+
+A model has one input and usually a fixed batch of 1, so rows run one after another: converted graphs
+hold their batch in constant reshapes, and resizing the input would break them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+try:
+    from ai_edge_litert.interpreter import Interpreter
+except ImportError as missing:
+    try:
+        from tflite_runtime.interpreter import Interpreter
+    except ImportError:
+        raise missing from None
+
+from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
+from edge_agent.runtimes.base import (
+    QUANTIZED_DTYPES,
+    Array,
+    Runtime,
+    check_contract,
+    is_quantized,
+    model_input,
+    real_output,
+    shape_matches,
+)
+from wire.manifest import Manifest, TensorSpec
+
+# What the interpreter says of one tensor: name, index, shape, dtype, quantization_parameters.
+Details: TypeAlias = "dict[str, Any]"
+Output: TypeAlias = "tuple[int, TensorSpec]"
+
+_IDENTIFIER = b"TFL3"  # TensorFlow Lite schema.fbs, file_identifier: bytes 4 to 8
+_SCALE_TOLERANCE = 1e-6  # a float32 written as text and read back
+_FOREIGN = re.compile(
+    r"unresolved custom op: (?P<custom>.{1,100}?)\.(?:\s|See|$)"
+    r"|builtin opcode '(?P<builtin>\w+)' version '(?P<version>\d+)'"
+    r"|builtin_code out of range: (?P<code>\d+)"
+    r"|\((?P<select>Flex\w+)\)"
+)
+
+
+def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
+    """Return the TFLite model in ``artifact`` as an interpreter with ``threads`` threads.
+
+    Outputs are found by the names of the model's signature or tensors; where it has none of the manifest's
+    names, by their order. Scales and zero points must be those of the model.
+
+    Raises:
+        RuntimeLoadError: If LiteRT can't open it (a foreign operator is named), if inputs, outputs, scales or
+            zero points aren't those of the manifest, or if the manifest has session options.
+    """
+    if artifact[4:8] != _IDENTIFIER:
+        message = f"Expected a TFLite model (TFL3 at byte 4), got {artifact[:8]!r}: check the bundle's artifact"
+        raise RuntimeLoadError(message)
+    if manifest.session_options:
+        message = f"Expected no session options for litert, got {sorted(manifest.session_options)}: leave them out"
+        raise RuntimeLoadError(message)
+    interpreter = _opened(artifact, threads)
+    source, spec = _input(interpreter, manifest)
+    outputs = _outputs(interpreter, manifest)
+    return _LiteRtRuntime(interpreter, source, spec, outputs)
+
+
+def _opened(artifact: bytes, threads: int) -> Interpreter:
+    try:
+        interpreter = Interpreter(model_content=artifact, num_threads=threads)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError, MemoryError) as error:
+        raise RuntimeLoadError(_refusal(str(error))) from error
+    return interpreter
+
+
+def _refusal(text: str) -> str:
+    """Return the message for what the interpreter said; a foreign operator is named, with what to do."""
+    found = _FOREIGN.search(text)
+    if found is None:
+        return f"Expected a TFLite model that LiteRT opens, got: {text[:300]}"
+    names = found.groupdict()
+    if names["custom"] or names["select"]:
+        operator, do = names["custom"] or names["select"], "export it from builtin operators"
+        return f"Expected builtin operators only, got the custom operator {operator!r}: {do} or leave it out"
+    operator = f"{names['builtin']} version {names['version']}" if names["builtin"] else f"number {names['code']}"
+    return f"Expected operators this LiteRT knows, got {operator}: update ai-edge-litert or export for an older one"
+
+
+def _input(interpreter: Interpreter, manifest: Manifest) -> tuple[Details, TensorSpec]:
+    inputs = interpreter.get_input_details()
+    if len(inputs) != 1 or len(manifest.inputs) != 1:
+        message = f"Expected one input, got {len(inputs)} in the model and {len(manifest.inputs)} in the manifest"
+        raise RuntimeLoadError(message)
+    source, spec = inputs[0], manifest.inputs[0]
+    _check_tensor(source, spec, "input")
+    _check_quantization(source, spec)
+    return source, spec
+
+
+def _outputs(interpreter: Interpreter, manifest: Manifest) -> tuple[Output, ...]:
+    tensors = interpreter.get_output_details()
+    wanted = [spec.name for spec in manifest.outputs]
+    if len(wanted) > len(tensors):
+        message = f"Expected the outputs {wanted} in the model, got {len(tensors)}: export them or shorten the manifest"
+        raise RuntimeLoadError(message)
+    signature = _signature(interpreter)
+    named = {details["name"]: details for details in tensors} | signature
+    missing = [name for name in wanted if name not in named]
+    if missing and len(missing) < len(wanted):
+        message = f"Expected the outputs {wanted} in the model, got {sorted(named)}: {missing} can't be guessed"
+        raise RuntimeLoadError(message)
+    chosen = _in_order(tensors, signature) if missing else [named[name] for name in wanted]
+    pairs = zip(chosen, manifest.outputs, strict=False)
+    return tuple((int(details["index"]), _output_spec(details, spec)) for details, spec in pairs)
+
+
+def _signature(interpreter: Interpreter) -> dict[str, Details]:
+    """Return the outputs by the names in the model's signature; none where it has several or no signature."""
+    keys = list(interpreter.get_signature_list())
+    if len(keys) != 1:
+        return {}
+    outputs: dict[str, Details] = interpreter.get_signature_runner(keys[0]).get_output_details()
+    return outputs
+
+
+def _in_order(tensors: list[Details], signature: dict[str, Details]) -> list[Details]:
+    """Return the outputs as the converted function returned them.
+
+    Converters number them ``output_0``, ``output_1``, …; the graph's own order may differ.
+    """
+    numbers = {name: re.fullmatch(r"output_(\d+)", name) for name in signature}
+    if not signature or not all(numbers.values()):
+        return tensors
+    return [signature[name] for name in sorted(signature, key=lambda name: int(name.removeprefix("output_")))]
+
+
+def _output_spec(details: Details, spec: TensorSpec) -> TensorSpec:
+    """Return ``spec``, checked; the model's own scale and zero point where the manifest leaves them out."""
+    _check_tensor(details, spec, "output")
+    scale, zero_point = _own(details, spec)
+    if spec.dtype in QUANTIZED_DTYPES and spec.scale == 0 and spec.zero_point == 0:
+        return replace(spec, scale=scale, zero_point=zero_point)
+    _check_quantization(details, spec)
+    return spec
+
+
+def _check_tensor(details: Details, spec: TensorSpec, kind: str) -> None:
+    check_contract(spec)
+    shape, dtype = tuple(int(size) for size in details["shape"]), np.dtype(details["dtype"]).name
+    fits = shape_matches(shape, (-1, *spec.shape[1:])) if spec.shape else kind == "output"
+    if dtype != spec.dtype or not fits:
+        expected, got = f"{spec.name!r} {spec.dtype} {spec.shape}", f"{details['name']!r} {dtype} {shape}"
+        raise RuntimeLoadError(f"Expected {kind} {expected}, got {got} in the model: rebuild the bundle")
+
+
+def _own(details: Details, spec: TensorSpec) -> tuple[float, int]:
+    """Return the model's scale and zero point of one tensor; 0 and 0 for float."""
+    parameters = details["quantization_parameters"]
+    scales, zero_points = parameters["scales"], parameters["zero_points"]
+    if len(scales) > 1:
+        message = f"Expected one scale for {spec.name!r}, got {len(scales)} in the model: quantize it per tensor"
+        raise RuntimeLoadError(message)
+    return (float(scales[0]), int(zero_points[0])) if len(scales) else (0.0, 0)
+
+
+def _check_quantization(details: Details, spec: TensorSpec) -> None:
+    scale, zero_point = _own(details, spec)
+    if zero_point != spec.zero_point or not math.isclose(scale, spec.scale, rel_tol=_SCALE_TOLERANCE):
+        expected, got = f"{spec.scale!r} and {spec.zero_point}", f"{scale!r} and {zero_point}"
+        message = f"Expected scale and zero point {expected} for {spec.name!r}, got {got} in the model"
+        raise RuntimeLoadError(f"{message}: rebuild the bundle")
+
+
+class _LiteRtRuntime:
+    """An interpreter and the indices of its tensors. Not for two threads at once."""
+
+    def __init__(
+        self, interpreter: Interpreter, source: Details, spec: TensorSpec, outputs: tuple[Output, ...]
+    ) -> None:
+        self._interpreter: Interpreter | None = interpreter
+        self._index = int(source["index"])
+        self._shape = tuple(int(size) for size in source["shape"])
+        self._dtype = np.dtype(spec.dtype)
+        self._spec = spec
+        self._outputs = outputs
+        self._indices = [index for index, _ in outputs]
+        self._quantized = any(is_quantized(spec) for _, spec in outputs)
+
+    def run(self, batch: Array) -> tuple[Array, ...]:
+        fits = batch.shape == self._shape and batch.dtype == self._dtype
+        values = batch if fits else model_input(batch, self._spec)
+        if self._interpreter is None:
+            raise RuntimeSeamError("Expected an open runtime, got a closed one: load it again")
+        try:
+            outputs = self._run(self._interpreter, values)
+        except (ValueError, RuntimeError) as error:
+            raise RuntimeSeamError(f"Expected LiteRT to run, got: {str(error)[:300]}") from error
+        if not self._quantized:
+            return tuple(outputs)
+        return tuple([real_output(values, spec) for values, (_, spec) in zip(outputs, self._outputs, strict=True)])
+
+    def _run(self, interpreter: Interpreter, values: Array) -> list[Array]:
+        if values.shape == self._shape:
+            return self._piece(interpreter, values)
+        size, count = self._shape[0], max(1, len(values))
+        rows = np.resize(values, (count + -count % size, *self._shape[1:]))  # repeats rows to fill the last piece
+        pieces = [self._piece(interpreter, rows[start : start + size]) for start in range(0, len(rows), size)]
+        return [np.concatenate(parts)[: len(values)] for parts in zip(*pieces, strict=True)]
+
+    def _piece(self, interpreter: Interpreter, values: Array) -> list[Array]:
+        interpreter.set_tensor(self._index, values)
+        interpreter.invoke()
+        return [interpreter.get_tensor(index) for index in self._indices]
+
+    def close(self) -> None:
+        self._interpreter = None
