@@ -1,0 +1,39 @@
+"""How long a network takes beside another, as onnxruntime runs them on this host: one thread, one row at a time.
+
+Decides how a ratio of latencies is taken. Does not decide how far to prune.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from compressor import measure
+from compressor.export.onnx import INPUT_NAME, OUTPUT_NAMES, export_onnx
+from compressor.prune.groups import Shape
+from compressor.steps.base import Floats
+from wire.manifest import Manifest, TensorSpec
+
+
+def latency_ratio(network: nn.Module, unpruned: nn.Module, inputs: Floats) -> float:
+    """Return the median latency of ``network`` over that of ``unpruned``, both exported to float ONNX.
+
+    They take turns on the same real ``inputs``, float32 (N, C, H, W), so that a busy machine hits both alike.
+
+    Raises:
+        ExportError: If one does not export.
+        MeasureError: If one can't be run.
+    """
+    _, channels, height, width = inputs.shape
+    candidates = {
+        name: _candidate(module, (channels, height, width))
+        for name, module in (("pruned", network), ("unpruned", unpruned))
+    }
+    measured = measure.latency(candidates, inputs)
+    return measured["pruned"].p50_ms / max(measured["unpruned"].p50_ms, 1e-6)
+
+
+def _candidate(network: nn.Module, shape: Shape) -> measure.Candidate:
+    artifact = export_onnx(network, *shape)
+    outputs = tuple(TensorSpec(name, (-1, -1)) for name in OUTPUT_NAMES)
+    manifest = Manifest(inputs=(TensorSpec(INPUT_NAME, (-1, *shape)),), outputs=outputs)
+    return measure.Candidate(manifest, artifact)

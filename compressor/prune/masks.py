@@ -1,0 +1,166 @@
+"""Zeros in the weights, unstructured or N of M, grown along the cubic schedule and held exactly while fine-tuning.
+
+Masks convolutions and linear layers; depthwise convolutions hold few weights and stay dense, as does with N:M a layer
+whose inputs don't divide by M. Zeros make the file compress better; onnxruntime and LiteRT multiply them all the same,
+and the notes say so. Does not touch shapes.
+Sources: Zhu & Gupta, To Prune, or Not to Prune, 2017, equation 1 (schedule); Mishra et al., Accelerating Sparse Deep
+Neural Networks, 2021 (N:M).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from compressor.errors import PruneError
+from compressor.prune import accuracy, fine_tune
+from compressor.steps.base import Applied, Bench
+from compressor.steps.sparsify import n_of_m
+
+if TYPE_CHECKING:
+    from compressor.steps.sparsify import Settings
+
+Masks = Mapping[str, torch.Tensor]
+_NO_SPEED = "none: onnxruntime and LiteRT kernels run dense, zeros only make the download smaller"
+
+
+def sparsify(network: nn.Module, bench: Bench, settings: Settings) -> Applied:
+    """Return ``network`` with zeros as ``settings`` ask, in place, with what they gain as notes.
+
+    Args:
+        network: Returns (logits, embedding) of float32 (N, C, H, W).
+        bench: ``train`` is fine-tuned on, ``search`` judges.
+        settings: As the step says.
+
+    Raises:
+        PruneError: If no layer can be masked as asked, or there is nothing to judge with.
+        TrainError: If fine-tuning diverges.
+    """
+    notes: dict[str, Any] = {
+        "pattern": settings.pattern,
+        "accuracy_before": accuracy(network, bench.search),
+        "weights_zlib_bytes_before": compressed_bytes(network),
+    }
+    masks: Masks = {}
+    for number in range(1, settings.rounds + 1):
+        bench.tell(f"sparsifying, round {number} of {settings.rounds}")
+        masks = make_masks(network, settings, cubic(number, settings.rounds))
+        last = number == settings.rounds
+        with held(network, masks):
+            fine_tune(network, bench, settings.fine_tune_epochs if last else min(1, settings.fine_tune_epochs))
+        notes[f"round_{number}_sparsity"] = sparsity(network, masks)
+        notes[f"round_{number}_accuracy"] = accuracy(network, bench.search)
+    return Applied(network, notes=notes | _gains(network, bench, masks))
+
+
+def _gains(network: nn.Module, bench: Bench, masks: Masks) -> dict[str, Any]:
+    dense = [name for name, module in network.named_modules() if _maskable(module, 1) and name not in masks]
+    return {
+        "accuracy_after": accuracy(network, bench.search),
+        "sparsity_of_masked_layers": sparsity(network, masks),
+        "sparsity_of_all_parameters": _share_of_zeros(list(network.parameters())),
+        "layers_left_dense": ", ".join(dense),
+        "weights_zlib_bytes_after": compressed_bytes(network),
+        "speed_gain": _NO_SPEED,
+    }
+
+
+def cubic(number: int, rounds: int) -> float:
+    """Return the share (0..1) of the final sparsity that round ``number`` of ``rounds`` (from 1) asks.
+
+    Source: Zhu & Gupta 2017, equation 1, from no sparsity.
+    """
+    return 1 - (1 - number / rounds) ** 3
+
+
+def make_masks(network: nn.Module, settings: Settings, progress: float = 1.0) -> dict[str, torch.Tensor]:
+    """Return a bool mask in the shape of each masked layer's weight, by the layer's name; True stays.
+
+    Args:
+        network: Not changed. Its smallest weights go, so zeros stay zeros from round to round.
+        settings: ``pattern`` and ``sparsity``.
+        progress: Share (0..1) of the final sparsity.
+
+    Raises:
+        PruneError: If no layer can be masked.
+    """
+    n, m = n_of_m(settings.pattern)
+    weights = {name: module.weight for name, module in network.named_modules() if _maskable(module, m)}
+    if not weights:
+        message = f"Expected a layer whose inputs divide by {m}, got none: use pattern = 'unstructured'"
+        raise PruneError(message)
+    with torch.no_grad():
+        if m == 1:
+            return {name: _smallest_off(weight, settings.sparsity * progress) for name, weight in weights.items()}
+        return {name: _n_of_m_on(weight, m, round((m - n) * progress)) for name, weight in weights.items()}
+
+
+def _maskable(module: nn.Module, m: int) -> bool:
+    if not isinstance(module, nn.Conv2d | nn.Linear) or getattr(module, "groups", 1) != 1:
+        return False
+    return module.weight.shape[1] % m == 0
+
+
+def _smallest_off(weight: torch.Tensor, share: float) -> torch.Tensor:
+    mask = torch.ones(weight.numel(), dtype=torch.bool)
+    mask[weight.abs().flatten().argsort(stable=True)[: round(share * weight.numel())]] = False
+    return mask.reshape(weight.shape)
+
+
+def _n_of_m_on(weight: torch.Tensor, m: int, off: int) -> torch.Tensor:
+    """Return the mask with the ``off`` smallest of each ``m`` neighbouring inputs False; inputs are dimension 1."""
+    by_input = weight.abs().movedim(1, -1)
+    blocks = by_input.reshape(-1, m)
+    mask = torch.ones_like(blocks, dtype=torch.bool)
+    mask.scatter_(1, blocks.argsort(dim=1, stable=True)[:, :off], value=False)
+    return mask.reshape(by_input.shape).movedim(-1, 1).contiguous()
+
+
+class _Masked(nn.Module):
+    """A weight with zeros where the mask is False, whatever the optimizer does to it."""
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        return torch.where(self.get_buffer("mask"), weight, 0.0)  # a product would leave -0.0, other bytes
+
+
+@contextmanager
+def held(network: nn.Module, masks: Masks) -> Iterator[None]:
+    """Hold the zeros of ``masks`` while the block trains ``network`` in place; then they are in the weights.
+
+    The network's parameters and names are as before afterwards, also if the block raises.
+    """
+    modules = dict(network.named_modules())
+    for name, mask in masks.items():
+        parametrize.register_parametrization(modules[name], "weight", _Masked(mask))
+    try:
+        yield
+    finally:
+        for name in masks:
+            parametrize.remove_parametrizations(modules[name], "weight", leave_parametrized=True)
+
+
+def sparsity(network: nn.Module, masks: Masks) -> float:
+    """Return the share (0..1) of exact zeros among the weights of the layers in ``masks``."""
+    modules = dict(network.named_modules())
+    return _share_of_zeros([modules[name].get_parameter("weight") for name in masks])
+
+
+def _share_of_zeros(weights: list[torch.nn.Parameter]) -> float:
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return round(zeros / max(1, sum(weight.numel() for weight in weights)), 4)
+
+
+def compressed_bytes(network: nn.Module) -> int:
+    """Return the size of all float32 parameters compressed by zlib at level 9, in bytes: what a download takes."""
+    raw = b"".join(parameter.detach().numpy().tobytes() for parameter in network.parameters())
+    return len(zlib.compress(raw, 9))

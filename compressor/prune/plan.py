@@ -1,0 +1,131 @@
+"""How many channels each group gives so that the measured MACs come to a limit. Works on copies.
+
+All channels stand in one row, least important first, and ``k`` of them go; each group keeps a multiple of ``round_to``
+and at least what ``max_layer_ratio`` leaves of its first width. MACs fall with ``k``, so bisection finds the smallest
+``k`` that meets the limit; then groups take back, most important channels first, what the limit still allows.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from compressor.errors import PruneError
+from compressor.prune.groups import ChannelGroup, Shape, narrow
+from compressor.prune.macs import count_macs
+
+Counts = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a plan must keep to: ``macs`` at most, widths as multiples of ``round_to``.
+
+    ``first_channels`` are the widths before any pruning, by root layer: at most ``max_layer_ratio`` of them may go.
+    """
+
+    macs: int
+    round_to: int
+    max_layer_ratio: float
+    first_channels: Mapping[str, int]
+
+    def kept(self, group: ChannelGroup, wanted: int) -> int:
+        """Return the width nearest above ``wanted`` channels that ``group`` may have."""
+        first = self.first_channels.get(group.root, group.channels)
+        least = max(wanted, 1, math.ceil(first * (1 - self.max_layer_ratio) - 1e-9))
+        return min(group.channels, math.ceil(least / self.round_to) * self.round_to)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Row:
+    """The channels that may go, over all groups: root layers in the order in which their channels go."""
+
+    roots: tuple[str, ...]
+    orders: Mapping[str, NDArray[np.int64]]
+    scores: Mapping[str, NDArray[np.float64]]
+
+
+def plan(
+    network: nn.Module,
+    shape: Shape,
+    groups: Sequence[ChannelGroup],
+    scores: Mapping[str, NDArray[np.float64]],
+    limits: Limits,
+) -> dict[str, list[int]]:
+    """Return the channels to remove by root layer so that ``network`` has at most ``limits.macs``.
+
+    Args:
+        network: Returns (logits, embedding); not changed.
+        shape: (C, H, W) of its input.
+        groups: What may be narrowed.
+        scores: Importance of each channel, (channels,), by root layer.
+        limits: What to keep to.
+
+    Raises:
+        PruneError: If the limit can't be met.
+    """
+    row = _row(groups, scores, limits)
+    by_root = {group.root: group for group in groups}
+
+    def removed(counts: Counts) -> dict[str, list[int]]:
+        return {root: row.orders[root][:count].tolist() for root, count in counts.items()}
+
+    def macs(counts: Counts) -> int:
+        return count_macs(narrow(copy.deepcopy(network), shape, removed(counts)), *shape)
+
+    k = _bisect(lambda k: macs(_counts(row.roots[:k], by_root, limits)), len(row.roots), limits.macs)
+    counts = _counts(row.roots[:k], by_root, limits)
+    return removed(_take_back(counts, by_root, row, limits, macs))
+
+
+def _row(groups: Sequence[ChannelGroup], scores: Mapping[str, NDArray[np.float64]], limits: Limits) -> _Row:
+    orders = {group.root: np.argsort(scores[group.root], kind="stable") for group in groups}
+    entries = [
+        (float(scores[group.root][channel]), number, group.root)
+        for number, group in enumerate(groups)
+        for channel in orders[group.root][: group.channels - limits.kept(group, 0)]
+    ]
+    return _Row(tuple(root for _, _, root in sorted(entries)), orders, scores)
+
+
+def _counts(gone: Sequence[str], by_root: Mapping[str, ChannelGroup], limits: Limits) -> dict[str, int]:
+    raw = dict.fromkeys(by_root, 0)
+    for root in gone:
+        raw[root] += 1
+    return {root: group.channels - limits.kept(group, group.channels - raw[root]) for root, group in by_root.items()}
+
+
+def _bisect(macs_of: Callable[[int], int], most: int, limit: int) -> int:
+    """Return the smallest ``k`` with ``macs_of(k) <= limit``; ``macs_of`` never rises."""
+    least_macs = macs_of(most)
+    if least_macs > limit:
+        message = f"Expected at most {limit} MACs, got {least_macs} at the narrowest allowed: raise macs_ratio or "
+        raise PruneError(f"{message}max_layer_ratio, or lower round_to or protect_sensitive")
+    low, high = 0, most
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if macs_of(middle) <= limit else (middle + 1, high)
+    return high
+
+
+def _take_back(
+    counts: Counts, by_root: Mapping[str, ChannelGroup], row: _Row, limits: Limits, macs: Callable[[Counts], int]
+) -> Counts:
+    """Return ``counts`` less what fits under the limit; a group whose next step does not fit is done."""
+    best, waiting = dict(counts), {root for root, count in counts.items() if count}
+    while waiting:
+        root = max(sorted(waiting), key=lambda name: row.scores[name][row.orders[name][best[name] - 1]])
+        group = by_root[root]
+        kept = limits.kept(group, group.channels - best[root] + 1)
+        tried = {**best, root: group.channels - kept}
+        fits = macs(tried) <= limits.macs
+        best = tried if fits else best
+        if not fits or not best[root]:
+            waiting.discard(root)
+    return best

@@ -1,0 +1,166 @@
+"""Structured pruning in rounds: narrow a bit, fine-tune, again, until the measured MACs or latency are as wanted.
+
+Each round takes an equal factor of the MACs. For a latency target the share of MACs is found first, by narrowing copies
+and timing them (weights hardly matter for time); it is checked again at the end. Decides the targets of the rounds;
+``plan`` decides the channels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from compressor.errors import PruneError
+from compressor.prune import accuracy, fine_tune
+from compressor.prune.groups import ChannelGroup, Shape, find_groups, narrow
+from compressor.prune.importance import channel_scores
+from compressor.prune.latency import latency_ratio
+from compressor.prune.macs import count_macs, count_parameters
+from compressor.prune.plan import Limits, plan
+from compressor.prune.sensitivity import RATIOS, Sensitivity, measure_sensitivity, sensitive_layers
+from compressor.steps.base import Applied, Bench
+
+if TYPE_CHECKING:
+    from compressor.steps.prune import Settings
+
+_LADDER, _HELPS, _PATIENCE, _EXTRA_ROUNDS = 0.85, 0.98, 3, 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """What all rounds share; ``first_channels`` are the widths before the first, by root layer."""
+
+    bench: Bench
+    settings: Settings
+    shape: Shape
+    protected: frozenset[str]
+    first_channels: Mapping[str, int]
+    macs: int
+
+
+def prune(network: nn.Module, bench: Bench, settings: Settings) -> Applied:
+    """Return ``network`` narrowed in place and fine-tuned, with MACs, parameters and accuracy of each round as notes.
+
+    Args:
+        network: Returns (logits, embedding) of float32 (N, C, H, W).
+        bench: ``train`` is fine-tuned on, ``search`` judges.
+        settings: As the step says.
+
+    Raises:
+        PruneError: If the wanted share can't be reached, or there is nothing to prune or to judge with.
+        TrainError: If fine-tuning diverges.
+        ExportError: If a latency is wanted and the network does not export.
+    """
+    measured = _sensitivity(network, bench, settings)
+    job = _job(network, bench, settings, measured)
+    notes: dict[str, Any] = {
+        "macs_before": job.macs,
+        "parameters_before": count_parameters(network),
+        "accuracy_before": accuracy(network, bench.search),
+    }
+    if settings.latency_ratio:
+        _to_latency(network, job, notes)
+    else:
+        _in_rounds(network, job, settings.macs_ratio, notes)
+    macs = count_macs(network, *job.shape)
+    notes |= {
+        "macs_after": macs,
+        "macs_ratio": round(macs / job.macs, 4),
+        "parameters_after": count_parameters(network),
+        "accuracy_after": accuracy(network, bench.search),
+    }
+    return Applied(network, notes=notes | _sensitivity_notes(measured, job.protected))
+
+
+def _job(network: nn.Module, bench: Bench, settings: Settings, measured: tuple[Sensitivity, ...]) -> _Job:
+    _, channels, height, width = bench.train.inputs.shape
+    shape = (channels, height, width)
+    limit = settings.protect_sensitive
+    protected = sensitive_layers(measured, limit) if limit else frozenset()
+    first = {group.root: group.channels for group in find_groups(network, shape, protected)}
+    return _Job(bench, settings, shape, protected, first, count_macs(network, *shape))
+
+
+def _in_rounds(network: nn.Module, job: _Job, share: float, notes: dict[str, Any]) -> None:
+    rounds = job.settings.rounds
+    for number in range(1, rounds + 1):
+        epochs = job.settings.fine_tune_epochs if number == rounds else min(1, job.settings.fine_tune_epochs)
+        _round(network, job, share ** (number / rounds), epochs, notes)
+
+
+def _round(network: nn.Module, job: _Job, share: float, epochs: int, notes: dict[str, Any]) -> None:
+    """Narrow ``network`` to ``share`` of its first MACs, fine-tune, and note how it went."""
+    number = 1 + sum(name.endswith("_macs") for name in notes)
+    job.bench.tell(f"pruning, round {number}")
+    _narrow_to(network, job, share)
+    pruned = accuracy(network, job.bench.search)
+    fine_tune(network, job.bench, epochs)
+    notes[f"round_{number}_macs"] = count_macs(network, *job.shape)
+    notes[f"round_{number}_accuracy_pruned"] = pruned
+    notes[f"round_{number}_accuracy_tuned"] = accuracy(network, job.bench.search)
+
+
+def _narrow_to(network: nn.Module, job: _Job, share: float) -> nn.Module:
+    settings = job.settings
+    groups: tuple[ChannelGroup, ...] = find_groups(network, job.shape, job.protected)
+    scores = channel_scores(network, groups, settings.importance, job.bench.train)
+    limits = Limits(int(share * job.macs), settings.round_to, settings.max_layer_ratio, job.first_channels)
+    return narrow(network, job.shape, plan(network, job.shape, groups, scores, limits))
+
+
+def _to_latency(network: nn.Module, job: _Job, notes: dict[str, Any]) -> None:
+    """Prune to the first share of MACs that is fast enough, or to the fastest found; note which."""
+    unpruned, inputs, goal = copy.deepcopy(network), job.bench.train.inputs, job.settings.latency_ratio
+    share, why = _share_for_latency(unpruned, job)
+    _in_rounds(network, job, share, notes)
+    reached = latency_ratio(network, unpruned, inputs)
+    for _ in range(_EXTRA_ROUNDS):
+        if reached <= goal or why:
+            break
+        share *= _LADDER
+        try:
+            _round(network, job, share, job.settings.fine_tune_epochs, notes)
+        except PruneError as error:
+            why = str(error)
+        reached = latency_ratio(network, unpruned, inputs)
+    notes["latency_ratio"] = round(reached, 4)
+    notes["latency_goal"] = goal
+    notes["latency_verdict"] = "reached" if reached <= goal else why or f"not reached after {_EXTRA_ROUNDS} more rounds"
+
+
+def _share_for_latency(unpruned: nn.Module, job: _Job) -> tuple[float, str]:
+    """Return the share of MACs to keep, and why the goal is out of reach; no reason if it is not."""
+    best_share, best, tried, why = 1.0, 1.0, 0, ""
+    share = _LADDER
+    while tried < _PATIENCE:
+        try:
+            ratio = latency_ratio(_narrow_to(copy.deepcopy(unpruned), job, share), unpruned, job.bench.train.inputs)
+        except PruneError as error:
+            why = f"{error} (fastest found: {best:.3f} of the time)"
+            break
+        job.bench.tell(f"{share:.2f} of the MACs take {ratio:.2f} of the time")
+        tried = 0 if ratio < best * _HELPS else tried + 1
+        best_share, best = (share, ratio) if ratio < best * _HELPS else (best_share, best)
+        if ratio <= job.settings.latency_ratio:
+            return share, ""
+        share *= _LADDER
+    return best_share, why or f"further pruning does not help: {best:.3f} of the time at {best_share:.3f} of the MACs"
+
+
+def _sensitivity(network: nn.Module, bench: Bench, settings: Settings) -> tuple[Sensitivity, ...]:
+    if not (settings.sensitivity or settings.protect_sensitive):
+        return ()
+    bench.tell("measuring the sensitivity of each layer")
+    return measure_sensitivity(network, bench, settings.importance)
+
+
+def _sensitivity_notes(measured: tuple[Sensitivity, ...], protected: frozenset[str]) -> dict[str, Any]:
+    notes: dict[str, Any] = {"protected_layers": ", ".join(sorted(protected))} if protected else {}
+    for layer in dict.fromkeys(one.layer for one in measured):
+        drops = {one.ratio: one.drop_points for one in measured if one.layer == layer}
+        notes[f"sensitivity {layer}"] = ", ".join(f"{drops[ratio]:.2f} points at {ratio:g}" for ratio in RATIOS)
+    return notes
