@@ -1,0 +1,1 @@
+"""TFLite files: ranges, quantization, contract and figures. Needs the extra ``tinyfleet[tflite]``, but no torch."""

@@ -1,0 +1,56 @@
+"""What a TFLite file eats and gives, as the manifest states it: read from the file itself.
+
+Decides nothing: shapes, types, scales and zero points are the file's.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from compressor.errors import MeasureError
+from compressor.tflite import flatbuffer
+from compressor.tflite.packages import required
+from wire.manifest import TensorSpec
+
+_DTYPES = {"FLOAT32": "float32", "FLOAT16": "float16", "INT8": "int8", "UINT8": "uint8", "INT16": "int16",
+           "INT32": "int32", "INT64": "int64", "BOOL": "bool"}  # fmt: skip
+_IMAGE_RANK = 4
+
+
+def contract(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return (inputs, outputs) of a TFLite file, in the order of its graph.
+
+    Names are those of the signature, else of the tensors. Shapes begin with -1, the batch; an input of four
+    dimensions has layout ``NHWC``; scale and zero point are 0 for float tensors.
+
+    Raises:
+        MeasureError: If the file can't be read, or a tensor has a type that no manifest states.
+        PluginError: If the extra ``tflite`` is not installed.
+    """
+    tree = flatbuffer.read(model, MeasureError)
+    graph, names = tree.subgraphs[0], {}
+    for signature in tree.signatureDefs or []:
+        if signature.subgraphIndex == 0:
+            names |= {entry.tensorIndex: entry.name for entry in [*signature.inputs, *signature.outputs]}
+    inputs = tuple(_spec(graph.tensors[index], names.get(index), "NHWC") for index in graph.inputs)
+    outputs = tuple(_spec(graph.tensors[index], names.get(index), "") for index in graph.outputs)
+    return inputs, outputs
+
+
+def _spec(tensor: Any, name: bytes | None, image_layout: str) -> TensorSpec:  # noqa: ANN401 - generated, untyped
+    label = (name or tensor.name or b"").decode(errors="replace")
+    shape = (-1, *(int(size) for size in tensor.shape[1:]))
+    layout = image_layout if len(shape) == _IMAGE_RANK else ""
+    kinds = vars(required("ai_edge_litert.schema_py_generated").TensorType)
+    dtype = next((_DTYPES.get(kind, "") for kind, value in kinds.items() if value == tensor.type), "")
+    if not dtype:
+        message = f"Expected {label!r} of type {', '.join(_DTYPES.values())}, got type {tensor.type}: convert it"
+        raise MeasureError(message)
+    scale, zero_point = _affine(tensor.quantization)
+    return TensorSpec(label, shape, dtype, layout, scale, zero_point)
+
+
+def _affine(quantization: Any) -> tuple[float, int]:  # noqa: ANN401 - generated, untyped
+    if quantization is None or quantization.scale is None or len(quantization.scale) == 0:
+        return 0.0, 0
+    return float(quantization.scale[0]), int(quantization.zeroPoint[0])

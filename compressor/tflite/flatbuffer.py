@@ -1,0 +1,91 @@
+"""Reads and writes TFLite files as the object tree of their schema, and takes out what only the making left behind.
+
+Decides the form of a file: no metadata, no ranges beside the scales, data aligned to 16 bytes, so that equal models
+become equal bytes. Does not change what a model computes.
+Source: LiteRT, schema.fbs (``Buffer.data`` has ``force_align: 16``).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from compressor.errors import CompressorError
+from compressor.tflite.packages import required
+
+_ALIGNMENT = 16
+_IDENTIFIER = b"TFL3"
+
+
+def read(model: bytes, error_class: type[CompressorError]) -> Any:  # noqa: ANN401 - generated, untyped
+    """Return the ``ModelT`` of a TFLite file; empty buffers are one.
+
+    Raises:
+        CompressorError: As ``error_class``, if ``model`` is no TFLite file.
+        PluginError: If the extra is not installed.
+    """
+    tools = required("ai_edge_litert.tools.flatbuffer_utils")
+    if model[4:8] != _IDENTIFIER:
+        message = f"Expected a TFLite file, got {len(model)} bytes that begin with {model[:8]!r}: export the model anew"
+        raise error_class(message)
+    try:
+        return tools.read_model_from_bytearray(model)
+    except (struct.error, ValueError, IndexError, TypeError, AttributeError) as error:
+        message = f"Expected a whole TFLite file, got {len(model)} bytes: {str(error)[:200]}: export the model anew"
+        raise error_class(message) from error
+
+
+def write(model: Any) -> bytes:  # noqa: ANN401 - generated, untyped
+    """Return the file of ``model``, a ``ModelT``, stripped of what its making left behind."""
+    _strip(model)
+    builder = _builder()
+    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def operator_name(model: Any, operator: Any) -> str:  # noqa: ANN401 - generated, untyped
+    """Return the built-in operator's name in the schema, or ``CUSTOM:<its own name>``."""
+    schema = required("ai_edge_litert.schema_py_generated")
+    code = model.operatorCodes[operator.opcodeIndex]
+    builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
+    if builtin == schema.BuiltinOperator.CUSTOM:
+        return f"CUSTOM:{(code.customCode or b'').decode(errors='replace')}"
+    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    return names.get(builtin, f"UNKNOWN:{builtin}")
+
+
+def _strip(model: Any) -> None:  # noqa: ANN401 - generated, untyped
+    model.description, model.metadata, model.metadataBuffer = b"", None, None
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            if tensor.quantization is not None:
+                tensor.quantization.min = tensor.quantization.max = None
+                if not _has_scales(tensor.quantization):
+                    tensor.quantization = None
+    _drop_unused_buffers(model)
+
+
+def _has_scales(quantization: Any) -> bool:  # noqa: ANN401 - generated, untyped
+    return quantization.scale is not None and len(quantization.scale) > 0 or quantization.details is not None
+
+
+def _drop_unused_buffers(model: Any) -> None:  # noqa: ANN401 - generated, untyped
+    """Keep buffer 0, which the schema reserves for "no data", and those that a tensor has."""
+    used = sorted({0} | {int(tensor.buffer) for graph in model.subgraphs for tensor in graph.tensors})
+    places = {old: new for new, old in enumerate(used)}
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.buffer = places[int(tensor.buffer)]
+    model.buffers = [model.buffers[old] for old in used]
+
+
+def _builder() -> Any:  # noqa: ANN401 - untyped
+    flatbuffers = required("flatbuffers")
+
+    class _Aligning(flatbuffers.Builder):  # type: ignore[misc]  # untyped base
+        """The Python builder ignores ``force_align``; byte vectors hold the tensors' data."""
+
+        def StartVector(self, size: int, count: int, alignment: int) -> object:  # noqa: N802 - overrides
+            return super().StartVector(size, count, _ALIGNMENT if size == 1 else alignment)
+
+    return _Aligning(1024)

@@ -1,0 +1,56 @@
+"""The packages of the extra ``tflite``, imported when they are needed; a missing one is named with how to get it.
+
+Decides nothing about models.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from compressor.errors import PluginError
+
+_OUT, _ERR = 1, 2
+
+
+def required(module: str) -> Any:  # noqa: ANN401 - third-party modules without types
+    """Return the module ``module``.
+
+    Raises:
+        PluginError: If it, or a package that it needs, is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        message = f"Expected the package {error.name!r} for TFLite, got none: pip install 'tinyfleet[tflite]'"
+        raise PluginError(message) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Send what is written to standard output and error nowhere, by C++ code too, and log errors only.
+
+    Acts on the whole process: other threads are silenced as long as it lasts.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept, root = [os.dup(_OUT), os.dup(_ERR)], logging.getLogger()
+    level, nowhere = root.level, os.open(os.devnull, os.O_WRONLY)
+    try:
+        root.setLevel(logging.ERROR)
+        os.dup2(nowhere, _OUT)
+        os.dup2(nowhere, _ERR)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for descriptor, original in zip((_OUT, _ERR), kept, strict=True):
+            os.dup2(original, descriptor)
+        for descriptor in (*kept, nowhere):
+            os.close(descriptor)
+        root.setLevel(level)

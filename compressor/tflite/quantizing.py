@@ -1,0 +1,169 @@
+"""Quantization of TFLite files with our own ranges.
+
+ai-edge-quantizer places the scales; its calibrator is not used: its moving averages cost 1.5 points where true ranges
+cost none. Decides which operators are quantized and how; ranges come in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from compressor.errors import QuantizeError
+from compressor.recipe_reader import nearest
+from compressor.tflite import flatbuffer
+from compressor.tflite.naming import INPUT_NAME, OUTPUT_NAMES, WEIGHT_PLACE
+from compressor.tflite.packages import quiet, required
+
+SCHEMES = ("static_int8", "static_int8_16", "dynamic_int8", "weight_int8", "float16")
+_ACTIVATION_BITS = {"static_int8": 8, "static_int8_16": 16}
+_WEIGHT_BITS, _FLOAT_BITS = 8, 16
+_LONGEST = 300
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+def quantize(  # noqa: PLR0913 - what a scheme needs, keyword-only
+    model: bytes,
+    ranges: Ranges | None = None,
+    *,
+    scheme: str,
+    per_channel: bool = True,
+    integer_io: bool = False,
+    float_layers: Sequence[str] = (),
+) -> bytes:
+    """Return the float TFLite ``model`` quantized by ``scheme``.
+
+    Args:
+        model: Float TFLite, one graph.
+        ranges: (low, high) of the input and of every float activation by tensor name (``ranges.collect_ranges``);
+            for the static schemes only, the others don't look at data.
+        scheme: ``static_int8`` (int8 activations), ``static_int8_16`` (int16 activations), ``dynamic_int8``
+            (activations are quantized as they come), ``weight_int8`` and ``float16`` (computes in float32).
+        per_channel: One weight scale per output channel instead of one per layer.
+        integer_io: Static schemes only: input and outputs are integers, and the caller quantizes; without it they
+            stay float32, and the file has one QUANTIZE at the beginning and a DEQUANTIZE per output.
+        float_layers: Layers that stay float, by their name or a unique beginning of it.
+
+    Raises:
+        QuantizeError: If there is no such scheme or layer, ranges are missing or not finite, or the model can't be
+            quantized.
+        PluginError: If the extra ``tflite`` is not installed.
+    """
+    if scheme not in SCHEMES:
+        raise QuantizeError(f"Expected a scheme of {', '.join(SCHEMES)}, got {scheme!r}" + nearest(scheme, SCHEMES))
+    static = scheme in _ACTIVATION_BITS
+    if static and not ranges:
+        raise QuantizeError(f"Expected ranges for {scheme!r}, got none: collect them from calibration data")
+    if integer_io and not static:
+        raise QuantizeError(f"Expected a static scheme for integer_io, got {scheme!r}: set integer_io = false")
+    kept = _scopes(model, float_layers)
+    with quiet():
+        quantizer = required("ai_edge_quantizer.quantizer").Quantizer(bytes(model))
+        try:
+            _instruct(quantizer, scheme, per_channel=per_channel, integer_io=integer_io, kept=kept)
+            statistics = _statistics(ranges) if static and ranges else None
+            result = quantizer.quantize(statistics, enable_progress_report=False)
+        except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
+            message = f"Expected a float TFLite model that {scheme!r} quantizes, got: {str(error)[:_LONGEST]}"
+            raise QuantizeError(message) from error
+    return _tidied(bytes(result.quantized_model))
+
+
+def _instruct(
+    quantizer: Any,  # noqa: ANN401 - untyped
+    scheme: str,
+    *,
+    per_channel: bool,
+    integer_io: bool,
+    kept: Sequence[str],
+) -> None:
+    """Give ``quantizer`` its rules; a later one wins."""
+    types, algorithm = required("ai_edge_quantizer.qtyping"), required("ai_edge_quantizer.quantizer").AlgorithmName
+    grain = types.QuantGranularity.CHANNELWISE if per_channel else types.QuantGranularity.TENSORWISE
+    every, whole = types.TFLOperationName.ALL_SUPPORTED, ".*"
+    if scheme in _ACTIVATION_BITS:
+        quantizer.add_static_config(whole, every, _ACTIVATION_BITS[scheme], _WEIGHT_BITS, grain)
+    elif scheme == "dynamic_int8":
+        quantizer.add_dynamic_config(whole, every, _WEIGHT_BITS, grain)
+    elif scheme == "weight_int8":
+        quantizer.add_weight_only_config(whole, every, _WEIGHT_BITS, grain)
+    else:
+        tensor = types.QuantGranularity.TENSORWISE
+        quantizer.add_weight_only_config(whole, every, _FLOAT_BITS, tensor, algorithm.FLOAT_CASTING)
+    if scheme in _ACTIVATION_BITS and not integer_io:
+        for edge in (types.TFLOperationName.INPUT, types.TFLOperationName.OUTPUT):
+            quantizer.update_quantization_recipe("", edge, None, algorithm.NO_QUANTIZE)
+    for scope in kept:
+        quantizer.update_quantization_recipe(scope, every, None, algorithm.NO_QUANTIZE)
+
+
+def _statistics(ranges: Ranges) -> dict[str, dict[str, Any]]:
+    """Return ``ranges`` as ai-edge-quantizer's calibration result."""
+    for name, (low, high) in ranges.items():
+        if not (np.isfinite(low) and np.isfinite(high) and low <= high):
+            raise QuantizeError(f"Expected a finite range of {name!r}, got {low} to {high}: check the calibration data")
+    return {
+        name: {"min": np.array([[low]], dtype=np.float32), "max": np.array([[high]], dtype=np.float32)}
+        for name, (low, high) in ranges.items()
+    }
+
+
+def layers(model: bytes) -> tuple[str, ...]:
+    """Return the names of the layers with weights, in the order they run: what ``float_layers`` can name.
+
+    Raises:
+        QuantizeError: If ``model`` is no TFLite file.
+        PluginError: If the extra ``tflite`` is not installed.
+    """
+    return tuple(_layers(model))
+
+
+def _layers(model: bytes) -> dict[str, str]:
+    """Return name -> name of the output tensor of each layer with weights."""
+    tree = flatbuffer.read(model, QuantizeError)
+    graph, found = tree.subgraphs[0], {}
+    for operator in graph.operators:
+        place = WEIGHT_PLACE.get(flatbuffer.operator_name(tree, operator))
+        if place is not None:
+            output = graph.tensors[operator.outputs[0]].name.decode()
+            weight = graph.tensors[operator.inputs[place]].name.decode()
+            name = weight.removesuffix(".weight") if output in OUTPUT_NAMES else output
+            found[name] = output
+    return found
+
+
+def _scopes(model: bytes, float_layers: Sequence[str]) -> list[str]:
+    """Return the patterns of ai-edge-quantizer that match exactly the layers named."""
+    if not float_layers:
+        return []
+    known, scopes = _layers(model), []
+    for wanted in float_layers:
+        found = [wanted] if wanted in known else [name for name in known if name.startswith(wanted)]
+        if len(found) != 1:
+            message = f"Expected a layer of the model, or the beginning of one's name, got {wanted!r}"
+            raise QuantizeError(message + (nearest(wanted, tuple(known)) if not found else f": {', '.join(found)}"))
+        scopes.append(f"^{re.escape(known[found[0]])};$")
+    return scopes
+
+
+def _tidied(model: bytes) -> bytes:
+    """Return ``model`` with its input and outputs named as before, and stripped."""
+    tree = flatbuffer.read(model, QuantizeError)
+    for signature in tree.signatureDefs or []:
+        for entry in [*signature.inputs, *signature.outputs]:
+            name = entry.name
+            if name.decode() in (INPUT_NAME, *OUTPUT_NAMES):
+                _rename(tree.subgraphs[signature.subgraphIndex], entry.tensorIndex, name)
+    return flatbuffer.write(tree)
+
+
+def _rename(graph: Any, index: int, name: bytes) -> None:  # noqa: ANN401 - generated, untyped
+    """Give tensor ``index`` this name, and a tensor inside that has it another."""
+    for other, tensor in enumerate(graph.tensors):
+        if tensor.name == name and other != index:
+            tensor.name = name + b".inside"
+    graph.tensors[index].name = name
