@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -69,19 +69,30 @@ def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
     if manifest.session_options:
         message = f"Expected no session options for litert, got {sorted(manifest.session_options)}: leave them out"
         raise RuntimeLoadError(message)
-    interpreter = _opened(artifact, threads)
-    source, spec = _input(interpreter, manifest)
-    outputs = _outputs(interpreter, manifest)
-    return _LiteRtRuntime(interpreter, source, spec, outputs)
+    interpreter, tensors = _opened(artifact, threads)
+    source = _input(tensors, manifest)
+    return _LiteRtRuntime(interpreter, source, manifest.inputs[0], _outputs(tensors, manifest))
 
 
-def _opened(artifact: bytes, threads: int) -> Interpreter:
+@dataclass(frozen=True, slots=True)
+class _Tensors:
+    """What a model has; ``signature`` are its outputs by the signature's names, if it has just one."""
+
+    inputs: list[Details]
+    outputs: list[Details]
+    signature: dict[str, Details]
+
+
+def _opened(artifact: bytes, threads: int) -> tuple[Interpreter, _Tensors]:
     try:
         interpreter = Interpreter(model_content=artifact, num_threads=threads)
         interpreter.allocate_tensors()
-    except (ValueError, RuntimeError, MemoryError) as error:
+        keys = list(interpreter.get_signature_list())
+        signature = interpreter.get_signature_runner(keys[0]).get_output_details() if len(keys) == 1 else {}
+        tensors = _Tensors(interpreter.get_input_details(), interpreter.get_output_details(), signature)
+    except Exception as error:  # a garbled model raises whatever its numbers lead to
         raise RuntimeLoadError(_refusal(str(error))) from error
-    return interpreter
+    return interpreter, tensors
 
 
 def _refusal(text: str) -> str:
@@ -97,60 +108,49 @@ def _refusal(text: str) -> str:
     return f"Expected operators this LiteRT knows, got {operator}: update ai-edge-litert or export for an older one"
 
 
-def _input(interpreter: Interpreter, manifest: Manifest) -> tuple[Details, TensorSpec]:
-    inputs = interpreter.get_input_details()
-    if len(inputs) != 1 or len(manifest.inputs) != 1:
-        message = f"Expected one input, got {len(inputs)} in the model and {len(manifest.inputs)} in the manifest"
-        raise RuntimeLoadError(message)
-    source, spec = inputs[0], manifest.inputs[0]
+def _input(tensors: _Tensors, manifest: Manifest) -> Details:
+    if len(tensors.inputs) != 1 or len(manifest.inputs) != 1:
+        message = f"Expected one input, got {len(tensors.inputs)} in the model and {len(manifest.inputs)}"
+        raise RuntimeLoadError(f"{message} in the manifest: export a model of one input")
+    source, spec = tensors.inputs[0], manifest.inputs[0]
     _check_tensor(source, spec, "input")
     _check_quantization(source, spec)
-    return source, spec
+    return source
 
 
-def _outputs(interpreter: Interpreter, manifest: Manifest) -> tuple[Output, ...]:
-    tensors = interpreter.get_output_details()
+def _outputs(tensors: _Tensors, manifest: Manifest) -> tuple[Output, ...]:
     wanted = [spec.name for spec in manifest.outputs]
-    if len(wanted) > len(tensors):
-        message = f"Expected the outputs {wanted} in the model, got {len(tensors)}: export them or shorten the manifest"
-        raise RuntimeLoadError(message)
-    signature = _signature(interpreter)
-    named = {details["name"]: details for details in tensors} | signature
+    if len(wanted) > len(tensors.outputs):
+        message = f"Expected the outputs {wanted} in the model, got {len(tensors.outputs)}"
+        raise RuntimeLoadError(f"{message}: export them or shorten the manifest")
+    named = {details["name"]: details for details in tensors.outputs} | tensors.signature
     missing = [name for name in wanted if name not in named]
     if missing and len(missing) < len(wanted):
         message = f"Expected the outputs {wanted} in the model, got {sorted(named)}: {missing} can't be guessed"
         raise RuntimeLoadError(message)
-    chosen = _in_order(tensors, signature) if missing else [named[name] for name in wanted]
+    chosen = _in_order(tensors) if missing else [named[name] for name in wanted]
     pairs = zip(chosen, manifest.outputs, strict=False)
     return tuple((int(details["index"]), _output_spec(details, spec)) for details, spec in pairs)
 
 
-def _signature(interpreter: Interpreter) -> dict[str, Details]:
-    """Return the outputs by the names in the model's signature; none where it has several or no signature."""
-    keys = list(interpreter.get_signature_list())
-    if len(keys) != 1:
-        return {}
-    outputs: dict[str, Details] = interpreter.get_signature_runner(keys[0]).get_output_details()
-    return outputs
-
-
-def _in_order(tensors: list[Details], signature: dict[str, Details]) -> list[Details]:
+def _in_order(tensors: _Tensors) -> list[Details]:
     """Return the outputs as the converted function returned them.
 
     Converters number them ``output_0``, ``output_1``, …; the graph's own order may differ.
     """
-    numbers = {name: re.fullmatch(r"output_(\d+)", name) for name in signature}
-    if not signature or not all(numbers.values()):
-        return tensors
+    signature = tensors.signature
+    if len(signature) != len(tensors.outputs) or not all(re.fullmatch(r"output_\d+", name) for name in signature):
+        return tensors.outputs
     return [signature[name] for name in sorted(signature, key=lambda name: int(name.removeprefix("output_")))]
 
 
 def _output_spec(details: Details, spec: TensorSpec) -> TensorSpec:
     """Return ``spec``, checked; the model's own scale and zero point where the manifest leaves them out."""
     _check_tensor(details, spec, "output")
-    scale, zero_point = _own(details, spec)
     if spec.dtype in QUANTIZED_DTYPES and spec.scale == 0 and spec.zero_point == 0:
-        return replace(spec, scale=scale, zero_point=zero_point)
+        scale, zero_point = _own(details, spec)
+        spec = replace(spec, scale=scale, zero_point=zero_point)
+        check_contract(spec)
     _check_quantization(details, spec)
     return spec
 
@@ -168,8 +168,9 @@ def _own(details: Details, spec: TensorSpec) -> tuple[float, int]:
     """Return the model's scale and zero point of one tensor; 0 and 0 for float."""
     parameters = details["quantization_parameters"]
     scales, zero_points = parameters["scales"], parameters["zero_points"]
-    if len(scales) > 1:
-        message = f"Expected one scale for {spec.name!r}, got {len(scales)} in the model: quantize it per tensor"
+    if len(scales) > 1 or len(zero_points) != len(scales):
+        got = f"{len(scales)} and {len(zero_points)} in the model"
+        message = f"Expected one scale and zero point for {spec.name!r}, got {got}: quantize it per tensor"
         raise RuntimeLoadError(message)
     return (float(scales[0]), int(zero_points[0])) if len(scales) else (0.0, 0)
 

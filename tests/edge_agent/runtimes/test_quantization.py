@@ -1,0 +1,115 @@
+"""The integer contract of runtimes: formulas, then onnxruntime and the memory runtime under it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edge_agent import runtimes
+from edge_agent.errors import InputShapeError, RuntimeLoadError
+from edge_agent.runtimes import memory
+from edge_agent.runtimes.base import dequantize, is_quantized, quantize
+from wire.manifest import Manifest, TensorSpec
+
+INT8 = TensorSpec("x", (-1, 3), "int8", scale=0.5, zero_point=-1)
+UINT8 = TensorSpec("logits", (-1, 3), "uint8", scale=0.25, zero_point=128)
+MANIFEST = Manifest(model="m", version=1, runtime="onnx", inputs=(INT8,), outputs=(UINT8,))
+
+
+def _int8_onnx() -> bytes:
+    """Return a model that takes ``INT8``, negates, and gives ``UINT8``."""
+    nodes = [
+        helper.make_node("DequantizeLinear", ["x", "s", "z"], ["real"]), helper.make_node("Neg", ["real"], ["minus"]),
+        helper.make_node("QuantizeLinear", ["minus", "t", "u"], ["logits"]),
+    ]  # fmt: skip
+    values = {"s": np.float32(0.5), "z": np.int8(-1), "t": np.float32(0.25), "u": np.uint8(128)}
+    weights = [numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()]
+    source = helper.make_tensor_value_info("x", TensorProto.INT8, ["N", 3])
+    target = helper.make_tensor_value_info("logits", TensorProto.UINT8, ["N", 3])
+    graph = helper.make_graph(nodes, "g", [source], [target], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def test_halves_go_to_the_even_integer_and_the_rest_saturates() -> None:
+    """0.25 / 0.5 is a half: it goes to 0, 0.75 / 0.5 to 2; what is out of range stops at the limit."""
+    values = np.array([0.25, 0.75, -0.25, 0.0, 63.5, 64.5, 1e9, -1e9, np.inf, -np.inf], np.float32)
+    got = quantize(values, INT8)
+    assert got.dtype == np.int8
+    assert got.tolist() == [-1, 1, -1, -1, 126, 127, 127, -128, 127, -128]
+
+
+def test_nan_is_refused_because_no_integer_stands_for_it() -> None:
+    """A broken sensor must not look like a number."""
+    with pytest.raises(InputShapeError, match="got NaN: check the sensor"):
+        quantize(np.array([np.nan], np.float32), INT8)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16"])
+def test_every_integer_survives_the_way_to_real_numbers_and_back(dtype: str) -> None:
+    """``quantize`` undoes ``dequantize`` for each value of the type; the reals are float32."""
+    limits = np.iinfo(dtype)
+    spec = TensorSpec("x", (-1,), dtype, scale=0.0123, zero_point=limits.min + 7)
+    values = np.arange(limits.min, limits.max + 1).astype(dtype)
+    real = dequantize(values, spec)
+    assert real.dtype == np.float32
+    assert np.array_equal(quantize(real, spec), values)
+
+
+def test_an_integer_without_a_scale_is_only_an_integer() -> None:
+    """A class number or a raw picture is not turned into reals."""
+    assert is_quantized(INT8)
+    assert not is_quantized(replace(INT8, scale=0.0))
+    assert not is_quantized(replace(INT8, dtype="float32"))
+    assert not is_quantized(replace(INT8, dtype="int64"))
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "memory"])
+def test_real_numbers_go_in_and_come_out_of_an_integer_model(runtime: str) -> None:
+    """float32 and the integers that stand for it give the same float32."""
+    name = memory.register("negate", lambda x: (quantize(-dequantize(x, INT8), UINT8),))
+    loaded = runtimes.load(replace(MANIFEST, runtime=runtime), _int8_onnx() if runtime == "onnx" else name)
+    real = np.array([[0.5, -1.5, 3.0], [100.0, 0.26, 0.0]], np.float32)
+    (got,) = loaded.run(real)
+    assert got.dtype == np.float32
+    assert np.array_equal(got, [[-0.5, 1.5, -3.0], [-32.0, -0.5, 0.0]])
+    assert np.array_equal(loaded.run(quantize(real, INT8))[0], got)
+
+
+@pytest.mark.parametrize("batch", [np.zeros((1, 3)), np.zeros((1, 3), np.uint8), np.zeros((1, 2), np.float32)])
+def test_an_integer_model_refuses_other_types_and_shapes(batch: np.ndarray) -> None:
+    """Its own type and float32 are named."""
+    with pytest.raises(InputShapeError, match=r"Expected input 'x' as int8 or float32 \(-1, 3\), got"):
+        runtimes.load(MANIFEST, _int8_onnx()).run(batch)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"inputs": (replace(INT8, scale=-1.0),)}, {"inputs": (replace(INT8, scale=float("nan")),)},
+        {"inputs": (replace(INT8, zero_point=128),)}, {"outputs": (replace(UINT8, zero_point=-1),)},
+        {"outputs": (replace(UINT8, scale=float("inf")),)}, {"outputs": (replace(UINT8, dtype="float32"),)},
+    ],
+)  # fmt: skip
+def test_a_scale_that_cannot_be_meant_is_refused(change: dict) -> None:
+    """Negative, infinite, no number, a zero point outside of the type, or another output type."""
+    with pytest.raises(RuntimeLoadError, match="Expected"):
+        runtimes.load(replace(MANIFEST, **change), _int8_onnx())
+
+
+def test_onnx_opens_the_ort_format(tmp_path: Path) -> None:
+    """The same model saved as an ORT flatbuffer gives the same numbers; cut off, it is refused."""
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    ort.InferenceSession(_int8_onnx(), options, providers=["CPUExecutionProvider"])
+    artifact = (tmp_path / "model.ort").read_bytes()
+    assert artifact[4:8] == b"ORTM"
+    real = np.array([[0.5, -1.5, 3.0]], np.float32)
+    got = runtimes.load(MANIFEST, artifact).run(real)[0]
+    assert np.array_equal(got, runtimes.load(MANIFEST, _int8_onnx()).run(real)[0])
+    with pytest.raises(RuntimeLoadError, match="Expected an ONNX model"):
+        runtimes.load(MANIFEST, artifact[: len(artifact) // 2])
