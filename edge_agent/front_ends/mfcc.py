@@ -57,14 +57,15 @@ def cepstrum(data: bytes, options: Mapping[str, float]) -> Values:
     Raises:
         SensorError: If it is no WAV of the wanted rate, too large or cut off.
     """
-    spectrum: Values = decibels(data, options) @ _cosines(int(options["mels"]), int(options["coefficients"])).T
-    return spectrum
+    bands = decibels(data, options)
+    rows: Values = np.matmul(bands, _cosines(int(options["mels"]), int(options["coefficients"])).T)
+    return rows
 
 
 @lru_cache(maxsize=8)
 def _cosines(mels: int, coefficients: int) -> Values:
     """Return the first rows of the orthonormal DCT-II, float64 (coefficients, mels)."""
-    rows = np.cos(np.pi / mels * (np.arange(mels) + 0.5) * np.arange(coefficients)[:, None])
+    rows: Values = np.cos(np.pi / mels * (np.arange(mels) + 0.5) * np.arange(coefficients)[:, None])
     rows *= np.sqrt(2 / mels)
     rows[0] /= np.sqrt(2)
     return rows

@@ -1,0 +1,163 @@
+"""A CSV or Parquet table whose lines are steps of named windows. Parquet needs ``pyarrow``, loaded when met."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compressor.data._archive import Names
+from compressor.data._front_end import Sample, Values
+from compressor.errors import ArchiveError, ColumnError, DataError, PluginError
+
+MAX_TABLE_BYTES = 256 * 1024 * 1024
+MAX_CELLS = 50_000_000
+_WINDOW, _LABEL, _SOURCE = "window", "label", "source"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """A table by columns: texts or numbers, all of one length; ``name`` is the file's, ``first_row`` for messages."""
+
+    name: str
+    columns: dict[str, Sequence[object]]
+    first_row: int = 0
+
+    def required(self, column: str) -> list[str]:
+        """Return a column as texts.
+
+        Raises:
+            ColumnError: If the table has none of that name.
+        """
+        if column not in self.columns:
+            message = f"Expected the column {column!r} in {self.name}, got {', '.join(self.columns) or 'none'}"
+            raise ColumnError(message)
+        return [str(value) for value in self.columns[column]]
+
+    def numbers(self, column: str) -> Values:
+        """Return a column as finite numbers, float64 (N,).
+
+        Raises:
+            DataError: If a value is none; file, column and row are named.
+        """
+        values = self.columns[column]
+        try:
+            found = np.asarray(values, dtype=np.float64)
+        except (TypeError, ValueError):
+            found = np.array([_number(value) for value in values])
+        if not np.isfinite(found).all():
+            row = int(np.flatnonzero(~np.isfinite(found))[0])
+            message = f"Expected a finite number in {self.name}, column {column!r}, row {row + self.first_row}"
+            raise DataError(f"{message}, got {values[row]!r}: mend the value or leave the window out")
+        return found
+
+
+def samples(store: Names, name: str, slices: str, *, binary: bool) -> list[Sample]:
+    """Return the windows of the table ``name``; ``slices`` is the slice column or nothing.
+
+    Raises:
+        ArchiveError: If the table is too large.
+        ColumnError: If a column is missing.
+        DataError: If a value is not finite, or a window has two labels, sources or slices.
+    """
+    table = read(store, name)
+    windows, labels = table.required(_WINDOW), table.required(_LABEL)
+    sources = table.required(_SOURCE) if _SOURCE in table.columns else windows
+    parts = table.required(slices) if slices else ["all"] * len(windows)
+    told = {_WINDOW, _LABEL, _SOURCE, slices}
+    channels = [column for column in table.columns if column not in told]
+    if not channels or not windows:
+        message = (
+            f"Expected lines and at least one channel besides {', '.join(sorted(told - {''}))} in {name}, got none"
+        )
+        raise DataError(message)
+    values = np.stack([table.numbers(column) for column in channels], axis=1)
+    rows: dict[str, list[int]] = {}
+    for row, own in enumerate(windows):
+        rows.setdefault(own, []).append(row)
+    return [
+        Sample(
+            name=f"{name} window {own}",
+            data=encoded(values[steps], binary=binary),
+            label=_only(labels, steps, f"label of window {own} in {name}"),
+            slice=_only(parts, steps, f"slice of window {own} in {name}"),
+            source=_only(sources, steps, f"source of window {own} in {name}"),
+        )
+        for own, steps in rows.items()
+    ]
+
+
+def encoded(values: Values, *, binary: bool) -> bytes:
+    """Return ``values`` (T, C) as a device would send them: raw little-endian float32, or the same numbers as JSON."""
+    single = values.astype("<f4")
+    return single.tobytes() if binary else json.dumps(single.tolist()).encode()
+
+
+def read(store: Names, name: str) -> Columns:
+    """Return the table ``name``, CSV or Parquet.
+
+    Raises:
+        ArchiveError: If it is too large.
+        DataError: If it is no table.
+        PluginError: If it is Parquet and ``pyarrow`` is not installed.
+    """
+    content = store.read(name, MAX_TABLE_BYTES)
+    return _parquet(content, name) if name.endswith(".parquet") else _csv(content, name)
+
+
+def _csv(content: bytes, name: str) -> Columns:
+    try:
+        lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig")), strict=True))
+    except (UnicodeDecodeError, csv.Error) as error:
+        message = f"Expected {name} as CSV in UTF-8, got: {error}"
+        raise DataError(message) from error
+    lines = [line for line in lines if line]
+    head = lines[0] if lines else []
+    for row, line in enumerate(lines[1:], start=2):
+        if len(line) != len(head):
+            message = f"Expected {len(head)} cells in {name}, row {row}, got {len(line)}"
+            raise DataError(message)
+    if len(set(head)) != len(head):
+        message = f"Expected columns of different names in {name}, got {', '.join(head)[:200]}"
+        raise DataError(message)
+    columns = list(zip(*lines[1:], strict=True)) or [()] * len(head)
+    return Columns(name, dict(zip(head, columns, strict=True)), first_row=2)
+
+
+def _parquet(content: bytes, name: str) -> Columns:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - optional, and heavy
+        import pyarrow.parquet as pq  # noqa: PLC0415 - optional, and heavy
+    except ImportError as error:
+        message = f"Expected the package 'pyarrow' to read {name}, got none: pip install pyarrow"
+        raise PluginError(message) from error
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        cells = file.metadata.num_rows * file.metadata.num_columns
+        if cells > MAX_CELLS:
+            message = f"Expected {name} of at most {MAX_CELLS} cells, got {cells}"
+            raise ArchiveError(message)
+        found = file.read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        message = f"Expected {name} as Parquet, got: {str(error)[:120]}"
+        raise DataError(message) from error
+    return Columns(name, {column: found.column(column).to_pylist() for column in found.column_names})
+
+
+def _only(values: Sequence[str], rows: Sequence[int], what: str) -> str:
+    found = sorted({values[row] for row in rows})
+    if len(found) != 1:
+        message = f"Expected one {what}, got {', '.join(found[:5])}"
+        raise DataError(message)
+    return found[0]
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return float("nan")

@@ -1,0 +1,88 @@
+"""Spoken words: a zip or folder of WAV files named ``label_speaker_index.wav``.
+
+The label is the part before the first ``_``, the slice the speaker, the source the file. Each becomes a picture by
+the device's own front end: ``log_mel``, or ``mfcc`` where ``[data] options`` has ``coefficients``.
+Source of the naming: Free Spoken Digit Dataset, https://github.com/Jakobovski/free-spoken-digit-dataset.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from compressor.data._archive import Names, opened
+from compressor.data._front_end import Ranged, Sample, completed, options_of, pictures
+from compressor.data.table import Table, make_table
+from compressor.errors import ArchiveError, CorruptImageError, DataError
+from compressor.recipe import DataRecipe
+from edge_agent.front_ends import log_mel, mfcc
+
+_NAMES_SHOWN = 5
+_PARTS = 3  # of a file's name
+
+
+def front_end(data: DataRecipe) -> tuple[str, dict[str, float]]:
+    """Return the front end's name and all its options, as the manifest carries them.
+
+    Raises:
+        DataError: If an option is unknown or out of range.
+    """
+    options = options_of(data)
+    name = "mfcc" if "coefficients" in options else "log_mel"
+    return name, completed(name, options)
+
+
+def load(data: DataRecipe, root: Path | None = None) -> Table:
+    """Return the pictures of all WAV files in ``data.path`` (a zip or a folder), in the order of their names.
+
+    Raises:
+        ArchiveError: If the archive can't be opened, has unsafe paths, too many or too large entries, or no WAV.
+        CorruptImageError: If more files than ``data.allow_corrupt`` are cut off or of another kind.
+        DataError: If a file's name has not three parts, or an option is unknown or out of range.
+    """
+    path = (root or Path()) / data.path
+    name, options = front_end(data)
+    images, kept, corrupt = pictures(_samples(path), name, options)
+    if len(corrupt) > data.allow_corrupt:
+        shown = "; ".join(corrupt[:_NAMES_SHOWN])
+        message = f"Expected at most {data.allow_corrupt} corrupt sounds in {path}, got {len(corrupt)}: {shown}"
+        raise CorruptImageError(f"{message}: mend or remove them, or set allow_corrupt in [data]")
+    return make_table(
+        images,
+        [sample.label for sample in kept],
+        slices=[sample.slice for sample in kept],
+        sources=[sample.source for sample in kept],
+        corrupt=tuple(text.split(": ", 1)[0] for text in corrupt),
+    )
+
+
+def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
+    """Return decibels (``log_mel``) or coefficients (``mfcc``) before they become 8 bits; ranges are fitted on them.
+
+    Raises:
+        ArchiveError: As ``load``.
+        DataError: As ``load``.
+        SensorError: If a file is cut off or of another kind.
+    """
+    name, options = front_end(data)
+    values = mfcc.cepstrum if name == "mfcc" else log_mel.decibels
+    samples = _samples((root or Path()) / data.path)
+    return [Ranged(values(sample.data, options), sample.source) for sample in samples]
+
+
+def _samples(path: Path) -> list[Sample]:
+    with opened(path) as store:
+        found = [name for name in store.names() if name.lower().endswith(".wav")]
+        if not found:
+            message = f"Expected WAV files (label_speaker_index.wav) in {path}, got none"
+            raise ArchiveError(message)
+        return [_sample(store, name) for name in found]
+
+
+def _sample(store: Names, name: str) -> Sample:
+    stem = PurePosixPath(name).stem
+    parts = stem.split("_")
+    if len(parts) < _PARTS or not all(parts):
+        message = f"Expected a file named label_speaker_index.wav, got {name[:200]!r}: rename it"
+        raise DataError(message)
+    content = store.read(name, log_mel.MAX_WAV_BYTES)
+    return Sample(name, content, label=parts[0], slice="_".join(parts[1:-1]), source=stem)

@@ -1,0 +1,106 @@
+"""Windows of sensors with one or more channels, from tables, from long series with labelled anomalies, or strokes.
+
+What lies at ``data.path`` (a zip, a folder or one file) decides the form:
+
+- ``combined_windows.json`` and CSV series (``timestamp`` and channels), as the Numenta Anomaly Benchmark has them:
+  windows of ``steps``, every ``stride``; a window is ``anomaly`` where at least half of it is labelled so, else
+  ``normal``. ``source_windows`` neighbours are one source, so that the gate meets none of train's neighbours.
+- JSON with ``strokes`` (``label``, ``strokePoints``), as the magic wand records them: one window a stroke.
+- CSV or Parquet tables: columns ``window`` (its name) and ``label``, perhaps ``source`` and the slice column; every
+  other column is a channel, every line a step.
+
+Each becomes a picture by the device's own front end: ``window`` where ``[data] options`` has ``steps``, else
+``stroke``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from compressor.data import _series, _strokes, _window_table
+from compressor.data._archive import Names, opened
+from compressor.data._front_end import Ranged, Sample, completed, options_of, pictures
+from compressor.data.table import Table, make_table
+from compressor.errors import ArchiveError, CorruptImageError, DataError
+from compressor.recipe import DataRecipe
+from edge_agent.front_ends import window
+
+_NAMES_SHOWN = 5
+_TABLES = (".csv", ".parquet")
+
+
+def front_end(data: DataRecipe) -> tuple[str, dict[str, float]]:
+    """Return the front end's name and all its options, as the manifest carries them.
+
+    Raises:
+        DataError: If an option is unknown or out of range.
+    """
+    options = {name: value for name, value in options_of(data).items() if name not in _series.OPTIONS}
+    name = "window" if "steps" in options else "stroke"
+    return name, completed(name, options)
+
+
+def load(data: DataRecipe, root: Path | None = None) -> Table:
+    """Return the pictures of all windows in ``data.path``.
+
+    Raises:
+        ArchiveError: If the archive can't be opened, has unsafe paths, too many or too large entries, or no windows.
+        ColumnError: If a table lacks a column.
+        CorruptImageError: If the front end refuses more windows than ``data.allow_corrupt``.
+        DataError: If a value is no finite number (file, row and column are named), or an option is not right.
+    """
+    path = (root or Path()) / data.path
+    name, options = front_end(data)
+    images, kept, corrupt = pictures(_samples(path, data), name, options)
+    if len(corrupt) > data.allow_corrupt:
+        shown = "; ".join(corrupt[:_NAMES_SHOWN])
+        message = f"Expected at most {data.allow_corrupt} windows that can't be used in {path}, got {len(corrupt)}"
+        raise CorruptImageError(f"{message}: {shown}: mend or remove them, or set allow_corrupt in [data]")
+    return make_table(
+        images,
+        [sample.label for sample in kept],
+        slices=[sample.slice for sample in kept],
+        sources=[sample.source for sample in kept],
+        corrupt=tuple(text.split(": ", 1)[0] for text in corrupt),
+    )
+
+
+def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
+    """Return the windows' numbers before they become 8 bits, (steps, channels); ranges are fitted on them.
+
+    Raises:
+        ArchiveError: As ``load``.
+        DataError: As ``load``, or if the front end is ``stroke``, which has no ranges.
+        SensorError: If a window has other steps or channels than the options say.
+    """
+    name, options = front_end(data)
+    if name != "window":
+        message = "Expected [data] options with steps, got none: the front end 'stroke' has no ranges to fit"
+        raise DataError(message)
+    return [
+        Ranged(window.fitted(window.parse(sample.data), options), sample.source)
+        for sample in _samples((root or Path()) / data.path, data, text=True)
+    ]
+
+
+def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[Sample]:
+    """Return all windows; their bytes are raw float32 where the options say ``binary`` and ``text`` is off, else JSON."""
+    options = options_of(data)
+    binary = bool(options.get("binary", 0)) and not text
+    with opened(path) as store:
+        names = store.names()
+        if any(name.endswith(_series.LABELS) for name in names):
+            found = _series.samples(store, options, binary=binary)
+        elif any(name.endswith(".json") for name in names):
+            found = _strokes.samples(store)
+        else:
+            found = _tables(store, data, binary=binary)
+    if not found:
+        message = f"Expected windows in {path} (CSV, Parquet, strokes or series with {_series.LABELS}), got none"
+        raise ArchiveError(message)
+    return found
+
+
+def _tables(store: Names, data: DataRecipe, *, binary: bool) -> list[Sample]:
+    names = [name for name in store.names() if name.endswith(_TABLES)]
+    return [sample for name in names for sample in _window_table.samples(store, name, data.slices, binary=binary)]
