@@ -1,6 +1,7 @@
 """Quantizers. The folder is the registry: a scheme is one file with ``quantize(model, batches, settings) -> bytes``.
 
-``calibrator`` is what schemes are made with, not a scheme.
+What schemes are made with is no scheme: ``calibrator``, ``layers``, ``qdq``, ``compact``, ``bias``, ``sensitivity``,
+``remedies``, ``running`` and ``placed``.
 """
 
 from __future__ import annotations
@@ -12,18 +13,18 @@ import numpy.typing as npt
 
 from compressor import registry
 from compressor.errors import PluginError
-from compressor.preflight import PARTS
-from compressor.recipe import QuantizeRecipe
+from compressor.steps.quantize import Settings
 
+PARTS = frozenset({"bias", "calibrator", "compact", "layers", "placed", "qdq", "remedies", "running", "sensitivity"})
 Batches = Callable[[], Iterable[npt.NDArray[np.float32]]]
 
 
 def schemes() -> tuple[str, ...]:
     """Return the names of the schemes in this folder."""
-    return tuple(name for name in registry.names(__name__) if name not in PARTS[__name__])
+    return tuple(name for name in registry.names(__name__) if name not in PARTS)
 
 
-def quantize(model: bytes, batches: Batches, settings: QuantizeRecipe) -> bytes:
+def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
     """Return ``model`` quantized by ``settings.scheme``; ``batches()`` starts the calibration data anew.
 
     Raises:

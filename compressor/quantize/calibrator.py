@@ -1,37 +1,47 @@
 """Ranges of all tensors of a model from calibration data, in memory that doesn't grow with the data.
 
-Every tensor has one running summary: the true minimum and maximum, and for percentiles a histogram of
-fixed size whose range doubles when a value falls outside (counts of neighbouring bins are added, so
-nothing is lost and no second pass is needed). Decides ranges only; scales and zero points are the
-quantizer's.
+Every tensor has one running summary: the true minimum and maximum, and for percentiles and least squared error a
+histogram of fixed size whose range doubles when a value falls outside (counts of neighbouring bins are added, so
+nothing is lost and no second pass is needed). Decides ranges only; scales and zero points are the quantizer's.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
 from compressor.errors import QuantizeError
+from compressor.quantize.running import Batches, Floats, run
+from compressor.recipe_reader import nearest
+from compressor.steps.quantize import CALIBRATIONS
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-
-import onnxruntime  # telemetry must be off before the import
-
-Floats = npt.NDArray[np.float32]
-Batches = Callable[[], Iterable[Floats]]
+Doubles = npt.NDArray[np.float64]
 
 _BINS = 4096  # even: doubling adds pairs
+_STEPS = 255  # between the 256 levels of 8 bits
+_SHRINKS = np.geomspace(1 / 16, 1, 33)  # below 1/16 a level would be narrower than a bin
+_ROUNDS = 2  # of high end, then low end; a third changed no range by more than a step of the grid
+_ALL_PERCENT = 100.0
 
 
 class Summary:
-    """The running range of one tensor; ``percentile`` 100 means the true minimum and maximum."""
+    """The running range of one tensor by ``min_max``, ``percentile`` or ``mse``; percentile 100 is ``min_max``."""
 
-    def __init__(self, percentile: float = 100.0) -> None:
-        """Start with no values."""
+    def __init__(self, method: str = "min_max", percentile: float = 99.99) -> None:
+        """Start with no values.
+
+        Raises:
+            QuantizeError: If there is no such method.
+        """
+        if method not in CALIBRATIONS:
+            message = (
+                f"Expected a calibration of {', '.join(CALIBRATIONS)}, got {method!r}{nearest(method, CALIBRATIONS)}"
+            )
+            raise QuantizeError(message)
+        self._method = "min_max" if method == "percentile" and percentile >= _ALL_PERCENT else method
         self._percentile = percentile
         self._low, self._high = np.inf, -np.inf
         self._reach = 0.0  # the histogram covers -reach..reach
@@ -50,11 +60,11 @@ class Summary:
             message = f"Expected finite activations, got a range of {low} to {high}: check the weights and the inputs"
             raise QuantizeError(message)
         self._low, self._high = min(self._low, low), max(self._high, high)
-        if self._percentile < 100:  # noqa: PLR2004 - per cent
+        if self._method != "min_max":
             self._count(values, max(abs(low), abs(high)))
 
     def range(self) -> tuple[float, float]:
-        """Return (low, high) such that ``percentile`` of the values are inside, split evenly over both ends.
+        """Return (low, high) by the method: the extremes, the percentile split evenly over both ends, or the least MSE.
 
         Raises:
             QuantizeError: If no value was added.
@@ -62,14 +72,30 @@ class Summary:
         if self._low > self._high:
             message = "Expected at least one calibration sample, got none"
             raise QuantizeError(message)
-        if self._percentile >= 100 or self._reach == 0:  # noqa: PLR2004 - per cent
+        if self._method == "min_max" or self._reach == 0:
             return self._low, self._high
+        return self._of_percentile() if self._method == "percentile" else self._of_least_error()
+
+    def _of_percentile(self) -> tuple[float, float]:
         tail = (100 - self._percentile) / 200
         cumulated = np.cumsum(self._counts) / self._counts.sum()
         edges = np.linspace(-self._reach, self._reach, _BINS + 1)
         low = edges[int(np.searchsorted(cumulated, tail, side="right"))]
         high = edges[int(np.searchsorted(cumulated, 1 - tail, side="left")) + 1]
         return max(self._low, float(low)), min(self._high, float(high))
+
+    def _of_least_error(self) -> tuple[float, float]:
+        """Shrink the high end, then the low end, in turns: each to where the squared error is least."""
+        used = np.flatnonzero(self._counts)
+        width = 2 * self._reach / _BINS
+        centres = np.clip((used + 0.5) * width - self._reach, self._low, self._high)
+        counts = self._counts[used].astype(np.float64)
+        least, most = min(self._low, 0.0), max(self._high, 0.0)  # zero is always a level
+        low, high = least, most
+        for _ in range(_ROUNDS):
+            high = _best([(low, most * shrink) for shrink in _SHRINKS], centres, counts)[1]
+            low = _best([(least * shrink, high) for shrink in _SHRINKS], centres, counts)[0]
+        return low, high
 
     def _count(self, values: Floats, largest: float) -> None:
         if self._reach == 0 and largest > 0:
@@ -90,28 +116,38 @@ class Summary:
         self._reach *= 2
 
 
+def _best(options: Sequence[tuple[float, float]], centres: Doubles, counts: Doubles) -> tuple[float, float]:
+    return min(options, key=lambda option: _squared_error(option, centres, counts))
+
+
+def _squared_error(limits: tuple[float, float], centres: Doubles, counts: Doubles) -> float:
+    """Return the summed squared error of 256 levels within ``limits``; ``counts`` values lie at each of ``centres``."""
+    low, high = limits
+    step = (high - low) / _STEPS
+    if step <= 0:
+        return float(counts @ centres**2)
+    zero = np.round(-low / step)
+    levels = np.clip(np.round(centres / step) + zero, 0, _STEPS)
+    return float(counts @ ((levels - zero) * step - centres) ** 2)
+
+
 def collect_ranges(
-    model: onnx.ModelProto, batches: Batches, *, percentile: float = 100.0
+    model: onnx.ModelProto, batches: Batches, *, method: str = "percentile", percentile: float = _ALL_PERCENT
 ) -> dict[str, tuple[float, float]]:
     """Return (low, high) of the input and of every float tensor that a node of ``model`` makes.
 
     Args:
         model: Float ONNX with shapes inferred; run as it is, without optimisation, so that every tensor exists.
         batches: Starts the calibration data: float32, (N, …), batch by batch.
+        method: ``min_max``, ``percentile`` or ``mse``.
         percentile: Share of the values inside the range, 100 for the true minimum and maximum.
 
     Raises:
-        QuantizeError: If the model does not run on the data, or there is none.
+        QuantizeError: If there is no such method, the model does not run on the data, or there is none.
     """
-    names = _float_tensors(model)
-    session, feed = _session(model, names)
-    summaries = {name: Summary(percentile) for name in [feed, *names]}
-    for batch in batches():
-        try:
-            values = session.run(names, {feed: batch})
-        except Exception as error:  # onnxruntime raises its own classes, which derive from Exception alone
-            message = f"Expected the model to run on calibration data of {batch.shape}, got: {str(error)[:300]}"
-            raise QuantizeError(message) from error
+    names, feed = _float_tensors(model), _input(model)
+    summaries = {name: Summary(method, percentile) for name in [feed, *names]}
+    for batch, values in run(model, names, batches):
         _add(summaries, {feed: batch, **dict(zip(names, values, strict=True))})
     return {name: summary.range() for name, summary in summaries.items()}
 
@@ -128,13 +164,10 @@ def _float_tensors(model: onnx.ModelProto) -> list[str]:
     return [name for name in made if kinds.get(name) == onnx.TensorProto.FLOAT]
 
 
-def _session(model: onnx.ModelProto, names: list[str]) -> tuple[onnxruntime.InferenceSession, str]:
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    del whole.graph.output[:]
-    whole.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(whole.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session, session.get_inputs()[0].name
+def _input(model: onnx.ModelProto) -> str:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    inputs: list[str] = [value.name for value in model.graph.input if value.name not in constants]
+    if len(inputs) != 1:
+        message = f"Expected a model with one input, got {', '.join(inputs) or 'none'}: export it with one"
+        raise QuantizeError(message)
+    return inputs[0]

@@ -16,7 +16,7 @@ from compressor.quantize.calibrator import Summary, collect_ranges
 
 
 def _summary(values: np.ndarray, percentile: float, parts: int = 7) -> Summary:
-    summary = Summary(percentile)
+    summary = Summary("percentile", percentile)
     for part in np.array_split(values.astype(np.float32), parts):
         summary.add(part)
     return summary
@@ -54,7 +54,7 @@ def test_zeros_first_and_zeros_only_are_fine() -> None:
 
 def test_memory_does_not_grow_with_the_data() -> None:
     """After a million values a summary holds what it held after ten."""
-    summary = Summary(99.9)
+    summary = Summary("percentile", 99.9)
     summary.add(np.ones(10, np.float32))
     before = summary._counts.nbytes
     for scale in range(1, 11):

@@ -1,0 +1,82 @@
+"""Places the Q/DQ pairs of static int8: u8 activations, s8 weights, from ranges that are given.
+
+onnxruntime's quantizer places them; its calibrators are not used (their memory grows with the data). u8 x s8 is the
+one pair of types that fuses into integer kernels on x86 and ARM alike. ``reduce_range`` makes weights 7 bits wide for
+x86 without VNNI, where u8 x s8 sums saturate.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+import onnx
+
+from compressor.errors import QuantizeError
+from compressor.steps.quantize import Settings
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+from onnxruntime.quantization import QuantType  # telemetry must be off before the import
+from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+Ranges = Mapping[str, tuple[float, float]]
+
+
+def place(
+    model: onnx.ModelProto, ranges: Ranges, settings: Settings, *, only: Collection[str] = (), but: Collection[str] = ()
+) -> onnx.ModelProto:
+    """Return ``model`` (left as it is) with Q/DQ pairs at every node that onnxruntime can run in int8.
+
+    Args:
+        model: Float ONNX as ``layers.prepare`` makes it.
+        ranges: (low, high) of every float tensor that a node makes, and of the input.
+        settings: Width of the weights, and whether they have a scale per output channel.
+        only: Names of the nodes that are quantized (none: all).
+        but: Names of the nodes that stay float.
+
+    Raises:
+        QuantizeError: If onnxruntime can't quantize the model.
+    """
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    tensors = {n: TensorData(lowest=np.float32(low), highest=np.float32(high)) for n, (low, high) in ranges.items()}
+    try:
+        with silenced():
+            quantizer = QDQQuantizer(
+                copied,
+                per_channel=settings.per_channel,
+                reduce_range=settings.reduce_range,
+                weight_qType=QuantType.QInt8,
+                activation_qType=QuantType.QUInt8,
+                tensors_range=TensorsData(CalibrationMethod.MinMax, tensors),
+                nodes_to_quantize=list(only),
+                nodes_to_exclude=list(but),
+                op_types_to_quantize=sorted({*QDQRegistry, *QLinearOpsRegistry}),
+                extra_options={},
+            )
+            quantizer.quantize_model()
+        quantizer.model.topological_sort()
+        placed: onnx.ModelProto = quantizer.model.model
+        onnx.checker.check_model(placed)
+    except Exception as error:  # onnxruntime raises its own classes, which derive from Exception alone
+        message = f"Expected a float ONNX model that onnxruntime can quantize, got: {str(error)[:300]}"
+        raise QuantizeError(message) from error
+    return placed
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Keep onnxruntime's quantizers from giving advice on the root logger."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)

@@ -1,0 +1,60 @@
+"""How much each layer suffers from int8, measured: signal-to-quantization-noise ratio of the logits.
+
+One layer is quantized at a time and all others stay float, so that a figure is the layer's own. The other way round
+(all but one) costs as many passes, each with every Q/DQ pair to place, and the gain of one layer drowns in the noise of
+the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from compressor.quantize.layers import layers
+from compressor.quantize.qdq import Ranges, place
+from compressor.quantize.running import Batches, logits
+from compressor.steps.quantize import Settings
+
+_TINY = 1e-30
+
+
+@dataclass(frozen=True, slots=True)
+class Sensitivity:
+    """``sqnr_db``: of the logits when only ``layer`` is in int8 (low: it suffers). ``macs``: for one sample."""
+
+    layer: str
+    sqnr_db: float
+    macs: int
+
+
+def of_layers(
+    prepared: onnx.ModelProto, ranges: Ranges, batches: Batches, settings: Settings
+) -> tuple[Sensitivity, ...]:
+    """Return the layers of ``prepared``, the one that suffers most first.
+
+    Args:
+        prepared: Float ONNX as ``layers.prepare`` makes it.
+        ranges: (low, high) of its tensors.
+        batches: Starts the calibration data anew.
+        settings: Width of the weights, and whether they have a scale per output channel.
+
+    Raises:
+        QuantizeError: If the model does not quantize or run, or there is no data.
+    """
+    want = logits(prepared, batches)
+    found = [
+        Sensitivity(
+            layer.name, sqnr_db(want, logits(place(prepared, ranges, settings, only=[layer.name]), batches)), layer.macs
+        )
+        for layer in layers(prepared)
+    ]
+    return tuple(sorted(found, key=lambda item: (item.sqnr_db, item.layer)))
+
+
+def sqnr_db(want: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> float:
+    """Return 10 log10 of the energy of ``want`` over that of the difference, in decibels; both of one shape."""
+    signal, noise = want.astype(np.float64), got.astype(np.float64) - want
+    return float(10 * np.log10(max(float((signal**2).sum()), _TINY) / max(float((noise**2).sum()), _TINY)))
