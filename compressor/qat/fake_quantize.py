@@ -1,0 +1,148 @@
+"""The grids of the int8 back-ends as differentiable modules: learned ranges for activations, absmax for weights.
+
+Activations: uint8, asymmetric, one scale per tensor. The range is learned; gradients follow learned step size
+quantization with the range's ends as parameters. Weights: int8, symmetric, scale from the largest magnitude of each
+output channel or of the tensor, computed at every step, because that is the scale that onnxruntime and
+ai-edge-quantizer give the exported weights.
+Source: Esser et al., Learned Step Size Quantization, 2020, equations 1 to 3; Bhalgat et al., LSQ+, 2020, for the
+asymmetric range; Jain et al., Trained Quantization Thresholds, 2020, for learning in the logarithm.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+LEVELS = 255
+_WEIGHT_LEVELS, _REDUCED_WEIGHT_LEVELS = 127, 64
+"""int8 without -128; with ``reduce_range`` onnxruntime's -64..64."""
+_SMALLEST_RANGE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The grid of weights: one scale per output channel or per tensor, 8 bits or, reduced, 7."""
+
+    per_channel: bool = True
+    reduce_range: bool = False
+
+    @property
+    def levels(self) -> int:
+        """The largest integer weight."""
+        return _REDUCED_WEIGHT_LEVELS if self.reduce_range else _WEIGHT_LEVELS
+
+
+def weight_scale(weight: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Return the scale of ``weight`` shaped to divide it: (out, 1, ...) per channel, else all ones."""
+    kept = 1 if grid.per_channel else 0
+    largest = weight.detach().abs().amax(dim=tuple(range(kept, weight.ndim)), keepdim=True)
+    return torch.where(largest > 0, largest / grid.levels, torch.ones_like(largest))
+
+
+def on_grid(weight: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Return ``weight`` rounded to its grid; the gradient passes straight through."""
+    rounded: torch.Tensor = _RoundedWeight.apply(weight, weight_scale(weight, grid))  # type: ignore[no-untyped-call]
+    return rounded
+
+
+class _RoundedWeight(torch.autograd.Function):
+    """Rounding whose gradient is 1: by absmax no weight is ever clipped."""
+
+    @staticmethod
+    def forward(_: Any, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - torch's context
+        return torch.round(weight / scale) * scale
+
+    @staticmethod
+    def backward(_: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:  # noqa: ANN401 - torch's context
+        return gradients[0], None
+
+
+class _RoundedActivation(torch.autograd.Function):
+    """``scale * (clamp(round(x / scale) + zero point) - zero point)`` with gradients for x and both ends.
+
+    With straight-through rounding the output is ``low`` below the range, ``high`` above it, and x plus a rounding
+    error proportional to the scale inside; the derivatives below are of that.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+        scale = (float(high) - float(low)) / LEVELS
+        zero_point = round(-float(low) / scale)
+        rounded = torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, LEVELS)
+        ctx.save_for_backward(x, rounded)
+        ctx.ends = (-zero_point - 0.5) * scale, (LEVELS - zero_point + 0.5) * scale
+        ctx.width = float(high) - float(low)
+        return rounded
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # noqa: ANN401
+        x, rounded = ctx.saved_tensors
+        gradient, (first, last) = gradients[0], ctx.ends
+        inside = gradient * ((x >= first) & (x <= last))
+        outside = gradient - inside
+        above = (outside * (x > last)).sum()
+        slope = (inside * (rounded - x)).sum() / ctx.width
+        return inside, outside.sum() - above - slope, above + slope
+
+
+class ActivationQuantizer(nn.Module):
+    """Fake-quantizes one tensor; observes its range first, then learns it.
+
+    The ends are learned as factors of what was observed, in the logarithm, so that one learning rate fits tensors of
+    any size and zero never leaves the range.
+    """
+
+    def __init__(self, *, positive: bool = False, ceiling: float = math.inf) -> None:
+        """Start observing. ``positive`` pins the low end to 0, ``ceiling`` is never exceeded by the high end."""
+        super().__init__()
+        self._ceiling, self._positive = ceiling, positive
+        self.log_low, self.log_high = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
+        self.register_buffer("observed", torch.zeros(2))
+        self.observed: torch.Tensor
+        self.observing = True
+
+    def ends(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (low, high), differentiable, low <= 0 < high."""
+        low = self.observed[0] * torch.exp(self.log_low)
+        high = torch.clamp(self.observed[1] * torch.exp(self.log_high), max=self._ceiling)
+        return low, torch.maximum(high, low + _SMALLEST_RANGE)
+
+    def learned(self) -> tuple[float, float]:
+        """Return (low, high) as numbers."""
+        low, high = self.ends()
+        return float(low.detach()), float(high.detach())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` as it is while observing, else rounded to the grid."""
+        if self.observing:
+            self._observe(x.detach())
+            return x
+        rounded: torch.Tensor = _RoundedActivation.apply(x, *self.ends())  # type: ignore[no-untyped-call]
+        return rounded
+
+    def _observe(self, x: torch.Tensor) -> None:
+        low = torch.zeros(()) if self._positive else torch.minimum(x.min(), self.observed[0])
+        self.observed = torch.stack([low, torch.maximum(x.max(), self.observed[1])])
+
+
+class QuantizedLayer(nn.Module):
+    """A layer that computes with weights on their grid; weight and bias are the network's own parameters."""
+
+    def __init__(self, layer: nn.Module, bias: nn.Parameter | None, grid: Grid) -> None:
+        """Wrap ``layer``, a convolution or linear layer whose bias is ``bias``."""
+        super().__init__()
+        self.layer, self.bias, self.grid = layer, bias, grid
+        self.rounding = True
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the layer's output; ``rounding`` off gives the float layer's."""
+        layer: Any = self.layer
+        weight = on_grid(layer.weight, self.grid) if self.rounding else layer.weight
+        if isinstance(layer, nn.Linear):
+            return nn.functional.linear(x, weight, self.bias)
+        output: torch.Tensor = layer._conv_forward(x, weight, self.bias)  # noqa: SLF001 - it knows all padding modes
+        return output

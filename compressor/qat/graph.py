@@ -1,0 +1,134 @@
+"""Which nodes of a traced network hold weights, and at which the int8 back-ends quantize activations.
+
+Decides by what onnxruntime's QDQ quantizer and ai-edge-quantizer do: a ReLU or ReLU6 after a convolution, a linear
+layer, an addition or another computing operator becomes a part of it, so that only its output is quantized;
+operators that only move or choose values (flatten, max pooling) keep the grid of their input.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from compressor.errors import QuantizeError
+
+WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
+NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+CEILINGS = {"relu": float("inf"), "relu6": 6.0}
+"""The largest output of each activation that the runtimes fuse."""
+_MOVES = frozenset(
+    {
+        "identity", "dropout", "dropout1d", "dropout2d", "flatten", "reshape", "view", "squeeze", "unsqueeze",
+        "permute", "transpose", "contiguous", "getitem", "chunk", "split", "size", "getattr", "max_pool2d", "maxpool2d",
+        "max_pool1d", "maxpool1d", "adaptive_max_pool2d", "adaptivemaxpool2d", "stochasticdepth", "channelshuffle",
+    }
+)  # fmt: skip
+_UNSEEN = frozenset({"conv1d", "conv2d", "conv3d", "conv_transpose2d", "convtranspose2d", "linear", "matmul", "bmm"})
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A convolution or linear layer: FX ``node`` and module path ``target``.
+
+    ``norm`` is the module path of the batch norm that directly follows and nothing else reads past, or empty;
+    ``output`` is the FX node of the norm, or ``node`` itself.
+    """
+
+    node: str
+    target: str
+    norm: str
+    output: str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """An FX node whose output is quantized; ``ceiling`` is finite after ReLU6, ``positive`` after both ReLUs."""
+
+    node: str
+    positive: bool = False
+    ceiling: float = float("inf")
+
+
+def trace(network: nn.Module) -> fx.GraphModule:
+    """Return ``network`` traced by torch.fx; weights are shared, not copied.
+
+    Raises:
+        QuantizeError: If its control flow depends on values.
+    """
+    try:
+        return fx.symbolic_trace(network)
+    except Exception as error:  # tracing runs the author's forward, which may raise anything
+        message = (
+            f"Expected a network that torch.fx can trace, got: {str(error)[:300]}: take value-dependent branches out"
+        )
+        raise QuantizeError(message) from error
+
+
+def operation(traced: fx.GraphModule, node: fx.Node) -> str:
+    """Return what ``node`` does as one lower-case word: a module's class, a function's or a method's name."""
+    if node.op == "call_module":
+        return type(traced.get_submodule(str(node.target))).__name__.lower()
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    return name.strip("_") if node.op in {"call_function", "call_method"} else node.op
+
+
+def layers(traced: fx.GraphModule) -> tuple[Layer, ...]:
+    """Return the weighted layers in the order in which they run.
+
+    Raises:
+        QuantizeError: If weights are used in a way that is not simulated: a function instead of a module, a
+            transposed convolution, a module that runs twice.
+    """
+    calls = Counter(str(node.target) for node in traced.graph.nodes if node.op == "call_module")
+    found = []
+    for node in traced.graph.nodes:
+        weighted = node.op == "call_module" and isinstance(traced.get_submodule(str(node.target)), WEIGHTED)
+        if not weighted and operation(traced, node) in _UNSEEN:
+            message = (
+                f"Expected weights in nn.Conv1d, nn.Conv2d or nn.Linear, got {operation(traced, node)} at {node.name}"
+            )
+            raise QuantizeError(f"{message}: make it one of these modules")
+        if weighted and calls[str(node.target)] > 1:
+            message = f"Expected each layer to run once, got {node.target} {calls[str(node.target)]} times"
+            raise QuantizeError(f"{message}: give each place its own layer")
+        if weighted:
+            norm = _norm_after(traced, node, calls)
+            found.append(
+                Layer(node.name, str(node.target), str(norm.target) if norm else "", norm.name if norm else node.name)
+            )
+    return tuple(found)
+
+
+def points(traced: fx.GraphModule, floats: Iterable[str]) -> tuple[Point, ...]:
+    """Return where activations are quantized; ``floats`` are the nodes whose output is a float tensor."""
+    inside = {layer.node for layer in layers(traced) if layer.norm}
+    known = set(floats) - inside
+    return tuple(
+        _point(traced, node)
+        for node in traced.graph.nodes
+        if node.name in known and operation(traced, node) not in _MOVES and not _is_fused(traced, node)
+    )
+
+
+def _point(traced: fx.GraphModule, node: fx.Node) -> Point:
+    ceiling = CEILINGS.get(operation(traced, node))
+    return Point(node.name) if ceiling is None else Point(node.name, positive=True, ceiling=ceiling)
+
+
+def _is_fused(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Return whether a ReLU alone reads the output of ``node``, so that runtimes make the two one."""
+    users = list(node.users)
+    return node.op != "placeholder" and len(users) == 1 and operation(traced, users[0]) in CEILINGS
+
+
+def _norm_after(traced: fx.GraphModule, node: fx.Node, calls: Counter[str]) -> fx.Node | None:
+    """Return the batch norm that can be folded into ``node``, or None."""
+    users = list(node.users)
+    if len(users) != 1 or users[0].op != "call_module" or calls[str(users[0].target)] != 1:
+        return None
+    norm = traced.get_submodule(str(users[0].target))
+    foldable = isinstance(norm, NORMS) and norm.affine and norm.track_running_stats
+    return users[0] if foldable else None

@@ -1,0 +1,144 @@
+"""The fake-quantized copy of a network: its graph with quantizers in it, its weights shared with the network.
+
+Training the copy trains the network. Norms that were folded are left out of the copy; the network keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import fx, nn
+
+from compressor.errors import QuantizeError
+from compressor.qat.fake_quantize import ActivationQuantizer, Grid, QuantizedLayer, on_grid
+from compressor.qat.folding import bias_of, fold, weight_of
+from compressor.qat.graph import Layer, Point, points, trace
+
+_ROWS_AT_ONCE = 128
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Simulation:
+    """A fake-quantized ``copy`` of ``network``; ``quantizers`` by the FX node of the network they follow."""
+
+    network: nn.Module
+    copy: fx.GraphModule
+    layers: tuple[Layer, ...]
+    quantizers: Mapping[str, ActivationQuantizer]
+    grid: Grid
+
+    def weights(self) -> list[nn.Parameter]:
+        """Return the weights and biases that are trained: norms that became identities keep their scale of 1."""
+        held = [weight_of(self.network, layer) for layer in self.layers]
+        biases = [bias_of(self.network, layer) for layer in self.layers]
+        return held + [bias for bias in biases if bias is not None]
+
+    def ends(self) -> list[nn.Parameter]:
+        """Return the parameters of all learned ranges."""
+        return [end for quantizer in self.quantizers.values() for end in quantizer.parameters()]
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Return the learned (low, high) by FX node of ``torch.fx.symbolic_trace(network)``."""
+        return {name: quantizer.learned() for name, quantizer in self.quantizers.items()}
+
+    def observe(self, inputs: npt.NDArray[np.float32]) -> None:
+        """Set every range to the smallest and largest value over ``inputs``, float32 (N, C, H, W), unquantized.
+
+        Raises:
+            QuantizeError: If there are no inputs, or an activation is not finite.
+        """
+        if not len(inputs):
+            message = "Expected calibration rows to observe ranges on, got none: give the calibration split rows"
+            raise QuantizeError(message)
+        self._switch(observing=True)
+        with torch.no_grad():
+            for start in range(0, len(inputs), _ROWS_AT_ONCE):
+                self.copy(torch.from_numpy(np.ascontiguousarray(inputs[start : start + _ROWS_AT_ONCE])))
+        self._switch(observing=False)
+        wild = [name for name, quantizer in self.quantizers.items() if not quantizer.observed.isfinite().all()]
+        if wild:
+            message = f"Expected finite activations, got others at {', '.join(wild[:5])}: check weights and inputs"
+            raise QuantizeError(message)
+
+    def settle(self) -> None:
+        """Round the network's weights to their grid for good: what is exported is what was trained."""
+        with torch.no_grad():
+            for layer in self.layers:
+                weight = weight_of(self.network, layer)
+                weight.copy_(on_grid(weight, self.grid))
+
+    def _switch(self, *, observing: bool) -> None:
+        for quantizer in self.quantizers.values():
+            quantizer.observing = observing
+        for layer in self.layers:
+            self.copy.get_submodule(layer.target).rounding = not observing  # type: ignore[assignment]
+
+
+def simulate(network: nn.Module, example: npt.NDArray[np.float32], grid: Grid) -> Simulation:
+    """Fold the norms of ``network`` in place and return its fake-quantized copy, ranges not yet observed.
+
+    Args:
+        network: Any network that torch.fx traces.
+        example: float32, (N, C, H, W), N >= 1: run once, to know which nodes make float tensors.
+        grid: The grid of the weights.
+
+    Raises:
+        QuantizeError: If it can't be traced or has weights outside of modules.
+    """
+    found = fold(network)
+    copy = trace(network).eval()
+    where = points(copy, float_nodes(copy, example[:1]))
+    _wrap(copy, network, found, grid)
+    quantizers = {point.node: _insert(copy, point) for point in where}
+    for layer in found:
+        _leave_out(copy, layer)
+    copy.graph.lint()
+    copy.recompile()
+    return Simulation(network, copy, found, quantizers, grid)
+
+
+def float_nodes(traced: fx.GraphModule, example: npt.NDArray[np.float32]) -> list[str]:
+    """Return the FX nodes of ``traced`` that make one float tensor, found by running ``example``, (N, C, H, W)."""
+    names: list[str] = []
+
+    class _Watch(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - any node's value
+            value = super().run_node(n)
+            if n.op not in {"output", "get_attr"} and isinstance(value, torch.Tensor) and value.is_floating_point():
+                names.append(n.name)
+            return value
+
+    with torch.no_grad():
+        _Watch(traced).run(torch.from_numpy(np.ascontiguousarray(example)))
+    return names
+
+
+def _wrap(copy: fx.GraphModule, network: nn.Module, found: tuple[Layer, ...], grid: Grid) -> None:
+    for layer in found:
+        wrapped = QuantizedLayer(network.get_submodule(layer.target), bias_of(network, layer), grid)
+        copy.set_submodule(layer.target, wrapped)
+
+
+def _insert(copy: fx.GraphModule, point: Point) -> ActivationQuantizer:
+    quantizer = ActivationQuantizer(positive=point.positive, ceiling=point.ceiling)
+    node = next(node for node in copy.graph.nodes if node.name == point.node)
+    name = f"quantizer_of_{point.node}"
+    copy.add_submodule(name, quantizer)
+    with copy.graph.inserting_after(node):
+        inserted = copy.graph.call_module(name, (node,))
+    node.replace_all_uses_with(inserted, delete_user_cb=lambda user: user is not inserted)
+    return quantizer
+
+
+def _leave_out(copy: fx.GraphModule, layer: Layer) -> None:
+    """Take the folded norm of ``layer`` out of the copy's graph."""
+    if not layer.norm:
+        return
+    norm = next(node for node in copy.graph.nodes if node.name == layer.output)
+    norm.replace_all_uses_with(norm.args[0])
+    copy.graph.erase_node(norm)

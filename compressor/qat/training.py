@@ -1,0 +1,211 @@
+"""The quantization-aware training loop: Adam under a cosine, labels and teacher, the best weights kept.
+
+The same inputs and settings give the same weights. Decides which weights and ranges are kept; not what a step reports.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import nn
+
+from compressor.errors import TrainError
+from compressor.qat.simulation import Simulation
+from compressor.steps.base import Rows
+from compressor.train.augmentation import augment
+
+_TEMPERATURE = 2.0
+_EVALUATED_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to train. ``max_steps`` 0: no limit beside ``epochs``. ``distill``: share of the teacher in the loss."""
+
+    epochs: int
+    max_steps: int
+    learning_rate: float
+    range_learning_rate: float
+    distill: float
+    batch: int
+    augment: float
+    label_smoothing: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Accuracy (0..1) and mean cross entropy on the search rows; ordered by accuracy, then by smaller loss."""
+
+    accuracy: float
+    loss: float
+
+    def better_than(self, other: Score) -> bool:
+        """Return whether this score beats ``other``."""
+        return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What training came to: ``first`` before it, ``best`` of what was kept, ``steps`` taken in all."""
+
+    first: Score
+    best: Score
+    steps: int
+    best_epoch: int
+
+
+@dataclass(slots=True)
+class _Kept:
+    """The best weights and ranges so far."""
+
+    score: Score
+    epoch: int
+    values: list[torch.Tensor] = field(default_factory=list)
+
+
+def train(
+    simulation: Simulation,
+    rows: Rows,
+    search: Rows,
+    plan: Plan,
+    *,
+    teacher: nn.Module | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Trained:
+    """Train ``simulation`` in place, and with it its network; leave it at the best epoch, the start included.
+
+    Args:
+        simulation: With observed ranges.
+        rows: What is learnt from.
+        search: What epochs are judged by, with fake quantization.
+        plan: How.
+        teacher: Its logits guide where ``plan.distill`` is not 0.
+        tell: Told after each epoch.
+
+    Raises:
+        TrainError: If there are no rows to learn from or to judge by, or the loss is not finite.
+    """
+    if not len(rows) or not len(search):
+        message = f"Expected rows to train and judge on, got {len(rows)} and {len(search)}: give the splits rows"
+        raise TrainError(message)
+    with single_thread(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(plan.seed)
+        first = score(simulation.copy, search)
+        kept, steps = _Kept(first, 0, _values(simulation)), 0
+        for epoch, loss in enumerate(_epochs(simulation, rows, plan, teacher), start=1):
+            steps += loss.steps
+            reached = score(simulation.copy, search)
+            if tell:
+                tell(f"qat epoch {epoch}: accuracy {reached.accuracy:.3f}, loss {loss.mean:.3f}")
+            if reached.better_than(kept.score):
+                kept = _Kept(reached, epoch, _values(simulation))
+        _restore(simulation, kept.values)
+    return Trained(first, kept.score, steps, kept.epoch)
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Compute on one thread: small layers gain nothing from two, and the result depends on no machine's cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def score(network: nn.Module, rows: Rows) -> Score:
+    """Return how ``network``, which returns (logits, ...), does on ``rows``."""
+    right, loss = 0, 0.0
+    with torch.no_grad():
+        for start in range(0, len(rows), _EVALUATED_AT_ONCE):
+            part = slice(start, start + _EVALUATED_AT_ONCE)
+            labels = torch.from_numpy(np.ascontiguousarray(rows.labels[part]))
+            logits = network(torch.from_numpy(np.ascontiguousarray(rows.inputs[part])))[0]
+            right += int((logits.argmax(1) == labels).sum())
+            loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+    return Score(right / len(rows), loss / len(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Epoch:
+    steps: int
+    mean: float
+
+
+def _epochs(simulation: Simulation, rows: Rows, plan: Plan, teacher: nn.Module | None) -> Iterator[_Epoch]:
+    batch = min(plan.batch, len(rows))
+    per_epoch = len(rows) // batch
+    total = min(plan.epochs * per_epoch, plan.max_steps or plan.epochs * per_epoch)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": simulation.weights(), "lr": plan.learning_rate},
+            {"params": simulation.ends(), "lr": plan.range_learning_rate},
+        ]
+    )
+    cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / total)))
+    generator = torch.Generator().manual_seed(plan.seed)
+    loss = _Loss(plan, teacher if plan.distill > 0 else None, generator)
+    for done in range(0, total, per_epoch):
+        order = torch.randperm(len(rows), generator=generator)
+        batches = order[: min(per_epoch, total - done) * batch].reshape(-1, batch)
+        losses = []
+        for chosen in batches:
+            value = loss(simulation.copy, *_taken(rows, chosen))
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            cosine.step()
+            losses.append(value.item())
+        yield _Epoch(len(losses), _finite(float(np.mean(losses)), plan))
+
+
+def _taken(rows: Rows, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(rows.inputs[chosen.numpy()]), torch.from_numpy(rows.labels[chosen.numpy()])
+
+
+def _finite(loss: float, plan: Plan) -> float:
+    if not math.isfinite(loss):
+        message = f"Expected a finite loss, got {loss}: lower learning_rate ({plan.learning_rate:g}) of step qat"
+        raise TrainError(message)
+    return loss
+
+
+@dataclass(frozen=True, slots=True)
+class _Loss:
+    """Cross entropy mixed with the divergence from the teacher.
+
+    Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2 (the factor T squared).
+    """
+
+    plan: Plan
+    teacher: nn.Module | None
+    generator: torch.Generator
+
+    def __call__(self, copy: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        x = augment(x, self.plan.augment, self.generator)
+        logits = copy(x)[0]
+        loss = nn.functional.cross_entropy(logits, y, label_smoothing=self.plan.label_smoothing)
+        if self.teacher is None:
+            return loss
+        with torch.no_grad():
+            wanted = nn.functional.log_softmax(self.teacher(x)[0] / _TEMPERATURE, dim=1)
+        given = nn.functional.log_softmax(logits / _TEMPERATURE, dim=1)
+        divergence = nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True) * _TEMPERATURE**2
+        return (1 - self.plan.distill) * loss + self.plan.distill * divergence
+
+
+def _values(simulation: Simulation) -> list[torch.Tensor]:
+    return [value.detach().clone() for value in [*simulation.weights(), *simulation.ends()]]
+
+
+def _restore(simulation: Simulation, values: list[torch.Tensor]) -> None:
+    with torch.no_grad():
+        for parameter, value in zip([*simulation.weights(), *simulation.ends()], values, strict=True):
+            parameter.copy_(value)

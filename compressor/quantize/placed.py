@@ -1,0 +1,129 @@
+"""Learned ranges found in an exported file: tensors are matched by value, because exporters rename and reorder.
+
+The same few probe rows run through the network, node by node, and through the float export, tensor by tensor; a tensor
+that holds what a node holds is that node's, as it is, in channels-last order or flattened. Decides which tensor has
+which range. It neither quantizes nor runs a TFLite file: its tensors come in as arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor.errors import QuantizeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Floats = npt.NDArray[np.float32]
+Range = tuple[float, float]
+_IMAGE_AXES = 4
+_NAMED = 10
+_SMALLEST = 1e-30
+
+
+def place(
+    ranges_by_node: Mapping[str, Range],
+    activations_by_node: Mapping[str, Floats],
+    tensors: Mapping[str, Floats],
+    *,
+    tolerance: float = 1e-3,
+) -> dict[str, Range]:
+    """Return (low, high) by tensor of an exported file.
+
+    Every tensor that holds a node's values gets the node's range: a pooled tensor and its flattened copy both do. A
+    tensor that could be several nodes' is the nearest one's, and where they are equal a node's that has none yet.
+
+    Args:
+        ranges_by_node: Learned (low, high) by FX node.
+        activations_by_node: What the nodes hold for the probe, float32, (N, C, H, W) or (N, D).
+        tensors: What the file's float tensors hold for the same probe, any shape and order of axes.
+        tolerance: Largest difference of a value, as a share of the node's largest magnitude.
+
+    Raises:
+        QuantizeError: If a node has no activations, or no tensor holds its values; all such nodes are named.
+    """
+    silent = [name for name in ranges_by_node if name not in activations_by_node]
+    if silent:
+        raise QuantizeError(_unmatched(silent, "activations of every node with a range"))
+    near = {name: _distances(activations_by_node[name], tensors, tolerance) for name in ranges_by_node}
+    owners: dict[str, str] = {}
+    for tensor in tensors:
+        found = {node: distances[tensor] for node, distances in near.items() if tensor in distances}
+        if found:
+            taken = set(owners.values())
+            owners[tensor] = min(found, key=lambda node: (found[node], node in taken))
+    missing = [name for name in ranges_by_node if name not in owners.values()]
+    if missing:
+        raise QuantizeError(_unmatched(missing, "a tensor with the values of every node with a range"))
+    return {tensor: ranges_by_node[node] for tensor, node in owners.items()}
+
+
+def activations(network: nn.Module, probe: Floats) -> dict[str, Floats]:
+    """Return what every FX node of ``network`` that makes a float tensor holds for ``probe``, float32 (N, C, H, W).
+
+    Raises:
+        QuantizeError: If the network can't be traced.
+    """
+    import torch  # noqa: PLC0415 - seconds to import, and quantizing ONNX needs none of it
+    from torch import fx  # noqa: PLC0415 - likewise
+
+    from compressor.qat.graph import trace  # noqa: PLC0415 - likewise
+
+    held: dict[str, Floats] = {}
+
+    class _Keep(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - any node's value
+            value = super().run_node(n)
+            if n.op != "output" and isinstance(value, torch.Tensor) and value.is_floating_point():
+                held[n.name] = value.detach().numpy().copy()  # an operator in place may write over it
+            return value
+
+    with torch.no_grad():
+        _Keep(trace(network.eval())).run(torch.from_numpy(np.array(probe, dtype=np.float32)))
+    return held
+
+
+def onnx_tensors(model: bytes, probe: Floats) -> dict[str, Floats]:
+    """Return what the input and every float tensor of a float ONNX ``model`` holds for ``probe``, (N, C, H, W).
+
+    Raises:
+        QuantizeError: If it is no ONNX model or does not run on the probe.
+    """
+    import onnx  # noqa: PLC0415 - only those who quantize ONNX need it
+
+    from compressor.quantize.calibrator import _float_tensors, _input  # noqa: PLC0415 - likewise
+    from compressor.quantize.running import run  # noqa: PLC0415 - likewise
+
+    try:
+        loaded = onnx.shape_inference.infer_shapes(onnx.load_from_string(model))
+    except Exception as error:  # protobuf's and onnx's own errors derive from Exception alone
+        message = f"Expected a float ONNX model, got {len(model)} bytes: {str(error)[:300]}"
+        raise QuantizeError(message) from error
+    names, feed = _float_tensors(loaded), _input(loaded)
+    ((batch, values),) = run(loaded, names, lambda: [probe])
+    return {feed: batch, **dict(zip(names, values, strict=True))}
+
+
+def _distances(held: Floats, tensors: Mapping[str, Floats], tolerance: float) -> dict[str, float]:
+    """Return how far each tensor is from a node's values, for those within ``tolerance``."""
+    orders = [held.ravel()]
+    if held.ndim == _IMAGE_AXES:
+        orders.append(held.transpose(0, 2, 3, 1).ravel())
+    limit = tolerance * max(float(np.abs(held).max(initial=0)), _SMALLEST)
+    found = {}
+    for name, tensor in tensors.items():
+        if tensor.size == held.size:
+            distance = min(float(np.abs(order - tensor.ravel()).max(initial=0)) for order in orders)
+            if distance <= limit:
+                found[name] = distance
+    return found
+
+
+def _unmatched(nodes: list[str], what: str) -> str:
+    more = f" and {len(nodes) - _NAMED} more" if len(nodes) > _NAMED else ""
+    next_step = "export from the network that step qat returned, and probe both with the same real rows"
+    return f"Expected {what}, got none for {', '.join(nodes[:_NAMED])}{more}: {next_step}"

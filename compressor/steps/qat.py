@@ -1,0 +1,82 @@
+"""Quantization-aware training: the network learns to live on int8 grids, and the ranges of its activations are learnt.
+
+Batch norms are folded before. The result has the structure it had, its weights lie on their grid, and the learned
+ranges go to the quantizers of either format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compressor.recipe_reader import Checked
+from compressor.steps.base import NETWORK, Applied, Bench, Network
+
+LEVEL = NETWORK
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``[[compress]] step = "qat"``.
+
+    ``max_steps``: 0 is no limit beside ``epochs``. ``learning_rate``: of weights, falling to 0 as a cosine.
+    ``range_learning_rate``: of ranges, as a share of their width per step. ``per_channel`` and ``reduce_range`` must
+    be those of the quantize step that follows. ``distill``: share of the teacher in the loss, 0 to 1.
+    """
+
+    step: str = "qat"
+    epochs: int = 3
+    max_steps: int = 0
+    learning_rate: float = 0.0005
+    range_learning_rate: float = 0.005
+    per_channel: bool = True
+    reduce_range: bool = False
+    distill: float = 0.5
+
+
+def checks(settings: Settings) -> Sequence[Checked]:
+    """Return what must hold for ``settings``."""
+    return [
+        Checked("[[compress]] epochs", settings.epochs, 1, 10_000),
+        Checked("[[compress]] max_steps", settings.max_steps, 0, 2**31),
+        Checked("[[compress]] learning_rate", settings.learning_rate, 1e-8, 1),
+        Checked("[[compress]] range_learning_rate", settings.range_learning_rate, 0, 1),
+        Checked("[[compress]] distill", settings.distill, 0, 1),
+    ]
+
+
+def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
+    """Return ``network`` trained on its int8 grid, with the learned ranges; it is changed in place.
+
+    Raises:
+        QuantizeError: If it can't be traced or simulated, or there is nothing to calibrate on.
+        TrainError: If there is nothing to learn from or to judge by, or the loss is not finite.
+    """
+    from compressor.qat import fake_quantize, simulation, training  # noqa: PLC0415 - torch, seconds to import
+
+    grid = fake_quantize.Grid(settings.per_channel, settings.reduce_range)
+    simulated = simulation.simulate(network, bench.calibration.inputs, grid)
+    with training.single_thread():
+        simulated.observe(bench.calibration.inputs)
+    plan = training.Plan(
+        epochs=settings.epochs,
+        max_steps=settings.max_steps,
+        learning_rate=settings.learning_rate,
+        range_learning_rate=settings.range_learning_rate,
+        distill=settings.distill,
+        batch=bench.settings.batch,
+        augment=bench.settings.augment,
+        label_smoothing=bench.settings.label_smoothing,
+        seed=bench.settings.seed,
+    )
+    trained = training.train(simulated, bench.train, bench.search, plan, teacher=bench.teacher, tell=bench.tell)
+    simulated.settle()
+    notes = {
+        "fake_quant_accuracy_before": trained.first.accuracy,
+        "fake_quant_accuracy": trained.best.accuracy,
+        "steps": trained.steps,
+        "best_epoch": trained.best_epoch,
+        "ranges": len(simulated.quantizers),
+        "distilled": bench.teacher is not None and settings.distill > 0,
+    }
+    return Applied(network, simulated.ranges(), notes)
