@@ -6,7 +6,8 @@ What schemes are made with is no scheme: ``calibrator``, ``layers``, ``qdq``, ``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -24,14 +25,20 @@ def schemes() -> tuple[str, ...]:
     return tuple(name for name in registry.names(__name__) if name not in PARTS)
 
 
-def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
+def quantize(
+    model: bytes, batches: Batches, settings: Settings, *, ranges: Mapping[str, tuple[float, float]] | None = None
+) -> bytes:
     """Return ``model`` quantized by ``settings.scheme``; ``batches()`` starts the calibration data anew.
+
+    ``ranges``: learnt (low, high) by tensor; a scheme that has no use for ranges of activations is not given them.
 
     Raises:
         PluginError: If there is no such scheme.
         QuantizeError: If the model can't be quantized.
     """
-    quantized = registry.resolve(__name__, settings.scheme, "quantize", known=schemes())(model, batches, settings)
+    scheme = registry.resolve(__name__, settings.scheme, "quantize", known=schemes())
+    learnt = {"ranges": ranges} if ranges and "ranges" in inspect.signature(scheme).parameters else {}
+    quantized = scheme(model, batches, settings, **learnt)
     if not isinstance(quantized, bytes):
         message = f"Expected {settings.scheme!r} to return bytes, got {type(quantized).__name__}"
         raise PluginError(message)
