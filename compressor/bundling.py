@@ -6,15 +6,16 @@ Decides what travels with the artifact. What a host's clock says never does, so 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from compressor import package, profile
 from compressor.certificate import Certificate
-from compressor.comparison import Comparison, Material, Models, runnable
+from compressor.comparison import Comparison, Material
 from compressor.data.table import Table, concatenate
+from compressor.forms import Models
 from compressor.measure import Candidate
 from compressor.recipe import TargetRecipe
 from compressor.workshop import Workshop, table_digest
@@ -28,47 +29,53 @@ LATENCY_SLACK = 4.0
 _GOLDEN_TOLERANCE = 0.05  # of the largest logit: int8 kernels of other processors round differently
 
 
-def make_bundles(
-    workshop: Workshop,
-    material: Material,
-    models: Models,
-    compared: Comparison,
-    results: Sequence[tuple[Certificate, TargetRecipe]],
-) -> dict[str, bytes]:
+@dataclass(frozen=True, slots=True, eq=False)
+class Judged:
+    """One target: what was compared, and the certificate that followed."""
+
+    target: TargetRecipe
+    compared: Comparison
+    certificate: Certificate
+
+
+def make_bundles(workshop: Workshop, material: Material, models: Models, results: Sequence[Judged]) -> dict[str, bytes]:
     """Return the bundles of ``results`` by file name.
 
     Raises:
         PackageError: If the parts don't fit each other.
         MeasureError: If the artifact can't be run.
     """
-    artifact = models.int8_model.data
+    made = {}
+    for judged in results:
+        name = f"{judged.certificate.model}-{judged.certificate.version}-{judged.target.name}.tfb"
+        made[name] = package.make_bundle(_parts(workshop, material, models, judged))
+    return made
+
+
+def _parts(workshop: Workshop, material: Material, models: Models, judged: Judged) -> package.Parts:
+    compared, candidate = judged.compared, judged.compared.form.candidate
     gate_rows, predictions = material.rows("gate"), compared.gate_set.candidate
     rows = package.golden_rows(gate_rows.labels, predictions)
     golden_table = gate_rows.take(rows)
-    golden = package.Golden(workshop.inputs(golden_table), predictions.logits[rows], golden_table.labels)
-    reference = _reference(workshop, material, models, compared)
-    made = {}
-    for certificate, target in results:
-        manifest = replace(
-            runnable(workshop, material, artifact, target).manifest,
-            outputs=(
-                TensorSpec("logits", (-1, len(material.table.class_names))),
-                TensorSpec("embedding", (-1, predictions.embedding.shape[1])),
-            ),
-            budgets=_budgets(workshop, target, certificate, golden),
-            lineage=lineage_of(workshop, material, models, compared),
-        )
-        parts = package.Parts(
-            manifest,
-            artifact,
-            reference,
-            golden,
-            certificate,
-            workshop.recipe.model.network,
-            workshop.recipe.data.dataset,
-        )
-        made[f"{manifest.release}-{target.name}.tfb"] = package.make_bundle(parts)
-    return made
+    inputs = workshop.inputs(golden_table, candidate.manifest.preprocessing.layout)
+    golden = package.Golden(inputs, predictions.logits[rows], golden_table.labels)
+    manifest = replace(
+        candidate.manifest,
+        outputs=_sized(candidate.manifest.outputs, predictions.embedding.shape[1]),
+        budgets=_budgets(workshop, judged.target, judged.certificate, golden),
+        lineage=lineage_of(workshop, material, models, compared),
+    )
+    reference = _reference(workshop, material, compared)
+    recipe = workshop.recipe
+    return package.Parts(
+        manifest, candidate.artifact, reference, golden, judged.certificate, recipe.model.network, recipe.data.dataset
+    )
+
+
+def _sized(outputs: Sequence[TensorSpec], width: int) -> tuple[TensorSpec, ...]:
+    """Return ``outputs`` with the width of the embedding that was seen; a model without one has none."""
+    kept = (replace(spec, shape=(-1, width)) if spec.name == "embedding" else spec for spec in outputs)
+    return tuple(spec for spec in kept if spec.name != "embedding" or width)
 
 
 def _budgets(workshop: Workshop, target: TargetRecipe, certificate: Certificate, golden: package.Golden) -> Budgets:
@@ -92,18 +99,20 @@ def lineage_of(workshop: Workshop, material: Material, models: Models, compared:
     lineage = {
         "recipe": sha256_hex(repr(replace(workshop.recipe, folder=Path())).encode()),
         "data": table_digest(material.table),
-        "float_weights": models.weights.digest,
-        "float_model": models.float_model.digest,
+        "float_weights": models.trained.digest if models.trained else models.baseline.digest,
+        "float_model": models.baseline.digest,
         "baseline": compared.baseline,
     }
+    if models.weights is not None and models.weights is not models.trained:
+        lineage["compressed_weights"] = models.weights.digest
     if material.drifted is not None:
         lineage["drifted_train"] = table_digest(material.drifted.train)
         lineage["drifted_held"] = table_digest(material.drifted.held)
     return lineage
 
 
-def _reference(workshop: Workshop, material: Material, models: Models, compared: Comparison) -> Reference:
-    candidate = runnable(workshop, material, models.int8_model.data)
+def _reference(workshop: Workshop, material: Material, compared: Comparison) -> Reference:
+    candidate = compared.form.candidate
     train = material.rows("train")
     contexts = [_seen(workshop, candidate, material.rows("reference"), "default")]
     if material.drifted is not None:
@@ -113,7 +122,7 @@ def _reference(workshop: Workshop, material: Material, models: Models, compared:
     labels = material.rows("calibration").labels
     temperature = profile.fit_temperature(compared.calibration.logits, labels)
     seen = _seen(workshop, candidate, train, "train")
-    return profile.make_reference(models.int8_model.digest, seen, contexts, temperature)
+    return profile.make_reference(compared.form.digest, seen, contexts, temperature)
 
 
 def _seen(workshop: Workshop, candidate: Candidate, table: Table, name: str) -> profile.Seen:

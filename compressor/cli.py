@@ -231,7 +231,7 @@ def _print_outcome(certificate: Certificate, paths: Sequence[Path], *, as_json: 
 def _print_sizes(figures: Mapping[str, float]) -> None:
     known = [(title, name, form) for title, name, form in _ROWS if {name, f"float_{name}"} <= figures.keys()]
     if known:
-        click.echo(f"  {'':<18}{'float':>12}{'int8':>12}")
+        click.echo(f"  {'':<18}{'float':>12}{'compressed':>12}")
     for title, name, form in known:
         click.echo(f"  {title:<18}{form.format(figures[f'float_{name}']):>12}{form.format(figures[name]):>12}")
 

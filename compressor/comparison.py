@@ -1,4 +1,4 @@
-"""What a run works on: its data, its models, and all their predictions, taken once.
+"""What a run works on: its data, and the predictions of all its models, taken once.
 
 Decides who is compared on which samples. Does not judge.
 """
@@ -14,15 +14,12 @@ from compressor.data.split import Splits
 from compressor.data.table import Table
 from compressor.drifted import Drifted
 from compressor.evaluation import Compared
+from compressor.forms import FLOAT_NAMES, Form, Models
 from compressor.measure import Candidate, Predictions
-from compressor.recipe import TargetRecipe
-from compressor.step import Result
 from compressor.workshop import Workshop
 from wire.bundle import Bundle
-from wire.manifest import Manifest, TensorSpec
 
 _PARITY_ROWS = 512
-_OPSET = 17
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,76 +36,58 @@ class Material:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Models:
-    """The models of a run: weights, float ONNX and int8 ONNX."""
-
-    weights: Result
-    float_model: Result
-    int8_model: Result
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """All predictions that gates, reference and golden vectors need."""
+    """All predictions that the gates, reference and golden vectors of one target need."""
 
     baseline: str
+    form: Form
     gate_set: Compared
     drifted: Compared | None
     parity: tuple[parity.Pair, ...]
     calibration: Predictions
 
     @classmethod
-    def of(cls, workshop: Workshop, material: Material, models: Models, before: Bundle | None) -> Comparison:
-        """Return all predictions of a run; ``before`` is the bundle of the release before, if there is one.
+    def of(
+        cls, workshop: Workshop, material: Material, models: Models, before: Bundle | None, target: str
+    ) -> Comparison:
+        """Return all predictions of ``target``; ``before`` is the bundle of the release before, if there is one.
 
         Raises:
             MeasureError: If a model can't be run.
         """
-        gate_rows = material.rows("gate")
-        some = gate_rows.take(np.arange(min(len(gate_rows), _PARITY_ROWS)))
-        forms = {"torch": workshop.torch_logits(models.weights, some)}
-        forms |= {
-            name: workshop.predict(f"parity {name}", runnable(workshop, material, data), some).logits
-            for name, data in (("float", models.float_model.data), ("int8", models.int8_model.data))
-        }
+        form = models.compressed[target]
         held = material.drifted.held if material.drifted is not None else None
         return cls(
             baseline=before.manifest.release if before is not None else "the float model",
-            gate_set=_compare(workshop, material, models, before, gate_rows),
-            drifted=None if held is None else _compare(workshop, material, models, before, held),
-            parity=parity.matrix(forms),
-            calibration=workshop.predict(
-                "temperature", runnable(workshop, material, models.int8_model.data), material.rows("calibration")
-            ),
+            form=form,
+            gate_set=_compare(workshop, models, form, before, material.rows("gate")),
+            drifted=None if held is None else _compare(workshop, models, form, before, held),
+            parity=parity_of(workshop, material, models),
+            calibration=workshop.predict("temperature", form.candidate, material.rows("calibration")),
         )
 
 
-def _compare(workshop: Workshop, material: Material, models: Models, before: Bundle | None, rows: Table) -> Compared:
-    float_model = workshop.predict("float", runnable(workshop, material, models.float_model.data), rows)
-    candidate = workshop.predict("int8", runnable(workshop, material, models.int8_model.data), rows)
+def parity_of(workshop: Workshop, material: Material, models: Models) -> tuple[parity.Pair, ...]:
+    """Return every form of the model against every other, on some rows of the gate split.
+
+    Raises:
+        MeasureError: If a form can't be run.
+    """
+    gate_rows = material.rows("gate")
+    some = gate_rows.take(np.arange(min(len(gate_rows), _PARITY_ROWS)))
+    forms = {"torch": workshop.torch_logits(models.weights, some)} if models.weights is not None else {}
+    named = {FLOAT_NAMES[runtime]: form for runtime, form in models.floats.items()}
+    forms |= {
+        name: workshop.predict(f"parity {name}", form.candidate, some).logits
+        for name, form in [*named.items(), *models.compressed.items()]
+    }
+    return parity.matrix(forms)
+
+
+def _compare(workshop: Workshop, models: Models, form: Form, before: Bundle | None, rows: Table) -> Compared:
+    float_model = workshop.predict("float", models.baseline.candidate, rows)
+    candidate = workshop.predict(form.candidate.manifest.target, form.candidate, rows)
     baseline = float_model
     if before is not None:
         baseline = workshop.predict("release before", Candidate(before.manifest, before.artifact), rows)
     return Compared(rows.labels, rows.slices, baseline, float_model, candidate)
-
-
-def runnable(workshop: Workshop, material: Material, artifact: bytes, target: TargetRecipe | None = None) -> Candidate:
-    """Return ``artifact`` with the least manifest that runs it (the embedding's width is left open)."""
-    data = workshop.recipe.data
-    classes = material.table.class_names
-    target = target or workshop.recipe.targets[0]
-    manifest = Manifest(
-        model=workshop.recipe.model.name,
-        version=workshop.recipe.model.version,
-        security_floor=workshop.recipe.model.security_floor,
-        target=target.name,
-        runtime=target.runtime,
-        opset=_OPSET,
-        threads=target.threads,
-        inputs=(TensorSpec("input", (-1, data.channels, data.height, data.width), "float32", "NCHW"),),
-        outputs=(TensorSpec("logits", (-1, len(classes))), TensorSpec("embedding", (-1, -1))),
-        preprocessing=workshop.preprocessing,
-        labels=classes,
-        hardware=(target.cpu,),
-    )
-    return Candidate(manifest, artifact)

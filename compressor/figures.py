@@ -10,7 +10,8 @@ import platform
 import numpy as np
 
 from compressor import evaluation, parity
-from compressor.comparison import Comparison, Material, Models, runnable
+from compressor.comparison import Comparison, Material
+from compressor.forms import FLOAT_NAMES, Models
 from compressor.measure import calibration_error
 from compressor.recipe import TargetRecipe
 from compressor.statistics import wilson
@@ -27,36 +28,37 @@ def figures_of(
     Raises:
         MeasureError: If an artifact can't be read or run.
     """
-    candidates = {
-        "float": runnable(workshop, material, models.float_model.data, target),
-        "int8": runnable(workshop, material, models.int8_model.data, target),
-    }
-    inspected = workshop.graph(candidates["int8"])
+    form, baseline = compared.form, models.baseline
+    inspected = workshop.graph(form.candidate, form.onnx)
     figures = _accuracy_figures(compared)
     figures |= {
-        "size_bytes": float(len(models.int8_model.data)),
-        "float_size_bytes": float(len(models.float_model.data)),
-        "size_ratio": len(models.int8_model.data) / len(models.float_model.data),
+        "size_bytes": float(len(form.data)),
+        "float_size_bytes": float(len(baseline.data)),
+        "size_ratio": len(form.data) / len(baseline.data),
         "macs": float(inspected.macs),
+        "float_macs": float(workshop.graph(baseline.candidate).macs),
         "int8_macs_ratio": inspected.int8_macs_ratio,
         "converting_nodes": float(inspected.converting),
     }
-    exported, quantized = (parity.find(compared.parity, "float", name) for name in ("torch", "int8"))
-    if exported and quantized:
-        figures |= {
-            "parity_max_abs": exported.max_abs,
-            "parity_cosine": quantized.cosine,
-            "parity_flip_ratio": quantized.flip_ratio,
-        }
+    figures |= _parity_figures(compared, target)
     if target.cpu == platform.machine():  # this host says nothing about another processor: the gate then fails
-        timed = workshop.timings(
-            candidates, material.rows("gate").take(np.arange(min(_TIMED_ROWS, len(compared.gate_set.labels))))
-        )
+        rows = material.rows("gate").take(np.arange(min(_TIMED_ROWS, len(compared.gate_set.labels))))
+        timed = workshop.timings({"float": baseline.candidate, "candidate": form.candidate}, rows)
         figures |= timed | {
             "latency_ratio": timed["latency_p50_ms"] / timed["float_latency_p50_ms"],
             "speed_up_ratio": timed["float_latency_p50_ms"] / timed["latency_p50_ms"],
         }
     return figures
+
+
+def _parity_figures(compared: Comparison, target: TargetRecipe) -> dict[str, float]:
+    float_name = FLOAT_NAMES[target.runtime]
+    exported = parity.find(compared.parity, float_name, "torch")
+    quantized = parity.find(compared.parity, float_name, target.name)
+    figures = {"parity_max_abs": exported.max_abs} if exported else {}
+    return figures | (
+        {"parity_cosine": quantized.cosine, "parity_flip_ratio": quantized.flip_ratio} if quantized else {}
+    )
 
 
 def _accuracy_figures(compared: Comparison) -> dict[str, float]:

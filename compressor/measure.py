@@ -88,27 +88,31 @@ def predict(candidate: Candidate, inputs: Floats, progress: Callable[[int], obje
     return Predictions(logits, np.asarray(flat, dtype=np.float32))
 
 
-def latency(candidates: Mapping[str, Candidate], inputs: Floats) -> dict[str, Latency]:
-    """Return the latency of each candidate on real ``inputs``, (N, ...), one row at a time.
+def latency(candidates: Mapping[str, Candidate], inputs: Mapping[str, Floats] | Floats) -> dict[str, Latency]:
+    """Return the latency of each candidate on real ``inputs``, (N, ...) or one such array a candidate, row by row.
 
     The candidates take turns, so that a busy machine hits them alike.
 
     Raises:
         MeasureError: If an artifact can't be opened or run.
     """
-    rows = [np.ascontiguousarray(inputs[i : i + 1]) for i in range(min(len(inputs), _RUNS))]
+    rows = {name: _rows(inputs[name] if isinstance(inputs, Mapping) else inputs) for name in candidates}
     try:
         loaded = {name: runtimes.load(item.manifest, item.artifact) for name, item in candidates.items()}
         taken: dict[str, list[Floats]] = {name: [] for name in loaded}
-        for runtime in loaded.values():
+        for name, runtime in loaded.items():
             for i in range(_WARM_UP_RUNS):
-                runtime.run(rows[i % len(rows)])
+                runtime.run(rows[name][i % len(rows[name])])
         for _ in range(_REPEATS):
             for name, runtime in loaded.items():
-                taken[name].append(_timed(runtime, rows))
+                taken[name].append(_timed(runtime, rows[name]))
     except AgentError as error:
         raise MeasureError(str(error)) from error
     return {name: _summary(repeats) for name, repeats in taken.items()}
+
+
+def _rows(inputs: Floats) -> list[Floats]:
+    return [np.ascontiguousarray(inputs[i : i + 1]) for i in range(min(len(inputs), _RUNS))]
 
 
 def _timed(runtime: runtimes.Runtime, rows: Sequence[Floats]) -> Floats:

@@ -241,7 +241,7 @@ def card(parts: Parts, certificate: Certificate) -> str:
     numbers = [f"| {name} | {value:.6g} |" for name, value in sorted(figures.items())]
     what = (
         f"A {parts.network} that sorts images into {len(manifest.labels)} classes ({', '.join(manifest.labels)}), "
-        f"int8, {len(parts.artifact):,} bytes, input {shape}. Trained on {parts.dataset}."
+        f"{len(parts.artifact):,} bytes for {manifest.runtime}, input {shape}. Trained on {parts.dataset}."
     )
     return "\n".join(
         [

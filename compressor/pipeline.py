@@ -15,33 +15,34 @@ from pathlib import Path
 import numpy as np
 
 from compressor import certificate as certificates
-from compressor import evaluation, preflight, report
-from compressor.bundling import lineage_of, make_bundles
+from compressor import evaluation, imported, preflight, report
+from compressor.bundling import Judged, make_bundles
 from compressor.certificate import Certificate
-from compressor.comparison import Comparison, Material, Models
-from compressor.data.split import split
+from compressor.comparison import Comparison, Material
+from compressor.data.split import set_aside, split
 from compressor.data.table import Table, align
 from compressor.data_step import load_kept
 from compressor.drifted import part, repeats
 from compressor.errors import DataError, PackageError
-from compressor.evaluation import Compared
 from compressor.figures import figures_of
+from compressor.forms import Models
 from compressor.gates import Verdict
-from compressor.measure import Predictions
+from compressor.presentation import shown
 from compressor.profile import MIN_REFERENCE_ROWS
 from compressor.progress import Progress, Silent
 from compressor.recipe import Recipe, TargetRecipe
+from compressor.shaping import Lesson, models_of, shaped
 from compressor.statistics import drop_upper
-from compressor.step import Cache, code_digests, write_atomically
+from compressor.step import Cache, Result, code_digests, write_atomically
 from compressor.workshop import Workshop
 from wire.bundle import Bundle, read_bundle
-from wire.canonical import canonical_bytes, sha256_hex
 from wire.errors import WireError
 
 _QUICK_EPOCHS = 2
 _NAMES_SHOWN = 5
 _JUDGING_CODE = (
-    "compressor.data", "compressor.train", "compressor.networks", "compressor.export", "compressor.quantize",
+    "compressor.data", "compressor.train", "compressor.networks", "compressor.steps", "compressor.prune",
+    "compressor.qat", "compressor.export", "compressor.quantize", "compressor.tflite",
     "compressor.statistics", "compressor.gates", "compressor.certificate", "compressor.evaluation",
     "compressor.measure", "compressor.parity", "compressor.graph", "compressor.profile", "compressor.drifted",
     "edge_agent.runtimes", "edge_agent.preprocess", "edge_agent.monitor", "edge_agent.image_features",
@@ -96,11 +97,13 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     before = _read_base(base)
     material = _material(workshop, data_root, before, extra)
     models = _models(workshop, material, base)
-    compared = Comparison.of(workshop, material, models, before)
-    results = [_judge(workshop, target, material, models, compared) for target in recipe.targets]
-    combined = certificates.combine([result for result, _ in results])
-    bundles = make_bundles(workshop, material, models, compared, results) if combined.verdict == Verdict.PASS else {}
-    return _write(workshop, out, combined, bundles, models, _shown(combined, workshop, material, models, compared))
+    results = [
+        _judge(workshop, target, material, models, Comparison.of(workshop, material, models, before, target.name))
+        for target in recipe.targets
+    ]
+    combined = certificates.combine([judged.certificate for judged in results])
+    bundles = make_bundles(workshop, material, models, results) if combined.verdict == Verdict.PASS else {}
+    return _write(workshop, out, combined, bundles, models, shown(combined, workshop, material, models, results))
 
 
 def _adjusted(recipe: Recipe, version: int | None, *, quick: bool) -> Recipe:
@@ -148,19 +151,34 @@ def _material(workshop: Workshop, data_root: Path | None, before: Bundle | None,
 
 
 def _models(workshop: Workshop, material: Material, base: BasePoint | None) -> Models:
-    recipe, train = workshop.recipe, material.rows("train")
-    start = _checkpoint(base)
-    settings = recipe.train.for_fine_tuning() if start is not None else recipe.train
+    if workshop.recipe.model.imported:
+        return imported.models_of(workshop, material.table, [material.rows("calibration")])
+    lesson = _lesson(workshop, material)
+    trained = _trained(workshop, lesson, base)
+    weights, notes = shaped(workshop, trained, lesson)
+    return models_of(workshop, material.table, trained, weights, lesson.calibration, notes)
+
+
+def _lesson(workshop: Workshop, material: Material) -> Lesson:
+    """Return what training and steps may see; some of the training sources judge the steps' own choices."""
+    train, recipe = material.rows("train"), workshop.recipe
+    search = train
+    if recipe.network_steps or recipe.train.early_stopping:
+        train, search = set_aside(train, recipe.train.seed)
     learnt, calibrated = [train], [material.rows("calibration")]
     if material.drifted is not None:
         learnt += [material.drifted.train] * repeats(len(train), len(material.drifted.train))
         calibrated.append(material.drifted.train)
-    weights = workshop.train(learnt, settings, start)
-    float_model = workshop.export(weights, len(material.table.class_names))
-    int8_model = float_model
-    for step in recipe.compress:
-        int8_model = workshop.quantize(int8_model, calibrated, step)
-    return Models(weights, float_model, int8_model)
+    return Lesson(learnt, calibrated, search)
+
+
+def _trained(workshop: Workshop, lesson: Lesson, base: BasePoint | None) -> Result:
+    model = workshop.recipe.model
+    if base is None and model.checkpoint:
+        return imported.checkpoint_of(workshop, len(lesson.search.class_names))
+    start = _checkpoint(base)
+    settings = workshop.recipe.train.for_fine_tuning() if start is not None else workshop.recipe.train
+    return workshop.train(lesson.train, settings, start, lesson.search)
 
 
 def _checkpoint(base: BasePoint | None) -> bytes | None:
@@ -175,7 +193,7 @@ def _checkpoint(base: BasePoint | None) -> bytes | None:
 
 def _judge(
     workshop: Workshop, target: TargetRecipe, material: Material, models: Models, compared: Comparison
-) -> tuple[Certificate, TargetRecipe]:
+) -> Judged:
     recipe = workshop.recipe
     figures = figures_of(workshop, target, material, models, compared)
     evidence = evaluation.evidence(compared.gate_set, material.table.class_names, figures, compared.drifted)
@@ -196,67 +214,12 @@ def _judge(
         counts=certificates.counts_of(evidence),
         code_digests=code_digests(_JUDGING_CODE),
     )
-    return certificate, target
-
-
-def _shown(
-    certificate: Certificate, workshop: Workshop, material: Material, models: Models, compared: Comparison
-) -> report.Shown:
-    gate_set = compared.gate_set
-    everything = np.ones(len(gate_set.labels), dtype=bool)
-    slices = {name: _bars(gate_set, gate_set.slices == name, compared) for name in np.unique(gate_set.slices).tolist()}
-    drifted = compared.drifted
-    return report.Shown(
-        certificate=certificate,
-        class_names=material.table.class_names,
-        accuracies=_bars(gate_set, everything, compared),
-        slices=slices,
-        confusion=evaluation.confusion(gate_set.candidate, gate_set.labels, len(material.table.class_names)),
-        parity=compared.parity,
-        drifted=_bars(drifted, np.ones(len(drifted.labels), dtype=bool), compared) if drifted else (),
-        lineage={
-            **lineage_of(workshop, material, models, compared), "int8_model": models.int8_model.digest,
-            "judging_code": sha256_hex(canonical_bytes(dict(certificate.code_digests))),
-        },
-        made=_made(workshop.recipe, material),
-    )  # fmt: skip
-
-
-def _made(recipe: Recipe, material: Material) -> dict[str, str]:
-    parts = {name: material.rows(name) for name in ("train", "calibration", "gate", "reference")}
-    rows = {
-        f"{name} split": f"{len(part):,} rows of {len(np.unique(part.sources)):,} sources"
-        for name, part in parts.items()
-    }
-    drifted = material.drifted
-    if drifted is not None:
-        rows["drifted samples"] = f"{len(drifted.train):,} learnt from, {len(drifted.held):,} held out to judge"
-    left_out = {"left out": f"{len(material.table.corrupt)} corrupt images"} if material.table.corrupt else {}
-    options = ", ".join(f"{name} = {value:g}" for name, value in recipe.model.network_options.items())
-    steps = ", ".join(
-        f"{step.scheme} ({step.calibration}{', 7-bit weights' if step.reduce_range else ''})"
-        for step in recipe.compress
-    )
-    train = recipe.train if drifted is None else recipe.train.for_fine_tuning()
-    return {
-        "network": f"{recipe.model.network}{f' ({options})' if options else ''}",
-        "data set": recipe.data.dataset, **rows, **left_out,
-        "training": f"{train.epochs} epochs, {train.optimizer}, seed {train.seed}",
-        "compression": steps,
-    }  # fmt: skip
-
-
-def _bars(compared: Compared, rows: np.ndarray[tuple[int], np.dtype[np.bool_]], run: Comparison) -> list[report.Bar]:
-    models: dict[str, Predictions] = {"float": compared.float_model, "int8": compared.candidate}
-    if compared.baseline is not compared.float_model:
-        models = {run.baseline: compared.baseline, **models}
-    right = {name: int((item.classes == compared.labels)[rows].sum()) for name, item in models.items()}
-    return [report.Bar(name, count, int(rows.sum())) for name, count in right.items()]
+    return Judged(target, compared, certificate)
 
 
 def _write(
     workshop: Workshop, out: Path, certificate: Certificate, bundles: Mapping[str, bytes], models: Models,
-    shown: report.Shown,
+    told: report.Shown,
 ) -> Outcome:  # fmt: skip
     model, paths = workshop.recipe.model, []
     with workshop.progress.stage("write", len(bundles) + 3, "file") as stage:
@@ -268,8 +231,9 @@ def _write(
             else:
                 path.unlink(missing_ok=True)
             stage.advance()
-        write_atomically(out / "float.pt", models.weights.data)
-        write_atomically(out / "report.html", report.render(shown).encode())
+        if models.trained is not None:
+            write_atomically(out / "float.pt", models.trained.data)
+        write_atomically(out / "report.html", report.render(told).encode())
         write_atomically(out / "gate.json", certificates.write_certificate(certificate))
         stage.advance(3)
     cache = workshop.cache

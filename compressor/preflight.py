@@ -11,13 +11,16 @@ from pathlib import Path
 
 from compressor import registry
 from compressor.errors import PackageError, PluginError
-from compressor.recipe import Recipe
+from compressor.recipe import QuantizeRecipe, Recipe, TargetRecipe
 from compressor.recipe_reader import nearest
 from edge_agent import runtimes
 
+_PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert", "litert_torch", "ai_edge_quantizer")}
 PARTS = {
     "compressor.data": frozenset({"table", "shares", "split", "camera"}),
-    "compressor.quantize": frozenset({"calibrator"}),
+    "compressor.quantize": frozenset({
+        "bias", "calibrator", "compact", "layers", "placed", "qdq", "remedies", "running", "sensitivity",
+    }),
 }
 """Modules of a plug-in folder that plug-ins are made with, and are none themselves."""
 
@@ -32,13 +35,22 @@ def check(recipe: Recipe, out: Path) -> None:
     _require("compressor.data", recipe.data.dataset, "[data] dataset")
     _require("compressor.networks", recipe.model.network, "[model] network")
     for step in recipe.compress:
-        _require("compressor.quantize", step.scheme, "[[compress]] scheme")
+        if isinstance(step, QuantizeRecipe):
+            _require("compressor.quantize", step.scheme, "[[compress]] scheme")
     for target in recipe.targets:
         known = [name for name in runtimes.names() if name != "memory"]
         if target.runtime not in known:
             said = f"Expected in [targets.{target.name}] a runtime of {', '.join(known)}, got {target.runtime!r}"
             raise PluginError(said + nearest(target.runtime, known))
+        _installed(target)
     _writable(out)
+
+
+def _installed(target: TargetRecipe) -> None:
+    missing = [name for name in _PACKAGES.get(target.runtime, ()) if not _there(name)]
+    if missing:
+        message = f"Expected {', '.join(missing)} for [targets.{target.name}] runtime {target.runtime!r}, got none"
+        raise PluginError(f"{message}: ./scripts/setup tflite, or pip install tinyfleet[tflite]")
 
 
 def _require(package: str, name: str, where: str) -> None:

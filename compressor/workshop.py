@@ -1,4 +1,4 @@
-"""The steps of a run, each kept by content: train, export, quantize, predict, time.
+"""The work of a run, each piece kept by content: train, export, predict, time.
 
 Decides what each step's result depends on (that is what makes resuming right). Does not decide their order or what
 is compared with what (``pipeline`` does).
@@ -10,6 +10,7 @@ import importlib.metadata
 import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +21,16 @@ from compressor import graph, measure
 from compressor.data.table import Table
 from compressor.measure import Candidate, Latency, Predictions
 from compressor.progress import Progress
-from compressor.recipe import QuantizeRecipe, Recipe, TrainRecipe
+from compressor.recipe import Recipe, TrainRecipe
 from compressor.step import Cache, Result
+from compressor.steps.base import Rows
 from edge_agent import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import parse_json, to_document
 from wire.manifest import Preprocessing
 
 _BATCH = 64
+_PACKAGES = {"onnx": "onnxruntime", "litert": "ai-edge-litert"}
 Floats = NDArray[np.float32]
 
 
@@ -51,16 +54,20 @@ class Workshop:
         """How an image becomes an input, as the manifest carries it."""
         return self.recipe.data.preprocessing()
 
-    def inputs(self, table: Table) -> Floats:
-        """Return the images of ``table`` as the device's preprocessing makes them, float32 (N, C, H, W)."""
-        return preprocess.to_batch(list(table.images), self.preprocessing)
+    def inputs(self, table: Table, layout: str = "NCHW") -> Floats:
+        """Return the images of ``table`` as the device's preprocessing makes them, float32 (N, C, H, W) or NHWC."""
+        return preprocess.to_batch(list(table.images), self.recipe.data.preprocessing(layout))
 
     def pixels(self, table: Table) -> NDArray[np.uint8]:
         """Return the images of ``table`` as the monitor sees them, uint8 (N, H, W, 3)."""
         return np.stack([preprocess.resize_pixels(image, self.preprocessing) for image in table.images])
 
-    def train(self, tables: Sequence[Table], settings: TrainRecipe, start: bytes | None = None) -> Result:
+    def train(
+        self, tables: Sequence[Table], settings: TrainRecipe, start: bytes | None = None, held: Table | None = None
+    ) -> Result:
         """Return the weights (a state dict) after training on ``tables``, from the weights ``start`` if given.
+
+        ``held`` judges early stopping, where the settings ask for it.
 
         Raises:
             TrainError: If training came to nothing.
@@ -71,18 +78,32 @@ class Workshop:
             "data": sha256_hex("".join(table_digest(table) for table in tables).encode()),
             "settings": repr(settings), "network": f"{network} {sorted(self.recipe.model.network_options.items())}",
             "preprocessing": self._preprocessing_digest(), "start": sha256_hex(start) if start else "",
-            "classes": "\0".join(tables[0].class_names), **_versions("torch", "numpy", "pillow"),
+            "classes": "\0".join(tables[0].class_names), **versions("torch", "numpy", "pillow"),
         }  # fmt: skip
+        stops = held if settings.early_stopping else None
+        inputs |= {"held": table_digest(stops)} if stops is not None else {}
         modules = ("compressor.train", "compressor.networks", "edge_agent.preprocess")
         own = (network.partition(":")[0],) if ":" in network else ()
 
+        resume = self.cache.folder / f"training-{sha256_hex(canonical_bytes(dict(inputs)))[:24]}.part"
+
         def make() -> bytes:
-            return self._fit(tables, settings, start)
+            resume.parent.mkdir(parents=True, exist_ok=True)
+            weights = self._fit(tables, settings, start, stops, resume)
+            resume.unlink(missing_ok=True)
+            return weights
 
         return self.cache.step("train", inputs, make, modules=(*modules, *own))
 
-    def _fit(self, tables: Sequence[Table], settings: TrainRecipe, start: bytes | None) -> bytes:
-        from compressor.train import checkpoint, supervised  # noqa: PLC0415 - torch is loaded only to train
+    def _fit(
+        self,
+        tables: Sequence[Table],
+        settings: TrainRecipe,
+        start: bytes | None,
+        held: Table | None,
+        resume: Path,
+    ) -> bytes:
+        from compressor.train import checkpoint, distributed, supervised  # noqa: PLC0415 - torch is loaded only to train
 
         x = np.concatenate([self.inputs(table) for table in tables])
         y = np.concatenate([table.labels for table in tables])
@@ -93,82 +114,99 @@ class Workshop:
                 path.write_bytes(start)
                 network = checkpoint.load(network, path)  # type: ignore[arg-type]
             with self.progress.stage("train", settings.epochs, "epoch") as stage:
-                supervised.fit(
-                    network,  # type: ignore[arg-type]
-                    x,
-                    y,
-                    settings,
-                    on_epoch=lambda epoch: stage.advance(1, f"loss {epoch.loss:.3f} accuracy {epoch.accuracy:.3f}"),
-                )
+
+                def told(epoch: supervised.Epoch) -> None:
+                    stage.advance(1, f"loss {epoch.loss:.3f} accuracy {epoch.accuracy:.3f}")
+
+                rows = Rows(self.inputs(held), held.labels) if held is not None else None
+                if settings.processes > 1:
+                    launch = distributed.Launch(start, rows, resume, told)
+                    network = distributed.fit_distributed(
+                        self._spec(len(tables[0].class_names)), x, y, settings, launch
+                    )
+                else:
+                    supervised.fit(network, x, y, settings, on_epoch=told, held=rows, resume=resume)  # type: ignore[arg-type]
             checkpoint.save(network, path)  # type: ignore[arg-type]
             return path.read_bytes()
+
+    def _spec(self, classes: int) -> tuple[str, int, int, int, int, Mapping[str, int | float]]:
+        data, model = self.recipe.data, self.recipe.model
+        return model.network, classes, data.channels, data.height, data.width, model.network_options
 
     def _network(self, classes: int) -> object:
         from compressor import networks  # noqa: PLC0415 - torch is loaded only to train
 
-        data, model = self.recipe.data, self.recipe.model
-        return networks.build(model.network, classes, data.channels, data.height, data.width, model.network_options)
+        return networks.build(*self._spec(classes))
 
-    def _loaded(self, weights: bytes, classes: int) -> object:
+    def loaded(self, weights: bytes, classes: int) -> object:
+        """Return the network with these weights, in evaluation mode.
+
+        Raises:
+            CheckpointError: If they fit another network.
+        """
         from compressor.train import checkpoint  # noqa: PLC0415 - torch is loaded only where needed
 
-        with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
-            path = Path(folder) / "weights.pt"
-            path.write_bytes(weights)
+        with _file(weights) as path:
             return checkpoint.load(self._network(classes), path)  # type: ignore[arg-type]
 
-    def export(self, weights: Result, classes: int) -> Result:
-        """Return the float ONNX model of these weights.
+    def learnt(self, weights: Result) -> dict[str, tuple[float, float]]:
+        """Return the ranges that a step has learnt beside ``weights``, by FX node; empty where none has.
+
+        Raises:
+            CheckpointError: If these are no weights.
+        """
+        from compressor.train import checkpoint  # noqa: PLC0415 - torch is loaded only where needed
+
+        if not any(step.step == "qat" for step in self.recipe.network_steps):
+            return {}  # spares quantization the import of torch
+        with _file(weights.data) as path:
+            return checkpoint.load_ranges(path)
+
+    def export(self, weights: Result, classes: int, runtime: str = "onnx") -> Result:
+        """Return the float file of these weights for ``runtime``: ONNX, or TFLite for ``litert``.
 
         Raises:
             ExportError: If the network does not export.
+            PluginError: If the TFLite converter is not installed.
         """
         data, model = self.recipe.data, self.recipe.model
+        packages = ("torch", "onnx") if runtime == "onnx" else ("torch", "litert-torch")
         inputs = {
             "weights": weights.digest, "classes": str(classes), "network": model.network,
-            "options": repr(sorted(model.network_options.items())),
-            "shape": f"{data.channels} {data.height} {data.width}", **_versions("torch", "onnx"),
+            "options": repr(sorted(model.network_options.items())), "runtime": runtime,
+            "shape": f"{data.channels} {data.height} {data.width}", **versions(*packages),
         }  # fmt: skip
 
         def make() -> bytes:
-            from compressor.export.onnx import export_onnx  # noqa: PLC0415 - torch is loaded only to export
-
+            if runtime == "onnx":  # torch is loaded only to export
+                from compressor.export.onnx import export_onnx as export  # noqa: PLC0415 - see above
+            else:
+                from compressor.export.tflite import export_tflite as export  # noqa: PLC0415 - see above
             with self.progress.stage("export", 1, "model") as stage:
-                network = self._loaded(weights.data, classes)
-                model_bytes = export_onnx(network, data.channels, data.height, data.width)  # type: ignore[arg-type]
+                network = self.loaded(weights.data, classes)
+                model_bytes = export(network, data.channels, data.height, data.width)  # type: ignore[arg-type]
                 stage.advance()
             return model_bytes
 
         return self.cache.step("export", inputs, make, modules=("compressor.export", "compressor.networks"))
 
-    def quantize(self, model: Result, tables: Sequence[Table], settings: QuantizeRecipe) -> Result:
-        """Return ``model`` in int8, calibrated on ``tables``.
+    def ort_format(self, model: bytes) -> bytes:
+        """Return the ONNX ``model`` in onnxruntime's own format.
 
         Raises:
-            QuantizeError: If it can't be quantized.
-            PluginError: If the scheme is not there.
+            ExportError: If onnxruntime refuses it.
         """
-        inputs = {
-            "model": model.digest, "settings": repr(settings), "preprocessing": self._preprocessing_digest(),
-            "data": sha256_hex("".join(table_digest(table) for table in tables).encode()),
-            **_versions("onnx", "onnxruntime", "numpy"),
-        }  # fmt: skip
+        from compressor.export.ort_format import to_ort_format  # noqa: PLC0415 - onnxruntime only where needed
 
-        def make() -> bytes:
-            from compressor.quantize import quantize  # noqa: PLC0415 - onnxruntime only to quantize
+        inputs = {"model": sha256_hex(model), **versions("onnxruntime")}
+        modules = ("compressor.export.ort_format",)
+        return self.cache.step("ort-format", inputs, lambda: to_ort_format(model), modules=modules).data
 
-            with self.progress.stage("quantize", 1, "model") as stage:
-                result = quantize(model.data, lambda: self._calibration(tables), settings)
-                stage.advance()
-            return result
-
-        return self.cache.step("quantize", inputs, make, modules=("compressor.quantize",))
-
-    def _calibration(self, tables: Sequence[Table]) -> Iterator[Floats]:
+    def batches(self, tables: Sequence[Table], layout: str = "NCHW") -> Iterator[Floats]:
         """Yield inputs batch by batch: memory does not grow with the number of samples."""
         for table in tables:
             for start in range(0, len(table), _BATCH):
-                yield self.inputs(table.take(np.arange(start, min(start + _BATCH, len(table)))))
+                yield self.inputs(table.take(np.arange(start, min(start + _BATCH, len(table)))), layout)
 
     def predict(self, name: str, candidate: Candidate, table: Table) -> Predictions:
         """Return the predictions for ``table``; ``name`` is shown while it runs.
@@ -179,12 +217,14 @@ class Workshop:
         inputs = {
             "artifact": sha256_hex(candidate.artifact), "data": table_digest(table),
             "runtime": f"{candidate.manifest.runtime} {sorted(candidate.manifest.session_options.items())}",
-            "preprocessing": self._preprocessing_digest(), **_versions("onnxruntime", "numpy", "pillow"),
+            "inputs": repr(candidate.manifest.inputs), "preprocessing": self._preprocessing_digest(),
+            **versions(_PACKAGES.get(candidate.manifest.runtime, "numpy"), "numpy", "pillow"),
         }  # fmt: skip
 
         def make() -> bytes:
             with self.progress.stage(name, len(table), "image") as stage:
-                return _pack(measure.predict(candidate, self.inputs(table), stage.advance))
+                inputs = self.inputs(table, candidate.manifest.preprocessing.layout)
+                return _pack(measure.predict(candidate, inputs, stage.advance))
 
         modules = ("edge_agent.runtimes", "edge_agent.preprocess", "compressor.measure")
         return _unpack(self.cache.step("predict", inputs, make, modules=modules).data)
@@ -195,13 +235,13 @@ class Workshop:
         def make() -> bytes:
             import torch  # noqa: PLC0415 - torch is loaded only where needed
 
-            network = self._loaded(weights.data, len(table.class_names))
+            network = self.loaded(weights.data, len(table.class_names))
             with torch.no_grad():
                 logits = [network(torch.from_numpy(batch))[0].numpy() for batch in _batches(self.inputs(table))]  # type: ignore[operator]
             joined = np.concatenate(logits)
             return _pack(Predictions(joined, np.zeros((len(joined), 0), np.float32)))
 
-        inputs = {"weights": weights.digest, "data": table_digest(table), **_versions("torch", "numpy", "pillow")}
+        inputs = {"weights": weights.digest, "data": table_digest(table), **versions("torch", "numpy", "pillow")}
         modules = ("compressor.networks", "edge_agent.preprocess")
         return _unpack(self.cache.step("torch", inputs, make, modules=modules).data).logits
 
@@ -212,16 +252,17 @@ class Workshop:
             MeasureError: If an artifact can't be run.
         """
         inputs = {f"artifact {name}": sha256_hex(item.artifact) for name, item in candidates.items()}
+        inputs |= {f"runtime {name}": item.manifest.runtime for name, item in candidates.items()}
         inputs |= {f"manifest {name}": repr(item.manifest.threads) for name, item in candidates.items()}
 
         def make() -> bytes:
-            images = self.inputs(table)
+            images = {name: self.inputs(table, item.manifest.preprocessing.layout) for name, item in candidates.items()}
             with self.progress.stage("measure", 1 + len(candidates), "model") as stage:
                 taken = measure.latency(candidates, images)
                 stage.advance()
                 memory = {}
                 for name, item in candidates.items():
-                    memory[name] = measure.peak_memory_bytes(item, images)
+                    memory[name] = measure.peak_memory_bytes(item, images[name])
                     stage.advance()
             return canonical_bytes({name: _timing(taken[name], memory[name]) for name in candidates})
 
@@ -233,16 +274,29 @@ class Workshop:
             figures |= {f"{prefix}{key}": float(value) for key, value in values.items()}  # type: ignore[union-attr,arg-type]
         return figures
 
-    def graph(self, candidate: Candidate) -> graph.GraphFigures:
-        """Return what the runtime's optimiser makes of the artifact.
+    def graph(self, candidate: Candidate, onnx: bytes = b"") -> graph.GraphFigures:
+        """Return what the runtime's optimiser makes of the artifact, or of the ``onnx`` file it was made from.
 
         Raises:
             MeasureError: If it can't be read.
         """
-        return graph.inspect(candidate.artifact, candidate.manifest.session_options, candidate.manifest.threads)
+        if candidate.manifest.runtime == "litert":
+            from compressor.tflite.graph import inspect  # noqa: PLC0415 - LiteRT only for its targets
+
+            return inspect(candidate.artifact)
+        return graph.inspect(onnx or candidate.artifact, candidate.manifest.session_options, candidate.manifest.threads)
 
     def _preprocessing_digest(self) -> str:
         return sha256_hex(canonical_bytes(to_document(self.preprocessing)))
+
+
+@contextmanager
+def _file(data: bytes) -> Iterator[Path]:
+    """Hold ``data`` in a file for as long as the context lasts."""
+    with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
+        path = Path(folder) / "weights.pt"
+        path.write_bytes(data)
+        yield path
 
 
 def _timing(latency: Latency, memory_bytes: int) -> dict[str, float]:
@@ -267,5 +321,6 @@ def _unpack(data: bytes) -> Predictions:
     return Predictions(read(), read())
 
 
-def _versions(*names: str) -> dict[str, str]:
+def versions(*names: str) -> dict[str, str]:
+    """Return the installed version of each package, as inputs of a step."""
     return {f"version {name}": importlib.metadata.version(name) for name in names}

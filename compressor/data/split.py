@@ -20,6 +20,7 @@ from compressor.errors import SplitError
 from compressor.recipe_reader import nearest
 
 _NAMES = ("train", "calibration", "gate", "reference")
+SEARCH_SHARE = 0.15
 _HASH_RANGE = 2**64
 _ROUNDING = 1e-9
 
@@ -62,6 +63,22 @@ def split(table: Table, seed: int, *, slices: Sequence[str] = (), shares: Shares
     splits = Splits(**parts, other=np.flatnonzero(~wanted))
     check_disjoint(table, splits)
     return splits
+
+
+def set_aside(table: Table, seed: int, share: float = SEARCH_SHARE) -> tuple[Table, Table]:
+    """Return ``table`` in two parts: what is learnt from, and ``share`` of its sources that judge choices on the way.
+
+    The gate split is never used for a choice: what was chosen on it could not be judged by it.
+
+    Raises:
+        SplitError: If one part would be empty.
+    """
+    keys = _group_keys(table)
+    held = np.array([_position(seed, f"search {key}") < share for key in keys], dtype=bool)
+    if not held.any() or held.all():
+        message = f"Expected training sources to learn from and to choose by, got {len(set(keys))}: add data"
+        raise SplitError(message)
+    return table.take(~held), table.take(held)
 
 
 def check_disjoint(table: Table, splits: Splits) -> None:

@@ -36,6 +36,8 @@ def render(shown: Shown) -> str:
 def _cards(shown: Shown) -> str:
     """Return pictures, gates and tables; how it was made fills the place that an odd number of pictures leaves."""
     first, gates = _pictures(shown), _card("Gates", tables.gates(shown.certificate))
+    if len(shown.targets) > 1:
+        gates = _card("Targets", tables.targets(shown.targets)) + gates
     made = _card("How it was made", tables.pairs(shown.made))
     second = [_card("Parity of the forms", tables.parity(shown.parity))]
     (first if len(first) % 2 else second).append(made)
@@ -58,7 +60,7 @@ def _pictures(shown: Shown) -> list[str]:
         ("Accuracy on the gate split", pictures.accuracy(shown.accuracies)),
         ("Size and latency on this host", pictures.size_latency(shown.certificate.figures)),
         ("Accuracy per slice", pictures.slices(shown.slices)),
-        ("What is taken for what (int8, gate split)", pictures.confusion(shown.confusion, shown.class_names)),
+        ("What is taken for what (compressed, gate split)", pictures.confusion(shown.confusion, shown.class_names)),
     ]
     if shown.drifted:
         figures.insert(0, ("Before and after on the held-out drifted samples", pictures.accuracy(shown.drifted)))

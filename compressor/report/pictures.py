@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from compressor.report.shown import Bar
 from compressor.report.words import short
 
-COLOURS = {"float": "#8c959f", "int8": "#2f81f7"}
+COLOURS = {"float": "#8c959f", "compressed": "#2f81f7"}
 _BASE = "#d29922"
 _CLEAR = "rgba(0,0,0,0)"
 _RIGHT = [[0, "rgba(47,129,247,0.06)"], [1, "rgba(47,129,247,0.9)"]]
@@ -69,7 +69,7 @@ def _interval(figure: go.Figure, bar: Bar, y: float, *, legend: bool) -> None:
 
 
 def size_latency(figures: Mapping[str, float]) -> go.Figure:
-    """Return size and latency of float and int8, each picture with its own axis from zero."""
+    """Return size and latency of float and compressed, each picture with its own axis from zero."""
     figure = go.Figure()
     pictures = (("size_bytes", 1e-3, "size in kB", "{:.1f}"), ("latency_p50_ms", 1.0, "latency p50 in ms", "{:.3f}"),
                 ("latency_p95_ms", 1.0, "latency p95 in ms", "{:.3f}"))  # fmt: skip
@@ -77,7 +77,7 @@ def size_latency(figures: Mapping[str, float]) -> go.Figure:
         values = [figures.get(f"float_{name}"), figures.get(name)]
         known = [None if value is None else value * factor for value in values]
         figure.add_bar(
-            x=["float", "int8"], y=known, xaxis=f"x{i}", yaxis=f"y{i}", marker_color=list(COLOURS.values()),
+            x=["float", "compressed"], y=known, xaxis=f"x{i}", yaxis=f"y{i}", marker_color=list(COLOURS.values()),
             text=["not measured" if value is None else form.format(value) for value in known],
             textposition="outside", cliponaxis=False,
         )  # fmt: skip

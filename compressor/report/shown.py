@@ -37,9 +37,10 @@ class Bar:
 class Shown:
     """All that is shown.
 
-    ``accuracies`` in the order (release before,) float, int8; ``drifted`` the same on the held-out drifted samples;
+    ``accuracies`` in the order (release before,) float, compressed; ``drifted``: the same on drifted samples;
     ``slices``: the same per slice; ``confusion``: (classes, classes), rows are labels; ``lineage``: digests of what
-    the model was made from; ``made``: what was done, in words.
+    the model was made from; ``made``: what was done, in words;
+    ``targets``: the certificate of every target.
     """
 
     certificate: Certificate
@@ -51,3 +52,4 @@ class Shown:
     drifted: Sequence[Bar] = field(default_factory=tuple)
     lineage: Mapping[str, str] = field(default_factory=dict)
     made: Mapping[str, str] = field(default_factory=dict)
+    targets: Sequence[Certificate] = field(default_factory=tuple)

@@ -69,7 +69,7 @@ def tiles(certificate: Certificate) -> str:
     faster = words.times(figures.get("float_latency_p50_ms"), figures.get("latency_p50_ms"), ("faster", "slower"))
     bounds = f"{100 * figures.get('accuracy_low', 0):.1f} to {100 * figures.get('accuracy_high', 1):.1f} %"
     shown = [
-        ("accuracy, int8", words.percent(figures.get("accuracy")),
+        ("accuracy, compressed", words.percent(figures.get("accuracy")),
          f"{bounds}; float {words.percent(figures.get('float_accuracy'))}"),
         ("drop at most (95 %)", words.percent(figures.get("drop_upper")),
          f"measured {words.percent(figures.get('drop'))}"),
@@ -79,6 +79,22 @@ def tiles(certificate: Certificate) -> str:
     ]  # fmt: skip
     cells = (f"<div><span>{escape(a)}</span><b>{escape(b)}</b><span>{escape(c)}</span></div>" for a, b, c in shown)
     return f'<div class="tiles">{"".join(cells)}</div>'
+
+
+_TARGET_FIGURES = ("accuracy", "drop_upper", "size_bytes", "latency_p50_ms", "speed_up_ratio", "int8_macs_ratio")
+
+
+def targets(certificates: Sequence[Certificate]) -> str:
+    """Return one line per target: its verdict and the figures people compare."""
+    rows = [
+        [
+            f"<b>{escape(item.target)}</b>",
+            f'<span class="mark {escape(item.verdict)}">{escape(item.verdict)}</span>',
+            *(words.figure(name, item.figures.get(name)) for name in _TARGET_FIGURES),
+        ]
+        for item in certificates
+    ]
+    return _table(("target", "", *(name.replace("_", " ") for name in _TARGET_FIGURES)), rows, numeric=range(2, 8))
 
 
 def pairs(rows: Mapping[str, str], *, digests: bool = False) -> str:

@@ -59,9 +59,9 @@ def _gain(figures: Mapping[str, float]) -> list[str]:
     size = times(figures.get("float_size_bytes"), figures.get("size_bytes"), ("smaller", "larger"))
     speed = times(figures.get("float_latency_p50_ms"), figures.get("latency_p50_ms"), ("faster", "slower"))
     if NOT_MEASURED in {size, speed}:
-        return [] if size == NOT_MEASURED else [f"int8 is {size} than float."]
+        return [] if size == NOT_MEASURED else [f"The compressed model is {size} than float."]
     why = " (this host is no guide for others: int8 gains speed on ARM and on x86 with VNNI)" if "slow" in speed else ""
-    return [f"int8 is {size} and {speed} than float on this host{why}."]
+    return [f"The compressed model is {size} and {speed} than float on this host{why}."]
 
 
 def times(before: float | None, after: float | None, words: tuple[str, str]) -> str:

@@ -1,0 +1,96 @@
+"""The forms of a model: a file with the manifest that runs it, for every runtime and target.
+
+Decides names, layouts and contracts of inputs and outputs. Runs nothing and judges nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from compressor.data.table import Table
+from compressor.measure import Candidate
+from compressor.recipe import Recipe, TargetRecipe
+from compressor.step import Result
+from wire.canonical import sha256_hex
+from wire.manifest import Manifest, TensorSpec
+
+ONNX, LITERT = "onnx", "litert"
+LAYOUTS = {ONNX: "NCHW", LITERT: "NHWC"}
+FLOAT_NAMES = {ONNX: "ONNX float", LITERT: "TFLite float"}
+OPSET = 17
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Form:
+    """A file that runs. ``onnx``: the ONNX file that an ORT-format artifact was made from, for reading its graph."""
+
+    candidate: Candidate
+    onnx: bytes = b""
+
+    @property
+    def data(self) -> bytes:
+        """The file's bytes."""
+        return self.candidate.artifact
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the file."""
+        return sha256_hex(self.candidate.artifact)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Models:
+    """All models of a run.
+
+    ``trained``: the weights before any step, ``weights``: after the last (None for an imported file); ``baseline``: the
+    float model without compression, on onnxruntime unless the import was TFLite; ``floats``: the float file after the
+    network steps, by runtime; ``compressed``: what is gated, by target; ``notes``: what the steps measured.
+    """
+
+    trained: Result | None
+    weights: Result | None
+    baseline: Form
+    floats: Mapping[str, Form]
+    compressed: Mapping[str, Form]
+    notes: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
+
+
+def bare(recipe: Recipe, table: Table, artifact: bytes, target: TargetRecipe) -> Candidate:
+    """Return ``artifact`` with the least manifest that runs it on ``target`` (the embedding's width is left open)."""
+    return Candidate(manifest_of(recipe, table, target), artifact)
+
+
+def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
+    """Return the manifest of a model with float32 input on ``target``, as our exporters name inputs and outputs."""
+    data, layout = recipe.data, LAYOUTS[target.runtime]
+    sizes = {"NCHW": (data.channels, data.height, data.width), "NHWC": (data.height, data.width, data.channels)}
+    suffix = {ONNX: target.format or "onnx", LITERT: "tflite"}[target.runtime]
+    return Manifest(
+        model=recipe.model.name,
+        version=recipe.model.version,
+        security_floor=recipe.model.security_floor,
+        target=target.name,
+        runtime=target.runtime,
+        artifact=f"model.{suffix}",
+        opset=OPSET if target.runtime == ONNX else 0,
+        threads=target.threads,
+        inputs=(TensorSpec("input", (-1, *sizes[layout]), "float32", layout),),
+        outputs=(TensorSpec("logits", (-1, len(table.class_names))), TensorSpec("embedding", (-1, -1))),
+        preprocessing=data.preprocessing(layout),
+        labels=table.class_names,
+        hardware=(target.cpu,),
+    )
+
+
+def with_contract(candidate: Candidate, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Candidate:
+    """Return ``candidate`` with the inputs and outputs that its file really has."""
+    return replace(candidate, manifest=replace(candidate.manifest, inputs=inputs, outputs=outputs))
+
+
+def float_target(recipe: Recipe, runtime: str) -> TargetRecipe:
+    """Return a target for the float file of ``runtime``: the recipe's first of it, in the plain format."""
+    found = [target for target in recipe.targets if target.runtime == runtime]
+    first = found[0] if found else replace(recipe.targets[0], runtime=runtime)
+    return replace(first, format="")

@@ -1,0 +1,214 @@
+"""From weights to files: the network steps, the exports, the steps after the export. Each result is kept by content.
+
+Decides in which order a recipe's steps run and what each of them is given. What a step does is its own file's
+business; what its result is worth, the gates'.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor import steps
+from compressor.data.table import Table
+from compressor.errors import PluginError
+from compressor.forms import FLOAT_NAMES, LAYOUTS, LITERT, ONNX, Form, Models, bare, float_target, with_contract
+from compressor.recipe import QuantizeRecipe, TargetRecipe
+from compressor.step import Result
+from compressor.steps.base import Bench, Rows
+from compressor.workshop import Workshop, table_digest, versions
+from wire.canonical import sha256_hex
+
+Floats = NDArray[np.float32]
+Ranges = Mapping[str, tuple[float, float]]
+Notes = tuple[tuple[str, Mapping[str, Any]], ...]
+_HEADER_BYTES = 8
+_PROBE_ROWS = 4
+_STEP_CODE = ("compressor.steps", "compressor.train", "compressor.networks", "compressor.prune", "compressor.qat",
+              "edge_agent.preprocess")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lesson:
+    """The tables that steps work with: learnt from, calibrated on, and judged on by the steps themselves."""
+
+    train: Sequence[Table]
+    calibration: Sequence[Table]
+    search: Table
+
+    def digest(self) -> str:
+        """Return the SHA-256 over the content of all tables."""
+        tables = [*self.train, *self.calibration, self.search]
+        return sha256_hex("".join(table_digest(table) for table in tables).encode())
+
+
+def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
+    """Return the weights after the recipe's network steps, and what each step measured.
+
+    Raises:
+        CompressorError: As a step says.
+    """
+    weights, notes = trained, []
+    for step in workshop.recipe.network_steps:
+        inputs = {
+            "weights": weights.digest, "teacher": trained.digest, "step": repr(step), "data": lesson.digest(),
+            "settings": repr(workshop.recipe.train), "network": repr(workshop.recipe.model.network),
+            "options": repr(sorted(workshop.recipe.model.network_options.items())),
+            "preprocessing": repr(workshop.preprocessing), **versions("torch", "numpy", "torch-pruning"),
+        }  # fmt: skip
+        make = partial(_applied, workshop, weights, trained, step, lesson)
+        made = workshop.cache.step(f"step-{step.step}", inputs, make, modules=_STEP_CODE)
+        said, data = _unpack(made.data)
+        weights = Result(data, sha256_hex(data), cached=made.cached)
+        notes.append((step.step, said))
+    return weights, tuple(notes)
+
+
+def _rows(workshop: Workshop, tables: Sequence[Table]) -> Rows:
+    inputs = np.concatenate([workshop.inputs(table) for table in tables])
+    return Rows(inputs, np.concatenate([table.labels for table in tables]))
+
+
+def _applied(workshop: Workshop, weights: Result, trained: Result, step: steps.Settings, lesson: Lesson) -> bytes:
+    from compressor.train import checkpoint  # noqa: PLC0415 - torch is loaded only where needed
+
+    classes = len(lesson.search.class_names)
+    with workshop.progress.stage(step.step, 1, "step") as stage, tempfile.TemporaryDirectory(prefix="tinyfleet-") as at:
+        bench = Bench(
+            *(_rows(workshop, tables) for tables in (lesson.train, lesson.calibration, [lesson.search])),
+            workshop.recipe.train,
+            workshop.loaded(trained.data, classes),  # type: ignore[arg-type]
+            lambda note: stage.advance(0, note),
+        )
+        applied = steps.apply(workshop.loaded(weights.data, classes), bench, step)  # type: ignore[arg-type]
+        path = Path(at) / "weights.pt"
+        checkpoint.save(applied.network, path, applied.ranges)
+        stage.advance()
+        return _pack(applied.notes, path.read_bytes())
+
+
+def _pack(notes: Mapping[str, Any], data: bytes) -> bytes:
+    said = json.dumps(dict(notes), sort_keys=True, default=str).encode()
+    return len(said).to_bytes(_HEADER_BYTES, "big") + said + data
+
+
+def _unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
+    end = _HEADER_BYTES + int.from_bytes(data[:_HEADER_BYTES], "big")
+    return json.loads(data[_HEADER_BYTES:end]), data[end:]
+
+
+def models_of(
+    workshop: Workshop, table: Table, trained: Result, weights: Result, calibration: Sequence[Table],
+    notes: Notes,
+) -> Models:  # fmt: skip
+    """Return all files of a run: the float baseline, the float files by runtime, the compressed ones by target.
+
+    Raises:
+        ExportError: If the network does not export.
+        QuantizeError: If a file can't be quantized.
+        PluginError: If a scheme or the TFLite converter is not there.
+    """
+    recipe = workshop.recipe
+    baseline = exported(workshop, table, trained, ONNX)
+    floats = {name: exported(workshop, table, weights, name) for name in sorted({t.runtime for t in recipe.targets})}
+    compressed = {
+        target.name: compress(workshop, table, floats[target.runtime], target, calibration, weights)
+        for target in recipe.targets
+    }
+    return Models(trained, weights, baseline, floats, compressed, notes)
+
+
+def exported(workshop: Workshop, table: Table, weights: Result, runtime: str) -> Form:
+    """Return the float file of ``weights`` for ``runtime``.
+
+    Raises:
+        ExportError: If the network does not export.
+        PluginError: If ``runtime`` has no exporter, or its packages are missing.
+    """
+    if runtime not in LAYOUTS:
+        message = f"Expected a runtime of {', '.join(LAYOUTS)} to export to, got {runtime!r}"
+        raise PluginError(message)
+    data = workshop.export(weights, len(table.class_names), runtime).data
+    return Form(bare(workshop.recipe, table, data, float_target(workshop.recipe, runtime)))
+
+
+def compress(
+    workshop: Workshop, table: Table, form: Form, target: TargetRecipe, calibration: Sequence[Table],
+    weights: Result | None = None,
+) -> Form:  # fmt: skip
+    """Return ``form`` after the recipe's steps for ``target``; ``weights`` may carry learnt ranges.
+
+    Raises:
+        QuantizeError: If it can't be quantized.
+        PluginError: If a scheme is not there.
+    """
+    data = form.data
+    for step in workshop.recipe.artifact_steps(target.name):
+        data = _quantized(workshop, data, target, calibration, step, weights)
+    plain = data
+    if target.format == "ort":
+        data = workshop.ort_format(data)
+    if target.runtime == LITERT:
+        from compressor.tflite.contract import contract  # noqa: PLC0415 - LiteRT only for its targets
+
+        return Form(with_contract(bare(workshop.recipe, table, data, target), *contract(data)))
+    return Form(bare(workshop.recipe, table, data, target), plain)
+
+
+def _quantized(
+    workshop: Workshop, model: bytes, target: TargetRecipe, calibration: Sequence[Table], step: QuantizeRecipe,
+    weights: Result | None,
+) -> bytes:  # fmt: skip
+    layout = LAYOUTS[target.runtime]
+    learnt = workshop.learnt(weights) if weights is not None else {}
+    packages = ("onnx", "onnxruntime", "numpy") if target.runtime == ONNX else ("ai-edge-quantizer", "ai-edge-litert")
+    inputs = {
+        "model": sha256_hex(model), "settings": repr(step), "preprocessing": repr(workshop.preprocessing),
+        "runtime": target.runtime, "ranges": repr(sorted(learnt.items())),
+        "data": sha256_hex("".join(table_digest(item) for item in calibration).encode()), **versions(*packages),
+    }  # fmt: skip
+
+    def batches() -> Iterator[Floats]:
+        return workshop.batches(calibration, layout)
+
+    def make() -> bytes:
+        with workshop.progress.stage("quantize", 1, "model") as stage:
+            placed = _placed(workshop, model, target.runtime, calibration, weights) if learnt and weights else None
+            made = _by_scheme(model, batches, step, target.runtime, placed)
+            stage.advance(1, FLOAT_NAMES[target.runtime])
+        return made
+
+    modules = ("compressor.quantize", "compressor.tflite", "compressor.steps.quantize")
+    return workshop.cache.step("quantize", inputs, make, modules=modules).data
+
+
+def _by_scheme(model: bytes, batches: Any, step: QuantizeRecipe, runtime: str, placed: Ranges | None) -> bytes:  # noqa: ANN401 - a factory of batches
+    if runtime == LITERT:
+        from compressor.tflite.by_recipe import quantize_by  # noqa: PLC0415 - LiteRT only for its targets
+
+        return quantize_by(model, batches, step, ranges=placed)
+    from compressor.quantize import quantize  # noqa: PLC0415 - onnxruntime only to quantize
+
+    return quantize(model, batches, step, ranges=placed)
+
+
+def _placed(workshop: Workshop, model: bytes, runtime: str, calibration: Sequence[Table], weights: Result) -> Ranges:
+    """Return learnt ranges by the names of the file's tensors, found by value on a few calibration rows."""
+    from compressor.quantize import placed  # noqa: PLC0415 - torch is loaded only where needed
+
+    rows = calibration[0].take(np.arange(min(_PROBE_ROWS, len(calibration[0]))))
+    learnt, network = workshop.learnt(weights), workshop.loaded(weights.data, len(rows.class_names))
+    by_node = placed.activations(network, workshop.inputs(rows))  # type: ignore[arg-type]
+    if runtime == LITERT:
+        from compressor.tflite.by_recipe import tensors  # noqa: PLC0415 - LiteRT only for its targets
+
+        return placed.place(learnt, by_node, tensors(model, workshop.inputs(rows, "NHWC")))
+    return placed.place(learnt, by_node, placed.onnx_tensors(model, workshop.inputs(rows)))

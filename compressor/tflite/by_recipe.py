@@ -1,0 +1,63 @@
+"""A step ``quantize`` of a recipe on a TFLite file: ranges from our calibrator or learnt, then the scheme.
+
+Decides what of the step's settings holds for TFLite and refuses what does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor.errors import QuantizeError
+from compressor.quantize.calibrator import Batches, Summary
+from compressor.steps.quantize import Settings
+from compressor.tflite import ranges as calibrating
+from compressor.tflite.quantizing import quantize
+
+Floats = npt.NDArray[np.float32]
+Ranges = Mapping[str, tuple[float, float]]
+_STATIC = frozenset({"static_int8", "static_int8_16"})
+
+
+def quantize_by(model: bytes, batches: Batches, settings: Settings, *, ranges: Ranges | None = None) -> bytes:
+    """Return the float TFLite ``model`` quantized as ``settings`` say; ``batches()`` gives float32 (N, H, W, C).
+
+    ``ranges``: learnt (low, high) by tensor name, instead of the calibrated ones.
+
+    Raises:
+        QuantizeError: If a setting does not hold for TFLite, or the model can't be quantized.
+        PluginError: If the extra ``tflite`` is not installed.
+    """
+    if settings.scheme == "none":
+        return model
+    if settings.float_layers_auto or settings.bias_correction:
+        name = "float_layers_auto" if settings.float_layers_auto else "bias_correction"
+        message = f"Expected {name} with a target of runtime 'onnx', got a litert target"
+        raise QuantizeError(f"{message}: name layers in float_layers, or put a step 'equalize' before the export")
+    used: dict[str, tuple[float, float]] = {}
+    if settings.scheme in _STATIC:
+        summary = partial(Summary, settings.calibration, settings.percentile)
+        used = {**calibrating.collect_ranges(model, batches, summary=summary), **(ranges or {})}
+    return quantize(
+        model, used or None, scheme=settings.scheme, per_channel=settings.per_channel,
+        integer_io=settings.integer_io, float_layers=settings.float_layers,
+    )  # fmt: skip
+
+
+def tensors(model: bytes, rows: Floats) -> dict[str, Floats]:
+    """Return what the input and every float tensor of ``model`` holds for ``rows``, float32 (N, H, W, C).
+
+    Raises:
+        QuantizeError: If the model does not run on the rows.
+    """
+    held: dict[str, list[Floats]] = {}
+
+    names, interpreter = calibrating._activations(model), calibrating._interpreter(model)  # noqa: SLF001 - one package
+    for row in rows:
+        calibrating._run(interpreter, np.ascontiguousarray(row[None]))  # noqa: SLF001 - one package
+        for index, name in names.items():
+            held.setdefault(name, []).append(np.array(interpreter.get_tensor(index)))
+    return {name: np.concatenate(values) if values[0].ndim else np.stack(values) for name, values in held.items()}
