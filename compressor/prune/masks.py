@@ -147,6 +147,14 @@ def held(network: nn.Module, masks: Masks) -> Iterator[None]:
     finally:
         for name in masks:
             parametrize.remove_parametrizations(modules[name], "weight", leave_parametrized=True)
+            _bias_last(modules[name])
+
+
+def _bias_last(module: nn.Module) -> None:
+    """Put the bias back behind the weight: a weight that was parametrized comes back last in the state dict."""
+    bias = module.bias
+    del module.bias
+    module.register_parameter("bias", bias if isinstance(bias, nn.Parameter) else None)
 
 
 def sparsity(network: nn.Module, masks: Masks) -> float:

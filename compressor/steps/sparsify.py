@@ -46,7 +46,7 @@ def n_of_m(pattern: str) -> tuple[int, int]:
 def checks(settings: Settings) -> list[Checked]:
     """Return what the settings must be."""
     where = "[[compress]] sparsify"
-    patterns = (UNSTRUCTURED, "2:4", "1:4")
+    patterns: tuple[str, ...] = (UNSTRUCTURED, "2:4", "1:4")
     if n_of_m(settings.pattern) != (1, 1):
         patterns = (*patterns, settings.pattern)
     return [
