@@ -66,7 +66,7 @@ def _strip(model: Any) -> None:  # noqa: ANN401 - generated, untyped
 
 
 def _has_scales(quantization: Any) -> bool:  # noqa: ANN401 - generated, untyped
-    return quantization.scale is not None and len(quantization.scale) > 0 or quantization.details is not None
+    return bool(quantization.scale is not None and len(quantization.scale)) or quantization.details is not None
 
 
 def _drop_unused_buffers(model: Any) -> None:  # noqa: ANN401 - generated, untyped

@@ -15,7 +15,8 @@ import numpy as np
 from compressor.errors import QuantizeError
 from compressor.recipe_reader import nearest
 from compressor.tflite import flatbuffer
-from compressor.tflite.naming import INPUT_NAME, OUTPUT_NAMES, WEIGHT_PLACE
+from compressor.tflite.edges import make_float
+from compressor.tflite.naming import OUTPUT_NAMES, WEIGHT_PLACE
 from compressor.tflite.packages import quiet, required
 
 SCHEMES = ("static_int8", "static_int8_16", "dynamic_int8", "weight_int8", "float16")
@@ -64,23 +65,16 @@ def quantize(  # noqa: PLR0913 - what a scheme needs, keyword-only
     with quiet():
         quantizer = required("ai_edge_quantizer.quantizer").Quantizer(bytes(model))
         try:
-            _instruct(quantizer, scheme, per_channel=per_channel, integer_io=integer_io, kept=kept)
+            _instruct(quantizer, scheme, per_channel=per_channel, kept=kept)
             statistics = _statistics(ranges) if static and ranges else None
             result = quantizer.quantize(statistics, enable_progress_report=False)
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
             message = f"Expected a float TFLite model that {scheme!r} quantizes, got: {str(error)[:_LONGEST]}"
             raise QuantizeError(message) from error
-    return _tidied(bytes(result.quantized_model))
+    return _finished(bytes(result.quantized_model), integer_io=integer_io)
 
 
-def _instruct(
-    quantizer: Any,  # noqa: ANN401 - untyped
-    scheme: str,
-    *,
-    per_channel: bool,
-    integer_io: bool,
-    kept: Sequence[str],
-) -> None:
+def _instruct(quantizer: Any, scheme: str, *, per_channel: bool, kept: Sequence[str]) -> None:  # noqa: ANN401
     """Give ``quantizer`` its rules; a later one wins."""
     types, algorithm = required("ai_edge_quantizer.qtyping"), required("ai_edge_quantizer.quantizer").AlgorithmName
     grain = types.QuantGranularity.CHANNELWISE if per_channel else types.QuantGranularity.TENSORWISE
@@ -94,9 +88,6 @@ def _instruct(
     else:
         tensor = types.QuantGranularity.TENSORWISE
         quantizer.add_weight_only_config(whole, every, _FLOAT_BITS, tensor, algorithm.FLOAT_CASTING)
-    if scheme in _ACTIVATION_BITS and not integer_io:
-        for edge in (types.TFLOperationName.INPUT, types.TFLOperationName.OUTPUT):
-            quantizer.update_quantization_recipe("", edge, None, algorithm.NO_QUANTIZE)
     for scope in kept:
         quantizer.update_quantization_recipe(scope, every, None, algorithm.NO_QUANTIZE)
 
@@ -150,20 +141,9 @@ def _scopes(model: bytes, float_layers: Sequence[str]) -> list[str]:
     return scopes
 
 
-def _tidied(model: bytes) -> bytes:
-    """Return ``model`` with its input and outputs named as before, and stripped."""
+def _finished(model: bytes, *, integer_io: bool) -> bytes:
+    """Return ``model`` with float edges unless integers are wanted, stripped."""
     tree = flatbuffer.read(model, QuantizeError)
-    for signature in tree.signatureDefs or []:
-        for entry in [*signature.inputs, *signature.outputs]:
-            name = entry.name
-            if name.decode() in (INPUT_NAME, *OUTPUT_NAMES):
-                _rename(tree.subgraphs[signature.subgraphIndex], entry.tensorIndex, name)
+    if not integer_io:
+        make_float(tree)
     return flatbuffer.write(tree)
-
-
-def _rename(graph: Any, index: int, name: bytes) -> None:  # noqa: ANN401 - generated, untyped
-    """Give tensor ``index`` this name, and a tensor inside that has it another."""
-    for other, tensor in enumerate(graph.tensors):
-        if tensor.name == name and other != index:
-            tensor.name = name + b".inside"
-    graph.tensors[index].name = name
