@@ -84,7 +84,7 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
 
 
 def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[Sample]:
-    """Return all windows; their bytes are raw float32 where the options say ``binary`` and ``text`` is off, else JSON."""
+    """Return all windows; their bytes are raw float32 where options say ``binary`` and ``text`` is off, else JSON."""
     options = options_of(data)
     binary = bool(options.get("binary", 0)) and not text
     with opened(path) as store:

@@ -78,12 +78,13 @@ def points_of(data: bytes) -> Values:
 
 
 def _dense(points: Values) -> Values:
-    """Return (M, 3): places along the path, at most ``_STEP_PX`` apart, and the share of time gone by, 0..1."""
-    counts = np.maximum(1, np.ceil(np.linalg.norm(np.diff(points, axis=0), axis=1) / _STEP_PX)).astype(int)
-    at = np.concatenate([*(i + np.arange(count) / count for i, count in enumerate(counts.tolist())), [len(points) - 1]])
-    own = np.arange(len(points))
-    x, y = (np.interp(at, own, column) for column in points.T)
-    return np.stack([x, y, at / (len(points) - 1)], axis=1)
+    """Return (M, 3): places at most ``_STEP_PX`` apart along the path, and the share of time gone by, 0..1."""
+    lengths = np.sqrt((np.diff(points, axis=0) ** 2).sum(axis=1))
+    moved = np.concatenate([[True], lengths > 0])
+    gone = np.concatenate([[0.0], np.cumsum(lengths)])[moved]
+    at = np.linspace(0, gone[-1], int(np.ceil(gone[-1] / _STEP_PX)) + 1)
+    time = np.arange(len(points))[moved] / (len(points) - 1)
+    return np.stack([np.interp(at, gone, column) for column in (*points[moved].T, time)], axis=1)
 
 
 def _drawn(path: Values, side: int, line_px: float) -> Pixels:
