@@ -1,39 +1,68 @@
-"""The supervised training loop: AdamW or SGD under a one-cycle schedule, mild augmentation, seeded.
+"""The supervised training loop: AdamW or SGD under a schedule, mild augmentation, seeded.
 
-The same inputs and settings give the same weights. Fine-tuning is the same loop
-from loaded weights with ``TrainRecipe.for_fine_tuning``.
-
-Tensors keep the default memory format on purpose: with torch 2.13 on a CPU, channels-last training of layers with
-4 channels corrupts memory (crashes, weights that differ from run to run), for a gain of 13 %.
+The same inputs and settings give the same weights, resumed or not. Fine-tuning is the same loop
+from loaded weights with ``TrainRecipe.for_fine_tuning``; distillation is the same loop with another loss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from compressor.errors import TrainError
 from compressor.recipe import TrainRecipe
-from compressor.train.augmentation import augment
-
-Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
+from compressor.steps.base import Rows
+from compressor.train import resuming
+from compressor.train.averaging import copied
+from compressor.train.crew import Crew
+from compressor.train.loop import Training, begun
+from compressor.train.losses import cross_entropy
+from compressor.train.samples import Floats, Integers, Samples, check_learnable, checked
+from compressor.train.stopping import Best, Score, score
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """How one epoch went; ``number`` counts from 1. ``accuracy`` is on augmented training batches."""
+    """How one epoch went; ``number`` counts from 1. ``accuracy`` is on augmented training batches.
+
+    ``held_accuracy``: on the held rows, where there are any.
+    """
 
     number: int
     of: int
     loss: float
     accuracy: float
+    held_accuracy: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Options:
+    """What a training may have beside data and settings; see ``fit``. ``crew``: the processes that share it."""
+
+    on_epoch: Callable[[Epoch], None] | None = None
+    held: Rows | None = None
+    resume: Path | None = None
+    loss: nn.Module | None = None
+    crew: Crew = field(default_factory=Crew)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Course:
+    """How far a training is: its epochs so far, and the best weights."""
+
+    epochs: tuple[Epoch, ...] = ()
+    best: Best = field(default_factory=Best)
+
+    def over(self, settings: TrainRecipe) -> bool:
+        """Return whether the last epoch is done, or too many were no better."""
+        stopped = 0 < settings.early_stopping <= self.best.stale
+        return stopped or len(self.epochs) >= settings.epochs
 
 
 @contextmanager
@@ -51,13 +80,16 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def fit(
+def fit(  # noqa: PLR0913 - each option is one a caller can leave out
     network: nn.Module,
     inputs: Floats,
     labels: Integers,
     settings: TrainRecipe,
     *,
     on_epoch: Callable[[Epoch], None] | None = None,
+    held: Rows | None = None,
+    resume: Path | None = None,
+    loss: nn.Module | None = None,
 ) -> nn.Module:
     """Train ``network`` in place and return it, in evaluation mode.
 
@@ -65,75 +97,88 @@ def fit(
         network: Returns (logits, embedding).
         inputs: float32, (N, C, H, W), as the device's preprocessing makes them.
         labels: int64, (N,), class indices.
-        settings: Epochs, seed, batch, rates.
-        on_epoch: Told after every epoch.
+        settings: Epochs, seed, batch, rates. ``processes`` is ``distributed.fit_distributed``'s.
+        on_epoch: Told after every epoch; a resumed training tells the epochs before again.
+        held: Rows that early stopping and the choice of the best weights look at; not trained on.
+        resume: File that keeps the state after every epoch; if it is there, training goes on from it and gives the
+            weights of an uninterrupted one. It stays when the training ends: delete it once the weights are kept.
+        loss: As ``losses`` says (distillation); none: cross-entropy as the settings say.
 
     Raises:
-        TrainError: If there are too few samples, or the loss is not finite.
+        TrainError: If there are too few samples or classes, a value or the loss is not finite, early stopping has
+            nothing to look at, or ``resume`` is another training's or can't be written.
     """
-    if len(inputs) != len(labels) or len(inputs) < 2:  # noqa: PLR2004 - batch normalisation needs two
-        message = f"Expected at least 2 inputs with as many labels, got {len(inputs)} and {len(labels)}"
+    return fit_with(network, Rows(inputs, labels), settings, Options(on_epoch, held, resume, loss))
+
+
+def fit_with(network: nn.Module, rows: Rows, settings: TrainRecipe, options: Options) -> nn.Module:
+    """Train ``network`` in place and return it; see ``fit``.
+
+    Raises:
+        TrainError: As ``fit`` says.
+    """
+    samples = checked(network, rows.inputs, rows.labels)
+    check_learnable(samples)
+    held = checked(network, options.held.inputs, options.held.labels, "held") if options.held else None
+    if settings.early_stopping and held is None:
+        message = "Expected held rows for early_stopping, got none: set early_stopping = 0 in [train], or hold rows out"
         raise TrainError(message)
-    x, y = torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(np.ascontiguousarray(labels))
-    batch = min(settings.batch, len(x))
-    steps = len(x) // batch
-    optimizer = _optimizer(network, settings)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, settings.learning_rate, total_steps=max(2, settings.epochs * steps), pct_start=0.25
-    )
-    generator = torch.Generator().manual_seed(settings.seed)
+    loss = options.loss or cross_entropy(settings, samples)
+    training = begun(network, loss, samples, settings, options.crew)
     with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        for number in range(1, settings.epochs + 1):
-            rows = torch.randperm(len(x), generator=generator)[: steps * batch].reshape(steps, batch)
-            loss, accuracy = _epoch(network, x, y, rows, _Step(optimizer, schedule, settings, generator))
-            if on_epoch:
-                on_epoch(Epoch(number, settings.epochs, loss, accuracy))
+        course = _run(training, held, options)
+    best = course.best.state if settings.early_stopping else None
+    network.load_state_dict(best or copied(training.weights()))
     return network.eval()
 
 
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """What one step of the optimizer needs beside the data."""
-
-    optimizer: torch.optim.Optimizer
-    schedule: torch.optim.lr_scheduler.OneCycleLR
-    settings: TrainRecipe
-    generator: torch.Generator
-
-    def take(self, network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> tuple[float, float]:
-        """Take one step; return loss and accuracy of the batch."""
-        x = augment(x, self.settings.augment, self.generator)
-        logits = network(x)[0]
-        loss = nn.functional.cross_entropy(logits, y, label_smoothing=self.settings.label_smoothing)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.schedule.step()
-        return loss.item(), float((logits.argmax(1) == y).float().mean())
+def _run(training: Training, held: Samples | None, options: Options) -> _Course:
+    key = _key(training, held) if options.resume else ""
+    course = _resumed(training, options.resume, key)
+    for epoch in course.epochs:
+        _tell(epoch, options)
+    while not course.over(training.settings):
+        course = _after_one_more(training, held, course)
+        if options.resume and options.crew.rank == 0:
+            resuming.save(options.resume, {"key": key, **training.state(), **_course_state(course)})
+        _tell(course.epochs[-1], options)
+    return course
 
 
-def _epoch(
-    network: nn.Module, x: torch.Tensor, y: torch.Tensor, batches: torch.Tensor, step: _Step
-) -> tuple[float, float]:
-    network.train()
-    figures = [step.take(network, x[rows], y[rows]) for rows in batches]
-    loss, accuracy = (float(value) for value in np.mean(figures, axis=0))
-    if not np.isfinite(loss):
-        message = (
-            f"Expected a finite loss, got {loss}: lower learning_rate ({step.settings.learning_rate:g}) in [train]"
-        )
-        raise TrainError(message)
-    return loss, accuracy
+def _tell(epoch: Epoch, options: Options) -> None:
+    if options.on_epoch and options.crew.rank == 0:
+        options.on_epoch(epoch)
 
 
-def _optimizer(network: nn.Module, settings: TrainRecipe) -> torch.optim.Optimizer:
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            network.parameters(),
-            settings.learning_rate,
-            momentum=0.9,
-            nesterov=True,
-            weight_decay=settings.weight_decay,
-        )
-    return torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+def _after_one_more(training: Training, held: Samples | None, course: _Course) -> _Course:
+    number, settings = len(course.epochs) + 1, training.settings
+    loss, accuracy = training.epoch(number)
+    if held is None:
+        return _Course((*course.epochs, Epoch(number, settings.epochs, loss, accuracy)))
+    reached = training.crew.agreed(score(training.network, training.weights(), held))
+    best = course.best.after(reached, training.weights()) if settings.early_stopping else course.best
+    return _Course((*course.epochs, Epoch(number, settings.epochs, loss, accuracy, reached.accuracy)), best)
+
+
+def _key(training: Training, held: Samples | None) -> str:
+    tensors = [*training.network.state_dict().values(), *training.loss.state_dict().values()]
+    tensors += [training.samples.x, training.samples.y, *((held.x, held.y) if held else ())]
+    return resuming.key(f"{training.settings} {type(training.loss).__qualname__} {training.crew.size}", tensors)
+
+
+def _course_state(course: _Course) -> dict[str, Any]:
+    best = course.best
+    return {
+        "epochs": [astuple(epoch) for epoch in course.epochs],
+        "best_score": astuple(best.score) if best.score else (), "best": best.state or {}, "stale": best.stale,
+    }  # fmt: skip
+
+
+def _resumed(training: Training, path: Path | None, key: str) -> _Course:
+    state = resuming.load(path, key) if path else None
+    if state is None:
+        return _Course()
+    training.restore(state)
+    best = Best(Score(*state["best_score"]), state["best"], state["stale"]) if state["best_score"] else Best()
+    return _Course(tuple(Epoch(*values) for values in state["epochs"]), best)

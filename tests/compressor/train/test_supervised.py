@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from compressor import networks
 from compressor.errors import TrainError
 from compressor.recipe import TrainRecipe
+from compressor.steps.base import Rows
 from compressor.train.augmentation import augment
 from compressor.train.supervised import Epoch, fit
 
@@ -56,11 +58,11 @@ def test_tells_every_epoch() -> None:
 
 
 def test_a_loss_that_diverges_stops_the_run() -> None:
-    """Inputs that are not finite end in a coded error, not in silent rubbish."""
+    """A training that runs away ends in a coded error, not in silent rubbish."""
     inputs, labels = _data()
-    inputs[:] = np.inf
+    wild = replace(SETTINGS, augment=0.0, optimizer="sgd", weight_decay=1e30, learning_rate=1e8)
     with pytest.raises(TrainError, match="finite loss"):
-        fit(_network(), inputs, labels, replace(SETTINGS, augment=0.0))
+        fit(_network(), inputs, labels, wild)
 
 
 def test_nothing_to_learn_from_is_an_error() -> None:
@@ -78,3 +80,49 @@ def test_augmentation_keeps_the_shape_and_strength_zero_the_values() -> None:
     assert augment(x, 0.0, generator) is x
     assert augment(x, 1.0, generator).shape == x.shape
     assert not torch.equal(augment(x, 1.0, generator), x)
+
+
+def test_new_options_are_off_by_default() -> None:
+    """Held rows that nothing is decided by change no bit of the weights."""
+    inputs, labels = _data()
+    told: list[Epoch] = []
+    plain = fit(_network(), inputs, labels, SETTINGS).state_dict()
+    watched = fit(_network(), inputs, labels, SETTINGS, held=Rows(*_data(32)), on_epoch=told.append).state_dict()
+    assert all(torch.equal(plain[name], watched[name]) for name in plain)
+    assert all(epoch.held_accuracy is not None for epoch in told)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"schedule": "cosine"}, {"schedule": "step"}, {"schedule": "constant"}, {"warm_up_epochs": 1}, {"ema": 0.9},
+        {"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}, {"class_weights": "balanced"},
+    ],
+)  # fmt: skip
+def test_each_option_changes_the_weights_and_is_deterministic(option: dict[str, Any]) -> None:
+    """With an option two trainings agree bit for bit, and differ from one without."""
+    inputs, labels = _data()
+    labels[:40] = 0
+    runs = [fit(_network(), inputs, labels, settings) for settings in (*[replace(SETTINGS, **option)] * 2, SETTINGS)]
+    once, again, without = (run.state_dict()["head.weight"] for run in runs)
+    assert torch.equal(once, again)
+    assert not torch.equal(once, without)
+
+
+def test_stops_early_and_keeps_the_best_weights() -> None:
+    """Held labels that contradict the training end it after its patience, with the weights of its first epoch."""
+    inputs, labels = _data()
+    told: list[Epoch] = []
+    patient = replace(SETTINGS, epochs=30, early_stopping=2, schedule="constant", augment=0.0)
+    best = fit(_network(), inputs, labels, patient, held=Rows(inputs, 1 - labels), on_epoch=told.append)
+    assert len(told) < 30
+    chosen = max(range(len(told)), key=lambda i: (told[i].held_accuracy or 0, -i))
+    first = fit(_network(), inputs, labels, replace(patient, epochs=chosen + 1, early_stopping=0))
+    assert torch.equal(best.get_parameter("head.weight"), first.get_parameter("head.weight"))
+
+
+def test_early_stopping_without_held_rows_is_an_error() -> None:
+    """What can't be judged is refused, not skipped."""
+    for held in (None, Rows(*(values[:0] for values in _data()))):
+        with pytest.raises(TrainError, match="early_stopping"):
+            fit(_network(), *_data(), replace(SETTINGS, early_stopping=1), held=held)

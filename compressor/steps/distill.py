@@ -1,0 +1,63 @@
+"""Step ``distill``: the network learns from the one it came from, logits and, where asked, embedding.
+
+Usually after ``prune``: the teacher is the network as it was trained, before the first step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from compressor.recipe_reader import Checked
+from compressor.steps.base import NETWORK, Applied, Bench, Network
+
+LEVEL = NETWORK
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``[[compress]] step = "distill"``.
+
+    ``temperature``: of both softmaxes. ``weight``: of the teacher's logits against the labels, 0 to 1.
+    ``feature_weight``: of the embedding's direction; 0 is off. ``learning_rate``: the peak of the schedule.
+    """
+
+    step: str = "distill"
+    epochs: int = 5
+    temperature: float = 4.0
+    weight: float = 0.7
+    feature_weight: float = 0.0
+    learning_rate: float = 0.002
+
+
+def checks(settings: Settings) -> Sequence[Checked]:
+    """Return what the step asks of its settings."""
+    return (
+        Checked("[[compress]] epochs", settings.epochs, 1, 10_000),
+        Checked("[[compress]] temperature", settings.temperature, 0.1, 100),
+        Checked("[[compress]] weight", settings.weight, 0, 1),
+        Checked("[[compress]] feature_weight", settings.feature_weight, 0, 1000),
+        Checked("[[compress]] learning_rate", settings.learning_rate, 1e-8, 10),
+    )
+
+
+def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
+    """Return ``network``, trained towards ``bench.teacher``; notes say how near it was and is on the search rows.
+
+    Raises:
+        TrainError: If there is no teacher, or training fails.
+    """
+    from compressor.train import distillation  # noqa: PLC0415 - torch is loaded only to train
+
+    teacher = distillation.teacher_of(network, bench)
+    before = distillation.agreement(network, teacher, bench.search)
+    mixture = distillation.Mixture(settings.temperature, settings.weight, settings.feature_weight)
+    train = replace(bench.settings, epochs=settings.epochs, learning_rate=settings.learning_rate)
+    network = distillation.distil(network, bench, train, mixture)
+    after = distillation.agreement(network, teacher, bench.search)
+    notes = {
+        "teacher_kl_before_nats": before.divergence, "teacher_kl_after_nats": after.divergence,
+        "teacher_agreement_before_ratio": before.agreement_ratio,
+        "teacher_agreement_after_ratio": after.agreement_ratio,
+    }  # fmt: skip
+    return Applied(network, notes=notes if len(bench.search) else {})

@@ -1,0 +1,152 @@
+"""Distillation: a student learns the teacher's logits, and its embedding where asked.
+
+Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2 (temperature, and the factor T^2);
+Romero et al., FitNets, 2015, equation 3 (a learnt regressor where widths differ). Teacher and student see the same
+augmented batch (Beyer et al., Knowledge distillation: A good teacher is patient and consistent, 2022).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from compressor.errors import TrainError
+from compressor.recipe import TrainRecipe
+from compressor.steps.base import Bench, Rows
+from compressor.train.losses import CrossEntropy, Outputs, cross_entropy
+from compressor.train.samples import checked
+from compressor.train.sparsity import zeros_kept
+from compressor.train.supervised import fit
+
+_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """What the loss is made of.
+
+    ``temperature``: of both softmaxes. ``weight``: of the teacher's logits against the labels, 0..1.
+    ``feature_weight``: of the embedding's direction, from 0.
+    """
+
+    temperature: float = 4.0
+    weight: float = 0.7
+    feature_weight: float = 0.0
+
+
+class DistillationLoss(nn.Module):
+    """(1 - w) * cross-entropy + w * T^2 * KL(teacher || student) + f * (1 - cosine of the embeddings).
+
+    Where embeddings differ in width, the student's first goes through a linear layer, which is learnt beside it.
+    """
+
+    def __init__(self, teacher: nn.Module, labels: CrossEntropy, mixture: Mixture, widths: tuple[int, int]) -> None:
+        """Keep what the loss is made of; ``widths`` are the embeddings' of student and teacher."""
+        super().__init__()
+        self._teacher = (teacher.eval(),)  # in a tuple, because a submodule would be trained and put in training mode
+        self._labels = labels
+        self._mixture = mixture
+        differ = mixture.feature_weight > 0 and widths[0] != widths[1]
+        self.regressor = nn.Linear(*widths, bias=False) if differ else nn.Identity()
+
+    def forward(self, x: torch.Tensor, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of a batch; ``targets`` are int64 (N,) or float32 (N, classes)."""
+        mixture, (logits, embedding) = self._mixture, outputs
+        with torch.no_grad():
+            wanted, direction = self._teacher[0](x)
+        loss: torch.Tensor = (1 - mixture.weight) * self._labels(x, outputs, targets)
+        loss = loss + mixture.weight * mixture.temperature**2 * divergence(logits, wanted, mixture.temperature)
+        if mixture.feature_weight > 0:
+            cosine = nn.functional.cosine_similarity(self.regressor(embedding), direction, dim=1)
+            loss = loss + mixture.feature_weight * (1 - cosine).mean()
+        return loss
+
+
+def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Return the mean KL(teacher || student) in nats of logits, both (N, classes), at ``temperature``."""
+    wanted = nn.functional.log_softmax(teacher / temperature, dim=1)
+    got = nn.functional.log_softmax(student / temperature, dim=1)
+    return nn.functional.kl_div(got, wanted, reduction="batchmean", log_target=True)
+
+
+def distil(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mixture) -> nn.Module:
+    """Train ``network`` in place on the teacher's answers and the labels; return it, in evaluation mode.
+
+    Weights that are zero (pruned by a mask) stay so.
+
+    Args:
+        network: The student; returns (logits, embedding).
+        bench: ``train``, ``search`` for early stopping, and ``teacher``, which is not changed.
+        settings: Epochs, rates, seed, as for ``supervised.fit``.
+        mixture: Of the loss.
+
+    Raises:
+        TrainError: If there is no teacher, it is the student or of other classes, or training fails.
+    """
+    loss = _loss(network, bench, settings, mixture)
+    with zeros_kept(network):
+        return fit(
+            network,
+            bench.train.inputs,
+            bench.train.labels,
+            settings,
+            on_epoch=lambda epoch: bench.tell(f"distill {epoch.number}/{epoch.of} loss {epoch.loss:.3f}"),
+            held=bench.search,
+            loss=loss,
+        )
+
+
+def _loss(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mixture) -> DistillationLoss:
+    teacher = teacher_of(network, bench)
+    samples = checked(network, bench.train.inputs, bench.train.labels)
+    with torch.no_grad():
+        student, wanted = network.eval()(samples.x[:2]), teacher.eval()(samples.x[:2])
+    if student[0].shape != wanted[0].shape:
+        message = (
+            f"Expected a teacher with the student's {student[0].shape[1]} classes, got {wanted[0].shape[1]}: "
+            "train both on the same labels"
+        )
+        raise TrainError(message)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        widths = (student[1].shape[1], wanted[1].shape[1])
+        return DistillationLoss(teacher, cross_entropy(settings, samples), mixture, widths)
+
+
+def teacher_of(network: nn.Module, bench: Bench) -> nn.Module:
+    """Return the bench's teacher.
+
+    Raises:
+        TrainError: If there is none, or it is ``network`` itself.
+    """
+    if bench.teacher is None:
+        message = "Expected a teacher to distil from, got none: train a network first, or use the step fine_tune"
+        raise TrainError(message)
+    if bench.teacher is network:
+        message = "Expected a teacher apart from the student, got the same network: copy it before the first step"
+        raise TrainError(message)
+    return bench.teacher
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How near a student is to its teacher: KL in nats at temperature 1, and the share of equal predictions."""
+
+    divergence: float
+    agreement_ratio: float
+
+
+def agreement(network: nn.Module, teacher: nn.Module, rows: Rows) -> Agreement:
+    """Return how near ``network`` is to ``teacher`` on ``rows``; both end in evaluation mode. NaN without rows."""
+    network.eval()
+    teacher.eval()
+    distance, equal = 0.0, 0
+    with torch.no_grad():
+        for x in torch.split(torch.from_numpy(rows.inputs), _BATCH):
+            student, wanted = network(x)[0], teacher(x)[0]
+            distance += float(divergence(student, wanted)) * len(x)
+            equal += int((student.argmax(1) == wanted.argmax(1)).sum())
+    return Agreement(distance / len(rows), equal / len(rows)) if len(rows) else Agreement(math.nan, math.nan)

@@ -1,0 +1,48 @@
+"""The loss of supervised training, and what any other loss (distillation) must look like.
+
+A loss is a module that is called with (x, (logits, embedding), targets) and returns a scalar; its own parameters, if
+it has any, are trained beside the network's and dropped afterwards.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from compressor.recipe import TrainRecipe
+from compressor.train.samples import Samples
+
+Outputs = tuple[torch.Tensor, torch.Tensor]
+
+
+class CrossEntropy(nn.Module):
+    """Cross-entropy with label smoothing and class weights, for class indices and for mixed labels."""
+
+    def __init__(self, label_smoothing: float, weights: torch.Tensor | None) -> None:
+        """Keep the settings; ``weights`` is float32, (classes,), or None for all equal."""
+        super().__init__()
+        self._label_smoothing = label_smoothing
+        self._weights = weights
+
+    def forward(self, x: torch.Tensor, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss; ``targets`` are int64 (N,) or float32 (N, classes)."""
+        del x
+        return nn.functional.cross_entropy(
+            outputs[0], targets, weight=self._weights, label_smoothing=self._label_smoothing
+        )
+
+
+def cross_entropy(settings: TrainRecipe, samples: Samples) -> CrossEntropy:
+    """Return the loss that the settings ask for, class weights counted on ``samples``."""
+    balanced = settings.class_weights == "balanced"
+    return CrossEntropy(settings.label_smoothing, balanced_weights(samples) if balanced else None)
+
+
+def balanced_weights(samples: Samples) -> torch.Tensor:
+    """Return n / (k * n_c) for each class c, k classes being present; 0 for a class without samples.
+
+    Source: King and Zeng, Logistic Regression in Rare Events Data, 2001; ``class_weight="balanced"`` of scikit-learn.
+    """
+    counts = torch.bincount(samples.y, minlength=samples.classes)
+    present = int((counts > 0).sum())
+    return torch.where(counts > 0, len(samples) / (present * counts.clamp(min=1)), 0.0).float()

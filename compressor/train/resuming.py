@@ -1,0 +1,65 @@
+"""The state of a training on disk: whole or not at all, tensors and plain values only, and of this training alone."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from compressor.errors import TrainError
+
+
+def key(settings: str, tensors: Iterable[torch.Tensor]) -> str:
+    """Return the SHA-256 of what a training starts from, hexadecimal: another start is another training."""
+    digest = hashlib.sha256(f"{torch.__version__} {settings}".encode())
+    for tensor in tensors:
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(np.ascontiguousarray(tensor.detach().numpy()).data)
+    return digest.hexdigest()
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Write ``state`` to ``path``; what was there stays until the new one is whole.
+
+    Raises:
+        TrainError: If the file can't be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when the disk is full
+        part.unlink(missing_ok=True)
+        message = f"Expected to write the state of the training to {path}, got: {error}: free space, then run again"
+        raise TrainError(message) from error
+
+
+def load(path: Path, expected: str) -> dict[str, Any] | None:
+    """Return the state in ``path``, or None where there is no such file.
+
+    Args:
+        path: Of the state.
+        expected: The key of this training.
+
+    Raises:
+        TrainError: If the file is no such state, or another training's.
+    """
+    if not path.exists():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever its reader met: zip, pickle and key errors
+        message = f"Expected the state of a training in {path}, got: {str(error)[:300]}: delete it to start over"
+        raise TrainError(message) from error
+    if not isinstance(state, dict) or state.get("key") != expected:
+        message = f"Expected the state of this training in {path}, got another's: delete it to start over"
+        raise TrainError(message)
+    return state

@@ -1,0 +1,92 @@
+"""What a training is given, checked before the first step: a bad row is named, not averaged into the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from compressor.errors import TrainError
+
+Floats = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Samples:
+    """Inputs, float32 (N, C, H, W), and labels, int64 (N,), of a network with ``classes`` logits."""
+
+    x: torch.Tensor
+    y: torch.Tensor
+    classes: int
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.y)
+
+
+def checked(network: nn.Module, inputs: Floats, labels: Integers, what: str = "training") -> Samples:
+    """Return the samples as tensors.
+
+    Args:
+        network: Returns (logits, embedding); its logits say how many classes there are.
+        inputs: float32, (N, C, H, W).
+        labels: int64, (N,), class indices.
+        what: Named in errors, such as "held".
+
+    Raises:
+        TrainError: If there are fewer than two, labels are missing or out of range, or a value is not finite.
+    """
+    if len(inputs) != len(labels) or len(inputs) < 2:  # noqa: PLR2004 - batch normalisation needs two
+        message = (
+            f"Expected at least 2 {what} inputs with as many labels, got {len(inputs)} and {len(labels)}: "
+            "add samples, or give this split a larger share in [data] shares"
+        )
+        raise TrainError(message)
+    _check_finite(inputs, what)
+    x, y = torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(np.ascontiguousarray(labels))
+    samples = Samples(x, y, _classes(network, x[:2]))
+    _check_range(labels, samples.classes, what)
+    return samples
+
+
+def check_learnable(samples: Samples) -> None:
+    """Do nothing if the labels are of two classes or more.
+
+    Raises:
+        TrainError: If all are of one class: any network would be right without learning.
+    """
+    present = torch.unique(samples.y)
+    if len(present) < 2:  # noqa: PLR2004 - two classes make a choice
+        message = (
+            f"Expected training labels of at least two classes, got only class {int(present[0])} in "
+            f"{len(samples)} rows: add samples of another class"
+        )
+        raise TrainError(message)
+
+
+def _check_finite(inputs: Floats, what: str) -> None:
+    for row, values in enumerate(inputs):  # row by row: memory does not grow with the data
+        finite = np.isfinite(values)
+        if not finite.all():
+            message = f"Expected finite {what} inputs, got {values[~finite][0]} in row {row}: mend or leave out the row"
+            raise TrainError(message)
+
+
+def _check_range(labels: Integers, classes: int, what: str) -> None:
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        message = (
+            f"Expected {what} labels of 0 to {classes - 1}, got {labels[wrong[0]]} in row {wrong[0]}: "
+            "mend the label, or build the network with more classes"
+        )
+        raise TrainError(message)
+
+
+def _classes(network: nn.Module, x: torch.Tensor) -> int:
+    network.eval()
+    with torch.no_grad():
+        return int(network(x)[0].shape[1])

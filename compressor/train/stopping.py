@@ -1,0 +1,48 @@
+"""Early stopping: which epoch's weights stay, and when it is enough. Decides; evaluates nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from compressor.train.averaging import State, copied
+from compressor.train.samples import Samples
+
+_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Score:
+    """How weights do on the held rows; ordered by accuracy, equal ones by the smaller loss."""
+
+    accuracy: float
+    negative_loss: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Best:
+    """The best weights so far, their score, and the epochs since then."""
+
+    score: Score | None = None
+    state: State | None = None
+    stale: int = 0
+
+    def after(self, score: Score, state: State) -> Best:
+        """Return what is best once ``state`` got ``score``; a tie is no improvement. The best ``state`` is copied."""
+        if self.score is None or score > self.score:
+            return Best(score, copied(state))
+        return Best(self.score, self.state, self.stale + 1)
+
+
+def score(network: nn.Module, state: State, held: Samples) -> Score:
+    """Return how ``network`` with the weights ``state`` does on ``held``; the network keeps its own weights."""
+    network.eval()
+    right, loss = 0, 0.0
+    with torch.no_grad():
+        for x, y in zip(torch.split(held.x, _BATCH), torch.split(held.y, _BATCH), strict=True):
+            logits = torch.func.functional_call(network, state, (x,))[0]
+            loss += float(nn.functional.cross_entropy(logits, y, reduction="sum"))
+            right += int((logits.argmax(1) == y).sum())
+    return Score(right / len(held), -loss / len(held))
