@@ -8,74 +8,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Protocol
+from dataclasses import dataclass
+from functools import partial
 
-from compressor.statistics import (
-    Paired,
-    drop_lower,
-    drop_upper,
-    holm,
-    p_value,
-    samples_for,
-    samples_still_needed,
-    wilson,
+from compressor.evidence import (
+    Evidence,
+    Gate,
+    GateResult,
+    MetricEvidence,
+    Verdict,
 )
+from compressor.evidence import missing as _missing
+from compressor.evidence import more as _needs
+from compressor.evidence import points as _points
+from compressor.metric_gates import METRICS, MetricDrop
+from compressor.power import POWER, samples_for, samples_still_needed
+from compressor.statistics import Paired, drop_lower, drop_upper, holm, p_value, wilson
+
+__all__ = [
+    "CONFIDENCE", "FIGURES", "GATE_NAMES", "SUPERIORITY", "AccuracyDrop", "AllOf", "Evidence", "Figure", "FlipRatio",
+    "Gate", "GateResult", "Judgement", "MetricDrop", "MetricEvidence", "Superiority", "Verdict", "WorstSliceDrop",
+    "gate", "limits_of",
+]  # fmt: skip
 
 CONFIDENCE = 0.95
-
-
-class Verdict(StrEnum):
-    """What a gate says."""
-
-    PASS = "pass"  # noqa: S105 - a verdict, not a password
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
-
-
-@dataclass(frozen=True, slots=True)
-class GateResult:
-    """What one gate said. ``value`` and ``bound`` are None where the measurement is missing.
-
-    ``limit`` is the recipe's; ``n`` the number of samples behind the value; ``needs`` how many more samples an
-    inconclusive gate asks for (0: unknown).
-    """
-
-    name: str
-    verdict: Verdict
-    value: float | None
-    bound: float | None
-    limit: float
-    n: int
-    text: str
-    needs: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Everything that was measured; what is absent was not measured.
-
-    ``accuracy``, ``slices``, ``classes`` and ``drifted`` compare candidate and baseline on the same samples;
-    ``compressed`` compares the artifact with the float model it was made from, and ``flips`` counts the samples, of
-    ``compressed.n``, where these two predict different classes; ``figures`` holds the rest by the gate's name
-    (``size_bytes``, ``latency_p95_ms``, ``int8_macs_ratio`` …).
-    """
-
-    accuracy: Paired | None = None
-    slices: Mapping[str, Paired] = field(default_factory=dict)
-    classes: Mapping[str, Paired] = field(default_factory=dict)
-    drifted: Paired | None = None
-    compressed: Paired | None = None
-    flips: int | None = None
-    figures: Mapping[str, float] = field(default_factory=dict)
-
-
-class Gate(Protocol):
-    """One condition on the evidence."""
-
-    def judge(self, evidence: Evidence) -> GateResult:
-        """Return the verdict on ``evidence``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +52,18 @@ class AccuracyDrop:
         text = (
             f"drop {_points(counts.drop)}, at most {_points(bound)} with {self.confidence:.0%} confidence, "
             f"allowed {_points(self.margin)} ({counts.lost} lost, {counts.won} won of {counts.n}){_needs(needs)}"
+            f"{_planned(counts, self)}"
         )
         return GateResult(self.name, verdict, counts.drop, bound, self.margin, counts.n, text, needs)
+
+
+def _planned(counts: Paired, gate: AccuracyDrop) -> str:
+    planned = samples_for(gate.margin, counts.discordance, confidence=gate.confidence)
+    if not planned:
+        return ""
+    return (
+        f"; {planned} samples show an equal model with {POWER:.0%} power at {_points(counts.discordance)} discordance"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +227,7 @@ _BY_MAXIMUM: Mapping[str, Callable[[float, float], Gate]] = {
     "worst_class_drop": lambda limit, confidence: WorstSliceDrop(limit, confidence, by_class=True),
     "flip_ratio": FlipRatio,
     "negative_flip_ratio": lambda limit, confidence: FlipRatio(limit, confidence, negative=True),
+    **{metric: partial(MetricDrop, metric) for metric in METRICS},
 }
 GATE_NAMES = (*_BY_MAXIMUM, SUPERIORITY, *sorted(FIGURES))
 """Every gate that a recipe may name: what ``gate`` can make, and nothing else."""
@@ -285,24 +252,9 @@ def _three(
 ) -> tuple[Verdict, int]:
     if upper < margin or (upper == margin and not strict):
         return Verdict.PASS, 0
-    planned = samples_for(margin, counts.discordance, confidence=confidence) if margin > 0 else 0
-    hopeless = counts.drop >= margin and counts.n >= planned
-    if hopeless or drop_lower(counts, confidence) > margin:
+    if drop_lower(counts, confidence) > margin:
         return Verdict.FAIL, 0
     if counts.drop >= margin:
-        return Verdict.INCONCLUSIVE, planned - counts.n
+        planned = samples_for(margin, counts.discordance, confidence=confidence)
+        return (Verdict.FAIL, 0) if counts.n >= planned else (Verdict.INCONCLUSIVE, planned - counts.n)
     return Verdict.INCONCLUSIVE, samples_still_needed(counts, margin, confidence=confidence)
-
-
-def _missing(name: str, limit: float) -> GateResult:
-    return GateResult(
-        name, Verdict.FAIL, None, None, limit, 0, "Expected a measurement, got none: measure it or drop the gate"
-    )
-
-
-def _points(ratio: float) -> str:
-    return f"{100 * ratio:.2f} %"
-
-
-def _needs(needs: int) -> str:
-    return f"; needs about {needs} more labelled samples" if needs else ""

@@ -1,7 +1,7 @@
 """How sure are we that a candidate is not worse: paired proportions, pure arithmetic.
 
-Decides bounds, p-values and the number of samples still needed. Does not decide what passes
-(``gates`` does) and measures nothing.
+Decides bounds and p-values. Does not decide what passes (``gates`` does) nor how many samples are needed
+(``power`` does), and measures nothing.
 
 Notation, as in the literature: of ``n`` paired samples ``b`` were right under the baseline only (``lost``) and
 ``c`` under the candidate only (``won``); the drop in accuracy is d = (b - c) / n.
@@ -33,7 +33,6 @@ _NUISANCE_RISK = 5e-4  # Berger and Boos: spent on the nuisance parameter's inte
 _NUISANCE_STEPS = 25
 _TAIL = 1e-7  # probability of the table that is not enumerated; counted as evidence for the null
 _TOLERANCE = 1e-6
-_MAX_SAMPLES = 10_000_000
 
 Floats = NDArray[np.float64]
 
@@ -101,7 +100,7 @@ def score_upper(counts: Paired, confidence: float) -> float:
 
 
 def exact_p_value(counts: Paired, margin: float) -> float:
-    """Return the p-value of H0: d >= ``margin`` (> 0) against d < margin, exact and unconditional.
+    """Return the p-value of H0: d >= ``margin`` against d < margin, exact and unconditional.
 
     All tables with a score statistic at most the observed one, their trinomial probability maximised over a
     1 - 0.0005 Clopper-Pearson interval of the discordance, plus 0.0005.
@@ -109,28 +108,51 @@ def exact_p_value(counts: Paired, margin: float) -> float:
     """
     if not counts.n:
         return 1.0
-    discordant = counts.lost + counts.won
-    low, high = _clopper_pearson(discordant, counts.n, _NUISANCE_RISK)
+    return float(exact_p_values(np.array([float(counts.lost)]), counts.lost + counts.won, counts.n, margin)[0])
+
+
+def exact_p_values(lost: Floats, discordant: int, n: int, margin: float) -> Floats:
+    """Return ``exact_p_value`` of each ``lost``, (K,), when ``discordant`` of ``n`` samples are lost or won."""
+    low, high = _clopper_pearson(discordant, n, _NUISANCE_RISK)
     low, high = max(low, abs(margin)), max(high, abs(margin))
-    cells = int(stats.binom.ppf(1 - _TAIL, counts.n, high)) + 1
+    observed = score_statistic(lost, discordant - lost, n, margin) + 1e-9
+    statistic, b, c = _tables(int(special.bdtrik(1 - _TAIL, n, high)) + 2, n, margin, float(observed.max()))
+    mass = trinomial(b, c, n, margin, np.linspace(low, high, _NUISANCE_STEPS)[:, None])
+    below = np.concatenate([np.zeros((_NUISANCE_STEPS, 1)), np.cumsum(mass, axis=1)], axis=1)
+    worst = below[:, np.searchsorted(statistic, observed, side="right")].max(axis=0)
+    return np.asarray(np.minimum(1.0, worst + _TAIL + _NUISANCE_RISK), dtype=np.float64)
+
+
+def _tables(cells: int, n: int, margin: float, largest: float) -> tuple[Floats, Floats, Floats]:
+    """Return statistic, lost and won, (K,) each, by rising statistic up to ``largest``.
+
+    All tables of at most ``cells`` discordant pairs.
+    """
     lost, won = (axis.ravel().astype(float) for axis in np.meshgrid(np.arange(cells + 1), np.arange(cells + 1)))
-    inside = lost + won <= min(cells, counts.n)
+    inside = lost + won <= min(cells, n)
     lost, won = lost[inside], won[inside]
-    observed = score_statistic(np.array(float(counts.lost)), np.array(float(counts.won)), counts.n, margin)
-    region = score_statistic(lost, won, counts.n, margin) <= observed + 1e-9
-    worst = max(
-        _trinomial(lost[region], won[region], counts.n, margin, discordance)
-        for discordance in np.linspace(low, high, _NUISANCE_STEPS)
-    )
-    return float(min(1.0, worst + _TAIL + _NUISANCE_RISK))
+    statistic = score_statistic(lost, won, n, margin)
+    kept = np.flatnonzero(statistic <= largest)
+    kept = kept[np.argsort(statistic[kept], kind="stable")]
+    return statistic[kept], lost[kept], won[kept]
 
 
-def _trinomial(lost: Floats, won: Floats, n: int, drop: float, discordance: float) -> float:
-    first, second = (discordance + drop) / 2, (discordance - drop) / 2
+def trinomial(lost: Floats, won: Floats, n: int, drop: float, discordance: float | Floats) -> Floats:
+    """Return the probability of each table (``lost``, ``won``) of ``n`` at true ``drop`` and ``discordance``.
+
+    All arguments broadcast.
+    """
+    first, second = np.maximum((discordance + drop) / 2, 0), np.maximum((discordance - drop) / 2, 0)
     rest = n - lost - won
     log_ways = special.gammaln(n + 1) - special.gammaln(lost + 1) - special.gammaln(won + 1) - special.gammaln(rest + 1)
-    log_mass = special.xlogy(lost, first) + special.xlogy(won, second) + special.xlogy(rest, 1 - discordance)
-    return float(np.exp(log_ways + log_mass).sum())
+    log_mass = _times_log(lost, first) + _times_log(won, second) + _times_log(rest, 1 - np.asarray(discordance))
+    return np.asarray(np.exp(log_ways + log_mass), dtype=np.float64)
+
+
+def _times_log(count: Floats, share: float | Floats) -> Floats:
+    """Return count x log(share), 0 where the count is 0; the logarithm is taken once a share, not once a pair."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(count > 0, count * np.log(share), 0.0), dtype=np.float64)
 
 
 def p_value(counts: Paired, margin: float) -> float:
@@ -180,8 +202,8 @@ def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
 
 
 def _clopper_pearson(successes: int, n: int, risk: float) -> tuple[float, float]:
-    low = stats.beta.ppf(risk / 2, successes, n - successes + 1) if successes else 0.0
-    high = stats.beta.ppf(1 - risk / 2, successes + 1, n - successes) if successes < n else 1.0
+    low = special.betaincinv(successes, n - successes + 1, risk / 2) if successes else 0.0
+    high = special.betaincinv(successes + 1, n - successes, 1 - risk / 2) if successes < n else 1.0
     return float(low), float(high)
 
 
@@ -196,40 +218,3 @@ def holm(p_values: Sequence[float]) -> tuple[float, ...]:
         running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = running
     return tuple(adjusted)
-
-
-def samples_for(margin: float, discordance: float, *, drop: float = 0.0, confidence: float = 0.95,
-                power: float = 0.8) -> int:  # fmt: skip
-    """Return how many paired samples show a drop below ``margin`` with probability ``power``; 0 when none will.
-
-    Source: Nam, Biometrics 53 (1997) 1422-1430, in the normal approximation:
-    n = (z_confidence + z_power)^2 (discordance - drop^2) / (margin - drop)^2.
-    """
-    if drop >= margin:
-        return 0
-    z = float(stats.norm.ppf(confidence) + stats.norm.ppf(power))
-    share = max(discordance, abs(drop))
-    return min(_MAX_SAMPLES, math.ceil(z * z * (share - drop * drop) / (margin - drop) ** 2))
-
-
-def samples_still_needed(counts: Paired, margin: float, *, confidence: float = 0.95) -> int:
-    """Return how many more samples at the observed rates would bring the upper bound to ``margin``; 0 when never.
-
-    Found on the score bound and therefore approximate; at least 1 for a bound above the margin.
-    """
-    if not counts.n or counts.drop >= margin:
-        return 0 if counts.n else samples_for(margin, margin, confidence=confidence)
-    factor_low, factor_high = 1.0, 2.0
-    while not _passes(counts, factor_high, margin, confidence) and counts.n * factor_high < _MAX_SAMPLES:
-        factor_low, factor_high = factor_high, 2 * factor_high
-    while counts.n * (factor_high - factor_low) > 1:
-        middle = (factor_low + factor_high) / 2
-        passes = _passes(counts, middle, margin, confidence)
-        factor_low, factor_high = (factor_low, middle) if passes else (middle, factor_high)
-    return max(1, math.ceil(counts.n * (factor_high - 1)))
-
-
-def _passes(counts: Paired, factor: float, margin: float, confidence: float) -> bool:
-    lost, won = np.array(counts.lost * factor), np.array(counts.won * factor)
-    statistic = score_statistic(lost, won, math.ceil(counts.n * factor), margin)
-    return bool(stats.norm.cdf(statistic) <= 1 - confidence)

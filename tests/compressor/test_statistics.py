@@ -6,18 +6,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from compressor.power import samples_for, samples_still_needed
 from compressor.statistics import (
     EXACT_UP_TO,
     Paired,
-    _trinomial,
+    trinomial,
     drop_lower,
     drop_upper,
     exact_p_value,
     holm,
     p_value,
     paired,
-    samples_for,
-    samples_still_needed,
+
+
     score_statistic,
     score_upper,
     wilson,
@@ -62,7 +63,7 @@ def test_at_most_five_percent_pass_at_the_margin_by_enumeration(n: int, excess: 
     tables = [(b, c) for b in range(most + 1) for c in range(min(most - b, EXACT_UP_TO - b) + 1)]
     passing = [(b, c) for b, c in tables if b / n < margin + c / n and exact_p_value(Paired(b, c, n), margin) <= 0.05]
     lost, won = np.array(passing, dtype=float).reshape(-1, 2).T
-    assert _trinomial(lost, won, n, margin, discordance) <= 0.05
+    assert trinomial(lost, won, n, margin, discordance) <= 0.05
 
 
 def test_at_most_five_percent_pass_at_the_margin_by_simulation() -> None:

@@ -1,0 +1,102 @@
+"""What gates judge and what they say. Pure data.
+
+Decides the words: measurements in, verdicts out. Does not judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from compressor.statistics import Paired
+
+
+class Verdict(StrEnum):
+    """What a gate says."""
+
+    PASS = "pass"  # noqa: S105 - a verdict, not a password
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """What one gate said. ``value`` and ``bound`` are None where the measurement is missing.
+
+    ``limit`` is the recipe's; ``n`` the number of samples behind the value; ``needs`` how many more samples an
+    inconclusive gate asks for (0: unknown).
+    """
+
+    name: str
+    verdict: Verdict
+    value: float | None
+    bound: float | None
+    limit: float
+    n: int
+    text: str
+    needs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MetricEvidence:
+    """How much worse a metric became, with its bootstrap bounds; larger is worse, in the metric's own unit.
+
+    ``drop`` is the estimate, ``lower`` and ``upper`` its one-sided bounds at ``confidence`` each, ``n`` the number of
+    samples, ``rarest`` the number of samples in the smallest group that the metric needs (positives or negatives of a
+    class; ``n`` where it needs none). ``baseline`` and ``candidate`` are the metric's values.
+    """
+
+    drop: float = 0.0
+    lower: float = 0.0
+    upper: float = 0.0
+    confidence: float = 0.0
+    n: int = 0
+    rarest: int = 0
+    baseline: float = 0.0
+    candidate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything that was measured; what is absent was not measured.
+
+    ``accuracy``, ``slices``, ``classes`` and ``drifted`` compare candidate and baseline on the same samples;
+    ``compressed`` compares the artifact with the float model it was made from, and ``flips`` counts the samples, of
+    ``compressed.n``, where these two predict different classes; ``figures`` holds the rest by the gate's name
+    (``size_bytes``, ``latency_p95_ms``, ``int8_macs_ratio`` …); ``metrics`` what was bootstrapped, by the gate's name
+    (``auc_drop``, ``error_increase`` …).
+    """
+
+    accuracy: Paired | None = None
+    slices: Mapping[str, Paired] = field(default_factory=dict)
+    classes: Mapping[str, Paired] = field(default_factory=dict)
+    drifted: Paired | None = None
+    compressed: Paired | None = None
+    flips: int | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, MetricEvidence] = field(default_factory=dict)
+
+
+class Gate(Protocol):
+    """One condition on the evidence."""
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return the verdict on ``evidence``."""
+
+
+def missing(name: str, limit: float) -> GateResult:
+    """Return what a gate says when its measurement is absent: FAIL."""
+    text = "Expected a measurement, got none: measure it or drop the gate"
+    return GateResult(name, Verdict.FAIL, None, None, limit, 0, text)
+
+
+def points(ratio: float) -> str:
+    """Return a ratio as percentage points."""
+    return f"{100 * ratio:.2f} %"
+
+
+def more(needs: int) -> str:
+    """Return the end of a gate's text: how many samples are still needed, if known."""
+    return f"; needs about {needs} more labelled samples" if needs else ""

@@ -1,0 +1,67 @@
+"""Gates on metrics whose bounds come from a bootstrap: AUC, mean average precision, regression and calibration error.
+
+Decides what a bootstrapped difference shows. Does not bootstrap (``bootstrap`` does).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import astuple, dataclass
+
+from scipy import stats
+
+from compressor.evidence import Evidence, GateResult, MetricEvidence, Verdict, missing, more
+from compressor.power import MAX_SAMPLES, POWER
+
+METRICS = ("auc_drop", "map_drop", "error_increase", "calibration_error_increase")
+"""Names of the gates on bootstrapped metrics."""
+
+MIN_SAMPLES = 100
+MIN_RAREST = 20
+"""Fewer samples, or fewer of the rarest group, show nothing: a bootstrap of few says zero width where none differs."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricDrop:
+    """The bootstrap upper bound of how much worse ``metric`` became is at most ``margin``, in the metric's unit."""
+
+    metric: str
+    margin: float
+    confidence: float = 0.95
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return PASS when shown, FAIL when refuted or hopeless; a bound that is missing or too weak fails."""
+        found = evidence.metrics.get(self.metric)
+        if found is None or not found.n or not all(math.isfinite(value) for value in astuple(found)):
+            return missing(self.metric, self.margin)
+        if found.confidence < self.confidence - 1e-9 or not found.lower <= found.upper:
+            text = f"Expected a bound at {self.confidence:.0%} confidence, got {found.confidence:.0%}: measure again"
+            return GateResult(self.metric, Verdict.FAIL, found.drop, None, self.margin, found.n, text)
+        verdict, needs = self._three(found)
+        text = (
+            f"worse by {found.drop:.5g} ({found.baseline:.5g} to {found.candidate:.5g}), at most {found.upper:.5g} "
+            f"with {found.confidence:.0%} confidence, allowed {self.margin:g} (n {found.n}){more(needs)}"
+        )
+        return GateResult(self.metric, verdict, found.drop, found.upper, self.margin, found.n, text, needs)
+
+    def _three(self, found: MetricEvidence) -> tuple[Verdict, int]:
+        if found.lower > self.margin:
+            return Verdict.FAIL, 0
+        if found.n < MIN_SAMPLES or found.rarest < MIN_RAREST:
+            factor = max(MIN_SAMPLES / found.n, MIN_RAREST / max(found.rarest, 1))
+            return Verdict.INCONCLUSIVE, math.ceil(found.n * factor) - found.n
+        if found.upper <= self.margin:
+            return Verdict.PASS, 0
+        if found.drop >= self.margin:
+            planned = _planned(found, self.margin)
+            return (Verdict.FAIL, 0) if found.n >= planned else (Verdict.INCONCLUSIVE, planned - found.n)
+        return Verdict.INCONCLUSIVE, max(1, _planned(found, self.margin - found.drop) - found.n)
+
+
+def _planned(found: MetricEvidence, distance: float) -> int:
+    """Return how many samples show a bound ``distance`` above the true drop with ``POWER``, from the bound's width."""
+    if distance <= 0:
+        return 0
+    z = float(stats.norm.ppf(found.confidence))
+    error = max(found.upper - found.drop, (found.upper - found.lower) / 2) / z
+    return min(MAX_SAMPLES, math.ceil(found.n * ((z + float(stats.norm.ppf(POWER))) * error / distance) ** 2))
