@@ -1,0 +1,103 @@
+"""Bias correction: the mean error that weights on their grid make is taken out of each layer's bias.
+
+Layers are corrected in the order they run, each with the layers before it on their grid and corrected, so that errors
+don't add up; activations stay float. One pass over the calibration rows each for the float network and the corrected.
+Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, section 4.2 and
+appendix D (empirical correction).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import fx, nn
+
+from compressor.errors import QuantizeError
+from compressor.qat.fake_quantize import Grid, on_grid
+from compressor.qat.folding import bias_of, weight_of
+from compressor.qat.graph import Layer, layers, trace
+
+_MOST_ROWS = 256  # the corrected pass holds them all at once
+
+
+def correct_biases(network: nn.Module, inputs: npt.NDArray[np.float32], grid: Grid) -> tuple[int, float]:
+    """Correct the biases of a folded ``network`` in place; return how many layers, and the largest correction.
+
+    Weights stay float: the bias is what they need once they are on ``grid``. Layers without a bias to hold the
+    correction (neither an own one nor a folded norm's) are passed by.
+
+    Args:
+        network: Folded, in evaluation mode.
+        inputs: Calibration rows, float32 (N, C, H, W); the first 256 are used.
+        grid: Of the weights.
+
+    Raises:
+        QuantizeError: If there are no rows, or the network can't be traced.
+    """
+    if not len(inputs):
+        message = "Expected calibration rows to correct biases on, got none: give the calibration split rows"
+        raise QuantizeError(message)
+    rows = torch.from_numpy(np.ascontiguousarray(inputs[:_MOST_ROWS]))
+    traced = trace(network.eval())
+    means = _Means(traced, layers(traced))
+    with torch.no_grad():
+        means.run(rows)
+        kept = _put_on_grid(network, means.layers, grid)
+        try:
+            corrector = _Corrector(traced, network, means)
+            corrector.run(rows)
+        finally:
+            for layer in means.layers:
+                weight_of(network, layer).copy_(kept[layer.node])
+    return len(corrector.corrected), max(corrector.corrected.values(), default=0.0)
+
+
+def _put_on_grid(network: nn.Module, found: tuple[Layer, ...], grid: Grid) -> dict[str, torch.Tensor]:
+    """Round all weights in place; return what they were, by node."""
+    kept = {}
+    for layer in found:
+        weight = weight_of(network, layer)
+        kept[layer.node] = weight.detach().clone()
+        weight.copy_(on_grid(weight, grid))
+    return kept
+
+
+def _channel_means(value: torch.Tensor) -> torch.Tensor:
+    return value.transpose(0, 1).flatten(1).mean(1)
+
+
+class _Means(fx.Interpreter):
+    """Notes the mean of every channel that a layer gives out, with its bias."""
+
+    def __init__(self, traced: fx.GraphModule, found: tuple[Layer, ...]) -> None:
+        super().__init__(traced)
+        self.layers = found
+        self.outputs = {layer.output: layer for layer in found}
+        self.means: dict[str, torch.Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> object:
+        value = super().run_node(n)
+        if n.name in self.outputs:
+            self.means[n.name] = _channel_means(value)
+        return value
+
+
+class _Corrector(fx.Interpreter):
+    """Adds to every bias what the layer's mean lacks, and goes on with the corrected output."""
+
+    def __init__(self, traced: fx.GraphModule, network: nn.Module, wanted: _Means) -> None:
+        super().__init__(traced)
+        self.network, self.wanted = network, wanted
+        self.corrected: dict[str, float] = {}
+
+    def run_node(self, n: fx.Node) -> object:
+        value = super().run_node(n)
+        layer = self.wanted.outputs.get(n.name)
+        bias = bias_of(self.network, layer) if layer else None
+        if bias is None:
+            return value
+        missing = self.wanted.means[n.name] - _channel_means(value)
+        bias.add_(missing)
+        self.corrected[n.name] = float(missing.abs().max())
+        return value + missing.reshape(1, -1, *[1] * (value.ndim - 2))

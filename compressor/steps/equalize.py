@@ -1,0 +1,72 @@
+"""Rescue before post-training quantization, without training: cross-layer equalization and bias correction.
+
+Float outputs stay as they are through equalization; bias correction then shifts biases by what weights on their grid
+will lack, so that the float network moves a little and the quantized one comes nearer to where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compressor.errors import QuantizeError
+from compressor.recipe_reader import Checked
+from compressor.steps.base import NETWORK, Applied, Bench, Network
+
+LEVEL = NETWORK
+EXACT, WITHIN_CLIP = "exact", "within_clip"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """``[[compress]] step = "equalize"``.
+
+    ``relu6``: ``exact`` leaves pairs with ReLU6 between alone; ``within_clip`` scales them as far as no calibration
+    row reaches the clip, so that outputs are unchanged for such rows only. ``absorb_bias``: move into the next layer
+    what no calibration row falls below. ``per_channel`` and ``reduce_range``: the weights' grid that biases are
+    corrected for; as in the quantize step that follows.
+    """
+
+    step: str = "equalize"
+    relu6: str = EXACT
+    absorb_bias: bool = False
+    bias_correction: bool = True
+    per_channel: bool = True
+    reduce_range: bool = False
+
+
+def checks(settings: Settings) -> Sequence[Checked]:
+    """Return what must hold for ``settings``."""
+    return [Checked("[[compress]] relu6", settings.relu6, one_of=(EXACT, WITHIN_CLIP))]
+
+
+def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
+    """Return ``network`` with its batch norms folded and its channels equalized; it is changed in place.
+
+    Raises:
+        QuantizeError: If it can't be traced, or there are no calibration rows.
+    """
+    from compressor.qat import correction, equalization, fake_quantize, folding  # noqa: PLC0415 - torch
+
+    inputs = bench.calibration.inputs
+    if not len(inputs):
+        message = "Expected calibration rows to equalize with, got none: give the calibration split rows"
+        raise QuantizeError(message)
+    folding.fold(network)
+    among = equalization.pairs(network)
+    before = equalization.spread(network, among)
+    largest = equalization.extremes(network, among, inputs)[1] if settings.relu6 == WITHIN_CLIP else None
+    notes: dict[str, float] = {
+        "pairs": sum(largest is not None or not pair.clipped for pair in among),
+        "pairs_left_for_relu6": sum(largest is None and pair.clipped for pair in among),
+        "rounds": equalization.equalize(network, among, largest=largest),
+        "channel_spread_before": before,
+        "channel_spread": equalization.spread(network, among),
+    }
+    if settings.absorb_bias:
+        smallest = equalization.extremes(network, among, inputs)[0]
+        notes["absorbed_channels"] = equalization.absorb(network, among, smallest)
+    if settings.bias_correction:
+        grid = fake_quantize.Grid(settings.per_channel, settings.reduce_range)
+        notes["corrected_layers"], notes["largest_correction"] = correction.correct_biases(network, inputs, grid)
+    return Applied(network, notes=notes)
