@@ -1,0 +1,300 @@
+"""Paired bootstrap: how much worse a metric became, with one-sided bounds. Pure; the seed is an argument.
+
+Decides AUC, mean average precision, MAE, RMSE and calibration error of two models on the same samples, and the BCa
+bounds of their difference. Does not decide how much is allowed (``metric_gates`` does).
+
+A metric is a function of weights: how often each sample was drawn. So one sort serves all replicates. AUC and mean
+average precision are drawn within each class, so that no replicate lacks one.
+
+Source: B. Efron, Better bootstrap confidence intervals, JASA 82 (1987) 171-185, equations 2.3 and 6.6 (BCa);
+T. Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015) 371-386 (the
+quantile of Student's t and the factor n / (n - 1), which percentiles of few samples lack; n is the smallest group);
+C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from compressor.errors import MeasureError
+from compressor.evidence import MetricEvidence
+
+Floats = NDArray[np.float64]
+Metric = Callable[[Floats], Floats]
+"""From weights float64 (R, N) to values float64 (R,)."""
+
+_AT_ONCE = 2_000_000  # weights held at the same time: 16 MB
+_BLOCKS = 256  # of samples left out together for the acceleration
+_BINS = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """How to draw: ``confidence`` (0.5..1) of each bound, number of ``replicates``, ``seed``."""
+
+    confidence: float = 0.95
+    replicates: int = 2000
+    seed: int = 0
+
+
+def auc_drop(
+    targets: NDArray[np.generic],
+    baseline: NDArray[np.floating],
+    candidate: NDArray[np.floating],
+    draws: Draws = Draws(),
+) -> MetricEvidence:
+    """Return the drop of the area under the ROC curve, one class against the rest, mean over the classes.
+
+    Args:
+        targets: Classes int (N,), or for many labels a sample bool (N, classes).
+        baseline: Scores of the baseline, (N, classes), a larger one for the class; (N,) for two classes 0 and 1.
+        candidate: Scores of the candidate, likewise.
+        draws: How to draw.
+
+    Raises:
+        MeasureError: If shapes disagree, a score is not finite, or a class lacks positives or negatives.
+    """
+    return _ranked(_areas, targets, baseline, candidate, draws)
+
+
+def map_drop(
+    targets: NDArray[np.generic],
+    baseline: NDArray[np.floating],
+    candidate: NDArray[np.floating],
+    draws: Draws = Draws(),
+) -> MetricEvidence:
+    """Return the drop of the mean average precision over the classes; arguments and errors as ``auc_drop``.
+
+    Raises:
+        MeasureError: If shapes disagree, a score is not finite, or a class lacks positives or negatives.
+    """
+    return _ranked(_precisions, targets, baseline, candidate, draws)
+
+
+def error_increase(
+    targets: NDArray[np.floating],
+    baseline: NDArray[np.floating],
+    candidate: NDArray[np.floating],
+    draws: Draws = Draws(),
+    *,
+    squared: bool = False,
+) -> MetricEvidence:
+    """Return the increase of the mean absolute error, or of the root mean squared error, in the targets' unit.
+
+    Args:
+        targets: True values, (N,) or (N, D).
+        baseline: What the baseline says, of the same shape.
+        candidate: What the candidate says, of the same shape.
+        draws: How to draw.
+        squared: RMSE instead of MAE.
+
+    Raises:
+        MeasureError: If shapes disagree, or a value is not finite.
+    """
+    truth, before, after = (np.asarray(values, dtype=np.float64) for values in (targets, baseline, candidate))
+    _check(before.shape == truth.shape == after.shape and truth.ndim > 0, truth, before, after)
+    before_error, after_error = (np.abs(said - truth).reshape(len(truth), -1) for said in (before, after))
+    metrics = [_mean_error(error, squared=squared) for error in (before_error, after_error)]
+    return _evidence(metrics[0], metrics[1], np.zeros(len(truth), dtype=np.int64), len(truth), draws)
+
+
+def calibration_error_increase(
+    labels: NDArray[np.integer], baseline: NDArray[np.floating], candidate: NDArray[np.floating], draws: Draws = Draws()
+) -> MetricEvidence:
+    """Return the increase of the expected calibration error (0..1) in 15 bins; logits (N, classes), labels (N,).
+
+    Raises:
+        MeasureError: If shapes disagree, or a logit is not finite.
+    """
+    before, after = (np.asarray(values, dtype=np.float64) for values in (baseline, candidate))
+    _check(before.ndim == 2 and before.shape == after.shape and labels.shape == before.shape[:1], labels, before, after)  # noqa: PLR2004 - rows and classes
+    return _evidence(
+        _calibration(before, labels), _calibration(after, labels), np.zeros(len(labels), dtype=np.int64), len(labels),
+        draws,
+    )  # fmt: skip
+
+
+def _ranked(
+    metric: Callable[[NDArray[np.bool_], Floats], Metric],
+    targets: NDArray[np.generic],
+    baseline: NDArray[np.floating],
+    candidate: NDArray[np.floating],
+    draws: Draws,
+) -> MetricEvidence:
+    before, after = (_columns(np.asarray(scores, dtype=np.float64)) for scores in (baseline, candidate))
+    relevant = _relevant(targets, before.shape[1])
+    _check(relevant.shape == before.shape == after.shape, relevant, before, after)
+    counts = relevant.sum(axis=0)
+    rarest = int(min(counts.min(), (len(relevant) - counts).min()))
+    if rarest < 1:
+        message = f"Expected positives and negatives of every class, got positives {counts.tolist()} of {len(relevant)}"
+        raise MeasureError(f"{message}: leave the class out or label more")
+    strata = np.unique(relevant, axis=0, return_inverse=True)[1].reshape(-1)
+    return _evidence(metric(relevant, before), metric(relevant, after), strata, rarest, draws, worse=-1.0)
+
+
+def _columns(scores: Floats) -> Floats:
+    return scores[:, None] if scores.ndim == 1 else scores
+
+
+def _relevant(targets: NDArray[np.generic], classes: int) -> NDArray[np.bool_]:
+    if targets.ndim > 1 or targets.dtype == np.bool_:
+        return np.asarray(_columns(targets.astype(np.float64)) > 0)
+    if targets.size and not (targets.min() >= 0 and targets.max() < max(classes, 2)):
+        message = (
+            f"Expected classes 0 to {max(classes, 2) - 1}, got {targets.min()} to {targets.max()}: check the labels"
+        )
+        raise MeasureError(message)
+    wanted = np.array([1]) if classes == 1 else np.arange(classes)
+    return np.asarray(targets[:, None] == wanted)
+
+
+def _check(agree: bool, *arrays: NDArray[np.generic]) -> None:  # noqa: FBT001 - what is checked
+    shapes = [array.shape for array in arrays]
+    if not agree or not len(arrays[0]):
+        message = f"Expected targets, baseline and candidate of the same N > 0 samples, got shapes {shapes}"
+        raise MeasureError(message)
+    if not all(np.isfinite(array.astype(np.float64)).all() for array in arrays):
+        message = "Expected finite targets and scores, got NaN or infinity: check the model and its inputs"
+        raise MeasureError(message)
+
+
+def _areas(relevant: NDArray[np.bool_], scores: Floats) -> Metric:
+    plans = [_Order.rising(relevant[:, i], scores[:, i]) for i in range(scores.shape[1])]
+
+    def mean(weights: Floats) -> Floats:
+        return np.asarray(np.mean([plan.area(weights) for plan in plans], axis=0))
+
+    return mean
+
+
+def _precisions(relevant: NDArray[np.bool_], scores: Floats) -> Metric:
+    plans = [_Order.rising(relevant[:, i], -scores[:, i]) for i in range(scores.shape[1])]
+
+    def mean(weights: Floats) -> Floats:
+        return np.asarray(np.mean([plan.precision(weights) for plan in plans], axis=0))
+
+    return mean
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Order:
+    """Samples of one class in the order of their scores; ``first`` and ``end`` bound each positive's equals."""
+
+    order: NDArray[np.intp]
+    positive: NDArray[np.bool_]
+    first: NDArray[np.intp]
+    end: NDArray[np.intp]
+
+    @classmethod
+    def rising(cls, positive: NDArray[np.bool_], scores: Floats) -> _Order:
+        order = np.argsort(scores, kind="stable")
+        ranked, marked = scores[order], positive[order]
+        first, end = (np.searchsorted(ranked, ranked[marked], side=side) for side in ("left", "right"))
+        return cls(order, marked, first, end)
+
+    def area(self, weights: Floats) -> Floats:
+        """Return the share of pairs (positive, negative) in the right order, a tie as half; (R,)."""
+        drawn = weights[:, self.order]
+        positives, below = drawn[:, self.positive], _cumulated(np.where(self.positive, 0.0, drawn))
+        pairs = positives.sum(axis=1) * below[:, -1]
+        return np.asarray((positives * (below[:, self.first] + below[:, self.end])).sum(axis=1) / 2 / pairs)
+
+    def precision(self, weights: Floats) -> Floats:
+        """Return the mean over positives of the precision at their score, (R,)."""
+        drawn = weights[:, self.order]
+        found = _cumulated(np.where(self.positive, drawn, 0.0))[:, self.end]
+        shown = np.maximum(_cumulated(drawn)[:, self.end], 1e-12)
+        positives = drawn[:, self.positive]
+        return np.asarray((positives * found / shown).sum(axis=1) / positives.sum(axis=1))
+
+
+def _cumulated(values: Floats) -> Floats:
+    return np.concatenate([np.zeros((len(values), 1)), np.cumsum(values, axis=1)], axis=1)
+
+
+def _mean_error(errors: Floats, *, squared: bool) -> Metric:
+    rows = (errors**2 if squared else errors).mean(axis=1)
+
+    def mean(weights: Floats) -> Floats:
+        means = weights @ rows / weights.sum(axis=1)
+        return np.asarray(np.sqrt(means) if squared else means)
+
+    return mean
+
+
+def _calibration(logits: Floats, labels: NDArray[np.integer]) -> Metric:
+    confidence = special.softmax(logits, axis=1).max(axis=1)
+    gaps = (logits.argmax(axis=1) == labels) - confidence
+    index = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    binned = np.where(index[:, None] == np.arange(_BINS), gaps[:, None], 0.0)
+
+    def error(weights: Floats) -> Floats:
+        return np.asarray(np.abs(weights @ binned).sum(axis=1) / weights.sum(axis=1))
+
+    return error
+
+
+def _evidence(before: Metric, after: Metric, strata: NDArray[np.integer], rarest: int, draws: Draws, *,
+              worse: float = 1.0) -> MetricEvidence:  # fmt: skip
+    n = len(strata)
+    generator = np.random.default_rng(draws.seed)
+
+    def increase(weights: Floats) -> Floats:
+        return worse * (after(weights) - before(weights))
+
+    every = np.ones((1, n))
+    drop = float(increase(every)[0])
+    replicates = np.concatenate([increase(weights) for weights in _resampled(strata, draws.replicates, generator)])
+    with np.errstate(invalid="ignore", divide="ignore"):  # a block may hold all of a class: left out below
+        left_out = np.concatenate([increase(weights) for weights in _left_out(n, generator)])
+    z = float(stats.t.ppf(draws.confidence, max(rarest - 1, 1))) * (rarest / max(rarest - 1, 1)) ** 0.5
+    lower, upper = _bca(drop, replicates, left_out[np.isfinite(left_out)], z)
+    return MetricEvidence(
+        drop, lower, upper, draws.confidence, n, rarest, float(before(every)[0]), float(after(every)[0])
+    )
+
+
+def _resampled(strata: NDArray[np.integer], replicates: int, generator: np.random.Generator) -> Iterator[Floats]:
+    """Yield weights (R, N), ``replicates`` rows in all: each stratum is drawn with replacement from itself."""
+    rows = max(1, _AT_ONCE // len(strata))
+    groups = [np.flatnonzero(strata == value) for value in np.unique(strata)]
+    for start in range(0, replicates, rows):
+        count = min(rows, replicates - start)
+        weights = np.empty((count, len(strata)))
+        for group in groups:
+            weights[:, group] = generator.multinomial(len(group), np.full(len(group), 1 / len(group)), size=count)
+        yield weights
+
+
+def _left_out(n: int, generator: np.random.Generator) -> Iterator[Floats]:
+    """Yield weights (R, N), each without one block of samples."""
+    blocks = min(n, _BLOCKS)
+    block = generator.permutation(n) % blocks
+    rows = max(1, _AT_ONCE // n)
+    for start in range(0, blocks, rows):
+        numbers = np.arange(start, min(start + rows, blocks))
+        yield np.asarray(block != numbers[:, None], dtype=np.float64)
+
+
+def _bca(value: float, replicates: Floats, left_out: Floats, reach: float) -> tuple[float, float]:
+    """Return the lower and upper bound, ``reach`` standard errors away where the replicates are normal.
+
+    Source: Efron 1987: quantile at Phi(z0 + (z0 + z) / (1 - a (z0 + z))), z0 the bias, a the acceleration.
+    """
+    below = (np.count_nonzero(replicates < value) + np.count_nonzero(replicates == value) / 2) / len(replicates)
+    bias = float(special.ndtri(np.clip(below, 1 / len(replicates), 1 - 1 / len(replicates))))
+    influence = left_out.mean() - left_out
+    spread = float((influence**2).sum())
+    acceleration = float((influence**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+    edges = []
+    for z in (-reach, reach):
+        moved = bias + z
+        edges.append(float(special.ndtr(bias + moved / max(1 - acceleration * moved, 1e-3))))
+    lower, upper = np.quantile(replicates, edges)
+    return float(min(lower, value)), float(max(upper, value))
