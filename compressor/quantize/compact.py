@@ -1,7 +1,8 @@
 """Makes a quantized ONNX file small without changing a value: equal constants once, short names.
 
 Names of the layers and of the tensors they make stay as in the float file, so that the two can be compared layer by
-layer. What has no name of its own in the float file (scales, zero points, Q/DQ pairs) gets a short one.
+layer. What the float file has not (scales, zero points, Q/DQ pairs, nodes that schemes add without a name) gets a short
+one.
 """
 
 from __future__ import annotations
@@ -21,11 +22,10 @@ def compact(model: onnx.ModelProto) -> bytes:
     if not any(
         attribute.HasField("g") or attribute.graphs for node in model.graph.node for attribute in node.attribute
     ):
+        for node in model.graph.node:
+            node.name = "" if node.op_type in _CONVERTING else node.name
         _rename(model, _merged(model))
         _rename(model, _short(model))
-        for node in model.graph.node:
-            if node.op_type in _CONVERTING:
-                node.name = ""
     return strip(model).SerializeToString(deterministic=True)  # type: ignore[no-any-return]
 
 
@@ -50,9 +50,9 @@ def _merged(model: onnx.ModelProto) -> Mapping[str, str]:
 
 
 def _short(model: onnx.ModelProto) -> Mapping[str, str]:
-    """Return a short name for every constant and every tensor that a Q or DQ makes, but not for inputs and outputs."""
+    """Return a short name for each constant and what a nameless node makes; inputs and outputs keep theirs."""
     fixed = {info.name for info in [*model.graph.input, *model.graph.output]}
-    converted = [name for node in model.graph.node if node.op_type in _CONVERTING for name in node.output]
+    converted = [name for node in model.graph.node if not node.name for name in node.output]
     renamed = [name for name in [*(tensor.name for tensor in model.graph.initializer), *converted] if name not in fixed]
     made = {name for node in model.graph.node for name in node.output}
     free = (name for name in _names() if name not in fixed | made)

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compressor.quantize.layers import layers
+from compressor.quantize.calibrator import collect_ranges
+from compressor.quantize.layers import layers, prepare
 from compressor.quantize.qdq import Ranges, place
 from compressor.quantize.running import Batches, logits
 from compressor.steps.quantize import Settings
@@ -28,6 +29,22 @@ class Sensitivity:
     layer: str
     sqnr_db: float
     macs: int
+
+
+def measured(model: bytes, batches: Batches, settings: Settings) -> tuple[Sensitivity, ...]:
+    """Return the layers of the float ONNX ``model``, the one that suffers most first.
+
+    Args:
+        model: ONNX with float32 input.
+        batches: Starts the calibration data anew: float32, (N, C, H, W), batch by batch.
+        settings: Calibration, width and scales of the weights.
+
+    Raises:
+        QuantizeError: If the model can't be read, prepared, quantized or run, or there is no data.
+    """
+    prepared = prepare(model)
+    ranges = collect_ranges(prepared, batches, method=settings.calibration, percentile=settings.percentile)
+    return of_layers(prepared, ranges, batches, settings)
 
 
 def of_layers(

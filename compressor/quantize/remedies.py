@@ -1,0 +1,181 @@
+"""What to do when int8 loses too much accuracy: remedies from the cheapest to the dearest, and why each is tried.
+
+The ladder is data and the choice of the next rung is pure; ``climb`` alone quantizes and has the result judged. A rung
+that can't be made counts as not passed. The float model is the last rung, so that something is always chosen; whether
+it passes the gates is theirs to say.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from compressor.errors import QuantizeError
+from compressor.quantize import quantize
+from compressor.quantize.running import Batches
+from compressor.quantize.sensitivity import Sensitivity, measured
+from compressor.steps.quantize import Settings
+
+Judge = Callable[[bytes], float]
+STATIC = "static_int8"
+NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One remedy.
+
+    ``changes``: of the settings; ``float_layers``: how many of the most sensitive layers stay float; ``cause``: what
+    was wrong if this remedy is enough. A rung that changes the scheme starts from the settings as they were set, any
+    other from the best before it.
+    """
+
+    name: str
+    cause: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    float_layers: int = 0
+
+
+_MIXED = "a few layers carry most of the quantization noise"
+LADDER = (
+    Rung("as set", "nothing"),
+    Rung("percentile", "rare extreme activations took the levels from all others", {"calibration": "percentile"}),
+    Rung("mse", "the range that holds every activation was not the one with the least error", {"calibration": "mse"}),
+    Rung("bias correction", "rounding had shifted the means of output channels", {"bias_correction": True}),
+    Rung("1 float layer", _MIXED, float_layers=1),
+    Rung("2 float layers", _MIXED, float_layers=2),
+    Rung("4 float layers", _MIXED, float_layers=4),
+    Rung("weight_int8", "the activations need more than 8 bits, the weights do not", {"scheme": "weight_int8"}),
+    Rung("float16", "the weights need more than 8 bits too", {"scheme": "float16"}),
+    Rung("float32", "no cheaper form is near enough to the float model", {"scheme": NONE}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A rung that was tried.
+
+    ``drop``: accuracy of the float model less that of this one, 0..1, None where it could not be made. ``seconds``: to
+    quantize, without judging. ``why``: what came of it, in words.
+    """
+
+    rung: Rung
+    settings: Settings
+    drop: float | None
+    seconds: float
+    why: str
+    artifact: bytes
+
+    @property
+    def artifact_bytes(self) -> int:
+        """The size of the artifact."""
+        return len(self.artifact)
+
+
+@dataclass(frozen=True, slots=True)
+class Climbed:
+    """``chosen`` is the last of ``tried``: the first rung within the allowed drop, or the float model."""
+
+    float_accuracy: float
+    tried: tuple[Tried, ...]
+
+    @property
+    def chosen(self) -> Tried:
+        """The rung that was enough."""
+        return self.tried[-1]
+
+
+def climb(
+    model: bytes,
+    batches: Batches,
+    judge: Judge,
+    settings: Settings,
+    *,
+    allowed_drop: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Climbed:
+    """Return the rungs tried until one loses no more than ``allowed_drop`` against the float ``model``.
+
+    Args:
+        model: Float ONNX.
+        batches: Starts the calibration data anew: float32, (N, C, H, W), batch by batch.
+        judge: Returns the accuracy, 0..1, of an artifact on search rows (never on those of the gate).
+        settings: What is tried first.
+        allowed_drop: 0..1, 0.01 is one point.
+        clock: Seconds.
+
+    Raises:
+        QuantizeError: If the float model can't be read.
+        CompressorError: As ``judge`` says.
+    """
+    accuracy, tried = judge(model), list[Tried]()
+    worst: tuple[Sensitivity, ...] = ()
+    while (rung := following(tried, settings, allowed_drop)) is not None:
+        start = clock()
+        base, artifact, failure = started_from(rung, tried, settings), b"", ""
+        try:
+            worst = worst or (measured(model, batches, base) if rung.float_layers else ())
+            base = applied(rung, base, worst)
+            artifact = quantize(model, batches, base)
+        except QuantizeError as error:
+            if base.scheme == NONE:
+                raise
+            failure = str(error)
+        seconds = clock() - start
+        drop = None if failure else accuracy - (accuracy if base.scheme == NONE else judge(artifact))
+        why = failure or told(rung, base, drop, allowed_drop, worst)
+        tried.append(Tried(rung, base, drop, seconds, why, artifact))
+    return Climbed(accuracy, tuple(tried))
+
+
+def following(tried: Sequence[Tried], settings: Settings, allowed_drop: float) -> Rung | None:
+    """Return the rung to try next; None when the last was enough, or was the float model. Pure."""
+    if tried and (tried[-1].rung == LADDER[-1] or passes(tried[-1].drop, allowed_drop)):
+        return None
+    first = LADDER.index(tried[-1].rung) + 1 if tried else 0
+    return next(rung for rung in LADDER[first:] if not tried or rung == LADDER[-1] or _new(rung, tried, settings))
+
+
+def passes(drop: float | None, allowed_drop: float) -> bool:
+    """Return whether ``drop`` is known and no more than what is allowed (up to rounding)."""
+    return drop is not None and drop <= allowed_drop + 1e-12
+
+
+def started_from(rung: Rung, tried: Sequence[Tried], settings: Settings) -> Settings:
+    """Return what ``rung`` changes: the settings with the least drop, or the first ones for a new scheme. Pure."""
+    made = [item for item in tried if item.drop is not None]
+    if "scheme" in rung.changes or not made:
+        return settings
+    return min(made, key=lambda item: item.drop or 0.0).settings
+
+
+def applied(rung: Rung, base: Settings, worst: Sequence[Sensitivity]) -> Settings:
+    """Return ``base`` with the changes of ``rung``; ``worst``: layers, the most sensitive first. Pure."""
+    changed = replace(base, **rung.changes)
+    if not rung.float_layers:
+        return changed
+    names = tuple(item.layer for item in worst[: rung.float_layers])
+    return replace(changed, float_layers=tuple(dict.fromkeys((*base.float_layers, *names))), float_layers_auto=0)
+
+
+def told(rung: Rung, settings: Settings, drop: float | None, allowed_drop: float, worst: Sequence[Sensitivity]) -> str:
+    """Return in words what came of ``rung``. Pure."""
+    enough = passes(drop, allowed_drop)
+    said = f"{100 * (drop or 0.0):.2f} points below float, {100 * allowed_drop:.2f} allowed"
+    cause = f": {rung.cause}" if enough and rung is not LADDER[0] else ""
+    left = {item.layer: item.sqnr_db for item in worst}
+    kept = ", ".join(f"{name} ({left[name]:.1f} dB)" for name in settings.float_layers if name in left)
+    return f"{said}{cause}" + (f"; float: {kept}" if rung.float_layers else "")
+
+
+def _new(rung: Rung, tried: Sequence[Tried], settings: Settings) -> bool:
+    """Return whether ``rung`` would make something that was not tried."""
+    if "scheme" in rung.changes:
+        return bool(rung.changes["scheme"] != settings.scheme)
+    if settings.scheme != STATIC:
+        return False
+    if rung.float_layers:
+        return rung.float_layers > settings.float_layers_auto
+    return replace(started_from(rung, tried, settings), **rung.changes) not in [item.settings for item in tried]
