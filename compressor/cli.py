@@ -24,22 +24,27 @@ from wire.errors import WireError
 
 if TYPE_CHECKING:
     from compressor.certificate import Certificate
+    from compressor.recipe import Recipe
     from compressor.verify import Verified
 
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
+_FILE = click.Path(path_type=Path, dir_okay=False)
 _DEBUG = "TINYFLEET_DEBUG"
 _EXITS = {"pass": EXIT_PASS, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE}
 _LAZY = {"keys": ("compressor.keys", "keys"), "publish": ("compressor.publish", "command"),
-         "worker": ("compressor.worker", "command")}  # fmt: skip
+         "worker": ("compressor.worker", "command"), "data": ("compressor.data_cli", "data"),
+         "search": ("compressor.search.command", "command")}  # fmt: skip
 _LAZY_HELP = {
     "keys": "Make and show the keys that sign releases.",
     "publish": "Sign bundles that passed and hand them to the server.",
     "worker": "Lease retraining jobs from the server and do them.",
+    "data": "Look at data before training: explore, validate, digest.",
+    "search": "Find the smallest and fastest form that passes the gates.",
 }
 
 
 class _Commands(click.Group):
-    """The group that imports ``keys``, ``publish`` and ``worker`` only when they are asked for."""
+    """The group that imports ``keys``, ``publish``, ``worker`` … only when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all commands in the order of the work."""
@@ -97,6 +102,9 @@ def app() -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Where results go. Default: build beside the recipe.")
 @click.option("--version", type=click.IntRange(1, 2**31 - 1), help="The release's number, instead of the recipe's.")
 @click.option("--keys", type=click.Path(path_type=Path), help="Folder of `compressor keys init`: sign what passed.")
+@click.option("--checkpoint", type=_FILE, help="A state dict of the recipe's network, instead of training.")
+@click.option("--onnx", type=_FILE, help="Your own ONNX file: the steps after training, gates and bundle.")
+@click.option("--tflite", type=_FILE, help="Your own TFLite file: gates and bundle.")
 @click.option("--quick", is_flag=True, help="Train two epochs only, to try a recipe. The gates stay as they are.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
@@ -105,6 +113,9 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     out: Path | None,
     version: int | None,
     keys: Path | None,
+    checkpoint: Path | None,
+    onnx: Path | None,
+    tflite: Path | None,
     quick: bool,  # noqa: FBT001 - click passes flags so
     as_json: bool,  # noqa: FBT001 - click passes flags so
 ) -> None:
@@ -117,6 +128,8 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     Examples:
       compressor run models/digits/recipe.toml
       compressor run models/digits/recipe.toml --out /tmp/digits --json | jq .verdict
+      compressor run mine.toml --checkpoint mine.pt     your own trained weights of the recipe's network
+      compressor run mine.toml --onnx mine.onnx         your own exported model: quantize, gate, bundle
     """
     from compressor.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
@@ -128,6 +141,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
             message = f"Expected data at {data}, got nothing there: give --data the zip or folder"
             raise CompressorError(message)
         read = replace(read, data=replace(read.data, path=str(data.resolve())))
+    read = _with_model(read, checkpoint=checkpoint, onnx=onnx, tflite=tflite)
     folder = out or read.folder / "build"
     if keys is not None:
         _check_keys(keys)
@@ -137,6 +151,19 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         outcome.certificate, [*outcome.bundles, outcome.report, *([signed] if signed else [])], as_json=as_json
     )
     raise SystemExit(_EXITS[outcome.verdict.value])
+
+
+def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
+    """Return ``recipe`` with the model file that the command line names in the place of its own."""
+    from compressor.recipe import check_recipe  # noqa: PLC0415 - the command line starts fast
+
+    named = {name: str(path.resolve()) for name, path in given.items() if path is not None}
+    if not named:
+        return recipe
+    fresh = {name: named.get(name, "") for name in given}
+    changed = replace(recipe, model=replace(recipe.model, **fresh))  # type: ignore[arg-type]
+    check_recipe(changed)
+    return changed
 
 
 def _check_keys(keys: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent import monitor, runtimes
+from edge_agent import front_ends, monitor, runtimes
 from edge_agent.errors import RuntimeLoadError
 from edge_agent.preprocess import decode_image, resize_pixels, to_tensor
 from wire.bundle import REFERENCE, read_bundle
@@ -50,12 +50,17 @@ class ServedModel:
     embedding_index: int | None
 
     def infer(self, data: bytes) -> Outcome:
-        """Return what the model says of one encoded image; nothing is counted yet.
+        """Return what the model says of one encoded image, or of raw bytes that its front end knows.
+
+        Nothing is counted yet.
 
         Raises:
-            ImageError: If ``data`` is no image.
+            ImageError: If ``data`` is no image, or not what the front end knows.
             RuntimeSeamError: If the runtime fails.
         """
+        pre = self.manifest.preprocessing
+        if pre.front_end:
+            return self._run(front_ends.decode(pre.front_end, data, pre.front_end_options))
         return self._run(decode_image(data))
 
     def _run(self, image: NDArray[np.uint8]) -> Outcome:

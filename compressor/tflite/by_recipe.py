@@ -16,6 +16,7 @@ from compressor.quantize.calibrator import Batches, Summary
 from compressor.steps.quantize import Settings
 from compressor.tflite import ranges as calibrating
 from compressor.tflite.quantizing import quantize
+from compressor.tflite.recording import Recorder
 
 Floats = npt.NDArray[np.float32]
 Ranges = Mapping[str, tuple[float, float]]
@@ -51,13 +52,10 @@ def tensors(model: bytes, rows: Floats) -> dict[str, Floats]:
     """Return what the input and every float tensor of ``model`` holds for ``rows``, float32 (N, H, W, C).
 
     Raises:
-        QuantizeError: If the model does not run on the rows.
+        QuantizeError: If it is no TFLite file of one graph and one input.
+        MeasureError: If the model does not run on the rows.
     """
-    held: dict[str, list[Floats]] = {}
-
-    names, interpreter = calibrating._activations(model), calibrating._interpreter(model)  # noqa: SLF001 - one package
-    for row in rows:
-        calibrating._run(interpreter, np.ascontiguousarray(row[None]))  # noqa: SLF001 - one package
-        for index, name in names.items():
-            held.setdefault(name, []).append(np.array(interpreter.get_tensor(index)))
-    return {name: np.concatenate(values) if values[0].ndim else np.stack(values) for name, values in held.items()}
+    names = calibrating.activations(model)
+    parts = list(Recorder(model, list(names), rows).run(rows))
+    joined = (np.concatenate(values) for values in zip(*parts, strict=True))
+    return dict(zip(names.values(), joined, strict=True))

@@ -1,0 +1,121 @@
+"""What must hold of a recipe's values, and of its tables together. Pure; reads no plug-in's folder but the steps'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from compressor import steps
+from compressor.errors import RecipeError
+from compressor.recipe_reader import Checked, nearest
+from compressor.steps.quantize import Settings as QuantizeRecipe
+from wire.errors import NameRefusedError
+from wire.manifest import MAX_IMAGE_SIDE
+from wire.topics import check_name
+
+if TYPE_CHECKING:
+    from compressor.recipe import Recipe
+
+_ROUNDING = 1e-9
+SHARE_NAMES = ("train", "calibration", "gate", "reference")
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Do nothing if every value of ``recipe`` is in its range and its tables fit each other.
+
+    Raises:
+        RecipeError: If one is not.
+    """
+    model, data, train = recipe.model, recipe.data, recipe.train
+    try:
+        check_name(model.name, "[model] name")
+        for target in recipe.targets:
+            check_name(target.name, "a target's name")
+    except NameRefusedError as error:
+        raise RecipeError(str(error)) from error
+    checks = [
+        Checked("[model] version", model.version, 1, 2**31),
+        Checked("[model] security_floor", model.security_floor, 0, 2**31),
+        Checked("[data] width", data.width, 4, MAX_IMAGE_SIDE),
+        Checked("[data] height", data.height, 4, MAX_IMAGE_SIDE),
+        Checked("[data] allow_corrupt", data.allow_corrupt, 0, 2**31),
+        Checked("[data] std", data.std, 1e-3, 1e3),
+        Checked("[train] epochs", train.epochs, 1, 10_000),
+        Checked("[train] fine_tune_epochs", train.fine_tune_epochs, 1, 10_000),
+        Checked("[train] seed", train.seed, 0, 2**31),
+        Checked("[train] batch", train.batch, 2, 65_536),
+        Checked("[train] learning_rate", train.learning_rate, 1e-8, 10),
+        Checked("[train] fine_tune_learning_rate", train.fine_tune_learning_rate, 1e-8, 10),
+        Checked("[train] augment", train.augment, 0, 2),
+        Checked("[data] colour", data.colour, one_of=("rgb", "grey")),
+        Checked("[data] label", data.label, one_of=("exact", "floor")),
+        Checked("[train] optimizer", train.optimizer, one_of=("adamw", "sgd")),
+        Checked("[train] schedule", train.schedule, one_of=("one_cycle", "cosine", "step", "constant")),
+        Checked("[train] warm_up_epochs", train.warm_up_epochs, 0, max(0, train.epochs - 1)),
+        Checked("[train] early_stopping", train.early_stopping, 0, 10_000),
+        Checked("[train] ema", train.ema, 0, 0.99999),
+        Checked("[train] mixup", train.mixup, 0, 10),
+        Checked("[train] cutmix", train.cutmix, 0, 10),
+        Checked("[train] class_weights", train.class_weights, one_of=("none", "balanced")),
+        Checked("[train] processes", train.processes, 1, 256),
+    ]
+    checks += [Checked(f"[targets.{target.name}] threads", target.threads, 1, 256) for target in recipe.targets]
+    checks += [Checked(f"[gates] {gate.name} confidence", gate.confidence, 0.5, 0.9999) for gate in recipe.gates]
+    checks += [Checked(f"[targets.{item.name}] format", item.format, one_of=("", "ort")) for item in recipe.targets]
+    checks += [check for step in recipe.compress for check in steps.checks(step)]
+    for check in checks:
+        check.require()
+    _check_shares(data.shares)
+    _check_gate_targets(recipe)
+    _check_import(recipe)
+    _check_grid(recipe)
+
+
+def _check_shares(shares: Mapping[str, float]) -> None:
+    if shares and (
+        set(shares) != set(SHARE_NAMES) or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > _ROUNDING
+    ):
+        message = f"Expected in [data] shares positive {', '.join(SHARE_NAMES)} that sum to 1, got {dict(shares)}"
+        raise RecipeError(message)
+
+
+def _check_gate_targets(recipe: Recipe) -> None:
+    names = [target.name for target in recipe.targets]
+    asked = [(f"[gates] {gate.name}", gate.on) for gate in recipe.gates]
+    asked += [("[[compress]]", step.on) for step in recipe.compress if isinstance(step, QuantizeRecipe)]
+    for where, on in asked:
+        if on and on not in names:
+            message = f"Expected in {where} on = one of {', '.join(names)}, got {on!r}"
+            raise RecipeError(message + nearest(on, names))
+
+
+def _check_import(recipe: Recipe) -> None:
+    """An imported file has no network: what would change one, or another runtime's file, is refused."""
+    model = recipe.model
+    given = [name for name in ("checkpoint", "onnx", "tflite") if getattr(model, name)]
+    if len(given) > 1:
+        message = f"Expected in [model] one of checkpoint, onnx, tflite, got {', '.join(given)}"
+        raise RecipeError(message)
+    if not model.imported:
+        return
+    runtime = "onnx" if model.onnx else "litert"
+    wrong = [target.name for target in recipe.targets if target.runtime != runtime]
+    if wrong:
+        message = f"Expected targets of runtime {runtime!r} for [model] {given[0]}, got another in {', '.join(wrong)}"
+        raise RecipeError(f"{message}: only a network is exported to both formats")
+    kept = [step.step for step in recipe.compress if model.tflite or steps.level(step) == steps.NETWORK]
+    if kept:
+        message = f"Expected no step {kept[0]!r} with [model] {given[0]}, got one: it needs a network"
+        raise RecipeError(f"{message} (give checkpoint and network)")
+
+
+def _check_grid(recipe: Recipe) -> None:
+    """Training on one grid and quantizing to another loses what was trained for."""
+    trained = [step for step in recipe.network_steps if step.step == "qat"]
+    for step in recipe.compress:
+        for qat in trained if isinstance(step, QuantizeRecipe) and step.scheme == "static_int8" else []:
+            for key in ("per_channel", "reduce_range"):
+                if getattr(qat, key) != getattr(step, key):
+                    said = f"{key} = {str(getattr(qat, key)).lower()} in both steps"
+                    message = f"Expected [[compress]] 'qat' and 'quantize' with the same {key}, got two: set {said}"
+                    raise RecipeError(message)
