@@ -1,0 +1,87 @@
+"""Pairs of rows that are the same or nearly so, above all across splits.
+
+Near duplicates have difference hashes at most 3 bits apart and thumbnails that differ little. Of 4 bands of 16 bits at
+least one is equal in such a pair (pigeonhole), so only rows that share a band are compared: no pair is missed.
+Source of the banding: Manku, Jain and Das Sarma, Detecting Near-Duplicates for Web Crawling, 2007, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor.exploration.thumbnails import Hashes, Thumbs
+from compressor.progress import Stage
+
+MAX_BITS = 3
+MAX_CANDIDATES = 2_000_000
+BANDS = MAX_BITS + 1
+_BAND_BITS = 64 // BANDS
+_BLOCK = 512
+_RMS_RATIO, _RMS_MIN = 0.2, 1.5  # of the weaker contrast: a correlation of about 0.98; levels where there is none
+Rows = npt.NDArray[np.int64]
+
+
+def equal_groups(keys: npt.NDArray[np.str_]) -> list[Rows]:
+    """Return the rows of each key that more than one row has, in order of their first row."""
+    order = np.argsort(keys, kind="stable")
+    cuts = np.flatnonzero(keys[order][1:] != keys[order][:-1]) + 1
+    groups = [np.sort(group) for group in np.split(order, cuts) if len(group) > 1]
+    return sorted(groups, key=lambda group: int(group[0]))
+
+
+def near_pairs(thumbs: Thumbs, hashes: Hashes, parts: npt.NDArray[np.int64], stage: Stage) -> Rows:
+    """Return near duplicates in different parts, int64 (pairs, 2), the most alike first.
+
+    ``parts``: int64 (N,), the part of each row; rows below 0 are left out. After ``MAX_CANDIDATES`` pairs of like hash
+    the search ends: data with that many has found its answer. ``stage`` advances once per band.
+    """
+    found, budget = [np.empty(0, np.int64)], MAX_CANDIDATES
+    for band in range(BANDS):
+        keys = (hashes >> np.uint64(band * _BAND_BITS)) & np.uint64((1 << _BAND_BITS) - 1)
+        for pairs in _candidates(keys, hashes, parts):
+            budget -= len(pairs)
+            close = pairs[_alike(thumbs, pairs)]
+            found.append(close[:, 0] * len(hashes) + close[:, 1])
+            if budget < 0:
+                break
+        stage.advance()
+    codes = np.unique(np.concatenate(found))
+    pairs = np.stack([codes // len(hashes), codes % len(hashes)], axis=1)
+    return pairs[np.argsort(_rms(thumbs, pairs), kind="stable")]
+
+
+def _candidates(keys: Hashes, hashes: Hashes, parts: npt.NDArray[np.int64]) -> Iterator[Rows]:
+    """Yield pairs (first < second) that share a key, lie in different parts and are at most ``MAX_BITS`` apart."""
+    rows = np.flatnonzero(parts >= 0)
+    order = rows[np.argsort(keys[rows], kind="stable")]
+    for group in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
+        if len(group) < 2 or len(set(parts[group].tolist())) < 2:  # noqa: PLR2004 - a pair in two parts
+            continue
+        group.sort()
+        for start in range(0, len(group), _BLOCK):
+            block = group[start : start + _BLOCK]
+            near = np.bitwise_count(hashes[block][:, None] ^ hashes[group]) <= MAX_BITS
+            near &= (parts[block][:, None] != parts[group]) & (block[:, None] < group)
+            i, j = np.nonzero(near)
+            for cut in range(0, len(i), 65_536):
+                some = slice(cut, cut + 65_536)
+                yield np.stack([block[i[some]], group[j[some]]], axis=1)
+
+
+def _alike(thumbs: Thumbs, pairs: Rows) -> npt.NDArray[np.bool_]:
+    weaker = np.minimum(*(thumbs[side].std(axis=(1, 2)) for side in pairs.T))
+    alike: npt.NDArray[np.bool_] = _rms(thumbs, pairs) <= np.maximum(_RMS_MIN, _RMS_RATIO * weaker)
+    return alike
+
+
+def _rms(thumbs: Thumbs, pairs: Rows) -> npt.NDArray[np.float64]:
+    """Return the root mean square difference of each pair, in levels of 255."""
+    values = [
+        ((thumbs[some[:, 0]] - thumbs[some[:, 1]]) ** 2).mean(axis=(1, 2), dtype=np.float64)
+        for some in np.array_split(pairs, len(pairs) // 16_384 + 1)
+    ]
+    rms: npt.NDArray[np.float64] = np.sqrt(np.concatenate(values))
+    return rms

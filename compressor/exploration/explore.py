@@ -1,0 +1,223 @@
+"""From a table to what a person should know of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor.data.split import split
+from compressor.data.table import Table
+from compressor.errors import SplitError
+from compressor.exploration import duplicates, label_noise, outliers
+from compressor.exploration.thumbnails import thumbnails
+from compressor.progress import Progress
+from compressor.workshop import table_digest
+
+SHOWN = 60
+PARTS = ("train", "calibration", "gate", "reference", "other")
+UNUSED = "unused"
+_BALANCE_WARNING = 5.0
+_MAX_LEVEL = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the table, as a person finds it again."""
+
+    row: int
+    source: str
+    slice: str
+    label: str
+    split: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two rows that are the same or nearly so."""
+
+    first: Row
+    second: Row
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A row worth a look: how strongly (z-score or margin), and the class it looks like, if that is the point."""
+
+    row: Row
+    score: float
+    looks_like: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Exploration:
+    """All that was found. Counts are of all rows, lists show the first ``SHOWN``.
+
+    ``classes`` and ``slices``: rows per split. ``sizes``: ``"HxW"`` to rows. ``values``: min, max, mean, std in levels
+    of 0..255, and the shares at either end. ``levels``: 16 bins of pixel values. ``counts``: of duplicates, conflicts
+    (equal content, different label), leaks, near duplicates across splits, outliers, label suspects. ``findings``:
+    what to look at, in words; none where nothing was found.
+    """
+
+    digest: str
+    rows: int
+    sources: int
+    corrupt: tuple[str, ...]
+    classes: Mapping[str, Mapping[str, int]]
+    slices: Mapping[str, Mapping[str, int]]
+    sizes: Mapping[str, int]
+    values: Mapping[str, float]
+    levels: tuple[int, ...]
+    counts: Mapping[str, int]
+    conflicts: tuple[Pair, ...]
+    leaks: tuple[Pair, ...]
+    near: tuple[Pair, ...]
+    outliers: tuple[Suspect, ...]
+    label_suspects: tuple[Suspect, ...]
+    notes: tuple[str, ...]
+    findings: tuple[str, ...]
+
+
+def parts_of(table: Table, seed: int, slices: Sequence[str] = ()) -> npt.NDArray[np.str_]:
+    """Return the split of each row, str (N,): of ``PARTS``, or ``unused`` (a gate source has one row only).
+
+    Raises:
+        SplitError: If a slice does not exist or a split comes out empty.
+    """
+    splits = split(table, seed, slices=slices)
+    parts = np.full(len(table), UNUSED, dtype="<U11")
+    for name in PARTS:
+        parts[getattr(splits, name)] = name
+    return parts
+
+
+def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence[str] = ()) -> Exploration:
+    """Return what is found in ``table`` as it is split under ``seed``; ``slices`` are those trained on (none: all).
+
+    Data too small to be split is explored as one part, and the notes say so.
+    """
+    notes = []
+    try:
+        parts = parts_of(table, seed, slices)
+    except SplitError as error:
+        parts = np.full(len(table), "all", dtype="<U11")
+        notes.append(f"not split, so nothing is compared across splits: {error}")
+    with progress.stage("thumbnails", len(table), "image") as stage:
+        thumbs, hashes = thumbnails(list(table.images), stage)
+    conflicts, leaks = _equal(table, parts)
+    codes = np.array([PARTS.index(part) if part in PARTS else -1 for part in parts.tolist()])
+    with progress.stage("duplicates", duplicates.BANDS, "band") as stage:
+        near = duplicates.near_pairs(thumbs, hashes, codes, stage)
+    scores = outliers.outlier_scores(thumbs)
+    far = np.argsort(-scores, kind="stable")[: int((scores >= outliers.MIN_SCORE).sum())]
+    with progress.stage("labels", label_noise.FOLDS, "fold") as stage:
+        noise = label_noise.suspects(table, thumbs, stage)
+    notes.append(
+        noise.skipped or f"labels judged by a simple model that is right on {noise.accuracy:.1%} of other rows"
+    )
+    row = _Rows(table, parts)
+    repeated = sum(len(group) - 1 for group in duplicates.equal_groups(table.hashes))
+    counts = {
+        "exact_duplicates": repeated, "label_conflicts": len(conflicts), "leaks": len(leaks),
+        "near_duplicates_across_splits": len(near), "outliers": len(far), "label_suspects": len(noise.rows),
+    }  # fmt: skip
+    values, levels = _values(table)
+    classes = _counted(np.array(table.class_names)[table.labels], parts, table.class_names)
+    return Exploration(
+        digest=table_digest(table), rows=len(table), sources=len(np.unique(table.sources)), corrupt=table.corrupt,
+        classes=classes, slices=_counted(table.slices, parts, np.unique(table.slices).tolist()),
+        sizes=dict(Counter(f"{image.shape[0]}x{image.shape[1]}" for image in table.images).most_common()),
+        values=values, levels=levels, counts=counts,
+        conflicts=row.pairs(conflicts), leaks=row.pairs(leaks), near=row.pairs(near.tolist()),
+        outliers=tuple(Suspect(row.at(i), float(scores[i])) for i in far[:SHOWN].tolist()),
+        label_suspects=row.suspects(noise),
+        notes=tuple(notes), findings=_findings(counts, classes, values, table),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Turns row numbers into ``Row``."""
+
+    table: Table
+    parts: npt.NDArray[np.str_]
+
+    def at(self, row: int) -> Row:
+        table = self.table
+        label = table.class_names[int(table.labels[row])]
+        return Row(row, str(table.sources[row]), str(table.slices[row]), label, str(self.parts[row]))
+
+    def suspects(self, noise: label_noise.Noise) -> tuple[Suspect, ...]:
+        found = zip(noise.rows[:SHOWN].tolist(), noise.margins.tolist(), noise.looks_like.tolist(), strict=False)
+        return tuple(Suspect(self.at(row), margin, self.table.class_names[like]) for row, margin, like in found)
+
+    def pairs(self, pairs: Sequence[Sequence[int]]) -> tuple[Pair, ...]:
+        return tuple(Pair(self.at(first), self.at(second)) for first, second in pairs[:SHOWN])
+
+
+def _equal(table: Table, parts: npt.NDArray[np.str_]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Return pairs of equal content with different labels, and pairs of equal content or source in two splits."""
+    conflicts, leaks = [], set()
+    for keys in (table.hashes, table.sources):
+        for group in duplicates.equal_groups(keys):
+            first = int(group[0])
+            if keys is table.hashes:
+                conflicts += [(first, row) for row in group[table.labels[group] != table.labels[first]].tolist()]
+            used = group[parts[group] != UNUSED]
+            leaks |= {(int(used[0]), row) for row in used[parts[used] != parts[used[:1]]].tolist()}
+    return conflicts, sorted(leaks)
+
+
+def _counted(
+    keys: npt.NDArray[np.str_], parts: npt.NDArray[np.str_], names: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    found = Counter(zip(keys.tolist(), parts.tolist(), strict=True))
+    used = [part for part in (*PARTS, UNUSED, "all") if part in set(parts.tolist())]
+    return {name: {part: found[name, part] for part in used} for name in names}
+
+
+def _values(table: Table) -> tuple[dict[str, float], tuple[int, ...]]:
+    """Return the range and moments of all pixels, and 16 bins of them."""
+    counts = np.zeros(_MAX_LEVEL + 1, np.int64)
+    constant = 0
+    for image in table.images:
+        own = np.bincount(image.ravel(), minlength=_MAX_LEVEL + 1)
+        constant += int(np.count_nonzero(own) == 1)
+        counts += own
+    total, levels = max(int(counts.sum()), 1), np.arange(_MAX_LEVEL + 1)
+    used, mean = np.flatnonzero(counts), float(counts @ levels) / total
+    values = {
+        "min": float(used[0]), "max": float(used[-1]), "mean": mean,
+        "std": float(np.sqrt(counts @ (levels - mean) ** 2 / total)),
+        "share_at_0": float(counts[0] / total), "share_at_255": float(counts[-1] / total),
+        "constant_images": float(constant),
+    }  # fmt: skip
+    return values, tuple(counts.reshape(16, 16).sum(axis=1).tolist())
+
+
+_SAID = {
+    "label_conflicts": "{} pairs of equal content have different labels: one of the labels is wrong",
+    "leaks": "{} pairs of one content or source lie in two parts: figures on the second part flatter the model",
+    "near_duplicates_across_splits": "{} near duplicates lie in different splits: give views of one thing one source",
+    "outliers": "{} rows lie far from all others: broken, of another kind, or rare",
+    "label_suspects": "{} labels look wrong to a model trained on other rows: look at the first ones",
+    "exact_duplicates": "{} rows repeat the content of another row (they share a split)",
+}
+
+
+def _findings(
+    counts: Mapping[str, int], classes: Mapping[str, Mapping[str, int]], values: Mapping[str, float], table: Table
+) -> tuple[str, ...]:
+    said = [text.format(counts[name]) for name, text in _SAID.items() if counts[name]]
+    sizes = {name: sum(parts.values()) for name, parts in classes.items()}
+    small, large = min(sizes, key=lambda name: sizes[name]), max(sizes, key=lambda name: sizes[name])
+    if sizes[large] > _BALANCE_WARNING * max(sizes[small], 1):
+        said.append(f"class {large} has {sizes[large]} rows, class {small} {sizes[small]}: weight or add data")
+    if values["constant_images"]:
+        said.append(f"{values['constant_images']:.0f} images have one value only: a dead sensor or a wrong range")
+    if table.corrupt:
+        said.append(f"{len(table.corrupt)} files could not be read and were left out")
+    return tuple(said)

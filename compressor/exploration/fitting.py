@@ -1,0 +1,49 @@
+"""Ranges of features, fitted on train rows only, to be written into a recipe and shipped in the manifest.
+
+The train rows are those of ``compressor.data.split`` under the recipe's seed: a row's split follows from its source
+alone, so it is known before any range is. One exception is said here: rows whose *pictures* come out equal are
+grouped later, which can move such a row out of train, never the range of a gate row in.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from compressor import data as data_sets
+from compressor import registry
+from compressor.data import spoken
+from compressor.data._front_end import Ranged
+from compressor.data.split import split
+from compressor.errors import DataError
+from compressor.recipe import DataRecipe
+
+SHARE_INSIDE = 0.99
+
+
+def fit_ranges(data: DataRecipe, root: Path, *, seed: int, inside: float = SHARE_INSIDE) -> dict[str, float]:
+    """Return the options that hold ``inside`` (0..1) of the train rows' values: ``low_K`` and ``high_K`` per column.
+
+    Where the front end has one range for all (``log_mel``), ``floor_db`` and ``ceiling_db`` are returned instead.
+
+    Raises:
+        PluginError: If the data set has no ``raw``: its images need no ranges.
+        DataError: If its data can't be used.
+        SplitError: If a split comes out empty.
+    """
+    found = registry.resolve("compressor.data", data.dataset, "raw", known=data_sets.datasets())(data, root)
+    rows = [row for row in found if isinstance(row, Ranged)] if isinstance(found, list) else []
+    table = data_sets.load(data, root)
+    train = set(table.sources[split(table, seed, slices=data.train_slices).train].tolist())
+    chosen = [row.values for row in rows if row.source in train]
+    if not chosen:
+        message = f"Expected rows of train sources in {data.path}, got none: the data set's raw and load disagree"
+        raise DataError(message)
+    values, tail = np.concatenate(chosen), 50 * (1 - inside)
+    if data.dataset == "spoken" and spoken.front_end(data)[0] == "log_mel":
+        low, high = np.percentile(values, [tail, 100 - tail])
+        return {"floor_db": float(np.floor(low)), "ceiling_db": float(np.ceil(high))}
+    lows, highs = np.percentile(values, [tail, 100 - tail], axis=0)
+    named = [(f"{side}_{i}", value) for side, row in (("low", lows), ("high", highs)) for i, value in enumerate(row)]
+    return {name: float(f"{value:.4g}") for name, value in named}

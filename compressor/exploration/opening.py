@@ -1,0 +1,64 @@
+"""From a recipe or a bare zip, folder or file to a table: which data set reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.data import load
+from compressor.data._archive import opened
+from compressor.data.table import Table, align
+from compressor.errors import DataError
+from compressor.recipe import DataRecipe, read_recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What is to be looked at: its name, how it is read, from where, and how it will be split."""
+
+    name: str
+    data: DataRecipe
+    root: Path
+    seed: int = 0
+    labels: tuple[str, ...] = ()
+
+    def table(self) -> Table:
+        """Return the table, with labels as the recipe orders them.
+
+        Raises:
+            PluginError: If there is no such data set.
+            DataError: If its data can't be used.
+        """
+        table = load(self.data, self.root)
+        return align(table, self.labels) if self.labels else table
+
+
+def open_path(path: Path) -> Opened:
+    """Return what lies at ``path``: a recipe, or data that is recognised by its files.
+
+    Raises:
+        RecipeError: If it is a recipe that can't be read.
+        DataError: If it is neither.
+    """
+    if path.suffix == ".toml" or (path / "recipe.toml").is_file():
+        recipe = read_recipe(path)
+        return Opened(recipe.model.name, recipe.data, recipe.folder, recipe.train.seed, recipe.model.labels)
+    if not path.exists():
+        message = f"Expected a recipe, zip, folder or file at {path}, got nothing there"
+        raise DataError(message)
+    return Opened(path.name, DataRecipe(dataset=_recognised(path), path=str(path.resolve())), Path())
+
+
+def _recognised(path: Path) -> str:
+    with opened(path) as store:
+        names = store.names()
+    if any("-idx3-ubyte" in name for name in names):
+        return "idx"
+    if any(name.lower().endswith((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")) for name in names):
+        return "labelled_images"
+    if any(name.lower().endswith(".wav") for name in names):
+        return "spoken"
+    if any(name.endswith((".json", ".csv", ".parquet")) for name in names):
+        return "windows"
+    message = f"Expected images with labels.csv, idx files, WAV files or windows in {path}, got {', '.join(names[:5])}"
+    raise DataError(f"{message}: write a recipe that names the data set")

@@ -1,0 +1,156 @@
+"""Expectations of a data set, read strictly from a TOML file, and which of them are violated.
+
+Decides what can be expected; the names of violated expectations are those of the keys.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from compressor.data.table import Table
+from compressor.errors import RecipeError
+from compressor.recipe_reader import fields_from
+
+_MAX_BYTES = 256 * 1024
+_SIDES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What must hold; a key that is not given expects nothing.
+
+    ``classes``: exactly these, in any order. ``slices``: exactly these. ``min_rows``, ``min_rows_per_class``,
+    ``min_rows_per_slice``: at least so many. ``max_class_ratio``: rows of the largest class over the smallest.
+    ``max_corrupt``: files left out. ``max_duplicate_ratio``: rows that repeat another row's content, 0..1.
+    ``height``, ``width``: ``[least, most]`` in pixels. ``value_range``: ``[least, most]`` of all pixels, 0..255.
+    ``mean_range``: ``[least, most]`` of an image's mean. ``max_clipped_ratio``: pixels at 0 or 255, 0..1.
+    """
+
+    classes: tuple[str, ...] | None = None
+    slices: tuple[str, ...] | None = None
+    min_rows: int | None = None
+    min_rows_per_class: int | None = None
+    min_rows_per_slice: int | None = None
+    max_class_ratio: float | None = None
+    max_corrupt: int | None = None
+    max_duplicate_ratio: float | None = None
+    height: tuple[float, ...] | None = None
+    width: tuple[float, ...] | None = None
+    value_range: tuple[float, ...] | None = None
+    mean_range: tuple[float, ...] | None = None
+    max_clipped_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """One expectation: its key, whether it holds, what was wanted and what was found."""
+
+    name: str
+    holds: bool
+    wanted: str
+    got: str
+
+
+def read_schema(path: Path) -> Schema:
+    """Return the schema in the TOML file at ``path``.
+
+    Raises:
+        RecipeError: If it can't be read, or has an unknown key or a value of a wrong type.
+    """
+    try:
+        content = path.read_bytes()[: _MAX_BYTES + 1]
+        if len(content) > _MAX_BYTES:
+            message = f"Expected a schema of at most {_MAX_BYTES} bytes, got more"
+            raise RecipeError(message)
+        schema = fields_from(Schema, tomllib.loads(content.decode()), str(path))
+    except OSError as error:
+        message = f"Expected a schema at {path}, got: {error.strerror}"
+        raise RecipeError(message) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        message = f"{path}: Expected TOML, got: {error}"
+        raise RecipeError(message) from error
+    for name in ("height", "width", "value_range", "mean_range"):
+        limits = getattr(schema, name)
+        if limits is not None and (len(limits) != _SIDES or limits[0] > limits[1]):
+            message = f"Expected {name} in {path} as [least, most], got {list(limits)}"
+            raise RecipeError(message)
+    return schema
+
+
+def validate(table: Table, schema: Schema) -> tuple[Expectation, ...]:
+    """Return every expectation of ``schema`` that was given, held or not, in the order of its keys."""
+    checks: Mapping[str, Callable[[Table, object], Expectation]] = {
+        "classes": lambda t, want: _same("classes", want, set(t.class_names)),
+        "slices": lambda t, want: _same("slices", want, set(t.slices.tolist())),
+        "min_rows": lambda t, want: _least("min_rows", want, {"": len(t)}),
+        "min_rows_per_class": lambda t, want: _least("min_rows_per_class", want, _classes(t)),
+        "min_rows_per_slice": lambda t, want: _least("min_rows_per_slice", want, _slices(t)),
+        "max_class_ratio": lambda t, want: _most("max_class_ratio", want, _balance(t)),
+        "max_corrupt": lambda t, want: _most("max_corrupt", want, len(t.corrupt)),
+        "max_duplicate_ratio": lambda t, want: _most("max_duplicate_ratio", want, 1 - len(set(t.hashes)) / len(t)),
+        "height": lambda t, want: _within("height", want, [float(image.shape[0]) for image in t.images]),
+        "width": lambda t, want: _within("width", want, [float(image.shape[1]) for image in t.images]),
+        "value_range": lambda t, want: _within("value_range", want, _ends(t)),
+        "mean_range": lambda t, want: _within("mean_range", want, [float(image.mean()) for image in t.images]),
+        "max_clipped_ratio": lambda t, want: _most("max_clipped_ratio", want, _clipped(t)),
+    }
+    given = {name: getattr(schema, name) for name in checks}
+    return tuple(check(table, given[name]) for name, check in checks.items() if given[name] is not None)
+
+
+def _same(name: str, wanted: object, found: set[str]) -> Expectation:
+    want = set(wanted) if isinstance(wanted, tuple) else set()
+    missing, extra = sorted(want - found), sorted(found - want)
+    parts = [f"{word} {', '.join(names[:10])}" for word, names in (("missing", missing), ("extra", extra)) if names]
+    return Expectation(name, not parts, ", ".join(sorted(want)), "; ".join(parts) or "the same")
+
+
+def _least(name: str, wanted: object, counts: Mapping[str, int]) -> Expectation:
+    least = min(counts, key=lambda key: counts[key])
+    got = f"{counts[least]} of {least}" if least else str(counts[least])
+    return Expectation(name, counts[least] >= _number(wanted), f"at least {wanted}", got)
+
+
+def _most(name: str, wanted: object, found: float) -> Expectation:
+    return Expectation(name, found <= _number(wanted), f"at most {wanted}", f"{found:.4g}")
+
+
+def _within(name: str, wanted: object, found: list[float]) -> Expectation:
+    low, high = wanted if isinstance(wanted, tuple) else (0.0, 0.0)
+    outside = [row for row, value in enumerate(found) if not low <= value <= high]
+    got = f"{min(found):.4g} to {max(found):.4g}"
+    where = f", {len(outside)} outside, first {outside[0]}" if outside else ""
+    return Expectation(name, not outside, f"{low:g} to {high:g}", got + where)
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _classes(table: Table) -> dict[str, int]:
+    counts = np.bincount(table.labels, minlength=len(table.class_names)).tolist()
+    return {f"class {name}": count for name, count in zip(table.class_names, counts, strict=True)}
+
+
+def _slices(table: Table) -> dict[str, int]:
+    names, counts = np.unique(table.slices, return_counts=True)
+    return {f"slice {name}": count for name, count in zip(names.tolist(), counts.tolist(), strict=True)}
+
+
+def _balance(table: Table) -> float:
+    counts = _classes(table).values()
+    return max(counts) / max(min(counts), 1)
+
+
+def _ends(table: Table) -> list[float]:
+    return [float(value) for image in table.images for value in (image.min(), image.max())]
+
+
+def _clipped(table: Table) -> float:
+    at_ends = sum(int(np.count_nonzero((image == 0) | (image == np.iinfo(np.uint8).max))) for image in table.images)
+    return float(at_ends / sum(image.size for image in table.images))
