@@ -102,25 +102,18 @@ def distil(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mix
 def _loss(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mixture) -> DistillationLoss:
     teacher = teacher_of(network, bench)
     samples = checked(network, bench.train.inputs, bench.train.labels)
-    with torch.no_grad():
-        student, wanted = network.eval()(samples.x[:2]), teacher.eval()(samples.x[:2])
-    if student[0].shape != wanted[0].shape:
-        message = (
-            f"Expected a teacher with the student's {student[0].shape[1]} classes, got {wanted[0].shape[1]}: "
-            "train both on the same labels"
-        )
-        raise TrainError(message)
+    (_, embedding), (_, direction) = _answers(network, samples.x), _answers(teacher, samples.x)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        widths = (student[1].shape[1], wanted[1].shape[1])
+        widths = (embedding.shape[1], direction.shape[1])
         return DistillationLoss(teacher, cross_entropy(settings, samples), mixture, widths)
 
 
 def teacher_of(network: nn.Module, bench: Bench) -> nn.Module:
-    """Return the bench's teacher.
+    """Return the bench's teacher; it and ``network`` end in evaluation mode.
 
     Raises:
-        TrainError: If there is none, or it is ``network`` itself.
+        TrainError: If there is none, it is ``network`` itself, or it has other classes.
     """
     if bench.teacher is None:
         message = "Expected a teacher to distil from, got none: train a network first, or use the step fine_tune"
@@ -128,7 +121,19 @@ def teacher_of(network: nn.Module, bench: Bench) -> nn.Module:
     if bench.teacher is network:
         message = "Expected a teacher apart from the student, got the same network: copy it before the first step"
         raise TrainError(message)
+    x = torch.from_numpy(bench.train.inputs[:2])
+    wanted, got = (_answers(one, x)[0].shape[1] for one in (network, bench.teacher))
+    if wanted != got:
+        message = f"Expected a teacher with the student's {wanted} classes, got {got}: train both on the same labels"
+        raise TrainError(message)
     return bench.teacher
+
+
+def _answers(network: nn.Module, x: torch.Tensor) -> Outputs:
+    """Return logits and embedding of the first two rows of ``x``."""
+    with torch.no_grad():
+        outputs: Outputs = network.eval()(x[:2])
+    return outputs
 
 
 @dataclass(frozen=True, slots=True)

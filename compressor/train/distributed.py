@@ -8,12 +8,14 @@ takes the others with it, one that hangs ends the training, and processes whose 
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,7 +32,8 @@ from compressor.steps.base import Rows
 from compressor.train import checkpoint, job
 from compressor.train.crew import Crew
 from compressor.train.job import Job, NetworkSpec
-from compressor.train.samples import Floats, Integers
+from compressor.train.loop import steps_and_batch
+from compressor.train.samples import Floats, Integers, check_learnable, checked
 from compressor.train.supervised import Epoch, Options, fit_with
 
 _POLL_S = 0.1
@@ -81,10 +84,19 @@ def fit_distributed(
         Job(network_spec, Rows(inputs, labels), settings, launch.held, launch.resume, os.getpid()).write(folder)
         if launch.start is not None:
             (folder / job.STARTED).write_bytes(launch.start)
-        _network(network_spec, folder / job.STARTED)  # what does not fit is said here, not by a process's last lines
+        _check(_network(network_spec, folder / job.STARTED), Rows(inputs, labels), settings, launch)
         with _torchrun(folder, settings.processes) as process:
             _follow(process, folder, launch)
         return checkpoint.load(networks.build(*network_spec), folder / job.TRAINED)
+
+
+def _check(network: nn.Module, rows: Rows, settings: TrainRecipe, launch: Launch) -> None:
+    """Refuse here what the processes would refuse: at once, and not in their last lines."""
+    samples = checked(network, rows.inputs, rows.labels)
+    check_learnable(samples)
+    steps_and_batch(samples, settings, Crew(0, settings.processes))
+    if launch.held:
+        checked(network, launch.held.inputs, launch.held.labels, "held")
 
 
 def _network(spec: NetworkSpec, started: Path) -> nn.Module:
@@ -159,6 +171,11 @@ def main(folder: Path) -> int:
         _work(folder, crew)
     except CompressorError as error:
         (folder / f"failed-{crew.rank}.txt").write_text(str(error))
+        return 1
+    except Exception:  # the outermost frame of this process: the parent shows the last lines, torchrun ends the others
+        lines = traceback.format_exc().splitlines()
+        (folder / f"failed-{crew.rank}.txt").write_text("\n".join(lines[-_LAST_LINES:]))
+        logging.getLogger(__name__).exception("a training process failed rank=%s", crew.rank)
         return 1
     dist.destroy_process_group()
     return 0

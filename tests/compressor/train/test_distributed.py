@@ -1,0 +1,117 @@
+"""Several processes train as one does, and nothing hangs. Every test starts real processes (10 s each)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from compressor import networks
+from compressor.errors import TrainError
+from compressor.recipe import TrainRecipe
+from compressor.steps.base import Rows
+from compressor.train.distributed import Launch, fit_distributed
+from compressor.train.job import NetworkSpec
+from compressor.train.supervised import Epoch, fit
+
+SETTINGS = TrainRecipe(epochs=3, batch=16, learning_rate=0.01, augment=0.0, processes=2)
+NETWORK = """
+import os, time, torch
+class Tiny(torch.nn.Module):
+    def __init__(self, classes, size):
+        super().__init__()
+        self.body, self.head = torch.nn.Linear(size, 8), torch.nn.Linear(8, classes)
+        self.unused = torch.nn.Linear(2, 2)
+    def forward(self, x):
+        embedding = torch.relu(self.body(x.flatten(1)))
+        return self.head(embedding), embedding
+def build(classes, channels, height, width):
+    return Tiny(classes, channels * height * width)
+def fails(*shape):
+    if os.environ.get("RANK") == "1":
+        raise RuntimeError("the cable is out")
+    return build(*shape)
+def hangs(*shape):
+    if os.environ.get("RANK") == "1":
+        time.sleep(600)
+    return build(*shape)
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NetworkSpec:
+    """A user's own network without batch normalisation, and with a layer that the loss does not reach."""
+    (tmp_path / "tiny_net.py").write_text(NETWORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    return ("tiny_net:build", 2, 1, 6, 6, {})
+
+
+def _rows(n: int = 70) -> Rows:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, n)
+    inputs = rng.standard_normal((n, 1, 6, 6)).astype(np.float32)
+    inputs[labels == 1, :, :3] += 1
+    return Rows(inputs, labels)
+
+
+def _kill_at_one(epoch: Epoch) -> None:
+    raise KeyboardInterrupt(epoch)
+
+
+@pytest.mark.slow
+def test_two_processes_come_close_to_one_with_the_whole_batch(tiny: NetworkSpec) -> None:
+    """Averaged gradients of half batches are those of whole ones, and every epoch is told once."""
+    rows, told = _rows(), list[Epoch]()
+    one = fit(networks.build(*tiny), rows.inputs, rows.labels, SETTINGS)
+    two = fit_distributed(tiny, rows.inputs, rows.labels, SETTINGS, Launch(on_epoch=told.append))
+    for name, value in one.state_dict().items():
+        assert torch.allclose(value, two.state_dict()[name], atol=1e-5), name
+    assert [epoch.number for epoch in told] == [1, 2, 3]
+    assert not two.training
+
+
+@pytest.mark.slow
+def test_a_killed_distributed_training_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    """Augmentation, batch normalisation, EMA and early stopping included; the other processes go with the parent."""
+    rows, spec = _rows(), ("resnet8", 2, 1, 6, 6, {"filters": 4})
+    full = replace(SETTINGS, augment=1.0, ema=0.9, mixup=0.4, early_stopping=3)
+    launch = Launch(held=rows, resume=tmp_path / "state.pt")
+    with pytest.raises(KeyboardInterrupt):
+        fit_distributed(spec, rows.inputs, rows.labels, full, replace(launch, on_epoch=_kill_at_one))
+    assert (tmp_path / "state.pt").exists()
+    resumed = fit_distributed(spec, rows.inputs, rows.labels, full, launch).state_dict()
+    whole = fit_distributed(spec, rows.inputs, rows.labels, full, Launch(held=rows)).state_dict()
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_the_training_with_its_last_lines(tiny: NetworkSpec) -> None:
+    """The other process waits for it; nobody waits for ever, and the cause is named."""
+    rows = _rows()
+    with pytest.raises(TrainError, match="the cable is out"):
+        fit_distributed(("tiny_net:fails", *tiny[1:]), rows.inputs, rows.labels, SETTINGS)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_ends_the_training(tiny: NetworkSpec) -> None:
+    """Without the end of an epoch within the patience, all processes are ended."""
+    rows, began_s = _rows(), time.monotonic()
+    with pytest.raises(TrainError, match="Expected an epoch within 15 s"):
+        fit_distributed(("tiny_net:hangs", *tiny[1:]), rows.inputs, rows.labels, SETTINGS, Launch(stall_s=15))
+    assert time.monotonic() - began_s < 60
+
+
+def test_bad_rows_and_small_batches_are_refused_before_a_process_starts(tiny: NetworkSpec) -> None:
+    """What the processes would refuse is said at once."""
+    rows, began_s = _rows(), time.monotonic()
+    broken = rows.inputs.copy()
+    broken[3] = np.nan
+    with pytest.raises(TrainError, match="row 3"):
+        fit_distributed(tiny, broken, rows.labels, SETTINGS)
+    with pytest.raises(TrainError, match="lower processes"):
+        fit_distributed(tiny, rows.inputs, rows.labels, replace(SETTINGS, processes=9))
+    assert time.monotonic() - began_s < 5
