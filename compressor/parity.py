@@ -1,6 +1,7 @@
 """Parity: how far the outputs of one model in several forms lie apart. Pure.
 
-Compares every pair of torch, ONNX float and ONNX int8 on the same inputs. Does not run anything.
+Compares every pair of forms (torch, ONNX and TFLite, float and int8) on the same inputs. Does not run anything;
+``divergence`` finds the layer where two forms part.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
+
+from compressor.errors import MeasureError
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +28,22 @@ class Pair:
 
 
 def matrix(logits: Mapping[str, NDArray[np.float32]]) -> tuple[Pair, ...]:
-    """Return every pair of ``logits``, each float32 (N, classes) of the same inputs, in the given order."""
+    """Return every pair of ``logits``, each float32 (N, classes) of the same inputs, in the given order.
+
+    Raises:
+        MeasureError: If two forms differ in shape or there are no inputs.
+    """
     return tuple(_pair(first, second, logits[first], logits[second]) for first, second in combinations(logits, 2))
 
 
 def _pair(first: str, second: str, one: NDArray[np.float32], other: NDArray[np.float32]) -> Pair:
+    if one.shape != other.shape or one.ndim != 2 or not one.size:  # noqa: PLR2004 - rows and classes
+        message = f"Expected logits (N, classes) of the same inputs, got {one.shape} of {first!r} and {other.shape} of "
+        raise MeasureError(f"{message}{second!r}: run both on the same rows")
     left, right = one.astype(np.float64), other.astype(np.float64)
     norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    cosine = np.where(norms > 0, (left * right).sum(axis=1) / np.where(norms > 0, norms, 1), 1.0)
+    both_zero = ~(left.any(axis=1) | right.any(axis=1))  # one zero alone is no agreement: its cosine counts as 0
+    cosine = np.where(both_zero, 1.0, (left * right).sum(axis=1) / np.where(norms == 0, 1, norms))
     flips = left.argmax(axis=1) != right.argmax(axis=1)
     return Pair(first, second, float(np.abs(left - right).max()), float(cosine.min()), float(flips.mean()))
 
