@@ -11,16 +11,17 @@ from typing import get_type_hints
 import click
 import pytest
 
+from compressor import steps
 from compressor.cli import app
 from compressor.data import datasets
 from compressor.gates import GATE_NAMES
-from compressor.recipe import DataRecipe, GateRecipe, ModelRecipe, QuantizeRecipe, TargetRecipe, TrainRecipe
+from compressor.recipe import DataRecipe, GateRecipe, ModelRecipe, TargetRecipe, TrainRecipe
 from compressor.recipe_reader import said
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "compressor.md").read_text()
 TABLES = {
-    "[model]": ModelRecipe, "[data]": DataRecipe, "[train]": TrainRecipe, "[[compress]]": QuantizeRecipe,
-    "[targets.NAME]": TargetRecipe, "[gates] GATE": GateRecipe,
+    "[model]": ModelRecipe, "[data]": DataRecipe, "[train]": TrainRecipe, "[targets.NAME]": TargetRecipe,
+    "[gates] GATE": GateRecipe, **{f"[[compress]] {name}": steps.module(name).Settings for name in steps.names()},
 }  # fmt: skip
 
 
@@ -33,7 +34,7 @@ def _fields() -> Iterator[tuple[str, str, object]]:
     for table, cls in TABLES.items():
         hints = get_type_hints(cls)
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-            if field.name != "name" or cls is ModelRecipe:
+            if field.name != "step" and (field.name != "name" or cls is ModelRecipe):
                 yield f"{table} {field.name}", said(hints[field.name]), field.default
 
 
