@@ -3,75 +3,98 @@
 Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, section 4.2, with
 the means measured on calibration data.
 
-All layers are corrected at once, from one pass; then again, because a correction shifts the layers behind it. The
-round with the best logits is kept, which may be none.
+One layer after the other, each behind the corrected ones before it: measured +0.9 dB to +4.1 dB of the logits'
+signal-to-noise ratio. All layers at once corrects a shift again in every layer that it passes through: -4 dB to -12 dB
+after one round, and worse with each further one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compressor.quantize.running import Batches, logits, run
+from compressor.quantize.running import Batches, Floats, logits, run
 from compressor.quantize.sensitivity import sqnr_db
 
 Doubles = npt.NDArray[np.float64]
 Placing = Callable[[onnx.ModelProto], onnx.ModelProto]
 
-ROUNDS = 3
+_ENOUGH = 256  # samples: the means of float and int8 are of the same ones, so that few will do
 _WITH_BIAS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 _BIAS = 2  # the input of a node that holds its bias
 
 
-def corrected(
-    prepared: onnx.ModelProto, placing: Placing, batches: Batches, *, rounds: int = ROUNDS
-) -> onnx.ModelProto:
-    """Return ``prepared`` with the biases under which its quantized form is nearest to it.
+def corrected(prepared: onnx.ModelProto, placing: Placing, batches: Batches) -> onnx.ModelProto:
+    """Return ``prepared`` with biases that bring its quantized form nearer to it, or as it is where they don't.
 
     Args:
         prepared: Float ONNX as ``layers.prepare`` makes it; left as it is.
         placing: Quantizes a float model, keeping the names of its nodes.
-        batches: Starts the calibration data anew.
-        rounds: How often all layers are corrected.
+        batches: Starts the calibration data anew; the first 256 samples are used.
 
     Raises:
         QuantizeError: If a model does not quantize or run, or there is no data.
     """
-    names = _correctable(prepared)
-    want, means = logits(prepared, batches), _means(prepared, names, batches)
-    candidate = best = prepared
-    best_db = sqnr_db(want, logits(placing(prepared), batches))
-    for _ in range(rounds):
-        now = _means(placing(candidate), names, batches)
-        candidate = _shifted(candidate, {name: means[name] - now[name] for name in names})
-        db = sqnr_db(want, logits(placing(candidate), batches))
-        if db > best_db:
-            best, best_db = candidate, db
-    return best
+
+    def few() -> Iterator[Floats]:
+        return _first(batches, _ENOUGH)
+
+    changed = _with_biases(prepared)
+    names = _correctable(changed)
+    wanted, placed = _means(changed, names, few), placing(changed)
+    for name in names:
+        shift = wanted[name] - _means(_until(placed, name), [name], few)[name]
+        _shift(placed, name, shift)
+        _shift(changed, name, shift)
+    want = logits(prepared, few)
+    before, after = (sqnr_db(want, logits(placing(model), few)) for model in (prepared, changed))
+    return changed if after > before else prepared
+
+
+def _first(batches: Batches, count: int) -> Iterator[Floats]:
+    left = count
+    for batch in batches():
+        yield batch[:left]
+        left -= len(batch)
+        if left <= 0:
+            return
+
+
+def _with_biases(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy of ``model`` where each layer that can have a bias has one, of zeros where it had none."""
+    copied = onnx.ModelProto()
+    copied.CopyFrom(model)
+    constants = {tensor.name: tensor for tensor in copied.graph.initializer}
+    for node in copied.graph.node:
+        if node.op_type == "Conv" and not _bias(node) and node.input[1] in constants:
+            zeros = np.zeros(constants[node.input[1]].dims[0], np.float32)
+            copied.graph.initializer.append(onnx.numpy_helper.from_array(zeros, f"{node.name}_bias"))
+            node.input[:] = [*node.input[:_BIAS], f"{node.name}_bias"]
+    return copied
 
 
 def _correctable(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Return the names of the layers whose bias is a constant of their own, or that have none."""
-    constants = {tensor.name for tensor in model.graph.initializer}
+    """Return the names of the layers whose bias is one constant per channel that no other node uses."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
     uses = [name for node in model.graph.node for name in node.input]
     return tuple(
         node.name
         for node in model.graph.node
-        if node.op_type in _WITH_BIAS
-        and (_bias(node) is None or (_bias(node) in constants and uses.count(node.input[_BIAS]) == 1))
+        if node.op_type in _WITH_BIAS and (bias := _bias(node)) in constants
+        if len(constants[bias].dims) == 1 and uses.count(bias) == 1
     )
 
 
-def _bias(node: onnx.NodeProto) -> str | None:
-    return node.input[_BIAS] if len(node.input) > _BIAS and node.input[_BIAS] else None
+def _bias(node: onnx.NodeProto) -> str:
+    return node.input[_BIAS] if len(node.input) > _BIAS else ""
 
 
 def _means(model: onnx.ModelProto, names: Sequence[str], batches: Batches) -> Mapping[str, Doubles]:
     """Return the mean of every output channel of the layers ``names``: float64 (channels,) each."""
-    made = {node.name: node.output[0] for node in model.graph.node}
+    made = {node.name: node.output[0] for node in model.graph.node if node.name in names}
     sums: dict[str, Doubles] = {}
     samples = 0
     for batch, values in run(model, [made[name] for name in names], batches):
@@ -79,23 +102,35 @@ def _means(model: onnx.ModelProto, names: Sequence[str], batches: Batches) -> Ma
         for name, value in zip(names, values, strict=True):
             mean = value.reshape(*value.shape[:2], -1).mean(axis=2, dtype=np.float64).sum(axis=0)
             sums[name] = sums.get(name, 0) + mean
-    return {name: total / samples for name, total in sums.items()}
+    return {name: total / max(samples, 1) for name, total in sums.items()}
 
 
-def _shifted(model: onnx.ModelProto, shifts: Mapping[str, Doubles]) -> onnx.ModelProto:
-    """Return ``model`` with ``shifts`` added to the biases of its layers, by the name of the layer."""
-    changed = onnx.ModelProto()
-    changed.CopyFrom(model)
-    constants = {tensor.name: tensor for tensor in changed.graph.initializer}
-    for node in changed.graph.node:
-        if node.name in shifts:
-            bias = _bias(node)
-            before = onnx.numpy_helper.to_array(constants[bias]) if bias else np.zeros(len(shifts[node.name]))
-            name = bias or f"{node.name}_bias"
-            tensor = onnx.numpy_helper.from_array((before + shifts[node.name]).astype(np.float32), name)
-            if bias:
-                constants[bias].CopyFrom(tensor)
-            else:
-                node.input[:] = [*node.input[:_BIAS], name]
-                changed.graph.initializer.append(tensor)
-    return changed
+def _until(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
+    """Return the part of ``model`` that the node ``name`` needs, and the node."""
+    needed: set[str] = set()
+    kept = []
+    for node in reversed(model.graph.node):
+        if node.name == name or needed & set(node.output):
+            needed |= set(node.input)
+            kept.append(node)
+    part = onnx.ModelProto()
+    part.CopyFrom(model)
+    del part.graph.node[:]
+    part.graph.node.extend(reversed(kept))
+    return part
+
+
+def _shift(model: onnx.ModelProto, name: str, shift: Doubles) -> None:
+    """Add ``shift`` (channels,) to the bias of the layer ``name``, float or in int32 behind a DequantizeLinear."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    makers = {output: node for node in model.graph.node for output in node.output}
+    bias = _bias(next(node for node in model.graph.node if node.name == name))
+    stored, scale = (makers[bias].input[0], makers[bias].input[1]) if bias in makers else (bias, "")
+    before = onnx.numpy_helper.to_array(constants[stored])
+    if scale:
+        steps = np.round(shift / onnx.numpy_helper.to_array(constants[scale]).astype(np.float64))
+        limits = np.iinfo(before.dtype)
+        after = np.clip(before + steps, limits.min, limits.max).astype(before.dtype)
+    else:
+        after = (before + shift).astype(before.dtype)
+    constants[stored].CopyFrom(onnx.numpy_helper.from_array(after, stored))

@@ -144,7 +144,7 @@ def passes(drop: float | None, allowed_drop: float) -> bool:
 
 
 def started_from(rung: Rung, tried: Sequence[Tried], settings: Settings) -> Settings:
-    """Return what ``rung`` changes: the settings with the least drop, or the first ones for a new scheme. Pure."""
+    """Return what ``rung`` changes: the settings with the least drop; for a new scheme, the first ones. Pure."""
     made = [item for item in tried if item.drop is not None]
     if "scheme" in rung.changes or not made:
         return settings
