@@ -28,7 +28,8 @@ def contract(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ..
         PluginError: If the extra ``tflite`` is not installed.
     """
     tree = flatbuffer.read(model, MeasureError)
-    graph, names = tree.subgraphs[0], {}
+    graph = tree.subgraphs[0]
+    names: dict[int, bytes] = {}
     for signature in tree.signatureDefs or []:
         if signature.subgraphIndex == 0:
             names |= {entry.tensorIndex: entry.name for entry in [*signature.inputs, *signature.outputs]}

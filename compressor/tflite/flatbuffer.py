@@ -50,7 +50,9 @@ def operator_name(model: Any, operator: Any) -> str:  # noqa: ANN401 - generated
     builtin = max(code.builtinCode, code.deprecatedBuiltinCode)
     if builtin == schema.BuiltinOperator.CUSTOM:
         return f"CUSTOM:{(code.customCode or b'').decode(errors='replace')}"
-    names = {value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)}
+    names: dict[int, str] = {
+        value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
+    }
     return names.get(builtin, f"UNKNOWN:{builtin}")
 
 
@@ -80,9 +82,9 @@ def _drop_unused_buffers(model: Any) -> None:  # noqa: ANN401 - generated, untyp
 
 
 def _builder() -> Any:  # noqa: ANN401 - untyped
-    flatbuffers = required("flatbuffers")
+    base: Any = required("flatbuffers").Builder
 
-    class _Aligning(flatbuffers.Builder):  # type: ignore[misc]  # untyped base
+    class _Aligning(base):  # type: ignore[misc]  # untyped
         """The Python builder ignores ``force_align``; byte vectors hold the tensors' data."""
 
         def StartVector(self, size: int, count: int, alignment: int) -> object:  # noqa: N802 - overrides

@@ -6,11 +6,13 @@ Decides nothing about models.
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 from compressor.errors import PluginError
@@ -33,7 +35,7 @@ def required(module: str) -> Any:  # noqa: ANN401 - third-party modules without 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Send what is written to standard output and error nowhere, by C++ code too, and log errors only.
+    """Send what is written to standard output and error nowhere, by C++ code too; no warnings, errors alone are logged.
 
     Acts on the whole process: other threads are silenced as long as it lasts.
     """
@@ -45,10 +47,10 @@ def quiet() -> Iterator[None]:
         root.setLevel(logging.ERROR)
         os.dup2(nowhere, _OUT)
         os.dup2(nowhere, _ERR)
-        yield
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
         for descriptor, original in zip((_OUT, _ERR), kept, strict=True):
             os.dup2(original, descriptor)
         for descriptor in (*kept, nowhere):

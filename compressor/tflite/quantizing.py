@@ -18,6 +18,7 @@ from compressor.tflite import flatbuffer
 from compressor.tflite.edges import make_float
 from compressor.tflite.naming import OUTPUT_NAMES, WEIGHT_PLACE
 from compressor.tflite.packages import quiet, required
+from compressor.tflite.ranges import activations
 
 SCHEMES = ("static_int8", "static_int8_16", "dynamic_int8", "weight_int8", "float16")
 _ACTIVATION_BITS = {"static_int8": 8, "static_int8_16": 16}
@@ -27,7 +28,7 @@ _LONGEST = 300
 Ranges = Mapping[str, tuple[float, float]]
 
 
-def quantize(  # noqa: PLR0913 - what a scheme needs, keyword-only
+def quantize(
     model: bytes,
     ranges: Ranges | None = None,
     *,
@@ -44,7 +45,7 @@ def quantize(  # noqa: PLR0913 - what a scheme needs, keyword-only
             for the static schemes only, the others don't look at data.
         scheme: ``static_int8`` (int8 activations), ``static_int8_16`` (int16 activations), ``dynamic_int8``
             (activations are quantized as they come), ``weight_int8`` and ``float16`` (computes in float32).
-        per_channel: One weight scale per output channel instead of one per layer.
+        per_channel: One weight scale per output channel instead of one per layer; ``dynamic_int8`` has no other.
         integer_io: Static schemes only: input and outputs are integers, and the caller quantizes; without it they
             stay float32, and the file has one QUANTIZE at the beginning and a DEQUANTIZE per output.
         float_layers: Layers that stay float, by their name or a unique beginning of it.
@@ -56,17 +57,20 @@ def quantize(  # noqa: PLR0913 - what a scheme needs, keyword-only
     """
     if scheme not in SCHEMES:
         raise QuantizeError(f"Expected a scheme of {', '.join(SCHEMES)}, got {scheme!r}" + nearest(scheme, SCHEMES))
-    static = scheme in _ACTIVATION_BITS
-    if static and not ranges:
-        raise QuantizeError(f"Expected ranges for {scheme!r}, got none: collect them from calibration data")
-    if integer_io and not static:
+    if integer_io and scheme not in _ACTIVATION_BITS:
         raise QuantizeError(f"Expected a static scheme for integer_io, got {scheme!r}: set integer_io = false")
+    if scheme == "dynamic_int8" and not per_channel:
+        message = "Expected per_channel = true with 'dynamic_int8', got false"
+        raise QuantizeError(
+            f"{message}: LiteRT's depthwise kernel reads a scale per channel, past the end of a single one"
+        )
+    _require_float(model)
+    statistics = _statistics(model, ranges or {}) if scheme in _ACTIVATION_BITS else None
     kept = _scopes(model, float_layers)
     with quiet():
         quantizer = required("ai_edge_quantizer.quantizer").Quantizer(bytes(model))
         try:
             _instruct(quantizer, scheme, per_channel=per_channel, kept=kept)
-            statistics = _statistics(ranges) if static and ranges else None
             result = quantizer.quantize(statistics, enable_progress_report=False)
         except (RuntimeError, ValueError, TypeError, KeyError, IndexError) as error:
             message = f"Expected a float TFLite model that {scheme!r} quantizes, got: {str(error)[:_LONGEST]}"
@@ -92,8 +96,22 @@ def _instruct(quantizer: Any, scheme: str, *, per_channel: bool, kept: Sequence[
         quantizer.update_quantization_recipe(scope, every, None, algorithm.NO_QUANTIZE)
 
 
-def _statistics(ranges: Ranges) -> dict[str, dict[str, Any]]:
+def _require_float(model: bytes) -> None:
+    types = required("ai_edge_litert.schema_py_generated").TensorType
+    smaller = {types.INT4, types.INT8, types.UINT8, types.INT16, types.FLOAT16}
+    tensors = [one for graph in flatbuffer.read(model, QuantizeError).subgraphs for one in graph.tensors]
+    found = next((one.name.decode(errors="replace") for one in tensors if one.type in smaller), None)
+    if found is not None:
+        message = f"Expected a float TFLite model, got one whose {found!r} is quantized: take the file it was made from"
+        raise QuantizeError(message)
+
+
+def _statistics(model: bytes, ranges: Ranges) -> dict[str, dict[str, Any]]:
     """Return ``ranges`` as ai-edge-quantizer's calibration result."""
+    missing = [name for name in activations(model).values() if name not in ranges]
+    if missing:
+        message = f"Expected ranges of all activations, got none of {missing[0]!r}: collect them from calibration data"
+        raise QuantizeError(message)
     for name, (low, high) in ranges.items():
         if not (np.isfinite(low) and np.isfinite(high) and low <= high):
             raise QuantizeError(f"Expected a finite range of {name!r}, got {low} to {high}: check the calibration data")

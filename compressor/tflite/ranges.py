@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from compressor.errors import MeasureError, QuantizeError
-from compressor.quantize.calibrator import Batches, Summary
+from compressor.quantize.calibrator import Summary
+from compressor.quantize.running import Batches
 from compressor.tflite import flatbuffer
 from compressor.tflite.packages import required
 from compressor.tflite.recording import Recorder
@@ -33,7 +34,7 @@ def collect_ranges(
     summaries = {name: summary() for name in tensors.values()}
     recorder = None
     try:
-        for batch in batches():
+        for batch in (one for one in batches() if len(one)):
             recorder = recorder or Recorder(model, list(tensors), batch)
             for values in recorder.run(batch):
                 for one, value in zip(summaries.values(), values, strict=True):
