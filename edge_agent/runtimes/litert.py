@@ -2,8 +2,8 @@
 
 Old images that only have ``tflite_runtime`` are served by it; it is known to run some models silently
 wrong, which the golden vectors find before activation. LiteRT checks the structure of a flatbuffer
-itself and refuses what is cut off or garbled; a model whose numbers alone were changed opens and runs
-wrong, which only the bundle's digests and golden vectors can tell.
+itself and refuses what is cut off or garbled; absurd sizes of tensors are refused here. A model whose
+numbers alone were changed opens and runs wrong, which only the bundle's digests and golden vectors can tell.
 
 A model has one input and usually a fixed batch of 1, so rows run one after another: converted graphs
 hold their batch in constant reshapes, and resizing the input would break them.
@@ -44,6 +44,8 @@ Details: TypeAlias = "dict[str, Any]"
 Output: TypeAlias = "tuple[int, TensorSpec]"
 
 _IDENTIFIER = b"TFL3"  # TensorFlow Lite schema.fbs, file_identifier: bytes 4 to 8
+# One flipped bit in a shape made LiteRT allocate 12 GB; a large layer of a small model has some 10 MB.
+MAX_TENSOR_BYTES = 256 * 1024 * 1024
 _SCALE_TOLERANCE = 1e-6  # a float32 written as text and read back
 _FOREIGN = re.compile(
     r"unresolved custom op: (?P<custom>.{1,100}?)\.(?:\s|See|$)"
@@ -86,13 +88,29 @@ class _Tensors:
 def _opened(artifact: bytes, threads: int) -> tuple[Interpreter, _Tensors]:
     try:
         interpreter = Interpreter(model_content=artifact, num_threads=threads)
+        _check_sizes(interpreter, max(MAX_TENSOR_BYTES, len(artifact)))
         interpreter.allocate_tensors()
         keys = list(interpreter.get_signature_list())
         signature = interpreter.get_signature_runner(keys[0]).get_output_details() if len(keys) == 1 else {}
         tensors = _Tensors(interpreter.get_input_details(), interpreter.get_output_details(), signature)
+    except RuntimeLoadError:
+        raise
     except Exception as error:  # a garbled model raises whatever its numbers lead to
         raise RuntimeLoadError(_refusal(str(error))) from error
     return interpreter, tensors
+
+
+def _check_sizes(interpreter: Interpreter, limit_bytes: int) -> None:
+    """Refuse stated shapes that would fill the device's memory before LiteRT allocates them.
+
+    Shapes that operators compute for themselves are not seen here; the probe's memory budget is for those.
+    """
+    for details in interpreter.get_tensor_details():
+        shape = [int(size) for size in details["shape"]]
+        size_bytes = math.prod(shape) * np.dtype(details["dtype"]).itemsize
+        if size_bytes > limit_bytes:
+            got = f"{shape} for {details['name'][-100:]!r}"
+            raise RuntimeLoadError(f"Expected tensors of at most {limit_bytes} bytes, got {got}: check the export")
 
 
 def _refusal(text: str) -> str:

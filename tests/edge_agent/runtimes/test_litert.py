@@ -184,6 +184,17 @@ def test_a_foreign_operator_is_named(converted: Converted, operator: dict[str, A
         runtimes.load(MANIFEST, bytes(tools.convert_object_to_bytearray(model)))
 
 
+def test_a_shape_that_would_fill_the_memory_is_refused_before_it_is_allocated(converted: Converted) -> None:
+    """One wrong number in an inner tensor's shape asks for gigabytes; the tensor is named."""
+    tools = pytest.importorskip("ai_edge_litert.tools.flatbuffer_utils")
+    model = tools.read_model_from_bytearray(bytearray(converted.float32))
+    graph = model.subgraphs[0]
+    inner = graph.tensors[graph.operators[0].outputs[0]]
+    inner.shape = [1, 6, 6, 1 << 28]
+    with pytest.raises(RuntimeLoadError, match=r"at most 268435456 bytes, got \[1, 6, 6, 268435456\]"):
+        runtimes.load(MANIFEST, bytes(tools.convert_object_to_bytearray(model)))
+
+
 @pytest.mark.parametrize("artifact", [b"", b"TFL3", b"garbage garbage", b"\x1c\0\0\0TFL3", b"\xff\xff\xff\xffTFL3" * 9])
 def test_refuses_bytes_that_are_no_model(artifact: bytes) -> None:
     """Empty, garbage and headers without a body are one coded error."""
