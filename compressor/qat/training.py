@@ -157,13 +157,14 @@ def _epochs(simulation: Simulation, rows: Rows, plan: Plan, teacher: nn.Module |
         batches = order[: min(per_epoch, total - done) * batch].reshape(-1, batch)
         losses = []
         for chosen in batches:
-            value = loss(simulation.copy, *_taken(rows, chosen))
+            value: torch.Tensor = loss(simulation.copy, *_taken(rows, chosen))
+            losses.append(_finite(value.item(), plan))
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
+            _finite(_largest_gradient(simulation), plan)  # rounding hides NaN from the loss, not from the gradients
             optimizer.step()
             cosine.step()
-            losses.append(value.item())
-        yield _Epoch(len(losses), _finite(float(np.mean(losses)), plan))
+        yield _Epoch(len(losses), float(np.mean(losses)))
 
 
 def _taken(rows: Rows, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -172,9 +173,14 @@ def _taken(rows: Rows, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 def _finite(loss: float, plan: Plan) -> float:
     if not math.isfinite(loss):
-        message = f"Expected a finite loss, got {loss}: lower learning_rate ({plan.learning_rate:g}) of step qat"
+        message = f"Expected a finite loss and gradients, got {loss}: check the inputs, or lower learning_rate ({plan.learning_rate:g}) of step qat"
         raise TrainError(message)
     return loss
+
+
+def _largest_gradient(simulation: Simulation) -> float:
+    gradients = [end.grad for end in simulation.ends() if end.grad is not None]
+    return float(torch.stack(gradients).abs().max()) if gradients else 0.0
 
 
 @dataclass(frozen=True, slots=True)
