@@ -91,3 +91,51 @@ def test_no_data_and_wrong_shapes_are_coded_errors() -> None:
     for batches, said in ((lambda: iter(()), "at least one"), (wrong, "calibration data of")):
         with pytest.raises(QuantizeError, match=said):
             collect_ranges(model, batches)
+
+
+def _squared_error(values: np.ndarray, low: float, high: float) -> float:
+    scale = (high - low) / 255
+    zero = np.round(-low / scale)
+    rounded = (np.clip(np.round(values / scale) + zero, 0, 255) - zero) * scale
+    return float(((rounded - values) ** 2).mean())
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_mse_range_beats_min_max_on_a_heavy_tail(scale: float) -> None:
+    """On a heavy tail the range is nearer to all values than the true range, and as near as the best of all pairs."""
+    values = np.random.default_rng(0).laplace(0, 1, 20_000) * scale
+    summary = Summary("mse")
+    for part in np.array_split(values.astype(np.float32), 9):
+        summary.add(part)
+    error = _squared_error(values, *summary.range())
+    shrinks = np.geomspace(1 / 4, 1, 17)
+    best = min(_squared_error(values, values.min() * a, values.max() * b) for a in shrinks for b in shrinks)
+    assert error < _squared_error(values, values.min(), values.max())
+    assert error < 1.02 * best
+
+
+def test_mse_keeps_zero_and_one_sided_ranges() -> None:
+    """After a ReLU the low end stays at zero; uniform values keep (nearly) their whole range."""
+    summary = Summary("mse")
+    summary.add(np.random.default_rng(0).uniform(0, 4, 50_000).astype(np.float32))
+    low, high = summary.range()
+    assert low == 0
+    assert high == pytest.approx(4, rel=0.1)
+
+
+@pytest.mark.parametrize("method", ["percentile", "mse"])
+def test_a_histogram_holds_as_much_after_a_million_values(method: str) -> None:
+    """Neither method's memory grows with the data."""
+    summary = Summary(method)
+    summary.add(np.ones(10, np.float32))
+    before = summary._counts.nbytes
+    for scale in range(1, 11):
+        summary.add(np.full(100_000, scale * 1e3, np.float32))
+    assert summary.range()[1] > 0
+    assert (summary._counts.nbytes, sys.getsizeof(summary) < 1024) == (before, True)
+
+
+def test_an_unknown_method_names_the_nearest() -> None:
+    """A misspelt calibration is refused with what was probably meant."""
+    with pytest.raises(QuantizeError, match="did you mean 'percentile'"):
+        Summary("percentiles")
