@@ -11,21 +11,20 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from compressor import printing
 from compressor.errors import CompressorError
-from wire.codec import to_document
 from wire.errors import WireError
 
 if TYPE_CHECKING:
-    from compressor.certificate import Certificate
+    from compressor.rebuild import Rebuilt
     from compressor.recipe import Recipe
-    from compressor.verify import Verified
 
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -147,8 +146,11 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         _check_keys(keys)
     outcome = run_recipe(read, out=folder, version=version, progress=Bars(), quick=quick)
     signed = _sign(list(outcome.bundles), keys) if keys is not None and outcome.verdict == "pass" else None
-    _print_outcome(
-        outcome.certificate, [*outcome.bundles, outcome.report, *([signed] if signed else [])], as_json=as_json
+    printing.print_outcome(
+        outcome.certificate,
+        [*outcome.bundles, outcome.report, *([signed] if signed else [])],
+        as_json=as_json,
+        targets=outcome.targets,
     )
     raise SystemExit(_EXITS[outcome.verdict.value])
 
@@ -193,74 +195,50 @@ def gate_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click pas
     from compressor.regate import gate_again  # noqa: PLC0415 - the command line starts fast
 
     certificate = gate_again(path)
-    _print_outcome(certificate, [], as_json=as_json)
+    printing.print_outcome(certificate, [], as_json=as_json)
     raise SystemExit(_EXITS[certificate.verdict])
 
 
 @app.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--keys", type=click.Path(path_type=Path), help="Folder with metadata/: check the signature too.")
+@click.option("--rebuild", type=click.Path(path_type=Path), help="RECIPE: build it again from nothing, compare bytes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
-def verify_command(bundle: Path, keys: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
+def verify_command(
+    bundle: Path,
+    keys: Path | None,
+    rebuild: Path | None,
+    as_json: bool,  # noqa: FBT001 - click passes flags so
+) -> None:
     r"""Derive every digest of BUNDLE again, run its golden vectors, judge its certificate, say what is missing.
 
     \b
     Examples:
       compressor verify build/digits-1-gateway.tfb
       compressor verify build/digits-1-gateway.tfb --keys keys    and who signed it; needs no private key
+      compressor verify build/digits-1-gateway.tfb --rebuild models/digits/recipe.toml    same inputs, same bytes?
     """
     from compressor.verify import verify_bundle  # noqa: PLC0415 - the command line starts fast
 
     verified = verify_bundle(bundle, keys)
+    rebuilt = _rebuilt(bundle, rebuild) if rebuild is not None else None
+    ok = verified.complete and (rebuilt is None or rebuilt.same)
     if as_json:
-        click.echo(json.dumps({**asdict(verified), "ok": verified.complete}, sort_keys=True))
+        again = asdict(rebuilt) if rebuilt else None
+        click.echo(json.dumps({**asdict(verified), "rebuilt": again, "ok": ok}, sort_keys=True))
     else:
-        _print_verified(verified)
-    raise SystemExit(EXIT_PASS if verified.complete else EXIT_ERROR)
+        printing.print_verified(verified)
+        if rebuilt is not None:
+            printing.print_rebuilt(rebuilt)
+    raise SystemExit(EXIT_PASS if ok else EXIT_ERROR)
 
 
-def _print_verified(verified: Verified) -> None:
-    floor = f", security floor {verified.security_floor}" if verified.security_floor else ""
-    click.echo(f"{verified.release} for {verified.target}: verdict {verified.verdict}{floor}")
-    for name, digest in [*verified.digests.items(), *verified.lineage.items()]:
-        click.echo(f"  {digest:<64}  {name}")
-    if verified.signature is not None:
-        signature = verified.signature
-        click.echo(f"  signed as {signature.path}, targets {signature.targets_version}, expires {signature.expires}")
-    for name in verified.missing:
-        click.echo(f"  missing: {name}")
-    whole = "complete: all digests are right, golden vectors agree, the verdict follows from its numbers"
-    click.echo(whole if verified.complete else "not complete")
+def _rebuilt(bundle: Path, recipe: Path) -> Rebuilt:
+    from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
+    from compressor.rebuild import rebuild  # noqa: PLC0415 - the command line starts fast
+    from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
 
-
-_ROWS = (
-    ("accuracy", "accuracy", "{:.4f}"),
-    ("size, bytes", "size_bytes", "{:.0f}"),
-    ("latency p50, ms", "latency_p50_ms", "{:.3f}"),
-    ("latency p95, ms", "latency_p95_ms", "{:.3f}"),
-)
-_MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
-
-
-def _print_outcome(certificate: Certificate, paths: Sequence[Path], *, as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({**to_document(certificate), "files": [str(path) for path in paths]}, sort_keys=True))
-        return
-    for line in certificate.gates:
-        where = f" [{line.target}]" if line.target else ""
-        click.echo(f"{_MARKS.get(line.verdict, ' ')} {line.name + where:<30} {line.verdict:<13} {line.text}")
-    _print_sizes(certificate.figures)
-    for path in paths:
-        click.echo(f"  {path}")
-    click.secho(f"{certificate.model}-{certificate.version}: {certificate.verdict.upper()}", bold=True)
-
-
-def _print_sizes(figures: Mapping[str, float]) -> None:
-    known = [(title, name, form) for title, name, form in _ROWS if {name, f"float_{name}"} <= figures.keys()]
-    if known:
-        click.echo(f"  {'':<18}{'float':>12}{'compressed':>12}")
-    for title, name, form in known:
-        click.echo(f"  {title:<18}{form.format(figures[f'float_{name}']):>12}{form.format(figures[name]):>12}")
+    return rebuild(bundle, read_recipe(recipe), Bars())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -61,7 +61,7 @@ class BasePoint:
 class Outcome:
     """What a run came to. ``certificate`` covers all targets; ``bundles`` is empty unless it says ``pass``.
 
-    ``ran`` and ``found`` name the steps that were made and that the cache had.
+    ``ran`` and ``found`` name the steps that were made and that the cache had; ``targets`` has a certificate each.
     """
 
     verdict: Verdict
@@ -71,6 +71,7 @@ class Outcome:
     checkpoint: Path
     ran: tuple[str, ...]
     found: tuple[str, ...]
+    targets: tuple[Certificate, ...] = ()
 
 
 def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
@@ -239,5 +240,5 @@ def _write(
     cache = workshop.cache
     return Outcome(
         Verdict(certificate.verdict), tuple(paths), certificate, out / "report.html", out / "float.pt",
-        tuple(cache.ran), tuple(cache.found),
+        tuple(cache.ran), tuple(cache.found), tuple(told.targets),
     )  # fmt: skip

@@ -1,0 +1,92 @@
+"""What the command line prints for people: gates, targets, sizes, what a verification found. Decides nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from wire.codec import to_document
+
+if TYPE_CHECKING:
+    from compressor.certificate import Certificate
+    from compressor.rebuild import Rebuilt
+    from compressor.verify import Verified
+
+
+def print_verified(verified: Verified) -> None:
+    """Print digests, lineage, signature and what is missing."""
+    floor = f", security floor {verified.security_floor}" if verified.security_floor else ""
+    click.echo(f"{verified.release} for {verified.target}: verdict {verified.verdict}{floor}")
+    for name, digest in [*verified.digests.items(), *verified.lineage.items()]:
+        click.echo(f"  {digest:<64}  {name}")
+    if verified.signature is not None:
+        signature = verified.signature
+        click.echo(f"  signed as {signature.path}, targets {signature.targets_version}, expires {signature.expires}")
+    for name in verified.missing:
+        click.echo(f"  missing: {name}")
+    whole = "complete: all digests are right, golden vectors agree, the verdict follows from its numbers"
+    click.echo(whole if verified.complete else "not complete")
+
+
+_ROWS = (
+    ("accuracy", "accuracy", "{:.4f}"),
+    ("size, bytes", "size_bytes", "{:.0f}"),
+    ("latency p50, ms", "latency_p50_ms", "{:.3f}"),
+    ("latency p95, ms", "latency_p95_ms", "{:.3f}"),
+)
+_MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
+
+
+def print_outcome(
+    certificate: Certificate, paths: Sequence[Path], *, as_json: bool, targets: Sequence[Certificate] = ()
+) -> None:
+    """Print gates, sizes (a line per target where there are several), files and the verdict; or one JSON object."""
+    if as_json:
+        click.echo(json.dumps({**to_document(certificate), "files": [str(path) for path in paths]}, sort_keys=True))
+        return
+    for line in certificate.gates:
+        where = f" [{line.target}]" if line.target else ""
+        click.echo(f"{_MARKS.get(line.verdict, ' ')} {line.name + where:<30} {line.verdict:<13} {line.text}")
+    if len(targets) > 1:
+        print_targets(targets)
+    else:
+        print_sizes(certificate.figures)
+    for path in paths:
+        click.echo(f"  {path}")
+    click.secho(f"{certificate.model}-{certificate.version}: {certificate.verdict.upper()}", bold=True)
+
+
+def print_targets(certificates: Sequence[Certificate]) -> None:
+    """Print what every target came to, beside the float model."""
+    click.echo(f"  {'target':<14}{'verdict':<14}{'accuracy':>9}{'bytes':>10}{'smaller':>9}{'p50 ms':>9}{'faster':>9}")
+    for item in certificates:
+        figures = item.figures
+        smaller = f"{1 / figures['size_ratio']:.2f} x" if figures.get("size_ratio") else "-"
+        faster = f"{figures['speed_up_ratio']:.2f} x" if "speed_up_ratio" in figures else "-"
+        p50 = f"{figures['latency_p50_ms']:.3f}" if "latency_p50_ms" in figures else "-"
+        click.echo(
+            f"  {item.target:<14}{item.verdict:<14}{figures['accuracy']:>9.4f}{figures['size_bytes']:>10.0f}"
+            f"{smaller:>9}{p50:>9}{faster:>9}"
+        )
+
+
+def print_sizes(figures: Mapping[str, float]) -> None:
+    """Print accuracy, size and latency of the float and the compressed model, as far as they were measured."""
+    known = [(title, name, form) for title, name, form in _ROWS if {name, f"float_{name}"} <= figures.keys()]
+    if known:
+        click.echo(f"  {'':<18}{'float':>12}{'compressed':>12}")
+    for title, name, form in known:
+        click.echo(f"  {title:<18}{form.format(figures[f'float_{name}']):>12}{form.format(figures[name]):>12}")
+
+
+def print_rebuilt(rebuilt: Rebuilt) -> None:
+    """Print whether the same recipe gave the same bytes, or what differs and why."""
+    if rebuilt.same:
+        click.echo("rebuilt: every byte is the same")
+        return
+    because = f"; other inputs: {', '.join(rebuilt.lineage)}" if rebuilt.lineage else "; the inputs were the same"
+    click.echo(f"rebuilt: other bytes in {', '.join(rebuilt.different)}{because}")

@@ -1,0 +1,60 @@
+"""Building a bundle once more from its recipe, from nothing, to see whether the same inputs give the same bytes.
+
+Decides what is compared (every entry of the bundle) and which lineage explains a difference. Keeps nothing.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from compressor.errors import PackageError
+from compressor.pipeline import run_recipe
+from compressor.progress import Progress
+from compressor.recipe import Recipe
+from compressor.regate import open_bundle
+from wire.canonical import sha256_hex
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What came of it. ``different``: entries with other bytes; ``lineage``: inputs that were others, by name."""
+
+    release: str
+    target: str
+    different: tuple[str, ...]
+    lineage: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether every byte is as it was."""
+        return not self.different
+
+
+def rebuild(path: Path, recipe: Recipe, progress: Progress | None = None) -> Rebuilt:
+    """Return how the bundle at ``path`` differs from the one that ``recipe`` gives now, made without any cache.
+
+    Raises:
+        PackageError: If the bundle does not open, the recipe has no such target or its gates don't pass now.
+        CompressorError: As a run says.
+    """
+    bundle = open_bundle(path)
+    manifest = bundle.manifest
+    with tempfile.TemporaryDirectory(prefix="tinyfleet-rebuild-") as folder:
+        outcome = run_recipe(recipe, out=Path(folder), version=manifest.version, progress=progress)
+        made = Path(folder) / f"{manifest.release}-{manifest.target}.tfb"
+        if made not in outcome.bundles:
+            names = ", ".join(bundle.name for bundle in outcome.bundles) or f"none, verdict {outcome.verdict}"
+            message = f"Expected a rebuilt {made.name}, got {names}: is this the bundle's recipe?"
+            raise PackageError(message)
+        again = open_bundle(made)
+    before, after = _digests(bundle.files), _digests(again.files)
+    different = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    lineage = sorted(name for name, digest in manifest.lineage.items() if again.manifest.lineage.get(name) != digest)
+    return Rebuilt(manifest.release, manifest.target, tuple(different), tuple(lineage))
+
+
+def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: sha256_hex(data) for name, data in files.items()}
