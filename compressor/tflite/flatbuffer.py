@@ -29,10 +29,12 @@ def read(model: bytes, error_class: type[CompressorError]) -> Any:  # noqa: ANN4
         message = f"Expected a TFLite file, got {len(model)} bytes that begin with {model[:8]!r}: export the model anew"
         raise error_class(message)
     try:
-        return tools.read_model_from_bytearray(model)
+        tree = tools.read_model_from_bytearray(model)
+        _check(tree)
     except (struct.error, ValueError, IndexError, TypeError, AttributeError) as error:
         message = f"Expected a whole TFLite file, got {len(model)} bytes: {str(error)[:200]}: export the model anew"
         raise error_class(message) from error
+    return tree
 
 
 def write(model: Any) -> bytes:  # noqa: ANN401 - generated, untyped
@@ -54,6 +56,26 @@ def operator_name(model: Any, operator: Any) -> str:  # noqa: ANN401 - generated
         value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
     }
     return names.get(builtin, f"UNKNOWN:{builtin}")
+
+
+def _check(model: Any) -> None:  # noqa: ANN401 - generated, untyped
+    """Raise where an index leads nowhere or a name is no text: everything else relies on it. Absent becomes empty."""
+    for graph in model.subgraphs:
+        for tensor in graph.tensors:
+            tensor.name = tensor.name or b""
+            tensor.name.decode()
+            _ = model.buffers[tensor.buffer]
+        lists = [graph.inputs, graph.outputs]
+        for operator in graph.operators:
+            _ = model.operatorCodes[operator.opcodeIndex]
+            operator.inputs, operator.outputs = operator.inputs or [], operator.outputs or []
+            lists += [operator.inputs, operator.outputs]
+        if any(not -1 <= index < len(graph.tensors) for indices in lists for index in indices):
+            raise ValueError("an operator of a tensor that is not there")
+    for signature in model.signatureDefs or []:
+        for entry in [*signature.inputs, *signature.outputs]:
+            entry.name.decode()
+            _ = model.subgraphs[signature.subgraphIndex].tensors[entry.tensorIndex]
 
 
 def _strip(model: Any) -> None:  # noqa: ANN401 - generated, untyped

@@ -18,7 +18,7 @@ from compressor.tflite.packages import required
 
 Shapes = Sequence[tuple[int, ...]]
 
-# inputs and output -> multiply-accumulates; weights are (out, height, width, in), (1, height, width, out), (out, in)
+# inputs and output -> multiply-accumulates; weights are (out, height, width, in), (1, height, width, out) or (out, in)
 _MACS: Mapping[str, Callable[[Shapes, tuple[int, ...]], int]] = {
     "CONV_2D": lambda inputs, output: math.prod(output) * math.prod(inputs[1][1:]),
     "DEPTHWISE_CONV_2D": lambda inputs, output: math.prod(output) * math.prod(inputs[1][1:3]),
@@ -60,13 +60,22 @@ def _refuse_custom(names: Sequence[str]) -> None:
 def _macs(name: str, operator: Any, tensors: Sequence[Any]) -> int:  # noqa: ANN401 - generated, untyped
     inputs = [_shape(tensors[index]) if index >= 0 else () for index in operator.inputs]
     output = _shape(tensors[operator.outputs[0]]) if len(operator.outputs) else ()
+    if not _multiplies(name):
+        return 0
+    if not output or any(size < 1 for shape in (output, *inputs) for size in shape):
+        message = f"Expected known shapes at a {name}, got {inputs} to {output}: export with fixed shapes"
+        raise MeasureError(message)
     if name == "BATCH_MATMUL":
         return math.prod(output) * inputs[0][-2 if operator.builtinOptions.adjX else -1]
-    return _MACS[name](inputs, output) if name in _MACS else 0
+    return _MACS[name](inputs, output)
+
+
+def _multiplies(name: str) -> bool:
+    return name == "BATCH_MATMUL" or name in _MACS
 
 
 def _in_integers(name: str, operator: Any, tensors: Sequence[Any]) -> bool:  # noqa: ANN401 - generated, untyped
-    if name != "BATCH_MATMUL" and name not in _MACS:
+    if not _multiplies(name):
         return False
     types = required("ai_edge_litert.schema_py_generated").TensorType
     data = tensors[operator.inputs[_DATA_PLACE.get(name, 0)]].type

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 
+import numpy as np
 import pytest
 
 from compressor.errors import MeasureError
@@ -52,3 +54,15 @@ def test_what_is_no_model_is_a_coded_error(artifact: bytes) -> None:
     """Other bytes, or none, end in a MeasureError."""
     with pytest.raises(MeasureError, match="TFLite"):
         inspect(artifact)
+
+
+def test_damaged_files_never_end_in_another_error(float_model: bytes) -> None:
+    """Cut off or with bytes changed, a file gives figures or a MeasureError."""
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(float_model[: generator.integers(8, len(float_model))])
+        if generator.random() < 0.7:
+            damaged = bytearray(float_model)
+            damaged[generator.integers(8, len(damaged))] = generator.integers(0, 256)
+        with contextlib.suppress(MeasureError):
+            assert inspect(bytes(damaged)).macs > 0
