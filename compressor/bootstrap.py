@@ -1,7 +1,9 @@
 """Paired bootstrap: how much worse a metric became, with one-sided bounds. Pure; the seed is an argument.
 
-Decides AUC, mean average precision, MAE, RMSE and calibration error of two models on the same samples, and the BCa
+Decides AUC, mean average precision, MAE and RMSE of two models on the same samples, and the BCa
 bounds of their difference. Does not decide how much is allowed (``metric_gates`` does).
+Calibration error is left out on purpose: binned, it is biased upwards most where it is least, and in simulation its
+bootstrap bound let half of the candidates at the margin pass.
 
 A metric is a function of weights: how often each sample was drawn. So one sort serves all replicates. AUC and mean
 average precision are drawn within each class, so that no replicate lacks one.
@@ -9,7 +11,6 @@ average precision are drawn within each class, so that no replicate lacks one.
 Source: B. Efron, Better bootstrap confidence intervals, JASA 82 (1987) 171-185, equations 2.3 and 6.6 (BCa);
 T. Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015) 371-386 (the
 quantile of Student's t and the factor n / (n - 1), which percentiles of few samples lack; n is the smallest group);
-C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ Metric = Callable[[Floats], Floats]
 
 _AT_ONCE = 2_000_000  # weights held at the same time: 16 MB
 _BLOCKS = 256  # of samples left out together for the acceleration
-_BINS = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,14 @@ def map_drop(
     candidate: NDArray[np.floating],
     draws: Draws = Draws(),
 ) -> MetricEvidence:
-    """Return the drop of the mean average precision over the classes; arguments and errors as ``auc_drop``.
+    """Return the drop of the mean average precision over the classes; arguments as ``auc_drop``.
+
+    Its bounds spend half of the risk: in simulation with 60 positives 7.5 % passed at the margin instead of 5 %.
 
     Raises:
         MeasureError: If shapes disagree, a score is not finite, or a class lacks positives or negatives.
     """
-    return _ranked(_precisions, targets, baseline, candidate, draws)
+    return _ranked(_precisions, targets, baseline, candidate, draws, caution=2.0)
 
 
 def error_increase(
@@ -103,28 +105,14 @@ def error_increase(
     return _evidence(metrics[0], metrics[1], np.zeros(len(truth), dtype=np.int64), len(truth), draws)
 
 
-def calibration_error_increase(
-    labels: NDArray[np.integer], baseline: NDArray[np.floating], candidate: NDArray[np.floating], draws: Draws = Draws()
-) -> MetricEvidence:
-    """Return the increase of the expected calibration error (0..1) in 15 bins; logits (N, classes), labels (N,).
-
-    Raises:
-        MeasureError: If shapes disagree, or a logit is not finite.
-    """
-    before, after = (np.asarray(values, dtype=np.float64) for values in (baseline, candidate))
-    _check(before.ndim == 2 and before.shape == after.shape and labels.shape == before.shape[:1], labels, before, after)  # noqa: PLR2004 - rows and classes
-    return _evidence(
-        _calibration(before, labels), _calibration(after, labels), np.zeros(len(labels), dtype=np.int64), len(labels),
-        draws,
-    )  # fmt: skip
-
-
 def _ranked(
     metric: Callable[[NDArray[np.bool_], Floats], Metric],
     targets: NDArray[np.generic],
     baseline: NDArray[np.floating],
     candidate: NDArray[np.floating],
     draws: Draws,
+    *,
+    caution: float = 1.0,
 ) -> MetricEvidence:
     before, after = (_columns(np.asarray(scores, dtype=np.float64)) for scores in (baseline, candidate))
     relevant = _relevant(targets, before.shape[1])
@@ -135,7 +123,9 @@ def _ranked(
         message = f"Expected positives and negatives of every class, got positives {counts.tolist()} of {len(relevant)}"
         raise MeasureError(f"{message}: leave the class out or label more")
     strata = np.unique(relevant, axis=0, return_inverse=True)[1].reshape(-1)
-    return _evidence(metric(relevant, before), metric(relevant, after), strata, rarest, draws, worse=-1.0)
+    return _evidence(
+        metric(relevant, before), metric(relevant, after), strata, rarest, draws, caution=caution, worse=-1.0
+    )
 
 
 def _columns(scores: Floats) -> Floats:
@@ -228,20 +218,8 @@ def _mean_error(errors: Floats, *, squared: bool) -> Metric:
     return mean
 
 
-def _calibration(logits: Floats, labels: NDArray[np.integer]) -> Metric:
-    confidence = special.softmax(logits, axis=1).max(axis=1)
-    gaps = (logits.argmax(axis=1) == labels) - confidence
-    index = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
-    binned = np.where(index[:, None] == np.arange(_BINS), gaps[:, None], 0.0)
-
-    def error(weights: Floats) -> Floats:
-        return np.asarray(np.abs(weights @ binned).sum(axis=1) / weights.sum(axis=1))
-
-    return error
-
-
 def _evidence(before: Metric, after: Metric, strata: NDArray[np.integer], rarest: int, draws: Draws, *,
-              worse: float = 1.0) -> MetricEvidence:  # fmt: skip
+              caution: float = 1.0, worse: float = 1.0) -> MetricEvidence:  # fmt: skip
     n = len(strata)
     generator = np.random.default_rng(draws.seed)
 
@@ -253,7 +231,10 @@ def _evidence(before: Metric, after: Metric, strata: NDArray[np.integer], rarest
     replicates = np.concatenate([increase(weights) for weights in _resampled(strata, draws.replicates, generator)])
     with np.errstate(invalid="ignore", divide="ignore"):  # a block may hold all of a class: left out below
         left_out = np.concatenate([increase(weights) for weights in _left_out(n, generator)])
-    z = float(stats.t.ppf(draws.confidence, max(rarest - 1, 1))) * (rarest / max(rarest - 1, 1)) ** 0.5
+    z = (
+        float(stats.t.ppf(1 - (1 - draws.confidence) / caution, max(rarest - 1, 1)))
+        * (rarest / max(rarest - 1, 1)) ** 0.5
+    )
     lower, upper = _bca(drop, replicates, left_out[np.isfinite(left_out)], z)
     return MetricEvidence(
         drop, lower, upper, draws.confidence, n, rarest, float(before(every)[0]), float(after(every)[0])

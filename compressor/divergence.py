@@ -98,8 +98,9 @@ def onnx_layers(
 ) -> tuple[list[tuple[str, Floats]], dict[str, Floats]]:
     """Return the paired tensors of two ONNX files, ready for ``first_diverging``, both run without optimisation.
 
-    A tensor that both files make under one name, by the same operator, is a pair. Where the int8 file quantizes it, a second pair holds it
-    after rounding; its reference is the activation's output where the quantizer has merged that into the rounding.
+    A tensor that both files make under one name, by the same operator, is a pair. Where the int8 file quantizes it, a
+    second pair holds it after rounding; its reference is the activation's output where the quantizer has merged that
+    into the rounding.
 
     Args:
         float_model: The file that was quantized, batch norms folded as in the int8 file.

@@ -1,4 +1,4 @@
-"""Gates on metrics whose bounds come from a bootstrap: AUC, mean average precision, regression and calibration error.
+"""Gates on metrics whose bounds come from a bootstrap: AUC, mean average precision, regression error.
 
 Decides what a bootstrapped difference shows. Does not bootstrap (``bootstrap`` does).
 """
@@ -13,7 +13,7 @@ from scipy import stats
 from compressor.evidence import Evidence, GateResult, MetricEvidence, Verdict, missing, more
 from compressor.power import MAX_SAMPLES, POWER
 
-METRICS = ("auc_drop", "map_drop", "error_increase", "calibration_error_increase")
+METRICS = ("auc_drop", "map_drop", "error_increase")
 """Names of the gates on bootstrapped metrics."""
 
 MIN_SAMPLES = 100

@@ -26,6 +26,7 @@ MAX_SAMPLES = 10_000_000
 _UNLIKELY = 1e-6  # probability of the numbers of discordant pairs that are left out at either end
 _STEP = 1.1
 _CLOSE = 100  # the search ends within a hundredth of the number of samples
+_ROUGHLY = 20
 _NOTHING = Paired(0, 0, 0)
 
 
@@ -71,13 +72,14 @@ class Plan:
             low, high = np.where(passes, middle, low), np.where(passes, high, middle - 1)
         return np.concatenate([np.asarray(exact, dtype=np.float64), low])
 
-    def samples(self, power_ratio: float, start: int) -> int:
+    def samples(self, power_ratio: float, start: int, *, close: int = _CLOSE) -> int:
         """Return about the least number of samples, at least ``start``, whose power is ``power_ratio``.
 
-        Searched with the fast score test first, then from there with the test that the gate applies.
+        Searched with the fast score test first, then from there with the test that the gate applies, to one part in
+        ``close``.
         """
         fast = _least(lambda n: self.power(n, exact_up_to=-1) >= power_ratio, self.seen.n, start)
-        return _least(lambda n: self.power(n) >= power_ratio, max(self.seen.n, math.floor(fast / _STEP)), fast)
+        return _least(lambda n: self.power(n) >= power_ratio, max(self.seen.n, math.floor(fast / _STEP)), fast, close)
 
 
 @lru_cache(maxsize=16384)
@@ -121,14 +123,14 @@ def samples_still_needed(counts: Paired, margin: float, *, confidence: float = 0
     if counts.drop >= margin:
         return 0
     plan = Plan(margin, counts.discordance, counts.drop, confidence, counts)
-    return max(1, plan.samples(power_ratio, counts.n + 1) - counts.n)
+    return max(1, plan.samples(power_ratio, counts.n + 1, close=_ROUGHLY) - counts.n)
 
 
-def _least(holds: Callable[[int], bool], low: int, high: int) -> int:
+def _least(holds: Callable[[int], bool], low: int, high: int, close: int = _CLOSE) -> int:
     """Return about the least number above ``low`` for which ``holds``, itself one; ``MAX_SAMPLES`` at most."""
     while high < MAX_SAMPLES and not holds(high):
         low, high = high, min(MAX_SAMPLES, math.ceil(high * _STEP))
-    while high - low > max(1, high // _CLOSE):
+    while high - low > max(1, high // close):
         middle = (low + high) // 2
         low, high = (low, middle) if holds(middle) else (middle, high)
     return high

@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Checks the accuracy gate by simulation and by enumeration: how often it passes what it must not, and what it must.
+
+``gates.py [--quick] [--json FILE]``: at a true drop equal to the margin at most 5 % pass; without a drop, at the number
+of samples that ``samples_for`` states, at least 80 %. ``AccuracyDrop.judge`` itself says how many
+of the discordant pairs may be lost, by bisection: among tables with equally many it is the lost ones that decide. Rows without a target show why the textbook's number of samples is too small: the power of the gate
+there, and of the best test that keeps the risk at all (a linear programme over all tables). Each row: what, ours,
+reference, ratio, target, met (null: no target).
+"""
+
+# ruff: noqa: E402 - the path is set before the imports that need it
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import optimize
+
+from compressor.gates import AccuracyDrop, Evidence, Verdict
+from compressor.power import POWER, Plan, approximate_samples_for, samples_for
+from compressor.statistics import Paired, score_upper, trinomial
+
+CASES = ((0.01, 0.01), (0.01, 0.038), (0.02, 0.05), (0.05, 0.3), (0.02, 0.02))
+QUICK = CASES[:3]
+RISK, TRIALS = 0.05, 20_000
+NOISE = 3.0  # standard errors that a simulation may be off; the enumeration beside it has none
+_NUISANCES, _REACH = 60, 4.0
+PUBLISHED = (
+    ("airway reactivity (Bentur 2009; Fagerland, Lydersen, Laake 2014)", Paired(1, 7, 21), -0.517, -0.026),
+    ("soft contact lenses (Tango 1998)", Paired(0, 1, 44), -0.118, 0.059),
+    ("Agresti and Min 2005 (PropCIs scoreci.mp)", Paired(40, 20, 160), 0.031, 0.218),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table."""
+
+    what: str
+    ours: float
+    reference: float | None = None
+    target: str = ""
+    met: bool | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours over the reference."""
+        return self.ours / self.reference if self.reference else None
+
+
+def passing(n: int, margin: float, discordance: float, drop: float, trials: int) -> float:
+    """Return the share of ``trials`` simulated sets of ``n`` samples that the gate passes."""
+    generator = np.random.default_rng(n)
+    shares = [(discordance + drop) / 2, (discordance - drop) / 2, 1 - discordance]
+    lost, won, _ = generator.multinomial(n, shares, size=trials).T
+    allowed = {total: most_lost(margin, n, total) for total in np.unique(lost + won).tolist()}
+    return float(np.mean([b <= allowed[b + c] for b, c in zip(lost.tolist(), won.tolist(), strict=True)]))
+
+
+@cache
+def most_lost(margin: float, n: int, discordant: int) -> int:
+    """Return how many of ``discordant`` pairs may be lost so that the gate passes; -1 where none may."""
+    low, high = -1, discordant
+    while low < high:
+        middle = (low + high + 1) // 2
+        evidence = Evidence(accuracy=Paired(middle, discordant - middle, n))
+        passes = AccuracyDrop(margin).judge(evidence).verdict is Verdict.PASS
+        low, high = (middle, high) if passes else (low, middle - 1)
+    return low
+
+
+def best_power(n: int, margin: float, discordance: float) -> float:
+    """Return the power, without a drop, of the best test whose risk is at most 5 % for every discordance."""
+    edge = int(_REACH * n * max(discordance, margin)) + 10
+    lost, won = (axis.ravel().astype(float) for axis in np.meshgrid(np.arange(edge), np.arange(edge)))
+    nuisances = np.linspace(margin, _REACH * max(discordance, margin), _NUISANCES)[:, None]
+    risks: NDArray[np.float64] = trinomial(lost, won, n, margin, nuisances)
+    gain = trinomial(lost, won, n, 0.0, discordance)
+    found = optimize.linprog(-gain, A_ub=risks, b_ub=np.full(len(risks), RISK), bounds=(0, 1), method="highs")
+    return float(-found.fun)
+
+
+def rows(cases: tuple[tuple[float, float], ...], trials: int) -> Iterator[Row]:
+    """Yield all lines; the reference of a simulated share is the enumerated one."""
+    slack = NOISE * (RISK * (1 - RISK) / trials) ** 0.5
+    for what, counts, low, high in PUBLISHED:
+        wrong = max(abs(score_upper(counts, 0.975) - high), abs(-score_upper(counts.swapped, 0.975) - low))
+        yield Row(f"published interval, largest difference: {what}", wrong, None, "<= 0.0006", wrong <= 6e-4)  # noqa: PLR2004 - the target beside it
+    for margin, discordance in cases:
+        n, textbook = samples_for(margin, discordance), approximate_samples_for(margin, discordance)
+        name = f"margin {margin:.1%}, discordance {discordance:.1%}"
+        for truly in sorted({max(discordance, margin), max(discordance, 1.5 * margin)}):
+            exact = Plan(margin, truly, drop=margin).power(n)
+            ours = passing(n, margin, truly, margin, trials)
+            met = exact <= RISK and ours <= RISK + slack
+            yield Row(f"pass at drop = margin, {name} ({truly:.1%} at the margin), n={n}", ours, exact, "<= 0.05", met)
+        exact, ours = Plan(margin, discordance).power(n), passing(n, margin, discordance, 0.0, trials)
+        met = exact >= POWER and ours >= POWER - 2 * slack
+        yield Row(f"pass at no drop, {name}, n={n}", ours, exact, ">= 0.80", met)
+        yield Row(f"samples (textbook), {name}", float(n), float(textbook))
+        if textbook * max(discordance, margin) < 10:  # noqa: PLR2004 - a linear programme of few tables
+            power = Plan(margin, discordance).power(textbook)
+            yield Row(f"power at the textbook's n={textbook} (best test there is)", power,
+                      best_power(textbook, margin, discordance))  # fmt: skip
+
+
+def main() -> int:
+    """Measure, print, and say whether the figures were reached."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer cases and trials")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
+    options = parser.parse_args()
+    started_s, found = time.monotonic(), []
+    for row in rows(QUICK if options.quick else CASES, TRIALS // 4 if options.quick else TRIALS):
+        found.append(row)
+        reference = f"{row.reference:10.4f}" if row.reference is not None else " " * 10
+        verdict = {None: "", True: "reached", False: "MISSED"}[row.met]
+        sys.stdout.write(f"{row.what:96} {row.ours:10.4f} {reference} {row.target:10} {verdict}\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"{time.monotonic() - started_s:.0f} s\n")
+    if options.json:
+        options.json.write_text(json.dumps([{**asdict(row), "ratio": row.ratio} for row in found], indent=1))
+    return 1 if any(row.met is False for row in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
