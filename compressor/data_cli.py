@@ -22,15 +22,15 @@ Command = Callable[..., Any]
 def data() -> None:
     r"""Look at data before it is trained on.
 
-    RECIPE is a recipe (or its folder); where PATH is taken too, a zip, folder or file of data will do: images with
-    labels.csv, idx files, WAV files named label_speaker_index.wav, or windows (CSV, Parquet, strokes, series).
+    RECIPE is a recipe (or its folder); where PATH is taken too, a zip or folder of images with labels.csv, or of idx
+    files, will do. Sounds and sensor windows need a recipe, because it says how the sensor is read.
 
     \b
     Examples:
       compressor data explore models/digits --out build/data
       compressor data validate models/digits --schema digits-schema.toml
       compressor data digest models/digits
-      compressor data fit models/my_sensor
+      compressor data fit models/spoken_digits
     """
 
 

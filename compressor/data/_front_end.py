@@ -41,10 +41,22 @@ class Ranged:
     source: str
 
 
+def chosen(data: DataRecipe, known: tuple[str, ...]) -> tuple[str, dict[str, float]]:
+    """Return the front end that ``data`` names, one of ``known``, and all its options, defaults written out.
+
+    Raises:
+        DataError: If it names none (the device would not know how to read its sensor) or another, or an option is
+            unknown or out of range.
+    """
+    if data.front_end not in known:
+        message = f"Expected in [data] front_end one of {', '.join(known)}, got {data.front_end or 'none'}"
+        raise DataError(f"{message}: device and data set {data.dataset!r} must read a sensor alike")
+    return data.front_end, completed(data.front_end, options_of(data))
+
+
 def options_of(data: DataRecipe) -> dict[str, float]:
     """Return ``[data] options`` as numbers."""
-    found: Mapping[str, float] = getattr(data, "options", {})
-    return {name: float(value) for name, value in found.items()}
+    return {name: float(value) for name, value in data.options.items()}
 
 
 def completed(name: str, options: Mapping[str, float]) -> dict[str, float]:

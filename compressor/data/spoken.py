@@ -1,7 +1,7 @@
 """Spoken words: a zip or folder of WAV files named ``label_speaker_index.wav``.
 
 The label is the part before the first ``_``, the slice the speaker, the source the file. Each becomes a picture by
-the device's own front end: ``log_mel``, or ``mfcc`` where ``[data] options`` has ``coefficients``.
+the device's own front end, ``log_mel`` or ``mfcc``, as ``[data] front_end`` says.
 Source of the naming: Free Spoken Digit Dataset, https://github.com/Jakobovski/free-spoken-digit-dataset.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from compressor.data._archive import Names, opened
-from compressor.data._front_end import Ranged, Sample, completed, options_of, pictures
+from compressor.data._front_end import Ranged, Sample, Values, chosen, pictures
 from compressor.data.table import Table, make_table
 from compressor.errors import ArchiveError, CorruptImageError, DataError
 from compressor.recipe import DataRecipe
@@ -18,17 +18,16 @@ from edge_agent.front_ends import log_mel, mfcc
 
 _NAMES_SHOWN = 5
 _PARTS = 3  # of a file's name
+_SILENCE_DB = -199.0
 
 
 def front_end(data: DataRecipe) -> tuple[str, dict[str, float]]:
     """Return the front end's name and all its options, as the manifest carries them.
 
     Raises:
-        DataError: If an option is unknown or out of range.
+        DataError: If no such front end is named, or an option is unknown or out of range.
     """
-    options = options_of(data)
-    name = "mfcc" if "coefficients" in options else "log_mel"
-    return name, completed(name, options)
+    return chosen(data, ("log_mel", "mfcc"))
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:
@@ -64,9 +63,16 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
         SensorError: If a file is cut off or of another kind.
     """
     name, options = front_end(data)
-    values = mfcc.cepstrum if name == "mfcc" else log_mel.decibels
     samples = _samples((root or Path()) / data.path)
-    return [Ranged(values(sample.data, options), sample.source) for sample in samples]
+    if name == "mfcc":
+        return [Ranged(mfcc.cepstrum(sample.data, options), sample.source) for sample in samples]
+    unfloored = {**options, "floor_db": _SILENCE_DB}
+    return [Ranged(_heard(log_mel.decibels(sample.data, unfloored)), sample.source) for sample in samples]
+
+
+def _heard(decibels: Values) -> Values:
+    """Return ``decibels`` without digital silence (padding), (values, 1): a range is fitted on what was recorded."""
+    return decibels[decibels > _SILENCE_DB][:, None]
 
 
 def _samples(path: Path) -> list[Sample]:

@@ -9,8 +9,7 @@ What lies at ``data.path`` (a zip, a folder or one file) decides the form:
 - CSV or Parquet tables: columns ``window`` (its name) and ``label``, perhaps ``source`` and the slice column; every
   other column is a channel, every line a step.
 
-Each becomes a picture by the device's own front end: ``window`` where ``[data] options`` has ``steps``, else
-``stroke``.
+Each becomes a picture by the device's own front end, ``window`` or ``stroke``, as ``[data] front_end`` says.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pathlib import Path
 
 from compressor.data import _series, _strokes, _window_table
 from compressor.data._archive import Names, opened
-from compressor.data._front_end import Ranged, Sample, completed, options_of, pictures
+from compressor.data._front_end import Ranged, Sample, chosen, options_of, pictures
 from compressor.data.table import Table, make_table
 from compressor.errors import ArchiveError, CorruptImageError, DataError
 from compressor.recipe import DataRecipe
@@ -33,11 +32,9 @@ def front_end(data: DataRecipe) -> tuple[str, dict[str, float]]:
     """Return the front end's name and all its options, as the manifest carries them.
 
     Raises:
-        DataError: If an option is unknown or out of range.
+        DataError: If no such front end is named, or an option is unknown or out of range.
     """
-    options = {name: value for name, value in options_of(data).items() if name not in _series.OPTIONS}
-    name = "window" if "steps" in options else "stroke"
-    return name, completed(name, options)
+    return chosen(data, ("window", "stroke"))
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:
@@ -75,7 +72,7 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
     """
     name, options = front_end(data)
     if name != "window":
-        message = "Expected [data] options with steps, got none: the front end 'stroke' has no ranges to fit"
+        message = f"Expected in [data] front_end 'window', got {name!r}, which has no ranges to fit"
         raise DataError(message)
     return [
         Ranged(window.fitted(window.parse(sample.data), options), sample.source)

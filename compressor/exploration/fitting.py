@@ -13,7 +13,6 @@ import numpy as np
 
 from compressor import data as data_sets
 from compressor import registry
-from compressor.data import spoken
 from compressor.data._front_end import Ranged
 from compressor.data.split import split
 from compressor.errors import DataError
@@ -41,7 +40,7 @@ def fit_ranges(data: DataRecipe, root: Path, *, seed: int, inside: float = SHARE
         message = f"Expected rows of train sources in {data.path}, got none: the data set's raw and load disagree"
         raise DataError(message)
     values, tail = np.concatenate(chosen), 50 * (1 - inside)
-    if data.dataset == "spoken" and spoken.front_end(data)[0] == "log_mel":
+    if data.front_end == "log_mel":
         low, high = np.percentile(values, [tail, 100 - tail])
         return {"floor_db": float(np.floor(low)), "ceiling_db": float(np.ceil(high))}
     lows, highs = np.percentile(values, [tail, 100 - tail], axis=0)

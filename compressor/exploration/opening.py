@@ -46,7 +46,13 @@ def open_path(path: Path) -> Opened:
     if not path.exists():
         message = f"Expected a recipe, zip, folder or file at {path}, got nothing there"
         raise DataError(message)
-    return Opened(path.name, DataRecipe(dataset=_recognised(path), path=str(path.resolve())), Path())
+    dataset = _recognised(path)
+    if dataset in {"spoken", "windows"}:
+        message = (
+            f"Expected a recipe for the sounds or windows in {path}, got bare data: how a sensor is read (front_end"
+        )
+        raise DataError(f"{message}, sample rate, steps) stands in [data]; see models/spoken_digits/recipe.toml")
+    return Opened(path.name, DataRecipe(dataset=dataset, path=str(path.resolve())), Path())
 
 
 def _recognised(path: Path) -> str:

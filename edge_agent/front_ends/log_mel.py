@@ -11,6 +11,7 @@ Source: mel scale of O'Shaughnessy 1987 as in the HTK book (Young et al. 2006, s
 from __future__ import annotations
 
 import io
+import struct
 import wave
 from collections.abc import Mapping
 from functools import lru_cache
@@ -110,7 +111,7 @@ def samples(data: bytes, rate_hz: int) -> Values:
             header = file.getparams()
             _check_header(header, rate_hz, len(data))
             body = file.readframes(header.nframes)
-    except (wave.Error, EOFError, ValueError, ArithmeticError) as error:
+    except (wave.Error, struct.error, EOFError, OSError, ValueError, ArithmeticError, RuntimeError) as error:
         message = f"Expected a WAV file (8- or 16-bit PCM), got {len(data)} bytes: {str(error) or 'cut off'}"
         raise SensorError(message) from error
     if len(body) != header.nframes * header.nchannels * header.sampwidth:

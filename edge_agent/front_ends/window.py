@@ -2,7 +2,8 @@
 
 CSV text (one line a step), JSON (a list of steps) or raw float32, little-endian, step by step (``binary`` = 1). Each
 channel is scaled from its own ``low_K`` .. ``high_K`` (fitted on train rows, ``compressor data fit``) to 0 .. 255 and
-clipped. A window of another length is refused, unless ``resample`` = 1 stretches it (linear interpolation).
+clipped. A window of another length is refused, unless ``resample`` = 1 stretches it (linear interpolation). ``stride``
+and ``source_windows`` say how a long series was cut into windows; decoding one window needs neither.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ OPTIONS = {
     "channels": Option(1, 1, 256, whole=True),
     "binary": Option(0, 0, 1, whole=True),
     "resample": Option(0, 0, 1, whole=True),
+    "stride": Option(0, 0, 1e9, whole=True),
+    "source_windows": Option(8, 1, 1e6, whole=True),
     "low": Option(-1.0, -1e12, 1e12),
     "high": Option(1.0, -1e12, 1e12),
 }

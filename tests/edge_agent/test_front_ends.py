@@ -1,0 +1,206 @@
+"""Front ends: sounds, windows and strokes as pictures, alike on both sides, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import wave
+
+import numpy as np
+import pytest
+
+from edge_agent import front_ends
+from edge_agent.errors import ImageError, SensorError
+from edge_agent.front_ends import log_mel, mfcc
+
+RATE = 8000
+SOUND = {"sample_rate_hz": RATE, "clip_s": 0.25, "mels": 24, "low_hz": 100.0}
+STROKE = json.dumps([[0, 0], [1, 0], [1, 2]]).encode()
+
+
+def wav(seconds: float = 0.25, *, hertz: float = 1000.0, width: int = 2, channels: int = 1, rate: int = RATE) -> bytes:
+    """Return a WAV of a sine at full scale."""
+    sine = np.sin(2 * np.pi * hertz * np.arange(int(seconds * rate)) / rate)
+    raw = (sine * 32767).astype("<i2") if width == 2 else (sine * 127 + 128).astype(np.uint8)
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(width)
+        file.setframerate(rate)
+        file.writeframes(np.repeat(raw, channels).tobytes())
+    return buffer.getvalue()
+
+
+def test_the_folder_is_the_registry() -> None:
+    """Every front end of the folder is found by name; an unknown one is refused."""
+    assert front_ends.names() == ("log_mel", "mfcc", "stroke", "window")
+    with pytest.raises(SensorError, match="Expected a front end of log_mel"):
+        front_ends.decode("lidar", b"", {})
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "options"),
+    [
+        ("log_mel", wav(), SOUND),
+        ("mfcc", wav(), SOUND),
+        ("window", b"0,1\n0.5,-1\n", {"steps": 2, "channels": 2}),
+        ("stroke", STROKE, {}),
+    ],
+)
+def test_pictures_are_uint8_with_equal_channels_and_the_same_each_time(
+    name: str, data: bytes, options: dict[str, float]
+) -> None:
+    """Each front end gives uint8 (H, W, 3), equal channels, equal bytes twice, also with its defaults written out."""
+    picture = front_ends.decode(name, data, options)
+    assert picture.dtype == np.uint8
+    assert picture.ndim == 3
+    assert np.array_equal(picture, np.repeat(picture[:, :, :1], 3, axis=2))
+    assert np.array_equal(picture, front_ends.decode(name, data, front_ends.complete(name, options)))
+
+
+def test_a_full_scale_sine_is_zero_decibels_in_its_own_band() -> None:
+    """The decibels are relative to a full-scale sine, and the loudest band is the one around its frequency."""
+    options = log_mel.complete(SOUND)
+    levels = log_mel.decibels(wav(hertz=1000.0), options)[3]
+    edges = np.linspace(*(2595 * np.log10(1 + np.array([100.0, 4000.0]) / 700)), 26)
+    peak = 2595 * np.log10(1 + 1000 / 700)
+    assert edges[levels.argmax()] < peak < edges[levels.argmax() + 2]
+    assert abs(levels.max()) < 3.0
+
+
+@pytest.mark.parametrize(("width", "channels"), [(1, 1), (1, 2), (2, 2)])
+def test_8_bits_and_stereo_are_read_as_16_bit_mono_is(width: int, channels: int) -> None:
+    """The same sine gives nearly the same picture in every accepted sample format."""
+    options = {**SOUND, "floor_db": -40.0}
+    first = front_ends.decode("log_mel", wav(), options).astype(int)
+    other = front_ends.decode("log_mel", wav(width=width, channels=channels), options).astype(int)
+    assert np.abs(first - other).max() <= 8
+
+
+def test_clips_of_any_length_give_pictures_of_one_size() -> None:
+    """A short clip is padded, a long one cut about the middle."""
+    sizes = {front_ends.decode("log_mel", wav(seconds), SOUND).shape for seconds in (0.05, 0.25, 2.0)}
+    assert sizes == {(14, 24, 3)}
+
+
+def test_the_cepstrum_is_the_orthonormal_dct_of_the_bands() -> None:
+    """With all coefficients kept, the DCT keeps the energy of each frame."""
+    options = mfcc.complete({**SOUND, "coefficients": 24})
+    bands = log_mel.decibels(wav(), options)
+    assert np.allclose((mfcc.cepstrum(wav(), options) ** 2).sum(axis=1), (bands**2).sum(axis=1))
+
+
+def _huge_header() -> bytes:
+    data = bytearray(wav())
+    data[40:44] = struct.pack("<I", 2**31 - 2)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (wav()[:-100], "cut off"),
+        (wav()[:20], "Expected a WAV"),
+        (_huge_header(), "cut off"),
+        (b"ID3 not a wav at all", "Expected a WAV"),
+        (b"", "Expected a WAV"),
+        (wav(0.0), "empty"),
+        (wav(rate=16_000), "Expected sound at 8000 Hz, got 16000"),
+        (bytes(log_mel.MAX_WAV_BYTES + 1), "at most"),
+    ],
+)
+def test_sounds_that_cannot_be_read_are_refused(data: bytes, said: str) -> None:
+    """Cut-off, foreign, empty, huge and differently sampled files give a SensorError that says why."""
+    with pytest.raises(SensorError, match=said) as raised:
+        front_ends.decode("log_mel", data, SOUND)
+    assert isinstance(raised.value, ImageError)
+
+
+def test_damaged_sounds_give_a_picture_or_a_sensor_error() -> None:
+    """300 WAV files with random bytes changed never raise anything else."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        data = bytearray(wav(0.02))
+        for place in rng.integers(0, 60, 4):
+            data[place] = rng.integers(256)
+        try:
+            front_ends.decode("log_mel", bytes(data), SOUND)
+        except SensorError:
+            continue
+
+
+def test_text_json_and_raw_windows_give_one_picture() -> None:
+    """CSV with a header, JSON and float32 bytes of the same numbers are the same to the model."""
+    values, options = np.array([[0, 1], [0.5, -1], [0.25, 3]], "<f4"), {"steps": 3, "channels": 2, "high_1": 3.0}
+    csv = b"x,y\n" + "\n".join(",".join(map(str, row)) for row in values.tolist()).encode()
+    pictures = [front_ends.decode("window", csv, options)]
+    pictures.append(front_ends.decode("window", json.dumps(values.tolist()).encode(), options))
+    pictures.append(front_ends.decode("window", values.tobytes(), {**options, "binary": 1}))
+    assert all(np.array_equal(picture, pictures[0]) for picture in pictures)
+    assert pictures[0][:, :, 0].tolist() == [[128, 128], [191, 0], [159, 255]]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"0,1\n,2", "got nan at step 1, channel 0"),
+        (b"0,1\n2", "equally many"),
+        (b"0\n1", "2 channels, got"),
+        (b"0,1\n2,3\n4,5", "Expected 2 steps, got 3"),
+        (b"[[0, 1], [2", "CSV or JSON"),
+        (b"\xff\xfe", "CSV or JSON"),
+        (b'[{"x": 1}]', "numbers"),
+        (b"", "steps x 2"),
+    ],
+)
+def test_windows_that_cannot_be_read_are_refused(data: bytes, said: str) -> None:
+    """Missing numbers, other shapes and other formats give a SensorError that says where."""
+    with pytest.raises(SensorError, match=said):
+        front_ends.decode("window", data, {"steps": 2, "channels": 2})
+
+
+def test_a_window_is_stretched_only_where_that_is_asked_for() -> None:
+    """With resample = 1 a straight line stays a straight line."""
+    options = {"steps": 5, "resample": 1, "low": 0.0, "high": 4.0}
+    picture = front_ends.decode("window", b"0\n2\n4", options)
+    assert picture[:, 0, 0].tolist() == [0, 64, 128, 191, 255]
+
+
+def test_place_and_size_of_a_stroke_do_not_matter_but_its_direction_does() -> None:
+    """A stroke moved and enlarged gives the same picture; drawn backwards it does not."""
+    points = np.array([[0, 0], [1, 0], [1, 2]], float)
+    first = front_ends.decode("stroke", json.dumps(points.tolist()).encode(), {})
+    moved = front_ends.decode("stroke", json.dumps((points * 4 + 8).tolist()).encode(), {})
+    back = front_ends.decode("stroke", json.dumps(points[::-1].tolist()).encode(), {})
+    assert np.array_equal(first, moved)
+    assert not np.array_equal(first, back)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"[[0, 0]]", b'[{"x": 1}, {"x": 2}]', b"[[0, 0], [NaN, 1]]", b"7"])
+def test_strokes_that_are_none_are_refused(data: bytes) -> None:
+    """Too few points, points without y and numbers that are none give a SensorError."""
+    with pytest.raises(SensorError):
+        front_ends.decode("stroke", data, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("log_mel", {"mel": 32}, "did you mean 'mels'"),
+        ("log_mel", {"mels": 32.5}, "a whole number"),
+        ("log_mel", {"hop_ms": 1.0, "clip_s": 60.0}, "at most 4096 frames"),
+        ("log_mel", {"mels": 256}, "every mel band"),
+        ("log_mel", {"high_hz": 9000.0}, "high_hz <= 8000"),
+        ("log_mel", {"ceiling_db": -95.0}, "above floor_db"),
+        ("mfcc", {"coefficients": 40}, "as many coefficients as mels"),
+        ("mfcc", {"low_12": 0.0}, "columns 0 to 9"),
+        ("window", {"low": 2.0}, "high above low"),
+        ("window", {"high": float("nan")}, "a finite number"),
+        ("stroke", {"side": 8, "margin_px": 4}, "leave room"),
+    ],
+)
+def test_options_out_of_range_are_refused(name: str, options: dict[str, float], said: str) -> None:
+    """An option that is unknown, out of range or against another is named."""
+    with pytest.raises(SensorError, match=said):
+        front_ends.complete(name, options)
