@@ -173,7 +173,8 @@ def _taken(rows: Rows, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 def _finite(loss: float, plan: Plan) -> float:
     if not math.isfinite(loss):
-        message = f"Expected a finite loss and gradients, got {loss}: check the inputs, or lower learning_rate ({plan.learning_rate:g}) of step qat"
+        message = f"Expected a finite loss and gradients, got {loss}: check the inputs, or lower"
+        message = f"{message} learning_rate ({plan.learning_rate:g}) of step qat"
         raise TrainError(message)
     return loss
 
