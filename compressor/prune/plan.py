@@ -105,8 +105,8 @@ def _bisect(macs_of: Callable[[int], int], most: int, limit: int) -> int:
     """Return the smallest ``k`` with ``macs_of(k) <= limit``; ``macs_of`` never rises."""
     least_macs = macs_of(most)
     if least_macs > limit:
-        message = f"Expected at most {limit} MACs, got {least_macs} at the narrowest allowed: raise macs_ratio or "
-        raise PruneError(f"{message}max_layer_ratio, or lower round_to or protect_sensitive")
+        message = f"Expected at most {limit} MACs, got {least_macs} at the narrowest allowed: raise macs_ratio, "
+        raise PruneError(f"{message}max_layer_ratio or protect_sensitive, or lower round_to")
     low, high = 0, most
     while low < high:
         middle = (low + high) // 2

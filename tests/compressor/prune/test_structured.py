@@ -100,7 +100,7 @@ def test_no_layer_gives_more_than_it_may(bench: Bench) -> None:
 
 def test_a_share_out_of_reach_is_a_coded_error(bench: Bench) -> None:
     """A share below what the layers may give ends in a PruneError that says what to change."""
-    with pytest.raises(PruneError, match="raise macs_ratio or max_layer_ratio"):
+    with pytest.raises(PruneError, match="raise macs_ratio, max_layer_ratio"):
         _pruned(bench, settings=replace(QUICK, macs_ratio=0.02, max_layer_ratio=0.5))
 
 
