@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -15,7 +16,11 @@ from compressor.errors import QuantizeError
 from compressor.export.onnx import export_onnx
 from compressor.qat.fake_quantize import Grid
 from compressor.qat.simulation import simulate
+from compressor.quantize import static_int8
+from compressor.quantize.layers import prepare
 from compressor.quantize.placed import activations, onnx_tensors, place
+from compressor.quantize.running import logits
+from compressor.steps.quantize import Settings
 
 SIZES = {"resnet8": (12, 15, {"filters": 4}), "ds_cnn": (16, 12, {"filters": 8}), "mobilenet_v2": (32, 65, {})}
 RNG = np.random.default_rng(0)
@@ -93,3 +98,22 @@ def test_importing_loads_no_torch() -> None:
     code = "import sys, compressor.quantize.placed, compressor.steps.qat, compressor.steps.equalize; "
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("per_channel", [True, False])
+def test_onnxruntime_with_the_learned_ranges_does_what_the_simulation_does(*, per_channel: bool) -> None:
+    """The quantized file's logits are the fake-quantized network's, up to a few steps of the output grid."""
+    probe = _probe(12)
+    network = _warm(networks.build("resnet8", 10, 1, 12, 12, {"filters": 4}), probe)
+    simulation = simulate(network, probe, Grid(per_channel))
+    simulation.observe(probe * 0.7)
+    simulation.settle()
+    ranges, model = simulation.ranges(), export_onnx(network, 1, 12, 12)
+    prepared = prepare(model).SerializeToString()
+    given = place(ranges, activations(network, probe), onnx_tensors(prepared, probe))
+    settings = Settings(per_channel=per_channel, reduce_range=False)
+    quantized = onnx.load_from_string(static_int8.quantize(model, lambda: [probe], settings, ranges=given))
+    low, high = ranges["head"]
+    with torch.no_grad():
+        simulated = simulation.copy(torch.from_numpy(probe))[0].numpy()
+    assert np.abs(logits(quantized, lambda: [probe]) - simulated).max() < 4 * (high - low) / 255
