@@ -96,7 +96,7 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     preflight.check(recipe, out)
     workshop = Workshop(recipe, Cache(out / "cache"), progress or Silent())
     before = _read_base(base)
-    material = _material(workshop, data_root, before, extra)
+    material = material_of(workshop, data_root, before, extra)
     models = _models(workshop, material, base)
     results = [
         _judge(workshop, target, material, models, Comparison.of(workshop, material, models, before, target.name))
@@ -126,7 +126,12 @@ def _read_base(base: BasePoint | None) -> Bundle | None:
         raise PackageError(message) from error
 
 
-def _material(workshop: Workshop, data_root: Path | None, before: Bundle | None, extra: Table | None) -> Material:
+def material_of(workshop: Workshop, data_root: Path | None, before: Bundle | None, extra: Table | None) -> Material:
+    """Return the data of a run in its splits; ``before`` fixes the labels, ``extra`` are drifted samples.
+
+    Raises:
+        DataError: If the data can't be used, or has other labels.
+    """
     recipe = workshop.recipe
     with workshop.progress.stage("data", 1, "set") as stage:
         table = load_kept(workshop.cache, recipe.data, data_root or recipe.folder)
@@ -154,17 +159,23 @@ def _material(workshop: Workshop, data_root: Path | None, before: Bundle | None,
 def _models(workshop: Workshop, material: Material, base: BasePoint | None) -> Models:
     if workshop.recipe.model.imported:
         return imported.models_of(workshop, material.table, [material.rows("calibration")])
-    lesson = _lesson(workshop, material)
-    trained = _trained(workshop, lesson, base)
+    lesson = lesson_of(workshop, material)
+    trained = trained_of(workshop, lesson, base)
     weights, notes = shaped(workshop, trained, lesson)
     return models_of(workshop, material.table, trained, weights, lesson.calibration, notes)
 
 
-def _lesson(workshop: Workshop, material: Material) -> Lesson:
-    """Return what training and steps may see; some of the training sources judge the steps' own choices."""
+def lesson_of(workshop: Workshop, material: Material, *, searched: bool = False) -> Lesson:
+    """Return what training and steps may see; some of the training sources judge the steps' own choices.
+
+    ``searched``: set them aside whatever the steps are, so that all trials of a search learn from the same rows.
+
+    Raises:
+        SplitError: If there are too few sources to set some aside.
+    """
     train, recipe = material.rows("train"), workshop.recipe
     search = train
-    if recipe.network_steps or recipe.train.early_stopping:
+    if searched or recipe.network_steps or recipe.train.early_stopping:
         train, search = set_aside(train, recipe.train.seed)
     learnt, calibrated = [train], [material.rows("calibration")]
     if material.drifted is not None:
@@ -173,7 +184,14 @@ def _lesson(workshop: Workshop, material: Material) -> Lesson:
     return Lesson(learnt, calibrated, search)
 
 
-def _trained(workshop: Workshop, lesson: Lesson, base: BasePoint | None) -> Result:
+def trained_of(workshop: Workshop, lesson: Lesson, base: BasePoint | None) -> Result:
+    """Return the float weights before any step: imported, or trained from scratch or from ``base``.
+
+    Raises:
+        CheckpointError: If weights don't fit the network.
+        DataError: If the weights of ``base`` can't be read.
+        TrainError: If training came to nothing.
+    """
     model = workshop.recipe.model
     if base is None and model.checkpoint:
         return imported.checkpoint_of(workshop, len(lesson.search.class_names))
