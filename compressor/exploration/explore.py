@@ -161,10 +161,10 @@ class _Rows:
 def _equal(table: Table, parts: npt.NDArray[np.str_]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Return pairs of equal content with different labels, and pairs of equal content or source in two splits."""
     conflicts, leaks = [], set()
-    for keys in (table.hashes, table.sources):
+    for column, keys in (("content", table.hashes), ("source", table.sources)):
         for group in duplicates.equal_groups(keys):
             first = int(group[0])
-            if keys is table.hashes:
+            if column == "content":
                 conflicts += [(first, row) for row in group[table.labels[group] != table.labels[first]].tolist()]
             used = group[parts[group] != UNUSED]
             leaks |= {(int(used[0]), row) for row in used[parts[used] != parts[used[:1]]].tolist()}

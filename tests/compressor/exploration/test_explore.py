@@ -1,0 +1,143 @@
+"""What exploring finds of what was planted, and how it is shown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from compressor.data.table import Table, make_table
+from compressor.exploration import duplicates, label_noise, report
+from compressor.exploration.explore import Exploration, explore
+from compressor.progress import Silent
+
+ROWS = 240
+
+
+def table(rows: int = ROWS) -> Table:
+    """Return two classes of noisy pictures: dark on the left, dark on the right."""
+    rng = np.random.default_rng(0)
+    ramp = np.linspace(40, 200, 24)
+    images = []
+    for row in range(rows):
+        light = ramp if row % 2 else ramp[::-1]
+        grey = np.clip(light + rng.normal(0, 25, (24, 24)), 0, 255).astype(np.uint8)
+        images.append(np.repeat(grey[:, :, None], 3, axis=2))
+    return make_table(images, [str(row % 2) for row in range(rows)], slices=["all"] * rows)
+
+
+@pytest.fixture(scope="module")
+def planted() -> tuple[Table, Exploration]:
+    """Return a table with a wrong label, an odd picture, near and exact duplicates, and its exploration."""
+    clean = table()
+    images, names = [*clean.images], [clean.class_names[i] for i in clean.labels]
+    names[10] = "1"  # drawn as 0
+    images[20] = np.full((24, 24, 3), 255, np.uint8)
+    images[20][::2] = 0
+    for row in range(30, 50):
+        copy = images[row].copy()
+        copy[0, 0] = 255 - copy[0, 0]
+        images.append(copy)
+        names.append(names[row])
+    images.append(images[60])
+    names.append("1")  # its content is labelled 0
+    made = make_table(images, names, slices=["all"] * len(names))
+    return made, explore(made, Silent())
+
+
+def test_a_wrong_label_is_the_first_suspect(planted: tuple[Table, Exploration]) -> None:
+    """The row whose label was changed leads, with the class it looks like."""
+    found = {item.row.row: item.looks_like for item in planted[1].label_suspects}
+    assert found[10] == "0"
+    assert len(found) <= 4
+
+
+def test_an_odd_picture_is_an_outlier(planted: tuple[Table, Exploration]) -> None:
+    """Stripes among ramps are far from all others."""
+    assert [item.row.row for item in planted[1].outliers][:1] == [20]
+
+
+def test_near_duplicates_across_splits_are_found_and_no_others(planted: tuple[Table, Exploration]) -> None:
+    """Copies with one pixel changed are found where their splits differ."""
+    _, found = planted
+    pairs = {(pair.first.row, pair.second.row) for pair in found.near}
+    assert pairs
+    assert pairs <= {(30 + i, ROWS + i) for i in range(20)}
+    assert all(pair.first.split != pair.second.split for pair in found.near)
+
+
+def test_equal_content_with_two_labels_is_a_conflict(planted: tuple[Table, Exploration]) -> None:
+    """Exact duplicates share a split, so they are no leak, but their labels contradict."""
+    found = planted[1]
+    assert [(pair.first.row, pair.second.row) for pair in found.conflicts] == [(60, ROWS + 20)]
+    assert found.counts["exact_duplicates"] == 1
+    assert found.counts["leaks"] == 0
+
+
+def test_clean_data_has_no_findings() -> None:
+    """Nothing planted, nothing found but chance; the same twice."""
+    first, second = explore(table(), Silent()), explore(table(), Silent())
+    assert first == second
+    assert sum(first.counts[name] for name in ("label_conflicts", "leaks", "near_duplicates_across_splits")) == 0
+
+
+def test_content_in_a_slice_not_trained_on_is_a_leak() -> None:
+    """The same picture at a site held out flatters the figures there."""
+    made = table()
+    slices = np.array(["home"] * ROWS)
+    slices[:60] = "away"
+    images = made.images.copy()
+    images[0] = images[ROWS - 2]
+    again = make_table(list(images), [made.class_names[i] for i in made.labels], slices=slices.tolist())
+    found = explore(again, Silent(), slices=["home"])
+    assert [(pair.first.row, pair.second.row) for pair in found.leaks] == [(0, ROWS - 2)]
+
+
+def test_banded_search_finds_every_pair_within_three_bits() -> None:
+    """Banding misses nothing that comparing all with all finds."""
+    rng = np.random.default_rng(1)
+    base = rng.integers(0, 2**63, 40, dtype=np.uint64)
+    flips = np.array(
+        [sum(1 << int(bit) for bit in rng.choice(64, int(n), replace=False)) for n in rng.integers(0, 6, 40)]
+    )
+    hashes = np.concatenate([base, base ^ flips])
+    parts = np.repeat([0, 1], 40)
+    with Silent().stage("x", 4, "band") as stage:
+        found = duplicates.near_pairs(np.zeros((80, 16, 16), np.float32), hashes, parts, stage)
+    near = np.argwhere(np.bitwise_count(hashes[:40, None] ^ hashes[None, 40:]) <= duplicates.MAX_BITS)
+    assert {tuple(pair) for pair in found.tolist()} == {(i, j + 40) for i, j in near.tolist()}
+
+
+def test_confident_learning_follows_the_definition() -> None:
+    """A row counts as a class only where it reaches that class's mean confidence."""
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.05, 0.95], [0.45, 0.55]])
+    found = label_noise.confident(probabilities, np.array([0, 0, 1, 1, 0, 0]))
+    assert found.rows.tolist() == [4]
+    assert found.looks_like.tolist() == [1]
+
+
+def test_labels_of_noise_are_not_judged() -> None:
+    """Where the simple model understands nothing, no label is called wrong, and the note says why."""
+    made = table()
+    labels = np.random.default_rng(2).integers(0, 2, ROWS)
+    found = explore(replace(made, labels=labels), Silent())
+    assert found.label_suspects == ()
+    assert any("labels not judged" in note for note in found.notes)
+
+
+def test_data_too_small_to_split_is_still_explored() -> None:
+    """Six rows give a profile and a note."""
+    found = explore(table(6), Silent())
+    assert found.rows == 6
+    assert any("not split" in note for note in found.notes)
+
+
+def test_the_report_opens_offline_and_escapes_names(planted: tuple[Table, Exploration]) -> None:
+    """The page asks the network for nothing; JSON holds the same findings."""
+    page = report.render("<b>mine</b>", planted[1], planted[0])
+    assert "&lt;b&gt;mine&lt;/b&gt;" in page
+    assert "default-src 'none'" in page
+    assert "<script src" not in page
+    assert json.loads(json.dumps(asdict(planted[1])))["counts"]["outliers"] >= 1
