@@ -218,7 +218,7 @@ def _mean_error(errors: Floats, *, squared: bool) -> Metric:
     return mean
 
 
-def _evidence(before: Metric, after: Metric, strata: NDArray[np.integer], rarest: int, draws: Draws, *,
+def _evidence(before: Metric, after: Metric, strata: NDArray[np.integer], rarest: int, draws: Draws, *,  # noqa: PLR0913 - private
               caution: float = 1.0, worse: float = 1.0) -> MetricEvidence:  # fmt: skip
     n = len(strata)
     generator = np.random.default_rng(draws.seed)

@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-from compressor.statistics import EXACT_UP_TO, Floats, Paired, exact_p_values, score_statistic
+from compressor.statistics import EXACT_UP_TO, SCORE_CAUTION, Floats, Paired, exact_p_values, score_statistic
 
 POWER = 0.8
 MAX_SAMPLES = 10_000_000
@@ -68,7 +68,7 @@ class Plan:
         low, high = np.full(len(most), -1.0), most
         while (low < high).any():  # the statistic rises with the lost ones
             middle = np.ceil((low + high) / 2)
-            passes = stats.norm.cdf(score_statistic(middle, most - middle, n, self.margin)) <= risk
+            passes = stats.norm.cdf(score_statistic(middle, most - middle, n, self.margin)) * SCORE_CAUTION <= risk
             low, high = np.where(passes, middle, low), np.where(passes, high, middle - 1)
         return np.concatenate([np.asarray(exact, dtype=np.float64), low])
 

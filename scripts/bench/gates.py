@@ -2,10 +2,11 @@
 """Checks the accuracy gate by simulation and by enumeration: how often it passes what it must not, and what it must.
 
 ``gates.py [--quick] [--json FILE]``: at a true drop equal to the margin at most 5 % pass; without a drop, at the number
-of samples that ``samples_for`` states, at least 80 %. ``AccuracyDrop.judge`` itself says how many
-of the discordant pairs may be lost, by bisection: among tables with equally many it is the lost ones that decide. Rows without a target show why the textbook's number of samples is too small: the power of the gate
-there, and of the best test that keeps the risk at all (a linear programme over all tables). Each row: what, ours,
-reference, ratio, target, met (null: no target).
+of samples that ``samples_for`` states, at least 80 %. ``AccuracyDrop.judge`` itself says how many of the discordant
+pairs may be lost, by bisection: among tables with equally many it is the lost ones that decide. Rows without a target
+show why the textbook's number of samples is too small: the power of the gate there, and of the best test that keeps
+the risk at all (a linear programme over all tables). Each row: what, ours, reference, ratio, target, met (null: no
+target).
 """
 
 # ruff: noqa: E402 - the path is set before the imports that need it

@@ -19,6 +19,7 @@ from compressor.gates import (
     gate,
     limits_of,
 )
+from compressor.power import samples_for
 from compressor.statistics import Paired
 
 LIMITED = ("accuracy_drop", "worst_slice_drop", "worst_class_drop", "flip_ratio", "negative_flip_ratio")
@@ -52,6 +53,12 @@ def test_inconclusive_says_how_many_more_are_needed() -> None:
     assert result.verdict is Verdict.INCONCLUSIVE
     assert result.needs > 50
     assert f"needs about {result.needs} more" in result.text
+
+
+def test_accuracy_says_how_many_samples_have_the_power() -> None:
+    """The number at the discordance that was seen, whatever the verdict."""
+    result = AccuracyDrop(0.05).judge(Evidence(accuracy=Paired(45, 45, 300)))
+    assert f"; {samples_for(0.05, 0.3)} samples show an equal model with 80% power at 30.00 %" in result.text
 
 
 def test_one_bad_slice_fails_a_good_average() -> None:

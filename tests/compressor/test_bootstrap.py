@@ -1,0 +1,93 @@
+"""Bootstrapped metrics: their values, their bounds by simulation, and what they refuse."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import special
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from compressor.bootstrap import Draws, auc_drop, error_increase, map_drop
+from compressor.errors import MeasureError
+
+FEW = Draws(replicates=200)
+
+
+def _scores() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 3, 200)
+    one = np.round(generator.normal(size=(200, 3)) + 2 * np.eye(3)[labels], 1)
+    return labels, one, np.round(one + generator.normal(size=one.shape), 1)
+
+
+def test_values_equal_scikit_learns() -> None:
+    """One against the rest, macro, with ties."""
+    labels, one, other = _scores()
+    found, precision = auc_drop(labels, one, other, FEW), map_drop(labels, one, other, FEW)
+    assert found.baseline == pytest.approx(np.mean([roc_auc_score(labels == i, one[:, i]) for i in range(3)]))
+    wanted = np.mean([average_precision_score(labels == i, other[:, i]) for i in range(3)])
+    assert precision.candidate == pytest.approx(wanted)
+    assert found.drop == pytest.approx(found.baseline - found.candidate)
+
+
+def test_two_classes_many_labels_and_one_column_agree() -> None:
+    """Scores (N,) of class 1 equal a column of a multi-label table."""
+    labels, one, other = _scores()
+    binary = auc_drop((labels == 1).astype(int), one[:, 1], other[:, 1], FEW)
+    table = auc_drop((labels == 1)[:, None], one[:, 1:2], other[:, 1:2], FEW)
+    assert binary == table
+
+
+def test_errors_are_the_textbooks() -> None:
+    """A constant offset of one tenth."""
+    truth = np.random.default_rng(0).normal(size=120)
+    assert error_increase(truth, truth, truth + 0.1, FEW).upper == pytest.approx(0.1)
+    assert error_increase(truth, truth + 0.1, truth - 0.3, FEW, squared=True).drop == pytest.approx(0.2)
+
+
+def test_the_same_seed_gives_the_same_bounds() -> None:
+    """Evidence is repeatable, and bounds lie around the estimate."""
+    labels, one, other = _scores()
+    first = auc_drop(labels, one, other, FEW)
+    assert first == auc_drop(labels, one, other, FEW)
+    assert first.lower < first.drop < first.upper
+    assert (first.n, first.rarest) == (200, int(np.bincount(labels).min()))
+
+
+def _auc_passes(seed: int) -> bool:
+    generator = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], 60)
+    before = generator.normal(size=120) + 1.5 * labels
+    true = special.ndtr(1.5 / 2**0.5) - special.ndtr(1.5 / (2 * 1.36) ** 0.5)
+    return bool(auc_drop(labels, before, before + 0.6 * generator.normal(size=120), FEW).upper <= true)
+
+
+def _error_passes(seed: int) -> bool:
+    generator = np.random.default_rng(seed)
+    before = 0.5 * generator.normal(size=100)
+    true = (2 / np.pi) ** 0.5 * (0.34**0.5 - 0.5)
+    after = before + 0.3 * generator.normal(size=100)
+    return bool(error_increase(np.zeros(100), before, after, FEW).upper <= true)
+
+
+@pytest.mark.parametrize("passes", [_auc_passes, _error_passes])
+def test_about_five_percent_pass_when_the_true_increase_is_the_margin(passes: object) -> None:
+    """Simulated; within three standard errors."""
+    assert callable(passes)
+    share = np.mean([passes(seed) for seed in range(200)])
+    assert share <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 200)
+
+
+@pytest.mark.parametrize(
+    ("labels", "one", "other"),
+    [
+        (np.zeros(9, int), np.ones(9), np.ones(9)),
+        (np.array([0, 1]), np.ones(2), np.ones(3)),
+        (np.array([0, 1]), np.array([0.0, np.nan]), np.ones(2)),
+        (np.array([0, 2]), np.ones((2, 2)), np.ones((2, 2))),
+    ],
+)
+def test_refuses_what_has_no_answer(labels: np.ndarray, one: np.ndarray, other: np.ndarray) -> None:
+    """One class only, unequal shapes, NaN, a label out of range."""
+    with pytest.raises(MeasureError):
+        auc_drop(labels, one, other, FEW)

@@ -1,0 +1,52 @@
+"""The number of samples that is asked for has the power that it states."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compressor.power import Plan, approximate_samples_for, samples_for, samples_still_needed
+from compressor.statistics import Paired, p_value, trinomial
+
+
+def test_the_approximation_equals_the_documented_figures() -> None:
+    """A 1-point margin: about 620 samples at 1 % discordance and 2,350 at 3.8 % by the textbook."""
+    assert approximate_samples_for(0.01, 0.01) == pytest.approx(620, abs=2)
+    assert approximate_samples_for(0.01, 0.038) == pytest.approx(2350, abs=2)
+
+
+@pytest.mark.parametrize(("margin", "discordance"), [(0.02, 0.02), (0.01, 0.038), (0.05, 0.3)])
+def test_the_samples_stated_have_the_power_and_keep_the_risk(margin: float, discordance: float) -> None:
+    """At least 80 % of equal models pass there, at most 5 % of those that lose the margin."""
+    n = samples_for(margin, discordance)
+    assert Plan(margin, discordance).power(n) >= 0.8 > Plan(margin, discordance).power(int(0.95 * n)) - 0.02
+    assert Plan(margin, max(margin, discordance), drop=margin).power(n) <= 0.05
+
+
+def test_power_equals_the_sum_over_all_tables() -> None:
+    """Going by the number of discordant pairs gives what each table's own p-value gives."""
+    n, margin, discordance = 150, 0.04, 0.03
+    tables = [(b, c) for b in range(14) for c in range(14 - b) if p_value(Paired(b, c, n), margin) <= 0.05]
+    lost, won = np.array(tables, dtype=float).T
+    summed = trinomial(lost, won, n, 0.0, discordance).sum()
+    assert Plan(margin, discordance).power(n) == pytest.approx(summed, abs=1e-3)
+
+
+def test_without_discordance_the_rule_of_three_remains() -> None:
+    """Equal predictions need about 3 / margin samples, not none."""
+    assert samples_for(0.01, 0.0) == pytest.approx(300, abs=5)
+
+
+def test_a_drop_that_is_the_margin_is_never_refuted() -> None:
+    """No number of samples helps."""
+    assert samples_for(0.01, 0.02, drop=0.01) == 0
+    assert samples_still_needed(Paired(20, 5, 1000), 0.01) == 0
+
+
+def test_four_of_five_pass_with_the_samples_still_needed() -> None:
+    """What was seen stays; the rest is drawn at its rates."""
+    seen, margin, runs = Paired(30, 28, 1000), 0.02, 400
+    more = samples_still_needed(seen, margin)
+    draws = np.random.default_rng(0).multinomial(more, [0.030, 0.028, 0.942], size=runs)
+    passed = sum(p_value(Paired(30 + int(b), 28 + int(c), 1000 + more), margin) <= 0.05 for b, c, _ in draws)
+    assert passed / runs >= 0.8 - 3 * np.sqrt(0.8 * 0.2 / runs)
