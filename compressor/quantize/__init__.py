@@ -14,15 +14,15 @@ import numpy.typing as npt
 
 from compressor import registry
 from compressor.errors import PluginError
+from compressor.preflight import PARTS
 from compressor.steps.quantize import Settings
 
-PARTS = frozenset({"bias", "calibrator", "compact", "layers", "placed", "qdq", "remedies", "running", "sensitivity"})
 Batches = Callable[[], Iterable[npt.NDArray[np.float32]]]
 
 
 def schemes() -> tuple[str, ...]:
     """Return the names of the schemes in this folder."""
-    return tuple(name for name in registry.names(__name__) if name not in PARTS)
+    return tuple(name for name in registry.names(__name__) if name not in PARTS[__name__])
 
 
 def quantize(

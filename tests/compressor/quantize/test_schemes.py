@@ -16,7 +16,8 @@ import pytest
 from compressor import networks
 from compressor.errors import QuantizeError
 from compressor.export.onnx import OUTPUT_NAMES, export_onnx
-from compressor.quantize import PARTS, quantize, schemes
+from compressor.preflight import PARTS
+from compressor.quantize import quantize, schemes
 from compressor.steps.quantize import Settings
 
 SHAPE = (1, 12, 12)
@@ -81,7 +82,7 @@ def test_what_is_no_model_is_a_coded_error(scheme: str, model: bytes) -> None:
 def test_parts_are_no_schemes() -> None:
     """What schemes are made with is not offered as one, and every part that is listed may exist beside them."""
     assert set(schemes()) >= {"static_int8", "weight_int8", "float16", "dynamic_int8", "static_int8_16", "none"}
-    assert not PARTS & set(schemes())
+    assert not PARTS["compressor.quantize"] & set(schemes())
 
 
 def test_none_is_the_float_model_itself() -> None:
