@@ -99,9 +99,8 @@ def test_banded_search_finds_every_pair_within_three_bits() -> None:
     """Banding misses nothing that comparing all with all finds."""
     rng = np.random.default_rng(1)
     base = rng.integers(0, 2**63, 40, dtype=np.uint64)
-    flips = np.array(
-        [sum(1 << int(bit) for bit in rng.choice(64, int(n), replace=False)) for n in rng.integers(0, 6, 40)]
-    )
+    bits = [rng.choice(64, count, replace=False).tolist() for count in rng.integers(0, 6, 40).tolist()]
+    flips = np.array([sum(1 << bit for bit in some) for some in bits], dtype=np.uint64)
     hashes = np.concatenate([base, base ^ flips])
     parts = np.repeat([0, 1], 40)
     with Silent().stage("x", 4, "band") as stage:
