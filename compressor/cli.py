@@ -157,7 +157,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
     """Return ``recipe`` with the model file that the command line names in the place of its own."""
-    from compressor.recipe import check_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.recipe_checks import check_recipe  # noqa: PLC0415 - the command line starts fast
 
     named = {name: str(path.resolve()) for name, path in given.items() if path is not None}
     if not named:

@@ -11,16 +11,27 @@ from pathlib import Path
 
 from compressor import registry
 from compressor.errors import PackageError, PluginError
-from compressor.recipe import QuantizeRecipe, Recipe, TargetRecipe
+from compressor.recipe import Recipe, TargetRecipe
 from compressor.recipe_reader import nearest
+from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent import runtimes
 
 _PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert", "litert_torch", "ai_edge_quantizer")}
 PARTS = {
     "compressor.data": frozenset({"table", "shares", "split", "camera"}),
-    "compressor.quantize": frozenset({
-        "bias", "calibrator", "compact", "layers", "placed", "qdq", "remedies", "running", "sensitivity",
-    }),
+    "compressor.quantize": frozenset(
+        {
+            "bias",
+            "calibrator",
+            "compact",
+            "layers",
+            "placed",
+            "qdq",
+            "remedies",
+            "running",
+            "sensitivity",
+        }
+    ),
 }
 """Modules of a plug-in folder that plug-ins are made with, and are none themselves."""
 
