@@ -289,8 +289,9 @@ class Bench:
         for name, item in contenders.items():
             seen = _Seen(base, self.predictions(item.candidate), self.gate.labels, self.gate.slices)
             ok[name] = seen.upper <= MARGIN
-            print(f"{self.name:<20}{name:<20}{seen.said()}  {len(item.candidate.artifact):>9,} B  "
-                  f"{timed[name].p50_ms:.3f} ms  {item.seconds:5.1f} s  {self.memory(item) / 1e6:.0f} MB", flush=True)  # fmt: skip
+            size = f"{len(item.candidate.artifact):>9,} B"
+            print(f"{self.name:<20}{name:<20}{seen.said()}  {size}  {timed[name].p50_ms:.3f} ms  "
+                  f"{item.seconds:5.1f} s  {self.memory(item) / 1e6:.0f} MB", flush=True)  # fmt: skip
         yield from self.judged(contenders, {name: one.p50_ms for name, one in timed.items()}, ok)
 
     def memory(self, item: Contender) -> int:
