@@ -1,0 +1,143 @@
+"""``compressor search``: find the form of a model that is fastest and smallest, then put it through the gates."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from compressor import printing
+from compressor.errors import DataError
+
+if TYPE_CHECKING:
+    from compressor.pipeline import Outcome
+    from compressor.recipe import Recipe
+    from compressor.search.results import Found
+    from compressor.search.study import Budget
+
+_PATH = click.Path(path_type=Path)
+_EXITS = {"pass": 0, "fail": 2, "inconclusive": 3}
+
+
+@click.command("search")
+@click.argument("recipe", type=_PATH)
+@click.option("--data", type=_PATH, help="The data set's zip or folder, instead of the recipe's path.")
+@click.option("--out", type=_PATH, help="Where results go. Default: build beside the recipe.")
+@click.option("--trials", type=click.IntRange(2, 100_000), default=20, show_default=True,
+              help="Forms the study has tried in the end, those of earlier runs and other hosts included.")  # fmt: skip
+@click.option("--storage", help="SQLAlchemy URL of the study, shared by many hosts. Default: OUT/search.db.")
+@click.option("--sampler", type=click.Choice(["tpe", "nsga2"]), default="tpe", show_default=True,
+              help="What suggests the next form.")  # fmt: skip
+@click.option("--target", default="", help="The target to search for. Default: the recipe's only one.")
+@click.option("--timeout-s", type=click.FloatRange(0), default=0.0, help="Start no trial after so many seconds.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+@click.option("--no-gate", is_flag=True, help="Only search; leave OUT/chosen.toml to `compressor run`.")
+def command(  # noqa: PLR0913, PLR0917 - one parameter per option
+    recipe: Path,
+    data: Path | None,
+    out: Path | None,
+    trials: int,
+    storage: str | None,
+    sampler: str,
+    target: str,
+    timeout_s: float,
+    as_json: bool,  # noqa: FBT001 - click passes flags so
+    no_gate: bool,  # noqa: FBT001 - click passes flags so
+) -> None:
+    r"""Try schemes, calibrations, pruning, equalization and QAT on RECIPE's model, measure each, take the best.
+
+    The float model and the recipe's own steps are always tried. All forms learn from the same rows and are measured
+    on search rows apart from those, never on the gate split: accuracy against the float model, bytes, and latency in
+    turns with it. A form that loses more than the gate accuracy_drop allows (0.01 where there is none) is never
+    chosen. The choice is the fastest form, or the smallest within 5 % of it; then it goes through the recipe's gates
+    on the gate split, as `compressor run OUT/chosen.toml` would do again: there, a choice without network steps
+    learns from the search rows too.
+
+    Ctrl-C stops; the same command goes on. A changed recipe, data set or code starts a study of its own in the same
+    storage.
+
+    \b
+    Writes OUT/search.html (the front, with bounds), OUT/search.json (all trials), OUT/chosen.toml (a recipe).
+
+    \b
+    Examples:
+      compressor search models/digits/recipe.toml
+      compressor search models/digits/recipe.toml --trials 40 --sampler nsga2     20 more than before
+      compressor search mine.toml --target gateway --timeout-s 3600 --no-gate
+      compressor search mine.toml --storage postgresql://search@db/search         the same on every host
+      compressor search mine.toml --json | jq .reason
+
+    \b
+    Exit codes: those of the gate (0 pass, 2 failed, 3 inconclusive), 0 with --no-gate, 4 error, 130 stopped.
+    """
+    from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.search.study import Budget  # noqa: PLC0415 - the command line starts fast
+
+    read = _with_data(read_recipe(recipe), data)
+    folder = out or read.folder / "build"
+    found, files = _search(read, target, Budget(trials, timeout_s, sampler), storage, folder)
+    outcome = None if no_gate else _gate(found, folder)
+    _print(found, files, outcome, as_json=as_json)
+    raise SystemExit(_EXITS[outcome.verdict.value] if outcome is not None else 0)
+
+
+def _with_data(recipe: Recipe, data: Path | None) -> Recipe:
+    if data is None:
+        return recipe
+    if not data.exists():
+        raise DataError(f"Expected data at {data}, got nothing there: give --data the zip or folder")
+    return replace(recipe, data=replace(recipe.data, path=str(data.resolve())))
+
+
+def _search(
+    recipe: Recipe, name: str, budget: Budget, storage: str | None, out: Path
+) -> tuple[Found, tuple[Path, ...]]:  # fmt: skip
+    from compressor import preflight  # noqa: PLC0415 - the command line starts fast
+    from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
+    from compressor.search import results  # noqa: PLC0415 - the command line starts fast
+    from compressor.search.space import Space  # noqa: PLC0415 - the command line starts fast
+    from compressor.search.study import search  # noqa: PLC0415 - the command line starts fast
+    from compressor.search.trial import prepared, target_of  # noqa: PLC0415 - the command line starts fast
+    from compressor.step import Cache  # noqa: PLC0415 - the command line starts fast
+
+    target = target_of(recipe, name)
+    preflight.check(replace(recipe, targets=(target,)), out)
+    out.mkdir(parents=True, exist_ok=True)
+    ground = prepared(recipe, target, Cache(out / "cache"), Bars())
+    tried = search(ground, Space.of(recipe, target), budget, storage or f"sqlite:///{(out / 'search.db').resolve()}")
+    found = results.found_of(ground, recipe, tried)
+    return found, results.write(found, out)
+
+
+def _gate(found: Found, out: Path) -> Outcome:
+    from compressor.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
+
+    return run_recipe(found.recipe, out=out, progress=Bars())
+
+
+def _print(found: Found, files: tuple[Path, ...], outcome: Outcome | None, *, as_json: bool) -> None:
+    written = [*files, *((*outcome.bundles, outcome.report) if outcome is not None else ())]
+    if as_json:
+        verdict = outcome.verdict.value if outcome is not None else None
+        told = {**found.document(), "verdict": verdict, "files": [str(path) for path in written]}
+        click.echo(json.dumps(told, sort_keys=True))
+        return
+    for item in found.front:
+        if item.measured is not None:
+            mark = "*" if item.number == found.choice.tried.number else " "
+            click.echo(
+                f"{mark} {item.number:>3}  {item.name:<44}{item.measured.latency_ratio:>6.2f} x"
+                f"{item.measured.size_bytes:>10} bytes{100 * item.measured.drop:>8.2f} points lost, "
+                f"at most {100 * item.measured.drop_upper:z.2f}"
+            )
+    for sentence in found.choice.reason:
+        click.echo(sentence)
+    if outcome is not None:
+        printing.print_outcome(outcome.certificate, written, as_json=False, targets=outcome.targets)
+    else:
+        for path in written:
+            click.echo(f"  {path}")

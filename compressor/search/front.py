@@ -1,0 +1,141 @@
+"""What was found: which forms are on the Pareto front, which one is taken, and why, in words. Pure.
+
+Decides by figures alone. Does not judge by the gates: they have rows that no search has seen, and the last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compressor.errors import MeasureError
+from compressor.search.trial import Measured
+
+FP32, OWN, SAMPLED = "fp32", "recipe", "sampled"
+NEAR_RATIO = 0.05
+"""Latencies this near count as one, and the smaller file is taken: repeated runs differ by as much."""
+
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One form that was tried. ``measured`` is None where it could not be made; ``error`` then says why.
+
+    ``name``: its steps in a few words; ``key``: the same for equal steps; ``origin``: ``fp32``, ``recipe`` or
+    ``sampled``; ``integer``: it is neither float32 nor float16; ``settings``: as the sampler knows them; ``host``: the
+    machine that measured it.
+    """
+
+    number: int
+    name: str
+    key: str
+    origin: str
+    integer: bool
+    measured: Measured | None
+    error: str = ""
+    settings: tuple[tuple[str, str | float | bool], ...] = ()
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The form that is taken and why: whole sentences, the first says what it is."""
+
+    tried: Tried
+    reason: tuple[str, ...]
+
+
+def feasible(tried: Tried, allowed_drop: float) -> bool:
+    """Return whether ``tried`` was measured and its drop (the point estimate, 0..1) is no more than allowed."""
+    return tried.measured is not None and tried.measured.drop <= allowed_drop + _ROUNDING
+
+
+def dominates(first: Measured, second: Measured) -> bool:
+    """Return whether ``first`` is nowhere worse and somewhere better: latency ratio, bytes, upper bound of the drop."""
+    pairs = list(zip(_costs(first), _costs(second), strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def front(tried: Sequence[Tried], allowed_drop: float) -> tuple[Tried, ...]:
+    """Return the feasible forms that no other feasible one dominates, the fastest first; of equal steps the first."""
+    known: dict[str, Tried] = {}
+    for item in tried:
+        if feasible(item, allowed_drop):
+            known.setdefault(item.key, item)
+    best = [
+        item
+        for item in known.values()
+        if not any(dominates(_of(other), _of(item)) for other in known.values() if other is not item)
+    ]
+    return tuple(sorted(best, key=lambda item: _costs(_of(item))))
+
+
+def chosen(tried: Sequence[Tried], allowed_drop: float) -> Choice:
+    """Return the fastest feasible form, or the smallest that is within 5 % of its latency.
+
+    Raises:
+        MeasureError: If nothing feasible was measured.
+    """
+    best = front(tried, allowed_drop)
+    if not best:
+        failures = "; ".join(f"{item.name}: {item.error}" for item in tried if item.error) or "nothing was measured"
+        raise MeasureError(
+            f"Expected a form within {100 * allowed_drop:z.2f} points of the float model, got {failures}"
+        )
+    fastest = best[0]
+    limit = (1 + NEAR_RATIO) * _of(fastest).latency_ratio
+    near = [item for item in best if _of(item).latency_ratio <= limit]
+    taken = min(near, key=lambda item: (_of(item).size_bytes, *_costs(_of(item)), item.number))
+    return Choice(taken, _reason(taken, fastest, tried, allowed_drop))
+
+
+def _reason(taken: Tried, fastest: Tried, tried: Sequence[Tried], allowed_drop: float) -> tuple[str, ...]:
+    able = len({item.key for item in tried if feasible(item, allowed_drop)})
+    figures, allowed = _of(taken), f"{100 * allowed_drop:z.2f} points"
+    what = (
+        f"{taken.name}: {figures.latency_ratio:.2f} x the latency of the float baseline, {figures.size_bytes} bytes, "
+        f"{100 * figures.drop:z.2f} points below it (at most {100 * figures.drop_upper:z.2f} at 95 %, {figures.n} rows)."
+    )
+    said = [what]
+    if taken is fastest:
+        said.append(f"It is the fastest of {able} forms that lose no more than {allowed}.")
+    else:
+        said.append(
+            f"The fastest of {able} forms that lose no more than {allowed} is {fastest.name} at "
+            f"{_of(fastest).latency_ratio:.2f} x; this one is within 5 % of it and smaller: "
+            f"{figures.size_bytes} against {_of(fastest).size_bytes} bytes."
+        )
+    said += [] if taken.integer else _why_float(taken, tried, allowed_drop)
+    if figures.drop_upper > allowed_drop:
+        said.append(f"{figures.n} search rows can't show that it keeps {allowed} at 95 %: the gate split has to.")
+    return tuple(said)
+
+
+def _why_float(taken: Tried, tried: Sequence[Tried], allowed_drop: float) -> list[str]:
+    """Return why no integer form is taken, where any was measured."""
+    integers = [item for item in tried if item.integer and item.measured is not None]
+    if not integers:
+        return ["No integer form could be measured."]
+    able = [item for item in integers if feasible(item, allowed_drop)]
+    if not able:
+        least = min(integers, key=lambda item: _of(item).drop)
+        lost = f"{100 * _of(least).drop:z.2f} points ({least.name})"
+        return [f"Every integer form loses too much, the least of them {lost}: {taken.name} is kept."]
+    quickest = min(able, key=lambda item: _of(item).latency_ratio)
+    plain = next((item for item in tried if item.origin == FP32 and item.measured is not None), taken)
+    if _of(quickest).latency_ratio > _of(plain).latency_ratio:
+        ratios = f"{_of(quickest).latency_ratio:.2f} x against {_of(plain).latency_ratio:.2f} x"
+        said = f"int8 is slower than {plain.name} here: the quickest, {quickest.name}, takes {ratios}"
+        return [f"{said}, so {taken.name} is kept."]
+    return [f"The quickest integer form, {quickest.name}, takes {_of(quickest).latency_ratio:.2f} x."]
+
+
+def _costs(measured: Measured) -> tuple[float, float, float]:
+    return measured.latency_ratio, measured.size_bytes, measured.drop_upper
+
+
+def _of(tried: Tried) -> Measured:
+    if tried.measured is None:
+        raise MeasureError(f"Expected a measured trial, got {tried.name!r} without figures: {tried.error}")
+    return tried.measured

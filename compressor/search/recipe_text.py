@@ -1,0 +1,79 @@
+"""A recipe as TOML text, so that what a search has chosen can be run, read and kept like any other recipe.
+
+Decides the layout alone: ``parse_recipe(recipe_text(recipe).encode())`` gives the same recipe. Paths become absolute,
+because the text lies elsewhere than the recipe it came from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from compressor.recipe import Recipe
+
+_EMPTY: tuple[object, ...] = ("", (), {})
+
+
+def absolute(recipe: Recipe, data_root: Path | None = None) -> Recipe:
+    """Return ``recipe`` with absolute paths of data and models; ``data_root`` is where a relative data path starts."""
+    folder, model = recipe.folder.resolve(), recipe.model
+    given = {
+        name: str(folder / getattr(model, name)) for name in ("checkpoint", "onnx", "tflite") if getattr(model, name)
+    }
+    path = recipe.data.path and str((data_root or folder).resolve() / recipe.data.path)
+    return dataclasses.replace(
+        recipe,
+        model=dataclasses.replace(model, **given),  # type: ignore[arg-type]
+        data=dataclasses.replace(recipe.data, path=path),
+    )
+
+
+def recipe_text(recipe: Recipe, remarks: tuple[str, ...] = ()) -> str:
+    """Return ``recipe`` as TOML, every value said; ``remarks`` become comments at its head."""
+    parts = ["\n".join(f"# {' '.join(remark.split())}" for remark in remarks)] if remarks else []
+    if not recipe.compress:
+        parts.append("compress = []")
+    parts += [_table(f"[{name}]", getattr(recipe, name)) for name in ("model", "data", "train")]
+    parts += [_table("[[compress]]", step) for step in recipe.compress]
+    parts += [_table(f"[targets.{_text(target.name)}]", target, without="name") for target in recipe.targets]
+    gates = [f"{gate.name} = {_inline(_pairs(gate, 'name'))}" for gate in recipe.gates]
+    return "\n\n".join([*parts, "\n".join(["[gates]", *gates])]) + "\n"
+
+
+def _table(head: str, value: Any, without: str = "") -> str:  # noqa: ANN401 - any dataclass of a recipe
+    return "\n".join([head, *(f"{name} = {_value(item)}" for name, item in _pairs(value, without).items())])
+
+
+def _pairs(value: Any, without: str) -> dict[str, Any]:  # noqa: ANN401 - any dataclass of a recipe
+    """Return the fields of a recipe's dataclass, without those that are empty by default and in fact."""
+    found = {}
+    for field in dataclasses.fields(value):
+        item = getattr(value, field.name)
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if field.name != without and item is not None and not (item in _EMPTY and item == default):
+            found[field.name] = item
+    return found
+
+
+def _value(value: Any) -> str:  # noqa: ANN401 - any value of a recipe
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, Mapping):
+        return _inline(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return repr(value)
+
+
+def _inline(values: Mapping[str, Any]) -> str:
+    return "{" + ", ".join(f"{_text(name)} = {_value(item)}" for name, item in values.items()) + "}"
+
+
+def _text(text: str) -> str:
+    """Return a TOML basic string: JSON's, whose escapes TOML has too, but DEL must be escaped."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

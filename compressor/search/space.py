@@ -1,0 +1,191 @@
+"""What a search tries: a point is a scheme, a calibration, how far to prune, and which remedies come before.
+
+Decides which settings make up the space and which steps a point stands for. Samples nothing and measures nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
+
+from compressor import quantize
+from compressor.forms import LITERT
+from compressor.recipe import Recipe, TargetRecipe
+from compressor.steps import Settings, equalize, prune, qat
+from compressor.steps.quantize import CALIBRATIONS
+from compressor.steps.quantize import Settings as QuantizeRecipe
+from wire.canonical import sha256_hex
+
+NONE, STATIC = "none", "static_int8"
+NO_PRUNING = 1.0
+MACS_RATIOS = (NO_PRUNING, 0.75, 0.5, 0.35, 0.25)
+_CALIBRATED = frozenset({STATIC, "static_int8_16"})
+_INT8_WEIGHTS = frozenset({STATIC, "static_int8_16", "dynamic_int8", "weight_int8"})
+_FIRST, _FORMS = CALIBRATIONS[0], "float16"
+Value: TypeAlias = str | float | bool
+Choose: TypeAlias = Callable[[str, Sequence[Value]], object]
+T = TypeVar("T", prune.Settings, equalize.Settings, qat.Settings, QuantizeRecipe)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One form of the model. Settings that its scheme has no use for stay at their defaults.
+
+    ``scheme``: of ``compressor.quantize``, ``none`` is float32; ``macs_ratio``: of multiply-accumulates that stay, 1 is
+    unpruned.
+    """
+
+    scheme: str = NONE
+    calibration: str = _FIRST
+    macs_ratio: float = NO_PRUNING
+    equalize: bool = False
+    qat: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The choices of a search. ``network``: there is one to prune, equalize and train (no imported file)."""
+
+    schemes: tuple[str, ...]
+    macs_ratios: tuple[float, ...]
+    network: bool
+
+    @classmethod
+    def of(cls, recipe: Recipe, target: TargetRecipe) -> Space:
+        """Return the space of ``recipe`` on ``target``: every scheme there is, what imports allow."""
+        network = not recipe.model.imported
+        return cls(schemes_of(target.runtime), MACS_RATIOS if network else (NO_PRUNING,), network)
+
+    def calibrations(self, scheme: str) -> tuple[str, ...]:
+        """Return the calibrations that make a difference to ``scheme``."""
+        return CALIBRATIONS if scheme in _CALIBRATED else (_FIRST,)
+
+    def equalized(self, scheme: str) -> tuple[bool, ...]:
+        """Return whether ``scheme`` can gain by equalized channels: only int8 weights do."""
+        return (False, True) if self.network and scheme in _INT8_WEIGHTS else (False,)
+
+    def trained(self, scheme: str) -> tuple[bool, ...]:
+        """Return whether there is quantization-aware training for ``scheme``."""
+        return (False, True) if self.network and scheme == STATIC else (False,)
+
+    def points(self) -> Iterator[Point]:
+        """Yield every point, the float model first."""
+        for scheme in self.schemes:
+            options = self.calibrations(scheme), self.macs_ratios, self.equalized(scheme), self.trained(scheme)
+            for chosen in itertools.product(*options):
+                yield Point(scheme, *chosen)
+
+
+def schemes_of(runtime: str) -> tuple[str, ...]:
+    """Return the schemes that ``runtime`` has, ``none`` first."""
+    found = quantize.schemes()
+    if runtime == LITERT:
+        from compressor.tflite.quantizing import SCHEMES  # noqa: PLC0415 - LiteRT only for its targets
+
+        found = tuple(name for name in found if name in SCHEMES)
+    return (NONE, *(name for name in found if name != NONE))
+
+
+def suggested(choose: Choose, space: Space) -> Point:
+    """Return the point that ``choose(name, choices)`` picks, an Optuna trial's; one choice is not asked for."""
+
+    def one(name: str, choices: Sequence[Value]) -> object:
+        return choose(name, choices) if len(choices) > 1 else choices[0]
+
+    scheme = str(one("scheme", space.schemes))
+    return Point(
+        scheme,
+        str(one(f"calibration_{scheme}", space.calibrations(scheme))),
+        float(str(one("macs_ratio", space.macs_ratios))),
+        bool(one(f"equalize_{scheme}", space.equalized(scheme))),
+        bool(one("qat", space.trained(scheme))),
+    )
+
+
+def parameters(point: Point, space: Space) -> dict[str, Value]:
+    """Return ``point`` as ``suggested`` asks for it, so that it can be put in the queue."""
+    scheme = point.scheme
+    asked: dict[str, tuple[Value, Sequence[Value]]] = {
+        "scheme": (scheme, space.schemes),
+        f"calibration_{scheme}": (point.calibration, space.calibrations(scheme)),
+        "macs_ratio": (point.macs_ratio, space.macs_ratios),
+        f"equalize_{scheme}": (point.equalize, space.equalized(scheme)),
+        "qat": (point.qat, space.trained(scheme)),
+    }
+    return {name: value for name, (value, choices) in asked.items() if len(choices) > 1}
+
+
+def steps_of(point: Point, recipe: Recipe, target: TargetRecipe) -> tuple[Settings, ...]:
+    """Return the steps of ``point``: prune, equalize, qat, quantize, in this order.
+
+    What a point does not say (epochs, rounds, ``reduce_range``) is as in the recipe's own step of that kind, else the
+    step's default; training and equalizing are for the grid of the quantization that follows.
+    """
+    own = own_steps(recipe, target)
+    quantized = replace(_like(own, QuantizeRecipe()), scheme=point.scheme, calibration=point.calibration, on="")
+    per_channel, reduce_range = quantized.per_channel, quantized.reduce_range
+    found: list[Settings] = []
+    if point.macs_ratio < NO_PRUNING:
+        found.append(replace(_like(own, prune.Settings()), macs_ratio=point.macs_ratio))
+    if point.equalize:
+        own_equalize = _like(own, equalize.Settings())
+        found.append(replace(own_equalize, per_channel=per_channel, reduce_range=reduce_range))
+    if point.qat:
+        own_qat = _like(own, qat.Settings())
+        found.append(replace(own_qat, per_channel=per_channel, reduce_range=reduce_range))
+    if point.scheme != NONE:
+        found.append(quantized)
+    return tuple(found)
+
+
+def own_steps(recipe: Recipe, target: TargetRecipe) -> tuple[Settings, ...]:
+    """Return the recipe's steps that hold for ``target``, in order."""
+    return tuple(
+        step for step in recipe.compress if not isinstance(step, QuantizeRecipe) or step.on in {"", target.name}
+    )
+
+
+def nearest(steps: Sequence[Settings], space: Space) -> Point:
+    """Return the point of ``space`` nearest to ``steps``, for the sampler to learn from."""
+    quantized = [step for step in steps if isinstance(step, QuantizeRecipe)]
+    scheme = quantized[-1].scheme if quantized and quantized[-1].scheme in space.schemes else NONE
+    pruned = [step.macs_ratio for step in steps if isinstance(step, prune.Settings)]
+    wanted = {"equalize": any(isinstance(step, equalize.Settings) for step in steps),
+              "qat": any(isinstance(step, qat.Settings) for step in steps)}  # fmt: skip
+    return Point(
+        scheme,
+        quantized[-1].calibration if len(space.calibrations(scheme)) > 1 else _FIRST,
+        min(space.macs_ratios, key=lambda ratio: abs(ratio - (pruned[-1] if pruned else NO_PRUNING))),
+        wanted["equalize"] and True in space.equalized(scheme),
+        wanted["qat"] and True in space.trained(scheme),
+    )
+
+
+def said(steps: Sequence[Settings]) -> str:
+    """Return ``steps`` in a few words, as tables and pictures name them."""
+    words = []
+    for step in steps:
+        if isinstance(step, QuantizeRecipe):
+            words.append(f"{step.scheme} ({step.calibration})" if step.scheme in _CALIBRATED else step.scheme)
+        else:
+            words.append(f"prune {step.macs_ratio:g}" if isinstance(step, prune.Settings) else step.step)
+    return " + ".join(words) or "fp32"
+
+
+def key_of(steps: Sequence[Settings]) -> str:
+    """Return what tells one form from another: the SHA-256 of ``steps``, without those that change nothing."""
+    told = [repr(step) for step in steps if not (isinstance(step, QuantizeRecipe) and step.scheme == NONE)]
+    return sha256_hex("\n".join(told).encode())
+
+
+def is_integer(steps: Sequence[Settings]) -> bool:
+    """Return whether ``steps`` leave an integer form: not float32, not float16."""
+    return any(isinstance(step, QuantizeRecipe) and step.scheme not in {NONE, _FORMS} for step in steps)
+
+
+def _like(steps: Sequence[Settings], default: T) -> T:
+    """Return the last of ``steps`` of the kind of ``default``, or ``default``."""
+    found = [step for step in steps if isinstance(step, type(default))]
+    return found[-1] if found else default

@@ -1,0 +1,243 @@
+"""The study: Optuna suggests what to try next, what was tried is kept where many hosts can share it.
+
+Decides order, budget and what counts as tried. Does not measure (``trial`` does) nor choose (``front`` does).
+
+Rules, in this order:
+
+1. The float model is tried first, the recipe's own steps second, whatever the sampler would suggest.
+2. A trial that could not be made (``CompressorError``) is recorded as failed with its message and not tried again; it
+   counts. A full disk or an unwritable folder ends the search instead: it says nothing about the form.
+3. A form that was tried, or that another host is at, is not measured again: such a trial is recorded as pruned, does
+   not count, and the nearest form not tried yet is put in the queue.
+4. A trial that was interrupted is recorded as failed without a message; it does not count and is tried again. One whose
+   process was killed is given up when its heartbeat stops.
+
+Seeds: a sampler starts anew with each process, so it is seeded with the recipe's seed plus the number of trials there
+are; with the recipe's alone, a search that goes on would suggest what it did before. Samplers learn from complete and
+pruned trials only: a failed form is kept away by rule 3, not by the sampler. With one host the sequence of suggestions
+follows from the seed and the figures; latencies are measured, so two runs may differ.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+from compressor.errors import CompressorError, PackageError, PluginError
+from compressor.recipe import Recipe
+from compressor.search.front import FP32, OWN, SAMPLED, Tried
+from compressor.search.space import Point, Space, is_integer, key_of, nearest, parameters, said, steps_of, suggested
+from compressor.search.trial import Ground, Measured, measured, study_digest
+from compressor.steps import Settings
+
+if TYPE_CHECKING:
+    import optuna
+
+SAMPLERS = ("tpe", "nsga2")
+DEFAULT_DROP = 0.01
+"""The drop that is allowed where the recipe has no gate ``accuracy_drop``: one point, as in the guide's recipes."""
+
+_HEARTBEAT_S, _GRACE_S = 20, 60
+_START_UP_TRIALS = 8
+_POPULATION = 10
+_NAME_DIGITS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How long to search. ``trials``: that the study has in the end, those of other hosts and earlier runs included.
+
+    ``timeout_s``: after which no trial is started, 0 is none; ``sampler``: ``tpe`` or ``nsga2``.
+    """
+
+    trials: int = 20
+    timeout_s: float = 0.0
+    sampler: str = "tpe"
+
+
+class _FailedTrialError(Exception):
+    """A form that could not be made or measured; recorded, never shown."""
+
+
+def allowed_drop(ground: Ground) -> float:
+    """Return the largest drop, 0..1, that the recipe's gate ``accuracy_drop`` allows on the target."""
+    found = [gate.max for gate in ground.recipe.gates if gate.name == "accuracy_drop" and gate.max is not None]
+    return min(found, default=DEFAULT_DROP)
+
+
+def steps_for(tried: Tried, ground: Ground) -> tuple[Settings, ...]:
+    """Return the steps that ``tried`` stands for."""
+    if tried.origin == OWN:
+        return ground.own
+    return steps_of(Point(**dict(tried.settings)), _with_own(ground), ground.target)  # type: ignore[arg-type]
+
+
+def search(ground: Ground, space: Space, budget: Budget, storage: str) -> tuple[Tried, ...]:
+    """Return everything the study in ``storage`` (an SQLAlchemy URL) has tried, after searching within ``budget``.
+
+    Raises:
+        PluginError: If Optuna or the database's driver is not installed.
+        PackageError: If the storage can't be opened or written, or the disk is full.
+        KeyboardInterrupt: If a person stops it; what was measured is kept.
+    """
+    with _storage_errors():
+        study = _opened(ground, space, budget, storage)
+        _enqueue_first(study, ground, space)
+        end = time.monotonic() + budget.timeout_s if budget.timeout_s else None
+        objective = _objective(study, ground, space)
+        while len(_settled(study)) < budget.trials and (end is None or time.monotonic() < end):
+            ended: list[optuna.trial.FrozenTrial] = []
+            note = [lambda _, trial: ended.append(trial)]  # noqa: B023 - called within this turn
+            study.optimize(objective, n_trials=1, catch=(_FailedTrialError,), callbacks=note)
+            last = ended[-1]
+            if last.state.name == "PRUNED" and not _enqueue_untried(study, ground, space, last.user_attrs):
+                ground.workshop.progress.say("every form of the space was tried")
+                break
+        return _settled(study)
+
+
+def _opened(ground: Ground, space: Space, budget: Budget, storage: str) -> optuna.Study:
+    try:
+        import optuna  # noqa: PLC0415 - Optuna only to search
+    except ImportError as error:
+        message = "Expected the package optuna, got none: pip install tinyfleet[compressor]"
+        raise PluginError(message) from error
+    optuna.logging.set_verbosity(logging.ERROR)
+    name = f"{ground.recipe.model.name}-{ground.target.name}-{study_digest(ground, space)[:_NAME_DIGITS]}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # of constraints_func: Optuna 4 has no other way, 7 will not have it
+        kept = optuna.storages.RDBStorage(storage, heartbeat_interval=_HEARTBEAT_S, grace_period=_GRACE_S)
+        study = optuna.create_study(
+            study_name=name, storage=kept, directions=["minimize"] * 3, load_if_exists=True
+        )  # fmt: skip
+        study.sampler = _sampler(budget.sampler, ground.recipe.train.seed + len(study.trials), allowed_drop(ground))
+    return study
+
+
+def _sampler(name: str, seed: int, allowed: float) -> optuna.samplers.BaseSampler:
+    import optuna  # noqa: PLC0415 - see above
+
+    def constraints(trial: optuna.trial.FrozenTrial) -> tuple[float]:
+        found = trial.user_attrs.get("measured")
+        return (found["drop"] - allowed if found else 1.0,)
+
+    if name == "nsga2":
+        return optuna.samplers.NSGAIISampler(population_size=_POPULATION, seed=seed, constraints_func=constraints)
+    return optuna.samplers.TPESampler(n_startup_trials=_START_UP_TRIALS, seed=seed, constraints_func=constraints)
+
+
+def _enqueue_first(study: optuna.Study, ground: Ground, space: Space) -> None:
+    """Put the float model and the recipe's own steps in the queue, unless they were tried or wait there."""
+    there = {item.origin for item in _settled(study)}
+    there |= {trial.user_attrs.get("origin", SAMPLED) for trial in study.trials if trial.state.name == "WAITING"}
+    firsts = {FP32: Point(), OWN: nearest(ground.own, space)}
+    if key_of(ground.own) == key_of(()):
+        del firsts[OWN]
+    for origin, point in firsts.items():
+        if origin not in there:
+            study.enqueue_trial(parameters(point, space), user_attrs={"origin": origin})
+
+
+def _enqueue_untried(study: optuna.Study, ground: Ground, space: Space, repeated: dict[str, object]) -> bool:
+    """Put the point nearest to the repeated one in the queue, of those not tried yet; return whether there is one."""
+    taken = {trial.user_attrs.get("key") for trial in study.trials if _counts(trial) or trial.state.name == "RUNNING"}
+    recipe = _with_own(ground)
+    left = [point for point in space.points() if key_of(steps_of(point, recipe, ground.target)) not in taken]
+    if not left:
+        return False
+    random.Random(len(study.trials)).shuffle(left)  # noqa: S311 - which of equals comes first, no secret
+    wanted = repeated["point"]
+    best = min(left, key=lambda point: sum(value != wanted[name] for name, value in asdict(point).items()))  # type: ignore[index]
+    study.enqueue_trial(parameters(best, space))
+    return True
+
+
+def _objective(study: optuna.Study, ground: Ground, space: Space) -> Callable[[optuna.Trial], tuple[float, ...]]:
+    import optuna  # noqa: PLC0415 - see above
+
+    host, recipe, tell = platform.node(), _with_own(ground), ground.workshop.progress.say
+
+    def objective(trial: optuna.Trial) -> tuple[float, ...]:
+        origin = str(trial.user_attrs.get("origin", SAMPLED))
+        point = suggested(trial.suggest_categorical, space)
+        steps = ground.own if origin == OWN else steps_of(point, recipe, ground.target)
+        about = {"origin": origin, "host": host, "key": key_of(steps), "name": said(steps), "point": asdict(point)}
+        for name, value in {**about, "integer": is_integer(steps)}.items():
+            trial.set_user_attr(name, value)
+        if _repeats(study, trial.number, about):
+            raise optuna.TrialPruned
+        try:
+            found = measured(ground, steps)
+        except PackageError:
+            raise
+        except CompressorError as error:
+            trial.set_user_attr("error", f"[{error.code}] {error}")
+            tell(f"trial {trial.number}: {about['name']}: failed: {error}")
+            raise _FailedTrialError from error
+        trial.set_user_attr("measured", asdict(found))
+        tell(f"trial {trial.number}: {about['name']}: {_figures(found)}")
+        return found.latency_ratio, float(found.size_bytes), found.drop
+
+    return objective
+
+
+def _figures(found: Measured) -> str:
+    return f"{found.latency_ratio:.2f} x latency, {found.size_bytes} bytes, {100 * found.drop:z.2f} points lost"
+
+
+def _repeats(study: optuna.Study, number: int, about: Mapping[str, object]) -> bool:
+    """Return whether another trial has or is at this form; the first two wait for nobody."""
+    for trial in study.get_trials(deepcopy=False):
+        elsewhere = trial.state.name == "RUNNING" and trial.user_attrs.get("host") != about["host"]
+        busy = elsewhere and about["origin"] == SAMPLED
+        if trial.number != number and trial.user_attrs.get("key") == about["key"] and (_counts(trial) or busy):
+            return True
+    return False
+
+
+def _counts(trial: optuna.trial.FrozenTrial) -> bool:
+    """Return whether the trial came to an end of its own: figures, or a failure that would come again."""
+    return trial.state.name == "COMPLETE" or (trial.state.name == "FAIL" and "error" in trial.user_attrs)
+
+
+def _settled(study: optuna.Study) -> tuple[Tried, ...]:
+    return tuple(_tried(trial) for trial in study.get_trials(deepcopy=False) if _counts(trial))
+
+
+def _tried(trial: optuna.trial.FrozenTrial) -> Tried:
+    about, known = trial.user_attrs, {field.name for field in fields(Tried)}
+    given = {name: value for name, value in about.items() if name in known - {"measured"}}
+    found = Measured(**about["measured"]) if "measured" in about else None
+    return Tried(number=trial.number, measured=found, settings=tuple(about["point"].items()), **given)
+
+
+def _with_own(ground: Ground) -> Recipe:
+    """Return the recipe with its own steps, whose settings hold for the steps of a point."""
+    return replace(ground.recipe, compress=ground.own)
+
+
+@contextmanager
+def _storage_errors() -> Iterator[None]:
+    """Turn what Optuna and SQLAlchemy raise into errors a person can act on; the URL may hold a password."""
+    try:
+        yield
+    except CompressorError:
+        raise
+    except ImportError as error:
+        message = f"Expected the driver of the database in --storage, got none: {error}: pip install it"
+        raise PluginError(message) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in {"optuna", "sqlalchemy", "sqlite3"}:
+            raise
+        message = f"Expected a study in --storage, got {type(error).__name__}: check the URL, or leave it out"
+        raise PackageError(message) from error

@@ -1,0 +1,189 @@
+"""One trial: a form of the model is made and measured on the search rows, beside the float baseline.
+
+Decides what is measured and on which rows: never on those of the gate. Does not decide which form is tried next, nor
+which is taken. All trials learn from the same rows and share one baseline; what two of them have in common is made
+once, because the workshop keeps results by content.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor import imported
+from compressor.comparison import Material
+from compressor.errors import MeasureError, RecipeError
+from compressor.forms import ONNX, Form
+from compressor.pipeline import lesson_of, material_of, trained_of
+from compressor.progress import Progress
+from compressor.recipe import Recipe, TargetRecipe
+from compressor.recipe_reader import nearest
+from compressor.search.space import Space, own_steps
+from compressor.shaping import Lesson, compress, exported, shaped
+from compressor.statistics import drop_lower, drop_upper, paired
+from compressor.step import Cache, Result, code_digests
+from compressor.steps import Settings
+from compressor.workshop import Workshop
+from wire.canonical import canonical_bytes, sha256_hex
+
+CONFIDENCE = 0.95
+_TIMED_ROWS = 64
+_CODE = (
+    "compressor.data", "compressor.train", "compressor.networks", "compressor.steps", "compressor.prune",
+    "compressor.qat", "compressor.export", "compressor.quantize", "compressor.tflite", "compressor.statistics",
+    "compressor.measure", "compressor.search.space", "compressor.search.trial", "edge_agent.runtimes",
+    "edge_agent.preprocess",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one form is worth, on ``n`` search rows.
+
+    ``drop``: of accuracy against the float baseline, 0..1, with its one-sided 95 % bounds; ``latency_ratio``: of the
+    p50, which took turns with that of the baseline.
+    """
+
+    drop: float
+    drop_lower: float
+    drop_upper: float
+    accuracy: float
+    n: int
+    size_bytes: int
+    latency_p50_ms: float
+    float_latency_p50_ms: float
+
+    @property
+    def latency_ratio(self) -> float:
+        """The latency as a share of the baseline's; below 1 is faster."""
+        return self.latency_p50_ms / self.float_latency_p50_ms
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ground:
+    """What all trials have in common. ``own``: the recipe's steps; ``trained``: None for an imported ONNX file."""
+
+    workshop: Workshop
+    target: TargetRecipe
+    own: tuple[Settings, ...]
+    material: Material
+    lesson: Lesson
+    trained: Result | None
+    baseline: Form
+    baseline_right: NDArray[np.bool_]
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe, as far as it is about the target."""
+        return self.workshop.recipe
+
+
+def target_of(recipe: Recipe, name: str) -> TargetRecipe:
+    """Return the target called ``name``, the only one if it is empty; this host must be able to time it.
+
+    Raises:
+        RecipeError: If there is no such target, several to choose from, or nothing to search in a TFLite file.
+        MeasureError: If the target is another processor: this one says nothing about its latency.
+    """
+    names = [target.name for target in recipe.targets]
+    if name not in names and (name or len(names) > 1):
+        message = f"Expected --target as one of {', '.join(names)}, got {name or 'none'!r}: name one"
+        raise RecipeError(message + nearest(name, names))
+    if recipe.model.tflite:
+        raise RecipeError("Expected a network, checkpoint or ONNX file to search, got [model] tflite: it is as it is")
+    found = recipe.targets[names.index(name) if name else 0]
+    if found.cpu != platform.machine():
+        message = f"Expected target {found.name!r} on this host's processor {platform.machine()!r}, got {found.cpu!r}"
+        raise MeasureError(f"{message}: latency is measured, so search on such a machine or name another --target")
+    return found
+
+
+def only(recipe: Recipe, target: TargetRecipe, steps: Sequence[Settings]) -> Recipe:
+    """Return ``recipe`` with ``steps``, for ``target`` alone: other targets and their gates are left out. Pure."""
+    gates = tuple(gate for gate in recipe.gates if gate.on in {"", target.name})
+    return replace(recipe, targets=(target,), gates=gates, compress=tuple(steps))
+
+
+def prepared(
+    recipe: Recipe, target: TargetRecipe, cache: Cache, progress: Progress, data_root: Path | None = None
+) -> Ground:
+    """Return what trials start from: data, rows set aside, weights, the float baseline and its predictions.
+
+    Raises:
+        CompressorError: If the data can't be used, training fails or the baseline can't be measured.
+    """
+    workshop = Workshop(only(recipe, target, ()), cache, progress)
+    material = material_of(workshop, data_root, None, None)
+    lesson = lesson_of(workshop, material, searched=True)
+    if recipe.model.imported:
+        trained, baseline = None, imported.models_of(workshop, material.table, lesson.calibration).baseline
+    else:
+        trained = trained_of(workshop, lesson, None)
+        baseline = exported(workshop, material.table, trained, ONNX)
+    right = workshop.predict("float", baseline.candidate, lesson.search).classes == lesson.search.labels
+    return Ground(workshop, target, own_steps(recipe, target), material, lesson, trained, baseline, right)
+
+
+def form_of(ground: Ground, steps: Sequence[Settings]) -> Form:
+    """Return the model after ``steps``.
+
+    Raises:
+        CompressorError: As a step says.
+    """
+    shop = ground.workshop
+    workshop = Workshop(replace(shop.recipe, compress=tuple(steps)), shop.cache, shop.progress)
+    table, target = ground.material.table, ground.target
+    if ground.trained is None:
+        return imported.models_of(workshop, table, ground.lesson.calibration).compressed[target.name]
+    weights, _ = shaped(workshop, ground.trained, ground.lesson)
+    plain = exported(workshop, table, weights, target.runtime)
+    return compress(workshop, table, plain, target, ground.lesson.calibration, weights)
+
+
+def measured(ground: Ground, steps: Sequence[Settings]) -> Measured:
+    """Return what the model after ``steps`` is worth on the search rows.
+
+    Raises:
+        CompressorError: If it can't be made or measured.
+    """
+    form, rows, workshop = form_of(ground, steps), ground.lesson.search, ground.workshop
+    right = workshop.predict(ground.target.name, form.candidate, rows).classes == rows.labels
+    counts = paired(ground.baseline_right, right)
+    some = rows.take(np.arange(min(_TIMED_ROWS, len(rows))))
+    taken = workshop.timings({"float": ground.baseline.candidate, "candidate": form.candidate}, some)
+    return Measured(
+        drop=counts.drop,
+        drop_lower=drop_lower(counts, CONFIDENCE),
+        drop_upper=drop_upper(counts, CONFIDENCE),
+        accuracy=float(right.mean()),
+        n=counts.n,
+        size_bytes=len(form.data),
+        latency_p50_ms=taken["latency_p50_ms"],
+        float_latency_p50_ms=taken["float_latency_p50_ms"],
+    )
+
+
+def study_digest(ground: Ground, space: Space) -> str:
+    """Return the SHA-256 of all that a trial's figures depend on: a study by this name never mixes unlike trials.
+
+    The data and an imported model count by their content, not by their path, so that many hosts can share a study.
+    The release's number does not count.
+    """
+    recipe = ground.recipe
+    plain = replace(
+        recipe,
+        model=replace(recipe.model, version=1, security_floor=0, checkpoint="", onnx=""),
+        data=replace(recipe.data, path=""),
+        folder=Path(),
+    )
+    given = ground.baseline.digest if recipe.model.imported or recipe.model.checkpoint else ""
+    told = {
+        "recipe": repr(plain), "steps": repr(ground.own), "data": ground.lesson.digest(), "model": given,
+        "space": repr(space), "code": code_digests(_CODE),
+    }  # fmt: skip
+    return sha256_hex(canonical_bytes(told))
