@@ -27,7 +27,7 @@ def load_kept(cache: Cache, data: DataRecipe, root: Path) -> Table:
     if data.dataset not in datasets() or (data.path and not path.is_file()):
         return load(data, root)
     inputs = {"recipe": repr(data), "file": sha256_file(path) if data.path else ""}
-    modules = ("compressor.data", "edge_agent.preprocess")
+    modules = ("compressor.data", "edge_agent.preprocess", "edge_agent.front_ends")
     return unpack(cache.step("data", inputs, lambda: pack(load(data, root)), modules=modules).data)
 
 

@@ -10,9 +10,10 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
-from compressor import steps
-from compressor.errors import RecipeError
+from compressor import registry, steps
+from compressor.errors import PluginError, RecipeError
 from compressor.gates import GATE_NAMES, limits_of
 from compressor.recipe_checks import check_recipe
 from compressor.recipe_reader import fields_from, nearest, plain_table
@@ -85,9 +86,12 @@ class DataRecipe:
         return 3 if self.colour == "rgb" else 1
 
     def preprocessing(self, layout: str = "NCHW") -> Preprocessing:
-        """Return how an image becomes the input tensor in ``layout``, as the manifest carries it."""
+        """Return how an image becomes the input tensor in ``layout``, as the manifest carries it.
+
+        Raises:
+            DataError: If the data set knows no such front end, or an option is unknown or out of range.
+        """
         channels = self.channels
-        options: dict[str, Json] = {name: float(value) for name, value in sorted(self.options.items())}
         return Preprocessing(
             width=self.width,
             height=self.height,
@@ -95,8 +99,24 @@ class DataRecipe:
             mean=(self.mean,) * channels,
             std=(self.std,) * channels,
             layout=layout,
-            extra={"front_end": self.front_end, "front_end_options": options} if self.front_end else {},
+            extra=self._front_end(),
         )
+
+    def _front_end(self) -> dict[str, Json]:
+        """Return the front end with every option written out: a later default then alters no old bundle."""
+        if not self.front_end:
+            return {}
+        from compressor.data import _front_end, datasets  # noqa: PLC0415 - data sets read recipes
+
+        name = f"{self.dataset.partition(':')[0]}:front_end" if ":" in self.dataset else self.dataset
+        try:
+            asked = registry.resolve("compressor.data", name, "front_end", known=datasets())
+            options = cast("tuple[str, dict[str, float]]", asked(self))[1]
+        except PluginError:  # the data set doesn't say: what the front end lacks (numbered or not) is the data set's
+            known, given = _front_end.completed(self.front_end, {}), _front_end.options_of(self)
+            own = {key: value for key, value in given.items() if key in known or key.rstrip("0123456789_") in known}
+            options = _front_end.completed(self.front_end, own)
+        return {"front_end": self.front_end, "front_end_options": {key: float(options[key]) for key in sorted(options)}}
 
 
 @dataclass(frozen=True, slots=True)

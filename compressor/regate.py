@@ -24,6 +24,7 @@ from wire.bundle import CERTIFICATE, GOLDEN, Bundle, read_bundle
 from wire.errors import WireError
 from wire.manifest import Budgets
 
+_ORT_IDENTIFIER = b"ORTM"  # onnxruntime core/flatbuffers/schema/ort.fbs, file_identifier: bytes 4 to 8
 _ALREADY_COMPARED = frozenset({"latency_ratio", "speed_up_ratio"})  # need the float model, which does not travel
 
 
@@ -82,15 +83,25 @@ def _read_folder(path: Path) -> Certificate:
 def _measured(bundle: Bundle) -> dict[str, float]:
     candidate = Candidate(bundle.manifest, bundle.artifact)
     golden = check_golden(bundle)
-    figures = {"size_bytes": float(len(bundle.artifact))}
-    if bundle.manifest.runtime == "onnx":
-        inspected = graph.inspect(bundle.artifact, bundle.manifest.session_options, bundle.manifest.threads)
-        figures["int8_macs_ratio"] = inspected.int8_macs_ratio
+    figures = {"size_bytes": float(len(bundle.artifact))} | _graph_figures(bundle)
     if platform.machine() in bundle.manifest.hardware:
         taken = measure.latency({"int8": candidate}, golden.inputs)["int8"]
         figures |= {"latency_p50_ms": taken.p50_ms, "latency_p95_ms": taken.p95_ms}
         figures["peak_memory_bytes"] = float(measure.peak_memory_bytes(candidate, golden.inputs))
     return figures
+
+
+def _graph_figures(bundle: Bundle) -> dict[str, float]:
+    """Return the share of int8 as this host's runtime sees it; nothing for ORT format, whose graph can't be read."""
+    manifest, artifact = bundle.manifest, bundle.artifact
+    if manifest.runtime == "litert":
+        from compressor.tflite.graph import inspect  # noqa: PLC0415 - the extra tflite only where a bundle needs it
+
+        return {"int8_macs_ratio": inspect(artifact).int8_macs_ratio}
+    if artifact[4:8] == _ORT_IDENTIFIER:
+        return {}
+    inspected = graph.inspect(artifact, manifest.session_options, manifest.threads)
+    return {"int8_macs_ratio": inspected.int8_macs_ratio}
 
 
 def _again(certificate: Certificate, figures: Mapping[str, float]) -> Certificate:
