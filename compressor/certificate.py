@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from compressor.errors import PackageError
-from compressor.gates import SUPERIORITY, AllOf, Evidence, Gate, GateResult, Judgement, Verdict, gate
+from compressor.gates import SUPERIORITY, AllOf, Evidence, Gate, GateResult, Judgement, MetricEvidence, Verdict, gate
 from compressor.recipe import GateRecipe
 from compressor.statistics import Paired
 from wire.canonical import canonical_bytes
@@ -57,7 +57,8 @@ class Certificate:
     """The whole certificate.
 
     ``counts``: the paired counts [lost, won, n] that the gates judged, by ``accuracy``, ``compressed``, ``drifted``,
-    ``slice:<name>``, ``class:<name>``; ``figures``: every measured number by name.
+    ``slice:<name>``, ``class:<name>``; ``metrics``: what was bootstrapped, by the gate's name, with its bounds;
+    ``figures``: every measured number by name.
     """
 
     schema: int = SCHEMA
@@ -70,6 +71,7 @@ class Certificate:
     figures: Mapping[str, float] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    metrics: Mapping[str, MetricEvidence] = field(default_factory=dict)
     code_digests: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
@@ -149,6 +151,7 @@ def evidence_of(certificate: Certificate, figures: Mapping[str, float] | None = 
         compressed=paired.get("compressed"),
         flips=flips,
         figures={**certificate.figures, **(figures or {})},
+        metrics=certificate.metrics,
     )
 
 

@@ -1,16 +1,25 @@
-"""From predictions to evidence: who was right where. Pure."""
+"""From predictions to evidence: who was right where, and how well the classes are ranked. Pure.
+
+Decides which scores a ranking metric is taken of, and that only the metrics that a rule names are bootstrapped: each
+costs seconds. Does not judge.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
-from compressor.gates import Evidence
+from compressor.bootstrap import Draws, auc_drop, map_drop
+from compressor.certificate import Rule
+from compressor.gates import Evidence, MetricEvidence
 from compressor.measure import Predictions
 from compressor.statistics import Paired, paired
+
+_RANKED: Mapping[str, Callable[..., MetricEvidence]] = {"auc_drop": auc_drop, "map_drop": map_drop}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,9 +38,17 @@ class Compared:
 
 
 def evidence(
-    gate_set: Compared, class_names: tuple[str, ...], figures: Mapping[str, float], drifted: Compared | None = None
-) -> Evidence:
-    """Return the evidence of a gate set, and of a drifted set where there is one."""
+    gate_set: Compared, class_names: tuple[str, ...], figures: Mapping[str, float], drifted: Compared | None = None,
+    rules: Sequence[Rule] = (),
+) -> Evidence:  # fmt: skip
+    """Return the evidence of a gate set, and of a drifted set where there is one.
+
+    ``rules`` say which metrics are bootstrapped. A classifier has no regression error: ``error_increase`` stays
+    unmeasured, and its gate fails.
+
+    Raises:
+        MeasureError: If a ranking metric is asked for and the gate set lacks a class.
+    """
     before, after = _right(gate_set.baseline, gate_set.labels), _right(gate_set.candidate, gate_set.labels)
     uncompressed = _right(gate_set.float_model, gate_set.labels)
     flips = int(np.count_nonzero(gate_set.float_model.classes != gate_set.candidate.classes))
@@ -44,7 +61,27 @@ def evidence(
         compressed=paired(uncompressed, after),
         flips=flips,
         figures=figures,
+        metrics=metrics(gate_set, rules),
     )
+
+
+def metrics(gate_set: Compared, rules: Sequence[Rule], *, seed: int = 0) -> dict[str, MetricEvidence]:
+    """Return the bootstrapped metrics that ``rules`` name, at the highest confidence that any asks for.
+
+    Scores are log-probabilities: they rank samples as probabilities do, and don't tie where these round to 1.
+
+    Raises:
+        MeasureError: If the gate set lacks positives or negatives of a class.
+    """
+    wanted = {name: max(rule.confidence for rule in rules if rule.name == name) for name in {r.name for r in rules}}
+    before, after = (
+        special.log_softmax(said.logits.astype(np.float64), axis=1) for said in (gate_set.baseline, gate_set.candidate)
+    )
+    return {
+        name: measured(gate_set.labels, before, after, Draws(wanted[name], seed=seed))
+        for name, measured in _RANKED.items()
+        if name in wanted
+    }
 
 
 def accuracy(predictions: Predictions, labels: NDArray[np.int64]) -> float:

@@ -22,6 +22,7 @@ from compressor.errors import MeasureError
 _MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 _INTEGER = frozenset({"QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
                       "DynamicQuantizeMatMul"})  # fmt: skip
+_CONVERTING = ("QuantizeLinear", "DequantizeLinear", "QUANTIZE", "DEQUANTIZE")
 _RENAMED = re.compile(r"(_token_\d+|_nchwc|_nhwc)+$")
 _ERROR = 3
 
@@ -39,8 +40,8 @@ class GraphFigures:
 
     @property
     def converting(self) -> int:
-        """The Quantize and Dequantize nodes that are left."""
-        return self.operators.get("QuantizeLinear", 0) + self.operators.get("DequantizeLinear", 0)
+        """The Quantize and Dequantize nodes that are left, by ONNX's names and by TFLite's."""
+        return sum(self.operators.get(name, 0) for name in _CONVERTING)
 
 
 def inspect(artifact: bytes, session_options: Mapping[str, str], threads: int = 1) -> GraphFigures:

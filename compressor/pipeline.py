@@ -215,8 +215,8 @@ def _judge(
 ) -> Judged:
     recipe = workshop.recipe
     figures = figures_of(workshop, target, material, models, compared)
-    evidence = evaluation.evidence(compared.gate_set, material.table.class_names, figures, compared.drifted)
     rules = certificates.rules_for(recipe.gates, target.name, retrained=compared.drifted is not None)
+    evidence = evaluation.evidence(compared.gate_set, material.table.class_names, figures, compared.drifted, rules)
     judgement = certificates.judge(rules, evidence)
     drop = evidence.accuracy
     if drop is not None:
@@ -231,6 +231,7 @@ def _judge(
         figures=figures,
         rules=rules,
         counts=certificates.counts_of(evidence),
+        metrics=evidence.metrics,
         code_digests=code_digests(_JUDGING_CODE),
     )
     return Judged(target, compared, certificate)
