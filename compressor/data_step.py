@@ -15,6 +15,8 @@ from compressor.recipe import DataRecipe
 from compressor.step import Cache
 from wire.canonical import sha256_file
 
+CODE = ("compressor.data", "edge_agent.preprocess", "edge_agent.front_ends")  # that decides what a table holds
+
 
 def load_kept(cache: Cache, data: DataRecipe, root: Path) -> Table:
     """Return the table of ``data``; kept when it comes from one file or from none (a folder is read every time).
@@ -27,8 +29,7 @@ def load_kept(cache: Cache, data: DataRecipe, root: Path) -> Table:
     if data.dataset not in datasets() or (data.path and not path.is_file()):
         return load(data, root)
     inputs = {"recipe": repr(data), "file": sha256_file(path) if data.path else ""}
-    modules = ("compressor.data", "edge_agent.preprocess", "edge_agent.front_ends")
-    return unpack(cache.step("data", inputs, lambda: pack(load(data, root)), modules=modules).data)
+    return unpack(cache.step("data", inputs, lambda: pack(load(data, root)), modules=CODE).data)
 
 
 def pack(table: Table) -> bytes:
