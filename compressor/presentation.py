@@ -1,4 +1,8 @@
-"""What the report of a run shows, gathered from the run. Decides nothing and measures nothing."""
+"""What the report of a run shows, gathered from the run.
+
+Decides which target, flips and layers are shown. Runs models only to explain: parts of a few flipped inputs are hidden
+and the answers watched, and one pair of ONNX files is compared layer by layer. No gate uses what comes of it.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +10,46 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
 import numpy as np
+from numpy.typing import NDArray
 
-from compressor import evaluation, report
+from compressor import divergence, evaluation, explanations, measure, parity, report
 from compressor.bundling import Judged, lineage_of
 from compressor.certificate import Certificate
 from compressor.comparison import Comparison, Material
+from compressor.errors import MeasureError
 from compressor.evaluation import Compared
-from compressor.forms import Models
-from compressor.measure import Predictions
+from compressor.explanations import Explained, Predict
+from compressor.forms import FLOAT_NAMES, ONNX, Models
+from compressor.measure import Candidate, Predictions
 from compressor.recipe import Recipe
 from compressor.steps import Settings
 from compressor.workshop import Workshop
+from edge_agent import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
 
+Floats = NDArray[np.float32]
+
 _RANK = {"fail": 0, "inconclusive": 1, "pass": 2}
+_PATCHES = 6  # along the longer side: 50 inputs a picture, so that twelve flips take about a second
+_LAYER_ROWS = 8
+_MAX_FLIP_RATIO, _MIN_COSINE = 0.01, 0.99
+"""Forms that disagree more than this are suspicious as a whole."""
+_MEASURED = {
+    "accuracy": ("accuracy_before", "accuracy_after"),
+    "fake_quant_accuracy": ("fake_quant_accuracy_before", "fake_quant_accuracy"),
+    "macs": ("macs_before", "macs_after"),
+    "parameters": ("parameters_before", "parameters_after"),
+    "bytes": ("weights_zlib_bytes_before", "weights_zlib_bytes_after"),
+}
+"""What steps note, before and after."""
 
 
 def shown(
     certificate: Certificate, workshop: Workshop, material: Material, models: Models, results: Sequence[Judged]
 ) -> report.Shown:
     """Return what the report of a run shows; pictures are of the target that did worst."""
-    compared = min(results, key=lambda judged: _RANK[judged.certificate.verdict]).compared
+    worst = min(results, key=lambda judged: _RANK[judged.certificate.verdict])
+    compared = worst.compared
     gate_set = compared.gate_set
     everything = np.ones(len(gate_set.labels), dtype=bool)
     slices = {name: _bars(gate_set, gate_set.slices == name, compared) for name in np.unique(gate_set.slices).tolist()}
@@ -44,12 +67,118 @@ def shown(
             **{f"artifact_{name}": form.digest for name, form in models.compressed.items()},
             "judging_code": sha256_hex(canonical_bytes(dict(certificate.code_digests))),
         },
-        made=_made(workshop.recipe, material, models),
+        made=_made(workshop.recipe, material),
         targets=tuple(judged.certificate for judged in results),
+        changes=_changes(workshop, material, models, worst),
+        layers=_layers(workshop, material, models, results),
+        steps=_steps(workshop.recipe, models, worst),
     )  # fmt: skip
 
 
-def _made(recipe: Recipe, material: Material, models: Models) -> dict[str, str]:
+def _changes(workshop: Workshop, material: Material, models: Models, judged: Judged) -> report.Changes:
+    """Return what compression flipped on the gate split, the first flips with pictures of what each model looked at."""
+    gate_set = judged.compared.gate_set
+    found = explanations.flips(gate_set)
+    shown = found[: explanations.SHOWN]
+    rows = material.rows("gate").take(np.array([flip.row for flip in shown], dtype=np.int64))
+    before, after = (_predict(item) for item in (models.baseline.candidate, judged.compared.form.candidate))
+    first = []
+    with workshop.progress.stage("explain", max(len(shown), 1), "flip") as stage:
+        inputs = workshop.inputs(rows) if shown else np.zeros((0, 1, 1, 1), np.float32)
+        for flip, image, given in zip(shown, rows.images, inputs, strict=True):
+            explained = Explained(
+                flip,
+                explanations.saliency(before, given, flip.before, patches=_PATCHES),
+                explanations.saliency(after, given, flip.after, patches=_PATCHES),
+            )
+            first.append(report.Changed(explained, image, preprocess.resize_pixels(image, workshop.preprocessing)))
+            stage.advance()
+    return report.Changes(
+        target=judged.target.name, n=len(gate_set.labels), flips=len(found), lost=sum(flip.lost for flip in found),
+        won=sum(flip.won for flip in found), first=tuple(first),
+    )  # fmt: skip
+
+
+def _predict(candidate: Candidate) -> Predict:
+    """Return a function from inputs float32 (N, C, H, W) to logits (N, classes)."""
+    last = candidate.manifest.preprocessing.layout == "NHWC"
+
+    def said(inputs: Floats) -> Floats:
+        given = np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)) if last else inputs
+        return measure.predict(candidate, given).logits
+
+    return said
+
+
+def _layers(workshop: Workshop, material: Material, models: Models, results: Sequence[Judged]) -> report.Layers | None:
+    """Return where float and compressed file of the worst ONNX target part; None without such a target."""
+    judged = min(
+        (item for item in results if item.target.runtime == ONNX and ONNX in models.floats),
+        key=lambda item: _RANK[item.certificate.verdict],
+        default=None,
+    )
+    if judged is None:
+        return None
+    form, name = judged.compared.form, judged.target.name
+    pair = parity.find(judged.compared.parity, FLOAT_NAMES[ONNX], name)
+    suspicious = pair is not None and (pair.flip_ratio > _MAX_FLIP_RATIO or pair.cosine < _MIN_COSINE)
+    rows = material.rows("gate")
+    inputs = workshop.inputs(rows.take(np.arange(min(_LAYER_ROWS, len(rows)))))
+    return report.Layers(name, _parting(models.floats[ONNX].data, form.onnx or form.data, inputs), suspicious)
+
+
+def _parting(float_model: bytes, compressed: bytes, inputs: Floats) -> str:
+    """Return where two files part, in words."""
+    try:
+        reference, other = divergence.onnx_layers(float_model, compressed, inputs)
+        found = divergence.first_diverging(reference, other)
+    except MeasureError as error:
+        return f"not compared: {error}"
+    if found is not None:
+        return f"{found} (signal to quantization noise on {len(inputs)} inputs, largest difference {found.max_abs:.3g})"
+    ratios = {name: divergence.sqnr_db(signal, other[name]) for name, signal in reference if name in other}
+    least = min(ratios, key=ratios.__getitem__)
+    kept = f"none: all {len(ratios)} compared tensors keep {divergence.LIMIT_DB:g} dB"
+    if ratios[least] == np.inf:
+        return f"{kept}, without any difference"
+    return (
+        f"{kept} of signal to quantization noise on {len(inputs)} inputs, least {least!r} with {ratios[least]:.1f} dB"
+    )
+
+
+def _steps(recipe: Recipe, models: Models, judged: Judged) -> tuple[report.Step, ...]:
+    """Return what each network step noted, and what the steps after the export did to the file of ``judged``."""
+    made = [_step_cost(name, notes) for name, notes in models.notes]
+    target, form = judged.target, judged.compared.form
+    after = recipe.artifact_steps(target.name)
+    if after and target.runtime in models.floats:
+        sizes = float(len(models.floats[target.runtime].data)), float(len(form.data))
+        made.append(report.Step(f"{' + '.join(step.step for step in after)} ({target.name})", size_bytes=sizes))
+    return tuple(made)
+
+
+def _step_cost(name: str, notes: Mapping[str, object]) -> report.Step:
+    found = {what: pair for what, keys in _MEASURED.items() if (pair := _pair(notes, keys)) is not None}
+    used = {key for what in found for key in _MEASURED[what]}
+    return report.Step(
+        name,
+        accuracy=found.get("accuracy", found.get("fake_quant_accuracy")),
+        macs=found.get("macs"),
+        parameters=found.get("parameters"),
+        size_bytes=found.get("bytes"),
+        packed="bytes" in found,
+        notes={key.replace("_", " "): _said(value) for key, value in notes.items() if key not in used},
+    )
+
+
+def _pair(notes: Mapping[str, object], keys: tuple[str, str]) -> tuple[float, float] | None:
+    before, after = (notes.get(key) for key in keys)
+    if isinstance(before, int | float) and isinstance(after, int | float):
+        return float(before), float(after)
+    return None
+
+
+def _made(recipe: Recipe, material: Material) -> dict[str, str]:
     parts = {name: material.rows(name) for name in ("train", "calibration", "gate", "reference")}
     rows = {
         f"{name} split": f"{len(part):,} rows of {len(np.unique(part.sources)):,} sources"
@@ -66,7 +195,6 @@ def _made(recipe: Recipe, material: Material, models: Models) -> dict[str, str]:
         "data set": recipe.data.dataset, **rows, **left_out,
         "training": f"{train.epochs} epochs, {train.optimizer}, seed {train.seed}",
         "compression": "; ".join(_step(step) for step in recipe.compress) or "none",
-        **{f"step {name}": _noted(notes) for name, notes in models.notes},
     }  # fmt: skip
 
 
@@ -78,13 +206,9 @@ def _step(step: Settings) -> str:
     return f"{step.step} ({changed})" if changed else step.step
 
 
-def _noted(notes: Mapping[str, object]) -> str:
-    return "; ".join(
-        f"{name.replace('_', ' ')} {value:,.6g}"
-        if isinstance(value, int | float)
-        else f"{name.replace('_', ' ')} {value}"
-        for name, value in notes.items()
-    )
+def _said(value: object) -> str:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:,.6g}" if number else str(value)
 
 
 def _bars(compared: Compared, rows: np.ndarray[tuple[int], np.dtype[np.bool_]], run: Comparison) -> list[report.Bar]:

@@ -4,6 +4,6 @@ Decides how results are shown; computes nothing that a gate uses.
 """
 
 from compressor.report.page import render
-from compressor.report.shown import Bar, Shown
+from compressor.report.shown import Bar, Changed, Changes, Layers, Shown, Step
 
-__all__ = ["Bar", "Shown", "render"]
+__all__ = ["Bar", "Changed", "Changes", "Layers", "Shown", "Step", "render"]

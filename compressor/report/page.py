@@ -8,7 +8,7 @@ from importlib import resources
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from compressor.report import pictures, tables, words
+from compressor.report import changed, pictures, tables, words
 from compressor.report.shown import Shown
 
 # A picture is drawn while the page is still being read; it takes its place's width once all places are there.
@@ -39,13 +39,21 @@ def _cards(shown: Shown) -> str:
     if len(shown.targets) > 1:
         gates = _card("Targets", tables.targets(shown.targets)) + gates
     made = _card("How it was made", tables.pairs(shown.made))
-    second = [_card("Parity of the forms", tables.parity(shown.parity))]
+    where = tables.layers(shown.layers) if shown.layers else ""
+    second = [_card("Parity of the forms", where + tables.parity(shown.parity))]
     (first if len(first) % 2 else second).append(made)
     lineage = _card("Lineage", tables.pairs(shown.lineage, digests=True))
     last = lineage if len(second) % 2 == 0 else ""
     if not last:
         second.append(lineage)
-    return f'<div class="grid">{"".join(first)}</div>{gates}<div class="grid">{"".join(second)}</div>{last}'
+    wide = gates + _changes(shown) + (_card("What each step cost", tables.steps(shown.steps)) if shown.steps else "")
+    return f'<div class="grid">{"".join(first)}</div>{wide}<div class="grid">{"".join(second)}</div>{last}'
+
+
+def _changes(shown: Shown) -> str:
+    if shown.changes is None:
+        return ""
+    return _card("What changed", changed.section(shown.changes, shown.class_names))
 
 
 def _head(shown: Shown) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.certificate import Certificate
+from compressor.explanations import Explained
 from compressor.parity import Pair
 from compressor.statistics import wilson
 
@@ -34,13 +35,64 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Changed:
+    """One flipped input: ``image`` uint8 (H, W, 3) as recorded, ``seen`` uint8 at the size of its saliency."""
+
+    explained: Explained
+    image: NDArray[np.uint8]
+    seen: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Changes:
+    """What compression flipped on the gate split for ``target``: counts of all ``n``, pictures of the first ones."""
+
+    target: str
+    n: int
+    flips: int
+    lost: int
+    won: int
+    first: Sequence[Changed] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """Where the float and the compressed ONNX file of ``target`` part, in a sentence.
+
+    ``suspicious``: the two disagree as a whole, so that the sentence is worth reading first.
+    """
+
+    target: str
+    text: str
+    suspicious: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step cost: pairs (before, after), None where it did not measure; ``notes``: the rest of what it noted.
+
+    ``accuracy`` (0..1) on the rows that judge the steps' own choices, ``macs`` of one inference, ``parameters``;
+    ``size_bytes`` of the file, or of the packed weights where ``packed``.
+    """
+
+    name: str
+    accuracy: tuple[float, float] | None = None
+    macs: tuple[float, float] | None = None
+    parameters: tuple[float, float] | None = None
+    size_bytes: tuple[float, float] | None = None
+    packed: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Shown:
     """All that is shown.
 
     ``accuracies`` in the order (release before,) float, compressed; ``drifted``: the same on drifted samples;
     ``slices``: the same per slice; ``confusion``: (classes, classes), rows are labels; ``lineage``: digests of what
     the model was made from; ``made``: what was done, in words;
-    ``targets``: the certificate of every target.
+    ``targets``: the certificate of every target; ``changes``: what flipped; ``layers``: where forms part;
+    ``steps``: what each step cost.
     """
 
     certificate: Certificate
@@ -53,3 +105,6 @@ class Shown:
     lineage: Mapping[str, str] = field(default_factory=dict)
     made: Mapping[str, str] = field(default_factory=dict)
     targets: Sequence[Certificate] = field(default_factory=tuple)
+    changes: Changes | None = None
+    layers: Layers | None = None
+    steps: Sequence[Step] = field(default_factory=tuple)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
 from compressor.certificate import Certificate, Line
 from compressor.parity import Pair, find
 from compressor.report import words
+from compressor.report.shown import Layers, Step
 
 _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
@@ -58,6 +59,36 @@ def _cell(pairs: Sequence[Pair], places: tuple[str, str], *, above: bool) -> str
     if not above:
         return words.percent(pair.flip_ratio)
     return f"{pair.max_abs:.2g}<br><small>cos {pair.cosine:.5f}</small>"
+
+
+def layers(found: Layers) -> str:
+    """Return where the forms of the model part, marked where they disagree as a whole."""
+    said = f"<b>First diverging layer</b> ({escape(found.target)}): {escape(found.text)}"
+    return f'<p class="{"warned" if found.suspicious else "muted"}">{said}</p>'
+
+
+def steps(made: Sequence[Step]) -> str:
+    """Return what each step cost in accuracy and gained in work and size, then all it noted, folded."""
+    rows = [
+        [
+            f"<b>{escape(step.name)}</b>", _change(step.accuracy, words.percent), _change(step.macs, words.count),
+            _change(step.parameters, words.count),
+            _change(step.size_bytes, _size) + (" <small>packed weights</small>" if step.packed else ""),
+        ]
+        for step in made
+    ]  # fmt: skip
+    table = _table(("step", "accuracy on search rows", "MACs", "parameters", "bytes"), rows, numeric=range(1, 5))
+    noted = {f"{step.name}: {name}": text for step in made for name, text in step.notes.items()}
+    folded = f"<details><summary>All that the steps noted</summary>{pairs(noted)}</details>" if noted else ""
+    return f"{table}{folded}"
+
+
+def _size(value: float) -> str:
+    return words.figure("size_bytes", value)
+
+
+def _change(change: tuple[float, float] | None, said: Callable[[float], str]) -> str:
+    return words.NOTHING if change is None else f"{said(change[0])} → {said(change[1])}"
 
 
 def tiles(certificate: Certificate) -> str:

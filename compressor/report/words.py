@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compressor.certificate import Certificate, Line
-from compressor.report.shown import Shown
+from compressor.report.shown import Changes, Shown
 
 NOT_MEASURED = "not measured"
 NOTHING = "\N{EN DASH}"
@@ -71,6 +71,25 @@ def times(before: float | None, after: float | None, words: tuple[str, str]) -> 
     return (
         f"{before / after:.2f} {_TIMES} {words[0]}" if after <= before else f"{after / before:.2f} {_TIMES} {words[1]}"
     )
+
+
+def flips(changes: Changes) -> str:
+    """Return how many inputs compression flipped, and which way."""
+    where = f"of the {changes.n:,} images of the gate split on {changes.target}"
+    if not changes.flips:
+        return f"Nothing flipped: compressed and float model say the same class {where}."
+    other = changes.flips - changes.lost - changes.won
+    said = f"{changes.lost} got worse, {changes.won} got better, {other} changed from one mistake to another"
+    shown = f" The first {len(changes.first)} are shown." if len(changes.first) < changes.flips else ""
+    return f"{changes.flips} {where} flipped: {said}.{shown}"
+
+
+def count(value: float) -> str:
+    """Return a count with three digits: 12,345,678 is 12.3 M."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:,.6g}"
 
 
 def percent(value: float | None) -> str:
