@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from compressor.data.table import Table
+from compressor.errors import MeasureError
 from compressor.measure import Candidate
 from compressor.recipe import Recipe, TargetRecipe
 from compressor.step import Result
@@ -94,3 +95,24 @@ def float_target(recipe: Recipe, runtime: str) -> TargetRecipe:
     found = [target for target in recipe.targets if target.runtime == runtime]
     first = found[0] if found else replace(recipe.targets[0], runtime=runtime)
     return replace(first, format="")
+
+
+def fixed_batch(model: bytes) -> int:
+    """Return the number of rows that an ONNX file takes at a time, 0 where it takes any.
+
+    Raises:
+        MeasureError: If it can't be read, or has no input.
+    """
+    import onnx  # noqa: PLC0415 - only an imported file is asked
+
+    try:
+        graph = onnx.load_from_string(model).graph
+    except Exception as error:  # protobuf raises classes of its own
+        message = f"Expected an ONNX file, got: {str(error)[:300]}: export the model again"
+        raise MeasureError(message) from error
+    weights = {tensor.name for tensor in graph.initializer}
+    for value in graph.input:
+        if value.name not in weights:
+            return int(next((dim.dim_value for dim in value.type.tensor_type.shape.dim), 0))
+    message = "Expected an ONNX file with an input, got none: export the model again"
+    raise MeasureError(message)

@@ -1,28 +1,32 @@
 """A model of one's own: a checkpoint, an ONNX file or a TFLite file in the place of training.
 
-Decides what may come in: sizes first, then operators of known domains, then one float32 input of the recipe's shape.
-What can't run is named, with what to do.
+Decides what may come in: sizes first, then one whole file with operators of known domains, then one input of the
+recipe's shape and logits for its classes, then one row that runs. What can't run is named, with what to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx
 
+from compressor import measure
 from compressor.data.table import Table
 from compressor.errors import CheckpointError, MeasureError
 from compressor.forms import LITERT, ONNX, Form, Models, bare, float_target, with_contract
-from compressor.shaping import compress
+from compressor.measure import Candidate
+from compressor.shaping import check_calibration, compress
 from compressor.step import Result
 from compressor.workshop import Workshop
 from wire.canonical import sha256_hex
-from wire.manifest import TensorSpec
+from wire.manifest import Manifest, TensorSpec
 
 MAX_MODEL_BYTES = 512 * 1024 * 1024
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
+Specs = tuple[TensorSpec, ...]
 _MATRIX = 2
 
 
@@ -30,11 +34,16 @@ def checkpoint_of(workshop: Workshop, classes: int) -> Result:
     """Return the weights that ``[model] checkpoint`` names, as this project keeps them.
 
     Raises:
-        CheckpointError: If the file is not there, is too large, holds anything but tensors or fits another network.
+        CheckpointError: If the file is not there, is too large, holds anything but tensors, fits another network or
+            has weights that are no finite numbers.
     """
+    from compressor.steps.base import Applied  # noqa: PLC0415 - its check needs torch, which only this path has
+
     path = workshop.recipe.folder / workshop.recipe.model.checkpoint
     data = _read(path, "[model] checkpoint")
-    workshop.loaded(data, classes)
+    if not Applied(workshop.loaded(data, classes)).finite():  # type: ignore[arg-type]
+        message = f"Expected finite weights in {path}, got NaN or infinity: take a checkpoint from before it diverged"
+        raise CheckpointError(message)
     return Result(data, sha256_hex(data), cached=True)
 
 
@@ -43,64 +52,160 @@ def models_of(workshop: Workshop, table: Table, calibration: Sequence[Table]) ->
 
     Raises:
         CheckpointError: If the file is not there or too large.
-        MeasureError: If it is no such file, has foreign operators, or another input or output than the recipe says.
+        DataError: If there are calibration rows of one class only.
+        MeasureError: If it is no such file, has foreign operators, another input or output than the recipe says, or
+            does not run.
         QuantizeError: If it can't be quantized.
     """
     model, recipe = workshop.recipe.model, workshop.recipe
     runtime = ONNX if model.onnx else LITERT
+    check_calibration(calibration)
     data = _read(recipe.folder / model.imported, f"[model] {'onnx' if model.onnx else 'tflite'}")
-    specs = onnx_contract(data, table) if runtime == ONNX else _tflite_contract(data)
-    start = Form(with_contract(bare(recipe, table, data, float_target(recipe, runtime)), *specs))
+    plain = bare(recipe, table, data, float_target(recipe, runtime))
+    specs = contract_of(data, plain.manifest)
+    start = Form(_stated(plain, specs, data))
+    _try(workshop, start.candidate, calibration[0])
     compressed = {}
     for target in recipe.targets:
         form = compress(workshop, table, start, target, calibration)
-        candidate = with_contract(form.candidate, *specs) if runtime == ONNX else form.candidate
-        compressed[target.name] = replace(form, candidate=candidate)
+        compressed[target.name] = replace(form, candidate=_stated(form.candidate, specs, form.onnx))
     return Models(None, None, start, {runtime: start}, compressed)
 
 
-def onnx_contract(data: bytes, table: Table) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return input and outputs of an ONNX classifier for the classes of ``table``.
+def _stated(candidate: Candidate, specs: tuple[Specs, Specs], onnx_data: bytes) -> Candidate:
+    """Return ``candidate`` with the tensors and the opset that its file really has."""
+    stated = with_contract(candidate, *specs)
+    if stated.manifest.runtime != ONNX:
+        return stated
+    found = [
+        entry.version for entry in onnx.load_from_string(onnx_data).opset_import if entry.domain in {"", "ai.onnx"}
+    ]
+    return replace(stated, manifest=replace(stated.manifest, opset=max(found, default=0)))
+
+
+def _try(workshop: Workshop, candidate: Candidate, rows: Table) -> None:
+    """Run one row: what the runtime rejects is said before anything is made of the file."""
+    layout = candidate.manifest.inputs[0].layout
+    logits = measure.predict(candidate, workshop.inputs(rows.take(np.arange(1)), layout)).logits
+    classes = len(candidate.manifest.labels)
+    if logits.shape[1:] != (classes,):
+        message = f"Expected logits (N, {classes}), got {logits.shape} for one row: check [model] labels and the export"
+        raise MeasureError(message)
+
+
+def contract_of(data: bytes, wanted: Manifest) -> tuple[Specs, Specs]:
+    """Return input and outputs of a classifier's file, logits first, checked against the manifest ``wanted``.
+
+    The names are the file's own. Of the other outputs a matrix named ``embedding`` is kept, and no other. ``wanted``
+    says runtime, labels, and layout and shape of the input.
 
     Raises:
-        MeasureError: If it is no ONNX file, has foreign operators, or not one float32 input and logits (N, classes).
+        MeasureError: If it is no such file, has foreign operators, or not one such input and one output of logits.
     """
+    if wanted.runtime == ONNX:
+        inputs, outputs = _onnx_tensors(data)
+    else:
+        from compressor.tflite.contract import contract  # noqa: PLC0415 - LiteRT only for its targets
+
+        inputs, outputs = contract(data)
+    return (_input(inputs, wanted.inputs[0]),), _outputs(outputs, len(wanted.labels))
+
+
+def _input(found: Specs, wanted: TensorSpec) -> TensorSpec:
+    if len(found) != 1:
+        got = ", ".join(spec.name for spec in found) or "none"
+        message = f"Expected one float32 input, got {got}: export with a single image input"
+        raise MeasureError(message)
+    spec = found[0]
+    if spec.dtype != "float32" and not spec.scale:
+        message = f"Expected one float32 input, got {spec.name!r} {spec.dtype}: export with a float32 input"
+        raise MeasureError(message)
+    if len(spec.shape) != len(wanted.shape) or any(
+        own not in {-1, want} for own, want in zip(spec.shape[1:], wanted.shape[1:], strict=True)
+    ):
+        message = f"Expected input {wanted.shape} ({wanted.layout}, as [data] says), got {spec.name!r} {spec.shape}"
+        raise MeasureError(f"{message}: set [data] width, height and colour, or export in layout {wanted.layout}")
+    return replace(spec, shape=wanted.shape, layout=wanted.layout)
+
+
+def _outputs(found: Specs, classes: int) -> Specs:
+    matrices = [spec for spec in found if len(spec.shape) == _MATRIX and (spec.dtype == "float32" or spec.scale)]
+    fitting = [spec for spec in matrices if spec.shape[1] in {-1, classes}]
+    logits = [spec for spec in fitting if spec.name == "logits"] or [s for s in fitting if s.name != "embedding"]
+    if len(logits) != 1:
+        got = ", ".join(f"{spec.name} {spec.dtype} {spec.shape}" for spec in logits or found) or "none"
+        message = f"Expected one output with logits (N, {classes}), got {got}"
+        name = "name one of them 'logits'" if logits else "check [model] labels and the export"
+        raise MeasureError(f"{message}: {name}")
+    embedding = [spec for spec in matrices if spec.name == "embedding" and spec is not logits[0]]
+    return (replace(logits[0], shape=(-1, classes)), *embedding)
+
+
+def _onnx_tensors(data: bytes) -> tuple[Specs, Specs]:
+    model = _opened(data)
+    _check_operators(model)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = tuple(_spec(value) for value in model.graph.input if value.name not in weights)
+    return inputs, tuple(_spec(value) for value in model.graph.output)
+
+
+def _opened(data: bytes) -> onnx.ModelProto:
     try:
         model = onnx.load_from_string(data)
+        _check_whole(model)
         onnx.checker.check_model(model)
+        return onnx.shape_inference.infer_shapes(model)
+    except MeasureError:
+        raise
     except Exception as error:  # protobuf and the checker raise unrelated classes
         message = f"Expected an ONNX file, got: {str(error)[:300]}: export the model again"
         raise MeasureError(message) from error
-    foreign = sorted({f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in DOMAINS})
+
+
+def _check_whole(model: onnx.ModelProto) -> None:
+    """Refuse weights in files beside this one: a bundle has one artifact."""
+    external = onnx.TensorProto.EXTERNAL
+    beside = [
+        tensor.name
+        for graph in _graphs(model.graph)
+        for tensor in [*graph.initializer, *(item.t for node in graph.node for item in node.attribute)]
+        if tensor.data_location == external
+    ]
+    if beside:
+        message = f"Expected an ONNX file with its weights inside, got {len(beside)} tensors in other files"
+        raise MeasureError(f"{message} ({beside[0]!r}): save it with onnx.save(onnx.load(path), path)")
+
+
+def _check_operators(model: onnx.ModelProto) -> None:
+    own = {(function.domain, function.name) for function in model.functions}
+    nodes = [node for graph in _graphs(model.graph) for node in graph.node]
+    nodes += [node for function in model.functions for node in function.node]
+    foreign = sorted(
+        {
+            f"{node.domain}.{node.op_type}"
+            for node in nodes
+            if node.domain not in DOMAINS and (node.domain, node.op_type) not in own
+        }
+    )
     if foreign:
         message = f"Expected operators of {', '.join(sorted(DOMAINS - {''}))}, got {', '.join(foreign)}"
         raise MeasureError(f"{message}: replace them by standard operators before the export; devices lack their code")
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
-    first = _spec(inputs[0], "NCHW") if len(inputs) == 1 else None
-    if first is None or first.dtype != "float32":
-        got = ", ".join(value.name for value in inputs) or "none"
-        message = f"Expected one float32 input, got {got}: export with a single image input"
-        raise MeasureError(message)
-    outputs = tuple(spec for spec in (_spec(value, "") for value in model.graph.output) if len(spec.shape) == _MATRIX)
-    if not outputs or outputs[0].shape[1] != len(table.class_names):
-        got = str(outputs[0].shape) if outputs else "no matrix"
-        message = f"Expected logits (N, {len(table.class_names)}) as first output, got {got}: check [model] labels"
-        raise MeasureError(message)
-    return (first,), outputs
 
 
-def _spec(value: onnx.ValueInfoProto, layout: str) -> TensorSpec:
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield ``graph`` and every graph inside of its nodes (branches and loops)."""
+    yield graph
+    for node in graph.node:
+        for item in node.attribute:
+            for inner in [item.g, *item.graphs] if item.HasField("g") else item.graphs:
+                yield from _graphs(inner)
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     kind = value.type.tensor_type
     sizes = [dim.dim_value or -1 for dim in kind.shape.dim]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type else ""
-    return TensorSpec(value.name, (-1, *sizes[1:]), dtype, layout)
-
-
-def _tflite_contract(data: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    from compressor.tflite.contract import contract  # noqa: PLC0415 - LiteRT only for its targets
-
-    return contract(data)
+    return TensorSpec(value.name, (-1, *sizes[1:]), dtype)
 
 
 def _read(path: Path, where: str) -> bytes:

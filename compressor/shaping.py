@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,19 @@ from numpy.typing import NDArray
 
 from compressor import steps
 from compressor.data.table import Table
-from compressor.errors import PluginError
-from compressor.forms import FLOAT_NAMES, LAYOUTS, LITERT, ONNX, Form, Models, bare, float_target, with_contract
+from compressor.errors import DataError, PluginError
+from compressor.forms import (
+    FLOAT_NAMES,
+    LAYOUTS,
+    LITERT,
+    ONNX,
+    Form,
+    Models,
+    bare,
+    fixed_batch,
+    float_target,
+    with_contract,
+)
 from compressor.recipe import QuantizeRecipe, TargetRecipe
 from compressor.step import Result
 from compressor.steps.base import Bench, Rows
@@ -32,22 +43,44 @@ Ranges = Mapping[str, tuple[float, float]]
 Notes = tuple[tuple[str, Mapping[str, Any]], ...]
 _HEADER_BYTES = 8
 _PROBE_ROWS = 4
+_MIN_CLASSES = 2
 _STEP_CODE = ("compressor.steps", "compressor.train", "compressor.networks", "compressor.prune", "compressor.qat",
               "edge_agent.preprocess")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesson:
-    """The tables that steps work with: learnt from, calibrated on, and judged on by the steps themselves."""
+    """The tables that steps work with: learnt from, calibrated on, and judged on by the steps themselves.
+
+    Raises:
+        DataError: If there are calibration rows of one class only.
+    """
 
     train: Sequence[Table]
     calibration: Sequence[Table]
     search: Table
 
+    def __post_init__(self) -> None:
+        """Refuse what no step could calibrate on, before anything is trained."""
+        check_calibration(self.calibration)
+
     def digest(self) -> str:
         """Return the SHA-256 over the content of all tables."""
         tables = [*self.train, *self.calibration, self.search]
         return sha256_hex("".join(table_digest(table) for table in tables).encode())
+
+
+def check_calibration(tables: Sequence[Table]) -> None:
+    """Do nothing if the rows of ``tables`` are of two classes or more: ranges of one class are those of no other.
+
+    Raises:
+        DataError: If they are not.
+    """
+    found = sorted({table.class_names[label] for table in tables for label in np.unique(table.labels)})
+    if len(found) < _MIN_CLASSES:
+        got = f"{sum(len(table) for table in tables)} of {', '.join(found) or 'none'}"
+        message = f"Expected calibration rows of {_MIN_CLASSES} classes or more, got {got}"
+        raise DataError(f"{message}: add sources of the other classes, or give calibration more of [data] shares")
 
 
 def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
@@ -176,8 +209,11 @@ def _quantized(
         "data": sha256_hex("".join(table_digest(item) for item in calibration).encode()), **versions(*packages),
     }  # fmt: skip
 
+    size = fixed_batch(model) if target.runtime == ONNX and workshop.recipe.model.onnx else 0
+
     def batches() -> Iterator[Floats]:
-        return workshop.batches(calibration, layout)
+        made = workshop.batches(calibration, layout)
+        return _pieces(made, size) if size else made
 
     def make() -> bytes:
         with workshop.progress.stage("quantize", 1, "model") as stage:
@@ -188,6 +224,13 @@ def _quantized(
 
     modules = ("compressor.quantize", "compressor.tflite", "compressor.steps.quantize")
     return workshop.cache.step("quantize", inputs, make, modules=modules).data
+
+
+def _pieces(batches: Iterable[Floats], size: int) -> Iterator[Floats]:
+    """Yield all rows in batches of ``size``, the last filled by repeating its last row."""
+    for batch in batches:
+        padded = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % size, axis=0)])
+        yield from (padded[start : start + size] for start in range(0, len(padded), size))
 
 
 def _by_scheme(model: bytes, batches: Any, step: QuantizeRecipe, runtime: str, placed: Ranges | None) -> bytes:  # noqa: ANN401 - a factory of batches
