@@ -25,13 +25,14 @@ from compressor.data_step import load_kept
 from compressor.drifted import part, repeats
 from compressor.errors import DataError, PackageError
 from compressor.figures import figures_of
-from compressor.forms import Models
+from compressor.forms import ONNX, Models
 from compressor.gates import Verdict
 from compressor.presentation import shown
 from compressor.profile import MIN_REFERENCE_ROWS
 from compressor.progress import Progress, Silent
 from compressor.recipe import Recipe, TargetRecipe
-from compressor.shaping import Lesson, models_of, shaped
+from compressor.rescue import rescued
+from compressor.shaping import Lesson, exported, models_of, shaped
 from compressor.statistics import drop_upper
 from compressor.step import Cache, Result, code_digests, write_atomically
 from compressor.workshop import Workshop
@@ -162,6 +163,10 @@ def _models(workshop: Workshop, material: Material, base: BasePoint | None) -> M
     lesson = lesson_of(workshop, material)
     trained = trained_of(workshop, lesson, base)
     weights, notes = shaped(workshop, trained, lesson)
+    if any(getattr(step, "rescue", 0) for step in workshop.recipe.compress):
+        form = exported(workshop, material.table, weights, ONNX)
+        recipe, said = rescued(workshop, material.table, form, lesson.calibration, lesson.search)
+        workshop, notes = replace(workshop, recipe=recipe), notes + said
     return models_of(workshop, material.table, trained, weights, lesson.calibration, notes)
 
 
@@ -175,7 +180,7 @@ def lesson_of(workshop: Workshop, material: Material, *, searched: bool = False)
     """
     train, recipe = material.rows("train"), workshop.recipe
     search = train
-    if searched or recipe.network_steps or recipe.train.early_stopping:
+    if searched or recipe.chooses:
         train, search = set_aside(train, recipe.train.seed)
     learnt, calibrated = [train], [material.rows("calibration")]
     if material.drifted is not None:

@@ -198,6 +198,12 @@ class Recipe:
         """The steps before the export, in order."""
         return tuple(step for step in self.compress if steps.level(step) == steps.NETWORK)
 
+    @property
+    def chooses(self) -> bool:
+        """Whether anything in the recipe makes a choice that search rows must judge."""
+        rescues = any(isinstance(step, QuantizeRecipe) and step.rescue for step in self.compress)
+        return bool(self.network_steps or self.train.early_stopping or rescues)
+
     def artifact_steps(self, target: str) -> tuple[QuantizeRecipe, ...]:
         """Return the steps after the export that hold for ``target``, in order."""
         found = (step for step in self.compress if isinstance(step, QuantizeRecipe))

@@ -69,6 +69,7 @@ def check_recipe(recipe: Recipe) -> None:
     _check_gate_targets(recipe)
     _check_import(recipe)
     _check_grid(recipe)
+    _check_rescue(recipe)
 
 
 def _check_shares(shares: Mapping[str, float]) -> None:
@@ -119,3 +120,15 @@ def _check_grid(recipe: Recipe) -> None:
                     said = f"{key} = {str(getattr(qat, key)).lower()} in both steps"
                     message = f"Expected [[compress]] 'qat' and 'quantize' with the same {key}, got two: set {said}"
                     raise RecipeError(message)
+
+
+def _check_rescue(recipe: Recipe) -> None:
+    """The ladder of remedies is for ONNX files: what it finds would not hold for a TFLite file by the same step."""
+    for step in recipe.compress:
+        if not isinstance(step, QuantizeRecipe) or not step.rescue:
+            continue
+        others = [item.name for item in recipe.targets if item.runtime != "onnx" and step.on in {"", item.name}]
+        if others or recipe.model.imported:
+            got = f"target {others[0]!r}" if others else "an imported file"
+            message = f"Expected rescue for ONNX targets of a trained network alone, got {got}"
+            raise RecipeError(f"{message}: set on = the ONNX target in this step, and another step for the others")

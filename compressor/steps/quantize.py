@@ -27,7 +27,8 @@ class Settings:
     channel; per tensor wrecks depthwise networks. ``bias_correction``: the mean error that rounding leaves in each
     output channel is taken back from its bias. ``float_layers``: nodes, or unique beginnings of their names, that stay
     float; ``float_layers_auto``: so many of the most sensitive layers stay float too. ``integer_io``: int8 input and
-    output of a TFLite file. ``on``: the target that this step is for (empty: all).
+    output of a TFLite file. ``rescue``: accuracy that search rows may lose (0..1) before remedies are tried, from the
+    cheapest to the dearest, on an ONNX target; 0 tries none. ``on``: the target that this step is for (empty: all).
     """
 
     step: str = "quantize"
@@ -40,6 +41,7 @@ class Settings:
     float_layers: tuple[str, ...] = ()
     float_layers_auto: int = 0
     integer_io: bool = False
+    rescue: float = 0.0
     on: str = ""
 
 
@@ -48,5 +50,6 @@ def checks(settings: Settings) -> Sequence[Checked]:
     return [
         Checked("[[compress]] calibration", settings.calibration, one_of=CALIBRATIONS),
         Checked("[[compress]] percentile", settings.percentile, 90, 100),
+        Checked("[[compress]] rescue", settings.rescue, 0, 1),
         Checked("[[compress]] float_layers_auto", settings.float_layers_auto, 0, _MAX_FLOAT_LAYERS),
     ]

@@ -1,0 +1,82 @@
+"""A quantize step with ``rescue``: remedies are tried on search rows, and the recipe becomes what was enough.
+
+Decides which settings a step ends up with, and says what every rung cost. The gate split is not looked at: whether the
+rescued model is good enough is still the gates' to say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor import evaluation
+from compressor.data.table import Table
+from compressor.forms import LAYOUTS, ONNX, Form, bare
+from compressor.recipe import Recipe, TargetRecipe
+from compressor.steps.quantize import Settings
+from compressor.workshop import Workshop, table_digest, versions
+from wire.canonical import sha256_hex
+
+Floats = NDArray[np.float32]
+Notes = tuple[tuple[str, Mapping[str, Any]], ...]
+
+
+def rescued(
+    workshop: Workshop, table: Table, form: Form, calibration: Sequence[Table], search: Table
+) -> tuple[Recipe, Notes]:
+    """Return the recipe with every step that asked for rescue as the ladder left it, and what each rung cost.
+
+    ``form``: the float ONNX file after the network steps.
+
+    Raises:
+        QuantizeError: If the float model can't be read.
+        MeasureError: If a rung's file can't be run.
+    """
+    recipe, notes, changed = workshop.recipe, [], []
+    for step in recipe.compress:
+        if not isinstance(step, Settings) or not step.rescue:
+            changed.append(step)
+            continue
+        target = next(item for item in recipe.targets if item.runtime == ONNX and step.on in {"", item.name})
+        said = json.loads(_climbed(workshop, table, form, step, target, calibration, search))
+        chosen = {**said["settings"], "float_layers": tuple(said["settings"]["float_layers"])}
+        changed.append(Settings(**chosen))
+        notes.append((f"rescue {step.on or target.name}", said["rungs"]))
+    return replace(recipe, compress=tuple(changed)), tuple(notes)
+
+
+def _climbed(  # noqa: PLR0913, PLR0917 - what a rung is made from and judged by
+    workshop: Workshop, table: Table, form: Form, step: Settings, target: TargetRecipe, calibration: Sequence[Table],
+    search: Table,
+) -> bytes:  # fmt: skip
+    """Return the chosen settings and a line for every rung tried, as JSON; kept by content."""
+    tables = [*calibration, search]
+    inputs = {
+        "model": form.digest, "settings": repr(step), "preprocessing": repr(workshop.preprocessing),
+        "data": sha256_hex("".join(table_digest(item) for item in tables).encode()),
+        **versions("onnx", "onnxruntime", "numpy"),
+    }  # fmt: skip
+
+    def batches() -> Iterator[Floats]:
+        return workshop.batches(calibration, LAYOUTS[ONNX])
+
+    def judge(artifact: bytes) -> float:
+        candidate = bare(workshop.recipe, table, artifact, replace(target, format=""))
+        return evaluation.accuracy(workshop.predict("rescue", candidate, search), search.labels)
+
+    def make() -> bytes:
+        from compressor.quantize.remedies import climb  # noqa: PLC0415 - onnxruntime only to quantize
+
+        climbed = climb(form.data, batches, judge, replace(step, rescue=0.0), allowed_drop=step.rescue)
+        rungs = {
+            item.rung.name: f"{item.artifact_bytes:,} bytes, {item.seconds:.1f} s, {item.why}" for item in climbed.tried
+        }
+        return json.dumps({"settings": asdict(climbed.chosen.settings), "rungs": rungs}).encode()
+
+    modules = ("compressor.quantize", "compressor.rescue", "compressor.steps.quantize")
+    return workshop.cache.step("rescue", inputs, make, modules=modules).data
