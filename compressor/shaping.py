@@ -32,9 +32,10 @@ from compressor.forms import (
     float_target,
     with_contract,
 )
-from compressor.recipe import QuantizeRecipe, TargetRecipe
+from compressor.recipe import TargetRecipe
 from compressor.step import Result
-from compressor.steps.base import Bench, Rows
+from compressor.steps.base import Bench, Network, Rows
+from compressor.steps.quantize import Settings as QuantizeRecipe
 from compressor.workshop import Workshop, table_digest, versions
 from wire.canonical import sha256_hex
 
@@ -115,12 +116,11 @@ def _applied(workshop: Workshop, weights: Result, trained: Result, step: steps.S
 
     classes = len(lesson.search.class_names)
     with workshop.progress.stage(step.step, 1, "step") as stage, tempfile.TemporaryDirectory(prefix="tinyfleet-") as at:
-        bench = Bench(
-            *(_rows(workshop, tables) for tables in (lesson.train, lesson.calibration, [lesson.search])),
-            workshop.recipe.train,
-            workshop.loaded(trained.data, classes),  # type: ignore[arg-type]
-            lambda note: stage.advance(0, note),
+        train, calibration, search = (
+            _rows(workshop, tables) for tables in (lesson.train, lesson.calibration, [lesson.search])
         )
+        teacher: Network = workshop.loaded(trained.data, classes)  # type: ignore[assignment]
+        bench = Bench(train, calibration, search, workshop.recipe.train, teacher, lambda note: stage.advance(0, note))
         applied = steps.apply(workshop.loaded(weights.data, classes), bench, step)  # type: ignore[arg-type]
         path = Path(at) / "weights.pt"
         checkpoint.save(applied.network, path, applied.ranges)
