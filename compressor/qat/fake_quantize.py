@@ -129,6 +129,26 @@ class ActivationQuantizer(nn.Module):
         self.observed = torch.stack([low, torch.maximum(x.max(), self.observed[1])])
 
 
+class QuantizedHardswish(nn.Module):
+    """Hard-swish as the ONNX quantizer splits it: ``x * hardsigmoid(x)`` with the gate on a uint8 grid over 0 to 1.
+
+    Its input and output are quantized by their own ``ActivationQuantizer``.
+    """
+
+    def __init__(self) -> None:
+        """Start without rounding, for observation."""
+        super().__init__()
+        self.rounding = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return hard-swish of ``x``, float32 of any shape."""
+        if not self.rounding:
+            return nn.functional.hardswish(x)
+        gate = nn.functional.hardsigmoid(x)
+        rounded = torch.fake_quantize_per_tensor_affine(gate, 1 / LEVELS, 0, 0, LEVELS)
+        return x * rounded
+
+
 class QuantizedLayer(nn.Module):
     """A layer that computes with weights on their grid; weight and bias are the network's own parameters."""
 

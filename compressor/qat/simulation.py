@@ -15,9 +15,9 @@ import torch
 from torch import fx, nn
 
 from compressor.errors import QuantizeError
-from compressor.qat.fake_quantize import ActivationQuantizer, Grid, QuantizedLayer, on_grid
+from compressor.qat.fake_quantize import ActivationQuantizer, Grid, QuantizedHardswish, QuantizedLayer, on_grid
 from compressor.qat.folding import bias_of, fold, weight_of
-from compressor.qat.graph import Layer, Point, points, trace
+from compressor.qat.graph import Layer, Point, operation, points, trace
 
 _ROWS_AT_ONCE = 128
 
@@ -77,6 +77,9 @@ class Simulation:
             quantizer.observing = observing
         for layer in self.layers:
             self.copy.get_submodule(layer.target).rounding = not observing  # type: ignore[assignment]
+        for module in self.copy.modules():
+            if isinstance(module, QuantizedHardswish):
+                module.rounding = not observing
 
 
 def simulate(network: nn.Module, example: npt.NDArray[np.float32], grid: Grid) -> Simulation:
@@ -94,6 +97,7 @@ def simulate(network: nn.Module, example: npt.NDArray[np.float32], grid: Grid) -
     copy = trace(network).eval()
     where = points(copy, float_nodes(copy, example[:1]))
     _wrap(copy, network, found, grid)
+    _split_hardswish(copy)
     quantizers = {point.node: _insert(copy, point) for point in where}
     for layer in found:
         _leave_out(copy, layer)
@@ -122,6 +126,15 @@ def _wrap(copy: fx.GraphModule, network: nn.Module, found: tuple[Layer, ...], gr
     for layer in found:
         wrapped = QuantizedLayer(network.get_submodule(layer.target), bias_of(network, layer), grid)
         copy.set_submodule(layer.target, wrapped)
+
+
+def _split_hardswish(copy: fx.GraphModule) -> None:
+    """Give every hard-swish of ``copy`` its rounded gate; nodes keep their names."""
+    for node in list(copy.graph.nodes):
+        if operation(copy, node) == "hardswish":
+            name = f"hardswish_of_{node.name}"
+            copy.add_submodule(name, QuantizedHardswish())
+            node.op, node.target, node.args, node.kwargs = "call_module", name, node.args[:1], {}
 
 
 def _insert(copy: fx.GraphModule, point: Point) -> ActivationQuantizer:
