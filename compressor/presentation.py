@@ -42,6 +42,7 @@ _MEASURED = {
     "bytes": ("weights_zlib_bytes_before", "weights_zlib_bytes_after"),
 }
 """What steps note, before and after."""
+_REMARKS = {"fake_quant_accuracy": "accuracy with int8 simulated", "bytes": "bytes of the packed weights"}
 
 
 def shown(
@@ -166,7 +167,7 @@ def _step_cost(name: str, notes: Mapping[str, object]) -> report.Step:
         macs=found.get("macs"),
         parameters=found.get("parameters"),
         size_bytes=found.get("bytes"),
-        packed="bytes" in found,
+        remark="; ".join(_REMARKS[what] for what in found if what in _REMARKS),
         notes={key.replace("_", " "): _said(value) for key, value in notes.items() if key not in used},
     )
 

@@ -13,6 +13,8 @@ from compressor.report.shown import Shown
 
 # A picture is drawn while the page is still being read; it takes its place's width once all places are there.
 _FIT = "addEventListener('load',()=>dispatchEvent(new Event('resize')))"
+_FORMS_IN_HALF = 4
+"""More forms than these, and the parity table needs the page's full width."""
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 )
@@ -40,13 +42,16 @@ def _cards(shown: Shown) -> str:
         gates = _card("Targets", tables.targets(shown.targets)) + gates
     made = _card("How it was made", tables.pairs(shown.made))
     where = tables.layers(shown.layers) if shown.layers else ""
-    second = [_card("Parity of the forms", where + tables.parity(shown.parity))]
+    parity = _card("Parity of the forms", where + tables.parity(shown.parity))
+    several = len({name for pair in shown.parity for name in (pair.first, pair.second)}) > _FORMS_IN_HALF
+    second = [] if several else [parity]
     (first if len(first) % 2 else second).append(made)
     lineage = _card("Lineage", tables.pairs(shown.lineage, digests=True))
     last = lineage if len(second) % 2 == 0 else ""
     if not last:
         second.append(lineage)
     wide = gates + _changes(shown) + (_card("What each step cost", tables.steps(shown.steps)) if shown.steps else "")
+    wide += parity if several else ""
     return f'<div class="grid">{"".join(first)}</div>{wide}<div class="grid">{"".join(second)}</div>{last}'
 
 

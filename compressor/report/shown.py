@@ -72,7 +72,7 @@ class Step:
     """What one step cost: pairs (before, after), None where it did not measure; ``notes``: the rest of what it noted.
 
     ``accuracy`` (0..1) on the rows that judge the steps' own choices, ``macs`` of one inference, ``parameters``;
-    ``size_bytes`` of the file, or of the packed weights where ``packed``.
+    ``size_bytes`` of the file; ``remark``: what these are when they are something else.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Step:
     macs: tuple[float, float] | None = None
     parameters: tuple[float, float] | None = None
     size_bytes: tuple[float, float] | None = None
-    packed: bool = False
+    remark: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -71,9 +71,10 @@ def steps(made: Sequence[Step]) -> str:
     """Return what each step cost in accuracy and gained in work and size, then all it noted, folded."""
     rows = [
         [
-            f"<b>{escape(step.name)}</b>", _change(step.accuracy, words.percent), _change(step.macs, words.count),
+            f"<b>{escape(step.name)}</b> <small>{escape(step.remark)}</small>",
+            _change(step.accuracy, words.percent), _change(step.macs, words.count),
             _change(step.parameters, words.count),
-            _change(step.size_bytes, _size) + (" <small>packed weights</small>" if step.packed else ""),
+            _change(step.size_bytes, _size),
         ]
         for step in made
     ]  # fmt: skip

@@ -15,7 +15,7 @@ from PIL import Image
 LARGEST_PX = 96
 """A longer side is made this long; what is smaller stays as it is, and the page magnifies it without smoothing."""
 _FOR, _AGAINST = (255, 106, 0), (47, 129, 247)
-_STRONGEST = 0.85  # how much of the picture the strongest saliency covers
+_STRONGEST = 0.7  # how much of the picture the strongest saliency covers
 _FADED = 0.75  # of the picture's contrast, under saliency
 
 Pixels = NDArray[np.uint8]

@@ -10,7 +10,7 @@ from compressor.report.shown import Changes, Shown
 NOT_MEASURED = "not measured"
 NOTHING = "\N{EN DASH}"
 _TIMES = "\N{MULTIPLICATION SIGN}"
-_RATIOS = ("ratio", "accuracy", "drop", "error", "superiority", "low", "high", "before")
+_RATIOS = ("ratio", "accuracy", "drop", "error", "superiority", "low", "high", "before", "upper")
 _UNITLESS = ("speed_up_ratio", "latency_ratio")
 
 
@@ -75,13 +75,13 @@ def times(before: float | None, after: float | None, words: tuple[str, str]) -> 
 
 def flips(changes: Changes) -> str:
     """Return how many inputs compression flipped, and which way."""
-    where = f"of the {changes.n:,} images of the gate split on {changes.target}"
+    images = f"{changes.n:,} images of the gate split"
     if not changes.flips:
-        return f"Nothing flipped: compressed and float model say the same class {where}."
+        return f"Nothing flipped on {changes.target}: float and compressed model say the same of all {images}."
     other = changes.flips - changes.lost - changes.won
     said = f"{changes.lost} got worse, {changes.won} got better, {other} changed from one mistake to another"
     shown = f" The first {len(changes.first)} are shown." if len(changes.first) < changes.flips else ""
-    return f"{changes.flips} {where} flipped: {said}.{shown}"
+    return f"{changes.flips} of the {images} flipped on {changes.target}: {said}.{shown}"
 
 
 def count(value: float) -> str:

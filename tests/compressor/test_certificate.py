@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from compressor.certificate import (
@@ -17,7 +18,9 @@ from compressor.certificate import (
     write_certificate,
 )
 from compressor.errors import PackageError
+from compressor.evaluation import Compared, evidence, metrics
 from compressor.gates import Evidence, Verdict
+from compressor.measure import Predictions
 from compressor.recipe import GateRecipe
 from compressor.statistics import Paired
 
@@ -72,3 +75,52 @@ def test_a_broken_certificate_is_an_error(data: bytes) -> None:
     """No traceback, no verdict."""
     with pytest.raises(PackageError):
         read_certificate(data)
+
+
+def _compared() -> Compared:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 3, 240)
+    logits = (2 * np.eye(3)[labels] + random.normal(0, 1, (240, 3))).astype(np.float32)
+    before, after = (Predictions(said, np.zeros((240, 0), np.float32)) for said in (logits, logits + np.float32(0.5)))
+    return Compared(labels, np.full(240, "a"), before, before, after)
+
+
+RULES = (Rule("auc_drop", max=0.02), Rule("map_drop", max=0.02, confidence=0.9), Rule("map_drop", max=0.05))
+
+
+def test_only_metrics_that_a_rule_names_are_bootstrapped() -> None:
+    """It costs seconds; the confidence is the highest that any rule asks for."""
+    assert evidence(_compared(), ("a", "b", "c"), {}).metrics == {}
+    found = metrics(_compared(), RULES)
+    assert {name: item.confidence for name, item in found.items()} == {"auc_drop": 0.95, "map_drop": 0.95}
+    assert metrics(_compared(), RULES) == found
+
+
+def test_bootstrapped_metrics_survive_the_file_and_are_judged_again() -> None:
+    """A bundle carries no samples: bounds must come back as they were, with the same verdict."""
+    shown = evidence(_compared(), ("a", "b", "c"), {}, None, RULES)
+    written = write_certificate(Certificate(rules=RULES, counts=counts_of(shown), metrics=shown.metrics))
+    read = read_certificate(written)
+    assert read.metrics == shown.metrics
+    assert judge(RULES, evidence_of(read)) == judge(RULES, shown)
+    assert judge(RULES, shown).verdict is Verdict.PASS
+
+
+def test_a_certificate_from_before_metrics_reads_and_their_gate_fails() -> None:
+    """What was not measured is not passed."""
+    old = read_certificate(b'{"schema": 1, "verdict": "pass", "counts": {"accuracy": [1, 1, 900]}}')
+    assert old.metrics == {}
+    assert judge(RULES[:1], evidence_of(old)).verdict is Verdict.FAIL
+
+
+def test_no_regression_error_is_made_up_for_a_classifier() -> None:
+    """Its gate fails for want of a measurement."""
+    rules = (Rule("error_increase", max=1.0),)
+    assert judge(rules, evidence(_compared(), ("a", "b", "c"), {}, None, rules)).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize("metrics", [b'{"auc_drop": 3}', b'{"auc_drop": {"drop": "no"}}', b"[]"])
+def test_a_broken_metric_is_an_error(metrics: bytes) -> None:
+    """No traceback, no verdict."""
+    with pytest.raises(PackageError):
+        read_certificate(b'{"schema": 1, "metrics": ' + metrics + b"}")

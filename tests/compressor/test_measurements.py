@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 from compressor.data.table import Table, make_table
 from compressor.drifted import part, repeats
 from compressor.errors import MeasureError, SplitError
-from compressor.graph import inspect
+from compressor.graph import GraphFigures, inspect
 from compressor.measure import Candidate, calibration_error, latency, peak_memory_bytes, predict
 from compressor.parity import find, matrix
 from wire.manifest import Manifest, TensorSpec
@@ -40,6 +40,12 @@ def test_a_float_convolution_counts_as_float() -> None:
     """6 x 6 outputs, 4 channels, 27 products each; none in int8."""
     figures = inspect(_conv(), {})
     assert (figures.macs, figures.int8_macs_ratio) == (6 * 6 * 4 * 27, 0.0)
+
+
+def test_conversions_count_by_both_names() -> None:
+    """ONNX and TFLite write the same operator differently."""
+    operators = {"QuantizeLinear": 1, "DequantizeLinear": 2, "QUANTIZE": 4, "DEQUANTIZE": 8, "Conv": 16}
+    assert GraphFigures(1, 1.0, operators).converting == 15
 
 
 @pytest.mark.parametrize("artifact", [b"", b"no model", onnx.ModelProto().SerializeToString()])

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from compressor.certificate import Certificate, Line, Rule
+from compressor.explanations import Explained, Flip
 from compressor.parity import Pair
-from compressor.report import Bar, Shown, render
+from compressor.report import Bar, Changed, Changes, Layers, Shown, Step, render
 
 EVIL = "<script>alert(1)</script>"
 
@@ -29,6 +30,12 @@ def shown() -> Shown:
                  lineage={"data": "ab" * 32}, made={"network": EVIL})  # fmt: skip
 
 
+def _changes(flip: Flip) -> Changes:
+    image = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    saliency = np.linspace(-1, 1, 64, dtype=np.float32).reshape(8, 8)
+    return Changes("pi", 900, 1, 1, 0, (Changed(Explained(flip, saliency, saliency), image, image),))
+
+
 def test_shows_verdict_pictures_gates_parity_and_lineage(shown: Shown) -> None:
     """Everything the reader is promised is on the page, the verdict in words first."""
     page = render(shown)
@@ -41,7 +48,7 @@ def test_shows_verdict_pictures_gates_parity_and_lineage(shown: Shown) -> None:
 
 def test_asks_the_network_for_nothing(shown: Shown) -> None:
     """No element loads from elsewhere, and the page's own policy forbids it."""
-    page = render(shown)
+    page = render(replace(shown, changes=_changes(Flip(3, 0, 0, 1, 0.9, 0.1, "a"))))
     outside = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"""(?:src|href|url\()\s*=?\s*["']?https?:""", outside)
     assert "default-src 'none'" in page
@@ -49,8 +56,9 @@ def test_asks_the_network_for_nothing(shown: Shown) -> None:
 
 def test_names_from_data_are_text_not_code(shown: Shown) -> None:
     """A slice or class named like an element does not become one."""
-    page = render(shown)
-    assert EVIL not in page
+    steps = [Step(EVIL, remark=EVIL, notes={EVIL: EVIL})]
+    named = replace(shown, class_names=(EVIL, "1"), layers=Layers(EVIL, EVIL, suspicious=True), steps=steps)
+    assert EVIL not in render(replace(named, changes=_changes(Flip(3, 0, 0, 1, 0.9, 0.1, EVIL))))
 
 
 def test_a_retraining_starts_with_before_and_after(shown: Shown) -> None:
@@ -63,3 +71,44 @@ def test_a_run_without_measurements_still_has_a_page(shown: Shown) -> None:
     """Latency is not measured for another processor; the page says so."""
     page = render(replace(shown, certificate=replace(shown.certificate, figures={})))
     assert "not measured" in page
+
+
+def test_a_flip_is_shown_with_input_and_saliency_before_and_after(shown: Shown) -> None:
+    """Three pictures inside the page, the answers with their margins, and which way it went."""
+    page = render(replace(shown, changes=_changes(Flip(3, 0, 0, 1, 0.9, 0.1, "lens-a"))))
+    section = page[page.index("What changed") :]
+    assert "1 of the 900 images of the gate split flipped on pi: 1 got worse" in section
+    assert section.count('src="data:image/png;base64,') == 3
+    for said in ("got worse", "lens-a", "margin 0.90", "margin 0.10", "before: 0", "after: 1"):
+        assert said in section
+
+
+def test_that_nothing_flipped_is_said(shown: Shown) -> None:
+    """An empty section would look like a missing measurement."""
+    page = render(replace(shown, changes=Changes("pi", 900, 0, 0, 0)))
+    assert "Nothing flipped on pi: float and compressed model say the same of all 900 images" in page
+
+
+def test_layers_that_part_are_marked_where_the_forms_disagree(shown: Shown) -> None:
+    """One line in the card of the parity, to be read first only when something is wrong."""
+    layers = Layers("pi", "'conv' has 3.0 dB", suspicious=True)
+    assert '<p class="warned"><b>First diverging layer</b> (pi): &#x27;conv&#x27; has 3.0 dB' in render(
+        replace(shown, layers=layers)
+    )
+    assert '<p class="warned">' not in render(replace(shown, layers=replace(layers, suspicious=False)))
+
+
+def test_each_step_has_its_costs_and_what_was_not_measured_is_left_open(shown: Shown) -> None:
+    """Before and after with their units; a step that measured nothing claims nothing."""
+    pruned = Step("prune", accuracy=(0.98, 0.97), macs=(12.5e6, 6.2e6), notes={"rounds": "2"})
+    page = render(replace(shown, steps=[pruned, Step("quantize", size_bytes=(4e5, 1e5))]))
+    section = page[page.index("What each step cost") :]
+    for said in ("98.00 % → 97.00 %", "12.5 M → 6.2 M", "400.0 kB → 100.0 kB", "prune: rounds"):
+        assert said in section
+
+
+def test_many_forms_get_the_full_width(shown: Shown) -> None:
+    """A parity table of six forms does not fit half a page."""
+    many = [Pair("torch", f"t{i}", 0.0, 1.0, 0.0) for i in range(5)]
+    page = render(replace(shown, parity=many))
+    assert page.index("Parity of the forms") < page.index("How it was made")

@@ -7,7 +7,7 @@ import pytest
 
 from compressor.certificate import Certificate, Line
 from compressor.report.shown import Bar, Shown
-from compressor.report.words import figure, headline, sentences, short, times, used
+from compressor.report.words import count, figure, headline, sentences, short, times, used
 
 
 def _certificate(verdict: str, *lines: Line) -> Certificate:
@@ -42,6 +42,7 @@ def test_a_retraining_leads_with_before_and_after() -> None:
         ("latency_p95_ms", 0.25, "0.250 ms"),
         ("negative_flip_ratio", 0.0011, "0.11 %"),
         ("n_gate", 912.0, "912"),
+        ("drop_upper", -0.0005, "-0.05 %"),
     ],
 )
 def test_figures_have_units(name: str, value: float, said: str) -> None:
@@ -66,3 +67,8 @@ def test_faster_and_slower_are_said_as_they_are() -> None:
 def test_long_names_keep_their_two_ends() -> None:
     """Names that begin alike stay apart."""
     assert short("watermeter/Techem/V_DR_and_more_of_it_1") != short("watermeter/Techem/V_DR_and_more_of_it_2")
+
+
+def test_counts_have_three_digits() -> None:
+    """MACs are read, not compared digit by digit."""
+    assert [count(12_345_678), count(77_911), count(7)] == ["12.3 M", "77.9 k", "7"]
