@@ -95,7 +95,7 @@ def _reason(taken: Tried, fastest: Tried, tried: Sequence[Tried], allowed_drop: 
     figures, allowed = _of(taken), f"{100 * allowed_drop:z.2f} points"
     what = (
         f"{taken.name}: {figures.latency_ratio:.2f} x the latency of the float baseline, {figures.size_bytes} bytes, "
-        f"{100 * figures.drop:z.2f} points below it (at most {100 * figures.drop_upper:z.2f} at 95 %, {figures.n} rows)."
+        f"{100 * figures.drop:z.2f} points lost (at most {100 * figures.drop_upper:z.2f} at 95 %, {figures.n} rows)."
     )
     said = [what]
     if taken is fastest:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from compressor.recipe import Recipe
 
+_BARE = re.compile("[A-Za-z0-9_-]+")
 _EMPTY: tuple[object, ...] = ("", (), {})
 
 
@@ -38,7 +40,7 @@ def recipe_text(recipe: Recipe, remarks: tuple[str, ...] = ()) -> str:
         parts.append("compress = []")
     parts += [_table(f"[{name}]", getattr(recipe, name)) for name in ("model", "data", "train")]
     parts += [_table("[[compress]]", step) for step in recipe.compress]
-    parts += [_table(f"[targets.{_text(target.name)}]", target, without="name") for target in recipe.targets]
+    parts += [_table(f"[targets.{_key(target.name)}]", target, without="name") for target in recipe.targets]
     gates = [f"{gate.name} = {_inline(_pairs(gate, 'name'))}" for gate in recipe.gates]
     return "\n\n".join([*parts, "\n".join(["[gates]", *gates])]) + "\n"
 
@@ -71,7 +73,11 @@ def _value(value: Any) -> str:  # noqa: ANN401 - any value of a recipe
 
 
 def _inline(values: Mapping[str, Any]) -> str:
-    return "{" + ", ".join(f"{_text(name)} = {_value(item)}" for name, item in values.items()) + "}"
+    return "{" + ", ".join(f"{_key(name)} = {_value(item)}" for name, item in values.items()) + "}"
+
+
+def _key(name: str) -> str:
+    return name if _BARE.fullmatch(name) else _text(name)
 
 
 def _text(text: str) -> str:

@@ -7,8 +7,9 @@ Rules, in this order:
 1. The float model is tried first, the recipe's own steps second, whatever the sampler would suggest.
 2. A trial that could not be made (``CompressorError``) is recorded as failed with its message and not tried again; it
    counts. A full disk or an unwritable folder ends the search instead: it says nothing about the form.
-3. A form that was tried, or that another host is at, is not measured again: such a trial is recorded as pruned, does
-   not count, and the nearest form not tried yet is put in the queue.
+3. A form that was tried, or that another host is at, is not measured again; nor is a hopeless one: narrower than a
+   network that could not be pruned as far, or of a scheme that failed twice and never worked. Such a trial is recorded
+   as pruned, does not count, and the nearest form not tried yet is put in the queue.
 4. A trial that was interrupted is recorded as failed without a message; it does not count and is tried again. One whose
    process was killed is given up when its heartbeat stops.
 
@@ -25,12 +26,13 @@ import platform
 import random
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-from compressor.errors import CompressorError, PackageError, PluginError
+from compressor.errors import CompressorError, PackageError, PluginError, PruneError, QuantizeError
 from compressor.recipe import Recipe
 from compressor.search.front import FP32, OWN, SAMPLED, Tried
 from compressor.search.space import Point, Space, is_integer, key_of, nearest, parameters, said, steps_of, suggested
@@ -48,6 +50,8 @@ _HEARTBEAT_S, _GRACE_S = 20, 60
 _START_UP_TRIALS = 8
 _POPULATION = 10
 _NAME_DIGITS = 16
+_REFUSALS = 2
+_OF_SCHEME = frozenset({QuantizeError.code, PluginError.code})
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +155,12 @@ def _enqueue_first(study: optuna.Study, ground: Ground, space: Space) -> None:
 def _enqueue_untried(study: optuna.Study, ground: Ground, space: Space, repeated: dict[str, object]) -> bool:
     """Put the point nearest to the repeated one in the queue, of those not tried yet; return whether there is one."""
     taken = {trial.user_attrs.get("key") for trial in study.trials if _counts(trial) or trial.state.name == "RUNNING"}
-    recipe = _with_own(ground)
-    left = [point for point in space.points() if key_of(steps_of(point, recipe, ground.target)) not in taken]
+    recipe, hopeless = _with_own(ground), _hopeless(study)
+    left = [
+        point
+        for point in space.points()
+        if not hopeless(point) and key_of(steps_of(point, recipe, ground.target)) not in taken
+    ]
     if not left:
         return False
     random.Random(len(study.trials)).shuffle(left)  # noqa: S311 - which of equals comes first, no secret
@@ -174,14 +182,15 @@ def _objective(study: optuna.Study, ground: Ground, space: Space) -> Callable[[o
         about = {"origin": origin, "host": host, "key": key_of(steps), "name": said(steps), "point": asdict(point)}
         for name, value in {**about, "integer": is_integer(steps)}.items():
             trial.set_user_attr(name, value)
-        if _repeats(study, trial.number, about):
+        if _repeats(study, trial.number, about) or (origin == SAMPLED and _hopeless(study)(point)):
             raise optuna.TrialPruned
         try:
             found = measured(ground, steps)
         except PackageError:
             raise
         except CompressorError as error:
-            trial.set_user_attr("error", f"[{error.code}] {error}")
+            trial.set_user_attr("code", error.code)
+            trial.set_user_attr("error", str(error))
             tell(f"trial {trial.number}: {about['name']}: failed: {error}")
             raise _FailedTrialError from error
         trial.set_user_attr("measured", asdict(found))
@@ -203,6 +212,17 @@ def _repeats(study: optuna.Study, number: int, about: Mapping[str, object]) -> b
         if trial.number != number and trial.user_attrs.get("key") == about["key"] and (_counts(trial) or busy):
             return True
     return False
+
+
+def _hopeless(study: optuna.Study) -> Callable[[Point], bool]:
+    """Return what tells whether a point would fail as others did."""
+    ended = [trial for trial in study.get_trials(deepcopy=False) if _counts(trial)]
+    sampled = [trial.user_attrs for trial in ended if trial.user_attrs["origin"] == SAMPLED]
+    narrow = [about["point"]["macs_ratio"] for about in sampled if about.get("code") == PruneError.code]
+    refused = Counter(about["point"]["scheme"] for about in sampled if about.get("code") in _OF_SCHEME)
+    worked = {about["point"]["scheme"] for about in sampled if "measured" in about}
+    schemes = {scheme for scheme, times in refused.items() if times >= _REFUSALS} - worked
+    return lambda point: point.macs_ratio <= max(narrow, default=0.0) or point.scheme in schemes
 
 
 def _counts(trial: optuna.trial.FrozenTrial) -> bool:

@@ -1,0 +1,63 @@
+"""A recipe written as TOML is read back equal."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from compressor.recipe import GateRecipe, Recipe, parse_recipe, read_recipe
+from compressor.search.recipe_text import absolute, recipe_text
+from compressor.search.space import Space, steps_of
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def recipe() -> Recipe:
+    """A small recipe."""
+    return replace(read_recipe(Path(__file__).with_name("search_recipe.toml")), folder=Path())
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("models/*/recipe.toml")), ids=lambda path: path.parent.name)
+def test_every_recipe_of_the_repository_comes_back_equal(path: Path) -> None:
+    """Tables, lists, inline tables and gates survive."""
+    read = replace(read_recipe(path), folder=Path())
+    assert parse_recipe(recipe_text(read).encode()) == read
+
+
+def test_every_form_of_a_search_comes_back_equal(recipe: Recipe) -> None:
+    """Steps of every kind, and none at all, survive."""
+    for point in Space.of(recipe, recipe.targets[0]).points():
+        changed = replace(recipe, compress=steps_of(point, recipe, recipe.targets[0]))
+        assert parse_recipe(recipe_text(changed).encode()) == changed
+
+
+@pytest.mark.parametrize("text", ['a"b\\c', "tab\tline\nend", "ü 😀", "del\x7f", "# [no] = {comment}"])
+def test_awkward_text_comes_back_equal(recipe: Recipe, text: str) -> None:
+    """Quotes, escapes and characters beyond the first plane are no way out of a string."""
+    changed = replace(recipe, data=replace(recipe.data, path=text, options={"a b": 1e-07, text: -3}))
+    assert parse_recipe(recipe_text(changed).encode()) == changed
+
+
+def test_remarks_are_comments_whatever_they_hold(recipe: Recipe) -> None:
+    """A line end in a remark does not end the comment."""
+    changed = replace(recipe, gates=(GateRecipe("accuracy", min=0.9),))
+    text = recipe_text(changed, ("first\nversion = 9", "second"))
+    assert text.startswith("# first version = 9\n# second\n")
+    assert parse_recipe(text.encode()) == changed
+
+
+def test_paths_become_absolute(recipe: Recipe, tmp_path: Path) -> None:
+    """The text lies in another folder than the recipe it came from."""
+    changed = replace(
+        recipe,
+        folder=tmp_path,
+        data=replace(recipe.data, path="images.zip"),
+        model=replace(recipe.model, checkpoint="mine.pt"),
+    )
+    found = absolute(changed)
+    assert (found.data.path, found.model.checkpoint) == (str(tmp_path / "images.zip"), str(tmp_path / "mine.pt"))
+    assert absolute(changed, tmp_path / "data").data.path == str(tmp_path / "data" / "images.zip")
+    assert absolute(found) == found
