@@ -69,11 +69,16 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     """Return what the step makes of ``network``, checked against what every step promises.
 
     Raises:
-        PluginError: If the step's result is no network with finite weights.
+        PluginError: If the step's result has other modules than ``network`` had, or weights that are not finite.
         CompressorError: As the step says.
     """
     step = cast("NetworkStep", module(settings.step))
+    names_before = set(network.state_dict())
     applied = step.apply(network, bench, settings)
+    changed = sorted(names_before ^ set(applied.network.state_dict()))
+    if changed:
+        message = f"Expected the modules to stay as they were in step {settings.step!r}, got other {changed[0]!r}"
+        raise PluginError(f"{message}: a step changes weights and widths only")
     if not applied.finite():
         message = f"Expected finite weights after step {settings.step!r}, got others: lower its learning rate"
         raise PluginError(message)
