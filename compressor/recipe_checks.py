@@ -115,7 +115,8 @@ def _check_grid(recipe: Recipe) -> None:
     trained = [step for step in recipe.network_steps if step.step == "qat"]
     for step in recipe.compress:
         for qat in trained if isinstance(step, QuantizeRecipe) and step.scheme == "static_int8" else []:
-            for key in ("per_channel", "reduce_range"):
+            tflite = any(item.name == step.on and item.runtime == "litert" for item in recipe.targets)
+            for key in ("per_channel",) if tflite else ("per_channel", "reduce_range"):  # TFLite weights have 8 bits
                 if getattr(qat, key) != getattr(step, key):
                     said = f"{key} = {str(getattr(qat, key)).lower()} in both steps"
                     message = f"Expected [[compress]] 'qat' and 'quantize' with the same {key}, got two: set {said}"
