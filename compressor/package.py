@@ -36,6 +36,7 @@ _LIMITS = (
     "Nothing is claimed for images unlike those of the gate split; drift is watched against `reference.bin`."
 )
 _LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy")
+_LITERT_LIBRARIES = ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "numpy")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +137,8 @@ def bill_of_materials(parts: Parts, certificate: Certificate) -> bytes:
     Source: CycloneDX 1.6 (ECMA-424), ``bom-1.6.schema.json``: component type ``machine-learning-model``, modelCard.
     """
     manifest, digest = parts.manifest, sha256_hex(parts.artifact)
-    libraries: list[Json] = [_library(name) for name in _LIBRARIES]
+    names = _LITERT_LIBRARIES if manifest.runtime == "litert" else _LIBRARIES
+    libraries: list[Json] = [_library(name) for name in names]
     model_ref, data_ref = f"model:{manifest.release}", f"data:{parts.dataset}"
     serial = uuid.uuid5(_NAMESPACE, f"{manifest.release}/{manifest.target}/{digest}")
     model: dict[str, Json] = {
@@ -167,7 +169,7 @@ def bill_of_materials(parts: Parts, certificate: Certificate) -> bytes:
         "components": [model, data, *libraries],
         "dependencies": [
             {"ref": f"bundle:{manifest.release}", "dependsOn": [model_ref]},
-            {"ref": model_ref, "dependsOn": [data_ref, *(f"pkg:{name}" for name in _LIBRARIES)]},
+            {"ref": model_ref, "dependsOn": [data_ref, *(f"pkg:{name}" for name in names)]},
         ],
     }
     return canonical_bytes(document)
@@ -194,15 +196,21 @@ def _model_card(parts: Parts, certificate: Certificate, data_ref: str) -> dict[s
     return {
         "modelParameters": {
             "approach": {"type": "supervised"},
-            "task": "image classification",
+            "task": f"{_sense(parts.manifest)} classification",
             "architectureFamily": "convolutional neural network",
             "modelArchitecture": parts.network,
             "datasets": [{"ref": data_ref}],
-            "inputs": [{"format": "image"}],
+            "inputs": [{"format": _sense(parts.manifest)}],
             "outputs": [{"format": "class scores"}],
         },
         "quantitativeAnalysis": {"performanceMetrics": metrics},
     }
+
+
+def _sense(manifest: Manifest) -> str:
+    """Return what a device gives to the model, in a word."""
+    front_end = manifest.preprocessing.front_end
+    return {"": "image", "log_mel": "sound", "mfcc": "sound"}.get(front_end, "sensor window")
 
 
 def _slices(certificate: Certificate) -> dict[str, tuple[int, ...]]:
@@ -240,7 +248,7 @@ def card(parts: Parts, certificate: Certificate) -> str:
     ]
     numbers = [f"| {name} | {value:.6g} |" for name, value in sorted(figures.items())]
     what = (
-        f"A {parts.network} that sorts images into {len(manifest.labels)} classes ({', '.join(manifest.labels)}), "
+        f"A {parts.network} that sorts inputs ({_sense(manifest)}) into {len(manifest.labels)} classes ({', '.join(manifest.labels)}), "
         f"{len(parts.artifact):,} bytes for {manifest.runtime}, input {shape}. Trained on {parts.dataset}."
     )
     return "\n".join(
