@@ -248,7 +248,8 @@ def card(parts: Parts, certificate: Certificate) -> str:
     ]
     numbers = [f"| {name} | {value:.6g} |" for name, value in sorted(figures.items())]
     what = (
-        f"A {parts.network} that sorts inputs ({_sense(manifest)}) into {len(manifest.labels)} classes ({', '.join(manifest.labels)}), "
+        f"A {parts.network} that sorts inputs ({_sense(manifest)}) into {len(manifest.labels)} classes "
+        f"({', '.join(manifest.labels)}), "
         f"{len(parts.artifact):,} bytes for {manifest.runtime}, input {shape}. Trained on {parts.dataset}."
     )
     return "\n".join(

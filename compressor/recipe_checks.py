@@ -113,14 +113,15 @@ def _check_import(recipe: Recipe) -> None:
 def _check_grid(recipe: Recipe) -> None:
     """Training on one grid and quantizing to another loses what was trained for."""
     trained = [step for step in recipe.network_steps if step.step == "qat"]
-    for step in recipe.compress:
-        for qat in trained if isinstance(step, QuantizeRecipe) and step.scheme == "static_int8" else []:
-            tflite = any(item.name == step.on and item.runtime == "litert" for item in recipe.targets)
-            for key in ("per_channel",) if tflite else ("per_channel", "reduce_range"):  # TFLite weights have 8 bits
-                if getattr(qat, key) != getattr(step, key):
-                    said = f"{key} = {str(getattr(qat, key)).lower()} in both steps"
-                    message = f"Expected [[compress]] 'qat' and 'quantize' with the same {key}, got two: set {said}"
-                    raise RecipeError(message)
+    static = [step for step in recipe.compress if isinstance(step, QuantizeRecipe) and step.scheme == "static_int8"]
+    for step in static:
+        tflite = any(item.name == step.on and item.runtime == "litert" for item in recipe.targets)
+        keys = ("per_channel",) if tflite else ("per_channel", "reduce_range")  # TFLite weights have 8 bits
+        for qat, key in ((qat, key) for qat in trained for key in keys):
+            if getattr(qat, key) != getattr(step, key):
+                said = f"{key} = {str(getattr(qat, key)).lower()} in both steps"
+                message = f"Expected [[compress]] 'qat' and 'quantize' with the same {key}, got two: set {said}"
+                raise RecipeError(message)
 
 
 def _check_rescue(recipe: Recipe) -> None:
