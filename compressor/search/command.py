@@ -120,6 +120,8 @@ def _gate(found: Found, out: Path) -> Outcome:
 
 
 def _print(found: Found, files: tuple[Path, ...], outcome: Outcome | None, *, as_json: bool) -> None:
+    from compressor.search.front import points  # noqa: PLC0415 - the command line starts fast
+
     written = [*files, *((*outcome.bundles, outcome.report) if outcome is not None else ())]
     if as_json:
         verdict = outcome.verdict.value if outcome is not None else None
@@ -131,8 +133,7 @@ def _print(found: Found, files: tuple[Path, ...], outcome: Outcome | None, *, as
             mark = "*" if item.number == found.choice.tried.number else " "
             click.echo(
                 f"{mark} {item.number:>3}  {item.name:<44}{item.measured.latency_ratio:>6.2f} x"
-                f"{item.measured.size_bytes:>10} bytes{100 * item.measured.drop:>8.2f} points lost, "
-                f"at most {100 * item.measured.drop_upper:z.2f}"
+                f"{item.measured.size_bytes:>10} bytes  {points(item.measured)}"
             )
     for sentence in found.choice.reason:
         click.echo(sentence)

@@ -57,6 +57,13 @@ def dominates(first: Measured, second: Measured) -> bool:
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
+def points(measured: Measured) -> str:
+    """Return the drop in words, with its one-sided 95 % bound, in points of accuracy (of 100)."""
+    lost = 100 * measured.drop
+    what = f"{-lost:.2f} points gained" if lost < 0 else f"{lost:.2f} points lost"
+    return f"{what} (lost at most {100 * measured.drop_upper:z.2f} at 95 %)"
+
+
 def front(tried: Sequence[Tried], allowed_drop: float) -> tuple[Tried, ...]:
     """Return the feasible forms that no other feasible one dominates, the fastest first; of equal steps the first."""
     known: dict[str, Tried] = {}
@@ -95,7 +102,7 @@ def _reason(taken: Tried, fastest: Tried, tried: Sequence[Tried], allowed_drop: 
     figures, allowed = _of(taken), f"{100 * allowed_drop:z.2f} points"
     what = (
         f"{taken.name}: {figures.latency_ratio:.2f} x the latency of the float baseline, {figures.size_bytes} bytes, "
-        f"{100 * figures.drop:z.2f} points lost (at most {100 * figures.drop_upper:z.2f} at 95 %, {figures.n} rows)."
+        f"{points(figures)} ({figures.n} rows)."
     )
     said = [what]
     if taken is fastest:

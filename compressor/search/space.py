@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from compressor import quantize
-from compressor.forms import LITERT
+from compressor.forms import LITERT, ONNX
 from compressor.recipe import Recipe, TargetRecipe
 from compressor.steps import Settings, equalize, prune, qat
 from compressor.steps.quantize import CALIBRATIONS
@@ -23,7 +23,8 @@ NO_PRUNING = 1.0
 MACS_RATIOS = (NO_PRUNING, 0.75, 0.5, 0.35, 0.25)
 _CALIBRATED = frozenset({STATIC, "static_int8_16"})
 _INT8_WEIGHTS = frozenset({STATIC, "static_int8_16", "dynamic_int8", "weight_int8"})
-_FIRST, _FORMS = CALIBRATIONS[0], "float16"
+_ABSENT = {ONNX: ("static_int8_16",)}  # onnxruntime's CPU has no 16-bit convolution kernels
+_FIRST, _HALF = CALIBRATIONS[0], "float16"
 Value: TypeAlias = str | float | bool
 Choose: TypeAlias = Callable[[str, Sequence[Value]], object]
 T = TypeVar("T", prune.Settings, equalize.Settings, qat.Settings, QuantizeRecipe)
@@ -80,7 +81,7 @@ class Space:
 
 def schemes_of(runtime: str) -> tuple[str, ...]:
     """Return the schemes that ``runtime`` has, ``none`` first."""
-    found = quantize.schemes()
+    found = tuple(name for name in quantize.schemes() if name not in _ABSENT.get(runtime, ()))
     if runtime == LITERT:
         from compressor.tflite.quantizing import SCHEMES  # noqa: PLC0415 - LiteRT only for its targets
 
@@ -182,7 +183,7 @@ def key_of(steps: Sequence[Settings]) -> str:
 
 def is_integer(steps: Sequence[Settings]) -> bool:
     """Return whether ``steps`` leave an integer form: not float32, not float16."""
-    return any(isinstance(step, QuantizeRecipe) and step.scheme not in {NONE, _FORMS} for step in steps)
+    return any(isinstance(step, QuantizeRecipe) and step.scheme not in {NONE, _HALF} for step in steps)
 
 
 def _like(steps: Sequence[Settings], default: T) -> T:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 
 from compressor.errors import CompressorError, PackageError, PluginError, PruneError, QuantizeError
 from compressor.recipe import Recipe
-from compressor.search.front import FP32, OWN, SAMPLED, Tried
+from compressor.search.front import FP32, OWN, SAMPLED, Tried, points
 from compressor.search.space import Point, Space, is_integer, key_of, nearest, parameters, said, steps_of, suggested
 from compressor.search.trial import Ground, Measured, measured, study_digest
 from compressor.steps import Settings
@@ -201,7 +201,7 @@ def _objective(study: optuna.Study, ground: Ground, space: Space) -> Callable[[o
 
 
 def _figures(found: Measured) -> str:
-    return f"{found.latency_ratio:.2f} x latency, {found.size_bytes} bytes, {100 * found.drop:z.2f} points lost"
+    return f"{found.latency_ratio:.2f} x latency, {found.size_bytes} bytes, {points(found)}"
 
 
 def _repeats(study: optuna.Study, number: int, about: Mapping[str, object]) -> bool:

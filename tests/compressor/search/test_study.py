@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from compressor.errors import CompressorError, MeasureError, PackageError, PluginError, RecipeError
 from compressor.progress import Silent
 from compressor.recipe import GateRecipe, Recipe, parse_recipe, read_recipe
 from compressor.search import results
+from compressor.search.command import command
 from compressor.search.front import FP32, OWN, SAMPLED, Tried
 from compressor.search.results import Found
 from compressor.search.space import Space
@@ -20,6 +22,7 @@ from compressor.search.trial import Ground, measured, prepared, study_digest, ta
 from compressor.step import Cache
 from compressor.steps.quantize import Settings as QuantizeRecipe
 
+RECIPE = Path(__file__).with_name("search_recipe.toml")
 SPACE = Space(("none", "static_int8", "no_such_scheme"), (1.0,), network=False)
 pytestmark = pytest.mark.slow
 
@@ -39,7 +42,7 @@ class Searched:
 @pytest.fixture(scope="module")
 def recipe() -> Recipe:
     """A recipe that trains one epoch."""
-    return read_recipe(Path(__file__).with_name("search_recipe.toml"))
+    return read_recipe(RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -221,3 +224,15 @@ def test_a_form_narrower_than_could_be_pruned_is_not_tried(searched: Searched, t
     assert failed
     assert failed == sorted(failed)
     assert len(tried) == 2 + len(failed)
+
+
+def test_the_command_ends_with_the_gates_and_a_recipe_that_runs(searched: Searched) -> None:
+    """Two trials, the choice through the gates: its exit code, its bundle, and chosen.toml as run reads it."""
+    out = searched.files[0].parent
+    done = CliRunner().invoke(command, [str(RECIPE), "--out", str(out), "--trials", "2", "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["verdict"], [trial["origin"] for trial in told["trials"]]) == ("pass", ["fp32", "recipe"])
+    assert all(Path(path).is_file() for path in told["files"])
+    assert {"search.html", "search.json", "chosen.toml", "gate.json"} <= {path.name for path in out.iterdir()}
+    assert read_recipe(out / "chosen.toml").targets == read_recipe(RECIPE).targets
