@@ -46,7 +46,8 @@ _JUDGING_CODE = (
     "compressor.qat", "compressor.export", "compressor.quantize", "compressor.tflite",
     "compressor.statistics", "compressor.gates", "compressor.certificate", "compressor.evaluation",
     "compressor.measure", "compressor.parity", "compressor.graph", "compressor.profile", "compressor.drifted",
-    "edge_agent.runtimes", "edge_agent.preprocess", "edge_agent.monitor", "edge_agent.image_features",
+    "edge_agent.runtimes", "edge_agent.preprocess", "edge_agent.front_ends", "edge_agent.monitor",
+    "edge_agent.image_features",
 )  # fmt: skip
 
 

@@ -20,7 +20,8 @@ MAX_COUNT = 10_000
 MAX_BUDGET_BYTES = 64 * 1024 * 1024
 MAX_SEEN = 50_000
 _UNSURE = 1.05  # a sure prediction (margin 1) is still one twentieth as likely
-_IMAGE_STARTS = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"RIFF", "image/webp"), (b"BM", "image/bmp"))
+_STARTS = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"BM", "image/bmp"))
+_RIFF_FORMS = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}  # at bytes 8 to 12, after the length
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ class Chosen:
 
 def media_type(data: bytes) -> str:
     """Return the media type that the first bytes show."""
-    return next((kind for start, kind in _IMAGE_STARTS if data.startswith(start)), "application/octet-stream")
+    if data.startswith(b"RIFF"):
+        return _RIFF_FORMS.get(data[8:12], "application/octet-stream")
+    return next((kind for start, kind in _STARTS if data.startswith(start)), "application/octet-stream")
 
 
 def check_request(request: SampleRequest) -> SampleRequest:

@@ -92,3 +92,17 @@ def test_media_types_are_told_by_the_first_bytes() -> None:
         "image/jpeg",
         "application/octet-stream",
     ]
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"RIFF\0\0\0\0WEBPVP8 ", "image/webp"),
+        (b"RIFF\0\0\0\0WAVEfmt ", "audio/wav"),
+        (b"RIFF\0\0\0\0AVI ", "application/octet-stream"),
+        (b"\x89PNG\r\n", "image/png"),
+    ],
+)
+def test_what_is_uploaded_is_named_by_its_own_first_bytes(start: bytes, kind: str) -> None:
+    """A sound is not called an image because both come in RIFF."""
+    assert media_type(start) == kind
