@@ -58,7 +58,8 @@ class Certificate:
 
     ``counts``: the paired counts [lost, won, n] that the gates judged, by ``accuracy``, ``compressed``, ``drifted``,
     ``slice:<name>``, ``class:<name>``; ``metrics``: what was bootstrapped, by the gate's name, with its bounds;
-    ``figures``: every measured number by name.
+    ``figures``: every measured number by name; ``targets``: where it stands for several targets, the certificate of
+    each, and ``rules``, ``counts``, ``metrics`` and ``figures`` are those of the first.
     """
 
     schema: int = SCHEMA
@@ -72,6 +73,7 @@ class Certificate:
     rules: tuple[Rule, ...] = ()
     counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     metrics: Mapping[str, MetricEvidence] = field(default_factory=dict)
+    targets: tuple[Certificate, ...] = ()
     code_digests: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
@@ -180,8 +182,10 @@ def combine(certificates: Sequence[Certificate]) -> Certificate:
     gates = tuple(replace(line, target=item.target) for item in certificates for line in item.gates)
     order = [Verdict.PASS.value, Verdict.INCONCLUSIVE.value, Verdict.FAIL.value]
     worst = max((item.verdict for item in certificates), key=order.index)
-    target = first.target if len(certificates) == 1 else ""
-    return replace(first, gates=gates, verdict=worst, target=target)
+    if len(certificates) == 1:
+        return replace(first, gates=gates, verdict=worst)
+    parts = tuple(replace(item, code_digests={}) for item in certificates)  # the same code judged them all
+    return replace(first, gates=gates, verdict=worst, target="", targets=parts)
 
 
 def write_certificate(certificate: Certificate) -> bytes:

@@ -15,9 +15,13 @@ _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
 def gates(certificate: Certificate) -> str:
     """Return the gates: measured, bound, limit, and how much of the limit is used up."""
-    at_least = {rule.name for rule in certificate.rules if rule.min is not None}
-    targets = {line.target for line in certificate.gates if line.target}
-    rows = [_gate(line, at_least=line.name in at_least, several=len(targets) > 1) for line in certificate.gates]
+    judged = certificate.targets or (certificate,)
+    at_least = {(item.target, rule.name) for item in judged for rule in item.rules if rule.min is not None}
+    several = len(judged) > 1
+    rows = [
+        _gate(line, at_least=(line.target or certificate.target, line.name) in at_least, several=several)
+        for line in certificate.gates
+    ]
     columns = ("gate", "", "measured", "bound", "limit", "limit used", "why")
     return _table(columns, rows, numeric=(2, 3, 4))
 

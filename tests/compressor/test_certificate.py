@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from compressor.certificate import (
     Certificate,
+    Line,
     Rule,
     combine,
     counts_of,
@@ -22,6 +26,7 @@ from compressor.evaluation import Compared, evidence, metrics
 from compressor.gates import Evidence, Verdict
 from compressor.measure import Predictions
 from compressor.recipe import GateRecipe
+from compressor.regate import gate_again
 from compressor.statistics import Paired
 
 EVIDENCE = Evidence(
@@ -124,3 +129,21 @@ def test_a_broken_metric_is_an_error(metrics: bytes) -> None:
     """No traceback, no verdict."""
     with pytest.raises(PackageError):
         read_certificate(b'{"schema": 1, "metrics": ' + metrics + b"}")
+
+
+def test_every_target_is_judged_again_by_its_own_rules(tmp_path: Path) -> None:
+    """A folder whose second target failed does not pass because the first one does."""
+    good = Certificate(target="a", rules=(Rule("size_bytes", max=20),), figures={"size_bytes": 10.0}, verdict="pass")
+    bad = replace(good, target="b", rules=(Rule("accuracy", min=0.9),), figures={"accuracy": 0.5}, verdict="fail")
+    (tmp_path / "gate.json").write_bytes(write_certificate(combine([good, bad])))
+    again = gate_again(tmp_path)
+    assert again.verdict == "fail"
+    assert [(line.target, line.verdict) for line in again.gates] == [("a", "pass"), ("b", "fail")]
+
+
+def test_a_folder_without_the_numbers_of_every_target_is_refused(tmp_path: Path) -> None:
+    """An older version kept those of the first target only."""
+    gates = (Line("size_bytes", "pass", target="a"), Line("size_bytes", "fail", target="b"))
+    (tmp_path / "gate.json").write_bytes(write_certificate(Certificate(gates=gates)))
+    with pytest.raises(PackageError, match="every target"):
+        gate_again(tmp_path)

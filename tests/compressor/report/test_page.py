@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compressor.certificate import Certificate, Line, Rule
+from compressor.certificate import Certificate, Line, Rule, combine
 from compressor.explanations import Explained, Flip
 from compressor.parity import Pair
 from compressor.report import Bar, Changed, Changes, Layers, Shown, Step, render
@@ -112,3 +112,11 @@ def test_many_forms_get_the_full_width(shown: Shown) -> None:
     many = [Pair("torch", f"t{i}", 0.0, 1.0, 0.0) for i in range(5)]
     page = render(replace(shown, parity=many))
     assert page.index("Parity of the forms") < page.index("How it was made")
+
+
+def test_a_lower_limit_of_one_target_is_shown_as_one(shown: Shown) -> None:
+    """Each target's lines are read by its own rules."""
+    first = replace(shown.certificate, target="a")
+    line = Line("accuracy", "fail", 0.98, 0.98, 0.999)
+    second = replace(first, target="b", gates=(line,), rules=(Rule("accuracy", min=0.999),))
+    assert "≥ 99.90 %" in render(replace(shown, certificate=combine([first, second])))
