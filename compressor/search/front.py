@@ -102,7 +102,7 @@ def _reason(taken: Tried, fastest: Tried, tried: Sequence[Tried], allowed_drop: 
     figures, allowed = _of(taken), f"{100 * allowed_drop:z.2f} points"
     what = (
         f"{taken.name}: {figures.latency_ratio:.2f} x the latency of the float baseline, {figures.size_bytes} bytes, "
-        f"{points(figures)} ({figures.n} rows)."
+        f"{points(figures)}, on {figures.n} rows."
     )
     said = [what]
     if taken is fastest:

@@ -54,7 +54,10 @@ def kind_of(item: Tried, found: Found) -> str:
 
 def _head(found: Found) -> str:
     title = f"{found.release} on {found.target}: {found.choice.tried.name}"
-    basis = "Measured on search rows that no form has learnt from; the gate split is untouched and has the last word."
+    basis = (
+        "Measured on search rows that no weight was learnt from, though training steps choose their best epoch by them, "
+        "and so did this choice: figures lean to the good side. The gate split is untouched and has the last word."
+    )
     lines = "".join(f"<p>{escape(text)}</p>" for text in (*found.choice.reason, basis))
     return f"<header><h1>{escape(title)}</h1>{lines}</header>"
 

@@ -2,7 +2,8 @@
 
 Decides what is measured and on which rows: never on those of the gate. Does not decide which form is tried next, nor
 which is taken. All trials learn from the same rows and share one baseline; what two of them have in common is made
-once, because the workshop keeps results by content.
+once, because the workshop keeps results by content. Steps that train choose their best epoch by the search rows, and
+the search chooses among forms by them: figures lean to the good side, which is why the gate has rows of its own.
 """
 
 from __future__ import annotations
