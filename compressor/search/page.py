@@ -55,7 +55,7 @@ def kind_of(item: Tried, found: Found) -> str:
 def _head(found: Found) -> str:
     title = f"{found.release} on {found.target}: {found.choice.tried.name}"
     basis = (
-        "Measured on search rows that no weight was learnt from, though training steps choose their best epoch by them, "
+        "Measured on search rows that no weight was learnt from; training steps choose their best epoch by them, "
         "and so did this choice: figures lean to the good side. The gate split is untouched and has the last word."
     )
     lines = "".join(f"<p>{escape(text)}</p>" for text in (*found.choice.reason, basis))
