@@ -12,6 +12,9 @@ from torch import nn
 
 from compressor.networks.mobilenet_v2 import import_torchvision_models
 
+_MOMENTUM = 0.1
+"""torchvision's 0.01 is for ImageNet: after 170 steps evaluation was at 10.5 % where training batches were at 99 %."""
+
 
 class MobileNetV3Small(nn.Module):
     """torchvision's features, global mean, one linear layer."""
@@ -35,4 +38,7 @@ def build(classes: int, channels: int, height: int, width: int, *, width_mult: f
     stem = whole.features[0][0]
     if channels != stem.in_channels:
         whole.features[0][0] = nn.Conv2d(channels, stem.out_channels, 3, stride=2, padding=1, bias=False)
+    for module in whole.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = _MOMENTUM
     return MobileNetV3Small(whole.features, classes, whole.classifier[0].in_features)
