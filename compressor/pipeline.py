@@ -45,6 +45,7 @@ _JUDGING_CODE = (
     "compressor.data", "compressor.train", "compressor.networks", "compressor.steps", "compressor.prune",
     "compressor.qat", "compressor.export", "compressor.quantize", "compressor.tflite",
     "compressor.statistics", "compressor.gates", "compressor.certificate", "compressor.evaluation",
+    "compressor.bootstrap", "compressor.metric_gates", "compressor.evidence", "compressor.power",
     "compressor.measure", "compressor.parity", "compressor.graph", "compressor.profile", "compressor.drifted",
     "edge_agent.runtimes", "edge_agent.preprocess", "edge_agent.front_ends", "edge_agent.monitor",
     "edge_agent.image_features",

@@ -2,8 +2,8 @@
 """Prints what compression costs and gains beside its peers, on the same model and data, one thread, in one run.
 
 ``compression.py [--quick] [--cases resnet8,ds_cnn,...] [--out DIR] [--peers DIR] [--json FILE]``: scikit-learn's digits
-through a camera. Ours is a recipe (prune, distil, QAT, int8) on onnxruntime and LiteRT and must pass a 1-point gate at 95 %;
-beside it fp32 onnxruntime, onnxruntime's ``quantize_static`` defaults, ai-edge-quantizer's defaults, and NNCF and Olive
+through a camera. Ours is a recipe (prune, distil, QAT, int8) on onnxruntime and LiteRT and must pass a 1-point gate at
+95 %; beside it fp32 onnxruntime, onnxruntime's ``quantize_static`` defaults, ai-edge-quantizer's defaults, and NNCF and Olive
 where ``--peers`` names the folder that ``peers/setup`` made. ``--quick``: ResNet8 alone, two epochs.
 """
 
