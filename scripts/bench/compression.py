@@ -3,8 +3,8 @@
 
 ``compression.py [--quick] [--cases resnet8,ds_cnn,...] [--out DIR] [--peers DIR] [--json FILE]``: scikit-learn's digits
 through a camera. Ours is a recipe (prune, distil, QAT, int8) on onnxruntime and LiteRT and must pass a 1-point gate at
-95 %; beside it fp32 onnxruntime, onnxruntime's ``quantize_static`` defaults, ai-edge-quantizer's defaults, and NNCF and Olive
-where ``--peers`` names the folder that ``peers/setup`` made. ``--quick``: ResNet8 alone, two epochs.
+95 %; beside it fp32 onnxruntime, onnxruntime's ``quantize_static`` defaults, ai-edge-quantizer's defaults, and NNCF and
+Olive where ``--peers`` names the folder that ``peers/setup`` made. ``--quick``: ResNet8 alone, two epochs.
 """
 
 # ruff: noqa: E402, PLC0415 - telemetry is off and threads are set before imports; TFLite packages only where used
