@@ -1,0 +1,134 @@
+"""A run that is stopped in the middle of a step: nothing half-written, and the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import termios
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compressor.cli import main
+from compressor.pipeline import run_recipe
+from compressor.recipe import read_recipe
+
+pytestmark = pytest.mark.slow
+RECIPE = Path(__file__).with_name("pipeline_recipe.toml").read_text()
+STEPS = {
+    "prune": 'step = "prune"\nmacs_ratio = 0.9\nrounds = 1\nround_to = 1\nfine_tune_epochs = {epochs}',
+    "qat": 'step = "qat"\nreduce_range = true\nepochs = {epochs}',
+}
+SILENT_S = 60.0
+DISK_BYTES = 64_000_000  # the data as they are kept take 43 MB, a run 6 MB
+
+
+def recipe_with(folder: Path, step: str, epochs: int) -> Path:
+    """Write the tiny recipe with ``step`` before its quantize step."""
+    path = folder / "recipe.toml"
+    text = STEPS[step].format(epochs=epochs)
+    path.write_text(RECIPE.replace("[[compress]]", f"[[compress]]\n{text}\n[[compress]]", 1))
+    return path
+
+
+def half_written(out: Path) -> list[Path]:
+    """Return bundles and parts of files below ``out``."""
+    return [*out.rglob("*.tfb"), *out.rglob(".part-*"), *out.rglob("*.part")]
+
+
+def interrupted_at(words: bytes, command: list[str]) -> tuple[int, str]:
+    """Run ``command`` in a terminal, interrupt it as soon as it shows ``words``; return exit code and what it said."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (40, 160))  # a bar in a window of no width has no words
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    said, sent = b"", False
+    while select.select([ours], [], [], SILENT_S)[0]:
+        try:
+            said += os.read(ours, 65536)
+        except OSError:  # the terminal's other end is closed: the program ended
+            break
+        if words in said and not sent:
+            process.send_signal(signal.SIGINT)
+            sent = True
+    os.close(ours)
+    if not sent:
+        process.kill()
+    return process.wait(), said.decode()
+
+
+@pytest.mark.parametrize(("step", "words"), [("prune", b"fine-tuning, epoch 2"), ("qat", b"qat epoch 1")])
+def test_ctrl_c_in_a_step_leaves_what_was_made_before(step: str, words: bytes, tmp_path: Path) -> None:
+    """Exit code 130; the next run finds data and training, and makes the step and what follows."""
+    long = recipe_with(tmp_path, step, 500)
+    command = [sys.executable, "-m", "compressor.cli", "run", str(long), "--out", str(tmp_path / "out")]
+    code, said = interrupted_at(words, command)
+    assert code == 130, said
+    assert said.strip().splitlines()[-1].endswith("nothing half-written; run the same command again to go on")
+    assert "Traceback" not in said
+    assert half_written(tmp_path / "out") == []
+    assert {path.name.split("-")[0] for path in (tmp_path / "out" / "cache").iterdir()} == {"data", "train"}
+    outcome = run_recipe(read_recipe(recipe_with(tmp_path, step, 1)), out=tmp_path / "out")
+    assert {"data", "train"} <= set(outcome.found)
+    assert f"step-{step}" in outcome.ran
+    assert outcome.bundles
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 megabytes; skips where we may not mount."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tinyfleet-test", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a small tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Write until the disk is full."""
+    path = folder / "filler"
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"x" * 4096)
+        except OSError:
+            return path
+
+
+def run(recipe: Path, out: Path) -> int:
+    """Return the exit code of ``compressor run``."""
+    with pytest.raises(SystemExit) as stop:
+        main(["run", str(recipe), "--out", str(out)])
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+@pytest.mark.parametrize("where", ["the results", "the temporary files too"])
+def test_a_disk_that_is_full_when_a_step_ends_stops_the_run_and_no_more(
+    where: str, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 4 and one coded line; with room again the same command goes on after the training and passes."""
+    out = small_disk / "out"
+    assert run(recipe_with(tmp_path, "prune", 1), out) == 0
+    trained = sorted((out / "cache").glob("train-*"))
+    (out / "tiny-1-host.tfb").unlink()
+    if where == "the temporary files too":
+        monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
+    filler, other = fill(small_disk), recipe_with(tmp_path, "prune", 2)
+    assert run(other, out) == 4
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("error [")
+    assert "No space left on device" in line
+    assert half_written(out) == []
+    filler.unlink()
+    assert run(other, out) == 0
+    assert (out / "tiny-1-host.tfb").exists()
+    assert sorted((out / "cache").glob("train-*")) == trained
