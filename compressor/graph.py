@@ -48,7 +48,7 @@ def inspect(artifact: bytes, session_options: Mapping[str, str], threads: int = 
     """Return the figures of the ONNX model in ``artifact`` under onnxruntime's optimiser.
 
     A multiplication counts as int8 only when the optimised graph has an integer operator of the same name: what
-    can't be traced counts as float.
+    can't be traced, by want of a name of its own too, counts as float.
 
     Raises:
         MeasureError: If the model can't be read, has no fixed shapes, or onnxruntime refuses it.
@@ -56,14 +56,16 @@ def inspect(artifact: bytes, session_options: Mapping[str, str], threads: int = 
     macs = _macs(artifact)
     optimised = _optimised(artifact, session_options, threads)
     integer = {_RENAMED.sub("", node.name) for node in optimised.graph.node if node.op_type in _INTEGER}
-    total = sum(macs.values())
+    total = sum(count for _, count in macs)
+    named = Counter(name for name, _ in macs)
     if not total:
         raise MeasureError("Expected a model with convolutions or matrix products, got none")
-    share = sum(count for name, count in macs.items() if name in integer) / total
+    share = sum(count for name, count in macs if name in integer and named[name] == 1) / total
     return GraphFigures(total, share, dict(sorted(Counter(node.op_type for node in optimised.graph.node).items())))
 
 
-def _macs(artifact: bytes) -> dict[str, int]:
+def _macs(artifact: bytes) -> list[tuple[str, int]]:
+    """Return the name and the multiply-accumulates of every multiplying node."""
     try:
         model = onnx.load_model_from_string(artifact)
         for value in model.graph.input:
@@ -80,11 +82,11 @@ def _macs(artifact: bytes) -> dict[str, int]:
         for value in [*graph.value_info, *graph.input, *graph.output]
     }
     shapes |= {initializer.name: list(initializer.dims) for initializer in graph.initializer}
-    return {
-        node.name or node.output[0]: _node_macs(node, shapes)
+    return [
+        (node.name or node.output[0], _node_macs(node, shapes))
         for node in graph.node
         if node.op_type in _MULTIPLYING and (node.op_type != "MatMul" or len(shapes.get(node.input[1], [])) > 1)
-    }
+    ]
 
 
 def _node_macs(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> int:
