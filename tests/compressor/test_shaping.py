@@ -39,7 +39,7 @@ def test_a_calibration_set_of_one_class_stops_the_run_before_training(
 ) -> None:
     """The class and the number of rows are named, with what to do; no bundle and no weights appear."""
     (tmp_path / "recipe.toml").write_text(RECIPE + SHARES)
-    image_set(tmp_path / "set.zip", ["day"] * 60 + ["night"])
+    image_set(tmp_path / "set.zip", ["day", "day", "night", "night"] + ["day"] * 57)
     with pytest.raises(SystemExit) as stop:
         main(["run", str(tmp_path / "recipe.toml"), "--out", str(tmp_path / "out")])
     assert stop.value.code == 4
