@@ -210,6 +210,7 @@ class Recipe:
         return tuple(step for step in found if step.on in {"", target})
 
 
+DEFAULT_STEPS = [{"step": "quantize"}]
 _TABLES = ("model", "data", "train", "compress", "targets", "gates")
 
 
@@ -257,7 +258,7 @@ def _recipe(document: dict[str, object]) -> Recipe:
         model=fields_from(ModelRecipe, document.get("model", {}), "[model]"),
         data=fields_from(DataRecipe, document.get("data", {}), "[data]"),
         train=fields_from(TrainRecipe, document.get("train", {}), "[train]"),
-        compress=_steps(document.get("compress", [{"step": "quantize"}])),
+        compress=_steps(document.get("compress", DEFAULT_STEPS if not _finished(document) else [])),
         targets=tuple(
             fields_from(TargetRecipe, table, f"[targets.{name}]", given={"name": name})
             for name, table in targets.items()
@@ -266,6 +267,12 @@ def _recipe(document: dict[str, object]) -> Recipe:
     )
     check_recipe(recipe)
     return recipe
+
+
+def _finished(document: Mapping[str, object]) -> bool:
+    """Return whether the recipe brings a TFLite file: nothing is left to compress."""
+    model = document.get("model")
+    return isinstance(model, dict) and bool(model.get("tflite"))
 
 
 def _steps(value: object) -> tuple[StepSettings, ...]:

@@ -106,8 +106,9 @@ def _check_import(recipe: Recipe) -> None:
         raise RecipeError(f"{message}: only a network is exported to both formats")
     kept = [step.step for step in recipe.compress if model.tflite or steps.level(step) == steps.NETWORK]
     if kept:
-        message = f"Expected no step {kept[0]!r} with [model] {given[0]}, got one: it needs a network"
-        raise RecipeError(f"{message} (give checkpoint and network)")
+        message = f"Expected no step {kept[0]!r} with [model] {given[0]}, got one"
+        remedy = "write compress = []" if kept[0] == "quantize" else "give checkpoint and network"
+        raise RecipeError(f"{message}: {remedy}")
 
 
 def _check_grid(recipe: Recipe) -> None:
