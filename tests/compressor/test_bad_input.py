@@ -156,7 +156,7 @@ def test_ctrl_c_in_training_leaves_what_was_made_and_nothing_half(tmp_path: Path
         "--out",
         str(tmp_path / "out"),
     ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_ctrl_c) as process:  # noqa: PLW1509
         assert process.stderr is not None
         heard = process.stderr.readline()
         process.send_signal(signal.SIGINT)
@@ -164,6 +164,11 @@ def test_ctrl_c_in_training_leaves_what_was_made_and_nothing_half(tmp_path: Path
     assert heard.startswith("data")
     assert (process.returncode, rest.strip().splitlines()[-1][:11]) == (130, "interrupted")
     assert [path.name[:5] for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["data-"]
+
+
+def _heed_ctrl_c() -> None:
+    """A shell starts what it puts in the background deaf to Ctrl-C, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _long_recipe(folder: Path) -> Path:
