@@ -42,11 +42,16 @@ def half_written(out: Path) -> list[Path]:
     return [*out.rglob("*.tfb"), *out.rglob(".part-*"), *out.rglob("*.part")]
 
 
+def heed_ctrl_c() -> None:
+    """A shell starts what it puts in the background deaf to Ctrl-C, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted_at(words: bytes, command: list[str]) -> tuple[int, str]:
     """Run ``command`` in a terminal, interrupt it as soon as it shows ``words``; return exit code and what it said."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 160))  # a bar in a window of no width has no words
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=heed_ctrl_c)  # noqa: PLW1509
     os.close(theirs)
     said, sent = b"", False
     while select.select([ours], [], [], SILENT_S)[0]:
