@@ -13,11 +13,8 @@ target).
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +28,7 @@ from scipy import optimize
 from compressor.gates import AccuracyDrop, Evidence, Verdict
 from compressor.power import POWER, Plan, approximate_samples_for, samples_for
 from compressor.statistics import Paired, score_upper, trinomial
+from scripts.bench.rows import Row, told
 
 CASES = ((0.01, 0.01), (0.01, 0.038), (0.02, 0.05), (0.05, 0.3), (0.02, 0.02))
 QUICK = CASES[:3]
@@ -42,22 +40,6 @@ PUBLISHED = (
     ("soft contact lenses (Tango 1998)", Paired(0, 1, 44), -0.118, 0.059),
     ("Agresti and Min 2005 (PropCIs scoreci.mp)", Paired(40, 20, 160), 0.031, 0.218),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table."""
-
-    what: str
-    ours: float
-    reference: float | None = None
-    target: str = ""
-    met: bool | None = None
-
-    @property
-    def ratio(self) -> float | None:
-        """Ours over the reference."""
-        return self.ours / self.reference if self.reference else None
 
 
 def passing(n: int, margin: float, discordance: float, drop: float, trials: int) -> float:
@@ -122,17 +104,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer cases and trials")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     options = parser.parse_args()
-    started_s, found = time.monotonic(), []
-    for row in rows(QUICK if options.quick else CASES, TRIALS // 4 if options.quick else TRIALS):
-        found.append(row)
-        reference = f"{row.reference:10.4f}" if row.reference is not None else " " * 10
-        verdict = {None: "", True: "reached", False: "MISSED"}[row.met]
-        sys.stdout.write(f"{row.what:96} {row.ours:10.4f} {reference} {row.target:10} {verdict}\n")
-        sys.stdout.flush()
-    sys.stdout.write(f"{time.monotonic() - started_s:.0f} s\n")
-    if options.json:
-        options.json.write_text(json.dumps([{**asdict(row), "ratio": row.ratio} for row in found], indent=1))
-    return 1 if any(row.met is False for row in found) else 0
+    cases, trials = (QUICK, TRIALS // 4) if options.quick else (CASES, TRIALS)
+    return told(list(rows(cases, trials)), options.json)
 
 
 if __name__ == "__main__":

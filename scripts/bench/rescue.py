@@ -15,13 +15,12 @@ import argparse
 import contextlib
 import copy
 import io
-import json
 import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +45,7 @@ from compressor.steps import equalize, qat
 from compressor.steps.base import Applied, Bench, Rows
 from compressor.steps.quantize import Settings
 from compressor.train import checkpoint, supervised
+from scripts.bench.rows import Row, told
 
 Floats = NDArray[np.float32]
 SIDE, CLASSES, CHANNELS = 64, 10, 3
@@ -69,22 +69,6 @@ CASES = {
     "mobilenet_v2": Case("mobilenet_v2", 0.35, LEARNING, 60, per_channel=False),
     "mobilenet_v3_small": Case("mobilenet_v3_small", 0.5, LEARNING, 60, per_channel=True),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table; ``met`` None where nothing is asked."""
-
-    what: str
-    ours: float
-    reference: float | None = None
-    target: str = ""
-    met: bool | None = None
-
-    @property
-    def ratio(self) -> float | None:
-        """Ours over the reference."""
-        return self.ours / self.reference if self.reference else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -338,13 +322,7 @@ def main() -> int:
             rows += Stand(case, data, trained(case, data, path), options.quick).rows()
     if options.quick:  # a network of two epochs is at chance: it shows that the bench runs, not what a rescue gains
         rows = [replace(row, met=None) for row in rows]
-    for row in rows:
-        ratio = f"{row.ratio:.3f}" if row.ratio else "-"
-        print(f"{row.what:<76}{row.ours:>9.4g}{row.reference or 0:>9.4g}{ratio:>8}  {row.target:<16}"
-              f"{'' if row.met is None else 'met' if row.met else 'MISSED'}")  # fmt: skip
-    if options.json:
-        options.json.write_text(json.dumps([{**asdict(row), "ratio": row.ratio} for row in rows], indent=1))
-    return 1 if any(row.met is False for row in rows) else 0
+    return told(rows, options.json)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,35 @@
+"""What every bench prints: rows of a figure, what it was measured against, and whether the target was met."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table; ``met`` is None where nothing is asked."""
+
+    what: str
+    ours: float
+    reference: float | None = None
+    target: str = ""
+    met: bool | None = None
+
+    @property
+    def ratio(self) -> float | None:
+        """Ours over the reference."""
+        return self.ours / self.reference if self.reference else None
+
+
+def told(rows: Sequence[Row], file: Path | None) -> int:
+    """Print ``rows``, write them to ``file`` where one is named, and return 1 while a figure is missed."""
+    for row in rows:
+        ratio = f"{row.ratio:.3f}" if row.ratio else "-"
+        verdict = {None: "", True: "met", False: "MISSED"}[row.met]
+        print(f"{row.what:<78}{row.ours:>11.4g}{row.reference or 0:>11.4g}{ratio:>8}  {row.target:<14}{verdict}")
+    if file is not None:
+        file.write_text(json.dumps([{**asdict(row), "ratio": row.ratio} for row in rows], indent=1))
+    return 1 if any(row.met is False for row in rows) else 0
