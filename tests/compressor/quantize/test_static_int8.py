@@ -44,11 +44,14 @@ def _operators(model: bytes, path: Path) -> Counter[str]:
 
 
 def test_every_convolution_runs_in_int8(models: tuple[bytes, bytes], tmp_path: Path) -> None:
-    """After onnxruntime's optimiser no float Conv is left, and Q/DQ only at the ends."""
+    """After onnxruntime's optimiser no float Conv is left, and Q/DQ only at the ends and around hard-swish."""
     found = _operators(models[1], tmp_path / "o.onnx")
-    convolutions = Counter(node.op_type for node in onnx.load_from_string(models[0]).graph.node)["Conv"]
-    assert found["QLinearConv"] == convolutions
+    floats = Counter(node.op_type for node in onnx.load_from_string(models[0]).graph.node)
+    assert found["QLinearConv"] == floats["Conv"]
     assert found["Conv"] == found["Gemm"] == 0
+    if floats["HardSigmoid"] + floats["HardSwish"]:  # onnxruntime has no integer kernel: why MobileNetV3 is slow in int8
+        assert found["QuantizeLinear"] > 1
+        return
     assert found["QuantizeLinear"] == 1
     assert found["DequantizeLinear"] == len(OUTPUT_NAMES)
 
