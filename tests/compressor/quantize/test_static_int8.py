@@ -49,7 +49,7 @@ def test_every_convolution_runs_in_int8(models: tuple[bytes, bytes], tmp_path: P
     floats = Counter(node.op_type for node in onnx.load_from_string(models[0]).graph.node)
     assert found["QLinearConv"] == floats["Conv"]
     assert found["Conv"] == found["Gemm"] == 0
-    if floats["HardSigmoid"] + floats["HardSwish"]:  # onnxruntime has no integer kernel: why MobileNetV3 is slow in int8
+    if floats["HardSigmoid"] + floats["HardSwish"]:  # no integer kernel: why MobileNetV3 is slow in int8
         assert found["QuantizeLinear"] > 1
         return
     assert found["QuantizeLinear"] == 1
