@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +144,16 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, refused: Refuse
     assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == []
 
 
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Let children heed Ctrl-C: a shell starts what it puts in the background deaf to it, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("heeded")
 def test_ctrl_c_in_training_leaves_what_was_made_and_nothing_half(tmp_path: Path) -> None:
     """The data step is found again by the next run."""
     command = [
@@ -156,7 +165,7 @@ def test_ctrl_c_in_training_leaves_what_was_made_and_nothing_half(tmp_path: Path
         "--out",
         str(tmp_path / "out"),
     ]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=_heed_ctrl_c) as process:  # noqa: PLW1509
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         heard = process.stderr.readline()
         process.send_signal(signal.SIGINT)
@@ -164,11 +173,6 @@ def test_ctrl_c_in_training_leaves_what_was_made_and_nothing_half(tmp_path: Path
     assert heard.startswith("data")
     assert (process.returncode, rest.strip().splitlines()[-1][:11]) == (130, "interrupted")
     assert [path.name[:5] for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["data-"]
-
-
-def _heed_ctrl_c() -> None:
-    """A shell starts what it puts in the background deaf to Ctrl-C, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _long_recipe(folder: Path) -> Path:

@@ -42,16 +42,19 @@ def half_written(out: Path) -> list[Path]:
     return [*out.rglob("*.tfb"), *out.rglob(".part-*"), *out.rglob("*.part")]
 
 
-def heed_ctrl_c() -> None:
-    """A shell starts what it puts in the background deaf to Ctrl-C, and children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@pytest.fixture
+def heeded() -> Iterator[None]:
+    """Let children heed Ctrl-C: a shell starts what it puts in the background deaf to it, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupted_at(words: bytes, command: list[str]) -> tuple[int, str]:
     """Run ``command`` in a terminal, interrupt it as soon as it shows ``words``; return exit code and what it said."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 160))  # a bar in a window of no width has no words
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=heed_ctrl_c)  # noqa: PLW1509
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     said, sent = b"", False
     while select.select([ours], [], [], SILENT_S)[0]:
@@ -68,6 +71,7 @@ def interrupted_at(words: bytes, command: list[str]) -> tuple[int, str]:
     return process.wait(), said.decode()
 
 
+@pytest.mark.usefixtures("heeded")
 @pytest.mark.parametrize(("step", "words"), [("prune", b"fine-tuning, epoch 2"), ("qat", b"qat epoch 1")])
 def test_ctrl_c_in_a_step_leaves_what_was_made_before(step: str, words: bytes, tmp_path: Path) -> None:
     """Exit code 130; the next run finds data and training, and makes the step and what follows."""
