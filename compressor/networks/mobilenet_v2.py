@@ -33,7 +33,7 @@ def import_torchvision_models() -> ModuleType:
     return importlib.import_module("torchvision.models")
 
 
-class MobileNetV2(nn.Module):
+class MobileNet(nn.Module):
     """torchvision's features, global mean, one linear layer."""
 
     def __init__(self, features: nn.Module, classes: int, embedding: int) -> None:
@@ -48,11 +48,16 @@ class MobileNetV2(nn.Module):
         return self.head(embedding), embedding
 
 
+def fit_stem(features: nn.Module, channels: int) -> None:
+    """Give torchvision's ``features`` a first convolution for ``channels``, where theirs takes another number."""
+    stem = features[0][0]  # type: ignore[index]
+    if channels != stem.in_channels:
+        features[0][0] = nn.Conv2d(channels, stem.out_channels, 3, stride=2, padding=1, bias=False)  # type: ignore[index]
+
+
 def build(classes: int, channels: int, height: int, width: int, *, width_mult: float = 0.35) -> nn.Module:
     """Return a MobileNetV2; images below 64 pixels a side lose little when the stem keeps its stride."""
     del height, width
     whole = import_torchvision_models().mobilenet_v2(num_classes=classes, width_mult=width_mult)
-    stem = whole.features[0][0]
-    if channels != stem.in_channels:
-        whole.features[0][0] = nn.Conv2d(channels, stem.out_channels, 3, stride=2, padding=1, bias=False)
-    return MobileNetV2(whole.features, classes, whole.last_channel)
+    fit_stem(whole.features, channels)
+    return MobileNet(whole.features, classes, whole.last_channel)

@@ -40,28 +40,13 @@ from compressor.quantize import quantize
 from compressor.recipe import QuantizeRecipe, Recipe, read_recipe
 from compressor.statistics import drop_upper, paired, wilson
 from edge_agent import preprocess
+from scripts.bench.rows import Row
 from wire.bundle import read_bundle
 
 Floats = NDArray[np.float32]
 BATCH, _LATENCY_RUNS = 64, 5  # the least of the medians: a busy host only ever adds
 MARGIN, FLIPS_MAX, QUANTIZE_MAX, MEMORY_SLACK, NEVER_LARGER = 0.01, 0.02, 1.5, 0.05, 1.0
 NEVER_SLOWER = 1.05  # 5 % is what the clock of a shared host varies by
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table."""
-
-    what: str
-    ours: float
-    reference: float | None = None
-    target: str = ""
-    met: bool | None = None
-
-    @property
-    def ratio(self) -> float | None:
-        """Ours over the reference."""
-        return self.ours / self.reference if self.reference else None
 
 
 class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
