@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from compressor.errors import DataError
+from compressor.data.table import Table, make_table
+from compressor.errors import CorruptImageError, DataError
 from compressor.recipe import DataRecipe
 from edge_agent import front_ends
 from edge_agent.errors import SensorError
+
+_NAMES_SHOWN = 5
 
 Values = npt.NDArray[np.float64]
 
@@ -70,6 +74,31 @@ def completed(name: str, options: Mapping[str, float]) -> dict[str, float]:
     except SensorError as error:
         message = f"[data] options: {error}"
         raise DataError(message) from error
+
+
+def tabled(
+    data: DataRecipe, path: Path, front_end: tuple[str, Mapping[str, float]], samples: list[Sample], *, what: str
+) -> Table:
+    """Return the table of what the front end, a name and its options, makes of ``samples``.
+
+    ``what``: how a message calls the ones that it refuses; ``path`` is where they came from.
+
+    Raises:
+        CorruptImageError: If it refuses more than ``data.allow_corrupt``.
+        DataError: If it refuses all.
+    """
+    images, kept, corrupt = pictures(samples, *front_end)
+    if len(corrupt) > data.allow_corrupt:
+        shown = "; ".join(corrupt[:_NAMES_SHOWN])
+        message = f"Expected at most {data.allow_corrupt} {what} in {path}, got {len(corrupt)}: {shown}"
+        raise CorruptImageError(f"{message}: mend or remove them, or set allow_corrupt in [data]")
+    return make_table(
+        images,
+        [sample.label for sample in kept],
+        slices=[sample.slice for sample in kept],
+        sources=[sample.source for sample in kept],
+        corrupt=tuple(text.split(": ", 1)[0] for text in corrupt),
+    )
 
 
 def pictures(

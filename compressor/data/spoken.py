@@ -10,13 +10,12 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from compressor.data._archive import Names, opened
-from compressor.data._front_end import Ranged, Sample, Values, chosen, pictures
-from compressor.data.table import Table, make_table
-from compressor.errors import ArchiveError, CorruptImageError, DataError
+from compressor.data._front_end import Ranged, Sample, Values, chosen, tabled
+from compressor.data.table import Table
+from compressor.errors import ArchiveError, DataError
 from compressor.recipe import DataRecipe
 from edge_agent.front_ends import log_mel, mfcc
 
-_NAMES_SHOWN = 5
 _PARTS = 3  # of a file's name
 _SILENCE_DB = -199.0
 
@@ -39,19 +38,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         DataError: If a file's name has not three parts, or an option is unknown or out of range.
     """
     path = (root or Path()) / data.path
-    name, options = front_end(data)
-    images, kept, corrupt = pictures(_samples(path), name, options)
-    if len(corrupt) > data.allow_corrupt:
-        shown = "; ".join(corrupt[:_NAMES_SHOWN])
-        message = f"Expected at most {data.allow_corrupt} corrupt sounds in {path}, got {len(corrupt)}: {shown}"
-        raise CorruptImageError(f"{message}: mend or remove them, or set allow_corrupt in [data]")
-    return make_table(
-        images,
-        [sample.label for sample in kept],
-        slices=[sample.slice for sample in kept],
-        sources=[sample.source for sample in kept],
-        corrupt=tuple(text.split(": ", 1)[0] for text in corrupt),
-    )
+    return tabled(data, path, front_end(data), _samples(path), what="corrupt sounds")
 
 
 def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:

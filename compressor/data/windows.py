@@ -18,13 +18,12 @@ from pathlib import Path
 
 from compressor.data import _series, _strokes, _window_table
 from compressor.data._archive import Names, opened
-from compressor.data._front_end import Ranged, Sample, chosen, options_of, pictures
-from compressor.data.table import Table, make_table
-from compressor.errors import ArchiveError, CorruptImageError, DataError
+from compressor.data._front_end import Ranged, Sample, chosen, options_of, tabled
+from compressor.data.table import Table
+from compressor.errors import ArchiveError, DataError
 from compressor.recipe import DataRecipe
 from edge_agent.front_ends import window
 
-_NAMES_SHOWN = 5
 _TABLES = (".csv", ".parquet")
 
 
@@ -47,19 +46,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         DataError: If a value is no finite number (file, row and column are named), or an option is not right.
     """
     path = (root or Path()) / data.path
-    name, options = front_end(data)
-    images, kept, corrupt = pictures(_samples(path, data), name, options)
-    if len(corrupt) > data.allow_corrupt:
-        shown = "; ".join(corrupt[:_NAMES_SHOWN])
-        message = f"Expected at most {data.allow_corrupt} windows that can't be used in {path}, got {len(corrupt)}"
-        raise CorruptImageError(f"{message}: {shown}: mend or remove them, or set allow_corrupt in [data]")
-    return make_table(
-        images,
-        [sample.label for sample in kept],
-        slices=[sample.slice for sample in kept],
-        sources=[sample.source for sample in kept],
-        corrupt=tuple(text.split(": ", 1)[0] for text in corrupt),
-    )
+    return tabled(data, path, front_end(data), _samples(path, data), what="windows that can't be used")
 
 
 def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
