@@ -67,7 +67,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
       compressor search models/digits/recipe.toml
       compressor search models/digits/recipe.toml --trials 40 --sampler nsga2     20 more than before
       compressor search mine.toml --target gateway --timeout-s 3600 --no-gate
-      compressor search mine.toml --storage postgresql://search@db/search         the same on every host
+      compressor search mine.toml --storage postgresql+psycopg://search@db/search the same on every host
       compressor search mine.toml --json | jq .reason
 
     \b
@@ -99,15 +99,17 @@ def _search(
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.search import results  # noqa: PLC0415 - the command line starts fast
     from compressor.search.space import Space  # noqa: PLC0415 - the command line starts fast
-    from compressor.search.study import search  # noqa: PLC0415 - the command line starts fast
+    from compressor.search.study import check_storage, search  # noqa: PLC0415 - the command line starts fast
     from compressor.search.trial import prepared, target_of  # noqa: PLC0415 - the command line starts fast
     from compressor.step import Cache  # noqa: PLC0415 - the command line starts fast
 
     target = target_of(recipe, name)
     preflight.check(replace(recipe, targets=(target,)), out)
     out.mkdir(parents=True, exist_ok=True)
+    url = storage or f"sqlite:///{(out / 'search.db').resolve()}"
+    check_storage(url)
     ground = prepared(recipe, target, Cache(out / "cache"), Bars())
-    tried = search(ground, Space.of(recipe, target), budget, storage or f"sqlite:///{(out / 'search.db').resolve()}")
+    tried = search(ground, Space.of(recipe, target), budget, url)
     found = results.found_of(ground, recipe, tried)
     return found, results.write(found, out)
 

@@ -83,6 +83,17 @@ def steps_for(tried: Tried, ground: Ground) -> tuple[Settings, ...]:
     return steps_of(Point(**dict(tried.settings)), _with_own(ground), ground.target)  # type: ignore[arg-type]
 
 
+def check_storage(storage: str) -> None:
+    """Open ``storage`` (an SQLAlchemy URL), so that a search ends here and not after its training.
+
+    Raises:
+        PluginError: If Optuna or the database's driver is not installed.
+        PackageError: If the storage can't be opened.
+    """
+    with _storage_errors():
+        _storage(storage)
+
+
 def search(ground: Ground, space: Space, budget: Budget, storage: str) -> tuple[Tried, ...]:
     """Return everything the study in ``storage`` (an SQLAlchemy URL) has tried, after searching within ``budget``.
 
@@ -107,20 +118,28 @@ def search(ground: Ground, space: Space, budget: Budget, storage: str) -> tuple[
         return _settled(study)
 
 
-def _opened(ground: Ground, space: Space, budget: Budget, storage: str) -> optuna.Study:
+def _storage(url: str) -> optuna.storages.RDBStorage:
     try:
         import optuna  # noqa: PLC0415 - Optuna only to search
     except ImportError as error:
         message = "Expected the package optuna, got none: pip install tinyfleet[compressor]"
         raise PluginError(message) from error
     optuna.logging.set_verbosity(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.storages.RDBStorage(url, heartbeat_interval=_HEARTBEAT_S, grace_period=_GRACE_S)
+
+
+def _opened(ground: Ground, space: Space, budget: Budget, storage: str) -> optuna.Study:
+    kept = _storage(storage)
+    import optuna  # noqa: PLC0415 - Optuna only to search
+
     name = f"{ground.recipe.model.name}-{ground.target.name}-{study_digest(ground, space)[:_NAME_DIGITS]}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         warnings.simplefilter(
             "ignore", FutureWarning
         )  # of constraints_func: Optuna 4 has no other way, 7 will not have it
-        kept = optuna.storages.RDBStorage(storage, heartbeat_interval=_HEARTBEAT_S, grace_period=_GRACE_S)
         study = optuna.create_study(
             study_name=name, storage=kept, directions=["minimize"] * 3, load_if_exists=True
         )  # fmt: skip

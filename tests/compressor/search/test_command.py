@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
+from compressor.errors import CompressorError
 from compressor.search.command import command
 
 
@@ -23,3 +26,14 @@ def test_help_imports_neither_torch_nor_optuna() -> None:
     code = "import sys, compressor.search.command as c; print({'torch', 'optuna', 'plotly'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("storage", ["postgresql+nodriver://x/y", "nonsense", "sqlite:////proc/none/search.db"])
+def test_refuses_a_storage_that_cannot_be_opened_before_it_trains(storage: str, tmp_path: Path) -> None:
+    """A wrong URL costs seconds and not the training; it is not shown, because it may hold a password."""
+    recipe = Path(__file__).with_name("search_recipe.toml")
+    done = CliRunner().invoke(command, [str(recipe), "--out", str(tmp_path / "out"), "--storage", storage])
+    assert isinstance(done.exception, CompressorError)
+    assert "--storage" in str(done.exception)
+    assert storage not in str(done.exception)
+    assert not list((tmp_path / "out").glob("cache/*"))
