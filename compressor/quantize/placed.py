@@ -1,8 +1,10 @@
 """Learned ranges found in an exported file: tensors are matched by value, because exporters rename and reorder.
 
 The same few probe rows run through the network, node by node, and through the float export, tensor by tensor; a tensor
-that holds what a node holds is that node's, as it is, in channels-last order or flattened. Decides which tensor has
-which range. It neither quantizes nor runs a TFLite file: its tensors come in as arrays.
+that holds what a node holds is that node's, as it is, in channels-last order or flattened. Where sums cancel before a
+ReLU6 (a training that nearly diverged: sums of 10,000 behind a clip at 6), two exact computations differ by more than
+that in a few values: such a node gets the nearest tensor that is nobody's, if it is near on the whole. Decides which
+tensor has which range. It neither quantizes nor runs a TFLite file: its tensors come in as arrays.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ Range = tuple[float, float]
 _IMAGE_AXES = 4
 _NAMED = 10
 _SMALLEST = 1e-30
+_NEAR_ON_THE_WHOLE = 1e-2
+"""Norm of the difference over the norm; other tensors of a network are off by about 1."""
 
 
 def place(
@@ -44,11 +48,15 @@ def place(
         tolerance: Largest difference of a value, as a share of the node's largest magnitude.
 
     Raises:
-        QuantizeError: If a node has no activations, or no tensor holds its values; all such nodes are named.
+        QuantizeError: If a node has no activations or some that are not finite, or no tensor holds its values; all
+            such nodes are named, with the nearest tensor and how far it is off.
     """
     silent = [name for name in ranges_by_node if name not in activations_by_node]
     if silent:
         raise QuantizeError(_unmatched(silent, "activations of every node with a range"))
+    wild = [name for name in ranges_by_node if not np.isfinite(activations_by_node[name]).all()]
+    if wild:
+        raise QuantizeError(_wild(wild))
     near = {name: _distances(activations_by_node[name], tensors, tolerance) for name in ranges_by_node}
     owners: dict[str, str] = {}
     for tensor in tensors:
@@ -56,9 +64,16 @@ def place(
         if found:
             taken = set(owners.values())
             owners[tensor] = min(found, key=lambda node: (found[node], node in taken))
-    missing = [name for name in ranges_by_node if name not in owners.values()]
-    if missing:
-        raise QuantizeError(_unmatched(missing, "a tensor with the values of every node with a range"))
+    lost = []
+    for name in [name for name in ranges_by_node if name not in owners.values()]:
+        free = {tensor: value for tensor, value in tensors.items() if tensor not in owners}
+        tensor, off = _nearest(activations_by_node[name], free)
+        if off <= _NEAR_ON_THE_WHOLE:
+            owners[tensor] = name
+        else:
+            lost.append(f"{name} (the nearest, {tensor}, is off by {100 * off:.2g} %)" if tensor else name)
+    if lost:
+        raise QuantizeError(_unmatched(lost, "a tensor with the values of every node with a range"))
     return {tensor: ranges_by_node[node] for tensor, node in owners.items()}
 
 
@@ -110,9 +125,7 @@ def onnx_tensors(model: bytes, probe: Floats) -> dict[str, Floats]:
 
 def _distances(held: Floats, tensors: Mapping[str, Floats], tolerance: float) -> dict[str, float]:
     """Return how far each tensor is from a node's values, for those within ``tolerance``."""
-    orders = [held.ravel()]
-    if held.ndim == _IMAGE_AXES:
-        orders.append(held.transpose(0, 2, 3, 1).ravel())
+    orders = _orders(held)
     limit = tolerance * max(float(np.abs(held).max(initial=0)), _SMALLEST)
     found = {}
     for name, tensor in tensors.items():
@@ -121,6 +134,28 @@ def _distances(held: Floats, tensors: Mapping[str, Floats], tolerance: float) ->
             if distance <= limit:
                 found[name] = distance
     return found
+
+
+def _nearest(held: Floats, tensors: Mapping[str, Floats]) -> tuple[str, float]:
+    """Return the tensor of the size of ``held`` nearest to it, and the norm of the difference over its norm."""
+    size = max(float(np.linalg.norm(held)), _SMALLEST)
+    offs = {
+        name: min(float(np.linalg.norm(order - tensor.ravel())) for order in _orders(held)) / size
+        for name, tensor in tensors.items()
+        if tensor.size == held.size
+    }
+    name = min(offs, key=lambda found: offs[found], default="")
+    return name, offs.get(name, float("inf"))
+
+
+def _orders(held: Floats) -> list[Floats]:
+    """Return the values of a node flattened, as they are and channels last."""
+    return [held.ravel(), *([held.transpose(0, 2, 3, 1).ravel()] if held.ndim == _IMAGE_AXES else [])]
+
+
+def _wild(nodes: list[str]) -> str:
+    said = f"Expected finite activations of every node with a range, got others at {', '.join(nodes[:_NAMED])}"
+    return f"{said}: the training of step qat diverged: lower its learning_rate"
 
 
 def _unmatched(nodes: list[str], what: str) -> str:
