@@ -14,11 +14,14 @@ CompressorError
 ├── ExportError            a network that does not export
 ├── QuantizeError          a model that can't be quantized
 ├── MeasureError           an artifact that can't be measured
+│   └── DeviceMeasureError a device did not measure, or its answer is not believed
 ├── PackageError           a bundle that can't be written or verified
 ├── TrustError             keys or signatures
 │   └── KeysExistError     keys would be overwritten
 ├── WorkerError            a retraining job that can't be had or done
 │   └── JobLostError       the job is another worker's now, or over
+├── TrackingError          a finished run can't be logged
+│   └── TrackingUnreachableError  the tracking server did not answer
 └── PublishError           a release can't be signed, or the server refused it
     ├── GateNotPassedError       the certificate does not say "pass"
     ├── ReleaseExistsError       the release is signed already, with other bytes
@@ -117,6 +120,12 @@ class MeasureError(CompressorError):
     code = "measure_failed"
 
 
+class DeviceMeasureError(MeasureError):
+    """A device said nothing in time, refused, or answered something that is not believed."""
+
+    code = "device_measure"
+
+
 class PackageError(CompressorError):
     """A bundle can't be written or does not verify."""
 
@@ -175,3 +184,15 @@ class JobLostError(WorkerError):
     """The job is leased to another worker, or over: what was made is dropped."""
 
     code = "lease_lost"
+
+
+class TrackingError(CompressorError):
+    """A finished run can't be logged; it is complete on the disk all the same."""
+
+    code = "tracking_failed"
+
+
+class TrackingUnreachableError(TrackingError):
+    """The tracking server did not answer; it may later."""
+
+    code = "tracking_unreachable"

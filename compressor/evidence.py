@@ -26,7 +26,7 @@ class GateResult:
     """What one gate said. ``value`` and ``bound`` are None where the measurement is missing.
 
     ``limit`` is the recipe's; ``n`` the number of samples behind the value; ``needs`` how many more samples an
-    inconclusive gate asks for (0: unknown).
+    inconclusive gate asks for (0: unknown); ``on`` the device it was measured on ("": this host).
     """
 
     name: str
@@ -37,6 +37,7 @@ class GateResult:
     n: int
     text: str
     needs: int = 0
+    on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Evidence:
     ``compressed`` compares the artifact with the float model it was made from, and ``flips`` counts the samples, of
     ``compressed.n``, where these two predict different classes; ``figures`` holds the rest by the gate's name
     (``size_bytes``, ``latency_p95_ms``, ``int8_macs_ratio`` …); ``metrics`` what was bootstrapped, by the gate's name
-    (``auc_drop``, ``error_increase`` …).
+    (``auc_drop``, ``error_increase`` …); ``devices`` what devices said of the same samples, by device.
     """
 
     accuracy: Paired | None = None
@@ -77,6 +78,20 @@ class Evidence:
     flips: int | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, MetricEvidence] = field(default_factory=dict)
+    devices: Mapping[str, DeviceEvidence] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceEvidence:
+    """What one device said, or the ``problem`` for which there is nothing to judge.
+
+    ``facts`` are words about the device (runtime, CPU, agent); ``order`` names the measurement.
+    """
+
+    problem: str = ""
+    evidence: Evidence = field(default_factory=Evidence)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    order: str = ""
 
 
 class Gate(Protocol):

@@ -9,56 +9,39 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import queue
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent import __version__
-from edge_agent.clock import Clock
 from edge_agent.config import AgentConfig
-from edge_agent.disk import Disk
 from edge_agent.errors import IdentityInUseError, SpoolError
 from edge_agent.garbage import Garbage
 from edge_agent.hw import Hardware
 from edge_agent.identity import Identity
 from edge_agent.inbox import Inbox
 from edge_agent.listening import Listening
-from edge_agent.reporting import Reporter
+from edge_agent.measuring.desk import Condition, Desk, MeasureDone
+from edge_agent.parts import Notice, Parts
+from edge_agent.reporting import Reporter, running
 from edge_agent.sample_ledger import SampleLedger
 from edge_agent.spool import Spool
-from edge_agent.supervisor import ChildEnded, ChildSaid, Fact, Launch, Supervisor
+from edge_agent.supervisor import ChildEnded, ChildSaid, Fact, Supervisor
 from edge_agent.telemetry import Numberer, Telemetry
 from edge_agent.updater.slots import SlotRelease, Slots, other
 from edge_agent.updater.states import UpdateRecord
-from edge_agent.updater.updater import Ports, Updater
+from edge_agent.updater.updater import Updater
 from edge_agent.uplink import Uplink
 from edge_agent.worker import JobDone
-from wire.codec import Json
 from wire.messages import Desired, Reported, Severity, Stream, UpdatePhase, Watermark
-from wire.transport import Delivered, Incoming, Link, LinkChange, Transport
+from wire.transport import Incoming, Link, LinkChange
 
 _LOG = logging.getLogger(__name__)
 _BAD_ENDS = frozenset({UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED})
 _MAX_NOTICES = 500  # a turn ends, whatever floods the queue
 _STATUS_S = 1.0
 _DISK_RETRY_S = 5.0
-
-Notice = Incoming | LinkChange | Delivered | ChildSaid | ChildEnded | JobDone
-Notices = queue.SimpleQueue[Notice]
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The seams of an agent, real or in memory."""
-
-    clock: Clock
-    transport: Transport
-    launch: Launch
-    disk: Disk
-    ports: Ports
-    notices: Notices
 
 
 @dataclass(slots=True)
@@ -97,9 +80,12 @@ class Agent:
             attributes=config.device.attributes,
         )  # fmt: skip
         self._reporter = Reporter(base, self._slots, self.updater, self.supervisor)
+        self._measuring = Desk(
+            state, parts.disk, parts.bench, config.measure, self._condition, parts.notices.put, self.uplink.answer
+        )
         self._inbox = Inbox(
             self._desired, self._acked, self.uplink.answer, self._count_garbage, self.supervisor, self._reporter,
-            config.samples, SampleLedger(state, parts.disk),
+            config.samples, SampleLedger(state, parts.disk), self._measuring,
         )  # fmt: skip
         self._listening = Listening(
             self.telemetry, self.supervisor, self.updater, self._count_garbage, self._fault, self._steady
@@ -114,6 +100,7 @@ class Agent:
         self.telemetry.event("agent", "started", at_ms=self._now_ms, data={"version": __version__})
         self._activate(self._slots.current())
         self._guard("updater", lambda: self.updater.resume(self._now_ms, self._now_s))
+        self._guard("measure", self._measuring.resume)
         if self.updater.damage:
             self._event("update", "record_damaged", Severity.WARNING, self.updater.damage)
         self._report()
@@ -133,6 +120,7 @@ class Agent:
         self._offer_wish()
         self._guard("updater", lambda: self.updater.turn(self._now_ms, self._now_s))
         self._supervise(self.supervisor.turn(self._now_s))
+        self._measuring.turn()
         self._measure()
         self._commit()
         self.uplink.say_state(self._reporter.state(), self._now_ms)
@@ -147,6 +135,7 @@ class Agent:
 
     def stop(self) -> None:
         """End the child, keep what it said last, try to send it, say goodbye."""
+        self._measuring.stop()
         self.supervisor.stop()
         self._drain()
         self._listening.fold(self._now_ms)
@@ -193,6 +182,13 @@ class Agent:
             self._guard(
                 "updater", lambda: self.updater.finished(notice.token, notice.result, self._now_ms, self._now_s)
             )
+
+        elif isinstance(notice, MeasureDone):
+            self._guard("measure", lambda: self._measuring.finished(notice))
+
+    def _condition(self) -> Condition:
+        hardware, updating = self._hardware, self.updater.record.in_flight
+        return Condition(hardware.temperature_celsius(), hardware.battery_ratio(), updating)
 
     def _link(self, change: LinkChange) -> None:
         _LOG.info("link %s reason=%s", change.link, change.reason)
@@ -316,12 +312,7 @@ class Agent:
         if self._now_s < self._due.status_s:
             return
         self._due.status_s = self._now_s + _STATUS_S
-        idle_s = self.parts.transport.idle_s()
-        figures: dict[str, Json] = {
-            "connected": self.uplink.up, "idle_s": idle_s if math.isfinite(idle_s) else -1.0,
-            "spool_rows": self.spool.count(), "spool_bytes": self.spool.held_bytes,
-            "spool_dropped": self.spool.dropped, "garbage": dict(self._garbage.counts),
-        }  # fmt: skip
+        figures = running(self.uplink, self.spool, self._garbage)
         try:
             self._reporter.write_status(self.state / "status.json", self._now_ms, figures)
         except OSError as error:

@@ -6,11 +6,13 @@ import queue
 from pathlib import Path
 
 from edge_agent import hw
-from edge_agent.agent import Agent, Notices, Parts
+from edge_agent.agent import Agent
 from edge_agent.clock import SystemClock
 from edge_agent.config import AgentConfig
 from edge_agent.disk import RealDisk
 from edge_agent.identity import Identity
+from edge_agent.measuring.job import JobLimits, ProcessBench
+from edge_agent.parts import Notices, Parts
 from edge_agent.supervisor import ProcessLauncher
 from edge_agent.telemetry import new_boot
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
@@ -40,7 +42,11 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         runtimes=hw.runtimes(),
     )
     connection = transport or MqttTransport(mqtt_settings(identity, config))
-    parts = Parts(SystemClock(), connection, ProcessLauncher(child_arguments(config)), disk, ports, notices)
+    limits = JobLimits(
+        config.measure.max_bytes, config.measure.limit_s, config.update.reserve_bytes, config.update.max_bytes_per_s
+    )
+    bench = ProcessBench(state, _fetch_settings(identity, config), disk, limits)
+    parts = Parts(SystemClock(), connection, ProcessLauncher(child_arguments(config)), disk, ports, notices, bench)
     return Agent(identity, config, state, new_boot(), parts)
 
 

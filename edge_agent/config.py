@@ -108,6 +108,17 @@ class SampleConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasureConfig:
+    """Measurements that the build host orders; each is signed with the release key and never installed."""
+
+    enabled: bool = True
+    max_bytes: int = 128 * 1024 * 1024  # bundle and rows of one measurement, together
+    limit_s: float = 600.0  # of the child that measures
+    max_temperature_celsius: float = 80.0  # hotter processors are throttled; 0 never refuses
+    min_battery_ratio: float = 0.3  # below it, and not charging, energy is for the model that serves
+
+
+@dataclass(frozen=True, slots=True)
 class AgentConfig:
     """Everything a device integrator may set."""
 
@@ -119,6 +130,7 @@ class AgentConfig:
     update: UpdateConfig = field(default_factory=UpdateConfig)
     child: ChildConfig = field(default_factory=ChildConfig)
     samples: SampleConfig = field(default_factory=SampleConfig)
+    measure: MeasureConfig = field(default_factory=MeasureConfig)
 
 
 def read_config(path: Path) -> AgentConfig:

@@ -46,6 +46,12 @@ class Hardware:
         values = [_number(path) / 1000 for path in self.sys.glob("class/thermal/thermal_zone*/temp")]
         return max(values, default=0.0)
 
+    def battery_ratio(self) -> float:
+        """Return what the emptiest discharging battery holds, 0 to 1; 1 where there is none, or all charge."""
+        folders = self.sys.glob("class/power_supply/*/capacity")
+        draining = [path for path in folders if _word(path.with_name("status")) == "Discharging"]
+        return min((_number(path) / 100 for path in draining), default=1.0)
+
     def _memory(self, pid: int, file: str, key: str) -> int:
         try:
             lines = (self.proc / str(pid) / file).read_text().splitlines()
@@ -75,6 +81,13 @@ def hardware_class() -> str:
 def runtimes() -> tuple[str, ...]:
     """Return the runtimes whose packages are installed; imports none of them."""
     return tuple(name for name, packages in _RUNTIME_PACKAGES.items() if any(map(importlib.util.find_spec, packages)))
+
+
+def _word(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def _number(path: Path) -> int:

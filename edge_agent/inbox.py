@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 
 from edge_agent.commands import BUDGET_KEY, Desk, SampleBudget, allowed_bytes, expired, grant_samples
 from edge_agent.config import SampleConfig
+from edge_agent.measuring.desk import Desk as MeasureDesk
 from edge_agent.reporting import Reporter
 from edge_agent.sample_ledger import SampleLedger
 from edge_agent.supervisor import Supervisor
 from wire.codec import decode, to_document
 from wire.errors import WireError
+from wire.measurement import MEASURE_VERB
 from wire.messages import Ack, Command, Desired, Response, Watermark
 from wire.topics import Kind, Topic, parse_topic
 from wire.transport import Incoming
@@ -29,6 +31,7 @@ class Inbox:
     reporter: Reporter
     config: SampleConfig
     ledger: SampleLedger
+    desk: MeasureDesk
     _desk: Desk = field(default_factory=Desk)
     _budget: SampleBudget | None = None
 
@@ -57,10 +60,14 @@ class Inbox:
             self.answer(Response(command.id, ok=False, code="expired", text="the command came too late"))
         elif verb == "samples":
             self.answer(self._samples(command, now_ms))
+        elif verb == MEASURE_VERB:
+            refused = self.desk.asked(command)
+            if refused is not None:
+                self.answer(refused)
         elif verb == "selftest":
             self.answer(Response(command.id, ok=True, data=to_document(self.reporter.reported(now_ms))))
         else:
-            text = f"Expected samples or selftest, got {verb!r}"
+            text = f"Expected samples, measure or selftest, got {verb!r}"
             self.answer(Response(command.id, ok=False, code="unsupported", text=text))
 
     def _samples(self, command: Command, now_ms: int) -> Response:

@@ -28,22 +28,37 @@ Floats: TypeAlias = "NDArray[np.float64]"
 STREAMS_IMAGE = NAMES
 STREAMS_EMBEDDING = (*(f"projection_{index}" for index in range(PROJECTIONS)), "residual")
 STREAMS_OUTPUT = ("confidence", "entropy", "margin", "predicted")
+MAX_VALUES = 4
+"""Of a regression's values so many have a stream, ``value_0`` first; more would hide a change among many streams."""
+_VALUE = "value_"
 _FINITE = 1e30
 _ROWS_AT_ONCE = 128  # their number fits into uint8, which adds four times faster than int64
 
 
-def stream_specs(has_embedding: bool) -> tuple[StreamSpec, ...]:  # noqa: FBT001 - the seam's agreed signature
+def stream_specs(has_embedding: bool, values: int = 0) -> tuple[StreamSpec, ...]:  # noqa: FBT001 - agreed signature
     """Return the streams in the order of the values: 23, or 14 without an embedding.
 
-    ``predicted`` is categorical: its value is the class index (``extra`` says so).
+    ``predicted`` is categorical: its value is the class index (``extra`` says so). ``values``: how many numbers a
+    regression gives; each has a stream (up to ``MAX_VALUES``) in the place of the four of a classifier.
     """
+    outputs = tuple(StreamSpec(f"{_VALUE}{index}", "output") for index in range(min(values, MAX_VALUES)))
     embedding = STREAMS_EMBEDDING if has_embedding else ()
     return (
         *(StreamSpec(name, "input") for name in STREAMS_IMAGE),
         *(StreamSpec(name, "embedding") for name in embedding),
-        *(StreamSpec(name, "output") for name in STREAMS_OUTPUT[:-1]),
-        StreamSpec(STREAMS_OUTPUT[-1], "output", {"categorical": True}),
+        *(outputs or _CLASS_SPECS),
     )
+
+
+_CLASS_SPECS = (
+    *(StreamSpec(name, "output") for name in STREAMS_OUTPUT[:-1]),
+    StreamSpec(STREAMS_OUTPUT[-1], "output", {"categorical": True}),
+)
+
+
+def values_of(reference: Reference) -> int:
+    """Return how many streams hold values of a regression; 0 for a classifier's reference."""
+    return sum(spec.name.startswith(_VALUE) for spec in reference.streams) if not reference.classes else 0
 
 
 def class_edges(classes: int) -> tuple[float, ...]:
@@ -57,7 +72,7 @@ class Projection:
     """How an embedding becomes streams, and the temperature of the confidence.
 
     ``mean``: float64 (D,); ``rows``: float64 (8, D), orthonormal (or zero where D < 8); ``scale``:
-    float64 (8,). D = 0: no embedding.
+    float64 (8,). D = 0: no embedding. ``values``: so many streams of a regression; 0: a classifier.
     """
 
     mean: Floats
@@ -65,24 +80,27 @@ class Projection:
     scale: Floats
     residual_scale: float = 1.0
     temperature: float = 1.0
+    values: int = 0
 
 
-def no_projection(temperature: float = 1.0) -> Projection:
+def no_projection(temperature: float = 1.0, values: int = 0) -> Projection:
     """Return the parameters for a model without an embedding."""
-    return Projection(np.empty(0), np.empty((PROJECTIONS, 0)), np.ones(PROJECTIONS), temperature=temperature)
+    rows = np.empty((PROJECTIONS, 0))
+    return Projection(np.empty(0), rows, np.ones(PROJECTIONS), temperature=temperature, values=values)
 
 
 def projection_of(reference: Reference) -> Projection:
     """Return the parameters that ``reference`` carries."""
     dimensions = len(reference.projection_mean)
     if not dimensions:
-        return no_projection(reference.temperature)
+        return no_projection(reference.temperature, values_of(reference))
     return Projection(
         np.array(reference.projection_mean),
         np.array(reference.projection).reshape(PROJECTIONS, dimensions),
         np.array(reference.projection_scale),
         reference.residual_scale,
         reference.temperature,
+        values_of(reference),
     )
 
 
@@ -96,7 +114,7 @@ def values(
 
     Args:
         images: N images of one size, uint8 (H, W, 3), from ``preprocess.resize_pixels``.
-        logits: (N, classes), before softmax.
+        logits: (N, classes), before softmax; of a regression its values, (N, D).
         embedding: (N, D), or None when the model gives none.
         projection: from ``projection_of(reference)``, or as the compressor fitted it.
 
@@ -120,6 +138,8 @@ def _row(
     row = image_features(image)
     if embedding is not None:
         row += _embedding_values(embedding, projection)
+    if projection.values:
+        return row + logits[: projection.values].tolist()
     row += _output_values(logits.tolist(), projection.temperature)
     return row
 
@@ -177,7 +197,7 @@ class Counter:
         Raises:
             ReferenceStreamsError: If the reference's streams aren't those of this agent, or edges don't ascend.
         """
-        specs = stream_specs(has_embedding=bool(reference.projection_mean))
+        specs = stream_specs(bool(reference.projection_mean), values_of(reference))
         _check_streams(specs, reference)
         self._shape: Shape = reference.shape
         lowest, highest = value_ranges(specs, reference.classes)
@@ -198,6 +218,8 @@ class Counter:
             part = rows[start : start + _ROWS_AT_ONCE]
             reached = self._thresholds <= part[:, :, None]  # NaN reaches none
             self._reached += np.add.reduce(reached, axis=0, dtype=np.uint8)
+            if not self._shape.classes:
+                continue
             # one slice holds both columns: the first and the last of the outputs
             for confidence, predicted in part[:, self._confidence :: self._predicted - self._confidence].tolist():
                 self._count_cell(confidence, predicted)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edge_agent.garbage import Garbage
+from edge_agent.spool import Spool
 from edge_agent.supervisor import Supervisor
 from edge_agent.updater.slots import SlotRelease, Slots
 from edge_agent.updater.updater import Updater
+from edge_agent.uplink import Uplink
 from wire.canonical import canonical_bytes
 from wire.codec import Json, to_document
 from wire.messages import DeviceState, InstalledRelease, Reported, UpdatePhase
@@ -50,6 +54,15 @@ class Reporter:
         beside = path.with_suffix(".new")
         beside.write_bytes(canonical_bytes(document))
         beside.replace(path)
+
+
+def running(uplink: Uplink, spool: Spool, garbage: Garbage) -> dict[str, Json]:
+    """Return what ``edge-agent status`` prints beside the document: connection, spool, what could not be read."""
+    idle_s = uplink.transport.idle_s()
+    return {
+        "connected": uplink.up, "idle_s": idle_s if math.isfinite(idle_s) else -1.0, "spool_rows": spool.count(),
+        "spool_bytes": spool.held_bytes, "spool_dropped": spool.dropped, "garbage": dict(garbage.counts),
+    }  # fmt: skip
 
 
 def _installed(release: SlotRelease | None) -> InstalledRelease | None:

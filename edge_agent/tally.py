@@ -10,6 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edge_agent.beat import Beat
 from edge_agent.monitor import STREAMS_OUTPUT
 from edge_agent.sampling import Reservoir
@@ -35,9 +38,13 @@ class Tally:
         """Start with nothing counted."""
         self.model = model
         self.reservoirs: list[Reservoir] = []
-        self._beat = Beat(len(model.manifest.labels))
+        self._beat = self._fresh()
         self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
+
+    def _fresh(self) -> Beat:
+        """Return an empty heartbeat; a regression's has one class: its values were numbers."""
+        return Beat(1 if self.model.projection.values else len(self.model.manifest.labels))
 
     def add(self, outcome: Outcome, data: bytes, at_ms: int) -> None:
         """Take one inference; it is counted now or soon."""
@@ -54,12 +61,20 @@ class Tally:
             return
         rows = self.model.values([item.outcome for item in waiting])
         self.model.counter.count(rows)
+        if self.model.projection.values:
+            self._count_values(waiting, rows)
+            return
         for item, row in zip(waiting, rows[:, -len(STREAMS_OUTPUT) :].tolist(), strict=True):
             confidence, _, margin, number = row
             predicted = -1 if math.isnan(number) else int(number)
             self._beat.inference(predicted, item.outcome.run_ms)
             if item.data and predicted >= 0:
                 self._offer(item, predicted, confidence, margin)
+
+    def _count_values(self, waiting: list[_Waiting], rows: NDArray[np.float64]) -> None:
+        """Count a regression's inferences. None becomes a sample: nobody labels numbers on the server."""
+        for item, row in zip(waiting, rows[:, -self.model.projection.values :].tolist(), strict=True):
+            self._beat.inference(0 if all(map(math.isfinite, row)) else -1, item.outcome.run_ms)
 
     def _offer(self, item: _Waiting, predicted: int, confidence: float, margin: float) -> None:
         for reservoir in self.reservoirs:
@@ -72,5 +87,5 @@ class Tally:
     def take_beat(self) -> Beat:
         """Return the heartbeat since the last call, and start a new one."""
         self.settle()
-        beat, self._beat = self._beat, Beat(len(self.model.manifest.labels))
+        beat, self._beat = self._beat, self._fresh()
         return beat

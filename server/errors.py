@@ -25,6 +25,9 @@ ServerError
 ├── LabelRefusedError         a label that can't be
 ├── UnknownTriggerError       no such retraining
 ├── TriggerPhaseError         a retraining that waits for nobody
+├── UnknownMeasurementError   no such measurement on a device, or no report of it
+├── MeasurementRefusedError   an order or a report that can't be taken
+├── NotTheDeviceError         a measurement that is another device's
 ├── UnknownJobError           no such training job
 ├── LeaseLostError            a job that is another worker's, or over
 └── BlobRefusedError          an upload's digest or size is not what was announced
@@ -220,6 +223,27 @@ class TriggerPhaseError(ServerError):
 
     code = "retraining_phase"
     status = 409
+
+
+class UnknownMeasurementError(ServerError):
+    """There is no such measurement on a device, or it has no report yet."""
+
+    code = "unknown_measurement"
+    status = 404
+
+
+class MeasurementRefusedError(ServerError):
+    """An order has run out, names bytes that are not here, or a report does not answer its order."""
+
+    code = "measurement_refused"
+    status = 422
+
+
+class NotTheDeviceError(ServerError):
+    """A measurement is another device's."""
+
+    code = "not_the_device"
+    status = 403
 
 
 class UnknownJobError(ServerError):

@@ -15,6 +15,7 @@ from server.api import enrol as enrol_api
 from server.api import events as events_api
 from server.api import evidence as evidence_api
 from server.api import jobs as jobs_api
+from server.api import measurements as measurements_api
 from server.api import releases as releases_api
 from server.api import retraining as retraining_api
 from server.api import rollouts as rollouts_api
@@ -31,6 +32,7 @@ from server.fleet import Fleet
 from server.housekeeping import Housekeeping
 from server.ingest import Ingest
 from server.liveness import Liveness
+from server.measurements import Measurements
 from server.outbox import Outbox
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
@@ -46,6 +48,7 @@ from server.rollout.service import RolloutService
 from server.state_directory import StateDirectory
 from server.store.database import Database, open_database
 from server.trust.expiry import ExpiryWatch
+from server.trust.orders import SignedOrders
 from server.trust.releases import register_releases
 from server.trust.repository import TrustRepository
 from server.windows import Windows
@@ -77,6 +80,7 @@ class Parts:
     drift: DriftService
     rollouts: RolloutService
     retraining: RetrainingService
+    measurements: Measurements
     ingest: Ingest
     clock: Clock
     services: tuple[Service, ...]
@@ -100,6 +104,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     retraining = RetrainingService(
         Triggers(database), drift.verdicts, samples, jobs, fleet, versions, rollouts, events, config.retraining
     )
+    measurements = Measurements(state.measurements, fleet, clock, SignedOrders(state.path))
     return Parts(
         database=database,
         auth=Auth(state.token("operator"), state.token("builder"), enrolment),
@@ -112,6 +117,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         drift=drift,
         rollouts=rollouts,
         retraining=retraining,
+        measurements=measurements,
         blobs=blobs,
         versions=versions,
         trust=trust,
@@ -119,7 +125,8 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         ingest=Ingest(database, fleet, outbox, config.ingest, samples.accept),
         services=(
             trust, ExpiryWatch(trust, events), fleet, drift, Regressions(drift.verdicts, rollouts), rollouts,
-            retraining, Liveness(fleet, events, config.fleet), Housekeeping(database, config.ingest.retention_days),
+            retraining, measurements, Liveness(fleet, events, config.fleet),
+            Housekeeping(database, config.ingest.retention_days),
         ),
     )  # fmt: skip
 
@@ -146,6 +153,7 @@ def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
         events_api.router(auth, parts.events),
         rollouts_api.router(auth, parts.rollouts),
         samples_api.router(auth, parts.retraining.samples, parts.clock),
+        measurements_api.router(auth, parts.measurements, parts.fleet),
         jobs_api.router(auth, parts.retraining.jobs, parts.versions, parts.clock),
         retraining_api.router(auth, parts.retraining, parts.clock),
         evidence_api.router(auth, parts.database, parts.drift.verdicts),

@@ -70,6 +70,11 @@ class StateDirectory:
         return self.path / "jobs"
 
     @property
+    def measurements(self) -> Path:
+        """Orders for devices, what they need, and their reports."""
+        return self.path / "measurements"
+
+    @property
     def broker(self) -> Path:
         """Files of mosquitto."""
         return self.path / "broker"

@@ -4,11 +4,13 @@ A runtime's module has ``load(manifest, artifact, *, threads) -> Runtime``. The 
 registry: a new file is a new runtime.
 
 Callers see real numbers whatever the model computes with: an integer input that states a scale also
-takes float32, an integer output that states one comes back as float32. The formulas are here, once.
+takes float32, an integer output that states one comes back as float32, and an output that states mean and spread
+comes back in the unit of the world. The formulas are here, once.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -84,11 +86,13 @@ def model_input(batch: Array, spec: TensorSpec) -> Array:
 
 
 def check_contract(spec: TensorSpec) -> None:
-    """Refuse an integer tensor whose scale or zero point can't be meant.
+    """Refuse an integer tensor whose scale or zero point can't be meant, or an output whose mean and spread can't.
 
     Raises:
-        RuntimeLoadError: If the scale is negative or no number, or the zero point is outside of the type.
+        RuntimeLoadError: If the scale is negative or no number, or the zero point is outside of the type; or if mean
+            and spread are not one finite number for each value, the spread above 0.
     """
+    _check_unit(spec)
     if spec.dtype not in QUANTIZED_DTYPES:
         return
     low, high = _LIMITS[spec.dtype]
@@ -96,6 +100,26 @@ def check_contract(spec: TensorSpec) -> None:
         wanted = f"a finite scale of 0 or more and a zero point of {low} to {high} for {spec.name!r} {spec.dtype}"
         message = f"Expected {wanted}, got {spec.scale} and {spec.zero_point}: rebuild the bundle"
         raise RuntimeLoadError(message)
+
+
+def _check_unit(spec: TensorSpec) -> None:
+    if not has_unit(spec):
+        return
+    width, mean, spread = spec.shape[-1] if spec.shape else -1, spec.mean, spec.spread
+    known = all(map(math.isfinite, (*mean, *spread))) and all(size > 0 for size in spread)
+    if not (len(mean) == len(spread) > 0 and width in {-1, len(mean)} and known):
+        wanted = f"a finite mean and a spread above 0 for each of {width} values of {spec.name!r}"
+        raise RuntimeLoadError(f"Expected {wanted}, got {mean} and {spread}: rebuild the bundle")
+
+
+def has_unit(spec: TensorSpec) -> bool:
+    """Return whether the values of ``spec`` stand for others: it states a mean or a spread."""
+    return bool(spec.extra) and ("mean" in spec.extra or "spread" in spec.extra)
+
+
+def is_decoded(spec: TensorSpec) -> bool:
+    """Return whether a caller gets other numbers than the model gave: ``spec`` is quantized, or has a unit."""
+    return is_quantized(spec) or has_unit(spec)
 
 
 def quantize(values: Array, spec: TensorSpec) -> Array:
@@ -139,5 +163,11 @@ def dequantize(values: Array, spec: TensorSpec) -> Array:
 
 
 def real_output(values: Array, spec: TensorSpec) -> Array:
-    """Return an output as the caller gets it: float32 where it is quantized, else as the model gave it."""
-    return dequantize(values, spec) if is_quantized(spec) else values
+    """Return an output as the caller gets it: float32 where it is quantized or has a unit, else as the model gave it.
+
+    What has a unit is ``values * spread + mean``, in float32, column by column.
+    """
+    real = dequantize(values, spec) if is_quantized(spec) else values
+    if not has_unit(spec):
+        return real
+    return np.asarray(real, np.float32) * np.array(spec.spread, np.float32) + np.array(spec.mean, np.float32)

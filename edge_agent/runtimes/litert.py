@@ -32,7 +32,7 @@ from edge_agent.runtimes.base import (
     Array,
     Runtime,
     check_contract,
-    is_quantized,
+    is_decoded,
     model_input,
     real_output,
     shape_matches,
@@ -214,7 +214,7 @@ class _LiteRtRuntime:
         self._spec = spec
         self._outputs = outputs
         self._indices = [index for index, _ in outputs]
-        self._quantized = any(is_quantized(spec) for _, spec in outputs)
+        self._decoded = any(is_decoded(spec) for _, spec in outputs)
 
     def run(self, batch: Array) -> tuple[Array, ...]:
         fits = batch.shape == self._shape and batch.dtype == self._dtype
@@ -225,7 +225,7 @@ class _LiteRtRuntime:
             outputs = self._run(self._interpreter, values)
         except (ValueError, RuntimeError) as error:
             raise RuntimeSeamError(f"Expected LiteRT to run, got: {str(error)[:300]}") from error
-        if not self._quantized:
+        if not self._decoded:
             return tuple(outputs)
         return tuple([real_output(values, spec) for values, (_, spec) in zip(outputs, self._outputs, strict=True)])
 

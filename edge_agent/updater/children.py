@@ -26,7 +26,7 @@ class ChildVerifier:
     def check(self, target: str) -> TargetInfo | Refusal:
         """Return what the child says of ``target``."""
         module = "edge_agent.updater.verification"
-        answer = _ask([module, "--state", str(self.state), "--target", target], self.limit_s)
+        answer = ask([module, "--state", str(self.state), "--target", target], self.limit_s)
         if isinstance(answer, str):
             return Refusal(
                 "metadata_unreachable", f"Expected a verdict of the verification, got: {answer}", passing=True
@@ -48,7 +48,7 @@ class ChildProber:
 
     def probe(self, bundle: Path) -> ProbeResult:
         """Return what the child made of ``bundle``."""
-        answer = _ask(["edge_agent.probe", str(bundle)], self.limit_s)
+        answer = ask(["edge_agent.probe", str(bundle)], self.limit_s)
         if isinstance(answer, str):
             return ProbeResult(code="child_crashed", text=f"Expected a verdict of the probe, got: {answer}")
         p95_ms, peak = answer.get("latency_p95_ms"), answer.get("peak_memory_bytes")
@@ -61,7 +61,7 @@ class ChildProber:
         )
 
 
-def _ask(module_and_arguments: list[str], limit_s: float) -> dict[str, Json] | str:
+def ask(module_and_arguments: list[str], limit_s: float) -> dict[str, Json] | str:
     """Return the JSON object in the last line the child prints, or what went wrong."""
     command = [sys.executable, "-m", *module_and_arguments]
     try:

@@ -151,13 +151,13 @@ class _Transfer:
         self.progress.cancelled.wait(self._chance.uniform(0.0, ceiling_s))
 
     def _connect_once(self) -> None:
-        connection = _connection(self.settings)
+        link = connection(self.settings)
         try:
             parts = urllib.parse.urlsplit(self.settings.base_url)
-            connection.request("GET", f"{parts.path.rstrip('/')}/blobs/{self.order.sha256}", headers=self._headers())
-            self._take(connection.getresponse())
+            link.request("GET", f"{parts.path.rstrip('/')}/blobs/{self.order.sha256}", headers=self._headers())
+            self._take(link.getresponse())
         finally:
-            connection.close()
+            link.close()
 
     def _headers(self) -> dict[str, str]:
         secret = base64.b64encode(f"{self.settings.username}:{self.settings.password}".encode()).decode()
@@ -225,7 +225,8 @@ def _opened(part: Path) -> FileIO:
         raise _DiskError(str(error)) from error
 
 
-def _connection(settings: FetchSettings) -> HTTPConnection:
+def connection(settings: FetchSettings) -> HTTPConnection:
+    """Return a connection to the server of ``settings``, not opened yet; it follows no redirects."""
     parts = urllib.parse.urlsplit(settings.base_url)
     host = parts.hostname or ""
     if parts.scheme == "https":

@@ -28,8 +28,8 @@ def router(auth: Auth, blobs: Blobs, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> 
     @routes.put("/api/blobs/{sha256}", dependencies=[Depends(auth.builder)], status_code=201)
     async def put_blob(sha256: str, request: Request) -> BlobBody:
         """Store a bundle; its digest and size are checked before it gets a name."""
-        _check_announced(request.headers.get("content-length", ""), limit_bytes)
-        return BlobBody(sha256=sha256, length_bytes=await _receive(blobs, sha256, request, limit_bytes))
+        check_announced(request.headers.get("content-length", ""), limit_bytes)
+        return BlobBody(sha256=sha256, length_bytes=await receive(blobs, sha256, request, limit_bytes))
 
     @routes.head("/blobs/{sha256}", dependencies=[Depends(auth.device_or_staff)], include_in_schema=False)
     @routes.get("/blobs/{sha256}", dependencies=[Depends(auth.device_or_staff)])
@@ -41,13 +41,23 @@ def router(auth: Auth, blobs: Blobs, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> 
     return routes
 
 
-def _check_announced(length: str, limit_bytes: int) -> None:
+def check_announced(length: str, limit_bytes: int) -> None:
+    """Refuse an upload whose header announces more than ``limit_bytes``.
+
+    Raises:
+        BlobOversizeError: If it does.
+    """
     if length.isdigit() and int(length) > limit_bytes:
         message = f"Expected a blob of at most {limit_bytes} bytes, got {length}"
         raise BlobOversizeError(message)
 
 
-async def _receive(blobs: Blobs, sha256: str, request: Request, limit_bytes: int) -> int:
+async def receive(blobs: Blobs, sha256: str, request: Request, limit_bytes: int) -> int:
+    """Store the body of ``request`` as the blob ``sha256``; return its length in bytes.
+
+    Raises:
+        BlobRefusedError: If its digest or size is not what was announced, or the connection broke.
+    """
     upload = blobs.upload(sha256, limit_bytes=limit_bytes)
     try:
         async for chunk in request.stream():

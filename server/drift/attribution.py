@@ -45,6 +45,7 @@ _PHRASES: Mapping[str, Phrases] = {
     "entropy": Phrases("certainty", "less sure between classes", "surer between classes", "sure now and then"),
     "margin": Phrases("certainty", "more decisive", "less decisive", "decisive now and then"),
     "predicted": Phrases("classes", *("other classes than usual",) * 3),
+    "value": Phrases("predicted values", "higher predictions", "lower predictions", "other predictions than usual"),
     "residual": Phrases("novelty", "looks unlike training", "closer to the average of training", "other content"),
     "projection": Phrases("novelty", *("looks unlike training",) * 3),
 }

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.agent import Agent, Notices, Parts
+from edge_agent.agent import Agent
 from edge_agent.clock import FakeClock
 from edge_agent.config import AgentConfig, ChildConfig, UpdateConfig
 from edge_agent.disk import RealDisk
 from edge_agent.errors import IdentityInUseError
 from edge_agent.frames import Frame
 from edge_agent.identity import Identity
+from edge_agent.parts import Notices, Parts
 from edge_agent.supervisor import ChildEnded, ChildSaid
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
 from edge_agent.updater.seams import MemoryFetcher, MemoryProber, MemoryVerifier, TargetInfo

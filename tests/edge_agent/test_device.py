@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.agent import Agent, Notices, Parts
+from edge_agent.agent import Agent
 from edge_agent.assembly import child_arguments, mqtt_settings
 from edge_agent.clock import SystemClock
 from edge_agent.config import AgentConfig, ChildConfig, MonitorConfig, SourceConfig, SpoolConfig, UpdateConfig
 from edge_agent.disk import RealDisk
 from edge_agent.identity import Identity
+from edge_agent.parts import Notices, Parts
 from edge_agent.supervisor import ProcessLauncher
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber

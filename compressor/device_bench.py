@@ -1,0 +1,157 @@
+"""A candidate measured on a device through its agent: what is sent, how long it is waited for, what is believed.
+
+Decides what a report must be to count: from the device that was asked, for this order, artifact and rows, with finite
+logits. Everything else is a ``DeviceMeasureError`` with its reason, and the gate then fails for want of a measurement.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.device_client import DeviceClient, Standing
+from compressor.errors import DeviceMeasureError
+from compressor.progress import Progress, Silent
+from wire.errors import MessageError
+from wire.measurement import MAX_ORDER_MS, MeasureOrder, MeasureReport, answers, decode_report
+
+WAIT_S = 300.0
+"""How long a device is waited for unless the command line says otherwise."""
+_POLL_S = 0.5
+_NOT_A_NUMBER = 1e29
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """What is measured: ``bundle`` with artifact, manifest and golden vectors; ``rows``: npy of uint8 (n, H, W, C)."""
+
+    artifact_sha256: str
+    bundle: bytes
+    rows: bytes = b""
+    n: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DeviceAnswer:
+    """A believed report and its logits, float32 (n, classes)."""
+
+    report: MeasureReport
+    logits: NDArray[np.float32]
+
+
+class DeviceBench(Protocol):
+    """Something that has devices measure."""
+
+    def check(self, device: str) -> None:
+        """Raise ``DeviceMeasureError`` if ``device`` can't be asked at all: before anything is trained."""
+
+    def measure(self, subject: Subject, device: str, progress: Progress) -> DeviceAnswer:
+        """Return what ``device`` says of ``subject``, or raise ``DeviceMeasureError``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerBench:
+    """Devices behind a server. ``keys``: folder of the release key; ``wait_s``: how long an answer may take."""
+
+    url: str
+    token: str = field(repr=False)
+    keys: Path
+    ca: Path | None = None
+    wait_s: float = WAIT_S
+    poll_s: float = _POLL_S
+    now_ms: Callable[[], int] = lambda: int(time.time() * 1000)
+
+    def check(self, device: str) -> None:
+        """Do nothing if the server answers, knows ``device``, and the release key is here.
+
+        Raises:
+            TrustError: If the release key is missing.
+            ServerUnreachableError: If the server did not answer.
+            DeviceMeasureError: If there is no such device.
+        """
+        from compressor.keys import load_signer, read_root  # noqa: PLC0415 - cryptography only where keys are used
+
+        load_signer(self.keys, "targets", read_root(self.keys))
+        with DeviceClient(self.url, self.token, self.ca) as client:
+            client.known(device)
+
+    def measure(self, subject: Subject, device: str, progress: Progress | None = None) -> DeviceAnswer:
+        """Return what ``device`` says of ``subject``.
+
+        Raises:
+            DeviceMeasureError: If it says nothing in time, refuses, or answers something else.
+            ServerUnreachableError: If the server did not answer.
+            TrustError: If the release key is missing.
+        """
+        from compressor.orders import make_order, sign_order  # noqa: PLC0415 - cryptography only where keys are used
+
+        progress = progress or Silent()
+        holds_s = min(self.wait_s, MAX_ORDER_MS / 1000)
+        try:
+            order = make_order(subject, device, now_ms=self.now_ms(), holds_s=holds_s)
+        except MessageError as error:
+            message = f"Expected a measurement within the limits of devices, got: {error}"
+            raise DeviceMeasureError(message) from error
+        with DeviceClient(self.url, self.token, self.ca) as client:
+            with progress.stage(f"upload for {device}", 2, "file") as stage:
+                for data in (subject.bundle, subject.rows):
+                    if data:
+                        client.upload(data)
+                    stage.advance()
+            client.order(sign_order(order, self.keys))
+            try:
+                self._await(client, order, progress)
+                return believed(order, client.report(order.order))
+            finally:
+                client.drop(order.order)
+
+    def _await(self, client: DeviceClient, order: MeasureOrder, progress: Progress) -> None:
+        deadline_s, said = time.monotonic() + self.wait_s, ""
+        while (standing := client.standing(order.order)).phase != "done":
+            if standing.phase != said:
+                said = standing.phase
+                progress.say(f"{order.device}: measurement {said} (device {standing.device_state or 'unknown'})")
+            if standing.phase in {"failed", "expired"} or time.monotonic() > deadline_s:
+                raise DeviceMeasureError(silence(order.device, standing, self.wait_s))
+            time.sleep(self.poll_s)
+
+
+def silence(device: str, standing: Standing, wait_s: float) -> str:
+    """Return why there is no measurement, and what to do."""
+    if standing.phase == "failed":
+        return f"Expected a measurement of {device}, got [{standing.code}] {standing.text}"
+    state = standing.device_state or "unknown"
+    seen = f", last heard {time.strftime('%H:%M:%S UTC', time.gmtime(standing.last_seen_ms / 1000))}"
+    message = f"Expected a measurement of {device} within {wait_s:g} s, got none: the device is {state}"
+    message += seen if standing.last_seen_ms else ", never heard"
+    return f"{message}; start its agent (edge-agent run), or give --device-wait-s more"
+
+
+def believed(order: MeasureOrder, data: bytes) -> DeviceAnswer:
+    """Return the answer in ``data`` if it is one to ``order``.
+
+    Raises:
+        DeviceMeasureError: If it is of another device, order, artifact or rows, or its logits are not finite.
+    """
+    try:
+        report, raw = decode_report(data)
+    except MessageError as error:
+        message = f"Expected a report of {order.device}, got: {error}"
+        raise DeviceMeasureError(message) from error
+    problem = answers(order, report)
+    if problem:
+        raise DeviceMeasureError(f"{problem}: it is not believed, measure again")
+    if report.rows and report.classes < 1:
+        raise DeviceMeasureError(f"Expected logits of {report.rows} rows from {order.device}, got none")
+    logits = np.frombuffer(raw, "<f4").astype(np.float32).reshape(report.rows, report.classes)
+    if not np.isfinite(logits).all() or report.golden_max_abs > _NOT_A_NUMBER:
+        raise DeviceMeasureError(
+            f"Expected finite logits from {order.device}, got NaN or infinity: its runtime differs"
+        )
+    return DeviceAnswer(report, logits)

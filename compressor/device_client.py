@@ -1,0 +1,151 @@
+"""What the build host says to the server about measurements on devices: bytes, orders, how far, reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from compressor.connection import connect
+from compressor.errors import DeviceMeasureError, ServerUnreachableError
+from wire.canonical import sha256_hex
+from wire.codec import Json, parse_json
+from wire.errors import MessageError
+from wire.measurement import MAX_REPORT_BYTES
+
+_NOT_FOUND, _FIRST_ERROR = 404, 400
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far a measurement is: ``phase`` is sent, running, done, failed or expired; why it failed; the device."""
+
+    phase: str
+    code: str
+    text: str
+    device_state: str
+    last_seen_ms: int
+
+
+class DeviceClient:
+    """The server's interface for measurements."""
+
+    def __init__(self, url: str, token: str, ca: Path | None = None) -> None:
+        """Connect on first use; ``token`` is the builder's, ``ca`` a PEM file to trust.
+
+        Raises:
+            CompressorError: If ``ca`` is no certificate.
+        """
+        self._http = connect(url, token, ca)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def known(self, device: str) -> str:
+        """Return the state of ``device`` as the fleet knows it.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+            DeviceMeasureError: If there is no such device.
+        """
+        return str(self._json(self._ask("GET", f"/api/measurements/devices/{device}")).get("state", ""))
+
+    def upload(self, data: bytes) -> None:
+        """Bring ``data`` to the server.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+            DeviceMeasureError: If it refused.
+        """
+        self._ask("PUT", f"/api/measurements/blobs/{sha256_hex(data)}", content=data)
+
+    def order(self, envelope: Mapping[str, Any]) -> None:
+        """Pass a signed order on.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+            DeviceMeasureError: If it refused.
+        """
+        self._ask("POST", "/api/measurements", json={"envelope": dict(envelope)})
+
+    def standing(self, order: str) -> Standing:
+        """Return how far the measurement is.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+            DeviceMeasureError: If it knows no such measurement.
+        """
+        document = self._json(self._ask("GET", f"/api/measurements/{order}"))
+        texts = {name: str(document.get(name, "")) for name in ("phase", "code", "text", "device_state")}
+        seen_ms = document.get("last_seen_ms")
+        return Standing(**texts, last_seen_ms=seen_ms if isinstance(seen_ms, int) else 0)
+
+    def report(self, order: str) -> bytes:
+        """Return the device's report, not yet believed.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+            DeviceMeasureError: If there is none, or it is too long.
+        """
+        pieces = bytearray()
+        try:
+            with self._http.stream("GET", f"/api/measurements/{order}/report") as response:
+                if response.status_code >= _FIRST_ERROR:
+                    response.read()
+                _check(response)
+                for piece in response.iter_bytes():
+                    pieces += piece
+                    if len(pieces) > MAX_REPORT_BYTES:
+                        message = f"Expected a report of at most {MAX_REPORT_BYTES} bytes, got more"
+                        raise DeviceMeasureError(message)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        return bytes(pieces)
+
+    def drop(self, order: str) -> None:
+        """Have the server forget a measurement and its bytes; one it does not know is no error.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+        """
+        try:
+            self._http.delete(f"/api/measurements/{order}")
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def _ask(self, method: str, address: str, **body: Any) -> httpx.Response:  # noqa: ANN401 - passed on to httpx
+        try:
+            return _check(self._http.request(method, address, **body))
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def _json(self, response: httpx.Response) -> dict[str, Json]:
+        try:
+            return parse_json(response.content)
+        except MessageError as error:
+            message = f"Expected JSON from {response.request.url.path}, got: {error}"
+            raise DeviceMeasureError(message) from error
+
+    def _unreachable(self, error: httpx.HTTPError) -> ServerUnreachableError:
+        message = f"Expected an answer from {self._http.base_url}, got: {error!r}: is the server running?"
+        return ServerUnreachableError(message)
+
+
+def _check(response: httpx.Response) -> httpx.Response:
+    if response.status_code < _FIRST_ERROR:
+        return response
+    message = f"Expected {response.request.url.path} to be accepted, got HTTP {response.status_code}"
+    if response.status_code == _NOT_FOUND:
+        message += " (a device is enrolled with fleet-server claim and edge-agent enrol)"
+    raise DeviceMeasureError(f"{message}: {response.text[:300]}")

@@ -1,0 +1,47 @@
+"""A measurement order under the release key: what one device may run once, to measure it, and never install.
+
+Decides what an order says and how it is signed: a DSSE envelope of its own payload type, so that its signature holds
+for nothing that TUF metadata could be taken for, and the reverse (docs/adr/0009).
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from securesystemslib.dsse import Envelope
+
+from compressor.keys import load_signer, read_root
+from wire.canonical import sha256_hex
+from wire.codec import encode
+from wire.measurement import ORDER_TYPE, MeasureOrder, read_order
+
+if TYPE_CHECKING:
+    from compressor.device_bench import Subject
+
+
+def make_order(subject: Subject, device: str, *, now_ms: int, holds_s: float) -> MeasureOrder:
+    """Return an order that ``device`` may obey from ``now_ms`` (UTC) on for ``holds_s`` seconds.
+
+    Raises:
+        MessageError: If bundle or rows are over a limit.
+    """
+    order = MeasureOrder(
+        order=secrets.token_hex(16), device=device, artifact_sha256=subject.artifact_sha256,
+        bundle_sha256=sha256_hex(subject.bundle), bundle_length_bytes=len(subject.bundle),
+        rows_sha256=sha256_hex(subject.rows) if subject.n else "", rows_length_bytes=len(subject.rows), rows=subject.n,
+        issued_ms=now_ms, expires_ms=now_ms + int(holds_s * 1000),
+    )  # fmt: skip
+    return read_order(encode(order))
+
+
+def sign_order(order: MeasureOrder, keys: Path) -> dict[str, Any]:
+    """Return ``order`` in its envelope, signed with the release key in the folder ``keys``.
+
+    Raises:
+        TrustError: If the key is missing, readable by others, or not the one that the root names.
+    """
+    envelope = Envelope(encode(order), ORDER_TYPE, {})
+    envelope.sign(load_signer(keys, "targets", read_root(keys)))
+    return dict(envelope.to_dict())

@@ -1,0 +1,196 @@
+"""Run a measurement: ``python -m edge_agent.measuring.bench``, a process of its own at the lowest priority.
+
+Order: bundle and digests, runtime, golden vectors, peak memory, latency, then every row, one by one, as the device
+infers. Reads the order that its parent verified; writes one report; prints one JSON line. Its latencies are taken
+beside the running model and behind it in the queue for the processor: they are never better than the model's own.
+It ends as soon as its parent does (the pipe on its stdin closes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import os
+import platform
+import sys
+import threading
+import time
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_agent import __version__, runtimes
+from edge_agent.errors import AgentError, ImageError
+from edge_agent.preprocess import to_tensor
+from edge_agent.probe import Golden, peak_memory_bytes, read_golden
+from wire.bundle import Bundle, read_bundle
+from wire.canonical import sha256_file
+from wire.errors import MessageError, WireError
+from wire.manifest import Manifest
+from wire.measurement import MeasureOrder, MeasureReport, blank_report, encode_report, read_order
+
+_NPY_HEADER_BYTES = 4096
+_NOT_A_NUMBER = 1e30  # JSON has no NaN
+_WARM_UP_RUNS, _REPEATS, _RUNS, _MEMORY_RUNS = 20, 7, 60, 8  # as the build host's own measurement
+_PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
+_LOWEST = 19
+Floats = NDArray[np.float32]
+
+
+def measure(order: MeasureOrder, bundle_path: Path, rows_path: Path | None) -> bytes:
+    """Return the bytes of the report on ``order``, measured in this process.
+
+    Raises:
+        WireError: If the bundle may not be opened, or is not what the order names.
+        AgentError: If the model can't be run on this device.
+        OSError: If a file can't be read.
+    """
+    if sha256_file(bundle_path) != order.bundle_sha256:
+        raise MessageError("Expected the bundle that the order names, got other bytes")
+    bundle = read_bundle(bundle_path)
+    if bundle.manifest.artifact_sha256 != order.artifact_sha256:
+        raise MessageError("Expected the artifact that the order names, got a bundle of another")
+    golden = read_golden(bundle)
+    runtime = runtimes.load(bundle.manifest, bundle.artifact)
+    peak_bytes = _peak(runtime, golden)
+    report = dataclasses.replace(
+        _golden(runtime, golden, blank_report(order)), peak_memory_bytes=peak_bytes, facts=_facts(bundle)
+    )
+    pixels = _pixels(order, rows_path) if rows_path is not None else None
+    report = _timed(runtime, _inputs(pixels, bundle.manifest, golden), report)
+    logits = _logits(runtime, pixels, bundle.manifest) if pixels is not None else np.zeros((0, 0), "<f4")
+    report = dataclasses.replace(report, classes=logits.shape[1], measured_ms=int(time.time() * 1000))
+    return encode_report(report, logits.tobytes())
+
+
+def _peak(runtime: runtimes.Runtime, golden: Golden) -> int:
+    for index in range(min(_MEMORY_RUNS, len(golden.inputs))):
+        runtime.run(golden.inputs[index : index + 1])
+    return peak_memory_bytes()
+
+
+def _golden(runtime: runtimes.Runtime, golden: Golden, report: MeasureReport) -> MeasureReport:
+    logits = np.concatenate([runtime.run(golden.inputs[i : i + 1])[0] for i in range(len(golden.inputs))])
+    if logits.shape != golden.logits.shape:
+        message = f"Expected golden logits of shape {golden.logits.shape}, got {logits.shape}"
+        raise MessageError(message)
+    differences = np.nan_to_num(np.abs(logits - golden.logits), nan=_NOT_A_NUMBER, posinf=_NOT_A_NUMBER)
+    flips = int(np.count_nonzero(logits.argmax(axis=1) != golden.logits.argmax(axis=1)))
+    return dataclasses.replace(
+        report, golden_max_abs=float(differences.max()), golden_flips=flips, golden_rows=len(logits)
+    )
+
+
+def _pixels(order: MeasureOrder, path: Path) -> NDArray[np.uint8]:
+    """Return the rows, mapped and not read: memory does not grow with their number."""
+    if sha256_file(path) != order.rows_sha256:
+        raise MessageError("Expected the rows that the order names, got other bytes")
+    try:
+        pixels = np.lib.format.open_memmap(path, mode="r", max_header_size=_NPY_HEADER_BYTES)
+    except ValueError as error:
+        message = f"Expected rows as npy, got: {error}"
+        raise MessageError(message) from error
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] not in {1, 3} or len(pixels) != order.rows:  # noqa: PLR2004 - rows, height, width, channels
+        message = f"Expected {order.rows} rows of uint8 (H, W, 1 or 3), got {pixels.dtype} {pixels.shape}"
+        raise MessageError(message)
+    return pixels
+
+
+def _tensor(image: NDArray[np.uint8], manifest: Manifest) -> Floats:
+    rgb = np.broadcast_to(image, (*image.shape[:2], 3))
+    return to_tensor(np.ascontiguousarray(rgb), manifest.preprocessing)
+
+
+def _inputs(pixels: NDArray[np.uint8] | None, manifest: Manifest, golden: Golden) -> list[Floats]:
+    if pixels is None:
+        return [golden.inputs[index : index + 1] for index in range(min(_RUNS, len(golden.inputs)))]
+    return [_tensor(image, manifest) for image in pixels[:_RUNS]]
+
+
+def _timed(runtime: runtimes.Runtime, inputs: list[Floats], report: MeasureReport) -> MeasureReport:
+    for index in range(_WARM_UP_RUNS):
+        runtime.run(inputs[index % len(inputs)])
+    repeats = [_times_ms(runtime, inputs) for _ in range(_REPEATS)]
+    p50, p95 = (float(np.median([np.percentile(times, q) for times in repeats])) for q in (50, 95))
+    return dataclasses.replace(
+        report, latency_p50_ms=round(p50, 4), latency_p95_ms=round(p95, 4), latency_runs=_REPEATS * len(inputs)
+    )
+
+
+def _times_ms(runtime: runtimes.Runtime, inputs: list[Floats]) -> list[float]:
+    gc.disable()
+    try:
+        times = []
+        for row in inputs:
+            start = time.perf_counter_ns()
+            runtime.run(row)
+            times.append((time.perf_counter_ns() - start) / 1e6)
+    finally:
+        gc.enable()
+    return times
+
+
+def _logits(runtime: runtimes.Runtime, pixels: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
+    """Return the logits of every row, float32 little-endian (N, classes), one by one as the device infers."""
+    said = [np.asarray(runtime.run(_tensor(image, manifest))[0], "<f4").reshape(1, -1) for image in pixels]
+    return np.concatenate(said)
+
+
+def _facts(bundle: Bundle) -> dict[str, str]:
+    manifest = bundle.manifest
+    version = next((f"{name} {found}" for name in _PACKAGES.get(manifest.runtime, ()) if (found := _version(name))), "")
+    return {
+        "agent": __version__, "runtime": version or manifest.runtime, "threads": str(manifest.threads),
+        "machine": platform.machine(), "cpu": _cpu(), "cores": str(os.cpu_count() or 0),
+        "system": platform.platform()[:120], "python": platform.python_version(), "numpy": np.__version__,
+        "priority": f"nice {os.nice(0)}",
+    }  # fmt: skip
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model", "Hardware"))]
+    return (named[0] if named else platform.machine())[:120]
+
+
+def _end_with_parent() -> None:
+    if not os.read(0, 1):
+        os._exit(1)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and write the report; print one JSON line; return 0, or 1 if it can't."""
+    parser = argparse.ArgumentParser(prog="python -m edge_agent.measuring.bench", description=main.__doc__)
+    parser.add_argument("--order", type=Path, required=True, help="the verified order as JSON")
+    parser.add_argument("--bundle", type=Path, required=True)
+    parser.add_argument("--rows", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args(arguments)
+    os.nice(_LOWEST)
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    try:
+        options.out.write_bytes(measure(read_order(options.order.read_bytes()), options.bundle, options.rows))
+    except (WireError, AgentError, ImageError, OSError) as error:
+        code = getattr(error, "code", "bundle_invalid")
+        sys.stdout.write(json.dumps({"ok": False, "code": code, "text": str(error)[:500]}) + "\n")
+        return 1
+    sys.stdout.write(json.dumps({"ok": True}) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

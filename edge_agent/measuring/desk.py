@@ -1,0 +1,171 @@
+"""What the control process knows of measurements: one at a time, never beside an update, never on a weak device.
+
+Decides whether an order is taken up at all, when one in progress gives way, and what is answered. Does not believe the
+order: whoever signed it is found out by the job's own child.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edge_agent.config import MeasureConfig
+from edge_agent.disk import Disk
+from edge_agent.measuring.ending import Measured, sweep
+from edge_agent.updater.seams import Progress, Refusal
+from wire.canonical import canonical_bytes
+from wire.codec import Json, parse_json
+from wire.errors import MessageError
+from wire.measurement import MAX_ENVELOPE_BYTES
+from wire.messages import Command, Response
+
+_LOG = logging.getLogger(__name__)
+NOTE = "measuring.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """How the device is now. ``battery_ratio`` is 1 where there is no battery, or it is being charged."""
+
+    temperature_celsius: float = 0.0
+    battery_ratio: float = 1.0
+    updating: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureDone:
+    """A measurement has ended; ``result`` is a ``Measured``, a ``Refusal``, or the exception of a fault of ours."""
+
+    command: str
+    result: object
+
+
+class Bench(Protocol):
+    """Runs a measurement beside the loop."""
+
+    def start(self, envelope: bytes, progress: Progress, done: Callable[[object], None]) -> None:
+        """Run it in the background and call ``done`` once, from any thread, with what came of it."""
+
+
+class NoBench:
+    """The bench of an agent that measures nothing."""
+
+    def start(self, envelope: bytes, progress: Progress, done: Callable[[object], None]) -> None:
+        """Refuse."""
+        del envelope, progress
+        done(Refusal("unsupported", "Expected an agent that measures, got one that does not"))
+
+
+def refusal(condition: Condition, config: MeasureConfig) -> Refusal | None:
+    """Return why a device in this condition measures nothing now, or None."""
+    if not config.enabled:
+        return Refusal("measure_disabled", "Expected [measure] enabled in agent.toml, got false: the owner says no")
+    if condition.updating:
+        return Refusal("busy", "Expected no update in flight, got one: order again when it has ended")
+    if condition.temperature_celsius > config.max_temperature_celsius > 0:
+        text = f"Expected at most {config.max_temperature_celsius:g} °C, got {condition.temperature_celsius:g}"
+        return Refusal("throttled", f"{text}: a hot processor is throttled, let it cool down")
+    if condition.battery_ratio < config.min_battery_ratio:
+        text = f"Expected a battery of at least {config.min_battery_ratio:.0%}, got {condition.battery_ratio:.0%}"
+        return Refusal("battery_low", f"{text}: charge it")
+    return None
+
+
+@dataclass(slots=True)
+class Desk:
+    """The one measurement in progress, if any. All of it belongs to the loop's thread; ``put`` enqueues for it."""
+
+    state: Path
+    disk: Disk
+    bench: Bench
+    config: MeasureConfig
+    condition: Callable[[], Condition]
+    put: Callable[[MeasureDone], None]
+    answer: Callable[[Response], None]
+    _command: str = ""
+    _progress: Progress | None = None
+
+    def resume(self) -> None:
+        """Say of a measurement that the agent's end cut short that nothing will come of it; nothing of it stays.
+
+        Raises:
+            OSError: If its traces can't be removed.
+        """
+        sweep(self.state)
+        note = self.state / NOTE
+        try:
+            command = parse_json(note.read_bytes()).get("command")
+        except (FileNotFoundError, MessageError):
+            command = ""
+        if isinstance(command, str) and command:
+            text = "Expected the agent to run through, got a restart in the middle: order the measurement again"
+            self.answer(Response(command, ok=False, code="interrupted", text=text))
+        self.disk.remove(note)
+
+    def asked(self, command: Command) -> Response | None:
+        """Take up a measurement; return the answer that refuses it, or None: the answer comes when it has ended."""
+        envelope = _envelope(command)
+        if self._command:
+            refused: Refusal | None = Refusal("busy", "Expected no measurement in progress, got one: wait for its end")
+        elif envelope is None:
+            refused = Refusal("arguments_invalid", f"Expected an order in at most {MAX_ENVELOPE_BYTES} bytes, got none")
+        else:
+            refused = refusal(self.condition(), self.config) or self._begin(command.id, envelope)
+        return None if refused is None else _refused(command.id, refused)
+
+    def turn(self) -> None:
+        """Give way to an update."""
+        if self._progress is not None and self.condition().updating:
+            self._progress.cancelled.set()
+
+    def finished(self, done: MeasureDone) -> None:
+        """Answer, and be free for the next one.
+
+        Raises:
+            OSError: If the note of it can't be removed.
+        """
+        self._command, self._progress = "", None
+        result = done.result
+        if isinstance(result, Measured):
+            data: dict[str, Json] = {"order": result.order, "report_sha256": result.report_sha256}
+            self.answer(Response(done.command, ok=True, data=data))
+        elif isinstance(result, Refusal):
+            self.answer(_refused(done.command, result))
+        else:
+            error = result if isinstance(result, Exception) else None
+            _LOG.error("measurement failed result=%r", result, exc_info=error)
+            self.answer(_refused(done.command, Refusal("measure_failed", f"Expected a report, got: {result!r}")))
+        self.disk.remove(self.state / NOTE)
+
+    def stop(self) -> None:
+        """End what is in progress."""
+        if self._progress is not None:
+            self._progress.cancelled.set()
+
+    def _begin(self, command: str, envelope: bytes) -> Refusal | None:
+        try:  # before anything runs: an agent that is killed says so at its next start
+            self.disk.write(self.state / NOTE, canonical_bytes({"command": command}))
+        except OSError as error:
+            return Refusal("no_space", f"Expected to note the measurement, got: {error}: free the disk")
+        self._command, self._progress = command, Progress()
+        _LOG.info("measurement begun command=%s", command)
+        self.bench.start(envelope, self._progress, lambda result: self.put(MeasureDone(command, result)))
+        return None
+
+
+def _refused(command: str, why: Refusal) -> Response:
+    return Response(command, ok=False, code=why.code, text=why.text[:500])
+
+
+def _envelope(command: Command) -> bytes | None:
+    order = command.arguments.get("order")
+    if not isinstance(order, Mapping):
+        return None
+    try:
+        data = canonical_bytes(order)
+    except MessageError:
+        return None
+    return data if len(data) <= MAX_ENVELOPE_BYTES else None

@@ -1,0 +1,172 @@
+"""One measurement from its envelope to the report on the server. Blocks; runs on a worker of the control process.
+
+Order: who signed it (a child), is there room, fetch bundle and rows, measure (a child), hand in the report. All files
+lie in the folder ``measure`` of the state directory, which is emptied at the end and at every start of the agent:
+nothing of a measurement reaches slots or ``blobs``. Decides nothing that ``desk`` decides.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge_agent.disk import Disk
+from edge_agent.measuring.ending import FOLDER, Measured, sweep
+from edge_agent.measuring.handing_in import hand_in
+from edge_agent.updater.children import ask
+from edge_agent.updater.download import FetchSettings, HttpFetcher
+from edge_agent.updater.seams import FetchOrder, Progress, Refusal
+from edge_agent.worker import outcome
+from wire.canonical import sha256_hex
+from wire.codec import Json, encode, from_document, parse_json
+from wire.errors import MessageError
+from wire.measurement import MAX_REPORT_BYTES, MeasureOrder, answers, decode_report
+
+ENVELOPE, ORDER, REPORT, LOG = "envelope.json", "order.json", "report.tfm", "bench.log"
+_POLL_S = 0.2
+_TAIL, _TAIL_BYTES = 300, 8192
+_CANCELLED = Refusal("cancelled", "Expected to finish, got an update to install first: order it again later")
+
+
+@dataclass(frozen=True, slots=True)
+class JobLimits:
+    """``max_bytes``: bundle and rows together; ``limit_s``: of the child; ``reserve_bytes`` stays free on the disk."""
+
+    max_bytes: int
+    limit_s: float
+    reserve_bytes: int
+    max_bytes_per_s: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessBench:
+    """The bench of a real device: children, HTTP and the disk."""
+
+    state: Path
+    settings: FetchSettings
+    disk: Disk
+    limits: JobLimits
+    clock_s: Callable[[], float] = time.monotonic
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of a measurement lies."""
+        return self.state / FOLDER
+
+    def start(self, envelope: bytes, progress: Progress, done: Callable[[object], None]) -> None:
+        """Run it on a thread of its own; ``done`` gets a ``Measured``, a ``Refusal`` or an exception."""
+        job = lambda: done(outcome(lambda: self.run(envelope, progress)))  # noqa: E731 - one frame of the thread
+        threading.Thread(target=job, name="measurement", daemon=True).start()
+
+    def run(self, envelope: bytes, progress: Progress) -> Measured | Refusal:
+        """Return what the server has got, or why there is nothing; the folder is empty again in any case."""
+        try:
+            self.disk.write(self.folder / ENVELOPE, envelope)
+            order = self._verified()
+            return order if isinstance(order, Refusal) else self._measured(order, progress)
+        except OSError as error:
+            return Refusal("no_space", f"Expected to write below {self.folder}, got: {error}: free the disk")
+        finally:
+            sweep(self.state)
+
+    def _verified(self) -> MeasureOrder | Refusal:
+        module = "edge_agent.measuring.order_check"
+        arguments = ["--state", str(self.state), "--envelope", str(self.folder / ENVELOPE)]
+        answer = ask([module, *arguments], self.limits.limit_s)
+        if isinstance(answer, str):
+            return Refusal("order_unchecked", f"Expected a verdict on the order, got: {answer}")
+        order = answer.get("order")
+        if answer.get("ok") is not True or not isinstance(order, dict):
+            return Refusal(str(answer.get("code") or "signature_invalid"), str(answer.get("text", "")))
+        return from_document(MeasureOrder, order)
+
+    def _measured(self, order: MeasureOrder, progress: Progress) -> Measured | Refusal:
+        refusal = self._no_room(order) or self._fetched(order, progress)
+        if refusal is not None:
+            return refusal
+        self.disk.write(self.folder / ORDER, encode(order))
+        refusal = self._benched(order, progress)
+        if refusal is not None:
+            return refusal
+        return self._handed_in(order, progress)
+
+    def _no_room(self, order: MeasureOrder) -> Refusal | None:
+        wanted = order.bundle_length_bytes + order.rows_length_bytes
+        if wanted > self.limits.max_bytes:
+            text = f"Expected at most {self.limits.max_bytes} bytes of bundle and rows, got {wanted}: order fewer rows"
+            return Refusal("too_large", f"{text}, or raise [measure] max_bytes in agent.toml")
+        free = self.disk.free_bytes(self.folder)
+        if wanted + self.limits.reserve_bytes > free:
+            return Refusal("no_space", f"Expected {wanted} bytes and the reserve on disk, got {free}: free the disk")
+        return None
+
+    def _fetched(self, order: MeasureOrder, progress: Progress) -> Refusal | None:
+        address = f"{self.settings.base_url.rstrip('/')}/api/measurements/{order.order}"
+        fetcher = HttpFetcher(replace(self.settings, base_url=address), self.folder, self.disk)
+        wanted = [(order.bundle_sha256, order.bundle_length_bytes)]
+        wanted += [(order.rows_sha256, order.rows_length_bytes)] if order.rows else []
+        for sha256, length_bytes in wanted:
+            refusal = fetcher.fetch(FetchOrder(sha256, length_bytes, self.limits.max_bytes_per_s), progress)
+            if refusal is not None:
+                return _CANCELLED if progress.cancelled.is_set() else refusal
+        return None
+
+    def _benched(self, order: MeasureOrder, progress: Progress) -> Refusal | None:
+        folder = self.folder
+        command = [sys.executable, "-m", "edge_agent.measuring.bench", "--order", str(folder / ORDER)]
+        command += ["--bundle", str(folder / order.bundle_sha256), "--out", str(folder / REPORT)]
+        command += ["--rows", str(folder / order.rows_sha256)] if order.rows else []
+        log = folder / LOG
+        with log.open("wb") as output:  # its stdin: the pipe's end tells the child that its parent is gone
+            child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT)
+        with child:
+            try:
+                return self._awaited(child, progress) or _verdict(child.returncode, log)
+            finally:
+                child.kill()
+
+    def _awaited(self, child: subprocess.Popen[bytes], progress: Progress) -> Refusal | None:
+        deadline_s = self.clock_s() + self.limits.limit_s
+        while child.poll() is None:
+            if progress.cancelled.wait(_POLL_S):
+                return _CANCELLED
+            if self.clock_s() > deadline_s:
+                text = f"Expected a measurement within {self.limits.limit_s:.0f} s, got none: order fewer rows"
+                return Refusal("measure_timeout", f"{text}, or raise [measure] limit_s in agent.toml")
+        return None
+
+    def _handed_in(self, order: MeasureOrder, progress: Progress) -> Measured | Refusal:
+        path = self.folder / REPORT
+        if path.stat().st_size > MAX_REPORT_BYTES:
+            return Refusal("too_large", f"Expected a report of at most {MAX_REPORT_BYTES} bytes, got more")
+        data = path.read_bytes()
+        try:
+            problem = answers(order, decode_report(data)[0])
+        except MessageError as error:
+            problem = str(error)
+        if problem:
+            return Refusal("report_invalid", problem)
+        refusal = hand_in(self.settings, f"/api/measurements/{order.order}/report", data, progress)
+        return refusal or Measured(order.order, sha256_hex(data))
+
+
+def _verdict(exit_code: int, log: Path) -> Refusal | None:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _TAIL_BYTES))
+        output = file.read(_TAIL_BYTES)
+    lines = output.splitlines()
+    try:
+        answer: dict[str, Json] = parse_json(lines[-1]) if lines else {}
+    except MessageError:
+        answer = {}
+    if answer.get("ok") is True and exit_code == 0:
+        return None
+    if answer.get("ok") is False:
+        return Refusal(str(answer.get("code", "measure_failed")), str(answer.get("text", "")))
+    tail = output.decode(errors="replace").strip()[-_TAIL:]
+    return Refusal("child_crashed", f"Expected a measurement, got exit {exit_code}: {tail}")

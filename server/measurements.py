@@ -1,0 +1,261 @@
+"""Measurements that a build host orders from a device: its order, the bytes it needs, and the device's report.
+
+One folder each, ``measurements/<order>``, beside ``measurements/sha256`` with bundles and rows, which are no releases
+and are handed to the named device alone. Decides who gets and gives what, and how far a measurement is. The order's
+signature is the device's to judge; here it only spares everybody an order that no device would obey.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from server.clock import Clock
+from server.errors import (
+    MeasurementRefusedError,
+    NotTheDeviceError,
+    UnknownBlobError,
+    UnknownMeasurementError,
+)
+from server.files import write_atomically
+from server.fleet import Fleet
+from server.registry.blobs import Blobs
+from wire.canonical import canonical_bytes, sha256_hex
+from wire.codec import Json
+from wire.errors import MessageError
+from wire.measurement import MEASURE_VERB, MeasureOrder, answers, decode_report, unverified_order
+
+KEEP_MS = 24 * 3_600_000
+"""How long order, report and bytes stay: rows are training data, and a server is no place for them."""
+_EVERY_MS = 600_000
+_REPORT, _ENVELOPE, _COMMAND, _ASKED = "report.tfm", "envelope.json", "command", "asked"
+_ID_LENGTH = 32
+
+
+class Phase(StrEnum):
+    """How far a measurement is; ``done`` alone has a report."""
+
+    SENT = "sent"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+
+class OrderCheck(Protocol):
+    """Judges the signature of an order."""
+
+    def __call__(self, envelope: Mapping[str, Json]) -> None:
+        """Do nothing if the release key signed ``envelope``; raise ``MetadataRefusedError`` otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One measurement; ``code`` and ``text`` say why it failed, ``report_sha256`` is "" while there is none."""
+
+    order: MeasureOrder
+    phase: Phase
+    code: str
+    text: str
+    report_sha256: str
+
+
+@dataclass(slots=True)
+class Measurements:
+    """All measurements of one server. Safe to share between threads."""
+
+    folder: Path
+    fleet: Fleet
+    clock: Clock
+    check: OrderCheck
+    _next_ms: int = 0
+    blobs: Blobs = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take away what uploads left behind when the server was killed."""
+        self.blobs = Blobs(self.folder / "sha256")
+        self.blobs.sweep()
+
+    def order(self, envelope: Mapping[str, Json]) -> Measurement:
+        """Pass an order on to the device it names.
+
+        Raises:
+            MeasurementRefusedError: If it is no order, has run out, was ordered before, or its bytes are not here.
+            MetadataRefusedError: If the release key did not sign it.
+            UnknownDeviceError: If there is no such device.
+        """
+        order = _parsed(envelope)
+        now_ms = self.clock()
+        self.check(envelope)
+        self.fleet.device(order.device)
+        if order.expires_ms <= now_ms:
+            message = f"Expected an order that holds, got one until {order.expires_ms} at {now_ms}: order again"
+            raise MeasurementRefusedError(message)
+        for sha256, length_bytes in _needed(order):
+            if not self.blobs.has(sha256) or self.blobs.path(sha256).stat().st_size != length_bytes:
+                message = f"Expected {length_bytes} bytes of {sha256[:12]}… here, got others or none: upload them first"
+                raise MeasurementRefusedError(message)
+        self._begin(order, envelope, (order.expires_ms - now_ms) / 1000)
+        return self.get(order.order)
+
+    def _begin(self, order: MeasureOrder, envelope: Mapping[str, Json], ttl_s: float) -> None:
+        folder = self.folder / order.order
+        try:
+            folder.mkdir(mode=0o700, parents=True)
+        except FileExistsError as error:
+            message = f"Expected an order with an id of its own, got {order.order} again: make a new one"
+            raise MeasurementRefusedError(message) from error
+        write_atomically(folder / _ENVELOPE, canonical_bytes(envelope))
+        command = self.fleet.send_command(order.device, MEASURE_VERB, {"order": dict(envelope)}, ttl_s)
+        write_atomically(folder / _COMMAND, command.encode())
+
+    def get(self, order: str) -> Measurement:
+        """Return one measurement.
+
+        Raises:
+            UnknownMeasurementError: If there is none of that id.
+        """
+        folder = self._folder(order)
+        parsed = self._read(folder)
+        report = folder / _REPORT
+        if report.is_file():
+            return Measurement(parsed, Phase.DONE, "", "", sha256_hex(report.read_bytes()))
+        try:
+            sent = self.fleet.command((folder / _COMMAND).read_text())
+        except OSError:
+            sent = None
+        if sent is not None and sent.answered_ms and not sent.ok:
+            return Measurement(parsed, Phase.FAILED, sent.code, sent.text, "")
+        if self.clock() > parsed.expires_ms:
+            return Measurement(parsed, Phase.EXPIRED, "no_answer", "Expected an answer in time, got none", "")
+        return Measurement(parsed, Phase.RUNNING if (folder / _ASKED).exists() else Phase.SENT, "", "", "")
+
+    def bytes_for(self, order: str, sha256: str, device: str) -> Path:
+        """Return where the bytes lie that ``device`` needs; it has then begun.
+
+        Raises:
+            UnknownMeasurementError: If there is no such measurement.
+            NotTheDeviceError: If it is another device's.
+            UnknownBlobError: If the order does not name these bytes, or they are gone.
+        """
+        folder = self._folder(order)
+        parsed = self._of(folder, device)
+        if sha256 not in {name for name, _ in _needed(parsed)}:
+            message = f"Expected bytes that order {order} names, got {sha256[:80]!r}"
+            raise UnknownBlobError(message)
+        (folder / _ASKED).touch(mode=0o600)
+        return self.blobs.path(sha256)
+
+    def take(self, order: str, device: str, data: bytes) -> None:
+        """Keep the report of ``device``; the same bytes again change nothing.
+
+        Raises:
+            UnknownMeasurementError: If there is no such measurement.
+            NotTheDeviceError: If it is another device's.
+            MeasurementRefusedError: If it is no report, answers something else, or another one is here.
+        """
+        folder = self._folder(order)
+        parsed = self._of(folder, device)
+        try:
+            problem = answers(parsed, decode_report(data)[0])
+        except MessageError as error:
+            problem = str(error)
+        path = folder / _REPORT
+        if not problem and path.is_file() and path.read_bytes() != data:
+            problem = "Expected the report that is here already, got another: a report is never replaced"
+        if problem:
+            raise MeasurementRefusedError(problem)
+        write_atomically(path, data)
+
+    def report(self, order: str) -> Path:
+        """Return where the report lies.
+
+        Raises:
+            UnknownMeasurementError: If there is none yet, or no such measurement.
+        """
+        path = self._folder(order) / _REPORT
+        if not path.is_file():
+            message = f"Expected a report of {order}, got none yet: ask for the measurement first"
+            raise UnknownMeasurementError(message)
+        return path
+
+    def drop(self, order: str) -> None:
+        """Forget a measurement and the bytes that no other one needs.
+
+        Raises:
+            UnknownMeasurementError: If there is none of that id.
+        """
+        folder = self._folder(order)
+        dropped = {sha256 for sha256, _ in _needed(self._read(folder))}
+        shutil.rmtree(folder, ignore_errors=True)
+        for sha256 in dropped - self._needed_by_all():
+            (self.blobs.folder / sha256).unlink(missing_ok=True)
+
+    def turn(self, now_ms: int) -> None:
+        """Forget what is old."""
+        if now_ms >= self._next_ms:
+            self._next_ms = now_ms + _EVERY_MS
+            self._sweep(now_ms)
+
+    def _sweep(self, now_ms: int) -> None:
+        for folder in self._folders():
+            try:
+                old = self._read(folder).expires_ms + KEEP_MS < now_ms
+            except UnknownMeasurementError:
+                old = folder.stat().st_mtime * 1000 + KEEP_MS < now_ms
+            if old:
+                shutil.rmtree(folder, ignore_errors=True)
+        needed = self._needed_by_all()
+        for path in self.blobs.folder.glob("?" * 64):
+            if path.name not in needed and path.stat().st_mtime * 1000 + KEEP_MS < now_ms:
+                path.unlink(missing_ok=True)
+
+    def _folders(self) -> list[Path]:
+        return list(self.folder.glob("?" * _ID_LENGTH))
+
+    def _needed_by_all(self) -> set[str]:
+        needed: set[str] = set()
+        for folder in self._folders():
+            with contextlib.suppress(UnknownMeasurementError):
+                needed |= {sha256 for sha256, _ in _needed(self._read(folder))}
+        return needed
+
+    def _folder(self, order: str) -> Path:
+        folder = self.folder / order
+        if len(order) != _ID_LENGTH or not order.isalnum() or not folder.is_dir():
+            message = f"Expected the id of a measurement, got {order[:80]!r}"
+            raise UnknownMeasurementError(message)
+        return folder
+
+    def _of(self, folder: Path, device: str) -> MeasureOrder:
+        order = self._read(folder)
+        if order.device != device:
+            message = f"Expected {order.device}, which the order names, got {device!r}"
+            raise NotTheDeviceError(message)
+        return order
+
+    def _read(self, folder: Path) -> MeasureOrder:
+        try:
+            return unverified_order(json.loads((folder / _ENVELOPE).read_bytes()))
+        except (OSError, ValueError, MessageError) as error:
+            message = f"Expected an order in {folder.name}, got: {error}"
+            raise UnknownMeasurementError(message) from error
+
+
+def _parsed(envelope: Mapping[str, Json]) -> MeasureOrder:
+    try:
+        return unverified_order(envelope)
+    except MessageError as error:
+        message = f"Expected a signed measurement order, got: {error}"
+        raise MeasurementRefusedError(message) from error
+
+
+def _needed(order: MeasureOrder) -> list[tuple[str, int]]:
+    rows = [(order.rows_sha256, order.rows_length_bytes)] if order.rows else []
+    return [(order.bundle_sha256, order.bundle_length_bytes), *rows] if order.bundle_sha256 else []

@@ -1,0 +1,197 @@
+"""A measurement on a device: what the build host orders under its signature, and what the device reports.
+
+An order travels in a DSSE envelope, whose signed bytes begin with ``DSSEv1`` and the payload's type: no TUF metadata
+does, so an order is never an install and signed metadata is never an order. A report is binary: magic ``TFM1``, the
+length of the header (4 bytes, big-endian), the header as canonical JSON, then the logits, float32 little-endian
+(rows, classes). Decides the form and the limits. Verifies no signature and runs nothing.
+Source: DSSE protocol 1.0.2, https://github.com/secure-systems-lab/dsse.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from wire.codec import Json, encode, from_document, parse_json
+from wire.errors import MessageError, NameRefusedError
+from wire.target import MAX_TARGET_BYTES
+from wire.topics import check_name
+
+SCHEMA = 1
+ORDER_TYPE = "application/vnd.tinyfleet.measurement-order+json"
+MEASURE_VERB = "measure"
+MAX_ENVELOPE_BYTES = 16 * 1024
+MAX_ROWS_BYTES = 256 * 1024 * 1024
+MAX_ROWS = 1_000_000
+MAX_REPORT_BYTES = 64 * 1024 * 1024
+MAX_REPORT_HEADER_BYTES = 64 * 1024
+MAX_ORDER_MS = 6 * 3_600_000
+"""An order that holds longer is refused: who steals it must not have it for ever."""
+_MAGIC = b"TFM1"
+_LENGTH = struct.Struct(">I")
+_FLOAT_BYTES = 4
+_ID = re.compile(r"[0-9a-f]{32}")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureOrder:
+    """What one device shall measure, once: ``order`` is 32 hex digits that no other order has.
+
+    ``bundle_*``: a bundle with artifact, manifest and golden vectors. ``rows_*``: pixels as the model sees them before
+    scaling, npy of uint8 (rows, H, W, 1 or 3); ``rows`` 0: none, only golden vectors are run.
+    """
+
+    schema: int = SCHEMA
+    order: str = ""
+    device: str = ""
+    artifact_sha256: str = ""
+    bundle_sha256: str = ""
+    bundle_length_bytes: int = 0
+    rows_sha256: str = ""
+    rows_length_bytes: int = 0
+    rows: int = 0
+    issued_ms: int = 0
+    expires_ms: int = 0
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureReport:
+    """What the device found. ``rows`` x ``classes`` logits follow the header; ``facts``: runtime, CPU, agent in words.
+
+    Latencies are of one inference, the median over repeated runs of each run's percentile; ``peak_memory_bytes`` that
+    of a fresh process which opened the bundle and ran a few inputs; ``golden_max_abs`` the largest difference to the
+    golden logits, ``golden_flips`` how many of ``golden_rows`` have another class.
+    """
+
+    schema: int = SCHEMA
+    order: str = ""
+    device: str = ""
+    artifact_sha256: str = ""
+    bundle_sha256: str = ""
+    rows_sha256: str = ""
+    rows: int = 0
+    classes: int = 0
+    latency_p50_ms: float = 0.0
+    latency_p95_ms: float = 0.0
+    latency_runs: int = 0
+    peak_memory_bytes: int = 0
+    golden_max_abs: float = 0.0
+    golden_flips: int = 0
+    golden_rows: int = 0
+    measured_ms: int = 0
+    facts: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Json] = field(default_factory=dict)
+
+
+def read_order(payload: bytes) -> MeasureOrder:
+    """Return the order in ``payload``, complete and within its limits; its signature is somebody else's to check.
+
+    Raises:
+        MessageError: If it does not decode, lacks something or is over a limit.
+    """
+    order = from_document(MeasureOrder, parse_json(payload, limit_bytes=MAX_ENVELOPE_BYTES))
+    try:
+        check_name(order.device, "a device")
+    except NameRefusedError as error:
+        raise MessageError(str(error)) from error
+    problem = _problem(order)
+    if problem:
+        raise MessageError(problem)
+    return order
+
+
+def _problem(order: MeasureOrder) -> str:
+    digests = [order.artifact_sha256, order.bundle_sha256, *([order.rows_sha256] if order.rows else [])]
+    if order.schema != SCHEMA:
+        return f"Expected a measurement order of schema {SCHEMA}, got {order.schema}: update the agent"
+    if not _ID.fullmatch(order.order) or not all(map(_DIGEST.fullmatch, digests)):
+        return "Expected an order id of 32 and digests of 64 lower-case hex digits, got others"
+    if not 0 < order.expires_ms - order.issued_ms <= MAX_ORDER_MS:
+        return f"Expected an order that holds for at most {MAX_ORDER_MS} ms, got {order.expires_ms - order.issued_ms}"
+    return _oversize(order)
+
+
+def _oversize(order: MeasureOrder) -> str:
+    rows, rows_bytes = order.rows, order.rows_length_bytes
+    if not 0 < order.bundle_length_bytes <= MAX_TARGET_BYTES:
+        return f"Expected a bundle of 1 to {MAX_TARGET_BYTES} bytes, got {order.bundle_length_bytes}"
+    if not (0 <= rows <= MAX_ROWS and bool(rows) <= rows_bytes <= MAX_ROWS_BYTES):
+        return f"Expected at most {MAX_ROWS} rows and {MAX_ROWS_BYTES} bytes, got {rows} and {rows_bytes}"
+    return ""
+
+
+def unverified_order(envelope: Mapping[str, Json]) -> MeasureOrder:
+    """Return the order in a DSSE envelope without looking at its signatures: to know whom it names, never to obey it.
+
+    Raises:
+        MessageError: If the envelope or the order in it does not decode, or the payload is of another type.
+    """
+    payload, kind = envelope.get("payload"), envelope.get("payloadType")
+    if kind != ORDER_TYPE or not isinstance(payload, str) or len(payload) > MAX_ENVELOPE_BYTES:
+        message = f"Expected an envelope with a payload of {ORDER_TYPE}, got {str(kind)[:80]!r}"
+        raise MessageError(message)
+    try:
+        return read_order(base64.b64decode(payload, validate=True))
+    except (binascii.Error, ValueError) as error:
+        message = f"Expected a payload in base64, got: {error}"
+        raise MessageError(message) from error
+
+
+def encode_report(report: MeasureReport, logits: bytes) -> bytes:
+    """Return the bytes of a report; ``logits``: float32 little-endian, (rows, classes) in C order.
+
+    Raises:
+        MessageError: If there are more or fewer logits than the report says, or it is too long.
+    """
+    header = encode(report)
+    data = _MAGIC + _LENGTH.pack(len(header)) + header + logits
+    decode_report(data)
+    return data
+
+
+def decode_report(data: bytes) -> tuple[MeasureReport, bytes]:
+    """Return the report in ``data`` and its logits, float32 little-endian, (rows, classes) in C order.
+
+    Raises:
+        MessageError: If it is too long, does not decode, or has more or fewer logits than it says.
+    """
+    start = len(_MAGIC) + _LENGTH.size
+    if len(data) > MAX_REPORT_BYTES or len(data) < start or not data.startswith(_MAGIC):
+        message = f"Expected a measurement report of at most {MAX_REPORT_BYTES} bytes, got {len(data)} bytes"
+        raise MessageError(message)
+    (length,) = _LENGTH.unpack_from(data, len(_MAGIC))
+    if length > min(MAX_REPORT_HEADER_BYTES, len(data) - start):
+        message = f"Expected a report's header of at most {MAX_REPORT_HEADER_BYTES} bytes, got {length}"
+        raise MessageError(message)
+    report = from_document(MeasureReport, parse_json(data[start : start + length]))
+    logits = data[start + length :]
+    if report.schema != SCHEMA:
+        message = f"Expected a report of schema {SCHEMA}, got {report.schema}: update this program"
+        raise MessageError(message)
+    if min(report.rows, report.classes) < 0 or len(logits) != report.rows * report.classes * _FLOAT_BYTES:
+        message = f"Expected {report.rows} x {report.classes} logits of {_FLOAT_BYTES} bytes, got {len(logits)} bytes"
+        raise MessageError(message)
+    return report, logits
+
+
+def answers(order: MeasureOrder, report: MeasureReport) -> str:
+    """Return why ``report`` is no answer to ``order``, or nothing: same order, device, artifact, bundle and rows."""
+    for name in ("order", "device", "artifact_sha256", "bundle_sha256", "rows_sha256", "rows"):
+        asked, got = getattr(order, name), getattr(report, name)
+        if asked != got:
+            return f"Expected a report with {name} {str(asked)[:32]!r}, got {str(got)[:32]!r}"
+    return ""
+
+
+def blank_report(order: MeasureOrder) -> MeasureReport:
+    """Return a report that names what ``order`` names and has no figures yet."""
+    return replace(
+        MeasureReport(), order=order.order, device=order.device, artifact_sha256=order.artifact_sha256,
+        bundle_sha256=order.bundle_sha256, rows_sha256=order.rows_sha256, rows=order.rows,
+    )  # fmt: skip
