@@ -1,7 +1,7 @@
 """The command line of the build host.
 
 Exit codes: 0 pass, 2 a gate failed, 3 inconclusive, 4 anything else that went wrong (also a mistake in the
-command), 130 interrupted. Results go to stdout, progress and errors to stderr.
+command), 5 passed but not logged, 130 interrupted. Results go to stdout, progress and errors to stderr.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from compressor.rebuild import Rebuilt
     from compressor.recipe import Recipe
 
-EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_INTERRUPTED = 0, 2, 3, 4, 130
+EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_NOT_LOGGED, EXIT_INTERRUPTED = 0, 2, 3, 4, 5, 130
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DEBUG = "TINYFLEET_DEBUG"
 _EXITS = {"pass": EXIT_PASS, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE}
@@ -105,6 +105,8 @@ def app() -> None:
 @click.option("--onnx", type=_FILE, help="Your own ONNX file: the steps after training, gates and bundle.")
 @click.option("--tflite", type=_FILE, help="Your own TFLite file: gates and bundle.")
 @click.option("--quick", is_flag=True, help="Train two epochs only, to try a recipe. The gates stay as they are.")
+@click.option("--mlflow", metavar="[URI]", is_flag=False, flag_value="",
+              help="Log the finished run to MLflow there; without URI, where MLFLOW_TRACKING_URI says.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     recipe: Path,
@@ -116,6 +118,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     onnx: Path | None,
     tflite: Path | None,
     quick: bool,  # noqa: FBT001 - click passes flags so
+    mlflow: str | None,
     as_json: bool,  # noqa: FBT001 - click passes flags so
 ) -> None:
     r"""Train, compress, measure and gate RECIPE, and write bundle and report.
@@ -133,18 +136,14 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from compressor.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.tracking.logbook import logbook  # noqa: PLC0415 - the command line starts fast
 
-    read = read_recipe(recipe)
-    if data is not None:
-        if not data.exists():
-            message = f"Expected data at {data}, got nothing there: give --data the zip or folder"
-            raise CompressorError(message)
-        read = replace(read, data=replace(read.data, path=str(data.resolve())))
-    read = _with_model(read, checkpoint=checkpoint, onnx=onnx, tflite=tflite)
+    read = _with_model(_with_data(read_recipe(recipe), data), checkpoint=checkpoint, onnx=onnx, tflite=tflite)
     folder = out or read.folder / "build"
     if keys is not None:
         _check_keys(keys)
-    outcome = run_recipe(read, out=folder, version=version, progress=Bars(), quick=quick)
+    log = logbook(mlflow, Bars())
+    outcome = run_recipe(read, out=folder, version=version, progress=log.progress, quick=quick)
     signed = _sign(list(outcome.bundles), keys) if keys is not None and outcome.verdict == "pass" else None
     printing.print_outcome(
         outcome.certificate,
@@ -152,7 +151,21 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
         as_json=as_json,
         targets=outcome.targets,
     )
-    raise SystemExit(_EXITS[outcome.verdict.value])
+    error = log.keep(outcome)
+    if error is not None:
+        _failed(error.code, f"{error}. The run is complete in {folder}; the same command logs it")
+    code = _EXITS[outcome.verdict.value]
+    raise SystemExit(EXIT_NOT_LOGGED if error is not None and code == EXIT_PASS else code)
+
+
+def _with_data(recipe: Recipe, data: Path | None) -> Recipe:
+    """Return ``recipe`` with the data that the command line names in the place of its own."""
+    if data is None:
+        return recipe
+    if not data.exists():
+        message = f"Expected data at {data}, got nothing there: give --data the zip or folder"
+        raise CompressorError(message)
+    return replace(recipe, data=replace(recipe.data, path=str(data.resolve())))
 
 
 def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:

@@ -9,7 +9,7 @@ Only what passed becomes a bundle; a bundle of this name from an earlier run is 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +64,8 @@ class BasePoint:
 class Outcome:
     """What a run came to. ``certificate`` covers all targets; ``bundles`` is empty unless it says ``pass``.
 
-    ``ran`` and ``found`` name the steps that were made and that the cache had; ``targets`` has a certificate each.
+    ``ran`` and ``found`` name the steps that were made and that the cache had; ``targets`` has a certificate each;
+    ``recipe`` is what was run, with version and ``quick``; ``lineage``: digests of what it was made from.
     """
 
     verdict: Verdict
@@ -74,7 +75,9 @@ class Outcome:
     checkpoint: Path
     ran: tuple[str, ...]
     found: tuple[str, ...]
+    recipe: Recipe
     targets: tuple[Certificate, ...] = ()
+    lineage: Mapping[str, str] = field(default_factory=dict)
 
 
 def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
@@ -266,5 +269,5 @@ def _write(
     cache = workshop.cache
     return Outcome(
         Verdict(certificate.verdict), tuple(paths), certificate, out / "report.html", out / "float.pt",
-        tuple(cache.ran), tuple(cache.found), tuple(told.targets),
+        tuple(cache.ran), tuple(cache.found), workshop.recipe, tuple(told.targets), dict(told.lineage),
     )  # fmt: skip

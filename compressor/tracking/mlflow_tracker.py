@@ -1,0 +1,190 @@
+"""MLflow: a tracking server, or a database of its own layout. The only file that imports mlflow.
+
+``mlflow-skinny`` is enough. Decides how long a server may take and what is never shown: passwords and tokens stand in
+no message. User names, passwords and tokens for a server come from MLflow's own environment variables.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from textwrap import shorten
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+from compressor.errors import PluginError, TrackingError, TrackingUnreachableError
+from compressor.tracking.tracker import Record
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+URI_VARIABLE, EXPERIMENT_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
+_SECRETS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+_DEFAULTS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 keep a finished run waiting for four minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds; MLflow's own are 120
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing is sent but to the address that was asked for
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout holds our results
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+_INSTALL = "python -m pip install 'mlflow-skinny>=3'"
+_BATCH, _MAX_SAID = 100, 300  # Source: MLflow's REST API, log-batch: at most 100 parameters and 100 tags a call
+_REFUSED = range(400, 500)
+_BUSY = (408, 429)
+V = TypeVar("V")
+
+
+@dataclass(frozen=True, slots=True)
+class MlflowTracker:
+    """MLflow at ``uri``: ``http(s)://…`` of a tracking server, or ``sqlite:///FILE`` and other databases.
+
+    Artifacts of a new experiment in an SQLite file lie in ``mlartifacts`` beside it; a server decides itself.
+    """
+
+    uri: str
+
+    def check(self) -> None:
+        """Do nothing if MLflow answers; a database that is not there yet is made.
+
+        Raises:
+            PluginError: If mlflow, or what it needs for this address, is not installed.
+            TrackingError: If the address is wrong, or the server refuses us.
+            TrackingUnreachableError: If the server does not answer.
+        """
+        with _wrapped(self.uri):
+            _client(self.uri).search_experiments(max_results=1)
+
+    def log(self, record: Record) -> str:
+        """Log ``record`` as one run and return where it is seen; a run that did not arrive whole is marked failed.
+
+        Raises:
+            PluginError: If mlflow, or what it needs for this address, is not installed.
+            TrackingError: If it was not logged as a whole; ``TrackingUnreachableError`` where a server did not answer.
+        """
+        with _wrapped(self.uri):
+            client = _client(self.uri)
+            experiment = _experiment(client, self.uri, record.experiment)
+            run = client.create_run(experiment, run_name=record.name).info.run_id
+            try:
+                _fill(client, run, record)
+                client.set_terminated(run, "FINISHED")
+            except BaseException:
+                with suppress(Exception):  # the first error is the one to say
+                    client.set_terminated(run, "FAILED")
+                raise
+        if _is_server(self.uri):
+            return f"{redacted(self.uri).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
+        return f"{redacted(self.uri)} run {run}"
+
+
+def tracker_at(asked: str, environment: Mapping[str, str]) -> MlflowTracker:
+    """Return the tracker at ``asked``, or where that is empty at MLFLOW_TRACKING_URI of ``environment``.
+
+    Raises:
+        TrackingError: If neither names an address, or ``asked`` has a password in it: others see command lines.
+    """
+    uri = asked or environment.get(URI_VARIABLE, "")
+    if not uri:
+        message = f"Expected --mlflow URI or the environment variable {URI_VARIABLE}, got neither: name the server"
+        raise TrackingError(message)
+    if redacted(asked) != asked:
+        message = f"Expected --mlflow without a password, got one in {redacted(asked)}: others see command lines"
+        raise TrackingError(f"{message}; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or {URI_VARIABLE}")
+    return MlflowTracker(uri)
+
+
+def redacted(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Return ``text`` without the passwords in its addresses and without the secrets of ``environment``."""
+    for name in _SECRETS:
+        if environment.get(name):
+            text = text.replace(environment[name], "***")
+    return re.sub(r"(://[^/@\s:]*):[^/@\s]*@", r"\1:***@", text)
+
+
+def _is_server(uri: str) -> bool:
+    return urlsplit(uri).scheme in {"http", "https"}
+
+
+def _client(uri: str) -> MlflowClient:
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient  # noqa: PLC0415 - optional, and 1.5 seconds of importing
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """Return the identity of the experiment called ``name``; it is made where there is none."""
+    known = client.get_experiment_by_name(name)
+    if known is not None:
+        return str(known.experiment_id)
+    beside = None
+    if uri.startswith("sqlite:///"):
+        beside = (Path(uri.removeprefix("sqlite:///")).resolve().parent / "mlartifacts").as_uri()
+    return str(client.create_experiment(name, artifact_location=beside))
+
+
+def _fill(client: MlflowClient, run: str, record: Record) -> None:
+    from mlflow.entities import Metric, Param, RunTag  # noqa: PLC0415 - optional
+
+    now_ms = int(time.time() * 1000)
+    tags = {**record.tags, "mlflow.note.content": record.note, "mlflow.source.name": "compressor run"}
+    for some in _chunks(record.parameters):
+        client.log_batch(run, params=[Param(*item) for item in some])
+    for some in _chunks(tags):
+        client.log_batch(run, tags=[RunTag(*item) for item in some])
+    for measured in _chunks(record.metrics):
+        client.log_batch(run, metrics=[Metric(name, value, now_ms, 0) for name, value in measured])
+    with tempfile.TemporaryDirectory(prefix="tinyfleet-mlflow-") as folder:
+        for name, data in record.artifacts.items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        client.log_artifacts(run, folder)
+
+
+def _chunks(values: Mapping[str, V]) -> Iterator[list[tuple[str, V]]]:
+    items = iter(values.items())
+    while some := list(islice(items, _BATCH)):
+        yield some
+
+
+@contextmanager
+def _wrapped(uri: str) -> Iterator[None]:
+    """Turn what MLflow and the libraries below it raise into errors of ours."""
+    try:
+        yield
+    except ImportError as error:
+        package = error.name or "mlflow"
+        install = _INSTALL if package == "mlflow" else f"python -m pip install {package}"
+        message = (
+            f"Expected the package {package!r} to log to {redacted(uri)}, got: it is not installed: run `{install}`"
+        )
+        raise PluginError(message) from error
+    except Exception as error:
+        first = _first(error)
+        said = shorten(redacted(str(first)), _MAX_SAID, placeholder=" …")
+        message = f"Expected MLflow at {redacted(uri)} to take the run, got {type(first).__name__}: {said}"
+        if _is_server(uri) and not _refuses(error):
+            raise TrackingUnreachableError(f"{message}: start it, or look at address and network") from error
+        raise TrackingError(f"{message}: look at the address and at what you may do there") from error
+
+
+def _first(error: BaseException) -> BaseException:
+    """Return what ``error`` came from in the end: "connection refused" says more than the retries above it."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return error
+
+
+def _refuses(error: Exception) -> bool:
+    """Return whether a server that answered will not change its mind."""
+    status = getattr(error, "get_http_status_code", lambda: 0)()
+    return status in _REFUSED and status not in _BUSY
