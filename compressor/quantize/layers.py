@@ -110,8 +110,9 @@ def _named(model: onnx.ModelProto) -> onnx.ModelProto:
 def _preprocessed(model: onnx.ModelProto, *, symbolic: bool) -> onnx.ModelProto:
     """Return ``model`` prepared by onnxruntime; symbolic shape inference imports torch: 220 MB and 3 s more."""
     with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
-        path = Path(folder) / "prepared.onnx"
-        quant_pre_process(model, str(path), auto_merge=True, skip_symbolic_shape=not symbolic)
+        given, path = Path(folder) / "given.onnx", Path(folder) / "prepared.onnx"
+        onnx.save(model, given)  # of a model in memory onnxruntime takes the constants out: axes, then shapes are lost
+        quant_pre_process(str(given), str(path), auto_merge=True, skip_symbolic_shape=not symbolic)
         prepared: onnx.ModelProto = onnx.load(str(path))
         return prepared
 
