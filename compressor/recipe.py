@@ -6,6 +6,7 @@ a network of that name exists (their folders do), nor what a gate means (``gates
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -308,6 +309,9 @@ def _gates(table: Mapping[str, object]) -> tuple[GateRecipe, ...]:
         if len(given) != 1 or given[0] not in wanted:
             got = dict(plain_table(limits, name))
             message = f"Expected in [gates] {name} {' or '.join(wanted)}, as {{{wanted[0]} = 0.01}}, got {got}"
+            raise RecipeError(message)
+        if not math.isfinite(limit := cast("float", getattr(gate, given[0]))):
+            message = f"Expected in [gates] {name} {given[0]} a finite number, got {limit}"
             raise RecipeError(message)
         gates.append(gate)
     return tuple(gates)

@@ -27,6 +27,7 @@ def check_recipe(recipe: Recipe) -> None:
         RecipeError: If one is not.
     """
     model, data, train = recipe.model, recipe.data, recipe.train
+    _check_texts(recipe)
     try:
         check_name(model.name, "[model] name")
         for target in recipe.targets:
@@ -39,6 +40,7 @@ def check_recipe(recipe: Recipe) -> None:
         Checked("[data] width", data.width, 4, MAX_IMAGE_SIDE),
         Checked("[data] height", data.height, 4, MAX_IMAGE_SIDE),
         Checked("[data] allow_corrupt", data.allow_corrupt, 0, 2**31),
+        Checked("[data] mean", data.mean, -1e3, 1e3),
         Checked("[data] std", data.std, 1e-3, 1e3),
         Checked("[train] epochs", train.epochs, 1, 10_000),
         Checked("[train] fine_tune_epochs", train.fine_tune_epochs, 1, 10_000),
@@ -47,6 +49,8 @@ def check_recipe(recipe: Recipe) -> None:
         Checked("[train] learning_rate", train.learning_rate, 1e-8, 10),
         Checked("[train] fine_tune_learning_rate", train.fine_tune_learning_rate, 1e-8, 10),
         Checked("[train] augment", train.augment, 0, 2),
+        Checked("[train] weight_decay", train.weight_decay, 0, 10),
+        Checked("[train] label_smoothing", train.label_smoothing, 0, 0.99),
         Checked("[data] colour", data.colour, one_of=("rgb", "grey")),
         Checked("[data] label", data.label, one_of=("exact", "floor")),
         Checked("[train] optimizer", train.optimizer, one_of=("adamw", "sgd")),
@@ -72,9 +76,24 @@ def check_recipe(recipe: Recipe) -> None:
     _check_rescue(recipe)
 
 
+def _check_texts(recipe: Recipe) -> None:
+    """What no range can say: a target at least, each label once, paths that a file can have."""
+    model = recipe.model
+    if not recipe.targets:
+        message = "Expected a table [targets.NAME], got none: write [targets.host], or leave [targets] out"
+        raise RecipeError(message)
+    twice = [name for name in model.labels if model.labels.count(name) > 1]
+    if twice:
+        message = f"Expected in [model] labels each name once, got {twice[0]!r} {model.labels.count(twice[0])} times"
+        raise RecipeError(message)
+    if any("\0" in path for path in (recipe.data.path, model.checkpoint, model.onnx, model.tflite)):
+        message = "Expected paths without a NUL character in [data] and [model], got one: write it without"
+        raise RecipeError(message)
+
+
 def _check_shares(shares: Mapping[str, float]) -> None:
     if shares and (
-        set(shares) != set(SHARE_NAMES) or min(shares.values()) <= 0 or abs(sum(shares.values()) - 1) > _ROUNDING
+        set(shares) != set(SHARE_NAMES) or min(shares.values()) <= 0 or not abs(sum(shares.values()) - 1) <= _ROUNDING
     ):
         message = f"Expected in [data] shares positive {', '.join(SHARE_NAMES)} that sum to 1, got {dict(shares)}"
         raise RecipeError(message)

@@ -120,6 +120,6 @@ class Checked:
             if self.value not in self.one_of:
                 message = f"Expected {self.where} to be {' or '.join(self.one_of)}, got {self.value!r}"
                 raise RecipeError(f"{message}{nearest(self.value, self.one_of)}")
-        elif not self.low <= self.value <= self.high:
+        elif not self.low <= self.value <= self.high:  # so that NaN is refused too
             message = f"Expected {self.where} between {self.low:g} and {self.high:g}, got {self.value:g}"
             raise RecipeError(message)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import pkgutil
+import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from compressor.errors import PluginError
 from compressor.recipe_reader import nearest
@@ -49,6 +51,13 @@ def _module(module_name: str, name: str) -> object:
     except ModuleNotFoundError as error:
         message = f"Expected the package {error.name!r} for {name!r}, got none: install it beside tinyfleet"
         raise PluginError(message) from error
-    except (ImportError, ValueError) as error:
-        message = f"Expected {name!r} to import, got: {error}"
+    except Exception as error:  # its code runs when it is imported, and raises what it likes
+        message = f"Expected {name!r} to import, got {failure(error)}"
         raise PluginError(message) from error
+
+
+def failure(error: Exception) -> str:
+    """Return what a plug-in raised and where, for a person who wrote it: ``KeyError: 'x' in mine.py, line 3``."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}: {str(error)[:200]}{place}: mend the plug-in"

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from compressor import registry
+from compressor.data._soundness import check_sound
 from compressor.data.shares import Shares
 from compressor.data.table import Table
-from compressor.errors import PluginError
+from compressor.errors import CompressorError, PluginError
 from compressor.preflight import PARTS
 from compressor.recipe import DataRecipe
 
@@ -25,11 +27,25 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     """Return the table that ``data`` describes; a relative ``data.path`` starts at ``root``.
 
     Raises:
-        PluginError: If there is no such data set, or it does not return a ``Table``.
+        PluginError: If there is no such data set, it fails with an error that is none of ours, or it does not return
+            a ``Table``.
         DataError: If its data can't be used.
     """
-    table = registry.resolve(__name__, data.dataset, "load", known=datasets())(data, root)
+    found = registry.resolve(__name__, data.dataset, "load", known=datasets())
+    table = _own(found, data, root) if ":" in data.dataset else found(data, root)
     if not isinstance(table, Table):
         message = f"Expected {data.dataset!r} to return a Table, got {type(table).__name__}"
         raise PluginError(message)
+    check_sound(table, data.dataset)
     return replace(table, shares=Shares(**data.shares)) if data.shares else table
+
+
+def _own(found: Callable[..., object], data: DataRecipe, root: Path | None) -> object:
+    """Return what a data set of a person's own code gives; what it raises is said with its line."""
+    try:
+        return found(data, root)
+    except CompressorError:
+        raise
+    except Exception as error:  # foreign code raises what it likes
+        message = f"Expected {data.dataset!r} to return a Table, got {registry.failure(error)}"
+        raise PluginError(message) from error

@@ -60,6 +60,9 @@ def _cut(
     """Return the windows of one series; where windows overlap, those that reach into the next source are left out."""
     steps, stride, group = sizes
     channels = [column for column in table.columns if column != _TIME]
+    if not channels:
+        message = f"Expected a column of numbers besides {_TIME!r} in {table.name}, got none: add the channel"
+        raise DataError(message)
     values = np.stack([table.numbers(column) for column in channels], axis=1)
     series = PurePosixPath(table.name).stem
     found = []

@@ -32,11 +32,17 @@ class Columns:
 
         Raises:
             ColumnError: If the table has none of that name.
+            DataError: If a value is missing; file, column and row are named.
         """
         if column not in self.columns:
             message = f"Expected the column {column!r} in {self.name}, got {', '.join(self.columns) or 'none'}"
             raise ColumnError(message)
-        return [str(value) for value in self.columns[column]]
+        values = self.columns[column]
+        empty = next((row for row, value in enumerate(values) if value is None or value == ""), None)
+        if empty is not None:
+            message = f"Expected a value in {self.name}, column {column!r}, row {empty + self.first_row}, got none"
+            raise DataError(f"{message}: fill it in or leave the window out")
+        return [str(value) for value in values]
 
     def numbers(self, column: str) -> Values:
         """Return a column as finite numbers, float64 (N,).
@@ -49,6 +55,9 @@ class Columns:
             found = np.asarray(values, dtype=np.float64)
         except (TypeError, ValueError):
             found = np.array([_number(value) for value in values])
+        if found.ndim != 1:
+            message = f"Expected one number in each row of {self.name}, column {column!r}, got {values[0]!r}"
+            raise DataError(f"{message}: write a column for each number")
         if not np.isfinite(found).all():
             row = int(np.flatnonzero(~np.isfinite(found))[0])
             message = f"Expected a finite number in {self.name}, column {column!r}, row {row + self.first_row}"
@@ -93,7 +102,8 @@ def samples(store: Names, name: str, slices: str, *, binary: bool) -> list[Sampl
 
 def encoded(values: Values, *, binary: bool) -> bytes:
     """Return ``values`` (T, C) as a device would send them: raw little-endian float32, or the same numbers as JSON."""
-    single = values.astype("<f4")
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and the front end says so
+        single = values.astype("<f4")
     return single.tobytes() if binary else json.dumps(single.tolist()).encode()
 
 

@@ -33,6 +33,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     """
     folder = (root or Path()) / data.path
     images: list[npt.NDArray[np.uint8]] = []
+    read: list[str] = []
     names: list[str] = []
     slices: list[str] = []
     for part in ("train", "t10k"):
@@ -43,11 +44,13 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         if len(stack) != len(classes):
             message = f"Expected as many labels as images in {folder} {part}, got {len(classes)} and {len(stack)}"
             raise DataError(message)
+        read.append(part)
         images += [np.repeat(image[:, :, None], 3, axis=2) for image in stack]
         names += [str(label) for label in classes]
         slices += [part] * len(classes)
     if not images:
-        message = f"Expected train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz] in {folder}, got neither"
+        got = f"files of no images for {', '.join(read)}" if read else "not both"
+        message = f"Expected train-images-idx3-ubyte[.gz] and train-labels-idx1-ubyte[.gz] in {folder}, got {got}"
         raise ArchiveError(message)
     return make_table(images, names, slices=slices)
 

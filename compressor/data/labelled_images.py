@@ -9,6 +9,7 @@ import csv
 import io
 import math
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -138,8 +139,12 @@ class _Zip:
         entry = self._archive.getinfo(safe_path(name))
         if entry.file_size > limit_bytes:
             raise _oversize(name, entry.file_size, limit_bytes)
-        with self._archive.open(entry) as file:
-            data = file.read(limit_bytes + 1)
+        try:
+            with self._archive.open(entry) as file:
+                data = file.read(limit_bytes + 1)
+        except (EOFError, NotImplementedError, RuntimeError, zlib.error) as error:  # cut, foreign, encrypted
+            message = f"Expected {name[:200]!r} intact and not encrypted in the zip, got: {error}"
+            raise zipfile.BadZipFile(message) from error
         if len(data) > limit_bytes:
             raise _oversize(name, len(data), limit_bytes)
         return data
@@ -156,23 +161,30 @@ def _read_rows(store: Store, data: DataRecipe, path: Path) -> list[Row]:
         raise ArchiveError(message)
     name = "labels.csv" if "labels.csv" in names else names[0]
     try:
-        text = store.read(name, MAX_CSV_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        message = f"Expected {name} in UTF-8, got: {error}"
+        reader = csv.DictReader(io.StringIO(store.read(name, MAX_CSV_BYTES).decode("utf-8-sig")))
+        lines, found = list(reader), list(reader.fieldnames or ())
+    except KeyError as error:
+        message = f"Expected the file {name} inside {path}, got a folder or a link that leaves it: put the file there"
+        raise ArchiveError(message) from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        message = f"Expected {name} as CSV in UTF-8, got: {error}: export it again"
         raise DataError(message) from error
-    reader = csv.DictReader(io.StringIO(text))
-    found = list(reader.fieldnames or ())
     for column in ["path", "label", *([data.slices] if data.slices else [])]:
         if column not in found:
             message = f"Expected the column {column!r} in {name}, got {', '.join(found) or 'none'}"
             raise ColumnError(message)
-    rows = [
-        Row(line["path"], line["label"] or "", (line[data.slices] or "") if data.slices else "all") for line in reader
-    ]
-    if not 0 < len(rows) <= MAX_ENTRIES:
-        message = f"Expected 1 to {MAX_ENTRIES} lines in {name}, got {len(rows)}"
+    if not 0 < len(lines) <= MAX_ENTRIES:
+        message = f"Expected 1 to {MAX_ENTRIES} lines in {name}, got {len(lines)}"
         raise ArchiveError(message)
-    return rows
+    return [_row(line, data, f"{name}, row {number}") for number, line in enumerate(lines, start=2)]
+
+
+def _row(line: dict[str, str], data: DataRecipe, where: str) -> Row:
+    for column in ("path", "label"):
+        if not line[column]:
+            message = f"Expected a value in {where}, column {column!r}, got none: fill it in or leave the row out"
+            raise DataError(message)
+    return Row(line["path"], line["label"], (line[data.slices] or "") if data.slices else "all")
 
 
 def _decode_all(store: Store, rows: list[Row]) -> tuple[list[npt.NDArray[np.uint8]], list[Row], list[str]]:
