@@ -14,11 +14,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from compressor import printing
+from compressor.device_options import Reach, device_options
 from compressor.errors import CompressorError
 from wire.errors import WireError
 
@@ -37,9 +38,10 @@ _LAZY_HELP = {
     "keys": "Make and show the keys that sign releases.",
     "publish": "Sign bundles that passed and hand them to the server.",
     "worker": "Lease retraining jobs from the server and do them.",
-    "data": "Look at data before training: explore, validate, digest.",
+    "data": "Look at data before training: explore, validate, digest, fit.",
     "search": "Find the smallest and fastest form that passes the gates.",
 }
+_ORDER = ("data", "run", "search", "gate", "verify", "keys", "publish", "worker")
 
 
 class _Commands(click.Group):
@@ -47,7 +49,7 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return all commands in the order of the work."""
-        return [*super().list_commands(ctx), *_LAZY]
+        return sorted([*super().list_commands(ctx), *_LAZY], key=_ORDER.index)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return one command; a lazy one is imported now."""
@@ -62,35 +64,37 @@ class _Commands(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing the lazy ones."""
-        del ctx
-        rows = [
-            (name, command.get_short_help_str(80))
-            for name, command in sorted(self.commands.items())
-            if not command.hidden
-        ]
-        with formatter.section("Commands"):
-            formatter.write_dl([*rows, *_LAZY_HELP.items()])
+        known = {name: command.get_short_help_str(80) for name, command in self.commands.items()} | _LAZY_HELP
+        with formatter.section("Commands, in the order of the work"):
+            formatter.write_dl([(name, known[name]) for name in self.list_commands(ctx)])
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="tinyfleet", prog_name="compressor")
 def app() -> None:
-    r"""Make a small model smaller and prove that it did not get worse.
+    """Make a small model smaller and prove that it did not get worse.
 
     A recipe (TOML) goes in; a bundle with model, drift reference and certificate comes out, together with a report.
     Only what passed its gates becomes a bundle and may be signed.
 
     \b
     Examples:
-      compressor run models/digits/recipe.toml
+      compressor run models/digits/recipe.toml --out build      the data is built in: no download
+      compressor verify build/digits-1-gateway.tfb              digests, golden vectors, certificate
+      compressor data explore models/digits                     duplicates, leakage, label suspects
       compressor run models/meter_digits/recipe.toml --data meter-digits-dev.zip --out build/meter
-      compressor verify build/meter/meter-digits-1-gateway.tfb
-      compressor keys init keys --online online.pub.json
+      compressor keys init keys --online state/online.pub.json  once: then runs can be signed
       compressor run models/digits/recipe.toml --version 2 --keys keys
 
     \b
-    Exit codes: 0 pass, 2 a gate failed, 3 inconclusive (more labelled samples needed), 4 error.
-    """
+    Exit codes:
+      0    every gate passed
+      2    a gate failed
+      3    inconclusive: more labelled samples are needed
+      4    error, said in one line on stderr
+      5    passed, but --mlflow could not log it
+      130  interrupted: the same command goes on
+    """  # noqa: D301 - \b is click's: keep the lines
 
 
 @app.command("run")
@@ -105,6 +109,7 @@ def app() -> None:
 @click.option("--onnx", type=_FILE, help="Your own ONNX file: the steps after training, gates and bundle.")
 @click.option("--tflite", type=_FILE, help="Your own TFLite file: gates and bundle.")
 @click.option("--quick", is_flag=True, help="Train two epochs only, to try a recipe. The gates stay as they are.")
+@device_options
 @click.option("--mlflow", metavar="[URI]", is_flag=False, flag_value="",
               help="Log the finished run to MLflow there; without URI, where MLFLOW_TRACKING_URI says.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
@@ -120,19 +125,31 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     quick: bool,  # noqa: FBT001 - click passes flags so
     mlflow: str | None,
     as_json: bool,  # noqa: FBT001 - click passes flags so
+    **reach: Any,  # noqa: ANN401 - the options of ``device_options``, by name
 ) -> None:
-    r"""Train, compress, measure and gate RECIPE, and write bundle and report.
+    """Train, compress, measure and gate RECIPE, and write bundle and report.
 
     A run that was stopped goes on where it was: results are kept in OUT/cache by what they were made from, and a
     changed setting makes anew only what depends on it.
 
     \b
     Examples:
-      compressor run models/digits/recipe.toml
-      compressor run models/digits/recipe.toml --out /tmp/digits --json | jq .verdict
-      compressor run mine.toml --checkpoint mine.pt     your own trained weights of the recipe's network
-      compressor run mine.toml --onnx mine.onnx         your own exported model: quantize, gate, bundle
-    """
+      compressor run models/digits/recipe.toml --out build    then open build/report.html
+      compressor run models/digits/recipe.toml --out build --version 2 --keys keys
+      compressor run models/digits/recipe.toml --quick --out /tmp/digits --json | jq .verdict
+      compressor run mine.toml --checkpoint mine.pt           your own weights of the recipe's network
+      compressor run mine.toml --onnx mine.onnx               your own exported model
+      compressor run mine.toml --mlflow http://ml.example:5000
+
+    \b
+    Writes, once it is through:
+      OUT/report.html                     what was measured, with bounds; opens without a network
+      OUT/gate.json                       the certificate: rules, figures, verdicts
+      OUT/MODEL-VERSION-TARGET.tfb        a bundle per target, only if every gate passed
+      OUT/float.pt                        the float weights, from which a retraining starts
+    Exit codes are those of `compressor --help`; docs/compressor.md explains every key of a recipe.
+    """  # noqa: D301 - \b is click's: keep the lines
+    from compressor.device_reach import bench_for  # noqa: PLC0415 - the command line starts fast
     from compressor.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
@@ -142,8 +159,9 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     folder = out or read.folder / "build"
     if keys is not None:
         _check_keys(keys)
+    bench = bench_for(read, Reach(**reach), keys)
     log = logbook(mlflow, Bars())
-    outcome = run_recipe(read, out=folder, version=version, progress=log.progress, quick=quick)
+    outcome = run_recipe(read, out=folder, version=version, progress=log.progress, quick=quick, devices=bench)
     signed = _sign(list(outcome.bundles), keys) if keys is not None and outcome.verdict == "pass" else None
     printing.print_outcome(
         outcome.certificate,
@@ -198,13 +216,16 @@ def _sign(bundles: list[Path], keys: Path) -> Path:
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 def gate_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
-    r"""Judge again: a bundle (measured anew on this machine), or the folder of a run (from its gate.json).
+    """Judge a bundle, or the folder of a run, again.
+
+    A bundle is measured anew on this machine: size, graph, latency, golden vectors. A folder is judged by what its
+    gate.json says was measured. Exit codes as for run.
 
     \b
     Examples:
-      compressor gate build/digits-1-host.tfb     size, graph, latency and golden vectors here and now
-      compressor gate build                       the gates of the last run, from what it measured
-    """
+      compressor gate build/digits-1-gateway.tfb    here and now
+      compressor gate build                         the last run's, from what it measured
+    """  # noqa: D301 - \b is click's: keep the lines
     from compressor.regate import gate_again  # noqa: PLC0415 - the command line starts fast
 
     certificate = gate_again(path)
@@ -214,7 +235,11 @@ def gate_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click pas
 
 @app.command("verify")
 @click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--keys", type=click.Path(path_type=Path), help="Folder with metadata/: check the signature too.")
+@click.option(
+    "--keys",
+    type=click.Path(path_type=Path),
+    help="Folder with metadata/: check the signature too; needs no private key.",
+)
 @click.option("--rebuild", type=click.Path(path_type=Path), help="RECIPE: build it again from nothing, compare bytes.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 def verify_command(
@@ -223,14 +248,17 @@ def verify_command(
     rebuild: Path | None,
     as_json: bool,  # noqa: FBT001 - click passes flags so
 ) -> None:
-    r"""Derive every digest of BUNDLE again, run its golden vectors, judge its certificate, say what is missing.
+    """Check a bundle: is it whole, does it compute what it says, what is missing?
+
+    Every digest is derived again, the golden vectors run, the verdict follows again from the numbers in the
+    certificate. Exit 0: complete; 4: not.
 
     \b
     Examples:
       compressor verify build/digits-1-gateway.tfb
-      compressor verify build/digits-1-gateway.tfb --keys keys    and who signed it; needs no private key
-      compressor verify build/digits-1-gateway.tfb --rebuild models/digits/recipe.toml    same inputs, same bytes?
-    """
+      compressor verify build/digits-1-gateway.tfb --keys keys    and who signed it
+      compressor verify build/digits-1-gateway.tfb --rebuild models/digits/recipe.toml
+    """  # noqa: D301 - \b is click's: keep the lines
     from compressor.verify import verify_bundle  # noqa: PLC0415 - the command line starts fast
 
     verified = verify_bundle(bundle, keys)

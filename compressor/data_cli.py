@@ -20,7 +20,7 @@ Command = Callable[..., Any]
 
 @click.group("data")
 def data() -> None:
-    r"""Look at data before it is trained on.
+    """Look at data before it is trained on.
 
     RECIPE is a recipe (or its folder); where PATH is taken too, a zip or folder of images with labels.csv, or of idx
     files, will do. Sounds and sensor windows need a recipe, because it says how the sensor is read.
@@ -31,7 +31,7 @@ def data() -> None:
       compressor data validate models/digits --schema digits-schema.toml
       compressor data digest models/digits
       compressor data fit models/spoken_digits
-    """
+    """  # noqa: D301 - \b is click's: keep the lines
 
 
 @data.command("explore")
@@ -39,17 +39,17 @@ def data() -> None:
 @click.option("--out", type=_PATH, help="Folder for data.html and data.json. Default: nothing is written.")
 @_AS_JSON
 def explore_command(path: Path, out: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
-    r"""Say what is in RECIPE|PATH and what of it is worth a look.
+    """Say what is in RECIPE|PATH and what of it is worth a look.
 
     Balance, sizes and values; exact duplicates, near duplicates in different splits, content or sources in two parts,
     outliers, and labels that look wrong to a model trained on other rows. Lines are tab-separated: name, number.
 
     \b
     Examples:
-      compressor data explore models/digits --out build/data     then open build/data/data.html
+      compressor data explore models/digits --out build/data    then open build/data/data.html
       compressor data explore meter-digits-dev.zip | grep near
       compressor data explore models/digits --json | jq .findings
-    """
+    """  # noqa: D301 - \b is click's: keep the lines
     from compressor.exploration import report  # noqa: PLC0415 - the command line starts fast
     from compressor.exploration.explore import explore  # noqa: PLC0415 - the command line starts fast
     from compressor.exploration.opening import open_path  # noqa: PLC0415 - the command line starts fast
@@ -81,22 +81,27 @@ def explore_command(path: Path, out: Path | None, as_json: bool) -> None:  # noq
 @click.option("--schema", required=True, type=_PATH, help="TOML file of expectations.")
 @_AS_JSON
 def validate_command(path: Path, schema: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
-    r"""Hold the data of RECIPE|PATH against the expectations in a TOML file. Exit 0: all hold; 2: one is violated.
+    """Hold the data of RECIPE|PATH against the expectations in a TOML file.
+
+    Lines are tab-separated: ok or violated, expectation, wanted, got. Exit 0: all hold; 2: one is violated.
 
     \b
-    Keys (none is required):
-      classes = ["0", "1"]        slices = ["lens-a"]       exactly these
-      min_rows = 1000             min_rows_per_class = 50   min_rows_per_slice = 100
-      max_class_ratio = 3.0       max_corrupt = 0           max_duplicate_ratio = 0.01
-      height = [32, 32]           width = [20, 64]          pixels, least and most
-      value_range = [0, 255]      mean_range = [5, 250]     max_clipped_ratio = 0.5
-    Lines are tab-separated: ok or violated, expectation, wanted, got.
+    Keys of the file; each may be left out, not all:
+      classes = ["0", "1"]        exactly these, in any order
+      slices = ["lens-a"]         exactly these
+      min_rows = 1000             and min_rows_per_class = 50, min_rows_per_slice = 100
+      max_class_ratio = 3.0       rows of the largest class over the smallest
+      max_corrupt = 0             files left out because they can't be read
+      max_duplicate_ratio = 0.01  rows that repeat another row's content
+      height = [32, 32]           pixels, least and most; likewise width
+      value_range = [0, 255]      of all pixels; mean_range of each image's mean
+      max_clipped_ratio = 0.5     pixels at 0 or 255
 
     \b
     Examples:
       compressor data validate models/digits --schema digits-schema.toml
       compressor data validate models/digits --schema s.toml | grep ^violated
-    """
+    """  # noqa: D301 - \b is click's: keep the lines
     from compressor.exploration.opening import open_path  # noqa: PLC0415 - the command line starts fast
     from compressor.exploration.schema import read_schema, validate  # noqa: PLC0415 - the command line starts fast
 
@@ -117,7 +122,7 @@ def validate_command(path: Path, schema: Path, as_json: bool) -> None:  # noqa: 
 @click.argument("path", metavar="RECIPE|PATH", type=_PATH)
 @_AS_JSON
 def digest_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
-    r"""Print the content digest of the data and the rows of each split, tab-separated.
+    """Print the content digest of the data and the rows of each split, tab-separated.
 
     The digest covers images, labels, slices, sources and class names; a run's lineage carries the same one.
 
@@ -125,7 +130,7 @@ def digest_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click p
     Examples:
       compressor data digest models/digits
       compressor data digest models/digits | cut -f2 | head -1
-    """
+    """  # noqa: D301 - \b is click's: keep the lines
     from compressor.exploration.explore import PARTS, UNUSED, parts_of  # noqa: PLC0415 - the command line starts fast
     from compressor.exploration.opening import open_path  # noqa: PLC0415 - the command line starts fast
     from compressor.workshop import table_digest  # noqa: PLC0415 - the command line starts fast
@@ -147,14 +152,14 @@ def digest_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click p
     "--inside", type=click.FloatRange(0.5, 1.0), default=0.99, show_default=True, help="Share kept unclipped."
 )
 def fit_command(path: Path, inside: float) -> None:
-    r"""Print the ranges of RECIPE's features, fitted on its train rows only, as lines for [data.options].
+    """Print the ranges of RECIPE's features, fitted on its train rows only, as lines for [data.options].
 
     Write them into the recipe: they are shipped in the manifest, and gate rows have no part in them.
 
     \b
     Example:
       compressor data fit models/spoken_digits
-    """
+    """  # noqa: D301 - \b is click's: keep the lines
     from compressor.exploration.fitting import fit_ranges  # noqa: PLC0415 - the command line starts fast
     from compressor.exploration.opening import open_path  # noqa: PLC0415 - the command line starts fast
 

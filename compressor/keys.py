@@ -211,7 +211,16 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
 
 @click.group()
 def keys() -> None:
-    """Make and show the keys that sign releases."""
+    """Make and show the keys that sign releases.
+
+    The root key says which keys devices believe and stays offline; the release key signs what passed its gates, on the
+    build host; the server has keys of its own for what changes every minute.
+
+    \b
+    Examples:
+      compressor keys init keys --online state/online.pub.json
+      compressor keys show keys
+    """  # noqa: D301 - \b is click's: keep the lines
 
 
 @keys.command("init")
@@ -223,7 +232,14 @@ def keys() -> None:
     help="online.pub.json of the server's state directory (`fleet-server init`).",
 )
 def init_command(folder: Path, online: Path) -> None:
-    """Make root and release keys in FOLDER; nothing is ever overwritten."""
+    """Make root and release keys in FOLDER; nothing is ever overwritten.
+
+    \b
+    Example, and what comes after it:
+      compressor keys init keys --online state/online.pub.json
+      fleet-server trust state --root keys/metadata/1.root.json
+      compressor run models/digits/recipe.toml --keys keys
+    """  # noqa: D301 - \b is click's: keep the lines
     root = init_keys(folder, online)
     click.echo(f"Keys in {folder}. Give the server the root: fleet-server trust STATE --root {root}")
     click.echo(f"Keep {folder / ROOT_KEY} offline: whoever has it decides what devices believe.")
@@ -232,7 +248,12 @@ def init_command(folder: Path, online: Path) -> None:
 @keys.command("show")
 @click.argument("folder", type=click.Path(path_type=Path))
 def show_command(folder: Path) -> None:
-    """Show which key signs what."""
+    """Show which key signs what, whether it is in FOLDER, and when its trust expires.
+
+    \b
+    Example:
+      compressor keys show keys
+    """  # noqa: D301 - \b is click's: keep the lines
     for row in show_keys(folder):
         where = "here" if row.here else "elsewhere"
         click.echo(f"{row.role:10} {row.key_id[:16]}  {where:9}  {row.expires}")

@@ -137,7 +137,15 @@ def _check(response: httpx.Response) -> None:
 @click.option("--token-file", required=True, type=click.Path(path_type=Path), help="File with the builder token.")
 @click.option("--ca", type=click.Path(path_type=Path), help="PEM file to trust for https, instead of the system's.")
 def command(bundles: tuple[Path, ...], keys: Path, server_url: str, token_file: Path, ca: Path | None) -> None:
-    """Sign BUNDLES that passed their gates and hand them to the server."""
+    """Sign BUNDLES that passed their gates and hand them to the server.
+
+    Only a bundle whose certificate says pass is signed. The server then offers the release; a rollout is started there.
+
+    \b
+    Examples:
+      compressor publish build/digits-1-*.tfb --keys keys \\
+        --server https://fleet.example:8443 --token-file state/builder.token
+    """  # noqa: D301 - \b is click's: keep the lines
     try:
         token = token_file.read_text().strip()
         total_bytes = sum(path.stat().st_size for path in bundles)

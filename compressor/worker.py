@@ -321,7 +321,13 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
     """Lease retraining jobs from the server, train, gate, sign and publish.
 
     Stop it with Ctrl-C: the job goes back to the server. Started again, it goes on where it was.
-    """
+
+    \b
+    Examples:
+      compressor worker --server https://fleet.example:8443 --token-file builder.token \\
+        --recipe models/digits --keys keys --out build/worker --checkpoint build/float.pt
+      compressor worker … --once    one job, for a cron table; its verdict is the exit code
+    """  # noqa: D301 - \b is click's: keep the lines
     signal.signal(signal.SIGTERM, _stop)
     read = read_recipe(recipe)
     if data is not None:

@@ -49,13 +49,44 @@ _STATE = click.option(
 )
 
 
-@click.group(help="Runs a model on this device and keeps it right.")
+def _example(*lines: str) -> str:
+    return "\b\n" + "\n".join([f"Example{'s' if len(lines) > 1 else ''}:", *(f"  {line}" for line in lines)])
+
+
+_EPILOG = """\b
+From nothing to a device that serves:
+  fleet-server claim STATE --site north --device cam-1           (on the server: prints CLAIM)
+  edge-agent enrol --server https://fleet.example --claim CLAIM --state agent
+  edge-agent run --state agent
+  edge-agent status --state agent
+
+\b
+Exit codes:
+  0  done
+  1  a check of selftest failed, or an unexpected fault
+  2  wrong usage
+  3  not enrolled, or a bad configuration
+  4  the identity is in use
+  5  enrolment failed
+  6  the disk or the spool can't be written
+"""
+
+
+@click.group(
+    help="Run a model on this device and keep it right: infer, watch for drift, report, update.",
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="edge-agent")
 def main() -> None:
     """Group the commands."""
 
 
-@main.command(help="Trade a one-time claim for this device's identity.")
+@main.command(
+    help="Trade a one-time claim for this device's identity.\n\nThe claim comes from `fleet-server claim`. Identity and"
+    " credentials are written to the state directory, readable by its owner only.",
+    epilog=_example("edge-agent enrol --server https://fleet.example --ca fleet-ca.pem --claim CLAIM --state agent"),
+)
 @click.option("--server", required=True, help="Address of fleet-server, http://… or https://…")
 @click.option("--claim", required=True, help="The one-time claim of this device.")
 @click.option("--ca", type=click.Path(path_type=Path), help="PEM file to trust for https, instead of the system's.")
@@ -78,9 +109,18 @@ def _certificates(path: Path) -> str:
         raise EnrolmentError(message) from error
 
 
-@main.command(help="Run the agent until SIGTERM.")
+@main.command(
+    help="Run the agent until SIGTERM.\n\nIt reads its source, infers with the installed release, reports to the server"
+    " and installs what the server assigns. Without a network it goes on; reports wait on the disk.",
+    epilog=_example("edge-agent run --state agent", "edge-agent run --state agent --config agent.toml --verbose"),
+)
 @_STATE
-@click.option("--config", "config_path", type=click.Path(path_type=Path, dir_okay=False), help="agent.toml")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="agent.toml: source, windows, limits. Default: images from the folder inbox, one report an hour.",
+)
 @click.option("--verbose", is_flag=True, help="Log every step.")
 def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
     """Run."""
@@ -100,7 +140,10 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
         lock.release()
 
 
-@main.command(help="Show what the running agent last said.")
+@main.command(
+    help="Show what the running agent last said: connected or not, the release it serves, the update under way.",
+    epilog=_example("edge-agent status --state agent", "edge-agent status --state agent --json"),
+)
 @_STATE
 @click.option("--json", "as_json", is_flag=True, help="The whole document.")
 def status(state: Path, *, as_json: bool) -> None:
@@ -116,7 +159,11 @@ def status(state: Path, *, as_json: bool) -> None:
             print(f"{key:12} {_short(document.get(key))}")
 
 
-@main.command(help="Check identity, disk, runtime and the installed release on this device.")
+@main.command(
+    help="Check identity, disk, runtime and the installed release on this device.\n\nOne line a check; exit code 1 when"
+    " one fails.",
+    epilog=_example("edge-agent selftest --state agent"),
+)
 @_STATE
 def selftest(state: Path) -> None:
     """Check."""

@@ -79,7 +79,7 @@ def _example(*lines: str) -> str:
     return "\b\n" + "\n".join([f"Example{'s' if len(lines) > 1 else ''}:", *(f"  {line}" for line in lines)])
 
 
-@click.group(epilog=_EPILOG)
+@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="tinyfleet")
 def main() -> None:
     """Take models to a fleet of devices and keep them right.

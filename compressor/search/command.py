@@ -47,7 +47,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
     as_json: bool,  # noqa: FBT001 - click passes flags so
     no_gate: bool,  # noqa: FBT001 - click passes flags so
 ) -> None:
-    r"""Try schemes, calibrations, pruning, equalization and QAT on RECIPE's model, measure each, take the best.
+    """Try schemes, calibrations, pruning, equalization and QAT on RECIPE's model, measure each, take the best.
 
     The float model and the recipe's own steps are always tried. All forms learn from the same rows and are measured
     on search rows apart from those, never on the gate split: accuracy against the float model, bytes, and latency in
@@ -60,19 +60,22 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
     storage.
 
     \b
-    Writes OUT/search.html (the front, with bounds), OUT/search.json (all trials), OUT/chosen.toml (a recipe).
+    Writes:
+      OUT/search.html    the front, with bounds
+      OUT/search.json    all trials
+      OUT/chosen.toml    a recipe of what was chosen
 
     \b
     Examples:
       compressor search models/digits/recipe.toml
-      compressor search models/digits/recipe.toml --trials 40 --sampler nsga2     20 more than before
+      compressor search models/digits/recipe.toml --trials 40 --sampler nsga2    20 more than before
       compressor search mine.toml --target gateway --timeout-s 3600 --no-gate
-      compressor search mine.toml --storage postgresql+psycopg://search@db/search the same on every host
+      compressor search mine.toml --storage postgresql+psycopg://search@db/search    on every host
       compressor search mine.toml --json | jq .reason
 
     \b
-    Exit codes: those of the gate (0 pass, 2 failed, 3 inconclusive), 0 with --no-gate, 4 error, 130 stopped.
-    """
+    Exit codes: 0 pass, 2 a gate failed, 3 inconclusive; 0 with --no-gate; 4 error, 130 stopped.
+    """  # noqa: D301 - \b is click's: keep the lines
     from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.search.study import Budget  # noqa: PLC0415 - the command line starts fast
 
