@@ -33,7 +33,7 @@ from compressor.forms import (
     with_contract,
 )
 from compressor.recipe import TargetRecipe
-from compressor.step import Result
+from compressor.step import Result, plugin_modules
 from compressor.steps.base import Bench, Network, Rows
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from compressor.workshop import Workshop, table_digest, versions
@@ -91,6 +91,7 @@ def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result,
         CompressorError: As a step says.
     """
     weights, notes = trained, []
+    own = plugin_modules(workshop.recipe.model.network)
     for step in workshop.recipe.network_steps:
         inputs = {
             "weights": weights.digest, "teacher": trained.digest, "step": repr(step), "data": lesson.digest(),
@@ -99,7 +100,7 @@ def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result,
             "preprocessing": repr(workshop.preprocessing), **versions("torch", "numpy", "torch-pruning"),
         }  # fmt: skip
         make = partial(_applied, workshop, weights, trained, step, lesson)
-        made = workshop.cache.step(f"step-{step.step}", inputs, make, modules=_STEP_CODE)
+        made = workshop.cache.step(f"step-{step.step}", inputs, make, modules=(*_STEP_CODE, *own))
         said, data = _unpack(made.data)
         weights = Result(data, sha256_hex(data), cached=made.cached)
         notes.append((step.step, said))
@@ -222,7 +223,8 @@ def _quantized(
             stage.advance(1, FLOAT_NAMES[target.runtime])
         return made
 
-    modules = ("compressor.quantize", "compressor.tflite", "compressor.steps.quantize")
+    ours = ("compressor.quantize", "compressor.tflite", "compressor.steps.quantize")
+    modules = (*ours, *plugin_modules(step.scheme))
     return workshop.cache.step("quantize", inputs, make, modules=modules).data
 
 

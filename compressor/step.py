@@ -83,6 +83,16 @@ def code_digests(modules: tuple[str, ...]) -> dict[str, str]:
     return dict(sorted(digests.items()))
 
 
+def plugin_modules(name: str) -> tuple[str, ...]:
+    """Return the modules that the plug-in ``name`` is made of, where it is the user's.
+
+    Of ``package.module:function`` these are the module and its package with all below it; of a plug-in of ours none:
+    a step names its folder itself. Modules beside a single file that belongs to no package are not seen.
+    """
+    module, separator, _ = name.partition(":")
+    return tuple(dict.fromkeys((module, module.partition(".")[0]))) if separator else ()
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path``: the whole file or none, also when the power goes.
 

@@ -22,7 +22,7 @@ from compressor.data.table import Table
 from compressor.measure import Candidate, Latency, Predictions
 from compressor.progress import Progress
 from compressor.recipe import Recipe, TrainRecipe
-from compressor.step import Cache, Result
+from compressor.step import Cache, Result, plugin_modules
 from compressor.steps.base import Rows
 from edge_agent import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
@@ -83,7 +83,6 @@ class Workshop:
         stops = held if settings.early_stopping else None
         inputs |= {"held": table_digest(stops)} if stops is not None else {}
         modules = ("compressor.train", "compressor.networks", "edge_agent.preprocess")
-        own = (network.partition(":")[0],) if ":" in network else ()
 
         resume = self.cache.folder / f"training-{sha256_hex(canonical_bytes(dict(inputs)))[:24]}.part"
 
@@ -93,7 +92,7 @@ class Workshop:
             resume.unlink(missing_ok=True)
             return weights
 
-        return self.cache.step("train", inputs, make, modules=(*modules, *own))
+        return self.cache.step("train", inputs, make, modules=(*modules, *plugin_modules(network)))
 
     def _fit(
         self,
@@ -188,7 +187,8 @@ class Workshop:
                 stage.advance()
             return model_bytes
 
-        return self.cache.step("export", inputs, make, modules=("compressor.export", "compressor.networks"))
+        modules = ("compressor.export", "compressor.networks", *plugin_modules(model.network))
+        return self.cache.step("export", inputs, make, modules=modules)
 
     def ort_format(self, model: bytes) -> bytes:
         """Return the ONNX ``model`` in onnxruntime's own format.
@@ -242,7 +242,10 @@ class Workshop:
             return _pack(Predictions(joined, np.zeros((len(joined), 0), np.float32)))
 
         inputs = {"weights": weights.digest, "data": table_digest(table), **versions("torch", "numpy", "pillow")}
-        modules = ("compressor.networks", "edge_agent.preprocess")
+        model = self.recipe.model
+        inputs |= {"network": f"{model.network} {sorted(model.network_options.items())}",
+                   "preprocessing": self._preprocessing_digest()}  # fmt: skip
+        modules = ("compressor.networks", "edge_agent.preprocess", *plugin_modules(model.network))
         return _unpack(self.cache.step("torch", inputs, make, modules=modules).data).logits
 
     def timings(self, candidates: Mapping[str, Candidate], table: Table) -> dict[str, float]:
