@@ -81,7 +81,7 @@ def parity_of(workshop: Workshop, material: Material, models: Models) -> tuple[p
         name: workshop.predict(f"parity {name}", form.candidate, some).logits
         for name, form in [*named.items(), *models.compressed.items()]
     }
-    return parity.matrix(forms)
+    return parity.matrix(forms, numeric=material.table.numeric)
 
 
 def _compare(workshop: Workshop, models: Models, form: Form, before: Bundle | None, rows: Table) -> Compared:

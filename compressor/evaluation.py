@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from compressor import regression
 from compressor.bootstrap import Draws, auc_drop, map_drop
 from compressor.certificate import Rule
 from compressor.gates import Evidence, MetricEvidence
@@ -27,14 +29,20 @@ class Compared:
     """One labelled set under all models.
 
     ``baseline``: what the candidate must not be worse than (the float model, or the release before);
-    ``float_model``: what the candidate was compressed from; ``labels`` int64 (N,); ``slices`` str (N,).
+    ``float_model``: what the candidate was compressed from; ``labels`` int64 (N,), or float32 (N, D) of a regression;
+    ``slices`` str (N,).
     """
 
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     slices: NDArray[np.str_]
     baseline: Predictions
     float_model: Predictions
     candidate: Predictions
+
+    @property
+    def numeric(self) -> bool:
+        """Whether numbers are predicted, not classes."""
+        return self.labels.ndim > 1
 
 
 def evidence(
@@ -43,12 +51,14 @@ def evidence(
 ) -> Evidence:  # fmt: skip
     """Return the evidence of a gate set, and of a drifted set where there is one.
 
-    ``rules`` say which metrics are bootstrapped. A classifier has no regression error: ``error_increase`` stays
-    unmeasured, and its gate fails.
+    ``rules`` say which metrics are bootstrapped. A classifier has no regression error, and a regression nothing but
+    it and figures: what the other's gates want stays unmeasured, and they fail.
 
     Raises:
         MeasureError: If a ranking metric is asked for and the gate set lacks a class.
     """
+    if gate_set.numeric:
+        return Evidence(figures=figures, metrics=regression.metrics(gate_set, rules))
     before, after = _right(gate_set.baseline, gate_set.labels), _right(gate_set.candidate, gate_set.labels)
     uncompressed = _right(gate_set.float_model, gate_set.labels)
     flips = int(np.count_nonzero(gate_set.float_model.classes != gate_set.candidate.classes))

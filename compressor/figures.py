@@ -5,11 +5,12 @@ Decides which measurement gives which figure. Does not judge any.
 
 from __future__ import annotations
 
+import math
 import platform
 
 import numpy as np
 
-from compressor import evaluation, parity
+from compressor import evaluation, parity, regression
 from compressor.comparison import Comparison, Material
 from compressor.forms import FLOAT_NAMES, Models
 from compressor.measure import calibration_error
@@ -30,7 +31,8 @@ def figures_of(
     """
     form, baseline = compared.form, models.baseline
     inspected = workshop.graph(form.candidate, form.onnx)
-    figures = _accuracy_figures(compared)
+    numeric = compared.gate_set.numeric
+    figures = dict(regression.figures(compared.gate_set)) if numeric else _accuracy_figures(compared)
     figures |= {
         "size_bytes": float(len(form.data)),
         "float_size_bytes": float(len(baseline.data)),
@@ -56,9 +58,10 @@ def _parity_figures(compared: Comparison, target: TargetRecipe) -> dict[str, flo
     exported = parity.find(compared.parity, float_name, "torch")
     quantized = parity.find(compared.parity, float_name, target.name)
     figures = {"parity_max_abs": exported.max_abs} if exported else {}
-    return figures | (
-        {"parity_cosine": quantized.cosine, "parity_flip_ratio": quantized.flip_ratio} if quantized else {}
-    )
+    if quantized is None:
+        return figures
+    flips = {} if math.isnan(quantized.flip_ratio) else {"parity_flip_ratio": quantized.flip_ratio}
+    return figures | {"parity_cosine": quantized.cosine} | flips
 
 
 def _accuracy_figures(compared: Comparison) -> dict[str, float]:

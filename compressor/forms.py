@@ -15,6 +15,7 @@ from compressor.measure import Candidate
 from compressor.recipe import Recipe, TargetRecipe
 from compressor.step import Result
 from wire.canonical import sha256_hex
+from wire.codec import Json
 from wire.manifest import Manifest, TensorSpec
 
 ONNX, LITERT = "onnx", "litert"
@@ -66,7 +67,6 @@ def bare(recipe: Recipe, table: Table, artifact: bytes, target: TargetRecipe) ->
 def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
     """Return the manifest of a model with float32 input on ``target``, as our exporters name inputs and outputs."""
     data, layout = recipe.data, LAYOUTS[target.runtime]
-    sizes = {"NCHW": (data.channels, data.height, data.width), "NHWC": (data.height, data.width, data.channels)}
     suffix = {ONNX: target.format or "onnx", LITERT: "tflite"}[target.runtime]
     return Manifest(
         model=recipe.model.name,
@@ -77,16 +77,33 @@ def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
         artifact=f"model.{suffix}",
         opset=OPSET if target.runtime == ONNX else 0,
         threads=target.threads,
-        inputs=(TensorSpec("input", (-1, *sizes[layout]), "float32", layout),),
-        outputs=(TensorSpec("logits", (-1, len(table.class_names))), TensorSpec("embedding", (-1, -1))),
+        inputs=(input_of(recipe, target.runtime),),
+        outputs=(_logits(table), TensorSpec("embedding", (-1, -1))),
         preprocessing=data.preprocessing(layout),
-        labels=table.class_names,
+        labels=() if table.numeric else table.class_names,
         hardware=(target.cpu,),
+        extra={"values": list(table.class_names)} if table.numeric else {},
     )
 
 
+def _logits(table: Table) -> TensorSpec:
+    """Return the first output; of a regression with the mean and spread that turn what it says into the real values."""
+    unit = table.unit
+    extra: dict[str, Json] = {"mean": list(unit.mean), "spread": list(unit.spread)} if unit is not None else {}
+    return TensorSpec("logits", (-1, len(table.class_names)), extra=extra)
+
+
+def input_of(recipe: Recipe, runtime: str) -> TensorSpec:
+    """Return the float32 input that ``recipe`` describes, in the layout of ``runtime``."""
+    data, layout = recipe.data, LAYOUTS[runtime]
+    sizes = {"NCHW": (data.channels, data.height, data.width), "NHWC": (data.height, data.width, data.channels)}
+    return TensorSpec("input", (-1, *sizes[layout]), "float32", layout)
+
+
 def with_contract(candidate: Candidate, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Candidate:
-    """Return ``candidate`` with the inputs and outputs that its file really has."""
+    """Return ``candidate`` with the inputs and outputs that its file really has; what they mean in the world stays."""
+    meant = candidate.manifest.outputs[0].extra
+    outputs = (replace(outputs[0], extra=meant), *outputs[1:]) if meant else outputs
     return replace(candidate, manifest=replace(candidate.manifest, inputs=inputs, outputs=outputs))
 
 

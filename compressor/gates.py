@@ -21,7 +21,7 @@ from compressor.evidence import (
 from compressor.evidence import missing as _missing
 from compressor.evidence import more as _needs
 from compressor.evidence import points as _points
-from compressor.metric_gates import METRICS, MetricDrop
+from compressor.metric_gates import METRICS, RANKED, VALUED, WORST_SLICE, MetricDrop, WorstSliceIncrease
 from compressor.power import POWER, samples_for, samples_still_needed
 from compressor.statistics import Paired, drop_lower, drop_upper, holm, p_value, wilson
 
@@ -193,6 +193,7 @@ FIGURES = frozenset({
     "accuracy", "calibration_error", "size_bytes", "size_ratio", "latency_p50_ms", "latency_p95_ms", "latency_ratio",
     "speed_up_ratio", "peak_memory_bytes", "int8_macs_ratio", "parity_max_abs", "parity_cosine", "parity_flip_ratio",
 })  # fmt: skip
+    "mae", "rmse",
 """Names of the gates that compare one measured figure with a limit."""
 
 
@@ -230,7 +231,15 @@ _BY_MAXIMUM: Mapping[str, Callable[[float, float], Gate]] = {
     **{metric: partial(MetricDrop, metric) for metric in METRICS},
 }
 GATE_NAMES = (*_BY_MAXIMUM, SUPERIORITY, *sorted(FIGURES))
+    WORST_SLICE: WorstSliceIncrease,
 """Every gate that a recipe may name: what ``gate`` can make, and nothing else."""
+OF_NUMBERS = frozenset({*VALUED, WORST_SLICE, "mae", "rmse"})
+"""Gates that only a regression has."""
+OF_CLASSES = frozenset({
+    *RANKED, "accuracy", "accuracy_drop", "worst_slice_drop", "worst_class_drop", "flip_ratio", "negative_flip_ratio",
+    "calibration_error", "parity_flip_ratio", SUPERIORITY,
+})  # fmt: skip
+"""Gates that only a classifier has."""
 
 
 def limits_of(name: str) -> tuple[str, ...]:

@@ -6,15 +6,20 @@ Decides what a bootstrapped difference shows. Does not bootstrap (``bootstrap`` 
 from __future__ import annotations
 
 import math
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 
 from scipy import stats
 
 from compressor.evidence import Evidence, GateResult, MetricEvidence, Verdict, missing, more
 from compressor.power import MAX_SAMPLES, POWER
 
-METRICS = ("auc_drop", "map_drop", "error_increase")
-"""Names of the gates on bootstrapped metrics."""
+RANKED = ("auc_drop", "map_drop")
+VALUED = ("error_increase", "rmse_increase")
+METRICS = (*RANKED, *VALUED)
+"""Names of the gates on bootstrapped metrics: of classes, and of the numbers of a regression."""
+WORST_SLICE = "worst_slice_error_increase"
+SLICE = "slice:"
+"""Begins the name of the evidence of one slice, in the same unit as ``error_increase``."""
 
 MIN_SAMPLES = 100
 MIN_RAREST = 20
@@ -56,6 +61,37 @@ class MetricDrop:
             planned = _planned(found, self.margin)
             return (Verdict.FAIL, 0) if found.n >= planned else (Verdict.INCONCLUSIVE, planned - found.n)
         return Verdict.INCONCLUSIVE, max(1, _planned(found, self.margin - found.drop) - found.n)
+
+
+@dataclass(frozen=True, slots=True)
+class WorstSliceIncrease:
+    """The error of no slice became larger by more than ``margin``, each at the Bonferroni level over the slices."""
+
+    margin: float
+    confidence: float = 0.95
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return the verdict of the slice that is furthest from passing."""
+        slices = [name for name in evidence.metrics if name.startswith(SLICE)]
+        if not slices:
+            return missing(WORST_SLICE, self.margin)
+        level = level_of(self.confidence, len(slices))
+        judged = {name: MetricDrop(name, self.margin, level).judge(evidence) for name in slices}
+        worst = max(slices, key=lambda name: (_RANK[judged[name].verdict], _distance(judged[name])))
+        text = f"slice {worst.removeprefix(SLICE)!r} ({len(slices)} tested together): {judged[worst].text}"
+        return replace(judged[worst], name=WORST_SLICE, text=text)
+
+
+_RANK = {Verdict.PASS: 0, Verdict.INCONCLUSIVE: 1, Verdict.FAIL: 2}
+
+
+def _distance(result: GateResult) -> float:
+    return math.inf if result.bound is None else result.bound
+
+
+def level_of(confidence: float, slices: int) -> float:
+    """Return the confidence that each of ``slices`` must have so that all together have ``confidence`` (Bonferroni)."""
+    return 1 - (1 - confidence) / slices
 
 
 def _planned(found: MetricEvidence, distance: float) -> int:

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from compressor.certificate import Certificate, for_bundle, write_certificate
 from compressor.errors import PackageError
 from compressor.measure import Predictions
+from compressor.metric_gates import SLICE
 from wire.bundle import BILL_OF_MATERIALS, CARD, CERTIFICATE, GOLDEN, MANIFEST, REFERENCE, Bundle, build_bundle
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import Json
@@ -43,17 +45,24 @@ _LITERT_LIBRARIES = ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-lite
 class Golden:
     """Vectors that every device runs before it activates a model.
 
-    ``inputs``: float32 (K, ...); ``logits``: float32 (K, classes), what the artifact said on the build host;
-    ``labels``: int64 (K,).
+    ``inputs``: float32 (K, ...); ``logits``: float32 (K, classes), what the artifact said on the build host (of a
+    regression in the values' unit); ``labels``: int64 (K,), or float32 (K, D).
     """
 
     inputs: NDArray[np.float32]
     logits: NDArray[np.float32]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
 
 
-def golden_rows(labels: NDArray[np.int64], predictions: Predictions) -> NDArray[np.int64]:
-    """Return up to 16 rows: of each class in turn the most confident right ones, so that rounding flips none."""
+def golden_rows(labels: NDArray[Any], predictions: Predictions) -> NDArray[np.int64]:
+    """Return up to 16 rows: of each class in turn the most confident right ones, so that rounding flips none.
+
+    Of a regression: rows from the smallest to the largest first value that the model gives, evenly by rank.
+    """
+    if labels.ndim > 1:
+        ranked_rows = np.argsort(predictions.logits[:, 0], kind="stable")
+        places = np.unique(np.linspace(0, len(ranked_rows) - 1, GOLDEN_MAX).round().astype(np.int64))
+        return np.sort(ranked_rows[places]).astype(np.int64)
     ordered = np.sort(predictions.logits, axis=1)
     margin = ordered[:, -1] - ordered[:, -2] if ordered.shape[1] > 1 else ordered[:, -1]
     right = predictions.classes == labels
@@ -176,19 +185,9 @@ def bill_of_materials(parts: Parts, certificate: Certificate) -> bytes:
 
 
 def _model_card(parts: Parts, certificate: Certificate, data_ref: str) -> dict[str, Json]:
-    figures = certificate.figures
-    bounds: dict[str, Json] = {
-        "lowerBound": f"{figures.get('accuracy_low', 0):.6f}",
-        "upperBound": f"{figures.get('accuracy_high', 1):.6f}",
-    }
-    metrics: list[Json] = [
-        {
-            "type": "accuracy",
-            "value": f"{figures.get('accuracy', 0):.6f}",
-            "slice": "gate split",
-            "confidenceInterval": bounds,
-        }
-    ]
+    numeric = bool(parts.manifest.values)
+    task, outputs = ("regression", "values") if numeric else ("classification", "class scores")
+    metrics = [_measured(certificate, "mean absolute error", "mae") if numeric else _measured(certificate, "accuracy")]
     metrics += [
         {"type": "accuracy drop", "value": f"{(lost - won) / n:.6f}", "slice": name.removeprefix("slice:")}
         for name, (lost, won, n) in _slices(certificate).items()
@@ -196,15 +195,24 @@ def _model_card(parts: Parts, certificate: Certificate, data_ref: str) -> dict[s
     return {
         "modelParameters": {
             "approach": {"type": "supervised"},
-            "task": f"{_sense(parts.manifest)} classification",
+            "task": f"{_sense(parts.manifest)} {task}",
             "architectureFamily": "convolutional neural network",
             "modelArchitecture": parts.network,
             "datasets": [{"ref": data_ref}],
             "inputs": [{"format": _sense(parts.manifest)}],
-            "outputs": [{"format": "class scores"}],
+            "outputs": [{"format": outputs}],
         },
         "quantitativeAnalysis": {"performanceMetrics": metrics},
     }
+
+
+def _measured(certificate: Certificate, said: str, name: str = "accuracy") -> Json:
+    """Return the figure ``name`` with its bounds as the bill writes it; a missing one claims nothing."""
+    figures = certificate.figures
+    low, high = figures.get(f"{name}_low", 0.0), figures.get(f"{name}_high", 1.0)
+    bounds: dict[str, Json] = {"lowerBound": f"{low:.6f}", "upperBound": f"{high:.6f}"}
+    value = f"{figures.get(name, 0):.6f}"
+    return {"type": said, "value": value, "slice": "gate split", "confidenceInterval": bounds}
 
 
 def _sense(manifest: Manifest) -> str:
@@ -242,14 +250,14 @@ def card(parts: Parts, certificate: Certificate) -> str:
     manifest, figures = parts.manifest, certificate.figures
     shape = " x ".join(str(size) for size in manifest.inputs[0].shape[1:])
     rows = [f"| {line.name} | {line.verdict} | {line.text} |" for line in certificate.gates]
-    slices = [
-        f"| {name.removeprefix('slice:')} | {n} | {100 * (lost - won) / n:+.2f} points |"
-        for name, (lost, won, n) in _slices(certificate).items()
-    ]
+    slices = _slice_rows(certificate)
+    unit = "increase of the mean absolute error" if manifest.values else "drop in accuracy"
     numbers = [f"| {name} | {value:.6g} |" for name, value in sorted(figures.items())]
+    does = f"sorts inputs ({_sense(manifest)}) into {len(manifest.labels)} classes ({', '.join(manifest.labels)})"
+    if manifest.values:
+        does = f"predicts {', '.join(manifest.values)} from inputs ({_sense(manifest)})"
     what = (
-        f"A {parts.network} that sorts inputs ({_sense(manifest)}) into {len(manifest.labels)} classes "
-        f"({', '.join(manifest.labels)}), "
+        f"A {parts.network} that {does}, "
         f"{len(parts.artifact):,} bytes for {manifest.runtime}, input {shape}. Trained on {parts.dataset}."
     )
     return "\n".join(
@@ -264,7 +272,7 @@ def card(parts: Parts, certificate: Certificate) -> str:
             "|---|---|---|",
             *rows,
             "",
-            "| slice | samples | drop in accuracy |",
+            f"| slice | samples | {unit} |",
             "|---|---|---|",
             *slices,
             "",
@@ -276,6 +284,16 @@ def card(parts: Parts, certificate: Certificate) -> str:
             "",
         ]
     )
+
+
+def _slice_rows(certificate: Certificate) -> list[str]:
+    """Return the lines of the table of slices: drops of accuracy, or increases of a regression's error."""
+    rows = [
+        f"| {name.removeprefix(SLICE)} | {n} | {100 * (lost - won) / n:+.2f} points |"
+        for name, (lost, won, n) in _slices(certificate).items()
+    ]
+    grown = {name: found for name, found in sorted(certificate.metrics.items()) if name.startswith(SLICE)}
+    return rows + [f"| {name.removeprefix(SLICE)} | {one.n} | {one.drop:+.4g} |" for name, one in grown.items()]
 
 
 def missing_entries(bundle: Bundle) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ Only what passed becomes a bundle; a bundle of this name from an earlier run is 
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,10 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from compressor import certificate as certificates
-from compressor import evaluation, imported, preflight, report
+from compressor import evaluation, imported, preflight, regression, report
 from compressor.bundling import Judged, make_bundles
 from compressor.certificate import Certificate
 from compressor.comparison import Comparison, Material
+from compressor.data.numbers import with_unit
 from compressor.data.split import set_aside, split
 from compressor.data.table import Table, align
 from compressor.data_step import load_kept
@@ -45,8 +47,10 @@ _JUDGING_CODE = (
     "compressor.data", "compressor.train", "compressor.networks", "compressor.steps", "compressor.prune",
     "compressor.qat", "compressor.export", "compressor.quantize", "compressor.tflite",
     "compressor.statistics", "compressor.gates", "compressor.certificate", "compressor.evaluation",
-    "compressor.bootstrap", "compressor.metric_gates", "compressor.evidence", "compressor.power",
-    "compressor.measure", "compressor.parity", "compressor.graph", "compressor.profile", "compressor.drifted",
+    "compressor.bootstrap", "compressor.regression", "compressor.metric_gates", "compressor.evidence",
+    "compressor.power",
+    "compressor.measure", "compressor.device_gates", "compressor.on_devices", "compressor.parity", "compressor.graph",
+    "compressor.profile", "compressor.drifted",
     "edge_agent.runtimes", "edge_agent.preprocess", "edge_agent.front_ends", "edge_agent.monitor",
     "edge_agent.image_features",
 )  # fmt: skip
@@ -97,6 +101,7 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
 
     Raises:
         CompressorError: If anything can't be done; the subclass and its ``code`` say what.
+    ``devices`` is the way to those that gates name; without one such gates fail for want of a measurement.
     """
     recipe = _adjusted(recipe, version, quick=quick)
     preflight.check(recipe, out)
@@ -105,7 +110,9 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     material = material_of(workshop, data_root, before, extra)
     models = _models(workshop, material, base)
     results = [
-        _judge(workshop, target, material, models, Comparison.of(workshop, material, models, before, target.name))
+        _judge(
+            workshop, target, material, models, Comparison.of(workshop, material, models, before, target.name), devices
+        )
         for target in recipe.targets
     ]
     combined = certificates.combine([judged.certificate for judged in results])
@@ -148,17 +155,21 @@ def material_of(workshop: Workshop, data_root: Path | None, before: Bundle | Non
         )
     if recipe.model.labels:
         table = align(table, recipe.model.labels)
-    if before is not None and before.manifest.labels != table.class_names:
+    if before is not None and (before.manifest.values or before.manifest.labels) != table.class_names:
         message = f"Expected the labels of {before.manifest.release}, got {', '.join(table.class_names)}"
         raise DataError(message)
     splits = split(table, recipe.train.seed, slices=recipe.data.train_slices)
     if len(splits.reference) < MIN_REFERENCE_ROWS:
         workshop.progress.say(
             f"the drift reference has {len(splits.reference)} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later"
+    table = with_unit(recipe, table, table.take(splits.train))
         )
     if extra is None:
         return Material(table, splits, None)
     used = np.concatenate([splits.train, splits.calibration, splits.gate, splits.reference])
+    if extra is not None and table.numeric:
+        message = "Expected a recipe of classes for a retraining from drifted samples, got label = 'number'"
+        raise DataError(f"{message}: people label classes; add the new samples to the data set and run it")
     return Material(table, splits, part(extra, table.take(used)))
 
 
@@ -238,6 +249,9 @@ def _judge(
         target=target.name,
         baseline=compared.baseline,
         gates=certificates.lines(judgement),
+    grown = evidence.metrics.get(regression.ERROR)
+    if grown is not None:
+        figures |= {"error_increase": grown.drop, "error_increase_upper": grown.upper}
         figures=figures,
         rules=rules,
         counts=certificates.counts_of(evidence),
@@ -249,6 +263,7 @@ def _judge(
 
 def _write(
     workshop: Workshop, out: Path, certificate: Certificate, bundles: Mapping[str, bytes], models: Models,
+        devices=certificates.records_of(evidence),
     told: report.Shown,
 ) -> Outcome:  # fmt: skip
     model, paths = workshop.recipe.model, []

@@ -18,7 +18,7 @@ from edge_agent import runtimes
 
 _PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert", "litert_torch", "ai_edge_quantizer")}
 PARTS = {
-    "compressor.data": frozenset({"table", "shares", "split", "camera"}),
+    "compressor.data": frozenset({"table", "shares", "split", "camera", "numbers"}),
     "compressor.quantize": frozenset(
         {
             "bias",

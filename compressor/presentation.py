@@ -22,6 +22,7 @@ from compressor.explanations import Explained, Predict
 from compressor.forms import FLOAT_NAMES, ONNX, Models
 from compressor.measure import Candidate, Predictions
 from compressor.recipe import Recipe
+from compressor.regression import error_of
 from compressor.steps import Settings
 from compressor.workshop import Workshop
 from edge_agent import preprocess
@@ -36,13 +37,19 @@ _MAX_FLIP_RATIO, _MIN_COSINE = 0.01, 0.99
 """Forms that disagree more than this are suspicious as a whole."""
 _MEASURED = {
     "accuracy": ("accuracy_before", "accuracy_after"),
+    "error": ("error_before", "error_after"),
+    "fake_quant_error": ("fake_quant_error_before", "fake_quant_error"),
     "fake_quant_accuracy": ("fake_quant_accuracy_before", "fake_quant_accuracy"),
     "macs": ("macs_before", "macs_after"),
     "parameters": ("parameters_before", "parameters_after"),
     "bytes": ("weights_zlib_bytes_before", "weights_zlib_bytes_after"),
 }
 """What steps note, before and after."""
-_REMARKS = {"fake_quant_accuracy": "accuracy with int8 simulated", "bytes": "bytes of the packed weights"}
+_REMARKS = {
+    "fake_quant_accuracy": "accuracy with int8 simulated",
+    "fake_quant_error": "error with int8 simulated",
+    "bytes": "bytes of the packed weights",
+}
 
 
 def shown(
@@ -60,7 +67,8 @@ def shown(
         class_names=material.table.class_names,
         accuracies=_bars(gate_set, everything, compared),
         slices=slices,
-        confusion=evaluation.confusion(gate_set.candidate, gate_set.labels, len(material.table.class_names)),
+        confusion=_confusion(gate_set, len(material.table.class_names)),
+        values=_values(gate_set, material.table.class_names),
         parity=compared.parity,
         drifted=_bars(drifted, np.ones(len(drifted.labels), dtype=bool), compared) if drifted else (),
         lineage={
@@ -76,9 +84,24 @@ def shown(
     )  # fmt: skip
 
 
-def _changes(workshop: Workshop, material: Material, models: Models, judged: Judged) -> report.Changes:
-    """Return what compression flipped on the gate split, the first flips with pictures of what each model looked at."""
+def _confusion(gate_set: Compared, classes: int) -> NDArray[np.int64]:
+    if gate_set.numeric:
+        return np.zeros((0, 0), dtype=np.int64)
+    return evaluation.confusion(gate_set.candidate, gate_set.labels, classes)
+
+
+def _values(gate_set: Compared, names: tuple[str, ...]) -> report.Values | None:
+    return report.Values(names, gate_set.labels, gate_set.candidate.logits) if gate_set.numeric else None
+
+
+def _changes(workshop: Workshop, material: Material, models: Models, judged: Judged) -> report.Changes | None:
+    """Return what compression flipped on the gate split, the first flips with pictures of what each model looked at.
+
+    None for a regression: numbers don't flip.
+    """
     gate_set = judged.compared.gate_set
+    if gate_set.numeric:
+        return None
     found = explanations.flips(gate_set)
     shown = found[: explanations.SHOWN]
     rows = material.rows("gate").take(np.array([flip.row for flip in shown], dtype=np.int64))
@@ -164,6 +187,7 @@ def _step_cost(name: str, notes: Mapping[str, object]) -> report.Step:
     return report.Step(
         name,
         accuracy=found.get("accuracy", found.get("fake_quant_accuracy")),
+        error=found.get("error", found.get("fake_quant_error")),
         macs=found.get("macs"),
         parameters=found.get("parameters"),
         size_bytes=found.get("bytes"),
@@ -212,9 +236,12 @@ def _said(value: object) -> str:
     return f"{value:,.6g}" if number else str(value)
 
 
-def _bars(compared: Compared, rows: np.ndarray[tuple[int], np.dtype[np.bool_]], run: Comparison) -> list[report.Bar]:
+def _bars(compared: Compared, rows: np.ndarray[tuple[int], np.dtype[np.bool_]], run: Comparison) -> report.Bars:
     models: dict[str, Predictions] = {"float": compared.float_model, "compressed": compared.candidate}
     if compared.baseline is not compared.float_model:
         models = {run.baseline: compared.baseline, **models}
+    if compared.numeric:
+        errors = {name: error_of(item.logits[rows], compared.labels[rows]) for name, item in models.items()}
+        return [report.ErrorBar(name, one.mean, (one.low, one.high), one.n) for name, one in errors.items()]
     right = {name: int((item.classes == compared.labels)[rows].sum()) for name, item in models.items()}
     return [report.Bar(name, count, int(rows.sum())) for name, count in right.items()]

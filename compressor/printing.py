@@ -34,6 +34,7 @@ def print_verified(verified: Verified) -> None:
 
 _ROWS = (
     ("accuracy", "accuracy", "{:.4f}"),
+    ("mean error", "mae", "{:.4g}"),
     ("size, bytes", "size_bytes", "{:.0f}"),
     ("latency p50, ms", "latency_p50_ms", "{:.3f}"),
     ("latency p95, ms", "latency_p95_ms", "{:.3f}"),
@@ -62,20 +63,22 @@ def print_outcome(
 
 def print_targets(certificates: Sequence[Certificate]) -> None:
     """Print what every target came to, beside the float model."""
-    click.echo(f"  {'target':<14}{'verdict':<14}{'accuracy':>9}{'bytes':>10}{'smaller':>9}{'p50 ms':>9}{'faster':>9}")
+    numeric = any("mae" in item.figures for item in certificates)
+    what, name, digits = ("error", "mae", ".4g") if numeric else ("accuracy", "accuracy", ".4f")
+    click.echo(f"  {'target':<14}{'verdict':<14}{what:>9}{'bytes':>10}{'smaller':>9}{'p50 ms':>9}{'faster':>9}")
     for item in certificates:
         figures = item.figures
         smaller = f"{1 / figures['size_ratio']:.2f} x" if figures.get("size_ratio") else "-"
         faster = f"{figures['speed_up_ratio']:.2f} x" if "speed_up_ratio" in figures else "-"
         p50 = f"{figures['latency_p50_ms']:.3f}" if "latency_p50_ms" in figures else "-"
         click.echo(
-            f"  {item.target:<14}{item.verdict:<14}{figures['accuracy']:>9.4f}{figures['size_bytes']:>10.0f}"
+            f"  {item.target:<14}{item.verdict:<14}{format(figures[name], digits):>9}{figures['size_bytes']:>10.0f}"
             f"{smaller:>9}{p50:>9}{faster:>9}"
         )
 
 
 def print_sizes(figures: Mapping[str, float]) -> None:
-    """Print accuracy, size and latency of the float and the compressed model, as far as they were measured."""
+    """Print accuracy (or error), size and latency of float and compressed model, as far as they were measured."""
     known = [(title, name, form) for title, name, form in _ROWS if {name, f"float_{name}"} <= figures.keys()]
     if known:
         click.echo(f"  {'':<18}{'float':>12}{'compressed':>12}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,31 +33,42 @@ _TEMPERATURES = (0.25, 4.0)
 class Seen:
     """N samples as the device sees them.
 
-    ``pixels``: uint8 (N, H, W, 3) from ``preprocess.resize_pixels``; ``labels``: int64 (N,); ``predictions`` by the
-    exported artifact; ``n_effective``: how many are independent; ``name``: the context's.
+    ``pixels``: uint8 (N, H, W, 3) from ``preprocess.resize_pixels``; ``labels``: int64 (N,), or float32 (N, D) of a
+    regression; ``predictions`` by the exported artifact; ``n_effective``: how many are independent; ``name``: the
+    context's.
     """
 
     pixels: Pixels
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
     predictions: Predictions
     n_effective: int
     name: str = "default"
+
+    @property
+    def numeric(self) -> bool:
+        """Whether numbers are predicted, not classes."""
+        return self.labels.ndim > 1
 
 
 def make_reference(artifact_sha256: str, train: Seen, contexts: Sequence[Seen], temperature: float = 1.0) -> Reference:
     """Return the reference profile of an artifact.
 
     ``train`` gives edges and projections; each of ``contexts`` gives its own counts; the first one, held out and
-    labelled, gives the table of right answers and the risk.
+    labelled, gives the table of right answers and the risk. A regression has neither: its reference is of no classes,
+    and its streams hold the values.
     """
     temperature = float(np.float32(temperature))
-    classes = train.predictions.logits.shape[1]
+    outputs = train.predictions.logits.shape[1]
+    classes, values = (0, outputs) if train.numeric else (outputs, 0)
     has_embedding = train.predictions.embedding.shape[1] > 0
-    projection = _projection(train.predictions.embedding, temperature) if has_embedding else None
-    edges = _edges(_values(train, projection, temperature), monitor.stream_specs(has_embedding), classes)
+    fitted = _projection(train.predictions.embedding, temperature) if has_embedding else None
+    projection = fitted and replace(fitted, values=min(values, monitor.MAX_VALUES))
+    specs = monitor.stream_specs(has_embedding, values)
+    none = monitor.no_projection(temperature, min(values, monitor.MAX_VALUES))
+    edges = _edges(_values(train, projection or none), classes)
     bare = Reference(
         artifact_sha256=artifact_sha256,
-        streams=monitor.stream_specs(has_embedding),
+        streams=specs,
         classes=classes,
         temperature=temperature,
         residual_scale=projection.residual_scale if projection else 1.0,
@@ -73,22 +85,22 @@ def _counted(bare: Reference, contexts: Sequence[Seen]) -> Reference:
     counted: list[Context] = []
     first_rows = np.empty((0, len(bare.streams)))
     for seen in contexts:
-        rows = _values(seen, projection, bare.temperature)
+        rows = _values(seen, projection)
         first_rows = first_rows if counted else rows
         counter = monitor.Counter(bare)
         counter.count(rows)
         taken = counter.take()
         counts = taken.values[: len(bare.streams) * BINS]
         counted.append(Context(seen.name, taken.n, seen.n_effective, counts))
+    if not bare.classes:
+        return replace(bare, contexts=tuple(counted))
     right, seen_cells, risk = _table(bare, first_rows, contexts[0].labels)
     return replace(bare, contexts=tuple(counted), table_right=right, table_seen=seen_cells, risk=risk)
 
 
-def _values(seen: Seen, projection: monitor.Projection | None, temperature: float) -> Floats:
+def _values(seen: Seen, projection: monitor.Projection) -> Floats:
     embedding = seen.predictions.embedding if seen.predictions.embedding.shape[1] else None
-    return monitor.values(
-        seen.pixels, seen.predictions.logits, embedding, projection or monitor.no_projection(temperature)
-    )
+    return monitor.values(seen.pixels, seen.predictions.logits, embedding, projection)
 
 
 def _projection(embedding: NDArray[np.float32], temperature: float) -> monitor.Projection:
@@ -113,9 +125,9 @@ def _projection(embedding: NDArray[np.float32], temperature: float) -> monitor.P
     return monitor.Projection(mean, rows, _float32(scale), residual, temperature)
 
 
-def _edges(rows: Floats, specs: Sequence[object], classes: int) -> tuple[tuple[float, ...], ...]:
-    columns = [equal_mass_edges(rows[:, i]) for i in range(len(specs) - 1)]
-    return (*columns, monitor.class_edges(classes))
+def _edges(rows: Floats, classes: int) -> tuple[tuple[float, ...], ...]:
+    columns = [equal_mass_edges(column) for column in rows.T]
+    return (*columns[:-1], monitor.class_edges(classes)) if classes else tuple(columns)
 
 
 def equal_mass_edges(values: Floats) -> tuple[float, ...]:

@@ -24,6 +24,8 @@ from wire.codec import Json
 from wire.manifest import Preprocessing
 
 MAX_RECIPE_BYTES = 256 * 1024
+NUMBER = "number"
+"""``[data] label`` of a regression."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +61,12 @@ class DataRecipe:
     """``[data]``: what is learnt from, and how an image becomes an input.
 
     ``slices``: the CSV column of per-slice gates. ``train_slices``: the only slices that are trained,
-    calibrated, gated and referenced on (none: all). ``label``: ``exact`` (each label is a class) or
-    ``floor`` (3.7 is class 3). ``allow_corrupt``: how many broken images may be left out.
-    ``mean`` and ``std``: of the input after scaling to 0..1, per channel. ``shares``: of the sources in each split,
+    calibrated, gated and referenced on (none: all). ``label``: ``exact`` (each label is a class),
+    ``floor`` (3.7 is class 3) or ``number`` (3.7 is a value to predict: a regression). ``allow_corrupt``: how many
+    broken images may be left out.
+    ``mean`` and ``std``: of the input after scaling to 0..1, per channel. ``target_mean`` and ``target_std``: of a
+    regression's values, in their unit: the network gives deviations, the device turns them back (none: those of the
+    train rows; of an imported model 0 and 1). ``shares``: of the sources in each split,
     ``{train, calibration, gate, reference}``, sum 1 (none: what the data set recommends). ``front_end``: what makes an
     image of raw sensor bytes (``log_mel``, ``mfcc``, ``window``); ``options``: its numbers, and the data set's own.
     """
@@ -77,6 +82,8 @@ class DataRecipe:
     allow_corrupt: int = 0
     mean: float = 0.5
     std: float = 0.25
+    target_mean: tuple[float, ...] = ()
+    target_std: tuple[float, ...] = ()
     shares: Mapping[str, int | float] = field(default_factory=dict)
     front_end: str = ""
     options: Mapping[str, int | float] = field(default_factory=dict)
@@ -130,7 +137,9 @@ class TrainRecipe:
     quarter). ``early_stopping``: epochs without improvement on the search rows after which training ends with its
     best weights, 0 off. ``ema``: decay of the averaged weights that are kept, 0 off. ``mixup`` and ``cutmix``: alpha
     of the Beta distribution that mixes pairs of inputs, 0 off. ``class_weights``: ``none`` or ``balanced``.
-    ``processes``: that share each batch on this host.
+    ``processes``: that share each batch on this host. ``loss``: of a regression, on errors in standard deviations of
+    the targets: ``huber`` (the default, quadratic up to 1) or ``mse``; ``label_smoothing`` and ``class_weights`` are
+    for classes alone.
     """
 
     epochs: int = 12
@@ -151,6 +160,7 @@ class TrainRecipe:
     cutmix: float = 0.0
     class_weights: str = "none"
     processes: int = 1
+    loss: str = ""
 
     def for_fine_tuning(self) -> TrainRecipe:
         """Return the settings of a training that starts from a checkpoint."""
@@ -197,6 +207,11 @@ class Recipe:
     @property
     def network_steps(self) -> tuple[StepSettings, ...]:
         """The steps before the export, in order."""
+    @property
+    def regression(self) -> bool:
+        """Whether numbers are predicted, not classes."""
+        return self.data.label == NUMBER
+
         return tuple(step for step in self.compress if steps.level(step) == steps.NETWORK)
 
     @property

@@ -10,11 +10,12 @@ from compressor.errors import RecipeError
 from compressor.recipe_reader import Checked, nearest
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.errors import NameRefusedError
+from compressor.recipe_task import check_task
 from wire.manifest import MAX_IMAGE_SIDE
 from wire.topics import check_name
 
 if TYPE_CHECKING:
-    from compressor.recipe import Recipe
+    from compressor.recipe import GateRecipe, Recipe
 
 _ROUNDING = 1e-9
 SHARE_NAMES = ("train", "calibration", "gate", "reference")
@@ -52,7 +53,7 @@ def check_recipe(recipe: Recipe) -> None:
         Checked("[train] weight_decay", train.weight_decay, 0, 10),
         Checked("[train] label_smoothing", train.label_smoothing, 0, 0.99),
         Checked("[data] colour", data.colour, one_of=("rgb", "grey")),
-        Checked("[data] label", data.label, one_of=("exact", "floor")),
+        Checked("[data] label", data.label, one_of=("exact", "floor", "number")),
         Checked("[train] optimizer", train.optimizer, one_of=("adamw", "sgd")),
         Checked("[train] schedule", train.schedule, one_of=("one_cycle", "cosine", "step", "constant")),
         Checked("[train] warm_up_epochs", train.warm_up_epochs, 0, max(0, train.epochs - 1)),
@@ -64,6 +65,7 @@ def check_recipe(recipe: Recipe) -> None:
         Checked("[train] processes", train.processes, 1, 256),
     ]
     checks += [Checked(f"[targets.{target.name}] threads", target.threads, 1, 256) for target in recipe.targets]
+        Checked("[train] loss", train.loss or "huber", one_of=("huber", "mse")),
     checks += [Checked(f"[gates] {gate.name} confidence", gate.confidence, 0.5, 0.9999) for gate in recipe.gates]
     checks += [Checked(f"[targets.{item.name}] format", item.format, one_of=("", "ort")) for item in recipe.targets]
     checks += [check for step in recipe.compress for check in steps.checks(step)]
@@ -76,6 +78,7 @@ def check_recipe(recipe: Recipe) -> None:
     _check_rescue(recipe)
 
 
+    check_task(recipe)
 def _check_texts(recipe: Recipe) -> None:
     """What no range can say: a target at least, each label once, paths that a file can have."""
     model = recipe.model

@@ -68,15 +68,22 @@ class Lesson:
     def digest(self) -> str:
         """Return the SHA-256 over the content of all tables."""
         tables = [*self.train, *self.calibration, self.search]
-        return sha256_hex("".join(table_digest(table) for table in tables).encode())
+        unit = repr(self.search.unit) if self.search.numeric else ""
+        return sha256_hex(("".join(table_digest(table) for table in tables) + unit).encode())
 
 
 def check_calibration(tables: Sequence[Table]) -> None:
     """Do nothing if the rows of ``tables`` are of two classes or more: ranges of one class are those of no other.
 
     Raises:
-        DataError: If they are not.
+        DataError: If they are not; of a regression if all have the same value.
     """
+    if tables[0].numeric:
+        values = np.concatenate([table.labels for table in tables])
+        if np.ptp(values, axis=0).max() <= 0:
+            message = f"Expected calibration rows of different values, got {len(values)} of {values[0].tolist()}"
+            raise DataError(f"{message}: add sources, or give calibration more of [data] shares")
+        return
     found = sorted({table.class_names[label] for table in tables for label in np.unique(table.labels)})
     if len(found) < _MIN_CLASSES:
         got = f"{sum(len(table) for table in tables)} of {', '.join(found) or 'none'}"
@@ -109,7 +116,7 @@ def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result,
 
 def _rows(workshop: Workshop, tables: Sequence[Table]) -> Rows:
     inputs = np.concatenate([workshop.inputs(table) for table in tables])
-    return Rows(inputs, np.concatenate([table.labels for table in tables]))
+    return Rows(inputs, np.concatenate([table.lessons for table in tables]))
 
 
 def _applied(workshop: Workshop, weights: Result, trained: Result, step: steps.Settings, lesson: Lesson) -> bytes:

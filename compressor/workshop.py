@@ -78,7 +78,7 @@ class Workshop:
             "data": sha256_hex("".join(table_digest(table) for table in tables).encode()),
             "settings": repr(settings), "network": f"{network} {sorted(self.recipe.model.network_options.items())}",
             "preprocessing": self._preprocessing_digest(), "start": sha256_hex(start) if start else "",
-            "classes": "\0".join(tables[0].class_names), **versions("torch", "numpy", "pillow"),
+            "classes": "\0".join(tables[0].class_names), **_unit(tables[0]), **versions("torch", "numpy", "pillow"),
         }  # fmt: skip
         stops = held if settings.early_stopping else None
         inputs |= {"held": table_digest(stops)} if stops is not None else {}
@@ -105,7 +105,7 @@ class Workshop:
         from compressor.train import checkpoint, distributed, supervised  # noqa: PLC0415 - torch is loaded only to train
 
         x = np.concatenate([self.inputs(table) for table in tables])
-        y = np.concatenate([table.labels for table in tables])
+        y = np.concatenate([table.lessons for table in tables])
         network = self._network(len(tables[0].class_names))
         with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
             path = Path(folder) / "weights.pt"
@@ -115,9 +115,9 @@ class Workshop:
             with self.progress.stage("train", settings.epochs, "epoch") as stage:
 
                 def told(epoch: supervised.Epoch) -> None:
-                    stage.advance(1, f"loss {epoch.loss:.3f} accuracy {epoch.accuracy:.3f}")
+                    stage.advance(1, epoch.said)
 
-                rows = Rows(self.inputs(held), held.labels) if held is not None else None
+                rows = Rows(self.inputs(held), held.lessons) if held is not None else None
                 if settings.processes > 1:
                     launch = distributed.Launch(start, rows, resume, told)
                     network = distributed.fit_distributed(
@@ -217,7 +217,7 @@ class Workshop:
         inputs = {
             "artifact": sha256_hex(candidate.artifact), "data": table_digest(table),
             "runtime": f"{candidate.manifest.runtime} {sorted(candidate.manifest.session_options.items())}",
-            "inputs": repr(candidate.manifest.inputs), "preprocessing": self._preprocessing_digest(),
+            "inputs": repr(candidate.manifest.inputs), "preprocessing": self._preprocessing_digest(), **_unit(table),
             **versions(_PACKAGES.get(candidate.manifest.runtime, "numpy"), "numpy", "pillow"),
         }  # fmt: skip
 
@@ -230,7 +230,7 @@ class Workshop:
         return _unpack(self.cache.step("predict", inputs, make, modules=modules).data)
 
     def torch_logits(self, weights: Result, table: Table) -> Floats:
-        """Return the logits of the network itself, float32 (N, classes)."""
+        """Return the logits of the network itself, float32 (N, classes); of a regression its values in their unit."""
 
         def make() -> bytes:
             import torch  # noqa: PLC0415 - torch is loaded only where needed
@@ -239,9 +239,11 @@ class Workshop:
             with torch.no_grad():
                 logits = [network(torch.from_numpy(batch))[0].numpy() for batch in _batches(self.inputs(table))]  # type: ignore[operator]
             joined = np.concatenate(logits)
+            joined = table.unit.real(joined) if table.unit is not None else joined
             return _pack(Predictions(joined, np.zeros((len(joined), 0), np.float32)))
 
         inputs = {"weights": weights.digest, "data": table_digest(table), **versions("torch", "numpy", "pillow")}
+        inputs |= _unit(table)
         model = self.recipe.model
         inputs |= {"network": f"{model.network} {sorted(model.network_options.items())}",
                    "preprocessing": self._preprocessing_digest()}  # fmt: skip
@@ -291,6 +293,11 @@ class Workshop:
 
     def _preprocessing_digest(self) -> str:
         return sha256_hex(canonical_bytes(to_document(self.preprocessing)))
+
+
+def _unit(table: Table) -> dict[str, str]:
+    """Return the unit of a regression's values, as an input of a step."""
+    return {"unit": repr(table.unit)} if table.unit is not None else {}
 
 
 @contextmanager

@@ -139,7 +139,8 @@ def _row(
     if embedding is not None:
         row += _embedding_values(embedding, projection)
     if projection.values:
-        return row + logits[: projection.values].tolist()
+        row += logits[: projection.values].tolist()
+        return row
     row += _output_values(logits.tolist(), projection.temperature)
     return row
 

@@ -5,6 +5,7 @@ A manifest has no clock in it: the same inputs give the same bytes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -17,7 +18,11 @@ MAX_IMAGE_SIDE = 4096
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One input or output. ``shape`` has -1 for the batch; ``scale``/``zero_point`` are 0 for float tensors."""
+    """One input or output. ``shape`` has -1 for the batch; ``scale``/``zero_point`` are 0 for float tensors.
+
+    An output of numbers has ``mean`` and ``spread`` in ``extra``, one of each a value: what it stands for is
+    ``value * spread + mean``, after ``scale`` and ``zero_point``.
+    """
 
     name: str = ""
     shape: tuple[int, ...] = ()
@@ -26,6 +31,24 @@ class TensorSpec:
     scale: float = 0.0
     zero_point: int = 0
     extra: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """The mean of each value of the world, in its unit; empty where the output stands for itself."""
+        return _numbers(self.extra.get("mean"))
+
+    @property
+    def spread(self) -> tuple[float, ...]:
+        """The standard deviation of each value of the world, in its unit; empty where the output stands for itself."""
+        return _numbers(self.extra.get("spread"))
+
+
+def _numbers(value: Json) -> tuple[float, ...]:
+    """Return a list of numbers as floats, NaN for what is none; nothing for what is no list."""
+    items = value if isinstance(value, list) else []
+    return tuple(
+        float(item) if isinstance(item, int | float) and not isinstance(item, bool) else math.nan for item in items
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +99,8 @@ class Budgets:
 class Manifest:
     """The whole manifest. ``files`` maps every other entry of the bundle to its SHA-256.
 
-    ``outputs[0]`` are the logits, (N, classes); an output named ``embedding`` feeds the projections.
+    ``outputs[0]`` are the logits, (N, classes), or of a regression its values, (N, D), whose names ``values`` are
+    (``labels`` is then empty); an output named ``embedding`` feeds the projections.
     ``session_options`` are runtime settings as text (onnxruntime: config entries by their own name).
     """
 
@@ -100,6 +124,12 @@ class Manifest:
     lineage: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Json] = field(default_factory=dict)
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """The names of the numbers that a regression gives; empty for a classifier."""
+        names = self.extra.get("values", [])
+        return tuple(str(name) for name in names) if isinstance(names, list) else ()
 
     @property
     def release(self) -> str:

@@ -1,6 +1,6 @@
 """Data sets. The folder is the registry: each has ``load(data: DataRecipe, root: Path | None) -> Table``.
 
-``table``, ``shares``, ``split`` and ``camera`` are what data sets are made with, not data sets.
+``table``, ``numbers``, ``shares``, ``split`` and ``camera`` are what data sets are made with, not data sets.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from pathlib import Path
 
 from compressor import registry
 from compressor.data._soundness import check_sound
+from compressor.data.numbers import as_numbers
 from compressor.data.shares import Shares
 from compressor.data.table import Table
-from compressor.errors import CompressorError, PluginError
+from compressor.errors import CompressorError, DataError, PluginError
 from compressor.preflight import PARTS
-from compressor.recipe import DataRecipe
+from compressor.recipe import NUMBER, DataRecipe
 
 
 def datasets() -> tuple[str, ...]:
@@ -29,7 +30,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     Raises:
         PluginError: If there is no such data set, it fails with an error that is none of ours, or it does not return
             a ``Table``.
-        DataError: If its data can't be used.
+        DataError: If its data can't be used, or ``data.label`` wants numbers and gets others, or the other way round.
     """
     found = registry.resolve(__name__, data.dataset, "load", known=datasets())
     table = _own(found, data, root) if ":" in data.dataset else found(data, root)
@@ -37,6 +38,11 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         message = f"Expected {data.dataset!r} to return a Table, got {type(table).__name__}"
         raise PluginError(message)
     check_sound(table, data.dataset)
+    if data.label == NUMBER:
+        table = as_numbers(table)
+    elif table.numeric:
+        message = f"Expected classes from {data.dataset!r}, got the numbers {', '.join(table.class_names)}"
+        raise DataError(f"{message}: set label = {NUMBER!r} in [data]")
     return replace(table, shares=Shares(**data.shares)) if data.shares else table
 
 

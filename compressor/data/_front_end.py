@@ -9,13 +9,13 @@ train rows alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data.table import Table, make_table
+from compressor.data.table import Table, make_table, make_value_table
 from compressor.errors import CorruptImageError, DataError
 from compressor.recipe import DataRecipe
 from edge_agent import front_ends
@@ -28,13 +28,17 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample before its front end: the bytes a device would get, and what is known of it."""
+    """One sample before its front end: the bytes a device would get, and what is known of it.
+
+    ``values``: of a regression, the numbers to predict by name; the label then says nothing.
+    """
 
     name: str
     data: bytes
     label: str
     slice: str
     source: str
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +96,24 @@ def tabled(
         shown = "; ".join(corrupt[:_NAMES_SHOWN])
         message = f"Expected at most {data.allow_corrupt} {what} in {path}, got {len(corrupt)}: {shown}"
         raise CorruptImageError(f"{message}: mend or remove them, or set allow_corrupt in [data]")
-    return make_table(
-        images,
-        [sample.label for sample in kept],
-        slices=[sample.slice for sample in kept],
-        sources=[sample.source for sample in kept],
-        corrupt=tuple(text.split(": ", 1)[0] for text in corrupt),
-    )
+    slices, sources = [sample.slice for sample in kept], [sample.source for sample in kept]
+    left_out = tuple(text.split(": ", 1)[0] for text in corrupt)
+    if kept and kept[0].values:
+        names, values = _values(kept)
+        return make_value_table(images, values, names, slices=slices, sources=sources, corrupt=left_out)
+    return make_table(images, [sample.label for sample in kept], slices=slices, sources=sources, corrupt=left_out)
+
+
+def _values(samples: list[Sample]) -> tuple[tuple[str, ...], list[list[float]]]:
+    names = tuple(samples[0].values)
+    for sample in samples:
+        if tuple(sample.values) != names:
+            got = ", ".join(sample.values) or "none"
+            message = (
+                f"Expected the values {', '.join(names)} of {sample.name}, got {got}: give all files the same columns"
+            )
+            raise DataError(message)
+    return names, [list(sample.values.values()) for sample in samples]
 
 
 def pictures(

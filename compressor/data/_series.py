@@ -1,4 +1,4 @@
-"""Long series with labelled spans of anomalies, cut into windows.
+"""Long series with labelled spans of anomalies, cut into windows: labelled so, or with the next values as targets.
 
 Source: Lavin and Ahmad, Evaluating Real-time Anomaly Detection Algorithms: the Numenta Anomaly Benchmark, 2015; file
 form of https://github.com/numenta/NAB: ``combined_windows.json`` maps a series' path to spans [first, last].
@@ -7,7 +7,8 @@ form of https://github.com/numenta/NAB: ``combined_windows.json`` maps a series'
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
 
@@ -15,50 +16,74 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.data._archive import Names
-from compressor.data._front_end import Sample
+from compressor.data._front_end import Sample, Values
 from compressor.data._window_table import Columns, encoded, read
 from compressor.errors import DataError
 
 LABELS = "combined_windows.json"
 OPTIONS = {"stride": 0.0, "source_windows": 8.0}
 """``stride`` in steps (0: windows touch and don't overlap); ``source_windows``: so many neighbours are one source."""
+HORIZON = "horizon"
+"""Option of a regression: how many steps after the window are predicted, every channel of them (1)."""
 _MAX_LABEL_BYTES = 16 * 1024 * 1024
 _TIME = "timestamp"
 _HALF = 0.5
+_MAX_HORIZON = 64
 
 
-def samples(store: Names, options: Mapping[str, float], *, binary: bool) -> list[Sample]:
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """In steps: of a window, between the starts of two, predicted after it; ``group`` windows are one source."""
+
+    steps: int
+    stride: int
+    group: int
+    horizon: int
+
+    @property
+    def whole(self) -> int:
+        return self.steps + self.horizon
+
+
+def samples(store: Names, options: Mapping[str, float], *, binary: bool, numeric: bool = False) -> list[Sample]:
     """Return the windows of every CSV series that the label file knows, in the order of their names.
+
+    ``numeric``: the next ``horizon`` steps are the values to predict; a window that touches an anomaly, or whose next
+    steps do, is in the slice ``<series> anomaly``, so that ``train_slices`` can leave it out.
 
     Raises:
         DataError: If ``steps`` is not given, a series has no label entry, or a value or time can't be read.
     """
-    steps = int(options.get("steps", 0))
-    if steps < 2:  # noqa: PLR2004 - a window is more than a point
-        message = f"Expected [data] options with steps of 2 or more, got {steps}: a series is cut into such windows"
-        raise DataError(message)
-    stride = int(options.get("stride", OPTIONS["stride"])) or steps
-    group = int(options.get("source_windows", OPTIONS["source_windows"]))
-    if stride < 1 or group < 1 or group * stride < steps:
-        message = (
-            f"Expected stride and source_windows of 1 or more that span a window of {steps}, got {stride}, {group}"
-        )
-        raise DataError(message)
+    sizes = _sizes(options, numeric=numeric)
     spans = _labels(store)
     found: list[Sample] = []
     for name in store.names():
         if name.endswith(".csv"):
             table = read(store, name)
             anomalous = _anomalous(table, _spans_of(spans, name))
-            found += _cut(table, anomalous, (steps, stride, group), binary=binary)
+            found += _cut(table, anomalous, sizes, binary=binary)
     return found
 
 
-def _cut(
-    table: Columns, anomalous: npt.NDArray[np.bool_], sizes: tuple[int, int, int], *, binary: bool
-) -> list[Sample]:
+def _sizes(options: Mapping[str, float], *, numeric: bool) -> _Sizes:
+    steps, horizon = int(options.get("steps", 0)), int(options.get(HORIZON, 1)) if numeric else 0
+    if steps < 2:  # noqa: PLR2004 - a window is more than a point
+        message = f"Expected [data] options with steps of 2 or more, got {steps}: a series is cut into such windows"
+        raise DataError(message)
+    if numeric and not 1 <= horizon <= _MAX_HORIZON:
+        message = f"Expected [data] options with horizon of 1 to {_MAX_HORIZON} steps, got {horizon}"
+        raise DataError(message)
+    stride = int(options.get("stride", OPTIONS["stride"])) or steps + horizon
+    group = int(options.get("source_windows", OPTIONS["source_windows"]))
+    if stride < 1 or group < 1 or group * stride < steps + horizon:
+        span = f"a window of {steps}" + (f" and {horizon} after it" if horizon else "")
+        message = f"Expected stride and source_windows of 1 or more that span {span}, got {stride}, {group}"
+        raise DataError(message)
+    return _Sizes(steps, stride, group, horizon)
+
+
+def _cut(table: Columns, anomalous: npt.NDArray[np.bool_], sizes: _Sizes, *, binary: bool) -> list[Sample]:
     """Return the windows of one series; where windows overlap, those that reach into the next source are left out."""
-    steps, stride, group = sizes
     channels = [column for column in table.columns if column != _TIME]
     if not channels:
         message = f"Expected a column of numbers besides {_TIME!r} in {table.name}, got none: add the channel"
@@ -66,14 +91,27 @@ def _cut(
     values = np.stack([table.numbers(column) for column in channels], axis=1)
     series = PurePosixPath(table.name).stem
     found = []
-    for place, start in enumerate(range(0, len(values) - steps + 1, stride)):
-        source, end_of_source = place // group, (place // group + 1) * group * stride
-        if start + steps > end_of_source:
+    for place, start in enumerate(range(0, len(values) - sizes.whole + 1, sizes.stride)):
+        source, end_of_source = place // sizes.group, (place // sizes.group + 1) * sizes.group * sizes.stride
+        end = start + sizes.steps
+        if start + sizes.whole > end_of_source:
             continue
-        label = "anomaly" if anomalous[start : start + steps].mean() >= _HALF else "normal"
-        data = encoded(values[start : start + steps], binary=binary)
-        found.append(Sample(f"{table.name} step {start}", data, label, series, f"{series}/{source}"))
+        touched = anomalous[start : start + sizes.whole]
+        label = "anomaly" if touched.mean() >= _HALF else "normal"
+        part = f"{series} anomaly" if sizes.horizon and touched.any() else series
+        following = _following(channels, values[end : end + sizes.horizon])
+        data = encoded(values[start:end], binary=binary)
+        found.append(Sample(f"{table.name} step {start}", data, label, part, f"{series}/{source}", following))
     return found
+
+
+def _following(channels: Sequence[str], values: Values) -> dict[str, float]:
+    """Return the values after a window by name, ``<channel>_in_<steps>``; ``values`` float64 (horizon, C)."""
+    return {
+        f"{channel}_in_{step}": float(value)
+        for step, row in enumerate(values, start=1)
+        for channel, value in zip(channels, row, strict=True)
+    }
 
 
 def _labels(store: Names) -> Mapping[str, object]:

@@ -16,7 +16,7 @@ from compressor.errors import ArchiveError, ColumnError, DataError, PluginError
 
 MAX_TABLE_BYTES = 256 * 1024 * 1024
 MAX_CELLS = 50_000_000
-_WINDOW, _LABEL, _SOURCE = "window", "label", "source"
+_WINDOW, _LABEL, _SOURCE, _TARGET = "window", "label", "source", "target"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +65,23 @@ class Columns:
         return found
 
 
-def samples(store: Names, name: str, slices: str, *, binary: bool) -> list[Sample]:
+def samples(store: Names, name: str, slices: str, *, binary: bool, numeric: bool = False) -> list[Sample]:
     """Return the windows of the table ``name``; ``slices`` is the slice column or nothing.
+
+    ``numeric``: what is to be predicted stands in the columns ``target`` and ``target_…``, not in ``label``.
 
     Raises:
         ArchiveError: If the table is too large.
         ColumnError: If a column is missing.
-        DataError: If a value is not finite, or a window has two labels, sources or slices.
+        DataError: If a value is not finite, or a window has two labels, targets, sources or slices.
     """
     table = read(store, name)
-    windows, labels = table.required(_WINDOW), table.required(_LABEL)
+    windows = table.required(_WINDOW)
+    targets = _targets(table) if numeric else {}
+    labels = [""] * len(windows) if numeric else table.required(_LABEL)
     sources = table.required(_SOURCE) if _SOURCE in table.columns else windows
     parts = table.required(slices) if slices else ["all"] * len(windows)
-    told = {_WINDOW, _LABEL, _SOURCE, slices}
+    told = {_WINDOW, _LABEL, _SOURCE, slices, *targets}
     channels = [column for column in table.columns if column not in told]
     if not channels or not windows:
         message = (
@@ -95,9 +99,21 @@ def samples(store: Names, name: str, slices: str, *, binary: bool) -> list[Sampl
             label=_only(labels, steps, f"label of window {own} in {name}"),
             slice=_only(parts, steps, f"slice of window {own} in {name}"),
             source=_only(sources, steps, f"source of window {own} in {name}"),
+            values={
+                column: float(_only(texts, steps, f"{column} of window {own} in {name}"))
+                for column, texts in targets.items()
+            },
         )
         for own, steps in rows.items()
     ]
+
+
+def _targets(table: Columns) -> dict[str, list[str]]:
+    """Return the columns to predict as texts of finite numbers."""
+    names = [column for column in table.columns if column == _TARGET or column.startswith(f"{_TARGET}_")]
+    if not names:
+        table.required(_TARGET)
+    return {name: [repr(value) for value in table.numbers(name).tolist()] for name in names}
 
 
 def encoded(values: Values, *, binary: bool) -> bytes:

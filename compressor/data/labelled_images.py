@@ -204,7 +204,7 @@ def _decode_all(store: Store, rows: list[Row]) -> tuple[list[npt.NDArray[np.uint
 
 
 def _class_name(row: Row, label: str) -> str:
-    if label == "exact":
+    if label != "floor":
         return row.label
     try:
         value = float(row.label)

@@ -1,10 +1,11 @@
-"""The one shape of data in the build: images with label, slice, source and content hash."""
+"""The one shape of data in the build: images with label (a class, or numbers), slice, source and content hash."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,31 +15,62 @@ from compressor.errors import DataError
 
 Images = npt.NDArray[np.object_]
 Integers = npt.NDArray[np.int64]
+Labels = npt.NDArray[Any]
+"""int64 (N,), indices of classes; or float32 (N, D), the numbers of a regression in their own unit."""
 Texts = npt.NDArray[np.str_]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Mean and standard deviation of each of D values: what a network gives is ``(value - mean) / spread``."""
+
+    mean: tuple[float, ...]
+    spread: tuple[float, ...]
+
+    def normal(self, values: Labels) -> npt.NDArray[np.float32]:
+        """Return ``values``, (N, D) in their own unit, in standard deviations from the mean."""
+        return np.asarray((values - np.array(self.mean)) / np.array(self.spread), dtype=np.float32)
+
+    def real(self, values: Labels) -> npt.NDArray[np.float32]:
+        """Return ``values``, (N, D) in standard deviations from the mean, in their own unit."""
+        return np.asarray(values * np.array(self.spread) + np.array(self.mean), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
     """N labelled images.
 
-    ``images``: object, (N,), each uint8 (H, W, 3). ``labels``: int64, (N,), indices into ``class_names``.
+    ``images``: object, (N,), each uint8 (H, W, 3). ``labels``: int64, (N,), indices into ``class_names``; or, of a
+    regression, float32, (N, D), numbers whose names ``class_names`` are.
     ``slices``: str, (N,), the group of per-slice gates (a site, a maker, a lens). ``sources``: str, (N,),
     equal for rows that are views of one thing. ``hashes``: str, (N,), SHA-256 of the content.
-    ``corrupt``: the names of images that were left out. ``shares``: how the rows are split.
+    ``corrupt``: the names of images that were left out. ``shares``: how the rows are split. ``unit``: of a
+    regression, in which the network speaks, once it is known.
     """
 
     images: Images
-    labels: Integers
+    labels: Labels
     slices: Texts
     sources: Texts
     hashes: Texts
     class_names: tuple[str, ...]
     corrupt: tuple[str, ...] = ()
     shares: Shares = DEFAULT_SHARES
+    unit: Unit | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.labels)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the labels are numbers to predict, not classes."""
+        return self.labels.ndim > 1
+
+    @property
+    def lessons(self) -> Labels:
+        """What a network learns: the classes, or the numbers in standard deviations, float32 (N, D)."""
+        return self.labels if self.unit is None else self.unit.normal(self.labels)
 
     def take(self, rows: Integers | npt.NDArray[np.bool_]) -> Table:
         """Return the table of these rows (int64 indices or a bool mask)."""
@@ -51,6 +83,7 @@ class Table:
             class_names=self.class_names,
             corrupt=self.corrupt,
             shares=self.shares,
+            unit=self.unit,
         )
 
 
@@ -80,15 +113,44 @@ def make_table(
     Raises:
         DataError: If there are no rows.
     """
+    class_names = sort_classes(set(names))
+    index = {name: i for i, name in enumerate(class_names)}
+    labels = np.array([index[name] for name in names], dtype=np.int64)
+    return _table(images, labels, class_names, slices=slices, sources=sources, corrupt=corrupt)
+
+
+def make_value_table(
+    images: Sequence[npt.NDArray[np.uint8]],
+    values: Sequence[Sequence[float]],
+    value_names: Sequence[str],
+    *,
+    slices: Sequence[str],
+    sources: Sequence[str] = (),
+    corrupt: tuple[str, ...] = (),
+) -> Table:
+    """Return the table of a regression; ``values`` are D numbers a row, in their unit, called ``value_names``.
+
+    Raises:
+        DataError: If there are no rows, or they don't have a number for every name.
+    """
+    labels = np.array([tuple(row) for row in values], dtype=np.float32) if len(values) else np.zeros((0, 0), np.float32)
+    if images and labels.shape != (len(images), len(value_names)):
+        message = f"Expected {len(value_names)} numbers for each of {len(images)} rows, got shape {labels.shape}"
+        raise DataError(message)
+    return _table(images, labels, tuple(value_names), slices=slices, sources=sources, corrupt=corrupt)
+
+
+def _table(
+    images: Sequence[npt.NDArray[np.uint8]], labels: Labels, class_names: tuple[str, ...], *,
+    slices: Sequence[str], sources: Sequence[str], corrupt: tuple[str, ...],
+) -> Table:  # fmt: skip
     if not images:
         message = "Expected at least one usable image, got none"
         raise DataError(message)
-    class_names = sort_classes(set(names))
-    index = {name: i for i, name in enumerate(class_names)}
     hashes = np.array([image_hash(image) for image in images])
     return Table(
         images=object_array(images),
-        labels=np.array([index[name] for name in names], dtype=np.int64),
+        labels=labels,
         slices=np.array(slices, dtype=np.str_),
         sources=np.array(sources, dtype=np.str_) if len(sources) else hashes,
         hashes=hashes,
@@ -111,6 +173,11 @@ def align(table: Table, class_names: tuple[str, ...]) -> Table:
     Raises:
         DataError: If a class of ``table`` is not among them.
     """
+    if table.numeric:
+        if table.class_names != class_names:
+            message = f"Expected the numbers {', '.join(class_names)}, got {', '.join(table.class_names)}"
+            raise DataError(message)
+        return table
     unknown = [name for name in table.class_names if name not in class_names]
     if unknown:
         message = f"Expected labels among {', '.join(class_names)}, got {', '.join(unknown[:10])}"
@@ -135,4 +202,5 @@ def concatenate(first: Table, second: Table) -> Table:
         class_names=first.class_names,
         corrupt=first.corrupt + second.corrupt,
         shares=first.shares,
+        unit=first.unit,
     )

@@ -9,11 +9,15 @@ What lies at ``data.path`` (a zip, a folder or one file) decides the form:
 - CSV or Parquet tables: columns ``window`` (its name) and ``label``, perhaps ``source`` and the slice column; every
   other column is a channel, every line a step.
 
+With ``[data] label = "number"`` a number is to be predicted: a table has ``target`` (or several ``target_…``) instead
+of ``label``; of a series it is the next ``horizon`` steps, and windows that touch an anomaly get a slice of their own.
+
 Each becomes a picture by the device's own front end, ``window`` or ``stroke``, as ``[data] front_end`` says.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from compressor.data import _series, _strokes, _window_table
@@ -21,7 +25,7 @@ from compressor.data._archive import Names, opened
 from compressor.data._front_end import Ranged, Sample, chosen, options_of, tabled
 from compressor.data.table import Table
 from compressor.errors import ArchiveError, DataError
-from compressor.recipe import DataRecipe
+from compressor.recipe import NUMBER, DataRecipe
 from edge_agent.front_ends import window
 
 _TABLES = (".csv", ".parquet")
@@ -33,7 +37,8 @@ def front_end(data: DataRecipe) -> tuple[str, dict[str, float]]:
     Raises:
         DataError: If no such front end is named, or an option is unknown or out of range.
     """
-    return chosen(data, ("window", "stroke"))
+    own = {name: value for name, value in data.options.items() if name != _series.HORIZON}
+    return chosen(replace(data, options=own), ("window", "stroke"))
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:
@@ -70,11 +75,11 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
 def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[Sample]:
     """Return all windows; their bytes are raw float32 where options say ``binary`` and ``text`` is off, else JSON."""
     options = options_of(data)
-    binary = bool(options.get("binary", 0)) and not text
+    binary, numeric = bool(options.get("binary", 0)) and not text, data.label == NUMBER
     with opened(path) as store:
         names = store.names()
         if any(name.endswith(_series.LABELS) for name in names):
-            found = _series.samples(store, options, binary=binary)
+            found = _series.samples(store, options, binary=binary, numeric=numeric)
         elif any(name.endswith(".json") for name in names):
             found = _strokes.samples(store)
         else:
@@ -87,4 +92,8 @@ def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[Sample
 
 def _tables(store: Names, data: DataRecipe, *, binary: bool) -> list[Sample]:
     names = [name for name in store.names() if name.endswith(_TABLES)]
-    return [sample for name in names for sample in _window_table.samples(store, name, data.slices, binary=binary)]
+    return [
+        sample
+        for name in names
+        for sample in _window_table.samples(store, name, data.slices, binary=binary, numeric=data.label == NUMBER)
+    ]

@@ -1,6 +1,7 @@
 """Pruning: fewer channels (``structured``) or more zeros (``masks``). Here: how both judge and fine-tune.
 
-Decides how accuracy is taken and how a pruned network is trained on. Does not decide what is pruned.
+Decides how accuracy (of a regression the error) is taken and how a pruned network is trained on. Does not decide what
+is pruned.
 """
 
 from __future__ import annotations
@@ -27,15 +28,47 @@ def accuracy(network: nn.Module, rows: Rows) -> float:
     Raises:
         PruneError: If there are no rows to judge with.
     """
+    said = _outputs(network, rows).argmax(1)
+    return int((said == torch.from_numpy(rows.labels)).sum()) / len(rows)
+
+
+def error(network: nn.Module, rows: Rows) -> float:
+    """Return the mean absolute error of a regression on ``rows``, in standard deviations; evaluation mode stays.
+
+    Raises:
+        PruneError: If there are no rows to judge with.
+    """
+    return float((_outputs(network, rows) - torch.from_numpy(rows.labels)).abs().mean())
+
+
+def judged(network: nn.Module, rows: Rows, name: str) -> dict[str, float]:
+    """Return accuracy or error on ``rows`` as a note; ``name`` has ``{}`` where it says which.
+
+    Raises:
+        PruneError: If there are no rows to judge with.
+    """
+    if rows.numeric:
+        return {name.format("error"): error(network, rows)}
+    return {name.format("accuracy"): accuracy(network, rows)}
+
+
+def points(network: nn.Module, rows: Rows) -> float:
+    """Return 100 x the accuracy; of a regression -100 x the error in standard deviations.
+
+    Raises:
+        PruneError: If there are no rows to judge with.
+    """
+    if rows.numeric:
+        return -100 * error(network, rows)
+    return 100 * accuracy(network, rows)
+
+
+def _outputs(network: nn.Module, rows: Rows) -> torch.Tensor:
     if not len(rows):
         raise PruneError("Expected rows in the search split to judge pruning with, got none: raise its share in [data]")
     network.eval()
-    right = 0
     with torch.no_grad():
-        for start in range(0, len(rows), _BATCH):
-            logits = network(torch.from_numpy(rows.inputs[start : start + _BATCH]))[0]
-            right += int((logits.argmax(1) == torch.from_numpy(rows.labels[start : start + _BATCH])).sum())
-    return right / len(rows)
+        return torch.cat([network(x)[0] for x in torch.split(torch.from_numpy(rows.inputs), _BATCH)])
 
 
 def fine_tune(network: nn.Module, bench: Bench, epochs: int) -> nn.Module:

@@ -39,8 +39,8 @@ def channel_scores(
         groups: What to score.
         importance: ``magnitude``, ``taylor`` (needs ``rows``) or ``bn_scale`` (groups without a batch norm are
             scored by magnitude).
-        rows: Training rows, float32 (N, C, H, W) and int64 (N,); 1,024 of them, drawn by a fixed
-            seed, give the gradients for ``taylor``.
+        rows: Training rows, float32 (N, C, H, W) and int64 (N,), or numbers float32 (N, D); 1,024 of them, drawn by
+            a fixed seed, give the gradients for ``taylor``: of the cross entropy, or of the squared error.
 
     Raises:
         PruneError: If there is no such importance, ``taylor`` has no rows, or no group has a batch norm.
@@ -76,5 +76,8 @@ def _gradients(network: nn.Module, rows: Rows) -> None:
             batch = drawn[start : start + _BATCH]
             logits = network(torch.from_numpy(rows.inputs[batch]))[0]
             labels = torch.from_numpy(rows.labels[batch])
-            loss = nn.functional.cross_entropy(logits, labels, reduction="sum") / len(drawn)
+            if rows.numeric:
+                loss = nn.functional.mse_loss(logits, labels, reduction="sum") / len(drawn)
+            else:
+                loss = nn.functional.cross_entropy(logits, labels, reduction="sum") / len(drawn)
             loss.backward()  # type: ignore[no-untyped-call]

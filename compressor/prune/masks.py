@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from compressor.errors import PruneError
-from compressor.prune import accuracy, fine_tune
+from compressor.prune import fine_tune, judged
 from compressor.steps.base import Applied, Bench
 from compressor.steps.sparsify import n_of_m
 
@@ -44,7 +44,7 @@ def sparsify(network: nn.Module, bench: Bench, settings: Settings) -> Applied:
     """
     notes: dict[str, Any] = {
         "pattern": settings.pattern,
-        "accuracy_before": accuracy(network, bench.search),
+        **judged(network, bench.search, "{}_before"),
         "weights_zlib_bytes_before": compressed_bytes(network),
     }
     masks: Masks = {}
@@ -55,14 +55,14 @@ def sparsify(network: nn.Module, bench: Bench, settings: Settings) -> Applied:
         with held(network, masks):
             fine_tune(network, bench, settings.fine_tune_epochs if last else min(1, settings.fine_tune_epochs))
         notes[f"round_{number}_sparsity"] = sparsity(network, masks)
-        notes[f"round_{number}_accuracy"] = accuracy(network, bench.search)
+        notes |= judged(network, bench.search, f"round_{number}_{{}}")
     return Applied(network, notes=notes | _gains(network, bench, masks))
 
 
 def _gains(network: nn.Module, bench: Bench, masks: Masks) -> dict[str, Any]:
     dense = [name for name, module in network.named_modules() if _maskable(module, 1) and name not in masks]
     return {
-        "accuracy_after": accuracy(network, bench.search),
+        **judged(network, bench.search, "{}_after"),
         "sparsity_of_masked_layers": sparsity(network, masks),
         "sparsity_of_all_parameters": _share_of_zeros(list(network.parameters())),
         "layers_left_dense": ", ".join(dense),

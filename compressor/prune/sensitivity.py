@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from compressor.prune import accuracy
+from compressor.prune import points
 from compressor.prune.groups import find_groups, narrow
 from compressor.prune.importance import channel_scores
 from compressor.steps.base import Bench
@@ -26,7 +26,7 @@ class Sensitivity:
     """What it costs to take ``ratio`` of the channels from ``layer`` (and from ``layers``, tied to it) alone.
 
     ``removed`` is the number of channels; ``drop_points`` the accuracy lost on the search split, in points (0..100),
-    below zero where it rose.
+    below zero where it rose. Of a regression a point is an error larger by a hundredth of the targets' deviation.
     """
 
     layer: str
@@ -50,7 +50,7 @@ def measure_sensitivity(network: nn.Module, bench: Bench, importance: str = "mag
     _, channels, height, width = bench.train.inputs.shape
     shape = (channels, height, width)
     network = copy.deepcopy(network)
-    before = accuracy(network, bench.search)
+    before = points(network, bench.search)
     groups = find_groups(network, shape)
     scores = channel_scores(network, groups, importance, bench.train)
     found = []
@@ -59,7 +59,7 @@ def measure_sensitivity(network: nn.Module, bench: Bench, importance: str = "mag
         for ratio in RATIOS:
             removed = min(round(group.channels * ratio), group.channels - 1)
             narrowed = narrow(copy.deepcopy(network), shape, {group.root: order[:removed]})
-            drop_points = 100 * (before - accuracy(narrowed, bench.search))
+            drop_points = before - points(narrowed, bench.search)
             found.append(Sensitivity(group.root, group.layers, ratio, removed, round(drop_points, 4)))
     return tuple(found)
 

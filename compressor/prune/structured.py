@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from compressor.errors import PruneError
-from compressor.prune import accuracy, fine_tune
+from compressor.prune import fine_tune, judged
 from compressor.prune.groups import ChannelGroup, Shape, find_groups, narrow
 from compressor.prune.importance import channel_scores
 from compressor.prune.latency import latency_ratio
@@ -60,7 +60,7 @@ def prune(network: nn.Module, bench: Bench, settings: Settings) -> Applied:
     notes: dict[str, Any] = {
         "macs_before": job.macs,
         "parameters_before": count_parameters(network),
-        "accuracy_before": accuracy(network, bench.search),
+        **judged(network, bench.search, "{}_before"),
     }
     if settings.latency_ratio:
         _to_latency(network, job, notes)
@@ -71,7 +71,7 @@ def prune(network: nn.Module, bench: Bench, settings: Settings) -> Applied:
         "macs_after": macs,
         "macs_ratio": round(macs / job.macs, 4),
         "parameters_after": count_parameters(network),
-        "accuracy_after": accuracy(network, bench.search),
+        **judged(network, bench.search, "{}_after"),
     }
     return Applied(network, notes=notes | _sensitivity_notes(measured, job.protected))
 
@@ -97,11 +97,10 @@ def _round(network: nn.Module, job: _Job, share: float, epochs: int, notes: dict
     number = 1 + sum(name.endswith("_macs") for name in notes)
     job.bench.tell(f"pruning, round {number}")
     _narrow_to(network, job, share)
-    pruned = accuracy(network, job.bench.search)
+    pruned = judged(network, job.bench.search, f"round_{number}_{{}}_pruned")
     fine_tune(network, job.bench, epochs)
     notes[f"round_{number}_macs"] = count_macs(network, *job.shape)
-    notes[f"round_{number}_accuracy_pruned"] = pruned
-    notes[f"round_{number}_accuracy_tuned"] = accuracy(network, job.bench.search)
+    notes |= pruned | judged(network, job.bench.search, f"round_{number}_{{}}_tuned")
 
 
 def _narrow_to(network: nn.Module, job: _Job, share: float) -> nn.Module:

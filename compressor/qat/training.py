@@ -18,6 +18,7 @@ from compressor.errors import TrainError
 from compressor.qat.simulation import Simulation
 from compressor.steps.base import Rows
 from compressor.train.augmentation import augment
+from compressor.train.losses import ValueLoss
 
 _TEMPERATURE = 2.0
 _EVALUATED_AT_ONCE = 256
@@ -25,7 +26,10 @@ _EVALUATED_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to train. ``max_steps`` 0: no limit beside ``epochs``. ``distill``: share of the teacher in the loss."""
+    """How to train. ``max_steps`` 0: no limit beside ``epochs``. ``distill``: share of the teacher in the loss.
+
+    ``loss``: of a regression, as ``[train]`` says.
+    """
 
     epochs: int
     max_steps: int
@@ -36,11 +40,15 @@ class Plan:
     augment: float
     label_smoothing: float
     seed: int
+    loss: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Accuracy (0..1) and mean cross entropy on the search rows; ordered by accuracy, then by smaller loss."""
+    """Accuracy (0..1) and mean cross entropy on the search rows; ordered by accuracy, then by smaller loss.
+
+    Of a regression the mean absolute error with a minus, and the mean squared error, in standard deviations.
+    """
 
     accuracy: float
     loss: float
@@ -102,7 +110,8 @@ def train(
             steps += loss.steps
             reached = score(simulation.copy, search)
             if tell:
-                tell(f"qat epoch {epoch}: accuracy {reached.accuracy:.3f}, loss {loss.mean:.3f}")
+                what = "error" if rows.numeric else "accuracy"
+                tell(f"qat epoch {epoch}: {what} {abs(reached.accuracy):.3f}, loss {loss.mean:.3f}")
             if reached.better_than(kept.score):
                 kept = _Kept(reached, epoch, _values(simulation))
         _restore(simulation, kept.values)
@@ -122,12 +131,16 @@ def single_thread() -> Iterator[None]:
 
 def score(network: nn.Module, rows: Rows) -> Score:
     """Return how ``network``, which returns (logits, ...), does on ``rows``."""
-    right, loss = 0, 0.0
+    right, loss = 0.0, 0.0
     with torch.no_grad():
         for start in range(0, len(rows), _EVALUATED_AT_ONCE):
             part = slice(start, start + _EVALUATED_AT_ONCE)
             labels = torch.from_numpy(np.ascontiguousarray(rows.labels[part]))
             logits = network(torch.from_numpy(np.ascontiguousarray(rows.inputs[part])))[0]
+            if rows.numeric:
+                right -= float((logits - labels).abs().mean(dim=1).sum())
+                loss += float(((logits - labels) ** 2).mean(dim=1).sum())
+                continue
             right += int((logits.argmax(1) == labels).sum())
             loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
     return Score(right / len(rows), loss / len(rows))
@@ -179,14 +192,20 @@ def _finite(loss: float, plan: Plan) -> float:
     return loss
 
 
-def _largest_gradient(simulation: Simulation) -> float:
-    gradients = [end.grad for end in simulation.ends() if end.grad is not None]
-    return float(torch.stack(gradients).abs().max()) if gradients else 0.0
+def _not_finite(simulation: Simulation) -> tuple[str, float] | None:
+    """Return the first value that is not finite and where it is: weights and ranges before gradients."""
+    named = simulation.named()
+    for what in ("", "the gradient of "):
+        for name, parameter in named.items():
+            values = parameter.grad if what else parameter.detach()
+            if values is not None and not values.isfinite().all():
+                return f"{what}{name}", float(values[~values.isfinite()][0])
+    return None
 
 
 @dataclass(frozen=True, slots=True)
 class _Loss:
-    """Cross entropy mixed with the divergence from the teacher.
+    """Cross entropy mixed with the divergence from the teacher; of numbers their loss, on the teacher's values too.
 
     Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2 (the factor T squared).
     """
@@ -201,6 +220,8 @@ class _Loss:
         loss = nn.functional.cross_entropy(logits, y, label_smoothing=self.plan.label_smoothing)
         if self.teacher is None:
             return loss
+        if y.is_floating_point():
+            return self._numeric(x, logits, y)
         with torch.no_grad():
             wanted = nn.functional.log_softmax(self.teacher(x)[0] / _TEMPERATURE, dim=1)
         given = nn.functional.log_softmax(logits / _TEMPERATURE, dim=1)
@@ -210,6 +231,15 @@ class _Loss:
 
 def _values(simulation: Simulation) -> list[torch.Tensor]:
     return [value.detach().clone() for value in [*simulation.weights(), *simulation.ends()]]
+    def _numeric(self, x: torch.Tensor, values: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        between = ValueLoss(self.plan.loss).between
+        loss = between(values, y)
+        if self.teacher is None:
+            return loss
+        with torch.no_grad():
+            wanted = self.teacher(x)[0]
+        return (1 - self.plan.distill) * loss + self.plan.distill * between(values, wanted)
+
 
 
 def _restore(simulation: Simulation, values: list[torch.Tensor]) -> None:

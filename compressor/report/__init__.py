@@ -4,6 +4,6 @@ Decides how results are shown; computes nothing that a gate uses.
 """
 
 from compressor.report.page import render
-from compressor.report.shown import Bar, Changed, Changes, Layers, Shown, Step
+from compressor.report.shown import Bar, Bars, Changed, Changes, ErrorBar, Layers, Shown, Step, Values
 
-__all__ = ["Bar", "Changed", "Changes", "Layers", "Shown", "Step", "render"]
+__all__ = ["Bar", "Bars", "Changed", "Changes", "ErrorBar", "Layers", "Shown", "Step", "Values", "render"]

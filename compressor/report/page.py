@@ -69,15 +69,23 @@ def _head(shown: Shown) -> str:
 
 
 def _pictures(shown: Shown) -> list[str]:
+    what = "Accuracy" if shown.values is None else "Error"
     figures = [
-        ("Accuracy on the gate split", pictures.accuracy(shown.accuracies)),
+        (f"{what} on the gate split", pictures.accuracy(shown.accuracies)),
         ("Size and latency on this host", pictures.size_latency(shown.certificate.figures)),
-        ("Accuracy per slice", pictures.slices(shown.slices)),
-        ("What is taken for what (compressed, gate split)", pictures.confusion(shown.confusion, shown.class_names)),
+        (f"{what} per slice", pictures.slices(shown.slices)),
+        _answers(shown),
     ]
     if shown.drifted:
         figures.insert(0, ("Before and after on the held-out drifted samples", pictures.accuracy(shown.drifted)))
     return [_card(title, _div(figure, i)) for i, (title, figure) in enumerate(figures)]
+
+
+def _answers(shown: Shown) -> tuple[str, go.Figure]:
+    """Return what the compressed model says on the gate split: classes for classes, or numbers against numbers."""
+    if shown.values is not None:
+        return "Predicted against true (compressed, gate split)", pictures.values(shown.values)
+    return "What is taken for what (compressed, gate split)", pictures.confusion(shown.confusion, shown.class_names)
 
 
 def _card(title: str, content: str) -> str:

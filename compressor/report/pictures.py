@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from compressor.report.shown import Bar
+from compressor.report.shown import Bar, Bars, ErrorBar, Values
 from compressor.report.words import short
 
 COLOURS = {"float": "#8c959f", "compressed": "#2f81f7"}
@@ -17,21 +17,22 @@ _CLEAR = "rgba(0,0,0,0)"
 _RIGHT = [[0, "rgba(47,129,247,0.06)"], [1, "rgba(47,129,247,0.9)"]]
 _WRONG = [[0, _CLEAR], [0.001, "rgba(229,83,75,0.35)"], [1, "rgba(229,83,75,1)"]]
 _ROW_PX, _FRAME_PX = 34, 96
+_DOTS = 2000  # of each value that are drawn
 _SPREAD = 0.24  # of a row, between two models
 
 
-def accuracy(bars: Sequence[Bar]) -> go.Figure:
-    """Return one line per model: the accuracy and its 95 % bounds."""
+def accuracy(bars: Bars) -> go.Figure:
+    """Return one line per model: the accuracy (of a regression the error) and its 95 % bounds."""
     return _intervals({bar.name: [bar] for bar in bars}, named=False)
 
 
-def slices(rows: Mapping[str, Sequence[Bar]]) -> go.Figure:
+def slices(rows: Mapping[str, Bars]) -> go.Figure:
     """Return one line per slice and model, the models side by side."""
     labelled = {f"{short(name)}  <i>n={bars[0].n}</i>": bars for name, bars in rows.items() if bars}
     return _intervals(labelled, named=True)
 
 
-def _intervals(rows: Mapping[str, Sequence[Bar]], *, named: bool) -> go.Figure:
+def _intervals(rows: Mapping[str, Bars], *, named: bool) -> go.Figure:
     """Return thick lines from lower to upper bound with a dot at the estimate; ``rows`` from top to bottom."""
     figure, seen = go.Figure(), set()
     for place, bars in enumerate(rows.values()):
@@ -41,8 +42,9 @@ def _intervals(rows: Mapping[str, Sequence[Bar]], *, named: bool) -> go.Figure:
             seen.add(bar.name)
     every = [bar for bars in rows.values() for bar in bars]
     low, high = min(bar.bounds[0] for bar in every), max(bar.bounds[1] for bar in every)
-    room = max(high - low, 1.0)
-    figure.update_xaxes(range=[low - 0.08 * room, high + 0.22 * room], title="accuracy in %, with 95 % bounds")
+    errors = isinstance(every[0], ErrorBar)
+    room, what = max(high - low, 1e-9 if errors else 1.0), "mean absolute error" if errors else "accuracy in %"
+    figure.update_xaxes(range=[low - 0.08 * room, high + 0.22 * room], title=f"{what}, with 95 % bounds")
     figure.update_yaxes(
         tickvals=[-place for place in range(len(rows))], ticktext=list(rows), showgrid=False, zeroline=False,
         range=[-len(rows) + 0.4, 0.6],
@@ -51,19 +53,19 @@ def _intervals(rows: Mapping[str, Sequence[Bar]], *, named: bool) -> go.Figure:
     return _plain(figure, height_px=int(_FRAME_PX + 20 + _ROW_PX * max(lines, 3)), left_px=20)
 
 
-def _interval(figure: go.Figure, bar: Bar, y: float, *, legend: bool) -> None:
+def _interval(figure: go.Figure, bar: Bar | ErrorBar, y: float, *, legend: bool) -> None:
     (low, high), colour = bar.bounds, COLOURS.get(bar.name, _BASE)
-    said = f"{bar.name}: {bar.percent:.2f} %, {low:.2f} to {high:.2f} % ({bar.right} of {bar.n})<extra></extra>"
+    said = f"{bar.name}: {bar.told}<extra></extra>"
     figure.add_scatter(
         x=[low, high], y=[y, y], mode="lines", line={"color": colour, "width": 9}, opacity=0.35, hoverinfo="skip",
         showlegend=False,
     )  # fmt: skip
     figure.add_scatter(
-        x=[bar.percent], y=[y], mode="markers", marker={"size": 12, "color": colour}, name=bar.name,
+        x=[bar.value], y=[y], mode="markers", marker={"size": 12, "color": colour}, name=bar.name,
         hovertemplate=said, showlegend=legend,
     )  # fmt: skip
     figure.add_scatter(
-        x=[high], y=[y], mode="text", text=[f"  {bar.percent:.2f} %"], textposition="middle right", hoverinfo="skip",
+        x=[high], y=[y], mode="text", text=[f"  {bar.said}"], textposition="middle right", hoverinfo="skip",
         showlegend=False, cliponaxis=False,
     )  # fmt: skip
 
@@ -108,6 +110,21 @@ def confusion(counts: NDArray[np.int64], names: Sequence[str]) -> go.Figure:
     figure.update_xaxes(title="predicted", type="category", showgrid=False, tickvals=list(names))
     figure.update_yaxes(title="label", type="category", showgrid=False, autorange="reversed", tickvals=list(names))
     return _plain(figure, height_px=max(320, 80 + 30 * len(names)))
+
+
+def values(found: Values) -> go.Figure:
+    """Return what a regression said against what was true: a dot a sample, on the diagonal where it is right."""
+    figure = go.Figure()
+    for i, name in enumerate(found.names):
+        figure.add_scatter(
+            x=found.wanted[:_DOTS, i].astype(float).tolist(), y=found.said[:_DOTS, i].astype(float).tolist(), name=name,
+            mode="markers", marker={"size": 5, "opacity": 0.6}, hovertemplate="true %{x:.5g}, said %{y:.5g}",
+        )  # fmt: skip
+    ends = [float(min(found.wanted.min(), found.said.min())), float(max(found.wanted.max(), found.said.max()))]
+    figure.add_scatter(x=ends, y=ends, mode="lines", line={"color": _BASE, "width": 1}, hoverinfo="skip", name="right")
+    figure.update_xaxes(title="true value")
+    figure.update_yaxes(title="predicted")
+    return _plain(figure, height_px=380)
 
 
 def _plain(figure: go.Figure, *, height_px: int, left_px: int = 48) -> go.Figure:

@@ -33,6 +33,54 @@ class Bar:
         low, high = wilson(self.right, self.n, 0.95)
         return 100 * low, 100 * high
 
+    @property
+    def value(self) -> float:
+        """Where the bar's dot is: the accuracy in per cent."""
+        return self.percent
+
+    @property
+    def said(self) -> str:
+        """The value in words."""
+        return f"{self.percent:.2f} %"
+
+    @property
+    def told(self) -> str:
+        """Value, bounds and what is behind them."""
+        low, high = self.bounds
+        return f"{self.percent:.2f} %, {low:.2f} to {high:.2f} % ({self.right} of {self.n})"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorBar:
+    """One regression's mean absolute error on a set of ``n``, in the values' unit, with two-sided 95 % ``bounds``."""
+
+    name: str
+    value: float
+    bounds: tuple[float, float]
+    n: int
+
+    @property
+    def said(self) -> str:
+        """The value in words."""
+        return f"{self.value:.4g}"
+
+    @property
+    def told(self) -> str:
+        """Value, bounds and what is behind them."""
+        return f"{self.value:.4g}, {self.bounds[0]:.4g} to {self.bounds[1]:.4g} ({self.n} samples)"
+
+
+Bars = Sequence[Bar | ErrorBar]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Values:
+    """What a regression was to say and said, both float (N, D), in the values' unit; ``names`` of the D values."""
+
+    names: tuple[str, ...]
+    wanted: NDArray[np.floating]
+    said: NDArray[np.floating]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Changed:
@@ -71,12 +119,14 @@ class Layers:
 class Step:
     """What one step cost: pairs (before, after), None where it did not measure; ``notes``: the rest of what it noted.
 
-    ``accuracy`` (0..1) on the rows that judge the steps' own choices, ``macs`` of one inference, ``parameters``;
+    ``accuracy`` (0..1) on the rows that judge the steps' own choices, or ``error`` of a regression there, in standard
+    deviations of its values; ``macs`` of one inference, ``parameters``;
     ``size_bytes`` of the file; ``remark``: what these are when they are something else.
     """
 
     name: str
     accuracy: tuple[float, float] | None = None
+    error: tuple[float, float] | None = None
     macs: tuple[float, float] | None = None
     parameters: tuple[float, float] | None = None
     size_bytes: tuple[float, float] | None = None
@@ -91,20 +141,22 @@ class Shown:
     ``accuracies`` in the order (release before,) float, compressed; ``drifted``: the same on drifted samples;
     ``slices``: the same per slice; ``confusion``: (classes, classes), rows are labels; ``lineage``: digests of what
     the model was made from; ``made``: what was done, in words;
+    ``values``: of a regression, whose bars are errors and whose ``confusion`` is empty;
     ``targets``: the certificate of every target; ``changes``: what flipped; ``layers``: where forms part;
     ``steps``: what each step cost.
     """
 
     certificate: Certificate
     class_names: tuple[str, ...]
-    accuracies: Sequence[Bar]
-    slices: Mapping[str, Sequence[Bar]]
+    accuracies: Bars
+    slices: Mapping[str, Bars]
     confusion: NDArray[np.int64]
     parity: Sequence[Pair]
-    drifted: Sequence[Bar] = field(default_factory=tuple)
+    drifted: Bars = field(default_factory=tuple)
     lineage: Mapping[str, str] = field(default_factory=dict)
     made: Mapping[str, str] = field(default_factory=dict)
     targets: Sequence[Certificate] = field(default_factory=tuple)
     changes: Changes | None = None
     layers: Layers | None = None
     steps: Sequence[Step] = field(default_factory=tuple)
+    values: Values | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
@@ -53,6 +54,8 @@ def parity(pairs: Sequence[Pair]) -> str:
         for i, row in enumerate(names)
     ]
     note = "above the diagonal: largest difference of logits and lowest cosine; below: predictions that flip"
+    if all(math.isnan(pair.flip_ratio) for pair in pairs):
+        note = "above the diagonal: largest difference of values, and their lowest correlation"
     return f'{_table(("", *names), rows, numeric=range(1, 9))}<p class="muted">{note}</p>'
 
 
@@ -61,7 +64,7 @@ def _cell(pairs: Sequence[Pair], places: tuple[str, str], *, above: bool) -> str
     if pair is None:
         return "·"
     if not above:
-        return words.percent(pair.flip_ratio)
+        return words.percent(pair.flip_ratio) if not math.isnan(pair.flip_ratio) else ""
     return f"{pair.max_abs:.2g}<br><small>cos {pair.cosine:.5f}</small>"
 
 
@@ -76,13 +79,15 @@ def steps(made: Sequence[Step]) -> str:
     rows = [
         [
             f"<b>{escape(step.name)}</b> <small>{escape(step.remark)}</small>",
-            _change(step.accuracy, words.percent), _change(step.macs, words.count),
+            _change(step.error, words.deviations) if step.error else _change(step.accuracy, words.percent),
+            _change(step.macs, words.count),
             _change(step.parameters, words.count),
             _change(step.size_bytes, _size),
         ]
         for step in made
     ]  # fmt: skip
-    table = _table(("step", "accuracy on search rows", "MACs", "parameters", "bytes"), rows, numeric=range(1, 5))
+    what = "error" if any(step.error for step in made) else "accuracy"
+    table = _table(("step", f"{what} on search rows", "MACs", "parameters", "bytes"), rows, numeric=range(1, 5))
     noted = {f"{step.name}: {name}": text for step in made for name, text in step.notes.items()}
     folded = f"<details><summary>All that the steps noted</summary>{pairs(noted)}</details>" if noted else ""
     return f"{table}{folded}"
@@ -103,12 +108,8 @@ def tiles(certificate: Certificate) -> str:
     size = f"{figures.get('float_size_bytes', 0) / 1000:.1f} → {figures.get('size_bytes', 0) / 1000:.1f} kB"
     smaller = words.times(figures.get("float_size_bytes"), figures.get("size_bytes"), ("smaller", "larger"))
     faster = words.times(figures.get("float_latency_p50_ms"), figures.get("latency_p50_ms"), ("faster", "slower"))
-    bounds = f"{100 * figures.get('accuracy_low', 0):.1f} to {100 * figures.get('accuracy_high', 1):.1f} %"
     shown = [
-        ("accuracy, compressed", words.percent(figures.get("accuracy")),
-         f"{bounds}; float {words.percent(figures.get('float_accuracy'))}"),
-        ("drop at most (95 %)", words.percent(figures.get("drop_upper")),
-         f"measured {words.percent(figures.get('drop'))}"),
+        *(_errors(figures) if "mae" in figures else _accuracies(figures)),
         ("size", smaller, size),
         ("latency p50", faster, latency),
         ("done in int8", words.percent(figures.get("int8_macs_ratio")), "of multiplications, after the optimiser"),
@@ -117,20 +118,44 @@ def tiles(certificate: Certificate) -> str:
     return f'<div class="tiles">{"".join(cells)}</div>'
 
 
-_TARGET_FIGURES = ("accuracy", "drop_upper", "size_bytes", "latency_p50_ms", "speed_up_ratio", "int8_macs_ratio")
+def _accuracies(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    bounds = f"{100 * figures.get('accuracy_low', 0):.1f} to {100 * figures.get('accuracy_high', 1):.1f} %"
+    return [
+        ("accuracy, compressed", words.percent(figures.get("accuracy")),
+         f"{bounds}; float {words.percent(figures.get('float_accuracy'))}"),
+        ("drop at most (95 %)", words.percent(figures.get("drop_upper")),
+         f"measured {words.percent(figures.get('drop'))}"),
+    ]  # fmt: skip
+
+
+def _errors(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:
+    said = {name: words.figure(name, figures.get(name)) for name in (*_ERRORS, *_INCREASE)}
+    mean, low, high, plain = (said[name] for name in _ERRORS)
+    drop, most = (said[name] for name in _INCREASE)
+    return [
+        ("mean absolute error, compressed", mean, f"{low} to {high}; float {plain}"),
+        ("increase at most", most, f"measured {drop}"),
+    ]
+
+
+_ERRORS = ("mae", "mae_low", "mae_high", "float_mae")
+_INCREASE = ("error_increase", "error_increase_upper")
+_TARGET_FIGURES = ("size_bytes", "latency_p50_ms", "speed_up_ratio", "int8_macs_ratio")
 
 
 def targets(certificates: Sequence[Certificate]) -> str:
     """Return one line per target: its verdict and the figures people compare."""
+    numeric = all("mae" in item.figures for item in certificates)
+    names = (*(("mae", "error_increase_upper") if numeric else ("accuracy", "drop_upper")), *_TARGET_FIGURES)
     rows = [
         [
             f"<b>{escape(item.target)}</b>",
             f'<span class="mark {escape(item.verdict)}">{escape(item.verdict)}</span>',
-            *(words.figure(name, item.figures.get(name)) for name in _TARGET_FIGURES),
+            *(words.figure(name, item.figures.get(name)) for name in names),
         ]
         for item in certificates
     ]
-    return _table(("target", "", *(name.replace("_", " ") for name in _TARGET_FIGURES)), rows, numeric=range(2, 8))
+    return _table(("target", "", *(name.replace("_", " ") for name in names)), rows, numeric=range(2, 8))
 
 
 def pairs(rows: Mapping[str, str], *, digests: bool = False) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compressor.certificate import Certificate, Line
-from compressor.report.shown import Changes, Shown
+from compressor.report.shown import Bar, Changes, Shown
 
 NOT_MEASURED = "not measured"
 NOTHING = "\N{EN DASH}"
 _TIMES = "\N{MULTIPLICATION SIGN}"
 _RATIOS = ("ratio", "accuracy", "drop", "error", "superiority", "low", "high", "before", "upper")
+_IN_THEIR_UNIT = frozenset({"mae", "rmse", "increase"})
+"""Parts of the names of a regression's figures: errors, in the unit of its values."""
 _UNITLESS = ("speed_up_ratio", "latency_ratio")
 
 
@@ -31,15 +33,16 @@ def headline(certificate: Certificate) -> str:
 def sentences(shown: Shown) -> list[str]:
     """Return what the run showed, the most important first."""
     certificate = shown.certificate
-    said = [*_drifted(shown), *_drop(certificate), *_gain(certificate.figures)]
+    said = [*_drifted(shown), *_drop(certificate), *_increase(certificate), *_gain(certificate.figures)]
     lines = [line for line in certificate.gates if line.verdict != "pass"]
     return [*(f"{line.name}: {line.text}." for line in lines), *said]
 
 
 def _drifted(shown: Shown) -> list[str]:
-    if len(shown.drifted) < 2:  # noqa: PLR2004 - before and after
+    bars = [bar for bar in shown.drifted if isinstance(bar, Bar)]
+    if len(bars) < 2:  # noqa: PLR2004 - before and after
         return []
-    before, after = shown.drifted[0], shown.drifted[-1]
+    before, after = bars[0], bars[-1]
     said = f"On {after.n} held-out images of the drifted sites it is right on {after.percent:.1f} %"
     return [f"{said}, where {before.name} was right on {before.percent:.1f} %."]
 
@@ -53,6 +56,15 @@ def _drop(certificate: Certificate) -> list[str]:
     at_most = "does not lose accuracy" if upper <= 0 else f"loses at most {100 * upper:.2f} points"
     said = f"Against {certificate.baseline}, with 95 % confidence it {at_most}"
     return [f"{said} (of {n:,} images {lost} got worse and {won} better)."]
+
+
+def _increase(certificate: Certificate) -> list[str]:
+    found = certificate.metrics.get("error_increase")
+    if found is None:
+        return []
+    at_most = "does not grow" if found.upper <= 0 else f"grows by at most {found.upper:.4g}"
+    said = f"Against {certificate.baseline}, with {found.confidence:.0%} confidence its mean absolute error {at_most}"
+    return [f"{said} (from {found.baseline:.4g} to {found.candidate:.4g} on {found.n:,} samples)."]
 
 
 def _gain(figures: Mapping[str, float]) -> list[str]:
@@ -97,6 +109,11 @@ def percent(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{100 * value:.2f} %"
 
 
+def deviations(value: float) -> str:
+    """Return an error in standard deviations of the values."""
+    return f"{value:.4f} sd"
+
+
 def figure(name: str, value: float | None) -> str:
     """Return the figure ``name`` with its unit."""
     if value is None:
@@ -107,7 +124,7 @@ def figure(name: str, value: float | None) -> str:
         return f"{value:.3f} ms"
     if name in _UNITLESS:
         return f"{value:.2f} {_TIMES}"
-    if name.rpartition("_")[2] in _RATIOS:
+    if name.rpartition("_")[2] in _RATIOS and not _IN_THEIR_UNIT & set(name.split("_")):
         return percent(value)
     return f"{value:,.6g}"
 

@@ -27,14 +27,22 @@ NETWORK, ARTIFACT = "network", "artifact"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Labelled inputs as the device's preprocessing makes them: float32 (N, C, H, W) and int64 (N,)."""
+    """Labelled inputs as the device's preprocessing makes them: float32 (N, C, H, W) and int64 (N,).
+
+    Of a regression ``labels`` are float32 (N, D), in standard deviations.
+    """
 
     inputs: Floats
-    labels: Integers
+    labels: NDArray[Any]
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.labels)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the labels are numbers to predict, not classes."""
+        return self.labels.ndim > 1
 
 
 def _silent(note: str) -> None:

@@ -18,7 +18,8 @@ LEVEL = NETWORK
 class Settings:
     """``[[compress]] step = "distill"``.
 
-    ``temperature``: of both softmaxes. ``weight``: of the teacher's logits against the labels, 0 to 1.
+    ``temperature``: of both softmaxes (none in a regression). ``weight``: of the teacher's logits (a regression's
+    values) against the labels, 0 to 1.
     ``feature_weight``: of the embedding's direction; 0 is off. ``learning_rate``: the peak of the schedule.
     """
 
@@ -55,9 +56,12 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     train = replace(bench.settings, epochs=settings.epochs, learning_rate=settings.learning_rate)
     network = distillation.distil(network, bench, train, mixture)
     after = distillation.agreement(network, teacher, bench.search)
-    notes = {
-        "teacher_kl_before_nats": before.divergence, "teacher_kl_after_nats": after.divergence,
-        "teacher_agreement_before_ratio": before.agreement_ratio,
-        "teacher_agreement_after_ratio": after.agreement_ratio,
-    }  # fmt: skip
+    if bench.search.numeric:
+        notes = {"teacher_distance_before": before.distance, "teacher_distance_after": after.distance}
+    else:
+        notes = {
+            "teacher_kl_before_nats": before.divergence, "teacher_kl_after_nats": after.divergence,
+            "teacher_agreement_before_ratio": before.agreement_ratio,
+            "teacher_agreement_after_ratio": after.agreement_ratio,
+        }  # fmt: skip
     return Applied(network, notes=notes if len(bench.search) else {})

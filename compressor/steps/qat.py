@@ -68,12 +68,14 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
         augment=bench.settings.augment,
         label_smoothing=bench.settings.label_smoothing,
         seed=bench.settings.seed,
+        loss=bench.settings.loss,
     )
     trained = training.train(simulated, bench.train, bench.search, plan, teacher=bench.teacher, tell=bench.tell)
     simulated.settle()
+    what = "fake_quant_error" if bench.search.numeric else "fake_quant_accuracy"
     notes = {
-        "fake_quant_accuracy_before": trained.first.accuracy,
-        "fake_quant_accuracy": trained.best.accuracy,
+        f"{what}_before": abs(trained.first.accuracy),
+        what: abs(trained.best.accuracy),
         "steps": trained.steps,
         "best_epoch": trained.best_epoch,
         "ranges": len(simulated.quantizers),

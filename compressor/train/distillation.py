@@ -16,7 +16,7 @@ from torch import nn
 from compressor.errors import TrainError
 from compressor.recipe import TrainRecipe
 from compressor.steps.base import Bench, Rows
-from compressor.train.losses import CrossEntropy, Outputs, cross_entropy
+from compressor.train.losses import CrossEntropy, Outputs, ValueLoss, loss_of
 from compressor.train.samples import checked
 from compressor.train.sparsity import zeros_kept
 from compressor.train.supervised import fit
@@ -29,7 +29,8 @@ class Mixture:
     """What the loss is made of.
 
     ``temperature``: of both softmaxes. ``weight``: of the teacher's logits against the labels, 0..1.
-    ``feature_weight``: of the embedding's direction, from 0.
+    ``feature_weight``: of the embedding's direction, from 0. Of a regression the teacher's values take the place of
+    its logits, and there is no temperature.
     """
 
     temperature: float = 4.0
@@ -40,10 +41,17 @@ class Mixture:
 class DistillationLoss(nn.Module):
     """(1 - w) * cross-entropy + w * T^2 * KL(teacher || student) + f * (1 - cosine of the embeddings).
 
-    Where embeddings differ in width, the student's first goes through a linear layer, which is learnt beside it.
+    Where embeddings differ in width, the student's first goes through a linear layer, which is learnt beside it. Of a
+    regression the loss on the labels is taken on the teacher's values too: (1 - w) * loss + w * loss(teacher) + ...
     """
 
-    def __init__(self, teacher: nn.Module, labels: CrossEntropy, mixture: Mixture, widths: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        teacher: nn.Module,
+        labels: CrossEntropy | ValueLoss,
+        mixture: Mixture,
+        widths: tuple[int, int],
+    ) -> None:
         """Keep what the loss is made of; ``widths`` are the embeddings' of student and teacher."""
         super().__init__()
         self._teacher = (teacher.eval(),)  # in a tuple, because a submodule would be trained and put in training mode
@@ -53,12 +61,15 @@ class DistillationLoss(nn.Module):
         self.regressor = nn.Linear(*widths, bias=False) if differ else nn.Identity()
 
     def forward(self, x: torch.Tensor, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of a batch; ``targets`` are int64 (N,) or float32 (N, classes)."""
+        """Return the mean loss of a batch; ``targets`` are int64 (N,) or float32 (N, classes), or numbers (N, D)."""
         mixture, (logits, embedding) = self._mixture, outputs
         with torch.no_grad():
             wanted, direction = self._teacher[0](x)
         loss: torch.Tensor = (1 - mixture.weight) * self._labels(x, outputs, targets)
-        loss = loss + mixture.weight * mixture.temperature**2 * divergence(logits, wanted, mixture.temperature)
+        if isinstance(self._labels, ValueLoss):
+            loss = loss + mixture.weight * self._labels.between(logits, wanted)
+        else:
+            loss = loss + mixture.weight * mixture.temperature**2 * divergence(logits, wanted, mixture.temperature)
         if mixture.feature_weight > 0:
             cosine = nn.functional.cosine_similarity(self.regressor(embedding), direction, dim=1)
             loss = loss + mixture.feature_weight * (1 - cosine).mean()
@@ -106,7 +117,7 @@ def _loss(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mixt
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         widths = (embedding.shape[1], direction.shape[1])
-        return DistillationLoss(teacher, cross_entropy(settings, samples), mixture, widths)
+        return DistillationLoss(teacher, loss_of(settings, samples), mixture, widths)
 
 
 def teacher_of(network: nn.Module, bench: Bench) -> nn.Module:
@@ -138,16 +149,22 @@ def _answers(network: nn.Module, x: torch.Tensor) -> Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How near a student is to its teacher: KL in nats at temperature 1, and the share of equal predictions."""
+    """How near a student is to its teacher: KL in nats at temperature 1, and the share of equal predictions.
+
+    ``distance``: of a regression, the mean absolute difference in standard deviations; the others are then NaN.
+    """
 
     divergence: float
     agreement_ratio: float
+    distance: float = math.nan
 
 
 def agreement(network: nn.Module, teacher: nn.Module, rows: Rows) -> Agreement:
     """Return how near ``network`` is to ``teacher`` on ``rows``; both end in evaluation mode. NaN without rows."""
     network.eval()
     teacher.eval()
+    if rows.numeric:
+        return Agreement(math.nan, math.nan, _distance(network, teacher, rows))
     distance, equal = 0.0, 0
     with torch.no_grad():
         for x in torch.split(torch.from_numpy(rows.inputs), _BATCH):
@@ -155,3 +172,11 @@ def agreement(network: nn.Module, teacher: nn.Module, rows: Rows) -> Agreement:
             distance += float(divergence(student, wanted)) * len(x)
             equal += int((student.argmax(1) == wanted.argmax(1)).sum())
     return Agreement(distance / len(rows), equal / len(rows)) if len(rows) else Agreement(math.nan, math.nan)
+
+
+def _distance(network: nn.Module, teacher: nn.Module, rows: Rows) -> float:
+    with torch.no_grad():
+        parts = [
+            (network(x)[0] - teacher(x)[0]).abs().flatten() for x in torch.split(torch.from_numpy(rows.inputs), _BATCH)
+        ]
+    return float(torch.cat(parts).mean()) if len(rows) else math.nan

@@ -33,7 +33,7 @@ from compressor.train import checkpoint, job
 from compressor.train.crew import Crew
 from compressor.train.job import Job, NetworkSpec
 from compressor.train.loop import steps_and_batch
-from compressor.train.samples import Floats, Integers, check_learnable, checked
+from compressor.train.samples import Floats, Labels, check_learnable, checked
 from compressor.train.supervised import Epoch, Options, fit_with
 
 _POLL_S = 0.1
@@ -60,7 +60,7 @@ class Launch:
 def fit_distributed(
     network_spec: NetworkSpec,
     inputs: Floats,
-    labels: Integers,
+    labels: Labels,
     settings: TrainRecipe,
     launch: Launch | None = None,
 ) -> nn.Module:
@@ -69,7 +69,7 @@ def fit_distributed(
     Args:
         network_spec: Name, classes, channels, height, width and options, as ``networks.build`` takes them.
         inputs: float32, (N, C, H, W).
-        labels: int64, (N,), class indices.
+        labels: int64, (N,), class indices; or float32, (N, D), numbers.
         settings: As for ``supervised.fit``; ``batch`` is that of all processes together.
         launch: Start weights, held rows, state to resume from, progress and patience.
 

@@ -40,7 +40,7 @@ class Training:
     crew: Crew
 
     def epoch(self, number: int) -> tuple[float, float]:
-        """Run epoch ``number``; return mean loss and accuracy on its augmented batches.
+        """Run epoch ``number``; return mean loss and accuracy (or error) on its augmented batches.
 
         Raises:
             TrainError: If the loss is not finite.
@@ -59,7 +59,7 @@ class Training:
         return loss, accuracy
 
     def _step(self, rows: torch.Tensor, draws: torch.Generator) -> tuple[float, float]:
-        """Take one step of the optimizer; return loss and accuracy of the batch."""
+        """Take one step of the optimizer; return loss and accuracy of the batch, of a regression the mean error."""
         settings = self.settings
         x, y = augment(self.samples.x[rows], settings.augment, draws), self.samples.y[rows]
         x, targets = mixed(x, y, self.samples.classes, (settings.mixup, settings.cutmix), draws)
@@ -72,6 +72,8 @@ class Training:
         self.schedule.step()
         if self.average:
             self.average.update(self.network)
+        if self.samples.numeric:
+            return loss.item(), float((outputs[0].detach() - targets).abs().mean())
         wanted = targets.argmax(1) if targets.ndim > 1 else targets
         return loss.item(), float((outputs[0].argmax(1) == wanted).float().mean())
 

@@ -1,4 +1,4 @@
-"""The loss of supervised training, and what any other loss (distillation) must look like.
+"""The losses of supervised training, and what any other loss (distillation) must look like.
 
 A loss is a module that is called with (x, (logits, embedding), targets) and returns a scalar; its own parameters, if
 it has any, are trained beside the network's and dropped afterwards.
@@ -30,6 +30,34 @@ class CrossEntropy(nn.Module):
         return nn.functional.cross_entropy(
             outputs[0], targets, weight=self._weights, label_smoothing=self._label_smoothing
         )
+
+
+class ValueLoss(nn.Module):
+    """Huber's loss, quadratic up to an error of 1 (a standard deviation of the targets), or the squared error.
+
+    Source: P. J. Huber, Robust Estimation of a Location Parameter, 1964.
+    """
+
+    def __init__(self, kind: str) -> None:
+        """Keep the kind: ``mse``, else Huber's."""
+        super().__init__()
+        self._squared = kind == "mse"
+
+    def forward(self, x: torch.Tensor, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss; outputs and ``targets`` are float32 (N, D) in standard deviations."""
+        del x
+        return self.between(outputs[0], targets)
+
+    def between(self, values: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        """Return the mean loss of ``values`` against ``wanted``, both float32 (N, D) in standard deviations."""
+        if self._squared:
+            return nn.functional.mse_loss(values, wanted)
+        return nn.functional.huber_loss(values, wanted)
+
+
+def loss_of(settings: TrainRecipe, samples: Samples) -> CrossEntropy | ValueLoss:
+    """Return the loss that the settings ask for: of classes, or of the numbers of a regression."""
+    return ValueLoss(settings.loss) if samples.numeric else cross_entropy(settings, samples)
 
 
 def cross_entropy(settings: TrainRecipe, samples: Samples) -> CrossEntropy:

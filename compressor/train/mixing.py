@@ -20,13 +20,13 @@ def mixed(
 
     Args:
         x: float32, (N, C, H, W).
-        y: int64, (N,), class indices.
+        y: int64, (N,), class indices; or float32, (N, D), numbers.
         classes: Number of classes.
         alphas: Of mixup and of CutMix; 0 is off, both off returns ``x`` and ``y`` themselves.
         generator: All randomness.
 
     Returns:
-        x, float32 (N, C, H, W), and the labels: float32, (N, classes), each row sums to 1.
+        x, float32 (N, C, H, W), and the labels: float32, (N, classes), each row sums to 1; or the mixed numbers.
     """
     if max(alphas) <= 0:
         return x, y
@@ -35,7 +35,7 @@ def mixed(
     share = float(rng.beta(alphas[cut], alphas[cut]))
     partners = torch.randperm(len(x), generator=generator)
     x, share = _pasted(x, partners, share, rng) if cut else (share * x + (1 - share) * x[partners], share)
-    labels = nn.functional.one_hot(y, classes).float()
+    labels = y if y.is_floating_point() else nn.functional.one_hot(y, classes).float()
     return x, share * labels + (1 - share) * labels[partners]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +13,15 @@ from torch import nn
 from compressor.errors import TrainError
 
 Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
+Labels = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """Inputs, float32 (N, C, H, W), and labels, int64 (N,), of a network with ``classes`` logits."""
+    """Inputs, float32 (N, C, H, W), and labels, int64 (N,), of a network with ``classes`` logits.
+
+    Of a regression: ``y`` float32 (N, classes), numbers in standard deviations.
+    """
 
     x: torch.Tensor
     y: torch.Tensor
@@ -27,18 +31,24 @@ class Samples:
         """Return the number of samples."""
         return len(self.y)
 
+    @property
+    def numeric(self) -> bool:
+        """Whether the labels are numbers to predict, not classes."""
+        return self.y.is_floating_point()
 
-def checked(network: nn.Module, inputs: Floats, labels: Integers, what: str = "training") -> Samples:
+
+def checked(network: nn.Module, inputs: Floats, labels: Labels, what: str = "training") -> Samples:
     """Return the samples as tensors.
 
     Args:
         network: Returns (logits, embedding); its logits say how many classes there are.
         inputs: float32, (N, C, H, W).
-        labels: int64, (N,), class indices.
+        labels: int64, (N,), class indices; or of a regression float32, (N, D), in standard deviations.
         what: Named in errors, such as "held".
 
     Raises:
-        TrainError: If there are fewer than two, labels are missing or out of range, or a value is not finite.
+        TrainError: If there are fewer than two, labels are missing or out of range, or a value is not finite; of a
+            regression if the network gives another number of values.
     """
     if len(inputs) != len(labels) or len(inputs) < 2:  # noqa: PLR2004 - batch normalisation needs two
         message = (
@@ -48,17 +58,27 @@ def checked(network: nn.Module, inputs: Floats, labels: Integers, what: str = "t
         raise TrainError(message)
     _check_finite(inputs, what)
     x, y = torch.from_numpy(np.ascontiguousarray(inputs)), torch.from_numpy(np.ascontiguousarray(labels))
-    samples = Samples(x, y, _classes(network, x[:2]))
-    _check_range(labels, samples.classes, what)
-    return samples
+    outputs = _classes(network, x[:2])
+    if labels.ndim > 1:
+        _check_finite(labels, what, "values")
+        _check_width(labels, outputs, what)
+        return Samples(x, y, outputs)
+    _check_range(labels, outputs, what)
+    return Samples(x, y, outputs)
 
 
 def check_learnable(samples: Samples) -> None:
-    """Do nothing if the labels are of two classes or more.
+    """Do nothing if the labels are of two classes or more, or numbers that differ.
 
     Raises:
-        TrainError: If all are of one class: any network would be right without learning.
+        TrainError: If all are of one class, or one number: any network would be right without learning.
     """
+    if samples.numeric:
+        same = (samples.y == samples.y[0]).all(dim=0)
+        if bool(same.any()):
+            message = f"Expected training values that differ, got the same in all {len(samples)} rows of value"
+            raise TrainError(f"{message} {int(same.float().argmax())}: nothing can be learnt from a constant")
+        return
     present = torch.unique(samples.y)
     if len(present) < 2:  # noqa: PLR2004 - two classes make a choice
         message = (
@@ -68,15 +88,21 @@ def check_learnable(samples: Samples) -> None:
         raise TrainError(message)
 
 
-def _check_finite(inputs: Floats, what: str) -> None:
+def _check_finite(inputs: Floats, what: str, kind: str = "inputs") -> None:
     for row, values in enumerate(inputs):  # row by row: memory does not grow with the data
         finite = np.isfinite(values)
         if not finite.all():
-            message = f"Expected finite {what} inputs, got {values[~finite][0]} in row {row}: mend or leave out the row"
+            message = f"Expected finite {what} {kind}, got {values[~finite][0]} in row {row}: mend or leave out the row"
             raise TrainError(message)
 
 
-def _check_range(labels: Integers, classes: int, what: str) -> None:
+def _check_width(values: Labels, outputs: int, what: str) -> None:
+    if values.shape[1] != outputs:
+        message = f"Expected {what} values (N, {outputs}), as the network gives, got {values.shape}"
+        raise TrainError(f"{message}: build the network with {values.shape[1]} outputs")
+
+
+def _check_range(labels: Labels, classes: int, what: str) -> None:
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
         message = (

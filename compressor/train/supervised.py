@@ -22,8 +22,8 @@ from compressor.train import resuming
 from compressor.train.averaging import copied
 from compressor.train.crew import Crew
 from compressor.train.loop import Training, begun
-from compressor.train.losses import cross_entropy
-from compressor.train.samples import Floats, Integers, Samples, check_learnable, checked
+from compressor.train.losses import loss_of
+from compressor.train.samples import Floats, Labels, Samples, check_learnable, checked
 from compressor.train.stopping import Best, Score, score
 
 
@@ -31,7 +31,8 @@ from compressor.train.stopping import Best, Score, score
 class Epoch:
     """How one epoch went; ``number`` counts from 1. ``accuracy`` is on augmented training batches.
 
-    ``held_accuracy``: on the held rows, where there are any.
+    ``held_accuracy``: on the held rows, where there are any. ``numeric``: both are mean absolute errors instead, in
+    standard deviations of the targets.
     """
 
     number: int
@@ -39,6 +40,12 @@ class Epoch:
     loss: float
     accuracy: float
     held_accuracy: float | None = None
+    numeric: bool = False
+
+    @property
+    def said(self) -> str:
+        """Loss and accuracy, or error, in a few words."""
+        return f"loss {self.loss:.3f} {'error' if self.numeric else 'accuracy'} {self.accuracy:.3f}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +90,7 @@ def _one_thread() -> Iterator[None]:
 def fit(  # noqa: PLR0913 - each option is one a caller can leave out
     network: nn.Module,
     inputs: Floats,
-    labels: Integers,
+    labels: Labels,
     settings: TrainRecipe,
     *,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -96,13 +103,13 @@ def fit(  # noqa: PLR0913 - each option is one a caller can leave out
     Args:
         network: Returns (logits, embedding).
         inputs: float32, (N, C, H, W), as the device's preprocessing makes them.
-        labels: int64, (N,), class indices.
+        labels: int64, (N,), class indices; or float32, (N, D), numbers in standard deviations.
         settings: Epochs, seed, batch, rates. ``processes`` is ``distributed.fit_distributed``'s.
         on_epoch: Told after every epoch; a resumed training tells the epochs before again.
         held: Rows that early stopping and the choice of the best weights look at; not trained on.
         resume: File that keeps the state after every epoch; if it is there, training goes on from it and gives the
             weights of an uninterrupted one. It stays when the training ends: delete it once the weights are kept.
-        loss: As ``losses`` says (distillation); none: cross-entropy as the settings say.
+        loss: As ``losses`` says (distillation); none: as the settings say.
 
     Raises:
         TrainError: If there are too few samples or classes, a value or the loss is not finite, early stopping has
@@ -123,8 +130,7 @@ def fit_with(network: nn.Module, rows: Rows, settings: TrainRecipe, options: Opt
     if settings.early_stopping and held is None:
         message = "Expected held rows for early_stopping, got none: set early_stopping = 0 in [train], or hold rows out"
         raise TrainError(message)
-    loss = options.loss or cross_entropy(settings, samples)
-    training = begun(network, loss, samples, settings, options.crew)
+    training = begun(network, options.loss or loss_of(settings, samples), samples, settings, options.crew)
     with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         course = _run(training, held, options)
@@ -154,11 +160,13 @@ def _tell(epoch: Epoch, options: Options) -> None:
 def _after_one_more(training: Training, held: Samples | None, course: _Course) -> _Course:
     number, settings = len(course.epochs) + 1, training.settings
     loss, accuracy = training.epoch(number)
+    numeric = training.samples.numeric
     if held is None:
-        return _Course((*course.epochs, Epoch(number, settings.epochs, loss, accuracy)))
+        return _Course((*course.epochs, Epoch(number, settings.epochs, loss, accuracy, None, numeric)))
     reached = training.crew.agreed(score(training.network, training.weights(), held))
     best = course.best.after(reached, training.weights()) if settings.early_stopping else course.best
-    return _Course((*course.epochs, Epoch(number, settings.epochs, loss, accuracy, reached.accuracy)), best)
+    on_held = abs(reached.accuracy)
+    return _Course((*course.epochs, Epoch(number, settings.epochs, loss, accuracy, on_held, numeric)), best)
 
 
 def _key(training: Training, held: Samples | None) -> str:

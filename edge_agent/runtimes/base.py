@@ -22,6 +22,7 @@ from wire.manifest import Manifest, TensorSpec
 Array: TypeAlias = "NDArray[Any]"
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}
 QUANTIZED_DTYPES = frozenset(_LIMITS)
+_LEAST_PROBABILITY = np.float32(1e-6)
 
 
 class Runtime(Protocol):
@@ -163,9 +164,10 @@ def dequantize(values: Array, spec: TensorSpec) -> Array:
 
 
 def real_output(values: Array, spec: TensorSpec) -> Array:
-    """Return an output as the caller gets it: float32 where it is quantized or has a unit, else as the model gave it.
+    """Return an output as the caller gets it: float32 where it is decoded (see ``is_decoded``), else as it came.
 
-    What has a unit is ``values * spread + mean``, in float32, column by column.
+    What has a unit is ``values * spread + mean``, in float32, column by column. Probabilities become their logarithms,
+    at least ``log(1e-6)``: these are logits, whose softmax is the probabilities again.
     """
     real = dequantize(values, spec) if is_quantized(spec) else values
     if not has_unit(spec):

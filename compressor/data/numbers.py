@@ -1,0 +1,103 @@
+"""Labels as numbers: what ``[data] label = "number"`` makes of a table, and what it refuses.
+
+Decides that classes whose names are numbers become these numbers (a meter's ``3.7``), and that a value must be finite
+and differ between rows. Not a data set.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from compressor.data.table import Table, Unit
+from compressor.errors import DataError
+from compressor.recipe import Recipe
+
+Wide = npt.NDArray[np.float64]
+VALUE = "value"
+"""The name of the number where the data has none of its own."""
+
+
+def as_numbers(table: Table) -> Table:
+    """Return ``table`` with float32 (N, D) labels.
+
+    Raises:
+        DataError: If a label is no finite number, or a number is the same in all rows: nothing could be learnt.
+    """
+    if not table.numeric:
+        parsed = np.array([_number(name) for name in table.class_names])
+        labels = parsed[table.labels][:, None].astype(np.float32)
+        table = replace(_checked(table, parsed), labels=labels, class_names=(VALUE,))
+    _require_finite(table)
+    spread = table.labels.max(axis=0) - table.labels.min(axis=0)
+    for name, width, first in zip(table.class_names, spread.tolist(), table.labels[0].tolist(), strict=True):
+        if width <= 0:
+            message = f"Expected values of {name!r} that differ, got {first:g} in all {len(table)} rows"
+            raise DataError(f"{message}: nothing can be learnt from a constant; check the column")
+    return table
+
+
+def with_unit(recipe: Recipe, table: Table, train: Table) -> Table:
+    """Return ``table`` with the unit in which the network gives its values; classes stay as they are.
+
+    It is the recipe's; else that of the ``train`` rows, so that no other row has a say; an imported model that states
+    none speaks the values' own unit.
+
+    Raises:
+        DataError: If the recipe's has another number of values, or a value is the same in all train rows.
+    """
+    if not table.numeric:
+        return table
+    data, model, count = recipe.data, recipe.model, len(table.class_names)
+    given = data.target_mean or data.target_std
+    if given:
+        if len(data.target_mean) != count or len(data.target_std) != count:
+            message = f"Expected in [data] target_mean and target_std {count} numbers ({', '.join(table.class_names)})"
+            raise DataError(f"{message}, got {len(data.target_mean)} and {len(data.target_std)}: one for each value")
+        return replace(table, unit=Unit(data.target_mean, data.target_std))
+    if model.imported or model.checkpoint:
+        return replace(table, unit=Unit((0.0,) * count, (1.0,) * count))
+    wide = train.labels.astype(np.float64)
+    return replace(table, unit=Unit(_rounded(wide.mean(axis=0)), _rounded(_spread(table, wide))))
+
+
+def _spread(table: Table, values: Wide) -> Wide:
+    """Return the standard deviation of each column of ``values``, (N, D)."""
+    spread: Wide = values.std(axis=0)
+    for name, width in zip(table.class_names, spread.tolist(), strict=True):
+        if not width > 0:
+            message = f"Expected train rows of different {name!r}, got {len(values)} of {values[0].tolist()}"
+            raise DataError(f"{message}: nothing can be learnt from a constant; give train other sources")
+    return spread
+
+
+def _rounded(values: Wide) -> tuple[float, ...]:
+    """Return ``values`` as float32 has them: what the manifest says is what is computed with."""
+    return tuple(float(value) for value in values.astype(np.float32))
+
+
+def _checked(table: Table, parsed: Wide) -> Table:
+    wrong = np.flatnonzero(~np.isfinite(parsed))
+    if len(wrong):
+        rows = np.flatnonzero(np.isin(table.labels, wrong))
+        message = f"Expected a finite number as label, because label = 'number', got {table.class_names[wrong[0]]!r}"
+        raise DataError(f"{message} ({len(rows)} rows, the first is row {rows[0]}): mend or leave out the row")
+    return table
+
+
+def _require_finite(table: Table) -> None:
+    wrong = np.argwhere(~np.isfinite(table.labels))
+    if len(wrong):
+        row, column = wrong[0].tolist()
+        name, got = table.class_names[column], table.labels[row, column]
+        raise DataError(f"Expected finite values of {name!r}, got {got} in row {row}: mend or leave out the row")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
