@@ -15,6 +15,7 @@ from compressor import package, profile
 from compressor.certificate import Certificate
 from compressor.comparison import Comparison, Material
 from compressor.data.table import Table, concatenate
+from compressor.device_gates import device_for
 from compressor.forms import Models
 from compressor.measure import Candidate
 from compressor.recipe import TargetRecipe
@@ -26,7 +27,7 @@ from wire.reference import Reference
 MIN_LATENCY_BUDGET_MS = 50.0
 """A tighter budget would measure how busy a device is, not the model."""
 LATENCY_SLACK = 4.0
-_GOLDEN_TOLERANCE = 0.05  # of the largest logit: int8 kernels of other processors round differently
+_GOLDEN_TOLERANCE = 0.05  # of the largest logit, or the range of values: int8 kernels elsewhere round differently
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,14 +55,10 @@ def make_bundles(workshop: Workshop, material: Material, models: Models, results
 
 def _parts(workshop: Workshop, material: Material, models: Models, judged: Judged) -> package.Parts:
     compared, candidate = judged.compared, judged.compared.form.candidate
-    gate_rows, predictions = material.rows("gate"), compared.gate_set.candidate
-    rows = package.golden_rows(gate_rows.labels, predictions)
-    golden_table = gate_rows.take(rows)
-    inputs = workshop.inputs(golden_table, candidate.manifest.preprocessing.layout)
-    golden = package.Golden(inputs, predictions.logits[rows], golden_table.labels)
+    golden, width = golden_of(workshop, material, compared), compared.gate_set.candidate.embedding.shape[1]
     manifest = replace(
         candidate.manifest,
-        outputs=_sized(candidate.manifest.outputs, predictions.embedding.shape[1]),
+        outputs=sized(candidate.manifest.outputs, width),
         budgets=_budgets(workshop, judged.target, judged.certificate, golden),
         lineage=lineage_of(workshop, material, models, compared),
     )
@@ -72,7 +69,25 @@ def _parts(workshop: Workshop, material: Material, models: Models, judged: Judge
     )
 
 
-def _sized(outputs: Sequence[TensorSpec], width: int) -> tuple[TensorSpec, ...]:
+def golden_of(workshop: Workshop, material: Material, compared: Comparison) -> package.Golden:
+    """Return the golden vectors of what was compared: some rows of the gate split and what the artifact said here."""
+    gate_rows, predictions = material.rows("gate"), compared.gate_set.candidate
+    rows = package.golden_rows(gate_rows.labels, predictions)
+    table = gate_rows.take(rows)
+    inputs = workshop.inputs(table, compared.form.candidate.manifest.preprocessing.layout)
+    return package.Golden(inputs, predictions.logits[rows], table.labels)
+
+
+def golden_budget(golden: package.Golden) -> Budgets:
+    """Return how far another processor's answers to ``golden`` may be from this host's, as budgets without others."""
+    said, numeric = golden.logits, golden.labels.ndim > 1
+    reach = np.ptp(said, axis=0).max() if numeric else np.abs(said).max()
+    allowed = max(1e-3, float(np.float32(_GOLDEN_TOLERANCE * reach)))
+    flips = len(said) if numeric else 0  # which of several values is largest says nothing
+    return Budgets(golden_max_abs=allowed, golden_max_flips=flips)
+
+
+def sized(outputs: Sequence[TensorSpec], width: int) -> tuple[TensorSpec, ...]:
     """Return ``outputs`` with the width of the embedding that was seen; a model without one has none."""
     kept = (replace(spec, shape=(-1, width)) if spec.name == "embedding" else spec for spec in outputs)
     return tuple(spec for spec in kept if spec.name != "embedding" or width)
@@ -83,15 +98,16 @@ def _budgets(workshop: Workshop, target: TargetRecipe, certificate: Certificate,
     limits = [
         gate.max
         for gate in workshop.recipe.gates
-        if gate.name == "latency_p95_ms" and gate.max is not None and gate.on in {"", target.name}
+        if gate.name == "latency_p95_ms"
+        and gate.max is not None
+        and (gate.on in {"", target.name} or device_for(gate.on, target.name))
     ]
     measured = certificate.figures.get("latency_p95_ms", 0.0)
     wanted = LATENCY_SLACK * (min(limits) if limits else measured)
     doubled = MIN_LATENCY_BUDGET_MS  # powers of two above: a little noise does not change the bundle's bytes
     while doubled < wanted:
         doubled *= 2
-    tolerance = float(np.float32(_GOLDEN_TOLERANCE * np.abs(golden.logits).max()))
-    return Budgets(latency_p95_ms=doubled, golden_max_abs=max(1e-3, tolerance))
+    return replace(golden_budget(golden), latency_p95_ms=float(doubled))
 
 
 def lineage_of(workshop: Workshop, material: Material, models: Models, compared: Comparison) -> dict[str, str]:
@@ -119,8 +135,10 @@ def _reference(workshop: Workshop, material: Material, compared: Comparison) -> 
         drifted = concatenate(material.drifted.train, material.drifted.held)
         train = concatenate(train, material.drifted.train)
         contexts.append(_seen(workshop, candidate, drifted, "retrained"))
-    labels = material.rows("calibration").labels
-    temperature = profile.fit_temperature(compared.calibration.logits, labels)
+    calibration = material.rows("calibration")
+    temperature = 1.0
+    if not calibration.numeric:
+        temperature = profile.fit_temperature(compared.calibration.logits, calibration.labels)
     seen = _seen(workshop, candidate, train, "train")
     return profile.make_reference(compared.form.digest, seen, contexts, temperature)
 

@@ -11,7 +11,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from compressor.device_gates import (
+    MAX_DISAGREEMENT,
+    TIMED_ON_DEVICE,
+    Agreement,
+    OnDevice,
+    device_for,
+)
 from compressor.errors import PackageError
+from compressor.evidence import AGREEMENT, DeviceEvidence
 from compressor.gates import SUPERIORITY, AllOf, Evidence, Gate, GateResult, Judgement, MetricEvidence, Verdict, gate
 from compressor.recipe import GateRecipe
 from compressor.statistics import Paired
@@ -29,17 +37,18 @@ TIMED = frozenset({
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One gate of the recipe, as the certificate keeps it."""
+    """One gate of the recipe, as the certificate keeps it; ``on``: the device it is judged on, "" for the host."""
 
     name: str = ""
     max: float | None = None
     min: float | None = None
     confidence: float = 0.95
+    on: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One gate's result, as the certificate keeps it; ``value`` and ``bound`` may be missing."""
+    """One gate's result, as the certificate keeps it; ``value`` and ``bound`` may be missing; ``on`` as the rule's."""
 
     name: str = ""
     verdict: str = ""
@@ -50,6 +59,24 @@ class Line:
     text: str = ""
     needs: int = 0
     target: str = ""
+    on: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRecord:
+    """What one device said, as the certificate keeps it, or the ``problem`` for which it said nothing.
+
+    ``counts``, ``figures`` and ``metrics`` as those of the certificate; ``facts``: the device in words; ``order``: the
+    measurement's id.
+    """
+
+    device: str = ""
+    problem: str = ""
+    counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, MetricEvidence] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    order: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +86,8 @@ class Certificate:
     ``counts``: the paired counts [lost, won, n] that the gates judged, by ``accuracy``, ``compressed``, ``drifted``,
     ``slice:<name>``, ``class:<name>``; ``metrics``: what was bootstrapped, by the gate's name, with its bounds;
     ``figures``: every measured number by name; ``targets``: where it stands for several targets, the certificate of
-    each, and ``rules``, ``counts``, ``metrics`` and ``figures`` are those of the first.
+    each, and ``rules``, ``counts``, ``metrics``, ``figures`` and ``devices`` are those of the first; ``devices``: what
+    devices said of the same samples.
     """
 
     schema: int = SCHEMA
@@ -74,25 +102,57 @@ class Certificate:
     counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     metrics: Mapping[str, MetricEvidence] = field(default_factory=dict)
     targets: tuple[Certificate, ...] = ()
+    devices: tuple[DeviceRecord, ...] = ()
     code_digests: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-def rules_for(gates: Sequence[GateRecipe], target: str, *, retrained: bool) -> tuple[Rule, ...]:
-    """Return the rules that hold on ``target``; a retrained model must also be better on the drifted samples."""
-    rules = tuple(Rule(item.name, item.max, item.min, item.confidence) for item in gates if item.on in {"", target})
+def rules_for(gates: Sequence[GateRecipe], target: str, *, retrained: bool, timed: bool = True) -> tuple[Rule, ...]:
+    """Return the rules that hold on ``target``; a retrained model must also be better on the drifted samples.
+
+    A gate on a device holds on this host too, but for figures that a host of another processor can't take (``timed``
+    is False then); and every device must agree with this host.
+    """
+    here, there = [], []
+    for item in gates:
+        device = device_for(item.on, target)
+        if item.on in {"", target} or (device and _judged_here(item.name, timed=timed)):
+            here.append(Rule(item.name, item.max, item.min, item.confidence))
+        if device:
+            there.append(Rule(item.name, item.max, item.min, item.confidence, device))
+    rules = (*_drifted(here, retrained=retrained), *there)
+    agreeing = {rule.on for rule in there if rule.name == AGREEMENT}
+    devices = dict.fromkeys(rule.on for rule in there)
+    return (*rules, *(Rule(AGREEMENT, MAX_DISAGREEMENT, on=name) for name in devices if name not in agreeing))
+
+
+def _judged_here(name: str, *, timed: bool) -> bool:
+    return name != AGREEMENT and (timed or name not in TIMED_ON_DEVICE)
+
+
+def _drifted(rules: Sequence[Rule], *, retrained: bool) -> tuple[Rule, ...]:
     if not retrained:
         return tuple(rule for rule in rules if rule.name != SUPERIORITY)
-    return rules if any(rule.name == SUPERIORITY for rule in rules) else (*rules, Rule(SUPERIORITY, min=0.0))
+    return (*rules,) if any(rule.name == SUPERIORITY for rule in rules) else (*rules, Rule(SUPERIORITY, min=0.0))
 
 
 def judge(rules: Sequence[Rule], evidence: Evidence) -> Judgement:
     """Return what the gates of ``rules`` say of ``evidence``; a rule that is no gate fails."""
-    gates: list[Gate] = []
-    for rule in rules:
-        made = gate(rule.name, maximum=rule.max, minimum=rule.min, confidence=rule.confidence)
-        gates.append(made or _Unknown(rule.name))
-    return AllOf(gates).judge(evidence)
+    return AllOf([_gate(rule, rules) for rule in rules]).judge(evidence)
+
+
+def _gate(rule: Rule, rules: Sequence[Rule]) -> Gate:
+    if rule.on and rule.name == AGREEMENT and rule.max is not None:
+        both = [_plain_gate(item) for item in rules if item.on == rule.on and item.name != AGREEMENT]
+        return Agreement(rule.on, rule.max, both)
+    made = _plain_gate(rule)
+    limit = rule.max if rule.max is not None else rule.min
+    return OnDevice(made, rule.on, rule.name, math.nan if limit is None else limit) if rule.on else made
+
+
+def _plain_gate(rule: Rule) -> Gate:
+    made = gate(rule.name, maximum=rule.max, minimum=rule.min, confidence=rule.confidence)
+    return made or _Unknown(rule.name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +177,7 @@ def lines(judgement: Judgement) -> tuple[Line, ...]:
             n=result.n,
             text=result.text,
             needs=result.needs,
+            on=result.on,
         )
         for result in judgement.results
     )
@@ -139,11 +200,35 @@ def evidence_of(certificate: Certificate, figures: Mapping[str, float] | None = 
     Raises:
         PackageError: If a count is malformed.
     """
+    said = {item.device: _said(item) for item in certificate.devices}
+    measured = {**certificate.figures, **(figures or {})}
+    return replace(_evidence(certificate.counts, measured, certificate.metrics), devices=said)
+
+
+def _said(record: DeviceRecord) -> DeviceEvidence:
+    evidence = _evidence(record.counts, record.figures, record.metrics)
+    return DeviceEvidence(record.problem, evidence, record.facts, record.order)
+
+
+def records_of(evidence: Evidence) -> tuple[DeviceRecord, ...]:
+    """Return what devices said, as the certificate keeps it."""
+    return tuple(
+        DeviceRecord(
+            device, said.problem, counts_of(said.evidence), said.evidence.figures, said.evidence.metrics, said.facts,
+            said.order,
+        )
+        for device, said in evidence.devices.items()
+    )  # fmt: skip
+
+
+def _evidence(
+    counts: Mapping[str, tuple[int, ...]], figures: Mapping[str, float], metrics: Mapping[str, MetricEvidence]
+) -> Evidence:
     try:
-        paired = {name: Paired(*values) for name, values in certificate.counts.items() if name != "flips"}
-        flips = certificate.counts["flips"][0] if "flips" in certificate.counts else None
+        paired = {name: Paired(*values) for name, values in counts.items() if name != "flips"}
+        flips = counts["flips"][0] if "flips" in counts else None
     except (TypeError, IndexError) as error:
-        message = f"Expected counts [lost, won, n] in gate.json, got {dict(certificate.counts)}"
+        message = f"Expected counts [lost, won, n] in gate.json, got {dict(counts)}"
         raise PackageError(message) from error
     return Evidence(
         accuracy=paired.get("accuracy"),
@@ -152,8 +237,8 @@ def evidence_of(certificate: Certificate, figures: Mapping[str, float] | None = 
         drifted=paired.get("drifted"),
         compressed=paired.get("compressed"),
         flips=flips,
-        figures={**certificate.figures, **(figures or {})},
-        metrics=certificate.metrics,
+        figures=figures,
+        metrics=metrics,
     )
 
 
@@ -172,8 +257,12 @@ def for_bundle(certificate: Certificate) -> Certificate:
         else line
         for line in certificate.gates
     )
-    figures = {name: value for name, value in certificate.figures.items() if name not in TIMED}
-    return replace(certificate, gates=gates, figures=figures)
+    devices = tuple(replace(item, figures=_untimed(item.figures), facts={}, order="") for item in certificate.devices)
+    return replace(certificate, gates=gates, figures=_untimed(certificate.figures), devices=devices)
+
+
+def _untimed(figures: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in figures.items() if name not in TIMED}
 
 
 def combine(certificates: Sequence[Certificate]) -> Certificate:

@@ -16,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.device_client import DeviceClient, Standing
+from compressor.device_options import WAIT_S
 from compressor.errors import DeviceMeasureError
 from compressor.progress import Progress, Silent
 from wire.errors import MessageError
 from wire.measurement import MAX_ORDER_MS, MeasureOrder, MeasureReport, answers, decode_report
 
-WAIT_S = 300.0
-"""How long a device is waited for unless the command line says otherwise."""
 _POLL_S = 0.5
 _NOT_A_NUMBER = 1e29
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from compressor.evidence import (
+    AGREEMENT,
     Evidence,
     Gate,
     GateResult,
@@ -192,8 +193,8 @@ class Figure:
 FIGURES = frozenset({
     "accuracy", "calibration_error", "size_bytes", "size_ratio", "latency_p50_ms", "latency_p95_ms", "latency_ratio",
     "speed_up_ratio", "peak_memory_bytes", "int8_macs_ratio", "parity_max_abs", "parity_cosine", "parity_flip_ratio",
-})  # fmt: skip
     "mae", "rmse",
+})  # fmt: skip
 """Names of the gates that compare one measured figure with a limit."""
 
 
@@ -228,11 +229,10 @@ _BY_MAXIMUM: Mapping[str, Callable[[float, float], Gate]] = {
     "worst_class_drop": lambda limit, confidence: WorstSliceDrop(limit, confidence, by_class=True),
     "flip_ratio": FlipRatio,
     "negative_flip_ratio": lambda limit, confidence: FlipRatio(limit, confidence, negative=True),
+    AGREEMENT: lambda limit, _confidence: Figure(AGREEMENT, limit),
     **{metric: partial(MetricDrop, metric) for metric in METRICS},
-}
-GATE_NAMES = (*_BY_MAXIMUM, SUPERIORITY, *sorted(FIGURES))
     WORST_SLICE: WorstSliceIncrease,
-"""Every gate that a recipe may name: what ``gate`` can make, and nothing else."""
+}
 OF_NUMBERS = frozenset({*VALUED, WORST_SLICE, "mae", "rmse"})
 """Gates that only a regression has."""
 OF_CLASSES = frozenset({
@@ -240,6 +240,8 @@ OF_CLASSES = frozenset({
     "calibration_error", "parity_flip_ratio", SUPERIORITY,
 })  # fmt: skip
 """Gates that only a classifier has."""
+GATE_NAMES = (*_BY_MAXIMUM, SUPERIORITY, *sorted(FIGURES))
+"""Every gate that a recipe may name: what ``gate`` can make, and nothing else."""
 
 
 def limits_of(name: str) -> tuple[str, ...]:

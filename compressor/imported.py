@@ -12,15 +12,19 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from compressor import measure
 from compressor.data.table import Table
 from compressor.errors import CheckpointError, MeasureError
-from compressor.forms import LITERT, ONNX, Form, Models, bare, float_target, with_contract
+from compressor.forms import LITERT, ONNX, Form, Models, bare, float_target, input_of, with_contract
 from compressor.measure import Candidate
+from compressor.recipe import Recipe
 from compressor.shaping import check_calibration, compress
 from compressor.step import Result
 from compressor.workshop import Workshop
+from edge_agent import runtimes
+from edge_agent.errors import AgentError
 from wire.canonical import sha256_hex
 from wire.manifest import Manifest, TensorSpec
 
@@ -28,6 +32,8 @@ MAX_MODEL_BYTES = 512 * 1024 * 1024
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 Specs = tuple[TensorSpec, ...]
 _MATRIX = 2
+_TRIED_ROWS = 16
+_SUM_SLACK = 1e-3
 
 
 def checkpoint_of(workshop: Workshop, classes: int) -> Result:
@@ -63,13 +69,60 @@ def models_of(workshop: Workshop, table: Table, calibration: Sequence[Table]) ->
     data = _read(recipe.folder / model.imported, f"[model] {'onnx' if model.onnx else 'tflite'}")
     plain = bare(recipe, table, data, float_target(recipe, runtime))
     specs = contract_of(data, plain.manifest)
+    specs = _meant(workshop, _stated(plain, specs, data), specs, calibration[0])
     start = Form(_stated(plain, specs, data))
-    _try(workshop, start.candidate, calibration[0])
     compressed = {}
     for target in recipe.targets:
-        form = compress(workshop, table, start, target, calibration)
+        steps = recipe.artifact_steps(target.name)
+        source = Form(replace(start.candidate, artifact=_logits_first(data, specs[1][0].name))) if steps else start
+        form = compress(workshop, table, source, target, calibration)
         compressed[target.name] = replace(form, candidate=_stated(form.candidate, specs, form.onnx))
     return Models(None, None, start, {runtime: start}, compressed)
+
+
+def check(recipe: Recipe) -> None:
+    """Do nothing if the model file that ``recipe`` brings can be known to fit before any data is read.
+
+    Its outputs are checked against ``[model] labels`` where these are given; else they wait for the data's classes.
+
+    Raises:
+        CheckpointError: If the file is not there, too large, or a checkpoint that holds anything but finite tensors.
+        MeasureError: If it is no ONNX or TFLite file, has foreign operators, another input or output than the recipe
+            says, or the runtime rejects it.
+    """
+    model = recipe.model
+    if model.checkpoint:
+        _check_weights(recipe.folder / model.checkpoint)
+    if not model.imported:
+        return
+    runtime = ONNX if model.onnx else LITERT
+    data = _read(recipe.folder / model.imported, f"[model] {'onnx' if model.onnx else 'tflite'}")
+    inputs, outputs = _tensors(data, runtime)
+    wanted = _input(inputs, input_of(recipe, runtime))
+    if model.labels:
+        _outputs(outputs, len(model.labels))
+    try:
+        runtimes.load(Manifest(runtime=runtime, inputs=(wanted,)), data).close()
+    except AgentError as error:
+        raise MeasureError(str(error)) from error
+
+
+def _check_weights(path: Path) -> None:
+    from compressor.train import checkpoint  # noqa: PLC0415 - torch is loaded only where a checkpoint is
+
+    _read(path, "[model] checkpoint")
+    checkpoint.check_finite(path)
+
+
+def _logits_first(data: bytes, name: str) -> bytes:
+    """Return an ONNX file with its output ``name`` first: what quantizes it compares the first output."""
+    model = onnx.load_from_string(data)
+    outputs = sorted(model.graph.output, key=lambda output: output.name != name)
+    if outputs[0] is model.graph.output[0] or outputs[0].name == model.graph.output[0].name:
+        return data
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    return model.SerializeToString()
 
 
 def _stated(candidate: Candidate, specs: tuple[Specs, Specs], onnx_data: bytes) -> Candidate:
@@ -83,18 +136,36 @@ def _stated(candidate: Candidate, specs: tuple[Specs, Specs], onnx_data: bytes) 
     return replace(stated, manifest=replace(stated.manifest, opset=max(found, default=0)))
 
 
-def _try(workshop: Workshop, candidate: Candidate, rows: Table) -> None:
-    """Run one row: what the runtime rejects is said before anything is made of the file."""
+def _meant(workshop: Workshop, candidate: Candidate, specs: tuple[Specs, Specs], rows: Table) -> tuple[Specs, Specs]:
+    """Return ``specs`` with what the first output means, after running some rows.
+
+    What the runtime rejects is said before anything is made of the file. Where every row is positive and sums to 1 the
+    file ends in a softmax of its own: the manifest says so, and the runtime gives logarithms, which are logits.
+    """
     layout = candidate.manifest.inputs[0].layout
-    logits = measure.predict(candidate, workshop.inputs(rows.take(np.arange(1)), layout)).logits
-    classes = len(candidate.manifest.labels)
+    said = measure.predict(candidate, workshop.inputs(rows.take(np.arange(min(len(rows), _TRIED_ROWS))), layout))
+    _check_width(candidate, said.logits)
+    inputs, outputs = specs
+    if rows.numeric or not _probabilities(said.logits, outputs[0].scale):
+        return specs
+    workshop.progress.say("the file gives probabilities (a softmax at its end): their logarithms are taken as logits")
+    return inputs, (replace(outputs[0], extra={"meaning": "probability"}), *outputs[1:])
+
+
+def _probabilities(said: NDArray[np.float32], scale: float) -> bool:
+    slack = _SUM_SLACK + scale * said.shape[1]
+    return bool((said >= 0).all() and (np.abs(said.sum(axis=1) - 1) <= slack).all())
+
+
+def _check_width(candidate: Candidate, logits: NDArray[np.float32]) -> None:
+    classes = candidate.manifest.outputs[0].shape[1]
     if logits.shape[1:] != (classes,):
         message = f"Expected logits (N, {classes}), got {logits.shape} for one row: check [model] labels and the export"
         raise MeasureError(message)
 
 
 def contract_of(data: bytes, wanted: Manifest) -> tuple[Specs, Specs]:
-    """Return input and outputs of a classifier's file, logits first, checked against the manifest ``wanted``.
+    """Return input and outputs of a model's file, logits (or values) first, checked against the manifest ``wanted``.
 
     The names are the file's own. Of the other outputs a matrix named ``embedding`` is kept, and no other. ``wanted``
     says runtime, labels, and layout and shape of the input.
@@ -102,13 +173,16 @@ def contract_of(data: bytes, wanted: Manifest) -> tuple[Specs, Specs]:
     Raises:
         MeasureError: If it is no such file, has foreign operators, or not one such input and one output of logits.
     """
-    if wanted.runtime == ONNX:
-        inputs, outputs = _onnx_tensors(data)
-    else:
-        from compressor.tflite.contract import contract  # noqa: PLC0415 - LiteRT only for its targets
+    inputs, outputs = _tensors(data, wanted.runtime)
+    return (_input(inputs, wanted.inputs[0]),), _outputs(outputs, wanted.outputs[0].shape[1])
 
-        inputs, outputs = contract(data)
-    return (_input(inputs, wanted.inputs[0]),), _outputs(outputs, len(wanted.labels))
+
+def _tensors(data: bytes, runtime: str) -> tuple[Specs, Specs]:
+    if runtime == ONNX:
+        return _onnx_tensors(data)
+    from compressor.tflite.contract import contract  # noqa: PLC0415 - LiteRT only for its targets
+
+    return contract(data)
 
 
 def _input(found: Specs, wanted: TensorSpec) -> TensorSpec:

@@ -24,11 +24,13 @@ from compressor.data.numbers import with_unit
 from compressor.data.split import set_aside, split
 from compressor.data.table import Table, align
 from compressor.data_step import load_kept
+from compressor.device_bench import DeviceBench
 from compressor.drifted import part, repeats
 from compressor.errors import DataError, PackageError
 from compressor.figures import figures_of
 from compressor.forms import ONNX, Models
 from compressor.gates import Verdict
+from compressor.on_devices import said_by_devices
 from compressor.presentation import shown
 from compressor.profile import MIN_REFERENCE_ROWS
 from compressor.progress import Progress, Silent
@@ -94,14 +96,15 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     extra: Table | None = None,
     progress: Progress | None = None,
     quick: bool = False,
+    devices: DeviceBench | None = None,
 ) -> Outcome:
     """Run ``recipe`` to its verdict; write bundles, report, certificate and float weights below ``out``.
 
     ``data_root`` is where relative data paths start (default: the recipe's folder). ``quick`` trains two epochs.
+    ``devices`` is the way to those that gates name; without one such gates fail for want of a measurement.
 
     Raises:
         CompressorError: If anything can't be done; the subclass and its ``code`` say what.
-    ``devices`` is the way to those that gates name; without one such gates fail for want of a measurement.
     """
     recipe = _adjusted(recipe, version, quick=quick)
     preflight.check(recipe, out)
@@ -159,17 +162,17 @@ def material_of(workshop: Workshop, data_root: Path | None, before: Bundle | Non
         message = f"Expected the labels of {before.manifest.release}, got {', '.join(table.class_names)}"
         raise DataError(message)
     splits = split(table, recipe.train.seed, slices=recipe.data.train_slices)
+    table = with_unit(recipe, table, table.take(splits.train))
     if len(splits.reference) < MIN_REFERENCE_ROWS:
         workshop.progress.say(
             f"the drift reference has {len(splits.reference)} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later"
-    table = with_unit(recipe, table, table.take(splits.train))
         )
-    if extra is None:
-        return Material(table, splits, None)
-    used = np.concatenate([splits.train, splits.calibration, splits.gate, splits.reference])
     if extra is not None and table.numeric:
         message = "Expected a recipe of classes for a retraining from drifted samples, got label = 'number'"
         raise DataError(f"{message}: people label classes; add the new samples to the data set and run it")
+    if extra is None:
+        return Material(table, splits, None)
+    used = np.concatenate([splits.train, splits.calibration, splits.gate, splits.reference])
     return Material(table, splits, part(extra, table.take(used)))
 
 
@@ -232,16 +235,23 @@ def _checkpoint(base: BasePoint | None) -> bytes | None:
 
 
 def _judge(
-    workshop: Workshop, target: TargetRecipe, material: Material, models: Models, compared: Comparison
-) -> Judged:
+    workshop: Workshop, target: TargetRecipe, material: Material, models: Models, compared: Comparison,
+    devices: DeviceBench | None = None,
+) -> Judged:  # fmt: skip
     recipe = workshop.recipe
     figures = figures_of(workshop, target, material, models, compared)
-    rules = certificates.rules_for(recipe.gates, target.name, retrained=compared.drifted is not None)
-    evidence = evaluation.evidence(compared.gate_set, material.table.class_names, figures, compared.drifted, rules)
+    timed = target.cpu == platform.machine()
+    rules = certificates.rules_for(recipe.gates, target.name, retrained=compared.drifted is not None, timed=timed)
+    here = [rule for rule in rules if not rule.on]
+    evidence = evaluation.evidence(compared.gate_set, material.table.class_names, figures, compared.drifted, here)
+    evidence = replace(evidence, devices=said_by_devices(workshop, material, compared, rules, devices))
     judgement = certificates.judge(rules, evidence)
     drop = evidence.accuracy
     if drop is not None:
         figures |= {"drop": drop.drop, "drop_upper": drop_upper(drop, 0.95)}
+    grown = evidence.metrics.get(regression.ERROR)
+    if grown is not None:
+        figures |= {"error_increase": grown.drop, "error_increase_upper": grown.upper}
     certificate = Certificate(
         verdict=judgement.verdict.value,
         model=recipe.model.name,
@@ -249,13 +259,11 @@ def _judge(
         target=target.name,
         baseline=compared.baseline,
         gates=certificates.lines(judgement),
-    grown = evidence.metrics.get(regression.ERROR)
-    if grown is not None:
-        figures |= {"error_increase": grown.drop, "error_increase_upper": grown.upper}
         figures=figures,
         rules=rules,
         counts=certificates.counts_of(evidence),
         metrics=evidence.metrics,
+        devices=certificates.records_of(evidence),
         code_digests=code_digests(_JUDGING_CODE),
     )
     return Judged(target, compared, certificate)
@@ -263,7 +271,6 @@ def _judge(
 
 def _write(
     workshop: Workshop, out: Path, certificate: Certificate, bundles: Mapping[str, bytes], models: Models,
-        devices=certificates.records_of(evidence),
     told: report.Shown,
 ) -> Outcome:  # fmt: skip
     model, paths = workshop.recipe.model, []

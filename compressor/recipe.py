@@ -183,7 +183,10 @@ class TargetRecipe:
 
 @dataclass(frozen=True, slots=True)
 class GateRecipe:
-    """One line of ``[gates]``: at most ``max``, at least ``min``, at this ``confidence``, measured on target ``on``."""
+    """One line of ``[gates]``: at most ``max``, at least ``min``, at this ``confidence``, measured on target ``on``.
+
+    ``on = "device:ID"``, or ``"TARGET@device:ID"`` for one target of several: on that device too, through its agent.
+    """
 
     name: str
     max: float | None = None
@@ -205,13 +208,13 @@ class Recipe:
     folder: Path = Path()
 
     @property
-    def network_steps(self) -> tuple[StepSettings, ...]:
-        """The steps before the export, in order."""
-    @property
     def regression(self) -> bool:
         """Whether numbers are predicted, not classes."""
         return self.data.label == NUMBER
 
+    @property
+    def network_steps(self) -> tuple[StepSettings, ...]:
+        """The steps before the export, in order."""
         return tuple(step for step in self.compress if steps.level(step) == steps.NETWORK)
 
     @property

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from compressor import steps
+from compressor.device_gates import NOT_ON_DEVICE, PREFIX, device_in
 from compressor.errors import RecipeError
+from compressor.evidence import AGREEMENT
 from compressor.recipe_reader import Checked, nearest
+from compressor.recipe_task import check_task
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.errors import NameRefusedError
-from compressor.recipe_task import check_task
 from wire.manifest import MAX_IMAGE_SIDE
 from wire.topics import check_name
 
@@ -63,9 +65,9 @@ def check_recipe(recipe: Recipe) -> None:
         Checked("[train] cutmix", train.cutmix, 0, 10),
         Checked("[train] class_weights", train.class_weights, one_of=("none", "balanced")),
         Checked("[train] processes", train.processes, 1, 256),
+        Checked("[train] loss", train.loss or "huber", one_of=("huber", "mse")),
     ]
     checks += [Checked(f"[targets.{target.name}] threads", target.threads, 1, 256) for target in recipe.targets]
-        Checked("[train] loss", train.loss or "huber", one_of=("huber", "mse")),
     checks += [Checked(f"[gates] {gate.name} confidence", gate.confidence, 0.5, 0.9999) for gate in recipe.gates]
     checks += [Checked(f"[targets.{item.name}] format", item.format, one_of=("", "ort")) for item in recipe.targets]
     checks += [check for step in recipe.compress for check in steps.checks(step)]
@@ -76,9 +78,9 @@ def check_recipe(recipe: Recipe) -> None:
     _check_import(recipe)
     _check_grid(recipe)
     _check_rescue(recipe)
-
-
     check_task(recipe)
+
+
 def _check_texts(recipe: Recipe) -> None:
     """What no range can say: a target at least, each label once, paths that a file can have."""
     model = recipe.model
@@ -104,12 +106,31 @@ def _check_shares(shares: Mapping[str, float]) -> None:
 
 def _check_gate_targets(recipe: Recipe) -> None:
     names = [target.name for target in recipe.targets]
-    asked = [(f"[gates] {gate.name}", gate.on) for gate in recipe.gates]
+    asked = [(f"[gates] {gate.name}", _target_on(gate)) for gate in recipe.gates]
     asked += [("[[compress]]", step.on) for step in recipe.compress if isinstance(step, QuantizeRecipe)]
     for where, on in asked:
         if on and on not in names:
             message = f"Expected in {where} on = one of {', '.join(names)}, got {on!r}"
             raise RecipeError(message + nearest(on, names))
+
+
+def _target_on(gate: GateRecipe) -> str:
+    """Return the target that a gate is for, "" for all; the device that its ``on`` names, if any, is checked here."""
+    device, target = device_in(gate.on)
+    where = f"[gates] {gate.name}"
+    if not device:
+        if gate.name == AGREEMENT or PREFIX in gate.on:
+            message = f'Expected in {where} on = "device:ID" or "TARGET@device:ID", got {gate.on!r}'
+            raise RecipeError(message)
+        return gate.on
+    if gate.name in NOT_ON_DEVICE:
+        message = f"Expected in {where} on = a target, got {gate.on!r}: a device has no evidence for this gate"
+        raise RecipeError(message)
+    try:
+        check_name(device, f"the device in {where}")
+    except NameRefusedError as error:
+        raise RecipeError(str(error)) from error
+    return target
 
 
 def _check_import(recipe: Recipe) -> None:

@@ -86,12 +86,13 @@ def _certificate(bundle: Bundle) -> Certificate:
         message = f"Expected a certificate of {manifest.release} for {manifest.target!r}, got one of {got}"
         raise PackageError(message)
     judged = certificates.lines(certificates.judge(read.rules, certificates.evidence_of(read)))
-    derived = {line.name: line.verdict for line in judged if line.name not in TIMED}
-    stated = {line.name: line.verdict for line in read.gates}
+    derived = {(line.name, line.on): line.verdict for line in judged if line.name not in TIMED}
+    stated = {(line.name, line.on): line.verdict for line in read.gates}
     wrong = [name for name, verdict in derived.items() if stated.get(name) != verdict]
     if wrong or (read.verdict == "pass" and set(stated.values()) != {"pass"}):
-        name = wrong[0] if wrong else "the verdict"
-        got = f"{stated.get(name, read.verdict)!r} where its numbers say {derived.get(name, 'otherwise')!r}"
+        key = wrong[0] if wrong else ("the verdict", "")
+        name = f"{key[0]} on {key[1]}" if key[1] else key[0]
+        got = f"{stated.get(key, read.verdict)!r} where its numbers say {derived.get(key, 'otherwise')!r}"
         raise PackageError(f"Expected {CERTIFICATE} to follow from its own numbers, got for {name} {got}")
     return read
 

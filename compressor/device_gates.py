@@ -1,0 +1,107 @@
+"""Gates on a device: the recipe's own gates on what the device said, and whether it agrees with this host. Pure.
+
+Decides which gates a device can give evidence for, how ``on`` is read, and what a disagreement is: more rows with
+another class than the stated share, golden vectors outside of their tolerance, or a gate that the device passes and
+this host does not. A disagreement fails: one of the two does not run what the other runs. Measures nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from compressor.evidence import AGREEMENT, DeviceEvidence, Evidence, Gate, GateResult, Verdict, missing, points
+
+PREFIX = "device:"
+MAX_DISAGREEMENT = 0.01
+"""The share of rows on which a device may name another class, unless the recipe sets ``device_flip_ratio``."""
+TIMED_ON_DEVICE = frozenset({"latency_p50_ms", "latency_p95_ms", "peak_memory_bytes"})
+NOT_ON_DEVICE = frozenset({
+    "superiority", "size_bytes", "size_ratio", "latency_ratio", "speed_up_ratio", "int8_macs_ratio", "parity_max_abs",
+    "parity_cosine", "parity_flip_ratio",
+})  # fmt: skip
+"""Gates for which a device has no evidence: they need the float model, the file, or the drifted samples."""
+
+
+def device_in(on: str) -> tuple[str, str]:
+    """Return (device, target) of ``on``: ``device:ID`` or ``TARGET@device:ID``; ("", "") where it names no device."""
+    target, at, rest = on.rpartition("@")
+    if not rest.startswith(PREFIX) or (at and not target):
+        return "", ""
+    return rest.removeprefix(PREFIX), target
+
+
+def device_for(on: str, target: str) -> str:
+    """Return the device that ``on`` names for ``target``, "" for none."""
+    device, only = device_in(on)
+    return device if only in {"", target} else ""
+
+
+@dataclass(frozen=True, slots=True)
+class OnDevice:
+    """A gate judged on what ``device`` said."""
+
+    gate: Gate
+    device: str
+    name: str
+    limit: float
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return the gate's verdict on the device's evidence; FAIL with the reason where there is none."""
+        said = evidence.devices.get(self.device)
+        if said is None or said.problem:
+            return _unmeasured(self.name, self.limit, self.device, said)
+        return replace(self.gate.judge(said.evidence), on=self.device)
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Device and host say the same of the same rows. ``gates`` are those that are judged on both."""
+
+    device: str
+    limit: float
+    gates: Sequence[Gate] = ()
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return PASS, or FAIL with every way in which they disagree; what was not compared fails too."""
+        said = evidence.devices.get(self.device)
+        if said is None or said.problem:
+            return _unmeasured(AGREEMENT, self.limit, self.device, said)
+        figures = said.evidence.figures
+        share, rows, flips = figures.get(AGREEMENT), figures.get("device_rows", 0.0), figures.get("device_flips", 0.0)
+        if share is None or not rows:
+            return replace(missing(AGREEMENT, self.limit), on=self.device)
+        compared = f"{flips:.0f} of {rows:.0f} rows answer otherwise than here: {points(share)}, at most "
+        reasons = [] if share <= self.limit else [f"{compared}{points(self.limit)} allowed"]
+        reasons += _golden(figures)
+        reasons += [
+            reason for gate in self.gates if (reason := _better_there(gate.judge(said.evidence), gate.judge(evidence)))
+        ]
+        text = f"{compared}{points(self.limit)}; golden vectors agree"
+        if reasons:
+            text = f"device and host disagree: {'; '.join(reasons)}: not to be trusted before it is known why"
+        verdict = Verdict.FAIL if reasons else Verdict.PASS
+        return GateResult(AGREEMENT, verdict, share, share, self.limit, int(rows), text, on=self.device)
+
+
+def _unmeasured(name: str, limit: float, device: str, said: DeviceEvidence | None) -> GateResult:
+    text = said.problem if said is not None else f"Expected a measurement of {device}, got none: give --server"
+    return GateResult(name, Verdict.FAIL, None, None, limit, 0, text, on=device)
+
+
+def _golden(figures: Mapping[str, float]) -> list[str]:
+    names = ("max_abs", "allowed_abs", "flips", "allowed_flips")
+    difference, allowed, flips, allowed_flips = (figures.get(f"golden_{name}") for name in names)
+    if difference is None or allowed is None or flips is None or allowed_flips is None:
+        return ["golden vectors were not run there"]
+    if difference <= allowed and flips <= allowed_flips:
+        return []
+    return [f"golden vectors differ by {difference:.3g} (at most {allowed:.3g}) with {flips:.0f} flips"]
+
+
+def _better_there(there: GateResult, here: GateResult) -> str:
+    """Return the words for a gate that passes on the device alone; a figure that this host can't take is no reason."""
+    unmeasurable = here.value is None and here.name in TIMED_ON_DEVICE
+    if there.verdict is not Verdict.PASS or here.verdict is Verdict.PASS or unmeasurable:
+        return ""
+    return f"{here.name} passes there and is {here.verdict.value} here"

@@ -1,0 +1,38 @@
+"""How a command line says where devices are: the options and what they say. Light, so that commands start fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+WAIT_S = 300.0
+"""How long a device is waited for unless the command line says otherwise."""
+_MAX_WAIT_S = 21_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What the command line said of the server; empty where it said nothing."""
+
+    server: str | None = None
+    token_file: Path | None = None
+    ca: Path | None = None
+    device_wait_s: float = WAIT_S
+
+
+def device_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``command`` with the options ``--server``, ``--token-file``, ``--ca`` and ``--device-wait-s``."""
+    path = click.Path(path_type=Path, dir_okay=False)
+    for option in (
+        click.option("--device-wait-s", type=click.FloatRange(1, _MAX_WAIT_S), default=WAIT_S, show_default=True,
+                     help="How long a device may take to measure; then its gates fail."),
+        click.option("--ca", type=path, help="PEM file to trust for https, instead of the system's."),
+        click.option("--token-file", type=path, help="File with the server's builder token."),
+        click.option("--server", help="Address of the server, http://host:port, where gates name devices."),
+    ):  # fmt: skip
+        command = option(command)
+    return command

@@ -1,0 +1,153 @@
+"""What the devices that a recipe names say of a candidate: one measurement each, as evidence beside this host's.
+
+Decides what a device gets (a bundle of artifact, manifest and golden vectors; every row of the gate split, as pixels
+at the model's size) and how its answer becomes evidence. What fails on the way is evidence of nothing, with its
+reason: the gates then fail.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor import evaluation, package
+from compressor.bundling import golden_budget, golden_of, sized
+from compressor.certificate import Rule
+from compressor.comparison import Comparison, Material
+from compressor.data.table import Table
+from compressor.device_bench import DeviceAnswer, DeviceBench, Subject
+from compressor.errors import DeviceMeasureError, PublishError
+from compressor.evaluation import Compared
+from compressor.evidence import AGREEMENT, DeviceEvidence
+from compressor.measure import Predictions, calibration_error
+from compressor.workshop import Workshop
+from edge_agent import preprocess
+from wire.bundle import GOLDEN, build_bundle
+from wire.canonical import sha256_hex
+from wire.manifest import Budgets, Manifest, Preprocessing
+from wire.measurement import MeasureReport
+
+_CHUNK = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """One target's candidate, ready to be measured: ``allowed``: the tolerance of its golden vectors."""
+
+    subject: Subject
+    gate_set: Compared
+    class_names: tuple[str, ...]
+    rules: Sequence[Rule]
+    allowed: Budgets
+
+
+def said_by_devices(
+    workshop: Workshop, material: Material, compared: Comparison, rules: Sequence[Rule], bench: DeviceBench | None
+) -> dict[str, DeviceEvidence]:
+    """Return what each device that ``rules`` name said of the candidate, by device.
+
+    Raises:
+        BundleError: If artifact and manifest make no bundle.
+    """
+    devices = list(dict.fromkeys(rule.on for rule in rules if rule.on))
+    if not devices:
+        return {}
+    if bench is None:
+        problem = "Expected a way to devices, got none: give --server, --token-file and --keys"
+        return dict.fromkeys(devices, DeviceEvidence(problem))
+    asked = _asked(workshop, material, compared, rules)
+    return {device: _one(workshop, device, asked, bench) for device in devices}
+
+
+def _asked(workshop: Workshop, material: Material, compared: Comparison, rules: Sequence[Rule]) -> Asked:
+    candidate, gate_set = compared.form.candidate, compared.gate_set
+    golden = golden_of(workshop, material, compared)
+    budgets = golden_budget(golden)
+    outputs = sized(candidate.manifest.outputs, gate_set.candidate.embedding.shape[1])
+    manifest = replace(candidate.manifest, outputs=outputs, budgets=budgets)
+    rows = material.rows("gate")
+    subject = make_subject(manifest, candidate.artifact, package.write_golden(golden), pixels_of(rows, manifest))
+    return Asked(subject, gate_set, material.table.class_names, rules, budgets)
+
+
+def make_subject(manifest: Manifest, artifact: bytes, golden: bytes, pixels: NDArray[np.uint8] | None) -> Subject:
+    """Return what a device is to measure; ``pixels``: uint8 (N, H, W, 1 or 3), None for golden vectors alone.
+
+    Raises:
+        BundleError: If the parts make no bundle.
+    """
+    bundle = build_bundle(manifest, {manifest.artifact: artifact, GOLDEN: golden})
+    digest = sha256_hex(artifact)
+    if pixels is None:
+        return Subject(digest, bundle)
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(pixels), allow_pickle=False)
+    return Subject(digest, bundle, buffer.getvalue(), len(pixels))
+
+
+def pixels_of(table: Table, manifest: Manifest) -> NDArray[np.uint8]:
+    """Return the rows of ``table`` as the model sees them before scaling: uint8 (N, H, W, 1 or 3).
+
+    The device's own preprocessing makes the very same input of them, for it neither resizes nor recolours them again.
+    """
+    pre = manifest.preprocessing
+    plain = Preprocessing(pre.width, pre.height, pre.colour, pre.resample, scale=1.0, layout="NHWC")
+    images = list(table.images)
+    parts = (preprocess.to_batch(images[i : i + _CHUNK], plain) for i in range(0, len(images), _CHUNK))
+    return np.concatenate([part.astype(np.uint8) for part in parts])
+
+
+def _one(workshop: Workshop, device: str, asked: Asked, bench: DeviceBench) -> DeviceEvidence:
+    try:
+        answer = bench.measure(asked.subject, device, workshop.progress)
+        return evidence_from(answer, asked)
+    except (DeviceMeasureError, PublishError) as error:  # of the latter: the server is away
+        return DeviceEvidence(str(error))
+
+
+def evidence_from(answer: DeviceAnswer, asked: Asked) -> DeviceEvidence:
+    """Return the evidence in a device's answer.
+
+    Raises:
+        DeviceMeasureError: If it has another number of classes than the model.
+    """
+    here, logits = asked.gate_set.candidate, answer.logits
+    if logits.shape != here.logits.shape:
+        message = f"Expected logits of shape {here.logits.shape} from {answer.report.device}, got {logits.shape}"
+        raise DeviceMeasureError(f"{message}: its runtime runs something else")
+    there = replace(asked.gate_set, candidate=Predictions(logits, here.embedding))
+    figures = figures_from(answer.report, asked.allowed)
+    figures |= _compared(there, here, asked.allowed.golden_max_abs)
+    rules = [rule for rule in asked.rules if rule.on == answer.report.device]
+    evidence = evaluation.evidence(there, asked.class_names, figures, None, rules)
+    return DeviceEvidence("", evidence, dict(answer.report.facts), answer.report.order)
+
+
+def figures_from(report: MeasureReport, allowed: Budgets) -> dict[str, float]:
+    """Return latency, memory and golden vectors by the names that gates and certificate use."""
+    return {
+        "latency_p50_ms": report.latency_p50_ms, "latency_p95_ms": report.latency_p95_ms,
+        "peak_memory_bytes": float(report.peak_memory_bytes), "golden_max_abs": report.golden_max_abs,
+        "golden_flips": float(report.golden_flips), "golden_allowed_abs": allowed.golden_max_abs,
+        "golden_allowed_flips": float(allowed.golden_max_flips),
+    }  # fmt: skip
+
+
+def _compared(there: Compared, here: Predictions, allowed_abs: float) -> dict[str, float]:
+    """Return how many rows have another class there than here, or other values of a regression, and the accuracy."""
+    said, labels = there.candidate, there.labels
+    if labels.ndim > 1:
+        other = np.abs(said.logits - here.logits).max(axis=1) > allowed_abs
+        from compressor import regression  # noqa: PLC0415 - a classifier needs none of it
+
+        figures = dict(regression.figures(there))
+    else:
+        other = said.classes != here.classes
+        error = calibration_error(said.logits, labels)
+        figures = {"accuracy": evaluation.accuracy(said, labels), "calibration_error": error}
+    flips = int(np.count_nonzero(other))
+    return {**figures, "device_rows": float(len(labels)), "device_flips": float(flips), AGREEMENT: flips / len(labels)}
