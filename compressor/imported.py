@@ -118,11 +118,12 @@ def _logits_first(data: bytes, name: str) -> bytes:
     """Return an ONNX file with its output ``name`` first: what quantizes it compares the first output."""
     model = onnx.load_from_string(data)
     outputs = sorted(model.graph.output, key=lambda output: output.name != name)
-    if outputs[0] is model.graph.output[0] or outputs[0].name == model.graph.output[0].name:
+    if outputs[0].name == model.graph.output[0].name:
         return data
     del model.graph.output[:]
     model.graph.output.extend(outputs)
-    return model.SerializeToString()
+    changed: bytes = model.SerializeToString()
+    return changed
 
 
 def _stated(candidate: Candidate, specs: tuple[Specs, Specs], onnx_data: bytes) -> Candidate:

@@ -1,6 +1,7 @@
 """What can be known to be wrong before data is read or anything is trained.
 
-Decides nothing about data or models; of a plug-in named by a dotted path it checks the module alone.
+Decides nothing about data; of a plug-in named by a dotted path it checks the module alone, of a model file what
+``imported`` can know without data.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def check(recipe: Recipe, out: Path) -> None:
     Raises:
         PluginError: If a data set, network, scheme or runtime is not there; the nearest one is named.
         PackageError: If ``out`` is no folder, can't be made or can't be written.
+        CheckpointError: If a checkpoint or model file is not there, too large, or no weights.
+        MeasureError: If an ONNX or TFLite file does not fit the recipe, or the runtime rejects it.
     """
     _require("compressor.data", recipe.data.dataset, "[data] dataset")
     _require("compressor.networks", recipe.model.network, "[model] network")
@@ -55,6 +58,10 @@ def check(recipe: Recipe, out: Path) -> None:
             raise PluginError(said + nearest(target.runtime, known))
         _installed(target)
     _writable(out)
+    if recipe.model.imported or recipe.model.checkpoint:
+        from compressor import imported  # noqa: PLC0415 - it needs data sets, which need this module
+
+        imported.check(recipe)
 
 
 def _installed(target: TargetRecipe) -> None:

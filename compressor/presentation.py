@@ -12,15 +12,15 @@ from dataclasses import fields
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import divergence, evaluation, explanations, measure, parity, report
+from compressor import divergence, evaluation, explanations, parity, report
 from compressor.bundling import Judged, lineage_of
 from compressor.certificate import Certificate
 from compressor.comparison import Comparison, Material
 from compressor.errors import MeasureError
 from compressor.evaluation import Compared
-from compressor.explanations import Explained, Predict
+from compressor.explaining import explained
 from compressor.forms import FLOAT_NAMES, ONNX, Models
-from compressor.measure import Candidate, Predictions
+from compressor.measure import Predictions
 from compressor.recipe import Recipe
 from compressor.regression import error_of
 from compressor.steps import Settings
@@ -31,7 +31,6 @@ from wire.canonical import canonical_bytes, sha256_hex
 Floats = NDArray[np.float32]
 
 _RANK = {"fail": 0, "inconclusive": 1, "pass": 2}
-_PATCHES = 6  # along the longer side: 50 inputs a picture, so that twelve flips take about a second
 _LAYER_ROWS = 8
 _MAX_FLIP_RATIO, _MIN_COSINE = 0.01, 0.99
 """Forms that disagree more than this are suspicious as a whole."""
@@ -105,33 +104,15 @@ def _changes(workshop: Workshop, material: Material, models: Models, judged: Jud
     found = explanations.flips(gate_set)
     shown = found[: explanations.SHOWN]
     rows = material.rows("gate").take(np.array([flip.row for flip in shown], dtype=np.int64))
-    before, after = (_predict(item) for item in (models.baseline.candidate, judged.compared.form.candidate))
-    first = []
-    with workshop.progress.stage("explain", max(len(shown), 1), "flip") as stage:
-        inputs = workshop.inputs(rows) if shown else np.zeros((0, 1, 1, 1), np.float32)
-        for flip, image, given in zip(shown, rows.images, inputs, strict=True):
-            explained = Explained(
-                flip,
-                explanations.saliency(before, given, flip.before, patches=_PATCHES),
-                explanations.saliency(after, given, flip.after, patches=_PATCHES),
-            )
-            first.append(report.Changed(explained, image, preprocess.resize_pixels(image, workshop.preprocessing)))
-            stage.advance()
+    pictured = explained(workshop, shown, rows, models.baseline.candidate, judged.compared.form.candidate)
+    first = [
+        report.Changed(item, image, preprocess.resize_pixels(image, workshop.preprocessing))
+        for item, image in zip(pictured, rows.images, strict=True)
+    ]
     return report.Changes(
         target=judged.target.name, n=len(gate_set.labels), flips=len(found), lost=sum(flip.lost for flip in found),
         won=sum(flip.won for flip in found), first=tuple(first),
     )  # fmt: skip
-
-
-def _predict(candidate: Candidate) -> Predict:
-    """Return a function from inputs float32 (N, C, H, W) to logits (N, classes)."""
-    last = candidate.manifest.preprocessing.layout == "NHWC"
-
-    def said(inputs: Floats) -> Floats:
-        given = np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)) if last else inputs
-        return measure.predict(candidate, given).logits
-
-    return said
 
 
 def _layers(workshop: Workshop, material: Material, models: Models, results: Sequence[Judged]) -> report.Layers | None:

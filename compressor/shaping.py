@@ -33,7 +33,7 @@ from compressor.forms import (
     with_contract,
 )
 from compressor.recipe import TargetRecipe
-from compressor.step import Result, plugin_modules
+from compressor.step import Result, network_modules, plugin_modules
 from compressor.steps.base import Bench, Network, Rows
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from compressor.workshop import Workshop, table_digest, versions
@@ -45,8 +45,7 @@ Notes = tuple[tuple[str, Mapping[str, Any]], ...]
 _HEADER_BYTES = 8
 _PROBE_ROWS = 4
 _MIN_CLASSES = 2
-_STEP_CODE = ("compressor.steps", "compressor.train", "compressor.networks", "compressor.prune", "compressor.qat",
-              "edge_agent.preprocess")  # fmt: skip
+_STEP_CODE = ("compressor.steps", "compressor.train", "compressor.prune", "compressor.qat", "edge_agent.preprocess")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +97,7 @@ def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result,
         CompressorError: As a step says.
     """
     weights, notes = trained, []
-    own = plugin_modules(workshop.recipe.model.network)
+    own = network_modules(workshop.recipe.model.network)
     for step in workshop.recipe.network_steps:
         inputs = {
             "weights": weights.digest, "teacher": trained.digest, "step": repr(step), "data": lesson.digest(),

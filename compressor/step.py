@@ -7,17 +7,20 @@ before, the steps after it are found again. Files appear whole or not at all; a 
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from compressor.errors import PackageError
 from wire.canonical import canonical_bytes, sha256_hex
 
 _DIGEST_BYTES = 64
+_NETWORKS = "compressor.networks"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def code_digests(modules: tuple[str, ...]) -> dict[str, str]:
     """Return the SHA-256 of the source of each module; of a package, of every module below it."""
     digests: dict[str, str] = {}
     for name in modules:
-        spec = importlib.util.find_spec(name)
+        spec = _located(name)
         if spec is None or spec.origin is None:
             continue
         for path in sorted(Path(folder) for folder in spec.submodule_search_locations or ()):
@@ -81,6 +84,46 @@ def code_digests(modules: tuple[str, ...]) -> dict[str, str]:
         if not spec.submodule_search_locations:
             digests[name] = sha256_hex(Path(spec.origin).read_bytes())
     return dict(sorted(digests.items()))
+
+
+def _located(name: str) -> ModuleSpec | None:
+    """Return where the module ``name`` lies, without importing the packages it is in."""
+    first, *rest = name.split(".")
+    spec = importlib.util.find_spec(first)
+    for part in rest:
+        folders = spec.submodule_search_locations if spec is not None else None
+        spec = PathFinder.find_spec(f"{spec.name}.{part}", folders) if spec is not None and folders else None
+    return spec
+
+
+def network_modules(network: str) -> tuple[str, ...]:
+    """Return the modules that ``network`` is made of.
+
+    Of one of ours these are its file, what it imports from the folder of networks, and what builds them; of a user's
+    ``package.module:build`` the whole folder, which it may import from, and its own package.
+    """
+    if ":" in network:
+        return (_NETWORKS, *plugin_modules(network))
+    found, waiting = [f"{_NETWORKS}.__init__"], [f"{_NETWORKS}.{network}"]
+    while waiting:
+        name = waiting.pop()
+        spec = _located(name) if name not in found else None
+        if spec is not None and spec.origin is not None:
+            found.append(name)
+            waiting += _imported(Path(spec.origin).read_bytes(), _NETWORKS)
+    return tuple(sorted(found))
+
+
+def _imported(source: bytes, package: str) -> list[str]:
+    """Return the modules of ``package`` that ``source`` may import, anywhere in it."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = f"{package}.{node.module or ''}".rstrip(".") if node.level else node.module or ""
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return [name for name in names if name.startswith(f"{package}.")]
 
 
 def plugin_modules(name: str) -> tuple[str, ...]:

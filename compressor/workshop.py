@@ -22,7 +22,7 @@ from compressor.data.table import Table
 from compressor.measure import Candidate, Latency, Predictions
 from compressor.progress import Progress
 from compressor.recipe import Recipe, TrainRecipe
-from compressor.step import Cache, Result, plugin_modules
+from compressor.step import Cache, Result, network_modules
 from compressor.steps.base import Rows
 from edge_agent import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
@@ -82,7 +82,7 @@ class Workshop:
         }  # fmt: skip
         stops = held if settings.early_stopping else None
         inputs |= {"held": table_digest(stops)} if stops is not None else {}
-        modules = ("compressor.train", "compressor.networks", "edge_agent.preprocess")
+        modules = ("compressor.train", "edge_agent.preprocess", *network_modules(network))
 
         resume = self.cache.folder / f"training-{sha256_hex(canonical_bytes(dict(inputs)))[:24]}.part"
 
@@ -92,7 +92,7 @@ class Workshop:
             resume.unlink(missing_ok=True)
             return weights
 
-        return self.cache.step("train", inputs, make, modules=(*modules, *plugin_modules(network)))
+        return self.cache.step("train", inputs, make, modules=modules)
 
     def _fit(
         self,
@@ -187,7 +187,7 @@ class Workshop:
                 stage.advance()
             return model_bytes
 
-        modules = ("compressor.export", "compressor.networks", *plugin_modules(model.network))
+        modules = ("compressor.export", *network_modules(model.network))
         return self.cache.step("export", inputs, make, modules=modules)
 
     def ort_format(self, model: bytes) -> bytes:
@@ -247,7 +247,7 @@ class Workshop:
         model = self.recipe.model
         inputs |= {"network": f"{model.network} {sorted(model.network_options.items())}",
                    "preprocessing": self._preprocessing_digest()}  # fmt: skip
-        modules = ("compressor.networks", "edge_agent.preprocess", *plugin_modules(model.network))
+        modules = ("edge_agent.preprocess", *network_modules(model.network))
         return _unpack(self.cache.step("torch", inputs, make, modules=modules).data).logits
 
     def timings(self, candidates: Mapping[str, Candidate], table: Table) -> dict[str, float]:

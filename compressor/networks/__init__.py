@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from compressor import registry
-from compressor.errors import PluginError
+from compressor.errors import CompressorError, PluginError
 
 _INIT_SEED = 20_250_101
+_SUM_SLACK = 1e-4
 
 
 def networks() -> tuple[str, ...]:
@@ -27,8 +28,8 @@ def build(
     """Return an untrained network; the same arguments give the same weights.
 
     Raises:
-        PluginError: If there is no such network, it does not know an option, or it does not return
-            (logits, embedding) of these shapes.
+        PluginError: If there is no such network, it does not know an option, can't be built with these or fails with
+            an error of its own, or it does not return (logits, embedding) of these shapes.
     """
     found = registry.resolve(__name__, name, "build", known=networks())
     with torch.random.fork_rng(devices=[]):
@@ -37,6 +38,12 @@ def build(
             network = found(classes, channels, height, width, **(options or {}))
         except TypeError as error:
             message = f"Expected options that network {name!r} knows, got {dict(options or {})}: {error}"
+            raise PluginError(message) from error
+        except CompressorError:
+            raise
+        except Exception as error:  # torch refuses sizes with whatever comes up; a network of one's own is foreign code
+            given = f"{classes} classes, {channels} x {height} x {width}, {dict(options or {})}"
+            message = f"Expected network {name!r} to build for {given}, got {registry.failure(error)}"
             raise PluginError(message) from error
     if not isinstance(network, nn.Module):
         message = f"Expected {name!r} to return a torch.nn.Module, got {type(network).__name__}"
@@ -47,11 +54,19 @@ def build(
 
 def _check_outputs(name: str, network: nn.Module, classes: int, inputs: torch.Tensor) -> None:
     network.eval()
-    with torch.no_grad():
-        outputs = network(inputs)
+    try:
+        with torch.no_grad():
+            outputs = network(inputs)
+    except Exception as error:  # as above
+        message = f"Expected {name!r} to take inputs of {tuple(inputs.shape)}, got {registry.failure(error)}"
+        raise PluginError(message) from error
     if not isinstance(outputs, tuple) or [output.ndim for output in outputs] != [2, 2]:
         message = f"Expected {name!r} to return (logits (N, classes), embedding (N, D)), got {type(outputs).__name__}"
         raise PluginError(message)
     if tuple(outputs[0].shape) != (len(inputs), classes):
         message = f"Expected logits of {(len(inputs), classes)} from {name!r}, got {tuple(outputs[0].shape)}"
         raise PluginError(message)
+    said = outputs[0].double()
+    if classes > 1 and bool((said >= 0).all()) and bool(((said.sum(dim=1) - 1).abs() < _SUM_SLACK).all()):
+        message = f"Expected logits from {name!r}, got probabilities (each row sums to 1)"
+        raise PluginError(f"{message}: return what goes into the softmax, the loss and the device have their own")

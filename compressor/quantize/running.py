@@ -37,12 +37,13 @@ def run(model: onnx.ModelProto, names: Sequence[str], batches: Batches) -> Itera
 
 
 def logits(model: onnx.ModelProto, batches: Batches) -> Floats:
-    """Return the first output of ``model`` for all data: float32 (N, ...), optimised as on the device.
+    """Return the output ``logits`` of ``model``, or its first: float32 (N, ...) for all data, optimised as on a device.
 
     Raises:
         QuantizeError: If the model does not load or run on the data, or there is none.
     """
-    name = model.graph.output[0].name
+    names = [output.name for output in model.graph.output]
+    name = "logits" if "logits" in names else names[0]
     level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     made = [values[0] for _, values in _run(model.SerializeToString(), [name], batches, level)]
     if not made:

@@ -61,6 +61,22 @@ def load(network: nn.Module, path: Path) -> nn.Module:
     return network.eval()
 
 
+def check_finite(path: Path) -> None:
+    """Do nothing if ``path`` holds a state dict of finite tensors, for whatever network.
+
+    Raises:
+        CheckpointError: If the file is not there, holds anything but tensors, none at all, or NaN or infinity.
+    """
+    state = _read(path)
+    if not state:
+        message = f"Expected weights in {path}, got an empty state dict: save network.state_dict()"
+        raise CheckpointError(message)
+    for name, tensor in state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            message = f"Expected finite weights in {path}, got NaN or infinity in {name!r}"
+            raise CheckpointError(f"{message}: take a checkpoint from before it diverged")
+
+
 def load_ranges(path: Path) -> dict[str, tuple[float, float]]:
     """Return the learnt (low, high) of activations in ``path``, by FX node; empty where no step learnt any.
 

@@ -118,9 +118,14 @@ def has_unit(spec: TensorSpec) -> bool:
     return bool(spec.extra) and ("mean" in spec.extra or "spread" in spec.extra)
 
 
+def is_probability(spec: TensorSpec) -> bool:
+    """Return whether ``spec`` holds probabilities of classes: the model ends in a softmax of its own."""
+    return bool(spec.extra) and spec.extra.get("meaning") == "probability"
+
+
 def is_decoded(spec: TensorSpec) -> bool:
-    """Return whether a caller gets other numbers than the model gave: ``spec`` is quantized, or has a unit."""
-    return is_quantized(spec) or has_unit(spec)
+    """Return whether a caller gets other numbers than the model gave: quantized, with a unit, or probabilities."""
+    return is_quantized(spec) or has_unit(spec) or is_probability(spec)
 
 
 def quantize(values: Array, spec: TensorSpec) -> Array:
@@ -170,6 +175,8 @@ def real_output(values: Array, spec: TensorSpec) -> Array:
     at least ``log(1e-6)``: these are logits, whose softmax is the probabilities again.
     """
     real = dequantize(values, spec) if is_quantized(spec) else values
+    if is_probability(spec):
+        return np.log(np.maximum(np.asarray(real, np.float32), _LEAST_PROBABILITY))
     if not has_unit(spec):
         return real
     return np.asarray(real, np.float32) * np.array(spec.spread, np.float32) + np.array(spec.mean, np.float32)

@@ -1,0 +1,83 @@
+"""The step that explains flips: saliency of both models on the inputs that flipped, kept by what it was made from.
+
+Decides what the pictures depend on. How saliency is computed is in ``explanations``.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor import measure
+from compressor.data.table import Table
+from compressor.explanations import Explained, Flip, Predict, saliency
+from compressor.measure import Candidate
+from compressor.workshop import Workshop, table_digest, versions
+from wire.canonical import canonical_bytes, sha256_hex
+from wire.codec import to_document
+
+Floats = NDArray[np.float32]
+
+_PATCHES = 6  # along the longer side: 50 inputs a picture, so that twelve flips take about a second
+_CODE = ("compressor.explanations", "compressor.explaining", "compressor.measure", "edge_agent.runtimes",
+         "edge_agent.preprocess")  # fmt: skip
+
+
+def explained(
+    workshop: Workshop, found: Sequence[Flip], rows: Table, before: Candidate, after: Candidate
+) -> tuple[Explained, ...]:
+    """Return the flips ``found`` with the saliency of the answers of ``before`` and ``after``.
+
+    ``rows`` are their inputs, one a flip and in their order.
+
+    Raises:
+        MeasureError: If a model can't be run, or says something that is not finite.
+        PackageError: If the result can't be kept.
+    """
+    inputs = {
+        "before": sha256_hex(before.artifact), "after": sha256_hex(after.artifact), "flips": repr(tuple(found)),
+        "manifests": sha256_hex(canonical_bytes([to_document(before.manifest), to_document(after.manifest)])),
+        "data": table_digest(rows), "patches": str(_PATCHES), **versions("numpy", "scipy", "pillow"),
+    }  # fmt: skip
+
+    def make() -> bytes:
+        said = _predict(before), _predict(after)
+        maps: list[Floats] = []
+        with workshop.progress.stage("explain", max(len(found), 1), "flip") as stage:
+            for flip, given in zip(found, workshop.inputs(rows) if len(found) else (), strict=True):
+                maps += [
+                    saliency(predict, given, answer, patches=_PATCHES)
+                    for predict, answer in zip(said, (flip.before, flip.after), strict=True)
+                ]
+                stage.advance()
+        return _pack(maps)
+
+    kept = _unpack(workshop.cache.step("explain", inputs, make, modules=_CODE).data)
+    return tuple(Explained(flip, *pair) for flip, pair in zip(found, kept, strict=True))
+
+
+def _predict(candidate: Candidate) -> Predict:
+    """Return a function from inputs float32 (N, C, H, W) to logits (N, classes)."""
+    last = candidate.manifest.preprocessing.layout == "NHWC"
+
+    def said(inputs: Floats) -> Floats:
+        given = np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)) if last else inputs
+        return measure.predict(candidate, given).logits
+
+    return said
+
+
+def _pack(maps: Sequence[Floats]) -> bytes:
+    """Return the bytes of 2 N maps, float32 (H, W) of one size: of each flip before, then after."""
+    buffer = io.BytesIO()
+    stacked = np.stack(maps).reshape(-1, 2, *maps[0].shape) if maps else np.zeros((0, 2, 1, 1), np.float32)
+    np.lib.format.write_array(buffer, stacked, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _unpack(data: bytes) -> Floats:
+    kept: Floats = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    return kept
