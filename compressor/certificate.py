@@ -8,7 +8,7 @@ measures it itself.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from compressor.device_gates import (
@@ -265,16 +265,21 @@ def _untimed(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if name not in TIMED}
 
 
+def worst(verdicts: Iterable[str]) -> str:
+    """Return the worst of ``verdicts``; of none, that nothing passed."""
+    order = [Verdict.PASS.value, Verdict.INCONCLUSIVE.value, Verdict.FAIL.value]
+    return max(verdicts, key=order.index, default=Verdict.FAIL.value)
+
+
 def combine(certificates: Sequence[Certificate]) -> Certificate:
     """Return one certificate for all targets: every line with its target, the worst verdict."""
     first = certificates[0]
     gates = tuple(replace(line, target=item.target) for item in certificates for line in item.gates)
-    order = [Verdict.PASS.value, Verdict.INCONCLUSIVE.value, Verdict.FAIL.value]
-    worst = max((item.verdict for item in certificates), key=order.index)
+    verdict = worst(item.verdict for item in certificates)
     if len(certificates) == 1:
-        return replace(first, gates=gates, verdict=worst)
+        return replace(first, gates=gates, verdict=verdict)
     parts = tuple(replace(item, code_digests={}) for item in certificates)  # the same code judged them all
-    return replace(first, gates=gates, verdict=worst, target="", targets=parts)
+    return replace(first, gates=gates, verdict=verdict, target="", targets=parts)
 
 
 def write_certificate(certificate: Certificate) -> bytes:

@@ -214,21 +214,33 @@ def _sign(bundles: list[Path], keys: Path) -> Path:
 
 @app.command("gate")
 @click.argument("path", type=click.Path(path_type=Path))
+@click.option("--on", metavar="device:ID", help="Measure the bundle on this device too, through --server.")
+@click.option("--keys", type=click.Path(path_type=Path), help="Folder of `compressor keys init`: a device obeys it.")
+@device_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def gate_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
+def gate_command(
+    path: Path,
+    on: str | None,
+    keys: Path | None,
+    as_json: bool,  # noqa: FBT001 - click passes flags so
+    **reach: Any,  # noqa: ANN401 - the options of ``device_options``, by name
+) -> None:
     """Judge a bundle, or the folder of a run, again.
 
     A bundle is measured anew on this machine: size, graph, latency, golden vectors. A folder is judged by what its
-    gate.json says was measured. Exit codes as for run.
+    gate.json says was measured. With --on, latency, peak memory and golden vectors are measured on a device of the
+    fleet as well; where it and this machine disagree, the gate fails. Exit codes as for run.
 
     \b
     Examples:
       compressor gate build/digits-1-gateway.tfb    here and now
       compressor gate build                         the last run's, from what it measured
+      compressor gate build/digits-1-pi.tfb --on device:cam-1 --server https://fleet.example --token-file t --keys keys
     """  # noqa: D301 - \b is click's: keep the lines
-    from compressor.regate import gate_again  # noqa: PLC0415 - the command line starts fast
+    from compressor.device_reach import gate_bundle  # noqa: PLC0415 - the command line starts fast
+    from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
 
-    certificate = gate_again(path)
+    certificate = gate_bundle(path, on or "", Reach(**reach), keys, Bars())
     printing.print_outcome(certificate, [], as_json=as_json)
     raise SystemExit(_EXITS[certificate.verdict])
 

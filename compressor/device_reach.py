@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compressor.certificate import Certificate
 from compressor.device_bench import ServerBench
 from compressor.device_gates import device_in
 from compressor.device_options import Reach
 from compressor.errors import DeviceMeasureError
+from compressor.progress import Progress
 from compressor.recipe import Recipe
 
 
@@ -56,3 +58,27 @@ def bench_for(recipe: Recipe, reach: Reach, keys: Path | None) -> ServerBench | 
     for device in devices:
         bench.check(device)
     return bench
+
+
+def gate_bundle(path: Path, on: str, reach: Reach, keys: Path | None, progress: Progress) -> Certificate:
+    """Return the certificate of the bundle or folder at ``path``, judged again here and, with ``on``, on a device.
+
+    Raises:
+        DeviceMeasureError: If ``on`` is not ``device:ID``, or there is no way to that device.
+        ServerUnreachableError: If the server did not answer.
+        PackageError: If there is no bundle or certificate, or it does not open.
+        MeasureError: If the artifact can't be run here.
+        TrustError: If the release key is missing.
+    """
+    from compressor.regate import gate_again  # noqa: PLC0415 - runtimes only where something is measured
+    from compressor.regate_device import gate_on  # noqa: PLC0415 - runtimes only where something is measured
+
+    if not on:
+        return gate_again(path)
+    device, target = device_in(on)
+    bench = bench_of(reach, keys)
+    if not device or target or bench is None:
+        message = f"Expected --on device:ID with --server, --token-file and --keys, got --on {on!r}"
+        raise DeviceMeasureError(f"{message} and {'a' if bench else 'no'} server")
+    bench.check(device)
+    return gate_on(path, device, bench, progress)

@@ -12,7 +12,6 @@ from typing import Protocol
 
 from compressor.statistics import Paired
 
-
 AGREEMENT = "device_flip_ratio"
 """The gate on the share of rows on which a device answers otherwise than this host."""
 

@@ -50,12 +50,13 @@ def print_outcome(
         click.echo(json.dumps({**to_document(certificate), "files": [str(path) for path in paths]}, sort_keys=True))
         return
     for line in certificate.gates:
-        where = f" [{line.target}]" if line.target else ""
+        where = (f" [{line.target}]" if line.target else "") + (f" on {line.on}" if line.on else "")
         click.echo(f"{_MARKS.get(line.verdict, ' ')} {line.name + where:<30} {line.verdict:<13} {line.text}")
     if len(targets) > 1:
         print_targets(targets)
     else:
         print_sizes(certificate.figures)
+    print_devices(certificate)
     for path in paths:
         click.echo(f"  {path}")
     click.secho(f"{certificate.model}-{certificate.version}: {certificate.verdict.upper()}", bold=True)
@@ -84,6 +85,18 @@ def print_sizes(figures: Mapping[str, float]) -> None:
         click.echo(f"  {'':<18}{'float':>12}{'compressed':>12}")
     for title, name, form in known:
         click.echo(f"  {title:<18}{form.format(figures[f'float_{name}']):>12}{form.format(figures[name]):>12}")
+
+
+def print_devices(certificate: Certificate) -> None:
+    """Print what each device said beside what this host said."""
+    from compressor.side_by_side import beside  # noqa: PLC0415 - the command line starts fast
+
+    for one in beside(certificate):
+        name = f"{one.device} ({one.target})" if one.target else one.device
+        click.echo(f"  {name:<18}{'on device':>12}{'on this host':>14}" if one.rows else f"  {name}")
+        for what, there, here in one.rows:
+            click.echo(f"  {what:<18}{there:>12}{here:>14}")
+        click.echo(f"  {one.said}")
 
 
 def print_rebuilt(rebuilt: Rebuilt) -> None:

@@ -17,7 +17,6 @@ from compressor import certificate as certificates
 from compressor import graph, measure
 from compressor.certificate import TIMED, Certificate, Line, read_certificate
 from compressor.errors import PackageError
-from compressor.gates import Verdict
 from compressor.measure import Candidate
 from compressor.package import Golden, read_golden
 from wire.bundle import CERTIFICATE, GOLDEN, Bundle, read_bundle
@@ -117,16 +116,15 @@ def _graph_figures(bundle: Bundle) -> dict[str, float]:
 
 def _again(certificate: Certificate, figures: Mapping[str, float]) -> Certificate:
     judgement = certificates.judge(certificate.rules, certificates.evidence_of(certificate, figures))
-    recorded = {line.name: line for line in certificate.gates}
-    lines = tuple(_kept(line, recorded.get(line.name)) for line in certificates.lines(judgement))
-    order = [Verdict.PASS.value, Verdict.INCONCLUSIVE.value, Verdict.FAIL.value]
-    worst = max((line.verdict for line in lines), key=order.index, default=Verdict.FAIL.value)
-    return replace(certificate, gates=lines, verdict=worst, figures={**certificate.figures, **figures})
+    recorded = {(line.name, line.on): line for line in certificate.gates}
+    lines = tuple(_kept(line, recorded.get((line.name, line.on))) for line in certificates.lines(judgement))
+    verdict = certificates.worst(line.verdict for line in lines)
+    return replace(certificate, gates=lines, verdict=verdict, figures={**certificate.figures, **figures})
 
 
 def _kept(line: Line, recorded: Line | None) -> Line:
-    """Return the recorded line where a bundle can't be measured again for want of the float model."""
-    unmeasurable = line.name in TIMED & _ALREADY_COMPARED and line.value is None
+    """Return the recorded line where a bundle can't be measured again for want of the float model, or of the device."""
+    unmeasurable = line.name in (TIMED if line.on else TIMED & _ALREADY_COMPARED) and line.value is None
     return recorded if recorded is not None and unmeasurable else line
 
 

@@ -10,6 +10,7 @@ from plotly.offline import get_plotlyjs
 
 from compressor.report import changed, pictures, tables, words
 from compressor.report.shown import Shown
+from compressor.side_by_side import beside
 
 # A picture is drawn while the page is still being read; it takes its place's width once all places are there.
 _FIT = "addEventListener('load',()=>dispatchEvent(new Event('resize')))"
@@ -50,6 +51,8 @@ def _cards(shown: Shown) -> str:
     last = lineage if len(second) % 2 == 0 else ""
     if not last:
         second.append(lineage)
+    found = beside(shown.certificate)
+    gates += _card("On devices", tables.devices(found)) if found else ""
     wide = gates + _changes(shown) + (_card("What each step cost", tables.steps(shown.steps)) if shown.steps else "")
     wide += parity if several else ""
     return f'<div class="grid">{"".join(first)}</div>{wide}<div class="grid">{"".join(second)}</div>{last}'

@@ -10,6 +10,7 @@ from compressor.certificate import Certificate, Line
 from compressor.parity import Pair, find
 from compressor.report import words
 from compressor.report.shown import Layers, Step
+from compressor.side_by_side import Beside
 
 _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
@@ -30,6 +31,7 @@ def gates(certificate: Certificate) -> str:
 def _gate(line: Line, *, at_least: bool, several: bool) -> list[str]:
     sign = "≥" if at_least else "≤"
     where = f" <small>{escape(line.target)}</small>" if several else ""
+    where += f" <small>on {escape(line.on)}</small>" if line.on else ""
     badge = f'<span class="mark {escape(line.verdict)}">{_MARKS.get(line.verdict, "?")} {escape(line.verdict)}</span>'
     bound = "" if line.bound == line.value else words.figure(line.name, line.bound)
     limit = f"{sign} {words.figure(line.name, line.limit)}" if line.limit is not None else words.NOTHING
@@ -156,6 +158,17 @@ def targets(certificates: Sequence[Certificate]) -> str:
         for item in certificates
     ]
     return _table(("target", "", *(name.replace("_", " ") for name in names)), rows, numeric=range(2, 8))
+
+
+def devices(found: Sequence[Beside]) -> str:
+    """Return what each device said beside this host, and whether they agree."""
+    made = []
+    for one in found:
+        rows = [[escape(what), escape(there), escape(here)] for what, there, here in one.rows]
+        name = escape(f"{one.device} ({one.target})" if one.target else one.device)
+        table = _table((name, "on the device", "on this host"), rows, numeric=(1, 2)) if rows else f"<b>{name}</b>"
+        made.append(f'{table}<p class="muted">{escape(one.said)}</p>')
+    return "".join(made)
 
 
 def pairs(rows: Mapping[str, str], *, digests: bool = False) -> str:
