@@ -26,6 +26,7 @@ import click
 from compressor.certificate import Certificate
 from compressor.data import labelled_images
 from compressor.data.table import Table
+from compressor.device_bench import ServerBench
 from compressor.errors import CompressorError, JobLostError, ServerUnreachableError, WorkerError
 from compressor.keys import load_signer, read_root
 from compressor.pipeline import BasePoint, Outcome, run_recipe
@@ -165,9 +166,11 @@ def _retrain(order: WorkOrder, place: Workplace, client: ServerClient, progress:
     else:
         progress.say(f"fine-tuning from {checkpoint}")
     version = _version(order, base, folder, client)
+    bench = ServerBench(place.server_url, place.token, place.keys, place.ca)
     return run_recipe(
-        place.recipe, out=folder, version=version, base=BasePoint(base, checkpoint), extra=extra, progress=progress
-    )
+        place.recipe, out=folder, version=version, base=BasePoint(base, checkpoint), extra=extra, progress=progress,
+        devices=bench,
+    )  # fmt: skip
 
 
 def read_samples(path: Path) -> Table:
