@@ -21,6 +21,8 @@ LEVELS = 255
 _WEIGHT_LEVELS, _REDUCED_WEIGHT_LEVELS = 127, 64
 """int8 without -128; with ``reduce_range`` onnxruntime's -64..64."""
 _SMALLEST_RANGE = 1e-6
+_CLIPS = tuple(2.0 ** (-i / 2) for i in range(21))
+"""Shares of the largest weight at which clips are tried: 1 to 1/1024."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,29 +38,47 @@ class Grid:
         return _REDUCED_WEIGHT_LEVELS if self.reduce_range else _WEIGHT_LEVELS
 
 
-def weight_scale(weight: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """Return the scale of ``weight`` shaped to divide it: (out, 1, ...) per channel, else all ones."""
+def largest_weights(weight: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Return the largest magnitude, shaped to divide ``weight``: (out, 1, ...) per channel, else all ones."""
     kept = 1 if grid.per_channel else 0
-    largest = weight.detach().abs().amax(dim=tuple(range(kept, weight.ndim)), keepdim=True)
-    return torch.where(largest > 0, largest / grid.levels, torch.ones_like(largest))
+    return weight.detach().abs().amax(dim=tuple(range(kept, weight.ndim)), keepdim=True)
 
 
-def on_grid(weight: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """Return ``weight`` rounded to its grid; the gradient passes straight through."""
-    rounded: torch.Tensor = _RoundedWeight.apply(weight, weight_scale(weight, grid))  # type: ignore[no-untyped-call]
+def weight_scale(weight: torch.Tensor, grid: Grid, clip: torch.Tensor | None = None) -> torch.Tensor:
+    """Return the scale of ``weight``, shaped as ``largest_weights``; differentiable in ``clip``.
+
+    ``clip``: weights beyond are clipped to it, shaped alike. The largest weight is at the end of the grid with it and
+    without it, so that the back-ends, which go by the largest weight, find this scale again.
+    """
+    largest = largest_weights(weight, grid)
+    end = largest if clip is None else torch.minimum(largest, clip)
+    return torch.where(end > 0, end / grid.levels, torch.ones_like(largest))
+
+
+def on_grid(weight: torch.Tensor, grid: Grid, clip: torch.Tensor | None = None) -> torch.Tensor:
+    """Return ``weight`` clipped and rounded to its grid, differentiable in ``weight`` and ``clip``."""
+    scale = weight_scale(weight, grid, clip)
+    rounded: torch.Tensor = _RoundedWeight.apply(weight, scale, grid.levels)  # type: ignore[no-untyped-call]
     return rounded
 
 
 class _RoundedWeight(torch.autograd.Function):
-    """Rounding whose gradient is 1: by absmax no weight is ever clipped."""
+    """``scale * clamp(round(weight / scale))`` with straight-through gradients. Source: LSQ, equations 1 to 3."""
 
     @staticmethod
-    def forward(_: Any, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - torch's context
-        return torch.round(weight / scale) * scale
+    def forward(ctx: Any, weight: torch.Tensor, scale: torch.Tensor, levels: int) -> torch.Tensor:  # noqa: ANN401
+        steps = weight / scale
+        whole = torch.clamp(torch.round(steps), -levels, levels)
+        ctx.save_for_backward(steps, whole, scale)
+        ctx.levels = levels
+        return whole * scale
 
     @staticmethod
-    def backward(_: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:  # noqa: ANN401 - torch's context
-        return gradients[0], None
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:  # noqa: ANN401
+        steps, whole, scale = ctx.saved_tensors
+        inside = gradients[0] * (steps.abs() <= ctx.levels + 0.5)
+        slope = gradients[0] * whole - inside * steps
+        return inside, slope.sum_to_size(scale.shape), None
 
 
 class _RoundedActivation(torch.autograd.Function):
@@ -104,6 +124,12 @@ class ActivationQuantizer(nn.Module):
         self.register_buffer("observed", torch.zeros(2))
         self.observed: torch.Tensor
         self.observing = True
+
+    def forget(self) -> None:
+        """Drop what was observed and learnt."""
+        with torch.no_grad():
+            for value in (self.observed, self.log_low, self.log_high):
+                value.zero_()
 
     def ends(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (low, high), differentiable, low <= 0 < high."""
@@ -157,11 +183,54 @@ class QuantizedLayer(nn.Module):
         super().__init__()
         self.layer, self.bias, self.grid = layer, bias, grid
         self.rounding = True
+        self.register_buffer("observed", largest_weights(self.weight, grid))
+        self.observed: torch.Tensor
+        self.log_clip = nn.Parameter(torch.zeros_like(self.observed))
+        self.errors: torch.Tensor | None = None
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The network's own weights."""
+        weight: torch.Tensor = self.layer.weight  # type: ignore[assignment]
+        return weight
+
+    def clip(self) -> torch.Tensor:
+        """Return what weights are clipped to, differentiable, shaped as ``largest_weights``."""
+        return self.observed * torch.exp(self.log_clip)
+
+    def rounded(self) -> torch.Tensor:
+        """Return the weights on their grid."""
+        return on_grid(self.weight, self.grid, self.clip())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the layer's output; ``rounding`` off gives the float layer's."""
+        if self.errors is not None:
+            self._compare(x)
+        return self._run(x, self.rounded() if self.rounding else self.weight)
+
+    def watch(self) -> None:
+        """Begin to compare, with every input from now on, the outputs that different clips leave."""
+        self.errors = torch.zeros(len(_CLIPS), len(self.weight))
+
+    def choose(self) -> None:
+        """Clip where the outputs were least wrong, and stop comparing."""
+        if self.errors is None:
+            return
+        kept = self.errors if self.grid.per_channel else self.errors.sum(1, keepdim=True)
+        share = torch.tensor(_CLIPS)[kept.argmin(0)]
+        largest = largest_weights(self.weight, self.grid)
+        self.observed, self.errors = largest * share.reshape(largest.shape), None
+        self.log_clip.data.zero_()
+
+    def _compare(self, x: torch.Tensor) -> None:
+        wanted, largest = self._run(x, self.weight), largest_weights(self.weight, self.grid)
+        for i, share in enumerate(_CLIPS):
+            off = self._run(x, on_grid(self.weight, self.grid, largest * share)) - wanted
+            channels = off.movedim(-1 if isinstance(self.layer, nn.Linear) else 1, 0)
+            self.errors[i] += channels.flatten(1).square().sum(1)  # type: ignore[index]
+
+    def _run(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         layer: Any = self.layer
-        weight = on_grid(layer.weight, self.grid) if self.rounding else layer.weight
         if isinstance(layer, nn.Linear):
             return nn.functional.linear(x, weight, self.bias)
         output: torch.Tensor = layer._conv_forward(x, weight, self.bias)  # noqa: SLF001 - it knows all padding modes

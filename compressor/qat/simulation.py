@@ -15,11 +15,13 @@ import torch
 from torch import fx, nn
 
 from compressor.errors import QuantizeError
-from compressor.qat.fake_quantize import ActivationQuantizer, Grid, QuantizedHardswish, QuantizedLayer, on_grid
+from compressor.qat.fake_quantize import ActivationQuantizer, Grid, QuantizedHardswish, QuantizedLayer
 from compressor.qat.folding import bias_of, fold, weight_of
 from compressor.qat.graph import Layer, Point, operation, points, trace
 
 _ROWS_AT_ONCE = 128
+_COMPARED_ROWS = 32
+"""On which clips are compared: each layer runs once for every clip."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,8 +41,26 @@ class Simulation:
         return held + [bias for bias in biases if bias is not None]
 
     def ends(self) -> list[nn.Parameter]:
-        """Return the parameters of all learned ranges."""
-        return [end for quantizer in self.quantizers.values() for end in quantizer.parameters()]
+        """Return the parameters of all learned ranges: those of activations, and where weights are clipped."""
+        learned = [end for quantizer in self.quantizers.values() for end in quantizer.parameters()]
+        return learned + [layer.log_clip for layer in self.quantized()]
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """Return what ``weights`` and ``ends`` return, by a name for people."""
+        named: dict[str, nn.Parameter] = {}
+        for layer, quantized in zip(self.layers, self.quantized(), strict=True):
+            bias = bias_of(self.network, layer)
+            named[f"the weights of {layer.target}"] = weight_of(self.network, layer)
+            named |= {f"the bias of {layer.target}": bias} if bias is not None else {}
+            named[f"the clip of {layer.target}"] = quantized.log_clip
+        for node, quantizer in self.quantizers.items():
+            named |= {f"the range after {node}": end for end in quantizer.parameters()}
+        return named
+
+    def quantized(self) -> list[QuantizedLayer]:
+        """Return the copy's layers, in the order of ``layers``."""
+        found = [self.copy.get_submodule(layer.target) for layer in self.layers]
+        return [layer for layer in found if isinstance(layer, QuantizedLayer)]
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Return the learned (low, high) by FX node of ``torch.fx.symbolic_trace(network)``."""
@@ -55,28 +75,52 @@ class Simulation:
         if not len(inputs):
             message = "Expected calibration rows to observe ranges on, got none: give the calibration split rows"
             raise QuantizeError(message)
-        self._switch(observing=True)
-        with torch.no_grad():
-            for start in range(0, len(inputs), _ROWS_AT_ONCE):
-                self.copy(torch.from_numpy(np.ascontiguousarray(inputs[start : start + _ROWS_AT_ONCE])))
-        self._switch(observing=False)
+        for quantizer in self.quantizers.values():
+            quantizer.forget()
+        self._run_float(inputs)
         wild = [name for name, quantizer in self.quantizers.items() if not quantizer.observed.isfinite().all()]
         if wild:
             message = f"Expected finite activations, got others at {', '.join(wild[:5])}: check weights and inputs"
             raise QuantizeError(message)
 
+    def clip_weights(self, inputs: npt.NDArray[np.float32]) -> None:
+        """Clip each layer's weights where its float outputs over the first 32 of ``inputs`` change least.
+
+        Weights that only ever meet zeros (channels that died in training, whose norms then blew them up) change no
+        output, so they no longer take the levels from all others.
+        """
+        for layer in self.quantized():
+            layer.watch()
+        self._run_float(inputs[:_COMPARED_ROWS])
+        for layer in self.quantized():
+            layer.choose()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return a copy of all weights, ranges and clips, for ``restore``."""
+        return {name: value.detach().clone() for name, value in self.copy.state_dict().items()}
+
+    def restore(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Go back, network included, to what ``state`` returned."""
+        self.copy.load_state_dict(dict(state))
+
     def settle(self) -> None:
-        """Round the network's weights to their grid for good: what is exported is what was trained."""
+        """Put the network's weights on their grid for good: what is exported is what was trained."""
         with torch.no_grad():
-            for layer in self.layers:
-                weight = weight_of(self.network, layer)
-                weight.copy_(on_grid(weight, self.grid))
+            for layer in self.quantized():
+                layer.weight.copy_(layer.rounded())
+
+    def _run_float(self, inputs: npt.NDArray[np.float32]) -> None:
+        self._switch(observing=True)
+        with torch.no_grad():
+            for start in range(0, len(inputs), _ROWS_AT_ONCE):
+                self.copy(torch.from_numpy(np.ascontiguousarray(inputs[start : start + _ROWS_AT_ONCE])))
+        self._switch(observing=False)
 
     def _switch(self, *, observing: bool) -> None:
         for quantizer in self.quantizers.values():
             quantizer.observing = observing
-        for layer in self.layers:
-            self.copy.get_submodule(layer.target).rounding = not observing  # type: ignore[assignment]
+        for layer in self.quantized():
+            layer.rounding = not observing
         for module in self.copy.modules():
             if isinstance(module, QuantizedHardswish):
                 module.rounding = not observing

@@ -6,9 +6,9 @@ The same inputs and settings give the same weights. Decides which weights and ra
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ class _Kept:
 
     score: Score
     epoch: int
-    values: list[torch.Tensor] = field(default_factory=list)
+    state: Mapping[str, torch.Tensor]
 
 
 def train(
@@ -99,13 +99,12 @@ def train(
     Raises:
         TrainError: If there are no rows to learn from or to judge by, or the loss is not finite.
     """
-    if not len(rows) or not len(search):
-        message = f"Expected rows to train and judge on, got {len(rows)} and {len(search)}: give the splits rows"
-        raise TrainError(message)
+    if not len(rows):
+        raise TrainError("Expected rows to train on, got 0: give the train split rows")
     with single_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         first = score(simulation.copy, search)
-        kept, steps = _Kept(first, 0, _values(simulation)), 0
+        kept, steps = _Kept(first, 0, simulation.state()), 0
         for epoch, loss in enumerate(_epochs(simulation, rows, plan, teacher), start=1):
             steps += loss.steps
             reached = score(simulation.copy, search)
@@ -113,8 +112,8 @@ def train(
                 what = "error" if rows.numeric else "accuracy"
                 tell(f"qat epoch {epoch}: {what} {abs(reached.accuracy):.3f}, loss {loss.mean:.3f}")
             if reached.better_than(kept.score):
-                kept = _Kept(reached, epoch, _values(simulation))
-        _restore(simulation, kept.values)
+                kept = _Kept(reached, epoch, simulation.state())
+        simulation.restore(kept.state)
     return Trained(first, kept.score, steps, kept.epoch)
 
 
@@ -130,7 +129,13 @@ def single_thread() -> Iterator[None]:
 
 
 def score(network: nn.Module, rows: Rows) -> Score:
-    """Return how ``network``, which returns (logits, ...), does on ``rows``."""
+    """Return how ``network``, which returns (logits, ...), does on ``rows``.
+
+    Raises:
+        TrainError: If there are no rows.
+    """
+    if not len(rows):
+        raise TrainError("Expected rows to judge on, got 0: give the search split rows")
     right, loss = 0.0, 0.0
     with torch.no_grad():
         for start in range(0, len(rows), _EVALUATED_AT_ONCE):
@@ -171,10 +176,10 @@ def _epochs(simulation: Simulation, rows: Rows, plan: Plan, teacher: nn.Module |
         losses = []
         for chosen in batches:
             value: torch.Tensor = loss(simulation.copy, *_taken(rows, chosen))
-            losses.append(_finite(value.item(), plan))
+            losses.append(value.item())
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
-            _finite(_largest_gradient(simulation), plan)  # rounding hides NaN from the loss, not from the gradients
+            _check_finite(value.item(), simulation, plan)
             optimizer.step()
             cosine.step()
         yield _Epoch(len(losses), float(np.mean(losses)))
@@ -184,12 +189,15 @@ def _taken(rows: Rows, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
     return torch.from_numpy(rows.inputs[chosen.numpy()]), torch.from_numpy(rows.labels[chosen.numpy()])
 
 
-def _finite(loss: float, plan: Plan) -> float:
-    if not math.isfinite(loss):
-        message = f"Expected a finite loss and gradients, got {loss}: check the inputs, or lower"
-        message = f"{message} learning_rate ({plan.learning_rate:g}) of step qat"
-        raise TrainError(message)
-    return loss
+def _check_finite(loss: float, simulation: Simulation, plan: Plan) -> None:
+    """Refuse a loss or a gradient of a range that is not finite: rounding hides NaN from the loss, not from those."""
+    gradients = [end.grad.flatten() for end in simulation.ends() if end.grad is not None]
+    if math.isfinite(loss) and (not gradients or torch.cat(gradients).isfinite().all()):
+        return
+    found = _not_finite(simulation)
+    where = f" with {found[1]} in {found[0]}" if found else ""
+    message = f"Expected a finite loss and gradients, got a loss of {loss:g}{where}: check the inputs, or lower"
+    raise TrainError(f"{message} learning_rate ({plan.learning_rate:g}) of step qat")
 
 
 def _not_finite(simulation: Simulation) -> tuple[str, float] | None:
@@ -217,20 +225,17 @@ class _Loss:
     def __call__(self, copy: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         x = augment(x, self.plan.augment, self.generator)
         logits = copy(x)[0]
+        if y.is_floating_point():
+            return self._numeric(x, logits, y)
         loss = nn.functional.cross_entropy(logits, y, label_smoothing=self.plan.label_smoothing)
         if self.teacher is None:
             return loss
-        if y.is_floating_point():
-            return self._numeric(x, logits, y)
         with torch.no_grad():
             wanted = nn.functional.log_softmax(self.teacher(x)[0] / _TEMPERATURE, dim=1)
         given = nn.functional.log_softmax(logits / _TEMPERATURE, dim=1)
         divergence = nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True) * _TEMPERATURE**2
         return (1 - self.plan.distill) * loss + self.plan.distill * divergence
 
-
-def _values(simulation: Simulation) -> list[torch.Tensor]:
-    return [value.detach().clone() for value in [*simulation.weights(), *simulation.ends()]]
     def _numeric(self, x: torch.Tensor, values: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         between = ValueLoss(self.plan.loss).between
         loss = between(values, y)
@@ -239,10 +244,3 @@ def _values(simulation: Simulation) -> list[torch.Tensor]:
         with torch.no_grad():
             wanted = self.teacher(x)[0]
         return (1 - self.plan.distill) * loss + self.plan.distill * between(values, wanted)
-
-
-
-def _restore(simulation: Simulation, values: list[torch.Tensor]) -> None:
-    with torch.no_grad():
-        for parameter, value in zip([*simulation.weights(), *simulation.ends()], values, strict=True):
-            parameter.copy_(value)

@@ -22,6 +22,7 @@ class Settings:
     ``max_steps``: 0 is no limit beside ``epochs``. ``learning_rate``: of weights, falling to 0 as a cosine.
     ``range_learning_rate``: of ranges, as a share of their width per step. ``per_channel`` and ``reduce_range`` must
     be those of the quantize step that follows. ``distill``: share of the teacher in the loss, 0 to 1.
+    ``equalize``: with one weight scale per tensor, channels are equalized first where that scores better.
     """
 
     step: str = "qat"
@@ -32,6 +33,7 @@ class Settings:
     per_channel: bool = True
     reduce_range: bool = False
     distill: float = 0.5
+    equalize: bool = True
 
 
 def checks(settings: Settings) -> Sequence[Checked]:
@@ -52,12 +54,12 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
         QuantizeError: If it can't be traced or simulated, or there is nothing to calibrate on.
         TrainError: If there is nothing to learn from or to judge by, or the loss is not finite.
     """
-    from compressor.qat import fake_quantize, simulation, training  # noqa: PLC0415 - torch, seconds to import
+    from compressor.qat import fake_quantize, preparation, simulation, training  # noqa: PLC0415 - torch, seconds to import
 
-    grid = fake_quantize.Grid(settings.per_channel, settings.reduce_range)
-    simulated = simulation.simulate(network, bench.calibration.inputs, grid)
+    grid, rows = fake_quantize.Grid(settings.per_channel, settings.reduce_range), bench.calibration.inputs
+    simulated = simulation.simulate(network, rows, grid)
     with training.single_thread():
-        simulated.observe(bench.calibration.inputs)
+        prepared = preparation.prepare(simulated, rows, bench.search, equalize=settings.equalize)
     plan = training.Plan(
         epochs=settings.epochs,
         max_steps=settings.max_steps,
@@ -74,8 +76,10 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     simulated.settle()
     what = "fake_quant_error" if bench.search.numeric else "fake_quant_accuracy"
     notes = {
-        f"{what}_before": abs(trained.first.accuracy),
+        f"{what}_before": abs(prepared.plain.accuracy),
+        f"{what}_prepared": abs(prepared.score.accuracy),
         what: abs(trained.best.accuracy),
+        "prepared": prepared.name,
         "steps": trained.steps,
         "best_epoch": trained.best_epoch,
         "ranges": len(simulated.quantizers),
