@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from compressor import regression
 from compressor.bootstrap import Draws, auc_drop, map_drop
 from compressor.certificate import Rule
 from compressor.gates import Evidence, MetricEvidence
-from compressor.measure import Predictions
+from compressor.measure import Predictions, log_probabilities
 from compressor.statistics import Paired, paired
 
 _RANKED: Mapping[str, Callable[..., MetricEvidence]] = {"auc_drop": auc_drop, "map_drop": map_drop}
@@ -84,9 +83,7 @@ def metrics(gate_set: Compared, rules: Sequence[Rule], *, seed: int = 0) -> dict
         MeasureError: If the gate set lacks positives or negatives of a class.
     """
     wanted = {name: max(rule.confidence for rule in rules if rule.name == name) for name in {r.name for r in rules}}
-    before, after = (
-        special.log_softmax(said.logits.astype(np.float64), axis=1) for said in (gate_set.baseline, gate_set.candidate)
-    )
+    before, after = (log_probabilities(said.logits) for said in (gate_set.baseline, gate_set.candidate))
     return {
         name: measured(gate_set.labels, before, after, Draws(wanted[name], seed=seed))
         for name, measured in _RANKED.items()

@@ -19,7 +19,9 @@ import onnx
 
 from compressor.errors import MeasureError
 
-_MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_WEIGHT = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "ConvInteger": 1, "MatMulInteger": 1,
+           "QLinearConv": 3, "QLinearMatMul": 3}  # fmt: skip
+"""Which input of a multiplying operator is the weight."""
 _INTEGER = frozenset({"QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
                       "DynamicQuantizeMatMul"})  # fmt: skip
 _CONVERTING = ("QuantizeLinear", "DequantizeLinear", "QUANTIZE", "DEQUANTIZE")
@@ -47,29 +49,32 @@ class GraphFigures:
 def inspect(artifact: bytes, session_options: Mapping[str, str], threads: int = 1) -> GraphFigures:
     """Return the figures of the ONNX model in ``artifact`` under onnxruntime's optimiser.
 
-    A multiplication counts as int8 only when the optimised graph has an integer operator of the same name: what
-    can't be traced, by want of a name of its own too, counts as float.
+    A multiplication counts as int8 when it is an integer operator in the file itself, else only when the optimised
+    graph has an integer operator of the same name: what can't be traced, by want of a name of its own too, counts as
+    float.
 
     Raises:
         MeasureError: If the model can't be read, has no fixed shapes, or onnxruntime refuses it.
     """
-    macs = _macs(artifact)
+    already, macs = _macs(artifact)
     optimised = _optimised(artifact, session_options, threads)
     integer = {_RENAMED.sub("", node.name) for node in optimised.graph.node if node.op_type in _INTEGER}
-    total = sum(count for _, count in macs)
+    total = already + sum(count for _, count in macs)
     named = Counter(name for name, _ in macs)
     if not total:
         raise MeasureError("Expected a model with convolutions or matrix products, got none")
-    share = sum(count for name, count in macs if name in integer and named[name] == 1) / total
+    share = (already + sum(count for name, count in macs if name in integer and named[name] == 1)) / total
     return GraphFigures(total, share, dict(sorted(Counter(node.op_type for node in optimised.graph.node).items())))
 
 
-def _macs(artifact: bytes) -> list[tuple[str, int]]:
-    """Return the name and the multiply-accumulates of every multiplying node."""
+def _macs(artifact: bytes) -> tuple[int, list[tuple[str, int]]]:
+    """Return the multiply-accumulates of integer operators, and name and number of every other multiplying node's."""
     try:
         model = onnx.load_model_from_string(artifact)
+        weights = {tensor.name for tensor in model.graph.initializer}
         for value in model.graph.input:
-            value.type.tensor_type.shape.dim[0].dim_value = 1
+            if value.name not in weights:  # older exporters list weights as inputs too
+                value.type.tensor_type.shape.dim[0].dim_value = 1
         for value in model.graph.output:  # what follows from the input is inferred, not declared
             value.type.tensor_type.ClearField("shape")
         del model.graph.value_info[:]
@@ -82,19 +87,22 @@ def _macs(artifact: bytes) -> list[tuple[str, int]]:
         for value in [*graph.value_info, *graph.input, *graph.output]
     }
     shapes |= {initializer.name: list(initializer.dims) for initializer in graph.initializer}
-    return [
-        (node.name or node.output[0], _node_macs(node, shapes))
+    multiplying = [
+        node
         for node in graph.node
-        if node.op_type in _MULTIPLYING and (node.op_type != "MatMul" or len(shapes.get(node.input[1], [])) > 1)
+        if node.op_type in _WEIGHT and (node.op_type != "MatMul" or len(shapes.get(node.input[1], [])) > 1)
     ]
+    already = sum(_node_macs(node, shapes) for node in multiplying if node.op_type in _INTEGER)
+    others = [node for node in multiplying if node.op_type not in _INTEGER]
+    return already, [(node.name or node.output[0], _node_macs(node, shapes)) for node in others]
 
 
 def _node_macs(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> int:
-    output, weight = shapes.get(node.output[0], []), shapes.get(node.input[1], [])
+    output, weight = shapes.get(node.output[0], []), shapes.get(node.input[_WEIGHT[node.op_type]], [])
     if not output or not weight or min(output) < 1:
         message = f"Expected known shapes at node {node.name or node.output[0]!r}, got {output} and {weight}"
         raise MeasureError(message)
-    if node.op_type == "Conv":  # weight (out, in / groups, kernel...)
+    if node.op_type in {"Conv", "ConvInteger", "QLinearConv"}:  # weight (out, in / groups, kernel...)
         return math.prod(output) * math.prod(weight[1:])
     if node.op_type == "ConvTranspose":
         return math.prod(shapes[node.input[0]]) * math.prod(weight[1:])

@@ -26,10 +26,13 @@ from wire.manifest import Manifest
 Floats = NDArray[np.float32]
 
 _CHUNK = 256
+_BY_BATCH = b"DynamicQuantize"
+"""Operators that take one range over a whole batch: a device, which sees one input at a time, gets other answers."""
 _WARM_UP_RUNS = 20
 _REPEATS = 7
 _RUNS = 60
 _CHILD_LIMIT_S = 60.0
+_LEAST_PROBABILITY = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,7 +66,7 @@ class Candidate:
 
 
 def predict(candidate: Candidate, inputs: Floats, progress: Callable[[int], object] | None = None) -> Predictions:
-    """Return the predictions for ``inputs``, float32 (N, ...), through the device's runtime.
+    """Return the predictions for ``inputs``, float32 (N, ...), through the device's runtime; no row alters another's.
 
     Raises:
         MeasureError: If the artifact can't be opened or run, or its outputs are not finite.
@@ -72,8 +75,9 @@ def predict(candidate: Candidate, inputs: Floats, progress: Callable[[int], obje
     parts: list[tuple[NDArray[np.float32], ...]] = []
     try:
         runtime = runtimes.load(candidate.manifest, candidate.artifact)
-        for start in range(0, len(inputs), _CHUNK):
-            parts.append(runtime.run(inputs[start : start + _CHUNK]))
+        rows = 1 if _BY_BATCH in candidate.artifact else _CHUNK
+        for start in range(0, len(inputs), rows):
+            parts.append(runtime.run(inputs[start : start + rows]))
             if progress:
                 progress(len(parts[-1][0]))
         runtime.close()
@@ -167,13 +171,30 @@ def _measure_memory(candidate: Candidate, inputs: Floats, answer: Connection) ->
             answer.send_bytes(str(int(line.split()[1]) * 1024).encode())
 
 
+def are_probabilities(outputs: Floats) -> bool:
+    """Return whether (N, classes) outputs are probabilities already: none negative, every row with the sum 1.
+
+    Rows of an int8 softmax, rounded to 1/256 each, count too.
+    """
+    off = np.abs(outputs.sum(axis=1) - 1)
+    return bool(outputs.min(initial=0.0) >= 0 and (off <= min(0.01 + outputs.shape[1] / 512, 0.25)).all())
+
+
+def log_probabilities(outputs: Floats) -> NDArray[np.float64]:
+    """Return the logarithm of each class's probability, (N, classes), of logits or of probabilities."""
+    wide = outputs.astype(np.float64)
+    if are_probabilities(outputs):
+        return np.log(np.maximum(wide, _LEAST_PROBABILITY))
+    shifted = wide - wide.max(axis=1, keepdims=True)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+
 def calibration_error(logits: Floats, labels: NDArray[np.int64], bins: int = 15) -> float:
     """Return the expected calibration error (0..1) of (N, classes) logits against (N,) labels.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
     """
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    confidence = (shifted / shifted.sum(axis=1, keepdims=True)).max(axis=1)
+    confidence = np.exp(log_probabilities(logits)).max(axis=1)
     right = logits.argmax(axis=1) == labels
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [abs(right[index == i].sum() - confidence[index == i].sum()) for i in range(bins)]

@@ -5,13 +5,20 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from compressor.data.table import Table, make_table
 from compressor.drifted import part, repeats
 from compressor.errors import MeasureError, SplitError
 from compressor.graph import GraphFigures, inspect
-from compressor.measure import Candidate, calibration_error, latency, peak_memory_bytes, predict
+from compressor.measure import (
+    Candidate,
+    calibration_error,
+    latency,
+    log_probabilities,
+    peak_memory_bytes,
+    predict,
+)
 from compressor.parity import find, matrix
 from wire.manifest import Manifest, TensorSpec
 
@@ -40,6 +47,44 @@ def test_a_float_convolution_counts_as_float() -> None:
     """6 x 6 outputs, 4 channels, 27 products each; none in int8."""
     figures = inspect(_conv(), {})
     assert (figures.macs, figures.int8_macs_ratio) == (6 * 6 * 4 * 27, 0.0)
+
+
+def test_weights_that_are_inputs_too_keep_their_size() -> None:
+    """Older exporters list initializers among the inputs: only the true input becomes one row."""
+    model = onnx.load_from_string(_conv())
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [4, 3, 3, 3]))
+    assert inspect(model.SerializeToString(), {}).macs == 6 * 6 * 4 * 27
+
+
+def _dynamic() -> bytes:
+    """A product of dynamically quantized inputs with s8 weights, as onnxruntime's ``quantize_dynamic`` writes it."""
+    weight = numpy_helper.from_array(np.arange(-6, 6, dtype=np.int8).reshape(4, 3), "w")
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["input"], ["q", "scale", "zero"], "quantize"),
+        helper.make_node("MatMulInteger", ["q", "w", "zero"], ["sums"], "product"),
+        helper.make_node("Cast", ["sums"], ["cast"], "cast", to=TensorProto.FLOAT),
+        helper.make_node("Mul", ["cast", "scale"], ["logits"], "rescale"),
+    ]
+    given = [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 4])]
+    made = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])]
+    graph = helper.make_graph(nodes, "g", given, made, [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def test_integer_operators_in_the_file_count_as_int8() -> None:
+    """A dynamically quantized model has no float operator that could be traced."""
+    figures = inspect(_dynamic(), {})
+    assert (figures.macs, figures.int8_macs_ratio) == (12, 1.0)
+
+
+def test_dynamic_ranges_are_those_of_one_row_as_on_the_device() -> None:
+    """A large neighbour in the batch would coarsen the grid of the small row."""
+    manifest = Manifest(inputs=(TensorSpec("input", (-1, 4)),), outputs=(TensorSpec("logits", (-1, 3)),))
+    rows = np.array([[0.1, 0.2, 0.3, 0.4], [100, 200, 300, 400]], np.float32)
+    together = predict(Candidate(manifest, _dynamic()), rows).logits
+    assert np.allclose(together[0], rows[0] @ np.arange(-6, 6).reshape(4, 3), atol=0.02)
 
 
 def test_conversions_count_by_both_names() -> None:
@@ -95,6 +140,19 @@ def test_calibration_error_of_certainty_that_is_half_right_is_a_half() -> None:
 def _table(values: range, size: int = 2) -> Table:
     images = [np.full((size, size, 3), value, np.uint8) for value in values]
     return make_table(images, ["a", "b"] * (len(images) // 2), slices=["s"] * len(images))
+
+
+def test_probabilities_are_calibrated_as_they_are() -> None:
+    """A file that ends in a softmax has one already: a second one would make every prediction look unsure."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(200, 4)).astype(np.float32) * 3
+    labels = rng.integers(0, 4, 200)
+    probabilities = np.exp(log_probabilities(logits)).astype(np.float32)
+    rounded = np.rint(probabilities * 256) / 256  # what an int8 softmax gives
+    assert calibration_error(probabilities, labels) == pytest.approx(calibration_error(logits, labels), abs=1e-6)
+    assert calibration_error(rounded.astype(np.float32), labels) == pytest.approx(
+        calibration_error(logits, labels), abs=0.05
+    )
 
 
 def test_drifted_samples_keep_their_part_when_more_arrive() -> None:
