@@ -29,14 +29,26 @@ def check_recipe(recipe: Recipe) -> None:
     Raises:
         RecipeError: If one is not.
     """
-    model, data, train = recipe.model, recipe.data, recipe.train
     _check_texts(recipe)
     try:
-        check_name(model.name, "[model] name")
+        check_name(recipe.model.name, "[model] name")
         for target in recipe.targets:
             check_name(target.name, "a target's name")
     except NameRefusedError as error:
         raise RecipeError(str(error)) from error
+    for check in _ranges(recipe):
+        check.require()
+    _check_shares(recipe.data.shares)
+    _check_gate_targets(recipe)
+    _check_import(recipe)
+    _check_grid(recipe)
+    _check_rescue(recipe)
+    check_task(recipe)
+
+
+def _ranges(recipe: Recipe) -> list[Checked]:
+    """Return every value that has a range or a list of choices, with it."""
+    model, data, train = recipe.model, recipe.data, recipe.train
     checks = [
         Checked("[model] version", model.version, 1, 2**31),
         Checked("[model] security_floor", model.security_floor, 0, 2**31),
@@ -70,15 +82,7 @@ def check_recipe(recipe: Recipe) -> None:
     checks += [Checked(f"[targets.{target.name}] threads", target.threads, 1, 256) for target in recipe.targets]
     checks += [Checked(f"[gates] {gate.name} confidence", gate.confidence, 0.5, 0.9999) for gate in recipe.gates]
     checks += [Checked(f"[targets.{item.name}] format", item.format, one_of=("", "ort")) for item in recipe.targets]
-    checks += [check for step in recipe.compress for check in steps.checks(step)]
-    for check in checks:
-        check.require()
-    _check_shares(data.shares)
-    _check_gate_targets(recipe)
-    _check_import(recipe)
-    _check_grid(recipe)
-    _check_rescue(recipe)
-    check_task(recipe)
+    return checks + [check for step in recipe.compress for check in steps.checks(step)]
 
 
 def _check_texts(recipe: Recipe) -> None:

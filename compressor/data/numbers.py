@@ -6,6 +6,7 @@ and differ between rows. Not a data set.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -17,6 +18,7 @@ from compressor.errors import DataError
 from compressor.recipe import Recipe
 
 Wide = npt.NDArray[np.float64]
+GROUPS = 5
 VALUE = "value"
 """The name of the number where the data has none of its own."""
 
@@ -38,6 +40,18 @@ def as_numbers(table: Table) -> Table:
             message = f"Expected values of {name!r} that differ, got {first:g} in all {len(table)} rows"
             raise DataError(f"{message}: nothing can be learnt from a constant; check the column")
     return table
+
+
+def grouped(table: Table) -> Table:
+    """Return a table of numbers with ``GROUPS`` classes instead: equal shares of the rows by the first value.
+
+    For looking at data, where classes are counted. Values that repeat may make fewer.
+    """
+    values = table.labels[:, 0].astype(np.float64)
+    inner = np.unique(np.quantile(values, np.arange(1, GROUPS) / GROUPS))
+    ends = [values.min(), *inner.tolist(), values.max()]
+    names = tuple(f"{table.class_names[0]} {low:.4g} to {high:.4g}" for low, high in itertools.pairwise(ends))
+    return replace(table, labels=np.searchsorted(inner, values, side="right").astype(np.int64), class_names=names)
 
 
 def with_unit(recipe: Recipe, table: Table, train: Table) -> Table:

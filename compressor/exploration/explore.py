@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from compressor.data.numbers import grouped
 from compressor.data.split import split
 from compressor.data.table import Table
 from compressor.errors import SplitError
@@ -97,9 +98,13 @@ def parts_of(table: Table, seed: int, slices: Sequence[str] = ()) -> npt.NDArray
 def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence[str] = ()) -> Exploration:
     """Return what is found in ``table`` as it is split under ``seed``; ``slices`` are those trained on (none: all).
 
-    Data too small to be split is explored as one part, and the notes say so.
+    Data too small to be split is explored as one part, and numbers to predict in groups of their size, without a
+    search for wrong ones; the notes say so.
     """
-    notes = []
+    notes, digest, numeric = [], table_digest(table), table.numeric
+    if numeric:
+        table = grouped(table)
+        notes.append(f"numbers are to be predicted: shown in {len(table.class_names)} groups of equal size")
     try:
         parts = parts_of(table, seed, slices)
     except SplitError as error:
@@ -114,7 +119,7 @@ def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence
     scores = outliers.outlier_scores(thumbs)
     far = np.argsort(-scores, kind="stable")[: int((scores >= outliers.MIN_SCORE).sum())]
     with progress.stage("labels", label_noise.FOLDS, "fold") as stage:
-        noise = label_noise.suspects(table, thumbs, stage)
+        noise = label_noise.unjudged("they are numbers") if numeric else label_noise.suspects(table, thumbs, stage)
     notes.append(
         noise.skipped or f"labels judged by a simple model that is right on {noise.accuracy:.1%} of other rows"
     )
@@ -127,7 +132,7 @@ def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence
     values, levels = _values(table)
     classes = _counted(np.array(table.class_names)[table.labels], parts, table.class_names)
     return Exploration(
-        digest=table_digest(table), rows=len(table), sources=len(np.unique(table.sources)), corrupt=table.corrupt,
+        digest=digest, rows=len(table), sources=len(np.unique(table.sources)), corrupt=table.corrupt,
         classes=classes, slices=_counted(table.slices, parts, np.unique(table.slices).tolist()),
         sizes=dict(Counter(f"{image.shape[0]}x{image.shape[1]}" for image in table.images).most_common()),
         values=values, levels=levels, counts=counts,

@@ -53,14 +53,19 @@ def suspects(table: Table, thumbs: Thumbs, stage: Stage) -> Noise:
     short = [name for i, name in enumerate(table.class_names) if len(set(folds[labels == i].tolist())) < FOLDS]
     if len(table.class_names) < 2 or short:  # noqa: PLR2004 - nothing to confuse
         reason = f"too few sources of {', '.join(short[:5])}" if short else "only one class"
-        empty = np.empty(0, np.int64)
-        return Noise(empty, empty, np.empty(0), skipped=f"labels not judged: {reason} for {FOLDS} folds")
+        return unjudged(f"{reason} for {FOLDS} folds")
     found = confident(_out_of_sample(features(thumbs[judged]), labels, folds, stage), labels)
     if found.accuracy < MIN_ACCURACY:
         empty = np.empty(0, np.int64)
         reason = f"labels not judged: the simple model is right on {found.accuracy:.1%} of other rows only"
         return Noise(empty, empty, np.empty(0), accuracy=found.accuracy, skipped=reason)
     return Noise(judged[found.rows], found.looks_like, found.margins, accuracy=found.accuracy)
+
+
+def unjudged(reason: str) -> Noise:
+    """Return no suspects, because of ``reason``."""
+    empty = np.empty(0, np.int64)
+    return Noise(empty, empty, np.empty(0), skipped=f"labels not judged: {reason}")
 
 
 def features(thumbs: Thumbs) -> npt.NDArray[np.float32]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compressor.data.numbers import grouped
 from compressor.data.table import Table
 from compressor.errors import RecipeError
 from compressor.recipe_reader import fields_from
@@ -83,7 +84,11 @@ def read_schema(path: Path) -> Schema:
 
 
 def validate(table: Table, schema: Schema) -> tuple[Expectation, ...]:
-    """Return every expectation of ``schema`` that was given, held or not, in the order of its keys."""
+    """Return every expectation of ``schema`` that was given, held or not, in the order of its keys.
+
+    Numbers to predict count as the groups that ``compressor data explore`` shows.
+    """
+    table = grouped(table) if table.numeric else table
     checks: Mapping[str, Callable[[Table, object], Expectation]] = {
         "classes": lambda t, want: _same("classes", want, set(t.class_names)),
         "slices": lambda t, want: _same("slices", want, set(t.slices.tolist())),

@@ -88,13 +88,17 @@ def target_of(recipe: Recipe, name: str) -> TargetRecipe:
     """Return the target called ``name``, the only one if it is empty; this host must be able to time it.
 
     Raises:
-        RecipeError: If there is no such target, several to choose from, or nothing to search in a TFLite file.
+        RecipeError: If there is no such target, several to choose from, nothing to search in a TFLite file, or the
+            recipe predicts numbers.
         MeasureError: If the target is another processor: this one says nothing about its latency.
     """
     names = [target.name for target in recipe.targets]
     if name not in names and (name or len(names) > 1):
         message = f"Expected --target as one of {', '.join(names)}, got {name or 'none'!r}: name one"
         raise RecipeError(message + nearest(name, names))
+    if recipe.regression:
+        message = "Expected a recipe of classes to search, got one of numbers ([data] label = 'number')"
+        raise RecipeError(f"{message}: forms are compared by accuracy; write the steps and use `compressor run`")
     if recipe.model.tflite:
         raise RecipeError("Expected a network, checkpoint or ONNX file to search, got [model] tflite: it is as it is")
     found = recipe.targets[names.index(name) if name else 0]
