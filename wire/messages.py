@@ -205,7 +205,8 @@ class Command:
     """``cmd/<verb>``: a request that expires; the answer goes to ``res`` with the same ``id``.
 
     Verbs: ``ack`` (arguments ``watermarks``), ``samples`` (``request``, ``count``, ``budget_bytes``,
-    ``lane``), ``selftest``, ``benchmark``, ``logs``.
+    ``lane``), ``measure`` (``order``: a DSSE envelope, see ``wire.measurement``), ``selftest``, ``benchmark``,
+    ``logs``.
     """
 
     id: str = ""

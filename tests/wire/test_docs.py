@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wire import errors, manifest, messages, target
+from wire import errors, manifest, measurement, messages, target
 from wire.bundle import ENTRIES
 from wire.canonical import canonical_bytes
 from wire.codec import decode, encode
@@ -18,7 +18,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-
 EXAMPLES = re.findall(r"<!-- example: (\w+) -->\n```json\n(.*?)```", PAGE, re.DOTALL)
 TYPES = {
     name: cls
-    for module in (messages, manifest, target)
+    for module in (messages, manifest, target, measurement)
     for name, cls in vars(module).items()
     if dataclasses.is_dataclass(cls)
 }
@@ -68,3 +68,8 @@ def test_every_code_is_in_the_table(name: str) -> None:
 def test_the_limits_on_the_page_are_those_of_the_code() -> None:
     """Figures on the page don't drift from the code."""
     assert f"At most {MAX_REPORT_BYTES // 1024} KiB, 1 to {MAX_STREAMS} streams" in PAGE
+    assert f"envelope at most {measurement.MAX_ENVELOPE_BYTES // 1024} KiB" in PAGE
+    assert f"report at most {measurement.MAX_REPORT_BYTES // 1024**2} MiB" in PAGE
+    assert f"rows at most {measurement.MAX_ROWS_BYTES // 1024**2} MiB" in PAGE
+    assert f"holds for at most {measurement.MAX_ORDER_MS // 3_600_000} hours" in PAGE
+    assert measurement.ORDER_TYPE in PAGE
