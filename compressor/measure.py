@@ -32,7 +32,6 @@ _WARM_UP_RUNS = 20
 _REPEATS = 7
 _RUNS = 60
 _CHILD_LIMIT_S = 60.0
-_LEAST_PROBABILITY = 1e-12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -171,20 +170,9 @@ def _measure_memory(candidate: Candidate, inputs: Floats, answer: Connection) ->
             answer.send_bytes(str(int(line.split()[1]) * 1024).encode())
 
 
-def are_probabilities(outputs: Floats) -> bool:
-    """Return whether (N, classes) outputs are probabilities already: none negative, every row with the sum 1.
-
-    Rows of an int8 softmax, rounded to 1/256 each, count too.
-    """
-    off = np.abs(outputs.sum(axis=1) - 1)
-    return bool(outputs.min(initial=0.0) >= 0 and (off <= min(0.01 + outputs.shape[1] / 512, 0.25)).all())
-
-
-def log_probabilities(outputs: Floats) -> NDArray[np.float64]:
-    """Return the logarithm of each class's probability, (N, classes), of logits or of probabilities."""
-    wide = outputs.astype(np.float64)
-    if are_probabilities(outputs):
-        return np.log(np.maximum(wide, _LEAST_PROBABILITY))
+def log_probabilities(logits: Floats) -> NDArray[np.float64]:
+    """Return the logarithm of each class's probability, float64 (N, classes), of logits of that shape."""
+    wide = logits.astype(np.float64)
     shifted = wide - wide.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 

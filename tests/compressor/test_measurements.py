@@ -11,14 +11,7 @@ from compressor.data.table import Table, make_table
 from compressor.drifted import part, repeats
 from compressor.errors import MeasureError, SplitError
 from compressor.graph import GraphFigures, inspect
-from compressor.measure import (
-    Candidate,
-    calibration_error,
-    latency,
-    log_probabilities,
-    peak_memory_bytes,
-    predict,
-)
+from compressor.measure import Candidate, calibration_error, latency, peak_memory_bytes, predict
 from compressor.parity import find, matrix
 from wire.manifest import Manifest, TensorSpec
 
@@ -140,19 +133,6 @@ def test_calibration_error_of_certainty_that_is_half_right_is_a_half() -> None:
 def _table(values: range, size: int = 2) -> Table:
     images = [np.full((size, size, 3), value, np.uint8) for value in values]
     return make_table(images, ["a", "b"] * (len(images) // 2), slices=["s"] * len(images))
-
-
-def test_probabilities_are_calibrated_as_they_are() -> None:
-    """A file that ends in a softmax has one already: a second one would make every prediction look unsure."""
-    rng = np.random.default_rng(0)
-    logits = rng.normal(size=(200, 4)).astype(np.float32) * 3
-    labels = rng.integers(0, 4, 200)
-    probabilities = np.exp(log_probabilities(logits)).astype(np.float32)
-    rounded = np.rint(probabilities * 256) / 256  # what an int8 softmax gives
-    assert calibration_error(probabilities, labels) == pytest.approx(calibration_error(logits, labels), abs=1e-6)
-    assert calibration_error(rounded.astype(np.float32), labels) == pytest.approx(
-        calibration_error(logits, labels), abs=0.05
-    )
 
 
 def test_drifted_samples_keep_their_part_when_more_arrive() -> None:
