@@ -46,6 +46,25 @@ def test_gradients_pass_straight_through_weights() -> None:
     assert torch.equal(weight.grad, torch.arange(5.0).expand(3, 5))
 
 
+def test_weights_beyond_the_clip_are_clipped_and_the_largest_gives_the_scale_again() -> None:
+    """What a back-end finds by the largest weight is the learned scale, whichever weights were clipped."""
+    weight, clip = torch.tensor([[0.3, -0.7, 90.0, -80.0]]), torch.tensor([[1.0]])
+    grid = Grid(per_channel=False)
+    rounded = on_grid(weight, grid, clip)
+    assert torch.allclose(rounded, torch.tensor([[0.3, -0.7, 1.0, -1.0]]), atol=1 / 127)
+    assert torch.equal(weight_scale(rounded, grid), weight_scale(weight, grid, clip))
+    assert torch.equal(on_grid(weight, grid, torch.tensor([[1e9]])), on_grid(weight, grid))
+
+
+def test_the_gradient_of_the_clip_is_that_of_the_weights_beyond_it() -> None:
+    """Clipped weights move with their end; weights inside get their own gradient, clipped ones none."""
+    weight = torch.tensor([[0.0, 5.0, 6.0, -7.0]], requires_grad=True)
+    clip = torch.tensor([[1.0]], requires_grad=True)
+    (on_grid(weight, Grid(per_channel=False), clip) * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum().backward()
+    assert float(clip.grad) == pytest.approx(2 + 3 - 4)
+    assert weight.grad.tolist() == [[1, 0, 0, 0]]
+
+
 def test_activations_use_256_steps_that_contain_zero() -> None:
     """Outputs are multiples of (high - low) / 255, 0 stays 0, and values outside are clipped."""
     x = torch.linspace(-1, 3, 500)

@@ -16,7 +16,7 @@ from compressor.qat.fake_quantize import Grid, weight_scale
 from compressor.qat.folding import weight_of
 from compressor.qat.graph import layers, trace
 from compressor.qat.simulation import simulate
-from compressor.qat.training import score
+from compressor.qat.training import Plan, score, train
 from compressor.recipe import TrainRecipe
 from compressor.steps.base import Applied, Bench, Rows
 from compressor.steps.qat import Settings, apply, checks
@@ -114,6 +114,20 @@ def test_inputs_that_are_not_finite_are_errors(network: nn.Module, easy: Rows) -
         apply(copy.deepcopy(network), replace(_bench(easy), calibration=broken), Settings(max_steps=1))
     with pytest.raises(TrainError, match="finite"):
         apply(copy.deepcopy(network), replace(_bench(easy), train=broken), Settings(max_steps=1))
+
+
+@pytest.mark.parametrize(("where", "said"), [("stem.weight", "the weights of stem"), ("head.bias", "the bias of head")])
+def test_a_training_that_diverged_names_the_layer_and_the_value(
+    network: nn.Module, easy: Rows, where: str, said: str
+) -> None:
+    """The error says which weights are no numbers any more, and what to do."""
+    simulation = simulate(network, easy.inputs, Grid())
+    simulation.observe(easy.inputs)
+    with torch.no_grad():
+        network.get_parameter(where).view(-1)[0] = float("nan")
+    plan = Plan(1, 1, 0.5, 0.005, 0.0, 16, 0.0, 0.0, 0)
+    with pytest.raises(TrainError, match=rf"with nan in {said}: check the inputs, or lower learning_rate \(0.5\)"):
+        train(simulation, easy, easy, plan)
 
 
 def test_settings_out_of_range_are_found() -> None:
