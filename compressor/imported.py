@@ -33,6 +33,7 @@ DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 Specs = tuple[TensorSpec, ...]
 _MATRIX = 2
 _TRIED_ROWS = 16
+_ALONE, _MAX_APART_RATIO, _ROUNDING = 4, 0.05, 1e-4
 _SUM_SLACK = 1e-3
 
 
@@ -144,8 +145,10 @@ def _meant(workshop: Workshop, candidate: Candidate, specs: tuple[Specs, Specs],
     file ends in a softmax of its own: the manifest says so, and the runtime gives logarithms, which are logits.
     """
     layout = candidate.manifest.inputs[0].layout
-    said = measure.predict(candidate, workshop.inputs(rows.take(np.arange(min(len(rows), _TRIED_ROWS))), layout))
+    given = workshop.inputs(rows.take(np.arange(min(len(rows), _TRIED_ROWS))), layout)
+    said = measure.predict(candidate, given)
     _check_width(candidate, said.logits)
+    _check_alone(said.logits, np.concatenate([measure.predict(candidate, row[None]).logits for row in given[:_ALONE]]))
     inputs, outputs = specs
     if rows.numeric or not _probabilities(said.logits, outputs[0].scale):
         return specs
@@ -163,6 +166,14 @@ def _check_width(candidate: Candidate, logits: NDArray[np.float32]) -> None:
     if logits.shape[1:] != (classes,):
         message = f"Expected logits (N, {classes}), got {logits.shape} for one row: check [model] labels and the export"
         raise MeasureError(message)
+
+
+def _check_alone(together: NDArray[np.float32], alone: NDArray[np.float32]) -> None:
+    """Refuse a file that answers a row among others otherwise than alone: a device has one at a time."""
+    apart, spread = float(np.abs(together[: len(alone)] - alone).max()), float(np.ptp(together))
+    if apart > _MAX_APART_RATIO * spread + _ROUNDING:
+        message = f"Expected the same logits for a row alone and among others, got {apart:.3g} apart of {spread:.3g}"
+        raise MeasureError(f"{message}: export in evaluation mode (model.eval()); batch norm or dropout still train")
 
 
 def contract_of(data: bytes, wanted: Manifest) -> tuple[Specs, Specs]:

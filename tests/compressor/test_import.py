@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import io
 import json
 import shutil
 from collections.abc import Callable
@@ -78,6 +80,17 @@ def run(home: Path, capsys: pytest.CaptureFixture[str]) -> Run:
     return call
 
 
+def export_training(network: torch.nn.Module) -> bytes:
+    """Export a copy of ``network`` as it trains."""
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        copy.deepcopy(network).train(), (torch.randn(2, 3, 32, 32),), buffer, dynamo=False, input_names=["input"],
+        output_names=["logits", "embedding"], training=torch.onnx.TrainingMode.TRAINING,
+        dynamic_axes={name: {0: "batch"} for name in ("input", "logits", "embedding")},
+    )  # fmt: skip
+    return buffer.getvalue()
+
+
 def rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
     """Give inputs and outputs of ``model`` other names."""
     for value in [*model.graph.input, *model.graph.output]:
@@ -126,6 +139,15 @@ def test_a_file_of_fixed_batch_and_other_output_names_in_another_order_passes(
     assert run("--onnx", saved(tmp_path, own))[0] == 0
     manifest = read_bundle(home / "out" / "tiny-1-host.tfb").manifest
     assert manifest.outputs == (TensorSpec("scores", (-1, 10), "float32"),)
+
+
+def test_a_file_in_training_mode_is_refused(run: Run, tmp_path: Path, network: torch.nn.Module) -> None:
+    """Its batch norm looks at the whole batch: gates would judge other answers than a device gets."""
+    own = onnx.load_from_string(export_training(network))
+    code, line = run("--onnx", saved(tmp_path, own))
+    assert code == 4
+    assert "Expected the same logits for a row alone and among others" in line
+    assert "model.eval()" in line
 
 
 def test_the_manifest_has_the_opset_of_the_file(run: Run, home: Path, tmp_path: Path, model: onnx.ModelProto) -> None:
