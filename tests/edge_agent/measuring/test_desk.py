@@ -1,0 +1,168 @@
+"""When a device takes a measurement up, when it gives way, and what it answers: no threads, no processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from edge_agent.config import MeasureConfig
+from edge_agent.disk import RealDisk
+from edge_agent.hw import Hardware
+from edge_agent.measuring.desk import NOTE, Condition, Desk, MeasureDone, NoBench, refusal
+from edge_agent.measuring.ending import FOLDER, Measured
+from edge_agent.updater.seams import Progress, Refusal
+from wire.measurement import MAX_ENVELOPE_BYTES
+from wire.messages import Command, Response
+
+ORDER = {"payloadType": "t", "payload": "e30=", "signatures": []}
+COMMAND = Command("c-1", "measure", arguments={"order": ORDER})
+
+
+@dataclass
+class HeldBench:
+    """A bench whose measurement lasts until the test ends it."""
+
+    done: list[Callable[[object], None]] = field(default_factory=list)
+    progress: list[Progress] = field(default_factory=list)
+
+    def start(self, envelope: bytes, progress: Progress, done: Callable[[object], None]) -> None:
+        """Keep it."""
+        assert envelope
+        self.done.append(done)
+        self.progress.append(progress)
+
+
+@dataclass
+class Scene:
+    """A desk and all that it says."""
+
+    state: Path
+    bench: HeldBench = field(default_factory=HeldBench)
+    condition: Condition = field(default_factory=Condition)
+    answers: list[Response] = field(default_factory=list)
+    notices: list[MeasureDone] = field(default_factory=list)
+
+    def desk(self, config: MeasureConfig | None = None) -> Desk:
+        """Return a desk on this state."""
+        return Desk(
+            self.state, RealDisk(), self.bench, config or MeasureConfig(), lambda: self.condition, self.notices.append,
+            self.answers.append,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    """A device without a measurement."""
+    return Scene(tmp_path)
+
+
+def test_answers_when_the_measurement_has_ended(scene: Scene) -> None:
+    """Nothing is answered at once; then the report's digest is."""
+    desk = scene.desk()
+    assert desk.asked(COMMAND) is None
+    scene.bench.done[0](Measured("ab" * 16, "cd" * 32))
+    desk.finished(scene.notices[0])
+    assert scene.answers == [Response("c-1", ok=True, data={"order": "ab" * 16, "report_sha256": "cd" * 32})]
+    assert not (scene.state / NOTE).exists()
+
+
+def test_measures_one_at_a_time(scene: Scene) -> None:
+    """A second order is refused while the first runs, and taken up after it."""
+    desk = scene.desk()
+    desk.asked(COMMAND)
+    second = desk.asked(replace(COMMAND, id="c-2"))
+    assert second is not None
+    assert second.code == "busy"
+    scene.bench.done[0](Refusal("no_space", "full"))
+    desk.finished(scene.notices[0])
+    assert [answer.code for answer in scene.answers] == ["no_space"]
+    assert desk.asked(replace(COMMAND, id="c-3")) is None
+
+
+@pytest.mark.parametrize(
+    ("condition", "config", "code"),
+    [
+        (Condition(), MeasureConfig(enabled=False), "measure_disabled"),
+        (Condition(updating=True), MeasureConfig(), "busy"),
+        (Condition(temperature_celsius=80.5), MeasureConfig(), "throttled"),
+        (Condition(battery_ratio=0.29), MeasureConfig(), "battery_low"),
+        (Condition(99.0, 0.31), MeasureConfig(max_temperature_celsius=0.0), ""),
+        (Condition(), MeasureConfig(), ""),
+    ],
+)
+def test_a_weak_or_busy_device_refuses(condition: Condition, config: MeasureConfig, code: str) -> None:
+    """Its owner, an update, heat and an empty battery come first."""
+    refused = refusal(condition, config)
+    assert (refused.code if refused else "") == code
+
+
+@pytest.mark.parametrize("order", [None, "text", {"payload": "x" * MAX_ENVELOPE_BYTES}], ids=["none", "text", "long"])
+def test_an_order_that_is_none_is_refused(scene: Scene, order: object) -> None:
+    """Before anything is written or started."""
+    refused = scene.desk().asked(Command("c-1", "measure", arguments={"order": order}))  # type: ignore[dict-item]
+    assert refused is not None
+    assert refused.code == "arguments_invalid"
+    assert list(scene.state.iterdir()) == []
+
+
+def test_gives_way_to_an_update(scene: Scene) -> None:
+    """An update that comes in the middle ends the measurement."""
+    desk = scene.desk()
+    desk.asked(COMMAND)
+    desk.turn()
+    assert not scene.bench.progress[0].cancelled.is_set()
+    scene.condition = Condition(updating=True)
+    desk.turn()
+    assert scene.bench.progress[0].cancelled.is_set()
+
+
+def test_says_that_a_restart_cut_a_measurement_short(scene: Scene) -> None:
+    """The next start answers for the command that was in progress, and nothing of it is left."""
+    scene.desk().asked(COMMAND)
+    (scene.state / FOLDER).mkdir()
+    (scene.state / FOLDER / "rows").write_bytes(b"half")
+    scene.desk().resume()
+    assert [(answer.id, answer.code) for answer in scene.answers] == [("c-1", "interrupted")]
+    assert list(scene.state.iterdir()) == []
+    scene.desk().resume()
+    assert len(scene.answers) == 1
+
+
+def test_a_damaged_note_stops_nothing(scene: Scene) -> None:
+    """A note that a power cut left half-written is taken away."""
+    (scene.state / NOTE).write_bytes(b"{")
+    scene.desk().resume()
+    assert scene.answers == []
+    assert list(scene.state.iterdir()) == []
+
+
+def test_a_fault_of_ours_is_answered_too(scene: Scene) -> None:
+    """Whoever waits hears of it."""
+    desk = scene.desk()
+    desk.asked(COMMAND)
+    scene.bench.done[0](ZeroDivisionError("by zero"))
+    desk.finished(scene.notices[0])
+    assert (scene.answers[0].ok, scene.answers[0].code) == (False, "measure_failed")
+
+
+def test_an_agent_without_a_bench_says_so(scene: Scene) -> None:
+    """No order is left without an answer."""
+    desk = replace(scene.desk(), bench=NoBench())
+    desk.asked(COMMAND)
+    desk.finished(scene.notices[0])
+    assert scene.answers[0].code == "unsupported"
+
+
+def test_the_emptiest_discharging_battery_counts(tmp_path: Path) -> None:
+    """A battery on the charger and a device without one count as full."""
+    hardware = Hardware(tmp_path, sys=tmp_path)
+    assert hardware.battery_ratio() == 1.0
+    for name, capacity, status in (("a", 20, "Charging"), ("b", 45, "Discharging"), ("c", 50, "Discharging")):
+        folder = tmp_path / "class" / "power_supply" / name
+        folder.mkdir(parents=True)
+        (folder / "capacity").write_text(f"{capacity}\n")
+        (folder / "status").write_text(f"{status}\n")
+    assert hardware.battery_ratio() == 0.45

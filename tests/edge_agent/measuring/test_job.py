@@ -1,0 +1,72 @@
+"""The way of one measurement on the device: room, order of steps, and that nothing of it stays."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_agent.disk import RealDisk
+from edge_agent.measuring.handing_in import hand_in
+from edge_agent.measuring.job import JobLimits, ProcessBench
+from edge_agent.updater.download import FetchSettings
+from edge_agent.updater.seams import Progress, Refusal
+from wire.measurement import MeasureOrder
+
+LIMITS = JobLimits(max_bytes=1000, limit_s=30.0, reserve_bytes=0)
+NOWHERE = FetchSettings("http://127.0.0.1:9", "cam-1", "secret", attempts=1, retry_min_s=0.0, retry_max_s=0.0)
+ORDER = MeasureOrder(order="ab" * 16, bundle_length_bytes=600, rows_length_bytes=300, rows=1)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> ProcessBench:
+    """A bench whose server is away."""
+    (tmp_path / "measure").mkdir()
+    return ProcessBench(tmp_path, NOWHERE, RealDisk(), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [({}, ""), ({"rows_length_bytes": 500}, "too_large"), ({"bundle_length_bytes": 1 << 60}, "too_large")],
+    ids=["fits", "rows", "bundle"],
+)  # fmt: skip
+def test_takes_no_more_bytes_than_the_owner_allows(bench: ProcessBench, change: dict[str, int], code: str) -> None:
+    """Bundle and rows together."""
+    refused = bench._no_room(replace(ORDER, **change))
+    assert (refused.code if refused else "") == code
+
+
+def test_leaves_the_reserve_on_the_disk(bench: ProcessBench) -> None:
+    """What the updater needs stays free."""
+    tight = replace(bench, limits=replace(LIMITS, reserve_bytes=1 << 62))
+    refused = tight._no_room(ORDER)
+    assert refused is not None
+    assert refused.code == "no_space"
+
+
+def test_an_order_that_nobody_signed_ends_before_a_byte_is_fetched(bench: ProcessBench) -> None:
+    """A device that is not enrolled believes nobody, and its folder is empty again."""
+    ended = bench.run(b'{"payload": ""}', Progress())
+    assert isinstance(ended, Refusal)
+    assert ended.code == "metadata_unreachable"
+    assert list(bench.state.iterdir()) == []
+
+
+def test_a_report_that_the_server_does_not_take_is_said(bench: ProcessBench) -> None:
+    """A server that stays away ends in an answer, not in silence."""
+    refused = hand_in(NOWHERE, "/api/measurements/x/report", b"data", Progress())
+    assert refused is not None
+    assert refused.code == "report_undelivered"
+    assert "secret" not in refused.text
+    assert bench.limits == LIMITS
+
+
+def test_the_bench_tells_its_end_from_its_own_thread(bench: ProcessBench) -> None:
+    """Whoever started it hears of it once."""
+    heard: list[object] = []
+    ended = threading.Event()
+    bench.start(b"{}", Progress(), lambda result: (heard.append(result), ended.set()))  # type: ignore[func-returns-value]
+    assert ended.wait(30)
+    assert [type(item) for item in heard] == [Refusal]
