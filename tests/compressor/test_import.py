@@ -85,7 +85,8 @@ def export_training(network: torch.nn.Module) -> bytes:
     buffer = io.BytesIO()
     torch.onnx.export(
         copy.deepcopy(network).train(), (torch.randn(2, 3, 32, 32),), buffer,  # type: ignore[arg-type]
-        dynamo=False, input_names=["input"], output_names=["logits", "embedding"], training=torch.onnx.TrainingMode.TRAINING,
+        dynamo=False, input_names=["input"], output_names=["logits", "embedding"],
+        training=torch.onnx.TrainingMode.TRAINING,
         dynamic_axes={name: {0: "batch"} for name in ("input", "logits", "embedding")},
     )  # fmt: skip
     return buffer.getvalue()
