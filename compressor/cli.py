@@ -24,6 +24,7 @@ from compressor.errors import CompressorError
 from wire.errors import WireError
 
 if TYPE_CHECKING:
+    from compressor.pipeline import Outcome
     from compressor.rebuild import Rebuilt
     from compressor.recipe import Recipe
 
@@ -140,6 +141,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
       compressor run mine.toml --checkpoint mine.pt           your own weights of the recipe's network
       compressor run mine.toml --onnx mine.onnx               your own exported model
       compressor run mine.toml --mlflow http://ml.example:5000
+      compressor run mine.toml --server https://fleet.example --token-file t --keys keys    gates on = "device:cam-1"
 
     \b
     Writes, once it is through:
@@ -162,18 +164,19 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     bench = bench_for(read, Reach(**reach), keys)
     log = logbook(mlflow, Bars())
     outcome = run_recipe(read, out=folder, version=version, progress=log.progress, quick=quick, devices=bench)
-    signed = _sign(list(outcome.bundles), keys) if keys is not None and outcome.verdict == "pass" else None
-    printing.print_outcome(
-        outcome.certificate,
-        [*outcome.bundles, outcome.report, *([signed] if signed else [])],
-        as_json=as_json,
-        targets=outcome.targets,
-    )
+    _show(outcome, keys, as_json=as_json)
     error = log.keep(outcome)
     if error is not None:
         _failed(error.code, f"{error}. The run is complete in {folder}; the same command logs it")
     code = _EXITS[outcome.verdict.value]
     raise SystemExit(EXIT_NOT_LOGGED if error is not None and code == EXIT_PASS else code)
+
+
+def _show(outcome: Outcome, keys: Path | None, *, as_json: bool) -> None:
+    """Sign what passed, where there are keys, and print what the run came to."""
+    signed = _sign(list(outcome.bundles), keys) if keys is not None and outcome.verdict == "pass" else None
+    files = [*outcome.bundles, outcome.report, *([signed] if signed else [])]
+    printing.print_outcome(outcome.certificate, files, as_json=as_json, targets=outcome.targets)
 
 
 def _with_data(recipe: Recipe, data: Path | None) -> Recipe:
@@ -329,7 +332,8 @@ def _run(arguments: Sequence[str] | None) -> int:  # noqa: PLR0911 - one exit pe
 
 
 def _failed(code: str, text: str) -> int:
-    click.echo(f"error [{code}]: {text}", err=True)
+    shown = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))  # one line, whole
+    click.echo(f"error [{code}]: {shown}", err=True)
     return EXIT_ERROR
 
 
