@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from compressor.pipeline import Outcome
     from compressor.rebuild import Rebuilt
     from compressor.recipe import Recipe
+    from compressor.tracking.logbook import Logbook
 
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_NOT_LOGGED, EXIT_INTERRUPTED = 0, 2, 3, 4, 5, 130
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -141,7 +142,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
       compressor run mine.toml --checkpoint mine.pt           your own weights of the recipe's network
       compressor run mine.toml --onnx mine.onnx               your own exported model
       compressor run mine.toml --mlflow http://ml.example:5000
-      compressor run mine.toml --server https://fleet.example --token-file t --keys keys    gates on = "device:cam-1"
+      compressor run mine.toml --server URL --token-file t --keys keys    gates on a device
 
     \b
     Writes, once it is through:
@@ -159,17 +160,20 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     read = _with_model(_with_data(read_recipe(recipe), data), checkpoint=checkpoint, onnx=onnx, tflite=tflite)
     folder = out or read.folder / "build"
-    if keys is not None:
-        _check_keys(keys)
-    bench = bench_for(read, Reach(**reach), keys)
-    log = logbook(mlflow, Bars())
+    _check_keys(keys)
+    log, bench = logbook(mlflow, Bars()), bench_for(read, Reach(**reach), keys)
     outcome = run_recipe(read, out=folder, version=version, progress=log.progress, quick=quick, devices=bench)
     _show(outcome, keys, as_json=as_json)
+    raise SystemExit(_logged(log, outcome, folder))
+
+
+def _logged(log: Logbook, outcome: Outcome, folder: Path) -> int:
+    """Log the run where the command line says so; return the exit code."""
     error = log.keep(outcome)
     if error is not None:
         _failed(error.code, f"{error}. The run is complete in {folder}; the same command logs it")
     code = _EXITS[outcome.verdict.value]
-    raise SystemExit(EXIT_NOT_LOGGED if error is not None and code == EXIT_PASS else code)
+    return EXIT_NOT_LOGGED if error is not None and code == EXIT_PASS else code
 
 
 def _show(outcome: Outcome, keys: Path | None, *, as_json: bool) -> None:
@@ -202,8 +206,10 @@ def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
     return changed
 
 
-def _check_keys(keys: Path) -> None:
-    """Find out now, not after the training, that nothing could be signed."""
+def _check_keys(keys: Path | None) -> None:
+    """Find out now, not after the training, that nothing could be signed; without keys nothing is to be."""
+    if keys is None:
+        return
     from compressor.keys import load_signer, read_root  # noqa: PLC0415 - cryptography only where keys are used
 
     load_signer(keys, "targets", read_root(keys))
@@ -238,7 +244,7 @@ def gate_command(
     Examples:
       compressor gate build/digits-1-gateway.tfb    here and now
       compressor gate build                         the last run's, from what it measured
-      compressor gate build/digits-1-pi.tfb --on device:cam-1 --server https://fleet.example --token-file t --keys keys
+      compressor gate my.tfb --on device:cam-1 --server URL --token-file t --keys keys
     """  # noqa: D301 - \b is click's: keep the lines
     from compressor.device_reach import gate_bundle  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
