@@ -3,9 +3,11 @@
 
 ``rescue.py [--quick] [--cases mobilenet_v2,mobilenet_v3_small] [--out DIR] [--json FILE]``: scikit-learn's digits
 enlarged to 64 x 64. MobileNetV2-0.35 with one weight scale per tensor, and MobileNetV3-small-0.5, are trained
-(once: ``--out`` keeps the weights), exported and made int8 as they are, with bias correction, after step ``equalize``
-and after step ``qat``, whose seconds count. Accuracy is onnxruntime's on gate rows, which no step sees. ``--quick``: a
-rough version, few rows and steps, no LiteRT; its figures are not the claim's.
+(once: ``--out`` keeps the weights) at a rate so high that channels die: nothing reaches the weights behind them, their
+norms blow these up, and one scale has no levels left for the others. Each is exported and made int8 as it is, with MSE
+ranges, with bias correction, after step ``equalize`` and after step ``qat``, whose seconds count. The same once more
+with channels spread by hand, which matter, so that clipping them is no cure. Accuracy is onnxruntime's on gate rows,
+which no step sees. ``--quick``: a rough version, few rows and steps, no LiteRT; its figures are not the claim's.
 """
 
 # ruff: noqa: E402, PLC0415 - telemetry is off and threads are set before imports; TFLite packages only where used
@@ -49,25 +51,24 @@ from scripts.bench.rows import Row, told
 
 Floats = NDArray[np.float32]
 SIDE, CLASSES, CHANNELS = 64, 10, 3
-COLLAPSED, RESCUED, LIMIT_S, MARGIN, CLIP = 0.2, 0.95, 120.0, 0.01, 6.0
+COLLAPSED, RESCUED, LIMIT_S, CLIP, QAT_STEPS = 0.2, 0.95, 120.0, 6.0, 60
 TIMED_ROWS, ROUNDS, CALIBRATION_ROWS, SEARCH_ROWS = 40, 5, 128, 128
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A network, how it is trained, and the steps of QAT that fit in the time."""
+    """A network and how it is trained."""
 
     network: str
     width_mult: float
     train: TrainRecipe
-    qat_steps: int
-    per_channel: bool
 
 
-LEARNING = TrainRecipe(epochs=12, learning_rate=0.005, augment=0.0, weight_decay=1e-4, label_smoothing=0.0)
+LEARNING = TrainRecipe(epochs=25, learning_rate=0.1, augment=0.0, weight_decay=1e-4, label_smoothing=0.0)
+"""At a rate of 0.005 or 0.03 as good a network has hardly a dead channel, and int8 per tensor loses nothing."""
 CASES = {
-    "mobilenet_v2": Case("mobilenet_v2", 0.35, LEARNING, 60, per_channel=False),
-    "mobilenet_v3_small": Case("mobilenet_v3_small", 0.5, LEARNING, 60, per_channel=True),
+    "mobilenet_v2": Case("mobilenet_v2", 0.35, LEARNING),
+    "mobilenet_v3_small": Case("mobilenet_v3_small", 0.5, LEARNING),
 }
 
 
@@ -197,8 +198,7 @@ class Stand:
     def rescues(self, settings: Settings) -> dict[str, Made]:
         """Return int8 files without and with each rescue."""
         per_channel = settings.per_channel
-        steps = 4 if self.quick else self.case.qat_steps
-        learn = qat.Settings(epochs=1000, max_steps=steps, per_channel=per_channel)
+        learn = qat.Settings(epochs=1000, max_steps=4 if self.quick else QAT_STEPS, per_channel=per_channel)
         even = equalize.Settings(relu6=equalize.WITHIN_CLIP, per_channel=per_channel)
         plain = Applied(self.network)
         return {
@@ -206,8 +206,8 @@ class Stand:
             "MSE ranges": self.int8(plain, replace(settings, calibration="mse")),
             "bias correction": self.int8(plain, replace(settings, bias_correction=True)),
             "step equalize": self.stepped(lambda n, b: equalize.apply(n, b, even), settings),
-            "steps equalize, qat": self.stepped(
-                lambda n, b: qat.apply(equalize.apply(n, b, even).network, b, learn), settings
+            "step qat, equalize = false": self.stepped(
+                lambda n, b: qat.apply(n, b, replace(learn, equalize=False)), settings
             ),
             "step qat": self.stepped(lambda n, b: qat.apply(n, b, learn), settings),
         }
@@ -217,37 +217,29 @@ class Stand:
         model, name = export_onnx(self.network, CHANNELS, SIDE, SIDE), self.case.network
         base, settings = accuracy(model, self.data.gate), Settings(per_channel=False, reduce_range=False)
         yield Row(f"{name}: float accuracy", base)
-        plain = self.int8(Applied(self.network), settings)
-        yield Row(f"{name}: int8 per tensor as trained, accuracy vs float", plain.accuracy, base)
-        if self.case.per_channel:
-            yield from self.judged(base)
-        else:
-            spread = replace(self, network=uneven(self.network, self.data.calibration.inputs))
-            yield from spread.claimed(spread.rescues(settings))
-        fast = timed({"float": ort(model), "int8": ort(plain.model)}, self.data.gate.inputs[:TIMED_ROWS])
+        wide = self.int8(Applied(self.network), replace(settings, per_channel=True))
+        yield Row(f"{name}: int8 per channel, accuracy vs float", wide.accuracy, base)
+        yield from claimed(name, self.rescues(settings), base)
+        spread = replace(self, network=uneven(self.network, self.data.calibration.inputs))
+        yield from claimed(f"{name}, spread by hand", spread.rescues(settings), base)
+        fast = timed({"float": ort(model), "int8": ort(wide.model)}, self.data.gate.inputs[:TIMED_ROWS])
         yield Row(f"{name}: ORT ms, int8 vs float", fast["int8"], fast["float"])
         if not self.quick:
             yield from litert_rows(name, self.network, self.data)
 
-    def judged(self, base: float) -> Iterator[Row]:
-        """Yield what int8 per channel and its rescues reach, and whether the best is as good as float."""
-        made, name = self.rescues(Settings(reduce_range=False)), self.case.network
-        for way, one in made.items():
-            yield Row(f"{name}: int8 per channel, {way}, accuracy vs float", one.accuracy, base)
-        best = max(one.accuracy for one in made.values())
-        yield Row(f"{name}: best of int8 per channel, accuracy vs float", best, base, f">= float - {MARGIN}",
-                  best >= base - MARGIN)  # fmt: skip
 
-    def claimed(self, made: Mapping[str, Made]) -> Iterator[Row]:
-        """Yield the collapse per tensor where the spread of channels was made by hand, and what each rescue reaches."""
-        name, plain, learnt = f"{self.case.network}, spread by hand", made["min/max"], made["step qat"]
-        for way, one in made.items():
-            yield Row(f"{name}: int8 per tensor, {way}, accuracy vs min/max", one.accuracy, plain.accuracy)
-        yield Row(f"{name}: collapse, accuracy", plain.accuracy, None, f"< {COLLAPSED}", plain.accuracy < COLLAPSED)
-        yield Row(f"{name}: QAT, accuracy vs collapsed", learnt.accuracy, plain.accuracy, f">= {RESCUED}",
-                  learnt.accuracy >= RESCUED)  # fmt: skip
-        yield Row(f"{name}: QAT, wall s vs CPU s", learnt.wall_s, learnt.cpu_s, f"<= {LIMIT_S:g}",
-                  learnt.wall_s <= LIMIT_S)  # fmt: skip
+def claimed(name: str, made: Mapping[str, Made], base: float) -> Iterator[Row]:
+    """Yield what one scale per tensor leaves of accuracy ``base``, what each rescue brings back, and what it cost."""
+    plain, learnt = made["min/max"], made["step qat"]
+    for way, one in made.items():
+        yield Row(f"{name}: int8 per tensor, {way}, accuracy vs float", one.accuracy, base)
+        if one.wall_s:
+            yield Row(f"{name}: {way}, wall s vs CPU s", one.wall_s, one.cpu_s)
+    yield Row(f"{name}: collapse, accuracy", plain.accuracy, base, f"< {COLLAPSED}", plain.accuracy < COLLAPSED)
+    yield Row(f"{name}: QAT, accuracy vs collapsed", learnt.accuracy, plain.accuracy, f">= {RESCUED}",
+              learnt.accuracy >= RESCUED)  # fmt: skip
+    yield Row(f"{name}: QAT, wall s vs CPU s", learnt.wall_s, learnt.cpu_s, f"<= {LIMIT_S:g}",
+              learnt.wall_s <= LIMIT_S)  # fmt: skip
 
 
 def ort(model: bytes) -> Callable[[Floats], object]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +24,22 @@ class Row:
         """Ours over the reference."""
         return self.ours / self.reference if self.reference else None
 
+    def unjudged(self) -> Row:
+        """Return this row with nothing asked of it."""
+        return replace(self, target="", met=None)
 
-def told(rows: Sequence[Row], file: Path | None) -> int:
-    """Print ``rows``, write them to ``file`` where one is named, and return 1 while a figure is missed."""
+
+def told(rows: Sequence[Row], file: Path | None, table: Sequence[Any] = ()) -> int:
+    """Print ``rows``, write them to ``file`` where one is named, and return 1 while a figure is missed.
+
+    ``table``: dataclasses that were printed before; where there are any, the file is ``{"table": ..., "rows": ...}``.
+    """
     for row in rows:
         ratio = f"{row.ratio:.3f}" if row.ratio else "-"
         verdict = {None: "", True: "met", False: "MISSED"}[row.met]
         print(f"{row.what:<78}{row.ours:>11.4g}{row.reference or 0:>11.4g}{ratio:>8}  {row.target:<14}{verdict}")
     if file is not None:
-        file.write_text(json.dumps([{**asdict(row), "ratio": row.ratio} for row in rows], indent=1))
+        listed = [{**asdict(row), "ratio": row.ratio} for row in rows]
+        document = {"table": [asdict(line) for line in table], "rows": listed} if table else listed
+        file.write_text(json.dumps(document, indent=1))
     return 1 if any(row.met is False for row in rows) else 0
