@@ -64,9 +64,11 @@ def _parts(workshop: Workshop, material: Material, models: Models, judged: Judge
     )
     reference = _reference(workshop, material, compared)
     recipe = workshop.recipe
+    elsewhere = bool(recipe.model.imported or (recipe.model.checkpoint and material.drifted is None))
     return package.Parts(
-        manifest, candidate.artifact, reference, golden, judged.certificate, recipe.model.network, recipe.data.dataset
-    )
+        manifest, candidate.artifact, reference, golden, judged.certificate, recipe.model.architecture,
+        recipe.data.dataset, elsewhere,
+    )  # fmt: skip
 
 
 def golden_of(workshop: Workshop, material: Material, compared: Comparison) -> package.Golden:

@@ -58,13 +58,18 @@ class Comparison:
         form = models.compressed[target]
         held = material.drifted.held if material.drifted is not None else None
         return cls(
-            baseline=before.manifest.release if before is not None else "the float model",
+            baseline=before.manifest.release if before is not None else _start(models),
             form=form,
             gate_set=_compare(workshop, models, form, before, material.rows("gate")),
             drifted=None if held is None else _compare(workshop, models, form, before, held),
             parity=parity_of(workshop, material, models),
             calibration=workshop.predict("temperature", form.candidate, material.rows("calibration")),
         )
+
+
+def _start(models: Models) -> str:
+    """Return what a first release is compared with, in words: an imported file need not be float."""
+    return "the float model" if models.trained is not None else "the file as it came"
 
 
 def parity_of(workshop: Workshop, material: Material, models: Models) -> tuple[parity.Pair, ...]:

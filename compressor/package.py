@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor import registry
 from compressor.certificate import Certificate, for_bundle, write_certificate
 from compressor.errors import PackageError
 from compressor.measure import Predictions
@@ -105,7 +106,10 @@ def read_golden(data: bytes) -> Golden:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """Everything a bundle is made of. ``network`` and ``dataset`` name the architecture and the data."""
+    """Everything a bundle is made of. ``network`` and ``dataset`` name the architecture and the data.
+
+    ``elsewhere``: the weights came from outside, so that the data are only those it was judged on.
+    """
 
     manifest: Manifest
     artifact: bytes
@@ -114,6 +118,7 @@ class Parts:
     certificate: Certificate
     network: str
     dataset: str
+    elsewhere: bool = False
 
 
 def make_bundle(parts: Parts) -> bytes:
@@ -196,14 +201,18 @@ def _model_card(parts: Parts, certificate: Certificate, data_ref: str) -> dict[s
         "modelParameters": {
             "approach": {"type": "supervised"},
             "task": f"{_sense(parts.manifest)} {task}",
-            "architectureFamily": "convolutional neural network",
+            **({"architectureFamily": "convolutional neural network"} if _is_ours(parts.network) else {}),
             "modelArchitecture": parts.network,
-            "datasets": [{"ref": data_ref}],
+            **({} if parts.elsewhere else {"datasets": [{"ref": data_ref}]}),  # what it was trained on, and no other
             "inputs": [{"format": _sense(parts.manifest)}],
             "outputs": [{"format": outputs}],
         },
         "quantitativeAnalysis": {"performanceMetrics": metrics},
     }
+
+
+def _is_ours(network: str) -> bool:
+    return network in registry.names("compressor.networks")
 
 
 def _measured(certificate: Certificate, said: str, name: str = "accuracy") -> Json:
@@ -256,9 +265,10 @@ def card(parts: Parts, certificate: Certificate) -> str:
     does = f"sorts inputs ({_sense(manifest)}) into {len(manifest.labels)} classes ({', '.join(manifest.labels)})"
     if manifest.values:
         does = f"predicts {', '.join(manifest.values)} from inputs ({_sense(manifest)})"
+    trained = "Trained elsewhere, calibrated and judged" if parts.elsewhere else "Trained"
     what = (
         f"A {parts.network} that {does}, "
-        f"{len(parts.artifact):,} bytes for {manifest.runtime}, input {shape}. Trained on {parts.dataset}."
+        f"{len(parts.artifact):,} bytes for {manifest.runtime}, input {shape}. {trained} on {parts.dataset}."
     )
     return "\n".join(
         [

@@ -55,7 +55,7 @@ def shown(
     certificate: Certificate, workshop: Workshop, material: Material, models: Models, results: Sequence[Judged]
 ) -> report.Shown:
     """Return what the report of a run shows; pictures are of the target that did worst."""
-    worst = min(results, key=lambda judged: _RANK[judged.certificate.verdict])
+    worst = min(results, key=_standing)
     compared = worst.compared
     gate_set = compared.gate_set
     everything = np.ones(len(gate_set.labels), dtype=bool)
@@ -75,12 +75,18 @@ def shown(
             **{f"artifact_{name}": form.digest for name, form in models.compressed.items()},
             "judging_code": sha256_hex(canonical_bytes(dict(certificate.code_digests))),
         },
-        made=_made(workshop.recipe, material),
+        made=made(workshop.recipe, material),
         targets=tuple(judged.certificate for judged in results),
         changes=_changes(workshop, material, models, worst),
         layers=_layers(workshop, material, models, results),
         steps=_steps(workshop.recipe, models, worst),
+        pictured=worst.certificate,
     )  # fmt: skip
+
+
+def _standing(judged: Judged) -> tuple[int, float]:
+    """Return how well a target did: its verdict, then how far it is from a drop in accuracy."""
+    return _RANK[judged.certificate.verdict], -judged.certificate.figures.get("drop_upper", 0.0)
 
 
 def _confusion(gate_set: Compared, classes: int) -> NDArray[np.int64]:
@@ -184,7 +190,8 @@ def _pair(notes: Mapping[str, object], keys: tuple[str, str]) -> tuple[float, fl
     return None
 
 
-def _made(recipe: Recipe, material: Material) -> dict[str, str]:
+def made(recipe: Recipe, material: Material) -> dict[str, str]:
+    """Return how a model was made, in words: never what the recipe says of a training that was left out."""
     parts = {name: material.rows(name) for name in ("train", "calibration", "gate", "reference")}
     rows = {
         f"{name} split": f"{len(part):,} rows of {len(np.unique(part.sources)):,} sources"
@@ -195,13 +202,19 @@ def _made(recipe: Recipe, material: Material) -> dict[str, str]:
         rows["drifted samples"] = f"{len(drifted.train):,} learnt from, {len(drifted.held):,} held out to judge"
     left_out = {"left out": f"{len(material.table.corrupt)} corrupt images"} if material.table.corrupt else {}
     options = ", ".join(f"{name} = {value:g}" for name, value in recipe.model.network_options.items())
-    train = recipe.train if drifted is None else recipe.train.for_fine_tuning()
     return {
-        "network": f"{recipe.model.network}{f' ({options})' if options else ''}",
+        "network": f"{recipe.model.architecture}{f' ({options})' if options and not recipe.model.imported else ''}",
         "data set": recipe.data.dataset, **rows, **left_out,
-        "training": f"{train.epochs} epochs, {train.optimizer}, seed {train.seed}",
+        "training": _training(recipe, retrained=drifted is not None),
         "compression": "; ".join(_step(step) for step in recipe.compress) or "none",
     }  # fmt: skip
+
+
+def _training(recipe: Recipe, *, retrained: bool) -> str:
+    if recipe.model.imported or (recipe.model.checkpoint and not retrained):
+        return "elsewhere; if it saw rows of the gate split, its accuracy here says too much"
+    train = recipe.train.for_fine_tuning() if retrained else recipe.train
+    return f"{train.epochs} epochs, {train.optimizer}, seed {train.seed}"
 
 
 def _step(step: Settings) -> str:

@@ -51,6 +51,11 @@ class ModelRecipe:
     tflite: str = ""
 
     @property
+    def architecture(self) -> str:
+        """What the model is, in a few words: its network, or the kind of file that it came as."""
+        return "model from an ONNX file" if self.onnx else "model from a TFLite file" if self.tflite else self.network
+
+    @property
     def imported(self) -> str:
         """The exported file that takes the place of a network, or nothing."""
         return self.onnx or self.tflite

@@ -31,9 +31,20 @@ def render(shown: Shown) -> str:
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f"<style>{style}</style><script>{get_plotlyjs()}</script></head>"
-        f'<body><main class="v-{escape(certificate.verdict)}">{_head(shown)}{tables.tiles(certificate)}{_cards(shown)}'
+        f'<body><main class="v-{escape(certificate.verdict)}">{_head(shown)}{_tiles(shown)}{_cards(shown)}'
         f"{_folded('All figures', tables.figures(certificate))}</main><script>{_FIT}</script></body></html>"
     )
+
+
+def _tiles(shown: Shown) -> str:
+    """Return the figures that people ask for first, of the target that the pictures are of."""
+    said = f'<p class="muted">{escape(_of(shown).strip())}</p>' if len(shown.targets) > 1 else ""
+    return said + tables.tiles(shown.pictured or shown.certificate)
+
+
+def _of(shown: Shown) -> str:
+    """Return which target figures and pictures are of, where there are several."""
+    return f" of target {shown.pictured.target}" if shown.pictured is not None and len(shown.targets) > 1 else ""
 
 
 def _cards(shown: Shown) -> str:
@@ -72,11 +83,11 @@ def _head(shown: Shown) -> str:
 
 
 def _pictures(shown: Shown) -> list[str]:
-    what = "Accuracy" if shown.values is None else "Error"
+    what, where = "Accuracy" if shown.values is None else "Error", _of(shown)
     figures = [
-        (f"{what} on the gate split", pictures.accuracy(shown.accuracies)),
-        ("Size and latency on this host", pictures.size_latency(shown.certificate.figures)),
-        (f"{what} per slice", pictures.slices(shown.slices)),
+        (f"{what} on the gate split{where}", pictures.accuracy(shown.accuracies)),
+        (f"Size and latency{where} on this host", pictures.size_latency((shown.pictured or shown.certificate).figures)),
+        (f"{what} per slice{where}", pictures.slices(shown.slices)),
         _answers(shown),
     ]
     if shown.drifted:

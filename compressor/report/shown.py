@@ -142,8 +142,8 @@ class Shown:
     ``slices``: the same per slice; ``confusion``: (classes, classes), rows are labels; ``lineage``: digests of what
     the model was made from; ``made``: what was done, in words;
     ``values``: of a regression, whose bars are errors and whose ``confusion`` is empty;
-    ``targets``: the certificate of every target; ``changes``: what flipped; ``layers``: where forms part;
-    ``steps``: what each step cost.
+    ``targets``: the certificate of every target; ``pictured``: the one of the target that the pictures are of;
+    ``changes``: what flipped; ``layers``: where forms part; ``steps``: what each step cost.
     """
 
     certificate: Certificate
@@ -160,3 +160,4 @@ class Shown:
     layers: Layers | None = None
     steps: Sequence[Step] = field(default_factory=tuple)
     values: Values | None = None
+    pictured: Certificate | None = None

@@ -32,10 +32,31 @@ def headline(certificate: Certificate) -> str:
 
 def sentences(shown: Shown) -> list[str]:
     """Return what the run showed, the most important first."""
-    certificate = shown.certificate
-    said = [*_drifted(shown), *_drop(certificate), *_increase(certificate), *_gain(certificate.figures)]
+    certificate, several = shown.certificate, len(shown.targets) > 1
+    same = _unchanged(shown)
+    said = _drifted(shown)
+    for judged in shown.targets or (certificate,):
+        where = f"On {judged.target}: " if several else ""
+        told = [*_drop(judged), *_increase(judged), *([] if judged.target in same else _gain(judged.figures))]
+        said += [where + sentence for sentence in told]
+    if same:
+        said.append(
+            f"Nothing was compressed for {', '.join(same)}: it is the very file it is compared with, so that gates of "
+            "drops and flips say nothing of it."
+        )
     lines = [line for line in certificate.gates if line.verdict != "pass"]
-    return [*(f"{line.name}: {line.text}." for line in lines), *said]
+    return [*(f"{line.name}{_on(line, several=several)}: {line.text}." for line in lines), *said]
+
+
+def _on(line: Line, *, several: bool) -> str:
+    return f" on {line.target}" if several and line.target else ""
+
+
+def _unchanged(shown: Shown) -> list[str]:
+    """Return the targets whose file is the baseline itself."""
+    names = [item.target for item in shown.targets]
+    start = shown.lineage.get("float_model")
+    return [name for name in names if start is not None and shown.lineage.get(f"artifact_{name}") == start]
 
 
 def _drifted(shown: Shown) -> list[str]:

@@ -125,6 +125,8 @@ def test_an_onnx_file_becomes_a_quantized_bundle_with_its_own_names(
     assert bundle.manifest.inputs == (TensorSpec("pixels", (-1, 3, 32, 32), "float32", "NCHW"),)
     assert [output.name for output in bundle.manifest.outputs] == ["logits", "embedding"]
     assert len(bundle.artifact) < len(model.SerializeToString())
+    assert "resnet8" not in bundle.files["card.md"].decode() + bundle.files["mlbom.cdx.json"].decode()
+    assert "elsewhere; if it saw rows of the gate split" in (home / "out" / "report.html").read_text()
     assert json.loads(bundle.files["gate.json"])["figures"]["int8_macs_ratio"] > 0.9
 
 

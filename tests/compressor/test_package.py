@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,17 @@ def test_golden_rows_are_right_and_cover_the_classes() -> None:
     rows = golden_rows(labels, Predictions(logits, np.zeros((60, 0), np.float32)))
     assert 0 not in rows
     assert set(labels[rows].tolist()) == {0, 1, 2}
+
+
+def test_weights_from_elsewhere_claim_no_training_data() -> None:
+    """The data that judged a model are not those it was trained on, and its architecture is not known."""
+    parts = replace(_parts(), network="model from an ONNX file", elsewhere=True)
+    said = card(parts, parts.certificate)
+    assert "A model from an ONNX file that sorts" in said
+    assert "Trained elsewhere, calibrated and judged on data." in said
+    document = json.loads(bill_of_materials(parts, parts.certificate))
+    model = next(item for item in document["components"] if item["type"] == "machine-learning-model")
+    assert {"datasets", "architectureFamily"}.isdisjoint(model["modelCard"]["modelParameters"])
 
 
 def test_the_bill_of_materials_is_cyclonedx() -> None:

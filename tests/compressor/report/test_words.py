@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,25 @@ def test_a_retraining_leads_with_before_and_after() -> None:
     first, second = sentences(shown)
     assert "right on 98.9 %, where m-1 was right on 42.6 %" in first
     assert "with 95 % confidence it loses at most 0.43 points (of 912 images 3 got worse and 4 better)" in second
+
+
+def test_every_target_is_said_by_its_name() -> None:
+    """The numbers of the first alone would stand for the others."""
+    first, second = replace(_certificate("pass"), target="pc"), replace(_certificate("pass"), target="pi")
+    second = replace(second, figures={"drop_upper": 0.0071})
+    shown = Shown(_certificate("pass"), ("a",), [], {}, np.zeros((1, 1), np.int64), [], targets=(first, second))
+    said = sentences(shown)
+    assert [line[:7] for line in said] == ["On pc: ", "On pi: "]
+    assert "at most 0.43 points" in said[0]
+    assert "at most 0.71 points" in said[1]
+
+
+def test_a_file_compared_with_itself_is_said_to_be_so() -> None:
+    """Its gates of drops can't fail: nobody should read them as a finding."""
+    certificate = replace(_certificate("pass"), target="pi", figures={"drop_upper": 0.003, "size_bytes": 9.0})
+    lineage = {"float_model": "abc", "artifact_pi": "abc"}
+    shown = Shown(certificate, ("a",), [], {}, np.zeros((1, 1), np.int64), [], lineage=lineage, targets=(certificate,))
+    assert "Nothing was compressed for pi: it is the very file it is compared with" in sentences(shown)[-1]
 
 
 @pytest.mark.parametrize(
