@@ -1,0 +1,224 @@
+"""What a device is sent, what of its answer is believed, and how that becomes evidence."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compressor.certificate import Certificate, DeviceRecord, Rule
+from compressor.data import digits
+from compressor.device_bench import DeviceAnswer, ServerBench, Subject, believed, silence
+from compressor.device_client import Standing
+from compressor.device_options import Reach
+from compressor.device_reach import bench_for, bench_of, devices_named, gate_bundle
+from compressor.errors import DeviceMeasureError, PackageError, RecipeError, ServerUnreachableError
+from compressor.evaluation import Compared
+from compressor.evidence import AGREEMENT
+from compressor.measure import Predictions
+from compressor.on_devices import Asked, evidence_from, pixels_of
+from compressor.orders import make_order
+from compressor.progress import Silent
+from compressor.recipe import DataRecipe, parse_recipe
+from compressor.regate_device import gate_on, merged, rules_on
+from compressor.side_by_side import beside
+from edge_agent import preprocess
+from wire.manifest import Budgets, Manifest, Preprocessing
+from wire.measurement import MeasureReport, blank_report, encode_report
+
+SUBJECT = Subject("ab" * 32, b"a bundle", b"rows", 4)
+ORDER = make_order(SUBJECT, "cam-1", now_ms=1, holds_s=60.0)
+HERE = np.eye(4, 3, dtype=np.float32)
+LABELS = np.array([0, 1, 2, 1])
+NOTHING = np.zeros((4, 0), np.float32)
+
+
+def report(**change: object) -> MeasureReport:
+    """Return a report on the order."""
+    return replace(blank_report(ORDER), classes=3, latency_p95_ms=2.0, golden_rows=4, **change)  # type: ignore[arg-type]
+
+
+def asked() -> Asked:
+    """Return four rows whose last one this host gets wrong."""
+    here = Predictions(HERE, NOTHING)
+    gate_set = Compared(LABELS, np.array(["a", "a", "b", "b"]), here, here, here)
+    return Asked(SUBJECT, gate_set, ("x", "y", "z"), (), Budgets(golden_max_abs=0.05))
+
+
+@pytest.mark.parametrize(("colour", "size"), [("rgb", 8), ("grey", 8), ("rgb", 13), ("grey", 5)])
+def test_a_device_makes_the_very_input_of_the_pixels_it_is_sent(colour: str, size: int) -> None:
+    """Resized and recoloured here, neither again there: not a bit of the input differs."""
+    table = digits.load(DataRecipe()).take(np.arange(40))
+    pre = Preprocessing(size, size, colour, mean=(0.4,), std=(0.2,), layout="NHWC")
+    pixels = pixels_of(table, Manifest(preprocessing=pre))
+    there = [preprocess.to_tensor(np.ascontiguousarray(np.broadcast_to(one, (size, size, 3))), pre) for one in pixels]
+    assert np.array_equal(np.concatenate(there), preprocess.to_batch(list(table.images), pre))
+
+
+def test_the_same_answers_are_the_same_evidence() -> None:
+    """Accuracy, slices and flips are counted on the device's own predictions."""
+    found = evidence_from(DeviceAnswer(report(), HERE), asked())
+    assert found.evidence.figures[AGREEMENT] == 0.0
+    assert (found.evidence.figures["accuracy"], found.evidence.figures["latency_p95_ms"]) == (0.75, 2.0)
+    assert set(found.evidence.slices) == {"a", "b"}
+
+
+def test_other_answers_are_counted_row_by_row() -> None:
+    """Two of four rows with another class are a share of a half."""
+    figures = evidence_from(DeviceAnswer(report(), HERE[[1, 0, 2, 3]]), asked()).evidence.figures
+    assert (figures["device_flips"], figures["device_rows"], figures[AGREEMENT]) == (2.0, 4.0, 0.5)
+    assert figures["accuracy"] == 0.25
+
+
+def test_answers_of_another_form_are_refused() -> None:
+    """A device that says four classes of three runs something else."""
+    with pytest.raises(DeviceMeasureError, match="runs something else"):
+        evidence_from(DeviceAnswer(report(), np.eye(4, dtype=np.float32)), asked())
+
+
+@pytest.mark.parametrize("name", ["order", "device", "artifact_sha256", "bundle_sha256", "rows_sha256"])
+def test_a_report_of_something_else_is_not_believed(name: str) -> None:
+    """Also when it comes from our own server."""
+    data = encode_report(report(**{name: "cam-2"}), HERE.tobytes())
+    with pytest.raises(DeviceMeasureError, match=f"{name}.*not believed"):
+        believed(ORDER, data)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_not_believed(value: float) -> None:
+    """One of them would pass or fail whatever one likes."""
+    logits = struct.pack("<12f", value, *range(11))
+    with pytest.raises(DeviceMeasureError, match="finite"):
+        believed(ORDER, encode_report(report(), logits))
+    with pytest.raises(DeviceMeasureError, match="finite"):
+        believed(ORDER, encode_report(report(golden_max_abs=1e30), HERE.tobytes()))
+
+
+@pytest.mark.parametrize("data", [b"", b"TFM1", encode_report(report(), HERE.tobytes())[:-1]])
+def test_bytes_that_are_no_report_are_not_believed(data: bytes) -> None:
+    """Cut off or foreign."""
+    with pytest.raises(DeviceMeasureError, match="Expected a report of cam-1"):
+        believed(ORDER, data)
+
+
+def test_silence_says_what_to_do() -> None:
+    """State, when it was last heard, and the two remedies; a refusal says its code."""
+    text = silence("cam-1", Standing("sent", "", "", "lost", 1_795_000_000_000), 300.0)
+    assert "within 300 s, got none: the device is lost, last heard" in text
+    assert "edge-agent run" in text
+    assert "--device-wait-s" in text
+    failed = silence("cam-1", Standing("failed", "throttled", "too hot", "ready", 1), 300.0)
+    assert failed == "Expected a measurement of cam-1, got [throttled] too hot"
+
+
+def test_too_many_rows_are_said_before_anything_is_sent(tmp_path: Path) -> None:
+    """The limits of devices are the build host's too."""
+    bench = ServerBench("http://127.0.0.1:9", "t", tmp_path)
+    with pytest.raises(DeviceMeasureError, match="at most"):
+        bench.measure(replace(SUBJECT, n=2_000_000), "cam-1", Silent())
+
+
+RECIPE = '[model]\nname = "m"\n[targets.pi]\n[targets.host]\n[gates]\n'
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ('accuracy_drop = {max = 0.1, on = "device:"}', 'on = "device:ID" or "TARGET@device:ID"'),
+        ('accuracy_drop = {max = 0.1, on = "device:Cam 1"}', "the device in [gates] accuracy_drop of 1 to 63"),
+        ('accuracy_drop = {max = 0.1, on = "phi@device:cam-1"}', "did you mean 'pi'?"),
+        ('size_bytes = {max = 9, on = "device:cam-1"}', "a device has no evidence for this gate"),
+        ('device_flip_ratio = {max = 0.1, on = "pi"}', 'on = "device:ID"'),
+        ("device_flip_ratio = {max = 0.1}", 'on = "device:ID"'),
+    ],
+)
+def test_a_recipe_says_what_is_wrong_with_a_device(gate: str, said: str) -> None:
+    """Before anything is trained."""
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe((RECIPE + gate).encode())
+    assert said in str(caught.value)
+
+
+def test_a_recipe_names_its_devices_once() -> None:
+    """Each is asked for before training; without a server nothing is trained."""
+    gates = 'accuracy_drop = {max = 0.1, on = "device:cam-1"}\nlatency_p95_ms = {max = 9, on = "pi@device:cam-2"}\n'
+    recipe = parse_recipe((RECIPE + gates + 'peak_memory_bytes = {max = 9, on = "device:cam-1"}\n').encode())
+    assert devices_named(recipe) == ("cam-1", "cam-2")
+    with pytest.raises(DeviceMeasureError, match="measure on cam-1, cam-2; give them, or take"):
+        bench_for(recipe, Reach(), None)
+
+
+def test_a_way_to_devices_needs_server_token_and_keys(tmp_path: Path) -> None:
+    """Each that is missing is named."""
+    assert bench_of(Reach(), None) is None
+    with pytest.raises(DeviceMeasureError, match="--token-file and --keys"):
+        bench_of(Reach("http://s"), tmp_path)
+    with pytest.raises(DeviceMeasureError, match="builder token"):
+        bench_of(Reach("http://s", tmp_path / "none"), tmp_path)
+    (tmp_path / "token").write_text("secret\n")
+    bench = bench_of(Reach("http://s/", tmp_path / "token", None, 9.0), tmp_path)
+    assert bench is not None
+    assert (bench.url, bench.wait_s, "secret" in repr(bench)) == ("http://s", 9.0, False)
+
+
+@pytest.mark.parametrize("on", ["cam-1", "pi@device:cam-1", "device:"])
+def test_gate_says_how_a_device_is_named(tmp_path: Path, on: str) -> None:
+    """``--on`` takes a device and nothing else."""
+    with pytest.raises(DeviceMeasureError, match="--on device:ID"):
+        gate_bundle(tmp_path, on, Reach(), None, Silent())
+
+
+class AwayBench:
+    """A bench whose server is away."""
+
+    def check(self, device: str) -> None:
+        """Say nothing."""
+
+    def measure(self, subject: Subject, device: str, progress: object) -> DeviceAnswer:
+        """Fail."""
+        del subject, progress
+        message = f"Expected an answer for {device}, got none"
+        raise ServerUnreachableError(message)
+
+
+def test_a_folder_is_not_measured_on_a_device(tmp_path: Path) -> None:
+    """Its bundles are."""
+    with pytest.raises(PackageError, match=r"give its \.tfb file"):
+        gate_on(tmp_path, "cam-1", AwayBench(), Silent())
+
+
+def test_a_bundle_s_limits_on_time_and_memory_hold_on_the_device() -> None:
+    """A rule that it has for this device already is kept."""
+    rules = (
+        Rule("latency_p95_ms", max=5.0),
+        Rule("accuracy_drop", max=0.1),
+        Rule("latency_p50_ms", max=1.0, on="cam-1"),
+    )
+    found = rules_on(Certificate(rules=rules), "cam-1")
+    assert [(rule.name, rule.on) for rule in found] == [
+        ("latency_p95_ms", "cam-1"), ("latency_p50_ms", "cam-1"), (AGREEMENT, "cam-1"),
+    ]  # fmt: skip
+
+
+def test_golden_vectors_stand_for_rows_that_did_not_travel() -> None:
+    """Unless the certificate has the share on the gate split."""
+    fresh = merged(DeviceRecord("cam-1"), DeviceAnswer(report(golden_flips=1), HERE), Budgets())
+    assert (fresh.figures[AGREEMENT], fresh.figures["device_rows"]) == (0.25, 4.0)
+    before = DeviceRecord("cam-1", figures={AGREEMENT: 0.001, "device_rows": 900.0, "accuracy": 0.9})
+    kept = merged(before, DeviceAnswer(report(), HERE), Budgets()).figures
+    assert (kept[AGREEMENT], kept["device_rows"], kept["accuracy"], kept["latency_p95_ms"]) == (0.001, 900.0, 0.9, 2.0)
+
+
+def test_device_and_host_stand_side_by_side() -> None:
+    """What one of them did not measure is left open; a problem is said in its words."""
+    record = DeviceRecord(
+        "cam-1", figures={"accuracy": 0.9, "latency_p95_ms": 4.0, AGREEMENT: 0.0}, facts={"cpu": "A53"}
+    )
+    silent = DeviceRecord("cam-2", "Expected an answer, got none")
+    found = beside(Certificate(target="pi", figures={"accuracy": 0.91}, devices=(record, silent)))
+    assert found[0].rows == [("accuracy", "0.9000", "0.9100"), ("latency p95, ms", "4.000", "-")]
+    assert found[0].said.endswith("A53")
+    assert (found[1].rows, found[1].said) == ([], "Expected an answer, got none")
