@@ -38,7 +38,7 @@ def sentences(shown: Shown) -> list[str]:
     for judged in shown.targets or (certificate,):
         where = f"On {judged.target}: " if several else ""
         told = [*_drop(judged), *_increase(judged), *([] if judged.target in same else _gain(judged.figures))]
-        said += [where + sentence for sentence in told]
+        said += [where + " ".join(told)] if several and told else told
     if same:
         said.append(
             f"Nothing was compressed for {', '.join(same)}: it is the very file it is compared with, so that gates of "

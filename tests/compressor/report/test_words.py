@@ -47,6 +47,15 @@ def test_every_target_is_said_by_its_name() -> None:
     assert "at most 0.71 points" in said[1]
 
 
+def test_every_target_has_one_paragraph() -> None:
+    """Drop and gain of one target stand together."""
+    figures = {"drop_upper": 0.0071, "float_size_bytes": 8.0, "size_bytes": 4.0}
+    targets = tuple(replace(_certificate("pass"), target=name, figures=figures) for name in ("pc", "pi"))
+    shown = Shown(_certificate("pass"), ("a",), [], {}, np.zeros((1, 1), np.int64), [], targets=targets)
+    assert len(sentences(shown)) == 2
+    assert "worse and 4 better). The compressed model is 2.00" in sentences(shown)[1]
+
+
 def test_a_file_compared_with_itself_is_said_to_be_so() -> None:
     """Its gates of drops can't fail: nobody should read them as a finding."""
     certificate = replace(_certificate("pass"), target="pi", figures={"drop_upper": 0.003, "size_bytes": 9.0})
