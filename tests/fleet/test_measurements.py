@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import threading
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from compressor.device_bench import ServerBench, Subject
+from compressor.device_bench import DeviceAnswer, ServerBench, Subject
+from compressor.errors import DeviceMeasureError
+from compressor.keys import init_keys
+from compressor.orders import make_order, sign_order
 from compressor.progress import Silent
+from server.clock import system_now_ms
 from wire.bundle import build_bundle, read_bundle
+from wire.canonical import sha256_hex
 
 if TYPE_CHECKING:
     from conftest import Device, Fleet, Wait
@@ -24,9 +33,9 @@ def subject(fleet: Fleet) -> Subject:
     return make_subject(fleet, 40)
 
 
-def make_subject(fleet: Fleet, rows: int) -> Subject:
+def make_subject(fleet: Fleet, rows: int, *, version: int = 1) -> Subject:
     """Return the tiny model and ``rows`` random rows of 8 x 8 grey pixels."""
-    built = read_bundle(fleet.build(1))
+    built = read_bundle(fleet.build(version))
     bundle = build_bundle(built.manifest, {name: built.files[name] for name in ("model.onnx", "golden.npz")})
     pixels = np.random.default_rng(3).integers(0, 256, (rows, 8, 8, 1), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -47,6 +56,40 @@ def nothing_left(device: Device, fleet: Fleet) -> bool:
     return not any(path.exists() for path in kept) and not served
 
 
+@dataclass
+class Asking:
+    """A measurement that is waited for on a thread of its own; ``ended`` is its answer or its error."""
+
+    fleet: Fleet
+    subject: Subject
+    wait_s: float = 60.0
+    ended: list[object] = field(default_factory=list)
+    thread: threading.Thread | None = None
+
+    def start(self) -> Asking:
+        """Ask cam-1."""
+        self.thread = threading.Thread(target=self._ask, daemon=True)
+        self.thread.start()
+        return self
+
+    def _ask(self) -> None:
+        try:
+            self.ended.append(bench_of(self.fleet, self.wait_s).measure(self.subject, "cam-1", Silent()))
+        except DeviceMeasureError as error:
+            self.ended.append(error)
+
+    def end(self) -> object:
+        """Return what came of it."""
+        assert self.thread is not None
+        self.thread.join(90)
+        return self.ended[0]
+
+
+def measuring(device: Device) -> bool:
+    """Say whether the child that measures has begun."""
+    return (device.state / "measure" / "bench.log").exists()
+
+
 def test_a_device_measures_what_the_build_host_ordered(fleet: Fleet, subject: Subject, wait: Wait) -> None:
     """Predictions, latency, memory, golden vectors and facts come back; then nothing of it is left anywhere."""
     device = fleet.add("cam-1")
@@ -57,6 +100,116 @@ def test_a_device_measures_what_the_build_host_ordered(fleet: Fleet, subject: Su
     assert report.peak_memory_bytes > 10_000_000
     assert (report.golden_flips, report.golden_rows) == (0, 4)
     assert report.facts["runtime"].startswith("onnxruntime")
-    assert report.facts["priority"] == "nice 19"
     wait(lambda: nothing_left(device, fleet), "no trace of the measurement")
     assert not (device.state / "slots" / "current").exists()
+
+
+def test_the_model_that_serves_goes_on_through_a_measurement(fleet: Fleet, wait: Wait, images: list) -> None:
+    """Same release, same child, no failed inference, every image counted; the bundle measured is not installed."""
+    device = fleet.add("cam-1")
+    fleet.roll_out(fleet.release(1))
+    device.reaches("committed", "tiny-1")
+    device.see(images, "before")
+    asking = Asking(fleet, make_subject(fleet, 4000, version=2)).start()
+    wait(lambda: measuring(device) or asking.ended, "a measurement")
+    device.see(images, "during")
+    assert isinstance(asking.end(), DeviceAnswer)
+    wait(lambda: fleet.counted() == 2 * len(images), "every image counted")
+    assert device.current() == "tiny-1"
+    assert "child_crashed" not in {event["code"] for event in fleet.get("/api/events", limit=1000)["events"]}
+
+
+def test_a_device_that_is_away_is_a_missing_measurement(fleet: Fleet, subject: Subject) -> None:
+    """After the stated time the reason is said; the server forgets the bytes."""
+    device = fleet.add("cam-1")
+    device.program.stop()
+    with pytest.raises(DeviceMeasureError, match=r"within 2 s, got none: the device is \w+.*edge-agent run"):
+        bench_of(fleet, 2.0).measure(subject, "cam-1", Silent())
+    assert nothing_left(device, fleet)
+
+
+def test_an_agent_killed_in_the_middle_says_so_when_it_is_back(fleet: Fleet, wait: Wait) -> None:
+    """A clear end, no orphan that goes on measuring, nothing half-installed."""
+    device = fleet.add("cam-1")
+    asking = Asking(fleet, make_subject(fleet, 200_000)).start()
+    wait(lambda: measuring(device) or asking.ended, "a measurement")
+    device.program.kill()
+    wait(lambda: not children_of_bench(device), "the end of the child")
+    device.program.start()
+    error = asking.end()
+    assert isinstance(error, DeviceMeasureError)
+    assert "[interrupted]" in str(error)
+    wait(lambda: nothing_left(device, fleet), "no trace of the measurement")
+    assert isinstance(bench_of(fleet).measure(make_subject(fleet, 4), "cam-1", Silent()), DeviceAnswer)
+
+
+def children_of_bench(device: Device) -> list[str]:
+    """Return the processes that measure for this device."""
+    marker = str(device.state / "measure").encode()
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if marker in path.read_bytes():
+                found.append(path.parent.name)
+    return found
+
+
+def test_an_update_comes_first(fleet: Fleet, wait: Wait) -> None:
+    """A measurement in progress gives way, and says so."""
+    device = fleet.add("cam-1")
+    release = fleet.release(1)
+    asking = Asking(fleet, make_subject(fleet, 200_000)).start()
+    wait(lambda: measuring(device) or asking.ended, "a measurement")
+    fleet.roll_out(release)
+    assert "[cancelled]" in str(asking.end())
+    device.reaches("committed", "tiny-1")
+
+
+def test_an_order_that_the_server_was_made_to_pass_on_is_refused_by_the_device(
+    fleet: Fleet, subject: Subject, wait: Wait, tmp_path: Path
+) -> None:
+    """Unsigned, changed, run out, signed by strangers: whoever holds server and broker gets nothing run."""
+    device = fleet.add("cam-1")
+    init_keys(tmp_path / "strange", fleet.state / "online.pub.json")
+    now_ms = system_now_ms()
+    good = sign_order(make_order(subject, "cam-1", now_ms=now_ms, holds_s=60.0), fleet.keys)
+    old = sign_order(make_order(subject, "cam-1", now_ms=now_ms - 120_000, holds_s=60.0), fleet.keys)
+    other = sign_order(make_order(subject, "cam-2", now_ms=now_ms, holds_s=60.0), fleet.keys)
+    strange = sign_order(make_order(subject, "cam-1", now_ms=now_ms, holds_s=60.0), tmp_path / "strange")
+    changed = {**good, "payload": other["payload"]}
+    for envelope, code in (
+        ({**good, "signatures": []}, "signature_invalid"), (changed, "signature_invalid"),
+        (strange, "signature_invalid"), (old, "order_expired"), (other, "order_invalid"), ({}, "signature_invalid"),
+    ):  # fmt: skip
+        assert answer_to(fleet, wait, envelope)["code"] == code
+    assert nothing_left(device, fleet)
+
+
+def answer_to(fleet: Fleet, wait: Wait, envelope: dict[str, object]) -> dict[str, object]:
+    """Send the command as who holds the server can; return the device's answer."""
+    body = {"verb": "measure", "arguments": {"order": envelope}}
+    sent = fleet.post("/api/devices/cam-1/commands", body)
+
+    def answered() -> dict[str, object] | None:
+        found = fleet.get(f"/api/devices/cam-1/commands/{sent['id']}")
+        return found if found["answered_ms"] else None
+
+    return dict(wait(answered, "an answer"))
+
+
+def test_an_owner_may_forbid_measurements(fleet: Fleet, subject: Subject) -> None:
+    """``[measure] enabled = false`` in agent.toml is the last word."""
+    fleet.add("cam-1", "[measure]\nenabled = false")
+    with pytest.raises(DeviceMeasureError, match="measure_disabled"):
+        bench_of(fleet).measure(subject, "cam-1", Silent())
+
+
+def test_a_bundle_that_does_not_run_there_fails_with_its_reason(fleet: Fleet, subject: Subject) -> None:
+    """A broken model is the device's to refuse; its child's end harms nothing."""
+    device = fleet.add("cam-1")
+    built = read_bundle(fleet.build(1))
+    broken = build_bundle(built.manifest, {"model.onnx": b"no model", "golden.npz": built.files["golden.npz"]})
+    digest = sha256_hex(b"no model")
+    with pytest.raises(DeviceMeasureError, match=r"got \[runtime_load\]|got \[\w+\] Expected"):
+        bench_of(fleet).measure(replace(subject, bundle=broken, artifact_sha256=digest), "cam-1", Silent())
+    assert device.status()["connected"]
