@@ -70,6 +70,9 @@ def models_of(workshop: Workshop, table: Table, calibration: Sequence[Table]) ->
     data = _read(recipe.folder / model.imported, f"[model] {'onnx' if model.onnx else 'tflite'}")
     plain = bare(recipe, table, data, float_target(recipe, runtime))
     specs = contract_of(data, plain.manifest)
+    if runtime == ONNX:
+        data = _of_known_sizes(data, specs[0][0])
+        plain = replace(plain, artifact=data)
     specs = _meant(workshop, _stated(plain, specs, data), specs, calibration[0])
     start = Form(_stated(plain, specs, data))
     compressed = {}
@@ -113,6 +116,19 @@ def _check_weights(path: Path) -> None:
 
     _read(path, "[model] checkpoint")
     checkpoint.check_finite(path)
+
+
+def _of_known_sizes(data: bytes, spec: TensorSpec) -> bytes:
+    """Return an ONNX file whose input has the sizes of ``spec`` where it left them open: work is counted by them."""
+    model = onnx.load_from_string(data)
+    value = next(value for value in model.graph.input if value.name == spec.name)
+    sizes = list(zip(value.type.tensor_type.shape.dim[1:], spec.shape[1:], strict=True))
+    if all(dim.dim_value for dim, _ in sizes):
+        return data
+    for dim, size in sizes:
+        dim.dim_value = size
+    changed: bytes = model.SerializeToString()
+    return changed
 
 
 def _logits_first(data: bytes, name: str) -> bytes:
@@ -238,6 +254,7 @@ def _onnx_tensors(data: bytes) -> tuple[Specs, Specs]:
 def _opened(data: bytes) -> onnx.ModelProto:
     try:
         model = onnx.load_from_string(data)
+        _check_names(model)
         _check_whole(model)
         onnx.checker.check_model(model)
         return onnx.shape_inference.infer_shapes(model)
@@ -246,6 +263,23 @@ def _opened(data: bytes) -> onnx.ModelProto:
     except Exception as error:  # protobuf and the checker raise unrelated classes
         message = f"Expected an ONNX file, got: {str(error)[:300]}: export the model again"
         raise MeasureError(message) from error
+
+
+def _check_names(model: onnx.ModelProto) -> None:
+    """Refuse names that are no text (protobuf gives them as bytes), and an opset of another age."""
+    for graph in _graphs(model.graph):
+        names = [item.name for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info)]
+        for node in graph.node:
+            names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        garbled = [name for name in names if isinstance(name, bytes)]
+        if garbled:
+            message = f"Expected names in UTF-8 in the ONNX file, got {garbled[0][:80]!r}: export the model again"
+            raise MeasureError(message)
+    newest = onnx.defs.onnx_opset_version()
+    for entry in model.opset_import:
+        if entry.domain in {"", "ai.onnx"} and entry.version > newest:
+            message = f"Expected an ONNX file of opset {newest} or lower, got {entry.version}"
+            raise MeasureError(f"{message}: export with opset_version=17, or update onnx and onnxruntime")
 
 
 def _check_whole(model: onnx.ModelProto) -> None:

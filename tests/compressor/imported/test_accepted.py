@@ -1,0 +1,167 @@
+"""A model of one's own through the command line: what fits becomes a gated bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from compressor.errors import MeasureError
+from compressor.tflite import flatbuffer
+from edge_agent import runtimes
+from wire.bundle import Bundle, read_bundle
+from wire.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    from conftest import Run
+
+pytestmark = pytest.mark.slow
+
+
+def bundle_of(home: Path) -> Bundle:
+    """Return the bundle of the last run."""
+    return read_bundle(home / "out" / "tiny-1-host.tfb")
+
+
+def figure(home: Path, name: str) -> float:
+    """Return a figure of the last run's certificate."""
+    return float(json.loads((home / "out" / "gate.json").read_bytes())["figures"][name])
+
+
+def test_an_onnx_file_becomes_a_quantized_bundle_with_its_own_names(
+    run: Run, home: Path, model: onnx.ModelProto
+) -> None:
+    """The manifest says the input as the file does, and the gates saw int8."""
+    code, _ = run("--onnx", model)
+    assert code == 0
+    bundle = bundle_of(home)
+    assert bundle.manifest.inputs == (TensorSpec("pixels", (-1, 3, 32, 32), "float32", "NCHW"),)
+    assert [output.name for output in bundle.manifest.outputs] == ["logits", "embedding"]
+    assert len(bundle.artifact) < len(model.SerializeToString())
+    assert figure(home, "int8_macs_ratio") > 0.9
+
+
+def test_a_file_of_fixed_batch_and_other_output_names_in_another_order_passes(
+    run: Run, home: Path, model: onnx.ModelProto, renamed: Callable[..., None]
+) -> None:
+    """The device reads the manifest's first output as logits: the one of the recipe's classes, wherever it stands."""
+    renamed(model, {"logits": "scores", "embedding": "features"})
+    model.graph.output.reverse()
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.shape.dim[0].dim_value = 3
+    assert run("--onnx", model)[0] == 0
+    assert bundle_of(home).manifest.outputs == (TensorSpec("scores", (-1, 10), "float32"),)
+
+
+def test_the_order_of_outputs_changes_no_byte_of_what_was_corrected_by_them(
+    run: Run, home: Path, model: onnx.ModelProto, renamed: Callable[..., None]
+) -> None:
+    """Bias correction and sensitivity compare logits, not whatever stands first in the file."""
+    helped = "reduce_range = true\nbias_correction = true\nfloat_layers_auto = 1"
+    edits = {"reduce_range = true": helped, "int8_macs_ratio = {min = 0.9}": ""}
+    renamed(model, {"logits": "scores", "embedding": "features"})
+    assert run("--onnx", model, edits=edits)[0] == 0
+    first = bundle_of(home).artifact
+    model.graph.output.reverse()
+    assert run("--onnx", model, edits=edits)[0] == 0
+    assert bundle_of(home).artifact == first
+
+
+def test_the_manifest_has_the_opset_of_the_file(run: Run, home: Path, model: onnx.ModelProto) -> None:
+    """A device of an older runtime must be able to tell."""
+    own = onnx.version_converter.convert_version(model, 16)
+    assert run("--onnx", own, recipe="float")[0] == 0
+    assert bundle_of(home).manifest.opset == 16
+
+
+def with_softmax(model: onnx.ModelProto) -> None:
+    """Let ``model`` end in a softmax of its own, its only output."""
+    del model.graph.output[:]
+    model.graph.node.append(helper.make_node("Softmax", ["logits"], ["shares"], axis=1))
+    model.graph.output.append(helper.make_tensor_value_info("shares", TensorProto.FLOAT, ["batch", 10]))
+
+
+@pytest.mark.parametrize("recipe", ["float", "int8"])
+def test_a_softmax_at_the_end_changes_no_figure_of_confidence(
+    recipe: str, run: Run, home: Path, model: onnx.ModelProto
+) -> None:
+    """Probabilities are read as what they are: the calibration error is that of the logits."""
+    assert run("--onnx", model, recipe=recipe)[0] == 0
+    plain = [figure(home, name) for name in ("accuracy", "calibration_error")]
+    with_softmax(model)
+    assert run("--onnx", model, recipe=recipe)[0] == 0
+    assert [figure(home, name) for name in ("accuracy", "calibration_error")] == pytest.approx(plain, abs=0.01)
+    assert bundle_of(home).manifest.outputs[0].extra == {"meaning": "probability"}
+
+
+def test_a_device_gets_logits_of_a_file_that_gives_probabilities(run: Run, home: Path, model: onnx.ModelProto) -> None:
+    """Their softmax is the file's answer again, so that confidence and drift mean the same on every device."""
+    with_softmax(model)
+    assert run("--onnx", model, recipe="float")[0] == 0
+    bundle = bundle_of(home)
+    logits = runtimes.load(bundle.manifest, bundle.artifact).run(np.zeros((1, 3, 32, 32), np.float32))[0]
+    assert logits.min() < 0
+    assert np.exp(logits).sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_a_checkpoint_skips_training(run: Run, home: Path) -> None:
+    """No epoch runs, and the float weights of the run are the user's."""
+    assert run("--checkpoint", home / "mine.pt", edits={"epochs = 1": "epochs = 5000"})[0] == 0
+    assert (home / "out" / "float.pt").read_bytes() == (home / "mine.pt").read_bytes()
+
+
+def as_it_is(tree: Any) -> None:  # noqa: ANN401 - generated, untyped
+    """Change nothing."""
+    del tree
+
+
+def reverse_outputs(tree: Any) -> None:  # noqa: ANN401 - generated, untyped
+    """Turn the order of the graph's outputs round."""
+    graph = tree.subgraphs[0]
+    graph.outputs = list(graph.outputs)[::-1]
+
+
+@pytest.mark.parametrize("change", [as_it_is, reverse_outputs])
+def test_a_tflite_file_becomes_a_gated_bundle(
+    change: Callable[[Any], None], run: Run, home: Path, tflite: bytes
+) -> None:
+    """The artifact is the file, and its logits come first in the manifest whatever the order of its graph."""
+    tree = flatbuffer.read(tflite, MeasureError)
+    change(tree)
+    data = flatbuffer.write(tree)
+    assert run("--tflite", data, recipe="tflite")[0] == 0
+    bundle = bundle_of(home)
+    assert bundle.artifact == data
+    assert bundle.manifest.inputs == (TensorSpec("input", (-1, 32, 32, 3), "float32", "NHWC"),)
+    assert [output.name for output in bundle.manifest.outputs] == ["logits", "embedding"]
+    assert figure(home, "accuracy") > 0.5
+
+
+class Sure(torch.nn.Module):
+    """A network with a softmax at its end."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        """Wrap ``network``."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (probabilities, embedding)."""
+        logits, embedding = self.network(x)
+        return torch.softmax(logits, dim=1), embedding
+
+
+def test_a_softmax_in_a_tflite_file_is_met_too(run: Run, home: Path, network: torch.nn.Module) -> None:
+    """It is seen in what the file says, whatever made it."""
+    pytest.importorskip("litert_torch")
+    from compressor.export.tflite import export_tflite  # noqa: PLC0415 - an optional extra
+
+    assert run("--tflite", export_tflite(Sure(network).eval(), 3, 32, 32), recipe="tflite")[0] == 0
+    assert bundle_of(home).manifest.outputs[0].extra == {"meaning": "probability"}
