@@ -131,10 +131,11 @@ def _why_float(taken: Tried, tried: Sequence[Tried], allowed_drop: float) -> lis
         return [f"Every integer form loses too much, the least of them {lost}: {taken.name} is kept."]
     quickest = min(able, key=lambda item: _of(item).latency_ratio)
     plain = next((item for item in tried if item.origin == FP32 and item.measured is not None), taken)
-    if _of(quickest).latency_ratio > _of(plain).latency_ratio:
-        ratios = f"{_of(quickest).latency_ratio:.2f} x against {_of(plain).latency_ratio:.2f} x"
-        said = f"int8 is slower than {plain.name} here: the quickest, {quickest.name}, takes {ratios}"
-        return [f"{said}, so {taken.name} is kept."]
+    for other in (plain, taken):
+        if _of(quickest).latency_ratio > _of(other).latency_ratio:
+            ratios = f"{_of(quickest).latency_ratio:.2f} x against {_of(other).latency_ratio:.2f} x"
+            said = f"int8 is slower than {other.name} here: the quickest, {quickest.name}, takes {ratios}"
+            return [f"{said}, so {taken.name} is kept."]
     return [f"The quickest integer form, {quickest.name}, takes {_of(quickest).latency_ratio:.2f} x."]
 
 

@@ -81,6 +81,21 @@ def test_a_slower_int8_is_said_and_fp32_kept() -> None:
     assert any(text.endswith("so fp32 is kept.") for text in choice.reason)
 
 
+def test_int8_that_is_slower_than_a_pruned_float_form_is_said() -> None:
+    """Where pruning made both faster than fp32, int8 is judged beside the float form that is taken."""
+    tried = [
+        point(0, 1.0, 100, 0, name="fp32"), point(2, 0.8, 15, 0, name="prune 0.5 + static_int8"),
+        point(3, 0.6, 50, 0, integer=False, name="prune 0.5"),
+    ]  # fmt: skip
+    said = chosen(tried, ALLOWED).reason
+    assert any(
+        text.startswith(
+            "int8 is slower than prune 0.5 here: the quickest, prune 0.5 + static_int8, takes 0.80 x against"
+        )
+        for text in said
+    )
+
+
 def test_float16_is_kept_as_well() -> None:
     """A float16 form that is as quick as fp32 and smaller is what is kept."""
     tried = [point(0, 1.0, 100, 0, name="fp32"), point(2, 1.2, 30, 0), point(3, 1.0, 50, 0, integer=False, name="half")]
