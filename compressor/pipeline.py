@@ -20,7 +20,7 @@ from compressor import evaluation, imported, preflight, regression, report
 from compressor.bundling import Judged, make_bundles
 from compressor.certificate import Certificate
 from compressor.comparison import Comparison, Material
-from compressor.data.numbers import with_unit
+from compressor.data.numbers import extremes, with_unit
 from compressor.data.split import set_aside, split
 from compressor.data.table import Table, align
 from compressor.data_step import load_kept
@@ -178,7 +178,7 @@ def material_of(workshop: Workshop, data_root: Path | None, before: Bundle | Non
 
 def _models(workshop: Workshop, material: Material, base: BasePoint | None) -> Models:
     if workshop.recipe.model.imported:
-        return imported.models_of(workshop, material.table, [material.rows("calibration")])
+        return imported.models_of(workshop, material.table, calibration_of(material, material.rows("train")))
     lesson = lesson_of(workshop, material)
     trained = trained_of(workshop, lesson, base)
     weights, notes = shaped(workshop, trained, lesson)
@@ -187,6 +187,12 @@ def _models(workshop: Workshop, material: Material, base: BasePoint | None) -> M
         recipe, said = rescued(workshop, material.table, form, lesson.calibration, lesson.search)
         workshop, notes = replace(workshop, recipe=recipe), notes + said
     return models_of(workshop, material.table, trained, weights, lesson.calibration, notes)
+
+
+def calibration_of(material: Material, train: Table) -> list[Table]:
+    """Return what ranges are learnt from: the calibration split, of a regression with the extremes of ``train`` too."""
+    rows = material.rows("calibration")
+    return [rows, extremes(train)] if rows.numeric else [rows]
 
 
 def lesson_of(workshop: Workshop, material: Material, *, searched: bool = False) -> Lesson:
@@ -201,7 +207,7 @@ def lesson_of(workshop: Workshop, material: Material, *, searched: bool = False)
     search = train
     if searched or recipe.chooses:
         train, search = set_aside(train, recipe.train.seed)
-    learnt, calibrated = [train], [material.rows("calibration")]
+    learnt, calibrated = [train], calibration_of(material, train)
     if material.drifted is not None:
         learnt += [material.drifted.train] * repeats(len(train), len(material.drifted.train))
         calibrated.append(material.drifted.train)

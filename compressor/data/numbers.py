@@ -18,7 +18,7 @@ from compressor.errors import DataError
 from compressor.recipe import Recipe
 
 Wide = npt.NDArray[np.float64]
-GROUPS = 5
+GROUPS, EXTREMES = 5, 16
 VALUE = "value"
 """The name of the number where the data has none of its own."""
 
@@ -52,6 +52,16 @@ def grouped(table: Table) -> Table:
     ends = [values.min(), *inner.tolist(), values.max()]
     names = tuple(f"{table.class_names[0]} {low:.4g} to {high:.4g}" for low, high in itertools.pairwise(ends))
     return replace(table, labels=np.searchsorted(inner, values, side="right").astype(np.int64), class_names=names)
+
+
+def extremes(table: Table) -> Table:
+    """Return the rows of ``table`` with the ``EXTREMES`` smallest and largest numbers of each value.
+
+    An int8 output says nothing beyond the range that calibration showed it, and rare numbers are rarely among a few
+    hundred calibration rows: the extremes of what was learnt belong to them.
+    """
+    order = np.argsort(table.labels, axis=0, kind="stable")
+    return table.take(np.unique(np.concatenate([order[:EXTREMES], order[-EXTREMES:]]).ravel()))
 
 
 def with_unit(recipe: Recipe, table: Table, train: Table) -> Table:

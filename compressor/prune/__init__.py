@@ -88,4 +88,5 @@ def fine_tune(network: nn.Module, bench: Bench, epochs: int) -> nn.Module:
         bench.train.labels,
         settings,
         on_epoch=lambda epoch: bench.tell(f"fine-tuning, epoch {epoch.number} of {epoch.of}"),
+        held=bench.search if settings.early_stopping else None,
     )
