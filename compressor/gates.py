@@ -177,7 +177,7 @@ class Figure:
         """Return PASS or FAIL; a figure that is missing or not finite fails."""
         limit = self.maximum if self.maximum is not None else self.minimum
         value = evidence.figures.get(self.name)
-        if value is None or not math.isfinite(value) or limit is None:
+        if value is None or not math.isfinite(value) or limit is None or not math.isfinite(limit):
             return _missing(self.name, math.nan if limit is None else limit)
         above = self.maximum is not None and value > self.maximum
         below = self.minimum is not None and value < self.minimum

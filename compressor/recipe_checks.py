@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from compressor.recipe import GateRecipe, Recipe
 
 _ROUNDING = 1e-9
+_SHARES = frozenset({"accuracy", "calibration_error", "int8_macs_ratio", "superiority"})
+_NEARLY_ALL = 0.999
 SHARE_NAMES = ("train", "calibration", "gate", "reference")
 
 
@@ -81,6 +83,7 @@ def _ranges(recipe: Recipe) -> list[Checked]:
     ]
     checks += [Checked(f"[targets.{target.name}] threads", target.threads, 1, 256) for target in recipe.targets]
     checks += [Checked(f"[gates] {gate.name} confidence", gate.confidence, 0.5, 0.9999) for gate in recipe.gates]
+    checks += [check for gate in recipe.gates for check in _limit(gate)]
     checks += [Checked(f"[targets.{item.name}] format", item.format, one_of=("", "ort")) for item in recipe.targets]
     return checks + [check for step in recipe.compress for check in steps.checks(step)]
 
@@ -98,6 +101,17 @@ def _check_texts(recipe: Recipe) -> None:
     if any("\0" in path for path in (recipe.data.path, model.checkpoint, model.onnx, model.tflite)):
         message = "Expected paths without a NUL character in [data] and [model], got one: write it without"
         raise RecipeError(message)
+
+
+def _limit(gate: GateRecipe) -> list[Checked]:
+    """Return what the limit of a gate of shares must be, lest points or per cent let everything pass or nothing."""
+    name, value = ("max", gate.max) if gate.max is not None else ("min", gate.min)
+    where = f"[gates] {gate.name} {name}"
+    if gate.name.endswith("_drop"):
+        return [Checked(f"{where} as a share (0.01 is one point)", value or 0.0, -_NEARLY_ALL, _NEARLY_ALL)]
+    if gate.name in _SHARES or gate.name.endswith("flip_ratio"):
+        return [Checked(f"{where} as a share (0.01 is 1 %)", value or 0.0, 0, 1)]
+    return []
 
 
 def _check_shares(shares: Mapping[str, float]) -> None:

@@ -110,6 +110,12 @@ def test_a_figure_is_compared_and_must_be_finite(value: float, verdict: Verdict)
     assert Figure("latency_p95_ms", maximum=1.5).judge(Evidence(figures={"latency_p95_ms": value})).verdict is verdict
 
 
+def test_a_limit_that_is_no_number_fails() -> None:
+    """Nothing is above NaN: compared as it is, every figure would pass."""
+    for limit in (float("nan"), float("inf")):
+        assert Figure("size_bytes", maximum=limit).judge(Evidence(figures={"size_bytes": 1.0})).verdict is Verdict.FAIL
+
+
 def test_all_of_takes_the_worst_and_fails_when_empty() -> None:
     """FAIL beats INCONCLUSIVE beats PASS; no gates at all don't pass."""
     evidence = Evidence(accuracy=Paired(3, 1, 300), figures={"size_bytes": 10.0})

@@ -74,6 +74,12 @@ def test_names_the_unknown_key_its_table_and_the_nearest_valid_one(text: str, sa
         ('[model]\nname = "m"\nsecurity_floor = -1\n', "[model] security_floor between"),
         (MINIMAL + "[data]\nshares = {train = 1}\n", "shares positive train, calibration, gate, reference"),
         ("model = 3\n", "[model] to be a table"),
+        (MINIMAL + "[gates]\naccuracy_drop = {max = 1}\n", "accuracy_drop max as a share (0.01 is one point) between"),
+        (
+            MINIMAL + "[gates]\nflip_ratio = {max = 2}\n",
+            "flip_ratio max as a share (0.01 is 1 %) between 0 and 1, got 2",
+        ),
+        (MINIMAL + "[gates]\naccuracy = {min = 92}\n", "accuracy min as a share (0.01 is 1 %) between 0 and 1, got 92"),
     ],
 )
 def test_names_a_wrong_type_or_value(text: str, said: str) -> None:
