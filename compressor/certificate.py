@@ -246,6 +246,20 @@ def _group(paired: Mapping[str, Paired], prefix: str) -> dict[str, Paired]:
     return {name.removeprefix(prefix): counts for name, counts in paired.items() if name.startswith(prefix)}
 
 
+def guessing(certificate: Certificate) -> list[str]:
+    """Return that a classifier is no better than one answer to everything; nothing where it is, or is none.
+
+    Gates of drops compare it with what it came from, which may be as bad.
+    """
+    classes = {name.removeprefix("class:"): n[2] for name, n in certificate.counts.items() if name.startswith("class:")}
+    accuracy, n = certificate.figures.get("accuracy"), sum(classes.values())
+    if accuracy is None or len(classes) < 2 or accuracy > max(classes.values()) / n:  # noqa: PLR2004 - two classes
+        return []
+    often = max(classes, key=lambda name: classes[name])
+    said = f"It is right on {100 * accuracy:.2f} %, no more than the answer {often!r} to everything would be"
+    return [f"{said}: look at training, [model] labels and [data] mean and std."]
+
+
 def for_bundle(certificate: Certificate) -> Certificate:
     """Return the certificate without what was timed, so that equal inputs give equal bytes.
 

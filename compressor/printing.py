@@ -49,9 +49,15 @@ def print_outcome(
     if as_json:
         click.echo(json.dumps({**to_document(certificate), "files": [str(path) for path in paths]}, sort_keys=True))
         return
+    from compressor.certificate import guessing  # noqa: PLC0415 - the command line starts fast
+
     for line in certificate.gates:
         where = (f" [{line.target}]" if line.target else "") + (f" on {line.on}" if line.on else "")
         click.echo(f"{_MARKS.get(line.verdict, ' ')} {line.name + where:<30} {line.verdict:<13} {line.text}")
+    if not certificate.gates:
+        click.echo("✗ no gates: nothing was judged, so that nothing passes: write what must hold into [gates]")
+    for said in {sentence: None for item in targets or (certificate,) for sentence in guessing(item)}:
+        click.echo(f"! {said}")
     if len(targets) > 1:
         print_targets(targets)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -160,11 +161,13 @@ def _table(
 
 
 def sort_classes(names: set[str]) -> tuple[str, ...]:
-    """Return class names in order: by value where all are numbers, else by text."""
+    """Return class names in order: by value where all are numbers, else by text; the same order on every run."""
+    by_text = sorted(names)  # a set's own order changes from run to run, and "1" and "01" have one value
     try:
-        return tuple(sorted(names, key=float))
+        finite = all(math.isfinite(float(name)) for name in by_text)
     except ValueError:
-        return tuple(sorted(names))
+        finite = False
+    return tuple(sorted(by_text, key=float)) if finite else tuple(by_text)
 
 
 def align(table: Table, class_names: tuple[str, ...]) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from compressor.certificate import Certificate, Line
+from compressor.certificate import Certificate, Line, guessing
 from compressor.report.shown import Bar, Changes, Shown
 
 NOT_MEASURED = "not measured"
@@ -27,6 +27,8 @@ def headline(certificate: Certificate) -> str:
         needs = max((line.needs for line in lines), default=0)
         more = f"about {needs:,} more labelled samples would decide it" if needs else "more labelled samples are needed"
         return f"{name} is not shown to be good enough yet: {names}; {more}. It is not signed."
+    if not certificate.gates:
+        return f"{name} has no gates, so that nothing was shown. It is not signed."
     return f"{name} failed {names or 'its gates'}. It is not signed."
 
 
@@ -37,7 +39,8 @@ def sentences(shown: Shown) -> list[str]:
     said = _drifted(shown)
     for judged in shown.targets or (certificate,):
         where = f"On {judged.target}: " if several else ""
-        told = [*_drop(judged), *_increase(judged), *([] if judged.target in same else _gain(judged.figures))]
+        gain = [] if judged.target in same else _gain(judged.figures)
+        told = [*guessing(judged), *_drop(judged), *_increase(judged), *gain]
         said += [where + " ".join(told)] if several and told else told
     if same:
         said.append(

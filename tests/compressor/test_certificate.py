@@ -15,6 +15,7 @@ from compressor.certificate import (
     combine,
     counts_of,
     evidence_of,
+    guessing,
     judge,
     lines,
     read_certificate,
@@ -147,3 +148,12 @@ def test_a_folder_without_the_numbers_of_every_target_is_refused(tmp_path: Path)
     (tmp_path / "gate.json").write_bytes(write_certificate(Certificate(gates=gates)))
     with pytest.raises(PackageError, match="every target"):
         gate_again(tmp_path)
+
+
+def test_a_model_no_better_than_one_answer_is_said_to_be_so() -> None:
+    """Gates of drops compare a useless model with the useless one that it came from."""
+    counts = {"class:a": (0, 0, 60), "class:b": (0, 0, 40)}
+    said = guessing(Certificate(figures={"accuracy": 0.6}, counts=counts))
+    assert "It is right on 60.00 %, no more than the answer 'a' to everything would be" in said[0]
+    assert not guessing(Certificate(figures={"accuracy": 0.61}, counts=counts))
+    assert not guessing(Certificate(figures={"mae": 1.0}))

@@ -20,6 +20,12 @@ def test_classes_sort_by_value_where_they_are_numbers() -> None:
     assert sort_classes({"no", "yes", "7"}) == ("7", "no", "yes")
 
 
+def test_classes_of_one_value_are_in_the_same_order_on_every_run() -> None:
+    """A set has another order in every process: outputs would change places under the same weights."""
+    assert sort_classes({"1", "1.0", "01", "0"}) == ("0", "01", "1", "1.0")
+    assert sort_classes({"nan", "2", "1"}) == ("1", "2", "nan")
+
+
 def test_equal_sized_images_stay_apart() -> None:
     """The images column holds one array per row even when all have the same size."""
     table = _table("a", "b")
