@@ -39,8 +39,9 @@ def pack(table: Table) -> bytes:
     pixels = np.concatenate([image.ravel() for image in images])
     names, corrupt = np.array(table.class_names), np.array(table.corrupt, dtype=np.str_)
     buffer = io.BytesIO()
-    shares = np.array(astuple(table.shares))
-    for array in (shapes, pixels, table.labels, table.slices, table.sources, table.hashes, names, corrupt, shares):
+    shares, told = np.array(astuple(table.shares)), np.array([] if table.told is None else table.told, dtype=np.str_)
+    columns = (table.labels, table.slices, table.sources, table.hashes)
+    for array in (shapes, pixels, *columns, names, corrupt, shares, told):
         np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
@@ -48,10 +49,11 @@ def pack(table: Table) -> bytes:
 def unpack(data: bytes) -> Table:
     """Return the table in ``data``, which ``pack`` made."""
     buffer = io.BytesIO(data)
-    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(9))
-    shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares = read
+    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(10))
+    shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares, told = read
     ends = np.cumsum(shapes.prod(axis=1)).tolist()
     starts = [0, *ends[:-1]]
     images = [pixels[a:b].reshape(shape) for a, b, shape in zip(starts, ends, shapes.tolist(), strict=True)]
     texts = tuple(names.tolist()), tuple(corrupt.tolist())
-    return Table(object_array(images), labels, slices, sources, hashes, *texts, Shares(*shares.tolist()))
+    columns = (object_array(images), labels, slices, sources, hashes)
+    return Table(*columns, *texts, Shares(*shares.tolist()), told=told if len(told) else None)

@@ -65,7 +65,8 @@ class ModelRecipe:
 class DataRecipe:
     """``[data]``: what is learnt from, and how an image becomes an input.
 
-    ``slices``: the CSV column of per-slice gates. ``train_slices``: the only slices that are trained,
+    ``slices``: the CSV column of per-slice gates. ``split``: the CSV column that tells each row's split (``train``,
+    ``calibration``, ``gate``, ``reference``, or nothing: drawn). ``train_slices``: the only slices that are trained,
     calibrated, gated and referenced on (none: all). ``label``: ``exact`` (each label is a class),
     ``floor`` (3.7 is class 3) or ``number`` (3.7 is a value to predict: a regression). ``allow_corrupt``: how many
     broken images may be left out.
@@ -79,6 +80,7 @@ class DataRecipe:
     dataset: str = "digits"
     path: str = ""
     slices: str = ""
+    split: str = ""
     train_slices: tuple[str, ...] = ()
     label: str = "exact"
     width: int = 32

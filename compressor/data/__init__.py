@@ -38,6 +38,9 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         message = f"Expected {data.dataset!r} to return a Table, got {type(table).__name__}"
         raise PluginError(message)
     check_sound(table, data.dataset)
+    if data.split and table.told is None:
+        message = f"Expected a data set that tells splits for [data] split = {data.split!r}, got {data.dataset!r}"
+        raise DataError(f"{message}: use labelled_images, or leave it out")
     if data.label == NUMBER:
         table = as_numbers(table)
     elif table.numeric:

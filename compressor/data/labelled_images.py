@@ -12,13 +12,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from compressor.data.split import told_groups
 from compressor.data.table import Table, make_table
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
 from compressor.recipe import DataRecipe
@@ -49,6 +50,7 @@ class Row:
     path: str
     label: str
     slice: str
+    split: str = ""
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:
@@ -59,6 +61,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         ColumnError: If the CSV lacks a column.
         CorruptImageError: If more images than ``data.allow_corrupt`` are missing or broken.
         DataError: If a label is not as ``data.label`` says.
+        SplitError: If the column ``data.split`` has a name of no split, or one content in two.
     """
     path = (root or Path()) / data.path
     with _opened(path) as store:
@@ -68,12 +71,17 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         shown = "; ".join(corrupt[:_NAMES_SHOWN])
         message = f"Expected at most {data.allow_corrupt} corrupt images in {path}, got {len(corrupt)}: {shown}"
         raise CorruptImageError(f"{message}: mend or remove them, or set allow_corrupt in [data]")
-    return make_table(
+    table = make_table(
         images,
         [_class_name(row, data.label) for row in kept],
         slices=[row.slice for row in kept],
         corrupt=tuple(text.split(": ", 1)[0] for text in corrupt),
     )
+    if not data.split:
+        return table
+    table = replace(table, told=np.array([row.split for row in kept], dtype=np.str_))
+    told_groups(table, names=[row.path for row in kept])
+    return table
 
 
 @contextmanager
@@ -169,7 +177,7 @@ def _read_rows(store: Store, data: DataRecipe, path: Path) -> list[Row]:
     except (UnicodeDecodeError, csv.Error) as error:
         message = f"Expected {name} as CSV in UTF-8, got: {error}: export it again"
         raise DataError(message) from error
-    for column in ["path", "label", *([data.slices] if data.slices else [])]:
+    for column in ["path", "label", *(name for name in (data.slices, data.split) if name)]:
         if column not in found:
             message = f"Expected the column {column!r} in {name}, got {', '.join(found) or 'none'}"
             raise ColumnError(message)
@@ -184,7 +192,8 @@ def _row(line: dict[str, str], data: DataRecipe, where: str) -> Row:
         if not line[column]:
             message = f"Expected a value in {where}, column {column!r}, got none: fill it in or leave the row out"
             raise DataError(message)
-    return Row(line["path"], line["label"], (line[data.slices] or "") if data.slices else "all")
+    part, split = ((line[name] or "") if name else "" for name in (data.slices, data.split))
+    return Row(line["path"], line["label"], part if data.slices else "all", split)
 
 
 def _decode_all(store: Store, rows: list[Row]) -> tuple[list[npt.NDArray[np.uint8]], list[Row], list[str]]:

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor.data.shares import Shares
-from compressor.data.table import Integers, Table
+from compressor.data.table import Integers, Table, Texts
 from compressor.errors import SplitError
 from compressor.recipe_reader import nearest
 
@@ -23,6 +24,8 @@ _NAMES = ("train", "calibration", "gate", "reference")
 SEARCH_SHARE = 0.15
 _HASH_RANGE = 2**64
 _ROUNDING = 1e-9
+Positions = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,17 +46,20 @@ class Splits:
 def split(table: Table, seed: int, *, slices: Sequence[str] = (), shares: Shares | None = None) -> Splits:
     """Return the splits of ``table`` under ``seed``; ``slices`` are those to train on (none: all).
 
-    ``shares`` are those the table carries, unless given.
+    ``shares`` are those the table carries, unless given. Where the data set tells the split of a row it is in that one,
+    with its whole group; told no calibration or reference rows, these are drawn from the train rows.
 
     Raises:
-        SplitError: If a slice does not exist, shares don't sum to 1, or a split comes out empty.
+        SplitError: If a slice does not exist, shares don't sum to 1, a split comes out empty, or the data set tells a
+            split that is none, or two for one content or source.
     """
     shares = shares or table.shares
     wanted = _wanted_rows(table, slices)
     keys = _group_keys(table)
-    positions = {key: _position(seed, key) for key in set(keys)}
-    bounds = _bounds(shares)
-    assigned = np.array([np.searchsorted(bounds, positions[key], side="right") for key in keys])
+    positions = np.array([_position(seed, key) for key in keys])
+    assigned = np.searchsorted(_bounds(shares), positions, side="right")
+    if table.told is not None:
+        assigned = _as_told(told_groups(table, keys=keys), positions, shares, assigned)
     parts = {name: np.flatnonzero(wanted & (assigned == i)) for i, name in enumerate(_NAMES)}
     parts["gate"] = _first_of_each(parts["gate"], keys)
     for name, rows in parts.items():
@@ -95,6 +101,44 @@ def check_disjoint(table: Table, splits: Splits) -> None:
                 if seen.setdefault(value, name) != name:
                     message = f"Expected disjoint splits, got {value[:16]!r} in {seen[value]} and {name}"
                     raise SplitError(message)
+
+
+def told_groups(table: Table, *, keys: Sequence[str] = (), names: Sequence[str] = ()) -> Texts:
+    """Return the split that ``table`` tells for the group of each row, str (N,), empty where it tells none.
+
+    ``keys`` are the rows' groups where they are known, ``names`` what messages call the rows.
+
+    Raises:
+        SplitError: If it tells a split that is none, or one content or source is in two.
+    """
+    keys = keys or _group_keys(table)
+    rows = [] if table.told is None else table.told.tolist()
+    found: dict[str, tuple[str, int]] = {}
+    for row, name in enumerate(rows):
+        if name and name not in _NAMES:
+            message = f"Expected a split of {', '.join(_NAMES)}, got {name!r} for {_called(names, row)}"
+            raise SplitError(message + nearest(name, _NAMES))
+        first, other = found.setdefault(keys[row], (name, row)) if name else ("", row)
+        if name and first != name:
+            both = f"{_called(names, other)} in {first} and {_called(names, row)} in {name}"
+            message = f"Expected disjoint splits, got the same content or source twice: {both}"
+            raise SplitError(f"{message}: leave one out, or give both one split")
+    return np.array([found.get(key, ("", 0))[0] for key in keys], dtype=np.str_)
+
+
+def _called(names: Sequence[str], row: int) -> str:
+    return repr(names[row]) if names else f"row {row}"
+
+
+def _as_told(told: Texts, positions: Positions, shares: Shares, assigned: Indices) -> Indices:
+    """Return the split of each row: as told, else as ``assigned``; train gives what no row was told for."""
+    given = set(told.tolist())
+    kinds = ["train", *(name for name in ("calibration", "reference") if name not in given)]
+    sizes = np.array([getattr(shares, name) for name in kinds])
+    drawn = np.searchsorted(np.cumsum(sizes / sizes.sum())[:-1], positions, side="right")
+    from_train = np.array([_NAMES.index(name) for name in kinds])[drawn]
+    whole = np.array([_NAMES.index(name) if name else 0 for name in told.tolist()])
+    return np.where(told == "", assigned, np.where(told == "train", from_train, whole))
 
 
 def _wanted_rows(table: Table, slices: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

@@ -46,7 +46,8 @@ class Table:
     ``slices``: str, (N,), the group of per-slice gates (a site, a maker, a lens). ``sources``: str, (N,),
     equal for rows that are views of one thing. ``hashes``: str, (N,), SHA-256 of the content.
     ``corrupt``: the names of images that were left out. ``shares``: how the rows are split. ``unit``: of a
-    regression, in which the network speaks, once it is known.
+    regression, in which the network speaks, once it is known. ``told``: str, (N,), the split that the data set says
+    each row is in, empty where it leaves it open (None: it says nothing).
     """
 
     images: Images
@@ -58,6 +59,7 @@ class Table:
     corrupt: tuple[str, ...] = ()
     shares: Shares = DEFAULT_SHARES
     unit: Unit | None = None
+    told: Texts | None = None
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -85,6 +87,7 @@ class Table:
             corrupt=self.corrupt,
             shares=self.shares,
             unit=self.unit,
+            told=None if self.told is None else self.told[rows],
         )
 
 

@@ -93,3 +93,46 @@ def test_refuses_an_empty_split() -> None:
     """Too little data for four splits is an error, not an empty gate."""
     with pytest.raises(SplitError, match="add data"):
         split(_table(1), 0)
+
+
+def told(names: list[str]) -> Table:
+    """Return 400 rows of two classes, each content its own, with these splits in turn."""
+    images = [np.full((4, 4, 3), row % 256, np.uint8) + np.uint8(0) for row in range(400)]
+    for row, image in enumerate(images):
+        image[0, 0] = (row % 256, row // 256, 7)
+    table = make_table(images, [str(row % 2) for row in range(400)], slices=["s"] * 400)
+    return replace(table, told=np.array([names[row % len(names)] for row in range(400)]))
+
+
+def test_rows_are_in_the_split_that_the_data_set_tells() -> None:
+    """What it leaves to train also gives calibration and reference, and no gate row was told otherwise."""
+    table = told(["train", "train", "gate"])
+    parts = split(table, 0)
+    assert set(parts.gate.tolist()) == {row for row in range(400) if row % 3 == 2}
+    learnt = np.concatenate([parts.train, parts.calibration, parts.reference])
+    assert sorted(learnt.tolist()) == [row for row in range(400) if row % 3 != 2]
+
+
+def test_a_split_that_is_not_told_is_drawn() -> None:
+    """Rows without a split fall as without the column, those with one stay."""
+    table = told(["", "calibration"])
+    free = split(replace(table, told=None), 0)
+    parts = split(table, 0)
+    assert set(parts.calibration.tolist()) == {row for row in range(400) if row % 2} | {
+        row for row in free.calibration.tolist() if row % 2 == 0
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["train", "gate"], "the same content or source twice: row 0 in train and row 1 in gate: leave one out"),
+        (["train", "gatte"], "got 'gatte' for row 1: did you mean 'gate'"),
+    ],
+)
+def test_one_content_in_two_told_splits_is_refused(names: list[str], message: str) -> None:
+    """The gate would judge what was learnt by heart."""
+    table = told(names)
+    twice = replace(table, hashes=np.array([f"{row // 2}" for row in range(400)]))
+    with pytest.raises(SplitError, match=message):
+        split(twice, 0)
