@@ -262,12 +262,14 @@ def gate_command(
     help="Folder with metadata/: check the signature too; needs no private key.",
 )
 @click.option("--rebuild", type=click.Path(path_type=Path), help="RECIPE: build it again from nothing, compare bytes.")
+@device_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 def verify_command(
     bundle: Path,
     keys: Path | None,
     rebuild: Path | None,
     as_json: bool,  # noqa: FBT001 - click passes flags so
+    **reach: Any,  # noqa: ANN401 - the options of ``device_options``, by name
 ) -> None:
     """Check a bundle: is it whole, does it compute what it says, what is missing?
 
@@ -283,7 +285,7 @@ def verify_command(
     from compressor.verify import verify_bundle  # noqa: PLC0415 - the command line starts fast
 
     verified = verify_bundle(bundle, keys)
-    rebuilt = _rebuilt(bundle, rebuild) if rebuild is not None else None
+    rebuilt = _rebuilt(bundle, rebuild, Reach(**reach), keys) if rebuild is not None else None
     ok = verified.complete and (rebuilt is None or rebuilt.same)
     if as_json:
         again = asdict(rebuilt) if rebuilt else None
@@ -295,12 +297,14 @@ def verify_command(
     raise SystemExit(EXIT_PASS if ok else EXIT_ERROR)
 
 
-def _rebuilt(bundle: Path, recipe: Path) -> Rebuilt:
+def _rebuilt(bundle: Path, recipe: Path, reach: Reach, keys: Path | None) -> Rebuilt:
+    from compressor.device_reach import bench_for  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.rebuild import rebuild  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
 
-    return rebuild(bundle, read_recipe(recipe), Bars())
+    read = read_recipe(recipe)
+    return rebuild(bundle, read, Bars(), bench_for(read, reach, keys))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

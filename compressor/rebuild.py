@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from compressor.device_bench import DeviceBench
 from compressor.errors import PackageError
 from compressor.pipeline import run_recipe
 from compressor.progress import Progress
@@ -33,8 +34,12 @@ class Rebuilt:
         return not self.different
 
 
-def rebuild(path: Path, recipe: Recipe, progress: Progress | None = None) -> Rebuilt:
+def rebuild(
+    path: Path, recipe: Recipe, progress: Progress | None = None, devices: DeviceBench | None = None
+) -> Rebuilt:
     """Return how the bundle at ``path`` differs from the one that ``recipe`` gives now, made without any cache.
+
+    ``devices``: the way to those that gates name, which measure again.
 
     Raises:
         PackageError: If the bundle does not open, the recipe has no such target or its gates don't pass now.
@@ -43,7 +48,7 @@ def rebuild(path: Path, recipe: Recipe, progress: Progress | None = None) -> Reb
     bundle = open_bundle(path)
     manifest = bundle.manifest
     with tempfile.TemporaryDirectory(prefix="tinyfleet-rebuild-") as folder:
-        outcome = run_recipe(recipe, out=Path(folder), version=manifest.version, progress=progress)
+        outcome = run_recipe(recipe, out=Path(folder), version=manifest.version, progress=progress, devices=devices)
         made = Path(folder) / f"{manifest.release}-{manifest.target}.tfb"
         if made not in outcome.bundles:
             names = ", ".join(bundle.name for bundle in outcome.bundles) or f"none, verdict {outcome.verdict}"

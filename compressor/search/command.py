@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from compressor import printing
-from compressor.errors import DataError
+from compressor.errors import DataError, DeviceMeasureError
 
 if TYPE_CHECKING:
     from compressor.pipeline import Outcome
@@ -81,10 +81,21 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     read = _with_data(read_recipe(recipe), data)
     folder = out or read.folder / "build"
+    _check_devices(read, no_gate=no_gate)
     found, files = _search(read, target, Budget(trials, timeout_s, sampler), storage, folder)
     outcome = None if no_gate else _gate(found, folder)
     _print(found, files, outcome, as_json=as_json)
     raise SystemExit(_EXITS[outcome.verdict.value] if outcome is not None else 0)
+
+
+def _check_devices(recipe: Recipe, *, no_gate: bool) -> None:
+    """Refuse now, not after all trials, gates that would fail for want of a way to their devices."""
+    from compressor.device_reach import devices_named  # noqa: PLC0415 - the command line starts fast
+
+    devices = devices_named(recipe)
+    if devices and not no_gate:
+        message = f"Expected --no-gate, got gates on {', '.join(devices)}: search here, then gate on the device with"
+        raise DeviceMeasureError(f"{message} `compressor run OUT/chosen.toml --server URL --token-file F --keys DIR`")
 
 
 def _with_data(recipe: Recipe, data: Path | None) -> Recipe:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from compressor import imported
 from compressor.comparison import Material
+from compressor.device_gates import device_for
 from compressor.errors import MeasureError, RecipeError
 from compressor.forms import ONNX, Form
 from compressor.pipeline import lesson_of, material_of, trained_of
@@ -110,7 +111,7 @@ def target_of(recipe: Recipe, name: str) -> TargetRecipe:
 
 def only(recipe: Recipe, target: TargetRecipe, steps: Sequence[Settings]) -> Recipe:
     """Return ``recipe`` with ``steps``, for ``target`` alone: other targets and their gates are left out. Pure."""
-    gates = tuple(gate for gate in recipe.gates if gate.on in {"", target.name})
+    gates = tuple(gate for gate in recipe.gates if gate.on in {"", target.name} or device_for(gate.on, target.name))
     return replace(recipe, targets=(target,), gates=gates, compress=tuple(steps))
 
 
