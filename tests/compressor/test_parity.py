@@ -31,3 +31,14 @@ def test_one_dead_form_is_no_agreement() -> None:
     assert pair is not None
     assert same is not None
     assert (pair.cosine, same.cosine) == (0.0, 1.0)
+
+
+def test_values_have_a_correlation_and_no_flips() -> None:
+    """Of a regression: rounding keeps the order, nothing is a class; a constant against something counts as 0."""
+    values = np.arange(12, dtype=np.float32).reshape(6, 2)
+    rounded = values + np.float32(100)
+    (pair,) = matrix({"float": values, "int8": rounded}, numeric=True)
+    assert (pair.max_abs, pair.cosine) == (100, pytest.approx(1))
+    assert np.isnan(pair.flip_ratio)
+    (dead,) = matrix({"float": values, "int8": np.full_like(values, 7)}, numeric=True)
+    assert dead.cosine == 0

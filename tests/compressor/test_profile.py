@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -65,3 +66,17 @@ def test_temperature_of_overconfident_logits_is_above_one() -> None:
     weights = np.exp(logits)
     labels = np.array([rng.choice(3, p=row / row.sum()) for row in weights])
     assert fit_temperature((3 * logits).astype(np.float32), labels) == pytest.approx(3, rel=0.1)
+
+
+@pytest.mark.parametrize("width", [0, 9])
+def test_a_regression_has_streams_of_its_values(width: int) -> None:
+    """No classes, no table of right answers; each value in 16 bins of equal mass; it survives its bytes."""
+    seen = replace(_seen(400, 0, width), labels=np.zeros((400, 6), np.float32))
+    values = np.random.default_rng(3).normal(300, 5, (400, 6)).astype(np.float32)
+    seen = replace(seen, predictions=Predictions(values, seen.predictions.embedding))
+    reference = make_reference("ab" * 32, seen, [seen])
+    names = [spec.name for spec in reference.streams]
+    assert names[-4:] == ["value_0", "value_1", "value_2", "value_3"]
+    assert (reference.classes, reference.table_seen, reference.risk) == (0, (), 0.0)
+    assert min(reference.contexts[0].counts[-16:]) >= 20
+    assert read_reference(write_reference(reference)) == reference

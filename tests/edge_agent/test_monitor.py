@@ -8,7 +8,7 @@ import pytest
 
 from edge_agent import monitor
 from edge_agent.errors import ReferenceStreamsError
-from wire.drift_report import DriftReport, encode_report
+from wire.drift_report import DriftReport, decode_report, encode_report
 from wire.reference import Context, Reference
 
 D = 12
@@ -198,3 +198,39 @@ def test_a_report_stays_under_800_bytes(n: int) -> None:
     digest = "ab" * 16
     report = DriftReport("ab" * 8, 1, 1, 1_700_000_000_000, 3_600_000, 0, digest, digest, counter.take())
     assert len(encode_report(report)) <= 800
+
+
+def _values_reference() -> Reference:
+    """Return the reference of a regression of two values, without an embedding."""
+    specs = monitor.stream_specs(False, 2)
+    edges = tuple(float(value) for value in np.linspace(290, 310, 15))
+    return Reference("a" * 64, specs, (Context(counts=(0,) * 16 * len(specs)),), edges=(edges,) * len(specs))
+
+
+def test_a_regression_has_a_stream_for_each_of_its_first_values() -> None:
+    """In the place of confidence and class; more than four would hide a change among many."""
+    names = [spec.name for spec in monitor.stream_specs(True, 6)]
+    assert names[-4:] == ["value_0", "value_1", "value_2", "value_3"]
+    assert "confidence" not in names
+    assert monitor.values_of(_values_reference()) == 2
+
+
+def test_values_of_a_regression_are_counted_as_they_are() -> None:
+    """Outputs go to their bins unchanged, NaN to the invalid ones, and there is no table of classes."""
+    reference = _values_reference()
+    images = np.zeros((3, 4, 4, 3), np.uint8)
+    said = np.array([[289, 400], [300.5, 311], [np.nan, 290]], np.float32)
+    rows = monitor.values(images, said, None, monitor.projection_of(reference))
+    counter = monitor.Counter(reference)
+    counter.count(rows)
+    counters, last = counter.take(), len(reference.streams) - 1
+    assert counters.table == ()
+    assert counters.bins(last) == (0, 1, *(0,) * 13, 2)
+    assert (counters.invalid[last - 1], counters.invalid[last]) == (1, 0)
+
+
+def test_a_drift_report_of_a_regression_goes_over_the_wire() -> None:
+    """Zero classes are a shape like any other."""
+    counter = monitor.Counter(_values_reference())
+    report = DriftReport("ab" * 8, 1, 1, 1_700_000_000_000, 3_600_000, 0, "ab" * 16, "cd" * 16, counter.take())
+    assert decode_report(encode_report(report)) == report

@@ -1,5 +1,6 @@
 """A manifest is checked for what every reader relies on."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -57,3 +58,18 @@ def test_names_the_release_and_the_target_path() -> None:
     assert GOOD.release == "digits-1"
     assert target_path("digits", 1, "gateway") == "digits-1/gateway.tfb"
     assert TargetCustom().security_floor == 0
+
+
+def test_a_regression_says_its_values_and_their_unit() -> None:
+    """Names, mean and spread travel as JSON that older readers pass over."""
+    spec = TensorSpec("logits", extra={"mean": [20, 1.5], "spread": [2.0, 0.5]})
+    read = read_manifest(encode(replace(GOOD, outputs=(spec,), extra={"values": ["heat", "load"]})))
+    assert read.values == ("heat", "load")
+    assert (read.outputs[0].mean, read.outputs[0].spread) == ((20.0, 1.5), (2.0, 0.5))
+    assert (GOOD.values, GOOD.outputs[0].mean) == ((), ())
+
+
+def test_what_is_no_number_in_a_unit_is_told_apart() -> None:
+    """NaN, for the runtime to refuse; not a silent 0."""
+    assert TensorSpec(extra={"mean": [True, "x"]}).mean != TensorSpec(extra={"mean": [1.0, 0.0]}).mean
+    assert all(math.isnan(value) for value in TensorSpec(extra={"mean": [True, "x", None]}).mean)

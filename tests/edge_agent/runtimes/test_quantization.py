@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_agent import runtimes
 from edge_agent.errors import InputShapeError, RuntimeLoadError
 from edge_agent.runtimes import memory
-from edge_agent.runtimes.base import dequantize, is_quantized, quantize
+from edge_agent.runtimes.base import check_contract, dequantize, is_decoded, is_quantized, quantize, real_output
 from wire.manifest import Manifest, TensorSpec
 
 INT8 = TensorSpec("x", (-1, 3), "int8", scale=0.5, zero_point=-1)
@@ -113,3 +113,48 @@ def test_onnx_opens_the_ort_format(tmp_path: Path) -> None:
     assert np.array_equal(got, runtimes.load(MANIFEST, _int8_onnx()).run(real)[0])
     with pytest.raises(RuntimeLoadError, match="Expected an ONNX model"):
         runtimes.load(MANIFEST, artifact[: len(artifact) // 2])
+
+
+UNIT = TensorSpec("logits", (-1, 2), "int8", scale=0.1, zero_point=-3, extra={"mean": [300.0, -5], "spread": [10, 0.5]})
+
+
+def test_values_come_back_in_the_unit_of_the_world() -> None:
+    """Scale and zero point first, then spread and mean, column by column."""
+    real = real_output(np.array([[-3, -3], [7, -13]], np.int8), UNIT)
+    assert real.dtype == np.float32
+    assert np.allclose(real, [[300, -5], [310, -5.5]])
+
+
+def test_float_values_with_a_unit_are_turned_back_too() -> None:
+    """A float file of a regression gives deviations as well."""
+    spec = replace(UNIT, dtype="float32", scale=0.0, zero_point=0)
+    assert np.allclose(real_output(np.array([[1, 2]], np.float32), spec), [[310, -4]])
+    assert is_decoded(spec)
+    assert not is_decoded(replace(spec, extra={}))
+
+
+def test_a_runtime_gives_values_in_their_unit() -> None:
+    """Through onnxruntime: integers of the file, degrees for the caller."""
+    unit = {"mean": [100.0, 100.0, 100.0], "spread": [2.0, 2.0, 2.0]}
+    manifest = replace(MANIFEST, outputs=(replace(UINT8, extra=unit),))
+    runtime = runtimes.load(manifest, _int8_onnx())
+    (real,) = runtime.run(np.array([[1.0, -2.0, 0.0]], np.float32))
+    assert np.allclose(real, [[98, 104, 100]])
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"mean": [1.0], "spread": [1.0]},
+        {"mean": [1.0, 2.0]},
+        {"spread": [1.0, 2.0]},
+        {"mean": [1.0, 2.0], "spread": [1.0, 0.0]},
+        {"mean": [1.0, 2.0], "spread": [1.0, -1.0]},
+        {"mean": [1.0, "two"], "spread": [1.0, 1.0]},
+        {"mean": 1.0, "spread": 1.0},
+    ],
+)
+def test_a_unit_that_can_not_be_meant_is_refused(extra: dict[str, object]) -> None:
+    """One finite mean and one spread above 0 for every value, or no model."""
+    with pytest.raises(RuntimeLoadError, match="a spread above 0 for each of 2 values"):
+        check_contract(replace(UNIT, extra=extra))

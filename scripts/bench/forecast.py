@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""How well the forecasts of ``models/nab`` tell an anomaly, and how they stand against the simplest ones.
+
+``forecast.py RUN [--data ../shared/data/nab] [--json FILE]``: RUN is what ``compressor run models/nab --out RUN`` wrote.
+Errors are on the gate split, against the last value (persistence) and a ridge regression on the same 8-bit inputs. The
+area under the ROC curve takes the error of a bundle as the score of a window, and the mean over a source (a day, or
+less) as that of a source: windows of sources that nothing was trained on against windows that touch a labelled anomaly.
+Each row: what, ours, reference, ratio, target, met (null: no target).
+"""
+
+# ruff: noqa: E402 - the path is set before the imports that need it
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from compressor.comparison import Material
+from compressor.data.table import Table
+from compressor.measure import Candidate, predict
+from compressor.pipeline import material_of
+from compressor.progress import Silent
+from compressor.recipe import Recipe, read_recipe
+from compressor.step import Cache
+from compressor.workshop import Workshop
+from scripts.bench.rows import Row, told
+from wire.bundle import read_bundle
+
+Floats = NDArray[np.float64]
+_RIDGE = 1.0
+_ANOMALY = " anomaly"
+
+
+def auc(normal: Floats, anomalous: Floats) -> float:
+    """Return the share of pairs in which the anomalous score is larger, a tie as half."""
+    return float(stats.mannwhitneyu(anomalous, normal).statistic / (len(normal) * len(anomalous)))
+
+
+def errors_of(recipe: Recipe, bundle: Path, table: Table) -> Floats:
+    """Return the mean absolute error of the bundle on each row, (N,)."""
+    read = read_bundle(bundle)
+    workshop = Workshop(recipe, Cache(bundle.parent / "cache"), Silent())
+    inputs = workshop.inputs(table, read.manifest.preprocessing.layout)
+    said = predict(Candidate(read.manifest, read.artifact), inputs).logits
+    return np.abs(said.astype(np.float64) - table.labels).mean(axis=1)
+
+
+def last_values(table: Table, recipe: Recipe) -> Floats:
+    """Return the inputs as the network sees them, in the series' unit, (N, steps)."""
+    low, high = (float(recipe.data.options[name]) for name in ("low_0", "high_0"))
+    return np.stack([image[:, 0, 0] for image in table.images]).astype(np.float64) / 255 * (high - low) + low
+
+
+def simple(recipe: Recipe, material: Material) -> Iterator[tuple[str, float]]:
+    """Yield the mean absolute error of the last value and of a ridge regression, on the gate split."""
+    train, gate = material.rows("train"), material.rows("gate")
+    before, after = last_values(train, recipe), last_values(gate, recipe)
+    yield "the last value", float(np.abs(after[:, -1:] - gate.labels).mean())
+    given, asked = (np.c_[values, np.ones(len(values))] for values in (before, after))
+    weights = np.linalg.solve(given.T @ given + _RIDGE * np.eye(given.shape[1]), given.T @ train.labels)
+    yield "ridge regression", float(np.abs(asked @ weights - gate.labels).mean())
+
+
+def unseen(material: Material) -> Table:
+    """Return the windows of the gate's sources, and all that touch an anomaly: nothing of them was learnt from."""
+    table = material.table
+    anomalous = np.char.endswith(table.slices, _ANOMALY)
+    return table.take(np.isin(table.sources, material.rows("gate").sources) | anomalous)
+
+
+def told_apart(recipe: Recipe, bundle: Path, table: Table) -> Iterator[tuple[str, float]]:
+    """Yield the area under the ROC curve of each series, window by window and source by source."""
+    errors, series = errors_of(recipe, bundle, table), np.char.replace(table.slices, _ANOMALY, "")
+    anomalous = np.char.endswith(table.slices, _ANOMALY)
+    for name in np.unique(series).tolist():
+        own = series == name
+        yield f"{name}, a window", auc(errors[own & ~anomalous], errors[own & anomalous])
+        means = [
+            np.array([errors[own & part & (table.sources == source)].mean() for source in np.unique(table.sources[own & part])])
+            for part in (~anomalous, anomalous)
+        ]  # fmt: skip
+        yield f"{name}, a source ({len(means[0])} and {len(means[1])})", auc(*means)
+
+
+def measured(run: Path, data: Path) -> Iterator[Row]:
+    """Yield all rows of the run at ``run``."""
+    recipe = read_recipe(ROOT / "models" / "nab")
+    recipe = replace(recipe, data=replace(recipe.data, path=str(data.resolve())))
+    material = material_of(Workshop(recipe, Cache(run / "cache"), Silent()), None, None, None)
+    gate, references = material.rows("gate"), dict(simple(recipe, material))
+    for bundle in sorted(run.glob("*.tfb")):
+        ours = float(errors_of(recipe, bundle, gate).mean())
+        for name, value in references.items():
+            yield Row(f"{bundle.stem}: mean error of {len(gate)} windows, against {name}", ours, value)
+        for name, value in told_apart(recipe, bundle, unseen(material)):
+            yield Row(f"{bundle.stem}: AUC of the error, {name}", value, 0.5)
+
+
+def main() -> int:
+    """Print the rows; return 0."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "nab")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    return told(list(measured(options.run, options.data)), options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
