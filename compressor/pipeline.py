@@ -279,23 +279,24 @@ def _write(
     workshop: Workshop, out: Path, certificate: Certificate, bundles: Mapping[str, bytes], models: Models,
     told: report.Shown,
 ) -> Outcome:  # fmt: skip
-    model, paths = workshop.recipe.model, []
+    """Take away what did not pass first, and write bundles last: a full disk leaves no release without its report."""
+    model = workshop.recipe.model
+    paths = [out / f"{model.name}-{model.version}-{target.name}.tfb" for target in workshop.recipe.targets]
     with workshop.progress.stage("write", len(bundles) + 3, "file") as stage:
-        for target in workshop.recipe.targets:
-            path = out / f"{model.name}-{model.version}-{target.name}.tfb"
-            if path.name in bundles:
-                write_atomically(path, bundles[path.name])
-                paths.append(path)
-            else:
+        for path in paths:
+            if path.name not in bundles:
                 path.unlink(missing_ok=True)
-            stage.advance()
         if models.trained is not None:
             write_atomically(out / "float.pt", models.trained.data)
         write_atomically(out / "report.html", report.render(told).encode())
         write_atomically(out / "gate.json", certificates.write_certificate(certificate))
         stage.advance(3)
+        written = tuple(path for path in paths if path.name in bundles)
+        for path in written:
+            write_atomically(path, bundles[path.name])
+            stage.advance()
     cache = workshop.cache
     return Outcome(
-        Verdict(certificate.verdict), tuple(paths), certificate, out / "report.html", out / "float.pt",
+        Verdict(certificate.verdict), written, certificate, out / "report.html", out / "float.pt",
         tuple(cache.ran), tuple(cache.found), workshop.recipe, tuple(told.targets), dict(told.lineage),
     )  # fmt: skip
