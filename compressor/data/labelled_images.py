@@ -1,5 +1,6 @@
 """A zip or folder of images with a CSV beside them: ``path``, ``label`` and, if the recipe says so, a slice column.
 
+Where there is a column ``source``, rows of one source (frames of one scene) never part over splits and are gated once.
 Everything is checked before it is decoded: the number and size of entries, their paths, the columns.
 """
 
@@ -31,6 +32,7 @@ MAX_CSV_BYTES = 256 * 1024 * 1024
 MAX_IMAGE_BYTES = 16 * 1024 * 1024
 MAX_IMAGE_PIXELS = 4 * 1024 * 1024
 _NAMES_SHOWN = 5
+_SOURCE = "source"
 
 
 class Store(Protocol):
@@ -51,6 +53,7 @@ class Row:
     label: str
     slice: str
     split: str = ""
+    source: str = ""
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:
@@ -75,6 +78,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         images,
         [_class_name(row, data.label) for row in kept],
         slices=[row.slice for row in kept],
+        sources=[row.source or row.path for row in kept] if any(row.source for row in kept) else (),
         corrupt=tuple(text.split(": ", 1)[0] for text in corrupt),
     )
     if not data.split:
@@ -193,7 +197,7 @@ def _row(line: dict[str, str], data: DataRecipe, where: str) -> Row:
             message = f"Expected a value in {where}, column {column!r}, got none: fill it in or leave the row out"
             raise DataError(message)
     part, split = ((line[name] or "") if name else "" for name in (data.slices, data.split))
-    return Row(line["path"], line["label"], part if data.slices else "all", split)
+    return Row(line["path"], line["label"], part if data.slices else "all", split, line.get(_SOURCE) or "")
 
 
 def _decode_all(store: Store, rows: list[Row]) -> tuple[list[npt.NDArray[np.uint8]], list[Row], list[str]]:

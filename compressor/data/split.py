@@ -61,7 +61,7 @@ def split(table: Table, seed: int, *, slices: Sequence[str] = (), shares: Shares
     if table.told is not None:
         assigned = _as_told(told_groups(table, keys=keys), positions, shares, assigned)
     parts = {name: np.flatnonzero(wanted & (assigned == i)) for i, name in enumerate(_NAMES)}
-    parts["gate"] = _first_of_each(parts["gate"], keys)
+    parts["gate"] = _one_of_each(table, parts["gate"], keys, seed)
     for name, rows in parts.items():
         if not len(rows):
             message = f"Expected rows in the {name} split, got none of {int(wanted.sum())}: add data"
@@ -182,8 +182,18 @@ def _group_keys(table: Table) -> list[str]:
     return [root(source) for source in sources]
 
 
-def _first_of_each(rows: Integers, keys: list[str]) -> Integers:
-    first: dict[str, int] = {}
+def _one_of_each(table: Table, rows: Integers, keys: list[str], seed: int) -> Integers:
+    """Return one row a source: its first, or one drawn by the seed where its rows are of several classes.
+
+    The order of the rows would choose the class else: of recordings that all begin alike, one class alone would judge.
+    """
+    found: dict[str, list[int]] = {}
     for row in rows.tolist():
-        first.setdefault(keys[row], row)
-    return np.array(sorted(first.values()), dtype=np.int64)
+        found.setdefault(keys[row], []).append(row)
+    return np.array(sorted(_one(table, own, seed) for own in found.values()), dtype=np.int64)
+
+
+def _one(table: Table, rows: list[int], seed: int) -> int:
+    if table.numeric or len(set(table.labels[rows].tolist())) == 1:
+        return rows[0]
+    return min(rows, key=lambda row: _position(seed, f"gate {table.hashes[row]}"))

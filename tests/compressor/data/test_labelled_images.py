@@ -53,6 +53,13 @@ def test_reads_zip_and_folder_alike(tmp_path: Path, kind: str) -> None:
     assert table.images[1].shape == (6, 4, 3)
 
 
+def test_a_source_column_holds_views_of_one_thing_together(tmp_path: Path) -> None:
+    """Near copies count once and never part over splits; a row without a source is its own."""
+    labels = "path,label,site,source\na.png,3.7,north,scene\nb.png,0.2,south,scene\nc.png,0.2,south,\n"
+    table = data.load(_recipe(_zip(tmp_path / "d.zip", {**_entries(labels), "c.png": _png(90)})))
+    assert table.sources.tolist() == ["scene", "scene", "c.png"]
+
+
 def test_floor_maps_positions_to_digits(tmp_path: Path) -> None:
     """With label = "floor", 3.7 is the class 3."""
     table = data.load(_recipe(_zip(tmp_path / "d.zip", _entries()), label="floor"))

@@ -39,6 +39,14 @@ def test_the_gate_has_one_row_per_source() -> None:
     assert len(set(table.sources[gate])) == len(gate)
 
 
+def test_a_source_of_several_classes_is_judged_on_any_of_them() -> None:
+    """Recordings that all begin with one class would leave that class alone in the gate split."""
+    table = _table(400, views=2)  # views are of the classes 0 and 1, in this order
+    gate = split(table, 1).gate
+    assert 0.3 < table.labels[gate].mean() < 0.7
+    assert np.array_equal(gate, split(table, 1).gate)
+
+
 def test_the_same_seed_gives_the_same_splits_and_another_seed_others() -> None:
     """The seed alone decides."""
     table = _table(200)
