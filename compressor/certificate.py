@@ -61,6 +61,11 @@ class Line:
     target: str = ""
     on: str = ""
 
+    @property
+    def title(self) -> str:
+        """The gate's name, with the device it was judged on."""
+        return f"{self.name} on {self.on}" if self.on else self.name
+
 
 @dataclass(frozen=True, slots=True)
 class DeviceRecord:

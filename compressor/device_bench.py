@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from compressor.device_client import DeviceClient, Standing
 from compressor.device_options import WAIT_S
-from compressor.errors import DeviceMeasureError
+from compressor.errors import DeviceMeasureError, ServerUnreachableError
 from compressor.progress import Progress, Silent
 from wire.errors import MessageError
 from wire.measurement import MAX_ORDER_MS, MeasureOrder, MeasureReport, answers, decode_report
@@ -95,7 +95,7 @@ class ServerBench:
         try:
             order = make_order(subject, device, now_ms=self.now_ms(), holds_s=holds_s)
         except MessageError as error:
-            message = f"Expected a measurement within the limits of devices, got: {error}"
+            message = f"Expected a measurement within the limits of devices, got: {error}: a smaller gate split does"
             raise DeviceMeasureError(message) from error
         with DeviceClient(self.url, self.token, self.ca) as client:
             with progress.stage(f"upload for {device}", 2, "file") as stage:
@@ -112,13 +112,23 @@ class ServerBench:
 
     def _await(self, client: DeviceClient, order: MeasureOrder, progress: Progress) -> None:
         deadline_s, said = time.monotonic() + self.wait_s, ""
-        while (standing := client.standing(order.order)).phase != "done":
+        while (standing := _asked(client, order.order, late=time.monotonic() > deadline_s)).phase != "done":
             if standing.phase != said:
                 said = standing.phase
                 progress.say(f"{order.device}: measurement {said} (device {standing.device_state or 'unknown'})")
             if standing.phase in {"failed", "expired"} or time.monotonic() > deadline_s:
                 raise DeviceMeasureError(silence(order.device, standing, self.wait_s))
             time.sleep(self.poll_s)
+
+
+def _asked(client: DeviceClient, order: str, *, late: bool) -> Standing:
+    """Return how far the measurement is; a server that is away for a moment is asked again, until it is ``late``."""
+    try:
+        return client.standing(order)
+    except ServerUnreachableError:
+        if late:
+            raise
+        return Standing("server away", "", "", "", 0)
 
 
 def silence(device: str, standing: Standing, wait_s: float) -> str:

@@ -258,7 +258,7 @@ def card(parts: Parts, certificate: Certificate) -> str:
     """Return the model card in Markdown: what it is, what was measured, what was not."""
     manifest, figures = parts.manifest, certificate.figures
     shape = " x ".join(str(size) for size in manifest.inputs[0].shape[1:])
-    rows = [f"| {line.name} | {line.verdict} | {line.text} |" for line in certificate.gates]
+    rows = [f"| {line.title} | {line.verdict} | {line.text} |" for line in certificate.gates]
     slices = _slice_rows(certificate)
     unit = "increase of the mean absolute error" if manifest.values else "drop in accuracy"
     numbers = [f"| {name} | {value:.6g} |" for name, value in sorted(figures.items())]

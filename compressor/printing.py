@@ -52,8 +52,8 @@ def print_outcome(
     from compressor.certificate import guessing  # noqa: PLC0415 - the command line starts fast
 
     for line in certificate.gates:
-        where = (f" [{line.target}]" if line.target else "") + (f" on {line.on}" if line.on else "")
-        click.echo(f"{_MARKS.get(line.verdict, ' ')} {line.name + where:<30} {line.verdict:<13} {line.text}")
+        where = f" [{line.target}]" if line.target else ""
+        click.echo(f"{_MARKS.get(line.verdict, ' ')} {line.title + where:<30} {line.verdict:<13} {line.text}")
     if not certificate.gates:
         click.echo("✗ no gates: nothing was judged, so that nothing passes: write what must hold into [gates]")
     for said in {sentence: None for item in targets or (certificate,) for sentence in guessing(item)}:

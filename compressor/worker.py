@@ -230,7 +230,7 @@ def _hand_in(order: WorkOrder, place: Workplace, client: ServerClient, outcome: 
 def refusals(certificate: Certificate) -> str:
     """Return the words of the gates that did not pass."""
     lines = [line for line in certificate.gates if line.verdict != "pass"]
-    return "; ".join(f"{line.name} {line.verdict}: {line.text}" for line in lines) or certificate.verdict
+    return "; ".join(f"{line.title} {line.verdict}: {line.text}" for line in lines) or certificate.verdict
 
 
 def worker_name(out: Path) -> str:

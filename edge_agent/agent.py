@@ -81,8 +81,9 @@ class Agent:
         )  # fmt: skip
         self._reporter = Reporter(base, self._slots, self.updater, self.supervisor)
         self._measuring = Desk(
-            state, parts.disk, parts.bench, config.measure, self._condition, parts.notices.put, self.uplink.answer
-        )
+            state, parts.disk, parts.bench, config.measure, self._condition, parts.notices.put, self.uplink.answer,
+            lambda code, text: self._event("measure", code, Severity.INFO, text),
+        )  # fmt: skip
         self._inbox = Inbox(
             self._desired, self._acked, self.uplink.answer, self._count_garbage, self.supervisor, self._reporter,
             config.samples, SampleLedger(state, parts.disk), self._measuring,

@@ -22,7 +22,7 @@ def headline(certificate: Certificate) -> str:
     lines = [line for line in certificate.gates if line.verdict != "pass"]
     if certificate.verdict == "pass":
         return f"{name} passed all {len(certificate.gates)} gates and may be signed."
-    names = ", ".join(dict.fromkeys(line.name for line in lines if line.verdict == certificate.verdict))
+    names = ", ".join(dict.fromkeys(line.title for line in lines if line.verdict == certificate.verdict))
     if certificate.verdict == "inconclusive":
         needs = max((line.needs for line in lines), default=0)
         more = f"about {needs:,} more labelled samples would decide it" if needs else "more labelled samples are needed"
@@ -48,7 +48,7 @@ def sentences(shown: Shown) -> list[str]:
             "drops and flips say nothing of it."
         )
     lines = [line for line in certificate.gates if line.verdict != "pass"]
-    return [*(f"{line.name}{_on(line, several=several)}: {line.text}." for line in lines), *said]
+    return [*(f"{line.title}{_on(line, several=several)}: {line.text}." for line in lines), *said]
 
 
 def _on(line: Line, *, several: bool) -> str:

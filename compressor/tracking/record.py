@@ -77,7 +77,7 @@ def _metrics(targets: tuple[Certificate, ...]) -> dict[str, float]:
         found |= {f"{target.target}/{name}": value for name, value in target.figures.items()}
         for line in target.gates:
             numbers = {"value": line.value, "bound": line.bound, "limit": line.limit}
-            named = {f"{target.target}/gate/{line.name}/{what}": number for what, number in numbers.items()}
+            named = {f"{target.target}/gate/{line.title}/{what}": number for what, number in numbers.items()}
             found |= {name: number for name, number in named.items() if number is not None}
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
@@ -86,7 +86,7 @@ def _tags(outcome: Outcome) -> dict[str, str]:
     tags = {"verdict": outcome.certificate.verdict, "baseline": outcome.certificate.baseline}
     for target in outcome.targets:
         tags[f"verdict.{target.target}"] = target.verdict
-        tags |= {f"gate.{target.target}.{line.name}": line.verdict for line in target.gates}
+        tags |= {f"gate.{target.target}.{line.title}": line.verdict for line in target.gates}
     tags |= {f"lineage.{name}": digest for name, digest in outcome.lineage.items()}
     steps = {
         "steps.made": ", ".join(dict.fromkeys(outcome.ran)),
@@ -110,7 +110,7 @@ def _note(certificate: Certificate) -> str:
 
 
 def _row(line: Line) -> str:
-    return f"| {line.name} | {line.target} | {line.verdict} | {line.text.replace('|', '/')} |"
+    return f"| {line.title} | {line.target} | {line.verdict} | {line.text.replace('|', '/')} |"
 
 
 def _named(values: dict[str, V]) -> dict[str, V]:

@@ -9,6 +9,7 @@ It ends as soon as its parent does (the pipe on its stdin closes).
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import gc
 import json
@@ -167,6 +168,13 @@ def _cpu() -> str:
     return (named[0] if named else platform.machine())[:120]
 
 
+def _yield_to_the_model_that_serves() -> None:
+    """Take what processor time is left, and be the first to go where memory runs out."""
+    os.nice(_LOWEST)
+    with contextlib.suppress(OSError):  # a kernel without it has no other choice to offer
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
 def _end_with_parent() -> None:
     if not os.read(0, 1):
         os._exit(1)
@@ -180,7 +188,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    os.nice(_LOWEST)
+    _yield_to_the_model_that_serves()
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
         options.out.write_bytes(measure(read_order(options.order.read_bytes()), options.bundle, options.rows))

@@ -76,7 +76,10 @@ def refusal(condition: Condition, config: MeasureConfig) -> Refusal | None:
 
 @dataclass(slots=True)
 class Desk:
-    """The one measurement in progress, if any. All of it belongs to the loop's thread; ``put`` enqueues for it."""
+    """The one measurement in progress, if any. All of it belongs to the loop's thread; ``put`` enqueues for it.
+
+    ``tell`` hears a code and a text of what begins and ends: events that the operator sees.
+    """
 
     state: Path
     disk: Disk
@@ -85,6 +88,7 @@ class Desk:
     condition: Callable[[], Condition]
     put: Callable[[MeasureDone], None]
     answer: Callable[[Response], None]
+    tell: Callable[[str, str], None] = lambda _code, _text: None
     _command: str = ""
     _progress: Progress | None = None
 
@@ -103,6 +107,7 @@ class Desk:
         if isinstance(command, str) and command:
             text = "Expected the agent to run through, got a restart in the middle: order the measurement again"
             self.answer(Response(command, ok=False, code="interrupted", text=text))
+            self.tell("interrupted", text)
         self.disk.remove(note)
 
     def asked(self, command: Command) -> Response | None:
@@ -130,9 +135,11 @@ class Desk:
         self._command, self._progress = "", None
         result = done.result
         if isinstance(result, Measured):
+            self.tell("measured", f"order {result.order}")
             data: dict[str, Json] = {"order": result.order, "report_sha256": result.report_sha256}
             self.answer(Response(done.command, ok=True, data=data))
         elif isinstance(result, Refusal):
+            self.tell(result.code, result.text)
             self.answer(_refused(done.command, result))
         else:
             error = result if isinstance(result, Exception) else None
@@ -151,7 +158,7 @@ class Desk:
         except OSError as error:
             return Refusal("no_space", f"Expected to note the measurement, got: {error}: free the disk")
         self._command, self._progress = command, Progress()
-        _LOG.info("measurement begun command=%s", command)
+        self.tell("measure_begun", f"command {command}")
         self.bench.start(envelope, self._progress, lambda result: self.put(MeasureDone(command, result)))
         return None
 

@@ -7,6 +7,7 @@ nothing of a measurement reaches slots or ``blobs``. Decides nothing that ``desk
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -168,5 +169,8 @@ def _verdict(exit_code: int, log: Path) -> Refusal | None:
         return None
     if answer.get("ok") is False:
         return Refusal(str(answer.get("code", "measure_failed")), str(answer.get("text", "")))
+    if exit_code == -signal.SIGKILL:
+        text = "Expected a measurement, got a child that was killed: there is no memory for a second model"
+        return Refusal("child_crashed", f"{text}; measure on a larger device, or stop what else runs")
     tail = output.decode(errors="replace").strip()[-_TAIL:]
     return Refusal("child_crashed", f"Expected a measurement, got exit {exit_code}: {tail}")

@@ -44,12 +44,13 @@ class Scene:
     condition: Condition = field(default_factory=Condition)
     answers: list[Response] = field(default_factory=list)
     notices: list[MeasureDone] = field(default_factory=list)
+    events: list[str] = field(default_factory=list)
 
     def desk(self, config: MeasureConfig | None = None) -> Desk:
         """Return a desk on this state."""
         return Desk(
             self.state, RealDisk(), self.bench, config or MeasureConfig(), lambda: self.condition, self.notices.append,
-            self.answers.append,
+            self.answers.append, lambda code, _text: self.events.append(code),
         )  # fmt: skip
 
 
@@ -65,6 +66,7 @@ def test_answers_when_the_measurement_has_ended(scene: Scene) -> None:
     assert desk.asked(COMMAND) is None
     scene.bench.done[0](Measured("ab" * 16, "cd" * 32))
     desk.finished(scene.notices[0])
+    assert scene.events == ["measure_begun", "measured"]
     assert scene.answers == [Response("c-1", ok=True, data={"order": "ab" * 16, "report_sha256": "cd" * 32})]
     assert not (scene.state / NOTE).exists()
 
@@ -128,7 +130,7 @@ def test_says_that_a_restart_cut_a_measurement_short(scene: Scene) -> None:
     assert [(answer.id, answer.code) for answer in scene.answers] == [("c-1", "interrupted")]
     assert list(scene.state.iterdir()) == []
     scene.desk().resume()
-    assert len(scene.answers) == 1
+    assert (len(scene.answers), scene.events) == (1, ["measure_begun", "interrupted"])
 
 
 def test_a_damaged_note_stops_nothing(scene: Scene) -> None:

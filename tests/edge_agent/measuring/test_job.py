@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.disk import RealDisk
 from edge_agent.measuring.handing_in import hand_in
-from edge_agent.measuring.job import JobLimits, ProcessBench
+from edge_agent.measuring.job import JobLimits, ProcessBench, _verdict
 from edge_agent.updater.download import FetchSettings
 from edge_agent.updater.seams import Progress, Refusal
 from wire.measurement import MeasureOrder
@@ -61,6 +61,17 @@ def test_a_report_that_the_server_does_not_take_is_said(bench: ProcessBench) -> 
     assert refused.code == "report_undelivered"
     assert "secret" not in refused.text
     assert bench.limits == LIMITS
+
+
+def test_a_child_that_was_killed_is_told_from_one_that_fell_over(tmp_path: Path) -> None:
+    """The kernel takes the measurement first where memory runs out; what that means is said."""
+    log = tmp_path / "bench.log"
+    log.write_bytes(b"Traceback: x\n")
+    killed, fallen = _verdict(-9, log), _verdict(1, log)
+    assert killed is not None
+    assert fallen is not None
+    assert "no memory for a second model" in killed.text
+    assert fallen.text.endswith("exit 1: Traceback: x")
 
 
 def test_the_bench_tells_its_end_from_its_own_thread(bench: ProcessBench) -> None:
