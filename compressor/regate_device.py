@@ -71,7 +71,7 @@ def _record(bundle: Bundle, before: DeviceRecord, bench: DeviceBench, progress: 
 def merged(before: DeviceRecord, answer: DeviceAnswer, allowed: Budgets) -> DeviceRecord:
     """Return ``before`` with what was measured again; agreement on golden vectors where there was none on rows."""
     report = answer.report
-    rows, flips = float(report.golden_rows), float(report.golden_flips)
+    rows, flips = float(report.golden_rows), float(max(0, report.golden_flips - allowed.golden_max_flips))
     compared = {"device_rows": rows, "device_flips": flips, AGREEMENT: flips / max(rows, 1.0)}
     kept = before.figures if AGREEMENT in before.figures else compared
     figures = {**kept, **figures_from(report, allowed)}

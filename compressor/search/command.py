@@ -79,23 +79,23 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.search.study import Budget  # noqa: PLC0415 - the command line starts fast
 
-    read = _with_data(read_recipe(recipe), data)
+    read = _gateable(_with_data(read_recipe(recipe), data), no_gate=no_gate)
     folder = out or read.folder / "build"
-    _check_devices(read, no_gate=no_gate)
     found, files = _search(read, target, Budget(trials, timeout_s, sampler), storage, folder)
     outcome = None if no_gate else _gate(found, folder)
     _print(found, files, outcome, as_json=as_json)
     raise SystemExit(_EXITS[outcome.verdict.value] if outcome is not None else 0)
 
 
-def _check_devices(recipe: Recipe, *, no_gate: bool) -> None:
-    """Refuse now, not after all trials, gates that would fail for want of a way to their devices."""
+def _gateable(recipe: Recipe, *, no_gate: bool) -> Recipe:
+    """Return ``recipe``; refuse now, not after all trials, gates that would fail for want of a way to their devices."""
     from compressor.device_reach import devices_named  # noqa: PLC0415 - the command line starts fast
 
     devices = devices_named(recipe)
     if devices and not no_gate:
         message = f"Expected --no-gate, got gates on {', '.join(devices)}: search here, then gate on the device with"
         raise DeviceMeasureError(f"{message} `compressor run OUT/chosen.toml --server URL --token-file F --keys DIR`")
+    return recipe
 
 
 def _with_data(recipe: Recipe, data: Path | None) -> Recipe:
