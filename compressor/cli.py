@@ -54,7 +54,11 @@ class _Commands(click.Group):
         return sorted([*super().list_commands(ctx), *_LAZY], key=_ORDER.index)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return one command; a lazy one is imported now."""
+        """Return one command; a lazy one is imported now.
+
+        Raises:
+            CompressorError: If what is there under its name is no command.
+        """
         if cmd_name not in _LAZY:
             return super().get_command(ctx, cmd_name)
         module, name = _LAZY[cmd_name]
@@ -342,8 +346,9 @@ def _run(arguments: Sequence[str] | None) -> int:  # noqa: PLR0911 - one exit pe
 
 
 def _failed(code: str, text: str) -> int:
-    shown = "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))  # one line, whole
-    click.echo(f"error [{code}]: {shown}", err=True)
+    from compressor.progress import printable  # noqa: PLC0415 - only where something failed
+
+    click.echo(f"error [{code}]: {printable(' '.join(text.split()))}", err=True)
     return EXIT_ERROR
 
 

@@ -57,6 +57,11 @@ class _Bar:
         self._bar.update(count)
 
 
+def printable(text: str) -> str:
+    """Return ``text`` as one line that can't move a terminal's cursor: names in it may come from anybody's archive."""
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split("\n")))
+
+
 class Bars:
     """Bars on stderr; where stderr is no terminal, one line per stage instead."""
 
@@ -71,4 +76,4 @@ class Bars:
 
     def say(self, text: str) -> None:
         """Write one line to stderr, above any bar."""
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(printable(text), file=sys.stderr)

@@ -126,7 +126,11 @@ class _Transfer:
         return self._digest.hexdigest() == self.order.sha256
 
     def run(self) -> None:
-        """Fetch what is missing, over as many connections as it takes."""
+        """Fetch what is missing, over as many connections as it takes.
+
+        Raises:
+            _StopError: If it was cancelled, or too many connections in a row brought nothing.
+        """
         failures, reason = 0, ""
         while self.progress.done_bytes < self.order.length_bytes:
             if self.progress.cancelled.is_set():

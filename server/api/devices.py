@@ -81,7 +81,10 @@ class CommandBody(BaseModel):
 
 
 def router(auth: Auth, fleet: Fleet, lineage: Lineage, evidence: Evidence) -> APIRouter:
-    """Return the routes for operators."""
+    """Return the routes for operators.
+
+    Their handlers raise ``UnknownDeviceError`` for a device, or a time of one, that nobody has heard of.
+    """
     routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
 
     @routes.get("/api/devices")
@@ -97,7 +100,7 @@ def router(auth: Auth, fleet: Fleet, lineage: Lineage, evidence: Evidence) -> AP
 
     @routes.get("/api/devices/{device}/ran")
     def ran(device: str, at_ms: StoredNumber) -> RanBody:
-        """Return the release on the device at a time."""
+        """Return the release on the device at a time; raises ``UnknownDeviceError`` for one before its first report."""
         fleet.device(device)
         found = lineage.ran_at(device, at_ms)
         if found is None:

@@ -64,7 +64,10 @@ class IdentityBody(BaseModel):
 
 
 def router(auth: Auth, enrolment: Enrolment, reception: Reception) -> APIRouter:
-    """Return the routes of enrolment."""
+    """Return the routes of enrolment.
+
+    Their handlers raise ``RootMissingError`` as long as the server has no trusted root to give.
+    """
     routes = APIRouter(tags=["enrolment"])
 
     @routes.post("/api/claims", dependencies=[Depends(auth.operator)], status_code=201)
