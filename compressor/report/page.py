@@ -38,7 +38,7 @@ def render(shown: Shown) -> str:
 
 def _tiles(shown: Shown) -> str:
     """Return the figures that people ask for first, of the target that the pictures are of."""
-    where = f"Figures and pictures{_of(shown)}, the one nearest to its limits" if _of(shown) else ""
+    where = f"Figures and pictures{_of(shown)}, the one that did worst" if _of(shown) else ""
     said = f'<p class="muted">{escape(where)}:</p>' if where else ""
     return said + tables.tiles(shown.pictured or shown.certificate)
 
