@@ -135,6 +135,9 @@ def silence(device: str, standing: Standing, wait_s: float) -> str:
     """Return why there is no measurement, and what to do."""
     if standing.phase == "failed":
         return f"Expected a measurement of {device}, got [{standing.code}] {standing.text}"
+    if standing.phase == "running":
+        message = f"Expected a measurement of {device} within {wait_s:g} s, got none: it has begun and not ended"
+        return f"{message}; give --device-wait-s more, or the gate split fewer rows"
     state = standing.device_state or "unknown"
     seen = f", last heard {time.strftime('%H:%M:%S UTC', time.gmtime(standing.last_seen_ms / 1000))}"
     message = f"Expected a measurement of {device} within {wait_s:g} s, got none: the device is {state}"

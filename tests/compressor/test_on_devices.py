@@ -110,6 +110,7 @@ def test_silence_says_what_to_do() -> None:
     assert "within 300 s, got none: the device is lost, last heard" in text
     assert "edge-agent run" in text
     assert "--device-wait-s" in text
+    assert "begun and not ended; give --device-wait-s more" in silence("cam-1", Standing("running", "", "", "", 1), 9.0)
     failed = silence("cam-1", Standing("failed", "throttled", "too hot", "ready", 1), 300.0)
     assert failed == "Expected a measurement of cam-1, got [throttled] too hot"
 

@@ -143,6 +143,29 @@ def test_an_agent_killed_in_the_middle_says_so_when_it_is_back(fleet: Fleet, wai
     assert isinstance(bench_of(fleet).measure(make_subject(fleet, 4), "cam-1", Silent()), DeviceAnswer)
 
 
+def test_a_server_that_restarts_in_the_middle_gets_its_report(fleet: Fleet, wait: Wait) -> None:
+    """Order and bytes are on its disk; device and build host ask until it is back."""
+    device = fleet.add("cam-1")
+    asking = Asking(fleet, make_subject(fleet, 20_000)).start()
+    wait(lambda: measuring(device) or asking.ended, "a measurement")
+    fleet.server.kill()
+    fleet.start()
+    assert isinstance(asking.end(), DeviceAnswer)
+    wait(lambda: nothing_left(device, fleet), "no trace of the measurement")
+
+
+def test_the_operator_sees_what_was_measured(fleet: Fleet, subject: Subject, wait: Wait) -> None:
+    """A measurement begins and ends as events of its device."""
+    fleet.add("cam-1")
+    bench_of(fleet).measure(subject, "cam-1", Silent())
+
+    def codes() -> list[str]:
+        events = fleet.get("/api/events", after=0, limit=1000, device="cam-1")["events"]
+        return [event["code"] for event in events if event["kind"] == "measure"]
+
+    wait(lambda: codes() == ["measure_begun", "measured"], "both events")
+
+
 def children_of_bench(device: Device) -> list[str]:
     """Return the processes that measure for this device."""
     marker = str(device.state / "measure").encode()
