@@ -51,24 +51,29 @@ from scripts.bench.rows import Row, told
 
 Floats = NDArray[np.float32]
 SIDE, CLASSES, CHANNELS = 64, 10, 3
-COLLAPSED, RESCUED, LIMIT_S, CLIP, QAT_STEPS = 0.2, 0.95, 120.0, 6.0, 36
+COLLAPSED, MARGIN, LIMIT_S, CLIP, QAT_STEPS = 0.2, 0.01, 120.0, 6.0, 36
 TIMED_ROWS, ROUNDS, CALIBRATION_ROWS, SEARCH_ROWS = 40, 5, 128, 128
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A network and how it is trained."""
+    """A network, how it is trained, and the accuracy that QAT has to bring back (0: float's, less one point)."""
 
     network: str
     width_mult: float
     train: TrainRecipe
+    rescued: float = 0.0
 
 
 LEARNING = TrainRecipe(epochs=25, learning_rate=0.1, augment=0.0, weight_decay=1e-4, label_smoothing=0.0)
-"""At a rate of 0.005 or 0.03 as good a network has hardly a dead channel, and int8 per tensor loses nothing."""
+"""At a rate of 0.005 or 0.03 as good a network has hardly a dead channel, and int8 per tensor loses nothing.
+
+Accuracy float and int8 per tensor by rate: MobileNetV2 0.957 and 0.953 (0.005), 0.982 and 0.978 (0.03), 0.990 and 0.105
+(0.1); MobileNetV3-small 0.987 and 0.985 (0.03), 0.980 and 0.980 (0.1), 0.970 and 0.907 (0.2), 0.960 and 0.085 (0.3).
+"""
 CASES = {
-    "mobilenet_v2": Case("mobilenet_v2", 0.35, LEARNING),
-    "mobilenet_v3_small": Case("mobilenet_v3_small", 0.5, LEARNING),
+    "mobilenet_v2": Case("mobilenet_v2", 0.35, LEARNING, 0.95),
+    "mobilenet_v3_small": Case("mobilenet_v3_small", 0.5, replace(LEARNING, epochs=40, learning_rate=0.3)),
 }
 
 
@@ -219,16 +224,17 @@ class Stand:
         yield Row(f"{name}: float accuracy", base)
         wide = self.int8(Applied(self.network), replace(settings, per_channel=True))
         yield Row(f"{name}: int8 per channel, accuracy vs float", wide.accuracy, base)
-        yield from claimed(name, self.rescues(settings), base)
+        least = self.case.rescued or base - MARGIN
+        yield from claimed(name, self.rescues(settings), base, least)
         spread = replace(self, network=uneven(self.network, self.data.calibration.inputs))
-        yield from claimed(f"{name}, spread by hand", spread.rescues(settings), base)
+        yield from claimed(f"{name}, spread by hand", spread.rescues(settings), base, least)
         fast = timed({"float": ort(model), "int8": ort(wide.model)}, self.data.gate.inputs[:TIMED_ROWS])
         yield Row(f"{name}: ORT ms, int8 vs float", fast["int8"], fast["float"])
         if not self.quick:
             yield from litert_rows(name, self.network, self.data)
 
 
-def claimed(name: str, made: Mapping[str, Made], base: float) -> Iterator[Row]:
+def claimed(name: str, made: Mapping[str, Made], base: float, least: float) -> Iterator[Row]:
     """Yield what one scale per tensor leaves of accuracy ``base``, what each rescue brings back, and what it cost."""
     plain, learnt = made["min/max"], made["step qat"]
     for way, one in made.items():
@@ -236,8 +242,8 @@ def claimed(name: str, made: Mapping[str, Made], base: float) -> Iterator[Row]:
         if one.wall_s:
             yield Row(f"{name}: {way}, wall s vs CPU s", one.wall_s, one.cpu_s)
     yield Row(f"{name}: collapse, accuracy", plain.accuracy, base, f"< {COLLAPSED}", plain.accuracy < COLLAPSED)
-    yield Row(f"{name}: QAT, accuracy vs collapsed", learnt.accuracy, plain.accuracy, f">= {RESCUED}",
-              learnt.accuracy >= RESCUED)  # fmt: skip
+    yield Row(f"{name}: QAT, accuracy vs collapsed", learnt.accuracy, plain.accuracy, f">= {least:.3f}",
+              learnt.accuracy >= least)  # fmt: skip
     yield Row(f"{name}: QAT, wall s vs CPU s", learnt.wall_s, learnt.cpu_s, f"<= {LIMIT_S:g}",
               learnt.wall_s <= LIMIT_S)  # fmt: skip
 
@@ -278,7 +284,10 @@ def timed(calls: Mapping[str, Callable[[Floats], object]], inputs: Floats) -> di
 
 
 def litert_rows(name: str, network: nn.Module, data: Data) -> Iterator[Row]:
-    """Yield the latency of int8 per channel beside float in LiteRT; nothing where its packages are missing."""
+    """Yield the latency of int8 per channel beside float in LiteRT; nothing where its packages are missing.
+
+    Nor where it can't open the int8 file.
+    """
     try:
         from compressor.export.tflite import export_tflite
         from compressor.tflite.by_recipe import quantize_by
@@ -290,7 +299,12 @@ def litert_rows(name: str, network: nn.Module, data: Data) -> Iterator[Row]:
     rows = np.ascontiguousarray(data.calibration.inputs.transpose(0, 2, 3, 1))
     made = quantize_by(model, lambda: [rows[:64]], Settings(reduce_range=False))
     inputs = np.ascontiguousarray(data.gate.inputs[:TIMED_ROWS].transpose(0, 2, 3, 1))
-    fast = timed({"float": litert(model), "int8": litert(made)}, inputs)
+    try:
+        calls = {"float": litert(model), "int8": litert(made)}
+    except RuntimeError as error:  # XNNPACK refuses scales that are too far apart
+        print(f"left out LiteRT: {error}", file=sys.stderr)
+        return
+    fast = timed(calls, inputs)
     yield Row(f"{name}: LiteRT ms, int8 vs float", fast["int8"], fast["float"])
 
 
