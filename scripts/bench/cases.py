@@ -55,7 +55,7 @@ class Case:
 
 
 _RESNET8 = Case(
-    "resnet8", "{filters = 16}", 32, 32, (Cut(0.2, 8, 40, ("litert",)), Cut(0.56, 16, 10, ("ort",))),
+    "resnet8", "{filters = 16}", 32, 32, (Cut(0.17, 8, 30, ("litert",)), Cut(0.56, 16, 10, ("ort",))),
     Asked(6.0, 1.9, 9.0),
 )  # fmt: skip
 _DS_CNN = Case("ds_cnn", "{filters = 64}", 32, 32, (Cut(0.3, 16, 24),), Asked(3.3, 1.7, 3.3))
@@ -64,7 +64,7 @@ _WIDE = Case(
     "mobilenet_v2", "{width_mult = 1.0}", 96, 96, (Cut(0.27, 16, 5),), Asked(5.6, 3.7, 8.8),
     epochs=6, batch=32, learning_rate=0.005, tune=2, qat=1,
 )  # fmt: skip
-_FEW = (Cut(0.2, 8, 20, ("litert",)), Cut(0.56, 16, 6, ("ort",)))
+_FEW = (Cut(0.17, 8, 20, ("litert",)), Cut(0.56, 16, 6, ("ort",)))
 CASES = {
     "resnet8": _RESNET8,
     "ds_cnn": _DS_CNN,

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """How well the forecasts of ``models/nab`` tell an anomaly, and how they stand against the simplest ones.
 
-``forecast.py RUN [--data ../shared/data/nab] [--json FILE]``: RUN is what ``compressor run models/nab --out RUN`` wrote.
-Errors are on the gate split, against the last value (persistence) and a ridge regression on the same 8-bit inputs. The
-area under the ROC curve takes the error of a bundle as the score of a window, and the mean over a source (a day, or
-less) as that of a source: windows of sources that nothing was trained on against windows that touch a labelled anomaly.
-Each row: what, ours, reference, ratio, target, met (null: no target).
+``forecast.py RUN [--data ../shared/data/nab] [--json FILE]``: RUN is what ``compressor run models/nab --out RUN``
+wrote. Errors are on the gate split (by the recipe's own seed), against the last value (persistence) and a ridge
+regression on the same 8-bit inputs. The area under the ROC curve takes the error of a bundle as the score of a window,
+and the mean over a source (48 steps) as that of a source: windows of sources that nothing was trained on against
+windows that touch a labelled anomaly. Each row: what, ours, reference, ratio, target, met (null: no target).
 """
 
 # ruff: noqa: E402 - the path is set before the imports that need it
@@ -81,13 +81,14 @@ def told_apart(recipe: Recipe, bundle: Path, table: Table) -> Iterator[tuple[str
     """Yield the area under the ROC curve of each series, window by window and source by source."""
     errors, series = errors_of(recipe, bundle, table), np.char.replace(table.slices, _ANOMALY, "")
     anomalous = np.char.endswith(table.slices, _ANOMALY)
+
+    def by_source(rows: NDArray[np.bool_]) -> Floats:
+        return np.array([errors[rows & (table.sources == name)].mean() for name in np.unique(table.sources[rows])])
+
     for name in np.unique(series).tolist():
         own = series == name
         yield f"{name}, a window", auc(errors[own & ~anomalous], errors[own & anomalous])
-        means = [
-            np.array([errors[own & part & (table.sources == source)].mean() for source in np.unique(table.sources[own & part])])
-            for part in (~anomalous, anomalous)
-        ]  # fmt: skip
+        means = [by_source(own & part) for part in (~anomalous, anomalous)]
         yield f"{name}, a source ({len(means[0])} and {len(means[1])})", auc(*means)
 
 
