@@ -19,7 +19,7 @@ def _refusal(text: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["digits", "meter_digits"])
+@pytest.mark.parametrize("name", ["digits", "meter_digits", "nab"])
 def test_reads_the_recipes_we_ship(name: str) -> None:
     """Every recipe under models/ reads, and its gates name targets that it has."""
     recipe = read_recipe(MODELS / name)

@@ -97,3 +97,8 @@ def test_directions_of_sharpness_and_certainty_are_not_confused() -> None:
         "less sure between classes",
         "other classes than usual",
     )
+
+
+def test_values_of_a_regression_are_said_as_predictions() -> None:
+    """The streams ``value_0`` to ``value_3`` share their words."""
+    assert (words("value_0", "up"), words("value_3", "tail_down")) == ("higher predictions", "lower predictions")
