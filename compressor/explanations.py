@@ -10,7 +10,7 @@ Source: M. D. Zeiler, R. Fergus, Visualizing and understanding convolutional net
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,20 +127,3 @@ def _masks(height: int, width: int, patches: int) -> NDArray[np.bool_]:
         ]
     )
 
-
-def explain(found: Sequence[Flip], images: Floats, before: Predict, after: Predict) -> tuple[Explained, ...]:
-    """Return the first ``SHOWN`` flips with the saliency of each model's own answer.
-
-    Args:
-        found: Flips, those to show first.
-        images: What the models were given, float32 (N, C, H, W); a flip's ``row`` counts here.
-        before: The float model.
-        after: The candidate.
-
-    Raises:
-        MeasureError: If the inputs are no images, or a model says something that is not finite.
-    """
-    return tuple(
-        Explained(flip, saliency(before, images[flip.row], flip.before), saliency(after, images[flip.row], flip.after))
-        for flip in found[:SHOWN]
-    )

@@ -7,7 +7,7 @@ import pytest
 
 from compressor.errors import MeasureError
 from compressor.evaluation import Compared
-from compressor.explanations import SHOWN, Floats, explain, flips, saliency
+from compressor.explanations import Floats, flips, saliency
 from compressor.measure import Predictions
 
 
@@ -45,15 +45,6 @@ def test_saliency_lies_where_the_model_looks() -> None:
     found = saliency(_corner, image, 0)
     assert found.shape == (16, 16)
     assert found[:4, :4].min() > found[8:, 8:].max() == pytest.approx(0)
-
-
-def test_explains_only_the_first_few() -> None:
-    """Twenty flips give twelve pairs of maps."""
-    before, after = _said(*[(1.0, 0.0)] * 20), _said(*[(0.0, 1.0)] * 20)
-    compared = Compared(np.zeros(20, np.int64), np.array(["s"] * 20), before, before, after)
-    explained = explain(flips(compared), np.ones((20, 1, 8, 8), np.float32), _corner, _corner)
-    assert len(explained) == SHOWN
-    assert explained[0].before.shape == (8, 8)
 
 
 @pytest.mark.parametrize(("shape", "label"), [((8, 8), 0), ((1, 8, 8), 2)])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from compressor.errors import PackageError
-from compressor.step import Cache, code_digests, write_atomically
+from compressor.step import Cache, code_digests, network_modules, write_atomically
 
 
 def test_a_result_is_found_again_for_equal_inputs(tmp_path: Path) -> None:
@@ -51,6 +53,29 @@ def test_changed_code_changes_the_digests() -> None:
     """A module is known by its source, a package by all of its modules."""
     assert len(code_digests(("compressor.step",))["compressor.step"]) == 64
     assert "compressor.data/split.py" in code_digests(("compressor.data",))
+
+
+@pytest.mark.parametrize(
+    ("network", "own"),
+    [("resnet8", {"resnet8"}), ("mobilenet_v3_small", {"mobilenet_v3_small", "mobilenet_v2"})],
+)
+def test_a_network_is_its_own_file_and_what_it_imports(network: str, own: set[str]) -> None:
+    """Editing another network makes no training anew."""
+    names = {name.rpartition(".")[2] for name in network_modules(network)}
+    assert names == {"__init__", *own}
+    assert set(code_digests(network_modules(network))) == set(network_modules(network))
+
+
+def test_a_network_of_ones_own_is_its_package_and_all_of_ours() -> None:
+    """It may import any of them, and whatever lies beside it."""
+    assert network_modules("mine.nets:build") == ("compressor.networks", "mine.nets", "mine")
+
+
+def test_knowing_the_code_imports_nothing() -> None:
+    """A run that finds every step needs no torch."""
+    code = "import sys; from compressor.step import code_digests, network_modules as m; code_digests(m('resnet8'))"
+    done = subprocess.run([sys.executable, "-c", f"{code}; print('torch' in sys.modules)"], capture_output=True, check=True)
+    assert done.stdout.strip() == b"False"
 
 
 def test_a_folder_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:

@@ -45,3 +45,38 @@ def test_a_network_of_the_wrong_kind_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(PluginError, match="embedding"):
         networks.build("my_network:build", 10, 1, 8, 8)
+
+
+SURE = """
+import torch
+from torch import nn
+class Sure(nn.Module):
+    def __init__(self, n, k):
+        super().__init__()
+        self.head = nn.Linear(n, k)
+    def forward(self, x):
+        x = x.flatten(1)
+        return torch.softmax(self.head(x), dim=1), x
+def build(c, n, h, w, *, wide=1):
+    return Sure(n * h * w // wide, c)
+"""
+
+
+def test_a_network_with_a_softmax_at_its_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss, distillation and device have a softmax of their own."""
+    (tmp_path / "my_sure_network.py").write_text(SURE)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match=r"got probabilities .*: return what goes into the softmax"):
+        networks.build("my_sure_network:build", 10, 1, 8, 8)
+
+
+def test_what_a_network_of_ones_own_raises_is_said_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it is built and when it runs."""
+    (tmp_path / "my_broken_network.py").write_text(SURE)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError, match=r"ZeroDivisionError: .* in my_broken_network.py, line 12"):
+        networks.build("my_broken_network:build", 10, 1, 8, 8, {"wide": 0})
+    with pytest.raises(PluginError, match=r"to take inputs of \(2, 1, 8, 8\), got RuntimeError"):
+        networks.build("my_broken_network:build", 10, 1, 8, 8, {"wide": 2})

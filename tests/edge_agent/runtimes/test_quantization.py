@@ -67,6 +67,18 @@ def test_an_integer_without_a_scale_is_only_an_integer() -> None:
     assert not is_quantized(replace(INT8, dtype="int64"))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_probabilities_come_out_as_logits_whose_softmax_they_are(dtype: str) -> None:
+    """A model that ends in a softmax is read as one; what is nothing stays finite."""
+    spec = TensorSpec("p", (-1, 3), dtype, extra={"meaning": "probability"})
+    spec = replace(spec, scale=1 / 256, zero_point=-128) if dtype == "int8" else spec
+    shares = np.array([[0.75, 0.25, 0.0]], np.float32)
+    logits = real_output(quantize(shares, spec) if dtype == "int8" else shares, spec)
+    assert np.isfinite(logits).all()
+    assert np.exp(logits) == pytest.approx(shares, abs=2e-6)
+    assert is_decoded(spec)
+
+
 @pytest.mark.parametrize("runtime", ["onnx", "memory"])
 def test_real_numbers_go_in_and_come_out_of_an_integer_model(runtime: str) -> None:
     """float32 and the integers that stand for it give the same float32."""

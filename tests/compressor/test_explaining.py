@@ -1,0 +1,81 @@
+"""The step that explains flips: its maps are kept, and depend on models and inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from compressor.data.table import Table, make_table
+from compressor.explaining import explained
+from compressor.explanations import Flip
+from compressor.measure import Candidate
+from compressor.progress import Silent
+from compressor.recipe import parse_recipe
+from compressor.step import Cache
+from compressor.workshop import Workshop
+from wire.manifest import Manifest, Preprocessing, TensorSpec
+
+RECIPE = b'[model]\nname = "m"\n[data]\nwidth = 8\nheight = 8\n'
+
+
+def model(row: int) -> Candidate:
+    """Return a model whose first logit is the red of pixel (``row``, 0), the second none."""
+    weights = np.zeros((3 * 8 * 8, 2), np.float32)
+    weights[row * 8, 0] = 5
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["logits"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in (("x", ["n", 3, 8, 8]), ("logits", ["n", 2]))
+    ]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [numpy_helper.from_array(weights, "w")])
+    data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+    inputs, outputs = (TensorSpec("x", (-1, 3, 8, 8), "float32", "NCHW"),), (TensorSpec("logits", (-1, 2)),)
+    preprocessing = Preprocessing(width=8, height=8)
+    manifest = Manifest(model="m", version=1, inputs=inputs, outputs=outputs, preprocessing=preprocessing)
+    return Candidate(manifest, data)
+
+
+@pytest.fixture
+def rows() -> Table:
+    """One bright input."""
+    image = np.full((8, 8, 3), 10, np.uint8)
+    image[:4] = 250
+    return make_table([image], ["a"], slices=["s"])
+
+
+FLIP = Flip(0, 0, 0, 1, 0.5, 0.5, "s")
+
+
+def shop(folder: Path) -> Workshop:
+    """Return where the step runs."""
+    return Workshop(parse_recipe(RECIPE), Cache(folder), Silent())
+
+
+def test_maps_are_kept_and_found_again(tmp_path: Path, rows: Table) -> None:
+    """A resumed run hides no patch again, and shows the same maps."""
+    first, second = shop(tmp_path), shop(tmp_path)
+    made = explained(first, [FLIP], rows, model(0), model(7))
+    kept = explained(second, [FLIP], rows, model(0), model(7))
+    assert (first.cache.ran, second.cache.ran, second.cache.found) == (["explain"], [], ["explain"])
+    assert np.array_equal(made[0].before, kept[0].before)
+    assert np.array_equal(made[0].after, kept[0].after)
+
+
+def test_another_model_or_input_is_explained_anew(tmp_path: Path, rows: Table) -> None:
+    """The maps are of exactly these models, answers and inputs."""
+    workshop = shop(tmp_path)
+    explained(workshop, [FLIP], rows, model(0), model(7))
+    explained(workshop, [FLIP], rows, model(1), model(7))
+    explained(workshop, [Flip(0, 0, 1, 0, 0.5, 0.5, "s")], rows, model(0), model(7))
+    assert workshop.cache.ran == ["explain"] * 3
+
+
+def test_no_flip_needs_no_model(tmp_path: Path, rows: Table) -> None:
+    """Nothing is run where nothing flipped."""
+    broken = Candidate(model(0).manifest, b"no model")
+    assert explained(shop(tmp_path), [], rows.take(np.zeros(0, np.int64)), broken, broken) == ()
