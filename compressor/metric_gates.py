@@ -44,7 +44,7 @@ class MetricDrop:
             return GateResult(self.metric, Verdict.FAIL, found.drop, None, self.margin, found.n, text)
         verdict, needs = self._three(found)
         text = (
-            f"worse by {found.drop:.5g} ({found.baseline:.5g} to {found.candidate:.5g}), at most {found.upper:.5g} "
+            f"worse by {found.drop:z.5g} ({found.baseline:.5g} to {found.candidate:.5g}), at most {found.upper:z.5g} "
             f"with {found.confidence:.0%} confidence, allowed {self.margin:g} (n {found.n}){more(needs)}"
         )
         return GateResult(self.metric, verdict, found.drop, found.upper, self.margin, found.n, text, needs)

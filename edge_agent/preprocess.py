@@ -40,7 +40,7 @@ def decode_image(data: bytes, *, limit_bytes: int = MAX_IMAGE_BYTES, limit_pixel
     """Return the image in ``data`` as uint8, (H, W, 3), RGB.
 
     Raises:
-        ImageError: If it is too large, cut off, or of no format in ``FORMATS``.
+        ImageError: If it is too large, cut off, of no format in ``FORMATS``, or of more than 8 bits a channel.
     """
     if len(data) > limit_bytes:
         message = f"Expected an image of at most {limit_bytes} bytes, got {len(data)}"
@@ -50,6 +50,7 @@ def decode_image(data: bytes, *, limit_bytes: int = MAX_IMAGE_BYTES, limit_pixel
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)
         _check_pixels(image, limit_pixels)
+        _check_depth(image)
         return np.asarray(image.convert("RGB"))
     except ImageError:
         raise
@@ -62,6 +63,13 @@ def _check_pixels(image: Image.Image, limit_pixels: int) -> None:
     width, height = image.size
     if width * height > limit_pixels or width * height == 0:
         message = f"Expected an image of 1 to {limit_pixels} pixels, got {width}x{height}"
+        raise ImageError(message)
+
+
+def _check_depth(image: Image.Image) -> None:
+    """Refuse what PIL would clip: of 16 bits a channel nearly all is 255 then."""
+    if image.mode == "F" or image.mode.startswith("I"):
+        message = f"Expected an image of 8 bits a channel, got mode {image.mode!r}: scale it to 0..255 and save it anew"
         raise ImageError(message)
 
 

@@ -35,6 +35,12 @@ def test_refuses_what_is_no_whole_image(data: bytes) -> None:
     assert raised.value.code == "image_invalid"
 
 
+def test_refuses_more_than_eight_bits_a_channel() -> None:
+    """PIL clips 16 bits to 255: a thermal picture would be white on device and build host alike, without a word."""
+    with pytest.raises(ImageError, match="Expected an image of 8 bits a channel, got mode 'I;16': scale it to 0..255"):
+        decode_image(_encoded(np.linspace(0, 65535, 20).reshape(4, 5).astype(np.uint16)))
+
+
 def test_random_damage_never_raises_anything_else() -> None:
     """200 images with random bytes changed decode, or give an ImageError."""
     rng = np.random.default_rng(0)
