@@ -46,7 +46,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A row worth a look: how strongly (z-score or margin), and the class it looks like, if that is the point."""
+    """A row worth a look: how strongly (z-score, or doubt of the label, 0..1), and what class it looks like, if any."""
 
     row: Row
     score: float
@@ -101,8 +101,8 @@ def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence
     Data too small to be split is explored as one part, and numbers to predict in groups of their size, without a
     search for wrong ones; the notes say so.
     """
-    notes, digest, numeric = [], table_digest(table), table.numeric
-    if numeric:
+    notes, digest, labelled = [], table_digest(table), table
+    if table.numeric:
         table = grouped(table)
         notes.append(f"numbers are to be predicted: shown in {len(table.class_names)} groups of equal size")
     try:
@@ -119,10 +119,8 @@ def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence
     scores = outliers.outlier_scores(thumbs)
     far = np.argsort(-scores, kind="stable")[: int((scores >= outliers.MIN_SCORE).sum())]
     with progress.stage("labels", label_noise.FOLDS, "fold") as stage:
-        noise = label_noise.unjudged("they are numbers") if numeric else label_noise.suspects(table, thumbs, stage)
-    notes.append(
-        noise.skipped or f"labels judged by a simple model that is right on {noise.accuracy:.1%} of other rows"
-    )
+        noise = label_noise.suspects(labelled, thumbs, stage)
+    notes.append(noise.skipped or _judged(noise))
     row = _Rows(table, parts)
     repeated = sum(len(group) - 1 for group in duplicates.equal_groups(table.hashes))
     counts = {
@@ -156,8 +154,8 @@ class _Rows:
         return Row(row, str(table.sources[row]), str(table.slices[row]), label, str(self.parts[row]))
 
     def suspects(self, noise: label_noise.Noise) -> tuple[Suspect, ...]:
-        found = zip(noise.rows[:SHOWN].tolist(), noise.margins.tolist(), noise.looks_like.tolist(), strict=False)
-        return tuple(Suspect(self.at(row), margin, self.table.class_names[like]) for row, margin, like in found)
+        found = zip(noise.rows[:SHOWN].tolist(), noise.doubts.tolist(), noise.looks_like.tolist(), strict=False)
+        return tuple(Suspect(self.at(row), doubt, self.table.class_names[like]) for row, doubt, like in found)
 
     def pairs(self, pairs: Sequence[Sequence[int]]) -> tuple[Pair, ...]:
         return tuple(Pair(self.at(first), self.at(second)) for first, second in pairs[:SHOWN])
@@ -211,6 +209,13 @@ _SAID = {
     "label_suspects": "{} labels look wrong to a model trained on other rows: look at the first ones",
     "exact_duplicates": "{} rows repeat the content of another row (they share a split)",
 }
+
+
+def _judged(noise: label_noise.Noise) -> str:
+    return (
+        f"labels judged by a simple model that is right on {noise.accuracy:.1%} of other rows; "
+        f"it takes about {noise.wrong_ratio:.1%} of the labels to be wrong"
+    )
 
 
 def _findings(

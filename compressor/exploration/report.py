@@ -96,7 +96,7 @@ def _plain(figure: go.Figure) -> go.Figure:
 
 def _suspects(found: Exploration, table: Table) -> str:
     cards = [
-        ("Labels that look wrong (label, looks like, margin)", _faces(table, found.label_suspects)),
+        ("Labels that look wrong (label, looks like, doubt)", _faces(table, found.label_suspects)),
         ("Near duplicates in different splits", _twins(table, found.near)),
         ("Equal content, different labels", _twins(table, found.conflicts)),
         ("Equal content or source in two parts", _twins(table, found.leaks)),
@@ -107,7 +107,7 @@ def _suspects(found: Exploration, table: Table) -> str:
 
 def _faces(table: Table, suspects: Iterable[Suspect]) -> str:
     return _row(
-        _face([_image(table, item.row)], f"{_said(item.row)}{_like(item)}, {item.score:.2f}") for item in suspects
+        _face([_image(table, item.row)], f"{_said(item.row)}{_like(item)}, {item.score:.3g}") for item in suspects
     )
 
 

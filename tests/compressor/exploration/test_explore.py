@@ -109,12 +109,30 @@ def test_banded_search_finds_every_pair_within_three_bits() -> None:
     assert {tuple(pair) for pair in found.tolist()} == {(i, j + 40) for i, j in near.tolist()}
 
 
-def test_confident_learning_follows_the_definition() -> None:
-    """A row counts as a class only where it reaches that class's mean confidence."""
-    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.05, 0.95], [0.45, 0.55]])
-    found = label_noise.confident(probabilities, np.array([0, 0, 1, 1, 0, 0]))
-    assert found.rows.tolist() == [4]
-    assert found.looks_like.tolist() == [1]
+def test_noise_and_suspects_follow_from_scores_that_are_too_sure() -> None:
+    """Of 1,000 labels 5 % are flipped: their share is estimated, they are found, and merely beaten labels are not."""
+    rng = np.random.default_rng(3)
+    true = rng.integers(0, 3, 1000)
+    scores = 60 * (np.eye(3)[true] + rng.normal(0, 0.2, (1000, 3)))
+    labels = true.copy()
+    labels[:50] = (labels[:50] + 1) % 3
+    found = label_noise.doubted(scores, labels)
+    assert found.wrong_ratio == pytest.approx(0.05, abs=0.01)
+    assert np.isin(np.arange(50), found.rows).mean() > 0.95
+    assert (found.rows < 50).mean() > 0.95
+    assert (found.looks_like == true[found.rows]).mean() > 0.95
+    assert (np.diff(found.doubts) <= 0).all()
+    assert found.doubts.min() >= label_noise.MIN_DOUBT
+
+
+def test_clean_labels_of_a_model_that_errs_have_few_suspects() -> None:
+    """Errors of the model near the border between classes are no errors of the labels."""
+    rng = np.random.default_rng(4)
+    true = rng.integers(0, 2, 1000)
+    scores = 30 * (np.eye(2)[true] + rng.normal(0, 0.45, (1000, 2)))
+    found = label_noise.doubted(scores, true)
+    assert found.accuracy < 0.96
+    assert len(found.rows) <= 3
 
 
 def test_labels_of_noise_are_not_judged() -> None:
