@@ -37,7 +37,7 @@ def test_refuses_what_is_no_whole_image(data: bytes) -> None:
 
 def test_refuses_more_than_eight_bits_a_channel() -> None:
     """PIL clips 16 bits to 255: a thermal picture would be white on device and build host alike, without a word."""
-    with pytest.raises(ImageError, match="Expected an image of 8 bits a channel, got mode 'I;16': scale it to 0..255"):
+    with pytest.raises(ImageError, match="8 bits a channel, got mode 'I;16': scale it"):
         decode_image(_encoded(np.linspace(0, 65535, 20).reshape(4, 5).astype(np.uint16)))
 
 
