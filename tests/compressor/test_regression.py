@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from compressor.certificate import read_certificate
 from compressor.errors import DataError
+from compressor.export.onnx import export_onnx
 from compressor.gates import Verdict
 from compressor.measure import Candidate, predict
 from compressor.pipeline import BasePoint, Outcome, run_recipe
-from compressor.recipe import GateRecipe, Recipe, read_recipe
+from compressor.recipe import GateRecipe, Recipe, TrainRecipe, read_recipe
 from compressor.regate import check_golden, gate_again
 from compressor.verify import verify_bundle
 from edge_agent.probe import probe
@@ -172,6 +175,36 @@ def test_a_new_version_is_compared_with_the_release_before(outcome: Outcome, fol
     again = run_recipe(only, data_root=folder, out=folder / "build-2", version=2, base=BasePoint(before))
     assert again.certificate.baseline == "slope-1"
     assert "error_increase" in again.certificate.metrics
+
+
+class _Slope(nn.Module):
+    """The value by least squares, in its own unit: a model that somebody brings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4 * STEPS, 1)
+        along = torch.arange(STEPS) - (STEPS - 1) / 2
+        by_step = 10 * 100 * 0.25 * along / (along**2).sum()  # ten a slope; inputs are (x / 100 - 0.5) / 0.25
+        with torch.no_grad():
+            self.head.weight.copy_(by_step.repeat_interleave(4)[None] / 4)
+            self.head.bias.fill_(300)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        flat = x.flatten(1)
+        return self.head(flat), flat
+
+
+def test_a_model_of_ones_own_speaks_the_values_unit(folder: Path, recipe: Recipe) -> None:
+    """An ONNX file that gives 300 and more is gated and bundled as it is; int8 costs it little."""
+    (folder / "own.onnx").write_bytes(export_onnx(_Slope(), 1, STEPS, 4))
+    own = replace(
+        recipe, model=replace(recipe.model, onnx=str(folder / "own.onnx")), targets=recipe.targets[:1],
+        compress=recipe.compress[3:4], train=TrainRecipe(),
+    )  # fmt: skip
+    outcome = run_recipe(own, data_root=folder, out=folder / "build-own")
+    assert outcome.verdict is Verdict.PASS
+    assert outcome.certificate.figures["float_mae"] < 1
+    assert read_bundle(outcome.bundles[0]).manifest.outputs[0].mean == (0.0,)
 
 
 def test_a_constant_target_ends_before_training(tmp_path: Path, recipe: Recipe) -> None:
