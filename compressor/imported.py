@@ -19,6 +19,7 @@ from compressor.data.table import Table
 from compressor.errors import CheckpointError, MeasureError
 from compressor.forms import LITERT, ONNX, Form, Models, bare, float_target, input_of, with_contract
 from compressor.measure import Candidate
+from compressor.node_order import in_order
 from compressor.recipe import Recipe
 from compressor.shaping import check_calibration, compress
 from compressor.step import Result
@@ -67,7 +68,7 @@ def models_of(workshop: Workshop, table: Table, calibration: Sequence[Table]) ->
     model, recipe = workshop.recipe.model, workshop.recipe
     runtime = ONNX if model.onnx else LITERT
     check_calibration(calibration)
-    data = _read(recipe.folder / model.imported, f"[model] {'onnx' if model.onnx else 'tflite'}")
+    data = _imported(recipe)
     plain = bare(recipe, table, data, float_target(recipe, runtime))
     specs = contract_of(data, plain.manifest)
     if runtime == ONNX:
@@ -100,7 +101,7 @@ def check(recipe: Recipe) -> None:
     if not model.imported:
         return
     runtime = ONNX if model.onnx else LITERT
-    data = _read(recipe.folder / model.imported, f"[model] {'onnx' if model.onnx else 'tflite'}")
+    data = _imported(recipe)
     inputs, outputs = _tensors(data, runtime)
     wanted = _input(inputs, input_of(recipe, runtime))
     if model.labels:
@@ -326,6 +327,13 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     sizes = [dim.dim_value or -1 for dim in kind.shape.dim]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type else ""
     return TensorSpec(value.name, (-1, *sizes[1:]), dtype)
+
+
+def _imported(recipe: Recipe) -> bytes:
+    """Return the file that the recipe brings; an ONNX file with its nodes in the order that the standard asks for."""
+    model = recipe.model
+    data = _read(recipe.folder / model.imported, f"[model] {'onnx' if model.onnx else 'tflite'}")
+    return in_order(data) if model.onnx else data
 
 
 def _read(path: Path, where: str) -> bytes:
