@@ -95,15 +95,27 @@ def test_content_in_a_slice_not_trained_on_is_a_leak() -> None:
     assert [(pair.first.row, pair.second.row) for pair in found.leaks] == [(0, ROWS - 2)]
 
 
+def test_other_light_is_no_other_picture_and_other_pictures_are() -> None:
+    """A darker copy is a near duplicate; so is no other noise, and a flat picture only of one as bright."""
+    rng = np.random.default_rng(5)
+    noise = rng.uniform(40, 200, (2, 16, 16))
+    flat = np.full((3, 16, 16), [[[50]], [[51]], [[200]]])
+    thumbs = np.concatenate([noise, noise * 0.6 + 10, flat]).astype(np.float32)
+    hashes = np.zeros(7, np.uint64)
+    with Silent().stage("x", duplicates.BANDS, "band") as stage:
+        found = duplicates.near_pairs(thumbs, hashes, np.arange(7), stage)
+    assert sorted(map(tuple, found.tolist())) == [(0, 2), (1, 3), (4, 5)]
+
+
 def test_banded_search_finds_every_pair_within_three_bits() -> None:
     """Banding misses nothing that comparing all with all finds."""
     rng = np.random.default_rng(1)
     base = rng.integers(0, 2**63, 40, dtype=np.uint64)
-    bits = [rng.choice(64, count, replace=False).tolist() for count in rng.integers(0, 6, 40).tolist()]
+    bits = [rng.choice(64, count, replace=False).tolist() for count in rng.integers(0, 10, 40).tolist()]
     flips = np.array([sum(1 << bit for bit in some) for some in bits], dtype=np.uint64)
     hashes = np.concatenate([base, base ^ flips])
     parts = np.repeat([0, 1], 40)
-    with Silent().stage("x", 4, "band") as stage:
+    with Silent().stage("x", duplicates.BANDS, "band") as stage:
         found = duplicates.near_pairs(np.zeros((80, 16, 16), np.float32), hashes, parts, stage)
     near = np.argwhere(np.bitwise_count(hashes[:40, None] ^ hashes[None, 40:]) <= duplicates.MAX_BITS)
     assert {tuple(pair) for pair in found.tolist()} == {(i, j + 40) for i, j in near.tolist()}
