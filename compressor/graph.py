@@ -22,6 +22,7 @@ from compressor.errors import MeasureError
 _WEIGHT = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "ConvInteger": 1, "MatMulInteger": 1,
            "QLinearConv": 3, "QLinearMatMul": 3}  # fmt: skip
 """Which input of a multiplying operator is the weight."""
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _INTEGER = frozenset({"QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
                       "DynamicQuantizeMatMul"})  # fmt: skip
 _CONVERTING = ("QuantizeLinear", "DequantizeLinear", "QUANTIZE", "DEQUANTIZE")
@@ -90,14 +91,28 @@ def _macs(artifact: bytes) -> tuple[int, list[tuple[str, int]]]:
     multiplying = [
         node
         for node in graph.node
-        if node.op_type in _WEIGHT and (node.op_type != "MatMul" or len(shapes.get(node.input[1], [])) > 1)
+        if node.op_type in _RECURRENT
+        or (node.op_type in _WEIGHT and (node.op_type != "MatMul" or len(shapes.get(node.input[1], [])) > 1))
     ]
     already = sum(_node_macs(node, shapes) for node in multiplying if node.op_type in _INTEGER)
     others = [node for node in multiplying if node.op_type not in _INTEGER]
     return already, [(node.name or node.output[0], _node_macs(node, shapes)) for node in others]
 
 
+def _recurrent_macs(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> int:
+    """Return what a recurrent layer multiplies over all steps of one sequence: input weights and recurrent weights."""
+    taken, *weights = (shapes.get(name, []) for name in node.input[:3])
+    batch_first = any(attribute.name == "layout" and attribute.i for attribute in node.attribute)
+    known = len(taken) == len(weights[0]) == len(weights[1]) == 3  # noqa: PLR2004 - (steps, batch, in), (directions, ...)
+    if not known or min([*taken, *weights[0], *weights[1]]) < 1:
+        message = f"Expected known shapes at node {node.name or node.output[0]!r}, got {taken} and {weights}"
+        raise MeasureError(message)
+    return taken[1 if batch_first else 0] * sum(math.prod(shape) for shape in weights)
+
+
 def _node_macs(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> int:
+    if node.op_type in _RECURRENT:
+        return _recurrent_macs(node, shapes)
     output, weight = shapes.get(node.output[0], []), shapes.get(node.input[_WEIGHT[node.op_type]], [])
     if not output or not weight or min(output) < 1:
         message = f"Expected known shapes at node {node.name or node.output[0]!r}, got {output} and {weight}"
