@@ -31,7 +31,7 @@ class Inbox:
     reporter: Reporter
     config: SampleConfig
     ledger: SampleLedger
-    desk: MeasureDesk
+    measuring: MeasureDesk
     _desk: Desk = field(default_factory=Desk)
     _budget: SampleBudget | None = None
 
@@ -61,7 +61,7 @@ class Inbox:
         elif verb == "samples":
             self.answer(self._samples(command, now_ms))
         elif verb == MEASURE_VERB:
-            refused = self.desk.asked(command)
+            refused = self.measuring.asked(command)
             if refused is not None:
                 self.answer(refused)
         elif verb == "selftest":

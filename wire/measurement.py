@@ -33,6 +33,7 @@ MAX_ORDER_MS = 6 * 3_600_000
 """An order that holds longer is refused: who steals it must not have it for ever."""
 _MAGIC = b"TFM1"
 _LENGTH = struct.Struct(">I")
+MAX_REPORT_HEAD_BYTES = len(_MAGIC) + _LENGTH.size + MAX_REPORT_HEADER_BYTES
 _FLOAT_BYTES = 4
 _ID = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -161,23 +162,35 @@ def decode_report(data: bytes) -> tuple[MeasureReport, bytes]:
     Raises:
         MessageError: If it is too long, does not decode, or has more or fewer logits than it says.
     """
+    report, start = report_head(data[:MAX_REPORT_HEAD_BYTES], len(data))
+    return report, data[start:]
+
+
+def report_head(head: bytes, length_bytes: int) -> tuple[MeasureReport, int]:
+    """Return the report whose first bytes are ``head``, and where its logits start; ``length_bytes``: of the whole.
+
+    For whoever passes a report on and need not hold it.
+
+    Raises:
+        MessageError: If it is too long, does not decode, or has more or fewer logits than it says.
+    """
     start = len(_MAGIC) + _LENGTH.size
-    if len(data) > MAX_REPORT_BYTES or len(data) < start or not data.startswith(_MAGIC):
-        message = f"Expected a measurement report of at most {MAX_REPORT_BYTES} bytes, got {len(data)} bytes"
+    if length_bytes > MAX_REPORT_BYTES or len(head) < start or not head.startswith(_MAGIC):
+        message = f"Expected a measurement report of at most {MAX_REPORT_BYTES} bytes, got {length_bytes} bytes"
         raise MessageError(message)
-    (length,) = _LENGTH.unpack_from(data, len(_MAGIC))
-    if length > min(MAX_REPORT_HEADER_BYTES, len(data) - start):
+    (length,) = _LENGTH.unpack_from(head, len(_MAGIC))
+    if length > min(MAX_REPORT_HEADER_BYTES, len(head) - start):
         message = f"Expected a report's header of at most {MAX_REPORT_HEADER_BYTES} bytes, got {length}"
         raise MessageError(message)
-    report = from_document(MeasureReport, parse_json(data[start : start + length]))
-    logits = data[start + length :]
+    report = from_document(MeasureReport, parse_json(head[start : start + length]))
+    logits_bytes = length_bytes - start - length
     if report.schema != SCHEMA:
         message = f"Expected a report of schema {SCHEMA}, got {report.schema}: update this program"
         raise MessageError(message)
-    if min(report.rows, report.classes) < 0 or len(logits) != report.rows * report.classes * _FLOAT_BYTES:
-        message = f"Expected {report.rows} x {report.classes} logits of {_FLOAT_BYTES} bytes, got {len(logits)} bytes"
+    if min(report.rows, report.classes) < 0 or logits_bytes != report.rows * report.classes * _FLOAT_BYTES:
+        message = f"Expected {report.rows} x {report.classes} logits of {_FLOAT_BYTES} bytes, got {logits_bytes} bytes"
         raise MessageError(message)
-    return report, logits
+    return report, start + length
 
 
 def answers(order: MeasureOrder, report: MeasureReport) -> str:

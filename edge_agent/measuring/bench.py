@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import errno
 import gc
 import json
 import os
@@ -193,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.out.write_bytes(measure(read_order(options.order.read_bytes()), options.bundle, options.rows))
     except (WireError, AgentError, ImageError, OSError) as error:
-        code = getattr(error, "code", "bundle_invalid")
+        code = getattr(error, "code", "no_space" if getattr(error, "errno", 0) == errno.ENOSPC else "disk")
         sys.stdout.write(json.dumps({"ok": False, "code": code, "text": str(error)[:500]}) + "\n")
         return 1
     sys.stdout.write(json.dumps({"ok": True}) + "\n")

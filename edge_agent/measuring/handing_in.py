@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import urllib.parse
 from http.client import HTTPException, HTTPResponse
+from pathlib import Path
 
 from edge_agent.updater.download import FetchSettings, connection
 from edge_agent.updater.seams import Progress, Refusal
@@ -15,14 +16,14 @@ _TRY_AGAIN = frozenset({408, 425, 429})
 _ANSWER_BYTES = 4096
 
 
-def hand_in(settings: FetchSettings, path: str, data: bytes, progress: Progress) -> Refusal | None:
-    """Send ``data`` to ``path`` below the server's address; return None, or why it would not take it."""
+def hand_in(settings: FetchSettings, address: str, report: Path, progress: Progress) -> Refusal | None:
+    """Send the file ``report`` to ``address`` below the server's; return None, or why it would not take it."""
     reason = ""
     for attempt in range(settings.attempts):
         if progress.cancelled.is_set():
             break
         try:
-            status, said = _put(settings, path, data)
+            status, said = _put(settings, address, report)
             if status in _OK:
                 return None
             reason = f"HTTP {status}: {said}"
@@ -34,13 +35,14 @@ def hand_in(settings: FetchSettings, path: str, data: bytes, progress: Progress)
     return Refusal("report_undelivered", f"Expected the server to take the report, got {reason}")
 
 
-def _put(settings: FetchSettings, path: str, data: bytes) -> tuple[int, str]:
+def _put(settings: FetchSettings, address: str, report: Path) -> tuple[int, str]:
     secret = base64.b64encode(f"{settings.username}:{settings.password}".encode()).decode()
     link = connection(settings)
     try:
         prefix = urllib.parse.urlsplit(settings.base_url).path.rstrip("/")
-        headers = {"Authorization": f"Basic {secret}", "Content-Type": "application/octet-stream"}
-        link.request("PUT", prefix + path, body=data, headers=headers)
+        headers = {"Authorization": f"Basic {secret}", "Content-Length": str(report.stat().st_size)}
+        with report.open("rb") as body:
+            link.request("PUT", prefix + address, body=body, headers=headers)
         answer: HTTPResponse = link.getresponse()
         return answer.status, answer.read(_ANSWER_BYTES).decode(errors="replace")[:200]
     finally:

@@ -23,10 +23,10 @@ from edge_agent.updater.children import ask
 from edge_agent.updater.download import FetchSettings, HttpFetcher
 from edge_agent.updater.seams import FetchOrder, Progress, Refusal
 from edge_agent.worker import outcome
-from wire.canonical import sha256_hex
+from wire.canonical import sha256_file
 from wire.codec import Json, encode, from_document, parse_json
 from wire.errors import MessageError
-from wire.measurement import MAX_REPORT_BYTES, MeasureOrder, answers, decode_report
+from wire.measurement import MAX_REPORT_HEAD_BYTES, MeasureOrder, answers, report_head
 
 ENVELOPE, ORDER, REPORT, LOG = "envelope.json", "order.json", "report.tfm", "bench.log"
 _POLL_S = 0.2
@@ -142,18 +142,18 @@ class ProcessBench:
         return None
 
     def _handed_in(self, order: MeasureOrder, progress: Progress) -> Measured | Refusal:
+        """Check the report's head and send the rest as it lies: the control process never holds it."""
         path = self.folder / REPORT
-        if path.stat().st_size > MAX_REPORT_BYTES:
-            return Refusal("too_large", f"Expected a report of at most {MAX_REPORT_BYTES} bytes, got more")
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            head = file.read(MAX_REPORT_HEAD_BYTES)
         try:
-            problem = answers(order, decode_report(data)[0])
+            problem = answers(order, report_head(head, path.stat().st_size)[0])
         except MessageError as error:
             problem = str(error)
         if problem:
             return Refusal("report_invalid", problem)
-        refusal = hand_in(self.settings, f"/api/measurements/{order.order}/report", data, progress)
-        return refusal or Measured(order.order, sha256_hex(data))
+        refusal = hand_in(self.settings, f"/api/measurements/{order.order}/report", path, progress)
+        return refusal or Measured(order.order, sha256_file(path))
 
 
 def _verdict(exit_code: int, log: Path) -> Refusal | None:

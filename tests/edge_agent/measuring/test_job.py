@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -54,9 +55,26 @@ def test_an_order_that_nobody_signed_ends_before_a_byte_is_fetched(bench: Proces
     assert list(bench.state.iterdir()) == []
 
 
-def test_a_report_that_the_server_does_not_take_is_said(bench: ProcessBench) -> None:
+def test_a_full_disk_ends_a_measurement_with_its_reason(bench: ProcessBench) -> None:
+    """Before anything is fetched; what was begun is swept."""
+
+    class FullDisk(RealDisk):
+        """A disk without room."""
+
+        def write(self, path: Path, data: bytes) -> None:
+            """Fail as the kernel does."""
+            raise OSError(errno.ENOSPC, f"No space left on device for {len(data)} bytes", str(path))
+
+    ended = replace(bench, disk=FullDisk()).run(b"{}", Progress())
+    assert isinstance(ended, Refusal)
+    assert ended.code == "no_space"
+    assert list(bench.state.iterdir()) == []
+
+
+def test_a_report_that_the_server_does_not_take_is_said(bench: ProcessBench, tmp_path: Path) -> None:
     """A server that stays away ends in an answer, not in silence."""
-    refused = hand_in(NOWHERE, "/api/measurements/x/report", b"data", Progress())
+    (tmp_path / "report").write_bytes(b"data")
+    refused = hand_in(NOWHERE, "/api/measurements/x/report", tmp_path / "report", Progress())
     assert refused is not None
     assert refused.code == "report_undelivered"
     assert "secret" not in refused.text
