@@ -188,7 +188,8 @@ class Agent:
             self._guard("measure", lambda: self._measuring.finished(notice))
 
     def _condition(self) -> Condition:
-        hardware, updating = self._hardware, self.updater.record.in_flight
+        hardware, record = self._hardware, self.updater.record
+        updating = record.in_flight and record.phase is not UpdatePhase.DEFERRED  # its window may be hours away
         return Condition(hardware.temperature_celsius(), hardware.battery_ratio(), updating)
 
     def _link(self, change: LinkChange) -> None:
