@@ -260,12 +260,15 @@ def test_garbage_is_counted_and_said_once_a_minute(world: World) -> None:
         (Command("3", "samples", arguments={"count": 0}), "samples", "arguments_invalid"),
         (Command("4", "dance"), "dance", "unsupported"),
         (Command("5", "selftest"), "selftest", ""),
+        (Command("6", "measure"), "measure", "arguments_invalid"),
+        (Command("7", "measure", expires_ms=5, arguments={"order": {}}), "measure", "expired"),
+        (Command("8", "measure", arguments={"order": {}}), "measure", "unsupported"),
     ],
 )
 def test_answers_commands_with_a_code(world: World, command: Command, verb: str, code: str) -> None:
     """Expired, over budget, malformed or unknown: each has its code."""
     world.say(f"cmd/{verb}", command)
-    world.turns(1)
+    world.turns(2)
     response = decode(Response, world.last("res"))
     assert (response.id, response.code) == (command.id, code)
 
