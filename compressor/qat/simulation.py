@@ -95,6 +95,16 @@ class Simulation:
         for layer in self.quantized():
             layer.choose()
 
+    def keep_clips(self) -> int:
+        """Clip the network's weights for good, without rounding them; return how many moved."""
+        moved = 0
+        with torch.no_grad():
+            for layer in self.quantized():
+                clipped = torch.maximum(torch.minimum(layer.weight, layer.clip()), -layer.clip())
+                moved += int((clipped != layer.weight).sum())
+                layer.weight.copy_(clipped)
+        return moved
+
     def state(self) -> dict[str, torch.Tensor]:
         """Return a copy of all weights, ranges and clips, for ``restore``."""
         return {name: value.detach().clone() for name, value in self.copy.state_dict().items()}

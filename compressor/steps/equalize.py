@@ -1,6 +1,7 @@
-"""Rescue before post-training quantization, without training: cross-layer equalization and bias correction.
+"""Rescue before post-training quantization, without training: cross-layer equalization, clipping, bias correction.
 
-Float outputs stay as they are through equalization; bias correction then shifts biases by what weights on their grid
+Float outputs stay as they are through equalization. Clipping then takes back weights whose size changes the outputs of
+calibration rows less than what they cost the others, and bias correction shifts biases by what weights on their grid
 will lack, so that the float network moves a little and the quantized one comes nearer to where it was.
 """
 
@@ -23,13 +24,16 @@ class Settings:
 
     ``relu6``: ``exact`` leaves pairs with ReLU6 between alone; ``within_clip`` scales them as far as no calibration
     row reaches the clip, so that outputs are unchanged for such rows only. ``absorb_bias``: move into the next layer
-    what no calibration row falls below. ``per_channel`` and ``reduce_range``: the weights' grid that biases are
-    corrected for; as in the quantize step that follows.
+    what no calibration row falls below. ``clip_weights``: clip each layer's weights where its outputs over
+    calibration rows change least; with one scale per tensor it rescues networks in which channels died.
+    ``per_channel`` and ``reduce_range``: the weights' grid that is clipped and corrected for; as in the quantize step
+    that follows.
     """
 
     step: str = "equalize"
     relu6: str = EXACT
     absorb_bias: bool = False
+    clip_weights: bool = False
     bias_correction: bool = True
     per_channel: bool = True
     reduce_range: bool = False
@@ -46,7 +50,7 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     Raises:
         QuantizeError: If it can't be traced, or there are no calibration rows.
     """
-    from compressor.qat import correction, equalization, fake_quantize, folding  # noqa: PLC0415 - torch
+    from compressor.qat import correction, equalization, fake_quantize, folding, simulation  # noqa: PLC0415 - torch
 
     inputs = bench.calibration.inputs
     if not len(inputs):
@@ -66,7 +70,11 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     if settings.absorb_bias:
         smallest = equalization.extremes(network, among, inputs)[0]
         notes["absorbed_channels"] = equalization.absorb(network, among, smallest)
+    grid = fake_quantize.Grid(settings.per_channel, settings.reduce_range)
+    if settings.clip_weights:
+        simulated = simulation.simulate(network, inputs, grid)
+        simulated.clip_weights(inputs)
+        notes["clipped_weights"] = simulated.keep_clips()
     if settings.bias_correction:
-        grid = fake_quantize.Grid(settings.per_channel, settings.reduce_range)
         notes["corrected_layers"], notes["largest_correction"] = correction.correct_biases(network, inputs, grid)
     return Applied(network, notes=notes)

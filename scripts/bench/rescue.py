@@ -211,6 +211,9 @@ class Stand:
             "MSE ranges": self.int8(plain, replace(settings, calibration="mse")),
             "bias correction": self.int8(plain, replace(settings, bias_correction=True)),
             "step equalize": self.stepped(lambda n, b: equalize.apply(n, b, even), settings),
+            "step equalize, clip_weights": self.stepped(
+                lambda n, b: equalize.apply(n, b, replace(even, clip_weights=True)), settings
+            ),
             "step qat, equalize = false": self.stepped(
                 lambda n, b: qat.apply(n, b, replace(learn, equalize=False)), settings
             ),

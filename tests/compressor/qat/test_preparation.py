@@ -16,7 +16,8 @@ from compressor.qat.preparation import CLIPPED, EQUALIZED, PLAIN, prepare
 from compressor.qat.simulation import simulate
 from compressor.qat.training import score
 from compressor.recipe import TrainRecipe
-from compressor.steps.base import Rows
+from compressor.steps.base import Bench, Rows
+from compressor.steps.equalize import Settings, apply
 from compressor.train.supervised import fit
 
 PER_TENSOR = Grid(per_channel=False)
@@ -94,6 +95,18 @@ def test_what_is_exported_has_the_scale_that_was_chosen(trained: tuple[nn.Module
     again = simulate(network, rows.inputs, PER_TENSOR)
     again.observe(rows.inputs)
     assert score(again.copy, rows).accuracy == pytest.approx(found.score.accuracy, abs=0.02)
+
+
+def test_step_equalize_clips_for_good_where_asked(trained: tuple[nn.Module, Rows]) -> None:
+    """Without training, clipped weights in plain min/max ranges are as good as the float network was."""
+    network, rows = _dead(trained[0]), trained[1]
+    reached = score(network, rows)
+    bench = Bench(rows, rows, rows, TrainRecipe())
+    applied = apply(network, bench, Settings(clip_weights=True, per_channel=False))
+    simulation = simulate(applied.network, rows.inputs, PER_TENSOR)
+    simulation.observe(rows.inputs)
+    assert applied.notes["clipped_weights"] > 0
+    assert score(simulation.copy, rows).accuracy >= reached.accuracy - 0.02
 
 
 def test_no_rows_are_errors(trained: tuple[nn.Module, Rows]) -> None:
