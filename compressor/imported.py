@@ -6,15 +6,14 @@ recipe's shape and logits for its classes, then one row that runs. What can't ru
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from compressor import measure
+from compressor import measure, onnx_contract
 from compressor.data.table import Table
 from compressor.errors import CheckpointError, MeasureError
 from compressor.forms import LITERT, ONNX, Form, Models, bare, float_target, input_of, with_contract
@@ -30,7 +29,6 @@ from wire.canonical import sha256_hex
 from wire.manifest import Manifest, TensorSpec
 
 MAX_MODEL_BYTES = 512 * 1024 * 1024
-DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 Specs = tuple[TensorSpec, ...]
 _MATRIX = 2
 _TRIED_ROWS = 16
@@ -72,15 +70,14 @@ def models_of(workshop: Workshop, table: Table, calibration: Sequence[Table]) ->
     plain = bare(recipe, table, data, float_target(recipe, runtime))
     specs = contract_of(data, plain.manifest)
     if runtime == ONNX:
-        data = _of_known_sizes(data, specs[0][0])
+        data = onnx_contract.of_known_sizes(data, specs[0][0])
         plain = replace(plain, artifact=data)
     specs = _meant(workshop, _stated(plain, specs, data), specs, calibration[0])
     start = Form(_stated(plain, specs, data))
     compressed = {}
     for target in recipe.targets:
-        steps = recipe.artifact_steps(target.name)
-        source = Form(replace(start.candidate, artifact=_logits_first(data, specs[1][0].name))) if steps else start
-        form = compress(workshop, table, source, target, calibration)
+        given = onnx_contract.logits_first(data, specs[1][0].name) if recipe.artifact_steps(target.name) else data
+        form = compress(workshop, table, Form(replace(start.candidate, artifact=given)), target, calibration)
         compressed[target.name] = replace(form, candidate=_stated(form.candidate, specs, form.onnx))
     return Models(None, None, start, {runtime: start}, compressed)
 
@@ -91,13 +88,15 @@ def check(recipe: Recipe) -> None:
     Its outputs are checked against ``[model] labels`` where these are given; else they wait for the data's classes.
 
     Raises:
-        CheckpointError: If the file is not there, too large, or a checkpoint that holds anything but finite tensors.
+        CheckpointError: If the file is not there, too large, or a checkpoint that holds anything but finite tensors or,
+            where ``[model] labels`` say how many classes there are, fits another network.
+        PluginError: If the network of a checkpoint can't be built.
         MeasureError: If it is no ONNX or TFLite file, has foreign operators, another input or output than the recipe
             says, or the runtime rejects it.
     """
     model = recipe.model
     if model.checkpoint:
-        _check_weights(recipe.folder / model.checkpoint)
+        _check_weights(recipe, recipe.folder / model.checkpoint)
     if not model.imported:
         return
     runtime = ONNX if model.onnx else LITERT
@@ -112,36 +111,16 @@ def check(recipe: Recipe) -> None:
         raise MeasureError(str(error)) from error
 
 
-def _check_weights(path: Path) -> None:
-    from compressor.train import checkpoint  # noqa: PLC0415 - torch is loaded only where a checkpoint is
+def _check_weights(recipe: Recipe, path: Path) -> None:
+    from compressor import networks  # noqa: PLC0415 - torch is loaded only where a checkpoint is
+    from compressor.train import checkpoint  # noqa: PLC0415 - as above
 
     _read(path, "[model] checkpoint")
     checkpoint.check_finite(path)
-
-
-def _of_known_sizes(data: bytes, spec: TensorSpec) -> bytes:
-    """Return an ONNX file whose input has the sizes of ``spec`` where it left them open: work is counted by them."""
-    model = onnx.load_from_string(data)
-    value = next(value for value in model.graph.input if value.name == spec.name)
-    sizes = list(zip(value.type.tensor_type.shape.dim[1:], spec.shape[1:], strict=True))
-    if all(dim.dim_value for dim, _ in sizes):
-        return data
-    for dim, size in sizes:
-        dim.dim_value = size
-    changed: bytes = model.SerializeToString()
-    return changed
-
-
-def _logits_first(data: bytes, name: str) -> bytes:
-    """Return an ONNX file with its output ``name`` first: what quantizes it compares the first output."""
-    model = onnx.load_from_string(data)
-    outputs = sorted(model.graph.output, key=lambda output: output.name != name)
-    if outputs[0].name == model.graph.output[0].name:
-        return data
-    del model.graph.output[:]
-    model.graph.output.extend(outputs)
-    changed: bytes = model.SerializeToString()
-    return changed
+    model, data = recipe.model, recipe.data
+    if model.labels:
+        sizes = (len(model.labels), data.channels, data.height, data.width)
+        checkpoint.load(networks.build(model.network, *sizes, model.network_options), path)
 
 
 def _stated(candidate: Candidate, specs: tuple[Specs, Specs], onnx_data: bytes) -> Candidate:
@@ -149,10 +128,7 @@ def _stated(candidate: Candidate, specs: tuple[Specs, Specs], onnx_data: bytes) 
     stated = with_contract(candidate, *specs)
     if stated.manifest.runtime != ONNX:
         return stated
-    found = [
-        entry.version for entry in onnx.load_from_string(onnx_data).opset_import if entry.domain in {"", "ai.onnx"}
-    ]
-    return replace(stated, manifest=replace(stated.manifest, opset=max(found, default=0)))
+    return replace(stated, manifest=replace(stated.manifest, opset=onnx_contract.opset(onnx_data)))
 
 
 def _meant(workshop: Workshop, candidate: Candidate, specs: tuple[Specs, Specs], rows: Table) -> tuple[Specs, Specs]:
@@ -208,7 +184,7 @@ def contract_of(data: bytes, wanted: Manifest) -> tuple[Specs, Specs]:
 
 def _tensors(data: bytes, runtime: str) -> tuple[Specs, Specs]:
     if runtime == ONNX:
-        return _onnx_tensors(data)
+        return onnx_contract.contract(data)
     from compressor.tflite.contract import contract  # noqa: PLC0415 - LiteRT only for its targets
 
     return contract(data)
@@ -242,91 +218,6 @@ def _outputs(found: Specs, classes: int) -> Specs:
         raise MeasureError(f"{message}: {name}")
     embedding = [spec for spec in matrices if spec.name == "embedding" and spec is not logits[0]]
     return (replace(logits[0], shape=(-1, classes)), *embedding)
-
-
-def _onnx_tensors(data: bytes) -> tuple[Specs, Specs]:
-    model = _opened(data)
-    _check_operators(model)
-    weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = tuple(_spec(value) for value in model.graph.input if value.name not in weights)
-    return inputs, tuple(_spec(value) for value in model.graph.output)
-
-
-def _opened(data: bytes) -> onnx.ModelProto:
-    try:
-        model = onnx.load_from_string(data)
-        _check_names(model)
-        _check_whole(model)
-        onnx.checker.check_model(model)
-        return onnx.shape_inference.infer_shapes(model)
-    except MeasureError:
-        raise
-    except Exception as error:  # protobuf and the checker raise unrelated classes
-        message = f"Expected an ONNX file, got: {str(error)[:300]}: export the model again"
-        raise MeasureError(message) from error
-
-
-def _check_names(model: onnx.ModelProto) -> None:
-    """Refuse names that are no text (protobuf gives them as bytes), and an opset of another age."""
-    for graph in _graphs(model.graph):
-        names = [item.name for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info)]
-        for node in graph.node:
-            names += [node.name, node.op_type, node.domain, *node.input, *node.output]
-        garbled = [name for name in names if isinstance(name, bytes)]
-        if garbled:
-            message = f"Expected names in UTF-8 in the ONNX file, got {garbled[0][:80]!r}: export the model again"
-            raise MeasureError(message)
-    newest = onnx.defs.onnx_opset_version()
-    for entry in model.opset_import:
-        if entry.domain in {"", "ai.onnx"} and entry.version > newest:
-            message = f"Expected an ONNX file of opset {newest} or lower, got {entry.version}"
-            raise MeasureError(f"{message}: export with opset_version=17, or update onnx and onnxruntime")
-
-
-def _check_whole(model: onnx.ModelProto) -> None:
-    """Refuse weights in files beside this one: a bundle has one artifact."""
-    external = onnx.TensorProto.EXTERNAL
-    beside = [
-        tensor.name
-        for graph in _graphs(model.graph)
-        for tensor in [*graph.initializer, *(item.t for node in graph.node for item in node.attribute)]
-        if tensor.data_location == external
-    ]
-    if beside:
-        message = f"Expected an ONNX file with its weights inside, got {len(beside)} tensors in other files"
-        raise MeasureError(f"{message} ({beside[0]!r}): save it with onnx.save(onnx.load(path), path)")
-
-
-def _check_operators(model: onnx.ModelProto) -> None:
-    own = {(function.domain, function.name) for function in model.functions}
-    nodes = [node for graph in _graphs(model.graph) for node in graph.node]
-    nodes += [node for function in model.functions for node in function.node]
-    foreign = sorted(
-        {
-            f"{node.domain}.{node.op_type}"
-            for node in nodes
-            if node.domain not in DOMAINS and (node.domain, node.op_type) not in own
-        }
-    )
-    if foreign:
-        message = f"Expected operators of {', '.join(sorted(DOMAINS - {''}))}, got {', '.join(foreign)}"
-        raise MeasureError(f"{message}: replace them by standard operators before the export; devices lack their code")
-
-
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield ``graph`` and every graph inside of its nodes (branches and loops)."""
-    yield graph
-    for node in graph.node:
-        for item in node.attribute:
-            for inner in [item.g, *item.graphs] if item.HasField("g") else item.graphs:
-                yield from _graphs(inner)
-
-
-def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
-    kind = value.type.tensor_type
-    sizes = [dim.dim_value or -1 for dim in kind.shape.dim]
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type else ""
-    return TensorSpec(value.name, (-1, *sizes[1:]), dtype)
 
 
 def _imported(recipe: Recipe) -> bytes:

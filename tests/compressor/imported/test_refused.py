@@ -230,6 +230,17 @@ def test_a_checkpoint_that_holds_anything_else_is_said(state: object, said: str,
     assert not Path("/tmp/tinyfleet-evil").exists()
 
 
+def test_a_checkpoint_of_another_network_is_said_before_any_data_is_read(run: Run, home: Path) -> None:
+    """With the labels in the recipe the network is known without data."""
+    labels = {"security_floor = 3": f"labels = {[str(i) for i in range(10)]}"}
+    missing = {'dataset = "digits"': 'dataset = "labelled_images"\npath = "none.zip"'}
+    wide = {"filters = 4": "filters = 3"}
+    code, line = run("--checkpoint", home / "mine.pt", edits={**labels, **missing, **wide})
+    assert (code, line[:27]) == (4, "error [checkpoint_invalid]:")
+    code, line = run("--checkpoint", home / "mine.pt", edits={**labels, **missing})
+    assert (code, line[:24]) == (4, "error [archive_refused]:")
+
+
 def test_half_a_checkpoint_is_said(run: Run, home: Path) -> None:
     """A copy that broke off is not read."""
     data = (home / "mine.pt").read_bytes()

@@ -1,0 +1,138 @@
+"""What an ONNX file eats and gives, read from the file itself, and the little that is changed about one brought along.
+
+Decides which files may come in: whole, of a known opset, with operators of known domains and names that are text. What
+a file computes is never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+
+from compressor.errors import MeasureError
+from wire.manifest import TensorSpec
+
+DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
+
+
+def contract(data: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return (inputs, outputs) of an ONNX file, in the order of its graph; shapes begin with -1, the batch.
+
+    Raises:
+        MeasureError: If it is no ONNX file, is of another age, has weights beside it, foreign operators or garbled
+            names.
+    """
+    model = _opened(data)
+    _check_operators(model)
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = tuple(_spec(value) for value in model.graph.input if value.name not in weights)
+    return inputs, tuple(_spec(value) for value in model.graph.output)
+
+
+def opset(data: bytes) -> int:
+    """Return the opset that an ONNX file asks for, 0 where it states none."""
+    entries = onnx.load_from_string(data).opset_import
+    return max((entry.version for entry in entries if entry.domain in {"", "ai.onnx"}), default=0)
+
+
+def of_known_sizes(data: bytes, spec: TensorSpec) -> bytes:
+    """Return an ONNX file whose input has the sizes of ``spec`` where it left them open: work is counted by them."""
+    model = onnx.load_from_string(data)
+    value = next(value for value in model.graph.input if value.name == spec.name)
+    sizes = list(zip(value.type.tensor_type.shape.dim[1:], spec.shape[1:], strict=True))
+    if all(dim.dim_value for dim, _ in sizes):
+        return data
+    for dim, size in sizes:
+        dim.dim_value = size
+    changed: bytes = model.SerializeToString()
+    return changed
+
+
+def logits_first(data: bytes, name: str) -> bytes:
+    """Return an ONNX file with its output ``name`` first: what quantizes it compares the first output."""
+    model = onnx.load_from_string(data)
+    outputs = sorted(model.graph.output, key=lambda output: output.name != name)
+    if outputs[0].name == model.graph.output[0].name:
+        return data
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    changed: bytes = model.SerializeToString()
+    return changed
+
+
+def _opened(data: bytes) -> onnx.ModelProto:
+    try:
+        model = onnx.load_from_string(data)
+        _check_names(model)
+        _check_whole(model)
+        onnx.checker.check_model(model)
+        return onnx.shape_inference.infer_shapes(model)
+    except MeasureError:
+        raise
+    except Exception as error:  # protobuf and the checker raise unrelated classes
+        message = f"Expected an ONNX file, got: {str(error)[:300]}: export the model again"
+        raise MeasureError(message) from error
+
+
+def _check_names(model: onnx.ModelProto) -> None:
+    """Refuse names that are no text (protobuf gives them as bytes), and an opset of another age."""
+    for graph in _graphs(model.graph):
+        names = [item.name for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info)]
+        for node in graph.node:
+            names += [node.name, node.op_type, node.domain, *node.input, *node.output]
+        garbled = [name for name in names if isinstance(name, bytes)]
+        if garbled:
+            message = f"Expected names in UTF-8 in the ONNX file, got {garbled[0][:80]!r}: export the model again"
+            raise MeasureError(message)
+    newest = onnx.defs.onnx_opset_version()
+    for entry in model.opset_import:
+        if entry.domain in {"", "ai.onnx"} and entry.version > newest:
+            message = f"Expected an ONNX file of opset {newest} or lower, got {entry.version}"
+            raise MeasureError(f"{message}: export with opset_version=17, or update onnx and onnxruntime")
+
+
+def _check_whole(model: onnx.ModelProto) -> None:
+    """Refuse weights in files beside this one: a bundle has one artifact."""
+    external = onnx.TensorProto.EXTERNAL
+    beside = [
+        tensor.name
+        for graph in _graphs(model.graph)
+        for tensor in [*graph.initializer, *(item.t for node in graph.node for item in node.attribute)]
+        if tensor.data_location == external
+    ]
+    if beside:
+        message = f"Expected an ONNX file with its weights inside, got {len(beside)} tensors in other files"
+        raise MeasureError(f"{message} ({beside[0]!r}): save it with onnx.save(onnx.load(path), path)")
+
+
+def _check_operators(model: onnx.ModelProto) -> None:
+    own = {(function.domain, function.name) for function in model.functions}
+    nodes = [node for graph in _graphs(model.graph) for node in graph.node]
+    nodes += [node for function in model.functions for node in function.node]
+    foreign = sorted(
+        {
+            f"{node.domain}.{node.op_type}"
+            for node in nodes
+            if node.domain not in DOMAINS and (node.domain, node.op_type) not in own
+        }
+    )
+    if foreign:
+        message = f"Expected operators of {', '.join(sorted(DOMAINS - {''}))}, got {', '.join(foreign)}"
+        raise MeasureError(f"{message}: replace them by standard operators before the export; devices lack their code")
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """Yield ``graph`` and every graph inside of its nodes (branches and loops)."""
+    yield graph
+    for node in graph.node:
+        for item in node.attribute:
+            for inner in [item.g, *item.graphs] if item.HasField("g") else item.graphs:
+                yield from _graphs(inner)
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    sizes = [dim.dim_value or -1 for dim in kind.shape.dim]
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type else ""
+    return TensorSpec(value.name, (-1, *sizes[1:]), dtype)
