@@ -39,6 +39,7 @@ _ROWS = (
     ("latency p50, ms", "latency_p50_ms", "{:.3f}"),
     ("latency p95, ms", "latency_p95_ms", "{:.3f}"),
 )
+_CODE_SHOWN = 4
 _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
 
@@ -111,4 +112,7 @@ def print_rebuilt(rebuilt: Rebuilt) -> None:
         click.echo("rebuilt: every byte is the same")
         return
     because = f"; other inputs: {', '.join(rebuilt.lineage)}" if rebuilt.lineage else "; the inputs were the same"
+    if rebuilt.code:
+        more = f" and {len(rebuilt.code) - _CODE_SHOWN} more" if len(rebuilt.code) > _CODE_SHOWN else ""
+        because += f"; other code of ours: {', '.join(rebuilt.code[:_CODE_SHOWN])}{more}"
     click.echo(f"rebuilt: other bytes in {', '.join(rebuilt.different)}{because}")

@@ -10,23 +10,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from compressor.certificate import read_certificate
 from compressor.device_bench import DeviceBench
 from compressor.errors import PackageError
 from compressor.pipeline import run_recipe
 from compressor.progress import Progress
 from compressor.recipe import Recipe
 from compressor.regate import open_bundle
+from wire.bundle import CERTIFICATE, Bundle
 from wire.canonical import sha256_hex
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What came of it. ``different``: entries with other bytes; ``lineage``: inputs that were others, by name."""
+    """What came of it. ``different``: entries with other bytes; ``lineage``: inputs that were others, by name.
+
+    ``code``: our own files that judge and were others, as the certificate names them.
+    """
 
     release: str
     target: str
     different: tuple[str, ...]
     lineage: tuple[str, ...]
+    code: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -58,7 +64,12 @@ def rebuild(
     before, after = _digests(bundle.files), _digests(again.files)
     different = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     lineage = sorted(name for name, digest in manifest.lineage.items() if again.manifest.lineage.get(name) != digest)
-    return Rebuilt(manifest.release, manifest.target, tuple(different), tuple(lineage))
+    return Rebuilt(manifest.release, manifest.target, tuple(different), tuple(lineage), _other_code(bundle, again))
+
+
+def _other_code(bundle: Bundle, again: Bundle) -> tuple[str, ...]:
+    before, after = (read_certificate(one.files[CERTIFICATE]).code_digests for one in (bundle, again))
+    return tuple(sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name)))
 
 
 def _digests(files: Mapping[str, bytes]) -> dict[str, str]:

@@ -51,6 +51,8 @@ def _of(shown: Shown) -> str:
 def _cards(shown: Shown) -> str:
     """Return pictures, gates and tables; how it was made fills the place that an odd number of pictures leaves."""
     first, gates = _pictures(shown), _card("Gates", tables.gates(shown.certificate))
+    many = shown.values is None and len(shown.class_names) >= pictures.WIDE_FROM
+    large = first.pop() if many else ""
     if len(shown.targets) > 1:
         gates = _card("Targets", tables.targets(shown.targets)) + gates
     made = _card("How it was made", tables.pairs(shown.made))
@@ -65,7 +67,12 @@ def _cards(shown: Shown) -> str:
         second.append(lineage)
     found = beside(shown.certificate)
     gates += _card("On devices", tables.devices(found)) if found else ""
-    wide = gates + _changes(shown) + (_card("What each step cost", tables.steps(shown.steps)) if shown.steps else "")
+    wide = (
+        large
+        + gates
+        + _changes(shown)
+        + (_card("What each step cost", tables.steps(shown.steps)) if shown.steps else "")
+    )
     wide += parity if several else ""
     return f'<div class="grid">{"".join(first)}</div>{wide}<div class="grid">{"".join(second)}</div>{last}'
 

@@ -18,6 +18,8 @@ _RIGHT = [[0, "rgba(47,129,247,0.06)"], [1, "rgba(47,129,247,0.9)"]]
 _WRONG = [[0, _CLEAR], [0.001, "rgba(229,83,75,0.35)"], [1, "rgba(229,83,75,1)"]]
 _ROW_PX, _FRAME_PX = 34, 96
 _DOTS = 2000  # of each value that are drawn
+WIDE_FROM = 25
+"""So many classes take the page's full width, without numbers in the cells."""
 _SPREAD = 0.24  # of a row, between two models
 
 
@@ -100,19 +102,23 @@ def size_latency(figures: Mapping[str, float]) -> go.Figure:
 
 def confusion(counts: NDArray[np.int64], names: Sequence[str]) -> go.Figure:
     """Return the confusion matrix: right in blue, by share of the row; wrong in red, by share of the worst cell."""
-    right = np.eye(len(counts), dtype=bool)
+    right, places = np.eye(len(counts), dtype=bool), list(range(len(names)))
+    few = len(names) < WIDE_FROM
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = go.Figure()
     for scale, mask in ((_RIGHT, right), (_WRONG, ~right)):
         figure.add_heatmap(
-            z=np.where(mask & (counts > 0), shares, np.nan), x=list(names), y=list(names), colorscale=scale, zmin=0,
+            z=np.where(mask & (counts > 0), shares, np.nan), x=places, y=places, colorscale=scale, zmin=0,
             zmax=1 if mask is right else max(float(shares[~right].max(initial=0)), 1e-9), showscale=False, xgap=2,
-            ygap=2, text=np.where(mask & (counts > 0), counts.astype(str), ""), texttemplate="%{text}",
-            hovertemplate="label %{y}, predicted %{x}: %{text}<extra></extra>",
+            ygap=2, text=np.where(mask & (counts > 0), counts.astype(str), ""), texttemplate="%{text}" if few else "",
+            customdata=[[[label, predicted] for predicted in names] for label in names],
+            hovertemplate="label %{customdata[0]}, predicted %{customdata[1]}: %{text}<extra></extra>",
         )  # fmt: skip
-    figure.update_xaxes(title="predicted", type="category", showgrid=False, tickvals=list(names))
-    figure.update_yaxes(title="label", type="category", showgrid=False, autorange="reversed", tickvals=list(names))
-    return _plain(figure, height_px=max(320, 80 + 30 * len(names)))
+    said = {"tickvals": places, "ticktext": [short(name) for name in names], "showgrid": False, "zeroline": False}
+    figure.update_xaxes(title="predicted", **said)
+    figure.update_yaxes(title="label", autorange="reversed", **said)
+    plain = _plain(figure, height_px=max(320, 80 + 30 * len(names)) if few else 120 + 18 * len(names))
+    return plain if few else plain.update_layout(font={"size": 10})
 
 
 def values(found: Values) -> go.Figure:

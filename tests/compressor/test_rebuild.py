@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from compressor.certificate import read_certificate, write_certificate
 from compressor.errors import PackageError
 from compressor.pipeline import Outcome, run_recipe
+from compressor.printing import print_rebuilt
 from compressor.rebuild import rebuild
 from compressor.recipe import GateRecipe, Recipe, read_recipe
+from compressor.regate import open_bundle
+from wire.bundle import CERTIFICATE, MANIFEST, build_bundle
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +43,26 @@ def test_another_seed_is_named_as_the_reason(recipe: Recipe, outcome: Outcome) -
     assert not rebuilt.same
     assert "model.onnx" in rebuilt.different
     assert {"recipe", "float_weights"} <= set(rebuilt.lineage)
+
+
+def test_other_code_is_named_as_the_reason(
+    recipe: Recipe, outcome: Outcome, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A certificate names the code that judged: of a bundle from before an update only that differs."""
+    bundle = open_bundle(outcome.bundles[0])
+    certificate = read_certificate(bundle.files[CERTIFICATE])
+    older = replace(certificate, code_digests={**certificate.code_digests, "compressor.graph": "0" * 64})
+    entries = {name: data for name, data in bundle.files.items() if name != MANIFEST}
+    path = tmp_path / outcome.bundles[0].name
+    path.write_bytes(build_bundle(bundle.manifest, {**entries, CERTIFICATE: write_certificate(older)}))
+    rebuilt = rebuild(path, recipe)
+    print_rebuilt(rebuilt)
+    assert (rebuilt.different, rebuilt.lineage, rebuilt.code) == (
+        ("gate.json", "manifest.json"),
+        (),
+        ("compressor.graph",),
+    )
+    assert "other code of ours: compressor.graph" in capsys.readouterr().out
 
 
 def test_a_recipe_that_does_not_pass_any_more_is_an_error(recipe: Recipe, outcome: Outcome) -> None:

@@ -12,6 +12,7 @@ from compressor.certificate import Certificate, Line, Rule, combine
 from compressor.explanations import Explained, Flip
 from compressor.parity import Pair
 from compressor.report import Bar, Changed, Changes, Layers, Shown, Step, render
+from compressor.report.pictures import confusion
 
 EVIL = "<script>alert(1)</script>"
 
@@ -120,3 +121,15 @@ def test_a_lower_limit_of_one_target_is_shown_as_one(shown: Shown) -> None:
     line = Line("accuracy", "fail", 0.98, 0.98, 0.999)
     second = replace(first, target="b", gates=(line,), rules=(Rule("accuracy", min=0.999),))
     assert "≥ 99.90 %" in render(replace(shown, certificate=combine([first, second])))
+
+
+def test_many_classes_take_the_full_width_and_keep_their_names_apart(shown: Shown) -> None:
+    """Two long names that shorten alike are two rows; numbers in cells of a few pixels would be a smear."""
+    names = tuple(f"a-very-long-name-{i}-of-a-class-with-one-end" for i in range(30))
+    figure = confusion(np.eye(30, dtype=np.int64), names)
+    assert (len(figure.data[0].y), figure.data[0].texttemplate) == (30, "")
+    page = render(replace(shown, class_names=names, confusion=np.eye(30, dtype=np.int64)))
+    grid, rest = page.split('<section class="card"><h2>What is taken for what', 1)
+    assert grid.endswith("</div>")
+    assert "<h2>How it was made" in grid
+    assert "<h2>Gates" in rest
