@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.device_client import DeviceClient, Standing
+from compressor.device_client import DeviceClient, Known, Standing
 from compressor.device_options import WAIT_S
 from compressor.errors import DeviceMeasureError, ServerUnreachableError
 from compressor.progress import Progress, Silent
@@ -28,12 +28,17 @@ _NOT_A_NUMBER = 1e29
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """What is measured: ``bundle`` with artifact, manifest and golden vectors; ``rows``: npy of uint8 (n, H, W, C)."""
+    """What is measured: ``bundle`` with artifact, manifest and golden vectors; ``rows``: npy of uint8 (n, H, W, C).
+
+    ``hardware`` (none: any) and ``runtime`` ("": any) are what the bundle is for.
+    """
 
     artifact_sha256: str
     bundle: bytes
     rows: bytes = b""
     n: int = 0
+    hardware: tuple[str, ...] = ()
+    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,6 +103,9 @@ class ServerBench:
             message = f"Expected a measurement within the limits of devices, got: {error}: a smaller gate split does"
             raise DeviceMeasureError(message) from error
         with DeviceClient(self.url, self.token, self.ca) as client:
+            misfit = _misfit(subject, device, client.known(device))
+            if misfit:
+                raise DeviceMeasureError(misfit)
             with progress.stage(f"upload for {device}", 2, "file") as stage:
                 for data in (subject.bundle, subject.rows):
                     if data:
@@ -119,6 +127,17 @@ class ServerBench:
             if standing.phase in {"failed", "expired"} or time.monotonic() > deadline_s:
                 raise DeviceMeasureError(silence(order.device, standing, self.wait_s))
             time.sleep(self.poll_s)
+
+
+def _misfit(subject: Subject, device: str, known: Known) -> str:
+    """Return why the bundle is not for this device, or nothing; a device that was never heard is asked."""
+    if known.hardware and subject.hardware and known.hardware not in subject.hardware:
+        message = f"Expected a device of {' or '.join(subject.hardware)}, got {device}, which is {known.hardware}"
+        return f'{message}: its figures would be of another target; write on = "TARGET@device:ID"'
+    if known.runtimes and subject.runtime and subject.runtime not in known.runtimes:
+        message = f"Expected a device with runtime {subject.runtime}, got {device} with {', '.join(known.runtimes)}"
+        return f"{message}: install it there (pip install tinyfleet[{subject.runtime}])"
+    return ""
 
 
 def _asked(client: DeviceClient, order: str, *, late: bool) -> Standing:

@@ -31,6 +31,15 @@ class Standing:
     last_seen_ms: int
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the fleet knows of a device; ``hardware`` and ``runtimes`` are empty until it was heard."""
+
+    state: str
+    hardware: str
+    runtimes: tuple[str, ...]
+
+
 class DeviceClient:
     """The server's interface for measurements."""
 
@@ -52,14 +61,17 @@ class DeviceClient:
         """Close the connections."""
         self._http.close()
 
-    def known(self, device: str) -> str:
-        """Return the state of ``device`` as the fleet knows it.
+    def known(self, device: str) -> Known:
+        """Return ``device`` as the fleet knows it.
 
         Raises:
             ServerUnreachableError: If the server did not answer.
             DeviceMeasureError: If there is no such device.
         """
-        return str(self._json(self._ask("GET", f"/api/measurements/devices/{device}")).get("state", ""))
+        document = self._json(self._ask("GET", f"/api/measurements/devices/{device}"))
+        runtimes = document.get("runtimes")
+        named = tuple(str(name) for name in runtimes) if isinstance(runtimes, list) else ()
+        return Known(str(document.get("state", "")), str(document.get("hardware", "")), named)
 
     def upload(self, data: bytes) -> None:
         """Bring ``data`` to the server.

@@ -83,10 +83,10 @@ def make_subject(manifest: Manifest, artifact: bytes, golden: bytes, pixels: NDA
     bundle = build_bundle(manifest, {manifest.artifact: artifact, GOLDEN: golden})
     digest = sha256_hex(artifact)
     if pixels is None:
-        return Subject(digest, bundle)
+        return Subject(digest, bundle, hardware=manifest.hardware, runtime=manifest.runtime)
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(pixels), allow_pickle=False)
-    return Subject(digest, bundle, buffer.getvalue(), len(pixels))
+    return Subject(digest, bundle, buffer.getvalue(), len(pixels), manifest.hardware, manifest.runtime)
 
 
 def pixels_of(table: Table, manifest: Manifest) -> NDArray[np.uint8]:

@@ -11,8 +11,8 @@ import pytest
 
 from compressor.certificate import Certificate, DeviceRecord, Rule
 from compressor.data import digits
-from compressor.device_bench import DeviceAnswer, ServerBench, Subject, believed, silence
-from compressor.device_client import Standing
+from compressor.device_bench import DeviceAnswer, ServerBench, Subject, _misfit, believed, silence
+from compressor.device_client import Known, Standing
 from compressor.device_options import Reach
 from compressor.device_reach import bench_for, bench_of, devices_named, gate_bundle
 from compressor.errors import DeviceMeasureError, PackageError, RecipeError, ServerUnreachableError
@@ -113,6 +113,16 @@ def test_silence_says_what_to_do() -> None:
     assert "begun and not ended; give --device-wait-s more" in silence("cam-1", Standing("running", "", "", "", 1), 9.0)
     failed = silence("cam-1", Standing("failed", "throttled", "too hot", "ready", 1), 300.0)
     assert failed == "Expected a measurement of cam-1, got [throttled] too hot"
+
+
+def test_a_device_of_another_kind_is_not_asked() -> None:
+    """Its figures would be of another target; one that was never heard is asked all the same."""
+    subject = replace(SUBJECT, hardware=("aarch64",), runtime="litert")
+    assert "which is x86_64" in _misfit(subject, "cam-1", Known("ready", "x86_64", ("litert",)))
+    assert "pip install tinyfleet[litert]" in _misfit(subject, "cam-1", Known("ready", "aarch64", ("onnx",)))
+    assert _misfit(subject, "cam-1", Known("ready", "aarch64", ("onnx", "litert"))) == ""
+    assert _misfit(subject, "cam-1", Known("init", "", ())) == ""
+    assert _misfit(SUBJECT, "cam-1", Known("ready", "x86_64", ("onnx",))) == ""
 
 
 def test_too_many_rows_are_said_before_anything_is_sent(tmp_path: Path) -> None:
