@@ -31,6 +31,7 @@ MAX_ENTRIES = 500_000
 MAX_CSV_BYTES = 256 * 1024 * 1024
 MAX_IMAGE_BYTES = 16 * 1024 * 1024
 MAX_IMAGE_PIXELS = 4 * 1024 * 1024
+MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # of all pixels: a set is held in memory
 _NAMES_SHOWN = 5
 _SOURCE = "source"
 
@@ -202,7 +203,7 @@ def _row(line: dict[str, str], data: DataRecipe, where: str) -> Row:
 
 def _decode_all(store: Store, rows: list[Row]) -> tuple[list[npt.NDArray[np.uint8]], list[Row], list[str]]:
     """Return the images, their rows, and ``name: reason`` of what could not be read."""
-    images, kept, corrupt = [], [], []
+    images, kept, corrupt, held_bytes = [], [], [], 0
     for row in rows:
         try:
             data = store.read(row.path, MAX_IMAGE_BYTES)
@@ -213,6 +214,10 @@ def _decode_all(store: Store, rows: list[Row]) -> tuple[list[npt.NDArray[np.uint
             corrupt.append(f"{row.path}: {error}")
         else:
             kept.append(row)
+            held_bytes += images[-1].nbytes
+        if held_bytes > MAX_SET_BYTES:
+            message = f"Expected images of at most {MAX_SET_BYTES} bytes of pixels in all, got more at {row.path!r}"
+            raise ArchiveError(f"{message}: make them smaller, the device scales them down too")
     return images, kept, corrupt
 
 

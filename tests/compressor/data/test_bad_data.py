@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from compressor.cli import main
+from compressor.data import labelled_images
 
 HEAD = '[model]\nname = "m"\n[train]\nepochs = 1\n[data]\nwidth = 8\nheight = 8\npath = "set"\n'
 IMAGES = HEAD + 'dataset = "labelled_images"\nslices = "site"\n'
@@ -142,6 +143,15 @@ def test_a_zip_bomb_is_refused_before_it_is_unpacked(tmp_path: Path, refused: Re
     """300 megabytes of labels in 300 kilobytes."""
     archive(tmp_path, {"labels.csv": b"\n" * (300 << 20)})
     assert "Expected 'labels.csv' of at most 268435456 bytes, got 314572800" in refused(IMAGES)
+
+
+def test_many_images_that_fill_the_memory_together_are_refused(
+    tmp_path: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few kilobytes of one packed colour, listed again and again."""
+    monkeypatch.setattr(labelled_images, "MAX_SET_BYTES", 100_000)
+    folder(tmp_path, {"labels.csv": CSV + "a.png,1,x\n" * 99, "a.png": png()})
+    assert "Expected images of at most 100000 bytes of pixels in all, got more at 'a.png'" in refused(IMAGES)
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "a.png"])
