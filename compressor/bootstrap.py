@@ -2,7 +2,7 @@
 
 Decides AUC, mean average precision, MAE and RMSE of two models on the same samples, and the BCa
 bounds of their difference. Does not decide how much is allowed (``metric_gates`` does).
-Calibration error is left out on purpose: binned, it is biased upwards most where it is least, and in simulation its
+Calibration error is left to ``calibration``: binned, it is biased upwards most where it is least, and in simulation its
 bootstrap bound let half of the candidates at the margin pass.
 
 A metric is a function of weights: how often each sample was drawn. So one sort serves all replicates. AUC and mean

@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 
 from compressor import regression
 from compressor.bootstrap import Draws, auc_drop, map_drop
+from compressor.calibration import calibration_error_increase
 from compressor.certificate import Rule
 from compressor.gates import Evidence, MetricEvidence
 from compressor.measure import Predictions, log_probabilities
 from compressor.statistics import Paired, paired
 
-_RANKED: Mapping[str, Callable[..., MetricEvidence]] = {"auc_drop": auc_drop, "map_drop": map_drop}
+_RANKED: Mapping[str, Callable[..., MetricEvidence]] = {
+    "auc_drop": auc_drop, "map_drop": map_drop, "calibration_error_increase": calibration_error_increase,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,6 +1,6 @@
-"""Gates on metrics whose bounds come from a bootstrap: AUC, mean average precision, regression error.
+"""Gates on metrics whose bounds others made: AUC, mean average precision, calibration error, regression error.
 
-Decides what a bootstrapped difference shows. Does not bootstrap (``bootstrap`` does).
+Decides what a difference with its bounds shows. Does not measure (``bootstrap`` and ``calibration`` do).
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from scipy import stats
 from compressor.evidence import Evidence, GateResult, MetricEvidence, Verdict, missing, more
 from compressor.power import MAX_SAMPLES, POWER
 
-RANKED = ("auc_drop", "map_drop")
+RANKED = ("auc_drop", "map_drop", "calibration_error_increase")
 VALUED = ("error_increase", "rmse_increase")
 METRICS = (*RANKED, *VALUED)
-"""Names of the gates on bootstrapped metrics: of classes, and of the numbers of a regression."""
+"""Names of the gates on metrics with bounds of their own: of classes, and of the numbers of a regression."""
 WORST_SLICE = "worst_slice_error_increase"
 SLICE = "slice:"
 """Begins the name of the evidence of one slice, in the same unit as ``error_increase``."""

@@ -71,7 +71,8 @@ def _cards(shown: Shown) -> str:
         large
         + gates
         + _changes(shown)
-        + (_card("What each step cost", tables.steps(shown.steps)) if shown.steps else "")
+        steps = tables.steps(shown.steps, numeric=shown.values is not None)
+        + (_card("What each step cost", steps) if shown.steps else "")
     )
     wide += parity if several else ""
     return f'<div class="grid">{"".join(first)}</div>{wide}<div class="grid">{"".join(second)}</div>{last}'

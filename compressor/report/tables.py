@@ -76,8 +76,11 @@ def layers(found: Layers) -> str:
     return f'<p class="{"warned" if found.suspicious else "muted"}">{said}</p>'
 
 
-def steps(made: Sequence[Step]) -> str:
-    """Return what each step cost in accuracy and gained in work and size, then all it noted, folded."""
+def steps(made: Sequence[Step], *, numeric: bool = False) -> str:
+    """Return what each step cost in accuracy and gained in work and size, then all it noted, folded.
+
+    ``numeric``: of a regression, whose steps cost error.
+    """
     rows = [
         [
             f"<b>{escape(step.name)}</b> <small>{escape(step.remark)}</small>",
@@ -88,7 +91,7 @@ def steps(made: Sequence[Step]) -> str:
         ]
         for step in made
     ]  # fmt: skip
-    what = "error" if any(step.error for step in made) else "accuracy"
+    what = "error" if numeric else "accuracy"
     table = _table(("step", f"{what} on search rows", "MACs", "parameters", "bytes"), rows, numeric=range(1, 5))
     noted = {f"{step.name}: {name}": text for step in made for name, text in step.notes.items()}
     folded = f"<details><summary>All that the steps noted</summary>{pairs(noted)}</details>" if noted else ""

@@ -148,9 +148,10 @@ def figure(name: str, value: float | None) -> str:
         return f"{value:.3f} ms"
     if name in _UNITLESS:
         return f"{value:.2f} {_TIMES}"
-    if name.rpartition("_")[2] in _RATIOS and not _IN_THEIR_UNIT & set(name.split("_")):
+    own = bool(_IN_THEIR_UNIT & set(name.split("_")))
+    if name.rpartition("_")[2] in _RATIOS and not own:
         return percent(value)
-    return f"{value:,.6g}"
+    return f"{value:,.4g}" if own else f"{value:,.6g}"
 
 
 def used(line: Line, *, at_least: bool) -> float | None:
