@@ -71,8 +71,7 @@ def _cards(shown: Shown) -> str:
         large
         + gates
         + _changes(shown)
-        steps = tables.steps(shown.steps, numeric=shown.values is not None)
-        + (_card("What each step cost", steps) if shown.steps else "")
+        + _steps(shown)
     )
     wide += parity if several else ""
     return f'<div class="grid">{"".join(first)}</div>{wide}<div class="grid">{"".join(second)}</div>{last}'
@@ -102,6 +101,12 @@ def _pictures(shown: Shown) -> list[str]:
     if shown.drifted:
         figures.insert(0, ("Before and after on the held-out drifted samples", pictures.accuracy(shown.drifted)))
     return [_card(title, _div(figure, i)) for i, (title, figure) in enumerate(figures)]
+
+
+def _steps(shown: Shown) -> str:
+    if not shown.steps:
+        return ""
+    return _card("What each step cost", tables.steps(shown.steps, numeric=shown.values is not None))
 
 
 def _answers(shown: Shown) -> tuple[str, go.Figure]:
