@@ -4,7 +4,8 @@ One scale for a whole tensor is ruined by a few large channels. Where these matt
 equalization moves their scale into the next layer; where they don't (channels that died, whose norms then blew them
 up), clipping gives their levels back to the others. Training alone mends neither: weights that round to 0 get no useful
 gradient. Measured on a MobileNetV2-0.35 with dead channels, one scale per tensor: 0.105 as it is, 0.990 clipped, 0.990
-equalized, 0.197 after 18 steps of training alone; with channels of unlike size: 0.105, 0.105, 0.990.
+equalized, 0.197 after 18 steps of training alone; with channels of unlike size: 0.105, 0.105, 0.990. Channels of unlike
+size ruin a scale per channel too (0.105), because activations have one scale in any case.
 
 Decides which preparation training starts from: that with the best score on the search rows.
 """
@@ -41,7 +42,7 @@ def prepare(simulation: Simulation, inputs: npt.NDArray[np.float32], search: Row
         simulation: As ``simulate`` made it.
         inputs: Calibration rows, float32 (N, C, H, W).
         search: Rows that preparations are judged by.
-        equalize: Also try equalized channels; only one scale per tensor gains by it.
+        equalize: Also try equalized channels.
 
     Raises:
         QuantizeError: If there are no calibration rows, or an activation is not finite.
@@ -51,7 +52,7 @@ def prepare(simulation: Simulation, inputs: npt.NDArray[np.float32], search: Row
         PLAIN: lambda: simulation.observe(inputs),
         CLIPPED: lambda: simulation.clip_weights(inputs),
     }
-    if equalize and not simulation.grid.per_channel:
+    if equalize:
         ways[EQUALIZED] = lambda: _equalize(simulation, inputs)
     scores, states = {}, {}
     for name, way in ways.items():

@@ -22,7 +22,7 @@ class Settings:
     ``max_steps``: 0 is no limit beside ``epochs``. ``learning_rate``: of weights, falling to 0 as a cosine.
     ``range_learning_rate``: of ranges, as a share of their width per step. ``per_channel`` and ``reduce_range`` must
     be those of the quantize step that follows. ``distill``: share of the teacher in the loss, 0 to 1.
-    ``equalize``: with one weight scale per tensor, channels are equalized first where that scores better.
+    ``equalize``: channels are equalized before the first step where search rows score better so.
     """
 
     step: str = "qat"

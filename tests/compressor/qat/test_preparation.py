@@ -78,12 +78,15 @@ def test_channels_of_unlike_size_are_equalized(trained: tuple[nn.Module, Rows]) 
     assert found.score.accuracy >= score(network, rows).accuracy - 0.02
 
 
-def test_per_channel_nothing_is_equalized(trained: tuple[nn.Module, Rows]) -> None:
-    """A scale for each channel needs no equalization, and the preparation is never worse than plain ranges."""
+@pytest.mark.parametrize("equalize", [True, False])
+def test_the_start_is_never_worse_than_plain_ranges(trained: tuple[nn.Module, Rows], *, equalize: bool) -> None:
+    """Of several preparations the best on the search rows is kept, weights and ranges."""
     network, rows = trained
-    found = prepare(simulate(copy.deepcopy(network), rows.inputs, Grid()), rows.inputs, rows, equalize=True)
-    assert found.name in {PLAIN, CLIPPED}
+    simulation = simulate(copy.deepcopy(network), rows.inputs, Grid())
+    found = prepare(simulation, rows.inputs, rows, equalize=equalize)
+    assert found.name in {PLAIN, CLIPPED, *({EQUALIZED} if equalize else ())}
     assert not found.plain.better_than(found.score)
+    assert score(simulation.copy, rows) == found.score
 
 
 def test_what_is_exported_has_the_scale_that_was_chosen(trained: tuple[nn.Module, Rows]) -> None:
