@@ -164,7 +164,7 @@ def _check_width(candidate: Candidate, logits: NDArray[np.float32]) -> None:
 def _check_alone(together: NDArray[np.float32], alone: NDArray[np.float32]) -> None:
     """Refuse a file that answers a row among others otherwise than alone: a device has one at a time."""
     apart, spread = float(np.abs(together[: len(alone)] - alone).max()), float(np.ptp(together))
-    if apart > _MAX_APART_RATIO * spread + _ROUNDING:
+    if apart > _MAX_APART_RATIO * spread + _ROUNDING * (1 + float(np.abs(together).max())):
         message = f"Expected the same logits for a row alone and among others, got {apart:.3g} apart of {spread:.3g}"
         raise MeasureError(f"{message}: export in evaluation mode (model.eval()); batch norm or dropout still train")
 
