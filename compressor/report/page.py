@@ -67,12 +67,7 @@ def _cards(shown: Shown) -> str:
         second.append(lineage)
     found = beside(shown.certificate)
     gates += _card("On devices", tables.devices(found)) if found else ""
-    wide = (
-        large
-        + gates
-        + _changes(shown)
-        + _steps(shown)
-    )
+    wide = large + gates + _changes(shown) + _steps(shown)
     wide += parity if several else ""
     return f'<div class="grid">{"".join(first)}</div>{wide}<div class="grid">{"".join(second)}</div>{last}'
 
