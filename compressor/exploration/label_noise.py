@@ -28,9 +28,9 @@ MIN_ACCURACY = 0.6
 classes. Measured with noise added to pictures until it failed, 5 % of the labels flipped: where it was right on 63 % of
 digits and 66 % of Fashion-MNIST, 70 and 83 % of the suspects were flipped; on meter digits at 53 % 49, at 31 % 23 %."""
 MIN_DOUBT = 0.5
-"""The least probability that a suspect's label is wrong: likelier than not. Measured with 2, 5 and 10 % of the labels
-flipped: of the suspects on digits 92 to 98 % were flipped, on Fashion-MNIST 70 to 84 %, on meter digits (which have
-wrong labels of their own) 57 to 70 %; of the flipped were found 90 to 100, 79 to 85, 52 to 66 %."""
+"""The least probability that a suspect's label is wrong: likelier than not. Measured (``scripts/bench/explore.py``) at
+2, 5 and 10 % of labels flipped: on digits 97 % of the suspects were flipped, and 89 to 96 % of those were found; on
+meter digits, which have wrong labels of their own, 55 to 69 % and 46 to 70 %. Nothing planted: 0 and 7 suspects."""
 _START, _NOISES, _TEMPERATURES = (4.0, 0.02), (1e-4, 0.45), (0.1, 100.0)
 Chances = npt.NDArray[np.float64]
 

@@ -1,13 +1,19 @@
-"""Rows far from all others in a simple feature space."""
+"""Rows far from all others: in what they show, in the directions of their edges, or in their light."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from compressor.exploration.simple_model import gradients
 from compressor.exploration.thumbnails import Thumbs
 
-MIN_SCORE = 5.0
+MIN_SCORE = 3.5
+"""Source: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993. Measured: 0 of 1,797 digits, 5 of 3,000 meter
+digits and 2 of 3,000 of Fashion-MNIST reach it with nothing planted; at 5, the bound before, few planted ones did."""
+_MIN_LIGHT = 6.0
+"""Brightness or contrast so many robust deviations off is as far as ``MIN_SCORE``. Measured: pictures at 15 % of their
+light are at 7 to 16 on all three sets, black and white ones beyond; 46 of 3,000 of Fashion-MNIST are at 3.5."""
 _COMPONENTS = 16
 _NORMAL_MAD = 1.4826
 Scores = npt.NDArray[np.float64]
@@ -16,11 +22,21 @@ Scores = npt.NDArray[np.float64]
 def outlier_scores(thumbs: Thumbs) -> Scores:
     """Return how far each row lies from the middle, float64 (N,): a robust z-score, an outlier from ``MIN_SCORE`` on.
 
+    It is the largest of three: of the pixels, of the gradients, and of brightness and contrast.
+    """
+    ways = _distances(thumbs.reshape(len(thumbs), -1)), _distances(gradients(thumbs))
+    scores: Scores = np.maximum(np.maximum(*ways), _light(thumbs) * (MIN_SCORE / _MIN_LIGHT))
+    return scores
+
+
+def _distances(rows: npt.NDArray[np.float32]) -> Scores:
+    """Return the robust z-score of how far each of ``rows`` (N, D) is from the mean.
+
     The distance is Mahalanobis' in the first 16 principal components, plus the residual outside of them; its logarithm
     is compared with the median by the median absolute deviation.
     Source: Hubert et al., ROBPCA, 2005, section 3 (score and orthogonal distances); Iglewicz and Hoaglin 1993 (MAD).
     """
-    flat = thumbs.reshape(len(thumbs), -1).astype(np.float64)
+    flat = rows.astype(np.float64)
     flat -= flat.mean(axis=0)
     variances, directions = np.linalg.eigh(flat.T @ flat / max(len(flat) - 1, 1))
     kept = directions[:, ::-1][:, :_COMPONENTS]
@@ -28,8 +44,17 @@ def outlier_scores(thumbs: Thumbs) -> Scores:
     along = flat @ kept
     rest = ((flat - along @ kept.T) ** 2).sum(axis=1)
     distance = ((along / spread) ** 2).sum(axis=1) + rest / max(float(rest.mean()), 1e-6)
-    logs = np.log(distance + 1e-9)
-    middle = np.median(logs)
-    mad = _NORMAL_MAD * float(np.median(np.abs(logs - middle)))
-    scores: Scores = (logs - middle) / max(mad, 1e-3)
+    return _robust(np.log(distance + 1e-9))
+
+
+def _light(thumbs: Thumbs) -> Scores:
+    """Return the larger of two absolute robust z-scores: of the mean, and of the logarithm of the contrast."""
+    mean, contrast = thumbs.mean(axis=(1, 2), dtype=np.float64), thumbs.std(axis=(1, 2), dtype=np.float64)
+    scores: Scores = np.maximum(np.abs(_robust(mean)), np.abs(_robust(np.log(contrast + 1))))
     return scores
+
+
+def _robust(values: Scores) -> Scores:
+    middle = np.median(values)
+    mad = _NORMAL_MAD * float(np.median(np.abs(values - middle)))
+    return (values - middle) / max(mad, 1e-3)

@@ -186,7 +186,8 @@ def _noisy(image: Image8, levels: float) -> Image8:
 
 
 def _moved(image: Image8, pixels: int) -> Image8:
-    return np.pad(image, ((0, 0), (pixels, 0), (0, 0)), mode="edge")[:, : image.shape[1]]
+    moved: Image8 = np.pad(image, ((0, 0), (pixels, 0), (0, 0)), mode="edge")[:, : image.shape[1]]
+    return moved
 
 
 COPIED: Mapping[str, tuple[Callable[[Image8], Image8], float | None]] = {
