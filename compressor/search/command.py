@@ -114,7 +114,7 @@ def _search(
     from compressor.search import results  # noqa: PLC0415 - the command line starts fast
     from compressor.search.space import Space  # noqa: PLC0415 - the command line starts fast
     from compressor.search.study import check_storage, search  # noqa: PLC0415 - the command line starts fast
-    from compressor.search.trial import prepared, target_of  # noqa: PLC0415 - the command line starts fast
+    from compressor.search.trial import prepared, target_of, workable  # noqa: PLC0415 - the command line starts fast
     from compressor.step import Cache  # noqa: PLC0415 - the command line starts fast
 
     target = target_of(recipe, name)
@@ -123,7 +123,7 @@ def _search(
     url = storage or f"sqlite:///{(out / 'search.db').resolve()}"
     check_storage(url)
     ground = prepared(recipe, target, Cache(out / "cache"), Bars())
-    tried = search(ground, Space.of(recipe, target), budget, url)
+    tried = search(ground, workable(ground, Space.of(recipe, target)), budget, url)
     found = results.found_of(ground, recipe, tried)
     return found, results.write(found, out)
 

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from compressor import imported
 from compressor.comparison import Material
 from compressor.device_gates import device_for
-from compressor.errors import MeasureError, RecipeError
+from compressor.errors import MeasureError, PluginError, QuantizeError, RecipeError
 from compressor.forms import ONNX, Form
 from compressor.pipeline import lesson_of, material_of, trained_of
 from compressor.progress import Progress
 from compressor.recipe import Recipe, TargetRecipe
 from compressor.recipe_reader import nearest
-from compressor.search.space import Space, own_steps
+from compressor.search.space import NONE, STATIC, Point, Space, own_steps, steps_of
 from compressor.shaping import Lesson, compress, exported, shaped
 from compressor.statistics import drop_lower, drop_upper, paired
 from compressor.step import Cache, Result, code_digests
@@ -133,6 +133,27 @@ def prepared(
         baseline = exported(workshop, material.table, trained, ONNX)
     right = workshop.predict("float", baseline.candidate, lesson.search).classes == lesson.search.labels
     return Ground(workshop, target, own_steps(recipe, target), material, lesson, trained, baseline, right)
+
+
+def workable(ground: Ground, space: Space) -> Space:
+    """Return ``space`` without the schemes that refuse the float model: no trial prunes or trains for them.
+
+    Raises:
+        CompressorError: If the float model itself can't be made.
+    """
+    recipe = replace(ground.recipe, compress=ground.own)
+    left = []
+    for scheme in space.schemes:
+        try:
+            if scheme not in {NONE, STATIC}:
+                form_of(ground, steps_of(Point(scheme), recipe, ground.target))
+        except QuantizeError as error:
+            ground.workshop.progress.say(f"{scheme} is not tried: {error}")
+            continue
+        except PluginError:
+            pass  # missing here, maybe not on other hosts of this study: a trial says so
+        left.append(scheme)
+    return replace(space, schemes=tuple(left))
 
 
 def form_of(ground: Ground, steps: Sequence[Settings]) -> Form:

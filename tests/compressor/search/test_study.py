@@ -18,7 +18,7 @@ from compressor.search.front import FP32, OWN, SAMPLED, Tried
 from compressor.search.results import Found
 from compressor.search.space import Space
 from compressor.search.study import Budget, allowed_drop, search, steps_for
-from compressor.search.trial import Ground, measured, prepared, study_digest, target_of
+from compressor.search.trial import Ground, measured, prepared, study_digest, target_of, workable
 from compressor.step import Cache
 from compressor.steps.quantize import Settings as QuantizeRecipe
 
@@ -180,6 +180,13 @@ def test_a_sampled_form_stands_for_its_steps(searched: Searched) -> None:
     steps = steps_for(found, searched.ground)
     assert isinstance(steps[0], QuantizeRecipe)
     assert found.name == f"static_int8 ({steps[0].calibration})"
+
+
+def test_a_scheme_that_refuses_the_float_model_is_not_tried(searched: Searched) -> None:
+    """Dynamic int8 refuses convolutions: no trial is pruned or trained for it, and the others stay."""
+    space = replace(SPACE, schemes=(*SPACE.schemes, "dynamic_int8", "float16"))
+    left = workable(searched.ground, space)
+    assert left == replace(space, schemes=(*SPACE.schemes, "float16"))
 
 
 def test_without_a_gate_one_point_is_allowed(searched: Searched) -> None:
