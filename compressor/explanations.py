@@ -126,4 +126,3 @@ def _masks(height: int, width: int, patches: int) -> NDArray[np.bool_]:
             for left in range(-step, width, step)
         ]
     )
-

@@ -74,7 +74,9 @@ def test_a_network_of_ones_own_is_its_package_and_all_of_ours() -> None:
 def test_knowing_the_code_imports_nothing() -> None:
     """A run that finds every step needs no torch."""
     code = "import sys; from compressor.step import code_digests, network_modules as m; code_digests(m('resnet8'))"
-    done = subprocess.run([sys.executable, "-c", f"{code}; print('torch' in sys.modules)"], capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; print('torch' in sys.modules)"], capture_output=True, check=True
+    )
     assert done.stdout.strip() == b"False"
 
 
