@@ -58,10 +58,10 @@ _RESNET8 = Case(
     "resnet8", "{filters = 16}", 32, 32, (Cut(0.17, 8, 30, ("litert",)), Cut(0.56, 16, 10, ("ort",))),
     Asked(6.0, 1.9, 9.0),
 )  # fmt: skip
-_DS_CNN = Case("ds_cnn", "{filters = 64}", 32, 32, (Cut(0.3, 16, 24),), Asked(3.3, 1.7, 3.3))
+_DS_CNN = Case("ds_cnn", "{filters = 64}", 32, 32, (Cut(0.33, 16, 30),), Asked(3.3, 1.7, 3.3))
 _NARROW = Case("mobilenet_v2", "{width_mult = 0.35}", 64, 64, (Cut(0.5, 8, 10),), learning_rate=0.005, tune=2, qat=2)
 _WIDE = Case(
-    "mobilenet_v2", "{width_mult = 1.0}", 96, 96, (Cut(0.27, 16, 5),), Asked(5.6, 3.7, 8.8),
+    "mobilenet_v2", "{width_mult = 1.0}", 96, 96, (Cut(0.27, 16, 4),), Asked(5.6, 3.7, 8.8),
     epochs=6, batch=32, learning_rate=0.005, tune=2, qat=1,
 )  # fmt: skip
 _FEW = (Cut(0.17, 8, 20, ("litert",)), Cut(0.56, 16, 6, ("ort",)))
@@ -71,7 +71,7 @@ CASES = {
     "mobilenet_v2_035_64": _NARROW,
     "mobilenet_v2_96": _WIDE,
     "resnet8/meter": replace(_RESNET8, width=20, cuts=_FEW, tune=2, qat=2),
-    "ds_cnn/meter": replace(_DS_CNN, width=20, cuts=(Cut(0.3, 16, 16),), tune=2, qat=2),
+    "ds_cnn/meter": replace(_DS_CNN, width=20, cuts=(Cut(0.33, 16, 16),), tune=2, qat=2),
     "mobilenet_v2_035_64/meter": _NARROW,
     "mobilenet_v2_96/meter": _WIDE,
 }
