@@ -6,6 +6,7 @@ no message. User names, passwords and tokens for a server come from MLflow's own
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import tempfile
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 URI_VARIABLE, EXPERIMENT_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
-_SECRETS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
+_USER, _SECRETS = "MLFLOW_TRACKING_USERNAME", ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 keep a finished run waiting for four minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds; MLflow's own are 120
@@ -101,10 +102,15 @@ def tracker_at(asked: str, environment: Mapping[str, str]) -> MlflowTracker:
 
 
 def redacted(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Return ``text`` without the passwords in its addresses and without the secrets of ``environment``."""
-    for name in _SECRETS:
-        if environment.get(name):
-            text = text.replace(environment[name], "***")
+    """Return ``text`` without the passwords in its addresses and without the secrets of ``environment``.
+
+    Also without what HTTP makes of user and password, should a server repeat it. Source: RFC 7617, section 2.
+    """
+    secrets = [environment.get(name, "") for name in _SECRETS]
+    pair = f"{environment.get(_USER, '')}:{secrets[-1]}"
+    for secret in [*secrets, base64.b64encode(pair.encode()).decode() if secrets[-1] else ""]:
+        if secret:
+            text = text.replace(secret, "***")
     return re.sub(r"(://[^/@\s:]*):[^/@\s]*@", r"\1:***@", text)
 
 

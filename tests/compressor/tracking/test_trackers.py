@@ -113,6 +113,9 @@ def test_a_password_on_the_command_line_is_refused_and_not_repeated() -> None:
 
 def test_passwords_and_tokens_stand_in_no_message() -> None:
     """Neither those of addresses nor those of the environment."""
-    environment = {"MLFLOW_TRACKING_TOKEN": "t0ken", "MLFLOW_TRACKING_PASSWORD": "w0rd"}
-    text = "postgresql://me:hunter2@db/x refused Bearer t0ken, w0rd"
-    assert redacted(text, environment) == "postgresql://me:***@db/x refused Bearer ***, ***"
+    environment = {
+        "MLFLOW_TRACKING_TOKEN": "t0ken", "MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": "w0rd",
+    }  # fmt: skip
+    text = "postgresql://me:hunter2@db/x refused Bearer t0ken, w0rd, Basic bWU6dzByZA=="
+    assert redacted(text, environment) == "postgresql://me:***@db/x refused Bearer ***, ***, Basic ***"
+    assert redacted("plain: nothing is set", {}) == "plain: nothing is set"
