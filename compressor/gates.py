@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from compressor.accuracy_floor import AccuracyFloor
 from compressor.evidence import (
     AGREEMENT,
     Evidence,
@@ -191,7 +192,7 @@ class Figure:
 
 
 FIGURES = frozenset({
-    "accuracy", "calibration_error", "size_bytes", "size_ratio", "latency_p50_ms", "latency_p95_ms", "latency_ratio",
+    "calibration_error", "size_bytes", "size_ratio", "latency_p50_ms", "latency_p95_ms", "latency_ratio",
     "speed_up_ratio", "peak_memory_bytes", "int8_macs_ratio", "parity_max_abs", "parity_cosine", "parity_flip_ratio",
     "mae", "rmse",
 })  # fmt: skip
@@ -223,6 +224,7 @@ class AllOf:
 
 
 SUPERIORITY = "superiority"
+_BY_MINIMUM: Mapping[str, Callable[[float, float], Gate]] = {"accuracy": AccuracyFloor, SUPERIORITY: Superiority}
 _BY_MAXIMUM: Mapping[str, Callable[[float, float], Gate]] = {
     "accuracy_drop": AccuracyDrop,
     "worst_slice_drop": WorstSliceDrop,
@@ -240,21 +242,21 @@ OF_CLASSES = frozenset({
     "calibration_error", "parity_flip_ratio", SUPERIORITY,
 })  # fmt: skip
 """Gates that only a classifier has."""
-GATE_NAMES = (*_BY_MAXIMUM, SUPERIORITY, *sorted(FIGURES))
+GATE_NAMES = (*_BY_MAXIMUM, *_BY_MINIMUM, *sorted(FIGURES))
 """Every gate that a recipe may name: what ``gate`` can make, and nothing else."""
 
 
 def limits_of(name: str) -> tuple[str, ...]:
     """Return which limits the gate ``name`` takes: ``max``, ``min`` or either."""
-    return ("max",) if name in _BY_MAXIMUM else ("min",) if name == SUPERIORITY else ("max", "min")
+    return ("max",) if name in _BY_MAXIMUM else ("min",) if name in _BY_MINIMUM else ("max", "min")
 
 
 def gate(name: str, *, maximum: float | None, minimum: float | None, confidence: float = CONFIDENCE) -> Gate | None:
     """Return the gate that a recipe calls ``name``; None when there is no such gate or its limit is missing."""
     if name in FIGURES:
         return Figure(name, maximum, minimum)
-    if name == SUPERIORITY:
-        return Superiority(minimum or 0.0, confidence)
+    if name in _BY_MINIMUM:
+        return _BY_MINIMUM[name](minimum, confidence) if minimum is not None else None
     return _BY_MAXIMUM[name](maximum, confidence) if name in _BY_MAXIMUM and maximum is not None else None
 
 

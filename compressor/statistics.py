@@ -204,6 +204,14 @@ def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def proportion_bounds(successes: int, n: int, confidence: float) -> tuple[float, float]:
+    """Return the exact one-sided lower and upper bound of a proportion, each at ``confidence``; (0, 1) without samples.
+
+    Source: Clopper and Pearson 1934, Biometrika 26, 404-413.
+    """
+    return _clopper_pearson(successes, n, 2 * (1 - confidence)) if n else (0.0, 1.0)
+
+
 def _clopper_pearson(successes: int, n: int, risk: float) -> tuple[float, float]:
     low = special.betaincinv(successes, n - successes + 1, risk / 2) if successes else 0.0
     high = special.betaincinv(successes + 1, n - successes, 1 - risk / 2) if successes < n else 1.0

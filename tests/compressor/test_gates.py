@@ -25,10 +25,11 @@ from compressor.statistics import Paired
 LIMITED = ("accuracy_drop", "worst_slice_drop", "worst_class_drop", "flip_ratio", "negative_flip_ratio")
 
 
-@pytest.mark.parametrize("name", [*LIMITED, "superiority", *sorted(FIGURES)])
+@pytest.mark.parametrize("name", [*LIMITED, "superiority", "accuracy", *sorted(FIGURES)])
 def test_a_missing_measurement_fails(name: str) -> None:
     """Every gate fails on empty evidence."""
-    made = gate(name, maximum=0.5, minimum=None)
+    limits = {limit: 0.5 if limit in limits_of(name)[:1] else None for limit in ("max", "min")}
+    made = gate(name, maximum=limits["max"], minimum=limits["min"])
     assert made is not None
     assert made.judge(Evidence()).verdict is Verdict.FAIL
 
