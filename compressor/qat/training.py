@@ -94,7 +94,7 @@ def train(
         search: What epochs are judged by, with fake quantization.
         plan: How.
         teacher: Its logits guide where ``plan.distill`` is not 0.
-        tell: Told after each epoch.
+        tell: Told after each epoch, and at the end where no epoch was better than the start.
 
     Raises:
         TrainError: If there are no rows to learn from or to judge by, or the loss is not finite.
@@ -114,6 +114,8 @@ def train(
             if reached.better_than(kept.score):
                 kept = _Kept(reached, epoch, simulation.state())
         simulation.restore(kept.state)
+    if tell and not kept.epoch:
+        tell(f"qat: no epoch was better than the start, which is kept: lower learning_rate ({plan.learning_rate:g})")
     return Trained(first, kept.score, steps, kept.epoch)
 
 

@@ -94,8 +94,10 @@ def test_max_steps_ends_training_and_zero_is_no_limit(network: nn.Module, easy: 
 
 
 def test_never_returns_worse_than_it_began(network: nn.Module, easy: Rows) -> None:
-    """With a rate that destroys everything, the start is what is kept."""
-    applied = apply(network, _bench(easy), Settings(epochs=1, learning_rate=0.9))
+    """With a rate that destroys everything, the start is what is kept, and what to do is said."""
+    told: list[str] = []
+    applied = apply(network, replace(_bench(easy), tell=told.append), Settings(epochs=1, learning_rate=0.9))
+    assert told[-1].endswith("the start, which is kept: lower learning_rate (0.9)")
     assert applied.notes["fake_quant_accuracy"] >= applied.notes["fake_quant_accuracy_before"]
 
 
