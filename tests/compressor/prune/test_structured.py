@@ -20,6 +20,7 @@ from compressor.steps.base import Bench, Rows
 from compressor.steps.prune import IMPORTANCES, Settings, checks
 
 SHAPE = (1, 32, 32)
+LEAST = {"window_cnn": 0.25}  # three layers of 16 and 32: multiples of 8 are steps this wide
 QUICK = Settings(macs_ratio=0.5, rounds=1, fine_tune_epochs=1)
 
 
@@ -37,7 +38,7 @@ def test_meets_the_share_of_macs(bench: Bench, name: str, importance: str) -> No
     """Half of the MACs at most are left, counted, and not much less; the notes say so."""
     applied = _pruned(bench, name, replace(QUICK, importance=importance, fine_tune_epochs=0))
     before, after = (count_macs(network, *SHAPE) for network in (_network(name), applied.network))
-    assert 0.45 * before < after <= 0.5 * before
+    assert LEAST.get(name, 0.45) * before < after <= 0.5 * before
     assert (applied.notes["macs_before"], applied.notes["macs_after"]) == (before, after)
     assert applied.notes["parameters_after"] == count_parameters(applied.network)
     assert applied.network(torch.zeros(2, *SHAPE))[0].shape == (2, 10)
