@@ -71,7 +71,9 @@ def connected(make: Make, client_id: str, *subscriptions: str, will: Will | None
 
 def test_delivers_what_it_publishes(make: Make) -> None:
     """A message reaches its subscriber, and the publisher hears of the broker's acknowledgement."""
-    _, ear = connected(make, "reader", "tf/1/site/+/event")
+    reader, ear = connected(make, "reader", "tf/1/site/+/event")
+    reader.publish("tf/1/site/reader/event", b"")  # comes back once the broker has the subscription
+    ear.message("tf/1/site/reader/event")
     writer, writer_ear = connected(make, "writer")
     handle = writer.publish("tf/1/site/writer/event", b"hello")
     assert ear.message("tf/1/site/writer/event").payload == b"hello"
