@@ -1,9 +1,10 @@
-"""The grids of the int8 back-ends as differentiable modules: learned ranges for activations, absmax for weights.
+"""The grids of the int8 back-ends as differentiable modules: learned ranges for activations, learned clips for weights.
 
 Activations: uint8, asymmetric, one scale per tensor. The range is learned; gradients follow learned step size
-quantization with the range's ends as parameters. Weights: int8, symmetric, scale from the largest magnitude of each
-output channel or of the tensor, computed at every step, because that is the scale that onnxruntime and
-ai-edge-quantizer give the exported weights.
+quantization with the range's ends as parameters. Weights: int8, symmetric, clipped at a learned magnitude of each
+output channel or of the tensor; the scale is that of the largest that is left, computed at every step, because that is
+what onnxruntime and ai-edge-quantizer give the exported weights. Learned in the logarithm by Adam, a range has one
+rate relative to its width, so that LSQ's factor on gradients (section 2.2) would change nothing.
 Source: Esser et al., Learned Step Size Quantization, 2020, equations 1 to 3; Bhalgat et al., LSQ+, 2020, for the
 asymmetric range; Jain et al., Trained Quantization Thresholds, 2020, for learning in the logarithm.
 """
@@ -51,7 +52,7 @@ def weight_scale(weight: torch.Tensor, grid: Grid, clip: torch.Tensor | None = N
     without it, so that the back-ends, which go by the largest weight, find this scale again.
     """
     largest = largest_weights(weight, grid)
-    end = largest if clip is None else torch.minimum(largest, clip)
+    end = largest if clip is None else torch.where(clip > 0, torch.minimum(largest, clip), largest)
     return torch.where(end > 0, end / grid.levels, torch.ones_like(largest))
 
 

@@ -35,8 +35,9 @@ def test_weights_land_on_whole_multiples_of_the_scale(*, per_channel: bool, redu
 
 
 def test_a_dead_channel_stays_zero() -> None:
-    """Weights that are all 0 have a scale and are no NaN."""
+    """Weights that are all 0 have a scale and are no NaN; they may still grow."""
     assert torch.equal(on_grid(torch.zeros(2, 3), Grid()), torch.zeros(2, 3))
+    assert torch.equal(on_grid(torch.ones(2, 3), Grid(), torch.zeros(2, 1)), torch.ones(2, 3))
 
 
 def test_gradients_pass_straight_through_weights() -> None:
