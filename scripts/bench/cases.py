@@ -52,6 +52,7 @@ class Case:
     learning_rate: float = 0.01
     tune: int = 4
     qat: int = 4
+    teacher_weight: float = 0.7
 
 
 _RESNET8 = Case(
@@ -64,16 +65,16 @@ _WIDE = Case(
     "mobilenet_v2", "{width_mult = 1.0}", 96, 96, (Cut(0.27, 16, 4),), Asked(5.6, 3.7, 8.8),
     epochs=6, batch=32, learning_rate=0.005, tune=2, qat=1,
 )  # fmt: skip
-_FEW = (Cut(0.17, 8, 20, ("litert",)), Cut(0.56, 16, 6, ("ort",)))
+_METER_CUTS = (Cut(0.17, 8, 80, ("litert",)), Cut(0.56, 16, 30, ("ort",)))
 CASES = {
     "resnet8": _RESNET8,
     "ds_cnn": _DS_CNN,
     "mobilenet_v2_035_64": _NARROW,
     "mobilenet_v2_96": _WIDE,
-    "resnet8/meter": replace(_RESNET8, width=20, cuts=_FEW, tune=2, qat=2),
-    "ds_cnn/meter": replace(_DS_CNN, width=20, cuts=(Cut(0.33, 16, 16),), tune=2, qat=2),
-    "mobilenet_v2_035_64/meter": _NARROW,
-    "mobilenet_v2_96/meter": _WIDE,
+    "resnet8/meter": replace(_RESNET8, width=20, cuts=_METER_CUTS, teacher_weight=0.9),
+    "ds_cnn/meter": replace(_DS_CNN, width=20, cuts=(Cut(0.33, 16, 40),), teacher_weight=0.9),
+    "mobilenet_v2_035_64/meter": replace(_NARROW, teacher_weight=0.9),
+    "mobilenet_v2_96/meter": replace(_WIDE, teacher_weight=0.9),
 }
 
 _DIGITS = """dataset = "digits"
@@ -113,6 +114,7 @@ fine_tune_epochs = {tune}
 step = "distill"
 epochs = {distil}
 learning_rate = 0.004
+weight = {teacher_weight}
 [[compress]]
 step = "qat"
 epochs = {qat}
