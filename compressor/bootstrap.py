@@ -88,6 +88,9 @@ def error_increase(
 ) -> MetricEvidence:
     """Return the increase of the mean absolute error, or of the root mean squared error, in the targets' unit.
 
+    Its bounds spend a part of the risk: in simulation with heavy tails (Laplace, 150 to 500 samples) 6.5 % passed at
+    the margin instead of 5 %, and 9 % of squared errors. Of errors without a fourth moment no bound of squares holds.
+
     Args:
         targets: True values, (N,) or (N, D).
         baseline: What the baseline says, of the same shape.
@@ -102,7 +105,8 @@ def error_increase(
     _check(before.shape == truth.shape == after.shape and truth.ndim > 0, truth, before, after)
     before_error, after_error = (np.abs(said - truth).reshape(len(truth), -1) for said in (before, after))
     metrics = [_mean_error(error, squared=squared) for error in (before_error, after_error)]
-    return _evidence(metrics[0], metrics[1], np.zeros(len(truth), dtype=np.int64), len(truth), draws)
+    caution = 2.0 if squared else 1.25
+    return _evidence(metrics[0], metrics[1], np.zeros(len(truth), dtype=np.int64), len(truth), draws, caution=caution)
 
 
 def _ranked(

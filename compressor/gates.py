@@ -23,7 +23,16 @@ from compressor.evidence import (
 from compressor.evidence import missing as _missing
 from compressor.evidence import more as _needs
 from compressor.evidence import points as _points
-from compressor.metric_gates import METRICS, RANKED, VALUED, WORST_SLICE, MetricDrop, WorstSliceIncrease
+from compressor.metric_gates import (
+    ERRORS,
+    METRICS,
+    RANKED,
+    VALUED,
+    WORST_SLICE,
+    ErrorCeiling,
+    MetricDrop,
+    WorstSliceIncrease,
+)
 from compressor.power import POWER, samples_for, samples_still_needed
 from compressor.statistics import Paired, drop_lower, drop_upper, holm, p_value, wilson
 
@@ -194,7 +203,6 @@ class Figure:
 FIGURES = frozenset({
     "calibration_error", "size_bytes", "size_ratio", "latency_p50_ms", "latency_p95_ms", "latency_ratio",
     "speed_up_ratio", "peak_memory_bytes", "int8_macs_ratio", "parity_max_abs", "parity_cosine", "parity_flip_ratio",
-    "mae", "rmse",
 })  # fmt: skip
 """Names of the gates that compare one measured figure with a limit."""
 
@@ -234,8 +242,9 @@ _BY_MAXIMUM: Mapping[str, Callable[[float, float], Gate]] = {
     AGREEMENT: lambda limit, _confidence: Figure(AGREEMENT, limit),
     **{metric: partial(MetricDrop, metric) for metric in METRICS},
     WORST_SLICE: WorstSliceIncrease,
+    **{error: partial(ErrorCeiling, error) for error in ERRORS},
 }
-OF_NUMBERS = frozenset({*VALUED, WORST_SLICE, "mae", "rmse"})
+OF_NUMBERS = frozenset({*VALUED, *ERRORS, WORST_SLICE})
 """Gates that only a regression has."""
 OF_CLASSES = frozenset({
     *RANKED, "accuracy", "accuracy_drop", "worst_slice_drop", "worst_class_drop", "flip_ratio", "negative_flip_ratio",

@@ -15,6 +15,7 @@ from compressor.power import MAX_SAMPLES, POWER
 
 RANKED = ("auc_drop", "map_drop", "calibration_error_increase")
 VALUED = ("error_increase", "rmse_increase")
+ERRORS = ("mae", "rmse")
 METRICS = (*RANKED, *VALUED)
 """Names of the gates on metrics with bounds of their own: of classes, and of the numbers of a regression."""
 WORST_SLICE = "worst_slice_error_increase"
@@ -61,6 +62,30 @@ class MetricDrop:
             planned = _planned(found, self.margin)
             return (Verdict.FAIL, 0) if found.n >= planned else (Verdict.INCONCLUSIVE, planned - found.n)
         return Verdict.INCONCLUSIVE, max(1, _planned(found, self.margin - found.drop) - found.n)
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCeiling:
+    """The upper bound of a regression's error itself (``mae`` or ``rmse``) is at most ``limit``, in the values' unit.
+
+    Its evidence is the increase against a model without any error.
+    """
+
+    name: str
+    limit: float
+    confidence: float = 0.95
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return PASS when shown, FAIL when refuted or hopeless, else INCONCLUSIVE with the samples needed."""
+        result = MetricDrop(self.name, self.limit, self.confidence).judge(evidence)
+        found = evidence.metrics.get(self.name)
+        if found is None or result.bound is None:
+            return result
+        text = (
+            f"{found.drop:.5g}, at most {found.upper:.5g} with {found.confidence:.0%} confidence, "
+            f"allowed {self.limit:g} ({found.n} samples){more(result.needs)}"
+        )
+        return replace(result, text=text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from scipy import stats
 
 from compressor.bootstrap import Draws, error_increase
 from compressor.evidence import MetricEvidence
-from compressor.metric_gates import SLICE, VALUED, WORST_SLICE, level_of
+from compressor.metric_gates import ERRORS, SLICE, VALUED, WORST_SLICE, level_of
 
 if TYPE_CHECKING:
     from compressor.certificate import Rule
@@ -51,7 +51,9 @@ def error_of(said: NDArray[Any], values: NDArray[Any]) -> Error:
 
 
 def metrics(gate_set: Compared, rules: Sequence[Rule], *, seed: int = 0) -> dict[str, MetricEvidence]:
-    """Return the increase of the error with its bounds, and what else ``rules`` name: of the RMSE, and of each slice.
+    """Return the increase of the error with its bounds, and what else ``rules`` name.
+
+    That is the increase of the RMSE, that of each slice, and the errors themselves: increases from no error at all.
 
     Raises:
         MeasureError: If a value is not finite.
@@ -62,6 +64,8 @@ def metrics(gate_set: Compared, rules: Sequence[Rule], *, seed: int = 0) -> dict
     found = {ERROR: _increase(gate_set, everything, Draws(level, seed=seed))}
     if SQUARED in wanted:
         found[SQUARED] = _increase(gate_set, everything, Draws(wanted[SQUARED], seed=seed), squared=True)
+    for name in (name for name in ERRORS if name in wanted):
+        found[name] = _own(gate_set, Draws(wanted[name], seed=seed), squared=name == "rmse")
     if WORST_SLICE in wanted:
         names = np.unique(gate_set.slices).tolist()
         draws = Draws(level_of(wanted[WORST_SLICE], len(names)), seed=seed)
@@ -84,6 +88,10 @@ def figures(gate_set: Compared) -> Mapping[str, float]:
         "float_rmse": plain.rms,
         "baseline_mae": error_of(gate_set.baseline.logits, gate_set.labels).mean,
     }
+
+
+def _own(gate_set: Compared, draws: Draws, *, squared: bool) -> MetricEvidence:
+    return error_increase(gate_set.labels, gate_set.labels, gate_set.candidate.logits, draws, squared=squared)
 
 
 def _increase(gate_set: Compared, rows: NDArray[np.bool_], draws: Draws, *, squared: bool = False) -> MetricEvidence:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from compressor.bootstrap import Draws, error_increase
 from compressor.calibration import BINS, calibration_error_increase
 from compressor.evidence import Evidence, Verdict
-from compressor.metric_gates import SLICE, MetricDrop, WorstSliceIncrease, level_of
+from compressor.metric_gates import ERRORS, SLICE, ErrorCeiling, MetricDrop, WorstSliceIncrease, level_of
 from scripts.bench.rows import Row, told
 
 Floats = NDArray[np.float64]
@@ -114,6 +114,17 @@ def worst_slice(n: int, slices: int, trials: int) -> float:
     return passed / trials
 
 
+def ceiling(n: int, trials: int, *, squared: bool) -> float:
+    """Return the share that passes whose true error, of Laplace's heavy tails, is the limit."""
+    generator, name, limit = np.random.default_rng(n), ERRORS[squared], 2**0.5 if squared else 1.0
+    passed = 0
+    for _ in range(trials):
+        said = generator.laplace(0, 1, n)
+        found = error_increase(np.zeros(n), np.zeros(n), said, Draws(0.95, _REPLICATES), squared=squared)
+        passed += ErrorCeiling(name, limit).judge(Evidence(metrics={name: found})).verdict is Verdict.PASS
+    return passed / trials
+
+
 _MEAN_T4 = 1.0
 """The mean absolute value of Student's t with 4 degrees of freedom: 2 sqrt(4) Gamma(5/2) / (sqrt(pi) Gamma(2) 3)."""
 
@@ -131,6 +142,10 @@ def measured(sizes: tuple[tuple[int, float], ...], trials: int) -> Iterator[Row]
     yield Row(what, share, RISK, "<= 5 %", share <= allowed)
     for n, margin in ((1000, 0.05), (2500, 0.03), (5000, 0.02)):
         yield Row(f"{_CALIBRATION}: equal model, n {n}, margin {margin:g}", equal(n, margin, trials // 4))
+    rough = RISK + NOISE * (RISK * (1 - RISK) / (trials // 2)) ** 0.5
+    for name in ERRORS:
+        share = ceiling(300, trials // 2, squared=name == "rmse")
+        yield Row(f"{name}: true error at the limit, n 300", share, RISK, "<= 5 %", share <= rough)
     for n in (100, 400):
         share = worst_slice(n, 3, trials // 4)
         rough = RISK + NOISE * (RISK * (1 - RISK) / (trials // 4)) ** 0.5

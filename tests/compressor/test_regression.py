@@ -81,7 +81,7 @@ def test_both_targets_pass_on_errors_alone(outcome: Outcome) -> None:
 def test_the_certificate_keeps_the_bounds_and_every_slice(outcome: Outcome) -> None:
     """What the gates judged travels; slices have the Bonferroni level of two."""
     metrics = read_certificate((outcome.report.parent / "gate.json").read_bytes()).metrics
-    assert set(metrics) == {"error_increase", "rmse_increase", "slice:north", "slice:south"}
+    assert set(metrics) == {"error_increase", "rmse_increase", "mae", "slice:north", "slice:south"}
     assert metrics["error_increase"].confidence == pytest.approx(0.95)
     assert metrics["slice:north"].confidence == pytest.approx(0.975)
 

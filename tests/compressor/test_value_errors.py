@@ -11,7 +11,7 @@ from compressor.certificate import Rule
 from compressor.evaluation import Compared, evidence
 from compressor.gates import Evidence, MetricEvidence, Verdict, gate
 from compressor.measure import Predictions
-from compressor.metric_gates import WORST_SLICE, WorstSliceIncrease
+from compressor.metric_gates import WORST_SLICE, ErrorCeiling, WorstSliceIncrease
 from compressor.package import golden_rows
 from compressor.regression import error_of, figures, metrics
 
@@ -109,3 +109,18 @@ def test_golden_rows_reach_from_the_smallest_to_the_largest_value() -> None:
     assert len(rows) == 16
     assert list(rows) == sorted(set(rows.tolist()))
     assert {0.0, 99.0} <= set(values[rows, 0].tolist())
+
+
+def test_the_error_itself_is_judged_by_its_bound(compared: Compared) -> None:
+    """A measured error below the limit is not yet shown to be; the text says bound and samples."""
+    found = metrics(compared, (Rule("mae", max=1.0), Rule("rmse", max=1.0, confidence=0.9)))
+    mean, most = found["mae"].drop, found["mae"].upper
+    assert mean == pytest.approx(figures(compared)["mae"])
+    assert found["rmse"].drop == pytest.approx(figures(compared)["rmse"])
+    limits = {most + 0.01: Verdict.PASS, (mean + most) / 2: Verdict.INCONCLUSIVE, mean / 2: Verdict.FAIL}
+    for limit, verdict in limits.items():
+        result = ErrorCeiling("mae", limit).judge(Evidence(metrics=found))
+        assert (result.name, result.verdict, result.value) == ("mae", verdict, mean)
+        assert f"at most {most:.5g} with 95% confidence" in result.text
+    assert ErrorCeiling("rmse", 99.0).judge(Evidence(metrics=found)).verdict is Verdict.FAIL
+    assert ErrorCeiling("mae", 99.0).judge(Evidence()).verdict is Verdict.FAIL
