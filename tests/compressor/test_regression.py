@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from compressor.certificate import read_certificate
+from compressor.data import load
 from compressor.errors import DataError
 from compressor.export.onnx import export_onnx
 from compressor.gates import Verdict
@@ -205,6 +206,13 @@ def test_a_model_of_ones_own_speaks_the_values_unit(folder: Path, recipe: Recipe
     assert outcome.verdict is Verdict.PASS
     assert outcome.certificate.figures["float_mae"] < 1
     assert read_bundle(outcome.bundles[0]).manifest.outputs[0].mean == (0.0,)
+
+
+def test_drifted_samples_are_refused(folder: Path, recipe: Recipe) -> None:
+    """The server's samples have classes: a regression is retrained on more data of its own."""
+    extra = load(replace(recipe.data, path=str(folder / "steps.csv")))
+    with pytest.raises(DataError, match="recipe of classes for a retraining"):
+        run_recipe(recipe, data_root=folder, out=folder / "build-extra", extra=extra)
 
 
 def test_a_constant_target_ends_before_training(tmp_path: Path, recipe: Recipe) -> None:
