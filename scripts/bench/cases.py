@@ -15,12 +15,12 @@ from pathlib import Path
 from compressor.recipe import Recipe, parse_recipe
 
 METER, ZIP = "meter", "meter-digits-dev.zip"
-TARGETS = {"ort": "onnx", "litert": "litert"}
+TARGETS = {"ort": "onnx", "litert": "litert", "ort_int8": "onnx", "litert_int8": "litert"}
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How one recipe prunes and for how many epochs it distils, and the targets it is for."""
+    """How one recipe prunes and for how many epochs it distils, and the targets it is for; 0: no training at all."""
 
     macs_ratio: float
     round_to: int
@@ -65,16 +65,17 @@ _WIDE = Case(
     "mobilenet_v2", "{width_mult = 1.0}", 96, 96, (Cut(0.27, 16, 4),), Asked(5.6, 3.7, 8.8),
     epochs=6, batch=32, learning_rate=0.005, tune=2, qat=1,
 )  # fmt: skip
-_METER_CUTS = (Cut(0.17, 8, 80, ("litert",)), Cut(0.56, 16, 30, ("ort",)))
+_INT8 = Cut(1.0, 1, 0, ("ort_int8", "litert_int8"))
+_METER_CUTS = (Cut(0.17, 8, 80, ("litert",)), Cut(0.56, 16, 30, ("ort",)), _INT8)
 CASES = {
     "resnet8": _RESNET8,
     "ds_cnn": _DS_CNN,
     "mobilenet_v2_035_64": _NARROW,
     "mobilenet_v2_96": _WIDE,
     "resnet8/meter": replace(_RESNET8, width=20, cuts=_METER_CUTS, teacher_weight=0.9),
-    "ds_cnn/meter": replace(_DS_CNN, width=20, cuts=(Cut(0.33, 16, 40),), teacher_weight=0.9),
-    "mobilenet_v2_035_64/meter": replace(_NARROW, teacher_weight=0.9),
-    "mobilenet_v2_96/meter": replace(_WIDE, teacher_weight=0.9),
+    "ds_cnn/meter": replace(_DS_CNN, width=20, cuts=(Cut(0.33, 16, 40), _INT8), teacher_weight=0.9),
+    "mobilenet_v2_035_64/meter": replace(_NARROW, cuts=(*_NARROW.cuts, _INT8), teacher_weight=0.9),
+    "mobilenet_v2_96/meter": replace(_WIDE, cuts=(*_WIDE.cuts, _INT8), teacher_weight=0.9),
 }
 
 _DIGITS = """dataset = "digits"
@@ -93,18 +94,7 @@ height = {height}
 [train]
 augment = 0.3
 weight_decay = 0.1"""
-_RECIPE = """
-[model]
-name = "bench"
-network = "{network}"
-network_options = {options}
-[data]
-{data}
-epochs = {epochs}
-batch = {batch}
-learning_rate = {learning_rate}
-fine_tune_learning_rate = 0.004
-[[compress]]
+_NETWORK_STEPS = """[[compress]]
 step = "prune"
 macs_ratio = {macs_ratio}
 round_to = {round_to}
@@ -117,7 +107,20 @@ learning_rate = 0.004
 weight = {teacher_weight}
 [[compress]]
 step = "qat"
-epochs = {qat}
+epochs = {qat}"""
+_EQUALIZE = '[[compress]]\nstep = "equalize"'
+_RECIPE = """
+[model]
+name = "bench"
+network = "{network}"
+network_options = {options}
+[data]
+{data}
+epochs = {epochs}
+batch = {batch}
+learning_rate = {learning_rate}
+fine_tune_learning_rate = 0.004
+{steps}
 [[compress]]
 step = "quantize"
 reduce_range = false
@@ -154,7 +157,8 @@ def recipes(name: str, meter: Path | None, *, quick: bool) -> Iterator[Recipe]:
         fields = {**asdict(case), **asdict(cut), "path": meter}
         fields["targets"] = "\n".join(f'[targets.{one}]\nruntime = "{TARGETS[one]}"' for one in cut.targets)
         data = (_FEWER if quick else "") + (_METER if name.endswith(f"/{METER}") else _DIGITS).format(**fields)
-        yield parse_recipe(_RECIPE.format(**fields, data=data).encode())
+        steps = (_NETWORK_STEPS if cut.distil else _EQUALIZE).format(**fields)
+        yield parse_recipe(_RECIPE.format(**fields, data=data, steps=steps).encode())
 
 
 def meter_zip(given: Path | None) -> Path | None:
