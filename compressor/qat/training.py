@@ -115,7 +115,7 @@ def train(
                 kept = _Kept(reached, epoch, simulation.state())
         simulation.restore(kept.state)
     if tell and not kept.epoch:
-        tell(f"qat: no epoch was better than the start, which is kept: lower learning_rate ({plan.learning_rate:g})")
+        tell(f"qat: no epoch was better than the start, which is kept; a learning_rate below {plan.learning_rate:g} may help")
     return Trained(first, kept.score, steps, kept.epoch)
 
 
