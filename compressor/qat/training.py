@@ -115,7 +115,8 @@ def train(
                 kept = _Kept(reached, epoch, simulation.state())
         simulation.restore(kept.state)
     if tell and not kept.epoch:
-        tell(f"qat: no epoch was better than the start, which is kept; a learning_rate below {plan.learning_rate:g} may help")
+        hint = f"a learning_rate below {plan.learning_rate:g} may help"
+        tell(f"qat: no epoch was better than the start, which is kept; {hint}")
     return Trained(first, kept.score, steps, kept.epoch)
 
 
