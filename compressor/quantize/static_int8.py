@@ -10,7 +10,7 @@ import onnx
 
 from compressor.errors import QuantizeError
 from compressor.quantize.bias import corrected
-from compressor.quantize.calibrator import collect_ranges
+from compressor.quantize.calibrator import collect_ranges, nudged
 from compressor.quantize.compact import compact
 from compressor.quantize.layers import chosen, layers, prepare
 from compressor.quantize.qdq import Ranges, place
@@ -34,7 +34,8 @@ def quantize(model: bytes, batches: Batches, settings: Settings, *, ranges: Rang
     """
     prepared = prepare(model)
     measured = collect_ranges(prepared, batches, method=settings.calibration, percentile=settings.percentile)
-    used = _with_given(measured, ranges or {})
+    inputs = {item.name: nudged(*measured[item.name]) for item in prepared.graph.input if item.name in measured}
+    used = _with_given({**measured, **inputs}, ranges or {})
     kept = _float_layers(prepared, used, batches, settings)
     if settings.bias_correction:
         prepared = corrected(prepared, lambda changed: place(changed, used, settings, but=kept), batches)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.errors import QuantizeError
-from compressor.quantize.calibrator import Summary
+from compressor.quantize.calibrator import Summary, nudged
 from compressor.quantize.running import Batches
 from compressor.steps.quantize import Settings
 from compressor.tflite import ranges as calibrating
@@ -42,7 +42,11 @@ def quantize_by(model: bytes, batches: Batches, settings: Settings, *, ranges: R
     used: dict[str, tuple[float, float]] = {}
     if settings.scheme in _STATIC:
         summary = partial(Summary, settings.calibration, settings.percentile)
-        used = {**calibrating.collect_ranges(model, batches, summary=summary), **(ranges or {})}
+        measured = calibrating.collect_ranges(model, batches, summary=summary)
+        source = next(iter(measured))  # the input comes first
+        if settings.scheme == "static_int8":
+            measured[source] = nudged(*measured[source])
+        used = {**measured, **(ranges or {})}
     return quantize(
         model, used or None, scheme=settings.scheme, per_channel=settings.per_channel,
         integer_io=settings.integer_io, float_layers=settings.float_layers,

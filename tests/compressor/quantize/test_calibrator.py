@@ -12,7 +12,7 @@ import pytest
 from compressor import networks
 from compressor.errors import QuantizeError
 from compressor.export.onnx import export_onnx
-from compressor.quantize.calibrator import Summary, collect_ranges
+from compressor.quantize.calibrator import Summary, collect_ranges, nudged
 
 
 def _summary(values: np.ndarray, percentile: float, parts: int = 7) -> Summary:
@@ -140,3 +140,32 @@ def test_an_unknown_method_names_the_nearest() -> None:
     """A misspelt calibration is refused with what was probably meant."""
     with pytest.raises(QuantizeError, match="did you mean 'percentile'"):
         Summary("percentiles")
+
+
+def _error(low: float, high: float, values: np.ndarray) -> float:
+    step = (high - low) / 255
+    zero = round(-low / step)
+    back = (np.clip(np.round(values / step) + zero, 0, 255) - zero) * step
+    return float(np.sqrt(np.mean((back - values) ** 2)))
+
+
+def test_a_nudged_range_puts_pixels_on_its_levels() -> None:
+    """Normalised to mean 0.5, pixels lie just between two levels of the plain range, but not of the nudged one."""
+    pixels = (np.arange(256) / 255 - 0.5) / 0.25
+    plain, better = _error(-2.0, 2.0, pixels), _error(*nudged(-2.0, 2.0), pixels)
+    assert plain == pytest.approx(0.5 * 4 / 255, rel=0.01)
+    assert better < 0.6 * plain
+
+
+_RANGES = [(-2.0, 2.0), (-0.3, 7.0), (-1e-9, 5.0), (-5.0, 1e-9), (0.0, 3.0), (-3.0, 0.0), (1.0, 4.0)]
+
+
+@pytest.mark.parametrize(("low", "high"), _RANGES)
+def test_a_nudged_range_holds_the_range_and_a_whole_zero_point(low: float, high: float) -> None:
+    """It is at most a hundredth wider, and zero is one of its levels."""
+    first, last = nudged(low, high)
+    assert first <= min(low, 0) * (1 - 1e-12)
+    assert last >= max(high, 0) * (1 - 1e-12)
+    zero = -first * 255 / (last - first)
+    assert zero == pytest.approx(round(zero), abs=1e-6)
+    assert last - first <= 1.01 * (max(high, 0.0) - min(low, 0.0))
