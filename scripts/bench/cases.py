@@ -73,9 +73,9 @@ CASES = {
     "mobilenet_v2_035_64": _NARROW,
     "mobilenet_v2_96": _WIDE,
     "resnet8/meter": replace(_RESNET8, width=20, cuts=_METER_CUTS, teacher_weight=0.9),
-    "ds_cnn/meter": replace(_DS_CNN, width=20, cuts=(Cut(0.33, 16, 40), _INT8), teacher_weight=0.9),
+    "ds_cnn/meter": replace(_DS_CNN, width=20, cuts=(Cut(0.6, 16, 40),), teacher_weight=0.9),
     "mobilenet_v2_035_64/meter": replace(_NARROW, cuts=(*_NARROW.cuts, _INT8), teacher_weight=0.9),
-    "mobilenet_v2_96/meter": replace(_WIDE, cuts=(*_WIDE.cuts, _INT8), teacher_weight=0.9),
+    "mobilenet_v2_96/meter": replace(_WIDE, teacher_weight=0.9),
 }
 
 _DIGITS = """dataset = "digits"
