@@ -66,13 +66,12 @@ _WIDE = Case(
     epochs=6, batch=32, learning_rate=0.005, tune=2, qat=1,
 )  # fmt: skip
 _INT8 = Cut(1.0, 1, 0, ("ort_int8", "litert_int8"))
-_METER_CUTS = (Cut(0.17, 8, 80, ("litert",)), Cut(0.56, 16, 30, ("ort",)), _INT8)
 CASES = {
     "resnet8": _RESNET8,
     "ds_cnn": _DS_CNN,
     "mobilenet_v2_035_64": _NARROW,
     "mobilenet_v2_96": _WIDE,
-    "resnet8/meter": replace(_RESNET8, width=20, cuts=_METER_CUTS, teacher_weight=0.9),
+    "resnet8/meter": replace(_RESNET8, width=20, cuts=(Cut(0.85, 16, 40),), teacher_weight=0.9),
     "ds_cnn/meter": replace(_DS_CNN, width=20, cuts=(Cut(0.6, 16, 40),), teacher_weight=0.9),
     "mobilenet_v2_035_64/meter": replace(_NARROW, cuts=(*_NARROW.cuts, _INT8), teacher_weight=0.9),
     "mobilenet_v2_96/meter": replace(_WIDE, teacher_weight=0.9),
