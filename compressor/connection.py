@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import httpx
 
-from compressor.errors import CompressorError
+from compressor.errors import CompressorError, ServerUnreachableError
 
 _TIMEOUT_S = 60.0
 
@@ -32,3 +34,29 @@ def connect(url: str, token: str, ca: Path | None = None) -> httpx.Client:
         message = f"Expected PEM certificates in {ca}, got: {error}: give --ca the server's CA"
         raise CompressorError(message) from error
     return httpx.Client(base_url=url, headers=headers, timeout=_TIMEOUT_S, verify=context)
+
+
+class Connection:
+    """A client of the server that closes its connections at the end of a ``with``."""
+
+    def __init__(self, url: str, token: str, ca: Path | None = None) -> None:
+        """Connect on first use; as ``connect``.
+
+        Raises:
+            CompressorError: If ``ca`` is no certificate.
+        """
+        self._http = connect(url, token, ca)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def _unreachable(self, error: httpx.HTTPError) -> ServerUnreachableError:
+        message = f"Expected an answer from {self._http.base_url}, got: {error!r}: is the server running?"
+        return ServerUnreachableError(message)

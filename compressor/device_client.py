@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
-from compressor.connection import connect
-from compressor.errors import DeviceMeasureError, ServerUnreachableError
+from compressor.connection import Connection
+from compressor.errors import DeviceMeasureError
 from wire.canonical import sha256_hex
 from wire.codec import Json, parse_json
 from wire.errors import MessageError
@@ -40,26 +38,8 @@ class Known:
     runtimes: tuple[str, ...]
 
 
-class DeviceClient:
+class DeviceClient(Connection):
     """The server's interface for measurements."""
-
-    def __init__(self, url: str, token: str, ca: Path | None = None) -> None:
-        """Connect on first use; ``token`` is the builder's, ``ca`` a PEM file to trust.
-
-        Raises:
-            CompressorError: If ``ca`` is no certificate.
-        """
-        self._http = connect(url, token, ca)
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the connections."""
-        self._http.close()
 
     def known(self, device: str) -> Known:
         """Return ``device`` as the fleet knows it.
@@ -148,10 +128,6 @@ class DeviceClient:
         except MessageError as error:
             message = f"Expected JSON from {response.request.url.path}, got: {error}"
             raise DeviceMeasureError(message) from error
-
-    def _unreachable(self, error: httpx.HTTPError) -> ServerUnreachableError:
-        message = f"Expected an answer from {self._http.base_url}, got: {error!r}: is the server running?"
-        return ServerUnreachableError(message)
 
 
 def _check(response: httpx.Response) -> httpx.Response:

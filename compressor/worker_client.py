@@ -6,13 +6,11 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import httpx
 
-from compressor.connection import connect
-from compressor.errors import JobLostError, ServerUnreachableError, WorkerError
+from compressor.connection import Connection
+from compressor.errors import JobLostError, WorkerError
 from wire.bundle import MAX_BUNDLE_BYTES
 from wire.codec import Json, parse_json
 from wire.errors import MessageError
@@ -36,7 +34,7 @@ class WorkOrder:
     samples_sha256: str
 
 
-class ServerClient:
+class ServerClient(Connection):
     """The server's interface for build hosts."""
 
     def __init__(self, url: str, token: str, worker: str, ca: Path | None = None) -> None:
@@ -45,18 +43,8 @@ class ServerClient:
         Raises:
             CompressorError: If ``ca`` is no certificate.
         """
-        self._http = connect(url, token, ca)
+        super().__init__(url, token, ca)
         self._worker = worker
-
-    def __enter__(self) -> Self:
-        """Return itself."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the connections."""
-        self._http.close()
 
     def lease(self) -> WorkOrder | None:
         """Return the job that is this worker's now, None when there is none.
@@ -147,7 +135,7 @@ class ServerClient:
                 raise WorkerError(message)
             aside.rename(path)
         except httpx.HTTPError as error:
-            raise _unreachable(self._http, error) from error
+            raise self._unreachable(error) from error
         finally:
             aside.unlink(missing_ok=True)
 
@@ -155,13 +143,13 @@ class ServerClient:
         try:
             return _check(self._http.get(address))
         except httpx.HTTPError as error:
-            raise _unreachable(self._http, error) from error
+            raise self._unreachable(error) from error
 
     def _post(self, address: str, body: dict[str, Json]) -> httpx.Response:
         try:
             return _check(self._http.post(address, json={"worker": self._worker, **body}))
         except httpx.HTTPError as error:
-            raise _unreachable(self._http, error) from error
+            raise self._unreachable(error) from error
 
 
 def _check(response: httpx.Response) -> httpx.Response:
@@ -170,11 +158,6 @@ def _check(response: httpx.Response) -> httpx.Response:
     kind = JobLostError if response.status_code == _CONFLICT else WorkerError
     message = f"Expected {response.request.url.path} to be accepted, got HTTP {response.status_code}"
     raise kind(f"{message}: {response.text[:300]}")
-
-
-def _unreachable(client: httpx.Client, error: httpx.HTTPError) -> ServerUnreachableError:
-    message = f"Expected an answer from {client.base_url}, got: {error!r}: is the server running?"
-    return ServerUnreachableError(message)
 
 
 def _document(response: httpx.Response) -> dict[str, Json]:

@@ -95,7 +95,7 @@ def _pictures(shown: Shown) -> list[str]:
     ]
     if shown.drifted:
         figures.insert(0, ("Before and after on the held-out drifted samples", pictures.accuracy(shown.drifted)))
-    return [_card(title, _div(figure, i)) for i, (title, figure) in enumerate(figures)]
+    return [_card(title, figure_div(figure, i)) for i, (title, figure) in enumerate(figures)]
 
 
 def _steps(shown: Shown) -> str:
@@ -119,7 +119,8 @@ def _folded(title: str, content: str) -> str:
     return f'<details class="card"><summary>{escape(title)}</summary>{content}</details>'
 
 
-def _div(figure: go.Figure, index: int) -> str:
+def figure_div(figure: go.Figure, index: int) -> str:
+    """Return ``figure`` as the part ``figure-<index>`` of a page that has plotly's script."""
     text: str = figure.to_html(
         full_html=False,
         include_plotlyjs=False,

@@ -9,6 +9,7 @@ from importlib import resources
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from compressor.report.page import figure_div
 from compressor.search.front import Tried, feasible
 from compressor.search.results import Found
 from compressor.search.trial import Measured
@@ -32,7 +33,7 @@ def render(found: Found) -> str:
         ("Latency against accuracy, with 95 % bounds", _accuracy(found)),
         ("Latency against size", _size(found)),
     )
-    cards = "".join(_card(title, _div(figure, i)) for i, (title, figure) in enumerate(pictures))
+    cards = "".join(_card(title, figure_div(figure, i)) for i, (title, figure) in enumerate(pictures))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Search: {escape(found.release)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -163,13 +164,3 @@ def _plain(figure: go.Figure, title: str) -> go.Figure:
     figure.update_xaxes(title="latency p50 as a share of the float baseline's", automargin=True, rangemode="tozero")
     figure.update_yaxes(title=title, automargin=True)
     return figure
-
-
-def _div(figure: go.Figure, index: int) -> str:
-    text: str = figure.to_html(
-        full_html=False,
-        include_plotlyjs=False,
-        div_id=f"figure-{index}",
-        config={"displayModeBar": False, "responsive": True},
-    )
-    return text

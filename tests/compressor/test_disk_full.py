@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,18 +55,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 24 megabytes; skips where we may not mount."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tinyfleet-test", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("mounting a small tmpfs needs root")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def fill(folder: Path, leave_bytes: int) -> None:
     """Write until the disk is full, and give some bytes back."""
     path = folder / "filler"
@@ -114,49 +101,49 @@ STAGES = {
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_full_disk_in_a_step_is_said_and_the_run_goes_on_from_there(stage: str, home: Path, disk: Path) -> None:
+def test_a_full_disk_in_a_step_is_said_and_the_run_goes_on_from_there(stage: str, home: Path, small_disk: Path) -> None:
     """The steps before are found again, the bundle afterwards is the one of a run that was not disturbed."""
-    out = disk / "out"
+    out = small_disk / "out"
     shutil.copytree(home / "out", out)
     for path in [*out.glob(f"cache/{STAGES[stage]}-*"), *out.glob("*.*")]:
         path.unlink()
     with pytest.raises(CompressorError, match="free space"):
-        run_recipe(read_recipe(home), out=out, progress=Filling(disk, stage))
+        run_recipe(read_recipe(home), out=out, progress=Filling(small_disk, stage))
     assert half_written(out) == []
     assert not list(out.glob("*.tfb"))
-    (disk / "filler").unlink()
+    (small_disk / "filler").unlink()
     outcome = again(home, out)
     assert STAGES[stage] in outcome.ran
     assert outcome.bundles[0].read_bytes() == (home / "out" / "tiny-1-host.tfb").read_bytes()
 
 
 @pytest.mark.parametrize("leave_bytes", [0, 65_536, 1_000_000])
-def test_a_full_disk_when_results_are_written_leaves_no_bundle(leave_bytes: int, home: Path, disk: Path) -> None:
+def test_a_full_disk_when_results_are_written_leaves_no_bundle(leave_bytes: int, home: Path, small_disk: Path) -> None:
     """Weights, report, certificate and bundle are whole or not there; the bundle comes last."""
-    out = disk / "out"
+    out = small_disk / "out"
     shutil.copytree(home / "out" / "cache", out / "cache")
     with pytest.raises(CompressorError, match="free space or choose another --out"):
-        run_recipe(read_recipe(home), out=out, progress=Filling(disk, "write", leave_bytes))
+        run_recipe(read_recipe(home), out=out, progress=Filling(small_disk, "write", leave_bytes))
     assert half_written(out) == []
     assert not list(out.glob("*.tfb"))
-    (disk / "filler").unlink()
+    (small_disk / "filler").unlink()
     assert again(home, out).bundles[0].read_bytes() == (home / "out" / "tiny-1-host.tfb").read_bytes()
 
 
 def test_a_full_disk_under_a_search_is_said_and_the_search_goes_on(
-    home: Path, disk: Path, capsys: pytest.CaptureFixture[str]
+    home: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Storage and cache are on it; with room the same command finds its study again."""
-    out = disk / "out"
+    out = small_disk / "out"
     arguments = ["search", str(home / "recipe.toml"), "--out", str(out), "--trials", "2", "--json"]
-    fill(disk, 16_384)
+    fill(small_disk, 16_384)
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert stop.value.code == 4
     assert line.startswith("error [package_invalid]: ")
     assert half_written(out) == []
-    (disk / "filler").unlink()
+    (small_disk / "filler").unlink()
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code in {0, 2, 3}
