@@ -50,23 +50,23 @@ def _of(shown: Shown) -> str:
 
 def _cards(shown: Shown) -> str:
     """Return pictures, gates and tables; how it was made fills the place that an odd number of pictures leaves."""
-    first, gates = _pictures(shown), _card("Gates", tables.gates(shown.certificate))
+    first, gates = _pictures(shown), card("Gates", tables.gates(shown.certificate))
     many = shown.values is None and len(shown.class_names) >= pictures.WIDE_FROM
     large = first.pop() if many else ""
     if len(shown.targets) > 1:
-        gates = _card("Targets", tables.targets(shown.targets)) + gates
-    made = _card("How it was made", tables.pairs(shown.made))
+        gates = card("Targets", tables.targets(shown.targets)) + gates
+    made = card("How it was made", tables.pairs(shown.made))
     where = tables.layers(shown.layers) if shown.layers else ""
-    parity = _card("Parity of the forms", where + tables.parity(shown.parity))
+    parity = card("Parity of the forms", where + tables.parity(shown.parity))
     several = len({name for pair in shown.parity for name in (pair.first, pair.second)}) > _FORMS_IN_HALF
     second = [] if several else [parity]
     (first if len(first) % 2 else second).append(made)
-    lineage = _card("Lineage", tables.pairs(shown.lineage, digests=True))
+    lineage = card("Lineage", tables.pairs(shown.lineage, digests=True))
     last = lineage if len(second) % 2 == 0 else ""
     if not last:
         second.append(lineage)
     found = beside(shown.certificate)
-    gates += _card("On devices", tables.devices(found)) if found else ""
+    gates += card("On devices", tables.devices(found)) if found else ""
     wide = large + gates + _changes(shown) + _steps(shown)
     wide += parity if several else ""
     return f'<div class="grid">{"".join(first)}</div>{wide}<div class="grid">{"".join(second)}</div>{last}'
@@ -75,7 +75,7 @@ def _cards(shown: Shown) -> str:
 def _changes(shown: Shown) -> str:
     if shown.changes is None:
         return ""
-    return _card("What changed", changed.section(shown.changes, shown.class_names))
+    return card("What changed", changed.section(shown.changes, shown.class_names))
 
 
 def _head(shown: Shown) -> str:
@@ -95,13 +95,13 @@ def _pictures(shown: Shown) -> list[str]:
     ]
     if shown.drifted:
         figures.insert(0, ("Before and after on the held-out drifted samples", pictures.accuracy(shown.drifted)))
-    return [_card(title, figure_div(figure, i)) for i, (title, figure) in enumerate(figures)]
+    return [card(title, figure_div(figure, i)) for i, (title, figure) in enumerate(figures)]
 
 
 def _steps(shown: Shown) -> str:
     if not shown.steps:
         return ""
-    return _card("What each step cost", tables.steps(shown.steps, numeric=shown.values is not None))
+    return card("What each step cost", tables.steps(shown.steps, numeric=shown.values is not None))
 
 
 def _answers(shown: Shown) -> tuple[str, go.Figure]:
@@ -111,7 +111,8 @@ def _answers(shown: Shown) -> tuple[str, go.Figure]:
     return "What is taken for what (compressed, gate split)", pictures.confusion(shown.confusion, shown.class_names)
 
 
-def _card(title: str, content: str) -> str:
+def card(title: str, content: str) -> str:
+    """Return ``content``, HTML, as a part of a page under ``title``."""
     return f'<section class="card"><h2>{escape(title)}</h2>{content}</section>'
 
 

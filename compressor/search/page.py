@@ -9,7 +9,7 @@ from importlib import resources
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from compressor.report.page import figure_div
+from compressor.report.page import card, figure_div
 from compressor.search.front import Tried, feasible
 from compressor.search.results import Found
 from compressor.search.trial import Measured
@@ -33,14 +33,14 @@ def render(found: Found) -> str:
         ("Latency against accuracy, with 95 % bounds", _accuracy(found)),
         ("Latency against size", _size(found)),
     )
-    cards = "".join(_card(title, figure_div(figure, i)) for i, (title, figure) in enumerate(pictures))
+    cards = "".join(card(title, figure_div(figure, i)) for i, (title, figure) in enumerate(pictures))
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Search: {escape(found.release)}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         f"<style>{style}</style><script>{get_plotlyjs()}</script></head>"
         f'<body><main class="v-pass">{_head(found)}{_tiles(found)}<div class="grid">{cards}</div>'
-        f"{_card('Trials', _table(found))}</main><script>{_FIT}</script></body></html>"
+        f"{card('Trials', _table(found))}</main><script>{_FIT}</script></body></html>"
     )
 
 
@@ -149,10 +149,6 @@ def _row(item: Tried, found: Found) -> str:
         f"{100 * figures.drop:z.2f}", f"{100 * figures.drop_upper:z.2f}", kind_of(item, found),
     )  # fmt: skip
     return f"<tr>{first}{''.join(f'<td class=n>{escape(cell)}</td>' for cell in cells)}</tr>"
-
-
-def _card(title: str, content: str) -> str:
-    return f'<section class="card"><h2>{escape(title)}</h2>{content}</section>'
 
 
 def _plain(figure: go.Figure, title: str) -> go.Figure:
