@@ -19,7 +19,7 @@ PACKAGES = ("wire", "compressor", "edge_agent", "server")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with wheel and sdist of the tracked files."""
     tree, out = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("dist")
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree / name)
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -52,7 +52,19 @@ def test_the_sdist_has_the_sources_and_the_readme(built: Path) -> None:
     """The sdist carries what the wheel is built from."""
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"pyproject.toml", "README.md", "wire/bundle.py", "server/app.py"} <= names
+    assert {"pyproject.toml", "README.md", "LICENSE", "wire/bundle.py", "server/app.py"} <= names
+
+
+@pytest.mark.slow
+def test_the_wheel_says_under_which_licence_it_may_be_used(built: Path) -> None:
+    """Without a licence in the package nobody may use what they installed."""
+    with zipfile.ZipFile(wheel(built)) as archive:
+        folder = next(name.partition("/")[0] for name in archive.namelist() if ".dist-info/" in name)
+        metadata = archive.read(f"{folder}/METADATA").decode()
+        text = archive.read(f"{folder}/licenses/LICENSE").decode()
+    assert "License-Expression: Apache-2.0" in metadata
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
 
 
 @pytest.mark.slow
