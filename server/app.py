@@ -22,7 +22,7 @@ from server.config import ServerConfig, check_config, read_config
 from server.credentials import hash_password, new_secret
 from server.dashboard.mount import mount
 from server.enrolment import SERVER_USER, Enrolment, Identity
-from server.ingest import SUBSCRIPTIONS
+from server.ingest import subscriptions
 from server.parts import Parts, Service, build_api, build_parts
 from server.state_directory import RunAddress, StateDirectory, StateLock, lock_state, open_state
 from server.tls import check_certificates
@@ -144,8 +144,13 @@ class ServerApp:
         self.parts.events.add(self.clock(), "server", "started", Severity.INFO, f"Serving {self.http_url}")
 
     def connect(self) -> None:
-        """Connect to the broker (part of ``start``; alone in tests that call ``turn``)."""
-        self.transport.start(self.parts.ingest.hear, subscriptions=SUBSCRIPTIONS)
+        """Connect to the broker (part of ``start``; alone in tests that call ``turn``).
+
+        Raises:
+            StateDirectoryError: If the name of the shared subscription can't be read or made.
+        """
+        group = self.state.ingest_group()
+        self.transport.start(self.parts.ingest.hear, subscriptions=subscriptions(group))
 
     def stop(self) -> None:
         """Stop in the reverse order; may be called twice."""

@@ -37,13 +37,20 @@ _REGISTRY_AGE_MS = 1_000
 _REFUSALS = (sa.exc.OperationalError, OSError)  # disk full, locked: not the messages' fault
 _REPORT_LEAF = f"/{Kind.TELE.value}/{Stream.DRIFT.value}"
 
-SUBSCRIPTIONS = (
-    f"$share/ingest/{fleet_filter(Kind.TELE)}",
-    *(fleet_filter(kind) for kind in (Kind.STATE, Kind.REPORTED, Kind.EVENT, Kind.RES, Kind.GET)),
-)
-
 SampleSink = Callable[[str, Sample, int], None]
 """Keeps a sample of a device that arrived at a time (UTC ms); must take the same sample twice."""
+
+
+def subscriptions(group: str) -> tuple[str, ...]:
+    """Return what the server subscribes to; ``group`` is the name of its shared subscription.
+
+    mosquitto grants every client every subscription and checks only what it delivers, so a device that knew the name
+    would join the group, and what the broker gives to it is lost. So the name is a secret of the server.
+    """
+    return (
+        f"$share/{group}/{fleet_filter(Kind.TELE)}",
+        *(fleet_filter(kind) for kind in (Kind.STATE, Kind.REPORTED, Kind.EVENT, Kind.RES, Kind.GET)),
+    )
 
 
 @dataclass(slots=True)

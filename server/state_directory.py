@@ -106,6 +106,23 @@ class StateDirectory:
             raise StateDirectoryError(message)
         return token
 
+    def ingest_group(self) -> str:
+        """Return the secret name of the server's shared subscription; it is made where there is none yet.
+
+        Raises:
+            StateDirectoryError: If its file can't be read or written.
+        """
+        path = self.path / "ingest.group"
+        try:
+            group = path.read_text(encoding="utf-8").strip() if path.exists() else ""
+            if not group:
+                group = new_secret()
+                write_atomically(path, f"{group}\n".encode())
+        except (OSError, UnicodeDecodeError) as error:
+            message = f"Expected the name of the shared subscription in {path}, got: {error}: remove it for a new one"
+            raise StateDirectoryError(message) from error
+        return group
+
     def read_address(self) -> RunAddress | None:
         """Return where the last run was found; None before the first."""
         try:
@@ -145,6 +162,7 @@ def init_state(path: Path) -> StateDirectory:
         path.chmod(0o700)
         for role in ("operator", "builder"):
             write_atomically(path / f"{role}.token", f"{new_secret()}\n".encode())
+        state.ingest_group()
         write_atomically(state.config, _TEMPLATE.encode())
     except OSError as error:
         message = f"Expected a directory that can be written, got {path}: {error.strerror}"

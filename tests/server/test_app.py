@@ -18,7 +18,7 @@ import pytest
 
 from server.app import Overrides, ServerApp
 from server.errors import AlreadyRunningError, ConfigError, PortInUseError
-from server.state_directory import StateDirectory
+from server.state_directory import StateDirectory, init_state
 from server.transports.mqtt import MqttTransport
 from wire.codec import decode, encode
 from wire.drift_report import DriftReport, encode_report
@@ -214,3 +214,66 @@ def test_the_state_directory_is_private(state: StateDirectory) -> None:
     assert state.path.stat().st_mode & 0o077 == 0
     for path in (Path(state.path / "operator.token"), Path(state.path / "builder.token")):
         assert path.stat().st_mode & 0o777 == 0o600
+
+
+GUESSES = (
+    "$share/ingest/tf/1/+/+/tele/#", "$share/server/tf/1/+/+/tele/#", "$share//tf/1/+/+/tele/#",
+    "$share/+/tf/1/+/+/tele/#", "$share/#", "#", "+/#", "tf/1/#", "tf/1/+/+/tele/#", "tf/1/berlin/cam-1/#", "$SYS/#",
+)  # fmt: skip
+
+
+def test_an_evil_device_takes_nothing_from_the_fleet(run: Run, device_of: DeviceOf, report: MakeReport) -> None:
+    """Whatever it subscribes to, it hears nothing of others, and the server stores each of 100 reports."""
+    app = run()
+    spies = [_spy(app, device_of(app, f"evil-{number}"), guess) for number, guess in enumerate(GUESSES)]
+    honest = device_of(app)
+    for seq in range(100):
+        assert honest.transport.publish(honest.topic("tele/drift"), encode_report(report(seq))) is not None
+    honest.wait(lambda notice: isinstance(notice, Incoming) and _acknowledged(notice) == 99)
+    assert sum(window.reports for window in app.parts.windows.since(0)) == 100
+    for spy in spies:
+        spy.stop()
+        assert [notice for notice in spy.heard if isinstance(notice, Incoming)] == []
+
+
+def test_the_shared_subscription_is_a_secret_that_lasts(state: StateDirectory) -> None:
+    """Kept over restarts, for nobody else to read; a state directory of an older version gets one."""
+    group = state.ingest_group()
+    assert (len(group) >= 40, state.ingest_group()) == (True, group)
+    assert (state.path / "ingest.group").stat().st_mode & 0o777 == 0o600
+    (state.path / "ingest.group").unlink()
+    assert state.ingest_group() not in {group, ""}
+
+
+def test_another_state_directory_has_another_group(state: StateDirectory, tmp_path: Path) -> None:
+    """Who runs a server of their own learns nothing of this one's."""
+    assert init_state(tmp_path / "other").ingest_group() != state.ingest_group()
+
+
+@dataclass
+class Spy:
+    """A device's connection with a subscription it has no right to."""
+
+    transport: MqttTransport
+    heard: list[Notice] = field(default_factory=list)
+
+    def stop(self) -> None:
+        """Disconnect."""
+        self.transport.stop()
+
+
+def _spy(app: ServerApp, device: LiveDevice, subscription: str) -> Spy:
+    device.transport.stop()
+    spy = Spy(device.transport)
+    settled = queue.Queue[LinkChange]()
+
+    def hear(notice: Notice) -> None:
+        (settled.put if isinstance(notice, LinkChange) else spy.heard.append)(notice)
+
+    spy.transport.start(hear, subscriptions=(subscription,))
+    settled.get(timeout=20)
+    return spy
+
+
+def _acknowledged(notice: Incoming) -> int:
+    return decode(Ack, notice.payload).watermarks[0].through_seq if notice.topic.endswith("/cmd/ack") else -1
