@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edge_agent import __version__
 from edge_agent.config import AgentConfig
-from edge_agent.errors import IdentityInUseError, SpoolError
+from edge_agent.errors import SpoolError
 from edge_agent.garbage import Garbage
 from edge_agent.hw import Hardware
 from edge_agent.identity import Identity
@@ -42,6 +42,7 @@ _BAD_ENDS = frozenset({UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED})
 _MAX_NOTICES = 500  # a turn ends, whatever floods the queue
 _STATUS_S = 1.0
 _DISK_RETRY_S = 5.0
+_IDENTITY_S = 3600.0  # an identity in use twice is told once an hour, however often the two throw each other out
 
 
 @dataclass(slots=True)
@@ -53,6 +54,7 @@ class _Due:
     hw_s: float = 0.0
     status_s: float = 0.0
     disk_s: float = 0.0
+    identity_s: float = float("-inf")
 
 
 class Agent:
@@ -92,7 +94,6 @@ class Agent:
             self.telemetry, self.supervisor, self.updater, self._count_garbage, self._fault, self._steady
         )
         self._now_ms, self._now_s = parts.clock.now_ms(), parts.clock.monotonic_s()
-        self._taken_over = ""
         self._wish: Desired | None = None
 
     def start(self) -> None:
@@ -108,16 +109,9 @@ class Agent:
         self.uplink.start(self.parts.notices.put, self._now_ms)
 
     def turn(self) -> bool:
-        """Handle what is queued and take one step of each part; return whether there was anything queued.
-
-        Raises:
-            IdentityInUseError: If another client took the identity over.
-        """
+        """Handle what is queued and take one step of each part; return whether there was anything queued."""
         self._now_ms, self._now_s = self.parts.clock.now_ms(), self.parts.clock.monotonic_s()
         busy = self._drain()
-        if self._taken_over:
-            message = f"Expected to be the only {self.identity.device}, got another client: {self._taken_over}"
-            raise IdentityInUseError(message)
         self._offer_wish()
         self._guard("updater", lambda: self.updater.turn(self._now_ms, self._now_s))
         self._supervise(self.supervisor.turn(self._now_s))
@@ -198,10 +192,21 @@ class Agent:
             self.uplink.connected(self._now_ms)
             self._report()
         elif change.link is Link.TAKEN_OVER:
-            self._taken_over = change.reason or "session taken over"
             self.uplink.disconnected()
+            self._identity_in_use(change.reason)
         elif change.link is Link.DOWN:
             self.uplink.disconnected()
+
+    def _identity_in_use(self, reason: str) -> None:
+        """Say that another client has this identity; the transport keeps trying, and inference goes on."""
+        if self._now_s < self._due.identity_s:
+            return
+        self._due.identity_s = self._now_s + _IDENTITY_S
+        text = (
+            f"identity in use twice: another client of {self.identity.device} took the connection over ({reason}): "
+            "end the other agent, or enrol this device again for a new password"
+        )
+        self._event("link", "identity_in_use_twice", Severity.ERROR, text)
 
     def _count_garbage(self, kind: str, text: str) -> None:
         if self._garbage.count(kind, self._now_ms):
@@ -325,7 +330,7 @@ def run(agent: Agent, stopped: Callable[[], bool], pause_s: float = 0.1) -> None
     """Turn until ``stopped``; the agent is stopped in any case.
 
     Raises:
-        AgentError: If the agent has to end; ``IdentityInUseError`` among them.
+        AgentError: If the agent has to end.
     """
     agent.start()
     try:

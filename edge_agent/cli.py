@@ -1,7 +1,7 @@
 """``edge-agent``: enrol a device, run its agent, look at it.
 
 Exit codes: 0 done · 1 a check of ``selftest`` failed, or an unexpected fault · 2 wrong usage · 3 not enrolled or bad
-configuration · 4 identity in use · 5 enrolment failed · 6 the disk or the spool can't be written.
+configuration · 4 the state directory is in use · 5 enrolment failed · 6 the disk or the spool can't be written.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ Exit codes:
   1  a check of selftest failed, or an unexpected fault
   2  wrong usage
   3  not enrolled, or a bad configuration
-  4  the identity is in use
+  4  another agent runs on the state directory
   5  enrolment failed
   6  the disk or the spool can't be written
 """

@@ -15,7 +15,7 @@ AgentError
 ├── AgentConfigError         agent.toml has an unknown key or an impossible value
 ├── IdentityError            the device is not enrolled, or its identity can't be read
 ├── EnrolmentError           the server refused or could not be reached
-├── IdentityInUseError       another agent uses this state directory or this identity
+├── IdentityInUseError       another agent uses this state directory
 ├── TransitionError          an update phase doesn't know a signal: a fault of ours
 └── SpoolError               the spool can't be written; what was added waits in memory
 
@@ -118,7 +118,7 @@ class EnrolmentError(AgentError):
 
 
 class IdentityInUseError(AgentError):
-    """Another agent runs on this state directory, or another client took the identity over."""
+    """Another agent runs on this state directory."""
 
     code = "identity_in_use"
 

@@ -1,7 +1,7 @@
 """A broker in this process: for tests, and for a demo on a machine without mosquitto.
 
 Does retained messages, wildcards, wills, shared subscriptions (``$share/<group>/<filter>``) and
-take-over of an identity. Leaves out: authentication, ACLs, persistence, flow control, the network.
+take-over of an identity (the older client connects again when the newer one is gone). Leaves out: authentication, ACLs, persistence, flow control, the network.
 Delivery is synchronous, in the publisher's thread.
 """
 
@@ -39,6 +39,7 @@ class MemoryBroker:
     """The broker; one per test or demo."""
 
     _clients: dict[str, _Client] = field(default_factory=dict)
+    _taken_over: dict[str, list[_Client]] = field(default_factory=dict)
     _retained: dict[str, bytes] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _turn: itertools.count[int] = field(default_factory=itertools.count)
@@ -47,6 +48,8 @@ class MemoryBroker:
         """Connect a client; an older one of the same id is told that it was taken over."""
         with self._lock:
             older = self._clients.pop(client_id, None)
+            if older is not None:
+                self._taken_over.setdefault(client_id, []).append(older)
             self._clients[client_id] = _Client(listener, subscriptions, will)
             kept = [
                 Incoming(topic, payload, retained=True)
@@ -74,11 +77,19 @@ class MemoryBroker:
         """Remove a client; with ``lost`` its will is published at once."""
         with self._lock:
             client = self._clients.pop(client_id, None)
-        if client is None or not lost:
-            return
-        client.listener(LinkChange(Link.DOWN, "connection lost"))
-        if client.will is not None:
-            self._deliver(client.will.topic, client.will.payload, retain=True)
+            older = self._taken_over[client_id].pop() if self._taken_over.get(client_id) else None
+        if client is not None and lost:
+            client.listener(LinkChange(Link.DOWN, "connection lost"))
+            if client.will is not None:
+                self._deliver(client.will.topic, client.will.payload, retain=True)
+        if older is not None:
+            self.connect(client_id, older.listener, older.subscriptions, older.will)
+
+    def give_up(self, client_id: str, listener: Listener) -> None:
+        """Forget a client that was taken over and stops trying to connect again."""
+        with self._lock:
+            waiting = self._taken_over.get(client_id, [])
+            self._taken_over[client_id] = [client for client in waiting if client.listener is not listener]
 
     def _deliver(self, topic: str, payload: bytes, *, retain: bool) -> None:
         with self._lock:
@@ -113,6 +124,7 @@ class MemoryTransport:
     client_id: str
     _handles: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     _up: bool = False
+    _listener: Listener | None = None
 
     def start(self, listener: Listener, *, subscriptions: tuple[str, ...], will: Will | None = None) -> None:
         """Connect at once."""
@@ -123,6 +135,7 @@ class MemoryTransport:
                 self._up = notice.link is Link.UP
             listener(notice)
 
+        self._listener = hear
         self.broker.connect(self.client_id, hear, subscriptions, will)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:
@@ -142,3 +155,5 @@ class MemoryTransport:
         if self._up:
             self._up = False
             self.broker.disconnect(self.client_id)
+        elif self._listener is not None:
+            self.broker.give_up(self.client_id, self._listener)

@@ -5,10 +5,12 @@
 2. At most ``inflight_messages`` unacknowledged messages are handed over: paho's own queue is unbounded.
 3. Subscriptions are made in ``on_connect``, and every reason code is read.
 4. Liveness is the age of the last thing the broker said (PINGRESP and PUBACK included).
-5. A session taken over is final: two agents of one identity must not throw each other out for ever. MQTT 5 says
-   so with reason 142; mosquitto before 2.0.15 just closes (its issue 2607), so a connection closed without a
-   word ``TAKE_OVER_CLOSES`` times in a row, each within ``STABLE_S`` of connecting, counts as taken over too.
-6. Full-jitter back-off between connections. Source: Brooker, Exponential Backoff And Jitter, AWS 2015.
+5. A session taken over is told and never final: whoever copied an identity must not end the device it belongs to.
+   MQTT 5 says so with reason 142; mosquitto before 2.0.15 just closes (its issue 2607), so a connection closed
+   without a word ``TAKE_OVER_CLOSES`` times in a row, each within ``STABLE_S`` of connecting, counts as taken over too.
+6. Full-jitter back-off between connections. Source: Brooker, Exponential Backoff And Jitter, AWS 2015. After a
+   take-over it is drawn from the upper half and grows also when the connection had been stable, so that two agents
+   of one identity take turns ever more slowly.
 
 A PUBACK is not durability; who needs that waits for the server's own acknowledgement.
 """
@@ -75,6 +77,7 @@ class MqttTransport:
         self._up = False
         self._failures = 0
         self._closes = 0
+        self._taken_over = False
         self._up_s = float("-inf")
         self._handed = 0  # written by the caller's thread only
         self._answered = 0  # written by paho's thread only: so no lock, which would deadlock with paho's own
@@ -145,7 +148,7 @@ class MqttTransport:
 
     def _back_off(self) -> None:
         ceiling_s = min(self._settings.max_backoff_s, self._settings.min_backoff_s * 2 ** min(self._failures, 30))
-        delay_s = self._chance.uniform(0.0, ceiling_s)
+        delay_s = self._chance.uniform(ceiling_s / 2 if self._taken_over else 0.0, ceiling_s)
         self._client.reconnect_delay_set(delay_s, delay_s)  # type: ignore[arg-type]  # paho only adds and compares them
 
     def _on_connect(
@@ -161,26 +164,20 @@ class MqttTransport:
         self._tell(LinkChange(Link.UP))
 
     def _on_connect_fail(self, _client: paho.Client, _data: object) -> None:
-        self._failures, self._closes = self._failures + 1, 0
+        self._failures, self._closes, self._taken_over = self._failures + 1, 0, False
         self._back_off()
 
     def _on_disconnect(
-        self, client: paho.Client, _data: object, flags: object, reason: ReasonCode, _properties: object
+        self, _client: paho.Client, _data: object, flags: object, reason: ReasonCode, _properties: object
     ) -> None:
-        self._count_loss(
-            silent=reason.value == _FAILURE and not getattr(flags, "is_disconnect_packet_from_server", False)
-        )
+        stable = self._up and time.monotonic() - self._up_s >= STABLE_S
+        silent = reason.value == _FAILURE and not getattr(flags, "is_disconnect_packet_from_server", False)
+        self._closes = self._closes + 1 if silent and self._up and not stable else 0
+        self._taken_over = reason.value == _TAKEN_OVER or self._closes >= TAKE_OVER_CLOSES
+        self._failures = 1 if stable and not self._taken_over else self._failures + 1
         self._up = False
         self._back_off()
-        taken_over = reason.value == _TAKEN_OVER or self._closes >= TAKE_OVER_CLOSES
-        if taken_over:
-            client.disconnect()  # ends paho's loop: no connecting again
-        self._tell(LinkChange(Link.TAKEN_OVER if taken_over else Link.DOWN, f"{reason} ({reason.value})"))
-
-    def _count_loss(self, *, silent: bool) -> None:
-        stable = self._up and time.monotonic() - self._up_s >= STABLE_S
-        self._failures = 1 if stable else self._failures + 1
-        self._closes = self._closes + 1 if silent and self._up and not stable else 0
+        self._tell(LinkChange(Link.TAKEN_OVER if self._taken_over else Link.DOWN, f"{reason} ({reason.value})"))
 
     def _on_subscribe(
         self, _client: paho.Client, _data: object, _mid: int, reasons: list[ReasonCode], _properties: object

@@ -12,7 +12,6 @@ from edge_agent.agent import Agent
 from edge_agent.clock import FakeClock
 from edge_agent.config import AgentConfig, ChildConfig, UpdateConfig
 from edge_agent.disk import RealDisk
-from edge_agent.errors import IdentityInUseError
 from edge_agent.frames import Frame
 from edge_agent.identity import Identity
 from edge_agent.parts import Notices, Parts
@@ -313,11 +312,17 @@ def test_says_that_its_update_record_was_damaged(world: World) -> None:
     assert "record_damaged" in world.events()
 
 
-def test_ends_when_its_identity_is_taken_over(world: World) -> None:
-    """No ping-pong: the older agent ends with a code."""
-    MemoryTransport(world.broker, "dev").start(lambda _: None, subscriptions=())
-    with pytest.raises(IdentityInUseError):
-        world.turns(1)
+def test_an_identity_in_use_twice_is_told_and_ends_nothing(world: World) -> None:
+    """The agent serves on; once an hour there is an event, which goes out when the other client is gone."""
+    for _ in range(3):
+        thief = MemoryTransport(world.broker, "dev")
+        thief.start(lambda _: None, subscriptions=())
+        world.turns(2)
+        assert not world.agent.uplink.up
+        thief.stop()
+        world.turns(3)
+    assert world.agent.uplink.up
+    assert world.events().count("identity_in_use_twice") == 1
 
 
 def test_crashes_never_bring_back_what_lies_below_the_security_floor(world: World) -> None:

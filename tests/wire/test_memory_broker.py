@@ -129,6 +129,18 @@ def test_the_older_of_two_clients_with_one_identity_is_told(broker: MemoryBroker
     assert newer.messages == [("a", b"2", False)]
 
 
+def test_who_was_taken_over_comes_back_when_the_other_is_gone(broker: MemoryBroker) -> None:
+    """A real client keeps trying; one that was stopped meanwhile does not come back."""
+    stopped, older = connected(broker, "d", "a"), connected(broker, "d", "a")
+    stopped.transport.stop()
+    newer = connected(broker, "d", "a")
+    newer.transport.stop()
+    assert older.links == [Link.UP, Link.TAKEN_OVER, Link.UP]
+    assert older.transport.publish("a", b"1") is not None
+    older.transport.stop()
+    assert stopped.links == [Link.UP, Link.TAKEN_OVER]
+
+
 def test_takes_nothing_while_not_connected(broker: MemoryBroker) -> None:
     """The caller keeps what was not taken."""
     transport = MemoryTransport(broker, "d")

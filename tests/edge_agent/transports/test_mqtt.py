@@ -1,6 +1,7 @@
 """What only a real broker shows: outages, limits, liveness, refusals."""
 
 import queue
+import random
 import socket
 import subprocess
 from typing import Protocol
@@ -104,6 +105,38 @@ def test_notices_a_broker_that_answers_nothing(broker: Broker) -> None:
     assert wait_link(notices, Link.DOWN).reason
     broker.process.send_signal(18)  # SIGCONT
     transport.stop()
+
+
+class Draws(random.Random):
+    """Jitter that remembers between which bounds it was drawn."""
+
+    def __init__(self) -> None:
+        """Start with nothing drawn."""
+        super().__init__(0)
+        self.bounds: list[tuple[float, float]] = []
+
+    def uniform(self, a: float, b: float) -> float:
+        """Draw and remember."""
+        self.bounds.append((a, b))
+        return super().uniform(a, b)
+
+
+def test_after_a_take_over_it_waits_at_least_half_the_limit(broker: Broker) -> None:
+    """Two agents of one identity don't throw each other out as fast as they can; before, jitter starts at 0."""
+    draws, notices = Draws(), queue.SimpleQueue[Notice]()
+    settings = MqttSettings(
+        "127.0.0.1", broker.port, "dev", "dev", "secret", min_backoff_s=0.01, max_backoff_s=0.1, session_expiry_s=5
+    )
+    first = MqttTransport(settings, chance=draws)
+    first.start(notices.put, subscriptions=())
+    wait_link(notices, Link.UP)
+    second, _ = start(broker.port)
+    wait_link(notices, Link.TAKEN_OVER)
+    second.stop()
+    low_s, high_s = draws.bounds[-1]
+    assert draws.bounds[0] == (0.0, 0.01)
+    assert low_s == high_s / 2 > 0
+    first.stop()
 
 
 def test_a_raising_listener_does_not_end_the_connection(broker: Broker) -> None:
