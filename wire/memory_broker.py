@@ -1,7 +1,8 @@
 """A broker in this process: for tests, and for a demo on a machine without mosquitto.
 
 Does retained messages, wildcards, wills, shared subscriptions (``$share/<group>/<filter>``) and
-take-over of an identity (the older client connects again when the newer one is gone). Leaves out: authentication, ACLs, persistence, flow control, the network.
+take-over of an identity (the older client connects again when the newer one is gone). Leaves out: authentication,
+ACLs, persistence, flow control, the network.
 Delivery is synchronous, in the publisher's thread.
 """
 

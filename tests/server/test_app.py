@@ -225,7 +225,7 @@ GUESSES = (
 def test_an_evil_device_takes_nothing_from_the_fleet(run: Run, device_of: DeviceOf, report: MakeReport) -> None:
     """Whatever it subscribes to, it hears nothing of others, and the server stores each of 100 reports."""
     app = run()
-    spies = [_spy(app, device_of(app, f"evil-{number}"), guess) for number, guess in enumerate(GUESSES)]
+    spies = [_spy(device_of(app, f"evil-{number}"), guess) for number, guess in enumerate(GUESSES)]
     honest = device_of(app)
     for seq in range(100):
         assert honest.transport.publish(honest.topic("tele/drift"), encode_report(report(seq))) is not None
@@ -262,7 +262,7 @@ class Spy:
         self.transport.stop()
 
 
-def _spy(app: ServerApp, device: LiveDevice, subscription: str) -> Spy:
+def _spy(device: LiveDevice, subscription: str) -> Spy:
     device.transport.stop()
     spy = Spy(device.transport)
     settled = queue.Queue[LinkChange]()
