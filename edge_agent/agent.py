@@ -24,6 +24,7 @@ from edge_agent.inbox import Inbox
 from edge_agent.listening import Listening
 from edge_agent.measuring.desk import Condition, Desk, MeasureDone
 from edge_agent.parts import Notice, Parts
+from edge_agent.record_file import newer_records
 from edge_agent.reporting import Reporter, running
 from edge_agent.sample_ledger import SampleLedger
 from edge_agent.spool import Spool
@@ -105,6 +106,8 @@ class Agent:
         self._guard("measure", self._measuring.resume)
         if self.updater.damage:
             self._event("update", "record_damaged", Severity.WARNING, self.updater.damage)
+        for sentence in newer_records(self.state):
+            self._event("format", "record_newer", Severity.WARNING, sentence)
         self._report()
         self.uplink.start(self.parts.notices.put, self._now_ms)
 

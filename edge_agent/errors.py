@@ -16,6 +16,7 @@ AgentError
 ├── IdentityError            the device is not enrolled, or its identity can't be read
 ├── EnrolmentError           the server refused or could not be reached
 ├── IdentityInUseError       another agent uses this state directory
+├── NewerFormatError         what lasts was written by a newer agent; also the ``MessageError`` of a reader
 ├── TransitionError          an update phase doesn't know a signal: a fault of ours
 └── SpoolError               the spool can't be written; what was added waits in memory
 
@@ -25,6 +26,8 @@ Every error carries a stable ``code`` that also travels in reports.
 from __future__ import annotations
 
 from typing import ClassVar
+
+from wire.errors import MessageError
 
 
 class AgentError(Exception):
@@ -127,6 +130,15 @@ class SpoolError(AgentError):
     """The spool can't be opened or written; what was added waits in memory and is tried again."""
 
     code = "spool_write"
+
+
+class NewerFormatError(AgentError, MessageError):
+    """A record or the spool was written by a newer agent: it is kept, and not read.
+
+    To readers that take damage for absence it is a ``MessageError`` like any.
+    """
+
+    code = "format_newer"
 
 
 class TransitionError(AgentError):

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.disk import Disk
-from edge_agent.errors import EnrolmentError, IdentityError
+from edge_agent.errors import EnrolmentError, IdentityError, NewerFormatError
+from edge_agent.record_file import read_record, write_record
 from edge_agent.tls import client_context
 from wire.canonical import canonical_bytes
-from wire.codec import Json, decode, encode, from_document, parse_json
+from wire.codec import Json, from_document, parse_json, to_document
 from wire.errors import MessageError, WireError
 from wire.topics import check_name
 
@@ -48,9 +49,11 @@ def read_identity(state: Path) -> Identity:
     """
     path = state / "identity.json"
     try:
-        identity = decode(Identity, path.read_bytes())
+        identity = from_document(Identity, read_record(path))
         check_name(identity.site, "a site")
         check_name(identity.device, "a device")
+    except NewerFormatError as error:
+        raise IdentityError(str(error)) from error
     except (OSError, WireError) as error:
         message = f"Expected an identity in {path}, got: {error}: run edge-agent enrol"
         raise IdentityError(message) from error
@@ -84,7 +87,7 @@ def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "")
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)
     disk.write(state / "root.json", root.encode())
-    disk.write(state / "identity.json", encode(identity))
+    write_record(disk, state / "identity.json", to_document(identity))
     return identity
 
 

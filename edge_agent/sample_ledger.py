@@ -12,7 +12,8 @@ from pathlib import Path
 
 from edge_agent.commands import DAY_MS, SampleBudget
 from edge_agent.disk import Disk
-from wire.codec import decode, encode
+from edge_agent.record_file import read_record, write_record
+from wire.codec import from_document, to_document
 from wire.errors import WireError
 
 
@@ -26,7 +27,7 @@ class SampleLedger:
     def read(self, now_ms: int) -> SampleBudget:
         """Return what was granted."""
         try:
-            return decode(SampleBudget, (self.state / "samples.json").read_bytes())
+            return from_document(SampleBudget, read_record(self.state / "samples.json"))
         except FileNotFoundError:
             return SampleBudget()
         except (OSError, WireError):
@@ -38,4 +39,4 @@ class SampleLedger:
         Raises:
             OSError: If it can't be written.
         """
-        self.disk.write(self.state / "samples.json", encode(budget))
+        write_record(self.disk, self.state / "samples.json", to_document(budget))

@@ -15,9 +15,10 @@ from typing import Protocol
 from edge_agent.config import MeasureConfig
 from edge_agent.disk import Disk
 from edge_agent.measuring.ending import Measured, sweep
+from edge_agent.record_file import read_record, write_record
 from edge_agent.updater.seams import Progress, Refusal
 from wire.canonical import canonical_bytes
-from wire.codec import Json, parse_json
+from wire.codec import Json
 from wire.errors import MessageError
 from wire.measurement import MAX_ENVELOPE_BYTES
 from wire.messages import Command, Response
@@ -101,7 +102,7 @@ class Desk:
         sweep(self.state)
         note = self.state / NOTE
         try:
-            command = parse_json(note.read_bytes()).get("command")
+            command = read_record(note).get("command")
         except (FileNotFoundError, MessageError):
             command = ""
         if isinstance(command, str) and command:
@@ -154,7 +155,7 @@ class Desk:
 
     def _begin(self, command: str, envelope: bytes) -> Refusal | None:
         try:  # before anything runs: an agent that is killed says so at its next start
-            self.disk.write(self.state / NOTE, canonical_bytes({"command": command}))
+            write_record(self.disk, self.state / NOTE, {"command": command})
         except OSError as error:
             return Refusal("no_space", f"Expected to note the measurement, got: {error}: free the disk")
         self._command, self._progress = command, Progress()

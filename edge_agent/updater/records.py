@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.disk import Disk
+from edge_agent.record_file import read_record, write_record
 from edge_agent.updater.states import UpdateRecord
-from wire.canonical import canonical_bytes
-from wire.codec import decode, encode, parse_json
+from wire.codec import from_document, to_document
 from wire.errors import WireError
 from wire.messages import Desired
 
@@ -28,7 +28,7 @@ class Records:
         """Return the record, and what was wrong with it; empty: nothing."""
         path, damage = self.state / "update.json", ""
         try:
-            return decode(UpdateRecord, path.read_bytes()), ""
+            return from_document(UpdateRecord, read_record(path)), ""
         except FileNotFoundError:  # none yet, or the power went between the two files
             pass
         except (OSError, WireError) as error:
@@ -37,7 +37,7 @@ class Records:
 
     def _gen(self) -> int:
         try:
-            gen = parse_json((self.state / "gen.json").read_bytes()).get("gen")
+            gen = read_record(self.state / "gen.json").get("gen")
         except (OSError, WireError):
             return 0
         return gen if isinstance(gen, int) else 0
@@ -48,7 +48,7 @@ class Records:
         Raises:
             OSError: If it can't be written; the one before is kept then.
         """
-        self.disk.write(self.state / "update.json", encode(record))
+        write_record(self.disk, self.state / "update.json", to_document(record))
 
     def write_gen(self, gen: int) -> None:
         """Keep the generation of an attempt that begins.
@@ -56,4 +56,4 @@ class Records:
         Raises:
             OSError: If it can't be written.
         """
-        self.disk.write(self.state / "gen.json", canonical_bytes({"gen": gen}))
+        write_record(self.disk, self.state / "gen.json", {"gen": gen})

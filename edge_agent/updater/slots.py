@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.disk import Disk
-from wire.canonical import canonical_bytes
-from wire.codec import Json, decode, encode, parse_json
+from edge_agent.record_file import read_record, write_record
+from wire.codec import Json, from_document, to_document
 from wire.errors import MessageError
 
 NAMES = ("a", "b")
@@ -56,7 +56,7 @@ class Slots:
         if name not in NAMES:
             return None
         try:
-            found = decode(SlotRelease, (self.state / "slots" / f"{name}.json").read_bytes())
+            found = from_document(SlotRelease, read_record(self.state / "slots" / f"{name}.json"))
         except (OSError, MessageError):
             return None
         return found if found.sha256 else None
@@ -67,7 +67,7 @@ class Slots:
         Raises:
             OSError: If it can't be written.
         """
-        self.disk.write(self.state / "slots" / f"{name}.json", encode(release))
+        write_record(self.disk, self.state / "slots" / f"{name}.json", to_document(release))
 
     def empty(self, name: str) -> None:
         """Point a slot at nothing.
@@ -104,7 +104,7 @@ class Slots:
             OSError: If it can't be written.
         """
         if floor > self.floor():
-            self.disk.write(self.state / "floor.json", canonical_bytes({"security_floor": floor}))
+            write_record(self.disk, self.state / "floor.json", {"security_floor": floor})
 
     def boots(self, name: str) -> int:
         """Return how often a slot was started without becoming healthy."""
@@ -118,7 +118,7 @@ class Slots:
         """
         counts = self._numbers("slots/boots.json")
         if name in NAMES and counts.get(name, 0) != count:
-            self.disk.write(self.state / "slots" / "boots.json", canonical_bytes({**counts, name: count}))
+            write_record(self.disk, self.state / "slots" / "boots.json", {**counts, name: count})
 
     def reclaim(self, keep: frozenset[str]) -> int:
         """Remove every bundle and part but those of the slots and of ``keep`` (digests); return how many went.
@@ -135,7 +135,7 @@ class Slots:
 
     def _numbers(self, name: str) -> dict[str, int]:
         try:
-            document = parse_json((self.state / name).read_bytes())
+            document = read_record(self.state / name)
         except (OSError, MessageError):
             return {}
         return {key: value for key, value in document.items() if isinstance(value, int)}

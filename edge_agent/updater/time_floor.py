@@ -9,8 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from wire.canonical import canonical_bytes
-from wire.codec import parse_json
+from edge_agent.record_file import read_record, record_bytes
 from wire.errors import MessageError
 
 EARLIEST_MS = 1_767_225_600_000  # 2026-01-01: this code did not exist before
@@ -26,7 +25,7 @@ class TimeFloor:
     def read_ms(self) -> int:
         """Return the floor, UTC milliseconds."""
         try:
-            value = parse_json(self.path.read_bytes()).get("floor_ms")
+            value = read_record(self.path).get("floor_ms")
         except (OSError, MessageError):
             return EARLIEST_MS
         return max(EARLIEST_MS, value) if isinstance(value, int) else EARLIEST_MS
@@ -45,7 +44,7 @@ class TimeFloor:
             return
         part = self.path.with_suffix(".part")
         with part.open("wb") as file:
-            file.write(canonical_bytes({"floor_ms": now_ms}))
+            file.write(record_bytes({"floor_ms": now_ms}))
             file.flush()
             os.fsync(file.fileno())
         part.replace(self.path)
