@@ -1,4 +1,6 @@
-"""``fleet-server``: init, run, claim, trust, status; devices, events and rollouts for scripts. Only this file prints.
+"""``fleet-server``: init, run, migrate, claim, trust, status; devices, events and rollouts for scripts.
+
+Only this file prints.
 
 Exit codes: 0 done, 1 refused or failed (``error [code]: …`` on stderr), 2 wrong usage.
 """
@@ -8,8 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import signal
+import sqlite3
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import wraps
@@ -25,13 +29,15 @@ from server.app import Overrides, ServerApp
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
 from server.enrolment import Enrolment
-from server.errors import ServerError
+from server.errors import DatabaseOutdatedError, ServerError
 from server.fleet import Fleet
 from server.outbox import Outbox
 from server.registry.events import EventLog
 from server.rollout.ledger import Ledger
-from server.state_directory import init_state, open_state
-from server.store.database import Database, open_database
+from server.state_directory import StateDirectory, init_state, lock_state, open_state
+from server.store.backup import back_up_sqlite, sqlite_file
+from server.store.database import Database, connect, declared_tables, open_database, shown_url
+from server.store.revisions import standing_of, upgrade
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire.errors import WireError
@@ -68,6 +74,8 @@ def _coded(command: Callable[P, R]) -> Callable[P, R]:
             click.echo(f"error [{error.code}]: {error}", err=True)
         except sa.exc.SQLAlchemyError as error:
             click.echo(f"error [store]: Expected a usable store, got: {error.__cause__ or error}", err=True)
+        except sqlite3.Error as error:
+            click.echo(f"error [store]: Expected to copy the database, got: {error}", err=True)
         except OSError as error:
             click.echo(f"error [os]: {error}", err=True)
         sys.exit(1)
@@ -85,7 +93,7 @@ def main() -> None:
     """Take models to a fleet of devices and keep them right.
 
     Every command names the server's state directory DIR, which holds its settings (server.toml), keys, tokens and
-    database. All but init and run also work beside a running server.
+    database. All but init, run and migrate also work beside a running server.
     """
 
 
@@ -99,7 +107,7 @@ def init(directory: Path) -> None:
     """
     state = init_state(directory)
     init_online_keys(state.path)
-    open_database(state.database_url).close()  # now, so that no two later commands make the tables at once
+    open_database(state.database_url).close()
     click.echo(f"state      {state.path}")
     click.echo(f"operator   {state.path / 'operator.token'}")
     click.echo(f"builder    {state.path / 'builder.token'}")
@@ -112,26 +120,92 @@ def init(directory: Path) -> None:
 @click.option("--http-port", type=click.IntRange(0, 65535), help="Instead of http.port in server.toml.")
 @click.option("--broker-port", type=click.IntRange(0, 65535), help="Instead of broker.port in server.toml.")
 @click.option("--bind", help="Address for HTTP and broker; beyond loopback only with [tls] in server.toml.")
+@click.option("--migrate", is_flag=True, help="Migrate the database of an older version without asking.")
 @click.option("--verbose", is_flag=True, help="Log state changes, too.")
 @_coded
-def run(directory: Path, http_port: int | None, broker_port: int | None, bind: str | None, *, verbose: bool) -> None:
+def run(
+    directory: Path, http_port: int | None, broker_port: int | None, bind: str | None, *, migrate: bool, verbose: bool
+) -> None:  # fmt: skip
     """Serve until SIGINT or SIGTERM.
 
     Broker, REST interface, pages, drift detection, rollouts, retraining. Prints "http URL" and "mqtt HOST:PORT"
-    when it is ready. Ports stay the same over restarts. Needs mosquitto.
+    when it is ready. Ports stay the same over restarts. Needs mosquitto. The database of an older version is
+    migrated if you say so: on a terminal it asks, elsewhere it refuses.
     """
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
-    app = ServerApp.open(directory, overrides=Overrides(http_port, broker_port, bind))
+    overrides = Overrides(http_port, broker_port, bind)
+    try:
+        app = ServerApp.open(directory, overrides=overrides)
+    except DatabaseOutdatedError:
+        if not (migrate or sys.stdin.isatty()):
+            raise
+        _migrate(open_state(directory), assume_yes=migrate)
+        app = ServerApp.open(directory, overrides=overrides)
     app.start()
     click.echo(f"http {app.http_url}")
     click.echo(f"mqtt {app.address.mqtt_host}:{app.address.mqtt_port}")
     while not stop.wait(3600):
         pass
     app.stop()
+
+
+@main.command(epilog=_example("fleet-server migrate state", "fleet-server migrate state --check || echo it is due"))
+@_STATE
+@click.option("--yes", "assume_yes", is_flag=True, help="Don't ask.")
+@click.option("--check", is_flag=True, help="Change nothing; exit code 1 when the database must be migrated.")
+@_coded
+def migrate(directory: Path, *, assume_yes: bool, check: bool) -> None:
+    """Bring the database of an older version to this one.
+
+    Prints what will be done, asks, copies an SQLite database to backups/ in DIR, and then takes all steps or none.
+    The server must not run meanwhile. Going back to the older version takes that copy.
+    """
+    if check:
+        _, database = _opened(directory)
+        database.close()
+        click.echo("the database is at this version's revision")
+    else:
+        _migrate(open_state(directory), assume_yes=assume_yes)
+
+
+def _migrate(state: StateDirectory, *, assume_yes: bool) -> None:
+    url = read_config(state.config).store.url or state.database_url
+    lock, engine = lock_state(state), connect(url)
+    try:
+        standing = standing_of(engine)
+        click.echo(f"database   {shown_url(url)}")
+        click.echo(f"revision   {standing.revision or 'none: no tables yet'}")
+        if standing.is_current:
+            click.echo("nothing to do")
+            return
+        for step in standing.steps:
+            click.echo(f"step       {step.revision} {step.text}")
+        source, target = sqlite_file(engine), None
+        if source is not None and not standing.is_empty:
+            target = state.backups / f"fleet-{standing.revision}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.db"
+        click.echo(f"backup     {target or 'none is made here: for PostgreSQL make one with pg_dump first'}")
+        if not assume_yes and not _agreed("Migrate the database now?"):
+            message = "Expected yes, got no: nothing was changed; with --yes nobody is asked"
+            raise DatabaseOutdatedError(message)
+        if source is not None and target is not None:
+            back_up_sqlite(source, target)
+        upgrade(engine, declared_tables())
+        click.echo(f"done       revision {standing.head}")
+    finally:
+        engine.dispose()
+        lock.release()
+
+
+def _agreed(question: str) -> bool:
+    try:
+        return click.confirm(question, default=False)
+    except click.Abort:  # nobody is there to answer
+        click.echo()
+        return False
 
 
 @main.command(
@@ -261,7 +335,7 @@ def _health(http_url: str) -> dict[str, object] | None:
 def _opened(directory: Path) -> tuple[ServerConfig, Database]:
     state = open_state(directory)
     config = read_config(state.config)
-    return config, open_database(config.store.url or state.database_url)
+    return config, open_database(config.store.url or state.database_url, str(directory))
 
 
 def _pair(text: str) -> tuple[str, str]:

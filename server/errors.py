@@ -4,6 +4,11 @@ ServerError
 ├── ConfigError               server.toml says something that cannot be
 ├── StateDirectoryError       the state directory is missing, foreign or damaged
 ├── AlreadyRunningError       another server holds the state directory
+├── DatabaseError             the database can't be used
+│   ├── DatabaseUnavailableError  its URL is wrong or its driver is not installed
+│   ├── DatabaseOutdatedError     an older tinyfleet made it: it must be migrated
+│   ├── DatabaseNewerError        a newer tinyfleet has migrated it
+│   └── DatabaseForeignError      its tables or rows are not a fleet's
 ├── BrokerError               mosquitto can't be started or does not answer
 │   ├── BrokerMissingError    mosquitto is not installed
 │   └── PortInUseError        another program listens on the port
@@ -64,6 +69,37 @@ class AlreadyRunningError(ServerError):
     """Another server runs on the state directory."""
 
     code = "already_running"
+
+
+class DatabaseError(ServerError):
+    """The database can't be used."""
+
+    code = "database"
+    status = 503
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """The URL is wrong, or its driver is not installed."""
+
+    code = "database_unavailable"
+
+
+class DatabaseOutdatedError(DatabaseError):
+    """An older tinyfleet made the database; ``fleet-server migrate`` brings it to this version."""
+
+    code = "database_outdated"
+
+
+class DatabaseNewerError(DatabaseError):
+    """A newer tinyfleet has migrated the database."""
+
+    code = "database_newer"
+
+
+class DatabaseForeignError(DatabaseError):
+    """The tables or rows are not a fleet's."""
+
+    code = "database_foreign"
 
 
 class BrokerError(ServerError):

@@ -12,6 +12,7 @@ from server.credentials import new_secret
 from server.errors import AlreadyRunningError, StateDirectoryError
 from server.files import write_atomically
 
+_LAYOUT = 1  # raised when what lies where changes so that an older server would not find it
 _TEMPLATE = """\
 # tinyfleet server. Every key and its default: server/config.py. An unknown key is an error.
 
@@ -45,6 +46,11 @@ class StateDirectory:
         return self.path / "server.toml"
 
     @property
+    def layout(self) -> Path:
+        """The version of this directory; directories of commit 42f48ee have none, which is 1."""
+        return self.path / "layout"
+
+    @property
     def keys(self) -> Path:
         """The online keys (0600)."""
         return self.path / "keys"
@@ -73,6 +79,11 @@ class StateDirectory:
     def measurements(self) -> Path:
         """Orders for devices, what they need, and their reports."""
         return self.path / "measurements"
+
+    @property
+    def backups(self) -> Path:
+        """Copies of the database from before it was migrated."""
+        return self.path / "backups"
 
     @property
     def broker(self) -> Path:
@@ -163,6 +174,7 @@ def init_state(path: Path) -> StateDirectory:
         for role in ("operator", "builder"):
             write_atomically(path / f"{role}.token", f"{new_secret()}\n".encode())
         state.ingest_group()
+        write_atomically(state.layout, f"{_LAYOUT}\n".encode())
         write_atomically(state.config, _TEMPLATE.encode())
     except OSError as error:
         message = f"Expected a directory that can be written, got {path}: {error.strerror}"
@@ -179,6 +191,19 @@ def open_state(path: Path) -> StateDirectory:
     state = StateDirectory(path.resolve())
     if not state.config.is_file():
         message = f"Expected a server's state directory, got {path}: make one with fleet-server init {path}"
+        raise StateDirectoryError(message)
+    try:
+        layout = state.layout.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        layout = str(_LAYOUT)
+    except (OSError, ValueError) as error:
+        message = f"Expected a number in {state.layout}, got: {error}: restore it from the backup"
+        raise StateDirectoryError(message) from error
+    if layout != str(_LAYOUT):
+        message = (
+            f"Expected a state directory of layout {_LAYOUT}, got {layout[:20]!r} in {state.layout}: install the "
+            "tinyfleet that made it, or restore the backup that belongs to this version"
+        )
         raise StateDirectoryError(message)
     return state
 

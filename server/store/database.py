@@ -1,7 +1,7 @@
 """The database: one engine, one schema, short transactions.
 
-Domains declare their tables on ``METADATA`` in their own file of this folder; ``open_database``
-imports them all, so that a new domain is one new file.
+Domains declare their tables on ``METADATA`` in their own file of this folder; ``declared_tables``
+imports them all, so that a new domain is one new file. Whoever needs the database opens it by ``open_database``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 import server.store
+from server.errors import DatabaseUnavailableError
+from server.store.revisions import prepare
 
 METADATA = sa.MetaData()
 
@@ -37,15 +39,70 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(url: str) -> Database:
-    """Return the database at ``url`` (``sqlite:///path`` or another SQLAlchemy URL) with its tables made."""
-    engine = sa.create_engine(url, connect_args={"timeout": 30} if url.startswith("sqlite") else {})
+def open_database(url: str, directory: str = "DIR") -> Database:
+    """Return the database at ``url`` (``sqlite:///path`` or another SQLAlchemy URL), at this version's revision.
+
+    An empty database gets its tables. ``directory`` is the server's, named where a person must act.
+
+    Raises:
+        DatabaseUnavailableError: If the URL or its driver can't be used.
+        DatabaseOutdatedError: If it must be migrated first.
+        DatabaseNewerError: If a newer tinyfleet has migrated it.
+        DatabaseForeignError: If its tables are not a fleet's.
+    """
+    engine = connect(url)
+    try:
+        prepare(engine, declared_tables(), directory)
+    except BaseException:
+        engine.dispose()
+        raise
+    return Database(engine)
+
+
+def connect(url: str) -> sa.Engine:
+    """Return an engine for ``url``; the revision of the database is not checked.
+
+    Raises:
+        DatabaseUnavailableError: If the URL or its driver can't be used.
+    """
+    try:
+        parsed = sa.make_url(url)
+        if parsed.drivername in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        engine = sa.create_engine(parsed, connect_args={"timeout": 30} if parsed.get_backend_name() == "sqlite" else {})
+    except sa.exc.NoSuchModuleError as error:
+        message = f"Expected sqlite:///FILE or postgresql://USER@HOST/NAME in store.url, got {shown_url(url)!r}"
+        raise DatabaseUnavailableError(message) from error
+    except (sa.exc.ArgumentError, ValueError) as error:
+        message = f"Expected a database URL (postgresql://USER@HOST/NAME) in store.url, got {shown_url(url)!r}"
+        raise DatabaseUnavailableError(message) from error
+    except ImportError as error:
+        message = (
+            f"Expected the driver of {shown_url(url)}, got: {error}: install it, for PostgreSQL with "
+            "pip install 'tinyfleet[postgres]'"
+        )
+        raise DatabaseUnavailableError(message) from error
+    if engine.dialect.name not in ("sqlite", "postgresql"):
+        message = f"Expected SQLite or PostgreSQL in store.url, got {shown_url(url)!r}"
+        raise DatabaseUnavailableError(message)
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _tune_sqlite)
+    return engine
+
+
+def declared_tables() -> sa.MetaData:
+    """Return the tables of every domain."""
     for module in pkgutil.iter_modules(server.store.__path__):
         importlib.import_module(f"server.store.{module.name}")
-    METADATA.create_all(engine)
-    return Database(engine)
+    return METADATA
+
+
+def shown_url(url: str) -> str:
+    """Return ``url`` without its password."""
+    try:
+        return sa.make_url(url).render_as_string(hide_password=True)
+    except (sa.exc.ArgumentError, ValueError):
+        return url.rpartition("@")[2]
 
 
 def upsert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:

@@ -53,6 +53,22 @@ def test_every_command_refuses_a_foreign_directory(tmp_path: Path, command: list
     assert (code, "fleet-server init" in error) == (1, True)
 
 
+@pytest.mark.parametrize("layout", ["2", "", "x" * 99])
+def test_a_state_directory_of_another_layout_is_refused(state: StateDirectory, layout: str) -> None:
+    """An older server would not find what a newer one has put elsewhere."""
+    state.layout.write_text(layout)
+    code, _, error = _run("devices", state.path)
+    assert (code, error.split(", got")[0]) == (
+        1, "error [state_directory]: Expected a state directory of layout 1",
+    )  # fmt: skip
+
+
+def test_a_state_directory_without_a_layout_is_the_first(state: StateDirectory) -> None:
+    """Commit 42f48ee wrote none."""
+    state.layout.unlink()
+    assert _run("devices", state.path)[0] == 0
+
+
 def test_claim_prints_a_claim_and_devices_lists_who_used_it(fleet: MemoryFleet) -> None:
     """Both work beside a running server."""
     code, claim, _ = _run("claim", fleet.state.path, "--site", "berlin", "--device", "cam-9", "--attribute", "lens=b")

@@ -1,0 +1,40 @@
+"""A copy of an SQLite database, whole whatever is written meanwhile. PostgreSQL has its own tools."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from server.files import sync_directory
+
+
+def sqlite_file(engine: sa.Engine) -> Path | None:
+    """Return the file of an SQLite database; None for another database, or one in memory."""
+    name = engine.url.database or ""
+    return Path(name) if engine.dialect.name == "sqlite" and name not in ("", ":memory:") else None
+
+
+def back_up_sqlite(source: Path, target: Path) -> None:
+    """Copy the database ``source`` to the new file ``target`` (0600), on disk when this returns.
+
+    Raises:
+        OSError: If ``target`` is there already or can't be written.
+        sqlite3.Error: If the source is damaged or the disk is full; ``target`` is then gone again.
+    """
+    target.parent.mkdir(mode=0o700, exist_ok=True)
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with closing(sqlite3.connect(source)) as original, closing(sqlite3.connect(target)) as copy:
+            original.backup(copy)
+            copy.execute("PRAGMA journal_mode=DELETE")  # one file, complete without a -wal beside it
+        os.fsync(descriptor)
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+    sync_directory(target.parent)

@@ -1,0 +1,1 @@
+"""The database's revisions, one file each in ``versions``; ``server.store.revisions`` applies them with Alembic."""

@@ -1,0 +1,215 @@
+"""At which revision a database stands, and how it comes to this version's. The steps are in ``migrations/versions``.
+
+All of a change is one transaction that no other writer shares, with the schema in it: a process that is killed leaves
+the old database or the new one. SQLite needs three things for it. The driver opens no transaction before a schema
+change, so it is opened here. Foreign keys are off meanwhile, because Alembic replaces a table by its copy, and are
+checked before the commit. Nothing here asks a person: who calls ``upgrade`` has made a backup.
+
+Source: SQLAlchemy, "Serializable isolation / Savepoints / Transactional DDL" of its SQLite dialect; sqlite.org,
+"Making Other Kinds Of Table Schema Changes".
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from server.errors import DatabaseForeignError, DatabaseNewerError, DatabaseOutdatedError
+
+FIRST = "0001"
+_VERSION_TABLE = "alembic_version"
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_LOCK_KEY = 0x74696E79  # one for all servers on a PostgreSQL database
+_SHOWN_LIMIT = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One revision that a database lacks."""
+
+    revision: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """Where a database stands. ``revision`` is "" for an empty one; ``steps`` are what it lacks, oldest first.
+
+    ``versioned`` is false for a database that commit 42f48ee made, which holds no revision.
+    """
+
+    revision: str
+    head: str
+    steps: tuple[Step, ...]
+    versioned: bool = True
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no tables yet."""
+        return not self.revision
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this version of tinyfleet can use the database as it is."""
+        return self.versioned and self.revision == self.head
+
+
+def standing_of(engine: sa.Engine) -> Standing:
+    """Return where the database stands; nothing is written.
+
+    Raises:
+        DatabaseNewerError: If a newer tinyfleet has migrated it.
+        DatabaseForeignError: If its tables are not those of any tinyfleet since 42f48ee.
+    """
+    with engine.connect() as connection:
+        return _standing(connection)
+
+
+def prepare(engine: sa.Engine, metadata: sa.MetaData, directory: str) -> None:
+    """Make the tables of an empty database; check the revision of any other.
+
+    Raises:
+        DatabaseOutdatedError: If it must be migrated first; the message names ``directory``, the server's.
+        DatabaseNewerError: If a newer tinyfleet has migrated it.
+        DatabaseForeignError: If its tables are not those of any tinyfleet since 42f48ee.
+    """
+    standing = standing_of(engine)
+    if standing.is_empty:
+        with _alone(engine) as connection:
+            if (standing := _standing(connection)).is_empty:  # else another process was quicker
+                metadata.create_all(connection)
+                command.stamp(_config(connection, metadata), "head")
+                return
+    if not standing.is_current:
+        message = (
+            f"Expected a database at revision {standing.head}, got {standing.revision} of an older tinyfleet: "
+            f"run fleet-server migrate {directory}, which makes a backup first"
+        )
+        raise DatabaseOutdatedError(message)
+
+
+def upgrade(engine: sa.Engine, metadata: sa.MetaData) -> Standing:
+    """Take every step that the database lacks, all or none; return where it stood before.
+
+    Raises:
+        DatabaseNewerError: If a newer tinyfleet has migrated it.
+        DatabaseForeignError: If its tables are not ours, or its rows point to rows that are not there.
+    """
+    with _alone(engine) as connection:
+        standing = _standing(connection)
+        config = _config(connection, metadata)
+        if not standing.versioned:
+            command.stamp(config, FIRST)
+        command.upgrade(config, "head")
+        if connection.dialect.name == "sqlite":
+            dangling = connection.exec_driver_sql("PRAGMA foreign_key_check").fetchmany(_SHOWN_LIMIT)
+            if dangling:
+                rows = ", ".join(f"{row[0]} row {row[1]} to {row[2]}" for row in dangling)
+                message = f"Expected every row's parent in the database, got: {rows}. Nothing was changed"
+                raise DatabaseForeignError(message)
+    return standing
+
+
+def _standing(connection: sa.Connection) -> Standing:
+    tables = set(sa.inspect(connection).get_table_names())
+    script = _script()
+    head = script.get_current_head() or ""
+    known = {step.revision: Step(step.revision, step.doc or "") for step in script.walk_revisions()}
+    order = tuple(known)[::-1]  # oldest first
+    revision = MigrationContext.configure(connection).get_current_revision() if _VERSION_TABLE in tables else None
+    if revision is None:
+        if not tables & set(_first_columns()):
+            return Standing(revision="", head=head, steps=tuple(known[name] for name in order))
+        _check_first(connection, tables)
+        return Standing(
+            revision=FIRST, head=head, steps=tuple(known[name] for name in order[1:]), versioned=False
+        )  # fmt: skip
+    if revision not in known:
+        message = (
+            f"Expected a database at revision {head} or older, got {revision}, of a newer tinyfleet: install that "
+            "version, or restore the backup that was made before it migrated the database"
+        )
+        raise DatabaseNewerError(message)
+    after = order.index(revision) + 1
+    return Standing(revision=revision, head=head, steps=tuple(known[name] for name in order[after:]))
+
+
+def _check_first(connection: sa.Connection, tables: set[str]) -> None:
+    inspector = sa.inspect(connection)
+    missing = []
+    for table, columns in _first_columns().items():
+        if table not in tables:
+            missing.append(table)
+            continue
+        found = {column["name"] for column in inspector.get_columns(table)}
+        missing += [f"{table}.{column}" for column in sorted(columns - found)]
+    if missing:
+        more = len(missing) - _SHOWN_LIMIT
+        shown = ", ".join(missing[:_SHOWN_LIMIT]) + (f" and {more} more" if more > 0 else "")
+        message = (
+            f"Expected the tables of a fleet's database of commit 42f48ee or newer, got one without {shown}: "
+            "start it once with tinyfleet of that commit, or set store.url in server.toml to another database"
+        )
+        raise DatabaseForeignError(message)
+
+
+@functools.cache
+def _first_columns() -> Mapping[str, frozenset[str]]:
+    """Return tables and columns of the first revision, from its own file, made in memory."""
+    engine = sa.create_engine("sqlite://")
+    with engine.connect() as connection:
+        command.upgrade(_config(connection, None), FIRST)
+        inspector = sa.inspect(connection)
+        found = {
+            table: frozenset(column["name"] for column in inspector.get_columns(table))
+            for table in inspector.get_table_names()
+            if table != _VERSION_TABLE
+        }
+    engine.dispose()
+    return found
+
+
+@functools.cache
+def _script() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config(None, None))
+
+
+def _config(connection: sa.Connection | None, metadata: sa.MetaData | None) -> Config:
+    config = Config()
+    for name, folder in (("script_location", _MIGRATIONS), ("version_locations", _MIGRATIONS / "versions")):
+        config.set_main_option(name, str(folder).replace("%", "%%"))
+    config.set_main_option("path_separator", "newline")
+    config.attributes["connection"] = connection
+    config.attributes["metadata"] = metadata
+    return config
+
+
+@contextmanager
+def _alone(engine: sa.Engine) -> Iterator[sa.Connection]:
+    """Yield a connection in a transaction that holds schema changes and that no other writer shares."""
+    if engine.dialect.name != "sqlite":
+        with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK_KEY)))
+            yield connection
+        return
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:  # the driver begins nothing
+        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.exec_driver_sql("COMMIT")
+        except BaseException:
+            connection.exec_driver_sql("ROLLBACK")
+            raise
+        finally:
+            connection.exec_driver_sql("PRAGMA foreign_keys=ON")
