@@ -36,12 +36,16 @@ def pack(table: Table) -> bytes:
     """Return the bytes of ``table``."""
     images = [np.asarray(image) for image in table.images]
     shapes = np.array([image.shape for image in images], dtype=np.int64)
-    pixels = np.concatenate([image.ravel() for image in images])
     names, corrupt = np.array(table.class_names), np.array(table.corrupt, dtype=np.str_)
     buffer = io.BytesIO()
     shares, told = np.array(astuple(table.shares)), np.array([] if table.told is None else table.told, dtype=np.str_)
     columns = (table.labels, table.slices, table.sources, table.hashes)
-    for array in (shapes, pixels, *columns, names, corrupt, shares, told):
+    np.lib.format.write_array(buffer, shapes, allow_pickle=False)
+    size = int(shapes.prod(axis=1).sum())
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": (size,)})
+    for image in images:  # one after another: joined first, all pixels would be held twice
+        buffer.write(np.ascontiguousarray(image).data)
+    for array in (*columns, names, corrupt, shares, told):
         np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 

@@ -172,7 +172,7 @@ def _values(model: onnx.ModelProto, names: Sequence[str], inputs: Floats) -> dic
     from compressor.quantize.running import run  # noqa: PLC0415 - loads onnxruntime
 
     try:
-        ((_, values),) = run(model, names, lambda: [inputs])
+        ((_, values),) = run(model, names, lambda: [inputs], together=True)
     except QuantizeError as error:
         raise MeasureError(str(error)) from error
     return dict(zip(names, values, strict=True))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.errors import MeasureError
+from compressor.portions import portions
 from edge_agent import runtimes
 from edge_agent.errors import AgentError
 from wire.manifest import Manifest
 
 Floats = NDArray[np.float32]
 
-_CHUNK = 256
+MOST_ROWS = 256
 _BY_BATCH = b"DynamicQuantize"
 """Operators that take one range over a whole batch: a device, which sees one input at a time, gets other answers."""
 _WARM_UP_RUNS = 20
@@ -64,8 +65,12 @@ class Candidate:
     artifact: bytes
 
 
-def predict(candidate: Candidate, inputs: Floats, progress: Callable[[int], object] | None = None) -> Predictions:
-    """Return the predictions for ``inputs``, float32 (N, ...), through the device's runtime; no row alters another's.
+def predict(
+    candidate: Candidate, inputs: Floats | Iterable[Floats], progress: Callable[[int], object] | None = None
+) -> Predictions:
+    """Return the predictions for ``inputs`` through the device's runtime; no row alters another's.
+
+    ``inputs``: float32 (N, ...), or such arrays one after another, so that not all rows need be held.
 
     Raises:
         MeasureError: If the artifact can't be opened or run, or its outputs are not finite.
@@ -74,11 +79,12 @@ def predict(candidate: Candidate, inputs: Floats, progress: Callable[[int], obje
     parts: list[tuple[NDArray[np.float32], ...]] = []
     try:
         runtime = runtimes.load(candidate.manifest, candidate.artifact)
-        rows = 1 if _BY_BATCH in candidate.artifact else _CHUNK
-        for start in range(0, len(inputs), rows):
-            parts.append(runtime.run(inputs[start : start + rows]))
-            if progress:
-                progress(len(parts[-1][0]))
+        most = 1 if _BY_BATCH in candidate.artifact else MOST_ROWS
+        for batch in [inputs] if isinstance(inputs, np.ndarray) else inputs:
+            for rows in portions(batch, most=most):
+                parts.append(runtime.run(rows))
+                if progress:
+                    progress(len(parts[-1][0]))
         runtime.close()
     except AgentError as error:
         raise MeasureError(str(error)) from error

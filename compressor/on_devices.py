@@ -31,8 +31,6 @@ from wire.canonical import sha256_hex
 from wire.manifest import Budgets, Manifest, Preprocessing
 from wire.measurement import MeasureReport
 
-_CHUNK = 256
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
@@ -96,9 +94,11 @@ def pixels_of(table: Table, manifest: Manifest) -> NDArray[np.uint8]:
     """
     pre = manifest.preprocessing
     plain = Preprocessing(pre.width, pre.height, pre.colour, pre.resample, scale=1.0, layout="NHWC")
-    images = list(table.images)
-    parts = (preprocess.to_batch(images[i : i + _CHUNK], plain) for i in range(0, len(images), _CHUNK))
-    return np.concatenate([part.astype(np.uint8) for part in parts])
+    channels = len(preprocess.to_tensor(table.images[0], plain)[0, 0, 0])
+    pixels = np.empty((len(table), pre.height, pre.width, channels), np.uint8)
+    for row, image in zip(pixels, table.images, strict=True):
+        row[...] = preprocess.to_tensor(image, plain)[0]
+    return pixels
 
 
 def _one(workshop: Workshop, device: str, asked: Asked, bench: DeviceBench) -> DeviceEvidence:

@@ -58,7 +58,8 @@ class Golden:
 def golden_rows(labels: NDArray[Any], predictions: Predictions) -> NDArray[np.int64]:
     """Return up to 16 rows: of each class in turn the most confident right ones, so that rounding flips none.
 
-    Of a regression: rows from the smallest to the largest first value that the model gives, evenly by rank.
+    Of a model that gets none right the most confident wrong ones do: what a device must repeat is an answer, right or
+    not. Of a regression: rows from the smallest to the largest first value that the model gives, evenly by rank.
     """
     if labels.ndim > 1:
         ranked_rows = np.argsort(predictions.logits[:, 0], kind="stable")
@@ -67,6 +68,7 @@ def golden_rows(labels: NDArray[Any], predictions: Predictions) -> NDArray[np.in
     ordered = np.sort(predictions.logits, axis=1)
     margin = ordered[:, -1] - ordered[:, -2] if ordered.shape[1] > 1 else ordered[:, -1]
     right = predictions.classes == labels
+    right |= not right.any()
     ranked = [row for row in np.argsort(-margin, kind="stable") if right[row]]
     turns: dict[int, int] = {}
     keyed = []

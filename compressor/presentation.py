@@ -21,6 +21,7 @@ from compressor.evaluation import Compared
 from compressor.explaining import explained
 from compressor.forms import FLOAT_NAMES, ONNX, Models
 from compressor.measure import Predictions
+from compressor.portions import row_bytes, rows_within
 from compressor.recipe import Recipe
 from compressor.regression import error_of
 from compressor.steps import Settings
@@ -32,6 +33,7 @@ Floats = NDArray[np.float32]
 
 _RANK = {"fail": 0, "inconclusive": 1, "pass": 2}
 _LAYER_ROWS = 8
+_LAYER_INPUT_BYTES = 1 << 20  # every tensor of both files is held for them
 _MAX_FLIP_RATIO, _MIN_COSINE = 0.01, 0.99
 """Forms that disagree more than this are suspicious as a whole."""
 _MEASURED = {
@@ -135,6 +137,7 @@ def _layers(workshop: Workshop, material: Material, models: Models, results: Seq
     suspicious = pair is not None and (pair.flip_ratio > _MAX_FLIP_RATIO or pair.cosine < _MIN_COSINE)
     rows = material.rows("gate")
     inputs = workshop.inputs(rows.take(np.arange(min(_LAYER_ROWS, len(rows)))))
+    inputs = inputs[: rows_within(row_bytes(inputs), most=_LAYER_ROWS, limit_bytes=_LAYER_INPUT_BYTES)]
     return report.Layers(name, _parting(models.floats[ONNX].data, form.onnx or form.data, inputs), suspicious)
 
 

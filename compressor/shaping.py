@@ -114,8 +114,7 @@ def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result,
 
 
 def _rows(workshop: Workshop, tables: Sequence[Table]) -> Rows:
-    inputs = np.concatenate([workshop.inputs(table) for table in tables])
-    return Rows(inputs, np.concatenate([table.lessons for table in tables]))
+    return Rows(workshop.joined(tables), np.concatenate([table.lessons for table in tables]))
 
 
 def _applied(workshop: Workshop, weights: Result, trained: Result, step: steps.Settings, lesson: Lesson) -> bytes:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from compressor import graph, measure
 from compressor.data.table import Table
 from compressor.measure import Candidate, Latency, Predictions
+from compressor.portions import rows_within
 from compressor.progress import Progress
 from compressor.recipe import Recipe, TrainRecipe
 from compressor.step import Cache, Result, network_modules
@@ -56,11 +58,28 @@ class Workshop:
 
     def inputs(self, table: Table, layout: str = "NCHW") -> Floats:
         """Return the images of ``table`` as the device's preprocessing makes them, float32 (N, C, H, W) or NHWC."""
-        return preprocess.to_batch(list(table.images), self.recipe.data.preprocessing(layout))
+        return self.joined([table], layout)
+
+    def joined(self, tables: Sequence[Table], layout: str = "NCHW") -> Floats:
+        """Return the images of all ``tables``, one after another, in one array like ``inputs``; nothing held twice."""
+        size = sum(len(table) for table in tables)
+        made = self.batches(tables, layout)
+        first = next(made, None)
+        if first is None:
+            return preprocess.to_batch([], self.recipe.data.preprocessing(layout))
+        inputs = np.empty((size, *first.shape[1:]), np.float32)
+        end = 0
+        for batch in chain([first], made):
+            inputs[end : end + len(batch)] = batch
+            end += len(batch)
+        return inputs
 
     def pixels(self, table: Table) -> NDArray[np.uint8]:
         """Return the images of ``table`` as the monitor sees them, uint8 (N, H, W, 3)."""
-        return np.stack([preprocess.resize_pixels(image, self.preprocessing) for image in table.images])
+        pixels = np.empty((len(table), self.preprocessing.height, self.preprocessing.width, 3), np.uint8)
+        for row, image in zip(pixels, table.images, strict=True):
+            row[...] = preprocess.resize_pixels(image, self.preprocessing)
+        return pixels
 
     def train(
         self, tables: Sequence[Table], settings: TrainRecipe, start: bytes | None = None, held: Table | None = None
@@ -104,7 +123,7 @@ class Workshop:
     ) -> bytes:
         from compressor.train import checkpoint, distributed, supervised  # noqa: PLC0415 - torch is loaded only to train
 
-        x = np.concatenate([self.inputs(table) for table in tables])
+        x = self.joined(tables)
         y = np.concatenate([table.lessons for table in tables])
         network = self._network(len(tables[0].class_names))
         with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
@@ -202,11 +221,13 @@ class Workshop:
         modules = ("compressor.export.ort_format",)
         return self.cache.step("ort-format", inputs, lambda: to_ort_format(model), modules=modules).data
 
-    def batches(self, tables: Sequence[Table], layout: str = "NCHW") -> Iterator[Floats]:
-        """Yield inputs batch by batch: memory does not grow with the number of samples."""
+    def batches(self, tables: Sequence[Table], layout: str = "NCHW", *, most: int = _BATCH) -> Iterator[Floats]:
+        """Yield inputs in batches of at most ``most`` rows and ``INPUT_BYTES``: memory does not grow with the rows."""
+        preprocessing = self.recipe.data.preprocessing(layout)
         for table in tables:
-            for start in range(0, len(table), _BATCH):
-                yield self.inputs(table.take(np.arange(start, min(start + _BATCH, len(table)))), layout)
+            size = rows_within(preprocess.to_batch(list(table.images[:1]), preprocessing).nbytes, most=most)
+            for start in range(0, len(table), size):
+                yield preprocess.to_batch(list(table.images[start : start + size]), preprocessing)
 
     def predict(self, name: str, candidate: Candidate, table: Table) -> Predictions:
         """Return the predictions for ``table``; ``name`` is shown while it runs.
@@ -223,8 +244,8 @@ class Workshop:
 
         def make() -> bytes:
             with self.progress.stage(name, len(table), "image") as stage:
-                inputs = self.inputs(table, candidate.manifest.preprocessing.layout)
-                return _pack(measure.predict(candidate, inputs, stage.advance))
+                batches = self.batches([table], candidate.manifest.preprocessing.layout, most=measure.MOST_ROWS)
+                return _pack(measure.predict(candidate, batches, stage.advance))
 
         modules = ("edge_agent.runtimes", "edge_agent.preprocess", "compressor.measure")
         return _unpack(self.cache.step("predict", inputs, make, modules=modules).data)
@@ -237,7 +258,7 @@ class Workshop:
 
             network = self.loaded(weights.data, len(table.class_names))
             with torch.no_grad():
-                logits = [network(torch.from_numpy(batch))[0].numpy() for batch in _batches(self.inputs(table))]  # type: ignore[operator]
+                logits = [network(torch.from_numpy(batch))[0].numpy() for batch in self.batches([table])]  # type: ignore[operator]
             joined = np.concatenate(logits)
             joined = table.unit.real(joined) if table.unit is not None else joined
             return _pack(Predictions(joined, np.zeros((len(joined), 0), np.float32)))
@@ -311,11 +332,6 @@ def _file(data: bytes) -> Iterator[Path]:
 
 def _timing(latency: Latency, memory_bytes: int) -> dict[str, float]:
     return {"latency_p50_ms": latency.p50_ms, "latency_p95_ms": latency.p95_ms, "peak_memory_bytes": memory_bytes}
-
-
-def _batches(inputs: Floats) -> Iterator[Floats]:
-    for start in range(0, len(inputs), _BATCH):
-        yield inputs[start : start + _BATCH]
 
 
 def _pack(predictions: Predictions) -> bytes:

@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from compressor.errors import PruneError
+from compressor.portions import portions
 from compressor.steps.base import Bench, Rows
 from compressor.train.supervised import fit
 
-_BATCH = 256
+_MOST_ROWS = 256
 
 
 def accuracy(network: nn.Module, rows: Rows) -> float:
@@ -68,7 +69,7 @@ def _outputs(network: nn.Module, rows: Rows) -> torch.Tensor:
         raise PruneError("Expected rows in the search split to judge pruning with, got none: raise its share in [data]")
     network.eval()
     with torch.no_grad():
-        return torch.cat([network(x)[0] for x in torch.split(torch.from_numpy(rows.inputs), _BATCH)])
+        return torch.cat([network(torch.from_numpy(x))[0] for x in portions(rows.inputs, most=_MOST_ROWS)])
 
 
 def fine_tune(network: nn.Module, bench: Bench, epochs: int) -> nn.Module:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compressor.errors import PruneError
+from compressor.portions import row_bytes, rows_within
 from compressor.prune.groups import ChannelGroup
 from compressor.steps.base import Rows
 
@@ -72,8 +73,9 @@ def _gradients(network: nn.Module, rows: Rows) -> None:
     network.zero_grad(set_to_none=True)
     drawn = np.random.default_rng(0).permutation(len(rows))[:_MAX_ROWS]
     with torch.enable_grad():
-        for start in range(0, len(drawn), _BATCH):
-            batch = drawn[start : start + _BATCH]
+        size = rows_within(row_bytes(rows.inputs), most=_BATCH)
+        for start in range(0, len(drawn), size):
+            batch = drawn[start : start + size]
             logits = network(torch.from_numpy(rows.inputs[batch]))[0]
             labels = torch.from_numpy(rows.labels[batch])
             if rows.numeric:

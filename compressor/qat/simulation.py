@@ -15,6 +15,7 @@ import torch
 from torch import fx, nn
 
 from compressor.errors import QuantizeError
+from compressor.portions import portions
 from compressor.qat.fake_quantize import ActivationQuantizer, Grid, QuantizedHardswish, QuantizedLayer
 from compressor.qat.folding import bias_of, fold, weight_of
 from compressor.qat.graph import Layer, Point, operation, points, trace
@@ -122,8 +123,8 @@ class Simulation:
     def _run_float(self, inputs: npt.NDArray[np.float32]) -> None:
         self._switch(observing=True)
         with torch.no_grad():
-            for start in range(0, len(inputs), _ROWS_AT_ONCE):
-                self.copy(torch.from_numpy(np.ascontiguousarray(inputs[start : start + _ROWS_AT_ONCE])))
+            for rows in portions(inputs, most=_ROWS_AT_ONCE):
+                self.copy(torch.from_numpy(np.ascontiguousarray(rows)))
         self._switch(observing=False)
 
     def _switch(self, *, observing: bool) -> None:

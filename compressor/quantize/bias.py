@@ -102,6 +102,7 @@ def _means(model: onnx.ModelProto, names: Sequence[str], batches: Batches) -> Ma
         for name, value in zip(names, values, strict=True):
             mean = value.reshape(*value.shape[:2], -1).mean(axis=2, dtype=np.float64).sum(axis=0)
             sums[name] = sums.get(name, 0) + mean
+        values.clear()  # or these live on while the next are made
     return {name: total / max(samples, 1) for name, total in sums.items()}
 
 

@@ -162,8 +162,9 @@ def collect_ranges(
     """
     names, feed = _float_tensors(model), _input(model)
     summaries = {name: Summary(method, percentile) for name in [feed, *names]}
-    for batch, values in run(model, names, batches):
-        _add(summaries, {feed: batch, **dict(zip(names, values, strict=True))})
+    for rows, values in run(model, names, batches):
+        _add(summaries, {feed: rows, **dict(zip(names, values, strict=True))})
+        values.clear()  # or these live on while the next are made
     return {name: summary.range() for name, summary in summaries.items()}
 
 

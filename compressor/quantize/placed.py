@@ -119,7 +119,7 @@ def onnx_tensors(model: bytes, probe: Floats) -> dict[str, Floats]:
         message = f"Expected a float ONNX model, got {len(model)} bytes: {str(error)[:300]}"
         raise QuantizeError(message) from error
     names, feed = _float_tensors(loaded), _input(loaded)
-    ((batch, values),) = run(loaded, names, lambda: [probe])
+    ((batch, values),) = run(loaded, names, lambda: [probe], together=True)
     return {feed: batch, **dict(zip(names, values, strict=True))}
 
 

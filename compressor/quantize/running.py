@@ -1,4 +1,4 @@
-"""Runs an ONNX model on calibration data, batch by batch, and hands over any of its tensors."""
+"""Runs an ONNX model on calibration data, portion by portion, and hands over any of its tensors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from compressor.errors import QuantizeError
+from compressor.portions import TENSOR_BYTES, portions, rows_within
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
@@ -19,12 +20,17 @@ Floats = npt.NDArray[np.float32]
 Batches = Callable[[], Iterable[Floats]]
 
 _ERROR = 3
+_MOST_ROWS = 64
 
 
-def run(model: onnx.ModelProto, names: Sequence[str], batches: Batches) -> Iterator[tuple[Floats, list[Floats]]]:
-    """Yield each batch with the tensors ``names`` that ``model`` makes of it, on one thread.
+def run(
+    model: onnx.ModelProto, names: Sequence[str], batches: Batches, *, together: bool = False
+) -> Iterator[tuple[Floats, list[Floats]]]:
+    """Yield the data with the tensors ``names`` that ``model`` makes of it, on one thread, portion by portion.
 
-    The model runs as it is, without optimisation, so that every tensor exists.
+    The model runs as it is, without optimisation, so that every tensor exists. A portion has as many rows as keep all
+    tensors within ``TENSOR_BYTES``; a caller that lets go of one before it asks for the next holds no more than that.
+    ``together``: a batch is one portion, whatever its size.
 
     Raises:
         QuantizeError: If the model does not load, or does not run on the data.
@@ -33,7 +39,21 @@ def run(model: onnx.ModelProto, names: Sequence[str], batches: Batches) -> Itera
     whole.CopyFrom(model)
     del whole.graph.output[:]
     whole.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in names)
-    yield from _run(whole.SerializeToString(), names, batches, onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    session = _session(whole.SerializeToString(), onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    size = 0
+    for batch in batches():
+        size = len(batch) if together else size or _rows_at_once(session, names, batch)
+        for start in range(0, len(batch), size):
+            rows = batch[start : start + size]
+            yield rows, _run(session, names, rows)
+
+
+def _rows_at_once(session: onnxruntime.InferenceSession, names: Sequence[str], batch: Floats) -> int:
+    """Return how many rows to run together, measured on one; a model of a fixed batch takes what it is given."""
+    if isinstance(session.get_inputs()[0].shape[0], int):
+        return max(1, len(batch))
+    one = sum(value.nbytes for value in _run(session, names, batch[:1]))
+    return rows_within(one, most=_MOST_ROWS, limit_bytes=TENSOR_BYTES)
 
 
 def logits(model: onnx.ModelProto, batches: Batches) -> Floats:
@@ -44,30 +64,34 @@ def logits(model: onnx.ModelProto, batches: Batches) -> Floats:
     """
     names = [output.name for output in model.graph.output]
     name = "logits" if "logits" in names else names[0]
-    level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    made = [values[0] for _, values in _run(model.SerializeToString(), [name], batches, level)]
+    session = _session(model.SerializeToString(), onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL)
+    fixed = isinstance(session.get_inputs()[0].shape[0], int)
+    made = [
+        _run(session, [name], rows)[0]
+        for batch in batches()
+        for rows in ([batch] if fixed else portions(batch, most=_MOST_ROWS))
+    ]
     if not made:
         message = "Expected at least one calibration sample, got none"
         raise QuantizeError(message)
     return np.concatenate(made)
 
 
-def _run(
-    model: bytes, names: Sequence[str], batches: Batches, level: onnxruntime.GraphOptimizationLevel
-) -> Iterator[tuple[Floats, list[Floats]]]:
+def _session(model: bytes, level: onnxruntime.GraphOptimizationLevel) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = level
     options.intra_op_num_threads, options.log_severity_level = 1, _ERROR
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own classes, which derive from Exception alone
         message = f"Expected a model that onnxruntime loads, got: {str(error)[:300]}"
         raise QuantizeError(message) from error
-    feed = session.get_inputs()[0].name
-    for batch in batches():
-        try:
-            values = session.run(list(names), {feed: batch})
-        except Exception as error:  # as above
-            message = f"Expected the model to run on calibration data of {batch.shape}, got: {str(error)[:300]}"
-            raise QuantizeError(message) from error
-        yield batch, values
+
+
+def _run(session: onnxruntime.InferenceSession, names: Sequence[str], rows: Floats) -> list[Floats]:
+    try:
+        values: list[Floats] = session.run(list(names), {session.get_inputs()[0].name: rows})
+    except Exception as error:  # as above
+        message = f"Expected the model to run on calibration data of {rows.shape}, got: {str(error)[:300]}"
+        raise QuantizeError(message) from error
+    return values

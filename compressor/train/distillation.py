@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from compressor.errors import TrainError
+from compressor.portions import portions
 from compressor.recipe import TrainRecipe
 from compressor.steps.base import Bench, Rows
 from compressor.train.losses import CrossEntropy, Outputs, ValueLoss, loss_of
@@ -21,7 +22,7 @@ from compressor.train.samples import checked
 from compressor.train.sparsity import zeros_kept
 from compressor.train.supervised import fit
 
-_BATCH = 256
+_MOST_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ def agreement(network: nn.Module, teacher: nn.Module, rows: Rows) -> Agreement:
         return Agreement(math.nan, math.nan, _distance(network, teacher, rows))
     distance, equal = 0.0, 0
     with torch.no_grad():
-        for x in torch.split(torch.from_numpy(rows.inputs), _BATCH):
+        for x in map(torch.from_numpy, portions(rows.inputs, most=_MOST_ROWS)):
             student, wanted = network(x)[0], teacher(x)[0]
             distance += float(divergence(student, wanted)) * len(x)
             equal += int((student.argmax(1) == wanted.argmax(1)).sum())
@@ -176,7 +177,6 @@ def agreement(network: nn.Module, teacher: nn.Module, rows: Rows) -> Agreement:
 
 def _distance(network: nn.Module, teacher: nn.Module, rows: Rows) -> float:
     with torch.no_grad():
-        parts = [
-            (network(x)[0] - teacher(x)[0]).abs().flatten() for x in torch.split(torch.from_numpy(rows.inputs), _BATCH)
-        ]
+        given = map(torch.from_numpy, portions(rows.inputs, most=_MOST_ROWS))
+        parts = [(network(x)[0] - teacher(x)[0]).abs().flatten() for x in given]
     return float(torch.cat(parts).mean()) if len(rows) else math.nan

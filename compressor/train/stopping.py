@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from compressor.portions import rows_within
 from compressor.train.averaging import State, copied
 from compressor.train.samples import Samples
 
-_BATCH = 256
+_MOST_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -44,7 +45,8 @@ def score(network: nn.Module, state: State, held: Samples) -> Score:
     network.eval()
     right, loss = 0.0, 0.0
     with torch.no_grad():
-        for x, y in zip(torch.split(held.x, _BATCH), torch.split(held.y, _BATCH), strict=True):
+        size = rows_within(held.x[:1].nbytes, most=_MOST_ROWS)
+        for x, y in zip(torch.split(held.x, size), torch.split(held.y, size), strict=True):
             logits = torch.func.functional_call(network, state, (x,))[0]
             if held.numeric:
                 loss += float(nn.functional.huber_loss(logits, y, reduction="none").mean(dim=1).sum())

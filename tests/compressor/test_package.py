@@ -64,6 +64,13 @@ def test_golden_rows_are_right_and_cover_the_classes() -> None:
     assert set(labels[rows].tolist()) == {0, 1, 2}
 
 
+def test_a_model_that_gets_nothing_right_has_golden_rows_all_the_same() -> None:
+    """What a device must repeat is an answer, right or not; without any the bundle could not be made."""
+    labels = np.arange(60) % 3
+    logits = np.eye(3, dtype=np.float32)[(labels + 1) % 3]
+    assert len(golden_rows(labels, Predictions(logits, np.zeros((60, 0), np.float32)))) == 16
+
+
 def test_weights_from_elsewhere_claim_no_training_data() -> None:
     """The data that judged a model are not those it was trained on, and its architecture is not known."""
     parts = replace(_parts(), network="model from an ONNX file", elsewhere=True)

@@ -1,0 +1,36 @@
+"""How many rows are worked on at a time: as many as fit into a number of bytes, never a fixed number of rows.
+
+A fixed number costs megabytes for small inputs and gigabytes for large ones. Decides sizes only; imports nothing of
+ours, so that every stage can ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+
+TENSOR_BYTES = 64 * 1024 * 1024
+"""Of all tensors inside a model that are held at once: at 224 x 224 that is 1 to 4 rows, which is also the fastest."""
+INPUT_BYTES = 8 * 1024 * 1024
+"""Of inputs that go through a model together: activations are some ten times as large."""
+
+
+def rows_within(row_bytes: int, *, most: int, limit_bytes: int = INPUT_BYTES) -> int:
+    """Return how many rows of ``row_bytes`` each fit into ``limit_bytes``: at least 1, at most ``most``."""
+    return max(1, min(most, limit_bytes // max(1, row_bytes)))
+
+
+def row_bytes(inputs: Floats) -> int:
+    """Return the bytes of one row of ``inputs``, (N, ...); 0 without rows."""
+    return inputs.nbytes // len(inputs) if len(inputs) else 0
+
+
+def portions(inputs: Floats, *, most: int) -> Iterator[Floats]:
+    """Yield ``inputs``, (N, ...), in views of at most ``most`` rows and ``INPUT_BYTES``."""
+    size = rows_within(row_bytes(inputs), most=most)
+    for start in range(0, len(inputs), size):
+        yield inputs[start : start + size]
