@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from compressor.closure import package, plugin
 from compressor.data import datasets, load
 from compressor.data.shares import Shares
 from compressor.data.table import Table, object_array
 from compressor.recipe import DataRecipe
-from compressor.step import Cache
+from compressor.step import Cache, Code
 from wire.canonical import sha256_file
-
-CODE = ("compressor.data", "edge_agent.preprocess", "edge_agent.front_ends")  # that decides what a table holds
 
 
 def load_kept(cache: Cache, data: DataRecipe, root: Path) -> Table:
@@ -29,7 +28,15 @@ def load_kept(cache: Cache, data: DataRecipe, root: Path) -> Table:
     if data.dataset not in datasets() or (data.path and not path.is_file()):
         return load(data, root)
     inputs = {"recipe": repr(data), "file": sha256_file(path) if data.path else ""}
-    return unpack(cache.step("data", inputs, lambda: pack(load(data, root)), modules=CODE).data)
+    return unpack(cache.step("data", inputs, lambda: pack(load(data, root)), code=code_of(data)).data)
+
+
+def code_of(data: DataRecipe) -> Code:
+    """Return the code that decides what the table of ``data`` holds.
+
+    Front ends are named by a data set as well as by a recipe, so all of them count.
+    """
+    return Code((__name__, plugin("compressor.data", data.dataset), *package("edge_agent.front_ends")))
 
 
 def pack(table: Table) -> bytes:

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import measure
+from compressor.closure import plugin
 from compressor.data.table import Table
 from compressor.explanations import Explained, Flip, Predict, saliency
 from compressor.measure import Candidate
+from compressor.step import Code
 from compressor.workshop import Workshop, table_digest, versions
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import to_document
@@ -22,8 +24,6 @@ from wire.codec import to_document
 Floats = NDArray[np.float32]
 
 _PATCHES = 6  # along the longer side: 50 inputs a picture, so that twelve flips take about a second
-_CODE = ("compressor.explanations", "compressor.explaining", "compressor.measure", "edge_agent.runtimes",
-         "edge_agent.preprocess")  # fmt: skip
 
 
 def explained(
@@ -55,7 +55,9 @@ def explained(
                 stage.advance()
         return _pack(maps)
 
-    kept = _unpack(workshop.cache.step("explain", inputs, make, modules=_CODE).data)
+    runtimes = sorted({before.manifest.runtime, after.manifest.runtime})
+    code = Code((__name__, *(plugin("edge_agent.runtimes", name) for name in runtimes)))
+    kept = _unpack(workshop.cache.step("explain", inputs, make, code=code).data)
     return tuple(Explained(flip, *pair) for flip, pair in zip(found, kept, strict=True))
 
 

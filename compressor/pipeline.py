@@ -19,6 +19,7 @@ from compressor import certificate as certificates
 from compressor import evaluation, imported, preflight, regression, report
 from compressor.bundling import Judged, make_bundles
 from compressor.certificate import Certificate
+from compressor.closure import code_digests
 from compressor.comparison import Comparison, Material
 from compressor.data.numbers import extremes, with_unit
 from compressor.data.split import set_aside, split
@@ -38,24 +39,13 @@ from compressor.recipe import Recipe, TargetRecipe
 from compressor.rescue import rescued
 from compressor.shaping import Lesson, exported, models_of, shaped
 from compressor.statistics import drop_upper
-from compressor.step import Cache, Result, code_digests, write_atomically
+from compressor.step import Cache, Result, write_atomically
 from compressor.workshop import Workshop
 from wire.bundle import Bundle, read_bundle
 from wire.errors import WireError
 
 _QUICK_EPOCHS = 2
 _NAMES_SHOWN = 5
-_JUDGING_CODE = (
-    "compressor.data", "compressor.train", "compressor.networks", "compressor.steps", "compressor.prune",
-    "compressor.qat", "compressor.export", "compressor.quantize", "compressor.tflite",
-    "compressor.statistics", "compressor.gates", "compressor.certificate", "compressor.evaluation",
-    "compressor.bootstrap", "compressor.calibration", "compressor.regression", "compressor.metric_gates",
-    "compressor.evidence", "compressor.power",
-    "compressor.measure", "compressor.device_gates", "compressor.on_devices", "compressor.parity", "compressor.graph",
-    "compressor.profile", "compressor.drifted",
-    "edge_agent.runtimes", "edge_agent.preprocess", "edge_agent.front_ends", "edge_agent.monitor",
-    "edge_agent.image_features",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +98,7 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     """
     recipe = _adjusted(recipe, version, quick=quick)
     preflight.check(recipe, out)
-    workshop = Workshop(recipe, Cache(out / "cache"), progress or Silent())
+    workshop = opened(recipe, out, progress or Silent())
     before = _read_base(base)
     material = material_of(workshop, data_root, before, extra)
     models = _models(workshop, material, base)
@@ -121,6 +111,14 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     combined = certificates.combine([judged.certificate for judged in results])
     bundles = make_bundles(workshop, material, models, results) if combined.verdict == Verdict.PASS else {}
     return _write(workshop, out, combined, bundles, models, shown(combined, workshop, material, models, results))
+
+
+def opened(recipe: Recipe, out: Path, progress: Progress) -> Workshop:
+    """Return the workshop of a run into ``out``, having said if a cache of another version lies there."""
+    cache = Cache(out / "cache")
+    if aside := cache.left_aside():
+        progress.say(aside)
+    return Workshop(recipe, cache, progress)
 
 
 def _adjusted(recipe: Recipe, version: int | None, *, quick: bool) -> Recipe:
@@ -270,7 +268,7 @@ def _judge(
         counts=certificates.counts_of(evidence),
         metrics=evidence.metrics,
         devices=certificates.records_of(evidence),
-        code_digests=code_digests(_JUDGING_CODE),
+        code_digests=code_digests((__name__, *recipe.plugins)),
     )
     return Judged(target, compared, certificate)
 

@@ -18,23 +18,6 @@ from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent import runtimes
 
 _PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert", "litert_torch", "ai_edge_quantizer")}
-PARTS = {
-    "compressor.data": frozenset({"table", "shares", "split", "camera", "numbers"}),
-    "compressor.quantize": frozenset(
-        {
-            "bias",
-            "calibrator",
-            "compact",
-            "layers",
-            "placed",
-            "qdq",
-            "remedies",
-            "running",
-            "sensitivity",
-        }
-    ),
-}
-"""Modules of a plug-in folder that plug-ins are made with, and are none themselves."""
 
 
 def check(recipe: Recipe, out: Path) -> None:
@@ -72,7 +55,7 @@ def _installed(target: TargetRecipe) -> None:
 
 
 def _require(package: str, name: str, where: str) -> None:
-    known = [found for found in registry.names(package) if found not in PARTS.get(package, frozenset())]
+    known = [found for found in registry.names(package) if found not in registry.PARTS.get(package, frozenset())]
     module = name.partition(":")[0]
     if ":" in name and not _there(module):
         message = f"Expected as {where} a module {module!r}, got none: put its folder on PYTHONPATH or install it"

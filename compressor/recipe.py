@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import cast
 
 from compressor import registry, steps
+from compressor.closure import package, plugin
 from compressor.errors import PluginError, RecipeError
 from compressor.gates import GATE_NAMES, limits_of
 from compressor.recipe_checks import check_recipe
@@ -229,6 +230,20 @@ class Recipe:
         """Whether anything in the recipe makes a choice that search rows must judge."""
         rescues = any(isinstance(step, QuantizeRecipe) and step.rescue for step in self.compress)
         return bool(self.network_steps or self.train.early_stopping or rescues)
+
+    @property
+    def plugins(self) -> tuple[str, ...]:
+        """The modules of all plug-ins that a run of the recipe loads by name: no import statement shows them."""
+        found = {plugin("compressor.networks", self.model.network), plugin("compressor.data", self.data.dataset)}
+        found |= {plugin("edge_agent.runtimes", name) for name in ("onnx", *(item.runtime for item in self.targets))}
+        found |= {plugin("compressor.steps", step.step) for step in self.compress}
+        quantizers = [step for step in self.compress if isinstance(step, QuantizeRecipe)]
+        found |= {plugin("compressor.quantize", step.scheme) for step in quantizers}
+        if any(step.rescue for step in quantizers):  # a rung may be any scheme
+            found.update(package("compressor.quantize"))
+        if self.data.front_end:
+            found.add(plugin("edge_agent.front_ends", self.data.front_end))
+        return tuple(sorted(found))
 
     def artifact_steps(self, target: str) -> tuple[QuantizeRecipe, ...]:
         """Return the steps after the export that hold for ``target``, in order."""

@@ -16,6 +16,24 @@ from pathlib import Path
 from compressor.errors import PluginError
 from compressor.recipe_reader import nearest
 
+PARTS = {
+    "compressor.data": frozenset({"table", "shares", "split", "camera", "numbers"}),
+    "compressor.quantize": frozenset(
+        {
+            "bias",
+            "calibrator",
+            "compact",
+            "layers",
+            "placed",
+            "qdq",
+            "remedies",
+            "running",
+            "sensitivity",
+        }
+    ),
+}
+"""Modules of a plug-in folder that plug-ins are made with, and are none themselves."""
+
 
 def names(package: str) -> tuple[str, ...]:
     """Return the plug-ins of ``package``: its modules that are not private, without importing them."""

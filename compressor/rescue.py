@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import evaluation
+from compressor.closure import package, plugin
 from compressor.data.table import Table
 from compressor.forms import LAYOUTS, ONNX, Form, bare
 from compressor.recipe import Recipe, TargetRecipe
+from compressor.step import Code
 from compressor.steps.quantize import Settings
 from compressor.workshop import Workshop, table_digest, versions
 from wire.canonical import sha256_hex
@@ -78,5 +80,5 @@ def _climbed(  # noqa: PLR0913, PLR0917 - what a rung is made from and judged by
         }
         return json.dumps({"settings": asdict(climbed.chosen.settings), "rungs": rungs}).encode()
 
-    modules = ("compressor.quantize", "compressor.rescue", "compressor.steps.quantize")
-    return workshop.cache.step("rescue", inputs, make, modules=modules).data
+    entries = (*package("compressor.quantize"), plugin("edge_agent.runtimes", ONNX))  # a rung may be any scheme
+    return workshop.cache.step("rescue", inputs, make, code=Code((__name__, *entries))).data

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import steps
+from compressor.closure import plugin
 from compressor.data.table import Table
 from compressor.errors import DataError, PluginError
 from compressor.forms import (
@@ -33,7 +34,7 @@ from compressor.forms import (
     with_contract,
 )
 from compressor.recipe import TargetRecipe
-from compressor.step import Result, network_modules, plugin_modules
+from compressor.step import Code, Result
 from compressor.steps.base import Bench, Network, Rows
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from compressor.workshop import Workshop, table_digest, versions
@@ -45,7 +46,6 @@ Notes = tuple[tuple[str, Mapping[str, Any]], ...]
 _HEADER_BYTES = 8
 _PROBE_ROWS = 4
 _MIN_CLASSES = 2
-_STEP_CODE = ("compressor.steps", "compressor.train", "compressor.prune", "compressor.qat", "edge_agent.preprocess")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,7 +97,7 @@ def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result,
         CompressorError: As a step says.
     """
     weights, notes = trained, []
-    own = network_modules(workshop.recipe.model.network)
+    network = plugin("compressor.networks", workshop.recipe.model.network)
     for step in workshop.recipe.network_steps:
         inputs = {
             "weights": weights.digest, "teacher": trained.digest, "step": repr(step), "data": lesson.digest(),
@@ -106,7 +106,8 @@ def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result,
             "preprocessing": repr(workshop.preprocessing), **versions("torch", "numpy", "torch-pruning"),
         }  # fmt: skip
         make = partial(_applied, workshop, weights, trained, step, lesson)
-        made = workshop.cache.step(f"step-{step.step}", inputs, make, modules=(*_STEP_CODE, *own))
+        entries = (plugin("compressor.steps", step.step), "compressor.train.checkpoint", network)
+        made = workshop.cache.step(f"step-{step.step}", inputs, make, code=Code((__name__, *entries)))
         said, data = _unpack(made.data)
         weights = Result(data, sha256_hex(data), cached=made.cached)
         notes.append((step.step, said))
@@ -228,9 +229,13 @@ def _quantized(
             stage.advance(1, FLOAT_NAMES[target.runtime])
         return made
 
-    ours = ("compressor.quantize", "compressor.tflite", "compressor.steps.quantize")
-    modules = (*ours, *plugin_modules(step.scheme))
-    return workshop.cache.step("quantize", inputs, make, modules=modules).data
+    entries = [plugin("compressor.quantize", step.scheme)]
+    if target.runtime == LITERT:
+        entries.append("compressor.tflite.by_recipe")
+    if learnt:
+        network = plugin("compressor.networks", workshop.recipe.model.network)
+        entries += ("compressor.quantize.placed", "compressor.train.checkpoint", network)
+    return workshop.cache.step("quantize", inputs, make, code=Code((__name__, *entries))).data
 
 
 def _pieces(batches: Iterable[Floats], size: int) -> Iterator[Floats]:

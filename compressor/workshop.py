@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import graph, measure
+from compressor.closure import plugin
 from compressor.data.table import Table
 from compressor.measure import Candidate, Latency, Predictions
 from compressor.portions import rows_within
 from compressor.progress import Progress
 from compressor.recipe import Recipe, TrainRecipe
-from compressor.step import Cache, Result, network_modules
+from compressor.step import Cache, Code, Result
 from compressor.steps.base import Rows
 from edge_agent import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
@@ -101,9 +102,9 @@ class Workshop:
         }  # fmt: skip
         stops = held if settings.early_stopping else None
         inputs |= {"held": table_digest(stops)} if stops is not None else {}
-        modules = ("compressor.train", "edge_agent.preprocess", *network_modules(network))
-
-        resume = self.cache.folder / f"training-{sha256_hex(canonical_bytes(dict(inputs)))[:24]}.part"
+        entries = ("compressor.train.checkpoint", "compressor.train.distributed", "compressor.train.supervised")
+        code = Code((__name__, *entries, self._network_code))
+        resume = self.cache.results / f"training-{self.cache.key('train', inputs, code)[:24]}.part"
 
         def make() -> bytes:
             resume.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +112,7 @@ class Workshop:
             resume.unlink(missing_ok=True)
             return weights
 
-        return self.cache.step("train", inputs, make, modules=modules)
+        return self.cache.step("train", inputs, make, code=code)
 
     def _fit(
         self,
@@ -150,6 +151,10 @@ class Workshop:
     def _spec(self, classes: int) -> tuple[str, int, int, int, int, Mapping[str, int | float]]:
         data, model = self.recipe.data, self.recipe.model
         return model.network, classes, data.channels, data.height, data.width, model.network_options
+
+    @property
+    def _network_code(self) -> str:
+        return plugin("compressor.networks", self.recipe.model.network)
 
     def _network(self, classes: int) -> object:
         from compressor import networks  # noqa: PLC0415 - torch is loaded only to train
@@ -206,8 +211,9 @@ class Workshop:
                 stage.advance()
             return model_bytes
 
-        modules = ("compressor.export", *network_modules(model.network))
-        return self.cache.step("export", inputs, make, modules=modules)
+        exporter = "compressor.export.onnx" if runtime == "onnx" else "compressor.export.tflite"
+        code = Code((__name__, exporter, "compressor.train.checkpoint", self._network_code))
+        return self.cache.step("export", inputs, make, code=code)
 
     def ort_format(self, model: bytes) -> bytes:
         """Return the ONNX ``model`` in onnxruntime's own format.
@@ -218,8 +224,8 @@ class Workshop:
         from compressor.export.ort_format import to_ort_format  # noqa: PLC0415 - onnxruntime only where needed
 
         inputs = {"model": sha256_hex(model), **versions("onnxruntime")}
-        modules = ("compressor.export.ort_format",)
-        return self.cache.step("ort-format", inputs, lambda: to_ort_format(model), modules=modules).data
+        code = Code((__name__, "compressor.export.ort_format"))
+        return self.cache.step("ort-format", inputs, lambda: to_ort_format(model), code=code).data
 
     def batches(self, tables: Sequence[Table], layout: str = "NCHW", *, most: int = _BATCH) -> Iterator[Floats]:
         """Yield inputs in batches of at most ``most`` rows and ``INPUT_BYTES``: memory does not grow with the rows."""
@@ -247,8 +253,8 @@ class Workshop:
                 batches = self.batches([table], candidate.manifest.preprocessing.layout, most=measure.MOST_ROWS)
                 return _pack(measure.predict(candidate, batches, stage.advance))
 
-        modules = ("edge_agent.runtimes", "edge_agent.preprocess", "compressor.measure")
-        return _unpack(self.cache.step("predict", inputs, make, modules=modules).data)
+        code = Code((__name__, plugin("edge_agent.runtimes", candidate.manifest.runtime)))
+        return _unpack(self.cache.step("predict", inputs, make, code=code).data)
 
     def torch_logits(self, weights: Result, table: Table) -> Floats:
         """Return the logits of the network itself, float32 (N, classes); of a regression its values in their unit."""
@@ -268,8 +274,8 @@ class Workshop:
         model = self.recipe.model
         inputs |= {"network": f"{model.network} {sorted(model.network_options.items())}",
                    "preprocessing": self._preprocessing_digest()}  # fmt: skip
-        modules = ("edge_agent.preprocess", *network_modules(model.network))
-        return _unpack(self.cache.step("torch", inputs, make, modules=modules).data).logits
+        code = Code((__name__, "compressor.train.checkpoint", self._network_code))
+        return _unpack(self.cache.step("torch", inputs, make, code=code).data).logits
 
     def timings(self, candidates: Mapping[str, Candidate], table: Table) -> dict[str, float]:
         """Return latency and peak memory of ``candidates`` on this host; kept, so that a resumed run says the same.
@@ -292,8 +298,9 @@ class Workshop:
                     stage.advance()
             return canonical_bytes({name: _timing(taken[name], memory[name]) for name in candidates})
 
-        modules = ("compressor.measure", "edge_agent.runtimes")
-        document = parse_json(self.cache.step("measure", inputs, make, modules=modules).data)
+        names = sorted({item.manifest.runtime for item in candidates.values()})
+        code = Code((__name__, *(plugin("edge_agent.runtimes", name) for name in names)))
+        document = parse_json(self.cache.step("measure", inputs, make, code=code).data)
         figures: dict[str, float] = {}
         for name, values in document.items():
             prefix = "float_" if name == "float" else ""

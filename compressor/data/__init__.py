@@ -15,13 +15,12 @@ from compressor.data.numbers import as_numbers
 from compressor.data.shares import Shares
 from compressor.data.table import Table
 from compressor.errors import CompressorError, DataError, PluginError
-from compressor.preflight import PARTS
 from compressor.recipe import NUMBER, DataRecipe
 
 
 def datasets() -> tuple[str, ...]:
     """Return the names of the data sets in this folder."""
-    return tuple(name for name in registry.names(__name__) if name not in PARTS[__name__])
+    return tuple(name for name in registry.names(__name__) if name not in registry.PARTS[__name__])
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from compressor import registry
 from compressor.errors import PluginError
-from compressor.preflight import PARTS
 from compressor.steps.quantize import Settings
 
 Batches = Callable[[], Iterable[npt.NDArray[np.float32]]]
@@ -22,7 +21,7 @@ Batches = Callable[[], Iterable[npt.NDArray[np.float32]]]
 
 def schemes() -> tuple[str, ...]:
     """Return the names of the schemes in this folder."""
-    return tuple(name for name in registry.names(__name__) if name not in PARTS[__name__])
+    return tuple(name for name in registry.names(__name__) if name not in registry.PARTS[__name__])
 
 
 def quantize(

@@ -110,19 +110,19 @@ def _search(
     recipe: Recipe, name: str, budget: Budget, storage: str | None, out: Path
 ) -> tuple[Found, tuple[Path, ...]]:  # fmt: skip
     from compressor import preflight  # noqa: PLC0415 - the command line starts fast
+    from compressor.pipeline import opened  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.search import results  # noqa: PLC0415 - the command line starts fast
     from compressor.search.space import Space  # noqa: PLC0415 - the command line starts fast
     from compressor.search.study import check_storage, search  # noqa: PLC0415 - the command line starts fast
     from compressor.search.trial import prepared, target_of, workable  # noqa: PLC0415 - the command line starts fast
-    from compressor.step import Cache  # noqa: PLC0415 - the command line starts fast
 
     target = target_of(recipe, name)
     preflight.check(replace(recipe, targets=(target,)), out)
     out.mkdir(parents=True, exist_ok=True)
     url = storage or f"sqlite:///{(out / 'search.db').resolve()}"
     check_storage(url)
-    ground = prepared(recipe, target, Cache(out / "cache"), Bars())
+    ground = prepared(recipe, target, opened(recipe, out, Bars()).cache, Bars())
     tried = search(ground, workable(ground, Space.of(recipe, target)), budget, url)
     found = results.found_of(ground, recipe, tried)
     return found, results.write(found, out)

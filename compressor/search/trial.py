@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import imported
+from compressor.closure import code_digests, package
 from compressor.comparison import Material
 from compressor.device_gates import device_for
 from compressor.errors import MeasureError, PluginError, QuantizeError, RecipeError
@@ -28,19 +29,14 @@ from compressor.recipe_reader import nearest
 from compressor.search.space import NONE, STATIC, Point, Space, own_steps, steps_of
 from compressor.shaping import Lesson, compress, exported, shaped
 from compressor.statistics import drop_lower, drop_upper, paired
-from compressor.step import Cache, Result, code_digests
+from compressor.step import Cache, Result
 from compressor.steps import Settings
 from compressor.workshop import Workshop
 from wire.canonical import canonical_bytes, sha256_hex
 
 CONFIDENCE = 0.95
 _TIMED_ROWS = 64
-_CODE = (
-    "compressor.data", "compressor.train", "compressor.networks", "compressor.steps", "compressor.prune",
-    "compressor.qat", "compressor.export", "compressor.quantize", "compressor.tflite", "compressor.statistics",
-    "compressor.measure", "compressor.search.space", "compressor.search.trial", "edge_agent.runtimes",
-    "edge_agent.preprocess",
-)  # fmt: skip
+_TRIED = (*package("compressor.steps"), *package("compressor.quantize"))  # a trial may take any of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,6 +207,6 @@ def study_digest(ground: Ground, space: Space) -> str:
     given = ground.baseline.digest if recipe.model.imported or recipe.model.checkpoint else ""
     told = {
         "recipe": repr(plain), "steps": repr(ground.own), "data": ground.lesson.digest(), "model": given,
-        "space": repr(space), "code": code_digests(_CODE),
+        "space": repr(space), "code": code_digests((__name__, *_TRIED, *recipe.plugins)),
     }  # fmt: skip
     return sha256_hex(canonical_bytes(told))

@@ -15,7 +15,7 @@ from compressor.data.table import make_table
 from compressor.data_step import load_kept, pack, unpack
 from compressor.errors import DataError
 from compressor.recipe import DataRecipe
-from compressor.step import Cache, code_digests
+from compressor.step import Cache
 
 STROKES = DataRecipe(dataset="windows", path="strokes.json", colour="grey", front_end="stroke", options={"side": 24})
 
@@ -51,8 +51,10 @@ def test_a_table_is_rendered_once_and_again_with_other_options(tmp_path: Path) -
 
 def test_a_kept_table_depends_on_the_code_of_the_front_ends() -> None:
     """A changed front end renders anew: its source is part of the step's name."""
-    digests = code_digests(data_step.CODE)
-    assert {f"edge_agent.front_ends/{name}.py" for name in ("base", "log_mel", "stroke", "window")} <= set(digests)
+    digests = data_step.code_of(STROKES).digests()
+    assert {f"edge_agent.front_ends.{name}" for name in ("base", "log_mel", "stroke", "window")} <= set(digests)
+    assert "compressor.data.windows" in digests
+    assert "compressor.data.spoken" not in digests
 
 
 def test_a_manifest_carries_every_option_of_the_front_end() -> None:

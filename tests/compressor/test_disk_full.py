@@ -105,7 +105,7 @@ def test_a_full_disk_in_a_step_is_said_and_the_run_goes_on_from_there(stage: str
     """The steps before are found again, the bundle afterwards is the one of a run that was not disturbed."""
     out = small_disk / "out"
     shutil.copytree(home / "out", out)
-    for path in [*out.glob(f"cache/{STAGES[stage]}-*"), *out.glob("*.*")]:
+    for path in [*out.glob(f"cache/*/{STAGES[stage]}-*"), *out.glob("*.*")]:
         path.unlink()
     with pytest.raises(CompressorError, match="free space"):
         run_recipe(read_recipe(home), out=out, progress=Filling(small_disk, stage))

@@ -82,7 +82,7 @@ def test_ctrl_c_in_a_step_leaves_what_was_made_before(step: str, words: bytes, t
     assert said.strip().splitlines()[-1].endswith("nothing half-written; run the same command again to go on")
     assert "Traceback" not in said
     assert half_written(tmp_path / "out") == []
-    assert {path.name.split("-")[0] for path in (tmp_path / "out" / "cache").iterdir()} == {"data", "train"}
+    assert {path.name.split("-")[0] for path in (tmp_path / "out" / "cache" / "v2").iterdir()} == {"data", "train"}
     outcome = run_recipe(read_recipe(recipe_with(tmp_path, step, 1)), out=tmp_path / "out")
     assert {"data", "train"} <= set(outcome.found)
     assert f"step-{step}" in outcome.ran
@@ -115,7 +115,7 @@ def test_a_disk_that_is_full_when_a_step_ends_stops_the_run_and_no_more(
     """Exit code 4 and one coded line; with room again the same command goes on after the training and passes."""
     out = small_disk / "out"
     assert run(recipe_with(tmp_path, "prune", 1), out) == 0
-    trained = sorted((out / "cache").glob("train-*"))
+    trained = sorted((out / "cache").glob("*/train-*"))
     (out / "tiny-1-host.tfb").unlink()
     if where == "the temporary files too":
         monkeypatch.setattr(tempfile, "tempdir", str(small_disk))
@@ -128,4 +128,4 @@ def test_a_disk_that_is_full_when_a_step_ends_stops_the_run_and_no_more(
     filler.unlink()
     assert run(other, out) == 0
     assert (out / "tiny-1-host.tfb").exists()
-    assert sorted((out / "cache").glob("train-*")) == trained
+    assert sorted((out / "cache").glob("*/train-*")) == trained

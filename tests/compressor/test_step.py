@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from compressor.errors import PackageError
-from compressor.step import Cache, code_digests, network_modules, write_atomically
+from compressor.step import Cache, Code, write_atomically
 
 
 def test_a_result_is_found_again_for_equal_inputs(tmp_path: Path) -> None:
@@ -33,7 +31,7 @@ def test_a_damaged_result_is_made_anew(tmp_path: Path) -> None:
     """One changed byte is noticed."""
     cache = Cache(tmp_path)
     cache.step("a", {}, lambda: b"data")
-    (file,) = tmp_path.iterdir()
+    (file,) = cache.results.iterdir()
     file.write_bytes(file.read_bytes()[:-1] + b"?")
     assert cache.step("a", {}, lambda: b"data").cached is False
 
@@ -49,35 +47,34 @@ def _interrupted() -> bytes:
     raise KeyboardInterrupt
 
 
-def test_changed_code_changes_the_digests() -> None:
-    """A module is known by its source, a package by all of its modules."""
-    assert len(code_digests(("compressor.step",))["compressor.step"]) == 64
-    assert "compressor.data/split.py" in code_digests(("compressor.data",))
+def test_other_code_makes_another_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that an entry imports is edited: what was made before is not found."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "entry_y.py").write_text("def run():\n    import deep_y\n")
+    (tmp_path / "deep_y.py").write_text("FACTOR = 1\n")
+    cache, code = Cache(tmp_path / "cache"), Code(("entry_y",))
+    made = [cache.step("a", {}, lambda: b"one", code=code).cached for _ in range(2)]
+    (tmp_path / "deep_y.py").write_text("FACTOR = 2\n")
+    assert [*made, cache.step("a", {}, lambda: b"two", code=code).cached] == [False, True, False]
 
 
 @pytest.mark.parametrize(
-    ("network", "own"),
-    [("resnet8", {"resnet8"}), ("mobilenet_v3_small", {"mobilenet_v3_small", "mobilenet_v2"})],
+    ("left", "said"),
+    [("train-0123456789abcdef01234567", "of an older version"), ("v1", "of version 1"), ("v99", "of version 99")],
 )
-def test_a_network_is_its_own_file_and_what_it_imports(network: str, own: set[str]) -> None:
-    """Editing another network makes no training anew."""
-    names = {name.rpartition(".")[2] for name in network_modules(network)}
-    assert names == {"__init__", *own}
-    assert set(code_digests(network_modules(network))) == set(network_modules(network))
+def test_a_cache_of_another_version_is_left_aside_with_a_sentence(tmp_path: Path, left: str, said: str) -> None:
+    """Neither read nor removed; said once, before there are results of this version."""
+    (tmp_path / left).write_bytes(b"another layout")
+    cache = Cache(tmp_path)
+    assert said in cache.left_aside()
+    assert cache.step("train", {}, lambda: b"data").cached is False
+    assert (tmp_path / left).read_bytes() == b"another layout"
+    assert cache.left_aside() == ""
 
 
-def test_a_network_of_ones_own_is_its_package_and_all_of_ours() -> None:
-    """It may import any of them, and whatever lies beside it."""
-    assert network_modules("mine.nets:build") == ("compressor.networks", "mine.nets", "mine")
-
-
-def test_knowing_the_code_imports_nothing() -> None:
-    """A run that finds every step needs no torch."""
-    code = "import sys; from compressor.step import code_digests, network_modules as m; code_digests(m('resnet8'))"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}; print('torch' in sys.modules)"], capture_output=True, check=True
-    )
-    assert done.stdout.strip() == b"False"
+def test_a_cache_of_this_version_or_none_is_no_news(tmp_path: Path) -> None:
+    """An empty or missing folder is a first run."""
+    assert Cache(tmp_path / "none").left_aside() == Cache(tmp_path).left_aside() == ""
 
 
 def test_a_folder_that_can_not_be_written_is_an_error(tmp_path: Path) -> None:

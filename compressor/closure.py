@@ -1,0 +1,150 @@
+"""Which source a piece of work is made of: the modules that its entry modules import, transitively.
+
+Decides what "the code of a stage" means, for the keys of the cache and the digests of a certificate. Reads files and
+imports nothing, so that a run that finds every step loads no torch.
+
+1. An import counts wherever it stands in a module, at its top or inside a function; one for type checkers alone does
+   not, since nothing runs it.
+2. A plug-in is imported by a name that no import statement shows. The caller names the chosen one (``plugin``), so that
+   editing one network does not train the others anew.
+3. Of our packages and of the folder that a plug-in lies in every import is followed. Of an installed package that a
+   plug-in is part of, all modules count; other installed packages count by their version, which the caller names.
+4. A module that defines stages (it imports the name ``apart``) imports late what only one of them needs. Its late
+   imports are left out, and each stage names its own as entries.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import site
+import sysconfig
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+from wire.canonical import sha256_hex
+
+OURS = ("wire", "edge_agent", "compressor")
+
+
+def plugin(package: str, name: str) -> str:
+    """Return the module of the plug-in ``name``: one of ``package``, or what ``my_package.my_module:function`` names.
+
+    The empty name, which some settings have for "none", is the package itself.
+    """
+    return name.partition(":")[0] if ":" in name else f"{package}.{name}".rstrip(".")
+
+
+def package(name: str) -> tuple[str, ...]:
+    """Return the names of all modules of the package ``name``, without importing it."""
+    spec = _located(name)
+    return tuple(sorted(_below(spec))) if spec is not None else ()
+
+
+def code_digests(entries: Sequence[str], *, apart: str = "") -> dict[str, str]:
+    """Return the SHA-256 of the source of every module that the work of ``entries`` may run, by the module's name.
+
+    Of modules that import the name ``apart`` the late imports are left out (rule 4). A module that isn't there has no
+    digest.
+    """
+    digests: dict[str, str] = {}
+    beside = _beside(entries)
+    seen: set[str] = set()
+    waiting = [(name, True) for name in entries]
+    while waiting:
+        name, entered = waiting.pop()
+        first = name.partition(".")[0]
+        ours = first in OURS
+        if name in seen or not (ours or entered or _folder(_located(first)) in beside):
+            continue
+        spec = _located(name)
+        if spec is None:
+            continue
+        seen.add(name)
+        waiting.append((_within(name), entered))
+        if entered and name == first and not ours:
+            waiting += [(found, True) for found in package(name)]
+        if spec.origin is None or not spec.origin.endswith(".py"):  # a folder without __init__.py, or compiled
+            continue
+        source = Path(spec.origin).read_bytes()
+        digests[name] = sha256_hex(source)
+        at_once, late = _imported(source, name if spec.submodule_search_locations is not None else _within(name))
+        waiting += [(found, False) for found in (*at_once, *(late if apart not in at_once else ()))]
+    return dict(sorted(digests.items()))
+
+
+def _within(name: str) -> str:
+    """Return the package that the module ``name`` is in, "" for a top-level one."""
+    return name.rpartition(".")[0]
+
+
+def _beside(entries: Sequence[str]) -> set[str]:
+    """Return the folders of the path that plug-ins lie in, those of installed packages left out."""
+    firsts = {name.partition(".")[0] for name in entries} - set(OURS)
+    return {_folder(_located(name)) for name in firsts} - _installed() - {""}
+
+
+def _installed() -> set[str]:
+    """Return the folders of installed packages and of the standard library."""
+    paths = sysconfig.get_paths()
+    found = {paths["purelib"], paths["platlib"], paths["stdlib"], paths["platstdlib"], site.getusersitepackages()}
+    return {str(Path(path).resolve()) for path in (*found, *site.getsitepackages())}
+
+
+def _folder(spec: ModuleSpec | None) -> str:
+    """Return the folder on the path in which a top-level module or package lies."""
+    if spec is None:
+        return ""
+    if spec.submodule_search_locations is not None:
+        return str(Path(next(iter(spec.submodule_search_locations))).resolve().parent)
+    return str(Path(spec.origin).resolve().parent) if spec.origin else ""
+
+
+def _below(spec: ModuleSpec) -> Iterator[str]:
+    yield spec.name
+    for folder in spec.submodule_search_locations or ():
+        for path in Path(folder).rglob("*.py"):
+            parts = path.relative_to(folder).with_suffix("").parts
+            yield ".".join((spec.name, *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def _located(name: str) -> ModuleSpec | None:
+    """Return where the module ``name`` lies, without importing the packages it is in."""
+    first, *rest = name.split(".")
+    try:
+        spec = importlib.util.find_spec(first) if first else None
+    except ValueError:  # a module such as __main__ that was loaded without a spec
+        return None
+    for part in rest:
+        folders = spec.submodule_search_locations if spec is not None else None
+        spec = PathFinder.find_spec(f"{spec.name}.{part}", folders) if spec is not None and folders else None
+    return spec
+
+
+@lru_cache(maxsize=2048)
+def _imported(source: bytes, at: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the modules that ``source`` in the package ``at`` may import: at once, and late (inside functions)."""
+    found: tuple[list[str], list[str]] = ([], [])
+    waiting: list[tuple[ast.AST, bool]] = [(ast.parse(source), False)]
+    while waiting:
+        node, late = waiting.pop()
+        if isinstance(node, ast.Import):
+            found[late].extend(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(node, at)
+            found[late].extend((base, *(f"{base}.{alias.name}" for alias in node.names)))
+        inside = late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for_types = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        below = node.orelse if isinstance(node, ast.If) and for_types else ast.iter_child_nodes(node)
+        waiting += [(child, inside) for child in below]
+    return tuple(found[0]), tuple(found[1])
+
+
+def _base(node: ast.ImportFrom, at: str) -> str:
+    """Return the full name of the module that ``node`` imports from, in the package ``at``."""
+    if not node.level:
+        return node.module or ""
+    parts = at.split(".")
+    return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
