@@ -1,8 +1,13 @@
 #!/usr/bin/env python3
-"""Prints the acceptance figures of shared/DRIFT.md with the server's own code: ``drift.py [--quick] [--json FILE]``.
+"""Prints the acceptance figures of drift detection with the server's own code: ``drift.py [--quick] [--json FILE]``.
 
 Gaussian streams, 16 equal-mass bins, hourly windows of 60 samples, baselines of 72 windows, budget 0.05 a day.
 Beside the design: PSI > 0.2, chi-squared p < 0.05, always-fire and never-fire on the same windows.
+
+Quiet fleets of 2 to 100 devices whose streams stand in one bin, or nearly so, as the colours of a grey picture do;
+with ``--data DIR`` (a folder with ``fsdd`` and ``meter-digits``) also fleets on the bundles that ``compressor run``
+makes of ``models/digits``, ``models/meter_digits`` and ``models/spoken_digits``, samples drawn from the
+counts of the bundle's own reference.
 """
 
 from __future__ import annotations
@@ -10,7 +15,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,7 +33,9 @@ from server.drift.fold import FoldState, Outcome, fold_slot
 from server.drift.lane import Observation
 from server.drift.pools import FLEET
 from server.drift.summaries import psi
+from wire.bundle import parse_bundle
 from wire.histogram import BINS
+from wire.reference import read_reference
 
 KEY = ("a" * 32, "b" * 32)
 N = 60
@@ -201,7 +210,67 @@ def quiet(world: World, windows: int, config: DriftConfig) -> dict[str, float]:
     return {"device_alerts": alerts, "pool_alerts": pool, "fleet_days": windows / 24}
 
 
-def measure(*, quick: bool) -> list[tuple[str, dict[str, float], str, bool]]:
+@dataclass(frozen=True, slots=True)
+class QuietFleet:
+    """A fleet without drift: the streams' bin probabilities (S, 16), devices, samples a window, the seed."""
+
+    probabilities: NDArray[np.float64]
+    devices: int
+    samples: int = 60
+    seed: int = 1
+
+    def verdicts(self, windows: int, config: DriftConfig) -> dict[str, float]:
+        """Return how often a pool or a device began to alarm in ``windows`` windows after the baselines' own."""
+        dice, state, streams = np.random.default_rng(self.seed), FoldState(), len(self.probabilities)
+        state.open_lane(KEY, streams, None)
+        places = {f"d{i:05d}": {"site": f"site-{i // 3}"} for i in range(self.devices)}
+        pools = devices = 0
+        before = Outcome({}, 0.0, frozenset(), {}, 0.0, frozenset())
+        for slot in range(config.baseline_windows + windows):
+            counts = dice.multinomial(self.samples, self.probabilities, size=(self.devices, streams))
+            seen = [Observation(device, row) for device, row in zip(places, counts, strict=True)]
+            outcome = fold_slot(state, slot, {KEY: seen}, places, config.settings)
+            pools += len(outcome.pool_alarms - before.pool_alarms)
+            devices += len(outcome.flagged - before.flagged)
+            before = outcome
+        return {"pool_verdicts": pools, "device_verdicts": devices, "windows": windows}
+
+
+def standing_streams() -> NDArray[np.float64]:
+    """Return the bin probabilities (S, 16) of streams that stand in one bin, nearly so, and of one that does not."""
+    rows = [np.full(BINS, 1 / BINS)]
+    for home in (0, 7, 15):
+        for away in (0.0, 1e-4, 1e-3, 1e-2, 3e-2):
+            row = np.zeros(BINS)
+            row[home], row[(home + 1) % BINS] = 1 - away, away
+            rows.append(row)
+    return np.stack(rows)
+
+
+def bundle_streams(model: str, data: Path | None) -> NDArray[np.float64]:
+    """Make the bundle of ``models/MODEL`` and return its reference's shares of the samples (S, 16)."""
+    root = Path(__file__).resolve().parents[2]
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "compressor", "run", f"models/{model}/recipe.toml", "--out", out]
+        command += ["--data", str(data.resolve())] if data else []
+        subprocess.run(command, cwd=root, check=True, stdout=subprocess.DEVNULL)
+        bundle = min(Path(out).glob("*.tfb")).read_bytes()
+    reference = read_reference(parse_bundle(bundle).files["reference.bin"])
+    counts = np.array(reference.contexts[0].counts, np.float64).reshape(len(reference.streams), BINS)
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
+def quiet_fleets(data: Path | None) -> dict[str, NDArray[np.float64]]:
+    """Return what quiet fleets are run on, by name: made-up streams and, with ``data``, those of three bundles."""
+    fleets = {"standing streams": standing_streams()}
+    if data is not None:
+        fleets["digits"] = bundle_streams("digits", None)
+        fleets["meter digits"] = bundle_streams("meter_digits", data / "meter-digits" / "meter-digits-dev.zip")
+        fleets["spoken digits"] = bundle_streams("spoken_digits", data / "fsdd" / "fsdd-4speakers.zip")
+    return fleets
+
+
+def measure(data: Path | None, *, quick: bool) -> list[tuple[str, dict[str, float], str, bool]]:
     """Return (what, figures, what is asked, whether it holds) line by line."""
     size = Size(200, 6, 96) if quick else Size(1000, 12, 480)
     small = Size(100, 6, 48) if quick else Size(300, 12, 96)
@@ -226,6 +295,11 @@ def measure(*, quick: bool) -> list[tuple[str, dict[str, float], str, bool]]:
          "0 device alerts", lambda f: f["device_alerts"] == 0)  # fmt: skip
     line("day and night null", quiet(World(small.devices, small.streams, 6, season=1.0), small.windows, config),
          "0 device alerts", lambda f: f["device_alerts"] == f["pool_alerts"] == 0)  # fmt: skip
+    windows = 200 if quick else 1000
+    for name, probabilities in quiet_fleets(data).items():
+        for devices in (2, 6, 12, 30, 100):
+            line(f"quiet, {name}, {devices} devices", QuietFleet(probabilities, devices).verdicts(windows, config),
+                 f"<= 1 pool verdict in {windows} windows", lambda f: f["pool_verdicts"] <= 1)  # fmt: skip
     return lines
 
 
@@ -253,10 +327,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="smaller fleets: under a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="also fleets on bundles made of the data sets there")
     options = parser.parse_args(arguments)
-    lines = measure(quick=options.quick)
+    lines = measure(options.data, quick=options.quick)
     for what, figures, asked, holds in lines:
-        print(f"{'ok  ' if holds else 'MISS'} {what:30} {asked:24} {_shown(figures)}")
+        print(f"{'ok  ' if holds else 'MISS'} {what:40} {asked:36} {_shown(figures)}")
     if options.json:
         options.json.write_text(json.dumps([_row(*line) for line in lines], indent=1))
     return 0 if all(holds for *_, holds in lines) else 1

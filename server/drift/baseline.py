@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from server.drift.reference import Floats, Ints, Profile, profile, proportions, shapes
+from server.drift.reference import Floats, Ints, Profile, profile, proportions, shapes, shares
 from wire.histogram import BINS
 
 _UNIFORM = shapes(np.full(BINS, 1 / BINS))[[0, 2, 4]]
@@ -46,7 +46,8 @@ KeptOfDevice = Mapping[int, Kept]
 class Baseline:
     """A complete baseline: the profile, the autocorrelation time (S,), and all contexts' proportions (S, 16).
 
-    ``contexts``: for each, its own proportions (S, 16) and the number of independent samples (S,).
+    ``contexts``: for each, its own shares of the samples (S, 16), not smoothed, since pools add them up first, and
+    the number of independent samples (S,).
     """
 
     profile: Profile
@@ -104,7 +105,7 @@ class Commissioning:
         return Baseline(
             profile(counts, n_effective, z=z, epsilon=epsilon), memory, proportions(together),
             n_effective.sum(axis=0),
-            {context: (proportions(counts[i]), n_effective[i]) for i, context in enumerate(complete)},
+            {context: (shares(counts[i]), n_effective[i]) for i, context in enumerate(complete)},
         )  # fmt: skip
 
     def copy(self) -> Commissioning:

@@ -23,7 +23,10 @@ _SHAPES = 8
 
 @dataclass(frozen=True, slots=True)
 class ContextBaselines:
-    """The devices' baselines in one context: proportions (D, S, 16), independent samples (D, S), 0 for none."""
+    """The devices' baselines in one context: shares of the samples (D, S, 16), independent samples (D, S), 0 for none.
+
+    The shares are not smoothed: a prior for each device would not become smaller with the number of devices.
+    """
 
     usual: Floats
     n_effective: Floats

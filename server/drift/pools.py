@@ -4,6 +4,11 @@ A pool hears what no single device shows. Each device counts at most the median 
 are left out from the window on in which they are flagged: leaving out what has much evidence can only lower a
 pool. The pool's normaliser is that of its members' baselines, mixed as in this very window: by concavity of the
 logarithm the product of the devices' own expectations is at most the power of their weighted mean.
+
+The prior counts once, after the mixing. Once for each member, its share of the mixture (8 of each member's n + 8)
+stays as it is however many members there are, while the allowance for the baselines' sampling error shrinks: in a
+stream that always stands in one bin every sample would then score a little, for ever. For the same reason the prior
+may only raise a normaliser, never lower it.
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ import numpy as np
 
 from server.drift.evidence import fade, increments, update, values
 from server.drift.lane import Lane, Observation, Settings
-from server.drift.reference import TILTS, Floats, log_normaliser, shapes
+from server.drift.reference import TILTS, Floats, log_normaliser, proportions, shapes
 
 PoolName = tuple[str, str]
 FLEET: PoolName = ("", "")
@@ -80,8 +85,10 @@ def _gain(lane: Lane, window: Sequence[Observation], context: int, settings: Set
     weight = capped / np.maximum(capped.sum(axis=0), 1e-9)
     p = np.einsum("ds,dsb->sb", weight, own.usual[rows])
     n_effective = 1 / np.maximum((weight / np.maximum(own.n_effective[rows], 1)).max(axis=0), 1e-12)
-    shape = shapes(p)
-    log_z = log_normaliser(p, n_effective, shape, z=settings.z, epsilon=settings.epsilon)
+    smoothed = proportions(p * n_effective[:, None])
+    shape = shapes(smoothed)
+    log_z = np.maximum(*(log_normaliser(q, n_effective, shape, z=settings.z, epsilon=settings.epsilon)
+                         for q in (p, smoothed)))  # fmt: skip
     memory = np.maximum((weight * lane.memory[rows]).sum(axis=0), 1.0)
     return increments(scaled.sum(axis=0), shape, log_z, memory)
 

@@ -47,6 +47,12 @@ def proportions(counts: Ints | Floats) -> Floats:
     return np.asarray(smoothed / smoothed.sum(axis=-1, keepdims=True))
 
 
+def shares(counts: Ints | Floats) -> Floats:
+    """Return the shares of the samples (..., 16) of counts (..., 16), not smoothed; uniform where there is none."""
+    n = counts.sum(axis=-1, keepdims=True)
+    return np.asarray(np.where(n > 0, counts / np.maximum(n, 1), 1 / BINS))
+
+
 def shapes(p: Floats) -> Floats:
     """Return the eight shapes (..., 8, 16) over the mid-ranks of ``p`` (..., 16).
 

@@ -1,0 +1,83 @@
+"""Quiet fleets keep quiet pools, however many devices they have; a small change of all devices is heard at once."""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+from server.drift.fold import FoldState, Outcome, fold_slot
+from server.drift.lane import Observation, Settings
+from server.drift.pools import FLEET
+from server.drift.reference import Floats
+from wire.histogram import BINS
+
+KEY = ("ef" * 16, "cd" * 16)
+COMMISSIONED, WINDOWS = 72, 1000
+UNIFORM = np.full(BINS, 1 / BINS)
+
+
+def _grey(home: int, away_ratio: float) -> Floats:
+    """Return a stream that stands in ``home``, but for ``away_ratio`` of its samples: the colour of a grey image."""
+    row = np.zeros(BINS)
+    row[home], row[home + 1] = 1 - away_ratio, away_ratio
+    return row
+
+
+def _moved(sd: float) -> Floats:
+    """Return the mass of 16 equal-mass bins of a normal stream that moved by ``sd`` standard deviations."""
+    edges = [NormalDist().inv_cdf(i / BINS) for i in range(1, BINS)]
+    return np.diff([0.0, *(NormalDist(sd).cdf(edge) for edge in edges), 1.0])
+
+
+class _QuietFleet:
+    """Devices, three to a site, whose windows of 60 samples are drawn from ``streams`` (S, 16)."""
+
+    def __init__(self, devices: int, streams: Floats, seed: int) -> None:
+        self.state, self.dice, self.slot = FoldState(), np.random.default_rng(seed), 0
+        self.sites = {f"d{i}": {"site": f"site-{i // 3}"} for i in range(devices)}
+        self.state.open_lane(KEY, len(streams), None)
+
+    def window(self, streams: Floats) -> Outcome:
+        """Let one window pass."""
+        counts = self.dice.multinomial(60, streams, size=(len(self.sites), len(streams)))
+        seen = [Observation(device, row) for device, row in zip(self.sites, counts, strict=True)]
+        self.slot += 1
+        settings = Settings(COMMISSIONED, 4.0, 0.0, float(np.log(0.05 / 24)))
+        return fold_slot(self.state, self.slot, {KEY: seen}, self.sites, settings)
+
+
+@pytest.mark.parametrize("devices", [2, 6, 12, 30, 100])
+def test_streams_that_stand_in_one_bin_raise_no_alarm(devices: int) -> None:
+    """A constant stream, two of grey images and one that varies: at most one pool verdict in 1,000 quiet windows."""
+    streams = np.stack([_grey(0, 0.0), _grey(7, 0.001), _grey(12, 0.03), UNIFORM])
+    fleet, verdicts, before = _QuietFleet(devices, streams, seed=devices), 0, frozenset()
+    for _ in range(COMMISSIONED + WINDOWS):
+        outcome = fleet.window(streams)
+        verdicts += len(outcome.pool_alarms - before)
+        before = outcome.pool_alarms
+        assert not outcome.flagged
+    assert verdicts <= 1
+
+
+@pytest.mark.parametrize("devices", [100, 300])
+def test_a_small_change_of_the_whole_fleet_is_heard_by_its_pool(devices: int) -> None:
+    """A tenth of a standard deviation, which no single device shows, in one stream of four."""
+    quiet = np.stack([_grey(0, 0.0), _grey(7, 0.001), UNIFORM, UNIFORM])
+    fleet = _QuietFleet(devices, quiet, seed=1)
+    for _ in range(COMMISSIONED):
+        assert not fleet.window(quiet).pool_alarms
+    moved = np.stack([*quiet[:3], _moved(0.1)])
+    alarms = [(KEY, FLEET) in fleet.window(moved).pool_alarms for _ in range(2 if devices > 200 else 6)]
+    assert alarms[-1]
+
+
+def test_a_constant_stream_that_moves_is_heard() -> None:
+    """The prior still holds what was never seen for rare, not for impossible: a new colour in all images alarms."""
+    quiet = np.stack([_grey(0, 0.0), UNIFORM])
+    fleet = _QuietFleet(6, quiet, seed=1)
+    for _ in range(COMMISSIONED):
+        fleet.window(quiet)
+    moved = np.stack([_grey(0, 1.0), UNIFORM])
+    assert (KEY, FLEET) in fleet.window(moved).pool_alarms or fleet.window(moved).flagged
