@@ -18,6 +18,7 @@ ServerError
 ├── UnknownDeviceError        no such device
 ├── UnknownReleaseError       no such release
 ├── UnknownBlobError          no such blob
+├── NotAssignedError          a bundle that is not assigned to the device that asks
 ├── TrustError                keys, root or signed metadata of this server are missing or damaged
 │   ├── RootMissingError      no root was installed yet
 │   └── MetadataRefusedError  uploaded metadata is not signed by who must sign it, or lists what is not here
@@ -161,6 +162,13 @@ class UnknownBlobError(ServerError):
 
     code = "unknown_blob"
     status = 404
+
+
+class NotAssignedError(ServerError):
+    """A device asks for a bundle that is not assigned to it."""
+
+    code = "not_assigned"
+    status = 403
 
 
 class BlobRefusedError(ServerError):

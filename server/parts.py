@@ -23,6 +23,7 @@ from server.api import samples as samples_api
 from server.api import telemetry as telemetry_api
 from server.api import tuf as tuf_api
 from server.api.auth import Auth
+from server.assignments import Assignments
 from server.clock import Clock
 from server.config import ServerConfig
 from server.drift.latest import newest_evidence
@@ -147,7 +148,7 @@ def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
         enrol_api.router(auth, parts.enrolment, reception),
         devices_api.router(auth, parts.fleet, parts.lineage, partial(newest_evidence, parts.database)),
         telemetry_api.router(auth, parts.fleet, parts.database),
-        blobs_api.router(auth, parts.blobs),
+        blobs_api.router(auth, parts.blobs, Assignments(parts.database)),
         releases_api.router(auth, parts.versions),
         tuf_api.router(auth, parts.trust, parts.versions, parts.clock),
         events_api.router(auth, parts.events),

@@ -48,13 +48,15 @@ class Auth:
         """
         _require(self._staff(request), "the operator's or the builder's token")
 
-    def device_or_staff(self, request: Request) -> None:
-        """Let a device, an operator or a build host pass.
+    def device_or_staff(self, request: Request) -> str:
+        """Return the id of the device that asks, "" for an operator or a build host.
 
         Raises:
             UnauthorizedError: If it is none of them.
         """
-        _require(bool(self._device(request)) or self._staff(request), "a device's password or a token")
+        device = self._device(request)
+        _require(bool(device) or self._staff(request), "a device's password or a token")
+        return device
 
     def device(self, request: Request) -> str:
         """Return the id of the device that asks.

@@ -1,4 +1,4 @@
-"""``PUT /api/blobs/{sha256}`` (build host) and ``GET /blobs/{sha256}`` (devices; ranges)."""
+"""``PUT /api/blobs/{sha256}`` (build host) and ``GET /blobs/{sha256}`` (devices: what is assigned to them; ranges)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from server.api.auth import Auth
+from server.assignments import Assignments
 from server.errors import BlobOversizeError, BlobRefusedError
 from server.registry.blobs import Blobs
 from wire.bundle import MAX_BUNDLE_BYTES
@@ -21,8 +22,11 @@ class BlobBody(BaseModel):
     length_bytes: int
 
 
-def router(auth: Auth, blobs: Blobs, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> APIRouter:
-    """Return the routes of bundles."""
+def router(auth: Auth, blobs: Blobs, assignments: Assignments, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> APIRouter:
+    """Return the routes of bundles.
+
+    Their handlers raise ``NotAssignedError`` when a device asks for a bundle that is not assigned to it.
+    """
     routes = APIRouter(tags=["blobs"])
 
     @routes.put("/api/blobs/{sha256}", dependencies=[Depends(auth.builder)], status_code=201)
@@ -31,10 +35,16 @@ def router(auth: Auth, blobs: Blobs, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> 
         check_announced(request.headers.get("content-length", ""), limit_bytes)
         return BlobBody(sha256=sha256, length_bytes=await receive(blobs, sha256, request, limit_bytes))
 
-    @routes.head("/blobs/{sha256}", dependencies=[Depends(auth.device_or_staff)], include_in_schema=False)
-    @routes.get("/blobs/{sha256}", dependencies=[Depends(auth.device_or_staff)])
-    def get_blob(sha256: str) -> FileResponse:
-        """Return a bundle or a range of it; the ETag is the digest, so a resumed download can't mix two bundles."""
+    @routes.head("/blobs/{sha256}", include_in_schema=False)
+    @routes.get("/blobs/{sha256}")
+    def get_blob(sha256: str, request: Request) -> FileResponse:
+        """Return a bundle or a range of it, to a device only what is assigned to it.
+
+        The ETag is the digest, so a resumed download can't mix two bundles.
+        """
+        device = auth.device_or_staff(request)
+        if device:
+            assignments.check(device, sha256)
         headers = {"etag": f'"{sha256}"', "cache-control": "private, max-age=31536000, immutable"}
         return FileResponse(blobs.path(sha256), headers=headers, media_type="application/octet-stream")
 

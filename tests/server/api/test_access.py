@@ -49,7 +49,8 @@ def test_a_device_fetches_blobs_with_its_password_alone(fleet: MemoryFleet) -> N
     """Another device's password, a wrong one and broken base64 are refused."""
     device = fleet.enrol()
     url, client = "/blobs/" + "0" * 64, fleet.client(None)
-    assert client.get(url, headers=_basic("cam-1", device.identity.password)).status_code == 404
+    answer = client.get(url, headers=_basic("cam-1", device.identity.password))
+    assert (answer.status_code, answer.json()["code"]) == (403, "not_assigned")
     for headers in (_basic("cam-2", device.identity.password), _basic("cam-1", "x"), {"Authorization": "Basic %%%"}):
         assert client.get(url, headers=headers).status_code == 401
 

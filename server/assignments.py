@@ -1,0 +1,45 @@
+"""Which bundles a device may fetch: those assigned to it, and no others.
+
+1. The bundle of its ``desired`` may be fetched.
+2. The bundle that it reports as ``current`` or ``previous`` may be fetched, so that it can be repaired, where this
+   server once told the device to run it. A report alone proves nothing: any device can read every digest in the
+   published metadata and report it as its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from server.errors import NotAssignedError
+from server.fleet import as_device
+from server.store import assignments as store
+from server.store import fleet as fleet_store
+from server.store.database import Database
+
+
+@dataclass(frozen=True, slots=True)
+class Assignments:
+    """What each device was told to run. Safe to share between threads."""
+
+    database: Database
+
+    def check(self, device: str, sha256: str) -> None:
+        """Refuse a bundle that is not assigned to ``device``.
+
+        Raises:
+            NotAssignedError: If it is not.
+        """
+        with self.database.begin() as connection:
+            row = fleet_store.one_device(connection, device)
+            known = as_device(row) if row else None
+            if known is not None and known.desired is not None and known.desired.sha256 == sha256 != "":
+                return
+            reported = known.reported if known is not None else None
+            installed = [one.sha256 for one in (reported.current, reported.previous) if one] if reported else []
+            if sha256 in installed and store.was_assigned(connection, device, sha256):
+                return
+        message = (
+            f"Expected a bundle that {device} is to run, runs or ran before, got {sha256[:80]!r}: "
+            "assign its release in a rollout"
+        )
+        raise NotAssignedError(message)
