@@ -44,6 +44,7 @@ _EXITS: tuple[tuple[type[Exception], int], ...] = (
     (SpoolError, EXIT_DISK),
     (OSError, EXIT_DISK),
 )
+_MAX_CLAIM_BYTES = 1024
 _STATE = click.option(
     "--state", type=click.Path(path_type=Path, file_okay=False), required=True, help="The agent's state directory."
 )
@@ -55,8 +56,8 @@ def _example(*lines: str) -> str:
 
 _EPILOG = """\b
 From nothing to a device that serves:
-  fleet-server claim STATE --site north --device cam-1           (on the server: prints CLAIM)
-  edge-agent enrol --server https://fleet.example --claim CLAIM --state agent
+  fleet-server claim STATE --site north --device cam-1 > cam-1.claim       (on the server)
+  edge-agent enrol --server https://fleet.example --claim-file cam-1.claim --state agent
   edge-agent run --state agent
   edge-agent status --state agent
 
@@ -83,22 +84,44 @@ def main() -> None:
 
 
 @main.command(
-    help="Trade a one-time claim for this device's identity.\n\nThe claim comes from `fleet-server claim`. Identity and"
-    " credentials are written to the state directory, readable by its owner only.",
-    epilog=_example("edge-agent enrol --server https://fleet.example --ca fleet-ca.pem --claim CLAIM --state agent"),
+    help="Trade a one-time claim for this device's identity.\n\nThe claim comes from `fleet-server claim`, by file or"
+    " standard input: every user of this machine can read a command line. Identity and credentials are written to the"
+    " state directory, readable by its owner only.",
+    epilog=_example(
+        "edge-agent enrol --server https://fleet.example --ca fleet-ca.pem --claim-file cam-1.claim --state agent",
+        "ssh fleet fleet-server claim STATE --site north --device cam-1 |"
+        " edge-agent enrol --server https://fleet.example --claim-file - --state agent",
+    ),
 )
 @click.option("--server", required=True, help="Address of fleet-server, http://… or https://…")
-@click.option("--claim", required=True, help="The one-time claim of this device.")
+@click.option("--claim-file", metavar="FILE", help="File with the one-time claim of this device; - is standard input.")
+@click.option("--claim", help="The claim itself, where nobody else uses this machine.")
 @click.option("--ca", type=click.Path(path_type=Path), help="PEM file to trust for https, instead of the system's.")
 @_STATE
-def enrol(server: str, claim: str, ca: Path | None, state: Path) -> None:
+def enrol(server: str, claim_file: str | None, claim: str | None, ca: Path | None, state: Path) -> None:
     """Enrol."""
+    if (claim is None) == (claim_file is None):
+        raise click.UsageError("Expected --claim-file FILE (- is standard input) or --claim, and not both")
     with _coded():
         if (state / "identity.json").exists():
             message = f"Expected no identity in {state}, got one: use another --state or remove identity.json"
             raise EnrolmentError(message)
-        identity = trade_claim(server, claim, state, RealDisk(), ca=_certificates(ca) if ca else "")
+        secret = _claim_in(claim_file) if claim_file is not None else str(claim)
+        identity = trade_claim(server, secret, state, RealDisk(), ca=_certificates(ca) if ca else "")
         print(f"enrolled device={identity.device} site={identity.site} state={state}")
+
+
+def _claim_in(name: str) -> str:
+    try:
+        with click.open_file(name, encoding="ascii") as file:
+            claim = file.read(_MAX_CLAIM_BYTES + 1).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"Expected a claim in {name}, got: {error}: make one with fleet-server claim"
+        raise EnrolmentError(message) from error
+    if not 0 < len(claim) <= _MAX_CLAIM_BYTES or len(claim.split()) > 1:
+        message = f"Expected one claim of at most {_MAX_CLAIM_BYTES} characters in {name}, got {len(claim)} characters"
+        raise EnrolmentError(message)
+    return claim
 
 
 def _certificates(path: Path) -> str:

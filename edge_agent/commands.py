@@ -73,7 +73,10 @@ def grant_samples(command: Command, left_bytes: int) -> SampleGrant | Response:
         text = "Expected a count of at least 1, a lane and a request, got others"
         return Response(command.id, ok=False, code="arguments_invalid", text=text)
     if left_bytes <= 0:
-        text = f"Expected a budget for samples left today, got none: set {BUDGET_KEY} in the desired config"
+        text = (
+            "Expected a budget for samples left today, got none: both max_bytes_per_day in [samples] of agent.toml "
+            f"(0: off) and {BUDGET_KEY} in the desired config have to allow it"
+        )
         return Response(command.id, ok=False, code="budget_zero", text=text)
     asked = budget if isinstance(budget, int) and budget > 0 else left_bytes
     return SampleGrant(request, count, min(asked, left_bytes), lane)

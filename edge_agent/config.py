@@ -104,7 +104,7 @@ class ChildConfig:
 class SampleConfig:
     """Raw inputs leave the device only within this budget; the server may lower it, never raise it above."""
 
-    max_bytes_per_day: int = 1024 * 1024
+    max_bytes_per_day: int = 0  # nothing leaves a device unless its owner says so
 
 
 @dataclass(frozen=True, slots=True)

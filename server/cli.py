@@ -210,8 +210,8 @@ def _agreed(question: str) -> bool:
 
 @main.command(
     epilog=_example(
-        "fleet-server claim state --site north --device cam-1 --attribute lens=wide",
-        "edge-agent enrol --server URL --claim CLAIM --state DIR   (on the device)",
+        "fleet-server claim state --site north --device cam-1 --attribute lens=wide > cam-1.claim",
+        "edge-agent enrol --server URL --claim-file cam-1.claim --state DIR   (on the device)",
     )
 )
 @_STATE

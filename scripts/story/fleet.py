@@ -33,6 +33,7 @@ window_s = {window_s}
 infer_s = 3.0
 hw_s = 15.0
 rows_a_batch = 1
+# Raw inputs never leave a device unless both it and the server (below) say how many bytes a day.
 [samples]
 max_bytes_per_day = 4000000
 [transport]
@@ -125,7 +126,8 @@ class Fleet:
             body = {"site": device.site, "device": device.device, "attributes": attributes}
             claim = api.send("POST", "/api/claims", body)["claim"]
             state = self.state_dir(device.device)
-            run("edge-agent", "enrol", "--server", api.url, "--claim", claim, "--state", str(state), quiet=True)
+            command = ("edge-agent", "enrol", "--server", api.url, "--claim-file", "-", "--state", str(state))
+            run(*command, quiet=True, given=claim)
             inner = ", ".join(f"{key} = {json.dumps(value)}" for key, value in attributes.items())
             (state / "agent.toml").write_text(_AGENT_TOML.format(attributes=inner, window_s=WINDOW_S))
 

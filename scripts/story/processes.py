@@ -66,15 +66,18 @@ class Programs:
             self.stop(name)
 
 
-def run(*command: str, quiet: bool = False) -> subprocess.CompletedProcess[str]:
-    """Run ``command`` to its end; its standard error (progress) goes to ours, its output is returned.
+def run(*command: str, quiet: bool = False, given: str = "") -> subprocess.CompletedProcess[str]:
+    """Run ``command`` to its end with ``given`` as its standard input.
+
+    Its standard error (progress) goes to ours, its output is returned.
 
     Raises:
         StoryError: If it fails, with what it said.
     """
     done = subprocess.run(
-        _absolute(command), stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None, text=True, check=False
-    )
+        _absolute(command), input=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None, text=True,
+        check=False,
+    )  # fmt: skip
     if done.returncode != 0:
         said = (done.stdout or "") + (done.stderr or "")
         message = f"Expected `{' '.join(command[:3])} …` to succeed, it ended with {done.returncode}\n{said[-3000:]}"

@@ -10,7 +10,7 @@ import pytest
 
 from edge_agent.agent import Agent
 from edge_agent.clock import FakeClock
-from edge_agent.config import AgentConfig, ChildConfig, UpdateConfig
+from edge_agent.config import AgentConfig, ChildConfig, SampleConfig, UpdateConfig
 from edge_agent.disk import RealDisk
 from edge_agent.frames import Frame
 from edge_agent.identity import Identity
@@ -84,6 +84,7 @@ class World:
     notices: Notices = field(default_factory=queue.SimpleQueue)
     targets: dict[str, TargetInfo] = field(default_factory=dict)
     blobs: dict[str, bytes] = field(default_factory=dict)
+    sample_bytes: int = 1024 * 1024
 
     def __post_init__(self) -> None:
         """Connect the server and start the agent."""
@@ -98,8 +99,9 @@ class World:
         ports = Ports(MemoryVerifier(self.targets), fetcher, MemoryProber(), self.worker, "x86_64", ("onnx",))
         parts = Parts(self.clock, MemoryTransport(self.broker, "dev"), self.launch, RealDisk(), ports, self.notices)
         config = AgentConfig(
-            child=ChildConfig(restart_min_s=1.0, restart_max_s=1.0, healthy_s=5.0), update=UpdateConfig(reserve_bytes=0)
-        )
+            child=ChildConfig(restart_min_s=1.0, restart_max_s=1.0, healthy_s=5.0),
+            update=UpdateConfig(reserve_bytes=0), samples=SampleConfig(self.sample_bytes),
+        )  # fmt: skip
         agent = Agent(Identity("site", "dev"), config, self.state, boot, parts)
         agent.start()
         return agent
@@ -283,6 +285,20 @@ def test_forwards_samples_within_the_budget(world: World) -> None:
     (grant,) = [told for told in world.children[-1].told if told["type"] == "samples"]
     assert grant["budget_bytes"] == 1000
     assert decode(Response, world.last("res")).code == "budget_zero"
+
+
+def test_no_raw_input_leaves_unless_the_device_allows_it(world: World) -> None:
+    """By default a server that asks gets nothing, and the answer names the setting."""
+    world.sample_bytes = SampleConfig().max_bytes_per_day
+    world.agent.stop()
+    world.agent = world.make("00000000000000bb")
+    world.say("desired", replace(world.release(1), config={"sample_bytes_per_day": 1000}))
+    world.turns(7, seconds=0.1)
+    world.say("cmd/samples", Command("1", "samples", arguments={"count": 3}))
+    world.turns(2)
+    response = decode(Response, world.last("res"))
+    assert (response.code, "max_bytes_per_day in [samples]" in response.text) == ("budget_zero", True)
+    assert [told for told in world.children[-1].told if told["type"] == "samples"] == []
 
 
 def test_the_sample_budget_survives_a_restart(world: World) -> None:

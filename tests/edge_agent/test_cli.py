@@ -67,6 +67,35 @@ def test_enrols_and_keeps_the_secret_to_itself(url: str, tmp_path: Path) -> None
     assert (tmp_path / "dev" / "root.json").read_text() == ANSWER["root"]
 
 
+def test_the_claim_comes_from_a_file_or_standard_input(url: str, tmp_path: Path) -> None:
+    """A command line can be read by every user of the machine."""
+    (tmp_path / "claim").write_text("good\n")
+    assert call("enrol", "--server", url, "--claim-file", tmp_path / "claim", "--state", tmp_path / "a")[0] == 0
+    arguments = ["enrol", "--server", url, "--claim-file", "-", "--state", str(tmp_path / "b")]
+    assert CliRunner().invoke(main, arguments, input="good\n").exit_code == 0
+    assert (tmp_path / "b" / "identity.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [(b"", "got 0 characters"), (b"one two", "one claim"), (b"x" * 1025, "1024"), (b"\xff", "ascii"), (None, "No such")],
+)
+def test_a_claim_file_without_a_claim_is_refused(tmp_path: Path, text: bytes | None, says: str) -> None:
+    """Before the server is asked; the contents of the file are not repeated."""
+    if text is not None:
+        (tmp_path / "claim").write_bytes(text)
+    code, output = call("enrol", "--server", "http://x", "--claim-file", tmp_path / "claim", "--state", tmp_path / "a")
+    assert (code, says in output, "fleet-server" in output or "Expected one claim" in output) == (5, True, True)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("given", [[], ["--claim", "a", "--claim-file", "b"]])
+def test_enrolling_takes_one_claim(tmp_path: Path, given: list[str]) -> None:
+    """Neither none nor two: wrong usage."""
+    code, output = call("enrol", "--server", "http://x", *given, "--state", tmp_path / "a")
+    assert (code, "--claim-file FILE" in output) == (2, True)
+
+
 def test_a_refused_claim_writes_nothing(url: str, tmp_path: Path) -> None:
     """The server's code and text reach the person; there is no half identity."""
     code, output = call("enrol", "--server", url, "--claim", "bad", "--state", tmp_path / "dev")

@@ -298,9 +298,9 @@ class Fleet:
         """Claim and enrol a device without starting it."""
         claim = self.post("/api/claims", {"site": "site", "device": name, "attributes": {}})["claim"]
         url = str(self.client.base_url)
-        command = [str(BIN / "edge-agent"), "enrol", "--server", url, "--claim", claim, "--state", str(state)]
+        command = [str(BIN / "edge-agent"), "enrol", "--server", url, "--claim-file", "-", "--state", str(state)]
         command += ["--ca", str(self.ca)] if self.ca else []
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, input=claim.encode())
         (state / "agent.toml").write_text(AGENT_TOML.format(update=update))
         self.devices.append(Device(self, name, state, self.agent(name, state)))
         return self.devices[-1]
