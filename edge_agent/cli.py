@@ -114,7 +114,7 @@ def enrol(server: str, claim_file: str | None, claim: str | None, ca: Path | Non
 def _claim_in(name: str) -> str:
     try:
         with click.open_file(name, encoding="ascii") as file:
-            claim = file.read(_MAX_CLAIM_BYTES + 1).strip()
+            claim: str = file.read(_MAX_CLAIM_BYTES + 1).strip()
     except (OSError, UnicodeDecodeError) as error:
         message = f"Expected a claim in {name}, got: {error}: make one with fleet-server claim"
         raise EnrolmentError(message) from error
