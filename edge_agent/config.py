@@ -80,6 +80,7 @@ class UpdateConfig:
     download_attempts: int = 8
     retry_min_s: float = 1.0
     retry_max_s: float = 60.0
+    defer_max_s: float = 3600.0  # between two tries of an update that waits for a clock, a disk or a network
     verify_deadline_s: float = 300.0
     probe_deadline_s: float = 300.0
     max_boots: int = 3  # starts of a slot without becoming healthy, before the other one is taken

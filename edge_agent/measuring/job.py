@@ -19,7 +19,7 @@ from pathlib import Path
 from edge_agent.disk import Disk
 from edge_agent.measuring.ending import FOLDER, Measured, sweep
 from edge_agent.measuring.handing_in import hand_in
-from edge_agent.updater.children import ask
+from edge_agent.updater.children import NoAnswer, ask
 from edge_agent.updater.download import FetchSettings, HttpFetcher
 from edge_agent.updater.seams import FetchOrder, Progress, Refusal
 from edge_agent.worker import outcome
@@ -79,8 +79,8 @@ class ProcessBench:
         module = "edge_agent.measuring.order_check"
         arguments = ["--state", str(self.state), "--envelope", str(self.folder / ENVELOPE)]
         answer = ask([module, *arguments], self.limits.limit_s)
-        if isinstance(answer, str):
-            return Refusal("order_unchecked", f"Expected a verdict on the order, got: {answer}")
+        if isinstance(answer, NoAnswer):
+            return Refusal("order_unchecked", f"Expected a verdict on the order, got: {answer.text}")
         order = answer.get("order")
         if answer.get("ok") is not True or not isinstance(order, dict):
             return Refusal(str(answer.get("code") or "signature_invalid"), str(answer.get("text", "")))

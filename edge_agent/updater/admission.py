@@ -29,7 +29,7 @@ def admit(desired: Desired, target: TargetInfo, device: DeviceFacts) -> Refusal 
         return Refusal("too_large", f"Expected at most {MAX_TARGET_BYTES} bytes, got {target.length_bytes}")
     if target.sha256 != desired.sha256 or (desired.length_bytes and desired.length_bytes != target.length_bytes):
         text = f"Expected what was signed, {target.sha256[:12]}… of {target.length_bytes} bytes, got "
-        return Refusal("digest_mismatch", f"{text}{desired.sha256[:12]}… of {desired.length_bytes}")
+        return Refusal("target_mismatch", f"{text}{desired.sha256[:12]}… of {desired.length_bytes}")
     if custom.security_floor < device.security_floor:
         text = f"Expected a security floor of at least {device.security_floor}, got {custom.security_floor}"
         return Refusal("below_security_floor", text)

@@ -12,8 +12,15 @@ from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError
 from wire.target import TargetCustom
 
-_PASSING = frozenset({"metadata_unreachable"})
 _TAIL = 300
+
+
+@dataclass(frozen=True, slots=True)
+class NoAnswer:
+    """A child that gave no verdict: ``launch_failed`` (none was started), ``stuck`` or ``child_crashed``."""
+
+    code: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +34,15 @@ class ChildVerifier:
         """Return what the child says of ``target``."""
         module = "edge_agent.updater.verification"
         answer = ask([module, "--state", str(self.state), "--target", target], self.limit_s)
-        if isinstance(answer, str):
-            return Refusal(
-                "metadata_unreachable", f"Expected a verdict of the verification, got: {answer}", passing=True
-            )
+        if isinstance(answer, NoAnswer):
+            return Refusal(answer.code, f"Expected a verdict of the verification, got: {answer.text}")
         if answer.get("ok") is not True:
-            code = str(answer.get("code") or "signature_invalid")
-            return Refusal(code, str(answer.get("text", "")), passing=code in _PASSING)
+            server_ms = answer.get("server_ms")
+            return Refusal(
+                str(answer.get("code") or "signature_invalid"),
+                str(answer.get("text", "")),
+                server_ms if isinstance(server_ms, int) else 0,
+            )
         custom, length = answer.get("custom"), answer.get("length_bytes")
         if not isinstance(custom, dict) or not isinstance(length, int):
             return Refusal("signature_invalid", "Expected custom data and a length in signed metadata, got none")
@@ -49,8 +58,8 @@ class ChildProber:
     def probe(self, bundle: Path) -> ProbeResult:
         """Return what the child made of ``bundle``."""
         answer = ask(["edge_agent.probe", str(bundle)], self.limit_s)
-        if isinstance(answer, str):
-            return ProbeResult(code="child_crashed", text=f"Expected a verdict of the probe, got: {answer}")
+        if isinstance(answer, NoAnswer):
+            return ProbeResult(code=answer.code, text=f"Expected a verdict of the probe, got: {answer.text}")
         p95_ms, peak = answer.get("latency_p95_ms"), answer.get("peak_memory_bytes")
         return ProbeResult(
             ok=answer.get("ok") is True,
@@ -61,17 +70,24 @@ class ChildProber:
         )
 
 
-def ask(module_and_arguments: list[str], limit_s: float) -> dict[str, Json] | str:
-    """Return the JSON object in the last line the child prints, or what went wrong."""
+def ask(module_and_arguments: list[str], limit_s: float) -> dict[str, Json] | NoAnswer:
+    """Return the JSON object in the last line the child prints, or why there is none."""
     command = [sys.executable, "-m", *module_and_arguments]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s, check=False)
-        lines = done.stdout.splitlines()
-        return parse_json(lines[-1]) if lines else f"exit {done.returncode}: {_tail(done.stderr)}"
     except subprocess.TimeoutExpired:
-        return f"no answer in {limit_s:.0f} s"
-    except (OSError, MessageError) as error:
-        return str(error)
+        return NoAnswer("stuck", f"no answer in {limit_s:.0f} s")
+    except OSError as error:
+        return NoAnswer("launch_failed", str(error))
+    lines = done.stdout.splitlines()
+    try:
+        return parse_json(lines[-1]) if lines else NoAnswer("child_crashed", _ending(done))
+    except MessageError as error:
+        return NoAnswer("child_crashed", f"{_ending(done)}: {error}")
+
+
+def _ending(done: subprocess.CompletedProcess[bytes]) -> str:
+    return f"exit {done.returncode}: {_tail(done.stderr)}"
 
 
 def _tail(text: bytes) -> str:

@@ -4,7 +4,8 @@
 2. What lies in ``.part`` is continued, after a kill too. If the whole then has another digest, it is fetched
    once more from the start; if that differs again, it is refused.
 3. 4xx is final, 5xx and silence are tried again with full-jitter back-off; progress starts the count again.
-4. A full disk is final and leaves the part, which the next attempt or ``reclaim`` deals with.
+4. A full or failing disk ends the download and leaves the part, which the next attempt or ``reclaim`` deals with.
+5. A bundle that lies there already counts only with its digest right; one that was damaged is fetched again.
 No redirects are followed: they would carry the password elsewhere.
 """
 
@@ -22,7 +23,8 @@ from pathlib import Path
 
 from edge_agent.disk import Disk
 from edge_agent.tls import client_context
-from edge_agent.updater.seams import FetchOrder, Progress, Refusal
+from edge_agent.updater.integrity import Condition, condition, make_way
+from edge_agent.updater.seams import FetchOrder, Progress, Refusal, disk_refusal
 
 CHUNK_BYTES = 64 * 1024
 _OK, _PARTIAL, _RANGE_BAD = 200, 206, 416
@@ -48,6 +50,10 @@ class FetchSettings:
 class _DiskError(Exception):
     """Writing failed; the network is not to blame."""
 
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
 
 class _StopError(Exception):
     """No further try makes sense."""
@@ -68,18 +74,21 @@ class HttpFetcher:
     def fetch(self, order: FetchOrder, progress: Progress) -> Refusal | None:
         """Put the bundle into the blob folder, its digest right; return None, or why it failed."""
         target = self.folder / order.sha256
-        if target.exists() and target.stat().st_size == order.length_bytes:
-            progress.done_bytes = order.length_bytes
-            return None
         try:
+            if condition(target, order.sha256) is Condition.WHOLE:
+                progress.done_bytes = order.length_bytes
+                return None
+            make_way(target)
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             part = target.with_name(f"{order.sha256}.part")
             self._fetch_right(_Transfer(self.settings, order, progress, part))
             self.disk.move(part, target)
         except _StopError as stop:
             return stop.refusal
-        except (OSError, _DiskError) as error:
-            return Refusal("no_space", f"Expected to write {target}, got: {error}: free the disk")
+        except OSError as error:
+            return disk_refusal(error, f"Expected to write {target}, got: {error}")
+        except _DiskError as failed:
+            return disk_refusal(failed.error, f"Expected to write {target}, got: {failed}")
         return None
 
     def _fetch_right(self, transfer: _Transfer) -> None:
@@ -212,7 +221,7 @@ class _Transfer:
             while rest:  # unbuffered: a full disk shows here, not when the file is closed
                 rest = rest[file.write(rest) :]
         except OSError as error:
-            raise _DiskError(str(error)) from error
+            raise _DiskError(error) from error
         self._digest.update(chunk)
         self.progress.done_bytes += len(chunk)
 
@@ -226,7 +235,7 @@ def _opened(part: Path) -> FileIO:
     try:
         return FileIO(part, "ab")
     except OSError as error:
-        raise _DiskError(str(error)) from error
+        raise _DiskError(error) from error
 
 
 def connection(settings: FetchSettings) -> HTTPConnection:

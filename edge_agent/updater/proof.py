@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_agent.updater.seams import Prober, Proof, Refusal, TargetInfo
+from edge_agent.updater.seams import Prober, Proof, Refusal, TargetInfo, disk_refusal
 from edge_agent.updater.states import UpdateRecord
 from wire.bundle import REFERENCE, Bundle, read_bundle
 from wire.canonical import sha256_file
@@ -25,7 +25,9 @@ def prove(path: Path, record: UpdateRecord, prober: Prober) -> Proof | Refusal:
             return Refusal("digest_mismatch", f"Expected SHA-256 {record.desired.sha256[:12]}…, got {found[:12]}…")
         bundle = read_bundle(path)
         shares = _class_shares(bundle)
-    except (OSError, BundleError, WireError) as error:
+    except OSError as error:
+        return disk_refusal(error, f"Expected to read {path}, got: {error}")
+    except (BundleError, WireError) as error:
         return Refusal("bundle_invalid", str(error))
     signed = TargetCustom(artifact_sha256=record.artifact_sha256, security_floor=record.security_floor)
     contradiction = _agree(bundle, TargetInfo(found, record.length_bytes, signed))

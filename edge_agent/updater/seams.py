@@ -5,6 +5,7 @@ All three block and run on a worker; their results come back through the agent's
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,11 +17,20 @@ from wire.target import TargetCustom
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why not; ``code`` is stable and travels to the operator. ``passing``: worth another try later."""
+    """Why not; ``code`` is stable and travels to the operator. Which codes are worth another try: ``refusals``.
+
+    ``server_ms``: what time the server said it was, 0 if it didn't.
+    """
 
     code: str
     text: str = ""
-    passing: bool = False
+    server_ms: int = 0
+
+
+def disk_refusal(error: OSError, text: str) -> Refusal:
+    """Return the refusal for a disk that is full, or that fails."""
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return Refusal("no_space", f"{text}: free the disk") if full else Refusal("disk_failed", f"{text}: check the disk")
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ class Signal(StrEnum):
 
     OFFER = "offer"  # a desired of a higher generation
     CLEAR = "clear"  # a desired of a higher generation that names no release
-    WAIT = "wait"  # outside the maintenance window
-    OPEN = "open"  # the window has opened
+    WAIT = "wait"  # outside the maintenance window, or refused for a reason that passes
+    OPEN = "open"  # the window has opened, or it is time for another try
     PRESENT = "present"  # the release is current already
     ACCEPTED = "accepted"  # signed metadata agrees, and the release may run here
     FETCHED = "fetched"  # the bundle lies in the blob folder, its digest right
@@ -54,6 +54,8 @@ TRANSITIONS: Mapping[tuple[UpdatePhase, Signal], UpdatePhase] = {
     (_P.VERIFYING, _S.CLEAR): _P.IDLE,
     (_P.STAGED, _S.CLEAR): _P.IDLE,
     (_P.OFFERED, _S.WAIT): _P.DEFERRED,
+    (_P.DOWNLOADING, _S.WAIT): _P.DEFERRED,
+    (_P.VERIFYING, _S.WAIT): _P.DEFERRED,
     (_P.DEFERRED, _S.OPEN): _P.OFFERED,
     (_P.OFFERED, _S.PRESENT): _P.COMMITTED,
     (_P.OFFERED, _S.ACCEPTED): _P.DOWNLOADING,
@@ -73,8 +75,10 @@ IN_FLIGHT = frozenset({_P.OFFERED, _P.DEFERRED, _P.DOWNLOADING, _P.VERIFYING, _P
 
 @dataclass(frozen=True, slots=True)
 class UpdateRecord:
-    """``update.json``. In probation a ``code`` means: decided to roll back, maybe not done yet.
+    """``update.json``.
 
+    In probation a ``code`` means: decided to roll back, maybe not done yet. While deferred it says what is waited
+    for; none: the maintenance window.
     ``length_bytes``, ``security_floor`` and ``artifact_sha256`` are what signed metadata said, ``slot`` where the
     bundle goes, ``previous_slot`` what was current before (empty: nothing), ``latency_budget_ms`` the manifest's,
     ``class_shares`` how often the reference predicts each class, ``usual_shares`` how often the release before did

@@ -7,21 +7,26 @@ Order rules:
    (on probation: rolls it back first, unless it is the same release). One of the same attempt (other settings
    only) is taken over and starts nothing. One without a release ends the attempt and leaves what is current.
 3. Results carry the token of their job; those of an ended attempt are dropped.
-4. Slots: fill the free one, switch, persist probation. To go back: persist the verdict, switch, empty the slot.
+4. What is refused for a reason that passes (``refusals``) is deferred and begins again at ``offered``, with back-off;
+   nothing that hangs on the time is judged while the time is not known.
+5. Slots: fill the free one, switch, persist probation. To go back: persist the verdict, switch, empty the slot.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_agent.config import UpdateConfig
 from edge_agent.disk import Disk
+from edge_agent.sane_clock import ClockWatch
 from edge_agent.updater.admission import DeviceFacts, admit, space
 from edge_agent.updater.probation import Health, Judgement, Limits, Outputs, judge
 from edge_agent.updater.records import Records
+from edge_agent.updater.refusals import DOUBTFUL_TRIES, Course, course
 from edge_agent.updater.seams import (
     Fetcher,
     FetchOrder,
@@ -67,10 +72,15 @@ class Updater:
     health: Health = field(default_factory=Health)
     usual: Outputs = field(default_factory=Outputs)
     damage: str = ""
+    watch: ClockWatch = field(default_factory=ClockWatch)
+    chance: random.Random = field(default_factory=random.Random)
     _token: int = 0
     _waiting: bool = False
     _progress: Progress = field(default_factory=Progress)
     _tries: int = 0
+    _doubts: int = 0
+    _again_s: float = 0.0
+    _was_sane: bool = True
     _retry_s: float = float("inf")
     _probation_s: float = 0.0
     _deadline_s: float = float("inf")
@@ -120,7 +130,8 @@ class Updater:
         self._undo_switch()
         self._end_job()
         self._progress = Progress()
-        self._tries = 0
+        self._tries = self._doubts = 0
+        self._again_s = 0.0
         self._records.write_gen(desired.gen)
         base = UpdateRecord(phase=self.record.phase, desired=desired)
         self._enter(follow(base, Signal.OFFER if desired.sha256 else Signal.CLEAR, now_ms))
@@ -129,19 +140,22 @@ class Updater:
 
     def turn(self, now_ms: int, now_s: float) -> None:
         """Judge windows, deadlines, retries and probation."""
-        record = self.record
+        record, sane = self.record, self.watch.fault is None
+        if sane and not self._was_sane:
+            self._again_s = now_s  # what waited for the clock need not wait out its back-off
+        self._was_sane = sane
         if record.phase is _P.PROBATION:
             self._judge(now_ms, now_s)
-        elif record.in_flight and too_late(record.desired, now_ms):
+        elif record.in_flight and self.watch.known and too_late(record.desired, now_ms):
             self._refuse(Refusal("deadline_passed", "the window or deadline of this attempt is over"), now_ms)
-        elif record.phase is _P.DEFERRED and window_open(record.desired, now_ms):
-            self._enter(follow(record, Signal.OPEN, now_ms))
-            self._step(now_ms, now_s)
+        elif record.phase is _P.DEFERRED and self._open(now_ms) and now_s >= self._again_s:
+            self._begin_again(now_ms, now_s)
         elif now_s >= self._retry_s:
             self._retry_s = float("inf")
             self._step(now_ms, now_s)
         elif now_s >= self._deadline_s:
-            self._refuse(Refusal("stuck", f"Expected an end of {record.phase} in time, got none"), now_ms)
+            self._end_job()
+            self._fail(Refusal("stuck", f"Expected an end of {record.phase} in time, got none"), now_ms, now_s)
 
     def finished(self, token: int, result: object, now_ms: int, now_s: float) -> None:
         """Take the result of a job."""
@@ -168,13 +182,41 @@ class Updater:
         self._retry_s = until_s
 
     def _fail(self, refusal: Refusal, now_ms: int, now_s: float) -> None:
-        self._tries += 1
-        if refusal.passing and self._tries < self.config.download_attempts:
-            self._retry_s = now_s + min(self.config.retry_max_s, self.config.retry_min_s * 2**self._tries)
-            return
         if refusal.code == "digest_mismatch" and self.record.phase is _P.VERIFYING:
             self.disk.remove(self.slots.bundle(self.record.desired.sha256))
-        self._refuse(refusal, now_ms)
+        kind = course(refusal.code)
+        self._doubts += kind is Course.DOUBTFUL
+        if kind is Course.FINAL or self._doubts >= DOUBTFUL_TRIES:
+            self._refuse(refusal, now_ms)
+        else:
+            self._defer(refusal, now_ms, now_s)
+
+    def _defer(self, refusal: Refusal, now_ms: int, now_s: float) -> None:
+        """Wait, and say why; the same reason again is neither told nor written again."""
+        old, config = self.record, self.config
+        self._tries += 1
+        ceiling_s = min(config.defer_max_s, config.retry_min_s * 2.0 ** min(self._tries, 30))
+        self._again_s = now_s + max(config.retry_min_s, self.chance.uniform(0.0, ceiling_s))
+        record = replace(follow(old, Signal.WAIT, now_ms), code=refusal.code, text=refusal.text)
+        if old.phase is _P.OFFERED and old.code == refusal.code:
+            self.record = replace(record, since_ms=old.since_ms)
+        else:
+            self._tell_first(record)
+
+    def _begin_again(self, now_ms: int, now_s: float) -> None:
+        """Take the attempt up from its beginning. The reason it waited for stays until it gets further than then."""
+        opened = follow(self.record, Signal.OPEN, now_ms)
+        if self.record.code:
+            self.record = replace(opened, since_ms=self.record.since_ms)
+        else:
+            self._enter(opened)
+        self._step(now_ms, now_s)
+
+    def _open(self, now_ms: int) -> bool:
+        """Say whether the maintenance window is open; while the time is not known, it is not."""
+        desired = self.record.desired
+        bound = bool(desired.not_before_ms or desired.not_after_ms)
+        return window_open(desired, now_ms) and (self.watch.known or not bound)
 
     def _admit(self, target: TargetInfo, now_ms: int, now_s: float) -> None:
         free_bytes = max(0, self.disk.free_bytes(self.state) - self.config.reserve_bytes)
@@ -185,11 +227,12 @@ class Updater:
             target.length_bytes, max(held, default=0), free_bytes
         )
         if refusal is not None:
-            self._refuse(refusal, now_ms)
+            self._reclaim()
+            self._fail(refusal, now_ms, now_s)
             return
         record = replace(
-            self.record, length_bytes=target.length_bytes, security_floor=target.custom.security_floor,
-            artifact_sha256=target.custom.artifact_sha256,
+            self.record, code="", text="", length_bytes=target.length_bytes,
+            security_floor=target.custom.security_floor, artifact_sha256=target.custom.artifact_sha256,
         )  # fmt: skip
         self._enter(follow(record, Signal.ACCEPTED, now_ms))
         self._step(now_ms, now_s)
@@ -220,15 +263,20 @@ class Updater:
             self._switch(now_ms, now_s)
         elif record.phase is _P.PROBATION:
             self._begin_probation(now_ms, now_s)
-        elif record.phase is _P.REFUSED:
+        elif record.phase in {_P.REFUSED, _P.DEFERRED}:
             self._records.write(record)  # again, if the disk was full before
 
     def _check(self, now_ms: int, now_s: float) -> None:
         desired, current = self.record.desired, self.slots.current()
         if current is not None and current.sha256 == desired.sha256:
-            self._enter(follow(self.record, Signal.PRESENT, now_ms))
-        elif not window_open(desired, now_ms):
-            self._enter(follow(self.record, Signal.WAIT, now_ms))
+            record = replace(self.record, code="", text="", slot=self.slots.current_name())
+            record = replace(record, length_bytes=desired.length_bytes, security_floor=current.security_floor)
+            self._enter(follow(record, Signal.PRESENT, now_ms))
+        elif not self._open(now_ms):
+            self._enter(follow(replace(self.record, code="", text=""), Signal.WAIT, now_ms))
+        elif self.watch.fault is not None:
+            text = "Expected a clock that may judge whether signed metadata has expired, got one that can not be right"
+            self._fail(Refusal(self.watch.fault.value, f"{text}: it is set by the network, or set it"), now_ms, now_s)
         else:
             self._run(lambda: self.ports.verifier.check(desired.target), now_s + self.config.verify_deadline_s)
 
@@ -278,13 +326,18 @@ class Updater:
         self._reclaim()
 
     def _refuse(self, refusal: Refusal, now_ms: int) -> None:
-        """Make room and tell before it is written: the reason may be that nothing can be written."""
         self._undo_switch()
         self._end_job()
-        self.record = replace(follow(self.record, Signal.REFUSE, now_ms), code=refusal.code, text=refusal.text)
+        record = replace(follow(self.record, Signal.REFUSE, now_ms), code=refusal.code, text=refusal.text)
+        self.record = record
         self._reclaim()
-        self.changed(self.record)
-        self._records.write(self.record)
+        self._tell_first(record)
+
+    def _tell_first(self, record: UpdateRecord) -> None:
+        """Enter a phase that is told before it is written: the reason may be that nothing can be written."""
+        self.record = record
+        self.changed(record)
+        self._records.write(record)
 
     def _undo_switch(self) -> None:
         """A slot that was switched before its phase could be written has had no probation: go back."""

@@ -9,6 +9,9 @@
 2. python-tuf's client workflow from the root this device enrolled with: root, timestamp, snapshot, targets.
 3. The target exists, has a SHA-256, is not larger than any bundle may be, and its custom data decodes.
 
+Metadata that has expired by a clock which is a day or more before the server's own (HTTP ``Date``) is told as
+``clock_ahead``: still refused, since a date is not signed, but by another name.
+
 It never downloads the bundle and never judges the release (security floor, hardware): that is the updater's.
 Runs without ``cryptography``: ed25519 is verified by securesystemslib's own pure Python.
 """
@@ -24,6 +27,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import BinaryIO
@@ -42,6 +46,7 @@ from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
+from edge_agent.sane_clock import HINT_TOLERANCE_MS, ClockFault
 from edge_agent.tls import client_context
 from edge_agent.updater.time_floor import TimeFloor
 from wire.canonical import canonical_bytes
@@ -65,7 +70,10 @@ _HTTP_NOT_FOUND = 404
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the child says. ``code`` is empty when ``ok``; otherwise only ``code`` and ``text`` mean something."""
+    """What the child says. ``code`` is empty when ``ok``; otherwise ``code``, ``text`` and ``server_ms`` say why not.
+
+    ``server_ms``: what time the server said it was (HTTP ``Date``), 0 if it didn't.
+    """
 
     ok: bool = False
     code: str = ""
@@ -73,11 +81,12 @@ class Verdict:
     sha256: str = ""
     length_bytes: int = 0
     custom: TargetCustom = field(default_factory=TargetCustom)
+    server_ms: int = 0
 
     def line(self) -> bytes:
         """Return the one JSON line that the parent reads, without the line feed."""
         if not self.ok:
-            return canonical_bytes({"ok": False, "code": self.code, "text": self.text})
+            return canonical_bytes({"ok": False, "code": self.code, "text": self.text, "server_ms": self.server_ms})
         document = {"sha256": self.sha256, "length_bytes": self.length_bytes, "custom": to_document(self.custom)}
         return canonical_bytes({"ok": True, **document})
 
@@ -95,6 +104,7 @@ class HttpFetcher(FetcherInterface):
         if ca:  # only then: loading the system's certificates costs megabytes, and plain HTTP needs none
             handlers = [urllib.request.HTTPSHandler(context=client_context(ca))]
         self._opener = urllib.request.build_opener(*handlers)
+        self.server_ms = 0
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
@@ -102,9 +112,11 @@ class HttpFetcher(FetcherInterface):
         try:
             response = self._opener.open(url, timeout=SOCKET_TIMEOUT_S)
         except urllib.error.HTTPError as error:
+            self.server_ms = _date_ms(error.headers.get("Date")) or self.server_ms
             raise DownloadHTTPError(f"Expected {url}, got HTTP {error.code}", error.code) from error
         except (OSError, HTTPException) as error:
             raise DownloadError(f"Expected an answer from {url}, got: {error}") from error
+        self.server_ms = _date_ms(response.headers.get("Date")) or self.server_ms
         return _chunks(response, url)
 
 
@@ -122,6 +134,14 @@ class DirectoryFetcher(FetcherInterface):
         except FileNotFoundError as error:
             raise DownloadHTTPError(f"Expected {path}, got no such file", _HTTP_NOT_FOUND) from error
         return _pieces(file)
+
+
+def _date_ms(text: str | None) -> int:
+    """Return the moment in an HTTP date, 0 when there is none."""
+    try:
+        return round(parsedate_to_datetime(text).timestamp() * 1000) if text else 0
+    except (ValueError, OverflowError):
+        return 0
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
@@ -163,7 +183,12 @@ def verify(state: Path, target: str, *, fetcher: FetcherInterface, base_url: str
         found = _lookup(state, target, fetcher, base_url)
         floor.raise_to(now_ms)
     except (DownloadError, RepositoryError, OSError) as error:
-        return Verdict(code=_code(error), text=f"{type(error).__name__}: {error}"[:300])
+        code, text = _code(error), f"{type(error).__name__}: {error}"[:300]
+        server_ms = fetcher.server_ms if isinstance(fetcher, HttpFetcher) else 0
+        if code == "metadata_expired" and 0 < server_ms < now_ms - HINT_TOLERANCE_MS:
+            code = ClockFault.AHEAD.value
+            text = f"Expected a clock near the server's {server_ms}, got {now_ms}, by which metadata has expired"
+        return Verdict(code=code, text=text, server_ms=server_ms)
     return _judge(found, target)
 
 
@@ -185,8 +210,8 @@ def _code(error: Exception) -> str:
         return "metadata_rollback"
     if isinstance(error, RepositoryError):
         return "signature_invalid"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "no_space"
+    if isinstance(error, OSError):
+        return "no_space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "disk_failed"
     return "metadata_unreachable"
 
 

@@ -105,6 +105,13 @@ class Device:
                 job = self.done.get()
                 self.updater.finished(job.token, job.result, self.now_ms, self.now_s)
 
+    def work_out(self, tries: int = 10) -> None:
+        """Work, and let time pass for whatever waits for another try."""
+        for _ in range(tries):
+            self.work()
+            self.pass_time(self.config.defer_max_s)
+        self.work()
+
     def pass_time(self, seconds: float) -> None:
         """Let time pass, then turn."""
         self.now_s += seconds

@@ -5,10 +5,23 @@ from dataclasses import replace
 
 import pytest
 
+from edge_agent.disk import RealDisk
 from edge_agent.updater.seams import ProbeResult, Refusal
 from wire.messages import UpdatePhase
 
 GOOD = ["offered", "downloading", "verifying", "staged", "probation", "committed"]
+
+
+class Small(RealDisk):
+    """A disk with so much room."""
+
+    def __init__(self, free: int) -> None:
+        """Have ``free`` bytes."""
+        self.free = free
+
+    def free_bytes(self, _folder: object) -> int:
+        """Return them."""
+        return self.free
 
 
 def test_a_good_release_is_committed(device: object, release: Callable) -> None:
@@ -33,7 +46,7 @@ def test_the_second_release_keeps_the_first_as_previous(device: object, release:
         (lambda device, _: device.blobs.clear(), ["offered", "downloading", "http_404"]),
         (
             lambda device, new: device.blobs.update({new.target.sha256: new.data[:-1] + b"?"}),
-            ["offered", "downloading", "verifying", "digest_mismatch"],
+            ["offered", *["downloading", "verifying", "digest_mismatch"] * 3],
         ),
         (
             lambda device, _: device.fail_probe("golden_mismatch"),
@@ -57,7 +70,7 @@ def test_the_second_release_keeps_the_first_as_previous(device: object, release:
         ),
         (
             lambda device, new: device.targets.update({new.desired.target: replace(new.target, sha256="0" * 64)}),
-            ["offered", "digest_mismatch"],
+            ["offered", "target_mismatch"],
         ),
         (
             lambda device, new: device.targets.update({new.desired.target: Refusal("signature_invalid")}),
@@ -74,7 +87,7 @@ def test_refuses_with_a_code_and_keeps_the_old_release(
     new = device.publish(release(2))
     hurt(device, new)
     device.offer(new.desired)
-    device.work()
+    device.work_out()
     assert device.phases == chain
     assert (device.current(), device.updater.record.phase) == ("m-1", UpdatePhase.REFUSED)
 
@@ -95,14 +108,18 @@ def test_goes_back_to_an_older_version_above_the_floor(device: object, release: 
     assert device.current() == "m-1"
 
 
-def test_refuses_what_does_not_fit_on_the_disk(device: object, release: Callable) -> None:
-    """The free space is looked at before the download."""
+@pytest.mark.parametrize("room", [1, 0])
+def test_waits_for_room_on_the_disk(device: object, release: Callable, room: int) -> None:
+    """The free space is looked at before the download; the update goes on by itself when there is enough."""
     new = device.publish(release(1))
-    device.config = replace(device.config, reserve_bytes=1 << 60)
-    device.boot()
+    device.disk = device.updater.disk = Small(len(new.data) - 1)
     device.offer(new.desired)
-    device.work()
-    assert device.phases == ["offered", "no_space"]
+    device.work_out(5)
+    assert (device.phases, device.updater.record.phase) == (["offered", "no_space"], UpdatePhase.DEFERRED)
+    device.disk.free += room
+    device.work_out(5)
+    assert (device.updater.record.phase is UpdatePhase.PROBATION) == bool(room)
+    assert device.updater.record.code == ("" if room else "no_space")
 
 
 def test_ignores_an_older_or_equal_generation(device: object, release: Callable) -> None:
@@ -163,23 +180,12 @@ def test_a_passed_deadline_is_an_end(device: object, release: Callable) -> None:
 
 
 def test_a_verification_without_end_is_an_end(device: object, release: Callable) -> None:
-    """A job that never answers is refused as stuck."""
+    """A job that never answers is begun again twice, then refused as stuck."""
     device.offer(release(1).desired)
-    device.pass_time(device.config.verify_deadline_s + 1)
-    assert device.phases == ["offered", "stuck"]
-
-
-def test_unreachable_metadata_is_tried_again(device: object, release: Callable) -> None:
-    """A network that is away for a while refuses nothing."""
-    new = release(1)
-    device.targets[new.desired.target] = Refusal("metadata_unreachable", passing=True)
-    device.offer(new.desired)
-    device.work()
-    assert device.updater.record.phase is UpdatePhase.OFFERED
-    device.publish(new)
-    device.pass_time(60)
-    device.work()
-    assert device.updater.record.phase is UpdatePhase.PROBATION
+    for _ in range(2 * 3):
+        device.pass_time(device.config.verify_deadline_s + 1)
+    assert device.phases == ["offered", "stuck", "stuck"]
+    assert device.updater.record.phase is UpdatePhase.REFUSED
 
 
 @pytest.mark.parametrize(
