@@ -27,11 +27,14 @@ from edge_agent.parts import Notice, Parts
 from edge_agent.record_file import newer_records
 from edge_agent.reporting import Reporter, running
 from edge_agent.sample_ledger import SampleLedger
+from edge_agent.sane_clock import ClockWatch
 from edge_agent.spool import Spool
 from edge_agent.supervisor import ChildEnded, ChildSaid, Fact, Supervisor
 from edge_agent.telemetry import Numberer, Telemetry
+from edge_agent.updater.seams import Refusal
 from edge_agent.updater.slots import SlotRelease, Slots, other
 from edge_agent.updater.states import UpdateRecord
+from edge_agent.updater.time_floor import TimeFloor
 from edge_agent.updater.updater import Updater
 from edge_agent.uplink import Uplink
 from edge_agent.worker import JobDone
@@ -89,16 +92,18 @@ class Agent:
         )  # fmt: skip
         self._inbox = Inbox(
             self._desired, self._acked, self.uplink.answer, self._count_garbage, self.supervisor, self._reporter,
-            config.samples, SampleLedger(state, parts.disk), self._measuring,
+            config.samples, SampleLedger(state, parts.disk), self._measuring, self._server_said,
         )  # fmt: skip
         self._listening = Listening(
             self.telemetry, self.supervisor, self.updater, self._count_garbage, self._fault, self._steady
         )
         self._now_ms, self._now_s = parts.clock.now_ms(), parts.clock.monotonic_s()
+        self._watch = ClockWatch().at_least(TimeFloor(state / "tuf" / "time_floor.json").read_ms())
         self._wish: Desired | None = None
 
     def start(self) -> None:
         """Take up what was left, serve the current release, connect."""
+        self._look_at_clock()
         self._due.infer_s = self._now_s + self.config.monitor.infer_s
         self.telemetry.event("agent", "started", at_ms=self._now_ms, data={"version": __version__})
         self._activate(self._slots.current())
@@ -113,7 +118,7 @@ class Agent:
 
     def turn(self) -> bool:
         """Handle what is queued and take one step of each part; return whether there was anything queued."""
-        self._now_ms, self._now_s = self.parts.clock.now_ms(), self.parts.clock.monotonic_s()
+        self._look_at_clock()
         busy = self._drain()
         self._offer_wish()
         self._guard("updater", lambda: self.updater.turn(self._now_ms, self._now_s))
@@ -143,6 +148,20 @@ class Agent:
         self._guard("uplink", lambda: self.uplink.turn(self._now_s))
         self.uplink.stop(self._now_ms)
         self.spool.close()
+
+    def _look_at_clock(self) -> None:
+        """Read both clocks. Where the wall clock is not believed, the server's time is gone by, if it said one."""
+        now_ms, self._now_s = self.parts.clock.now_ms(), self.parts.clock.monotonic_s()
+        before, watch = self._watch.fault, self._watch.look(now_ms, self._now_s)
+        self._watch = self.updater.watch = watch
+        self._now_ms = watch.time_ms(now_ms, self._now_s)
+        if watch.fault is not before:
+            text = f"the clock shows {now_ms} ms, the time gone by is {self._now_ms} ms"
+            code, severity = (watch.fault.value, Severity.WARNING) if watch.fault else ("clock_set", Severity.INFO)
+            self._event("clock", code, severity, text)
+
+    def _server_said(self, server_ms: int) -> None:
+        self._watch = self._watch.heard(server_ms, self._now_s)
 
     def _guard(self, part: str, step: Callable[[], None]) -> bool:
         """Take a step; a full or failing disk is told and tried again, it ends nothing. Return whether it went well."""
@@ -177,6 +196,8 @@ class Agent:
                 self._listening.take(notice.frame, self._now_s)
             self._supervise(self.supervisor.heard(notice, self._now_s))
         elif isinstance(notice, JobDone):
+            if isinstance(notice.result, Refusal) and notice.result.server_ms:
+                self._server_said(notice.result.server_ms)
             self._guard(
                 "updater", lambda: self.updater.finished(notice.token, notice.result, self._now_ms, self._now_s)
             )

@@ -33,7 +33,7 @@ class SystemClock:
 class FakeClock:
     """A clock that moves only when told; both times advance together."""
 
-    wall_ms: int = 1_700_000_000_000
+    wall_ms: int = 1_790_000_000_000
     monotonic: float = 0.0
 
     def now_ms(self) -> int:

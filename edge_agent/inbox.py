@@ -21,7 +21,7 @@ from wire.transport import Incoming
 
 @dataclass(slots=True)
 class Inbox:
-    """Reads messages and passes them on."""
+    """Reads messages and passes them on. ``server_said`` hears what time the server says it is."""
 
     offer: Callable[[Desired], None]
     acked: Callable[[tuple[Watermark, ...]], None]
@@ -32,6 +32,7 @@ class Inbox:
     config: SampleConfig
     ledger: SampleLedger
     measuring: MeasureDesk
+    server_said: Callable[[int], None] = lambda _server_ms: None
     _desk: Desk = field(default_factory=Desk)
     _budget: SampleBudget | None = None
 
@@ -48,7 +49,9 @@ class Inbox:
         if topic.kind is Kind.DESIRED:
             self.offer(decode(Desired, payload))
         elif topic.kind is Kind.CMD and topic.leaf == "ack":
-            self.acked(decode(Ack, payload).watermarks)
+            ack = decode(Ack, payload)
+            self.server_said(ack.at_ms)
+            self.acked(ack.watermarks)
         elif topic.kind is Kind.CMD:
             self._command(decode(Command, payload), topic.leaf, now_ms)
 

@@ -32,7 +32,8 @@ from tuf.ngclient.updater import Updater
 
 from edge_agent.errors import IdentityError
 from edge_agent.identity import Identity, read_identity
-from edge_agent.updater.time_floor import TOLERANCE_MS, TimeFloor
+from edge_agent.sane_clock import TOLERANCE_MS
+from edge_agent.updater.time_floor import TimeFloor
 from edge_agent.updater.verification import LIMITS, HttpFetcher
 from wire.canonical import canonical_bytes
 from wire.codec import Json, parse_json, to_document

@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.record_file import read_record, record_bytes
+from edge_agent.sane_clock import EARLIEST_MS, TOLERANCE_MS
 from wire.errors import MessageError
-
-EARLIEST_MS = 1_767_225_600_000  # 2026-01-01: this code did not exist before
-TOLERANCE_MS = 60_000  # an NTP step back of under a minute is no attack
 
 
 @dataclass(frozen=True, slots=True)

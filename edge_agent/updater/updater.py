@@ -198,6 +198,8 @@ class Updater:
         ceiling_s = min(config.defer_max_s, config.retry_min_s * 2.0 ** min(self._tries, 30))
         self._again_s = now_s + max(config.retry_min_s, self.chance.uniform(0.0, ceiling_s))
         record = replace(follow(old, Signal.WAIT, now_ms), code=refusal.code, text=refusal.text)
+        if refusal.code == "no_space":
+            self._reclaim(frozenset())  # what others write is worth more than half of a download
         if old.phase is _P.OFFERED and old.code == refusal.code:
             self.record = replace(record, since_ms=old.since_ms)
         else:
@@ -227,7 +229,6 @@ class Updater:
             target.length_bytes, max(held, default=0), free_bytes
         )
         if refusal is not None:
-            self._reclaim()
             self._fail(refusal, now_ms, now_s)
             return
         record = replace(
@@ -347,9 +348,12 @@ class Updater:
             self.slots.empty(record.slot)
             self.activate(self.slots.current())
 
-    def _reclaim(self) -> None:
+    def _reclaim(self, keep: frozenset[str] | None = None) -> None:
+        """Remove what no slot holds, but for ``keep``: by default the bundle of the attempt in flight."""
+        if keep is None:
+            keep = frozenset({self.record.desired.sha256} if self.record.in_flight else ())
         try:
-            self.slots.reclaim(frozenset({self.record.desired.sha256} if self.record.in_flight else ()))
+            self.slots.reclaim(keep)
         except OSError as error:
             _LOG.warning("old bundles could not be removed error=%s", error)
 

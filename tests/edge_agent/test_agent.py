@@ -383,3 +383,22 @@ def test_a_full_disk_ends_nothing(world: World) -> None:
     world.agent.updater.disk = RealDisk()
     world.turns(10)
     assert "probation" in world.events()
+
+
+@pytest.mark.parametrize("off_s", [-1_500_000_000.0, 400 * 86_400.0])
+def test_an_update_under_a_wrong_clock_waits_until_it_is_set(world: World, off_s: float) -> None:
+    """In 1970, or a year ahead of what the server says: deferred, told, and installed once the clock is right."""
+    right_ms = world.clock.wall_ms
+    world.clock.wall_ms += round(off_s * 1000)
+    world.say("cmd/ack", Ack(at_ms=right_ms))
+    world.turns(1)
+    world.say("desired", replace(world.release(1), deadline_ms=right_ms + 60_000))
+    world.turns(3, seconds=0.1)
+    code = "clock_behind" if off_s < 0 else "clock_ahead"
+    assert decode(Reported, world.last("reported")).update.code == code
+    assert abs(decode(Reported, world.last("reported")).at_ms - right_ms) < 60_000
+    world.clock.wall_ms -= round(off_s * 1000)
+    world.turns(6, seconds=0.1)
+    world.turns(2)
+    assert "clock_set" in world.events()
+    assert world.events()[-1] == "probation"
