@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -82,6 +82,13 @@ class Fleet:
         """Return every device, by id."""
         with self.database.begin() as connection:
             return tuple(as_device(row) for row in store.all_devices(connection))
+
+    def sites(self, devices: Collection[str]) -> dict[str, str]:
+        """Return the sites of those of ``devices`` that are registered, by id."""
+        if not devices:
+            return {}
+        with self.database.begin() as connection:
+            return store.sites_of(connection, devices)
 
     def device(self, device: str) -> Device:
         """Return one device.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -27,13 +27,12 @@ from server.unsealing import WindowReport, unseal
 from server.watermarks import Offer, Progress
 from wire.errors import WireError
 from wire.messages import Ack, Get, Sample, Stream, Watermark
-from wire.topics import Kind, Topic, fleet_filter
+from wire.topics import Kind, Topic, fleet_filter, is_name
 from wire.transport import Incoming, Link, LinkChange, Notice
 
 _LOG = logging.getLogger(__name__)
 _HAND_OVER_TIMEOUT_S = 1.0
 _CACHE_LIMIT = 50_000
-_REGISTRY_AGE_MS = 1_000
 _REFUSALS = (sa.exc.OperationalError, OSError)  # disk full, locked: not the messages' fault
 _REPORT_LEAF = f"/{Kind.TELE.value}/{Stream.DRIFT.value}"
 
@@ -76,9 +75,8 @@ class Ingest:
     complaints: Complaints = field(default_factory=Complaints)
     _inbox: queue.Queue[Notice] = field(init=False)
     _retry: list[Arrival] = field(default_factory=list)
+    _unread: list[Incoming] = field(default_factory=list)
     _progress: dict[StreamKey, Progress] = field(default_factory=dict)
-    _sites: dict[str, str] = field(default_factory=dict)
-    _sites_at_ms: int = -_REGISTRY_AGE_MS
 
     def __post_init__(self) -> None:
         """Make the bounded inbox."""
@@ -93,7 +91,7 @@ class Ingest:
 
     def turn(self, now_ms: int) -> int:
         """Handle what the store refused before and what is in the inbox; return the number of notices, one batch."""
-        if self._retry:
+        if self._retry or self._unread:
             self.handle((), now_ms)
         notices = self.take(0.0)
         self.handle(notices, now_ms)
@@ -104,8 +102,15 @@ class Ingest:
         for notice in notices:
             if isinstance(notice, LinkChange):
                 self._link(notice)
-        arrivals, self._retry = self._retry, []
-        arrivals += self._believe([notice for notice in notices if isinstance(notice, Incoming)], now_ms)
+        incoming = self._unread + [notice for notice in notices if isinstance(notice, Incoming)]
+        arrivals, self._retry, self._unread = self._retry, [], []
+        try:
+            sites = self.fleet.sites({sender for notice in incoming if is_name(sender := _sender(notice.topic))})
+        except _REFUSALS as error:
+            _LOG.error("The store refuses; the batch is tried again. error=%s", error)
+            self._retry, self._unread = arrivals, incoming
+            return
+        arrivals += self._believe(incoming, sites, now_ms)
         if arrivals or self.complaints.pending:
             self._keep(arrivals, now_ms)
 
@@ -115,7 +120,7 @@ class Ingest:
         None while the store refuses: what waits is bounded by the inbox, and devices keep the rest.
         """
         taken: list[Notice] = []
-        if self._retry:
+        if self._retry or self._unread:
             time.sleep(wait_s)
             return taken
         try:
@@ -133,7 +138,12 @@ class Ingest:
         else:
             _LOG.warning("The connection to the broker changed. link=%s reason=%s", change.link.value, change.reason)
 
-    def _believe(self, notices: Sequence[Incoming], now_ms: int) -> list[Arrival]:
+    def _believe(self, notices: Sequence[Incoming], sites: Mapping[str, str], now_ms: int) -> list[Arrival]:
+        """Return what decodes and comes from a device in ``sites``, the sites of the registered ones by id.
+
+        ``sites`` is asked of the store for each batch. Nothing is remembered between batches: a device that was
+        enrolled a moment ago, by whatever process, is known, and one that was removed no longer is.
+        """
         reports = [notice for notice in notices if notice.topic.endswith(_REPORT_LEAF) and notice.payload]
         decoded = iter(unseal([notice.payload for notice in reports]))
         found = []
@@ -141,34 +151,25 @@ class Ingest:
             if not notice.payload:  # somebody removed what was retained
                 continue
             report = next(decoded) if notice.topic.endswith(_REPORT_LEAF) else None
-            arrival = self._believed(notice, report, now_ms)
-            if arrival is not None:
+            sender = _sender(notice.topic)
+            try:
+                arrival = read_arrival(notice.topic, notice.payload, retained=notice.retained, report=report)
+            except WireError as error:
+                text = f"{error} on {notice.topic[:200]}"
+                self._refuse(now_ms, error.code, text, sender, registered=sender in sites)
+                continue
+            site = sites.get(arrival.topic.device)
+            if site == arrival.topic.site:
                 found.append(arrival)
+                continue
+            code = "unknown_device" if site is None else "wrong_site"
+            text = f"Expected a registered device and its site, got {arrival.topic}"
+            self._refuse(now_ms, code, text, sender, registered=site is not None)
         return found
 
-    def _believed(self, notice: Incoming, report: WindowReport | WireError | None, now_ms: int) -> Arrival | None:
-        try:
-            arrival = read_arrival(notice.topic, notice.payload, retained=notice.retained, report=report)
-        except WireError as error:
-            self._refuse(now_ms, error.code, f"{error} on {notice.topic[:200]}", _sender(notice.topic))
-            return None
-        site = self._site(arrival.topic.device, now_ms)
-        if site == arrival.topic.site:
-            return arrival
-        code = "unknown_device" if site is None else "wrong_site"
-        text = f"Expected a registered device and its site, got {arrival.topic}"
-        self._refuse(now_ms, code, text, _sender(notice.topic))
-        return None
-
-    def _refuse(self, now_ms: int, code: str, text: str, sender: str) -> None:
+    def _refuse(self, now_ms: int, code: str, text: str, sender: str, *, registered: bool = True) -> None:
         self.figures.refused += 1
-        self.complaints.add(now_ms, code, text, sender=sender, registered=sender in self._sites)
-
-    def _site(self, device: str, now_ms: int) -> str | None:
-        if device not in self._sites and now_ms - self._sites_at_ms >= _REGISTRY_AGE_MS:
-            self._sites = {known.device: known.site for known in self.fleet.devices()}
-            self._sites_at_ms = now_ms
-        return self._sites.get(device)
+        self.complaints.add(now_ms, code, text, sender=sender, registered=registered)
 
     def _keep(self, arrivals: list[Arrival], now_ms: int) -> None:
         try:
@@ -186,7 +187,9 @@ class Ingest:
     def _discard(self, arrivals: list[Arrival], now_ms: int, error: Exception) -> None:
         """Pass over a message that can never be stored, or the device would send it for ever."""
         _LOG.warning("A message can't be stored. topic=%s error=%s", arrivals and arrivals[0].topic, error)
-        self._refuse(now_ms, "not_storable", f"Expected a message that can be stored, got: {error}", "")
+        self._refuse(
+            now_ms, "not_storable", f"Expected a message that can be stored, got: {error}", "", registered=False
+        )
         try:
             self._commit(arrivals, now_ms, discard=True)
         except _REFUSALS:
@@ -206,7 +209,7 @@ class Ingest:
         if len(self._progress) > _CACHE_LIMIT:
             self._progress.clear()
         self.figures.accepted += len(fresh)
-        self._acknowledge(progress, now_ms)
+        self._acknowledge(progress, {arrival.topic.device: arrival.topic.site for arrival in arrivals}, now_ms)
         self._answer(fresh)
 
     def _progress_of(self, keys: set[StreamKey]) -> dict[StreamKey, Progress]:
@@ -244,13 +247,13 @@ class Ingest:
                 self.complaints.add(now_ms, "sample_not_kept", text, sender=arrival.topic.device, registered=True)
         return unkept
 
-    def _acknowledge(self, progress: dict[StreamKey, Progress], now_ms: int) -> None:
+    def _acknowledge(self, progress: dict[StreamKey, Progress], sites: Mapping[str, str], now_ms: int) -> None:
         marks: dict[str, list[Watermark]] = {}
         for key, reached in progress.items():
             if reached.through_seq >= 0:
                 marks.setdefault(key.device, []).append(Watermark(key.stream, key.boot, reached.through_seq))
         for device, watermarks in marks.items():
-            topic = Topic(self._sites[device], device, Kind.CMD, "ack")
+            topic = Topic(sites[device], device, Kind.CMD, "ack")
             self.outbox.send(topic, Ack(tuple(watermarks), now_ms))
 
     def _answer(self, fresh: Sequence[Arrival]) -> None:

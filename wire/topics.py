@@ -38,13 +38,18 @@ WITH_LEAF = frozenset({Kind.TELE, Kind.CMD, Kind.BLOB})
 RETAINED = frozenset({Kind.STATE, Kind.REPORTED, Kind.DESIRED})
 
 
+def is_name(text: str) -> bool:
+    """Return whether ``text`` may be a level of a topic (1 to 63 of ``a-z 0-9 _ -``)."""
+    return _NAME.fullmatch(text) is not None
+
+
 def check_name(name: str, what: str) -> str:
     """Return ``name`` if it may be a level of a topic (1 to 63 of ``a-z 0-9 _ -``).
 
     Raises:
         NameRefusedError: If it may not; ``what`` names the subject.
     """
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         message = f"Expected {what} of 1 to 63 characters a-z 0-9 _ -, starting with a letter or digit, got {name!r}"
         raise NameRefusedError(message)
     return name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import sqlalchemy as sa
 
@@ -59,6 +59,12 @@ def all_devices(connection: sa.Connection) -> list[sa.RowMapping]:
 def one_device(connection: sa.Connection, device: str) -> sa.RowMapping | None:
     """Return one device."""
     return connection.execute(DEVICES.select().where(DEVICES.c.device == device)).mappings().first()
+
+
+def sites_of(connection: sa.Connection, devices: Collection[str]) -> dict[str, str]:
+    """Return the sites of ``devices``, by id; a device that is not registered is left out."""
+    query = sa.select(DEVICES.c.device, DEVICES.c.site).where(DEVICES.c.device.in_(devices))
+    return {row.device: row.site for row in connection.execute(query)}
 
 
 def insert_device(connection: sa.Connection, row: Mapping[str, object]) -> None:

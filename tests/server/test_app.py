@@ -22,7 +22,7 @@ from server.state_directory import StateDirectory, init_state
 from server.transports.mqtt import MqttTransport
 from wire.codec import decode, encode
 from wire.drift_report import DriftReport, encode_report
-from wire.messages import Ack, Desired, DeviceState, State
+from wire.messages import Ack, Desired, DeviceState, Reported, State
 from wire.transport import Incoming, LinkChange, Notice
 
 pytestmark = pytest.mark.broker
@@ -277,3 +277,20 @@ def _spy(device: LiveDevice, subscription: str) -> Spy:
 
 def _acknowledged(notice: Incoming) -> int:
     return decode(Ack, notice.payload).watermarks[0].through_seq if notice.topic.endswith("/cmd/ack") else -1
+
+
+def test_devices_that_connect_at_once_are_known_at_once(run: Run, device_of: DeviceOf) -> None:
+    """Eight enrol and speak within the same second: each is known, its first state and report are stored."""
+    app = run()
+
+    def speak(number: int) -> None:
+        device = device_of(app, f"cam-{number}")
+        for leaf, message in (("state", State(DeviceState.READY, 1)), ("reported", Reported(boot=f"{number:016x}"))):
+            assert device.transport.publish(device.topic(leaf), encode(message), retain=True) is not None
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(speak, range(8)))
+    _until(lambda: all(known.reported is not None for known in app.parts.fleet.devices()))
+    assert {known.state for known in app.parts.fleet.devices()} == {DeviceState.READY}
+    assert [known.reported.boot for known in app.parts.fleet.devices()] == [f"{number:016x}" for number in range(8)]
+    assert [event.code for event in app.parts.events.after(0) if event.code == "unknown_device"] == []

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from server.arrivals import Arrival
 from server.errors import ServerError
 from server.ingest import Ingest
+from wire.codec import encode
 from wire.drift_report import DriftReport, encode_report
 from wire.messages import (
     Batch,
@@ -321,3 +322,28 @@ def test_what_two_refusals_leave_is_all_tried_again(fleet: MemoryFleet) -> None:
         ingest.turn(fleet.clock())
     fleet.turn()
     assert device.watermark() == 1
+
+
+def test_a_device_is_known_the_moment_it_is_enrolled(fleet: MemoryFleet) -> None:
+    """An unknown sender a moment before, or one seen as unknown itself, changes nothing; the clock stands still."""
+    device = fleet.enrol()
+    device.transport.publish("tf/1/berlin/cam-2/state", encode(State(DeviceState.READY)))
+    fleet.turn()
+    other = fleet.enrol("cam-2")
+    other.say("state", State(DeviceState.READY))
+    fleet.turn()
+    assert fleet.app.parts.fleet.device("cam-2").state is DeviceState.READY
+    assert fleet.codes() == ["unknown_device"]
+
+
+def test_what_came_while_the_registry_was_away_is_kept(fleet: MemoryFleet) -> None:
+    """A state is sent once: a store that refuses the look-up must not lose it."""
+    device = fleet.enrol()
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE devices RENAME TO away"))
+    device.say("state", State(DeviceState.READY))
+    fleet.app.parts.ingest.turn(fleet.clock())
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE away RENAME TO devices"))
+    fleet.turn()
+    assert fleet.app.parts.fleet.device("cam-1").state is DeviceState.READY
