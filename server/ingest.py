@@ -23,7 +23,7 @@ from server.fleet import Fleet
 from server.journal import Journal, load_progress
 from server.outbox import Outbox
 from server.store.database import Database
-from server.unsealing import WindowReport, unseal
+from server.unsealing import unseal
 from server.watermarks import Offer, Progress
 from wire.errors import WireError
 from wire.messages import Ack, Get, Sample, Stream, Watermark
