@@ -29,6 +29,7 @@ from edge_agent.reporting import Reporter, running
 from edge_agent.sample_ledger import SampleLedger
 from edge_agent.sane_clock import ClockWatch
 from edge_agent.spool import Spool
+from edge_agent.status_file import StatusFile
 from edge_agent.supervisor import ChildEnded, ChildSaid, Fact, Supervisor
 from edge_agent.telemetry import Numberer, Telemetry
 from edge_agent.updater.seams import Refusal
@@ -54,6 +55,7 @@ class _Due:
     """When what is to be done next, in monotonic seconds."""
 
     commit_s: float = 0.0
+    lazy_s: float = 0.0
     infer_s: float = 0.0
     hw_s: float = 0.0
     status_s: float = 0.0
@@ -80,7 +82,7 @@ class Agent:
         self.updater = Updater(state, parts.disk, parts.ports, config.update, self._activate, self._phase_changed)
         self._slots = Slots(state, parts.disk)
         self._hardware = Hardware(state)
-        self._garbage, self._due = Garbage(), _Due()
+        self._garbage, self._due, self._status = Garbage(), _Due(), StatusFile(state)
         base = Reported(
             boot=boot, agent_version=__version__, hardware=parts.ports.hardware, runtimes=parts.ports.runtimes,
             attributes=config.device.attributes,
@@ -105,6 +107,7 @@ class Agent:
         """Take up what was left, serve the current release, connect."""
         self._look_at_clock()
         self._due.infer_s = self._now_s + self.config.monitor.infer_s
+        self._guard("spool", lambda: self.telemetry.take_up(self._now_ms))
         self.telemetry.event("agent", "started", at_ms=self._now_ms, data={"version": __version__})
         self._activate(self._slots.current())
         self._guard("updater", lambda: self.updater.resume(self._now_ms, self._now_s))
@@ -125,6 +128,9 @@ class Agent:
         self._supervise(self.supervisor.turn(self._now_s))
         self._measuring.turn()
         self._measure()
+        self.telemetry.turn(self._now_ms)
+        for code, text in self.spool.taken_aside():
+            self._event("spool", code, Severity.ERROR, text)
         self._commit()
         self.uplink.say_state(self._reporter.state(), self._now_ms)
         self._guard("uplink", lambda: self.uplink.turn(self._now_s))
@@ -143,7 +149,7 @@ class Agent:
         self._drain()
         self._listening.fold(self._now_ms)
         self.telemetry.flush()
-        self._due.commit_s = 0.0
+        self._due.commit_s = self._due.lazy_s = 0.0
         self._commit()
         self._guard("uplink", lambda: self.uplink.turn(self._now_s))
         self.uplink.stop(self._now_ms)
@@ -193,7 +199,7 @@ class Agent:
             self._link(notice)
         elif isinstance(notice, ChildSaid | ChildEnded):
             if isinstance(notice, ChildSaid) and notice.number == self.supervisor.starts:
-                self._listening.take(notice.frame, self._now_s)
+                self._listening.take(notice.frame, self._now_ms, self._now_s)
             self._supervise(self.supervisor.heard(notice, self._now_s))
         elif isinstance(notice, JobDone):
             if isinstance(notice.result, Refusal) and notice.result.server_ms:
@@ -334,8 +340,9 @@ class Agent:
             self.telemetry.row(Stream.HW, row)
 
     def _commit(self) -> None:
-        if self._now_s >= self._due.commit_s:
+        if self._now_s >= (self._due.commit_s if self.spool.urgent else max(self._due.commit_s, self._due.lazy_s)):
             self._due.commit_s = self._now_s + self.config.spool.commit_s
+            self._due.lazy_s = self._now_s + self.config.spool.lazy_commit_s
             if not self._guard("spool", self.spool.commit):
                 self._due.commit_s = self._now_s + _DISK_RETRY_S
 
@@ -343,9 +350,10 @@ class Agent:
         if self._now_s < self._due.status_s:
             return
         self._due.status_s = self._now_s + _STATUS_S
-        figures = running(self.uplink, self.spool, self._garbage)
+        facts = self._reporter.status(connected=self.uplink.up)
+        figures = {**running(self.uplink, self.spool, self._garbage), "at_ms": self._now_ms}
         try:
-            self._reporter.write_status(self.state / "status.json", self._now_ms, figures)
+            self._status.write(facts, figures, self._now_s)
         except OSError as error:
             _LOG.debug("status not written error=%s", error)
 

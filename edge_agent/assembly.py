@@ -57,6 +57,7 @@ def child_arguments(config: AgentConfig) -> tuple[str, ...]:
         "--source", canonical_bytes(to_document(config.source)).decode(),
         "--window-ms", str(round(monitor.window_s * 1000)),
         "--beat-s", str(config.child.beat_s),
+        "--checkpoint-s", str(monitor.checkpoint_s),
         "--context", str(monitor.context),
     )  # fmt: skip
 

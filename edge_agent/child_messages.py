@@ -47,6 +47,7 @@ class _WindowHeader:
     streams: int = 0
     classes: int = 0
     confidence_bins: int = 10
+    closed: bool = True
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -60,7 +61,7 @@ def read_beat(frame: Frame) -> Beat:
 
 
 def read_window(frame: Frame) -> Window:
-    """Return the closed window in ``frame``.
+    """Return the window, or the part of one, in ``frame``.
 
     Raises:
         WireError: If header and counters don't fit.
@@ -72,7 +73,9 @@ def read_window(frame: Frame) -> Window:
         message = f"Expected {used} bytes of counters, got {len(frame.payload)}"
         raise MessageError(message)
     counters = Counters(shape, header.n, tuple(values))
-    return Window(header.artifact, header.ref_id, header.start_ms, header.len_ms, header.context, counters)
+    return Window(
+        header.artifact, header.ref_id, header.start_ms, header.len_ms, header.context, counters, header.closed
+    )  # fmt: skip
 
 
 def read_sample(frame: Frame) -> Sample:

@@ -1,7 +1,8 @@
 """``edge-agent``: enrol a device, run its agent, look at it.
 
 Exit codes: 0 done · 1 a check of ``selftest`` failed, or an unexpected fault · 2 wrong usage · 3 not enrolled or bad
-configuration · 4 the state directory is in use · 5 enrolment failed · 6 the disk or the spool can't be written.
+configuration · 4 the state directory is in use · 5 enrolment failed · 6 the disk or the spool can't be written; of
+``status`` also: 7 no agent runs · 8 it serves nothing or is degraded · 9 it has said nothing for long.
 """
 
 from __future__ import annotations
@@ -31,11 +32,20 @@ from edge_agent.errors import (
 from edge_agent.identity import enrol as trade_claim
 from edge_agent.identity import read_identity
 from edge_agent.lock import StateLock
+from edge_agent.status_file import Health, read_status
 from wire.canonical import canonical_bytes
-from wire.codec import Json, parse_json
-from wire.errors import MessageError, WireError
+from wire.codec import Json
+from wire.errors import WireError
 
 EXIT_FAULT, EXIT_UNUSABLE, EXIT_IN_USE, EXIT_ENROLMENT, EXIT_DISK = 1, 3, 4, 5, 6
+EXIT_NOT_RUNNING, EXIT_DEGRADED, EXIT_STALE = 7, 8, 9
+_HEALTH_EXITS = {
+    Health.SERVING: 0,
+    Health.NOT_RUNNING: EXIT_NOT_RUNNING,
+    Health.WAITING: EXIT_DEGRADED,
+    Health.DEGRADED: EXIT_DEGRADED,
+    Health.STALE: EXIT_STALE,
+}
 _EXITS: tuple[tuple[type[Exception], int], ...] = (
     (IdentityInUseError, EXIT_IN_USE),
     (EnrolmentError, EXIT_ENROLMENT),
@@ -70,6 +80,9 @@ Exit codes:
   4  another agent runs on the state directory
   5  enrolment failed
   6  the disk or the spool can't be written
+  7  status: no agent runs
+  8  status: it runs and serves nothing, or is degraded
+  9  status: it runs and has said nothing for three minutes
 """
 
 
@@ -164,7 +177,10 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
 
 
 @main.command(
-    help="Show what the running agent last said: connected or not, the release it serves, the update under way.",
+    help="Show whether an agent runs and what it last said: connected or not, the release it serves, the update under"
+    " way.\n\nWhether it runs is asked of its lock; the rest is as old as `age` says. Exit codes: 0 it runs and serves,"
+    " 7 none runs, 8 it runs and serves nothing (degraded, in safe mode, or waiting for a first release), 9 it runs and"
+    " has said nothing for three minutes, 3 none ever ran here.",
     epilog=_example("edge-agent status --state agent", "edge-agent status --state agent --json"),
 )
 @_STATE
@@ -172,14 +188,20 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
 def status(state: Path, *, as_json: bool) -> None:
     """Show the status."""
     with _coded():
-        document = _status(state)
+        seen = read_status(state)
         if as_json:
-            print(canonical_bytes(document).decode())
-            return
-        for key in ("state", "connected", "serving", "safe_mode", "spool_rows", "spool_bytes"):
-            print(f"{key:12} {document.get(key)}")
-        for key in ("current", "previous", "update"):
-            print(f"{key:12} {_short(document.get(key))}")
+            health: dict[str, Json] = {"health": seen.health.value, "age_s": seen.age_s, "pid": seen.pid}
+            print(canonical_bytes({**seen.document, **health}).decode())
+        else:
+            print(f"{'agent':12} {seen.health}{f', pid {seen.pid}' if seen.pid > 0 else ''}")
+            print(f"{'age':12} {f'{seen.age_s:.0f} s' if seen.age_s >= 0 else 'unknown'}")
+            if not seen.pid:
+                print("It last said:")
+            for key in ("state", "connected", "serving", "safe_mode", "spool_rows", "spool_bytes"):
+                print(f"{key:12} {seen.document.get(key)}")
+            for key in ("current", "previous", "update"):
+                print(f"{key:12} {_short(seen.document.get(key))}")
+        sys.exit(_HEALTH_EXITS[seen.health])
 
 
 @main.command(
@@ -199,14 +221,6 @@ def selftest(state: Path) -> None:
             print(f"{'ok  ' if check.ok else 'FAIL'} {check.name}: {check.text}")
         if failed:
             sys.exit(EXIT_FAULT)
-
-
-def _status(state: Path) -> dict[str, Json]:
-    try:
-        return parse_json((state / "status.json").read_bytes())
-    except (OSError, MessageError) as error:
-        message = f"Expected the status of an agent in {state}, got: {error}: start it with edge-agent run"
-        raise IdentityError(message) from error
 
 
 def _short(value: Json) -> str:

@@ -42,7 +42,8 @@ class SourceConfig:
 class MonitorConfig:
     """Windows of drift counters, and how often rows of infer and hw are made."""
 
-    window_s: float = 3600.0  # one report an hour: DESIGN.md's budget of 800 bytes an hour
+    window_s: float = 3600.0  # one report an hour: 800 bytes an hour
+    checkpoint_s: float = 30.0  # what a window counted is written so often: a power cut loses at most this and a second
     infer_s: float = 60.0
     hw_s: float = 60.0
     rows_a_batch: int = 10  # batching rows on the device multiplies what the server ingests
@@ -69,6 +70,7 @@ class SpoolConfig:
 
     limit_bytes: int = 16 * 1024 * 1024
     commit_s: float = 1.0  # 3.6 x fewer bytes to flash than a commit a row
+    lazy_commit_s: float = 300.0  # readings of the machine wait for another write, at most so long
 
 
 @dataclass(frozen=True, slots=True)

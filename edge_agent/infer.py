@@ -3,7 +3,8 @@
 Says ``ready``, ``beat``, ``window``, ``sample``, ``swapped``, ``fault``; hears ``swap``, ``samples``,
 ``stop`` (``docs/architecture.md``). A bad image is counted and said, and never ends the child. A
 swap is built beside the running model and replaces it between two inferences. What a window counted
-goes out at its close, at a swap, and at an orderly end; windows start at UTC multiples of their length.
+goes out in parts every ``checkpoint_s``, at its close, at a swap, and at an orderly end; the control process adds the
+parts up. Windows start at UTC multiples of their length.
 """
 
 from __future__ import annotations
@@ -43,12 +44,16 @@ _STOP = Frame({"type": "stop"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a child counts. ``context`` is the reference's context that its windows belong to."""
+    """How a child counts. ``context`` is the reference's context that its windows belong to.
+
+    ``checkpoint_s``: counts are said so often, for a child that ends without a word loses what it has not said.
+    """
 
     window_ms: int = 3_600_000
     beat_s: float = 1.0
     context: int = 0
     seed: int = 0
+    checkpoint_s: float = 30.0
 
 
 _DEFAULTS = Settings()
@@ -74,6 +79,7 @@ class Child:
         self._source, self._say, self._clock, self._settings = source, say, clock, settings
         self._window_ms = self._aligned(clock.now_ms())
         self._beat_due_s = clock.monotonic_s() + settings.beat_s
+        self._checkpoint_due_s = clock.monotonic_s() + settings.checkpoint_s
         self._loading = False
         self._busy = True
         self._said_faults: dict[str, int] = {}
@@ -106,8 +112,12 @@ class Child:
         if self._aligned(now_ms) != self._window_ms:
             self._close_window()
             self._window_ms = self._aligned(now_ms)
-        if self._clock.monotonic_s() >= self._beat_due_s:
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._beat_due_s:
             self._say_beat()
+        if now_s >= self._checkpoint_due_s:
+            self._checkpoint_due_s = now_s + self._settings.checkpoint_s
+            self._say_counts(closed=False)
         capture = self._source.take()
         if capture is None:
             self._tally.settle()
@@ -125,16 +135,22 @@ class Child:
             return
         self._tally.add(outcome, capture.data, now_ms)
 
-    def _close_window(self) -> None:
+    def _say_counts(self, *, closed: bool) -> None:
+        """Say what was counted since the last time; nothing is said of nothing unless the window closes."""
         self._tally.settle()
         counters = self._tally.model.counter.take()
+        if not counters.n and not closed:
+            return
         shape = counters.shape
         header: dict[str, Json] = {
             "type": "window", "start_ms": self._window_ms, "len_ms": self._settings.window_ms,
             "context": self._settings.context, "n": counters.n, "streams": shape.streams, "classes": shape.classes,
-            "confidence_bins": shape.confidence_bins,
+            "confidence_bins": shape.confidence_bins, "closed": closed,
         }  # fmt: skip
         self._say({**header, **self._identity()}, leb128.encode(counters.values))
+
+    def _close_window(self) -> None:
+        self._say_counts(closed=True)
         for reservoir in self._tally.reservoirs:
             for chosen in reservoir.close_window():
                 self._say_sample(chosen)
@@ -261,6 +277,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--source", required=True, help='JSON, for example {"kind": "directory", "path": "inbox"}')
     parser.add_argument("--window-ms", type=int, default=_DEFAULTS.window_ms)
     parser.add_argument("--beat-s", type=float, default=_DEFAULTS.beat_s)
+    parser.add_argument("--checkpoint-s", type=float, default=_DEFAULTS.checkpoint_s)
     parser.add_argument("--context", type=int, default=_DEFAULTS.context)
     parser.add_argument("--seed", type=int, default=_DEFAULTS.seed)
     return parser.parse_args(arguments)
@@ -270,7 +287,7 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
     clock = SystemClock()
     source = sources.load(parse_json(options.source.encode()), clock)
     model = load_model(options.bundle)
-    settings = Settings(max(1, options.window_ms), options.beat_s, options.context, options.seed)
+    settings = Settings(max(1, options.window_ms), options.beat_s, options.context, options.seed, options.checkpoint_s)
     child = Child(model, source, say, clock, settings)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control process decides
     signal.signal(signal.SIGTERM, lambda *_: child.notices.put(_STOP))

@@ -28,15 +28,16 @@ class Listening:
     _minute: Minute = field(default_factory=Minute)
     _steady_s: float = float("inf")
 
-    def take(self, frame: Frame, now_s: float) -> None:
+    def take(self, frame: Frame, now_ms: int, now_s: float) -> None:
         """Take one frame in; what can't be read is told to ``garbage``."""
         try:
             if frame.kind == "beat":
                 self._beat(read_beat(frame), now_s)
             elif frame.kind == "window":
                 window = read_window(frame)
-                if window.counters.n:
-                    self.telemetry.window(window)
+                self.telemetry.window(window)
+                if not window.closed:
+                    self._keep_minute(now_ms)
             elif frame.kind == "sample":
                 self.telemetry.sample(read_sample(frame))
             elif frame.kind == "fault":
@@ -53,6 +54,11 @@ class Listening:
         if self._minute.n or self._minute.errors:
             self.telemetry.row(Stream.INFER, self._minute.row(now_ms))
         self._minute = Minute()
+
+    def _keep_minute(self, now_ms: int) -> None:
+        """Keep the heartbeats so far beside the part of the window: one write for both."""
+        if self._minute.n or self._minute.errors:
+            self.telemetry.so_far(Stream.INFER, self._minute.row(now_ms))
 
     def _beat(self, beat: Beat, now_s: float) -> None:
         self._minute.add(beat)

@@ -1,12 +1,22 @@
-"""One agent on one state directory: an advisory lock that ends with the process that holds it."""
+"""One agent on one state directory: an advisory lock that ends with the process that holds it.
+
+Whoever wants to know whether an agent runs tries the lock; the process id in the file outlives its writer and is only
+a name for the one that holds it now.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from edge_agent.errors import IdentityInUseError
+
+FILE = "agent.lock"
+_TRIES = 20
+_PAUSE_S = 0.02  # a reader holds the lock for microseconds while it looks
 
 
 class StateLock:
@@ -19,17 +29,49 @@ class StateLock:
             IdentityInUseError: If another agent holds it.
             OSError: If the folder can't be written.
         """
-        self._descriptor = os.open(state / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            holder = os.read(self._descriptor, 32).decode(errors="replace").strip()
+        self._descriptor = os.open(state / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not self._taken():
+            pid = _pid(self._descriptor)
             os.close(self._descriptor)
-            message = f"Expected {state} for this agent alone, got another one running (pid {holder or 'unknown'})"
-            raise IdentityInUseError(message) from error
+            message = f"Expected {state} for this agent alone, got another one running (pid {pid or 'unknown'})"
+            raise IdentityInUseError(message)
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, str(os.getpid()).encode(), 0)
 
+    def _taken(self) -> bool:
+        for _ in range(_TRIES):
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            time.sleep(_PAUSE_S)
+        return False
+
     def release(self) -> None:
-        """Give the lock back."""
+        """Give the lock back; the file names nobody any more."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
+
+
+def holder(state: Path) -> int:
+    """Return the process id of the agent that runs on ``state``; 0 when none does, -1 when it can't be named.
+
+    Raises:
+        OSError: If the lock is there and can't be opened.
+    """
+    try:
+        descriptor = os.open(state / FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _pid(descriptor) or -1
+    finally:
+        os.close(descriptor)
+    return 0
+
+
+def _pid(descriptor: int) -> int:
+    text = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+    return int(text) if text.isdecimal() else 0

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from edge_agent.garbage import Garbage
 from edge_agent.spool import Spool
@@ -13,7 +11,6 @@ from edge_agent.supervisor import Supervisor
 from edge_agent.updater.slots import SlotRelease, Slots
 from edge_agent.updater.updater import Updater
 from edge_agent.uplink import Uplink
-from wire.canonical import canonical_bytes
 from wire.codec import Json, to_document
 from wire.messages import DeviceState, InstalledRelease, Reported, UpdatePhase
 
@@ -43,24 +40,19 @@ class Reporter:
         starved = self.supervisor.wanted is not None and self.supervisor.serving is None
         return DeviceState.DEGRADED if starved or self.supervisor.safe_mode else DeviceState.READY
 
-    def write_status(self, path: Path, now_ms: int, figures: Mapping[str, Json]) -> None:
-        """Write what ``edge-agent status`` prints; not flushed: it only says what was a second ago.
-
-        Raises:
-            OSError: If it can't be written.
-        """
+    def status(self, *, connected: bool) -> dict[str, Json]:
+        """Return what ``edge-agent status`` prints at once when it changes."""
+        document = to_document(self.reported(0))
+        del document["at_ms"]
         serving = self.supervisor.serving is not None
-        document = {**to_document(self.reported(now_ms)), "state": self.state().value, "serving": serving, **figures}
-        beside = path.with_suffix(".new")
-        beside.write_bytes(canonical_bytes(document))
-        beside.replace(path)
+        return {**document, "state": self.state().value, "serving": serving, "connected": connected}
 
 
 def running(uplink: Uplink, spool: Spool, garbage: Garbage) -> dict[str, Json]:
-    """Return what ``edge-agent status`` prints beside the document: connection, spool, what could not be read."""
+    """Return what ``edge-agent status`` prints beside that, up to a minute old: spool, what could not be read."""
     idle_s = uplink.transport.idle_s()
     return {
-        "connected": uplink.up, "idle_s": idle_s if math.isfinite(idle_s) else -1.0, "spool_rows": spool.count(),
+        "idle_s": idle_s if math.isfinite(idle_s) else -1.0, "spool_rows": spool.count(),
         "spool_bytes": spool.held_bytes, "spool_dropped": spool.dropped, "garbage": dict(garbage.counts),
     }  # fmt: skip
 

@@ -8,6 +8,10 @@ once ``commit`` wrote it; from then on only a watermark from the server deletes 
    not. Only reports never handed out are merged, or the server would count a window twice.
 3. A new event is always taken.
 
+An *open* row may still change: the next row of its key replaces it, it is neither handed out nor dropped, and after a
+restart it is there for ``telemetry`` to go on with or to close. A file of a newer agent is never read, a damaged one
+can't be: either is kept beside, ``taken_aside`` tells, and an empty one takes its place.
+
 Does not decide what rows mean; ``telemetry`` writes and seals them.
 """
 
@@ -15,12 +19,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edge_agent.errors import SpoolError
+from edge_agent.errors import NewerFormatError, SpoolError
+from edge_agent.record_file import beside
 from wire.drift_report import DriftReport, decode_report, encode_report
 from wire.histogram import merge
 from wire.messages import Watermark
@@ -29,19 +34,32 @@ LOG = "log"
 PRIORITIES: Mapping[str, int] = {"event": 0, "drift": 1, "hw": 2, "infer": 2, "sample": 3, LOG: 4}
 _EVENT = 0
 _OVERHEAD_BYTES = 64  # a row's columns and its part of the indexes
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS rows (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, priority INTEGER NOT NULL, stream TEXT NOT NULL, boot TEXT NOT NULL,
-  seq INTEGER NOT NULL, merge_key TEXT NOT NULL, handed INTEGER NOT NULL DEFAULT 0, payload BLOB NOT NULL
-);
-CREATE INDEX IF NOT EXISTS by_priority ON rows (priority, id);
-CREATE UNIQUE INDEX IF NOT EXISTS by_key ON rows (stream, boot, seq);
-"""
+_MIGRATIONS = (
+    # 1: the spool of the first agents, who left the version at 0
+    (
+        """CREATE TABLE IF NOT EXISTS rows (
+          id INTEGER PRIMARY KEY AUTOINCREMENT, priority INTEGER NOT NULL, stream TEXT NOT NULL, boot TEXT NOT NULL,
+          seq INTEGER NOT NULL, merge_key TEXT NOT NULL, handed INTEGER NOT NULL DEFAULT 0, payload BLOB NOT NULL
+        )""",
+        "CREATE INDEX IF NOT EXISTS by_priority ON rows (priority, id)",
+        "CREATE UNIQUE INDEX IF NOT EXISTS by_key ON rows (stream, boot, seq)",
+    ),
+    # 2: rows that may still change
+    ("ALTER TABLE rows ADD COLUMN open INTEGER NOT NULL DEFAULT 0",),
+)
+VERSION = len(_MIGRATIONS)
+"""Of the file, as SQLite's ``user_version``; migration ``n`` leads to version ``n`` and is never edited."""
+MAX_DAMAGED = 2
+"""So many damaged files are kept; bad flash must not fill the disk with them."""
+_UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One message that waits: ``payload`` is encoded, not yet sealed with ``oldest_seq`` and ``late``."""
+    """One message that waits: ``payload`` is encoded, not yet sealed with ``oldest_seq`` and ``late``.
+
+    ``open``: a later row of the same key replaces it. ``lazy``: not worth a write of its own.
+    """
 
     stream: str
     boot: str
@@ -49,6 +67,13 @@ class Row:
     payload: bytes
     merge_key: str = ""
     id: int = 0
+    open: bool = False
+    lazy: bool = False
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """What makes it one message, however often it is written or sent."""
+        return self.stream, self.boot, self.seq
 
     @property
     def length_bytes(self) -> int:
@@ -64,42 +89,68 @@ class Spool:
     limit_bytes: int
     dropped: int = 0
     merged: int = 0
-    _pending: list[Row] = field(default_factory=list)
+    _pending: dict[tuple[str, str, int], Row] = field(default_factory=dict)
+    _open_bytes: dict[tuple[str, str, int], int] = field(default_factory=dict)
+    _taken_aside: list[tuple[str, str]] = field(default_factory=list)
+    _unreadable: bool = False
     _handed_s: dict[int, float] = field(default_factory=dict)
     _held_bytes: int = 0
     _database: sqlite3.Connection = field(init=False)
 
     def __post_init__(self) -> None:
-        """Open the file; a damaged one is put aside, because a device must run on.
+        """Open the file; one that can't be read is kept beside, because a device must run on.
 
         Raises:
             SpoolError: If no file can be opened.
         """
+        self._load()
+
+    def _load(self) -> None:
         try:
             self._database = _open(self.path)
-        except sqlite3.DatabaseError:
-            self._database = self._open_anew()
+        except NewerFormatError as error:
+            self._database = self._open_anew("spool_newer", f"newer-{_version(self.path)}", str(error))
+        except sqlite3.DatabaseError as error:
+            text = f"Expected a spool in {self.path}, got: {error}: what it held is not sent"
+            self._database = self._open_anew("spool_damaged", "damaged", text)
         self._held_bytes = self._sum()
+        self._open_bytes = {row.key: row.length_bytes for row in self.open_rows()}
+        self._handed_s.clear()
+        self._unreadable = False
 
-    def _open_anew(self) -> sqlite3.Connection:
+    def _open_anew(self, code: str, mark: str, text: str) -> sqlite3.Connection:
         try:
-            for suffix in ("-wal", "-shm"):
-                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
-            if self.path.exists():
-                self.path.replace(self.path.with_suffix(".damaged"))
+            if mark == "damaged":
+                _forget_oldest(self.path, MAX_DAMAGED - 1)
+            kept = beside(self.path, mark)
+            for suffix in ("-wal", "-shm", ""):  # the file itself last: a power cut in between is continued
+                if Path(f"{self.path}{suffix}").exists():
+                    Path(f"{self.path}{suffix}").replace(f"{kept}{suffix}")
+            self._taken_aside.append((code, f"{text} (kept as {kept.name})"))
             return _open(self.path)
         except (OSError, sqlite3.Error) as error:
             message = f"Expected a writable spool at {self.path}, got: {error}: free the disk or fix its permissions"
             raise SpoolError(message) from error
 
+    def taken_aside(self) -> list[tuple[str, str]]:
+        """Return code and text of each file that was kept beside since the last call."""
+        told, self._taken_aside = self._taken_aside, []
+        return told
+
     @property
     def held_bytes(self) -> int:
         """The bytes that count against the limit, uncommitted ones included."""
-        return self._held_bytes + sum(row.length_bytes for row in self._pending)
+        replaced = sum(self._open_bytes.get(key, 0) for key in self._pending)
+        return self._held_bytes - replaced + sum(row.length_bytes for row in self._pending.values())
+
+    @property
+    def urgent(self) -> bool:
+        """Whether a row waits that is worth a write of its own."""
+        return any(not row.lazy for row in self._pending.values())
 
     def add(self, row: Row) -> None:
         """Take a row; it is accepted with the next ``commit``."""
-        self._pending.append(row)
+        self._pending[row.key] = row
 
     def commit(self) -> None:
         """Write what was added, in one transaction, and make room where there is too much.
@@ -107,31 +158,43 @@ class Spool:
         Raises:
             SpoolError: If it can't be written; the rows wait in memory, within the same limit.
         """
+        if self._unreadable:
+            self._database.close()
+            self._load()
         if not self._pending:
             return
         try:
             with self._transaction():
                 self._database.executemany(
-                    "INSERT OR IGNORE INTO rows (priority, stream, boot, seq, merge_key, payload) VALUES (?,?,?,?,?,?)",
+                    "INSERT INTO rows (priority, stream, boot, seq, merge_key, payload, open) VALUES (?,?,?,?,?,?,?)"
+                    " ON CONFLICT (stream, boot, seq) DO UPDATE SET payload = excluded.payload, open = excluded.open"
+                    " WHERE rows.open = 1",
                     [
-                        (
-                            PRIORITIES.get(row.stream, PRIORITIES[LOG]),
-                            row.stream,
-                            row.boot,
-                            row.seq,
-                            row.merge_key,
-                            row.payload,
-                        )
-                        for row in self._pending
+                        (PRIORITIES.get(row.stream, PRIORITIES[LOG]), *row.key, row.merge_key, row.payload, row.open)
+                        for row in self._pending.values()
                     ],
                 )
                 self._held_bytes = self.held_bytes
                 self._make_room()
         except SpoolError:
-            self._held_bytes = self._sum()
+            if not self._unreadable:
+                self._held_bytes = self._sum()
             self._shorten_pending()
             raise
+        for key, row in self._pending.items():
+            if row.open:
+                self._open_bytes[key] = row.length_bytes
+            else:
+                self._open_bytes.pop(key, None)
         self._pending.clear()
+
+    def open_rows(self) -> list[Row]:
+        """Return the rows that may still change, the oldest first.
+
+        Raises:
+            SpoolError: If they can't be read.
+        """
+        return self._rows("WHERE open = 1 ORDER BY id", ())
 
     def hand_out(self, now_s: float, *, limit: int, resend_s: float, unacked: int) -> list[Row]:
         """Return up to ``limit`` accepted rows to send now, the most urgent first; mark them as handed out.
@@ -144,7 +207,9 @@ class Spool:
         waiting = [row_id for row_id, at_s in self._handed_s.items() if now_s - at_s < resend_s]
         ids = [
             int(row_id)
-            for (row_id,) in self._select("SELECT id FROM rows ORDER BY priority, id LIMIT ?", (unacked,))
+            for (row_id,) in self._select(
+                "SELECT id FROM rows WHERE open = 0 ORDER BY priority, id LIMIT ?", (unacked,)
+            )
             if now_s - self._handed_s.get(row_id, float("-inf")) >= resend_s
         ]
         chosen = ids[: max(0, min(limit, unacked - len(waiting)))]
@@ -174,9 +239,11 @@ class Spool:
         if watermark.stream is None:
             return 0
         key = (watermark.stream.value, watermark.boot, watermark.through_seq)
-        with self._transaction():
+        with self._transaction(durable=False):  # a row that a power cut brings back is sent and acknowledged again
             rows = self._database.execute(
-                "DELETE FROM rows WHERE stream = ? AND boot = ? AND seq <= ? RETURNING id, length(payload)", key
+                "DELETE FROM rows WHERE stream = ? AND boot = ? AND seq <= ? AND open = 0"
+                " RETURNING id, length(payload)",
+                key,
             ).fetchall()
         for row_id, length in rows:
             self._handed_s.pop(row_id, None)
@@ -199,8 +266,8 @@ class Spool:
         return int(lowest or 0)
 
     def count(self) -> int:
-        """Return the number of accepted rows."""
-        ((rows,),) = self._select("SELECT count(*) FROM rows")
+        """Return the number of accepted rows that wait to be sent."""
+        ((rows,),) = self._select("SELECT count(*) FROM rows WHERE open = 0")
         return int(rows)
 
     def close(self) -> None:
@@ -208,27 +275,40 @@ class Spool:
         self._database.close()
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """Write all or nothing; ``durable``: what is written survives a power cut from here on."""
         try:
+            self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._database.execute("BEGIN IMMEDIATE")
             yield
             self._database.execute("COMMIT")
         except (sqlite3.Error, OSError) as error:
-            if self._database.in_transaction:
-                self._database.execute("ROLLBACK")
+            self._look_at(error)
+            with suppress(sqlite3.Error):
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
             message = f"Expected to write {self.path}, got: {error}: free the disk"
             raise SpoolError(message) from error
+
+    def _look_at(self, error: Exception) -> None:
+        """Note whether the file itself is damaged: the next ``commit`` takes it aside."""
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNREADABLE:
+            self._unreadable = True
 
     def _select(self, query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
         try:
             return self._database.execute(query, values).fetchall()
         except sqlite3.Error as error:
+            self._look_at(error)
             message = f"Expected to read {self.path}, got: {error}"
             raise SpoolError(message) from error
 
     def _rows(self, where: str, values: tuple[object, ...]) -> list[Row]:
-        query = f"SELECT stream, boot, seq, payload, merge_key, id FROM rows {where}"  # noqa: S608 - constants of this file
-        return [Row(*columns) for columns in self._select(query, values)]
+        query = f"SELECT stream, boot, seq, payload, merge_key, id, open FROM rows {where}"  # noqa: S608 - constants of this file
+        return [
+            Row(stream, boot, seq, payload, key, row_id, bool(is_open))
+            for stream, boot, seq, payload, key, row_id, is_open in self._select(query, values)
+        ]
 
     def _sum(self) -> int:
         ((total,),) = self._select(f"SELECT coalesce(sum(length(payload) + {_OVERHEAD_BYTES}), 0) FROM rows")  # noqa: S608 - a constant
@@ -236,7 +316,9 @@ class Spool:
 
     def _make_room(self) -> None:
         while self._held_bytes > self.limit_bytes:
-            lowest = self._select("SELECT id, priority, length(payload) FROM rows ORDER BY priority DESC, id LIMIT 1")
+            lowest = self._select(
+                "SELECT id, priority, length(payload) FROM rows WHERE open = 0 ORDER BY priority DESC, id LIMIT 1"
+            )
             if not lowest:
                 return
             ((row_id, priority, length),) = lowest
@@ -252,12 +334,12 @@ class Spool:
 
     def _merge_one(self) -> bool:
         keys = self._select(
-            "SELECT merge_key FROM rows WHERE merge_key != '' AND handed = 0 "
+            "SELECT merge_key FROM rows WHERE merge_key != '' AND handed = 0 AND open = 0 "
             "GROUP BY merge_key HAVING count(*) > 1 ORDER BY min(id) LIMIT 1"
         )
         if not keys:
             return False
-        older, newer = self._rows("WHERE merge_key = ? AND handed = 0 ORDER BY seq LIMIT 2", keys[0])
+        older, newer = self._rows("WHERE merge_key = ? AND handed = 0 AND open = 0 ORDER BY seq LIMIT 2", keys[0])
         payload = encode_report(merged(decode_report(older.payload), decode_report(newer.payload)))
         self._database.execute("UPDATE rows SET payload = ? WHERE id = ?", (payload, newer.id))
         self._held_bytes += len(payload) - len(newer.payload)
@@ -266,9 +348,9 @@ class Spool:
         return True
 
     def _shorten_pending(self) -> None:
-        while sum(row.length_bytes for row in self._pending) > self.limit_bytes:
-            worst = max(self._pending, key=lambda row: PRIORITIES.get(row.stream, PRIORITIES[LOG]))
-            self._pending.remove(worst)
+        while sum(row.length_bytes for row in self._pending.values()) > self.limit_bytes:
+            worst = max(self._pending.values(), key=lambda row: PRIORITIES.get(row.stream, PRIORITIES[LOG]))
+            del self._pending[worst.key]
             self.dropped += 1
 
 
@@ -299,9 +381,18 @@ def merge_key(report: DriftReport) -> str:
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, timeout=5.0)
     try:
+        found = int(database.execute("PRAGMA user_version").fetchone()[0])
+        if found > VERSION:
+            database.close()
+            message = f"Expected a spool of version {VERSION} or older in {path}, got {found}: a newer agent wrote it"
+            raise NewerFormatError(message)
         database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")  # an accepted row survives a power cut
-        database.executescript(_SCHEMA)
+        if found < VERSION:
+            database.execute("BEGIN IMMEDIATE")
+            for statement in (statement for step in _MIGRATIONS[found:] for statement in step):
+                database.execute(statement)
+            database.execute(f"PRAGMA user_version = {VERSION}")
+            database.execute("COMMIT")
         problem = database.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error:
         database.close()
@@ -310,3 +401,17 @@ def _open(path: Path) -> sqlite3.Connection:
         database.close()
         raise sqlite3.DatabaseError(problem)
     return database
+
+
+def _version(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as database:
+        return int(database.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _forget_oldest(path: Path, keep: int) -> None:
+    """Remove all but the ``keep`` newest damaged files."""
+    names = (file for file in path.parent.glob(f"{path.name}.damaged*") if not file.name.endswith(("-wal", "-shm")))
+    oldest_first = sorted(names, key=lambda file: file.stat().st_mtime_ns)
+    for file in oldest_first[: max(0, len(oldest_first) - keep)]:
+        for suffix in ("-wal", "-shm", ""):
+            Path(f"{file}{suffix}").unlink(missing_ok=True)

@@ -2,6 +2,12 @@
 
 Decides numbers (one sequence per boot and stream, from 1), batching, and the seal put on a message when it is
 sent: the oldest number still held, and whether it comes late (from an earlier boot).
+
+What is not complete yet lies in the spool too, as open rows, so that a power cut loses no more than the child has not
+said yet: the open window is the sum of the parts that the child says (counters are a commutative monoid), a batch
+holds its rows so far. After a restart the open window goes on, under the boot and number that it began with, as long
+as the same hour, release and reference are counted; what else was open is sent as it is. A part is taken once and a
+row has one key, so nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -13,11 +19,13 @@ from dataclasses import dataclass, field, replace
 from edge_agent.spool import Row, Spool, merge_key
 from wire.codec import Json, decode, encode
 from wire.drift_report import DriftReport, decode_report, encode_report
-from wire.histogram import Counters
+from wire.errors import MessageError
+from wire.histogram import Counters, merge
 from wire.messages import Batch, Event, Sample, Severity, Stream
 from wire.topics import Kind, Topic
 
 MAX_TEXT = 500
+CLOSING_MS = 60_000  # so long after its end a window still waits for the child that closes it
 
 
 def new_boot() -> str:
@@ -40,7 +48,7 @@ class Numberer:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A closed window of counters, as the child tells it; digests are full or short hex."""
+    """What the child counted since it last said so; digests are full or short hex. ``closed``: the window ends."""
 
     artifact: str
     ref_id: str
@@ -48,6 +56,13 @@ class Window:
     len_ms: int
     context: int
     counters: Counters
+    closed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenBatch:
+    seq: int
+    rows: tuple[Mapping[str, Json], ...] = ()
 
 
 @dataclass(slots=True)
@@ -57,7 +72,30 @@ class Telemetry:
     spool: Spool
     numberer: Numberer
     rows_a_batch: int = 10
-    _rows: dict[Stream, list[Mapping[str, Json]]] = field(default_factory=dict)
+    _batches: dict[Stream, _OpenBatch] = field(default_factory=dict)
+    _window: DriftReport | None = None
+
+    def take_up(self, now_ms: int) -> None:
+        """Go on with the window that an earlier boot left open; close what else was open.
+
+        Raises:
+            SpoolError: If the spool can't be read.
+        """
+        for row in self.spool.open_rows():
+            if row.stream == Stream.DRIFT and self._window is None:
+                try:
+                    self._window = decode_report(row.payload)
+                    continue
+                except MessageError:
+                    pass  # closed, it is sent; what can't be sent is dropped and logged there
+            self.spool.add(replace(row, open=False))
+        self.turn(now_ms)
+
+    def turn(self, now_ms: int) -> None:
+        """Close the window of an hour that is over, should no child be there to do it."""
+        window = self._window
+        if window is not None and now_ms >= window.window_start_ms + window.window_len_ms + CLOSING_MS:
+            self._close_window(window)
 
     @property
     def boot(self) -> str:
@@ -76,17 +114,35 @@ class Telemetry:
         self._add(Stream.EVENT, seq, encode(message))
 
     def window(self, window: Window) -> None:
-        """Add a drift report.
+        """Add what was counted to the open window; one of another hour, release or reference is closed first.
 
         Raises:
-            MessageError: If a digest is not hexadecimal or a number is negative.
+            MessageError: If a digest is not hexadecimal or a number is negative; nothing is added then.
         """
-        seq = self.numberer.next(Stream.DRIFT)
         report = DriftReport(
-            self.boot, seq, seq, window.start_ms, window.len_ms, window.context,
+            self.boot, 0, 0, window.start_ms, window.len_ms, window.context,
             window.artifact[:32], window.ref_id[:32], window.counters,
         )  # fmt: skip
-        self._add(Stream.DRIFT, seq, encode_report(report), merge_key(report))
+        encode_report(report)
+        if self._window is not None and not _continues(self._window, report):
+            self._close_window(self._window)
+        if window.counters.n and self._window is None:
+            seq = self.numberer.next(Stream.DRIFT)
+            self._window = replace(report, seq=seq, oldest_seq=seq)
+        elif window.counters.n and self._window is not None:
+            self._window = replace(self._window, counters=merge(self._window.counters, window.counters))
+        if self._window is not None and window.closed:
+            self._close_window(self._window)
+        elif self._window is not None:
+            self._keep_window(self._window, is_open=True)
+
+    def _close_window(self, window: DriftReport) -> None:
+        self._keep_window(window, is_open=False)
+        self._window = None
+
+    def _keep_window(self, window: DriftReport, *, is_open: bool) -> None:
+        row = Row(Stream.DRIFT.value, window.boot, window.seq, encode_report(window), merge_key(window), open=is_open)
+        self.spool.add(row)
 
     def sample(self, sample: Sample) -> None:
         """Add one input that the server asked for; its boot and number are set here."""
@@ -95,26 +151,48 @@ class Telemetry:
 
     def row(self, stream: Stream, row: Mapping[str, Json]) -> None:
         """Add a row of ``infer`` or ``hw``; a full batch becomes a message."""
-        rows = self._rows.setdefault(stream, [])
-        rows.append(row)
-        if len(rows) >= self.rows_a_batch:
-            self._close_batch(stream)
+        batch = self._batch(stream)
+        self._batches[stream] = batch = replace(batch, rows=(*batch.rows, row))
+        self._keep_batch(stream, batch, is_open=len(batch.rows) < self.rows_a_batch)
+
+    def so_far(self, stream: Stream, row: Mapping[str, Json]) -> None:
+        """Keep a row that is not complete, for the day of a power cut; the next ``row`` stands in its place."""
+        batch = self._batch(stream)
+        self._keep_batch(stream, replace(batch, rows=(*batch.rows, row)), is_open=True)
 
     def flush(self) -> None:
-        """Close every batch."""
-        for stream in list(self._rows):
-            self._close_batch(stream)
+        """Close the window and every batch."""
+        if self._window is not None:
+            self._close_window(self._window)
+        for stream, batch in list(self._batches.items()):
+            if batch.rows:
+                self._keep_batch(stream, batch, is_open=False)
 
-    def _close_batch(self, stream: Stream) -> None:
-        rows = self._rows.pop(stream, [])
-        if rows:
-            first = rows[0].get("at_ms")
-            seq = self.numberer.next(stream)
-            t0_ms = first if isinstance(first, int) else 0
-            self._add(stream, seq, encode(Batch(stream, self.boot, seq, 0, t0_ms, len(rows), tuple(rows))))
+    def _batch(self, stream: Stream) -> _OpenBatch:
+        if stream not in self._batches:
+            self._batches[stream] = _OpenBatch(self.numberer.next(stream))
+        return self._batches[stream]
 
-    def _add(self, stream: Stream, seq: int, payload: bytes, key: str = "") -> None:
-        self.spool.add(Row(stream.value, self.boot, seq, payload, key))
+    def _keep_batch(self, stream: Stream, batch: _OpenBatch, *, is_open: bool) -> None:
+        first = batch.rows[0].get("at_ms")
+        t0_ms = first if isinstance(first, int) else 0
+        message = Batch(stream, self.boot, batch.seq, 0, t0_ms, len(batch.rows), batch.rows)
+        lazy = is_open and stream is Stream.HW  # readings, not counts: they wait for the next write
+        self.spool.add(Row(stream.value, self.boot, batch.seq, encode(message), open=is_open, lazy=lazy))
+        if not is_open:
+            del self._batches[stream]
+
+    def _add(self, stream: Stream, seq: int, payload: bytes) -> None:
+        self.spool.add(Row(stream.value, self.boot, seq, payload))
+
+
+def _continues(window: DriftReport, part: DriftReport) -> bool:
+    """Say whether ``part`` belongs to ``window``: one hour, release, reference and shape."""
+    mine, theirs = (
+        (item.window_start_ms, item.window_len_ms, item.artifact, item.ref_id, item.context, item.counters.shape)
+        for item in (window, part)
+    )
+    return mine == theirs
 
 
 def topic_of(row: Row, site: str, device: str) -> Topic:

@@ -402,3 +402,40 @@ def test_an_update_under_a_wrong_clock_waits_until_it_is_set(world: World, off_s
     world.turns(2)
     assert "clock_set" in world.events()
     assert world.events()[-1] == "probation"
+
+
+def test_an_open_window_outlives_a_kill_of_the_agent(world: World) -> None:
+    """No stop, no goodbye: the next boot goes on with the window that the first one had written."""
+    world.install(1)
+    frame = {"artifact": "ab" * 32, "ref_id": "cd" * 32, "start_ms": 0, "len_ms": 10**15, "streams": 2, "classes": 3}
+    world.children[-1].speak("window", leb128.encode([1] * SHAPE.total), n=1, closed=False, **frame)
+    world.turns(2)
+    world.agent.spool.close()
+    world.agent = world.make("00000000000000bb")
+    world.turns(3)
+    world.children[-1].speak("window", leb128.encode([2] * SHAPE.total), n=2, closed=True, **frame)
+    world.turns(3)
+    report = decode_report(world.last("tele/drift"))
+    assert (report.boot, report.seq, report.counters.n) == (BOOT, 1, 3)
+
+
+@pytest.mark.parametrize(("damage", "code"), [(b"no database" * 1000, "spool_damaged"), (None, "spool_newer")])
+def test_says_that_its_spool_was_kept_beside(world: World, damage: bytes | None, code: str) -> None:
+    """What the old file held is not sent: a person has to know where it is."""
+    if damage is None:
+        world.agent.spool._database.execute("PRAGMA user_version = 99")
+    world.agent.stop()
+    if damage is not None:
+        (world.state / "spool.db").write_bytes(damage)
+    world.agent = world.make("00000000000000bb")
+    world.turns(3)
+    assert code in world.events()
+
+
+def test_an_agent_at_rest_writes_little(world: World) -> None:
+    """Without images and news, readings of the machine wait for each other: two rows in ten minutes, not ten."""
+    world.say("cmd/ack", Ack((Watermark(Stream.EVENT, BOOT, 99),)))
+    world.turns(10)
+    before = world.agent.spool._database.total_changes
+    world.turns(600)
+    assert world.agent.spool._database.total_changes - before <= 3

@@ -1,5 +1,6 @@
 """The spool: what survives, what leaves first, what is merged, what is dropped."""
 
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -8,13 +9,24 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import SpoolError
-from edge_agent.spool import Row, Spool, merge_key, merged
+from edge_agent.spool import MAX_DAMAGED, VERSION, Row, Spool, merge_key, merged
 from wire.drift_report import DriftReport, decode_report, encode_report
 from wire.histogram import Counters, Shape
 from wire.messages import Stream, Watermark
 
 BOOT = "00000000000000aa"
 SHAPE = Shape(2, 3)
+OF_42F48EE = """
+PRAGMA journal_mode = WAL;
+CREATE TABLE IF NOT EXISTS rows (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, priority INTEGER NOT NULL, stream TEXT NOT NULL, boot TEXT NOT NULL,
+  seq INTEGER NOT NULL, merge_key TEXT NOT NULL, handed INTEGER NOT NULL DEFAULT 0, payload BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS by_priority ON rows (priority, id);
+CREATE UNIQUE INDEX IF NOT EXISTS by_key ON rows (stream, boot, seq);
+INSERT INTO rows VALUES (1, 1, 'drift', '00000000000000aa', 7, 'key', 1, x'00');
+INSERT INTO rows VALUES (2, 0, 'event', '00000000000000aa', 4, '', 0, x'7b7d');
+"""
 
 
 def report(seq: int, *, context: int = 0, n: int = 10) -> Row:
@@ -183,11 +195,117 @@ def test_a_failed_write_keeps_the_rows(tmp_path: Path) -> None:
     assert held(spool) == [("event", 1)]
 
 
-def test_puts_a_damaged_file_aside(tmp_path: Path) -> None:
-    """A device runs on with an empty spool; the damaged one stays for a person."""
+def test_keeps_a_damaged_file_beside(tmp_path: Path) -> None:
+    """A device runs on with an empty spool; the damaged file stays for a person, and the agent can tell."""
     (tmp_path / "spool.db").write_bytes(b"no database" * 1000)
-    assert spool_at(tmp_path).count() == 0
-    assert (tmp_path / "spool.damaged").exists()
+    (tmp_path / "spool.db-wal").write_bytes(b"its log")
+    spool = spool_at(tmp_path)
+    ((code, text),) = spool.taken_aside()
+    assert (spool.count(), code, "kept as spool.db.damaged" in text) == (0, "spool_damaged", True)
+    assert (tmp_path / "spool.db.damaged").read_bytes() == b"no database" * 1000
+    assert spool.taken_aside() == []
+
+
+def test_keeps_few_damaged_files(tmp_path: Path) -> None:
+    """Bad flash must not fill the disk with damaged spools: the newest stay."""
+    for number in range(MAX_DAMAGED + 3):
+        (tmp_path / "spool.db").write_bytes(b"%d no database" % number * 1000)
+        spool_at(tmp_path).close()
+    kept = [path.read_bytes()[:1] for path in tmp_path.glob("spool.db.damaged*")]
+    assert sorted(kept) == [b"3", b"4"]
+
+
+@pytest.mark.parametrize("downgrades", [1, 2])
+def test_never_reads_nor_destroys_the_spool_of_a_newer_agent(tmp_path: Path, downgrades: int) -> None:
+    """Its file is kept as it is, however often it happens; this agent begins an empty one."""
+    for number in range(downgrades):
+        spool = spool_at(tmp_path)
+        spool.add(Row("event", BOOT, number + 1, b"x"))
+        spool.commit()
+        spool._database.execute(f"PRAGMA user_version = {VERSION + 1}")
+        spool.close()
+        spool = spool_at(tmp_path)
+        assert (spool.count(), [code for code, _ in spool.taken_aside()]) == (0, ["spool_newer"])
+        spool.close()
+    kept = sorted(tmp_path.glob(f"spool.db.newer-{VERSION + 1}*"))
+    held = [sqlite3.connect(path).execute("SELECT seq FROM rows").fetchall() for path in kept]
+    assert held == [[(number + 1,)] for number in range(downgrades)]
+
+
+def test_brings_the_spool_of_the_first_agents_to_today(tmp_path: Path) -> None:
+    """A file of commit 42f48ee, which has no version, keeps its rows, and takes open ones."""
+    old = sqlite3.connect(tmp_path / "spool.db")
+    old.executescript(OF_42F48EE)
+    old.close()
+    spool = spool_at(tmp_path)
+    assert spool._select("PRAGMA user_version") == [(VERSION,)]
+    assert held(spool) == [("event", 4), ("drift", 7)]
+    assert spool._select("SELECT handed, open FROM rows ORDER BY id") == [(1, 0), (0, 0)]
+
+
+def test_an_open_row_is_replaced_and_stays_until_it_is_closed(tmp_path: Path) -> None:
+    """It is one row, neither handed out nor counted as waiting; closed, it leaves as it was last."""
+    spool = spool_at(tmp_path)
+    for payload, is_open in [(b"one", True), (b"three", True), (b"five5", False)]:
+        assert held(spool) == []
+        spool.add(Row("infer", BOOT, 1, payload, open=is_open))
+        spool.commit()
+        assert (spool.count(), spool.held_bytes) == (not is_open, len(payload) + 64)
+    assert [row.payload for row in spool.hand_out(0.0, limit=9, resend_s=0.0, unacked=9)] == [b"five5"]
+
+
+def test_a_closed_row_is_never_replaced(tmp_path: Path) -> None:
+    """What may have been sent under a key stays what it is."""
+    spool = spool_at(tmp_path)
+    for payload, is_open in [(b"closed", False), (b"late", True), (b"later", False)]:
+        spool.add(Row("infer", BOOT, 1, payload, open=is_open))
+        spool.commit()
+    assert [row.payload for row in spool._rows("", ())] == [b"closed"]
+
+
+def test_overflow_leaves_open_rows_alone(tmp_path: Path) -> None:
+    """An open row is the last counts of its stream: closed ones go first, whatever their priority."""
+    spool = spool_at(tmp_path, limit_bytes=3 * 65)
+    spool.add(Row("infer", BOOT, 1, b"x", open=True))
+    for seq in range(1, 6):
+        spool.add(Row("event", BOOT, seq, b"x"))
+    spool.commit()
+    assert held(spool) == [("event", 4), ("event", 5)]
+    assert [row.key for row in spool.open_rows()] == [("infer", BOOT, 1)]
+
+
+def test_no_watermark_deletes_an_open_row(tmp_path: Path) -> None:
+    """The server can't hold what was never sent, whatever it says."""
+    spool = spool_at(tmp_path)
+    spool.add(Row("infer", BOOT, 1, b"x", open=True))
+    spool.commit()
+    assert spool.acked(Watermark(Stream.INFER, BOOT, 99)) == 0
+    assert len(spool.open_rows()) == 1
+
+
+def test_only_lazy_rows_are_not_urgent(tmp_path: Path) -> None:
+    """A reading of the machine waits for another write; anything else is worth one."""
+    spool = spool_at(tmp_path)
+    spool.add(Row("hw", BOOT, 1, b"x", open=True, lazy=True))
+    assert not spool.urgent
+    spool.add(Row("event", BOOT, 1, b"x"))
+    assert spool.urgent
+
+
+def test_a_file_that_is_damaged_while_it_is_open_is_replaced(tmp_path: Path) -> None:
+    """Rows that wait in memory go into a new file; nobody has to restart the agent."""
+    spool = spool_at(tmp_path)
+    for seq in range(1, 40):
+        spool.add(Row("event", BOOT, seq, b"x" * 4000))
+    spool.commit()
+    spool._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    spool._database.execute("PRAGMA cache_size = 1")
+    (tmp_path / "spool.db").write_bytes(b"\xff" * (tmp_path / "spool.db").stat().st_size)
+    spool.add(Row("event", BOOT, 99, b"y"))
+    with pytest.raises(SpoolError):
+        spool.commit()
+    spool.commit()
+    assert ([code for code, _ in spool.taken_aside()], held(spool)) == (["spool_damaged"], [("event", 99)])
 
 
 def test_loses_nothing_committed_when_killed(tmp_path: Path) -> None:

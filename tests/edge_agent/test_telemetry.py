@@ -1,15 +1,23 @@
 """Numbers, batches and the seal."""
 
+import random
+from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from edge_agent.config import AgentConfig
 from edge_agent.spool import Row, Spool
-from edge_agent.telemetry import Numberer, Telemetry, Window, new_boot, seal, topic_of
+from edge_agent.telemetry import CLOSING_MS, Numberer, Telemetry, Window, new_boot, seal, topic_of
 from wire.codec import decode
 from wire.drift_report import decode_report
-from wire.histogram import Shape, empty
+from wire.errors import MessageError
+from wire.histogram import Counters, Shape, empty
 from wire.messages import Batch, Event, Sample, Stream
 
-BOOT = "00000000000000aa"
+BOOT, NEXT_BOOT = "00000000000000aa", "00000000000000bb"
+HOUR_MS = 3_600_000
+SHAPE = Shape(2, 3)
 
 
 def telemetry_at(tmp_path: Path) -> Telemetry:
@@ -46,7 +54,7 @@ def test_seals_an_event_with_the_oldest_number(tmp_path: Path) -> None:
 def test_marks_an_earlier_boot_as_late(tmp_path: Path) -> None:
     """Replayed after a restart: the old boot stays in the key, the message says that it is late."""
     telemetry = telemetry_at(tmp_path)
-    telemetry.window(Window("ab" * 32, "cd" * 32, 1, 2, 0, empty(Shape(2, 3))))
+    telemetry.window(Window("ab" * 32, "cd" * 32, 1, 2, 0, replace(empty(Shape(2, 3)), n=1)))
     (row,) = rows(telemetry)
     late = decode_report(seal(row, oldest_seq=1, boot="00000000000000bb"))
     assert (late.boot, late.late, late.artifact) == (BOOT, True, "ab" * 16)
@@ -78,3 +86,132 @@ def test_events_and_telemetry_have_their_topics() -> None:
     """Events have a topic of their own, streams are below tele."""
     assert str(topic_of(Row("event", BOOT, 1, b""), "site", "dev")) == "tf/1/site/dev/event"
     assert str(topic_of(Row("hw", BOOT, 1, b""), "site", "dev")) == "tf/1/site/dev/tele/hw"
+
+
+def part(n: int, *, hour: int = 1, artifact: str = "ab", closed: bool = False) -> Window:
+    """Return a part of a window with ``n`` inferences."""
+    counters = Counters(SHAPE, n, (n,) * SHAPE.total)
+    return Window(artifact * 32, "cd" * 32, hour * HOUR_MS, HOUR_MS, 0, counters, closed)
+
+
+def again(telemetry: Telemetry, boot: str = NEXT_BOOT, now_ms: int = HOUR_MS) -> Telemetry:
+    """Return telemetry after a kill of the one given: what was not committed is lost."""
+    telemetry.spool.close()
+    made = Telemetry(Spool(telemetry.spool.path, 1 << 20), Numberer(boot), rows_a_batch=2)
+    made.take_up(now_ms)
+    return made
+
+
+def reports(telemetry: Telemetry) -> list[tuple[str, int, int]]:
+    """Return boot, number and inferences of every report that is closed."""
+    found = [decode_report(row.payload) for row in rows(telemetry) if row.stream == "drift"]
+    return [(report.boot, report.seq, report.counters.n) for report in found]
+
+
+def test_parts_add_up_to_one_window(tmp_path: Path) -> None:
+    """Nothing leaves before the window closes; then one report has the sum."""
+    telemetry = telemetry_at(tmp_path)
+    telemetry.window(part(3))
+    telemetry.window(part(4))
+    assert reports(telemetry) == []
+    telemetry.window(part(0, closed=True))
+    assert reports(telemetry) == [(BOOT, 1, 7)]
+
+
+def test_an_empty_window_is_no_report(tmp_path: Path) -> None:
+    """A window in which nothing was inferred leaves nothing, and takes no number."""
+    telemetry = telemetry_at(tmp_path)
+    telemetry.window(part(0, closed=True))
+    telemetry.window(part(5, closed=True))
+    assert reports(telemetry) == [(BOOT, 1, 5)]
+
+
+def test_an_open_window_goes_on_after_a_kill(tmp_path: Path) -> None:
+    """What was committed before the kill and what is counted after it is one report, under one key."""
+    telemetry = telemetry_at(tmp_path)
+    telemetry.window(part(3))
+    telemetry.spool.commit()
+    telemetry.window(part(100))  # never committed: lost
+    restarted = again(telemetry)
+    restarted.window(part(4))
+    assert reports(restarted) == []
+    restarted.window(part(0, closed=True))
+    assert reports(restarted) == [(BOOT, 1, 7)]
+
+
+@pytest.mark.parametrize("other", [{"hour": 2}, {"artifact": "ef"}])
+def test_an_open_window_ends_where_something_else_is_counted(tmp_path: Path, other: dict[str, object]) -> None:
+    """Another hour or release: the old window leaves as it was, the new counts get a report of their own."""
+    telemetry = telemetry_at(tmp_path)
+    telemetry.window(part(3))
+    telemetry.spool.commit()
+    restarted = again(telemetry)
+    restarted.window(part(4, closed=True, **other))
+    assert reports(restarted) == [(BOOT, 1, 3), (NEXT_BOOT, 1, 4)]
+
+
+@pytest.mark.parametrize(("late_ms", "closed"), [(CLOSING_MS - 1, False), (CLOSING_MS, True)])
+def test_a_window_whose_hour_is_over_leaves_without_a_child(tmp_path: Path, late_ms: int, *, closed: bool) -> None:
+    """A child that never came back keeps no counts for ever; one that is a moment late is waited for."""
+    telemetry = telemetry_at(tmp_path)
+    telemetry.window(part(3))
+    telemetry.spool.commit()
+    restarted = again(telemetry, now_ms=2 * HOUR_MS + late_ms)
+    assert reports(restarted) == ([(BOOT, 1, 3)] if closed else [])
+
+
+def test_a_part_with_a_bad_digest_changes_nothing(tmp_path: Path) -> None:
+    """It is refused before the open window is touched."""
+    telemetry = telemetry_at(tmp_path)
+    telemetry.window(part(3))
+    with pytest.raises(MessageError):
+        telemetry.window(part(4, artifact="no"))
+    telemetry.window(part(0, closed=True))
+    assert reports(telemetry) == [(BOOT, 1, 3)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_committed_part_is_counted_exactly_once(tmp_path: Path, seed: int) -> None:
+    """Random parts, closes, swaps, commits and kills: the reports add up to what was committed, each under its key."""
+    chance, telemetry, committed, added = random.Random(seed), telemetry_at(tmp_path), 0, 0  # noqa: S311 - no secret
+    for step in range(60):
+        n, hour, artifact = chance.randrange(9), 1 + step // 20, chance.choice(["ab", "ef"])
+        telemetry.window(part(n, hour=hour, artifact=artifact, closed=chance.random() < 0.2))
+        added += n
+        if chance.random() < 0.4:
+            telemetry.spool.commit()
+            committed, added = committed + added, 0
+        if chance.random() < 0.2:
+            telemetry, added = again(telemetry, f"{step:016x}", now_ms=hour * HOUR_MS), 0
+    telemetry.flush()
+    found = reports(telemetry)
+    assert sum(n for _, _, n in found) == committed + added
+    assert len({(boot, seq) for boot, seq, _ in found}) == len(found)
+
+
+def test_a_batch_keeps_its_rows_over_a_kill(tmp_path: Path) -> None:
+    """Rows of a batch that was not full, and the row that was not complete, are sent as they were."""
+    telemetry = telemetry_at(tmp_path)
+    telemetry.row(Stream.INFER, {"at_ms": 10, "n": 1})
+    telemetry.so_far(Stream.INFER, {"at_ms": 15, "n": 2})
+    telemetry.spool.commit()
+    (row,) = rows(again(telemetry))
+    batch = decode(Batch, seal(row, oldest_seq=1, boot=NEXT_BOOT))
+    assert (batch.boot, batch.late, [row["n"] for row in batch.rows]) == (BOOT, True, [1, 2])
+
+
+def test_a_row_so_far_gives_way_to_the_whole_row(tmp_path: Path) -> None:
+    """What was kept for the day of a power cut is not counted beside the row itself."""
+    telemetry = telemetry_at(tmp_path)
+    for kept, whole in [(1, 4), (2, 5)]:
+        telemetry.so_far(Stream.INFER, {"at_ms": 1, "n": kept})
+        telemetry.spool.commit()
+        telemetry.row(Stream.INFER, {"at_ms": 1, "n": whole})
+    (row,) = rows(telemetry)
+    assert [row["n"] for row in decode(Batch, row.payload).rows] == [4, 5]
+
+
+def test_a_power_cut_costs_less_than_a_minute_of_counts() -> None:
+    """What a child holds back and what waits for the next write, with the defaults of ``agent.toml``."""
+    config = AgentConfig()
+    assert config.monitor.checkpoint_s + config.spool.commit_s <= 60.0

@@ -1,0 +1,103 @@
+"""``status.json``: what the running agent last said of itself, and whether that can still be true.
+
+Decides when the file is written (what changed at once, figures once a minute: a file written each second wears out
+flash) and how a reader judges it. The lock is the truth about life: the file outlives a process that is killed. Its age
+is told by the monotonic clock, which one boot of the machine shares; a lock that is held proves that it is still that
+boot. Written without a flush to the disk: it only serves readers on the running machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from edge_agent.errors import IdentityError
+from edge_agent.lock import holder
+from edge_agent.record_file import read_record, record_bytes
+from wire.codec import Json
+from wire.errors import MessageError
+
+FILE = "status.json"
+EVERY_S = 60.0
+STALE_S = 3 * EVERY_S
+"""A loop that turns has written within ``EVERY_S``; the rest is for a machine that hangs on its disk."""
+_AT = "written_monotonic_s"
+
+
+class Health(StrEnum):
+    """What a reader should make of it."""
+
+    SERVING = "serving"
+    NOT_RUNNING = "not running"
+    STALE = "stale"
+    WAITING = "waiting for a first release"
+    DEGRADED = "degraded"
+
+
+@dataclass(slots=True)
+class StatusFile:
+    """Writes the file below ``state``. ``facts`` are worth a write when they change, ``figures`` once a minute."""
+
+    state: Path
+    _facts: Mapping[str, Json] | None = None
+    _due_s: float = float("-inf")
+
+    def write(self, facts: Mapping[str, Json], figures: Mapping[str, Json], now_s: float) -> bool:
+        """Write what is due; return whether anything was. ``now_s``: of the monotonic clock.
+
+        Raises:
+            OSError: If it can't be written; the next call tries again.
+        """
+        if facts == self._facts and now_s < self._due_s:
+            return False
+        path = self.state / FILE
+        new = path.with_suffix(".new")
+        new.write_bytes(record_bytes({**figures, **facts, _AT: time.monotonic()}))
+        new.replace(path)
+        self._facts, self._due_s = dict(facts), now_s + EVERY_S
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The file as a reader found it. ``pid`` of 0: no agent runs; ``age_s`` of -1: not known."""
+
+    document: Mapping[str, Json]
+    health: Health
+    pid: int
+    age_s: float
+
+
+def read_status(state: Path) -> Seen:
+    """Return what the agent on ``state`` last said and what to make of it.
+
+    Raises:
+        IdentityError: If no agent ever said anything there.
+    """
+    pid = holder(state)
+    try:
+        document = read_record(state / FILE)
+        written_s = time.time() - (state / FILE).stat().st_mtime
+    except (OSError, MessageError) as error:
+        message = f"Expected the status of an agent in {state}, got: {error}: start it with edge-agent run"
+        raise IdentityError(message) from error
+    at_s = document.pop(_AT, None)
+    age_s = time.monotonic() - at_s if pid and isinstance(at_s, int | float) else written_s
+    age_s = round(age_s, 1) if age_s >= 0 else -1.0  # a clock was set back, or another boot wrote it
+    return Seen(document, _health(document, pid, age_s), pid, age_s)
+
+
+def _health(document: Mapping[str, Json], pid: int, age_s: float) -> Health:
+    """Return the first that holds: a later one says nothing where an earlier one does."""
+    if not pid:
+        return Health.NOT_RUNNING
+    if not 0 <= age_s <= STALE_S:
+        return Health.STALE
+    if document.get("current") is None and document.get("serving") is not True:
+        return Health.WAITING
+    if document.get("serving") is not True or document.get("safe_mode") is True or document.get("state") == "degraded":
+        return Health.DEGRADED
+    return Health.SERVING

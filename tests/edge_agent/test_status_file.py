@@ -1,0 +1,125 @@
+"""What ``edge-agent status`` says of a live, dead, silent or waiting agent."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edge_agent.cli import main
+from edge_agent.disk import RealDisk
+from edge_agent.errors import IdentityInUseError
+from edge_agent.identity import Identity
+from edge_agent.lock import StateLock, holder
+from edge_agent.record_file import write_record
+from edge_agent.status_file import EVERY_S, STALE_S, StatusFile, read_status
+from wire.codec import to_document
+
+SERVES = {"current": {"release": "m-1"}, "serving": True, "safe_mode": False, "state": "ready", "connected": True}
+
+
+def status(state: Path, *options: str) -> tuple[int, str]:
+    """Return exit code and output of the command."""
+    result = CliRunner().invoke(main, ["status", "--state", str(state), *options])
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "word"),
+    [
+        ({}, 0, "serving"),
+        ({"connected": False}, 0, "serving"),
+        ({"state": "updating"}, 0, "serving"),
+        ({"serving": False}, 8, "degraded"),
+        ({"safe_mode": True}, 8, "degraded"),
+        ({"state": "degraded"}, 8, "degraded"),
+        ({"current": None, "serving": False}, 8, "waiting for a first release"),
+    ],
+)
+def test_a_running_agent_is_judged_by_what_it_said(
+    tmp_path: Path, changed: dict[str, object], code: int, word: str
+) -> None:
+    """The exit code and the first line say how it is; the network is no part of it."""
+    lock = StateLock(tmp_path)
+    StatusFile(tmp_path).write({**SERVES, **changed}, {}, 0.0)
+    found = status(tmp_path)
+    lock.release()
+    assert (found[0], found[1].splitlines()[0]) == (code, f"agent        {word}, pid {os.getpid()}")
+
+
+@pytest.mark.parametrize(("age_s", "code"), [(STALE_S - 5, 0), (STALE_S + 5, 9)])
+def test_an_agent_that_says_nothing_is_stale(tmp_path: Path, age_s: float, code: int) -> None:
+    """Alive by its lock, but its loop has written nothing for long: what it said last is not believed."""
+    lock = StateLock(tmp_path)
+    StatusFile(tmp_path).write(SERVES, {}, 0.0)
+    document = json.loads((tmp_path / "status.json").read_bytes())
+    document["written_monotonic_s"] -= age_s
+    (tmp_path / "status.json").write_text(json.dumps(document))
+    found = status(tmp_path, "--json")
+    lock.release()
+    assert (found[0], json.loads(found[1])["age_s"]) == (code, pytest.approx(age_s, abs=3.0))
+
+
+def test_a_status_of_another_boot_of_the_machine_is_stale(tmp_path: Path) -> None:
+    """A monotonic time that lies ahead is not this boot's: the agent has just begun and said nothing yet."""
+    lock = StateLock(tmp_path)
+    StatusFile(tmp_path).write(SERVES, {}, 0.0)
+    document = json.loads((tmp_path / "status.json").read_bytes())
+    (tmp_path / "status.json").write_text(json.dumps({**document, "written_monotonic_s": time.monotonic() + 1e6}))
+    code, output = status(tmp_path)
+    lock.release()
+    assert (code, "age          unknown" in output) == (9, True)
+
+
+def test_a_killed_agent_is_not_running_whatever_it_said(tmp_path: Path) -> None:
+    """Kill -9 of a real agent: the file still says what it was, the lock says that nobody is there."""
+    write_record(
+        RealDisk(), tmp_path / "identity.json", to_document(Identity("s", "d", "x", "127.0.0.1", 9, "http://h"))
+    )
+    command = [sys.executable, "-c", "from edge_agent.cli import main; main()", "run", "--state", str(tmp_path)]
+    agent = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "status.json").exists():
+        assert time.monotonic() < deadline
+    assert (holder(tmp_path), status(tmp_path)[0]) == (agent.pid, 8)
+    agent.send_signal(signal.SIGKILL)
+    agent.wait(10)
+    code, output = status(tmp_path)
+    assert (code, output.splitlines()[0]) == (7, "agent        not running")
+    assert json.loads(status(tmp_path, "--json")[1])["health"] == "not running"
+
+
+def test_a_change_is_written_at_once_and_figures_each_minute(tmp_path: Path) -> None:
+    """An agent at rest writes one small file a minute, not one a second."""
+    file = StatusFile(tmp_path)
+    written = [file.write(SERVES, {"idle_s": now_s}, now_s) for now_s in (0.0, 1.0, EVERY_S - 1, EVERY_S, EVERY_S + 1)]
+    assert written == [True, False, False, True, False]
+    assert file.write({**SERVES, "connected": False}, {}, EVERY_S + 2)
+    lock = StateLock(tmp_path)
+    assert read_status(tmp_path).document["connected"] is False
+    lock.release()
+
+
+def test_a_reader_never_keeps_an_agent_from_starting(tmp_path: Path) -> None:
+    """Readers hold the lock only while they look: an agent that starts then tries again; two agents stay impossible."""
+    script = (
+        "import sys; from pathlib import Path; from edge_agent.lock import holder\nwhile 1: holder(Path(sys.argv[1]))"
+    )
+    StateLock(tmp_path).release()
+    reader = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
+    try:
+        for _ in range(200):
+            lock = StateLock(tmp_path)
+            lock.release()
+        lock = StateLock(tmp_path)
+        with pytest.raises(IdentityInUseError):
+            StateLock(tmp_path)
+        lock.release()
+    finally:
+        reader.kill()
+        reader.wait(10)
