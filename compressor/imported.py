@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import measure, onnx_contract
+from compressor import first_run, measure, onnx_contract
 from compressor.data.table import Table
 from compressor.errors import CheckpointError, MeasureError
 from compressor.forms import LITERT, ONNX, Form, Models, bare, float_target, input_of, with_contract
@@ -105,6 +105,8 @@ def check(recipe: Recipe) -> None:
     wanted = _input(inputs, input_of(recipe, runtime))
     if model.labels:
         _outputs(outputs, len(model.labels))
+    zeros = np.zeros([max(1, size) for size in wanted.shape], np.float32)
+    first_run.check(runtime, data, zeros, f"[model] {'onnx' if runtime == ONNX else 'tflite'}")
     try:
         runtimes.load(Manifest(runtime=runtime, inputs=(wanted,)), data).close()
     except AgentError as error:

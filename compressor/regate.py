@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from compressor import certificate as certificates
-from compressor import graph, measure
+from compressor import first_run, graph, measure
 from compressor.certificate import TIMED, Certificate, Line, read_certificate
 from compressor.errors import PackageError
 from compressor.measure import Candidate
@@ -37,6 +37,9 @@ def check_golden(bundle: Bundle) -> Golden:
         message = f"Expected {GOLDEN} in {bundle.manifest.release}, got none: build the bundle again"
         raise PackageError(message)
     golden = read_golden(bundle.files[GOLDEN])
+    first_run.check(
+        bundle.manifest.runtime, bundle.artifact, golden.inputs, f"the artifact of {bundle.manifest.release}"
+    )
     said = measure.predict(Candidate(bundle.manifest, bundle.artifact), golden.inputs).logits
     budgets = bundle.manifest.budgets
     difference = float(np.abs(said - golden.logits).max()) if said.shape == golden.logits.shape else float("inf")

@@ -22,6 +22,7 @@ PARTS = {
         {
             "bias",
             "calibrator",
+            "reach",
             "compact",
             "layers",
             "placed",

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import evaluation
+from compressor import evaluation, first_run
 from compressor.closure import package, plugin
 from compressor.data.table import Table
 from compressor.forms import LAYOUTS, ONNX, Form, bare
@@ -68,6 +68,7 @@ def _climbed(  # noqa: PLR0913, PLR0917 - what a rung is made from and judged by
         return workshop.batches(calibration, LAYOUTS[ONNX])
 
     def judge(artifact: bytes) -> float:
+        first_run.check(ONNX, artifact, next(iter(batches())), "a file of the rescue")
         candidate = bare(workshop.recipe, table, artifact, replace(target, format=""))
         return evaluation.accuracy(workshop.predict("rescue", candidate, search), search.labels)
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import steps
+from compressor import first_run, steps
 from compressor.closure import plugin
 from compressor.data.table import Table
 from compressor.errors import DataError, PluginError
@@ -188,6 +188,7 @@ def compress(
 
     Raises:
         QuantizeError: If it can't be quantized.
+        MeasureError: If the runtime ends the process that opens what was made.
         PluginError: If a scheme is not there.
     """
     data = form.data
@@ -226,6 +227,7 @@ def _quantized(
         with workshop.progress.stage("quantize", 1, "model") as stage:
             placed = _placed(workshop, model, target.runtime, calibration, weights) if learnt and weights else None
             made = _by_scheme(model, batches, step, target.runtime, placed)
+            first_run.check(target.runtime, made, next(iter(batches())), f"the {step.scheme} file of {target.name}")
             stage.advance(1, FLOAT_NAMES[target.runtime])
         return made
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import graph, measure
+from compressor import first_run, graph, measure
 from compressor.closure import plugin
 from compressor.data.table import Table
 from compressor.measure import Candidate, Latency, Predictions
@@ -190,6 +190,7 @@ class Workshop:
 
         Raises:
             ExportError: If the network does not export.
+            MeasureError: If the runtime ends the process that opens the file.
             PluginError: If the TFLite converter is not installed.
         """
         data, model = self.recipe.data, self.recipe.model
@@ -208,6 +209,9 @@ class Workshop:
             with self.progress.stage("export", 1, "model") as stage:
                 network = self.loaded(weights.data, classes)
                 model_bytes = export(network, data.channels, data.height, data.width)  # type: ignore[arg-type]
+                shape = (data.channels, data.height, data.width)
+                shape = shape if runtime == "onnx" else (*shape[1:], shape[0])
+                first_run.check(runtime, model_bytes, np.zeros((1, *shape), np.float32), "the exported float file")
                 stage.advance()
             return model_bytes
 

@@ -1,7 +1,7 @@
 """Quantizers. The folder is the registry: a scheme is one file with ``quantize(model, batches, settings) -> bytes``.
 
-What schemes are made with is no scheme: ``calibrator``, ``layers``, ``qdq``, ``compact``, ``bias``, ``sensitivity``,
-``remedies``, ``running`` and ``placed``.
+What schemes are made with is no scheme: ``calibrator``, ``reach``, ``layers``, ``qdq``, ``compact``, ``bias``,
+``sensitivity``, ``remedies``, ``running`` and ``placed``.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import numpy.typing as npt
 import onnx
 
 from compressor.errors import QuantizeError
+from compressor.quantize.reach import within_reach
 from compressor.quantize.running import Batches, Floats, run
 from compressor.recipe_reader import nearest
 from compressor.steps.quantize import CALIBRATIONS
@@ -62,8 +63,8 @@ class Summary:
         self._reach = 0.0  # the histogram covers -reach..reach
         self._counts = np.zeros(_BINS, dtype=np.int64)
 
-    def add(self, values: Floats) -> None:
-        """Take in more values of the tensor, of any shape.
+    def add(self, values: Floats, name: str = "") -> None:
+        """Take in more values of the tensor, of any shape; ``name`` is said where they can't be taken.
 
         Raises:
             QuantizeError: If one is not finite.
@@ -72,8 +73,9 @@ class Summary:
             return
         low, high = float(values.min()), float(values.max())
         if not np.isfinite(low) or not np.isfinite(high):
-            message = f"Expected finite activations, got a range of {low} to {high}: check the weights and the inputs"
-            raise QuantizeError(message)
+            tensor = f" of {name!r}" if name else ""
+            message = f"Expected finite activations{tensor}, got a range of {low} to {high}"
+            raise QuantizeError(f"{message}: check the weights and the inputs; in a mask write -1e4 for minus infinity")
         self._low, self._high = min(self._low, low), max(self._high, high)
         if self._method != "min_max":
             self._count(values, max(abs(low), abs(high)))
@@ -165,12 +167,15 @@ def collect_ranges(
     for rows, values in run(model, names, batches):
         _add(summaries, {feed: rows, **dict(zip(names, values, strict=True))})
         values.clear()  # or these live on while the next are made
-    return {name: summary.range() for name, summary in summaries.items()}
+    ranges = {name: summary.range() for name, summary in summaries.items()}
+    for name, (low, high) in ranges.items():
+        within_reach(name, low, high)
+    return ranges
 
 
 def _add(summaries: Mapping[str, Summary], values: Mapping[str, Floats]) -> None:
     for name, value in values.items():
-        summaries[name].add(value)
+        summaries[name].add(value, name)
 
 
 def _float_tensors(model: onnx.ModelProto) -> list[str]:

@@ -14,9 +14,13 @@ from compressor.quantize.calibrator import collect_ranges, nudged
 from compressor.quantize.compact import compact
 from compressor.quantize.layers import chosen, layers, prepare
 from compressor.quantize.qdq import Ranges, place
+from compressor.quantize.reach import within_reach
 from compressor.quantize.running import Batches
 from compressor.quantize.sensitivity import of_layers
 from compressor.steps.quantize import Settings
+
+_LIMITING = frozenset({"Clip", "Min", "Max", "Pad"})
+"""Operators whose constants limit or fill and are no operands of arithmetic: 3.4e38 there means no limit."""
 
 
 def quantize(model: bytes, batches: Batches, settings: Settings, *, ranges: Ranges | None = None) -> bytes:
@@ -36,6 +40,7 @@ def quantize(model: bytes, batches: Batches, settings: Settings, *, ranges: Rang
     measured = collect_ranges(prepared, batches, method=settings.calibration, percentile=settings.percentile)
     inputs = {item.name: nudged(*measured[item.name]) for item in prepared.graph.input if item.name in measured}
     used = _with_given({**measured, **inputs}, ranges or {})
+    _check_constants(prepared)
     kept = _float_layers(prepared, used, batches, settings)
     if settings.bias_correction:
         prepared = corrected(prepared, lambda changed: place(changed, used, settings, but=kept), batches)
@@ -48,6 +53,20 @@ def _with_given(measured: Ranges, given: Ranges) -> Ranges:
         message = f"Expected ranges of tensors that the prepared model makes, got {', '.join(unknown[:4])}: "
         raise QuantizeError(message + "match them by value with the exported file first")
     return {**measured, **given}
+
+
+def _check_constants(prepared: onnx.ModelProto) -> None:
+    """Check that the float constants that become integers are of a size that a scale can tell apart.
+
+    Raises:
+        QuantizeError: If one reaches beyond what has a scale.
+    """
+    taken = {name for node in prepared.graph.node if node.op_type not in _LIMITING for name in node.input}
+    for tensor in prepared.graph.initializer:
+        if tensor.name in taken and tensor.data_type == onnx.TensorProto.FLOAT:
+            values = onnx.numpy_helper.to_array(tensor)
+            if values.size:
+                within_reach(tensor.name, float(values.min()), float(values.max()))
 
 
 def _float_layers(prepared: onnx.ModelProto, ranges: Ranges, batches: Batches, settings: Settings) -> tuple[str, ...]:

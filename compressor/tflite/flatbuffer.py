@@ -10,6 +10,9 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from compressor.errors import CompressorError
 from compressor.tflite.packages import required
 
@@ -56,6 +59,19 @@ def operator_name(model: Any, operator: Any) -> str:  # noqa: ANN401 - generated
         value: name for name, value in vars(schema.BuiltinOperator).items() if isinstance(value, int)
     }
     return names.get(builtin, f"UNKNOWN:{builtin}")
+
+
+def constant(model: Any, tensor: Any) -> npt.NDArray[np.float32] | None:  # noqa: ANN401 - generated, untyped
+    """Return the values of a float32 constant in its shape, None of what is made as the model runs."""
+    data = model.buffers[tensor.buffer].data
+    if (
+        data is None
+        or not len(data)
+        or tensor.type != required("ai_edge_litert.schema_py_generated").TensorType.FLOAT32
+    ):
+        return None
+    shape = [int(size) for size in tensor.shape] if tensor.shape is not None else []
+    return np.frombuffer(bytes(bytearray(data)), np.float32).reshape(shape)
 
 
 def _check(model: Any) -> None:  # noqa: ANN401 - generated, untyped

@@ -15,7 +15,7 @@ from compressor.tflite.flatbuffer import operator_name
 INPUT_NAME = "input"
 OUTPUT_NAMES = ("logits", "embedding")
 WEIGHT_PLACE = {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1, "TRANSPOSE_CONV": 1}
-_BIAS_PLACE = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
+BIAS_PLACE = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANSPOSE_CONV": 3}
 
 
 def rename(model: Any, layers: Mapping[str, str]) -> None:  # noqa: ANN401 - generated, untyped
@@ -66,7 +66,7 @@ def _name_operator(
     layer = layer or kind.lower()
     for index in operator.outputs:
         names.give(index, layer)
-    for places, part in ((WEIGHT_PLACE, "weight"), (_BIAS_PLACE, "bias")):
+    for places, part in ((WEIGHT_PLACE, "weight"), (BIAS_PLACE, "bias")):
         if kind in places and places[kind] < len(operator.inputs):
             names.give(operator.inputs[places[kind]], f"{layer}.{part}")
 

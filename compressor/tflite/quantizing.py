@@ -7,20 +7,24 @@ cost none. Decides which operators are quantized and how; ranges come in.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from compressor.errors import QuantizeError
+from compressor.quantize.reach import within_reach
 from compressor.recipe_reader import nearest
 from compressor.tflite import flatbuffer
+from compressor.tflite.biases import fitted
 from compressor.tflite.edges import make_float
 from compressor.tflite.naming import OUTPUT_NAMES, WEIGHT_PLACE
 from compressor.tflite.packages import quiet, required
 from compressor.tflite.ranges import activations
 
 SCHEMES = ("static_int8", "static_int8_16", "dynamic_int8", "weight_int8", "float16")
+_LIMITING = frozenset({"MINIMUM", "MAXIMUM", "PADV2"})
 _ACTIVATION_BITS = {"static_int8": 8, "static_int8_16": 16}
 _WEIGHT_BITS, _FLOAT_BITS = 8, 16
 _LONGEST = 300
@@ -66,6 +70,8 @@ def quantize(
         )
     _require_float(model)
     statistics = _statistics(model, ranges or {}) if scheme in _ACTIVATION_BITS else None
+    if scheme == "static_int8":  # with int16 activations biases are int64
+        model = fitted(model, ranges or {}, per_channel=per_channel)
     kept = _scopes(model, float_layers)
     with quiet():
         quantizer = required("ai_edge_quantizer.quantizer").Quantizer(bytes(model))
@@ -115,10 +121,26 @@ def _statistics(model: bytes, ranges: Ranges) -> dict[str, dict[str, Any]]:
     for name, (low, high) in ranges.items():
         if not (np.isfinite(low) and np.isfinite(high) and low <= high):
             raise QuantizeError(f"Expected a finite range of {name!r}, got {low} to {high}: check the calibration data")
+        within_reach(name, low, high)
+    for name, values in _constants(model):
+        within_reach(name, float(values.min()), float(values.max()))
     return {
         name: {"min": np.array([[low]], dtype=np.float32), "max": np.array([[high]], dtype=np.float32)}
         for name, (low, high) in ranges.items()
     }
+
+
+def _constants(model: bytes) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
+    """Yield name and values of the float constants that become integers: those of a clip or a padding don't."""
+    tree = flatbuffer.read(model, QuantizeError)
+    graph = tree.subgraphs[0]
+    for operator in graph.operators:
+        if flatbuffer.operator_name(tree, operator) in _LIMITING:
+            continue
+        for tensor in (graph.tensors[index] for index in operator.inputs if index >= 0):
+            values = flatbuffer.constant(tree, tensor)
+            if values is not None and values.size:
+                yield tensor.name.decode(), values
 
 
 def layers(model: bytes) -> tuple[str, ...]:

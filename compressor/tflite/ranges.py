@@ -37,8 +37,8 @@ def collect_ranges(
         for batch in (one for one in batches() if len(one)):
             recorder = recorder or Recorder(model, list(tensors), batch)
             for values in recorder.run(batch):
-                for one, value in zip(summaries.values(), values, strict=True):
-                    one.add(value)
+                for (name, one), value in zip(summaries.items(), values, strict=True):
+                    one.add(value, name)
     except MeasureError as error:
         message = f"Expected the model to run on the calibration data, got: {error}"
         raise QuantizeError(message) from error
