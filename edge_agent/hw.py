@@ -26,19 +26,21 @@ class Hardware:
     sys: Path = Path("/sys")
     _cpu_s: float = 0.0
     _at_s: float = 0.0
+    _written_bytes: int = 0
 
     def read(self, *, now_ms: int, child_pid: int, spool_bytes: int) -> dict[str, Json]:
         """Return one row of ``tele/hw``; 0 where the machine doesn't say."""
         pids = [os.getpid(), *([child_pid] if child_pid else [])]
-        rss_bytes = sum(self._memory(pid, "status", "VmRSS:") for pid in pids)
+        rss_bytes = sum(self._figure(pid, "status", "VmRSS:") for pid in pids) * _KIB
         return {
             "at_ms": now_ms,
             "rss_bytes": rss_bytes,
-            "pss_bytes": sum(self._memory(pid, "smaps_rollup", "Pss:") for pid in pids),
+            "pss_bytes": sum(self._figure(pid, "smaps_rollup", "Pss:") for pid in pids) * _KIB,
             "cpu_ratio": round(self._cpu_ratio(pids), 4),
             "temperature_celsius": self.temperature_celsius(),
             "disk_free_bytes": shutil.disk_usage(self.state).free,
             "spool_bytes": spool_bytes,
+            "written_bytes": self._written_since(pids),
         }
 
     def temperature_celsius(self) -> float:
@@ -52,12 +54,22 @@ class Hardware:
         draining = [path for path in folders if _word(path.with_name("status")) == "Discharging"]
         return min((_number(path) / 100 for path in draining), default=1.0)
 
-    def _memory(self, pid: int, file: str, key: str) -> int:
+    def _figure(self, pid: int, file: str, key: str) -> int:
         try:
             lines = (self.proc / str(pid) / file).read_text().splitlines()
         except OSError:
             return 0
-        return next((int(line.split()[1]) * _KIB for line in lines if line.startswith(key)), 0)
+        return next((int(line.split()[1]) for line in lines if line.startswith(key)), 0)
+
+    def _written_since(self, pids: list[int]) -> int:
+        """Return what agent and child had the kernel write to the disk since the last call.
+
+        Source: proc(5), ``/proc/pid/io``; a process's figure takes in its children's when it has waited for them.
+        """
+        before = self._written_bytes
+        # the highest so far: between the end of a child and the wait for it, its figure is nowhere
+        self._written_bytes = max(before, sum(self._figure(pid, "io", "write_bytes:") for pid in pids))
+        return self._written_bytes - before
 
     def _cpu_ratio(self, pids: list[int]) -> float:
         now_s, cpu_s = time.monotonic(), sum(self._cpu_of(pid) for pid in pids)

@@ -162,7 +162,7 @@ class Batch:
     """``tele/infer`` and ``tele/hw``: ``n`` rows that start at ``t0_ms``.
 
     infer rows: {at_ms, n, errors, p50_ms, p95_ms, classes: [count…]}.
-    hw rows: {at_ms, rss_bytes, pss_bytes, cpu_ratio, temperature_celsius, disk_free_bytes, spool_bytes}.
+    hw rows: {at_ms, rss_bytes, pss_bytes, cpu_ratio, temperature_celsius, disk_free_bytes, spool_bytes, written_bytes}.
     """
 
     stream: Stream | None = Stream.INFER
