@@ -31,7 +31,7 @@ class AccuracyFloor:
         """Return PASS when shown, FAIL when measured below the floor, else INCONCLUSIVE with the samples needed."""
         value, counts = evidence.figures.get(self.name), evidence.accuracy
         if value is None or not math.isfinite(value) or counts is None or not counts.n:
-            return missing(self.name, self.floor)
+            return missing(self.name, self.floor, evidence.unknown)
         low, _ = proportion_bounds(round(value * counts.n), counts.n, self.confidence)
         if low >= self.floor:
             verdict, needs = Verdict.PASS, 0

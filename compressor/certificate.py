@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from compressor.device_gates import (
     MAX_DISAGREEMENT,
@@ -27,6 +28,7 @@ from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document
 from wire.errors import MessageError
 
+V = TypeVar("V")
 SCHEMA = 1
 MAX_CERTIFICATE_BYTES = 1024 * 1024
 TIMED = frozenset({
@@ -82,6 +84,7 @@ class DeviceRecord:
     metrics: Mapping[str, MetricEvidence] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
     order: str = ""
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Certificate:
     ``slice:<name>``, ``class:<name>``; ``metrics``: what was bootstrapped, by the gate's name, with its bounds;
     ``figures``: every measured number by name; ``targets``: where it stands for several targets, the certificate of
     each, and ``rules``, ``counts``, ``metrics``, ``figures`` and ``devices`` are those of the first; ``devices``: what
-    devices said of the same samples.
+    devices said of the same samples; ``unknown``: why a figure or metric could not be measured, by its name.
     """
 
     schema: int = SCHEMA
@@ -109,6 +112,7 @@ class Certificate:
     targets: tuple[Certificate, ...] = ()
     devices: tuple[DeviceRecord, ...] = ()
     code_digests: Mapping[str, str] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -207,11 +211,12 @@ def evidence_of(certificate: Certificate, figures: Mapping[str, float] | None = 
     """
     said = {item.device: _said(item) for item in certificate.devices}
     measured = {**certificate.figures, **(figures or {})}
-    return replace(_evidence(certificate.counts, measured, certificate.metrics), devices=said)
+    unknown = {name: why for name, why in certificate.unknown.items() if name not in measured}
+    return replace(_evidence(certificate.counts, measured, certificate.metrics), devices=said, unknown=unknown)
 
 
 def _said(record: DeviceRecord) -> DeviceEvidence:
-    evidence = _evidence(record.counts, record.figures, record.metrics)
+    evidence = replace(_evidence(record.counts, record.figures, record.metrics), unknown=record.unknown)
     return DeviceEvidence(record.problem, evidence, record.facts, record.order)
 
 
@@ -220,7 +225,7 @@ def records_of(evidence: Evidence) -> tuple[DeviceRecord, ...]:
     return tuple(
         DeviceRecord(
             device, said.problem, counts_of(said.evidence), said.evidence.figures, said.evidence.metrics, said.facts,
-            said.order,
+            said.order, said.evidence.unknown,
         )
         for device, said in evidence.devices.items()
     )  # fmt: skip
@@ -277,10 +282,11 @@ def for_bundle(certificate: Certificate) -> Certificate:
         for line in certificate.gates
     )
     devices = tuple(replace(item, figures=_untimed(item.figures), facts={}, order="") for item in certificate.devices)
-    return replace(certificate, gates=gates, figures=_untimed(certificate.figures), devices=devices)
+    unknown = _untimed(certificate.unknown)
+    return replace(certificate, gates=gates, figures=_untimed(certificate.figures), devices=devices, unknown=unknown)
 
 
-def _untimed(figures: Mapping[str, float]) -> dict[str, float]:
+def _untimed(figures: Mapping[str, V]) -> dict[str, V]:
     return {name: value for name, value in figures.items() if name not in TIMED}
 
 

@@ -13,6 +13,7 @@ from compressor import parity
 from compressor.data.split import Splits
 from compressor.data.table import Table
 from compressor.drifted import Drifted
+from compressor.errors import MeasureError
 from compressor.evaluation import Compared
 from compressor.forms import FLOAT_NAMES, Form, Models
 from compressor.measure import Candidate, Predictions
@@ -37,7 +38,10 @@ class Material:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """All predictions that the gates, reference and golden vectors of one target need."""
+    """All predictions that the gates, reference and golden vectors of one target need.
+
+    ``parity_unknown``: why some forms have no parity.
+    """
 
     baseline: str
     form: Form
@@ -45,6 +49,7 @@ class Comparison:
     drifted: Compared | None
     parity: tuple[parity.Pair, ...]
     calibration: Predictions
+    parity_unknown: str = ""
 
     @classmethod
     def of(
@@ -57,13 +62,15 @@ class Comparison:
         """
         form = models.compressed[target]
         held = material.drifted.held if material.drifted is not None else None
+        pairs, unknown = parity_of(workshop, material, models)
         return cls(
             baseline=before.manifest.release if before is not None else _start(models),
             form=form,
             gate_set=_compare(workshop, models, form, before, material.rows("gate")),
             drifted=None if held is None else _compare(workshop, models, form, before, held),
-            parity=parity_of(workshop, material, models),
+            parity=pairs,
             calibration=workshop.predict("temperature", form.candidate, material.rows("calibration")),
+            parity_unknown=unknown,
         )
 
 
@@ -72,21 +79,25 @@ def _start(models: Models) -> str:
     return "the float model" if models.trained is not None else "the file as it came"
 
 
-def parity_of(workshop: Workshop, material: Material, models: Models) -> tuple[parity.Pair, ...]:
-    """Return every form of the model against every other, on some rows of the gate split.
+def parity_of(workshop: Workshop, material: Material, models: Models) -> tuple[tuple[parity.Pair, ...], str]:
+    """Return every form of the model against every other, on some rows of the gate split, and which forms failed.
 
-    Raises:
-        MeasureError: If a form can't be run.
+    A form that can't be run, such as a float file that no device gets, is left out and named.
     """
     gate_rows = material.rows("gate")
     some = gate_rows.take(np.arange(min(len(gate_rows), _PARITY_ROWS)))
     forms = {"torch": workshop.torch_logits(models.weights, some)} if models.weights is not None else {}
+    failed = []
     named = {FLOAT_NAMES[runtime]: form for runtime, form in models.floats.items()}
-    forms |= {
-        name: workshop.predict(f"parity {name}", form.candidate, some).logits
-        for name, form in [*named.items(), *models.compressed.items()]
-    }
-    return parity.matrix(forms, numeric=material.table.numeric)
+    for name, form in [*named.items(), *models.compressed.items()]:
+        try:
+            forms[name] = workshop.predict(f"parity {name}", form.candidate, some).logits
+        except MeasureError as error:
+            failed.append(f"{name}: {error}")
+    try:
+        return parity.matrix(forms, numeric=material.table.numeric), "; ".join(failed)
+    except MeasureError as error:
+        return (), "; ".join([*failed, str(error)])
 
 
 def _compare(workshop: Workshop, models: Models, form: Form, before: Bundle | None, rows: Table) -> Compared:

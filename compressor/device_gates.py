@@ -70,7 +70,7 @@ class Agreement:
         figures = said.evidence.figures
         share, rows, flips = figures.get(AGREEMENT), figures.get("device_rows", 0.0), figures.get("device_flips", 0.0)
         if share is None or not rows:
-            return replace(missing(AGREEMENT, self.limit), on=self.device)
+            return replace(missing(AGREEMENT, self.limit, said.evidence.unknown), on=self.device)
         compared = f"{flips:.0f} of {rows:.0f} rows answer otherwise than here: {points(share)}, at most "
         reasons = [] if share <= self.limit else [f"{compared}{points(self.limit)} allowed"]
         reasons += _golden(figures)

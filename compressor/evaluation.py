@@ -17,6 +17,7 @@ from compressor import regression
 from compressor.bootstrap import Draws, auc_drop, map_drop
 from compressor.calibration import calibration_error_increase
 from compressor.certificate import Rule
+from compressor.errors import MeasureError
 from compressor.gates import Evidence, MetricEvidence
 from compressor.measure import Predictions, log_probabilities
 from compressor.statistics import Paired, paired
@@ -54,13 +55,12 @@ def evidence(
     """Return the evidence of a gate set, and of a drifted set where there is one.
 
     ``rules`` say which metrics are bootstrapped. A classifier has no regression error, and a regression nothing but
-    it and figures: what the other's gates want stays unmeasured, and they fail.
-
-    Raises:
-        MeasureError: If a ranking metric is asked for and the gate set lacks a class.
+    it and figures: what the other's gates want stays unmeasured, and they fail, as does the gate of a ranking metric
+    where the gate set lacks a class.
     """
+    found, unknown = _measured(gate_set, rules)
     if gate_set.numeric:
-        return Evidence(figures=figures, metrics=regression.metrics(gate_set, rules))
+        return Evidence(figures=figures, metrics=found, unknown=unknown)
     before, after = _right(gate_set.baseline, gate_set.labels), _right(gate_set.candidate, gate_set.labels)
     uncompressed = _right(gate_set.float_model, gate_set.labels)
     flips = int(np.count_nonzero(gate_set.float_model.classes != gate_set.candidate.classes))
@@ -73,8 +73,23 @@ def evidence(
         compressed=paired(uncompressed, after),
         flips=flips,
         figures=figures,
-        metrics=metrics(gate_set, rules),
+        metrics=found,
+        unknown=unknown,
     )
+
+
+def _measured(gate_set: Compared, rules: Sequence[Rule]) -> tuple[Mapping[str, MetricEvidence], dict[str, str]]:
+    """Return the metrics that ``rules`` name, and why each of the others could not be measured."""
+    if gate_set.numeric:
+        return regression.metrics(gate_set, rules), {}
+    found: dict[str, MetricEvidence] = {}
+    unknown: dict[str, str] = {}
+    for name in dict.fromkeys(rule.name for rule in rules):
+        try:
+            found |= metrics(gate_set, [rule for rule in rules if rule.name == name])
+        except MeasureError as error:
+            unknown[name] = str(error)
+    return found, unknown
 
 
 def metrics(gate_set: Compared, rules: Sequence[Rule], *, seed: int = 0) -> dict[str, MetricEvidence]:

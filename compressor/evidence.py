@@ -70,7 +70,8 @@ class Evidence:
     ``compressed`` compares the artifact with the float model it was made from, and ``flips`` counts the samples, of
     ``compressed.n``, where these two predict different classes; ``figures`` holds the rest by the gate's name
     (``size_bytes``, ``latency_p95_ms``, ``int8_macs_ratio`` …); ``metrics`` what was bootstrapped, by the gate's name
-    (``auc_drop``, ``error_increase`` …); ``devices`` what devices said of the same samples, by device.
+    (``auc_drop``, ``error_increase`` …); ``devices`` what devices said of the same samples, by device; ``unknown``
+    why a figure or metric could not be measured, by its name: only its own gate fails for it.
     """
 
     accuracy: Paired | None = None
@@ -82,6 +83,7 @@ class Evidence:
     figures: Mapping[str, float] = field(default_factory=dict)
     metrics: Mapping[str, MetricEvidence] = field(default_factory=dict)
     devices: Mapping[str, DeviceEvidence] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +106,10 @@ class Gate(Protocol):
         """Return the verdict on ``evidence``."""
 
 
-def missing(name: str, limit: float) -> GateResult:
-    """Return what a gate says when its measurement is absent: FAIL."""
-    text = "Expected a measurement, got none: measure it or drop the gate"
+def missing(name: str, limit: float, unknown: Mapping[str, str]) -> GateResult:
+    """Return what a gate says when its measurement is absent: FAIL, with the reason that ``unknown`` has for it."""
+    why = f"unknown ({unknown[name]})" if name in unknown else "none"
+    text = f"Expected a measurement, got {why}: measure it or drop the gate"
     return GateResult(name, Verdict.FAIL, None, None, limit, 0, text)
 
 

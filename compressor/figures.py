@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import math
 import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from compressor import evaluation, parity, regression
 from compressor.comparison import Comparison, Material
+from compressor.errors import MeasureError
 from compressor.forms import FLOAT_NAMES, Models
+from compressor.graph import GraphFigures
 from compressor.measure import calibration_error
 from compressor.recipe import TargetRecipe
 from compressor.statistics import wilson
@@ -21,36 +25,71 @@ from compressor.workshop import Workshop
 _TIMED_ROWS = 64
 
 
+@dataclass(slots=True)
+class Figures:
+    """Figures by name. ``unknown``: why the others could not be measured, by their names."""
+
+    known: dict[str, float] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
+
+    def add(self, names: Sequence[str], measured: Callable[[], Mapping[str, float]]) -> None:
+        """Add what ``measured`` returns; if it can't be measured, that ``names`` are unknown and why."""
+        try:
+            self.known |= measured()
+        except MeasureError as error:
+            self.unknown |= dict.fromkeys(names, str(error))
+
+
+_LATENCY = ("latency_p50_ms", "latency_p95_ms", "latency_ratio", "speed_up_ratio")
+_PARITY = ("parity_max_abs", "parity_cosine", "parity_flip_ratio")
+_GRAPH = ("macs", "int8_macs_ratio", "converting_nodes")
+
+
 def figures_of(
     workshop: Workshop, target: TargetRecipe, material: Material, models: Models, compared: Comparison
-) -> dict[str, float]:
+) -> Figures:
     """Return every figure of ``target``; latency and memory only where this host is such a processor.
 
-    Raises:
-        MeasureError: If an artifact can't be read or run.
+    The run has its predictions by now: what can't be measured beside them is unknown, and ends nothing.
     """
     form, baseline = compared.form, models.baseline
-    inspected = workshop.graph(form.candidate, form.onnx)
     numeric = compared.gate_set.numeric
-    figures = dict(regression.figures(compared.gate_set)) if numeric else _accuracy_figures(compared)
-    figures |= {
+    found = Figures(dict(regression.figures(compared.gate_set)) if numeric else _accuracy_figures(compared))
+    found.known |= {
         "size_bytes": float(len(form.data)),
         "float_size_bytes": float(len(baseline.data)),
         "size_ratio": len(form.data) / len(baseline.data),
-        "macs": float(inspected.macs),
-        "float_macs": float(workshop.graph(baseline.candidate).macs),
-        "int8_macs_ratio": inspected.int8_macs_ratio,
-        "converting_nodes": float(inspected.converting),
     }
-    figures |= _parity_figures(compared, target)
+    found.add(_GRAPH, lambda: _graph_figures(found, workshop.graph(form.candidate, form.onnx)))
+    found.add(("float_macs",), lambda: _float_macs(workshop.graph(baseline.candidate)))
+    found.known |= _parity_figures(compared, target)
+    found.unknown |= {name: compared.parity_unknown for name in _PARITY if compared.parity_unknown}
     if target.cpu == platform.machine():  # this host says nothing about another processor: the gate then fails
         rows = material.rows("gate").take(np.arange(min(_TIMED_ROWS, len(compared.gate_set.labels))))
-        timed = workshop.timings({"float": baseline.candidate, "candidate": form.candidate}, rows)
-        figures |= timed | {
-            "latency_ratio": timed["latency_p50_ms"] / timed["float_latency_p50_ms"],
-            "speed_up_ratio": timed["float_latency_p50_ms"] / timed["latency_p50_ms"],
-        }
-    return figures
+        both = {"float": baseline.candidate, "candidate": form.candidate}
+        found.add(_LATENCY, lambda: _with_ratios(workshop.timings(both, rows)))
+        found.add(("peak_memory_bytes",), lambda: workshop.memory(both, rows))
+    found.unknown = {name: why for name, why in found.unknown.items() if name not in found.known}
+    return found
+
+
+def _graph_figures(found: Figures, inspected: GraphFigures) -> dict[str, float]:
+    converting = {"converting_nodes": float(inspected.converting)}
+    if inspected.macs is None or inspected.int8_macs_ratio is None:
+        found.unknown |= {"macs": inspected.unknown, "int8_macs_ratio": inspected.unknown}
+        return converting
+    return {"macs": float(inspected.macs), "int8_macs_ratio": inspected.int8_macs_ratio, **converting}
+
+
+def _float_macs(inspected: GraphFigures) -> dict[str, float]:
+    if inspected.macs is None:
+        raise MeasureError(inspected.unknown)
+    return {"float_macs": float(inspected.macs)}
+
+
+def _with_ratios(timed: Mapping[str, float]) -> dict[str, float]:
+    ratio = timed["latency_p50_ms"] / timed["float_latency_p50_ms"]
+    return {**timed, "latency_ratio": ratio, "speed_up_ratio": 1 / ratio}
 
 
 def _parity_figures(compared: Comparison, target: TargetRecipe) -> dict[str, float]:

@@ -57,7 +57,7 @@ class AccuracyDrop:
         """Return PASS when shown, FAIL when refuted or when enough samples still show a drop above the margin."""
         counts = evidence.accuracy
         if counts is None or not counts.n:
-            return _missing(self.name, self.margin)
+            return _missing(self.name, self.margin, evidence.unknown)
         bound = drop_upper(counts, self.confidence)
         verdict, needs = _three(counts, bound, self.margin, self.confidence)
         text = (
@@ -95,7 +95,7 @@ class WorstSliceDrop:
         groups = evidence.classes if self.by_class else evidence.slices
         slices = {name: counts for name, counts in groups.items() if counts.n}
         if not slices:
-            return _missing(f"worst_{kind}_drop", self.margin)
+            return _missing(f"worst_{kind}_drop", self.margin, evidence.unknown)
         adjusted = dict(zip(slices, holm([p_value(counts, self.margin) for counts in slices.values()]), strict=True))
         level = 1 - (1 - self.confidence) / len(slices)
         verdicts = {name: self._one(counts, adjusted[name], level) for name, counts in slices.items()}
@@ -126,7 +126,7 @@ class Superiority:
         """Return PASS when the lower bound of the gain exceeds ``gain``, FAIL when the candidate is not better."""
         counts = evidence.drifted
         if counts is None or not counts.n:
-            return _missing(self.name, self.gain)
+            return _missing(self.name, self.gain, evidence.unknown)
         bound = -drop_upper(counts, self.confidence)
         verdict, needs = _three(counts, -bound, -self.gain, self.confidence, strict=True)
         text = (
@@ -150,7 +150,7 @@ class FlipRatio:
         counts = evidence.compressed
         flips = counts.lost if counts and self.negative else evidence.flips
         if counts is None or flips is None or not counts.n:
-            return _missing(name, self.limit)
+            return _missing(name, self.limit, evidence.unknown)
         bound = wilson(flips, counts.n, 2 * self.confidence - 1)[1]
         share = flips / counts.n
         verdict = Verdict.PASS if bound <= self.limit else Verdict.INCONCLUSIVE
@@ -188,7 +188,7 @@ class Figure:
         limit = self.maximum if self.maximum is not None else self.minimum
         value = evidence.figures.get(self.name)
         if value is None or not math.isfinite(value) or limit is None or not math.isfinite(limit):
-            return _missing(self.name, math.nan if limit is None else limit)
+            return _missing(self.name, math.nan if limit is None else limit, evidence.unknown)
         above = self.maximum is not None and value > self.maximum
         below = self.minimum is not None and value < self.minimum
         verdict = Verdict.FAIL if above or below else Verdict.PASS

@@ -34,12 +34,14 @@ _ERROR = 3
 class GraphFigures:
     """``macs``: multiply-accumulates of one inference; ``int8_macs_ratio`` (0..1): those that run in integers.
 
-    ``operators``: how often each operator is left after optimisation.
+    ``operators``: how often each operator is left after optimisation. Where multiplications can't be counted both
+    figures are None, and ``unknown`` says why.
     """
 
-    macs: int
-    int8_macs_ratio: float
+    macs: int | None
+    int8_macs_ratio: float | None
     operators: Mapping[str, int]
+    unknown: str = ""
 
     @property
     def converting(self) -> int:
@@ -52,20 +54,24 @@ def inspect(artifact: bytes, session_options: Mapping[str, str], threads: int = 
 
     A multiplication counts as int8 when it is an integer operator in the file itself, else only when the optimised
     graph has an integer operator of the same name: what can't be traced, by want of a name of its own too, counts as
-    float.
+    float. A model whose shapes can't be inferred has no counts.
 
     Raises:
-        MeasureError: If the model can't be read, has no fixed shapes, or onnxruntime refuses it.
+        MeasureError: If the model can't be read, or onnxruntime refuses it.
     """
-    already, macs = _macs(artifact)
     optimised = _optimised(artifact, session_options, threads)
+    operators = dict(sorted(Counter(node.op_type for node in optimised.graph.node).items()))
+    try:
+        already, macs = _macs(artifact)
+    except MeasureError as error:
+        return GraphFigures(None, None, operators, str(error))
     integer = {_RENAMED.sub("", node.name) for node in optimised.graph.node if node.op_type in _INTEGER}
     total = already + sum(count for _, count in macs)
     named = Counter(name for name, _ in macs)
     if not total:
-        raise MeasureError("Expected a model with convolutions or matrix products, got none")
+        return GraphFigures(None, None, operators, "Expected a model with convolutions or matrix products, got none")
     share = (already + sum(count for name, count in macs if name in integer and named[name] == 1)) / total
-    return GraphFigures(total, share, dict(sorted(Counter(node.op_type for node in optimised.graph.node).items())))
+    return GraphFigures(total, share, operators)
 
 
 def _macs(artifact: bytes) -> tuple[int, list[tuple[str, int]]]:

@@ -39,7 +39,7 @@ class MetricDrop:
         """Return PASS when shown, FAIL when refuted or hopeless; a bound that is missing or too weak fails."""
         found = evidence.metrics.get(self.metric)
         if found is None or not found.n or not all(math.isfinite(value) for value in astuple(found)):
-            return missing(self.metric, self.margin)
+            return missing(self.metric, self.margin, evidence.unknown)
         if found.confidence < self.confidence - 1e-9 or not found.lower <= found.upper:
             text = f"Expected a bound at {self.confidence:.0%} confidence, got {found.confidence:.0%}: measure again"
             return GateResult(self.metric, Verdict.FAIL, found.drop, None, self.margin, found.n, text)
@@ -99,7 +99,7 @@ class WorstSliceIncrease:
         """Return the verdict of the slice that is furthest from passing."""
         slices = [name for name in evidence.metrics if name.startswith(SLICE)]
         if not slices:
-            return missing(WORST_SLICE, self.margin)
+            return missing(WORST_SLICE, self.margin, evidence.unknown)
         level = level_of(self.confidence, len(slices))
         judged = {name: MetricDrop(name, self.margin, level).judge(evidence) for name in slices}
         worst = max(slices, key=lambda name: (_RANK[judged[name].verdict], _distance(judged[name])))

@@ -243,12 +243,15 @@ def _judge(
     devices: DeviceBench | None = None,
 ) -> Judged:  # fmt: skip
     recipe = workshop.recipe
-    figures = figures_of(workshop, target, material, models, compared)
+    measured = figures_of(workshop, target, material, models, compared)
+    figures = measured.known
     timed = target.cpu == platform.machine()
     rules = certificates.rules_for(recipe.gates, target.name, retrained=compared.drifted is not None, timed=timed)
     here = [rule for rule in rules if not rule.on]
     evidence = evaluation.evidence(compared.gate_set, material.table.class_names, figures, compared.drifted, here)
-    evidence = replace(evidence, devices=said_by_devices(workshop, material, compared, rules, devices))
+    unknown = {**measured.unknown, **evidence.unknown}
+    devices_said = said_by_devices(workshop, material, compared, rules, devices)
+    evidence = replace(evidence, devices=devices_said, unknown=unknown)
     judgement = certificates.judge(rules, evidence)
     drop = evidence.accuracy
     if drop is not None:
@@ -268,6 +271,7 @@ def _judge(
         counts=certificates.counts_of(evidence),
         metrics=evidence.metrics,
         devices=certificates.records_of(evidence),
+        unknown=unknown,
         code_digests=code_digests((__name__, *recipe.plugins)),
     )
     return Judged(target, compared, certificate)

@@ -112,10 +112,14 @@ def _changes(workshop: Workshop, material: Material, models: Models, judged: Jud
     found = explanations.flips(gate_set)
     shown = found[: explanations.SHOWN]
     rows = material.rows("gate").take(np.array([flip.row for flip in shown], dtype=np.int64))
-    pictured = explained(workshop, shown, rows, models.baseline.candidate, judged.compared.form.candidate)
+    try:
+        pictured = explained(workshop, shown, rows, models.baseline.candidate, judged.compared.form.candidate)
+    except MeasureError as error:
+        workshop.progress.say(f"what flipped is not pictured: {error}")
+        pictured = ()
     first = [
         report.Changed(item, image, preprocess.resize_pixels(image, workshop.preprocessing))
-        for item, image in zip(pictured, rows.images, strict=True)
+        for item, image in zip(pictured, rows.images, strict=bool(pictured))
     ]
     return report.Changes(
         target=judged.target.name, n=len(gate_set.labels), flips=len(found), lost=sum(flip.lost for flip in found),

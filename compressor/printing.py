@@ -59,6 +59,8 @@ def print_outcome(
         click.echo("✗ no gates: nothing was judged, so that nothing passes: write what must hold into [gates]")
     for said in {sentence: None for item in targets or (certificate,) for sentence in guessing(item)}:
         click.echo(f"! {said}")
+    for name, why in {pair: None for item in targets or (certificate,) for pair in item.unknown.items()}:
+        click.echo(f"  {name}: unknown: {why}")
     if len(targets) > 1:
         print_targets(targets)
     else:

@@ -110,11 +110,15 @@ def _graph_figures(bundle: Bundle) -> dict[str, float]:
     if manifest.runtime == "litert":
         from compressor.tflite.graph import inspect  # noqa: PLC0415 - the extra tflite only where a bundle needs it
 
-        return {"int8_macs_ratio": inspect(artifact).int8_macs_ratio}
+        return _share(inspect(artifact))
     if artifact[4:8] == _ORT_IDENTIFIER:
         return {}
     inspected = graph.inspect(artifact, manifest.session_options, manifest.threads)
-    return {"int8_macs_ratio": inspected.int8_macs_ratio}
+    return _share(inspected)
+
+
+def _share(inspected: graph.GraphFigures) -> dict[str, float]:
+    return {} if inspected.int8_macs_ratio is None else {"int8_macs_ratio": inspected.int8_macs_ratio}
 
 
 def _again(certificate: Certificate, figures: Mapping[str, float]) -> Certificate:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from compressor import first_run, graph, measure
 from compressor.closure import plugin
 from compressor.data.table import Table
-from compressor.measure import Candidate, Latency, Predictions
+from compressor.measure import Candidate, Predictions
 from compressor.portions import rows_within
 from compressor.progress import Progress
 from compressor.recipe import Recipe, TrainRecipe
@@ -282,29 +283,51 @@ class Workshop:
         return _unpack(self.cache.step("torch", inputs, make, code=code).data).logits
 
     def timings(self, candidates: Mapping[str, Candidate], table: Table) -> dict[str, float]:
-        """Return latency and peak memory of ``candidates`` on this host; kept, so that a resumed run says the same.
+        """Return the latency of ``candidates`` on this host; kept, so that a resumed run says the same.
 
         Raises:
             MeasureError: If an artifact can't be run.
         """
+
+        def taken(images: Mapping[str, Floats]) -> dict[str, dict[str, float]]:
+            with self.progress.stage("measure", 1, "model") as stage:
+                found = measure.latency(candidates, images)
+                stage.advance()
+            return {name: {"latency_p50_ms": one.p50_ms, "latency_p95_ms": one.p95_ms} for name, one in found.items()}
+
+        return self._measured("measure", candidates, table, taken)
+
+    def memory(self, candidates: Mapping[str, Candidate], table: Table) -> dict[str, float]:
+        """Return the peak memory of a process of its own for each of ``candidates``; kept.
+
+        Raises:
+            MeasureError: If an artifact can't be run, or not in time.
+        """
+
+        def taken(images: Mapping[str, Floats]) -> dict[str, dict[str, float]]:
+            found = {}
+            with self.progress.stage("memory", len(candidates), "model") as stage:
+                for name, item in candidates.items():
+                    found[name] = {"peak_memory_bytes": float(measure.peak_memory_bytes(item, images[name]))}
+                    stage.advance()
+            return found
+
+        return self._measured("memory", candidates, table, taken)
+
+    def _measured(
+        self, step: str, candidates: Mapping[str, Candidate], table: Table, taken: Callable[..., dict[str, Any]]
+    ) -> dict[str, float]:
         inputs = {f"artifact {name}": sha256_hex(item.artifact) for name, item in candidates.items()}
         inputs |= {f"runtime {name}": item.manifest.runtime for name, item in candidates.items()}
         inputs |= {f"manifest {name}": repr(item.manifest.threads) for name, item in candidates.items()}
 
         def make() -> bytes:
             images = {name: self.inputs(table, item.manifest.preprocessing.layout) for name, item in candidates.items()}
-            with self.progress.stage("measure", 1 + len(candidates), "model") as stage:
-                taken = measure.latency(candidates, images)
-                stage.advance()
-                memory = {}
-                for name, item in candidates.items():
-                    memory[name] = measure.peak_memory_bytes(item, images[name])
-                    stage.advance()
-            return canonical_bytes({name: _timing(taken[name], memory[name]) for name in candidates})
+            return canonical_bytes(taken(images))
 
         names = sorted({item.manifest.runtime for item in candidates.values()})
         code = Code((__name__, *(plugin("edge_agent.runtimes", name) for name in names)))
-        document = parse_json(self.cache.step("measure", inputs, make, code=code).data)
+        document = parse_json(self.cache.step(step, inputs, make, code=code).data)
         figures: dict[str, float] = {}
         for name, values in document.items():
             prefix = "float_" if name == "float" else ""
@@ -339,10 +362,6 @@ def _file(data: bytes) -> Iterator[Path]:
         path = Path(folder) / "weights.pt"
         path.write_bytes(data)
         yield path
-
-
-def _timing(latency: Latency, memory_bytes: int) -> dict[str, float]:
-    return {"latency_p50_ms": latency.p50_ms, "latency_p95_ms": latency.p95_ms, "peak_memory_bytes": memory_bytes}
 
 
 def _pack(predictions: Predictions) -> bytes:

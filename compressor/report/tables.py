@@ -184,6 +184,7 @@ def pairs(rows: Mapping[str, str], *, digests: bool = False) -> str:
 def figures(certificate: Certificate) -> str:
     """Return every figure by name."""
     rows = [[escape(name), words.figure(name, value)] for name, value in sorted(certificate.figures.items())]
+    rows += [[escape(name), f"unknown: {escape(why)}"] for name, why in sorted(certificate.unknown.items())]
     return _table(("figure", "measured"), rows, numeric=(1,))
 
 

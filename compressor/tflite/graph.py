@@ -35,19 +35,23 @@ def inspect(artifact: bytes) -> GraphFigures:
     or int16 activations, or on float32 ones that the kernel quantizes as it runs (dynamic quantization).
 
     Raises:
-        MeasureError: If the model can't be read, multiplies nothing, or has custom operators.
+        MeasureError: If the model can't be read or has custom operators.
         PluginError: If the extra ``tflite`` is not installed.
     """
     model = flatbuffer.read(artifact, MeasureError)
     operators = [(flatbuffer.operator_name(model, one), one) for one in model.subgraphs[0].operators]
     _refuse_custom([name for name, _ in operators])
     tensors = model.subgraphs[0].tensors
-    macs = [(_macs(name, one, tensors), _in_integers(name, one, tensors)) for name, one in operators]
+    counted = dict(sorted(Counter(name for name, _ in operators).items()))
+    try:
+        macs = [(_macs(name, one, tensors), _in_integers(name, one, tensors)) for name, one in operators]
+    except MeasureError as error:
+        return GraphFigures(None, None, counted, str(error))
     total = sum(count for count, _ in macs)
     if not total:
-        raise MeasureError("Expected a model with convolutions or matrix products, got none")
+        return GraphFigures(None, None, counted, "Expected a model with convolutions or matrix products, got none")
     share = sum(count for count, integer in macs if integer) / total
-    return GraphFigures(total, share, dict(sorted(Counter(name for name, _ in operators).items())))
+    return GraphFigures(total, share, counted)
 
 
 def _refuse_custom(names: Sequence[str]) -> None:

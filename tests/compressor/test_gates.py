@@ -34,6 +34,18 @@ def test_a_missing_measurement_fails(name: str) -> None:
     assert made.judge(Evidence()).verdict is Verdict.FAIL
 
 
+@pytest.mark.parametrize("name", [*LIMITED, "superiority", "accuracy", "auc_drop", "mae", *sorted(FIGURES)])
+def test_an_unknown_measurement_fails_its_own_gate_with_the_reason(name: str) -> None:
+    """Why it could not be measured stands in the line; another gate's reason does not."""
+    limits = {limit: 0.5 if limit in limits_of(name)[:1] else None for limit in ("max", "min")}
+    made = gate(name, maximum=limits["max"], minimum=limits["min"])
+    assert made is not None
+    known, other = (made.judge(Evidence(unknown={key: "the child was killed"})) for key in (name, "another"))
+    assert known.verdict is other.verdict is Verdict.FAIL
+    assert "unknown (the child was killed)" in known.text
+    assert "killed" not in other.text
+
+
 @pytest.mark.parametrize(
     ("counts", "verdict"),
     [

@@ -42,6 +42,17 @@ def test_a_float_convolution_counts_as_float() -> None:
     assert (figures.macs, figures.int8_macs_ratio) == (6 * 6 * 4 * 27, 0.0)
 
 
+def test_a_model_of_open_sizes_has_no_count_and_says_why() -> None:
+    """Fixed sizes count; an open height and width can't be multiplied, and its operators are known all the same."""
+    model = onnx.load_from_string(_conv())
+    for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+        dim.Clear()
+    figures = inspect(model.SerializeToString(), {})
+    assert (figures.macs, figures.int8_macs_ratio) == (None, None)
+    assert figures.unknown.startswith("Expected known shapes at node")
+    assert figures.operators.keys() & {"Conv", "FusedConv"}
+
+
 def test_weights_that_are_inputs_too_keep_their_size() -> None:
     """Older exporters list initializers among the inputs: only the true input becomes one row."""
     model = onnx.load_from_string(_conv())

@@ -74,6 +74,40 @@ def test_the_order_of_outputs_changes_no_byte_of_what_was_corrected_by_them(
     assert bundle_of(home).artifact == first
 
 
+def padded(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return ``model`` with a padding of nothing before it, its amounts computed in the graph, as old exporters do."""
+    made = onnx.ModelProto.FromString(model.SerializeToString())
+    name, first = made.graph.input[0].name, made.graph.node[0]
+    first.input[:] = ["padded" if one == name else one for one in first.input]
+    made.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(8, np.int64), "ones"))
+    made.graph.node.insert(0, helper.make_node("Mod", ["ones", "ones"], ["pads"], "none"))
+    made.graph.node.insert(1, helper.make_node("Pad", [name, "pads"], ["padded"], "pad"))
+    return made
+
+
+def test_what_can_not_be_counted_is_unknown_and_the_bundle_is_made(
+    run: Run, home: Path, model: onnx.ModelProto
+) -> None:
+    """A padded network passes the gates that ask for no count of multiplications."""
+    assert run("--onnx", padded(model), recipe="float")[0] == 0
+    said = json.loads((home / "out" / "gate.json").read_bytes())
+    assert set(said["unknown"]) == {"macs", "int8_macs_ratio", "float_macs"}
+    assert "Expected known shapes" in said["unknown"]["macs"]
+    assert "macs" not in said["figures"]
+    assert "unknown: Expected known shapes" in (home / "out" / "report.html").read_text()
+
+
+def test_the_gate_of_what_can_not_be_counted_fails_with_the_reason(
+    run: Run, home: Path, model: onnx.ModelProto
+) -> None:
+    """It alone: all other lines are there."""
+    edits = {"[gates]": "[gates]\nint8_macs_ratio = {min = 0.0}"}
+    assert run("--onnx", padded(model), recipe="float", edits=edits)[0] == 2
+    lines = {line["name"]: line for line in json.loads((home / "out" / "gate.json").read_bytes())["gates"]}
+    assert [name for name, line in lines.items() if line["verdict"] == "fail"] == ["int8_macs_ratio"]
+    assert "got unknown (Expected known shapes" in lines["int8_macs_ratio"]["text"]
+
+
 def test_the_manifest_has_the_opset_of_the_file(run: Run, home: Path, model: onnx.ModelProto) -> None:
     """A device of an older runtime must be able to tell."""
     own = onnx.version_converter.convert_version(model, 16)

@@ -65,4 +65,5 @@ def test_damaged_files_never_end_in_another_error(float_model: bytes) -> None:
             damaged = bytearray(float_model)
             damaged[generator.integers(8, len(damaged))] = generator.integers(0, 256)
         with contextlib.suppress(MeasureError):
-            assert inspect(bytes(damaged)).macs > 0
+            found = inspect(bytes(damaged))
+            assert (found.macs or 0) > 0 or found.unknown
