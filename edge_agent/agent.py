@@ -296,7 +296,10 @@ class Agent:
             return
         second = other(name)
         fallback = self._slots.read(second)
-        safe = fallback is not None and fallback.security_floor >= self._slots.floor()  # crashes must not downgrade
+        floor = self.updater.floor()  # crashes must not downgrade, nor where it is not known what that is
+        safe = (
+            fallback is not None and floor is not None and fallback.security_floor >= floor
+        )  # crashes don't downgrade
         if safe and self._slots.boots(second) <= limit:
             self._slots.switch(second)
             self._event(

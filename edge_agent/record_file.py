@@ -58,6 +58,7 @@ def write_record(disk: Disk, path: Path, document: Mapping[str, Json], newest: i
         OSError: If it can't be written; the old one is kept then.
     """
     keep_newer(disk, path, newest)
+    make_way(path)
     disk.write(path, record_bytes(document, newest))
 
 
@@ -74,6 +75,16 @@ def keep_newer(disk: Disk, path: Path, newest: int = FORMAT) -> None:
         disk.move(path, beside(path, f"newer-{found}"))
     except (OSError, MessageError):
         pass  # none, or one that nobody can read
+
+
+def make_way(path: Path) -> None:
+    """Move a folder that lies where a file belongs beside, since no file can replace it; nothing else is touched.
+
+    Raises:
+        OSError: If it can't be moved.
+    """
+    if path.is_dir() and not path.is_symlink():
+        path.rename(beside(path, "damaged"))
 
 
 def newer_records(state: Path) -> list[str]:

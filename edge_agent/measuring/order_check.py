@@ -34,7 +34,7 @@ from edge_agent.errors import IdentityError
 from edge_agent.identity import Identity, read_identity
 from edge_agent.sane_clock import TOLERANCE_MS
 from edge_agent.updater.time_floor import TimeFloor
-from edge_agent.updater.verification import LIMITS, HttpFetcher
+from edge_agent.updater.verification import LIMITS, HttpFetcher, trusted_root, tuf_folder
 from wire.canonical import canonical_bytes
 from wire.codec import Json, parse_json, to_document
 from wire.errors import MessageError
@@ -95,11 +95,11 @@ def newest_root(state: Path, fetcher: FetcherInterface, base_url: str) -> Root:
         RepositoryError: If what it says contradicts what is trusted, or has expired.
         OSError: If the roots can't be read or kept.
     """
-    folder = state / "tuf"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    updater = Updater(
-        str(folder), base_url, fetcher=fetcher, config=LIMITS, bootstrap=(state / "root.json").read_bytes()
-    )
+    folder, trusted = tuf_folder(state), trusted_root(state)
+    if trusted is None:
+        message = f"Expected the root of the enrolment in {state / 'root.json'} or its copy, got neither"
+        raise FileNotFoundError(message)
+    updater = Updater(str(folder), base_url, fetcher=fetcher, config=LIMITS, bootstrap=trusted)
     try:
         updater.refresh()
     except DownloadHTTPError as error:

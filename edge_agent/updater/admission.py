@@ -14,15 +14,17 @@ from wire.target import MAX_TARGET_BYTES
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """What the device is and holds; ``free_bytes`` without the reserve."""
+    """What the device is and holds; ``free_bytes`` without the reserve, ``security_floor`` None when it is lost."""
 
     hardware: str
     runtimes: tuple[str, ...]
-    security_floor: int
+    security_floor: int | None
     free_bytes: int
 
 
-def admit(desired: Desired, target: TargetInfo, device: DeviceFacts) -> Refusal | None:
+def admit(  # noqa: PLR0911 - one return a rule, in order
+    desired: Desired, target: TargetInfo, device: DeviceFacts
+) -> Refusal | None:
     """Return why the release may not run here, or None."""
     custom = target.custom
     if target.length_bytes > MAX_TARGET_BYTES:
@@ -30,6 +32,9 @@ def admit(desired: Desired, target: TargetInfo, device: DeviceFacts) -> Refusal 
     if target.sha256 != desired.sha256 or (desired.length_bytes and desired.length_bytes != target.length_bytes):
         text = f"Expected what was signed, {target.sha256[:12]}… of {target.length_bytes} bytes, got "
         return Refusal("target_mismatch", f"{text}{desired.sha256[:12]}… of {desired.length_bytes}")
+    if device.security_floor is None:
+        text = "Expected the security floor in floor.json, its copy or a slot, got none that is whole"
+        return Refusal("floor_lost", f"{text}: what serves goes on; enrol this device again in a new --state")
     if custom.security_floor < device.security_floor:
         text = f"Expected a security floor of at least {device.security_floor}, got {custom.security_floor}"
         return Refusal("below_security_floor", text)

@@ -5,13 +5,10 @@ Decides only what a file is now, never what follows from it: that is ``reconcile
 
 from __future__ import annotations
 
-import stat
 from enum import StrEnum
 from pathlib import Path
 
 from wire.canonical import sha256_file
-
-ASIDE = ".damaged"
 
 
 class Condition(StrEnum):
@@ -30,16 +27,3 @@ def condition(path: Path, sha256: str) -> Condition:
         return Condition.ABSENT
     except OSError:
         return Condition.DAMAGED
-
-
-def make_way(path: Path) -> None:
-    """Move a folder that lies where a file belongs beside, since no file can replace it; nothing else is touched.
-
-    Raises:
-        OSError: If it can't be moved, because one was set aside already.
-    """
-    try:
-        if stat.S_ISDIR(path.lstat().st_mode):
-            path.rename(path.with_name(f"{path.name}{ASIDE}"))
-    except FileNotFoundError:
-        pass

@@ -29,6 +29,7 @@ COURSES: Mapping[str, Course] = {
     "target_mismatch": _F,  # desired names another digest or length than was signed
     "below_security_floor": _F,
     "floor_lost": _F,
+    "root_lost": _F,
     "bundle_invalid": _F,
     # what the device is
     "hardware_mismatch": _F,

@@ -1,30 +1,35 @@
 """Slots A and B: tiny files that point at bundles; ``current`` holds the name of one and is replaced by one rename.
 
-Decides how the choice of a release is kept. Does not decide which release to choose.
+Decides how the choice of a release is kept, twice each, and what is left of it when files are damaged. Does not decide
+which release to choose. A slot is emptied by writing that it is empty: a file that is missing was lost.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.disk import Disk
-from edge_agent.record_file import read_record, write_record
+from edge_agent.record_file import make_way, read_record, write_record
+from edge_agent.updater.integrity import Condition
+from edge_agent.updater.twin import Twin, copy_of
 from wire.codec import Json, from_document, to_document
 from wire.errors import MessageError
 
 NAMES = ("a", "b")
+_NONE = "none"  # what ``current`` holds when no slot is
 
 
 @dataclass(frozen=True, slots=True)
 class SlotRelease:
-    """What a slot points at."""
+    """What a slot points at. ``length_bytes`` of 0: an older agent didn't note it."""
 
     release: str = ""
     sha256: str = ""
     security_floor: int = 0
     latency_budget_ms: float = 0.0
+    length_bytes: int = 0
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -37,11 +42,18 @@ class Slots:
 
     def current_name(self) -> str:
         """Return ``a``, ``b``, or nothing when no release is installed."""
-        try:
-            name = (self.state / "slots" / "current").read_text().strip()
-        except (OSError, UnicodeDecodeError):
-            return ""
-        return name if name in NAMES and self.read(name) is not None else ""
+        name = self.pointer()[0]
+        return name if self.read(name) is not None else ""
+
+    def pointer(self) -> tuple[str, Condition]:
+        """Return which slot ``current`` names, "" for none, and what is left of the file and its copy."""
+        path = self.state / "slots" / "current"
+        found = [_name(path), _name(copy_of(path))]
+        for name, condition in found:
+            if condition is Condition.WHOLE:
+                return name, condition
+        lost = any(condition is Condition.DAMAGED for _, condition in found)
+        return "", Condition.DAMAGED if lost else Condition.ABSENT
 
     def current(self) -> SlotRelease | None:
         """Return the current release."""
@@ -53,13 +65,20 @@ class Slots:
 
     def read(self, name: str) -> SlotRelease | None:
         """Return what a slot points at, or None when it is empty or damaged."""
+        return self.look(name)[0]
+
+    def look(self, name: str) -> tuple[SlotRelease | None, Condition]:
+        """Return what a slot points at, None when nothing, and what is left of its record."""
         if name not in NAMES:
-            return None
+            return None, Condition.ABSENT
+        found = self._slot(name).read()
+        if found.condition is not Condition.WHOLE:
+            return None, found.condition
         try:
-            found = from_document(SlotRelease, read_record(self.state / "slots" / f"{name}.json"))
-        except (OSError, MessageError):
-            return None
-        return found if found.sha256 else None
+            release = from_document(SlotRelease, found.document)
+        except MessageError:
+            return None, Condition.DAMAGED
+        return release if release.sha256 else None, Condition.WHOLE
 
     def fill(self, name: str, release: SlotRelease) -> None:
         """Point a slot at a release.
@@ -67,7 +86,7 @@ class Slots:
         Raises:
             OSError: If it can't be written.
         """
-        write_record(self.disk, self.state / "slots" / f"{name}.json", to_document(release))
+        self._slot(name).write(to_document(release))
 
     def empty(self, name: str) -> None:
         """Point a slot at nothing.
@@ -75,7 +94,8 @@ class Slots:
         Raises:
             OSError: If it can't be written.
         """
-        self.disk.remove(self.state / "slots" / f"{name}.json")
+        if name in NAMES:
+            self.fill(name, SlotRelease())
 
     def switch(self, name: str) -> None:
         """Make a slot current; no name: none.
@@ -84,31 +104,62 @@ class Slots:
             OSError: If it can't be written; the other one stays current then.
         """
         path = self.state / "slots" / "current"
-        if name:
-            self.disk.write(path, name.encode())
-        else:
-            self.disk.remove(path)
+        for one in (copy_of(path), path):
+            make_way(one)
+            self.disk.write(one, (name or _NONE).encode())
 
     def bundle(self, sha256: str) -> Path:
         """Return where a bundle lies, or would."""
         return self.state / "blobs" / "sha256" / sha256
 
-    def floor(self) -> int:
-        """Return the highest security floor that was committed."""
-        return self._numbers("floor.json").get("security_floor", 0)
+    def floor(self, unproved: str = "") -> int | None:
+        """Return the highest security floor that was committed, or None when it is lost.
+
+        Where both of its files are lost it follows from the slots: nothing below it was ever committed, so the
+        committed release's own floor is the highest there was. ``unproved``: a slot that is not committed yet. On a
+        device that never took an update up it is 0; elsewhere nothing is guessed.
+        """
+        files = self._floor()
+        kept = [number for document in files.both() if (number := _whole(document.get("security_floor"))) is not None]
+        if kept:
+            return max(kept)
+        committed = [found.security_floor for name in NAMES if name != unproved and (found := self.read(name))]
+        if committed:
+            return max(committed)
+        return 0 if files.read().condition is Condition.ABSENT and not any(self._traces()) else None
 
     def raise_floor(self, floor: int) -> None:
-        """Keep ``floor`` if it is higher than the one kept.
+        """Keep ``floor`` if it is higher than the one kept, or the first.
 
         Raises:
             OSError: If it can't be written.
         """
-        if floor > self.floor():
-            write_record(self.disk, self.state / "floor.json", {"security_floor": floor})
+        files = self._floor()
+        kept = [number for document in files.both() if (number := _whole(document.get("security_floor"))) is not None]
+        if not kept or floor > max(kept) or files.read().hurt:
+            files.write({"security_floor": max([floor, *kept])})
+
+    def mend(self) -> tuple[str, ...]:
+        """Write again what one damaged file of two can't take away; return the names of what was hurt.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        hurt = [name for name in NAMES if self._slot(name).mend()]
+        path = self.state / "slots" / "current"
+        found = [_name(path), _name(copy_of(path))]
+        if found[0] != found[1] and self.pointer()[1] is Condition.WHOLE:
+            if not (found[0][1] is Condition.WHOLE and found[1][1] is Condition.ABSENT):  # else an older agent's
+                hurt.append("current")
+            self.switch(self.pointer()[0])
+        files = self._floor()
+        if files.read().hurt:
+            hurt.append("floor")
+        return tuple(hurt)
 
     def boots(self, name: str) -> int:
         """Return how often a slot was started without becoming healthy."""
-        return self._numbers("slots/boots.json").get(name, 0)
+        return self._boots().get(name, 0)
 
     def set_boots(self, name: str, count: int) -> None:
         """Keep how often a slot was started without becoming healthy.
@@ -116,26 +167,42 @@ class Slots:
         Raises:
             OSError: If it can't be written.
         """
-        counts = self._numbers("slots/boots.json")
+        counts = self._boots()
         if name in NAMES and counts.get(name, 0) != count:
             write_record(self.disk, self.state / "slots" / "boots.json", {**counts, name: count})
 
     def reclaim(self, keep: frozenset[str]) -> int:
         """Remove every bundle and part but those of the slots and of ``keep`` (digests); return how many went.
 
+        Nothing is removed while a slot's record is lost: its bundle is what is left of it.
+
         Raises:
             OSError: If one can't be removed.
         """
-        held = {found.sha256 for name in NAMES if (found := self.read(name)) is not None} | keep
+        looks = [self.look(name) for name in NAMES]
+        if any(condition is Condition.DAMAGED for _, condition in looks):
+            return 0
+        held = {found.sha256 for found, _ in looks if found is not None} | keep
         folder = self.state / "blobs" / "sha256"
-        gone = [path for path in folder.glob("*") if path.name.removesuffix(".part") not in held]
+        files = [path for path in folder.glob("*") if not path.is_dir()]
+        gone = [path for path in files if path.name.removesuffix(".part") not in held]
         for path in gone:
             self.disk.remove(path)
         return len(gone)
 
-    def _numbers(self, name: str) -> dict[str, int]:
+    def _slot(self, name: str) -> Twin:
+        return Twin(self.state / "slots" / f"{name}.json", self.disk)
+
+    def _floor(self) -> Twin:
+        return Twin(self.state / "floor.json", self.disk)
+
+    def _traces(self) -> Iterator[Path]:
+        """Return what shows that this device has had a release; the first agents wrote no floor of 0."""
+        yield from (path for path in (self.state / "slots").glob("*") if path.name != "boots.json")
+
+    def _boots(self) -> dict[str, int]:
         try:
-            document = read_record(self.state / name)
+            document = read_record(self.state / "slots" / "boots.json")
         except (OSError, MessageError):
             return {}
         return {key: value for key, value in document.items() if isinstance(value, int)}
@@ -144,3 +211,19 @@ class Slots:
 def other(name: str) -> str:
     """Return the other slot; of none, the first."""
     return "b" if name == "a" else "a"
+
+
+def _name(path: Path) -> tuple[str, Condition]:
+    try:
+        text = path.read_bytes().decode(errors="replace").strip()
+    except FileNotFoundError:
+        return "", Condition.ABSENT
+    except OSError:
+        return "", Condition.DAMAGED
+    if text == _NONE:
+        return "", Condition.WHOLE
+    return (text, Condition.WHOLE) if text in NAMES else ("", Condition.DAMAGED)
+
+
+def _whole(value: Json) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -132,6 +132,9 @@ class Updater:
         self._progress = Progress()
         self._tries = self._doubts = 0
         self._again_s = 0.0
+        floor = self.floor()
+        if floor is not None:  # before the first slot is filled: from then on a floor that is missing was lost
+            self.slots.raise_floor(floor)
         self._records.write_gen(desired.gen)
         base = UpdateRecord(phase=self.record.phase, desired=desired)
         self._enter(follow(base, Signal.OFFER if desired.sha256 else Signal.CLEAR, now_ms))
@@ -175,6 +178,11 @@ class Updater:
             self._step(now_ms, now_s)
         elif self.record.phase is _P.VERIFYING and isinstance(result, Proof):
             self._stage(result, now_ms, now_s)
+
+    def floor(self) -> int | None:
+        """Return the security floor, None when it is lost."""
+        trial = self.record.phase in {_P.STAGED, _P.PROBATION}
+        return self.slots.floor(self.record.slot if trial else "")
 
     def postpone(self, until_s: float) -> None:
         """Take the step again at ``until_s``: the disk failed."""
@@ -222,7 +230,7 @@ class Updater:
 
     def _admit(self, target: TargetInfo, now_ms: int, now_s: float) -> None:
         free_bytes = max(0, self.disk.free_bytes(self.state) - self.config.reserve_bytes)
-        facts = DeviceFacts(self.ports.hardware, self.ports.runtimes, self.slots.floor(), free_bytes)
+        facts = DeviceFacts(self.ports.hardware, self.ports.runtimes, self.floor(), free_bytes)
         blob = self.slots.bundle(target.sha256)
         held = [path.stat().st_size for path in (blob, blob.with_name(f"{blob.name}.part")) if path.exists()]
         refusal = admit(self.record.desired, target, facts) or space(

@@ -3,10 +3,12 @@
 ``python -m edge_agent.updater.verification --state DIR --target PATH`` prints one JSON line and exits 0
 (verified) or 1 (refused). What it decides, in this order:
 
+0. What was seen before is still known (``floor_lost``), and the root of the enrolment too (``root_lost``).
 1. The clock does not lie behind the persisted time floor (``clock_behind``): with a clock set back, expired
    metadata would look fresh. The floor rises only to moments at which unexpired metadata was seen, so a
    clock that once ran ahead can't lock the device out for longer than the metadata was valid.
-2. python-tuf's client workflow from the root this device enrolled with: root, timestamp, snapshot, targets.
+2. python-tuf's client workflow from the root this device enrolled with: root, timestamp, snapshot, targets; none of
+   them of an older version than this device has seen, even where the file that says so was damaged.
 3. The target exists, has a SHA-256, is not larger than any bundle may be, and its custom data decodes.
 
 Metadata that has expired by a clock which is a day or more before the server's own (HTTP ``Date``) is told as
@@ -19,6 +21,7 @@ Runs without ``cryptography``: ed25519 is verified by securesystemslib's own pur
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import sys
 import time
@@ -41,14 +44,17 @@ from tuf.api.exceptions import (
     RepositoryError,
     SlowRetrievalError,
 )
-from tuf.api.metadata import TargetFile
+from tuf.api.metadata import Metadata, Root, TargetFile
 from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
+from edge_agent.disk import RealDisk
+from edge_agent.record_file import beside, make_way
 from edge_agent.sane_clock import HINT_TOLERANCE_MS, ClockFault
 from edge_agent.tls import client_context
 from edge_agent.updater.time_floor import TimeFloor
+from edge_agent.updater.twin import copy_of
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document
 from wire.errors import MessageError
@@ -66,6 +72,7 @@ LIMITS = UpdaterConfig(
     prefix_targets_with_hash=False,
 )
 _HTTP_NOT_FOUND = 404
+_ROLES = ("root", "timestamp", "snapshot", "targets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,12 +183,26 @@ def verify(state: Path, target: str, *, fetcher: FetcherInterface, base_url: str
         now_ms: the device's clock, UTC.
     """
     floor = TimeFloor(state / "tuf" / "time_floor.json")
+    seen, root = floor.read(), trusted_root(state)
+    if seen is None:
+        text = f"Expected {floor.path} or its copy, got two damaged files: an older release could not be told from a"
+        return Verdict(code="floor_lost", text=f"{text} newer one; enrol this device again in a new --state")
+    if root is None:
+        text = f"Expected the root of the enrolment in {state / 'root.json'} or its copy, got neither"
+        return Verdict(code="root_lost", text=f"{text}: enrol this device again in a new --state")
     if not floor.allows(now_ms):
         text = f"Expected a clock at or after {floor.read_ms()}, got {now_ms}: set the clock, then install"
         return Verdict(code="clock_behind", text=text)
     try:
-        found = _lookup(state, target, fetcher, base_url)
-        floor.raise_to(now_ms)
+        updater = Updater(str(tuf_folder(state)), base_url, fetcher=fetcher, config=LIMITS, bootstrap=root)
+        updater.refresh()
+        versions = _versions(state / "tuf")
+        older = seen.behind(versions)
+        if older:
+            text = f"Expected {older} of version {seen.versions[older]} or newer, got {versions.get(older, 0)}"
+            return Verdict(code="metadata_rollback", text=text)
+        found = updater.get_targetinfo(target)
+        floor.raise_to(now_ms, versions)
     except (DownloadError, RepositoryError, OSError) as error:
         code, text = _code(error), f"{type(error).__name__}: {error}"[:300]
         server_ms = fetcher.server_ms if isinstance(fetcher, HttpFetcher) else 0
@@ -192,13 +213,50 @@ def verify(state: Path, target: str, *, fetcher: FetcherInterface, base_url: str
     return _judge(found, target)
 
 
-def _lookup(state: Path, target: str, fetcher: FetcherInterface, base_url: str) -> TargetFile | None:
+def trusted_root(state: Path) -> bytes | None:
+    """Return the root that this device enrolled with, or one that followed it; None when none is whole.
+
+    A damaged ``root.json`` is written again from what is left.
+    """
+    path = state / "root.json"
+    kept = sorted((state / "tuf" / "root_history").glob("*.root.json"))
+    for one in (path, copy_of(path), *kept):
+        try:
+            data = one.read_bytes()
+            root: Metadata[Root] = Metadata.from_bytes(data)
+            root.signed.verify_delegate(Root.type, root.signed_bytes, root.signatures)
+        except (OSError, RepositoryError, ValueError, AttributeError):
+            continue
+        if one in kept and int(one.name.partition(".")[0]) != root.signed.version:
+            continue
+        for lost in (copy_of(path), path):
+            if not lost.is_file() or lost.read_bytes() != data:
+                with contextlib.suppress(OSError):  # it is tried again the next time
+                    make_way(lost)
+                    RealDisk().write(lost, data)
+        return data
+    return None
+
+
+def tuf_folder(state: Path) -> Path:
+    """Return the folder of python-tuf, in which no folder lies where it would write a file, nor the other way round.
+
+    Raises:
+        OSError: If it can't be made so.
+    """
     folder = state / "tuf"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    root = (state / "root.json").read_bytes()
-    updater = Updater(str(folder), base_url, fetcher=fetcher, config=LIMITS, bootstrap=root)
-    updater.refresh()
-    return updater.get_targetinfo(target)
+    for path in (folder, folder / "root_history"):
+        if path.is_file():
+            path.rename(beside(path, "damaged"))
+        path.mkdir(mode=0o700, exist_ok=True)
+    for path in [*(folder / f"{role}.json" for role in _ROLES), *(folder / "root_history").iterdir()]:
+        make_way(path)
+    return folder
+
+
+def _versions(folder: Path) -> dict[str, int]:
+    """Return the versions of what python-tuf keeps now; it has just verified them."""
+    return {role: Metadata.from_bytes((folder / f"{role}.json").read_bytes()).signed.version for role in _ROLES}
 
 
 def _code(error: Exception) -> str:

@@ -1,0 +1,101 @@
+"""A record that is kept twice, each copy with its digest: one damaged file loses nothing.
+
+Order rule: the copy is written first, then the file itself, which counts wherever it is whole. A power cut between the
+two leaves the old record; a file that was damaged leaves the copy, which is the same or the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_agent.disk import Disk
+from edge_agent.record_file import read_record, write_record
+from edge_agent.updater.integrity import Condition
+from wire.canonical import canonical_bytes, sha256_hex
+from wire.codec import Json
+from wire.errors import MessageError
+
+_DIGEST = "digest"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is left of a record. ``hurt``: one of the two files is not as it was written."""
+
+    condition: Condition
+    document: Mapping[str, Json]
+    hurt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """The record in the file ``path`` and in its copy beside."""
+
+    path: Path
+    disk: Disk
+
+    @property
+    def copy(self) -> Path:
+        """Where the copy lies."""
+        return copy_of(self.path)
+
+    def read(self) -> Found:
+        """Return what is left of the record."""
+        found = (_read(self.path), _read(self.copy))
+        whole = [one for one in found if one.condition is Condition.WHOLE]
+        if whole:
+            lost = len(whole) == 1 and (found[0].condition is not Condition.WHOLE or bool(found[0].hurt))
+            return Found(Condition.WHOLE, whole[0].document, lost or whole[0].document != whole[-1].document)
+        damaged = any(one.condition is Condition.DAMAGED for one in found)
+        return Found(Condition.DAMAGED if damaged else Condition.ABSENT, {}, damaged)
+
+    def both(self) -> tuple[Mapping[str, Json], ...]:
+        """Return every copy that is whole: for a number of which the higher one counts."""
+        return tuple(one.document for one in (_read(self.path), _read(self.copy)) if one.condition is Condition.WHOLE)
+
+    def write(self, document: Mapping[str, Json]) -> None:
+        """Keep the record.
+
+        Raises:
+            OSError: If it can't be written; the one before is kept then.
+        """
+        sealed = {**document, _DIGEST: _digest(document)}
+        for path in (self.copy, self.path):
+            write_record(self.disk, path, sealed)
+
+    def mend(self) -> bool:
+        """Write the record again where one of its files is not as it was written; say whether that was so.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        found = self.read()
+        if found.condition is Condition.WHOLE and found.hurt:
+            self.write(found.document)
+            return True
+        return False
+
+
+def copy_of(path: Path) -> Path:
+    """Return where the copy of a file that is kept twice lies."""
+    return path.with_name(f"{path.stem}.copy{path.suffix}")
+
+
+def _digest(document: Mapping[str, Json]) -> str:
+    return sha256_hex(canonical_bytes(dict(document)))
+
+
+def _read(path: Path) -> Found:
+    """Read one file. ``hurt`` says that it is sealed, so that a missing copy is a loss and not an older agent's."""
+    try:
+        document = read_record(path)
+    except FileNotFoundError:
+        return Found(Condition.ABSENT, {})
+    except (OSError, MessageError):
+        return Found(Condition.DAMAGED, {})
+    digest = document.pop(_DIGEST, None)
+    if digest is not None and digest != _digest(document):
+        return Found(Condition.DAMAGED, {})
+    return Found(Condition.WHOLE, document, digest is not None)

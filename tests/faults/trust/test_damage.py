@@ -1,0 +1,107 @@
+"""Files of the trust, damaged on the device's disk: repaired from what is left, or closed; never opened by it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edge_agent.updater.time_floor import Seen
+from edge_agent.updater.twin import copy_of
+
+if TYPE_CHECKING:
+    from conftest import Scene
+
+DAY_MS = 86_400_000
+
+
+def flip(path: Path) -> None:
+    """Turn one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    """Leave a file of no length."""
+    path.write_bytes(b"")
+
+
+def lose(path: Path) -> None:
+    """Remove it."""
+    path.unlink()
+
+
+def folder(path: Path) -> None:
+    """Put a folder where the file was."""
+    path.unlink()
+    path.mkdir()
+
+
+def loop(path: Path) -> None:
+    """Make it unreadable, for root as well."""
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+DAMAGES = [flip, empty, lose, folder, loop]
+
+
+def files(scene: Scene) -> list[Path]:
+    """Return every file that lasts in the trust of a device."""
+    found = [*scene.device.glob("root*.json"), *scene.device.glob("tuf/**/*")]
+    return sorted(path for path in found if path.is_file())
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_any_one_damaged_file_neither_stops_nor_opens_the_device(scene: Scene, damage: Callable) -> None:
+    """Each file in turn: the good release is still accepted, and replayed metadata still refused."""
+    old = scene.saved()["timestamp.json"]
+    scene.release(2)
+    assert scene.ask().ok
+    new, whole = scene.saved()["timestamp.json"], scene.folder / "whole"
+    shutil.copytree(scene.device, whole, symlinks=True)
+    names = [path.relative_to(scene.device) for path in files(scene)]
+    assert len(names) >= 8
+    for name in names:
+        for timestamp, code in [(old, "metadata_rollback"), (new, "")]:
+            shutil.rmtree(scene.device)
+            shutil.copytree(whole, scene.device, symlinks=True)
+            damage(scene.device / name)
+            scene.restore({"timestamp.json": timestamp})
+            assert (name, scene.ask().code) == (name, code)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(("name", "code"), [("tuf/time_floor.json", "floor_lost"), ("root.json", "root_lost")])
+def test_refuses_when_nothing_is_left_to_go_by(scene: Scene, damage: Callable, name: str, code: str) -> None:
+    """Both copies damaged: no install, and the text says what to do. Missing at once: as before a first install."""
+    assert scene.ask().ok
+    damage(scene.device / name)
+    damage(copy_of(scene.device / name))
+    shutil.rmtree(scene.device / "tuf" / "root_history")
+    verdict = scene.ask()
+    expected = "" if damage is lose and code == "floor_lost" else code
+    assert verdict.code == expected
+    assert "enrol" in verdict.text or not expected
+
+
+def test_a_root_that_followed_stands_in_for_the_first(scene: Scene) -> None:
+    """Root and copy lost: the history that python-tuf keeps is signed just as well."""
+    assert scene.ask().ok
+    (scene.device / "root.json").unlink()
+    copy_of(scene.device / "root.json").unlink()
+    assert scene.ask().ok
+    assert (scene.device / "root.json").is_file()
+
+
+def test_a_new_root_may_begin_anew() -> None:
+    """Versions bind under one root: how an owner recovers from a stolen online key."""
+    seen = Seen(versions={"root": 1, "timestamp": 9})
+    assert seen.behind({"root": 1, "timestamp": 8}) == "timestamp"
+    assert seen.behind({"root": 1, "timestamp": 9}) == ""
+    assert seen.behind({"root": 2, "timestamp": 1}) == ""
+    assert Seen(versions={"root": 2}).behind({"root": 1}) == "root"
