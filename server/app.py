@@ -34,6 +34,7 @@ from wire.transport import Transport
 _LOG = logging.getLogger(__name__)
 _INGEST_WAIT_S = 0.2
 _PAUSE_AFTER_FAULT_S = 1.0
+_INGEST = "loop Ingest"
 _JOIN_TIMEOUT_S = 15.0
 
 
@@ -131,6 +132,7 @@ class ServerApp:
             if self.broker is not None:
                 self.broker.start(self.admission.hashes())
             self.connect()
+            self.parts.vitals.expect((_INGEST, *(_name(service) for service in self._services())), self.clock())
             for name, loop in (("ingest", self._ingest_loop), ("turns", self._turn_loop)):
                 thread = threading.Thread(target=loop, name=name, daemon=True)
                 thread.start()
@@ -182,8 +184,10 @@ class ServerApp:
             try:
                 notices = self.parts.ingest.take(_INGEST_WAIT_S)
                 self.parts.ingest.handle(notices, self.clock())
-            except Exception:  # noqa: BLE001 - the outermost loop of this thread
+                self.parts.vitals.beat(_INGEST, self.clock())
+            except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
                 _LOG.exception("Ingest failed; it goes on.")
+                self.parts.vitals.fault(_INGEST, f"{type(error).__name__}: {error}"[:500])
                 self._stopping.wait(_PAUSE_AFTER_FAULT_S)
         with contextlib.suppress(Exception):  # what is still in the inbox; the devices would send it again anyway
             while self.parts.ingest.turn(self.clock()):
@@ -193,17 +197,20 @@ class ServerApp:
         while not self._stopping.wait(self.config.turn_interval_s):
             now_ms = self.clock()
             for service in self._services():
+                name = _name(service)
                 try:
                     service.turn(now_ms)
+                    self.parts.vitals.beat(name, self.clock())
                 except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
-                    name = type(service).__name__
                     _LOG.exception("A service failed; it gets its next turn. service=%s", name)
-                    self._note_fault(now_ms, name, error)
+                    text = f"{name} failed: {type(error).__name__}: {error}"[:500]
+                    self.parts.vitals.fault(name, text)
+                    with contextlib.suppress(Exception):
+                        self.parts.ingest.complaints.add(now_ms, "service_failed", text, sender=name)
 
-    def _note_fault(self, now_ms: int, service: str, error: Exception) -> None:
-        with contextlib.suppress(Exception):
-            text = f"{service} failed: {type(error).__name__}: {error}"[:500]
-            self.parts.ingest.complaints.add(now_ms, "service_failed", text, sender=service)
+
+def _name(service: Service) -> str:
+    return f"loop {type(service).__name__}"
 
 
 def keep_what_is_loaded() -> None:

@@ -34,9 +34,10 @@ from server.fleet import Fleet
 from server.outbox import Outbox
 from server.registry.events import EventLog
 from server.rollout.ledger import Ledger
-from server.state_directory import StateDirectory, init_state, lock_state, open_state
+from server.state_directory import StateDirectory, init_state, is_locked, lock_state, open_state
 from server.store.backup import back_up_sqlite, sqlite_file
 from server.store.database import Database, connect, declared_tables, open_database, shown_url
+from server.store.heartbeat import latest_heartbeat_ms
 from server.store.revisions import standing_of, upgrade
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
@@ -308,28 +309,50 @@ def _print(rows: Sequence[listings.Row], columns: Sequence[str], *, as_json: boo
     click.echo(listings.as_json(rows) if as_json else listings.as_tsv(rows, columns))
 
 
-@main.command(epilog=_example("fleet-server status state && echo it runs"))
+@main.command(
+    epilog=_example("fleet-server status state && echo it runs and is well", "fleet-server status state | jq .text")
+)
 @_STATE
 @_coded
 def status(directory: Path) -> None:
-    """Print whether the server runs, and where.
+    """Print whether the server runs, whether it is well, and where it is.
 
-    One JSON object; exit code 1 when it does not run.
+    One JSON object. running: whether a server holds the directory. ok: whether it says that it is well; text says
+    what is not. age_s: how old the last sign of life is, null when there was none. Exit code 1 unless it runs and is
+    well.
     """
     state = open_state(directory)
-    address = state.read_address()
-    answer = _health(address.http_url) if address else None
-    click.echo(json.dumps({"running": answer is not None, **(answer or {}), **(asdict(address) if address else {})}))
+    address, running = state.read_address(), is_locked(state)
+    answer = _health(address.http_url) if address and running else None
     if answer is None:
+        text = "does not answer: see its log" if running else "no server runs on this directory"
+        answer = {"ok": False, "text": text, "at_ms": _last_heartbeat_ms(directory)}
+    at_ms = answer.get("at_ms")
+    age_s = (system_now_ms() - at_ms) / 1000 if isinstance(at_ms, int) and at_ms else None
+    document = {"running": running, **answer, "age_s": age_s, **(asdict(address) if address else {})}
+    click.echo(json.dumps(document))
+    if not (running and answer.get("ok") is True):
         sys.exit(1)
 
 
 def _health(http_url: str) -> dict[str, object] | None:
     try:
         answer = httpx.get(f"{http_url}/api/health", timeout=5.0, trust_env=False, verify=False)  # noqa: S501 - our own
-        return dict(answer.json()) if answer.is_success else None
+        found = answer.json()
+        return dict(found) if isinstance(found, dict) and "ok" in found else None
     except (httpx.HTTPError, ValueError):
         return None
+
+
+def _last_heartbeat_ms(directory: Path) -> int:
+    try:
+        _, database = _opened(directory)
+        with database.begin() as connection:
+            at_ms = latest_heartbeat_ms(connection)
+        database.close()
+    except (ServerError, sa.exc.SQLAlchemyError):
+        return 0  # a database that can't be read says nothing of when its server lived
+    return at_ms
 
 
 def _opened(directory: Path) -> tuple[ServerConfig, Database]:

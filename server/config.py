@@ -99,6 +99,13 @@ class FleetConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthConfig:
+    """``min_free_bytes``: with less free for the state directory the server says that it is unwell (HTTP 503)."""
+
+    min_free_bytes: int = 64 * 1024 * 1024  # a bundle of usual size still fits, and there is time to act
+
+
+@dataclass(frozen=True, slots=True)
 class StoreConfig:
     """``url``: an SQLAlchemy URL; "" for ``fleet.db`` in the state directory."""
 
@@ -116,6 +123,7 @@ class ServerConfig:
     enrolment: EnrolmentConfig = field(default_factory=EnrolmentConfig)
     ingest: IngestConfig = field(default_factory=IngestConfig)
     fleet: FleetConfig = field(default_factory=FleetConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     drift: DriftConfig = field(default_factory=DriftConfig)
     rollout: RolloutConfig = field(default_factory=RolloutConfig)

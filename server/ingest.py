@@ -73,7 +73,8 @@ class Ingest:
     keep_sample: SampleSink | None = None
     figures: Figures = field(default_factory=Figures)
     complaints: Complaints = field(default_factory=Complaints)
-    _inbox: queue.Queue[Notice] = field(init=False)
+    _inbox: queue.Queue[tuple[float, Notice]] = field(init=False)
+    _refused_s: float = float("inf")
     _retry: list[Arrival] = field(default_factory=list)
     _unread: list[Incoming] = field(default_factory=list)
     _progress: dict[StreamKey, Progress] = field(default_factory=dict)
@@ -85,7 +86,7 @@ class Ingest:
     def hear(self, notice: Notice) -> None:
         """Take a notice from the transport; waits a second when the inbox is full, then drops it. Never raises."""
         try:
-            self._inbox.put(notice, timeout=_HAND_OVER_TIMEOUT_S)
+            self._inbox.put((time.monotonic(), notice), timeout=_HAND_OVER_TIMEOUT_S)
         except queue.Full:
             self.figures.dropped += 1
 
@@ -109,10 +110,13 @@ class Ingest:
         except _REFUSALS as error:
             _LOG.error("The store refuses; the batch is tried again. error=%s", error)
             self._retry, self._unread = arrivals, incoming
+            self._refused_s = min(self._refused_s, time.monotonic())
             return
         arrivals += self._believe(incoming, sites, now_ms)
         if arrivals or self.complaints.pending:
             self._keep(arrivals, now_ms)
+        if not self._retry:
+            self._refused_s = float("inf")
 
     def take(self, wait_s: float) -> list[Notice]:
         """Return up to one batch of notices; wait up to ``wait_s`` for the first.
@@ -124,12 +128,18 @@ class Ingest:
             time.sleep(wait_s)
             return taken
         try:
-            taken.append(self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait())
+            taken.append((self._inbox.get(timeout=wait_s) if wait_s > 0 else self._inbox.get_nowait())[1])
             while len(taken) < self.config.batch_messages:
-                taken.append(self._inbox.get_nowait())
+                taken.append(self._inbox.get_nowait()[1])
         except queue.Empty:
             pass
         return taken
+
+    def lag_s(self) -> float:
+        """Return for how many seconds the oldest message has waited to be stored; 0 when none waits."""
+        with self._inbox.mutex:
+            oldest_s = self._inbox.queue[0][0] if self._inbox.queue else float("inf")
+        return max(0.0, time.monotonic() - min(oldest_s, self._refused_s))
 
     def _link(self, change: LinkChange) -> None:
         if change.link is Link.UP:
@@ -177,6 +187,7 @@ class Ingest:
         except _REFUSALS as error:
             _LOG.error("The store refuses; the batch is tried again. error=%s", error)
             self._retry += arrivals
+            self._refused_s = min(self._refused_s, time.monotonic())
         except (sa.exc.SQLAlchemyError, ServerError, WireError, ValueError, ArithmeticError) as error:
             if len(arrivals) > 1:
                 for arrival in arrivals:

@@ -52,6 +52,7 @@ from server.trust.expiry import ExpiryWatch
 from server.trust.orders import SignedOrders
 from server.trust.releases import register_releases
 from server.trust.repository import TrustRepository
+from server.vitals import Vitals
 from server.windows import Windows
 from wire.transport import Transport
 
@@ -83,6 +84,7 @@ class Parts:
     retraining: RetrainingService
     measurements: Measurements
     ingest: Ingest
+    vitals: Vitals
     clock: Clock
     services: tuple[Service, ...]
 
@@ -106,6 +108,8 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         Triggers(database), drift.verdicts, samples, jobs, fleet, versions, rollouts, events, config.retraining
     )
     measurements = Measurements(state.measurements, fleet, clock, SignedOrders(state.path))
+    ingest = Ingest(database, fleet, outbox, config.ingest, samples.accept)
+    vitals = Vitals(database, events, ingest, transport, state.path, config.health)
     return Parts(
         database=database,
         auth=Auth(state.token("operator"), state.token("builder"), enrolment),
@@ -123,11 +127,12 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         versions=versions,
         trust=trust,
         clock=clock,
-        ingest=Ingest(database, fleet, outbox, config.ingest, samples.accept),
+        ingest=ingest,
+        vitals=vitals,
         services=(
             trust, ExpiryWatch(trust, events), fleet, drift, Regressions(drift.verdicts, rollouts), rollouts,
             retraining, measurements, Liveness(fleet, events, config.fleet),
-            Housekeeping(database, config.ingest.retention_days),
+            Housekeeping(database, config.ingest.retention_days), vitals,
         ),
     )  # fmt: skip
 
@@ -144,7 +149,7 @@ def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
     failures.install(api)
     auth = parts.auth
     for routes in (
-        health.router(),
+        health.router(parts.vitals, parts.clock),
         enrol_api.router(auth, parts.enrolment, reception),
         devices_api.router(auth, parts.fleet, parts.lineage, partial(newest_evidence, parts.database)),
         telemetry_api.router(auth, parts.fleet, parts.database),

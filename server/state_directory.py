@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from server.errors import AlreadyRunningError, StateDirectoryError
 from server.files import write_atomically
 
 _LAYOUT = 1  # raised when what lies where changes so that an older server would not find it
+_LOOK_S = 0.1
 _TEMPLATE = """\
 # tinyfleet server. Every key and its default: server/config.py. An unknown key is an error.
 
@@ -220,16 +222,30 @@ class StateLock:
 
 
 def lock_state(state: StateDirectory) -> StateLock:
-    """Return the lock on ``state``.
+    """Return the lock on ``state``; whoever only looks whether it is held (``is_locked``) is waited for.
 
     Raises:
         AlreadyRunningError: If another server holds it.
     """
     descriptor = os.open(state.path / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline_s = time.monotonic() + _LOOK_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if time.monotonic() < deadline_s:
+                time.sleep(_LOOK_S / 10)
+                continue
+            os.close(descriptor)
+            message = f"Expected no other server on {state.path}, got a running one: see {state.address}"
+            raise AlreadyRunningError(message) from error
+        return StateLock(descriptor)
+
+
+def is_locked(state: StateDirectory) -> bool:
+    """Return whether a server runs on ``state`` now; what files say outlives it, its lock does not."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        message = f"Expected no other server on {state.path}, got a running one: see {state.address}"
-        raise AlreadyRunningError(message) from error
-    return StateLock(descriptor)
+        lock_state(state).release()
+    except AlreadyRunningError:
+        return True
+    return False

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from server.cli import main
 from server.clock import system_now_ms
 from server.rollout.model import Group, Member, Phase, Rollout, Standing
-from server.state_directory import StateDirectory
+from server.state_directory import RunAddress, StateDirectory
 from wire.messages import Severity
 
 if TYPE_CHECKING:
@@ -97,9 +97,25 @@ def test_trust_refuses_a_root_that_is_none(state: StateDirectory, tmp_path: Path
 
 
 def test_status_of_a_stopped_server_is_an_exit_code(state: StateDirectory) -> None:
-    """Scripts wait on it."""
+    """Scripts wait on it; a server that never ran has no age."""
     code, out, _ = _run("status", state.path)
-    assert (code, json.loads(out)["running"]) == (1, False)
+    found = json.loads(out)
+    assert (code, found["running"], found["ok"], found["age_s"]) == (1, False, False, None)
+
+
+def test_status_of_a_server_that_was_killed_says_for_how_long(fleet: MemoryFleet) -> None:
+    """What its files say outlives it; its lock does not. One that holds the lock and does not answer is not well."""
+    fleet.clock.now_ms = system_now_ms() - 60_000
+    fleet.turn()
+    fleet.state.write_address(RunAddress("http://127.0.0.1:9", "127.0.0.1", 9, 1))
+    code, out, _ = _run("status", fleet.state.path)
+    found = json.loads(out)
+    assert (code, found["running"], found["ok"], found["text"]) == (1, True, False, "does not answer: see its log")
+    fleet.app.stop()
+    code, out, _ = _run("status", fleet.state.path)
+    found = json.loads(out)
+    assert (code, found["running"], found["ok"]) == (1, False, False)
+    assert 60 <= found["age_s"] < 90
 
 
 @pytest.mark.parametrize("command", sorted(main.commands))

@@ -1,0 +1,146 @@
+"""Is this server well: what it watches of itself, in words for whoever has to act.
+
+1. A sign never outlives what it describes: a loop or service that has not ended its work for ``LATE_S`` is unwell,
+   whatever it said last.
+2. The database is written, not only read: a full disk lets every reader believe that all is well.
+3. What is cheap is looked at when somebody asks (disk, connection, inbox); writing is done by ``turn``, since anybody
+   may ask as often as they like.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from server.config import HealthConfig
+from server.ingest import Ingest
+from server.registry.events import EventLog
+from server.store.database import Database
+from server.store.heartbeat import put_heartbeat
+from wire.messages import Severity
+from wire.transport import Transport
+
+_LOG = logging.getLogger(__name__)
+LATE_S = 120.0
+_WRITE_EVERY_MS = 15_000
+_MAX_LAG_S = 60.0
+_DATABASE = "database"
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """One thing that is watched; ``text`` says how it is and, where it is unwell, what to do."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+@dataclass(slots=True)
+class Vitals:
+    """Watches one server. Any thread may ask; each loop says for itself that it lives."""
+
+    database: Database
+    events: EventLog
+    ingest: Ingest
+    transport: Transport
+    folder: Path
+    config: HealthConfig
+    _beats: dict[str, int] = field(default_factory=dict)
+    _faults: dict[str, str] = field(default_factory=dict)
+    _write_ms: int = 0
+    _bad: str = ""
+    _unwell: str = ""
+    _unwell_ms: int = 0
+
+    def expect(self, names: Iterable[str], now_ms: int) -> None:
+        """Watch ``names`` from now on: each must ``beat`` again and again."""
+        self._beats |= dict.fromkeys(names, now_ms)
+
+    def beat(self, name: str, now_ms: int) -> None:
+        """Note that ``name`` ended its work well."""
+        self._beats[name] = now_ms
+        self._faults.pop(name, None)
+
+    def fault(self, name: str, text: str) -> None:
+        """Note that ``name`` failed; it stays unwell until its next beat."""
+        self._faults[name] = text
+
+    def turn(self, now_ms: int) -> None:
+        """Write to the database every 15 s, and put it into the event log when the server becomes unwell or well."""
+        if 0 <= now_ms - self._write_ms < _WRITE_EVERY_MS:
+            return
+        self._write_ms = now_ms
+        try:
+            with self.database.begin() as connection:
+                put_heartbeat(connection, now_ms)
+            self._faults.pop(_DATABASE, None)
+        except (sa.exc.SQLAlchemyError, OSError) as error:
+            self._faults[_DATABASE] = f"{getattr(error, 'orig', None) or error}"
+        self._note([sign for sign in self.signs(now_ms) if not sign.ok], now_ms)
+
+    def _note(self, bad: Sequence[Sign], now_ms: int) -> None:
+        """Put a change into the event log; what is bad only once, such as a broker that restarts, is no event."""
+        before, self._bad = self._bad, "; ".join(f"{sign.name}: {sign.text}" for sign in bad)
+        try:
+            if self._bad and before and not self._unwell_ms:
+                self._unwell_ms, self._unwell = now_ms, self._bad
+                _LOG.error("The server is unwell. signs=%s", self._bad)
+                self.events.add(now_ms, "server", "unwell", Severity.ERROR, self._bad)
+            elif not self._bad and self._unwell_ms:
+                lasted_s = (now_ms - self._unwell_ms) / 1000
+                text = f"Well again after {lasted_s:.0f} s. It was: {self._unwell}"
+                self.events.add(now_ms, "server", "well", Severity.INFO, text)
+                self._unwell_ms = 0
+        except (sa.exc.SQLAlchemyError, OSError) as error:  # a full disk takes no event; that it was full is told later
+            _LOG.warning("The event log can't be written. error=%s", error)
+
+    def signs(self, now_ms: int) -> tuple[Sign, ...]:
+        """Return everything that is watched, as it is at ``now_ms``."""
+        loops = [self._loop(name, beat_ms, now_ms) for name, beat_ms in sorted(self._beats.items())]
+        return (self._database(), self._disk(), self._broker(), self._inbox(), *loops)
+
+    def _database(self) -> Sign:
+        fault = self._faults.get(_DATABASE)
+        if fault is None:
+            return Sign(_DATABASE, ok=True, text="can be written")
+        return Sign(_DATABASE, ok=False, text=f"Expected to write to the database, got: {fault}: free its disk")
+
+    def _disk(self) -> Sign:
+        wanted = self.config.min_free_bytes
+        try:
+            free = shutil.disk_usage(self.folder).free
+        except OSError as error:
+            return Sign("disk", ok=False, text=f"Expected the state directory, got: {error.strerror}")
+        if free >= wanted:
+            return Sign("disk", ok=True, text=f"{free} bytes free")
+        text = f"Expected at least {wanted} bytes free for the state directory, got {free}: free the disk"
+        return Sign("disk", ok=False, text=text)
+
+    def _broker(self) -> Sign:
+        if self.transport.idle_s() < float("inf"):
+            return Sign("broker", ok=True, text="connected")
+        text = "Expected a connection to the broker, got none: devices can't be heard or told; see broker/mosquitto.log"
+        return Sign("broker", ok=False, text=text)
+
+    def _inbox(self) -> Sign:
+        lag_s = self.ingest.lag_s()
+        if lag_s <= _MAX_LAG_S:
+            return Sign("ingest", ok=True, text=f"{lag_s:.0f} s behind")
+        text = f"Expected messages to be stored within {_MAX_LAG_S:.0f} s, got one that waits for {lag_s:.0f} s"
+        return Sign("ingest", ok=False, text=f"{text}: see the server's log")
+
+    def _loop(self, name: str, beat_ms: int, now_ms: int) -> Sign:
+        age_s = (now_ms - beat_ms) / 1000
+        fault = self._faults.get(name)
+        if fault is not None:
+            return Sign(name, ok=False, text=f"fails, and is tried again: {fault}")
+        if age_s <= LATE_S:
+            return Sign(name, ok=True, text=f"{max(age_s, 0.0):.0f} s ago")
+        text = f"Expected an end of its work within {LATE_S:.0f} s, got none for {age_s:.0f} s: restart the server"
+        return Sign(name, ok=False, text=text)

@@ -1,0 +1,101 @@
+"""The server says that it is well only while everything it needs is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import sqlalchemy as sa
+
+from server.config import HealthConfig
+from server.vitals import LATE_S
+from wire.messages import State
+
+if TYPE_CHECKING:
+    from conftest import MemoryFleet
+
+
+def ask(fleet: MemoryFleet) -> tuple[int, str]:
+    """Return the status and what is wrong, as anybody sees it."""
+    answer = fleet.client(None).get("/api/health")
+    document = answer.json()
+    assert document["ok"] is (answer.status_code == 200)
+    assert document["at_ms"] == fleet.clock()
+    return answer.status_code, document["text"]
+
+
+def test_a_server_that_has_all_it_needs_is_well(fleet: MemoryFleet) -> None:
+    """Status 200, and each sign by name."""
+    fleet.turn()
+    assert ask(fleet) == (200, "")
+    signs = fleet.client(None).get("/api/health").json()["signs"]
+    assert [sign["name"] for sign in signs] == ["database", "disk", "broker", "ingest"]
+
+
+def test_a_database_that_takes_no_write_is_unwell_until_it_does(fleet: MemoryFleet) -> None:
+    """Status 503 with words, one event when it begins to last, one when it ends."""
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE heartbeat RENAME TO away"))
+    for _ in range(3):
+        fleet.clock.now_ms += 15_000
+        fleet.turn()
+    status, text = ask(fleet)
+    assert (status, text.startswith("database: Expected to write to the database")) == (503, True)
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE away RENAME TO heartbeat"))
+    fleet.clock.now_ms += 15_000
+    fleet.turn()
+    assert ask(fleet)[0] == 200
+    assert fleet.codes() == ["unwell", "well"]
+
+
+@pytest.mark.parametrize(("free_bytes", "status"), [(1, 200), (2**62, 503)])
+def test_a_disk_without_room_is_unwell(fleet: MemoryFleet, free_bytes: int, status: int) -> None:
+    """Both sides of the limit; before the disk is full there is time to act."""
+    fleet.app.parts.vitals.config = HealthConfig(min_free_bytes=free_bytes)
+    found, text = ask(fleet)
+    assert (found, "bytes free for the state directory" in text) == (status, status == 503)
+
+
+def test_a_lost_broker_is_unwell(fleet: MemoryFleet) -> None:
+    """Nobody can be heard."""
+    fleet.broker.disconnect("server", lost=True)
+    status, text = ask(fleet)
+    assert (status, text.startswith("broker: Expected a connection")) == (503, True)
+
+
+def test_messages_that_wait_too_long_are_unwell(fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that refuses lets them wait; a minute is the limit, and what is stored again is well."""
+    device, ingest = fleet.enrol(), fleet.app.parts.ingest
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE devices RENAME TO away"))
+    device.say("state", State())
+    ingest.turn(fleet.clock())
+    refused_s = ingest._refused_s
+    for waited_s, status in ((59.0, 200), (61.0, 503)):
+        monkeypatch.setattr("server.ingest.time.monotonic", lambda waited_s=waited_s: refused_s + waited_s)
+        assert ask(fleet)[0] == status
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE away RENAME TO devices"))
+    ingest.turn(fleet.clock())
+    assert ask(fleet)[0] == 200
+
+
+def test_a_loop_that_stopped_does_not_stay_well(fleet: MemoryFleet) -> None:
+    """Its last good word is good for two minutes; a failure is said at once, until it works again."""
+    vitals, now_ms = fleet.app.parts.vitals, fleet.clock()
+    vitals.expect(["loop DriftService"], now_ms)
+    for late_s, status in ((LATE_S, 200), (LATE_S + 1, 503)):
+        fleet.clock.now_ms = now_ms + int(late_s * 1000)
+        assert ask(fleet)[0] == status
+    vitals.beat("loop DriftService", fleet.clock())
+    assert ask(fleet)[0] == 200
+    vitals.fault("loop DriftService", "ValueError: x")
+    assert ask(fleet) == (503, "loop DriftService: fails, and is tried again: ValueError: x")
+
+
+def test_the_state_directory_that_went_away_is_unwell(fleet: MemoryFleet, tmp_path: Path) -> None:
+    """An unmounted disk is no free disk."""
+    fleet.app.parts.vitals.folder = tmp_path / "gone"
+    assert ask(fleet) == (503, "disk: Expected the state directory, got: No such file or directory")
