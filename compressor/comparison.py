@@ -62,11 +62,12 @@ class Comparison:
         """
         form = models.compressed[target]
         held = material.drifted.held if material.drifted is not None else None
+        gate_set = _compare(workshop, models, form, before, material.rows("gate"))
         pairs, unknown = parity_of(workshop, material, models)
         return cls(
             baseline=before.manifest.release if before is not None else _start(models),
             form=form,
-            gate_set=_compare(workshop, models, form, before, material.rows("gate")),
+            gate_set=gate_set,
             drifted=None if held is None else _compare(workshop, models, form, before, held),
             parity=pairs,
             calibration=workshop.predict("temperature", form.candidate, material.rows("calibration")),
