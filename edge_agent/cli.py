@@ -101,9 +101,8 @@ def main() -> None:
     " standard input: every user of this machine can read a command line. Identity and credentials are written to the"
     " state directory, readable by its owner only.",
     epilog=_example(
-        "edge-agent enrol --server https://fleet.example --ca fleet-ca.pem --claim-file cam-1.claim --state agent",
-        "ssh fleet fleet-server claim STATE --site north --device cam-1 |"
-        " edge-agent enrol --server https://fleet.example --claim-file - --state agent",
+        "edge-agent enrol --server https://fleet.example --claim-file cam-1.claim --state agent",
+        "edge-agent enrol --server https://fleet.example --ca ca.pem --claim-file - --state agent < claim",
     ),
 )
 @click.option("--server", required=True, help="Address of fleet-server, http://… or https://…")
