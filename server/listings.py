@@ -14,7 +14,9 @@ _BLANKS = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
 
 DEVICE_COLUMNS = ("device", "site", "state", "release", "phase", "desired_release", "last_seen_ms")
 EVENT_COLUMNS = ("id", "at_ms", "severity", "kind", "code", "device", "text")
-ROLLOUT_COLUMNS = ("id", "release", "phase", "committed", "under_way", "failed", "devices", "created_ms", "text")
+ROLLOUT_COLUMNS = (
+    "id", "release", "phase", "committed", "under_way", "failed", "stuck", "pending", "devices", "created_ms", "text",
+)  # fmt: skip
 
 
 def device_row(device: Device) -> Row:
@@ -43,10 +45,12 @@ def rollout_row(rollout: Rollout) -> Row:
     return {
         "id": rollout.id, "release": rollout.release, "phase": rollout.phase.value,
         "committed": counted.count(Standing.COMMITTED), "failed": counted.count(Standing.FAILED),
+        "stuck": counted.count(Standing.STUCK), "pending": counted.count(Standing.PENDING),
         "under_way": sum(standing in IN_FLIGHT for standing in counted), "devices": len(counted),
         "created_ms": rollout.created_ms, "updated_ms": rollout.updated_ms, "code": rollout.code, "text": rollout.text,
         "air_bytes": sum(member.air_bytes for member in rollout.members),
         "groups": [group.name for group in rollout.groups],
+        "skipped": {group.name: group.skipped_by for group in rollout.groups if group.skipped_by},
     }  # fmt: skip
 
 

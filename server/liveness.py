@@ -44,3 +44,8 @@ def is_silent(device: Device, now_ms: int, silent_s: float) -> bool:
     """Return whether ``device`` should have been heard since ``silent_s`` ago."""
     expected = device.last_seen_ms > 0 and device.state not in _AWAY
     return expected and now_ms - device.last_seen_ms > silent_s * 1000
+
+
+def is_reachable(device: Device, now_ms: int, silent_s: float) -> bool:
+    """Return whether ``device`` is there to be told something: it was seen, and it is neither away nor silent."""
+    return device.last_seen_ms > 0 and device.state not in _AWAY and not is_silent(device, now_ms, silent_s)

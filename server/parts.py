@@ -101,7 +101,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     register_releases(trust.targets(), versions, now_ms=clock())
     windows = Windows(database)
     drift = DriftService(database, windows, fleet, versions, events, config.drift)
-    rollouts = RolloutService(Ledger(database), fleet, versions, events, config.rollout, clock)
+    rollouts = RolloutService(Ledger(database), fleet, versions, events, config.rollout, clock, config.fleet.silent_s)
     samples = Samples(database, state.samples, config.retraining, versions.labels)
     jobs = Jobs(database, state.jobs, config.retraining)
     retraining = RetrainingService(

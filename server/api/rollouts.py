@@ -1,8 +1,8 @@
-"""``/api/rollouts``: make, watch, approve, pause, resume and abort rollouts."""
+"""``/api/rollouts``: make, watch, approve, pause, resume and abort rollouts; skip a group; what an act will do."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
@@ -12,6 +12,7 @@ from server.errors import RolloutRefusedError
 from server.rollout.conditions import canary_size, tally
 from server.rollout.drafting import Request
 from server.rollout.model import Member, Rollout, Standing
+from server.rollout.resuming import How
 from server.rollout.service import RolloutService
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
@@ -35,6 +36,39 @@ class RolloutRequest(BaseModel):
     approved: bool = False
 
 
+class ResumeRequest(BaseModel):
+    """How to go on. ``retry``: devices that failed or are stuck are told again. ``replace``: others try instead.
+
+    ``tolerate``: failures pause no more, but count. ``only``: refused if other devices would be told at once.
+    """
+
+    how: How = How.RETRY
+    by: Annotated[str, Field(min_length=1, max_length=100)] = "an operator"
+    only: list[str] | None = None
+
+
+class SkipRequest(BaseModel):
+    """The group that did not reach its success, and who decides that the next may open all the same."""
+
+    group: str
+    by: Annotated[str, Field(min_length=1, max_length=100)]
+    only: list[str] | None = None
+
+
+class ForesightBody(BaseModel):
+    """What an act will do at once.
+
+    ``tells``: who is told. ``later``: who is offline and told when heard. ``sets_back``: who goes back to what it ran.
+    ``opens``: the groups that open. ``text``: the same in words.
+    """
+
+    tells: list[str]
+    later: list[str]
+    sets_back: list[str]
+    opens: list[str]
+    text: str
+
+
 class MemberBody(BaseModel):
     """One device of a rollout."""
 
@@ -49,7 +83,12 @@ class MemberBody(BaseModel):
 
 
 class GroupBody(BaseModel):
-    """One group, counted without cancelled devices and without failures that an operator resumed over."""
+    """One group, counted without cancelled devices.
+
+    ``awaited``: under way or about to be told. ``pending``: offline or never seen, told when heard. ``success_ratio``
+    is compared with ``committed`` / (``committed`` + ``failed`` + ``stuck`` + ``awaited``). ``skipped_by``: the
+    person who let the next group open although this one did not reach it.
+    """
 
     name: str
     open: bool
@@ -58,6 +97,12 @@ class GroupBody(BaseModel):
     total: int
     committed: int
     failed: int
+    stuck: int
+    awaited: int
+    pending: int
+    success_reached: bool
+    skipped_by: str
+    skipped_ms: int
 
 
 class RolloutBody(BaseModel):
@@ -74,6 +119,8 @@ class RolloutBody(BaseModel):
     updated_ms: int
     committed: int
     failed: int
+    stuck: int
+    pending: int
     air_bytes: int
     groups: list[GroupBody]
     members: list[MemberBody]
@@ -114,10 +161,27 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
         """Tell no further device."""
         return _body(rollouts.pause(rollout))
 
+    @routes.get("/api/rollouts/{rollout}/foresight")
+    def foresight(
+        rollout: str, act: Literal["approve", "resume", "skip"], how: How = How.RETRY, group: str = ""
+    ) -> ForesightBody:
+        """Say what an act will do at once, without doing it: whom it tells and whom it sets back."""
+        seen = rollouts.foresee(rollout, act, how=how, group=group)
+        return ForesightBody(
+            tells=list(seen.tells), later=list(seen.later), sets_back=list(seen.sets_back), opens=list(seen.opens),
+            text=seen.text,
+        )  # fmt: skip
+
     @routes.post("/api/rollouts/{rollout}/resume")
-    def resume(rollout: str) -> RolloutBody:
-        """Go on; failures so far leave the count."""
-        return _body(rollouts.resume(rollout))
+    def resume(rollout: str, request: ResumeRequest | None = None) -> RolloutBody:
+        """Go on after a pause: try again where it failed, on the same devices or on others."""
+        wanted = request or ResumeRequest()
+        return _body(rollouts.resume(rollout, wanted.how, by=wanted.by, only=wanted.only))
+
+    @routes.post("/api/rollouts/{rollout}/skip")
+    def skip(rollout: str, request: SkipRequest) -> RolloutBody:
+        """Let the next group open although one did not reach its success; who decided it is recorded."""
+        return _body(rollouts.skip(rollout, request.group, by=request.by, only=request.only))
 
     @routes.post("/api/rollouts/{rollout}/abort")
     def abort(rollout: str) -> RolloutBody:
@@ -146,7 +210,8 @@ def _body(rollout: Rollout) -> RolloutBody:
         id=rollout.id, release=rollout.release, phase=rollout.phase.value, code=rollout.code, text=rollout.text,
         probation_s=rollout.probation_s, deadline_s=rollout.deadline_s, created_ms=rollout.created_ms,
         updated_ms=rollout.updated_ms, committed=standings.count(Standing.COMMITTED),
-        failed=standings.count(Standing.FAILED), air_bytes=sum(member.air_bytes for member in rollout.members),
+        failed=standings.count(Standing.FAILED), stuck=standings.count(Standing.STUCK),
+        pending=standings.count(Standing.PENDING), air_bytes=sum(member.air_bytes for member in rollout.members),
         groups=_groups(rollout), members=[_member(member) for member in rollout.members],
     )  # fmt: skip
 
@@ -159,6 +224,9 @@ def _groups(rollout: Rollout) -> list[GroupBody]:
             GroupBody(
                 name=group.name, open=index < rollout.opened, success_ratio=group.success_ratio,
                 error_ratio=group.error_ratio, total=counts.total, committed=counts.committed, failed=counts.failed,
+                stuck=counts.stuck, awaited=counts.awaited, pending=counts.pending,
+                success_reached=counts.success_reached(group), skipped_by=group.skipped_by,
+                skipped_ms=group.skipped_ms,
             )
         )  # fmt: skip
     return bodies

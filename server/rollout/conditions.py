@@ -3,46 +3,68 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.errors import RolloutRefusedError
-from server.rollout.model import SETTLED, Group, Member, Standing
+from server.rollout.model import IN_FLIGHT, IN_VAIN, Group, Member, Standing
 
 DETECTION_CONFIDENCE = 0.95
+_ROUNDING = 1e-9  # 0.07 * 100 is a little more than 7
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """A group counted: ``total`` leaves out cancelled devices and failures that an operator resumed over."""
+    """A group counted without its cancelled devices.
 
-    total: int
-    committed: int
-    failed: int
-    settled: int
+    ``awaited``: under way or about to be told. ``pending``: can't be told yet (offline, never seen), which says nothing
+    about the release. ``tolerated``: failures (stuck ones too) that an operator resumed over.
+    """
 
-    def success_reached(self, group: Group) -> bool:
-        """Say whether enough of the group committed (>=); an empty group has."""
-        return self.committed >= group.success_ratio * self.total
-
-    def errors_exceeded(self, group: Group) -> bool:
-        """Say whether too much of the group failed (>)."""
-        return self.failed > group.error_ratio * self.total
+    committed: int = 0
+    failed: int = 0
+    stuck: int = 0
+    awaited: int = 0
+    pending: int = 0
+    tolerated: int = 0
 
     @property
-    def complete(self) -> bool:
-        """Whether no device of the group is still under way."""
-        return self.settled == self.total
+    def judged(self) -> int:
+        """How many devices say something about the release."""
+        return self.committed + self.failed + self.stuck
+
+    @property
+    def total(self) -> int:
+        """How many devices count."""
+        return self.judged + self.awaited + self.pending
+
+    def success_reached(self, group: Group) -> bool:
+        """Return whether enough of the group committed (>=), at least one, whatever those under way will say."""
+        tried = self.judged + self.awaited
+        return self.committed > 0 and self.committed >= group.success_ratio * tried - _ROUNDING
+
+    def success_possible(self, group: Group) -> bool:
+        """Return whether the group reaches its success if every device that is not judged yet commits."""
+        best = self.committed + self.awaited + self.pending
+        return best > 0 and best >= group.success_ratio * self.total - _ROUNDING
+
+    def errors_exceeded(self, group: Group) -> bool:
+        """Return whether too much of the group failed or is stuck (>)."""
+        errors = self.failed + self.stuck - self.tolerated
+        return errors > group.error_ratio * (self.judged + self.awaited) + _ROUNDING
 
 
-def tally(members: Iterable[Member]) -> Tally:
+def tally(members: Sequence[Member]) -> Tally:
     """Return the counts of one group's members."""
-    counted = [member for member in members if member.standing is not Standing.CANCELLED and not member.tolerated]
+    counts = Counter(member.standing for member in members)
     return Tally(
-        total=len(counted),
-        committed=sum(member.standing is Standing.COMMITTED for member in counted),
-        failed=sum(member.standing is Standing.FAILED for member in counted),
-        settled=sum(member.standing in SETTLED for member in counted),
+        committed=counts[Standing.COMMITTED],
+        failed=counts[Standing.FAILED],
+        stuck=counts[Standing.STUCK],
+        awaited=counts[Standing.WAITING] + sum(counts[standing] for standing in IN_FLIGHT),
+        pending=counts[Standing.PENDING],
+        tolerated=sum(member.tolerated and member.standing in IN_VAIN for member in members),
     )
 
 

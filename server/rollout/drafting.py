@@ -67,6 +67,9 @@ def _grouping(
     if not first:
         message = f"Expected at least one device that can run {request.release} and does not yet, got none"
         raise RolloutRefusedError(message)
+    if not all(named):
+        message = f"Expected at least one device in each group, got none in group {named.index(()) + 1}"
+        raise RolloutRefusedError(message)
     rest = tuple(sorted(known - set(chosen)))
     return ["canary", *(f"group {number + 2}" for number in range(len(request.groups))), "rest"], [*named, rest]
 

@@ -64,21 +64,33 @@ class Ledger:
         with self.database.begin() as connection:
             store.update_member(connection, rollout, device, changes)
 
-    def tolerate_failures(self, rollout: str) -> None:
-        """Take the failures so far out of the count."""
+    def rewrite(self, before: Rollout, after: Rollout, now_ms: int) -> None:
+        """Write what differs between ``before`` and ``after``, all or nothing."""
+        known = {member.device: member for member in before.members}
         with self.database.begin() as connection:
-            store.tolerate_failures(connection, rollout)
+            for member in after.members:
+                if member != known.get(member.device):
+                    store.update_member(connection, after.id, member.device, _row(after.id, member))
+            changes = {"phase": after.phase.value, "code": after.code, "text": after.text, "updated_ms": now_ms}
+            groups = [asdict(group) for group in after.groups]
+            store.update_rollout(connection, after.id, {**changes, "groups": groups})
 
 
 def _row(rollout: str, member: Member) -> dict[str, object]:
     return {"rollout": rollout, **asdict(member), "standing": member.standing.value}
 
 
+def _standing(row: sa.RowMapping) -> Standing:
+    """Return where a device is; being stuck was a failure with that code before it had a standing of its own."""
+    stuck = row["standing"] == Standing.FAILED and row["code"] == Standing.STUCK
+    return Standing.STUCK if stuck else Standing(row["standing"])
+
+
 def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple[Rollout, ...]:
     members: dict[str, list[Member]] = {row["id"]: [] for row in rows}
     for row in store.members_of(connection, list(members)):
         values = {str(key): value for key, value in row.items() if key != "rollout"}
-        values["standing"] = Standing(row["standing"])
+        values["standing"] = _standing(row)
         members[row["rollout"]].append(Member(**values))
     return tuple(_rollout(row, tuple(members[row["id"]])) for row in rows)
 

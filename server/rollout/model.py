@@ -17,7 +17,7 @@ class Phase(StrEnum):
     ABORTING = "aborting"  # who has not committed is being set back
     ABORTED = "aborted"
     SUCCEEDED = "succeeded"
-    FAILED = "failed"  # the release can't be had any more
+    FAILED = "failed"  # it is over, every group that stood in its way was skipped, and no device committed
 
 
 OPEN_PHASES = frozenset({Phase.AWAITING_APPROVAL, Phase.RUNNING, Phase.PAUSED, Phase.ABORTING})
@@ -27,16 +27,19 @@ class Standing(StrEnum):
     """Where one device of a rollout is."""
 
     WAITING = "waiting"  # its group is not open yet, or its turn has not come
+    PENDING = "pending"  # its group is open, but nobody can tell it: offline or never seen; no failure, told when heard
     ASSIGNING = "assigning"  # about to be told; found so after a restart, it is told again
     ASSIGNED = "assigned"  # told
     COMMITTED = "committed"  # the only success
-    FAILED = "failed"  # rolled back, refused or stuck; ``code`` says which
+    FAILED = "failed"  # rolled back or refused; ``code`` says which
+    STUCK = "stuck"  # told, and neither committed nor failed by its deadline; may still commit
     CANCELLED = "cancelled"  # leaves the denominator
 
 
 IN_FLIGHT = frozenset({Standing.ASSIGNING, Standing.ASSIGNED})
-SETTLED = frozenset({Standing.COMMITTED, Standing.FAILED, Standing.CANCELLED})
-STUCK = "stuck"
+IN_VAIN = frozenset({Standing.FAILED, Standing.STUCK})
+SETTLED = frozenset({Standing.COMMITTED, *IN_VAIN, Standing.CANCELLED})
+REPLACED = "replaced"  # the code of a member that another device tries the release for
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Member:
     """One device of a rollout.
 
     ``gen`` is that of its ``desired`` since assignment, ``before`` what it was to run before (as JSON, "" for
-    nothing), ``air_bytes`` what it downloaded. ``tolerated``: a failure that an operator resumed over.
+    nothing), ``air_bytes`` what it downloaded. ``tolerated``: a failure that pauses no more, since an operator resumed
+    over it; against success it still counts.
     """
 
     device: str
@@ -61,11 +65,17 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One group: it opens the next when ``success_ratio`` of it committed, pauses above ``error_ratio``."""
+    """One group: it opens the next when ``success_ratio`` of it committed, pauses above ``error_ratio``.
+
+    ``skipped_by``: the person who decided that the next may open although this one did not reach its success, at
+    ``skipped_ms``; "" for nobody.
+    """
 
     name: str
     success_ratio: float
     error_ratio: float
+    skipped_by: str = ""
+    skipped_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +103,16 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatus:
-    """What the planner must know of a device: what it shall run now, and how far it says it is."""
+    """What the planner must know of a device: what it shall run now, how far it says it is, whether it can be told.
+
+    ``reachable``: it was seen, and it is neither away nor silent.
+    """
 
     device: str
     desired_release: str = ""
     desired_gen: int = 0
     update: UpdateStatus = field(default_factory=UpdateStatus)
+    reachable: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +131,7 @@ class SetBack:
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Note how ``device`` ended."""
+    """Note where ``device`` is now: how it ended, or that it can't be told yet."""
 
     device: str
     standing: Standing

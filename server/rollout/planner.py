@@ -1,12 +1,15 @@
 """What a rollout does next. A pure function of the rollout, the devices and the time.
 
 1. Devices that were told are settled: only ``committed`` of this release and generation is success; rolled
-   back, refused and past the deadline (stuck) are errors; told otherwise since is cancelled. Who was stuck
-   and commits later counts as committed.
-2. While running: too many errors in an open group pause, before anything else is told.
-3. The newest open group that reached its success opens the next; after the last, when nobody is under way,
-   the rollout has succeeded. A group that ended short of its success pauses.
-4. Waiting devices of open groups are told, some a turn.
+   back and refused are failures; past the deadline is stuck; told otherwise since, or removed, is cancelled. Who
+   was stuck and commits later counts as committed.
+2. While running: too many errors in an open group pause, before anything else is told, and so does a group that
+   can't reach its success any more or in which nobody is left to try the release.
+3. When every open group reached its success (committed of those that committed, failed, are stuck or are still
+   awaited; at least one), the next opens. Only a person's skip stands in for that. After the last group, when nobody
+   is awaited, the rollout has succeeded, or failed where no device committed at all.
+4. Waiting devices of open groups are told, some a turn. Who is offline or was never seen is pending: no failure, told
+   when it is heard. When everybody else is done, pending devices are left out one deadline after the last news.
 Aborting, after 1 whoever is still to run the release, and did not commit, is set back to what it was to run
 before. Paused or awaiting approval, nothing but 1 happens.
 """
@@ -20,8 +23,8 @@ from dataclasses import replace
 from server.rollout.conditions import tally
 from server.rollout.model import (
     IN_FLIGHT,
+    IN_VAIN,
     SETTLED,
-    STUCK,
     Action,
     Assign,
     DeviceStatus,
@@ -37,23 +40,25 @@ from server.rollout.model import (
 )
 from wire.messages import UpdatePhase
 
+_UNTOLD = frozenset({Standing.WAITING, Standing.PENDING, Standing.ASSIGNING})
+
 
 def plan(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int, *, limit: int = 50) -> tuple[Action, ...]:
     """Return what to do now, in order; ``limit`` devices at most are told in one turn."""
     settled = tuple(_settlements(rollout, statuses, now_ms))
+    after = apply_settlements(rollout, settled, now_ms)
     if rollout.phase is Phase.ABORTING:
-        after = apply_settlements(rollout, settled, now_ms)
         return (*settled, *(tuple(_set_back(after, statuses))[:limit] or (Finish(Phase.ABORTED),)))
     if rollout.phase is not Phase.RUNNING:
         return settled
-    after = apply_settlements(rollout, settled, now_ms)
-    stop = _stop(after)
-    if stop is not None:
-        return (*settled, stop)
-    step = _step(after)
-    if isinstance(step, OpenGroup):
-        after = replace(after, opened=step.index + 1)
-    return (*settled, *((step,) if step else ()), *tuple(_assignments(after, statuses))[:limit])
+    pause = stop(after)
+    if pause is not None:
+        return (*settled, pause)
+    if _may_open(after):
+        opening = OpenGroup(after.opened)
+        after = replace(after, opened=after.opened + 1)
+        return (*settled, opening, *tuple(_assignments(after, statuses))[:limit])
+    return (*settled, *(_ending(after, now_ms) or tuple(_assignments(after, statuses))[:limit]))
 
 
 def apply_settlements(rollout: Rollout, settlements: Iterable[Settle], now_ms: int) -> Rollout:
@@ -61,6 +66,32 @@ def apply_settlements(rollout: Rollout, settlements: Iterable[Settle], now_ms: i
     by_device = {settle.device: settle for settle in settlements}
     members = tuple(_settled(member, by_device.get(member.device), now_ms) for member in rollout.members)
     return replace(rollout, members=members)
+
+
+def stop(rollout: Rollout) -> Pause | None:
+    """Return why the rollout must not go on as it is, None when it may."""
+    for index, group in enumerate(rollout.groups[: rollout.opened]):
+        if group.skipped_by:
+            continue
+        members = rollout.group_members(index)
+        counts = tally(members)
+        if counts.errors_exceeded(group):
+            errors = f"{counts.failed + counts.stuck - counts.tolerated} of {counts.judged + counts.awaited}"
+            return Pause("error_threshold", f"{errors} in {group.name} failed{_why(members)}")
+        if counts.awaited or counts.success_possible(group):
+            continue
+        if counts.judged:
+            text = f"only {counts.committed} of {counts.judged} in {group.name} committed{_why(members)}"
+            return Pause("success_threshold", text)
+        if index == 0 or index + 1 < len(rollout.groups):
+            return Pause("no_evidence", f"no device is left in {group.name}: nobody tried the release")
+    return None
+
+
+def passed(rollout: Rollout, index: int) -> bool:
+    """Return whether group ``index`` stands in nobody's way: it reached its success, or a person skipped it."""
+    group = rollout.groups[index]
+    return bool(group.skipped_by) or tally(rollout.group_members(index)).success_reached(group)
 
 
 def _settled(member: Member, settle: Settle | None, now_ms: int) -> Member:
@@ -72,73 +103,68 @@ def _settled(member: Member, settle: Settle | None, now_ms: int) -> Member:
 
 def _settlements(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int) -> Iterable[Settle]:
     for member in rollout.members:
-        if member.standing is Standing.ASSIGNED or (member.standing is Standing.FAILED and member.code == STUCK):
-            settle = _settle(rollout, member, statuses.get(member.device), now_ms)
-            if settle is not None and (settle.standing, settle.code) != (member.standing, member.code):
-                yield settle
+        if member.standing in {Standing.COMMITTED, Standing.CANCELLED}:
+            continue
+        settle = _settle(rollout, member, statuses.get(member.device), now_ms)
+        if settle is not None and settle.standing is not member.standing:
+            yield settle
 
 
 def _settle(rollout: Rollout, member: Member, status: DeviceStatus | None, now_ms: int) -> Settle | None:
     if status is None:
-        return Settle(member.device, Standing.CANCELLED, "device_removed")
-    update = status.update
-    if update.gen >= member.gen and update.release == rollout.release:
-        if update.phase is UpdatePhase.COMMITTED:
-            return Settle(member.device, Standing.COMMITTED, "", update.done_bytes)
-        if update.phase in {UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED}:
-            return Settle(member.device, Standing.FAILED, update.code or update.phase.value, update.done_bytes)
-    if status.desired_release != rollout.release:
-        return Settle(member.device, Standing.CANCELLED, "superseded")
-    if now_ms > member.assigned_ms + rollout.deadline_s * 1000:
-        return Settle(member.device, Standing.FAILED, STUCK, update.done_bytes)
+        return Settle(member.device, Standing.CANCELLED, "device_removed", member.air_bytes)
+    update, told = status.update, member.standing in {Standing.ASSIGNED, Standing.STUCK}
+    about = member.gen > 0 and update.gen >= member.gen and update.release == rollout.release
+    if about and update.phase is UpdatePhase.COMMITTED and member.standing is not Standing.ASSIGNING:
+        return Settle(member.device, Standing.COMMITTED, "", update.done_bytes)
+    if told and about and update.phase in {UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED}:
+        return Settle(member.device, Standing.FAILED, update.code or update.phase.value, update.done_bytes)
+    if told and status.desired_release != rollout.release:
+        return Settle(member.device, Standing.CANCELLED, "superseded", member.air_bytes)
+    if told and now_ms > member.assigned_ms + rollout.deadline_s * 1000:
+        return Settle(member.device, Standing.STUCK, Standing.STUCK.value, update.done_bytes)
     return None
-
-
-def _stop(rollout: Rollout) -> Pause | None:
-    for index, group in enumerate(rollout.groups[: rollout.opened]):
-        members = rollout.group_members(index)
-        counts = tally(members)
-        if counts.errors_exceeded(group):
-            return Pause("error_threshold", f"{counts.failed} of {counts.total} in {group.name} failed{_why(members)}")
-        if counts.complete and not counts.success_reached(group):
-            text = f"only {counts.committed} of {counts.total} in {group.name} committed{_why(members)}"
-            return Pause("success_threshold", text)
-        if index + 1 < len(rollout.groups) and members and all(_withdrawn(member) for member in members):
-            return Pause("no_evidence", f"every device of {group.name} was withdrawn: nobody tried the release")
-    return None
-
-
-def _withdrawn(member: Member) -> bool:
-    return member.standing is Standing.CANCELLED and not member.tolerated
 
 
 def _why(members: Iterable[Member]) -> str:
-    codes = Counter(member.code for member in members if member.standing is Standing.FAILED and not member.tolerated)
+    codes = Counter(member.code for member in members if member.standing in IN_VAIN and not member.tolerated)
     return ": " + ", ".join(f"{code} {count}x" for code, count in sorted(codes.items())) if codes else ""
 
 
-def _step(rollout: Rollout) -> OpenGroup | Finish | None:
-    if rollout.opened == 0:
-        return OpenGroup(0)
-    newest = rollout.opened - 1
-    if rollout.opened < len(rollout.groups):
-        reached = tally(rollout.group_members(newest)).success_reached(rollout.groups[newest])
-        return OpenGroup(rollout.opened) if reached else None
-    return Finish(Phase.SUCCEEDED) if tally(rollout.members).complete else None
+def _may_open(rollout: Rollout) -> bool:
+    return rollout.opened < len(rollout.groups) and all(passed(rollout, index) for index in range(rollout.opened))
+
+
+def _ending(rollout: Rollout, now_ms: int) -> tuple[Action, ...]:
+    """Return what ends a rollout in which every group is open and nobody is awaited; nothing before that."""
+    counts = tally(rollout.members)
+    if rollout.opened < len(rollout.groups) or counts.awaited:
+        return ()
+    if not counts.pending:
+        return (Finish(Phase.SUCCEEDED if counts.committed else Phase.FAILED),)
+    news_ms = max(max(member.assigned_ms, member.settled_ms) for member in rollout.members)
+    if now_ms <= news_ms + rollout.deadline_s * 1000:
+        return ()
+    pending = (member for member in rollout.members if member.standing is Standing.PENDING)
+    return tuple(Settle(member.device, Standing.CANCELLED, "not_seen", member.air_bytes) for member in pending)
 
 
 def _assignments(rollout: Rollout, statuses: Mapping[str, DeviceStatus]) -> Iterable[Assign | Settle]:
     for member in rollout.members:
-        if member.group < rollout.opened and member.standing in {Standing.WAITING, Standing.ASSIGNING}:
-            known = member.device in statuses
-            yield Assign(member.device) if known else Settle(member.device, Standing.CANCELLED, "device_removed")
+        if member.group >= rollout.opened or member.standing not in _UNTOLD:
+            continue
+        if member.standing is Standing.ASSIGNING or statuses[member.device].reachable:
+            yield Assign(member.device)
+        elif member.standing is Standing.WAITING:
+            yield Settle(member.device, Standing.PENDING, member.code, member.air_bytes)
 
 
 def _set_back(rollout: Rollout, statuses: Mapping[str, DeviceStatus]) -> Iterable[SetBack | Settle]:
     for member in rollout.members:
         status = statuses.get(member.device)
         wanted = status is not None and status.desired_release == rollout.release
-        if wanted and member.standing in {*IN_FLIGHT, Standing.FAILED}:
+        told = member.standing in IN_FLIGHT or member.gen > 0
+        if wanted and told and member.standing not in {Standing.COMMITTED, Standing.CANCELLED}:
             yield SetBack(member.device)
         elif member.standing not in SETTLED:
-            yield Settle(member.device, Standing.CANCELLED, "aborted")
+            yield Settle(member.device, Standing.CANCELLED, "aborted", member.air_bytes)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from server.clock import Clock, system_now_ms
 from server.errors import RolloutPhaseError, RolloutRefusedError
 from server.fleet import Device, Fleet
+from server.liveness import is_reachable
 from server.registry.events import EventLog
 from server.registry.versions import Release, Versions
 from server.rollout.config import RolloutConfig
 from server.rollout.drafting import Request, draft
 from server.rollout.ledger import Ledger
 from server.rollout.model import (
+    IN_VAIN,
     Action,
     Assign,
     DeviceStatus,
@@ -28,10 +30,10 @@ from server.rollout.model import (
     Rollout,
     SetBack,
     Settle,
-    Standing,
 )
 from server.rollout.planner import plan
-from server.rollout.selection import candidates
+from server.rollout.resuming import Foresight, How, foresee, replaced, resumed, skipped, to_replace
+from server.rollout.selection import candidates, choose_bundle, pick_canaries
 from server.rollout.telling import Teller
 from wire.messages import Severity, UpdateStatus
 
@@ -48,6 +50,7 @@ class RolloutService:
     events: EventLog
     config: RolloutConfig = field(default_factory=RolloutConfig)
     clock: Clock = system_now_ms
+    silent_s: float = 7_200.0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def list(self) -> tuple[Rollout, ...]:
@@ -109,17 +112,91 @@ class RolloutService:
             running = [known.id for known in opened if known.phase is Phase.RUNNING]
             return tuple(self.pause(known, code, text or f"Paused: {code}").id for known in running)
 
-    def resume(self, rollout: str) -> Rollout:
-        """Go on; the failures so far leave the count, since a person has seen them.
+    def resume(
+        self, rollout: str, how: How = How.RETRY, *, by: str = "an operator", only: Sequence[str] | None = None
+    ) -> Rollout:
+        """Go on after failures as ``how`` says; ``only``: the devices that the person expects to be told at once.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
-            RolloutPhaseError: If it is not paused.
+            RolloutPhaseError: If it is not paused, or would tell other devices than ``only``.
+            RolloutRefusedError: If it would pause again at once.
         """
         with self._lock:
-            if self.get(rollout).phase is Phase.PAUSED:
-                self.ledger.tolerate_failures(rollout)
-            return self._move(rollout, {Phase.PAUSED}, Phase.RUNNING, "resumed", "Resumed by an operator")
+            known, after = self._resumed(rollout, how)
+            return self._steer(known, after, "resumed", f"Resumed by {by}: {how.value}", by, only)
+
+    def skip(self, rollout: str, group: str, *, by: str, only: Sequence[str] | None = None) -> Rollout:
+        """Let the groups after ``group`` open although it did not reach its success; ``by`` names who decided it.
+
+        Raises:
+            UnknownRolloutError: If there is none of that id.
+            RolloutPhaseError: If it neither runs nor is paused, or would tell other devices than ``only``.
+            RolloutRefusedError: If the group is not an open one short of its success, or nobody is named.
+        """
+        with self._lock:
+            known, after = self._skipped(rollout, group, by)
+            return self._steer(known, after, "group_skipped", f"Group {group} skipped by {by}", by, only)
+
+    def foresee(self, rollout: str, act: str, *, how: How = How.RETRY, group: str = "") -> Foresight:
+        """Return what ``act`` (approve, resume or skip) will do at once: whom it tells, whom it sets back.
+
+        Raises:
+            UnknownRolloutError: If there is none of that id.
+            RolloutPhaseError: If it can't do this in its phase.
+            RolloutRefusedError: If the act would be refused.
+        """
+        with self._lock:
+            if act == "skip":
+                known, after = self._skipped(rollout, group, "somebody")
+            elif act == "resume":
+                known, after = self._resumed(rollout, how)
+            else:
+                known = self._in_phase(rollout, {Phase.AWAITING_APPROVAL})
+                after = replace(known, phase=Phase.RUNNING)
+            return self._foreseen(known, after)
+
+    def _resumed(self, rollout: str, how: How) -> tuple[Rollout, Rollout]:
+        known = self._in_phase(rollout, {Phase.PAUSED})
+        others: tuple[str, ...] = ()
+        if how is How.REPLACE:
+            devices, now_ms = {device.device: device for device in self.fleet.devices()}, self.clock()
+            waiting = [member.device for member in known.members if member.group >= known.opened]
+            there = [
+                devices[name] for name in waiting
+                if name in devices and is_reachable(devices[name], now_ms, self.silent_s)
+                and choose_bundle(self.versions.releases(), known.release, devices[name]) is not None
+            ]  # fmt: skip
+            others = pick_canaries(there, sum(count for _, count in to_replace(known)), known.id)
+        return known, resumed(known, how, others)
+
+    def _skipped(self, rollout: str, group: str, by: str) -> tuple[Rollout, Rollout]:
+        known = self._in_phase(rollout, {Phase.RUNNING, Phase.PAUSED})
+        return known, skipped(known, group, by, self.clock())
+
+    def _foreseen(self, before: Rollout, after: Rollout) -> Foresight:
+        devices, releases, now_ms = self.fleet.devices(), self.versions.releases(), self.clock()
+        fresh = self._newcomers(after, devices, releases)
+        statuses = {device.device: self._status(device, now_ms) for device in devices}
+        return foresee(before, replace(after, members=(*after.members, *fresh)), statuses, now_ms)
+
+    def _steer(
+        self, before: Rollout, after: Rollout, code: str, text: str, by: str, only: Sequence[str] | None
+    ) -> Rollout:
+        seen = self._foreseen(before, after)
+        if only is not None and set(only) != set(seen.tells):
+            message = f"Expected to tell {', '.join(sorted(only)) or 'nobody'}, got: {seen.text}: look again"
+            raise RolloutPhaseError(message)
+        devices = {device.device: device for device in self.fleet.devices()}
+        teller = Teller(self.ledger, self.fleet, self.versions.releases())
+        for member in replaced(before, after):
+            told = member.device in devices and devices[member.device].desired_release == before.release
+            if member.gen > 0 and told:
+                teller.set_back(before, member, devices[member.device])
+        self.ledger.rewrite(before, replace(after, code=code, text=text), self.clock())
+        said = f"Rollout of {before.release} running: {text}. {seen.text}"
+        self._note(before, code, Severity.WARNING, said, by=by)
+        return self.get(before.id)
 
     def abort(self, rollout: str) -> Rollout:
         """End a rollout; who has not committed is set back to what it was to run before.
@@ -143,7 +220,7 @@ class RolloutService:
                 self._turn(self._with_newcomers(rollout, devices, releases), devices, releases, now_ms)
 
     def _turn(self, rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release], now_ms: int) -> None:
-        statuses = {name: _status(device) for name, device in devices.items()}
+        statuses = {name: self._status(device, now_ms) for name, device in devices.items()}
         members = {member.device: member for member in rollout.members}
         teller = Teller(self.ledger, self.fleet, releases)
         for action in plan(rollout, statuses, now_ms, limit=self.config.assignments_a_turn):
@@ -168,15 +245,20 @@ class RolloutService:
                 raise RolloutRefusedError(message)
 
     def _with_newcomers(self, rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release]) -> Rollout:
-        if not rollout.dynamic or rollout.phase is not Phase.RUNNING:
-            return rollout
-        taken = {member.device for other in self.ledger.open() for member in other.members}
-        fresh = candidates(devices.values(), releases, rollout.release)
-        last = len(rollout.groups) - 1
-        added = tuple(Member(device.device, last) for device in fresh if device.device not in taken)
+        added = self._newcomers(rollout, devices.values(), releases)
         if added:
             self.ledger.add_members(rollout.id, added)
         return replace(rollout, members=(*rollout.members, *added))
+
+    def _newcomers(
+        self, rollout: Rollout, devices: Iterable[Device], releases: Sequence[Release]
+    ) -> tuple[Member, ...]:
+        if not rollout.dynamic or rollout.phase is not Phase.RUNNING:
+            return ()
+        taken = {member.device for other in self.ledger.open() for member in other.members}
+        fresh = candidates(devices, releases, rollout.release)
+        last = len(rollout.groups) - 1
+        return tuple(Member(device.device, last) for device in fresh if device.device not in taken)
 
     def _settle(self, rollout: Rollout, settle: Settle | None, now_ms: int) -> None:
         if settle is None:
@@ -186,7 +268,7 @@ class RolloutService:
             "settled_ms": now_ms, "tolerated": False,
         }  # fmt: skip
         self.ledger.change_member(rollout.id, settle.device, changes)
-        if settle.standing is Standing.FAILED:
+        if settle.standing in IN_VAIN:
             text = f"{settle.device} failed in the rollout of {rollout.release}: {settle.code}"
             self._note(rollout, settle.code, Severity.WARNING, text, device=settle.device)
 
@@ -205,22 +287,28 @@ class RolloutService:
 
     def _move(self, rollout: str, allowed: set[Phase], phase: Phase, code: str, text: str) -> Rollout:
         with self._lock:
-            known = self.get(rollout)
-            if known.phase not in allowed:
-                wanted = " or ".join(sorted(allowed))
-                message = f"Expected a rollout that is {wanted}, got {rollout}, which is {known.phase.value}"
-                raise RolloutPhaseError(message)
+            known = self._in_phase(rollout, allowed)
             self.ledger.change(rollout, {"phase": phase.value, "code": code, "text": text}, self.clock())
             severity = Severity.WARNING if phase is not Phase.RUNNING else Severity.INFO
             self._note(known, code, severity, f"Rollout of {known.release} {phase.value}: {text}")
             return self.get(rollout)
 
-    def _note(self, rollout: Rollout, code: str, severity: Severity, text: str, *, device: str | None = None) -> None:
-        data = {"rollout": rollout.id, "release": rollout.release}
+    def _in_phase(self, rollout: str, allowed: set[Phase]) -> Rollout:
+        known = self.get(rollout)
+        if known.phase not in allowed:
+            wanted = " or ".join(sorted(allowed))
+            message = f"Expected a rollout that is {wanted}, got {rollout}, which is {known.phase.value}"
+            raise RolloutPhaseError(message)
+        return known
+
+    def _note(
+        self, rollout: Rollout, code: str, severity: Severity, text: str, *, device: str | None = None, by: str = ""
+    ) -> None:
+        data = {"rollout": rollout.id, "release": rollout.release, **({"by": by} if by else {})}
         self.events.add(self.clock(), "rollout", code, severity, text, device=device, data=data)
         _LOG.info("Rollout changed. id=%s release=%s code=%s", rollout.id, rollout.release, code)
 
-
-def _status(device: Device) -> DeviceStatus:
-    update = device.reported.update if device.reported else UpdateStatus()
-    return DeviceStatus(device.device, device.desired_release, device.desired_gen, update)
+    def _status(self, device: Device, now_ms: int) -> DeviceStatus:
+        update = device.reported.update if device.reported else UpdateStatus()
+        reachable = is_reachable(device, now_ms, self.silent_s)
+        return DeviceStatus(device.device, device.desired_release, device.desired_gen, update, reachable)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from server.fleet import Device, Fleet
 from server.registry.versions import Release
 from server.rollout.ledger import Ledger
-from server.rollout.model import Member, Rollout, Settle, Standing
+from server.rollout.model import IN_VAIN, Member, Rollout, Settle, Standing
 from server.rollout.selection import choose_bundle
 from wire.codec import decode, encode
 from wire.messages import Desired
@@ -35,7 +35,8 @@ class Teller:
         if member.standing is Standing.ASSIGNING and told:
             gen = device.desired_gen
         else:
-            before = encode(device.desired).decode() if device.desired else ""
+            again = member.before and device.desired_release == rollout.release
+            before = member.before if again or not device.desired else encode(device.desired).decode()
             intent = {"standing": Standing.ASSIGNING.value, "before": before, "assigned_ms": now_ms}
             self.ledger.change_member(rollout.id, member.device, {**intent, "gen": device.desired_gen})
             gen = self._tell(device, pointer(bundle, rollout.probation_s))
@@ -43,9 +44,9 @@ class Teller:
         return None
 
     def set_back(self, rollout: Rollout, member: Member, device: Device) -> Settle | None:
-        """Tell ``device`` to run what it was to run before; a device that failed keeps its standing."""
+        """Tell ``device`` to run what it was to run before; a device that failed or is stuck keeps its standing."""
         self._tell(device, self._before(rollout, member, device))
-        if member.standing is Standing.FAILED:
+        if member.standing in IN_VAIN:
             return None
         air_bytes = device.reported.update.done_bytes if device.reported else 0
         return Settle(member.device, Standing.CANCELLED, "aborted", air_bytes)

@@ -87,9 +87,3 @@ def update_member(connection: sa.Connection, rollout: str, device: str, changes:
     """Change columns of one member."""
     where = (MEMBERS.c.rollout == rollout, MEMBERS.c.device == device)
     connection.execute(MEMBERS.update().where(*where).values(dict(changes)))
-
-
-def tolerate_failures(connection: sa.Connection, rollout: str) -> None:
-    """Take failed and cancelled members so far out of the count: an operator resumed over them."""
-    where = (MEMBERS.c.rollout == rollout, MEMBERS.c.standing.in_(["failed", "cancelled"]))
-    connection.execute(MEMBERS.update().where(*where).values(tolerated=True))

@@ -96,10 +96,10 @@ class MemoryFleet:
     app: ServerApp
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
-    def enrol(self, device: str = "cam-1", site: str = "berlin") -> FakeDevice:
+    def enrol(self, device: str = "cam-1", site: str = "berlin", *, target: str = "") -> FakeDevice:
         """Return a connected device."""
-        enrolment = self.app.parts.enrolment
-        identity = enrolment.enrol(enrolment.claim(site, device, {"lens": "a"}))
+        enrolment, attributes = self.app.parts.enrolment, {"target": target} if target else {"lens": "a"}
+        identity = enrolment.enrol(enrolment.claim(site, device, attributes))
         return FakeDevice(identity, MemoryTransport(self.broker, device)).connect()
 
     def turn(self) -> None:

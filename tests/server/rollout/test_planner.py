@@ -7,6 +7,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from server.errors import RolloutRefusedError
 from server.rollout.model import (
     Assign,
     DeviceStatus,
@@ -21,7 +22,8 @@ from server.rollout.model import (
     Settle,
     Standing,
 )
-from server.rollout.planner import apply_settlements, plan
+from server.rollout.planner import apply_settlements, passed, plan
+from server.rollout.resuming import How, foresee, resumed, skipped, to_replace
 from wire.messages import UpdatePhase, UpdateStatus
 
 NEW, OLD = "meter-2", "meter-1"
@@ -95,13 +97,12 @@ def test_a_silent_canary_is_stuck_after_its_deadline_and_that_is_an_error() -> N
     going = rollout(Standing.ASSIGNED, Standing.WAITING)
     statuses = known() | {"d0": status("d0", UpdatePhase.DOWNLOADING)}
     assert plan(going, statuses, 61_000) == ()
-    assert plan(going, statuses, 61_001)[0] == Settle("d0", Standing.FAILED, "stuck", 77)
+    assert plan(going, statuses, 61_001)[0] == Settle("d0", Standing.STUCK, "stuck", 77)
 
 
 def test_who_was_stuck_and_commits_later_counts_as_committed() -> None:
     """A device that slept for a week is no failure of the release."""
-    going = rollout(Standing.FAILED, Standing.WAITING, phase=Phase.PAUSED)
-    going = replace(going, members=(replace(going.members[0], code="stuck"), going.members[1]))
+    going = rollout(Standing.STUCK, Standing.WAITING, phase=Phase.PAUSED)
     statuses = known() | {"d0": status("d0", UpdatePhase.COMMITTED)}
     assert plan(going, statuses, 99_000) == (Settle("d0", Standing.COMMITTED, "", 77),)
 
@@ -114,11 +115,61 @@ def test_a_device_told_otherwise_since_is_cancelled_and_without_evidence_it_paus
     assert pause.code == "no_evidence"
 
 
-def test_resuming_over_a_failure_goes_on() -> None:
-    """What an operator has seen and resumed over is not counted again."""
+def test_a_tolerated_failure_of_every_canary_does_not_open_the_rest() -> None:
+    """0 of 1 committed is no success, whoever resumed over it."""
     going = rollout(Standing.FAILED, Standing.WAITING)
     going = replace(going, members=(replace(going.members[0], tolerated=True), going.members[1]))
-    assert plan(going, known(), 2000) == (OpenGroup(1), Assign("d1"))
+    (pause,) = plan(going, known(), 2000)
+    assert (pause.code, pause.text) == ("success_threshold", "only 0 of 1 in canary committed")
+
+
+def test_a_removed_canary_pauses_and_only_a_skip_goes_past_it() -> None:
+    """Nobody is left to try the release; a person who decides so is named."""
+    going = rollout(Standing.ASSIGNED, Standing.WAITING)
+    statuses = {"d1": DeviceStatus("d1", OLD)}
+    settle, pause = plan(going, statuses, 2000)
+    assert settle == Settle("d0", Standing.CANCELLED, "device_removed")
+    assert pause.code == "no_evidence"
+    past = skipped(apply_settlements(going, [settle], 2000), "canary", "ada", 2000)
+    assert plan(past, statuses, 2000) == (OpenGroup(1), Assign("d1"))
+
+
+def test_a_device_that_can_not_be_told_is_pending_until_it_is_heard() -> None:
+    """Offline or never seen: nobody fails, nothing pauses, however long it takes."""
+    going = rollout(Standing.WAITING, Standing.WAITING)
+    away = known() | {"d0": DeviceStatus("d0", OLD, reachable=False)}
+    assert plan(going, away, 2000) == (Settle("d0", Standing.PENDING),)
+    waits = apply_settlements(going, plan(going, away, 2000), 2000)
+    assert plan(waits, away, 10**12) == ()
+    assert plan(waits, known(), 10**12) == (Assign("d0"),)
+
+
+def test_pending_devices_do_not_hold_a_rollout_open_for_ever() -> None:
+    """One deadline after the last news they are left out, and then it has succeeded."""
+    going = rollout(Standing.COMMITTED, Standing.COMMITTED, Standing.PENDING, opened=2)
+    away = known(3) | {"d2": DeviceStatus("d2", OLD, reachable=False)}
+    assert plan(going, away, 61_000) == ()
+    left_out = plan(going, away, 61_001)
+    assert left_out == (Settle("d2", Standing.CANCELLED, "not_seen"),)
+    assert plan(apply_settlements(going, left_out, 61_001), away, 61_002) == (Finish(Phase.SUCCEEDED),)
+
+
+def test_a_rollout_in_which_nobody_committed_has_not_succeeded() -> None:
+    """Skipping every group ends it, and no more."""
+    going = rollout(Standing.CANCELLED, Standing.FAILED, opened=2)
+    for name in ("canary", "rest"):
+        going = skipped(going, name, "ada", 2000)
+    assert plan(going, known(), 2000) == (Finish(Phase.FAILED),)
+
+
+def test_a_group_opens_when_each_one_before_it_holds() -> None:
+    """A canary that came late and failed closes the way, however good the group after it is."""
+    groups, waits = (Group("a", 1.0, 1.0), Group("b", 1.0, 1.0), Group("c", 1.0, 1.0)), Standing.PENDING
+    owners = [(0, Standing.COMMITTED), (0, waits), (0, Standing.FAILED), (1, Standing.COMMITTED), (2, Standing.WAITING)]
+    members = tuple(Member(f"d{number}", *owner) for number, owner in enumerate(owners))
+    statuses = {member.device: DeviceStatus(member.device, OLD, reachable=False) for member in members}
+    going = Rollout("r", NEW, (replace(groups[0], success_ratio=0.6), *groups[1:]), members, Phase.RUNNING, opened=2)
+    assert plan(going, statuses, 2000) == ()
 
 
 def test_finishes_when_nobody_is_under_way() -> None:
@@ -150,53 +201,107 @@ def test_tells_only_some_in_one_turn() -> None:
     assert actions == tuple(Assign(f"d{number}") for number in range(1, 5))
 
 
-REPORTS = st.sampled_from([None, UpdatePhase.COMMITTED, UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED])
-COMMANDS = st.sampled_from(["", "", "", "pause", "resume", "abort"])
-TURNS = st.lists(st.tuples(st.lists(REPORTS, min_size=9, max_size=9), COMMANDS), max_size=25)
+REPORTS = st.sampled_from(
+    [None, None, UpdatePhase.COMMITTED, UpdatePhase.COMMITTED, UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED]
+)
+COMMANDS = st.sampled_from(["", "", "", "pause", "retry", "retry", "replace", "replace", "tolerate", "skip", "abort"])
+EVENTS = st.sampled_from(["", "", "", "", "away", "back", "removed", "told otherwise", "a day passes"])
+TURNS = st.lists(st.tuples(st.lists(REPORTS, min_size=9, max_size=9), COMMANDS, EVENTS, st.integers(0, 8)), max_size=30)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(
-    sizes=st.lists(st.integers(0, 3), min_size=1, max_size=3),
+    sizes=st.lists(st.integers(0, 3), min_size=2, max_size=3),
     success_ratio=st.floats(0, 1),
     error_ratio=st.floats(0, 1),
     turns=TURNS,
 )
-def test_no_device_outside_the_opened_groups_ever_gets_the_release(
-    sizes: list[int], success_ratio: float, error_ratio: float, turns: list[tuple[list[UpdatePhase | None], str]]
-) -> None:
-    """Whatever devices report, in whatever order, and whatever operators do."""
+def test_after_any_history_groups_opened_on_success_and_nobody_outside_was_told(
+    sizes: list[int], success_ratio: float, error_ratio: float,
+    turns: list[tuple[list[UpdatePhase | None], str, str, int]],
+) -> None:  # fmt: skip
+    """Whatever devices report, whoever is away, removed or told otherwise, and whatever operators do."""
     groups = tuple(Group(f"g{index}", success_ratio, error_ratio) for index in range(len(sizes)))
     owners = [index for index, size in enumerate(sizes) for _ in range(size)]
-    members = tuple(Member(f"d{number}", group) for number, group in enumerate(owners))
-    going = Rollout("r", NEW, groups, members, Phase.RUNNING)
-    statuses = {member.device: DeviceStatus(member.device, OLD, 1) for member in members}
-    for now_ms, (reports, command) in enumerate(turns):
-        going = command_to(going, command)
+    going = Rollout("r", NEW, groups, tuple(Member(f"d{n}", g) for n, g in enumerate(owners)), Phase.RUNNING)
+    statuses = {member.device: DeviceStatus(member.device, OLD, 1) for member in going.members}
+    now_ms = 0
+    for reports, command, event, who in turns:
+        now_ms += 90_000_000 if event == "a day passes" else 1_000
+        statuses = happen(statuses, event, f"d{who}")
+        promised = None
+        before, (going, statuses, promised) = going, command_to(going, statuses, command, now_ms)
         may = going.phase is Phase.RUNNING
+        told = set()
         for action in plan(going, statuses, now_ms):
-            going, statuses = carry_out(going, statuses, action, now_ms)
+            if isinstance(action, OpenGroup):
+                check_opening(going, action.index)
             if isinstance(action, Assign):
                 assert may, "told while not running"
-                group = next(member.group for member in members if member.device == action.device)
-                assert group < going.opened, "told outside the opened groups"
-        for number, phase in zip(range(len(members)), reports, strict=False):
+                told.add(action.device)
+                assert group_of(going, action.device) < going.opened, "told outside the opened groups"
+            going, statuses = carry_out(going, statuses, action, now_ms)
+        assert promised is None or told == promised, f"resuming {before} told others than it said"
+        for number, phase in zip(range(len(owners)), reports, strict=False):
             statuses = report(statuses, f"d{number}", phase)
-    holders = {name for name, device in statuses.items() if device.desired_release == NEW}
-    assert holders <= {member.device for member in members if member.group < going.opened}
+        holders = {name for name, device in statuses.items() if device.desired_release == NEW}
+        assert holders <= {member.device for member in going.members if member.group < going.opened}
 
 
-def command_to(going: Rollout, command: str) -> Rollout:
-    """Return the rollout after an operator's command."""
+def check_opening(going: Rollout, index: int) -> None:
+    """Check by hand that every group before ``index`` reached its success or was skipped by a person."""
+    for before in range(index):
+        standings = [member.standing for member in going.group_members(before)]
+        good = standings.count(Standing.COMMITTED)
+        bad = standings.count(Standing.FAILED) + standings.count(Standing.STUCK)
+        ratio = going.groups[before].success_ratio
+        assert going.groups[before].skipped_by or (good > 0 and good / (good + bad) >= ratio - 1e-9)
+
+
+def group_of(going: Rollout, device: str) -> int:
+    """Return the group that a device is in now."""
+    return next(member.group for member in going.members if member.device == device)
+
+
+def happen(statuses: dict[str, DeviceStatus], event: str, name: str) -> dict[str, DeviceStatus]:
+    """Return the devices after something happened to one of them."""
+    if name not in statuses or not event:
+        return statuses
+    if event == "removed":
+        return {other: status for other, status in statuses.items() if other != name}
+    changes = {
+        "away": {"reachable": False}, "back": {"reachable": True}, "a day passes": {},
+        "told otherwise": {"desired_release": OLD, "desired_gen": statuses[name].desired_gen + 1},
+    }[event]  # fmt: skip
+    return statuses | {name: replace(statuses[name], **changes)}  # type: ignore[arg-type]
+
+
+Commanded = tuple[Rollout, dict[str, DeviceStatus], set[str] | None]
+
+
+def command_to(going: Rollout, statuses: dict[str, DeviceStatus], command: str, now_ms: int) -> Commanded:
+    """Return rollout and devices after an operator's command, and whom it said it would tell."""
     if command == "pause" and going.phase is Phase.RUNNING:
-        return replace(going, phase=Phase.PAUSED)
-    if command == "resume" and going.phase is Phase.PAUSED:
-        failed = {Standing.FAILED, Standing.CANCELLED}
-        members = tuple(replace(member, tolerated=member.standing in failed) for member in going.members)
-        return replace(going, phase=Phase.RUNNING, members=members)
+        return replace(going, phase=Phase.PAUSED), statuses, None
     if command == "abort" and going.phase in {Phase.RUNNING, Phase.PAUSED}:
-        return replace(going, phase=Phase.ABORTING)
-    return going
+        return replace(going, phase=Phase.ABORTING), statuses, None
+    if command not in {"skip", *How} or going.phase is not Phase.PAUSED:
+        return going, statuses, None
+    waiting = [member.device for member in going.members if member.group >= going.opened and member.device in statuses]
+    others = [name for name in waiting if statuses[name].reachable][: sum(count for _, count in to_replace(going))]
+    short = [group.name for index, group in enumerate(going.groups[: going.opened]) if not passed(going, index)]
+    try:
+        if command == "skip":
+            after = skipped(going, short[0] if short else "", "ada", now_ms)
+        else:
+            after = resumed(going, How(command), others if command == "replace" else ())
+    except RolloutRefusedError:
+        return going, statuses, None
+    seen = foresee(going, after, statuses, now_ms)
+    for name in (name for name in seen.sets_back if name in statuses):
+        gen = statuses[name].desired_gen + 1
+        statuses = statuses | {name: replace(statuses[name], desired_release=OLD, desired_gen=gen)}
+    return after, statuses, set(seen.tells)
 
 
 def carry_out(
@@ -210,7 +315,9 @@ def carry_out(
             return going, statuses | {name: replace(statuses[name], desired_release=NEW, desired_gen=gen)}
         case SetBack(name):
             gen = statuses[name].desired_gen + 1
-            going = change(going, name, standing=Standing.CANCELLED)
+            member = next(member for member in going.members if member.device == name)
+            ended = member.standing if member.standing in {Standing.FAILED, Standing.STUCK} else Standing.CANCELLED
+            going = change(going, name, standing=ended)
             return going, statuses | {name: replace(statuses[name], desired_release=OLD, desired_gen=gen)}
         case Settle():
             return apply_settlements(going, [action], now_ms), statuses
@@ -232,7 +339,7 @@ def change(going: Rollout, device: str, **changes: object) -> Rollout:
 
 def report(statuses: dict[str, DeviceStatus], name: str, phase: UpdatePhase | None) -> dict[str, DeviceStatus]:
     """Return the devices after one reported how far it is with what it shall run."""
-    if phase is None:
+    if phase is None or name not in statuses:
         return statuses
     device = statuses[name]
     update = UpdateStatus(phase=phase, gen=device.desired_gen, release=device.desired_release)

@@ -10,9 +10,10 @@ import pytest
 from server.errors import RolloutPhaseError, RolloutRefusedError, UnknownReleaseError
 from server.rollout.drafting import Request
 from server.rollout.model import Phase, Rollout, Standing
+from server.rollout.resuming import How
 from server.rollout.service import RolloutService
 from wire.canonical import sha256_hex
-from wire.messages import InstalledRelease, Reported, UpdatePhase, UpdateStatus
+from wire.messages import DeviceState, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus
 from wire.target import TargetCustom, target_path
 
 if TYPE_CHECKING:
@@ -60,6 +61,19 @@ class Scene:
         self.devices[device].say("reported", report, retain=True)
         self.turn()
 
+    def is_there(self, device: str, state: DeviceState = DeviceState.READY) -> None:
+        """Let a device say that it is there, or away; a second later, since the registry is read once a second."""
+        self.fleet.clock.now_ms += 1_000
+        self.devices[device].say("state", State(state, self.fleet.clock(), "ab" * 8), retain=True)
+        self.turn()
+
+    def failed_canary(self, **request: object) -> Rollout:
+        """Make a rollout whose canary ``d0`` rolled back."""
+        rollout = self.start(**request)
+        self.turn()
+        self.say("d0", UpdatePhase.ROLLED_BACK, "child_crashed")
+        return rollout
+
     def turn(self) -> None:
         """Ingest what arrived and take two steps."""
         self.fleet.turn()
@@ -76,8 +90,11 @@ class Scene:
 
 @pytest.fixture
 def scene(fleet: MemoryFleet) -> Scene:
-    """Three devices."""
-    return Scene(fleet, {name: fleet.enrol(name) for name in ("d0", "d1", "d2")})
+    """Three devices that are there."""
+    made = Scene(fleet, {name: fleet.enrol(name) for name in ("d0", "d1", "d2")})
+    for name in made.devices:
+        made.is_there(name)
+    return made
 
 
 def test_canary_first_then_the_rest_then_success(scene: Scene) -> None:
@@ -118,6 +135,123 @@ def test_a_canary_that_rolled_back_pauses_and_its_code_is_an_event(scene: Scene)
     assert (found.phase, found.code) == (Phase.PAUSED, "error_threshold")
     assert {"child_crashed", "error_threshold"} <= set(scene.fleet.codes())
     assert scene.told() == {"d0"}
+
+
+def test_resuming_after_a_failed_canary_tells_the_canary_and_nobody_else(scene: Scene) -> None:
+    """0 of 1 committed opens nothing; the canary tries again, as the operator was told beforehand."""
+    rollout = scene.failed_canary()
+    seen = scene.service.foresee(rollout.id, "resume")
+    assert (seen.tells, seen.later, seen.opens) == (("d0",), (), ())
+    gen = scene.fleet.app.parts.fleet.device("d0").desired_gen
+    scene.service.resume(rollout.id, by="ada", only=seen.tells)
+    scene.turn()
+    assert scene.told() == {"d0"}
+    assert scene.fleet.app.parts.fleet.device("d0").desired_gen == gen + 1
+    scene.say("d0", UpdatePhase.COMMITTED)
+    assert scene.told() == {"d0", "d1", "d2"}
+
+
+def test_replacing_the_canary_sets_it_back_and_another_device_tries(scene: Scene) -> None:
+    """The rest waits for the new canary; who was replaced goes back to what it ran."""
+    old = scene.fleet.app.parts.versions.release("meter-1")
+    pointer = {"release": old.name, "target": old.path, "sha256": old.sha256, "length_bytes": old.length_bytes}
+    scene.fleet.app.parts.fleet.set_desired("d0", **pointer)
+    rollout = scene.failed_canary()
+    seen = scene.service.foresee(rollout.id, "resume", how=How.REPLACE)
+    assert (len(seen.tells), seen.sets_back) == (1, ("d0",))
+    scene.service.resume(rollout.id, How.REPLACE, only=seen.tells)
+    scene.turn()
+    assert scene.told() == set(seen.tells) < {"d1", "d2"}
+    assert scene.fleet.app.parts.fleet.device("d0").desired_release == "meter-1"
+    scene.say(seen.tells[0], UpdatePhase.COMMITTED)
+    assert scene.told() == {"d1", "d2"}
+
+
+def test_a_resume_that_would_tell_others_than_the_operator_saw_is_refused(scene: Scene) -> None:
+    """Between looking and pressing the button the fleet may have changed."""
+    rollout = scene.failed_canary()
+    with pytest.raises(RolloutPhaseError, match="Expected to tell d1"):
+        scene.service.resume(rollout.id, only=["d1"])
+    assert scene.service.get(rollout.id).phase is Phase.PAUSED
+
+
+def test_tolerating_what_leaves_no_success_is_refused(scene: Scene) -> None:
+    """It would pause again at once; the text names the ways that are left."""
+    rollout = scene.failed_canary()
+    with pytest.raises(RolloutRefusedError, match="retry or replace, or skip the group"):
+        scene.service.resume(rollout.id, How.TOLERATE)
+
+
+def test_only_a_named_person_skips_a_group(scene: Scene) -> None:
+    """The act is recorded with who did it, and it alone opens the rest."""
+    rollout = scene.failed_canary()
+    for group, by in (("canary", " "), ("rest", "ada"), ("none", "ada")):
+        with pytest.raises(RolloutRefusedError):
+            scene.service.skip(rollout.id, group, by=by)
+    assert set(scene.service.foresee(rollout.id, "skip", group="canary").tells) == {"d1", "d2"}
+    scene.service.skip(rollout.id, "canary", by="ada")
+    scene.turn()
+    assert scene.told() == {"d0", "d1", "d2"}
+    (event,) = [one for one in scene.fleet.app.parts.events.after(0, 1000) if one.code == "group_skipped"]
+    assert (event.data["by"], "ada" in event.text) == ("ada", True)
+    assert scene.service.get(rollout.id).groups[0].skipped_by == "ada"
+
+
+def test_an_abort_after_a_retry_sets_the_canary_back_to_what_it_ran_first(scene: Scene) -> None:
+    """The second telling must not remember the release itself as what was there before."""
+    old = scene.fleet.app.parts.versions.release("meter-1")
+    pointer = {"release": old.name, "target": old.path, "sha256": old.sha256, "length_bytes": old.length_bytes}
+    scene.fleet.app.parts.fleet.set_desired("d0", **pointer)
+    rollout = scene.failed_canary()
+    scene.service.resume(rollout.id)
+    scene.turn()
+    scene.service.abort(rollout.id)
+    scene.turn()
+    assert scene.fleet.app.parts.fleet.device("d0").desired_release == "meter-1"
+
+
+def test_a_canary_that_waits_for_its_second_try_is_set_back_too(scene: Scene) -> None:
+    """It was told once: aborting before it is heard again leaves nothing behind."""
+    rollout = scene.failed_canary()
+    scene.is_there("d0", DeviceState.LOST)
+    scene.service.resume(rollout.id)
+    scene.turn()
+    assert scene.standings(rollout)["d0"] == "pending"
+    scene.service.abort(rollout.id)
+    scene.turn()
+    assert scene.told() == set()
+
+
+def test_lost_and_never_seen_devices_are_pending_and_told_when_they_come(scene: Scene) -> None:
+    """They are no failures, they pause nothing, and nothing is sent to them meanwhile."""
+    scene.devices["new"] = scene.fleet.enrol("new")
+    scene.is_there("d1", DeviceState.LOST)
+    rollout = scene.start(error_ratio=0.0, deadline_s=60.0)
+    scene.turn()
+    scene.say("d0", UpdatePhase.COMMITTED)
+    scene.say("d2", UpdatePhase.COMMITTED)
+    assert scene.service.get(rollout.id).phase is Phase.RUNNING
+    assert scene.standings(rollout) == {"d0": "committed", "d1": "pending", "d2": "committed", "new": "pending"}
+    scene.is_there("d1")
+    scene.say("d1", UpdatePhase.COMMITTED)
+    assert scene.standings(rollout)["d1"] == "committed"
+    scene.fleet.clock.now_ms += 61_000
+    scene.turn()
+    assert scene.service.get(rollout.id).phase is Phase.SUCCEEDED
+    assert scene.standings(rollout)["new"] == "cancelled"
+
+
+def test_told_and_silent_is_stuck_and_who_comes_back_commits(scene: Scene) -> None:
+    """It was there when it was told: its silence is an outcome, until it speaks."""
+    rollout = scene.start(deadline_s=60.0)
+    scene.turn()
+    scene.is_there("d0", DeviceState.LOST)
+    scene.fleet.clock.now_ms += 61_000
+    scene.turn()
+    assert (scene.service.get(rollout.id).phase, scene.standings(rollout)["d0"]) == (Phase.PAUSED, "stuck")
+    scene.say("d0", UpdatePhase.COMMITTED)
+    assert scene.standings(rollout)["d0"] == "committed"
+    assert scene.service.foresee(rollout.id, "resume").opens == ("rest",)
 
 
 def test_a_refused_update_keeps_its_code(scene: Scene) -> None:
@@ -188,8 +322,8 @@ def test_a_release_regression_pauses_and_a_person_may_resume_over_it(scene: Scen
 def test_devices_that_enrol_later_join_the_last_group(scene: Scene) -> None:
     """They wait until it is open."""
     rollout = scene.start()
-    scene.fleet.enrol("late")
-    scene.turn()
+    scene.devices["late"] = scene.fleet.enrol("late")
+    scene.is_there("late")
     assert scene.standings(rollout)["late"] == "waiting"
     scene.say("d0", UpdatePhase.COMMITTED)
     assert scene.told() == {"d0", "d1", "d2", "late"}
@@ -197,9 +331,9 @@ def test_devices_that_enrol_later_join_the_last_group(scene: Scene) -> None:
 
 def test_each_device_gets_the_bundle_of_its_target(scene: Scene) -> None:
     """The attribute ``target`` chooses among a release's bundles; who can run none is left out."""
-    enrolment = scene.fleet.app.parts.enrolment
-    for device, target in (("pi", "pi"), ("toaster", "toaster")):
-        enrolment.enrol(enrolment.claim("berlin", device, {"target": target}))
+    for device in ("pi", "toaster"):
+        scene.devices[device] = scene.fleet.enrol(device, target=device)
+        scene.is_there(device)
     scene.publish(2, "pi")
     rollout = scene.start(canary=["pi"])
     scene.turn()
@@ -209,9 +343,27 @@ def test_each_device_gets_the_bundle_of_its_target(scene: Scene) -> None:
     assert "toaster" not in scene.standings(rollout)
 
 
+def test_rest_says_whom_an_act_tells_and_does_it(scene: Scene) -> None:
+    """Foresight, retry, and a skip that needs a name."""
+    rollout, client = scene.failed_canary(), scene.fleet.client()
+    path = f"/api/rollouts/{rollout.id}"
+    seen = client.get(f"{path}/foresight", params={"act": "resume", "how": "retry"}).json()
+    assert (seen["tells"], seen["text"]) == (["d0"], "1 device told now: d0")
+    assert client.post(f"{path}/resume", json={"only": ["d1"]}).status_code == 409
+    assert client.post(f"{path}/skip", json={"group": "canary"}).status_code == 422
+    skipped = client.post(f"{path}/skip", json={"group": "canary", "by": "ada"}).json()
+    assert (skipped["phase"], skipped["groups"][0]["skipped_by"], skipped["failed"]) == ("running", "ada", 1)
+
+
 @pytest.mark.parametrize(
     "request_",
-    [Request(NEW, ["nobody"]), Request(NEW, 0), Request(NEW, ["d0", "d0"]), Request(NEW, 1, success_ratio=1.1)],
+    [
+        Request(NEW, ["nobody"]),
+        Request(NEW, 0),
+        Request(NEW, ["d0", "d0"]),
+        Request(NEW, 1, success_ratio=1.1),
+        Request(NEW, ["d0"], groups=[[]]),
+    ],
 )
 def test_refuses_what_can_not_be(scene: Scene, request_: Request) -> None:
     """Unknown or repeated devices, no canary, impossible ratios: coded, and nothing is stored."""
@@ -238,6 +390,8 @@ def test_rest_makes_watches_and_steers(scene: Scene) -> None:
         assert client.post(f"/api/rollouts/{made['id']}/{verb}").json()["phase"] == phase
     refused = client.post(f"/api/rollouts/{made['id']}/resume")
     assert (refused.status_code, refused.json()["code"]) == (409, "rollout_phase")
+    seen = client.get(f"/api/rollouts/{made['id']}/foresight", params={"act": "resume"})
+    assert (seen.status_code, seen.json()["code"]) == (409, "rollout_phase")
     assert [item["id"] for item in client.get("/api/rollouts").json()["rollouts"]] == [made["id"]]
     assert client.get("/api/rollouts/none").json()["code"] == "unknown_rollout"
     assert scene.fleet.client(None).get("/api/rollouts").status_code == 401

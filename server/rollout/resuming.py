@@ -1,0 +1,198 @@
+"""How a paused rollout goes on, and whom it will tell then. Pure.
+
+Resuming never makes a group count as good. It tries the release again on the devices that failed or are stuck
+(``retry``), or on others of groups that are not open yet (``replace``), or it lets failures stand that a person has
+seen (``tolerate``): they pause no more, and they still count against the group's success. A group that can't reach
+its success is passed over by ``skipped`` alone, which names the person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from server.errors import RolloutRefusedError
+from server.rollout.conditions import tally
+from server.rollout.model import (
+    IN_VAIN,
+    REPLACED,
+    Assign,
+    DeviceStatus,
+    Member,
+    OpenGroup,
+    Phase,
+    Rollout,
+    Settle,
+    Standing,
+)
+from server.rollout.planner import passed, plan, stop
+
+_NAMED = 20  # devices that a sentence names
+
+
+class How(StrEnum):
+    """How to go on after failures."""
+
+    RETRY = "retry"  # the devices that failed or are stuck are told again
+    REPLACE = "replace"  # they, and those that can't be told, are set back; others of later groups try instead
+    TOLERATE = "tolerate"  # they stay as they are and pause no more
+
+
+@dataclass(frozen=True, slots=True)
+class Foresight:
+    """What an act of a person will do at once.
+
+    ``tells``: the devices that are told. ``later``: those that are told when they are heard. ``sets_back``: those that
+    go back to what they ran before. ``opens``: the groups that open.
+    """
+
+    tells: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
+    sets_back: tuple[str, ...] = ()
+    opens: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """What will happen, in words."""
+        parts = [
+            f"{_devices(names)} {what}: {_listed(names)}"
+            for names, what in (
+                (self.tells, "told now"), (self.later, "told when heard again"), (self.sets_back, "set back"),
+            )
+            if names
+        ]  # fmt: skip
+        parts += [f"opens {name}" for name in self.opens]
+        return "; ".join(parts) if parts else "No device is told now"
+
+
+def resumed(rollout: Rollout, how: How, substitutes: Sequence[str] = ()) -> Rollout:
+    """Return ``rollout`` running again; ``substitutes`` try the release in place of others where ``how`` is REPLACE.
+
+    Raises:
+        RolloutRefusedError: If it would pause again at once; the text says what to do instead.
+    """
+    changed = replace(rollout, phase=Phase.RUNNING, members=tuple(_resumed(rollout, how, tuple(substitutes))))
+    pause = stop(changed)
+    if pause is not None:
+        message = f"Expected {how.value} to let {rollout.id} go on, got: {pause.text}: {_advice(how)}"
+        raise RolloutRefusedError(message)
+    return changed
+
+
+def to_replace(rollout: Rollout) -> tuple[tuple[int, int], ...]:
+    """Return (group, number of devices wanted) for each open group that others must try the release for."""
+    wanted = []
+    for index in _in_the_way(rollout):
+        counts = tally(rollout.group_members(index))
+        nobody = not counts.committed and not counts.awaited
+        count = counts.failed + counts.stuck + counts.pending or int(nobody)
+        if count:
+            wanted.append((index, count))
+    return tuple(wanted)
+
+
+def skipped(rollout: Rollout, name: str, by: str, now_ms: int) -> Rollout:
+    """Return ``rollout`` running, with the group ``name`` passed over by the person ``by``.
+
+    Raises:
+        RolloutRefusedError: If it is not an open group short of its success, or nobody is named.
+    """
+    found = [index for index in range(rollout.opened) if rollout.groups[index].name == name]
+    if not found or passed(rollout, found[0]):
+        short = ", ".join(rollout.groups[index].name for index in range(rollout.opened) if not passed(rollout, index))
+        message = f"Expected an open group short of its success ({short or 'there is none'}), got {name[:80]!r}"
+        raise RolloutRefusedError(message)
+    if not by.strip():
+        message = f"Expected the name of the person who skips {name}, got none"
+        raise RolloutRefusedError(message)
+    mark = replace(rollout.groups[found[0]], skipped_by=by.strip(), skipped_ms=now_ms)
+    groups = tuple(mark if index == found[0] else group for index, group in enumerate(rollout.groups))
+    return replace(rollout, phase=Phase.RUNNING, groups=groups)
+
+
+def foresee(before: Rollout, after: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int) -> Foresight:
+    """Return what happens when ``before`` becomes ``after``."""
+    actions = plan(after, statuses, now_ms, limit=len(after.members))
+    return Foresight(
+        tuple(action.device for action in actions if isinstance(action, Assign)),
+        tuple(
+            action.device for action in actions
+            if isinstance(action, Settle) and action.standing is Standing.PENDING
+        ),
+        tuple(member.device for member in replaced(before, after) if member.gen > 0),
+        tuple(after.groups[action.index].name for action in actions if isinstance(action, OpenGroup)),
+    )  # fmt: skip
+
+
+def replaced(before: Rollout, after: Rollout) -> tuple[Member, ...]:
+    """Return the members, as they were, that ``after`` has others try the release for."""
+    known = {member.device: member for member in before.members}
+    return tuple(
+        known[member.device] for member in after.members
+        if member.code == REPLACED and known[member.device].code != REPLACED
+    )  # fmt: skip
+
+
+def _in_the_way(rollout: Rollout) -> tuple[int, ...]:
+    """Return the open groups that are short of their success or have too many failures."""
+    return tuple(
+        index for index in range(rollout.opened)
+        if not passed(rollout, index)
+        or (
+            not rollout.groups[index].skipped_by
+            and tally(rollout.group_members(index)).errors_exceeded(rollout.groups[index])
+        )
+    )  # fmt: skip
+
+
+def _resumed(rollout: Rollout, how: How, substitutes: tuple[str, ...]) -> Sequence[Member]:
+    groups = frozenset(_in_the_way(rollout))
+    if how is How.REPLACE:
+        return _with_others(rollout, substitutes)
+    members = []
+    for member in rollout.members:
+        again = member.standing in IN_VAIN or (member.standing, member.code) == (Standing.CANCELLED, "superseded")
+        if member.group not in groups or not again:
+            members.append(member)
+        elif how is How.RETRY:
+            members.append(replace(member, standing=Standing.WAITING, code="", tolerated=False))
+        else:
+            members.append(replace(member, tolerated=member.standing in IN_VAIN))
+    return members
+
+
+def _with_others(rollout: Rollout, substitutes: tuple[str, ...]) -> Sequence[Member]:
+    wanted = to_replace(rollout)
+    missing = sum(count for _, count in wanted) - len(substitutes)
+    if missing > 0:
+        message = (
+            f"Expected devices of later groups that are there and can run {rollout.release}, got {missing} too few: "
+            "retry, or skip the group"
+        )
+        raise RolloutRefusedError(message)
+    places = [index for index, count in wanted for _ in range(count)]
+    moved = dict(zip(substitutes, places, strict=False))
+    out = {index for index, _ in wanted}
+    members = []
+    for member in rollout.members:
+        if member.device in moved:
+            members.append(replace(member, group=moved[member.device]))
+        elif member.group in out and member.standing in {*IN_VAIN, Standing.PENDING}:
+            members.append(replace(member, standing=Standing.CANCELLED, code=REPLACED, tolerated=False))
+        else:
+            members.append(member)
+    return members
+
+
+def _advice(how: How) -> str:
+    others = [other.value for other in How if other is not how]
+    return f"{' or '.join(others)}, or skip the group, which names who decided it"
+
+
+def _devices(names: Sequence[str]) -> str:
+    return "1 device" if len(names) == 1 else f"{len(names)} devices"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
