@@ -1,4 +1,4 @@
-"""``fleet-server``: init, run, migrate, claim, trust, status; devices, events and rollouts for scripts.
+"""``fleet-server``: init, run, migrate, claim, trust, status; devices, events and rollouts for scripts; steering.
 
 Only this file prints.
 
@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 refused or failed (``error [code]: …`` on stderr), 2 wro
 
 from __future__ import annotations
 
+import getpass
 import json
 import logging
 import signal
@@ -14,7 +15,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
@@ -29,11 +30,13 @@ from server.app import Overrides, ServerApp
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
 from server.enrolment import Enrolment
-from server.errors import DatabaseOutdatedError, ServerError
+from server.errors import AnsweredError, DatabaseOutdatedError, ServerError
 from server.fleet import Fleet
 from server.outbox import Outbox
 from server.registry.events import EventLog
 from server.rollout.ledger import Ledger
+from server.rollout.resuming import How
+from server.running import RunningServer
 from server.state_directory import StateDirectory, init_state, is_locked, lock_state, open_state
 from server.store.backup import back_up_sqlite, sqlite_file
 from server.store.database import Database, connect, declared_tables, open_database, shown_url
@@ -41,6 +44,7 @@ from server.store.heartbeat import latest_heartbeat_ms
 from server.store.revisions import standing_of, upgrade
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
+from wire.codec import Json
 from wire.errors import WireError
 from wire.memory_broker import MemoryBroker, MemoryTransport
 
@@ -71,6 +75,8 @@ def _coded(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
+        except AnsweredError as error:
+            click.echo(f"error [{error.answered}]: {error}", err=True)
         except (ServerError, WireError) as error:
             click.echo(f"error [{error.code}]: {error}", err=True)
         except sa.exc.SQLAlchemyError as error:
@@ -303,6 +309,58 @@ def rollouts(directory: Path, *, as_json: bool) -> None:
     rows = [listings.rollout_row(rollout) for rollout in Ledger(database).all()]
     database.close()
     _print(rows, listings.ROLLOUT_COLUMNS, as_json=as_json)
+
+
+@main.command(
+    epilog=_example("fleet-server resume state 3f2a91c0", "fleet-server resume state 3f2a91c0 --how replace --yes")
+)
+@_STATE
+@click.argument("rollout", metavar="ROLLOUT")
+@click.option(
+    "--how",
+    type=click.Choice([how.value for how in How]),
+    default=How.RETRY.value,
+    show_default=True,
+    help="retry: tell those that failed or are stuck again. replace: others try instead. tolerate: let it be.",
+)
+@click.option("--by", default="", help="Who decides it; the name of the user by default.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_coded
+def resume(directory: Path, rollout: str, how: str, by: str, *, yes: bool) -> None:
+    """Go on with the paused ROLLOUT, after printing whom that tells.
+
+    Failures count against the group's success however it is resumed: the next group opens when this one reached it.
+    """
+    server, path = RunningServer(open_state(directory)), f"/api/rollouts/{rollout}"
+    seen = server.get(f"{path}/foresight", {"act": "resume", "how": how})
+    _agree(seen, yes=yes)
+    body: dict[str, Json] = {"how": how, "by": by or getpass.getuser(), "only": seen["tells"]}
+    click.echo(f"{rollout} {server.post(f'{path}/resume', body)['phase']}")
+
+
+@main.command("skip-group", epilog=_example("fleet-server skip-group state 3f2a91c0 --group canary --by ada"))
+@_STATE
+@click.argument("rollout", metavar="ROLLOUT")
+@click.option("--group", required=True, help="The open group that did not reach its success.")
+@click.option("--by", required=True, help="Who decides it; it is recorded.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@_coded
+def skip_group(directory: Path, rollout: str, group: str, by: str, *, yes: bool) -> None:
+    """Let the next group of ROLLOUT open although one did not reach its success.
+
+    Prints whom that tells first. Only this act goes past such a group.
+    """
+    server, path = RunningServer(open_state(directory)), f"/api/rollouts/{rollout}"
+    seen = server.get(f"{path}/foresight", {"act": "skip", "group": group})
+    _agree(seen, yes=yes)
+    body: dict[str, Json] = {"group": group, "by": by, "only": seen["tells"]}
+    click.echo(f"{rollout} {server.post(f'{path}/skip', body)['phase']}")
+
+
+def _agree(seen: Mapping[str, Json], *, yes: bool) -> None:
+    click.echo(str(seen["text"]))
+    if not yes:
+        click.confirm("Go on?", abort=True)
 
 
 def _print(rows: Sequence[listings.Row], columns: Sequence[str], *, as_json: bool) -> None:

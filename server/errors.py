@@ -103,6 +103,24 @@ class DatabaseForeignError(DatabaseError):
     code = "database_foreign"
 
 
+class NotRunningError(ServerError):
+    """No server answers on the state directory."""
+
+    code = "not_running"
+    status = 503
+
+
+class AnsweredError(ServerError):
+    """The running server refused; ``answered`` is the code it gave."""
+
+    code = "refused_by_server"
+
+    def __init__(self, answered: str, text: str) -> None:
+        """Take the code and the text of the answer."""
+        super().__init__(text)
+        self.answered = answered
+
+
 class BrokerError(ServerError):
     """The broker can't be started or does not answer."""
 

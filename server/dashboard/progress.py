@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.dashboard.views import Status, Tone, ago
-from server.rollout.model import IN_FLIGHT, OPEN_PHASES, Member, Phase, Rollout, Standing
+from server.rollout.conditions import tally
+from server.rollout.model import OPEN_PHASES, Member, Phase, Rollout, Standing
+from server.rollout.planner import passed
 
 _PHASES = {
     Phase.AWAITING_APPROVAL: Status("waits for approval", Tone.WARN),
@@ -18,10 +20,12 @@ _PHASES = {
 }
 _STANDINGS = {
     Standing.WAITING: Status("waiting", Tone.CALM),
+    Standing.PENDING: Status("pending: not there to be told", Tone.CALM),
     Standing.ASSIGNING: Status("being told", Tone.BUSY),
     Standing.ASSIGNED: Status("under way", Tone.BUSY),
     Standing.COMMITTED: Status("committed", Tone.GOOD),
     Standing.FAILED: Status("failed", Tone.BAD),
+    Standing.STUCK: Status("stuck: told and silent", Tone.BAD),
     Standing.CANCELLED: Status("left out", Tone.CALM),
 }
 _NAMED = 12
@@ -37,15 +41,22 @@ class MemberView:
 
 @dataclass(frozen=True, slots=True)
 class GroupView:
-    """One group: how far it is and what it needs. Ratios are shares of the devices that count."""
+    """One group: how far it is and what it needs. Ratios are shares of the devices that count.
+
+    ``states``: what a person must know besides the bar. ``may_skip``: whether only a person's skip or another try goes
+    past it.
+    """
 
     name: str
     open: bool
     committed: int
     failed: int
-    under_way: int
+    stuck: int
+    pending: int
     total: int
     needs: str
+    states: tuple[Status, ...]
+    may_skip: bool
     members: tuple[MemberView, ...]
     more: int
 
@@ -98,12 +109,18 @@ def in_bytes(count_bytes: int) -> str:
 
 def _group(rollout: Rollout, index: int) -> GroupView:
     group, members = rollout.groups[index], rollout.group_members(index)
-    counted = [member for member in members if member.standing is not Standing.CANCELLED]
+    counts, is_open = tally(members), index < rollout.opened
     needs = f"needs {100 * group.success_ratio:.0f} % committed; pauses above {100 * group.error_ratio:.0f} % failed"
+    states = (
+        *((Status(f"{counts.failed} failed", Tone.BAD),) if counts.failed else ()),
+        *((Status(f"{counts.stuck} stuck", Tone.BAD),) if counts.stuck else ()),
+        *((Status(f"{counts.pending} pending", Tone.CALM),) if counts.pending else ()),
+        *((Status("not open yet", Tone.CALM),) if not is_open else ()),
+        *((Status(f"skipped by {group.skipped_by}", Tone.WARN),) if group.skipped_by else ()),
+    )
     return GroupView(
-        group.name, index < rollout.opened, sum(member.standing is Standing.COMMITTED for member in counted),
-        sum(member.standing is Standing.FAILED for member in counted),
-        sum(member.standing in IN_FLIGHT for member in counted), len(counted), needs,
+        group.name, is_open, counts.committed, counts.failed, counts.stuck, counts.pending, counts.total, needs, states,
+        rollout.phase is Phase.PAUSED and is_open and not passed(rollout, index),
         tuple(_member(member) for member in members[:_NAMED]), max(len(members) - _NAMED, 0),
     )  # fmt: skip
 

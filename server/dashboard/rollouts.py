@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 from fastapi import Request, Response
 from nicegui import Client, run, ui
@@ -13,18 +14,27 @@ from server.dashboard.new_rollout import NewRollout
 from server.dashboard.progress import GroupView, RolloutCard, rollout_card
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
-from server.dashboard.theme import LOGIN, confirm, empty, frame, heading, live, meter, pill
-from server.dashboard.views import Status, Tone
+from server.dashboard.theme import LOGIN, ask_name, choose, confirm, empty, frame, heading, live, meter, pill
+from server.dashboard.views import Tone
 from server.errors import ServerError
 from server.rollout.model import Rollout
+from server.rollout.resuming import Foresight, How
+
+Result = TypeVar("Result")
 
 _SHOWN = 20
 _QUESTIONS = {
     "approve": ("Approve {release}?", "The first group is told at once; the next open when each reached its success."),
     "pause": ("Pause {release}?", "No further device is told; those under way go on."),
-    "resume": ("Resume {release}?", "Failures so far are tolerated, and further devices are told."),
+    "resume": ("Resume {release}?", ""),
     "abort": ("Abort {release}?", "Whoever has not committed goes back to what it ran before. This can't be undone."),
 }
+_WAYS = {
+    How.RETRY: "Go on, and try again where it failed",
+    How.REPLACE: "Let others try",
+    How.TOLERATE: "Let the failures stand; they still count",
+}
+_BY = "dashboard"
 _LOOKS = {"approve": "unelevated", "resume": "unelevated", "pause": "outline", "abort": "outline color=negative"}
 
 
@@ -79,41 +89,85 @@ class Steering:
         if card.reason:
             ui.label(card.reason).style("font-weight: 600")
         for group in card.groups:
-            show_group(group)
+            show_group(group, partial(self._skip, card, group.name) if group.may_skip else None)
 
     async def _ask(self, card: RolloutCard, action: str) -> None:
         question, detail = _QUESTIONS[action]
-        if not await confirm(self.client, question.format(release=card.release), detail, action.capitalize()):
+        question = question.format(release=card.release)
+        if action == "resume":
+            await self._resume(card, question)
             return
-        with self.client:
-            if not self.sessions.is_open(self.request):
-                ui.navigate.to(LOGIN)
-                return
+        if action == "approve":
+            seen = await self._try(partial(self.services.rollouts.foresee, card.id, "approve"))
+            detail = f"{seen.text}. {detail}" if seen else detail
+        if await confirm(self.client, question, detail, action.capitalize()):
+            await self._do(partial(self._act(action), card.id))
+
+    async def _resume(self, card: RolloutCard, question: str) -> None:
+        """Offer the ways to go on, each with whom it tells; what would pause again at once is not offered."""
+        found: dict[How, Foresight] = {}
+        refusals = []
+        for how in How:
             try:
-                await run.io_bound(self._act(action), card.id)
+                seen = await run.io_bound(partial(self.services.rollouts.foresee, card.id, "resume", how=how))
             except ServerError as error:
-                ui.notify(str(error), type="negative")
+                refusals.append(str(error))
+            else:
+                if seen is not None and seen not in found.values():
+                    found[how] = seen
+        if not found:
+            with self.client:
+                ui.notify("; ".join(refusals[:1]), type="negative", multi_line=True)
+            return
+        choices = {how.value: f"{_WAYS[how]}: {seen.text}" for how, seen in found.items()}
+        chosen = await choose(self.client, question, choices, "Resume")
+        if chosen is not None:
+            how = How(chosen)
+            await self._do(partial(self.services.rollouts.resume, card.id, how, by=_BY, only=found[how].tells))
+
+    async def _skip(self, card: RolloutCard, group: str) -> None:
+        seen = await self._try(partial(self.services.rollouts.foresee, card.id, "skip", group=group))
+        if seen is None:
+            return
+        detail = f"It did not reach its success. {seen.text}. Your name is recorded."
+        name = await ask_name(self.client, f"Skip {group} of {card.release}?", detail, "Skip group")
+        if name is not None:
+            await self._do(partial(self.services.rollouts.skip, card.id, group, by=name, only=seen.tells))
+
+    async def _do(self, act: Callable[[], Rollout]) -> None:
+        if not self.sessions.is_open(self.request):
+            with self.client:
+                ui.navigate.to(LOGIN)
+            return
+        await self._try(act)
+        with self.client:
             self.look()
+
+    async def _try(self, act: Callable[[], Result]) -> Result | None:
+        try:
+            return await run.io_bound(act)
+        except ServerError as error:
+            with self.client:
+                ui.notify(str(error), type="negative", multi_line=True)
+            return None
 
     def _act(self, action: str) -> Callable[[str], Rollout]:
         rollouts = self.services.rollouts
-        return {
-            "approve": rollouts.approve, "pause": rollouts.pause, "resume": rollouts.resume, "abort": rollouts.abort,
-        }[action]  # fmt: skip
+        return {"approve": rollouts.approve, "pause": rollouts.pause, "abort": rollouts.abort}[action]
 
 
-def show_group(group: GroupView) -> None:
-    """Show one group: its bar, its figures, its devices."""
+def show_group(group: GroupView, skip: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Show one group: its bar, its figures, its devices; a button where a person may ``skip`` it."""
     with ui.element("div").style("display: flex; flex-direction: column; gap: 6px; padding-top: 6px"):
         with ui.element("div").classes("tf-row"):
             ui.label(group.name).style("font-weight: 600; min-width: 90px")
             with ui.element("div").style("flex: 1; min-width: 120px"):
-                meter(group.committed_ratio, Tone.BAD if group.failed else Tone.GOOD)
+                meter(group.committed_ratio, Tone.BAD if group.failed or group.stuck else Tone.GOOD)
             ui.label(f"{group.committed} of {group.total} committed").classes("tf-number tf-small")
-            if group.failed:
-                pill(Status(f"{group.failed} failed", Tone.BAD))
-            if not group.open:
-                pill(Status("not open yet", Tone.CALM))
+            for status in group.states:
+                pill(status)
+            if skip is not None:
+                ui.button("Skip group", on_click=skip).props("no-caps dense outline").style("padding: 2px 10px")
         with ui.element("div").classes("tf-row tf-small"):
             for member in group.members:
                 with ui.element("span").classes("tf-row").style("gap: 6px"):

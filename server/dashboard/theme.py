@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from importlib.resources import files
@@ -141,10 +141,38 @@ async def confirm(client: Client, question: str, detail: str, action: str) -> bo
     with client, ui.dialog() as dialog, ui.element("div").classes("tf-card"):
         heading(question)
         ui.label(detail).classes("tf-muted")
-        with ui.element("div").classes("tf-row"):
-            ui.element("div").classes("tf-grow")
-            ui.button("Cancel", on_click=lambda: dialog.submit(False)).props("flat no-caps color=grey")
-            ui.button(action, on_click=lambda: dialog.submit(True)).props("unelevated no-caps")
+        _answers(dialog, action, lambda: True)
     answer = await dialog
     dialog.delete()
     return bool(answer)
+
+
+async def choose(client: Client, question: str, choices: Mapping[str, str], action: str) -> str | None:
+    """Ask which of ``choices`` (by key, in words) a person means; None when they turn away."""
+    with client, ui.dialog() as dialog, ui.element("div").classes("tf-card"):
+        heading(question)
+        chosen = ui.radio(dict(choices), value=next(iter(choices), None))
+        _answers(dialog, action, lambda: chosen.value)
+    answer = await dialog
+    dialog.delete()
+    return str(answer) if answer else None
+
+
+async def ask_name(client: Client, question: str, detail: str, action: str) -> str | None:
+    """Ask a person for their name before something is done that is recorded with it; None when they turn away."""
+    with client, ui.dialog() as dialog, ui.element("div").classes("tf-card"):
+        heading(question)
+        ui.label(detail).classes("tf-muted")
+        name = ui.input("Your name").props("dense outlined maxlength=100")
+        _answers(dialog, action, lambda: " ".join(str(name.value or "").split()))
+    answer = await dialog
+    dialog.delete()
+    return str(answer) if answer else None
+
+
+def _answers(dialog: ui.dialog, action: str, answer: Callable[[], object]) -> None:
+    """Show the two buttons of a question; an empty answer does not close it."""
+    with ui.element("div").classes("tf-row"):
+        ui.element("div").classes("tf-grow")
+        ui.button("Cancel", on_click=lambda: dialog.submit(None)).props("flat no-caps color=grey")
+        ui.button(action, on_click=lambda: dialog.submit(answer()) if answer() else None).props("unelevated no-caps")

@@ -199,6 +199,18 @@ def _rollouts(app: ServerApp) -> None:
     for rollout in (
         Rollout("r1", "digits-1", groups, done, Phase.SUCCEEDED, opened=2, created_ms=now_ms - 30 * HOUR_MS),
         Rollout("r2", "digits-2", groups, tuple(members), Phase.RUNNING, opened=1, dynamic=False, created_ms=now_ms),
+        Rollout(
+            "r3",
+            "digits-3",
+            groups,
+            (Member("meter-08", 0, Standing.FAILED, 1), Member("press-03", 1)),
+            Phase.PAUSED,
+            "error_threshold",
+            "1 of 1 in canary failed",
+            opened=1,
+            dynamic=False,
+            created_ms=now_ms,
+        ),
     ):
         app.parts.rollouts.ledger.add(rollout)
 

@@ -111,6 +111,25 @@ def test_the_pause_button_pauses_after_a_question(operator: Page, world: World) 
     expect(card.get_by_role("button", name="Resume")).to_be_visible()
 
 
+def test_resume_says_whom_it_tells_and_a_skip_wants_a_name(operator: Page, world: World) -> None:
+    """The person chooses among the ways that are left; only a named person goes past the failed canary."""
+    operator.goto("/rollouts")
+    card = operator.locator("section", has_text="digits-3")
+    card.get_by_role("button", name="Resume").click()
+    dialog = operator.get_by_role("dialog")
+    expect(dialog).to_contain_text("try again where it failed: 1 device told now: meter-08")
+    dialog.get_by_role("button", name="Cancel").click()
+    card.get_by_role("button", name="Skip group").click()
+    expect(dialog).to_contain_text("1 device told when heard again: press-03; opens rest")
+    dialog.get_by_role("button", name="Skip group").click()
+    assert world.app.parts.rollouts.get("r3").phase == "paused"
+    dialog.get_by_label("Your name").fill("ada")
+    dialog.get_by_role("button", name="Skip group").click()
+    expect(card).to_contain_text("skipped by ada")
+    assert world.app.parts.rollouts.get("r3").groups[0].skipped_by == "ada"
+    world.app.parts.rollouts.ledger.change("r3", {"phase": "aborted"}, 1)
+
+
 def test_a_label_is_stored_and_the_image_leaves_the_desk(operator: Page, world: World) -> None:
     """What a person chose is what is stored, with who said it."""
     operator.goto("/samples")

@@ -14,14 +14,16 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
+from server.app import ServerApp
 from server.cli import main
 from server.clock import system_now_ms
 from server.rollout.model import Group, Member, Phase, Rollout, Standing
 from server.state_directory import RunAddress, StateDirectory
+from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import Severity
 
 if TYPE_CHECKING:
-    from tests.server.conftest import MemoryFleet
+    from tests.server.conftest import FakeClock, MemoryFleet
 
 
 def _run(*arguments: object) -> tuple[int, str, str]:
@@ -45,6 +47,7 @@ def test_init_leaves_a_used_directory_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", [
+    ["resume", "r"], ["skip-group", "r", "--group", "canary", "--by", "ada"],
     ["run"], ["status"], ["devices"], ["events"], ["rollouts"], ["claim", "--site", "a", "--device", "b"],
 ])  # fmt: skip
 def test_every_command_refuses_a_foreign_directory(tmp_path: Path, command: list[str]) -> None:
@@ -156,6 +159,35 @@ def test_rollouts_say_how_many_devices_are_how_far(fleet: MemoryFleet) -> None:
     row = dict(zip(names, line, strict=True))
     assert (row["phase"], row["committed"], row["failed"], row["devices"]) == ("paused", "1", "1", "2")
     assert json.loads(_run("rollouts", fleet.state.path, "--json")[1])[0]["groups"] == ["canary", "rest"]
+
+
+def test_resume_and_skip_group_say_whom_they_tell_and_ask(state: StateDirectory, clock: FakeClock) -> None:
+    """A no changes nothing; a yes is recorded with its name."""
+    app = ServerApp.open(state.path, transport=MemoryTransport(MemoryBroker(), "server"), clock=clock, pages=False)
+    members = (Member("a", 0, Standing.FAILED, 1), Member("b", 1))
+    groups = (Group("canary", 1.0, 0.0), Group("rest", 1.0, 0.0))
+    for member in members:
+        app.parts.enrolment.enrol(app.parts.enrolment.claim("berlin", member.device, {}))
+    app.parts.rollouts.ledger.add(Rollout("r1", "m-2", groups, members, Phase.PAUSED, opened=1, dynamic=False))
+    app.start()
+    try:
+        asked = CliRunner().invoke(main, ["resume", str(state.path), "r1"], input="n\n")
+        assert (asked.exit_code, "told when heard again: a" in asked.stdout) == (1, True)
+        assert app.parts.rollouts.get("r1").phase is Phase.PAUSED
+        skip = ("skip-group", state.path, "r1", "--by", "ada", "--yes", "--group")
+        refused, _, error = _run(*skip, "rest")
+        assert (refused, error.startswith("error [rollout_refused]: Expected an open group")) == (1, True)
+        done, out, _ = _run(*skip, "canary")
+        assert (done, "told when heard again: b" in out) == (0, True)
+        assert app.parts.rollouts.get("r1").groups[0].skipped_by == "ada"
+    finally:
+        app.stop()
+
+
+def test_resume_without_a_running_server_says_how_to_start_it(state: StateDirectory) -> None:
+    """Nothing is changed behind the back of a server."""
+    code, _, error = _run("resume", state.path, "r1", "--yes")
+    assert (code, error.startswith("error [not_running]"), "fleet-server run" in error) == (1, True, True)
 
 
 @pytest.mark.broker
