@@ -107,7 +107,7 @@ class Agent:
         """Take up what was left, serve the current release, connect."""
         self._look_at_clock()
         self._due.infer_s = self._now_s + self.config.monitor.infer_s
-        self._guard("spool", lambda: self.telemetry.take_up(self._now_ms))
+        self._guard("spool", self.telemetry.take_up)
         self.telemetry.event("agent", "started", at_ms=self._now_ms, data={"version": __version__})
         self._activate(self._slots.current())
         self._guard("updater", lambda: self.updater.resume(self._now_ms, self._now_s))
@@ -128,7 +128,6 @@ class Agent:
         self._supervise(self.supervisor.turn(self._now_s))
         self._measuring.turn()
         self._measure()
-        self.telemetry.turn(self._now_ms)
         for code, text in self.spool.taken_aside():
             self._event("spool", code, Severity.ERROR, text)
         self._commit()
@@ -161,6 +160,7 @@ class Agent:
         before, watch = self._watch.fault, self._watch.look(now_ms, self._now_s)
         self._watch = self.updater.watch = watch
         self._now_ms = watch.time_ms(now_ms, self._now_s)
+        self.telemetry.turn(self._now_ms, self._now_s, known=watch.known)
         if watch.fault is not before:
             text = f"the clock shows {now_ms} ms, the time gone by is {self._now_ms} ms"
             code, severity = (watch.fault.value, Severity.WARNING) if watch.fault else ("clock_set", Severity.INFO)

@@ -8,6 +8,11 @@ said yet: the open window is the sum of the parts that the child says (counters 
 holds its rows so far. After a restart the open window goes on, under the boot and number that it began with, as long
 as the same hour, release and reference are counted; what else was open is sent as it is. A part is taken once and a
 row has one key, so nothing is counted twice.
+
+A window is filed under the time to go by, never under a clock that can't be right: a part is younger than a
+checkpoint, so one whose hour is not now comes from such a clock and belongs to the hour that is now. While nobody knows
+the time the window stays open, and is dated by the monotonic clock when somebody does. One that a power cut leaves
+undated can't be dated any more: it is dropped, and an event has the number of its inferences.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from edge_agent.sane_clock import EARLIEST_MS, TOLERANCE_MS
 from edge_agent.spool import Row, Spool, merge_key
 from wire.codec import Json, decode, encode
 from wire.drift_report import DriftReport, decode_report, encode_report
@@ -25,7 +31,9 @@ from wire.messages import Batch, Event, Sample, Severity, Stream
 from wire.topics import Kind, Topic
 
 MAX_TEXT = 500
-CLOSING_MS = 60_000  # so long after its end a window still waits for the child that closes it
+CLOSING_MS = (
+    60_000  # so long after its end a window still waits for the child that closes it; clocks may differ so much
+)
 
 
 def new_boot() -> str:
@@ -74,27 +82,47 @@ class Telemetry:
     rows_a_batch: int = 10
     _batches: dict[Stream, _OpenBatch] = field(default_factory=dict)
     _window: DriftReport | None = None
+    _now_ms: int = 0
+    _now_s: float = 0.0
+    _known: bool = True
+    _undated_s: float | None = None
 
-    def take_up(self, now_ms: int) -> None:
+    def take_up(self) -> None:
         """Go on with the window that an earlier boot left open; close what else was open.
 
         Raises:
-            SpoolError: If the spool can't be read.
+            SpoolError: If the spool can't be read or written.
         """
         for row in self.spool.open_rows():
-            if row.stream == Stream.DRIFT and self._window is None:
-                try:
-                    self._window = decode_report(row.payload)
-                    continue
-                except MessageError:
-                    pass  # closed, it is sent; what can't be sent is dropped and logged there
-            self.spool.add(replace(row, open=False))
-        self.turn(now_ms)
+            try:
+                window = decode_report(row.payload) if row.stream == Stream.DRIFT else None
+            except MessageError:
+                window = None  # closed, it is sent; what can't be sent is dropped and logged there
+            if window is not None and window.window_start_ms < EARLIEST_MS - TOLERANCE_MS:
+                self.spool.drop(row)
+                text = "Expected a clock before the power was cut, got none: the hour of these counts is not known"
+                data: dict[str, Json] = {"n": window.counters.n}
+                self.event(
+                    "clock", "window_undated", at_ms=self._now_ms, text=text, severity=Severity.WARNING, data=data
+                )
+            elif window is not None and self._window is None:
+                self._window = window
+            else:
+                self.spool.add(replace(row, open=False))
 
-    def turn(self, now_ms: int) -> None:
-        """Close the window of an hour that is over, should no child be there to do it."""
+    def turn(self, now_ms: int, now_s: float, *, known: bool = True) -> None:
+        """Note the time to go by, and whether it is ``known``; close the window of an hour that is over."""
+        self._now_ms, self._now_s, self._known = now_ms, now_s, known
         window = self._window
-        if window is not None and now_ms >= window.window_start_ms + window.window_len_ms + CLOSING_MS:
+        if window is None or not known:
+            return
+        if self._undated_s is not None:
+            len_ms = max(1, window.window_len_ms)
+            start_ms = now_ms - round((now_s - self._undated_s) * 1000)
+            start_ms, end_ms = start_ms - start_ms % len_ms, now_ms - now_ms % len_ms + len_ms
+            self._undated_s = None
+            self._close_window(replace(window, window_start_ms=start_ms, window_len_ms=end_ms - start_ms))
+        elif now_ms >= window.window_start_ms + window.window_len_ms + CLOSING_MS:
             self._close_window(window)
 
     @property
@@ -120,21 +148,37 @@ class Telemetry:
             MessageError: If a digest is not hexadecimal or a number is negative; nothing is added then.
         """
         report = DriftReport(
-            self.boot, 0, 0, window.start_ms, window.len_ms, window.context,
+            self.boot, 0, 0, self._filed_under(window), window.len_ms, window.context,
             window.artifact[:32], window.ref_id[:32], window.counters,
         )  # fmt: skip
         encode_report(report)
         if self._window is not None and not _continues(self._window, report):
-            self._close_window(self._window)
+            self._end_window(self._window)
         if window.counters.n and self._window is None:
             seq = self.numberer.next(Stream.DRIFT)
             self._window = replace(report, seq=seq, oldest_seq=seq)
+            self._undated_s = None if self._known else self._now_s
         elif window.counters.n and self._window is not None:
             self._window = replace(self._window, counters=merge(self._window.counters, window.counters))
-        if self._window is not None and window.closed:
+        if self._window is not None and window.closed and self._undated_s is None:
             self._close_window(self._window)
         elif self._window is not None:
             self._keep_window(self._window, is_open=True)
+
+    def _filed_under(self, window: Window) -> int:
+        """Return the start of the hour that a part belongs to; undated, it has the start of the first part."""
+        end_ms = window.start_ms + window.len_ms
+        if not self._now_ms or window.start_ms - CLOSING_MS <= self._now_ms < end_ms + CLOSING_MS:
+            start_ms = window.start_ms
+        else:
+            start_ms = self._now_ms - self._now_ms % max(1, window.len_ms)
+        return self._window.window_start_ms if self._window is not None and self._undated_s is not None else start_ms
+
+    def _end_window(self, window: DriftReport) -> None:
+        """Close a window that something else follows; one without a date stays in the spool for ``take_up``."""
+        if self._undated_s is None:
+            self._close_window(window)
+        self._window, self._undated_s = None, None
 
     def _close_window(self, window: DriftReport) -> None:
         self._keep_window(window, is_open=False)
@@ -163,7 +207,7 @@ class Telemetry:
     def flush(self) -> None:
         """Close the window and every batch."""
         if self._window is not None:
-            self._close_window(self._window)
+            self._end_window(self._window)
         for stream, batch in list(self._batches.items()):
             if batch.rows:
                 self._keep_batch(stream, batch, is_open=False)

@@ -407,7 +407,14 @@ def test_an_update_under_a_wrong_clock_waits_until_it_is_set(world: World, off_s
 def test_an_open_window_outlives_a_kill_of_the_agent(world: World) -> None:
     """No stop, no goodbye: the next boot goes on with the window that the first one had written."""
     world.install(1)
-    frame = {"artifact": "ab" * 32, "ref_id": "cd" * 32, "start_ms": 0, "len_ms": 10**15, "streams": 2, "classes": 3}
+    frame = {
+        "artifact": "ab" * 32,
+        "ref_id": "cd" * 32,
+        "start_ms": 1_790_000_000_000 - 1_790_000_000_000 % 3_600_000,
+        "len_ms": 3_600_000,
+        "streams": 2,
+        "classes": 3,
+    }
     world.children[-1].speak("window", leb128.encode([1] * SHAPE.total), n=1, closed=False, **frame)
     world.turns(2)
     world.agent.spool.close()

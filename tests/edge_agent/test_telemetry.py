@@ -17,6 +17,7 @@ from wire.messages import Batch, Event, Sample, Stream
 
 BOOT, NEXT_BOOT = "00000000000000aa", "00000000000000bb"
 HOUR_MS = 3_600_000
+ZERO_MS = 500_000 * HOUR_MS  # in 2027
 SHAPE = Shape(2, 3)
 
 
@@ -91,14 +92,15 @@ def test_events_and_telemetry_have_their_topics() -> None:
 def part(n: int, *, hour: int = 1, artifact: str = "ab", closed: bool = False) -> Window:
     """Return a part of a window with ``n`` inferences."""
     counters = Counters(SHAPE, n, (n,) * SHAPE.total)
-    return Window(artifact * 32, "cd" * 32, hour * HOUR_MS, HOUR_MS, 0, counters, closed)
+    return Window(artifact * 32, "cd" * 32, ZERO_MS + hour * HOUR_MS, HOUR_MS, 0, counters, closed)
 
 
-def again(telemetry: Telemetry, boot: str = NEXT_BOOT, now_ms: int = HOUR_MS) -> Telemetry:
+def again(telemetry: Telemetry, boot: str = NEXT_BOOT, now_ms: int = ZERO_MS + HOUR_MS) -> Telemetry:
     """Return telemetry after a kill of the one given: what was not committed is lost."""
     telemetry.spool.close()
     made = Telemetry(Spool(telemetry.spool.path, 1 << 20), Numberer(boot), rows_a_batch=2)
-    made.take_up(now_ms)
+    made.take_up()
+    made.turn(now_ms, 0.0)
     return made
 
 
@@ -146,6 +148,7 @@ def test_an_open_window_ends_where_something_else_is_counted(tmp_path: Path, oth
     telemetry.window(part(3))
     telemetry.spool.commit()
     restarted = again(telemetry)
+    restarted.turn(ZERO_MS + int(other.get("hour", 1)) * HOUR_MS, 1.0)
     restarted.window(part(4, closed=True, **other))
     assert reports(restarted) == [(BOOT, 1, 3), (NEXT_BOOT, 1, 4)]
 
@@ -156,7 +159,7 @@ def test_a_window_whose_hour_is_over_leaves_without_a_child(tmp_path: Path, late
     telemetry = telemetry_at(tmp_path)
     telemetry.window(part(3))
     telemetry.spool.commit()
-    restarted = again(telemetry, now_ms=2 * HOUR_MS + late_ms)
+    restarted = again(telemetry, now_ms=ZERO_MS + 2 * HOUR_MS + late_ms)
     assert reports(restarted) == ([(BOOT, 1, 3)] if closed else [])
 
 
@@ -182,11 +185,47 @@ def test_every_committed_part_is_counted_exactly_once(tmp_path: Path, seed: int)
             telemetry.spool.commit()
             committed, added = committed + added, 0
         if chance.random() < 0.2:
-            telemetry, added = again(telemetry, f"{step:016x}", now_ms=hour * HOUR_MS), 0
+            telemetry, added = again(telemetry, f"{step:016x}", now_ms=ZERO_MS + hour * HOUR_MS), 0
     telemetry.flush()
     found = reports(telemetry)
     assert sum(n for _, _, n in found) == committed + added
     assert len({(boot, seq) for boot, seq, _ in found}) == len(found)
+
+
+@pytest.mark.parametrize(
+    ("clock_ms", "filed_ms"), [(ZERO_MS + HOUR_MS + 5, HOUR_MS), (ZERO_MS + 4 * HOUR_MS, 4 * HOUR_MS)]
+)
+def test_a_part_of_a_wrong_clock_is_filed_under_now(tmp_path: Path, clock_ms: int, filed_ms: int) -> None:
+    """The child's clock is 400 days or three hours off; the time to go by is the loop's."""
+    telemetry = telemetry_at(tmp_path)
+    telemetry.turn(clock_ms, 0.0)
+    telemetry.window(part(3, hour=1, closed=True))
+    (row,) = rows(telemetry)
+    assert decode_report(row.payload).window_start_ms == ZERO_MS + filed_ms
+
+
+def test_a_window_without_a_date_is_held_until_the_time_is_known(tmp_path: Path) -> None:
+    """Awake in 1970 for two hours: nothing leaves under that date; then all of it, under the hours that it was."""
+    telemetry = telemetry_at(tmp_path)
+    for now_s in [10.0, 3700.0, 7300.0]:
+        telemetry.turn(round(now_s * 1000), now_s, known=False)
+        telemetry.window(replace(part(3, closed=now_s > 3600), start_ms=round(now_s * 1000) // HOUR_MS * HOUR_MS))
+        assert reports(telemetry) == []
+    telemetry.turn(ZERO_MS + 7400_000, 7400.0)
+    (row,) = rows(telemetry)
+    report = decode_report(row.payload)
+    assert (report.counters.n, report.window_start_ms, report.window_len_ms) == (9, ZERO_MS, 3 * HOUR_MS)
+
+
+def test_a_window_that_lost_its_date_is_dropped_with_account(tmp_path: Path) -> None:
+    """A power cut before the time was known: nobody can say which hour it was, and the number is told."""
+    telemetry = telemetry_at(tmp_path)
+    telemetry.turn(5000, 5.0, known=False)
+    telemetry.window(replace(part(3), start_ms=0))
+    telemetry.spool.commit()
+    (row,) = rows(again(telemetry))
+    event = decode(Event, row.payload)
+    assert (event.code, event.data["n"]) == ("window_undated", 3)
 
 
 def test_a_batch_keeps_its_rows_over_a_kill(tmp_path: Path) -> None:
