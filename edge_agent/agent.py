@@ -97,7 +97,7 @@ class Agent:
             config.samples, SampleLedger(state, parts.disk), self._measuring, self._server_said,
         )  # fmt: skip
         self._listening = Listening(
-            self.telemetry, self.supervisor, self.updater, self._count_garbage, self._fault, self._steady
+            self.telemetry, self.supervisor, self.updater, self._count_garbage, self._fault, self._steady, self._sampled
         )
         self._now_ms, self._now_s = parts.clock.now_ms(), parts.clock.monotonic_s()
         self._watch = ClockWatch().at_least(TimeFloor(state / "tuf" / "time_floor.json").read_ms())
@@ -271,6 +271,9 @@ class Agent:
             self.supervisor.safe_mode = False
             self._report()
 
+    def _sampled(self, request: str, length_bytes: int) -> bool:
+        return self._guard("samples", lambda: self._inbox.sampled(request, length_bytes, self._now_ms))
+
     def _fault(self, code: str, text: str) -> None:
         if self._garbage.count(f"fault_{code}", self._now_ms):
             self._event("child", code, Severity.WARNING, text)
@@ -278,6 +281,7 @@ class Agent:
     def _supervise(self, fact: Fact | None) -> None:
         if fact is Fact.SERVING:
             self._listening.serving(self._now_s + self.config.child.healthy_s)
+            self._inbox.serving(self._now_ms)
             return
         if fact is None:
             return

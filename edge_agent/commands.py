@@ -5,52 +5,64 @@ Acknowledgements are no commands in this sense; ``agent`` takes them at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from wire.codec import Json
 from wire.messages import Command, Response
 
 DAY_MS = 86_400_000
 KEPT_IDS = 64
+KEPT_GRANTS = 8  # as many as a child serves at once
 BUDGET_KEY = "sample_bytes_per_day"
 
 
 @dataclass(frozen=True, slots=True)
-class SampleBudget:
-    """Bytes of raw input granted on ``day`` (days since 1970)."""
-
-    day: int = 0
-    granted_bytes: int = 0
-
-    def left(self, allowed_bytes: int, now_ms: int) -> int:
-        """Return what may still be granted today."""
-        return max(0, allowed_bytes - (self.granted_bytes if self.day == now_ms // DAY_MS else 0))
-
-    def grant(self, granted_bytes: int, now_ms: int) -> SampleBudget:
-        """Return the budget after a grant."""
-        day = now_ms // DAY_MS
-        return SampleBudget(day, granted_bytes + (self.granted_bytes if self.day == day else 0))
-
-
-@dataclass(frozen=True, slots=True)
-class Desk:
-    """What judging commands needs to remember."""
-
-    seen: tuple[str, ...] = ()
-
-    def remember(self, command: Command) -> Desk:
-        """Return the desk that knows this command."""
-        return Desk((*self.seen, command.id)[-KEPT_IDS:])
-
-
-@dataclass(frozen=True, slots=True)
 class SampleGrant:
-    """What the child may send."""
+    """What the child may send for one request: so many inputs, within so many bytes."""
 
     request: str
     count: int
     budget_bytes: int
     lane: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What must outlive the processes that act on commands.
+
+    ``granted_bytes`` of raw input on ``day`` (days since 1970); ``open``: what is left of each grant, the latest last;
+    ``seen``: the commands that were acted on, the latest last.
+    """
+
+    day: int = 0
+    granted_bytes: int = 0
+    open: tuple[SampleGrant, ...] = ()
+    seen: tuple[str, ...] = ()
+
+    def left(self, allowed_bytes: int, now_ms: int) -> int:
+        """Return what may still be granted today."""
+        return max(0, allowed_bytes - (self.granted_bytes if self.day == now_ms // DAY_MS else 0))
+
+    def granting(self, grant: SampleGrant, now_ms: int) -> Ledger:
+        """Return the ledger after a grant; a second one of a request takes the place of the first."""
+        day = now_ms // DAY_MS
+        granted_bytes = grant.budget_bytes + (self.granted_bytes if self.day == day else 0)
+        kept = [other for other in self.open if other.request != grant.request]
+        return replace(self, day=day, granted_bytes=granted_bytes, open=(*kept, grant)[-KEPT_GRANTS:])
+
+    def sampled(self, request: str, length_bytes: int) -> Ledger:
+        """Return the ledger after the child sent one input for ``request``."""
+        left = [
+            replace(grant, count=grant.count - 1, budget_bytes=grant.budget_bytes - length_bytes)
+            if grant.request == request
+            else grant
+            for grant in self.open
+        ]
+        return replace(self, open=tuple(grant for grant in left if grant.count > 0 and grant.budget_bytes > 0))
+
+    def remember(self, command: Command) -> Ledger:
+        """Return the ledger that knows this command."""
+        return replace(self, seen=(*self.seen, command.id)[-KEPT_IDS:])
 
 
 def allowed_bytes(config_bytes: int, desired: Json) -> int:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge_agent.commands import BUDGET_KEY, Desk, SampleBudget, allowed_bytes, expired, grant_samples
+from edge_agent.commands import BUDGET_KEY, KEPT_IDS, Ledger, allowed_bytes, expired, grant_samples
 from edge_agent.config import SampleConfig
 from edge_agent.measuring.desk import Desk as MeasureDesk
 from edge_agent.reporting import Reporter
 from edge_agent.sample_ledger import SampleLedger
 from edge_agent.supervisor import Supervisor
-from wire.codec import decode, to_document
+from wire.codec import Json, decode, to_document
 from wire.errors import WireError
 from wire.measurement import MEASURE_VERB
 from wire.messages import Ack, Command, Desired, Response, Watermark
@@ -33,8 +34,9 @@ class Inbox:
     ledger: SampleLedger
     measuring: MeasureDesk
     server_said: Callable[[int], None] = lambda _server_ms: None
-    _desk: Desk = field(default_factory=Desk)
-    _budget: SampleBudget | None = None
+    _ledger: Ledger | None = None
+    _seen: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT_IDS))
+    _told: int = 0
 
     def take(self, message: Incoming, now_ms: int) -> None:
         """Read one message; what can't be read is told to ``garbage``."""
@@ -56,15 +58,16 @@ class Inbox:
             self._command(decode(Command, payload), topic.leaf, now_ms)
 
     def _command(self, command: Command, verb: str, now_ms: int) -> None:
-        if command.id in self._desk.seen:
-            return  # QoS 1 may deliver twice
-        self._desk = self._desk.remember(command)
+        ledger = self._known(now_ms)
+        if command.id in self._seen or command.id in ledger.seen:
+            return  # QoS 1 may deliver twice, after a restart too
+        self._seen.append(command.id)
         if expired(command, now_ms):
             self.answer(Response(command.id, ok=False, code="expired", text="the command came too late"))
         elif verb == "samples":
             self.answer(self._samples(command, now_ms))
         elif verb == MEASURE_VERB:
-            refused = self.measuring.asked(command)
+            refused = self._keep(ledger.remember(command), command) or self.measuring.asked(command)
             if refused is not None:
                 self.answer(refused)
         elif verb == "selftest":
@@ -74,19 +77,54 @@ class Inbox:
             self.answer(Response(command.id, ok=False, code="unsupported", text=text))
 
     def _samples(self, command: Command, now_ms: int) -> Response:
-        wanted = self.reporter.updater.record.desired.config.get(BUDGET_KEY)
-        allowed = allowed_bytes(self.config.max_bytes_per_day, wanted)
-        budget = self._budget = self._budget or self.ledger.read(now_ms)
-        grant = grant_samples(command, budget.left(allowed, now_ms))
+        allowed = allowed_bytes(self.config.max_bytes_per_day, self._wanted())
+        ledger = self._known(now_ms)
+        grant = grant_samples(command, ledger.left(allowed, now_ms))
         if isinstance(grant, Response):
             return grant
         child = self.supervisor.child
         if child is None or self.supervisor.serving is None:
             return Response(command.id, ok=False, code="not_serving", text="no release is served now")
-        try:  # before the child hears of it: a restart must not grant it again
-            self.ledger.write(budget.grant(grant.budget_bytes, now_ms))
-        except OSError as error:
-            return Response(command.id, ok=False, code="disk", text=f"Expected to keep the grant, got: {error}")
-        self._budget = budget.grant(grant.budget_bytes, now_ms)
+        # before the child hears of it: a restart must not grant it again
+        refused = self._keep(ledger.granting(grant, now_ms).remember(command), command)
+        if refused is not None:
+            return refused
         child.say({"type": "samples", **to_document(grant)})
         return Response(command.id, ok=True, data={"budget_bytes": grant.budget_bytes})
+
+    def sampled(self, request: str, length_bytes: int, now_ms: int) -> None:
+        """Note that the child sent an input, before it is sent on: a grant that goes on has no more than is left.
+
+        Raises:
+            OSError: If it can't be kept.
+        """
+        ledger = self._known(now_ms).sampled(request, length_bytes)
+        self.ledger.write(ledger)
+        self._ledger = ledger
+
+    def serving(self, now_ms: int) -> None:
+        """Tell a child that has just started what is left of each grant; a swap inside a child carries them over."""
+        child, allowed = self.supervisor.child, allowed_bytes(self.config.max_bytes_per_day, self._wanted())
+        if child is None or self.supervisor.starts == self._told:
+            return
+        self._told = self.supervisor.starts
+        for grant in self._known(now_ms).open if allowed else ():
+            child.say({"type": "samples", **to_document(grant)})
+
+    def _wanted(self) -> Json:
+        return self.reporter.updater.record.desired.config.get(BUDGET_KEY)
+
+    def _known(self, now_ms: int) -> Ledger:
+        if self._ledger is None:
+            self._ledger = self.ledger.read(now_ms)
+        return self._ledger
+
+    def _keep(self, ledger: Ledger, command: Command) -> Response | None:
+        """Keep the ledger; return the answer that says why it can't be kept."""
+        try:
+            self.ledger.write(ledger)
+        except OSError as error:
+            text = f"Expected to keep what the command does, got: {error}: free the disk"
+            return Response(command.id, ok=False, code="disk", text=text)
+        self._ledger = ledger
+        return None

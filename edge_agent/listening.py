@@ -17,7 +17,10 @@ from wire.messages import Stream, UpdatePhase
 
 @dataclass(slots=True)
 class Listening:
-    """``garbage`` and ``fault`` hear a kind or code and a text; ``steady``: the child has run long enough."""
+    """``garbage`` and ``fault`` hear a kind or code and a text; ``steady``: the child has run long enough.
+
+    ``sampled`` hears a request and the length of an input, and says whether it may be sent on.
+    """
 
     telemetry: Telemetry
     supervisor: Supervisor
@@ -25,6 +28,7 @@ class Listening:
     garbage: Callable[[str, str], None]
     fault: Callable[[str, str], None]
     steady: Callable[[], None]
+    sampled: Callable[[str, int], bool] = lambda _request, _length_bytes: True
     _minute: Minute = field(default_factory=Minute)
     _steady_s: float = float("inf")
 
@@ -39,7 +43,9 @@ class Listening:
                 if not window.closed:
                     self._keep_minute(now_ms)
             elif frame.kind == "sample":
-                self.telemetry.sample(read_sample(frame))
+                sample = read_sample(frame)
+                if self.sampled(sample.request, len(frame.payload)):
+                    self.telemetry.sample(sample)
             elif frame.kind == "fault":
                 self.fault(str(frame.header.get("code", "child"))[:64], str(frame.header.get("text", "")))
         except (WireError, FrameError) as error:

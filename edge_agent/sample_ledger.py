@@ -1,4 +1,4 @@
-"""What was granted of today's sample budget, on disk, so that a restart grants nothing twice.
+"""What commands did, on disk: a restart grants nothing twice, acts on no command twice, and goes on with its grants.
 
 Decides what an unreadable file means: the day's budget counts as spent, because raw inputs that left the device
 can't be called back.
@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.commands import DAY_MS, SampleBudget
+from edge_agent.commands import DAY_MS, Ledger
 from edge_agent.disk import Disk
 from edge_agent.record_file import read_record, write_record
 from wire.codec import from_document, to_document
@@ -24,19 +24,19 @@ class SampleLedger:
     state: Path
     disk: Disk
 
-    def read(self, now_ms: int) -> SampleBudget:
-        """Return what was granted."""
+    def read(self, now_ms: int) -> Ledger:
+        """Return the ledger."""
         try:
-            return from_document(SampleBudget, read_record(self.state / "samples.json"))
+            return from_document(Ledger, read_record(self.state / "samples.json"))
         except FileNotFoundError:
-            return SampleBudget()
+            return Ledger()
         except (OSError, WireError):
-            return SampleBudget(now_ms // DAY_MS, sys.maxsize)
+            return Ledger(now_ms // DAY_MS, sys.maxsize)
 
-    def write(self, budget: SampleBudget) -> None:
-        """Keep what was granted.
+    def write(self, ledger: Ledger) -> None:
+        """Keep the ledger.
 
         Raises:
             OSError: If it can't be written.
         """
-        write_record(self.disk, self.state / "samples.json", to_document(budget))
+        write_record(self.disk, self.state / "samples.json", to_document(ledger))

@@ -386,6 +386,7 @@ def _open(path: Path) -> sqlite3.Connection:
             database.close()
             message = f"Expected a spool of version {VERSION} or older in {path}, got {found}: a newer agent wrote it"
             raise NewerFormatError(message)
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")  # one agent, by its lock: no index of the log on the disk
         database.execute("PRAGMA journal_mode = WAL")
         if found < VERSION:
             database.execute("BEGIN IMMEDIATE")

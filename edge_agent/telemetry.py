@@ -221,8 +221,8 @@ class Telemetry:
         first = batch.rows[0].get("at_ms")
         t0_ms = first if isinstance(first, int) else 0
         message = Batch(stream, self.boot, batch.seq, 0, t0_ms, len(batch.rows), batch.rows)
-        lazy = is_open and stream is Stream.HW  # readings, not counts: they wait for the next write
-        self.spool.add(Row(stream.value, self.boot, batch.seq, encode(message), open=is_open, lazy=lazy))
+        # lazy: readings can wait, and counts have been written beside the last part of the window (``so_far``)
+        self.spool.add(Row(stream.value, self.boot, batch.seq, encode(message), open=is_open, lazy=is_open))
         if not is_open:
             del self._batches[stream]
 

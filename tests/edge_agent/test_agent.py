@@ -318,6 +318,71 @@ def test_the_sample_budget_survives_a_restart(world: World) -> None:
         assert decode(Response, world.last("res")).code == "budget_zero"
 
 
+def granted(world: World) -> list[tuple[int, int]]:
+    """Return count and bytes of each grant that the last child was told."""
+    return [(told["count"], told["budget_bytes"]) for told in world.children[-1].told if told["type"] == "samples"]
+
+
+def grant_three(world: World) -> None:
+    """Install a release, grant three inputs within 1,000 bytes, and take one of 300."""
+    world.say("desired", replace(world.release(1), config={"sample_bytes_per_day": 1000}))
+    world.turns(7, seconds=0.1)
+    world.beat(1)
+    world.turns(4)
+    world.say("cmd/samples", Command("1", "samples", arguments={"count": 3, "request": "r"}))
+    world.turns(2)
+    world.children[-1].speak("sample", b"x" * 300, request="r")
+    world.turns(2)
+
+
+@pytest.mark.parametrize("kill_agent", [False, True])
+def test_a_grant_goes_on_after_a_kill_with_what_is_left(world: World, *, kill_agent: bool) -> None:
+    """A child that comes back serves the request on: no more than was granted, and no less."""
+    grant_three(world)
+    if kill_agent:
+        world.agent.spool.close()
+        world.agent = world.make("00000000000000bb")
+    else:
+        world.children[-1].kill()
+    world.turns(4)
+    assert granted(world) == [(2, 700)]
+
+
+def test_a_grant_ends_where_the_owner_takes_it_back(world: World) -> None:
+    """The device's own limit was set to nothing: what was granted before is not sent any more."""
+    grant_three(world)
+    world.agent.stop()
+    world.sample_bytes = 0
+    world.agent = world.make("00000000000000bb")
+    world.turns(4)
+    assert granted(world) == []
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_command_that_comes_again_after_a_restart_does_nothing(world: World, *, again: bool) -> None:
+    """The broker delivers at least once: what was acted on is remembered on the disk."""
+    grant_three(world)
+    world.agent.stop()
+    world.agent = world.make("00000000000000bb")
+    world.turns(4)
+    command = Command("1" if again else "2", "samples", arguments={"count": 1, "request": "r", "budget_bytes": 5})
+    world.heard.clear()
+    world.say("cmd/samples", command)
+    world.turns(2)
+    answered = [message for message in world.heard if message.topic.endswith("/res")]
+    assert len(answered) == (not again)
+
+
+def test_an_input_that_can_not_be_counted_does_not_leave(world: World) -> None:
+    """A full disk: a sample whose bytes can't be kept in the ledger would leave twice after a restart."""
+    grant_three(world)
+    world.agent._inbox.ledger = replace(world.agent._inbox.ledger, disk=FullDisk())
+    world.children[-1].speak("sample", b"y" * 300, request="r")
+    world.turns(2)
+    rows = [row for row in world.agent.spool._rows("", ()) if row.stream == "sample"]
+    assert len(rows) == 1
+
+
 def test_says_that_its_update_record_was_damaged(world: World) -> None:
     """An event, not silence."""
     world.install(1)

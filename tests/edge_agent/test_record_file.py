@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.commands import SampleBudget
+from edge_agent.commands import Ledger
 from edge_agent.disk import RealDisk
 from edge_agent.errors import IdentityError, NewerFormatError
 from edge_agent.identity import read_identity
@@ -40,7 +40,7 @@ READERS: dict[str, Callable[[Path], object]] = {
 }
 READ = {
     "identity.json": "cam-1", "slots/a.json": SlotRelease("m-1", "aa", 1, 5.0), "slots/boots.json": 2, "floor.json": 3,
-    "gen.json": 6, "samples.json": SampleBudget(20000, 500), "tuf/time_floor.json": 1_770_000_000_000,
+    "gen.json": 6, "samples.json": Ledger(20000, 500), "tuf/time_floor.json": 1_770_000_000_000,
     "update.json": "committed",
 }  # fmt: skip
 

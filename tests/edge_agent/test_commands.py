@@ -1,0 +1,44 @@
+"""What outlives a restart of what commands did."""
+
+import pytest
+
+from edge_agent.commands import DAY_MS, KEPT_GRANTS, KEPT_IDS, Ledger, SampleGrant
+from wire.messages import Command
+
+
+def grant(request: str, count: int = 2, budget_bytes: int = 100) -> SampleGrant:
+    """Return a grant."""
+    return SampleGrant(request, count, budget_bytes, "audit")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "left"), [([60], [(1, 40)]), ([60, 39], []), ([99], [(1, 1)]), ([100], []), ([150], [])]
+)
+def test_a_grant_ends_with_its_count_or_its_bytes(lengths: list[int], left: list[tuple[int, int]]) -> None:
+    """Whichever comes first; the other grants keep what they have."""
+    ledger = Ledger().granting(grant("other"), 0).granting(grant("r"), 0)
+    for length in lengths:
+        ledger = ledger.sampled("r", length)
+    assert [(item.count, item.budget_bytes) for item in ledger.open] == [(2, 100), *left]
+
+
+def test_a_day_counts_its_own_grants() -> None:
+    """What was granted yesterday is no part of today's budget."""
+    ledger = Ledger().granting(grant("a"), 5 * DAY_MS).granting(grant("b"), 5 * DAY_MS + 1)
+    assert (ledger.left(300, 5 * DAY_MS), ledger.left(300, 6 * DAY_MS)) == (100, 300)
+    assert ledger.granting(grant("c"), 6 * DAY_MS).left(300, 6 * DAY_MS) == 200
+
+
+def test_a_second_grant_of_a_request_takes_the_place_of_the_first() -> None:
+    """As in the child: one reservoir a request."""
+    ledger = Ledger().granting(grant("r"), 0).granting(grant("s"), 0).granting(grant("r", 9), 0)
+    assert [(item.request, item.count) for item in ledger.open] == [("s", 2), ("r", 9)]
+
+
+def test_the_ledger_stays_small() -> None:
+    """A server that asks for ever fills no disk: the latest are kept."""
+    ledger = Ledger()
+    for number in range(200):
+        ledger = ledger.granting(grant(str(number)), 0).remember(Command(str(number)))
+    assert (len(ledger.open), ledger.open[-1].request) == (KEPT_GRANTS, "199")
+    assert (len(ledger.seen), ledger.seen[-1]) == (KEPT_IDS, "199")
