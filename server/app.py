@@ -1,7 +1,8 @@
 """The composition root: opens everything on a state directory, starts and stops it in order.
 
-Threads: one takes telemetry from the inbox (``ingest``), one gives every service its turn (``turns``), one
-serves HTTP. No service starts a thread of its own.
+Threads: one takes telemetry from the inbox (``ingest``), one gives every service its turn (``turns``), one turns
+away devices that were revoked, whatever the services are busy with, one serves HTTP. No service starts a thread of
+its own.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,6 +37,7 @@ _LOG = logging.getLogger(__name__)
 _INGEST_WAIT_S = 0.2
 _PAUSE_AFTER_FAULT_S = 1.0
 _INGEST = "loop Ingest"
+_REVOCATIONS = "loop Revocations"
 _JOIN_TIMEOUT_S = 15.0
 
 
@@ -59,6 +62,12 @@ class Admission:
     def hashes(self) -> dict[str, str]:
         """Return every password hash, by user name."""
         return {**self.enrolment.password_hashes(), SERVER_USER: self.server_hash}
+
+    def refresh(self) -> None:
+        """Let the broker read who is of the fleet now; it ends the sessions of all others."""
+        if self.broker is not None:
+            with self._lock:
+                self.broker.update_users(self.hashes())
 
     def admit(self, identity: Identity) -> None:
         """Make the broker accept a device that was just enrolled.
@@ -132,8 +141,10 @@ class ServerApp:
             if self.broker is not None:
                 self.broker.start(self.admission.hashes())
             self.connect()
-            self.parts.vitals.expect((_INGEST, *(_name(service) for service in self._services())), self.clock())
-            for name, loop in (("ingest", self._ingest_loop), ("turns", self._turn_loop)):
+            self.parts.vitals.expect(
+                (_INGEST, _REVOCATIONS, *(_name(service) for service in self._services())), self.clock()
+            )
+            for name, loop in self._loops():
                 thread = threading.Thread(target=loop, name=name, daemon=True)
                 thread.start()
                 self._threads.append(thread)
@@ -144,6 +155,11 @@ class ServerApp:
             raise
         self.state.write_address(self.address)
         self.parts.events.add(self.clock(), "server", "started", Severity.INFO, f"Serving {self.http_url}")
+
+    def _loops(self) -> tuple[tuple[str, Callable[[], None]], ...]:
+        return (
+            ("ingest", self._ingest_loop), ("turns", self._turn_loop), ("revocations", self._revocation_loop)
+        )  # fmt: skip
 
     def connect(self) -> None:
         """Connect to the broker (part of ``start``; alone in tests that call ``turn``).
@@ -172,8 +188,12 @@ class ServerApp:
         """Handle all that has arrived, then give every service one turn (for tests without threads)."""
         while self.parts.ingest.turn(now_ms):
             pass
+        self._enforce(now_ms)
         for service in self._services():
             service.turn(now_ms)
+
+    def _enforce(self, now_ms: int) -> None:
+        self.parts.revocations.enforce(now_ms, self.admission.refresh)
 
     def _services(self) -> tuple[Service, ...]:
         watch: tuple[Service, ...] = () if self.broker is None else (self.broker,)
@@ -192,6 +212,15 @@ class ServerApp:
         with contextlib.suppress(Exception):  # what is still in the inbox; the devices would send it again anyway
             while self.parts.ingest.turn(self.clock()):
                 pass
+
+    def _revocation_loop(self) -> None:
+        while not self._stopping.wait(self.config.turn_interval_s):
+            try:
+                self._enforce(self.clock())
+                self.parts.vitals.beat(_REVOCATIONS, self.clock())
+            except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
+                _LOG.exception("Revocations could not be enforced; they are tried again.")
+                self.parts.vitals.fault(_REVOCATIONS, f"{type(error).__name__}: {error}"[:500])
 
     def _turn_loop(self) -> None:
         while not self._stopping.wait(self.config.turn_interval_s):

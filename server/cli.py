@@ -1,4 +1,6 @@
-"""``fleet-server``: init, run, migrate, claim, trust, status; devices, events and rollouts for scripts; steering.
+"""``fleet-server``: init, run, migrate, claim, trust, status; devices, releases, events, rollouts for scripts.
+
+Some commands only ask a running server to steer a rollout.
 
 Only this file prints.
 
@@ -26,16 +28,21 @@ import httpx
 import sqlalchemy as sa
 
 from server import listings
+from server.api.enrol import comes_back
 from server.app import Overrides, ServerApp
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
 from server.enrolment import Enrolment
 from server.errors import AnsweredError, DatabaseOutdatedError, ServerError
-from server.fleet import Fleet
+from server.fleet import Device, Fleet
 from server.outbox import Outbox
+from server.registry.blobs import Blobs
 from server.registry.events import EventLog
+from server.registry.versions import Versions
+from server.revocation import Revocations
 from server.rollout.ledger import Ledger
 from server.rollout.resuming import How
+from server.rollout.service import RolloutService
 from server.running import RunningServer
 from server.state_directory import StateDirectory, init_state, is_locked, lock_state, open_state
 from server.store.backup import back_up_sqlite, sqlite_file
@@ -44,6 +51,7 @@ from server.store.heartbeat import latest_heartbeat_ms
 from server.store.revisions import standing_of, upgrade
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
+from server.withdrawal import Withdrawal
 from wire.codec import Json
 from wire.errors import WireError
 from wire.memory_broker import MemoryBroker, MemoryTransport
@@ -241,8 +249,11 @@ def claim(directory: Path, site: str, device: str, attributes: tuple[str, ...]) 
     pairs = dict(_pair(text) for text in attributes)
     config, database = _opened(directory)
     enrolment = Enrolment(database, system_now_ms, config.enrolment.claim_ttl_s)
+    note = comes_back(device, enrolment.ended(device))
     click.echo(enrolment.claim(site, device, pairs))
     database.close()
+    if note:
+        click.echo(f"note: {note}", err=True)
 
 
 @main.command(epilog=_example("fleet-server trust state --root keys/metadata/1.root.json"))
@@ -258,20 +269,139 @@ def trust(directory: Path, root: Path) -> None:
     click.echo(f"root version {version}")
 
 
-@main.command(epilog=_example("fleet-server devices state | cut -f1,4", "fleet-server devices state --json"))
+class _Listing(click.Group):
+    """A group whose first command, ``list``, may be left out: ``devices DIR`` is ``devices list DIR``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put ``list`` in front of what names no command."""
+        if args and args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@main.group(
+    cls=_Listing,
+    epilog=_example(
+        "fleet-server devices state | cut -f1,4",
+        "fleet-server devices revoke state cam-1 --why 'stolen'",
+    ),
+)
+def devices() -> None:
+    """Print the devices of the fleet; revoke or remove one.
+
+    "fleet-server devices DIR" is short for "fleet-server devices list DIR".
+    """
+
+
+@devices.command(
+    "list", epilog=_example("fleet-server devices list state --json", "fleet-server devices list state --ended")
+)
 @_STATE
+@click.option("--ended", is_flag=True, help="Those that were revoked or removed instead, the last first.")
 @_JSON
 @_coded
-def devices(directory: Path, *, as_json: bool) -> None:
-    """Print the registered devices.
+def devices_list(directory: Path, *, ended: bool, as_json: bool) -> None:
+    """Print the devices of the fleet.
 
     Tab-separated values, a line of names first.
     """
     _, database = _opened(directory)
-    fleet = Fleet(database, Outbox(MemoryTransport(MemoryBroker(), "none")), system_now_ms)
-    rows = [listings.device_row(device) for device in fleet.devices()]
+    fleet = _fleet(database)
+    rows = [listings.device_row(device) for device in (fleet.ended() if ended else fleet.devices())]
     database.close()
-    _print(rows, listings.DEVICE_COLUMNS, as_json=as_json)
+    _print(rows, listings.ENDED_COLUMNS if ended else listings.DEVICE_COLUMNS, as_json=as_json)
+
+
+_DEVICE = click.argument("device", metavar="DEVICE")
+_WHY = click.option("--why", default="", help="Kept with it and in the events.")
+
+
+@devices.command(epilog=_example("fleet-server devices revoke state cam-1 --why 'stolen'"))
+@_STATE
+@_DEVICE
+@_WHY
+@_coded
+def revoke(directory: Path, device: str, why: str) -> None:
+    """Refuse a device's credentials from now on.
+
+    A running server ends its session and refuses it on broker and HTTP within seconds. Claims for it that nobody used
+    are void; it comes back only by a new one. It is no member of rollouts any more. Its history stays.
+    """
+    _end_device(directory, device, lambda revocations: revocations.revoke(device, why))
+
+
+@devices.command(epilog=_example("fleet-server devices remove state cam-1 --why 'scrapped'"))
+@_STATE
+@_DEVICE
+@_WHY
+@_coded
+def remove(directory: Path, device: str, why: str) -> None:
+    """Revoke a device and forget what it was to run.
+
+    For hardware that is gone. Events, evidence and what ran on it stay. A new claim for the same id lets it in again,
+    without a release.
+    """
+    _end_device(directory, device, lambda revocations: revocations.remove(device, why))
+
+
+def _end_device(directory: Path, device: str, end: Callable[[Revocations], Device]) -> None:
+    _, database = _opened(directory)
+    fleet = _fleet(database)
+    ended = end(Revocations(fleet, fleet.outbox, system_now_ms))
+    database.close()
+    click.echo(f"{device} {ended.ended}")
+
+
+@main.group(
+    cls=_Listing,
+    epilog=_example("fleet-server releases state", "fleet-server releases withdraw state digits-3 --why mislabelled"),
+)
+def releases() -> None:
+    """Print the releases; withdraw one.
+
+    "fleet-server releases DIR" is short for "fleet-server releases list DIR".
+    """
+
+
+@releases.command("list", epilog=_example("fleet-server releases list state --json"))
+@_STATE
+@_JSON
+@_coded
+def releases_list(directory: Path, *, as_json: bool) -> None:
+    """Print the releases in the order of publication, and on how many devices each runs.
+
+    Tab-separated values, a line of names first.
+    """
+    state, database = open_state(directory), _opened(directory)[1]
+    found, running = Versions(database, Blobs(state.blobs)).releases(), _fleet(database).devices()
+    database.close()
+    _print(listings.release_rows(found, running), listings.RELEASE_COLUMNS, as_json=as_json)
+
+
+@releases.command(epilog=_example("fleet-server releases withdraw state digits-3 --why mislabelled"))
+@_STATE
+@click.argument("release", metavar="RELEASE")
+@_WHY
+@_coded
+def withdraw(directory: Path, release: str, why: str) -> None:
+    """Offer a release to no device any more, for good.
+
+    Its rollouts are aborted, no rollout of it can be made. Prints the devices that still run it: they go on until you
+    roll another release out.
+    """
+    state, (config, database) = open_state(directory), _opened(directory)
+    fleet, versions = _fleet(database), Versions(database, Blobs(state.blobs))
+    rollouts = RolloutService(Ledger(database), fleet, versions, EventLog(database), config.rollout)
+    running = Withdrawal(versions, fleet, rollouts, system_now_ms).withdraw(release, why)
+    database.close()
+    click.echo(f"{release} withdrawn; it still runs on {len(running)} devices")
+    for device in running:
+        click.echo(device.device)
+
+
+def _fleet(database: Database) -> Fleet:
+    """Return the fleet without a broker: what a running server must tell devices, it does in its next turn."""
+    return Fleet(database, Outbox(MemoryTransport(MemoryBroker(), "none")), system_now_ms)
 
 
 @main.command(

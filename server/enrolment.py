@@ -1,7 +1,8 @@
 """How a device comes into the fleet: an operator's one-time claim, exchanged for credentials of its own.
 
 Claims and passwords are stored as hashes only. A claim for a device that exists on the same site gives it a
-new password (its disk was lost); ids are unique in the fleet, because the broker's user name is the id.
+new password (its disk was lost); ids are unique in the fleet, because the broker's user name is the id. A device that
+was revoked or removed comes back only by a claim that was made afterwards; those made before are void.
 """
 
 from __future__ import annotations
@@ -76,13 +77,13 @@ class Enrolment:
         with self.database.begin() as connection:
             row = store.use_claim(connection, sha256_hex(claim.encode()), now_ms)
             if row is None:
-                message = "Expected a claim that is neither used nor expired: ask the operator for a new one"
-                raise ClaimRefusedError(message)
+                raise ClaimRefusedError(_refusal(connection, sha256_hex(claim.encode())))
             site, device = row["site"], row["device"]
             known = store.one_device(connection, device)
             _check_site(known, site)
             changes = {
-                "attributes": row["attributes"], "password_hash": hash_password(password), "enrolled_ms": now_ms
+                "attributes": row["attributes"], "password_hash": hash_password(password), "enrolled_ms": now_ms,
+                "ended": "", "ended_ms": 0, "ended_why": "",
             }  # fmt: skip
             if known is None:
                 store.insert_device(connection, {"device": device, "site": site, **changes})
@@ -99,6 +100,7 @@ class Enrolment:
         """Return whether ``password`` is that of ``device``; a positive answer is remembered as a digest."""
         with self.database.begin() as connection:
             row = store.one_device(connection, device)
+        row = row if row is not None and not row["ended"] else None
         stored = row["password_hash"] if row else hash_password("")
         digest = hashlib.sha256(f"{stored}\0{password}".encode()).digest()
         if hmac.compare_digest(self._verified.get(device, b""), digest):
@@ -111,9 +113,26 @@ class Enrolment:
         return True
 
     def password_hashes(self) -> dict[str, str]:
-        """Return the password hash of every device, by id, for the broker."""
+        """Return the password hash of every device of the fleet, by id, for the broker."""
         with self.database.begin() as connection:
-            return {row["device"]: row["password_hash"] for row in store.all_devices(connection)}
+            return {row["device"]: row["password_hash"] for row in store.active_devices(connection)}
+
+    def ended(self, device: str) -> str:
+        """Return "revoked" or "removed" for a device that a new claim would let in again, else ""."""
+        with self.database.begin() as connection:
+            row = store.one_device(connection, device)
+        return str(row["ended"]) if row else ""
+
+
+def _refusal(connection: sa.Connection, claim_sha256: str) -> str:
+    known = store.claim_of(connection, claim_sha256)
+    device = store.one_device(connection, known["device"]) if known else None
+    if device is not None and device["ended"]:
+        return (
+            f"Expected a claim made after {device['device']} was {device['ended']}, got an older one: "
+            "ask the operator for a new one"
+        )
+    return "Expected a claim that is neither used nor expired: ask the operator for a new one"
 
 
 def _check_site(known: sa.RowMapping | None, site: str) -> None:

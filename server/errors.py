@@ -16,6 +16,7 @@ ServerError
 ├── ClaimRefusedError         an enrolment claim is unknown, used or expired
 ├── DeviceExistsError         the device id is taken
 ├── UnknownDeviceError        no such device
+├── DeviceEndedError          a device that was revoked or removed
 ├── UnknownReleaseError       no such release
 ├── UnknownBlobError          no such blob
 ├── NotAssignedError          a bundle that is not assigned to the device that asks
@@ -25,6 +26,7 @@ ServerError
 │       └── TargetsVersionError   another build host published in between
 ├── UnknownRolloutError       no such rollout
 ├── RolloutRefusedError       a rollout that can't be made as asked
+│   ├── ReleaseWithdrawnError a release that may not be rolled out any more
 │   └── RolloutPhaseError     a rollout that can't do this in its phase
 ├── SampleRefusedError        a sample that may not be stored
 ├── UnknownSampleError        no such sample
@@ -168,6 +170,13 @@ class UnknownDeviceError(ServerError):
     status = 404
 
 
+class DeviceEndedError(ServerError):
+    """The device was revoked or removed."""
+
+    code = "device_ended"
+    status = 409
+
+
 class UnknownReleaseError(ServerError):
     """There is no such release."""
 
@@ -243,6 +252,13 @@ class RolloutRefusedError(ServerError):
 
     code = "rollout_refused"
     status = 422
+
+
+class ReleaseWithdrawnError(RolloutRefusedError):
+    """The release was withdrawn: it is offered to no device any more."""
+
+    code = "release_withdrawn"
+    status = 409
 
 
 class RolloutPhaseError(RolloutRefusedError):

@@ -16,7 +16,7 @@ from functools import lru_cache
 import sqlalchemy as sa
 
 from server.clock import Clock
-from server.errors import UnknownDeviceError
+from server.errors import DeviceEndedError, UnknownDeviceError
 from server.outbox import Outbox
 from server.store import fleet as store
 from server.store.database import Database
@@ -32,7 +32,10 @@ ATTEMPT = "attempt"  # in ``Desired.extra``: the ``gen`` of the assignment, whic
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One registered device. ``reported`` is None until it was heard; times are UTC milliseconds, 0: never."""
+    """One registered device. ``reported`` is None until it was heard; times are UTC milliseconds, 0: never.
+
+    ``ended`` is "" for a device of the fleet, else "revoked" or "removed": only its history is left.
+    """
 
     device: str
     site: str
@@ -45,6 +48,9 @@ class Device:
     last_seen_ms: int
     enrolled_ms: int
     clock_skew_ms: int = 0
+    ended: str = ""
+    ended_ms: int = 0
+    ended_why: str = ""
 
     @property
     def release(self) -> str:
@@ -79,9 +85,14 @@ class Fleet:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def devices(self) -> tuple[Device, ...]:
-        """Return every device, by id."""
+        """Return every device of the fleet, by id: those that are neither revoked nor removed."""
         with self.database.begin() as connection:
-            return tuple(as_device(row) for row in store.all_devices(connection))
+            return tuple(as_device(row) for row in store.active_devices(connection))
+
+    def ended(self) -> tuple[Device, ...]:
+        """Return every device that was revoked or removed, the last one first."""
+        with self.database.begin() as connection:
+            return tuple(as_device(row) for row in store.ended_devices(connection))
 
     def sites(self, devices: Collection[str]) -> dict[str, str]:
         """Return the sites of those of ``devices`` that are registered, by id."""
@@ -91,7 +102,7 @@ class Fleet:
             return store.sites_of(connection, devices)
 
     def device(self, device: str) -> Device:
-        """Return one device.
+        """Return one device, also one that was revoked or removed.
 
         Raises:
             UnknownDeviceError: If there is none of that id.
@@ -101,6 +112,21 @@ class Fleet:
         if row is None:
             raise _unknown(device)
         return as_device(row)
+
+    def active_device(self, device: str) -> Device:
+        """Return one device that is neither revoked nor removed.
+
+        Raises:
+            UnknownDeviceError: If there is none of that id.
+            DeviceEndedError: If it was revoked or removed.
+        """
+        known = self.device(device)
+        if known.ended:
+            message = (
+                f"Expected a device of the fleet, got {device!r}, which was {known.ended}: enrol it by a new claim"
+            )
+            raise DeviceEndedError(message)
+        return known
 
     def set_desired(  # noqa: PLR0913 - the fields of a pointer to a release
         self, device: str, *, release: str, target: str, sha256: str, length_bytes: int, probation_s: float = 600.0,
@@ -113,6 +139,7 @@ class Fleet:
 
         Raises:
             UnknownDeviceError: If there is none of that id.
+            DeviceEndedError: If it was revoked or removed.
         """
         pointer = Desired(
             release=release, target=target, sha256=sha256, length_bytes=length_bytes, probation_s=probation_s
@@ -129,6 +156,7 @@ class Fleet:
 
         Raises:
             UnknownDeviceError: If there is none of that id.
+            DeviceEndedError: If it was revoked or removed.
         """
 
         def change(old: Desired, _gen: int) -> Desired:
@@ -139,8 +167,8 @@ class Fleet:
 
     def _change(self, device: str, change: Callable[[Desired, int], Desired]) -> int:
         with self._lock:
-            known = self.device(device)
-            gen = max(known.desired_gen, _reported_gen(known)) + 1
+            known = self.active_device(device)
+            gen = max(known.desired_gen, reported_gen(known)) + 1
             desired = replace(change(known.desired or Desired(), gen), gen=gen)
             changes = {"desired": encode(desired).decode(), "desired_gen": gen}
             with self.database.begin() as connection:
@@ -156,7 +184,7 @@ class Fleet:
         """
         with self._lock:
             known = self.device(device)
-            if known.desired is not None:
+            if known.desired is not None and not known.ended:
                 self._publish(known.site, device, known.desired)
 
     def _publish(self, site: str, device: str, desired: Desired) -> bool:
@@ -187,10 +215,11 @@ class Fleet:
 
         Raises:
             UnknownDeviceError: If there is none of that id.
+            DeviceEndedError: If it was revoked or removed.
             NameRefusedError: If ``verb`` can't be part of a topic.
         """
         check_name(verb, "a command")
-        known, now_ms = self.device(device), self.clock()
+        known, now_ms = self.active_device(device), self.clock()
         command = Command(
             id=secrets.token_hex(8), verb=verb, issued_ms=now_ms, expires_ms=now_ms + int(ttl_s * 1000),
             arguments=arguments,
@@ -217,6 +246,7 @@ def as_device(row: sa.RowMapping) -> Device:
         reported=_reported(row["reported"]) if row["reported"] else None, desired=desired,
         desired_gen=row["desired_gen"], desired_release=desired.release if desired else "",
         last_seen_ms=row["last_seen_ms"], enrolled_ms=row["enrolled_ms"], clock_skew_ms=row["clock_skew_ms"],
+        ended=row["ended"], ended_ms=row["ended_ms"], ended_why=row["ended_why"],
     )  # fmt: skip
 
 
@@ -230,7 +260,7 @@ def _desired(text: str) -> Desired:
     return decode(Desired, text.encode())
 
 
-def _reported_gen(known: Device) -> int:
+def reported_gen(known: Device) -> int:
     """Return the generation that the device knows: above ours after a database was restored from a backup."""
     gen = known.reported.gen if known.reported else 0
     return gen if 0 <= gen < _MAX_GEN else 0

@@ -1,18 +1,22 @@
-"""Devices, events and rollouts for scripts: one object each, as JSON or as tab-separated values."""
+"""Devices, releases, events and rollouts for scripts: one object each, as JSON or as tab-separated values."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from server.fleet import Device
 from server.registry.events import LoggedEvent
+from server.registry.versions import Release
 from server.rollout.model import IN_FLIGHT, Rollout, Standing
 
 Row = Mapping[str, object]
 _BLANKS = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
 
 DEVICE_COLUMNS = ("device", "site", "state", "release", "phase", "desired_release", "last_seen_ms")
+ENDED_COLUMNS = ("device", "site", "ended", "ended_ms", "ended_why")
+RELEASE_COLUMNS = ("release", "model", "targets", "registered_ms", "running", "withdrawn_ms", "withdrawn_why")
 EVENT_COLUMNS = ("id", "at_ms", "severity", "kind", "code", "device", "text")
 ROLLOUT_COLUMNS = (
     "id", "release", "phase", "committed", "under_way", "failed", "stuck", "pending", "devices", "created_ms", "text",
@@ -28,7 +32,24 @@ def device_row(device: Device) -> Row:
         "phase": update.phase.value if update and update.phase else "", "code": update.code if update else "",
         "desired_gen": device.desired_gen, "desired_release": device.desired_release,
         "last_seen_ms": device.last_seen_ms, "enrolled_ms": device.enrolled_ms,
+        "ended": device.ended, "ended_ms": device.ended_ms, "ended_why": device.ended_why,
     }  # fmt: skip
+
+
+def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> list[Row]:
+    """Return one row for each release, of whatever target class, in the order of publication."""
+    running = Counter(device.release for device in devices)
+    targets: dict[str, list[Release]] = {}
+    for release in releases:
+        targets.setdefault(release.name, []).append(release)
+    return [
+        {
+            "release": name, "model": found[0].model, "targets": ",".join(one.target for one in found),
+            "registered_ms": found[0].registered_ms, "running": running[name],
+            "withdrawn_ms": found[0].withdrawn_ms, "withdrawn_why": found[0].withdrawn_why,
+        }
+        for name, found in targets.items()
+    ]  # fmt: skip
 
 
 def event_row(event: LoggedEvent) -> Row:

@@ -18,6 +18,7 @@ from server.api import jobs as jobs_api
 from server.api import measurements as measurements_api
 from server.api import releases as releases_api
 from server.api import retraining as retraining_api
+from server.api import revocations as revocations_api
 from server.api import rollouts as rollouts_api
 from server.api import samples as samples_api
 from server.api import telemetry as telemetry_api
@@ -44,6 +45,7 @@ from server.retraining.jobs import Jobs
 from server.retraining.ledger import Triggers
 from server.retraining.samples import Samples
 from server.retraining.service import RetrainingService
+from server.revocation import Revocations
 from server.rollout.ledger import Ledger
 from server.rollout.service import RolloutService
 from server.state_directory import StateDirectory
@@ -54,6 +56,7 @@ from server.trust.releases import register_releases
 from server.trust.repository import TrustRepository
 from server.vitals import Vitals
 from server.windows import Windows
+from server.withdrawal import Withdrawal
 from wire.transport import Transport
 
 
@@ -71,6 +74,8 @@ class Parts:
     database: Database
     auth: Auth
     enrolment: Enrolment
+    revocations: Revocations
+    withdrawal: Withdrawal
     events: EventLog
     outbox: Outbox
     fleet: Fleet
@@ -107,6 +112,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     retraining = RetrainingService(
         Triggers(database), drift.verdicts, samples, jobs, fleet, versions, rollouts, events, config.retraining
     )
+    withdrawal = Withdrawal(versions, fleet, rollouts, clock)
     measurements = Measurements(state.measurements, fleet, clock, SignedOrders(state.path))
     ingest = Ingest(database, fleet, outbox, config.ingest, samples.accept)
     vitals = Vitals(database, events, ingest, transport, state.path, config.health)
@@ -114,6 +120,8 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         database=database,
         auth=Auth(state.token("operator"), state.token("builder"), enrolment),
         enrolment=enrolment,
+        revocations=Revocations(fleet, outbox, clock),
+        withdrawal=withdrawal,
         events=events,
         outbox=outbox,
         fleet=fleet,
@@ -130,8 +138,8 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         ingest=ingest,
         vitals=vitals,
         services=(
-            trust, ExpiryWatch(trust, events), fleet, drift, Regressions(drift.verdicts, rollouts), rollouts,
-            retraining, measurements, Liveness(fleet, events, config.fleet),
+            trust, ExpiryWatch(trust, events), fleet, drift, Regressions(drift.verdicts, rollouts), withdrawal,
+            rollouts, retraining, measurements, Liveness(fleet, events, config.fleet),
             Housekeeping(database, config.ingest.retention_days), vitals,
         ),
     )  # fmt: skip
@@ -152,9 +160,10 @@ def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
         health.router(parts.vitals, parts.clock),
         enrol_api.router(auth, parts.enrolment, reception),
         devices_api.router(auth, parts.fleet, parts.lineage, partial(newest_evidence, parts.database)),
+        revocations_api.router(auth, parts.revocations),
         telemetry_api.router(auth, parts.fleet, parts.database),
         blobs_api.router(auth, parts.blobs, Assignments(parts.database)),
-        releases_api.router(auth, parts.versions),
+        releases_api.router(auth, parts.versions, parts.withdrawal),
         tuf_api.router(auth, parts.trust, parts.versions, parts.clock),
         events_api.router(auth, parts.events),
         rollouts_api.router(auth, parts.rollouts),

@@ -22,7 +22,7 @@ class DeviceBody(BaseModel):
     """One device; ``reported`` and ``desired`` as on the wire.
 
     ``evidence``: phase, threshold_ratio (1 and above is an alarm), flagged, fault and cause of the newest window;
-    empty before the first.
+    empty before the first. ``ended``: "" for a device of the fleet, else "revoked" or "removed".
     """
 
     device: str
@@ -39,6 +39,9 @@ class DeviceBody(BaseModel):
     reported: dict[str, JsonValue] | None
     desired: dict[str, JsonValue] | None
     evidence: dict[str, JsonValue] = Field(default_factory=dict)
+    ended: str = ""
+    ended_ms: int = 0
+    ended_why: str = ""
 
 
 class DevicesBody(BaseModel):
@@ -88,8 +91,10 @@ def router(auth: Auth, fleet: Fleet, lineage: Lineage, evidence: Evidence) -> AP
     routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
 
     @routes.get("/api/devices")
-    def list_devices() -> DevicesBody:
-        """Return every device."""
+    def list_devices(*, ended: bool = False) -> DevicesBody:
+        """Return every device of the fleet; with ``ended`` those that were revoked or removed, the last first."""
+        if ended:
+            return DevicesBody(devices=[_body(device, {}) for device in fleet.ended()])
         known = evidence(None)
         return DevicesBody(devices=[_body(device, known.get(device.device, {})) for device in fleet.devices()])
 
@@ -141,4 +146,5 @@ def _body(device: Device, evidence: Mapping[str, Json]) -> DeviceBody:
         desired_release=device.desired_release, last_seen_ms=device.last_seen_ms, enrolled_ms=device.enrolled_ms,
         clock_skew_ms=device.clock_skew_ms, reported=to_document(device.reported) if device.reported else None,
         desired=to_document(device.desired) if device.desired else None, evidence=dict(evidence),
+        ended=device.ended, ended_ms=device.ended_ms, ended_why=device.ended_why,
     )  # fmt: skip

@@ -50,6 +50,12 @@ class ClaimBody(BaseModel):
     claim: str
 
 
+class MadeClaimBody(ClaimBody):
+    """A new claim; ``note`` says so when it lets a device in again that was revoked or removed."""
+
+    note: str = ""
+
+
 class IdentityBody(BaseModel):
     """All that a device needs to take part."""
 
@@ -71,9 +77,11 @@ def router(auth: Auth, enrolment: Enrolment, reception: Reception) -> APIRouter:
     routes = APIRouter(tags=["enrolment"])
 
     @routes.post("/api/claims", dependencies=[Depends(auth.operator)], status_code=201)
-    def make_claim(request: ClaimRequest) -> ClaimBody:
+    def make_claim(request: ClaimRequest) -> MadeClaimBody:
         """Return a one-time claim for a device."""
-        return ClaimBody(claim=enrolment.claim(request.site, request.device, request.attributes))
+        ended = enrolment.ended(request.device)
+        claim = enrolment.claim(request.site, request.device, request.attributes)
+        return MadeClaimBody(claim=claim, note=comes_back(request.device, ended))
 
     @routes.post("/api/enrol")
     def enrol(request: ClaimBody) -> IdentityBody:
@@ -90,3 +98,8 @@ def router(auth: Auth, enrolment: Enrolment, reception: Reception) -> APIRouter:
         return IdentityBody(**asdict(identity), **asdict(reception.address()), root=root.decode())
 
     return routes
+
+
+def comes_back(device: str, ended: str) -> str:
+    """Return what a person who makes a claim for ``device`` should know, "" for nothing."""
+    return f"{device} was {ended}: with this claim it is of the fleet again" if ended else ""

@@ -1,12 +1,13 @@
-"""``GET /api/releases``: what may be rolled out, with the gate's certificate."""
+"""``GET /api/releases``: what may be rolled out, with the gate's certificate; ``…/withdraw``: what may not any more."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
 from server.api.auth import Auth
 from server.registry.versions import Release, Versions
+from server.withdrawal import Withdrawal
 
 
 class ReleaseBody(BaseModel):
@@ -24,6 +25,23 @@ class ReleaseBody(BaseModel):
     security_floor: int
     registered_ms: int
     certificate: dict[str, JsonValue]
+    withdrawn_ms: int = 0
+    withdrawn_why: str = ""
+
+
+class WithdrawRequest(BaseModel):
+    """Why; it is kept with the release and in the events."""
+
+    why: str = Field(default="", max_length=500)
+
+
+class RunningBody(BaseModel):
+    """A release and the devices that say they run it, by id."""
+
+    name: str
+    withdrawn_ms: int
+    withdrawn_why: str
+    running: list[str]
 
 
 class ReleasesBody(BaseModel):
@@ -32,14 +50,32 @@ class ReleasesBody(BaseModel):
     releases: list[ReleaseBody]
 
 
-def router(auth: Auth, versions: Versions) -> APIRouter:
-    """Return the routes for operators and build hosts."""
-    routes = APIRouter(tags=["releases"], dependencies=[Depends(auth.operator_or_builder)])
+def router(auth: Auth, versions: Versions, withdrawal: Withdrawal) -> APIRouter:
+    """Return the routes for operators and build hosts.
 
-    @routes.get("/api/releases")
+    Their handlers raise ``UnknownReleaseError`` for a release that is not published.
+    """
+    routes = APIRouter(tags=["releases"])
+
+    @routes.get("/api/releases", dependencies=[Depends(auth.operator_or_builder)])
     def list_releases() -> ReleasesBody:
         """Return every release."""
         return ReleasesBody(releases=[_body(release) for release in versions.releases()])
+
+    @routes.get("/api/releases/{name}", dependencies=[Depends(auth.operator)])
+    def running(name: str) -> RunningBody:
+        """Return where a release runs."""
+        release = versions.release(name)
+        return RunningBody(
+            name=name, withdrawn_ms=release.withdrawn_ms, withdrawn_why=release.withdrawn_why,
+            running=[device.device for device in withdrawal.running(name)],
+        )  # fmt: skip
+
+    @routes.post("/api/releases/{name}/withdraw", dependencies=[Depends(auth.operator)])
+    def withdraw(name: str, request: WithdrawRequest | None = None) -> RunningBody:
+        """Offer a release to no device any more and abort its rollouts; return where it still runs. For good."""
+        withdrawal.withdraw(name, request.why if request else "")
+        return running(name)
 
     return routes
 
@@ -50,4 +86,5 @@ def _body(release: Release) -> ReleaseBody:
         sha256=release.sha256, length_bytes=release.length_bytes, runtime=release.custom.runtime,
         hardware=list(release.custom.hardware), security_floor=release.custom.security_floor,
         registered_ms=release.registered_ms, certificate=dict(release.certificate),
+        withdrawn_ms=release.withdrawn_ms, withdrawn_why=release.withdrawn_why,
     )  # fmt: skip

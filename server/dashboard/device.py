@@ -9,6 +9,7 @@ from fastapi import Request, Response
 from nicegui import ui
 
 from server.dashboard import evidence
+from server.dashboard.leaving import Leaving
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
 from server.dashboard.tables import Column, live_table
@@ -58,6 +59,7 @@ def add_page(services: Services, sessions: Sessions) -> None:
             return refusal
         with frame(device[:63], "/device", partial(sessions.is_open, request)):
             _page(services, device)
+            Leaving(services, sessions, request, ui.context.client, device).build()
         return None
 
 
@@ -88,6 +90,10 @@ def _page(services: Services, device: str) -> None:
 
 def _summary(services: Services, name: str) -> Summary:
     device, now_ms, newest = services.fleet.device(name), services.fleet.clock(), _newest(services, name)
+    if device.ended:
+        facts = ((device.ended, clock_time(device.ended_ms)), ("why", device.ended_why or "not said"))
+        ended = Status(device.ended, Tone.BAD)
+        return Summary(ended, Status("none"), Status("none"), (*facts, *_facts(device, now_ms)), "")
     drift = evidence_status(newest.shown_ratio if newest else None, flagged=newest is not None and newest.flagged)
     if newest is not None and not newest.judged and newest.shown_ratio is not None:
         drift = Status(f"learning its usual, {drift.text} from training", Tone.BUSY)

@@ -33,9 +33,11 @@ class Offer:
 
 
 def offers(releases: Sequence[Release], devices: Sequence[Device]) -> tuple[Offer, ...]:
-    """Return the releases, newest first, with the number of devices that can run each and don't."""
+    """Return the releases that may be rolled out, newest first, each with the devices that can run it and don't."""
     names = dict.fromkeys(
-        release.name for release in sorted(releases, key=lambda one: (-one.registered_ms, -one.version))
+        release.name
+        for release in sorted(releases, key=lambda one: (-one.registered_ms, -one.version))
+        if not release.withdrawn_ms
     )
     return tuple(Offer(name, len(candidates(devices, releases, name))) for name in names)
 

@@ -15,8 +15,9 @@ from server.dashboard.services import Services
 from server.dashboard.session import Sessions
 from server.dashboard.tables import Column, live_table
 from server.dashboard.theme import empty, frame, heading, live, meter, pill, tone_class
-from server.dashboard.views import Counts, DeviceRow, Tone, counts, device_row
+from server.dashboard.views import Counts, DeviceRow, Tone, clock_time, counts, device_row
 
+_ENDED_SHOWN = 20
 _FRESH_S = 1.0  # so often all visitors together read the fleet
 COLUMNS = (
     Column("device", "Device", "device"),
@@ -51,6 +52,7 @@ def add_page(services: Services, sessions: Sessions) -> None:
             heading("Fleet", 1)
             live(lambda: replace(look(), rows=()), _show)
             live(lambda: bool(look().rows), lambda known: _table(look) if known else _no_devices())
+            live(lambda: _ended(services), _show_ended)
         return None
 
 
@@ -138,6 +140,25 @@ def show_verdict(card: evidence.VerdictCard) -> None:
                 ui.link(device, f"/device/{device}").classes("tf-link")
             if card.more:
                 ui.label(f"and {card.more} more").classes("tf-muted")
+
+
+def _ended(services: Services) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (device.device, f"{device.ended} {clock_time(device.ended_ms)}")
+        for device in services.fleet.ended()[:_ENDED_SHOWN]
+    )
+
+
+def _show_ended(devices: tuple[tuple[str, str], ...]) -> None:
+    """Show who left the fleet last; they count nowhere else."""
+    if not devices:
+        return
+    heading("Revoked and removed")
+    with ui.element("section").classes("tf-card"):
+        for name, ended in devices:
+            with ui.element("div").classes("tf-row tf-small"):
+                ui.link(name, f"/device/{name}").classes("tf-link")
+                ui.label(ended).classes("tf-muted")
 
 
 def _figure(value: int, name: str, tone: Tone) -> None:

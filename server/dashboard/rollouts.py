@@ -12,6 +12,7 @@ from nicegui import Client, run, ui
 
 from server.dashboard.new_rollout import NewRollout
 from server.dashboard.progress import GroupView, RolloutCard, rollout_card
+from server.dashboard.releases import Releases
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
 from server.dashboard.theme import LOGIN, ask_name, choose, confirm, empty, frame, heading, live, meter, pill
@@ -50,6 +51,7 @@ def add_page(services: Services, sessions: Sessions) -> None:
             heading("Rollouts", 1)
             NewRollout(services, sessions, request, ui.context.client, steering.again).build()
             steering.look = live(lambda: _cards(services), steering.show)
+            Releases(services, sessions, request, ui.context.client).build()
         return None
 
 

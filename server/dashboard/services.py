@@ -11,8 +11,10 @@ from server.registry.events import EventLog
 from server.registry.lineage import Lineage
 from server.registry.versions import Versions
 from server.retraining.service import RetrainingService
+from server.revocation import Revocations
 from server.rollout.service import RolloutService
 from server.store.database import Database
+from server.withdrawal import Withdrawal
 
 
 class Services(Protocol):
@@ -37,6 +39,14 @@ class Services(Protocol):
     @property
     def lineage(self) -> Lineage:
         """What ran where."""
+
+    @property
+    def revocations(self) -> Revocations:
+        """Ends devices."""
+
+    @property
+    def withdrawal(self) -> Withdrawal:
+        """Withdraws releases."""
 
     @property
     def drift(self) -> DriftService:

@@ -133,6 +133,23 @@ def _nobody() -> bool:
     return False
 
 
+async def ask_why(client: Client, question: str, detail: str, action: str) -> str | None:
+    """Ask before something happens that a reason belongs to; return the reason, "" too, or None for no."""
+    with client, ui.dialog() as dialog, ui.element("div").classes("tf-card"):
+        heading(question)
+        ui.label(detail).classes("tf-muted")
+        why = ui.input("Why").props("dense outlined maxlength=500").style("min-width: 300px")
+        with ui.element("div").classes("tf-row"):
+            ui.element("div").classes("tf-grow")
+            ui.button("Cancel", on_click=lambda: dialog.submit(None)).props("flat no-caps color=grey")
+            ui.button(action, on_click=lambda: dialog.submit(why.value or "")).props(
+                "unelevated no-caps color=negative"
+            )
+    answer = await dialog
+    dialog.delete()
+    return None if answer is None else str(answer)
+
+
 async def confirm(client: Client, question: str, detail: str, action: str) -> bool:
     """Ask before something happens to devices; return whether the person meant it.
 

@@ -28,7 +28,8 @@ class Release:
     """One release for one target class.
 
     ``name`` is ``<model>-<version>``, ``target`` the target class (``gateway``), ``path`` the TUF target path
-    (what ``Desired.target`` wants), ``sha256`` and ``length_bytes`` the bundle's.
+    (what ``Desired.target`` wants), ``sha256`` and ``length_bytes`` the bundle's. ``withdrawn_ms`` is 0 as long as it
+    may be rolled out.
     """
 
     name: str
@@ -41,6 +42,8 @@ class Release:
     certificate: Mapping[str, Json]
     custom: TargetCustom
     registered_ms: int
+    withdrawn_ms: int = 0
+    withdrawn_why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class Versions:
     def register(self, path: str, custom: TargetCustom, *, sha256: str, length_bytes: int, now_ms: int) -> Release:
         """Remember a target of verified metadata; registering it again changes nothing but its custom data.
 
+        A release that was withdrawn stays so.
+
         Raises:
             UnknownBlobError: If its bundle was not uploaded first.
         """
@@ -85,7 +90,8 @@ class Versions:
         }  # fmt: skip
         with self.database.begin() as connection:
             store.put_release(connection, row)
-        return _release(row)
+        withdrawn = {"withdrawn_ms": known.withdrawn_ms, "withdrawn_why": known.withdrawn_why} if known else {}
+        return _release({**row, **withdrawn})
 
     def bundle(self, sha256: str) -> Bundle:
         """Return the checked bundle.
@@ -147,5 +153,6 @@ def _release(row: sa.RowMapping | Mapping[str, object]) -> Release:
     return Release(
         name=str(row["name"]), model=custom.model, version=custom.version, target=custom.target, path=str(row["path"]),
         sha256=str(row["sha256"]), length_bytes=int(str(row["length_bytes"])), certificate=custom.certificate,
-        custom=custom, registered_ms=int(str(row["registered_ms"])),
+        custom=custom, registered_ms=int(str(row["registered_ms"])), withdrawn_ms=int(str(row.get("withdrawn_ms", 0))),
+        withdrawn_why=str(row.get("withdrawn_why", "")),
     )  # fmt: skip

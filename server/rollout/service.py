@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from server.clock import Clock, system_now_ms
-from server.errors import RolloutPhaseError, RolloutRefusedError
+from server.errors import ReleaseWithdrawnError, RolloutPhaseError, RolloutRefusedError
 from server.fleet import Device, Fleet
 from server.liveness import is_reachable
 from server.registry.events import EventLog
@@ -70,10 +70,13 @@ class RolloutService:
 
         Raises:
             UnknownReleaseError: If the release is not published.
+            ReleaseWithdrawnError: If it was withdrawn.
             RolloutRefusedError: If there is no device for it, a threshold is impossible, or another is open.
         """
         with self._lock:
-            self.versions.release(request.release)
+            if self.versions.release(request.release).withdrawn_ms:
+                message = f"Expected a release that may be rolled out, got {request.release}, which was withdrawn"
+                raise ReleaseWithdrawnError(message)
             devices, releases = self.fleet.devices(), self.versions.releases()
             rollout = draft(request, self.config, devices, releases, identity=secrets.token_hex(4), now_ms=self.clock())
             self._refuse_overlap(rollout)

@@ -98,10 +98,10 @@ def evidence_of(connection: sa.Connection, device: str | None, limit: int) -> li
 
 
 def latest_evidence(connection: sa.Connection) -> list[sa.RowMapping]:
-    """Return the newest row of evidence of every device that has any; one index look-up for each device."""
+    """Return the newest row of evidence of every device of the fleet that has any; one index look-up for each."""
     older = EVIDENCE.alias()
     newest = sa.select(older.c.id).where(older.c.device == DEVICES.c.device).order_by(older.c.start_ms.desc()).limit(1)
-    same = EVIDENCE.c.id == newest.correlate(DEVICES).scalar_subquery()
+    same = sa.and_(EVIDENCE.c.id == newest.correlate(DEVICES).scalar_subquery(), DEVICES.c.ended == "")
     return list(connection.execute(sa.select(EVIDENCE).select_from(DEVICES).join(EVIDENCE, same)).mappings())
 
 

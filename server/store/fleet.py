@@ -22,6 +22,9 @@ DEVICES = sa.Table(
     sa.Column("reported", sa.Text),
     sa.Column("desired", sa.Text),
     sa.Column("desired_gen", sa.BigInteger, nullable=False, default=0),
+    sa.Column("ended", sa.String(16), nullable=False, default="", server_default=""),
+    sa.Column("ended_ms", sa.BigInteger, nullable=False, default=0, server_default="0"),
+    sa.Column("ended_why", sa.Text, nullable=False, default="", server_default=""),
 )
 
 CLAIMS = sa.Table(
@@ -51,9 +54,22 @@ COMMANDS = sa.Table(
 )
 
 
-def all_devices(connection: sa.Connection) -> list[sa.RowMapping]:
-    """Return every device, by id."""
-    return list(connection.execute(DEVICES.select().order_by(DEVICES.c.device)).mappings())
+def active_devices(connection: sa.Connection) -> list[sa.RowMapping]:
+    """Return every device that is neither revoked nor removed, by id."""
+    query = DEVICES.select().where(DEVICES.c.ended == "").order_by(DEVICES.c.device)
+    return list(connection.execute(query).mappings())
+
+
+def ended_devices(connection: sa.Connection) -> list[sa.RowMapping]:
+    """Return every device that was revoked or removed, the last one first."""
+    query = DEVICES.select().where(DEVICES.c.ended != "").order_by(DEVICES.c.ended_ms.desc(), DEVICES.c.device)
+    return list(connection.execute(query).mappings())
+
+
+def ended_since(connection: sa.Connection) -> dict[str, int]:
+    """Return when each device that was revoked or removed ended, by id."""
+    query = sa.select(DEVICES.c.device, DEVICES.c.ended_ms).where(DEVICES.c.ended != "")
+    return {str(device): int(at_ms) for device, at_ms in connection.execute(query)}
 
 
 def one_device(connection: sa.Connection, device: str) -> sa.RowMapping | None:
@@ -63,7 +79,7 @@ def one_device(connection: sa.Connection, device: str) -> sa.RowMapping | None:
 
 def sites_of(connection: sa.Connection, devices: Collection[str]) -> dict[str, str]:
     """Return the sites of ``devices``, by id; a device that is not registered is left out."""
-    query = sa.select(DEVICES.c.device, DEVICES.c.site).where(DEVICES.c.device.in_(devices))
+    query = sa.select(DEVICES.c.device, DEVICES.c.site).where(DEVICES.c.device.in_(devices), DEVICES.c.ended == "")
     return {row.device: row.site for row in connection.execute(query)}
 
 
@@ -104,6 +120,17 @@ def reopen_claim(connection: sa.Connection, claim_sha256: str) -> None:
     connection.execute(CLAIMS.update().where(CLAIMS.c.claim_sha256 == claim_sha256).values(used_ms=0))
 
 
+def claim_of(connection: sa.Connection, claim_sha256: str) -> sa.RowMapping | None:
+    """Return a claim, used or not."""
+    return connection.execute(CLAIMS.select().where(CLAIMS.c.claim_sha256 == claim_sha256)).mappings().first()
+
+
+def void_claims(connection: sa.Connection, device: str, now_ms: int) -> None:
+    """Mark every claim for ``device`` that was not used as used."""
+    where = (CLAIMS.c.device == device, CLAIMS.c.used_ms == 0)
+    connection.execute(CLAIMS.update().where(*where).values(used_ms=now_ms))
+
+
 def insert_command(connection: sa.Connection, row: Mapping[str, object]) -> None:
     """Add a command that is about to be sent."""
     connection.execute(COMMANDS.insert(), dict(row))
@@ -125,6 +152,7 @@ def one_command(connection: sa.Connection, command: str) -> sa.RowMapping | None
 
 
 def desired_gens(connection: sa.Connection) -> list[sa.RowMapping]:
-    """Return device, site, gen and text of every ``desired`` that was ever set."""
+    """Return device, site, gen and text of every ``desired`` of a device that is neither revoked nor removed."""
     query = sa.select(DEVICES.c.device, DEVICES.c.site, DEVICES.c.desired_gen.label("gen"), DEVICES.c.desired)
-    return list(connection.execute(query.where(DEVICES.c.desired.is_not(None))).mappings())
+    where = (DEVICES.c.desired.is_not(None), DEVICES.c.ended == "")
+    return list(connection.execute(query.where(*where)).mappings())

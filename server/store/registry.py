@@ -17,6 +17,8 @@ RELEASES = sa.Table(
     sa.Column("length_bytes", sa.BigInteger, nullable=False),
     sa.Column("custom", sa.Text, nullable=False),
     sa.Column("registered_ms", sa.BigInteger, nullable=False),
+    sa.Column("withdrawn_ms", sa.BigInteger, nullable=False, default=0, server_default="0"),
+    sa.Column("withdrawn_why", sa.Text, nullable=False, default="", server_default=""),
 )
 
 
@@ -26,6 +28,14 @@ def all_releases(connection: sa.Connection) -> list[sa.RowMapping]:
 
 
 def put_release(connection: sa.Connection, row: Mapping[str, object]) -> None:
-    """Add a release, or replace the one of the same path."""
-    connection.execute(RELEASES.delete().where(RELEASES.c.path == row["path"]))
-    connection.execute(RELEASES.insert(), dict(row))
+    """Add a release, or change the one of the same path; a withdrawn one stays withdrawn."""
+    where = RELEASES.c.path == row["path"]
+    if connection.execute(RELEASES.update().where(where).values(dict(row))).rowcount == 0:
+        connection.execute(RELEASES.insert(), dict(row))
+
+
+def withdraw_release(connection: sa.Connection, name: str, now_ms: int, why: str) -> bool:
+    """Mark every target of the release ``name`` as withdrawn; return whether any was not yet."""
+    where = (RELEASES.c.name == name, RELEASES.c.withdrawn_ms == 0)
+    changes = {"withdrawn_ms": now_ms, "withdrawn_why": why}
+    return connection.execute(RELEASES.update().where(*where).values(changes)).rowcount > 0

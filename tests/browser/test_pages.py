@@ -186,3 +186,30 @@ def test_a_rollout_is_made_and_approved_without_a_command_line(operator: Page, w
     expect(card).not_to_be_visible()
     made = world.app.parts.rollouts.list()[0]
     assert (made.phase, len(made.group_members(0))) == ("running", 2)
+
+
+def test_a_release_is_withdrawn_after_a_question_with_the_reason(operator: Page, world: World) -> None:
+    """The page then shows it as withdrawn, with the reason, and has no button for it any more."""
+    operator.goto("/rollouts")
+    card = operator.locator(".tf-card", has_text="published").filter(has_text="digits-1")
+    card.get_by_role("button", name="Withdraw").click()
+    dialog = operator.get_by_role("dialog")
+    dialog.get_by_label("Why").fill("wrong labels")
+    dialog.get_by_role("button", name="Withdraw").click()
+    expect(card).to_contain_text("wrong labels")
+    expect(card.get_by_role("button", name="Withdraw")).to_have_count(0)
+    assert world.app.parts.versions.release("digits-1").withdrawn_why == "wrong labels"
+
+
+def test_a_device_is_revoked_on_its_page(operator: Page, world: World) -> None:
+    """Cancel does nothing; then it leaves the table and stands under those that left, with a page of its own."""
+    operator.goto("/device/gate-01")
+    for button in ("Cancel", "Revoke"):
+        operator.get_by_role("button", name="Revoke this device").click()
+        operator.get_by_role("dialog").get_by_role("button", name=button).click()
+    expect(operator.get_by_role("main")).to_contain_text("revoked")
+    expect(operator.get_by_role("button", name="Remove this device")).to_be_visible()
+    assert world.app.parts.fleet.device("gate-01").ended == "revoked"
+    operator.goto("/")
+    expect(operator.get_by_role("cell", name="gate-01")).to_have_count(0)
+    expect(operator.get_by_role("main")).to_contain_text("Revoked and removed")

@@ -15,7 +15,8 @@ OPERATOR = [
     ("POST", "/api/claims"), ("POST", "/api/devices/x/commands"), ("GET", "/api/evidence"), ("GET", "/api/verdicts"),
     ("POST", "/api/rollouts"), ("GET", "/api/rollouts"), ("GET", "/api/devices/x/telemetry"),
     ("GET", "/api/retraining"), ("POST", "/api/retraining/1/approve"), ("GET", "/api/samples"),
-    ("GET", "/api/samples/1/image"), ("PUT", "/api/samples/1/label"),
+    ("GET", "/api/samples/1/image"), ("PUT", "/api/samples/1/label"), ("POST", "/api/devices/x/revoke"),
+    ("POST", "/api/devices/x/remove"), ("POST", "/api/releases/x/withdraw"), ("GET", "/api/releases/x"),
 ]  # fmt: skip
 BUILDER = [
     ("POST", "/api/jobs/lease"), ("POST", "/api/jobs/x/heartbeat"), ("POST", "/api/jobs/x/done"),

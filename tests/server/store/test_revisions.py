@@ -44,6 +44,11 @@ def shape_of(engine: sa.Engine) -> dict[str, object]:
     return found
 
 
+def _compared(engine: sa.Engine) -> dict[str, bool]:
+    # Alembic takes SQLite's default '' for none; there the shape says it
+    return {"compare_server_default": engine.dialect.name != "sqlite"}
+
+
 def test_there_is_one_newest_revision() -> None:
     """Two revisions after the same one would leave it open which a database gets."""
     assert len(revisions._script().get_heads()) == 1
@@ -56,7 +61,7 @@ def test_every_step_taken_makes_the_tables_that_the_code_declares(
     engine = engine_at(empty_url)
     upgrade(engine, tables)
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        context = MigrationContext.configure(connection, opts=_compared(engine))
         assert compare_metadata(context, tables) == []
 
 
@@ -70,7 +75,7 @@ def test_a_migrated_database_has_the_shape_of_a_new_one(
         open_database(f"sqlite:///{tmp_path / 'new.db'}").close()
         assert shape_of(engine) == shape_of(engine_at(f"sqlite:///{tmp_path / 'new.db'}"))
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        context = MigrationContext.configure(connection, opts=_compared(engine))
         assert compare_metadata(context, tables) == []
 
 

@@ -1,0 +1,52 @@
+"""``POST /api/devices/{id}/revoke`` and ``/remove``: a device leaves the fleet."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+
+from server.api.auth import Auth
+from server.fleet import Device
+from server.revocation import Revocations
+
+
+class EndRequest(BaseModel):
+    """Why; it is kept with the device and in the events."""
+
+    why: str = Field(default="", max_length=500)
+
+
+class EndedBody(BaseModel):
+    """A device that is of the fleet no longer."""
+
+    device: str
+    site: str
+    ended: str
+    ended_ms: int
+    ended_why: str
+
+
+def router(auth: Auth, revocations: Revocations) -> APIRouter:
+    """Return the routes for operators.
+
+    Their handlers raise ``UnknownDeviceError`` for a device that is not registered.
+    """
+    routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
+
+    @routes.post("/api/devices/{device}/revoke")
+    def revoke(device: str, request: EndRequest | None = None) -> EndedBody:
+        """Refuse a device's credentials on HTTP and broker; it comes back only by a new claim."""
+        return _body(revocations.revoke(device, request.why if request else ""))
+
+    @routes.post("/api/devices/{device}/remove")
+    def remove(device: str, request: EndRequest | None = None) -> EndedBody:
+        """Revoke a device and forget what it was to run; its events, evidence and history stay."""
+        return _body(revocations.remove(device, request.why if request else ""))
+
+    return routes
+
+
+def _body(device: Device) -> EndedBody:
+    return EndedBody(
+        device=device.device, site=device.site, ended=device.ended, ended_ms=device.ended_ms, ended_why=device.ended_why
+    )  # fmt: skip

@@ -1,0 +1,67 @@
+"""The end of a device's page: it leaves the fleet, revoked or removed, after a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from fastapi import Request
+from nicegui import Client, run, ui
+
+from server.dashboard.services import Services
+from server.dashboard.session import Sessions
+from server.dashboard.theme import LOGIN, ask_why, heading
+from server.errors import ServerError, UnknownDeviceError
+from server.fleet import Device
+
+_QUESTIONS = {
+    "revoke": "Its credentials are refused from now on; it comes back only by a new claim. Its history stays.",
+    "remove": "It is revoked, and what it was to run is forgotten: for hardware that is gone. Its history stays.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The two buttons on one visitor's page."""
+
+    services: Services
+    sessions: Sessions
+    request: Request
+    client: Client
+    device: str
+
+    def build(self) -> None:
+        """Show the buttons of what can still be done."""
+        try:
+            ended = self.services.fleet.device(self.device).ended
+        except UnknownDeviceError:
+            return
+        actions = {"": ("revoke", "remove"), "revoked": ("remove",)}.get(ended, ())
+        if not actions:
+            return
+        with ui.element("section").classes("tf-card"):
+            heading("Leave the fleet")
+            with ui.element("div").classes("tf-row"):
+                for action in actions:
+                    button = ui.button(f"{action.capitalize()} this device", on_click=partial(self._ask, action))
+                    button.props("no-caps dense outline color=negative").style("padding: 4px 14px")
+
+    async def _ask(self, action: str) -> None:
+        question = f"{action.capitalize()} {self.device}?"
+        why = await ask_why(self.client, question, _QUESTIONS[action], action.capitalize())
+        if why is None:
+            return
+        with self.client:
+            if not self.sessions.is_open(self.request):
+                ui.navigate.to(LOGIN)
+                return
+            end: dict[str, Callable[[str, str], Device]] = {
+                "revoke": self.services.revocations.revoke, "remove": self.services.revocations.remove,
+            }  # fmt: skip
+            try:
+                await run.io_bound(end[action], self.device, why)
+            except ServerError as error:
+                ui.notify(str(error), type="negative")
+                return
+            ui.navigate.reload()

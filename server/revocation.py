@@ -1,0 +1,106 @@
+"""Devices that leave the fleet: revoked (its credentials are refused) or removed (it is forgotten, too).
+
+Both are one change in the database: the device is of the fleet no longer, its password is gone, and claims for it that
+nobody used are void. Its events, evidence and lineage stay. HTTP asks the database each time. The broker is made to
+follow by ``enforce``, whoever made the change: this process, or a command beside it. mosquitto drops the session of a
+user who is not in its password file any more when it reads that again. Last, what the broker retains of the device is
+cleared, more than once, because its will may come after its session was cut.
+Who was removed is also told no release when a new claim lets it in again: it may be other hardware.
+
+Source: mosquitto 2.0, security_default.c: at SIGHUP, clients that are no longer authorised are disconnected (measured:
+0.1 s).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from server.clock import Clock
+from server.errors import DeviceEndedError
+from server.fleet import Device, Fleet, reported_gen
+from server.outbox import Outbox
+from server.registry.events import event_row
+from server.store import fleet as store
+from server.store.events import insert_events
+from wire.messages import Severity
+from wire.topics import Kind, Topic
+
+_LOG = logging.getLogger(__name__)
+REVOKED, REMOVED = "revoked", "removed"
+_RETAINED = (Kind.STATE, Kind.REPORTED, Kind.DESIRED)
+_CLEAR_AFTER_MS = (0, 2_000, 10_000)
+_CLEARED_A_TURN = 200
+_MAX_WHY = 500
+
+
+@dataclass(eq=False, slots=True)
+class Revocations:
+    """Ends devices, and sees to it that the broker follows. ``enforce`` is for one thread, the rest for any."""
+
+    fleet: Fleet
+    outbox: Outbox
+    clock: Clock
+    _ended: dict[str, int] = field(default_factory=dict)
+    _to_clear: list[tuple[int, str]] = field(default_factory=list)
+
+    def revoke(self, device: str, why: str = "") -> Device:
+        """Refuse the credentials of ``device`` from now on; it stays listed as revoked.
+
+        Raises:
+            UnknownDeviceError: If there is none of that id.
+            DeviceEndedError: If it was removed.
+        """
+        known = self.fleet.device(device)
+        if known.ended == REMOVED:
+            message = f"Expected a device that was not removed, got {device!r}: it is refused already"
+            raise DeviceEndedError(message)
+        return known if known.ended == REVOKED else self._end(known, REVOKED, why, {})
+
+    def remove(self, device: str, why: str = "") -> Device:
+        """Refuse the credentials of ``device`` and forget what it was to run; only its history stays.
+
+        Raises:
+            UnknownDeviceError: If there is none of that id.
+        """
+        known = self.fleet.device(device)
+        return known if known.ended == REMOVED else self._end(known, REMOVED, why, {"desired": None, "reported": None})
+
+    def _end(self, known: Device, ended: str, why: str, changes: dict[str, object]) -> Device:
+        now_ms = self.clock()
+        gone = {"ended": ended, "ended_ms": now_ms, "ended_why": why[:_MAX_WHY], "password_hash": "", **changes}
+        # the generation outlives what it counted, so that a device that comes back follows what it is told next
+        gone["desired_gen"] = max(known.desired_gen, reported_gen(known))
+        text = f"{known.device} was {ended}" + (f": {why[:_MAX_WHY]}" if why else "")
+        data = {"release": known.release, "site": known.site}
+        event = event_row(now_ms, "device", ended, Severity.WARNING, text, device=known.device, data=data)
+        with self.fleet.database.begin() as connection:
+            store.update_device(connection, known.device, gone)
+            store.void_claims(connection, known.device, now_ms)
+            insert_events(connection, [event])
+        _LOG.warning("A device was %s. device=%s", ended, known.device)
+        return self.fleet.device(known.device)
+
+    def enforce(self, now_ms: int, admit_only_the_fleet: Callable[[], None]) -> None:
+        """Make the broker follow the database, if that changed: its users first, then what it retains.
+
+        Args:
+            now_ms: the time.
+            admit_only_the_fleet: writes the broker's users anew and lets it read them.
+        """
+        with self.fleet.database.begin() as connection:
+            ended = store.ended_since(connection)
+        if ended != self._ended:
+            admit_only_the_fleet()
+            fresh = [device for device, at_ms in ended.items() if self._ended.get(device) != at_ms]
+            self._to_clear += [(now_ms + after_ms, device) for after_ms in _CLEAR_AFTER_MS for device in fresh]
+            self._ended = ended
+        due = [item for item in self._to_clear if item[0] <= now_ms][:_CLEARED_A_TURN]
+        done = {item for item in due if item[1] not in ended or self._clear(item[1])}
+        if done:
+            self._to_clear = [item for item in self._to_clear if item not in done]
+
+    def _clear(self, device: str) -> bool:
+        site = self.fleet.device(device).site
+        return all(self.outbox.clear(Topic(site, device, kind)) for kind in _RETAINED)

@@ -1,0 +1,93 @@
+"""Releases that may not be rolled out any more: withdrawn by a person, for good.
+
+A withdrawn release starts in no rollout, its open rollouts are aborted, and a device that shall run it but does not yet
+is told to stay with what it runs. Devices that run it go on: nothing better is known for them; they are named. The
+signed metadata still lists it, because only the release key can change that; the server offers it to nobody.
+``turn`` makes what is so follow what was decided, whoever decided it: this process, or a command beside it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from server.clock import Clock
+from server.errors import ServerError
+from server.fleet import Device, Fleet
+from server.registry.events import event_row
+from server.registry.versions import Release, Versions
+from server.rollout.model import Phase
+from server.rollout.service import RolloutService
+from server.rollout.telling import pointer
+from server.store import registry as store
+from server.store.events import insert_events
+from wire.messages import Desired, Severity
+
+_LOG = logging.getLogger(__name__)
+_CHECK_EVERY_MS = 2_000
+_ABORTABLE = frozenset({Phase.AWAITING_APPROVAL, Phase.RUNNING, Phase.PAUSED})
+_MAX_WHY = 500
+
+
+@dataclass(eq=False, slots=True)
+class Withdrawal:
+    """Withdraws releases. ``turn`` is for one thread, the rest for any."""
+
+    versions: Versions
+    fleet: Fleet
+    rollouts: RolloutService
+    clock: Clock
+    _checked_ms: int = -_CHECK_EVERY_MS
+
+    def withdraw(self, name: str, why: str = "") -> tuple[Device, ...]:
+        """Offer the release ``name`` to no device any more; return the devices that still run it.
+
+        Raises:
+            UnknownReleaseError: If there is none.
+        """
+        self.versions.release(name)
+        now_ms, why = self.clock(), why[:_MAX_WHY]
+        text = f"Release {name} was withdrawn" + (f": {why}" if why else "")
+        event = event_row(now_ms, "release", "withdrawn", Severity.WARNING, text, data={"release": name})
+        with self.versions.database.begin() as connection:
+            if store.withdraw_release(connection, name, now_ms, why):
+                insert_events(connection, [event])
+        self._stop_rollouts(frozenset({name}))
+        return self.running(name)
+
+    def running(self, name: str) -> tuple[Device, ...]:
+        """Return the devices that say they run the release ``name``."""
+        return tuple(device for device in self.fleet.devices() if device.release == name)
+
+    def turn(self, now_ms: int) -> None:
+        """Every 2 s: stop what still rolls a withdrawn release out, and tell nobody to run it anew."""
+        if now_ms - self._checked_ms < _CHECK_EVERY_MS:
+            return
+        self._checked_ms = now_ms
+        releases = self.versions.releases()
+        withdrawn = frozenset(release.name for release in releases if release.withdrawn_ms)
+        if not withdrawn:
+            return
+        self._stop_rollouts(withdrawn)
+        busy = {member.device for rollout in self.rollouts.ledger.open() for member in rollout.members}
+        for device in self.fleet.devices():
+            if device.desired_release in withdrawn - {device.release} and device.device not in busy:
+                self._keep_what_runs(device, releases)
+
+    def _stop_rollouts(self, withdrawn: frozenset[str]) -> None:
+        for rollout in self.rollouts.ledger.open():
+            if rollout.release in withdrawn and rollout.phase in _ABORTABLE:
+                self.rollouts.abort(rollout.id)
+
+    def _keep_what_runs(self, device: Device, releases: tuple[Release, ...]) -> None:
+        current = device.reported.current if device.reported else None
+        running = next((one for one in releases if current is not None and one.sha256 == current.sha256), None)
+        probation_s = device.desired.probation_s if device.desired else Desired().probation_s
+        wanted = Desired() if running is None else pointer(running, probation_s)
+        try:
+            self.fleet.set_desired(
+                device.device, release=wanted.release, target=wanted.target, sha256=wanted.sha256,
+                length_bytes=wanted.length_bytes, probation_s=wanted.probation_s,
+            )  # fmt: skip
+        except ServerError as error:  # it left the fleet in between
+            _LOG.warning("A device can't be told. device=%s error=%s", device.device, error)

@@ -1,0 +1,144 @@
+"""Releases that may not be rolled out any more: in no rollout, offered to no device; where they still run is told."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from server.cli import main
+from server.dashboard.new_rollout import offers
+from server.dashboard.releases import release_rows
+from server.errors import ReleaseWithdrawnError, UnknownReleaseError
+from server.rollout.drafting import Request
+from server.rollout.model import Phase
+from wire.canonical import sha256_hex
+from wire.messages import InstalledRelease, Reported, UpdatePhase, UpdateStatus
+from wire.target import TargetCustom, target_path
+
+if TYPE_CHECKING:
+    from tests.server.conftest import FakeDevice, MemoryFleet
+
+
+def publish(fleet: MemoryFleet, version: int) -> str:
+    """Register a release whose bundle is here; return its digest."""
+    data, versions = f"bundle {version}".encode(), fleet.app.parts.versions
+    versions.blobs.put(sha256_hex(data), [data])
+    custom, path = TargetCustom(model="m", version=version, target="g"), target_path("m", version, "g")
+    versions.register(path, custom, sha256=sha256_hex(data), length_bytes=len(data), now_ms=version)
+    return sha256_hex(data)
+
+
+def say_runs(fleet: MemoryFleet, device: FakeDevice, release: str, sha256: str) -> None:
+    """Let a device report that it runs a release, and that it committed what it was told."""
+    gen = fleet.app.parts.fleet.device(device.identity.device).desired_gen
+    update = UpdateStatus(phase=UpdatePhase.COMMITTED, gen=gen, release=release)
+    device.say("reported", Reported(gen=gen, current=InstalledRelease(release, sha256), update=update), retain=True)
+    fleet.turn()
+
+
+def roll_out(fleet: MemoryFleet, release: str, **options: object) -> str:
+    """Roll a release out; return the rollout's id."""
+    made = fleet.app.parts.rollouts.create(Request(release, canary=1, approved=True, **options))  # type: ignore[arg-type]
+    fleet.turn()
+    return made.id
+
+
+def settle(fleet: MemoryFleet) -> None:
+    """Let what is checked every few seconds be checked."""
+    for _ in range(3):
+        fleet.clock.now_ms += 3_000
+        fleet.turn()
+
+
+def test_a_running_rollout_of_it_stops_and_who_was_told_stays_with_what_it_runs(fleet: MemoryFleet) -> None:
+    """The device that has not committed is set back."""
+    first, device = publish(fleet, 1), fleet.enrol()
+    publish(fleet, 2)
+    roll_out(fleet, "m-1")
+    say_runs(fleet, device, "m-1", first)
+    settle(fleet)
+    rollout = roll_out(fleet, "m-2")
+    assert device.desired().release == "m-2"
+    fleet.client().post("/api/releases/m-2/withdraw", json={"why": "wrong labels"})
+    settle(fleet)
+    assert fleet.app.parts.rollouts.get(rollout).phase is Phase.ABORTED
+    assert device.desired().release == "m-1"
+
+
+def test_no_rollout_of_it_can_be_made(fleet: MemoryFleet) -> None:
+    """By API and page; publishing the same metadata again changes nothing."""
+    publish(fleet, 1)
+    fleet.enrol()
+    answer = fleet.client().post("/api/releases/m-1/withdraw", json={"why": "wrong labels"})
+    assert (answer.status_code, answer.json()["withdrawn_why"]) == (200, "wrong labels")
+    publish(fleet, 1)
+    with pytest.raises(ReleaseWithdrawnError, match="got m-1, which was withdrawn"):
+        roll_out(fleet, "m-1")
+    assert fleet.client().post("/api/rollouts", json={"release": "m-1"}).status_code == 409
+    assert offers(fleet.app.parts.versions.releases(), fleet.app.parts.fleet.devices()) == ()
+
+
+def test_it_outlives_a_restart_that_registers_every_release_again(fleet: MemoryFleet) -> None:
+    """What a person decided is not undone by signed metadata that still lists it."""
+    publish(fleet, 1)
+    fleet.app.parts.withdrawal.withdraw("m-1", "why")
+    fleet.restart()
+    assert fleet.app.parts.versions.release("m-1").withdrawn_why == "why"
+
+
+def test_where_it_still_runs_is_shown(fleet: MemoryFleet) -> None:
+    """By API, command and page: devices go on with it."""
+    sha256, device = publish(fleet, 1), fleet.enrol()
+    roll_out(fleet, "m-1")
+    say_runs(fleet, device, "m-1", sha256)
+    assert fleet.client().post("/api/releases/m-1/withdraw").json()["running"] == ["cam-1"]
+    assert fleet.client().get("/api/releases/m-1").json()["running"] == ["cam-1"]
+    settle(fleet)
+    assert device.desired().release == "m-1"
+    row = release_rows(fleet.app.parts.versions.releases(), fleet.app.parts.fleet.devices())[0]
+    assert (row.running, row.devices) == (1, ("cam-1",))
+    done = CliRunner().invoke(main, ["releases", str(fleet.state.path)])
+    assert done.stdout.splitlines()[1].split("\t")[0:5:4] == ["m-1", "1"]
+
+
+def test_a_device_that_was_left_waiting_for_it_is_told_to_stay(fleet: MemoryFleet) -> None:
+    """Its rollout is over long ago; it must not fetch the release years later."""
+    first, device = publish(fleet, 1), fleet.enrol()
+    second = publish(fleet, 2)
+    roll_out(fleet, "m-1")
+    say_runs(fleet, device, "m-1", first)
+    settle(fleet)
+    fleet.app.parts.fleet.set_desired("cam-1", release="m-2", target="t", sha256=second, length_bytes=9)
+    fleet.app.parts.withdrawal.withdraw("m-2")
+    settle(fleet)
+    assert device.desired().release == "m-1"
+
+
+def test_the_command_withdraws_beside_a_running_server(fleet: MemoryFleet) -> None:
+    """The server follows in its next turns; an unknown release is named, and twice is once."""
+    publish(fleet, 1)
+    fleet.enrol()
+    rollout = roll_out(fleet, "m-1")
+    for _ in range(2):
+        done = CliRunner().invoke(main, ["releases", "withdraw", str(fleet.state.path), "m-1", "--why", "bad"])
+        assert (done.exit_code, done.stdout) == (0, "m-1 withdrawn; it still runs on 0 devices\n")
+    settle(fleet)
+    assert fleet.app.parts.rollouts.get(rollout).phase is Phase.ABORTED
+    assert fleet.codes().count("withdrawn") == 1
+    with pytest.raises(UnknownReleaseError, match="got 'm-9'"):
+        fleet.app.parts.withdrawal.withdraw("m-9")
+
+
+def test_a_revoked_member_leaves_the_rollout(fleet: MemoryFleet) -> None:
+    """It counts neither as a success nor as a failure."""
+    publish(fleet, 1)
+    for name in ("cam-1", "cam-2"):
+        fleet.enrol(name)
+    rollout = roll_out(fleet, "m-1")
+    told = next(one.device for one in fleet.app.parts.fleet.devices() if one.desired_release == "m-1")
+    fleet.client().post(f"/api/devices/{told}/revoke")
+    settle(fleet)
+    standings = {one.device: one.standing.value for one in fleet.app.parts.rollouts.get(rollout).members}
+    assert standings[told] == "cancelled"
