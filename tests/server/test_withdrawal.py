@@ -14,7 +14,7 @@ from server.errors import ReleaseWithdrawnError, UnknownReleaseError
 from server.rollout.drafting import Request
 from server.rollout.model import Phase
 from wire.canonical import sha256_hex
-from wire.messages import InstalledRelease, Reported, UpdatePhase, UpdateStatus
+from wire.messages import DeviceState, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus
 from wire.target import TargetCustom, target_path
 
 if TYPE_CHECKING:
@@ -28,6 +28,14 @@ def publish(fleet: MemoryFleet, version: int) -> str:
     custom, path = TargetCustom(model="m", version=version, target="g"), target_path("m", version, "g")
     versions.register(path, custom, sha256=sha256_hex(data), length_bytes=len(data), now_ms=version)
     return sha256_hex(data)
+
+
+def present(fleet: MemoryFleet, name: str = "cam-1") -> FakeDevice:
+    """Return a device that was heard."""
+    device = fleet.enrol(name)
+    device.say("state", State(DeviceState.READY), retain=True)
+    fleet.turn()
+    return device
 
 
 def say_runs(fleet: MemoryFleet, device: FakeDevice, release: str, sha256: str) -> None:
@@ -54,7 +62,7 @@ def settle(fleet: MemoryFleet) -> None:
 
 def test_a_running_rollout_of_it_stops_and_who_was_told_stays_with_what_it_runs(fleet: MemoryFleet) -> None:
     """The device that has not committed is set back."""
-    first, device = publish(fleet, 1), fleet.enrol()
+    first, device = publish(fleet, 1), present(fleet)
     publish(fleet, 2)
     roll_out(fleet, "m-1")
     say_runs(fleet, device, "m-1", first)
@@ -70,7 +78,7 @@ def test_a_running_rollout_of_it_stops_and_who_was_told_stays_with_what_it_runs(
 def test_no_rollout_of_it_can_be_made(fleet: MemoryFleet) -> None:
     """By API and page; publishing the same metadata again changes nothing."""
     publish(fleet, 1)
-    fleet.enrol()
+    present(fleet)
     answer = fleet.client().post("/api/releases/m-1/withdraw", json={"why": "wrong labels"})
     assert (answer.status_code, answer.json()["withdrawn_why"]) == (200, "wrong labels")
     publish(fleet, 1)
@@ -90,7 +98,7 @@ def test_it_outlives_a_restart_that_registers_every_release_again(fleet: MemoryF
 
 def test_where_it_still_runs_is_shown(fleet: MemoryFleet) -> None:
     """By API, command and page: devices go on with it."""
-    sha256, device = publish(fleet, 1), fleet.enrol()
+    sha256, device = publish(fleet, 1), present(fleet)
     roll_out(fleet, "m-1")
     say_runs(fleet, device, "m-1", sha256)
     assert fleet.client().post("/api/releases/m-1/withdraw").json()["running"] == ["cam-1"]
@@ -105,7 +113,7 @@ def test_where_it_still_runs_is_shown(fleet: MemoryFleet) -> None:
 
 def test_a_device_that_was_left_waiting_for_it_is_told_to_stay(fleet: MemoryFleet) -> None:
     """Its rollout is over long ago; it must not fetch the release years later."""
-    first, device = publish(fleet, 1), fleet.enrol()
+    first, device = publish(fleet, 1), present(fleet)
     second = publish(fleet, 2)
     roll_out(fleet, "m-1")
     say_runs(fleet, device, "m-1", first)
@@ -119,7 +127,7 @@ def test_a_device_that_was_left_waiting_for_it_is_told_to_stay(fleet: MemoryFlee
 def test_the_command_withdraws_beside_a_running_server(fleet: MemoryFleet) -> None:
     """The server follows in its next turns; an unknown release is named, and twice is once."""
     publish(fleet, 1)
-    fleet.enrol()
+    present(fleet)
     rollout = roll_out(fleet, "m-1")
     for _ in range(2):
         done = CliRunner().invoke(main, ["releases", "withdraw", str(fleet.state.path), "m-1", "--why", "bad"])
@@ -135,7 +143,7 @@ def test_a_revoked_member_leaves_the_rollout(fleet: MemoryFleet) -> None:
     """It counts neither as a success nor as a failure."""
     publish(fleet, 1)
     for name in ("cam-1", "cam-2"):
-        fleet.enrol(name)
+        present(fleet, name)
     rollout = roll_out(fleet, "m-1")
     told = next(one.device for one in fleet.app.parts.fleet.devices() if one.desired_release == "m-1")
     fleet.client().post(f"/api/devices/{told}/revoke")
