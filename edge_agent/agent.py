@@ -358,10 +358,10 @@ class Agent:
             return
         self._due.status_s = self._now_s + _STATUS_S
         facts = self._reporter.status(connected=self.uplink.up)
-        figures = {**running(self.uplink, self.spool, self._garbage), "at_ms": self._now_ms}
         try:
+            figures = {**running(self.uplink, self.spool, self._garbage), "at_ms": self._now_ms}
             self._status.write(facts, figures, self._now_s)
-        except OSError as error:
+        except (OSError, SpoolError) as error:
             _LOG.debug("status not written error=%s", error)
 
 

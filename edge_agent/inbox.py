@@ -59,9 +59,13 @@ class Inbox:
 
     def _command(self, command: Command, verb: str, now_ms: int) -> None:
         ledger = self._known(now_ms)
-        if command.id in self._seen or command.id in ledger.seen:
-            return  # QoS 1 may deliver twice, after a restart too
+        if command.id in self._seen:
+            return  # QoS 1 may deliver twice
         self._seen.append(command.id)
+        if command.id in ledger.seen:  # acted on before a restart; its answer may not have gone out
+            if verb == "samples":
+                self.answer(Response(command.id, ok=True, code="repeated", text="the command was acted on before"))
+            return
         if expired(command, now_ms):
             self.answer(Response(command.id, ok=False, code="expired", text="the command came too late"))
         elif verb == "samples":

@@ -53,7 +53,7 @@ def running(uplink: Uplink, spool: Spool, garbage: Garbage) -> dict[str, Json]:
     idle_s = uplink.transport.idle_s()
     return {
         "idle_s": idle_s if math.isfinite(idle_s) else -1.0, "spool_rows": spool.count(),
-        "spool_bytes": spool.held_bytes, "spool_dropped": spool.dropped, "garbage": dict(garbage.counts),
+        "spool_bytes": spool.held_bytes, "spool_dropped": spool.dropped(), "garbage": dict(garbage.counts),
     }  # fmt: skip
 
 

@@ -44,8 +44,11 @@ _MIGRATIONS = (
         "CREATE INDEX IF NOT EXISTS by_priority ON rows (priority, id)",
         "CREATE UNIQUE INDEX IF NOT EXISTS by_key ON rows (stream, boot, seq)",
     ),
-    # 2: rows that may still change
-    ("ALTER TABLE rows ADD COLUMN open INTEGER NOT NULL DEFAULT 0",),
+    # 2: rows that may still change, and how many were dropped since there is this file
+    (
+        "ALTER TABLE rows ADD COLUMN open INTEGER NOT NULL DEFAULT 0",
+        "CREATE TABLE counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL)",
+    ),
 )
 VERSION = len(_MIGRATIONS)
 """Of the file, as SQLite's ``user_version``; migration ``n`` leads to version ``n`` and is never edited."""
@@ -87,12 +90,11 @@ class Spool:
 
     path: Path
     limit_bytes: int
-    dropped: int = 0
-    merged: int = 0
     _pending: dict[tuple[str, str, int], Row] = field(default_factory=dict)
     _open_bytes: dict[tuple[str, str, int], int] = field(default_factory=dict)
     _taken_aside: list[tuple[str, str]] = field(default_factory=list)
     _unreadable: bool = False
+    _lost: int = 0
     _handed_s: dict[int, float] = field(default_factory=dict)
     _held_bytes: int = 0
     _database: sqlite3.Connection = field(init=False)
@@ -131,6 +133,15 @@ class Spool:
         except (OSError, sqlite3.Error) as error:
             message = f"Expected a writable spool at {self.path}, got: {error}: free the disk or fix its permissions"
             raise SpoolError(message) from error
+
+    def dropped(self) -> int:
+        """Return how many rows were dropped since there is this file.
+
+        Raises:
+            SpoolError: If it can't be read.
+        """
+        ((counted,),) = self._select("SELECT coalesce(sum(value), 0) FROM counts WHERE name = 'dropped'")
+        return int(counted) + self._lost
 
     def taken_aside(self) -> list[tuple[str, str]]:
         """Return code and text of each file that was kept beside since the last call."""
@@ -176,11 +187,14 @@ class Spool:
                 )
                 self._held_bytes = self.held_bytes
                 self._make_room()
+                if self._lost:
+                    self._count("dropped", self._lost)
         except SpoolError:
             if not self._unreadable:
                 self._held_bytes = self._sum()
             self._shorten_pending()
             raise
+        self._lost = 0
         for key, row in self._pending.items():
             if row.open:
                 self._open_bytes[key] = row.length_bytes
@@ -258,7 +272,7 @@ class Spool:
         """
         with self._transaction():
             self._delete(row.id, len(row.payload))
-        self.dropped += 1
+            self._count("dropped", 1)
 
     def oldest(self, stream: str, boot: str) -> int:
         """Return the lowest number held of ``stream`` in ``boot``; 0 when none is."""
@@ -325,12 +339,17 @@ class Spool:
             if priority == PRIORITIES["drift"] and self._merge_one():
                 continue
             self._delete(int(row_id), int(length))
-            self.dropped += 1
+            self._count("dropped", 1)
 
     def _delete(self, row_id: int, length: int) -> None:
         self._database.execute("DELETE FROM rows WHERE id = ?", (row_id,))
         self._handed_s.pop(row_id, None)
         self._held_bytes -= length + _OVERHEAD_BYTES
+
+    def _count(self, name: str, by: int) -> None:
+        """Count in the transaction that does it: a restart must not forget what was lost."""
+        statement = "INSERT INTO counts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"
+        self._database.execute(statement, (name, by))
 
     def _merge_one(self) -> bool:
         keys = self._select(
@@ -344,14 +363,13 @@ class Spool:
         self._database.execute("UPDATE rows SET payload = ? WHERE id = ?", (payload, newer.id))
         self._held_bytes += len(payload) - len(newer.payload)
         self._delete(older.id, len(older.payload))
-        self.merged += 1
         return True
 
     def _shorten_pending(self) -> None:
         while sum(row.length_bytes for row in self._pending.values()) > self.limit_bytes:
             worst = max(self._pending.values(), key=lambda row: PRIORITIES.get(row.stream, PRIORITIES[LOG]))
             del self._pending[worst.key]
-            self.dropped += 1
+            self._lost += 1
 
 
 def merged(older: DriftReport, newer: DriftReport) -> DriftReport:

@@ -86,6 +86,7 @@ class Telemetry:
     _now_s: float = 0.0
     _known: bool = True
     _undated_s: float | None = None
+    _held: list[tuple[DriftReport, float, float]] = field(default_factory=list)
 
     def take_up(self) -> None:
         """Go on with the window that an earlier boot left open; close what else was open.
@@ -113,16 +114,19 @@ class Telemetry:
     def turn(self, now_ms: int, now_s: float, *, known: bool = True) -> None:
         """Note the time to go by, and whether it is ``known``; close the window of an hour that is over."""
         self._now_ms, self._now_s, self._known = now_ms, now_s, known
-        window = self._window
-        if window is None or not known:
+        if not known:
             return
-        if self._undated_s is not None:
-            len_ms = max(1, window.window_len_ms)
-            start_ms = now_ms - round((now_s - self._undated_s) * 1000)
-            start_ms, end_ms = start_ms - start_ms % len_ms, now_ms - now_ms % len_ms + len_ms
-            self._undated_s = None
-            self._close_window(replace(window, window_start_ms=start_ms, window_len_ms=end_ms - start_ms))
-        elif now_ms >= window.window_start_ms + window.window_len_ms + CLOSING_MS:
+        if self._undated_s is not None and self._window is not None:
+            self._end_window(self._window)
+        for held, from_s, until_s in self._held:
+            len_ms = max(1, held.window_len_ms)
+            start_ms, end_ms = (now_ms - round((now_s - at_s) * 1000) for at_s in (from_s, until_s))
+            start_ms, end_ms = start_ms - start_ms % len_ms, end_ms - end_ms % len_ms + len_ms
+            dated = replace(held, window_start_ms=start_ms, window_len_ms=end_ms - start_ms)
+            self._keep_window(dated, is_open=False)
+        self._held.clear()
+        window = self._window
+        if window is not None and now_ms >= window.window_start_ms + window.window_len_ms + CLOSING_MS:
             self._close_window(window)
 
     @property
@@ -175,9 +179,11 @@ class Telemetry:
         return self._window.window_start_ms if self._window is not None and self._undated_s is not None else start_ms
 
     def _end_window(self, window: DriftReport) -> None:
-        """Close a window that something else follows; one without a date stays in the spool for ``take_up``."""
+        """Close a window that something else follows; one without a date is held open until it has one."""
         if self._undated_s is None:
             self._close_window(window)
+        else:
+            self._held.append((window, self._undated_s, self._now_s))
         self._window, self._undated_s = None, None
 
     def _close_window(self, window: DriftReport) -> None:

@@ -123,6 +123,18 @@ def test_overflow_drops_the_lowest_priority_oldest_first(tmp_path: Path) -> None
     assert held(spool) == [("event", 1), ("event", 2), ("event", 3), ("sample", 4), ("sample", 5)]
 
 
+def test_what_was_dropped_is_counted_over_a_restart(tmp_path: Path) -> None:
+    """Whoever looks at a device sees what it lost, not only what it lost since its last start."""
+    spool = spool_at(tmp_path, limit_bytes=3 * 65)
+    for seq in range(1, 6):
+        spool.add(Row("event", BOOT, seq, b"x"))
+    spool.commit()
+    spool.close()
+    again = spool_at(tmp_path)
+    again.drop(again.hand_out(0.0, limit=1, resend_s=0.0, unacked=9)[0])
+    assert again.dropped() == 3
+
+
 def test_overflow_merges_drift_reports(tmp_path: Path) -> None:
     """Merged reports cover everything that was counted, under the newest number."""
     spool = spool_at(tmp_path, limit_bytes=3 * report(1).length_bytes)
@@ -133,7 +145,7 @@ def test_overflow_merges_drift_reports(tmp_path: Path) -> None:
     reports = [decode_report(row.payload) for row in rows]
     assert sum(item.counters.n for item in reports) == 120
     assert max(item.seq for item in reports) == 12
-    assert spool.dropped == 0
+    assert spool.dropped() == 0
 
 
 def test_never_merges_a_report_that_was_sent(tmp_path: Path) -> None:

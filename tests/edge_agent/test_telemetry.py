@@ -217,6 +217,17 @@ def test_a_window_without_a_date_is_held_until_the_time_is_known(tmp_path: Path)
     assert (report.counters.n, report.window_start_ms, report.window_len_ms) == (9, ZERO_MS, 3 * HOUR_MS)
 
 
+def test_windows_of_two_releases_without_a_date_are_both_held(tmp_path: Path) -> None:
+    """A swap before the time is known: neither window leaves before, nor is one left behind as a gap."""
+    telemetry = telemetry_at(tmp_path)
+    telemetry.turn(1000, 1.0, known=False)
+    for artifact, n in [("ab", 3), ("ef", 4)]:
+        telemetry.window(replace(part(n, artifact=artifact, closed=True), start_ms=0))
+    assert reports(telemetry) == []
+    telemetry.turn(ZERO_MS + 5000, 5.0)
+    assert reports(telemetry) == [(BOOT, 1, 3), (BOOT, 2, 4)]
+
+
 def test_a_window_that_lost_its_date_is_dropped_with_account(tmp_path: Path) -> None:
     """A power cut before the time was known: nobody can say which hour it was, and the number is told."""
     telemetry = telemetry_at(tmp_path)
