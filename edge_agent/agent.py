@@ -78,7 +78,7 @@ class Agent:
         self.uplink = Uplink(
             parts.transport, self.spool, config.transport, identity.site, identity.device, boot, __version__
         )
-        self.supervisor = Supervisor(parts.launch, parts.notices.put, config.child)
+        self.supervisor = Supervisor(parts.launch, parts.notices.put, config.child, state=state)
         self.updater = Updater(state, parts.disk, parts.ports, config.update, self._activate, self._phase_changed)
         self._slots = Slots(state, parts.disk)
         self._hardware = Hardware(state)
@@ -287,6 +287,8 @@ class Agent:
             return
         crashed = fact is Fact.CRASHED
         self._event("child", f"child_{fact}", Severity.WARNING, self.supervisor.last_fault)
+        if fact is Fact.INPUT:
+            return  # set aside by the next child; neither the slot nor a release in probation answers for it
         if self.updater.record.phase is UpdatePhase.PROBATION:
             self.updater.health = self.updater.health.crashed() if crashed else self.updater.health.hung()
         else:

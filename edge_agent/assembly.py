@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import queue
+from dataclasses import replace
 from pathlib import Path
 
 from edge_agent import hw
 from edge_agent.agent import Agent
 from edge_agent.clock import SystemClock
-from edge_agent.config import AgentConfig
+from edge_agent.config import AgentConfig, SourceConfig
 from edge_agent.disk import RealDisk
 from edge_agent.identity import Identity
 from edge_agent.measuring.job import JobLimits, ProcessBench
 from edge_agent.parts import Notices, Parts
+from edge_agent.sources._placement import INBOX, check_placement
 from edge_agent.supervisor import ProcessLauncher
 from edge_agent.telemetry import new_boot
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
@@ -29,14 +31,16 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
     """Return an agent on real children, disk and clock, and over MQTT unless another ``transport`` is given.
 
     Raises:
+        SourceError: If the source is a folder that must not be consumed.
         SpoolError: If the spool can't be opened.
     """
+    config = replace(config, source=placed(config.source, state))
     notices: Notices = queue.SimpleQueue()
     disk = RealDisk()
     ports = Ports(
         verifier=ChildVerifier(state, config.update.verify_deadline_s),
         fetcher=HttpFetcher(_fetch_settings(identity, config), state / "blobs" / "sha256", disk),
-        prober=ChildProber(config.update.probe_deadline_s),
+        prober=ChildProber(config.update.probe_deadline_s, config.child.max_memory_bytes),
         worker=ThreadWorker(notices.put),
         hardware=config.device.hardware or hw.hardware_class(),
         runtimes=hw.runtimes(),
@@ -46,12 +50,28 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         config.measure.max_bytes, config.measure.limit_s, config.update.reserve_bytes, config.update.max_bytes_per_s
     )
     bench = ProcessBench(state, _fetch_settings(identity, config), disk, limits)
-    parts = Parts(SystemClock(), connection, ProcessLauncher(child_arguments(config)), disk, ports, notices, bench)
+    parts = Parts(
+        SystemClock(), connection, ProcessLauncher(child_arguments(config, state)), disk, ports, notices, bench
+    )
     return Agent(identity, config, state, new_boot(), parts)
 
 
-def child_arguments(config: AgentConfig) -> tuple[str, ...]:
-    """Return the arguments of ``edge_agent.infer`` beside the bundle."""
+def placed(source: SourceConfig, state: Path) -> SourceConfig:
+    """Return ``source`` with its folder: below ``state`` where none is named, and checked where files are consumed.
+
+    Raises:
+        SourceError: If files would be consumed where the agent or a person keeps others.
+    """
+    found = source if source.path else replace(source, path=str((state / INBOX).absolute()))
+    if found.kind == "directory":
+        folder = Path(found.path)
+        folder.mkdir(parents=True, exist_ok=True)
+        check_placement(folder, state)
+    return found
+
+
+def child_arguments(config: AgentConfig, state: Path | None = None) -> tuple[str, ...]:
+    """Return the arguments of ``edge_agent.infer`` beside the bundle; in ``state`` it marks what it works on."""
     monitor = config.monitor
     return (
         "--source", canonical_bytes(to_document(config.source)).decode(),
@@ -59,6 +79,8 @@ def child_arguments(config: AgentConfig) -> tuple[str, ...]:
         "--beat-s", str(config.child.beat_s),
         "--checkpoint-s", str(monitor.checkpoint_s),
         "--context", str(monitor.context),
+        "--memory-bytes", str(config.child.max_memory_bytes),
+        *(() if state is None else ("--state", str(state.absolute()))),
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from edge_agent.errors import (
     EnrolmentError,
     IdentityError,
     IdentityInUseError,
+    SourceError,
     SpoolError,
 )
 from edge_agent.identity import enrol as trade_claim
@@ -51,6 +52,7 @@ _EXITS: tuple[tuple[type[Exception], int], ...] = (
     (EnrolmentError, EXIT_ENROLMENT),
     (IdentityError, EXIT_UNUSABLE),
     (AgentConfigError, EXIT_UNUSABLE),
+    (SourceError, EXIT_UNUSABLE),
     (SpoolError, EXIT_DISK),
     (OSError, EXIT_DISK),
 )
@@ -154,7 +156,7 @@ def _certificates(path: Path) -> str:
     "--config",
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="agent.toml: source, windows, limits. Default: images from the folder inbox, one report an hour.",
+    help="agent.toml: source, windows, limits. Default: images from the folder STATE/inbox, one report an hour.",
 )
 @click.option("--verbose", is_flag=True, help="Log every step.")
 def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:

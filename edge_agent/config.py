@@ -32,7 +32,9 @@ class SourceConfig:
     """Where images come from: a file of ``edge_agent/sources`` by name, and its settings."""
 
     kind: str = "directory"
-    path: str = "inbox"
+    path: str = ""  # empty: the folder ``inbox`` of the state directory, which holds nothing else
+    suffixes: str = ""  # more suffixes to take, as ".dat .raw", beside those that the served release reads
+    settle_s: float = 0.5  # a file written in place is taken when it has not changed for so long
     interval_s: float = 0.2  # 5 images a second: what a Cortex-A53 does with a ResNet8 and room to spare
     repeat: bool = True  # synthetic replay starts again at its end
     keep: bool = False  # consumed images stay in the folder
@@ -101,6 +103,7 @@ class ChildConfig:
     restart_min_s: float = 1.0
     restart_max_s: float = 60.0
     healthy_s: float = 10.0  # beats for so long: the start counts as good
+    max_memory_bytes: int = 0  # private memory of the child and of the probe; 0: what the control group or machine has
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +140,7 @@ class AgentConfig:
 
 
 def read_config(path: Path) -> AgentConfig:
-    """Return the configuration in the TOML file at ``path``; ``source.path`` comes back absolute.
+    """Return the configuration in the TOML file at ``path``; a ``source.path`` comes back absolute.
 
     Raises:
         AgentConfigError: If the file can't be read, a key is unknown, or a value is impossible.
@@ -149,6 +152,8 @@ def read_config(path: Path) -> AgentConfig:
         message = f"Expected TOML in {path}, got: {error}"
         raise AgentConfigError(message) from error
     config = _fill(AgentConfig, document, str(path))
+    if not config.source.path:
+        return config
     source = dataclasses.replace(config.source, path=str((path.parent / config.source.path).resolve()))
     return dataclasses.replace(config, source=source)
 

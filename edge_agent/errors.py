@@ -2,10 +2,12 @@
 
 AgentError
 ├── ImageError               bytes that are not an image we may decode
+│   ├── ImageTooLargeError   an image that needs more memory than there is for it
 │   └── SensorError          bytes that are not the sound or window a front end reads
 ├── RuntimeSeamError         a runtime can't be had or can't run
 │   ├── RuntimeMissingError  the runtime a manifest names isn't installed
 │   ├── RuntimeLoadError     the artifact can't be opened by its runtime
+│   │   └── RuntimeMemoryError   the model needs more memory than the process may have
 │   └── InputShapeError      a batch is not what the model eats
 ├── ReferenceStreamsError    a reference counts other streams than this agent
 ├── FrameError               bytes on a pipe that are not a frame
@@ -42,6 +44,12 @@ class ImageError(AgentError):
     code = "image_invalid"
 
 
+class ImageTooLargeError(ImageError):
+    """The image has more pixels, or needs more memory to decode, than is allowed."""
+
+    code = "image_too_large"
+
+
 class SensorError(ImageError):
     """The bytes are no sound or window as the front end's options say, or one that is too large."""
 
@@ -64,6 +72,12 @@ class RuntimeLoadError(RuntimeSeamError):
     """The runtime can't open the artifact, or the artifact contradicts its manifest."""
 
     code = "bundle_invalid"
+
+
+class RuntimeMemoryError(RuntimeLoadError):
+    """The model needs more memory than this process may have."""
+
+    code = "out_of_memory"
 
 
 class InputShapeError(RuntimeSeamError):

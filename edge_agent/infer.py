@@ -1,7 +1,8 @@
 """The inference child: ``python -m edge_agent.infer``, one thread that infers and counts, frames on its pipes.
 
 Says ``ready``, ``beat``, ``window``, ``sample``, ``swapped``, ``fault``; hears ``swap``, ``samples``,
-``stop`` (``docs/architecture.md``). A bad image is counted and said, and never ends the child. A
+``stop`` (``docs/architecture.md``). A bad image is counted and said, and never ends the child. Each image is marked
+as in flight before it is decoded (``in_flight``): one that ended the child before is set aside at the next start. A
 swap is built beside the running model and replaces it between two inferences. What a window counted
 goes out in parts every ``checkpoint_s``, at its close, at a swap, and at an orderly end; the control process adds the
 parts up. Windows start at UTC multiples of their length.
@@ -18,25 +19,30 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from edge_agent import sources
+from edge_agent import front_ends, memory_limit, sources
 from edge_agent.beat import rss_bytes
 from edge_agent.clock import Clock, SystemClock
 from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError
 from edge_agent.frames import Frame, FrameDecoder, encode_frame
+from edge_agent.in_flight import InFlight
 from edge_agent.sampling import Chosen, Reservoir, SampleRequest, media_type
 from edge_agent.served_model import ServedModel, load_model
 from edge_agent.tally import Tally
 from wire import leb128
 from wire.codec import Json, parse_json
 from wire.errors import WireError
+from wire.manifest import Manifest
 
 Say = Callable[[Mapping[str, Json], bytes], None]
 Load = Callable[[Path], ServedModel]
 
 POLL_S = 0.03
+INPUT_CRASHED = "input_crashed"
+OUT_OF_MEMORY = "out_of_memory"
 _MAX_REQUESTS = 8
 _PIPE_BYTES = 65536
 _STOP = Frame({"type": "stop"})
@@ -72,7 +78,8 @@ class Child:
     """The loop's state. All of it belongs to one thread; only ``notices`` is shared."""
 
     def __init__(self, model: ServedModel, source: sources.Source, say: Say, clock: Clock, settings: Settings) -> None:
-        """Get ready to serve ``model``."""
+        """Get ready to serve ``model``; what is in flight is marked once ``in_flight`` is set."""
+        self.in_flight = InFlight(None)
         self.notices: queue.SimpleQueue[Frame | _Loaded] = queue.SimpleQueue()
         self.load: Load = load_model
         self._tally = Tally(model)
@@ -95,6 +102,7 @@ class Child:
     def run(self) -> None:
         """Say ``ready``, serve until told to stop, say the open window before the end."""
         self._say({"type": "ready", **self._identity()}, b"")
+        self._set_aside(self.in_flight.left)
         while self.step():
             pass
         self._close_window()
@@ -122,18 +130,36 @@ class Child:
         if capture is None:
             self._tally.settle()
             return False
+        self.in_flight.begin(capture.name)
         self._serve(capture, now_ms)
-        self._source.done(capture)
         return True
 
     def _serve(self, capture: sources.Capture, now_ms: int) -> None:
         try:
             outcome = self._tally.model.infer(capture.data)
         except (ImageError, RuntimeSeamError) as error:
-            self._tally.error()
-            self._fault(error.code, f"{capture.name}: {error}")
+            if self._source.refuse(capture, error.code):
+                self._tally.error()
+                self._fault(error.code, f"{capture.name}: {error}")
+            self.in_flight.end(served=False)
             return
         self._tally.add(outcome, capture.data, now_ms)
+        self._source.done(capture)
+        self.in_flight.end(served=True)
+
+    def _set_aside(self, item: str) -> None:
+        """Set aside what an earlier child held when it ended."""
+        if not item:
+            return
+        self._source.refuse(sources.Capture(item, b""), INPUT_CRASHED, final=True)
+        self._tally.error()
+        self._fault(INPUT_CRASHED, f"{item}: the inference child ended while it held this input: set aside")
+        self.in_flight.end(served=False)
+
+    @property
+    def model(self) -> ServedModel:
+        """The model that serves now."""
+        return self._tally.model
 
     def _say_counts(self, *, closed: bool) -> None:
         """Say what was counted since the last time; nothing is said of nothing unless the window closes."""
@@ -218,7 +244,8 @@ class Child:
     def _swap(self, loaded: _Loaded) -> None:
         self._loading = False
         if loaded.model is None:
-            self._say_failed(loaded.bundle, getattr(loaded.error, "code", "bundle_invalid"), str(loaded.error))
+            code = OUT_OF_MEMORY if isinstance(loaded.error, MemoryError) else "bundle_invalid"
+            self._say_failed(loaded.bundle, getattr(loaded.error, "code", code), str(loaded.error) or code)
             return
         self._say_beat()  # what the old model did must not count for the new one
         self._close_window()
@@ -241,6 +268,16 @@ class Child:
             return
         kept = [other for other in self._tally.reservoirs if other.request.request != request.request]
         self._tally.reservoirs = [*kept, reservoir][-_MAX_REQUESTS:]
+
+
+def suffixes_of(manifest: Manifest) -> frozenset[str]:
+    """Return the suffixes of the files that a release reads.
+
+    Raises:
+        SensorError: If there is no such front end.
+    """
+    front_end = manifest.preprocessing.front_end
+    return front_ends.suffixes(front_end) if front_end else sources.IMAGE_SUFFIXES
 
 
 def protected_stdout() -> BinaryIO:
@@ -280,17 +317,31 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint-s", type=float, default=_DEFAULTS.checkpoint_s)
     parser.add_argument("--context", type=int, default=_DEFAULTS.context)
     parser.add_argument("--seed", type=int, default=_DEFAULTS.seed)
+    parser.add_argument("--state", type=Path, help="the agent's state directory: what is in flight is marked there")
+    parser.add_argument("--memory-bytes", type=int, default=0, help="private memory; 0: what the machine allows")
     return parser.parse_args(arguments)
 
 
 def _serve(options: argparse.Namespace, say: Say) -> None:
     clock = SystemClock()
-    source = sources.load(parse_json(options.source.encode()), clock)
-    model = load_model(options.bundle)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # whoever opens a file that the source holds a lease on sends it
+    ceiling = memory_limit.ceiling_bytes(options.memory_bytes)
+    memory_limit.go_first()
+    memory_limit.keep_below(ceiling)
+    load: Load = partial(load_model, max_memory_bytes=ceiling)
     settings = Settings(max(1, options.window_ms), options.beat_s, options.context, options.seed, options.checkpoint_s)
-    child = Child(model, source, say, clock, settings)
+    first = load(options.bundle)
+    child: Child | None = None
+    surroundings = sources.Surroundings(
+        state=options.state,
+        suffixes=lambda: suffixes_of((first if child is None else child.model).manifest),
+        tell=lambda code, text: say({"type": "fault", "code": code, "text": text[:500]}, b""),
+    )
+    source = sources.load(parse_json(options.source.encode()), clock, surroundings)
+    child = Child(first, source, say, clock, settings)
+    child.load, child.in_flight = load, InFlight(options.state)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control process decides
-    signal.signal(signal.SIGTERM, lambda *_: child.notices.put(_STOP))
+    signal.signal(signal.SIGTERM, lambda *_, notices=child.notices: notices.put(_STOP))
     threading.Thread(target=_listen, args=(child,), name="listen", daemon=True).start()
     child.run()
 
@@ -303,9 +354,9 @@ def main(arguments: list[str] | None = None) -> int:
         _serve(options, say)
     except BrokenPipeError:  # the control process is gone: nobody to tell
         return 0
-    except (AgentError, WireError, OSError) as error:
-        code = getattr(error, "code", "bundle_invalid")
-        say({"type": "fault", "code": code, "text": str(error)[:500], "fatal": True}, b"")
+    except (AgentError, WireError, OSError, MemoryError) as error:
+        code = getattr(error, "code", OUT_OF_MEMORY if isinstance(error, MemoryError) else "bundle_invalid")
+        say({"type": "fault", "code": code, "text": str(error)[:500] or code, "fatal": True}, b"")
         return 1
     return 0
 

@@ -1,16 +1,16 @@
 """From encoded bytes to the input tensor; numpy and PIL only.
 
-Decides how an image becomes numbers, on the device and in the compressor alike: convert to the
-manifest's colour, resize (PIL, bilinear with antialiasing), scale, subtract the mean, divide by
-the standard deviation. Limits are checked before anything is decoded. Deliberately knows no
-runtime and no files.
+Decides how an image becomes numbers, on the device and in the compressor alike: decode, turn upright and reduce as
+the manifest says, convert to its colour, resize (PIL, bilinear with antialiasing), scale, subtract the mean, divide by
+the standard deviation. Limits are checked in the header, before anything is decoded. Deliberately knows no runtime and
+no files. A colour profile (ICC) and a PNG's gamma are not applied, on the device and the build host alike.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from edge_agent.errors import ImageError
+from edge_agent.errors import ImageError, ImageTooLargeError
 from wire.manifest import Preprocessing
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
@@ -26,6 +26,9 @@ Tensor: TypeAlias = "NDArray[np.float32]"
 
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 MAX_IMAGE_PIXELS = 32 * 1024 * 1024
+"""Of an image as it is held while it is decoded: of a JPEG that is reduced, after that."""
+MAX_STORED_PIXELS = 128 * 1024 * 1024
+"""Of an image as its file states it: reading one of a gigapixel takes a small device longer than a heartbeat."""
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")
 _CHANNELS = 3
 _COLOURS = {"grey": "L", "rgb": "RGB"}
@@ -33,37 +36,170 @@ _RESAMPLES = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling
 # Per layout: the order of the axes (height, width, channel), and how a value per channel is spread over them.
 _LAYOUTS = {"NCHW": ((2, 0, 1), (-1, 1, 1)), "NHWC": ((0, 1, 2), (1, 1, -1))}
 
+_PLAIN = Preprocessing()
+_REDUCTIONS = (8, 4, 2)  # those that a JPEG decoder does by itself, by leaving out frequencies
+_OVERSAMPLING = 2
+"""A reduced image has at least so many times the input's pixels a side, so that the resize still filters."""
+_ORIENTATION = 0x0112  # Source: Exif 2.32, table 4
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
+_SIDEWAYS = 5  # from here on, width and height change places
+_HELD_BYTES = 4  # of a pixel, as PIL holds it
+_ARRAY_BYTES = 6  # of a pixel, while it is copied into an array
+_SMALL_BYTES = 8 * 1024 * 1024  # below, nobody asks what is free
+_OPAQUE = 255
+
 ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
-def decode_image(data: bytes, *, limit_bytes: int = MAX_IMAGE_BYTES, limit_pixels: int = MAX_IMAGE_PIXELS) -> Pixels:
-    """Return the image in ``data`` as uint8, (H, W, 3), RGB.
+def decode_image(
+    data: bytes,
+    pre: Preprocessing = _PLAIN,
+    *,
+    limit_bytes: int = MAX_IMAGE_BYTES,
+    limit_pixels: int = MAX_IMAGE_PIXELS,
+    room_bytes: Callable[[], int] | None = None,
+) -> Pixels:
+    """Return the image in ``data`` as uint8, (H, W, 3), RGB, upright and reduced as ``pre`` says.
+
+    Args:
+        data: An encoded image.
+        pre: Its ``orientation``, ``decode``, and the size that a reduction follows from.
+        limit_bytes: Of ``data``.
+        limit_pixels: Of the image as it is held while it is decoded.
+        room_bytes: Returns the memory that decoding may take; asked for large images only.
 
     Raises:
-        ImageError: If it is too large, cut off, of no format in ``FORMATS``, or of more than 8 bits a channel.
+        ImageTooLargeError: If it has more bytes or pixels than allowed, or needs more memory than there is.
+        ImageError: If it is cut off, of no format in ``FORMATS``, or of more than 8 bits a channel; and where ``pre``
+            says ``decode = "reduced"``, if it has transparent pixels or several frames.
     """
     if len(data) > limit_bytes:
         message = f"Expected an image of at most {limit_bytes} bytes, got {len(data)}"
-        raise ImageError(message)
+        raise ImageTooLargeError(message)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        _check_pixels(image, limit_pixels)
+        image = _opened(data)
         _check_depth(image)
-        return np.asarray(image.convert("RGB"))
+        _check_size(image, MAX_STORED_PIXELS)
+        stored = image.size
+        by = 1 if _draft(image, pre) else reduction(*stored, pre)
+        _check_size(image, limit_pixels)
+        _check_room(image, stored, by, room_bytes)
+        return np.asarray(_upright_and_reduced(image, pre))
     except ImageError:
         raise
+    except MemoryError as error:
+        raise ImageTooLargeError("Expected an image that fits the memory, got none left while decoding it") from error
     except Exception as error:  # PIL's decoders raise whatever broken bytes lead them to
         message = f"Expected an intact image ({', '.join(FORMATS)}), got {len(data)} bytes: {_reason(error)}"
         raise ImageError(message) from error
 
 
-def _check_pixels(image: Image.Image, limit_pixels: int) -> None:
+def reduction(width: int, height: int, pre: Preprocessing) -> int:
+    """Return by what an upright image of ``width`` x ``height`` is divided while it is decoded: 1, 2, 4 or 8.
+
+    Follows from these sizes and the input's alone, so that device and build host agree on every machine.
+    """
+    if pre.decode != "reduced" or pre.width <= 0 or pre.height <= 0:
+        return 1
+    wide, high = width // (_OVERSAMPLING * pre.width), height // (_OVERSAMPLING * pre.height)
+    return next((by for by in _REDUCTIONS if wide >= by and high >= by), 1)
+
+
+def _opened(data: bytes) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            return Image.open(io.BytesIO(data), formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise ImageTooLargeError(
+                f"Expected an image of at most {MAX_STORED_PIXELS} pixels, got: {error}"
+            ) from error
+
+
+def _check_size(image: Image.Image, limit_pixels: int) -> None:
     width, height = image.size
     if width * height > limit_pixels or width * height == 0:
         message = f"Expected an image of 1 to {limit_pixels} pixels, got {width}x{height}"
-        raise ImageError(message)
+        raise ImageTooLargeError(message)
+
+
+def _check_room(image: Image.Image, stored: tuple[int, int], by: int, room_bytes: Callable[[], int] | None) -> None:
+    """Refuse what would need more memory than there is, by the sizes in the header; ``by``: reduced once decoded."""
+    if room_bytes is None:
+        return
+    pixels = image.size[0] * image.size[1]
+    needed = pixels * (_HELD_BYTES * (1 if image.mode == "RGB" else 2)) + pixels // by**2 * _ARRAY_BYTES
+    needed += _coefficients_bytes(image, stored)
+    if needed <= _SMALL_BYTES:
+        return
+    room = room_bytes()
+    if needed > room:
+        got = f"{stored[0]}x{stored[1]} pixels, which take {needed} to decode"
+        raise ImageTooLargeError(f"Expected an image that fits {room} bytes of memory, got {got}: send smaller ones")
+
+
+def _coefficients_bytes(image: Image.Image, stored: tuple[int, int]) -> int:
+    """Return what the decoder of a progressive JPEG holds: all coefficients, 2 bytes each, at any reduction.
+
+    Source: ITU-T T.81, G.1.2: each scan brings a part of every block's coefficients.
+    """
+    layers: Sequence[tuple[int, int, int, int]] = getattr(image, "layer", ())
+    if not ("progression" in image.info or "progressive" in image.info) or not layers:
+        return 0
+    most = max(across for _, across, _, _ in layers) * max(down for _, _, down, _ in layers)
+    cells: int = sum(across * down for _, across, down, _ in layers)
+    return 2 * stored[0] * stored[1] * cells // most
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the Exif orientation, 1 to 8; 1 where the image doesn't say or says nonsense, as viewers have it."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - PIL's parser raises whatever broken tags lead it to; the pixels may be whole
+        return 1
+    return found if isinstance(found, int) and 1 <= found <= max(_TURNS) else 1
+
+
+def _draft(image: Image.Image, pre: Preprocessing) -> bool:
+    """Let a JPEG decoder reduce the image by itself, in a fraction of time and memory; return whether it is a JPEG."""
+    if image.format not in {"JPEG", "MPO"}:
+        return False
+    width, height = image.size
+    turn = _orientation(image) if pre.orientation == "exif" else 1
+    upright = (height, width) if turn >= _SIDEWAYS else (width, height)
+    by = reduction(*upright, pre)
+    if by > 1:
+        image.draft(image.mode, (width // by, height // by))
+    return True
+
+
+def _upright_and_reduced(image: Image.Image, pre: Preprocessing) -> Image.Image:
+    drafted = image.format in {"JPEG", "MPO"}
+    exact = pre.decode == "reduced"
+    if exact and image.format in {"PNG", "WEBP"} and getattr(image, "n_frames", 1) > 1:
+        raise ImageError(
+            f"Expected a still image, got an animation of {getattr(image, 'n_frames', 1)} frames: save one"
+        )
+    turn = _orientation(image) if pre.orientation == "exif" else 1
+    if exact and _has_transparency(image):
+        raise ImageError("Expected an opaque image, got transparent pixels: put it on its background and save it anew")
+    found = image if image.mode == "RGB" else image.convert("RGB")
+    found.load()
+    if turn in _TURNS:
+        found = found.transpose(_TURNS[turn])
+    by = 1 if drafted else reduction(*found.size, pre)
+    return found.reduce(by) if by > 1 else found
+
+
+def _has_transparency(image: Image.Image) -> bool:
+    if "A" not in image.getbands() and "transparency" not in image.info:
+        return False
+    low, _ = image.convert("RGBA").getchannel("A").getextrema()
+    return float(low if isinstance(low, int | float) else low[0]) < _OPAQUE
 
 
 def _check_depth(image: Image.Image) -> None:

@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent import runtimes
-from edge_agent.errors import AgentError, GoldenError, RuntimeMissingError
+from edge_agent import memory_limit, runtimes
+from edge_agent.errors import AgentError, GoldenError, RuntimeMemoryError, RuntimeMissingError
 from wire.bundle import GOLDEN, MAX_BUNDLE_BYTES, Bundle, read_bundle
 from wire.errors import WireError
 from wire.manifest import Budgets
@@ -105,8 +105,10 @@ def probe(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Verdict:
         golden = read_golden(bundle)
         runtime = runtimes.load(bundle.manifest, bundle.artifact)
         return judge(_figures(runtime, golden), bundle.manifest.budgets)
-    except RuntimeMissingError as error:
+    except (RuntimeMissingError, RuntimeMemoryError) as error:
         return Verdict(ok=False, code=error.code, text=str(error))
+    except MemoryError:
+        return Verdict(ok=False, code=RuntimeMemoryError.code, text="Expected a model that fits this device's memory")
     except (WireError, AgentError, OSError) as error:
         return Verdict(ok=False, code="bundle_invalid", text=str(error))
 
@@ -148,7 +150,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m edge_agent.probe", description=main.__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--limit-bytes", type=int, default=MAX_BUNDLE_BYTES)
+    parser.add_argument("--memory-bytes", type=int, default=0, help="private memory; 0: what the machine allows")
     options = parser.parse_args(arguments)
+    ceiling = memory_limit.ceiling_bytes(options.memory_bytes)
+    memory_limit.go_first()
+    memory_limit.keep_below(ceiling)
     verdict = probe(options.bundle, limit_bytes=options.limit_bytes)
     sys.stdout.write(json.dumps(dataclasses.asdict(verdict)) + "\n")
     return 0 if verdict.ok else 1

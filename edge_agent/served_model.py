@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edge_agent import front_ends, monitor, runtimes
 from edge_agent.errors import RuntimeLoadError
+from edge_agent.memory_limit import room_bytes
 from edge_agent.preprocess import decode_image, resize_pixels, to_tensor
 from wire.bundle import REFERENCE, read_bundle
 from wire.errors import BundleError
@@ -48,6 +49,8 @@ class ServedModel:
     projection: monitor.Projection
     counter: monitor.Counter
     embedding_index: int | None
+    max_memory_bytes: int = 0
+    """What this process may have in all; 0: nobody said."""
 
     def infer(self, data: bytes) -> Outcome:
         """Return what the model says of one encoded image, or of raw bytes that its front end knows.
@@ -61,7 +64,8 @@ class ServedModel:
         pre = self.manifest.preprocessing
         if pre.front_end:
             return self._run(front_ends.decode(pre.front_end, data, pre.front_end_options))
-        return self._run(decode_image(data))
+        room = (lambda: room_bytes(self.max_memory_bytes)) if self.max_memory_bytes else None
+        return self._run(decode_image(data, pre, room_bytes=room))
 
     def _run(self, image: NDArray[np.uint8]) -> Outcome:
         tensor = to_tensor(image, self.manifest.preprocessing)
@@ -92,8 +96,8 @@ class ServedModel:
         self.values([self._run(np.full((pre.height, pre.width, 3), 127, np.uint8))])
 
 
-def load_model(path: Path, *, threads: int | None = None) -> ServedModel:
-    """Return the release in the bundle at ``path``, warmed up.
+def load_model(path: Path, *, threads: int | None = None, max_memory_bytes: int = 0) -> ServedModel:
+    """Return the release in the bundle at ``path``, warmed up; ``max_memory_bytes``: what this process may have.
 
     Raises:
         WireError: If the bundle or its reference may not be believed.
@@ -114,6 +118,7 @@ def load_model(path: Path, *, threads: int | None = None) -> ServedModel:
         monitor.projection_of(reference),
         monitor.Counter(reference),
         _embedding_index(bundle.manifest, reference),
+        max_memory_bytes,
     )
     model.warm()
     return model

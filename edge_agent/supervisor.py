@@ -1,7 +1,8 @@
 """Starts, watches and restarts the inference child, and swaps its release.
 
-Decides when a child counts as hung, when it is started again, and whether a release comes by a hot swap or a
-start. Does not decide what a crash means for an update (``agent`` tells the updater).
+Decides when a child counts as hung, when it is started again, whether a release comes by a hot swap or a start, and
+whether an end is to be laid to the input that the child held (``blame``) or to the release. Does not decide what a
+crash of the release means for an update (``agent`` tells the updater).
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from edge_agent.blame import Suspicion
 from edge_agent.config import ChildConfig
 from edge_agent.errors import FrameError
 from edge_agent.frames import Frame, encode_frame, read_frame
+from edge_agent.in_flight import clear_held, read_held
+from edge_agent.memory_limit import end_text, oom_kills
 from wire.codec import Json
 
 _LOG = logging.getLogger(__name__)
@@ -72,12 +76,14 @@ class Fact(StrEnum):
 
     CRASHED = "crashed"
     HUNG = "hung"
+    INPUT = "ended_on_input"
+    """The child ended, crashed or hung, on the input it held: the input is set aside, the release is not to blame."""
     SERVING = "serving"
 
 
 @dataclass(slots=True)
 class Supervisor:
-    """Keeps one child serving ``wanted``."""
+    """Keeps one child serving ``wanted``. In ``state`` the child marks what it works on; None: it marks nothing."""
 
     launch: Launch
     put: Listener
@@ -89,10 +95,14 @@ class Supervisor:
     child: Child | None = None
     starts: int = 0
     last_fault: str = ""
+    state: Path | None = None
+    _suspicion: Suspicion = field(default_factory=Suspicion)
     _failures: int = 0
     _start_s: float = 0.0
     _limit_s: float = float("inf")
     _doomed: bool = False
+    _keep_held: bool = False
+    _fatal: str = ""
     _bundle: Path | None = None
 
     def serve(self, bundle: Path | None, now_s: float) -> None:
@@ -101,6 +111,7 @@ class Supervisor:
             return
         ready = self.child is not None and self.serving is not None and not self._doomed
         self.wanted, self._failures, self._start_s = bundle, 0, now_s
+        self._suspicion = Suspicion()
         if bundle is not None and ready and self.child is not None:
             self._limit_s = now_s + self.config.start_s
             self.child.say({"type": "swap", "bundle": str(bundle)})
@@ -116,8 +127,10 @@ class Supervisor:
         if now_s < self._limit_s or self._doomed:
             return None
         _LOG.warning("child hung pid=%s", self.child.pid)
-        self._end()
-        return Fact.HUNG
+        self.last_fault = f"no heartbeat for {self.config.hang_s:g} s"
+        blamed = self._blamed(Fact.HUNG, self.child.pid)
+        self._end(keep_held=True)
+        return blamed
 
     def heard(self, notice: ChildNotice, now_s: float) -> Fact | None:
         """Take a notice; stale ones are dropped."""
@@ -145,6 +158,7 @@ class Supervisor:
         child, self.child, self.wanted, self.serving = self.child, None, None, None
         if child is not None:
             child.stop()
+            self._forgive()
 
     def _serves(self, bundle: Path | None, now_s: float) -> Fact | None:
         self.serving = bundle
@@ -157,34 +171,55 @@ class Supervisor:
 
     def _fault(self, frame: Frame, now_s: float) -> Fact | None:
         self.last_fault = f"{frame.header.get('code')}: {frame.header.get('text')}"
+        if frame.header.get("fatal") is True:
+            self._fatal = self.last_fault
         if "bundle" not in frame.header or Path(str(frame.header["bundle"])) != self.wanted:
             return None
         self._limit_s = now_s + self.config.hang_s
-        if frame.header.get("code") == "swap_busy":
+        if frame.header.get("code") in {"swap_busy", "out_of_memory"}:  # two models at once: it may have room alone
             self._end()
             return None
         return Fact.CRASHED
 
     def _ended(self, notice: ChildEnded, now_s: float) -> Fact | None:
-        expected = self._doomed
+        expected, pid = self._doomed, self.child.pid if self.child is not None else 0
         self.child, self.serving, self._doomed = None, None, False
         if expected:
+            if not self._keep_held:
+                self._forgive()
             return None
-        self._failures += 1
+        self.last_fault = f"{notice.reason}; {self._fatal}" if self._fatal else notice.reason
+        blamed = self._blamed(Fact.CRASHED, pid)
+        self._failures = 1 if blamed is Fact.INPUT else self._failures + 1
         ceiling_s = min(self.config.restart_max_s, self.config.restart_min_s * 2.0 ** min(self._failures, 30))
-        pause_s = self.config.restart_max_s if self.safe_mode else self.chance.uniform(ceiling_s / 2, ceiling_s)
+        slow = self.safe_mode and blamed is not Fact.INPUT
+        pause_s = self.config.restart_max_s if slow else self.chance.uniform(ceiling_s / 2, ceiling_s)
         self._start_s = now_s + pause_s
-        _LOG.warning("child ended reason=%s fault=%s restart_s=%.1f", notice.reason, self.last_fault, pause_s)
-        return Fact.CRASHED
+        _LOG.warning("child ended reason=%s restart_s=%.1f", self.last_fault, pause_s)
+        return blamed
+
+    def _blamed(self, fact: Fact, pid: int) -> Fact:
+        """Return ``fact``, or ``INPUT`` where the input that child ``pid`` held is the first suspect."""
+        held = read_held(self.state) if self.state is not None else None
+        if held is None or held.pid != pid or not held.item:
+            return fact
+        self._suspicion = self._suspicion.after(held.served)
+        self.last_fault = f"{self.last_fault} while it held {held.item}"
+        return fact if self._suspicion.of_the_release else Fact.INPUT
+
+    def _forgive(self) -> None:
+        """Let the next child serve what this one held: it was ended on purpose."""
+        if self.state is not None:
+            clear_held(self.state)
 
     def _start(self, bundle: Path, now_s: float) -> None:
         self.starts += 1
-        self._bundle, self._doomed, self.serving = bundle, False, None
+        self._bundle, self._doomed, self.serving, self._fatal = bundle, False, None, ""
         self._limit_s = now_s + self.config.start_s
         self.child = self.launch(self.starts, bundle, self.put)
 
-    def _end(self) -> None:
-        self._doomed = True
+    def _end(self, *, keep_held: bool = False) -> None:
+        self._doomed, self._keep_held = True, keep_held
         self.serving = None
         if self.child is not None:
             self.child.kill()
@@ -197,6 +232,8 @@ class ProcessChild:
     number: int
     process: subprocess.Popen[bytes]
     put: Listener
+    oom_kills: int = 0
+    """How many the kernel had killed for memory when this child was started."""
 
     @property
     def pid(self) -> int:
@@ -234,7 +271,9 @@ class ProcessChild:
         except (FrameError, OSError, ValueError) as error:
             reason = str(error)
             self.process.kill()
-        self.put(ChildEnded(self.number, reason or f"exit {self.process.wait()}"))
+        exit_code = self.process.wait()
+        ended = end_text(exit_code, out_of_memory=oom_kills() > self.oom_kills)
+        self.put(ChildEnded(self.number, f"{ended}: {reason}" if reason else ended))
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):  # what was still to be written has no reader
                 if pipe is not None:
@@ -254,7 +293,8 @@ class ProcessLauncher:
             OSError: If no process can be started.
         """
         command = [sys.executable, "-m", "edge_agent.infer", "--bundle", str(bundle), *self.arguments]
+        killed = oom_kills()
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        child = ProcessChild(number, process, put)
+        child = ProcessChild(number, process, put, killed)
         threading.Thread(target=child.listen, name=f"child-{number}", daemon=True).start()
         return child

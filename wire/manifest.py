@@ -14,6 +14,10 @@ from wire.errors import ManifestError, MessageError
 
 MAX_MANIFEST_BYTES = 256 * 1024
 MAX_IMAGE_SIDE = 4096
+ORIENTATIONS = ("stored", "exif")
+DECODES = ("full", "reduced")
+"""The first of each is what a manifest means that doesn't say."""
+SCHEMA_PLAIN, SCHEMA_DECODING = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,8 @@ class Preprocessing:
 
     Convert to ``colour`` (``grey`` or ``rgb``), resize to ``width`` x ``height`` pixels (bilinear),
     multiply by ``scale``, then subtract ``mean`` and divide by ``std`` per channel; lay out as ``layout``.
-    What makes that image of raw sensor bytes stands in ``extra`` (see ``front_end``).
+    What makes that image of raw sensor bytes, and how an encoded image is decoded, stands in ``extra`` (see
+    ``front_end``, ``orientation`` and ``decode``). A manifest that states one of the last two is of schema 2.
     """
 
     width: int = 0
@@ -75,6 +80,30 @@ class Preprocessing:
         """The file of ``edge_agent/front_ends`` that makes an image of raw bytes; empty: they are an encoded image."""
         name = self.extra.get("front_end", "")
         return name if isinstance(name, str) else ""
+
+    @property
+    def orientation(self) -> str:
+        """``exif``: an image is turned upright as its Exif orientation says. ``stored``: the tag is ignored."""
+        return str(self.extra.get("orientation", ORIENTATIONS[0]))
+
+    @property
+    def decode(self) -> str:
+        """How an encoded image is decoded.
+
+        ``reduced``: to an eighth, a quarter or half of its size, but no less than twice the input's; transparent pixels
+        and animations are refused. ``full``: at its size; an alpha channel is dropped, of an animation the first frame
+        is taken.
+        """
+        return str(self.extra.get("decode", DECODES[0]))
+
+    @property
+    def schema(self) -> int:
+        """The schema of a manifest that carries this.
+
+        A reader of schema 1 ignores ``orientation`` and ``decode``, and must refuse a model that was gated with them.
+        """
+        told = (self.orientation, self.decode) != (ORIENTATIONS[0], DECODES[0])
+        return SCHEMA_DECODING if told else SCHEMA_PLAIN
 
     @property
     def front_end_options(self) -> Mapping[str, float]:
@@ -156,14 +185,21 @@ def read_manifest(data: bytes) -> Manifest:
 
 def _problem(manifest: Manifest) -> str:
     pre = manifest.preprocessing
-    if manifest.schema != 1:
-        return f"Expected manifest schema 1, got {manifest.schema}: update the agent"
+    if manifest.schema != pre.schema:
+        return f"Expected manifest schema {pre.schema}, got {manifest.schema}: update the agent, or rebuild the bundle"
     if not manifest.model or manifest.version < 1:
         return f"Expected a model name and a version of at least 1, got {manifest.model!r} {manifest.version}"
     if not manifest.inputs or not manifest.outputs:
         return "Expected at least one input and one output, got none"
     if manifest.files.get(manifest.artifact) != manifest.artifact_sha256:
         return f"Expected artifact_sha256 to be that of {manifest.artifact}, got {manifest.artifact_sha256[:12]!r}"
+    return _preprocessing_problem(pre)
+
+
+def _preprocessing_problem(pre: Preprocessing) -> str:
+    if pre.orientation not in ORIENTATIONS or pre.decode not in DECODES:
+        wanted = f"an orientation of {', '.join(ORIENTATIONS)} and decode of {', '.join(DECODES)}"
+        return f"Expected {wanted}, got {pre.orientation!r} and {pre.decode!r}: update the agent"
     if not (0 < pre.width <= MAX_IMAGE_SIDE and 0 < pre.height <= MAX_IMAGE_SIDE):
         return f"Expected an image of 1 to {MAX_IMAGE_SIDE} pixels a side, got {pre.width}x{pre.height}"
     return ""

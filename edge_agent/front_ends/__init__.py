@@ -1,6 +1,6 @@
 """Front ends: from a sensor's bytes to a small picture of numbers. The folder is the registry.
 
-A front end's module has ``OPTIONS`` (each with default and limits) and
+A front end's module has ``OPTIONS`` (each with default and limits), ``SUFFIXES`` (of the files it reads) and
 ``decode(data: bytes, options: Mapping[str, float]) -> uint8 (H, W, 3)`` with equal channels. From that picture on,
 preprocessing, drift monitor and runtimes work as on a camera's. The compressor calls the very same function, so
 that training and device see equal numbers. numpy and the standard library only; a module is loaded when it is named.
@@ -18,7 +18,7 @@ from typing import cast
 from edge_agent.errors import SensorError
 from edge_agent.front_ends.base import FrontEnd, Pixels
 
-__all__ = ["Pixels", "complete", "decode", "names"]
+__all__ = ["Pixels", "complete", "decode", "names", "suffixes"]
 
 _NOT_FRONT_ENDS = frozenset({"base"})
 
@@ -46,6 +46,15 @@ def complete(name: str, options: Mapping[str, float]) -> dict[str, float]:
         SensorError: If there is no such front end, or an option is unknown or out of range.
     """
     return _load(name).complete(options)
+
+
+def suffixes(name: str) -> frozenset[str]:
+    """Return the suffixes of the files that the front end ``name`` reads, lower case, with their dot.
+
+    Raises:
+        SensorError: If there is no such front end.
+    """
+    return _load(name).SUFFIXES
 
 
 def _load(name: str) -> FrontEnd:

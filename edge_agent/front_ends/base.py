@@ -31,7 +31,9 @@ class Option:
 
 
 class FrontEnd(Protocol):
-    """A front end's module."""
+    """A front end's module. ``SUFFIXES``: of the files that it reads, lower case, with their dot."""
+
+    SUFFIXES: frozenset[str]
 
     def decode(self, data: bytes, options: Mapping[str, float]) -> Pixels:
         """Return the picture of ``data``, uint8 (H, W, 3); raises ``SensorError``."""

@@ -35,6 +35,7 @@ SPECTRUM_OPTIONS = {
     "high_hz": Option(0.0, 0.0, 96_000.0),  # 0: half the sample rate
     "floor_db": Option(-90.0, -200.0, 100.0),
 }
+SUFFIXES = frozenset({".wav", ".wave"})
 OPTIONS = {**SPECTRUM_OPTIONS, "ceiling_db": Option(-10.0, -200.0, 100.0)}
 _TINY = 1e-20  # power of digital silence, far below any floor
 

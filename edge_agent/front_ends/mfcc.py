@@ -17,6 +17,7 @@ from edge_agent.errors import SensorError
 from edge_agent.front_ends.base import Option, Pixels, Values, ranges, settled, to_pixels
 from edge_agent.front_ends.log_mel import SPECTRUM_OPTIONS, check_spectrum, decibels
 
+SUFFIXES = frozenset({".wav", ".wave"})
 OPTIONS = {
     **SPECTRUM_OPTIONS,
     "coefficients": Option(10, 1, 64, whole=True),

@@ -20,6 +20,7 @@ from edge_agent.front_ends.base import Option, Pixels, Values, as_array, settled
 
 MAX_STROKE_BYTES = 1024 * 1024
 MAX_POINTS = 4096
+SUFFIXES = frozenset({".json"})
 OPTIONS = {
     "side": Option(32, 8, 128, whole=True),
     "line_px": Option(2.5, 1.0, 16.0),

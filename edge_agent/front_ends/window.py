@@ -20,6 +20,7 @@ from edge_agent.front_ends.base import MAX_SIDE, Option, Pixels, Values, as_arra
 
 MAX_WINDOW_BYTES = 4 * 1024 * 1024
 MAX_STEPS = 65_536
+SUFFIXES = frozenset({".csv", ".json", ".bin", ".f32", ".raw"})
 OPTIONS = {
     "steps": Option(64, 2, MAX_SIDE, whole=True),
     "channels": Option(1, 1, 256, whole=True),

@@ -16,13 +16,21 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.errors import InputShapeError, RuntimeLoadError
+from edge_agent.errors import InputShapeError, RuntimeLoadError, RuntimeMemoryError, RuntimeSeamError
 from wire.manifest import Manifest, TensorSpec
 
 Array: TypeAlias = "NDArray[Any]"
 _LIMITS = {"int8": (-128, 127), "uint8": (0, 255), "int16": (-32768, 32767), "uint16": (0, 65535)}
 QUANTIZED_DTYPES = frozenset(_LIMITS)
 _LEAST_PROBABILITY = np.float32(1e-6)
+_OUT_OF_MEMORY = (
+    "bad_alloc",
+    "bad allocation",
+    "failed to allocate",
+    "unable to allocate",
+    "out of memory",
+    "memoryerror",
+)
 
 
 class Runtime(Protocol):
@@ -111,6 +119,12 @@ def _check_unit(spec: TensorSpec) -> None:
     if not (len(mean) == len(spread) > 0 and width in {-1, len(mean)} and known):
         wanted = f"a finite mean and a spread above 0 for each of {width} values of {spec.name!r}"
         raise RuntimeLoadError(f"Expected {wanted}, got {mean} and {spread}: rebuild the bundle")
+
+
+def failure(message: str, kind: type[RuntimeSeamError]) -> RuntimeSeamError:
+    """Return the error for a runtime's own ``message``: ``RuntimeMemoryError`` where it ran out of memory."""
+    found = any(sign in message.lower() for sign in _OUT_OF_MEMORY)
+    return (RuntimeMemoryError if found else kind)(message)
 
 
 def has_unit(spec: TensorSpec) -> bool:

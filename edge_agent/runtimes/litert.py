@@ -32,6 +32,7 @@ from edge_agent.runtimes.base import (
     Array,
     Runtime,
     check_contract,
+    failure,
     is_decoded,
     model_input,
     real_output,
@@ -96,7 +97,7 @@ def _opened(artifact: bytes, threads: int) -> tuple[Interpreter, _Tensors]:
     except RuntimeLoadError:
         raise
     except Exception as error:  # a garbled model raises whatever its numbers lead to
-        raise RuntimeLoadError(_refusal(str(error))) from error
+        raise failure(_refusal(str(error) or type(error).__name__), RuntimeLoadError) from error
     return interpreter, tensors
 
 
@@ -223,8 +224,9 @@ class _LiteRtRuntime:
             raise RuntimeSeamError("Expected an open runtime, got a closed one: load it again")
         try:
             outputs = self._run(self._interpreter, values)
-        except (ValueError, RuntimeError) as error:
-            raise RuntimeSeamError(f"Expected LiteRT to run, got: {str(error)[:300]}") from error
+        except (ValueError, RuntimeError, MemoryError) as error:
+            said = str(error)[:300] or type(error).__name__
+            raise failure(f"Expected LiteRT to run, got: {said}", RuntimeSeamError) from error
         if not self._decoded:
             return tuple(outputs)
         return tuple([real_output(values, spec) for values, (_, spec) in zip(outputs, self._outputs, strict=True)])

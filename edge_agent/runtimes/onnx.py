@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
-from edge_agent.runtimes.base import Array, Runtime, check_contract, model_input, real_output, shape_matches
+from edge_agent.runtimes.base import Array, Runtime, check_contract, failure, model_input, real_output, shape_matches
 from wire.manifest import Manifest, TensorSpec
 
 # Denormals make an untrained or saturated network seven times slower (COMPRESSION.md, traps).
@@ -42,10 +42,14 @@ def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
         options = _options(manifest, threads, artifact)
         session = ort.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a dozen unrelated classes
-        message = f"Expected an ONNX model that onnxruntime {ort.__version__} opens, got: {str(error)[:300]}"
-        raise RuntimeLoadError(message) from error
+        message = f"Expected an ONNX model that onnxruntime {ort.__version__} opens, got: {_said(error)}"
+        raise failure(message, RuntimeLoadError) from error
     _check_signature(session, manifest)
     return _OnnxRuntime(session, manifest)
+
+
+def _said(error: Exception) -> str:
+    return str(error)[:300] or type(error).__name__
 
 
 def _options(manifest: Manifest, threads: int, artifact: bytes) -> ort.SessionOptions:
@@ -122,8 +126,7 @@ class _OnnxRuntime:
         try:
             outputs = session.run(self._outputs, {self._spec.name: batch})
         except Exception as error:  # see ``load``
-            message = f"Expected onnxruntime to run, got: {str(error)[:300]}"
-            raise RuntimeSeamError(message) from error
+            raise failure(f"Expected onnxruntime to run, got: {_said(error)}", RuntimeSeamError) from error
         return tuple([real_output(values, spec) for values, spec in zip(outputs, self._specs, strict=True)])
 
     def close(self) -> None:

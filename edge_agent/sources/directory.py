@@ -1,103 +1,241 @@
-"""Images that appear in a folder: taken in the order of their names, deleted when dealt with.
+"""Files that appear in a folder: taken in the order of their names, deleted when served.
 
-The writer writes under a name that starts with a dot and renames: what has a dot is not there yet.
-When more wait than ``backlog``, the oldest are dropped and counted: a device that can't keep up
-looks at now, not at last week.
+Which files: those whose suffix the served release reads (``.png``, ``.wav``, ...) and those that the setting
+``suffixes`` adds. All others, hidden names, and names that end in ``.tmp`` or ``.part`` are left alone.
+
+When a file is whole: at once where it was renamed into the folder or into its name; else when nobody has it open for
+writing and its size and time have not changed for ``settle_s`` (four times that where the file system can't tell who
+writes). A file that can't be decoded is tried once more after it has rested; then it moves to ``bad`` in the state
+directory (``bad_inputs``), or stays where it is when it can't move. It is never deleted.
+
+When more wait than ``backlog``, the oldest are dropped and counted: a device that can't keep up looks at now, not at
+last week.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import signal
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.bad_inputs import BadInputs, Skipped
 from edge_agent.clock import Clock
 from edge_agent.errors import SourceError
-from edge_agent.sources import Capture, setting
+from edge_agent.sources import Capture, Surroundings, setting
+from edge_agent.sources._placement import check_placement
 from wire.codec import Json
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
 DEFAULT_BACKLOG = 1000
+DEFAULT_SETTLE_S = 0.5
+_UNKNOWN_WRITER = 4  # times as long, where nobody can tell whether a file is still open for writing
+_RETRY_S = 2.0
 _RESCAN_S = 1.0
+_SCAN_SHARE = 20  # scanning a folder full of other files takes at most a twentieth of the time
+_UNFINISHED = (".tmp", ".part")
 
 
-def open_source(settings: Mapping[str, Json], clock: Clock) -> DirectorySource:
+def open_source(settings: Mapping[str, Json], clock: Clock, surroundings: Surroundings) -> DirectorySource:
     """Return the source for the folder ``path``, created if missing.
 
-    Settings: ``path``; ``keep`` (false): leave files where they are, for trying things out; ``backlog``
-    (1000 images).
+    Settings: ``path``; ``keep`` (false): leave files where they are, for trying things out; ``backlog`` (1000 files);
+    ``suffixes`` (""): more suffixes to take, as ".dat .raw"; ``settle_s`` (0.5 seconds).
 
     Raises:
-        SourceError: If the folder can't be made or read.
+        SourceError: If the folder can't be made or read, or is one that must not be consumed.
     """
-    folder = Path(setting(settings, "path", ""))
+    path = setting(settings, "path", "")
+    if not path:
+        raise SourceError("Expected a path of the folder that images appear in, got none: set path in [source]")
+    folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.scandir(folder).close()
+        check_placement(folder, surroundings.state)
     except OSError as error:
         message = f"Expected a folder that can be read at {folder}, got: {error.strerror}"
         raise SourceError(message) from error
-    backlog = setting(settings, "backlog", DEFAULT_BACKLOG)
-    return DirectorySource(folder, clock, keep=setting(settings, "keep", False), backlog=max(1, backlog))
+    chosen = Choice(
+        keep=setting(settings, "keep", False),
+        backlog=max(1, setting(settings, "backlog", DEFAULT_BACKLOG)),
+        suffixes=_suffixes(setting(settings, "suffixes", "")),
+        settle_s=setting(settings, "settle_s", DEFAULT_SETTLE_S),
+    )
+    return DirectorySource(folder, clock, chosen, surroundings)
+
+
+def _suffixes(text: str) -> frozenset[str]:
+    found = frozenset(part.lower() for part in text.replace(",", " ").split())
+    wrong = sorted(part for part in found if not part.startswith(".") or "/" in part or len(part) == 1)
+    if wrong:
+        raise SourceError(f'Expected the source\'s suffixes as ".dat .raw", each with its dot, got {wrong[0]!r}')
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The source's settings; see ``open_source``."""
+
+    keep: bool = False
+    backlog: int = DEFAULT_BACKLOG
+    suffixes: frozenset[str] = frozenset()
+    settle_s: float = DEFAULT_SETTLE_S
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A file as it was last seen. ``rested_s``: since when it has looked the same; ``refused``: it was tried once."""
+
+    size: int
+    mtime_ns: int
+    rested_s: float
+    refused: bool = False
 
 
 class DirectorySource:
     """See the module."""
 
-    def __init__(self, folder: Path, clock: Clock, *, keep: bool = False, backlog: int = DEFAULT_BACKLOG) -> None:
+    def __init__(self, folder: Path, clock: Clock, choice: Choice, surroundings: Surroundings) -> None:
         """Watch ``folder``; nothing is read yet."""
-        self._folder, self._clock, self._keep, self._backlog = folder, clock, keep, backlog
+        self._folder, self._clock, self._choice, self._surroundings = folder, clock, choice, surroundings
+        self._bad, self._skipped = BadInputs(surroundings.state), Skipped(surroundings.state)
         self._waiting: deque[str] = deque()
+        self._seen: dict[str, _Seen] = {}
+        self._unfinished: set[int] = set()  # inodes under hidden or unfinished names: a rename makes them whole
         self._kept: set[str] = set()
+        self._told_ignored = False
         self._dropped = 0
-        self._scanned_s = float("-inf")
+        self._scanned_s, self._pause_s = float("-inf"), 0.0
 
     def take(self) -> Capture | None:
-        """Return the next image, or None when none is there now."""
+        """Return the next file, or None when none is there now."""
         now_s = self._clock.monotonic_s()
-        if not self._waiting or now_s - self._scanned_s >= _RESCAN_S:
+        if now_s - self._scanned_s >= (_RESCAN_S if self._waiting else self._pause_s):
+            self._scan(now_s)
             self._scanned_s = now_s
-            self._scan()
+            self._pause_s = min(_RESCAN_S, _SCAN_SHARE * (self._clock.monotonic_s() - now_s))
         while self._waiting:
             name = self._waiting.popleft()
-            data = self._read(name)
+            data = self._read(name, now_s)
             if data is not None:
                 return Capture(name, data)
         return None
 
-    def _scan(self) -> None:
+    def _scan(self, now_s: float) -> None:
+        suffixes = self._surroundings.suffixes() | self._choice.suffixes
+        found: list[str] = []
+        unfinished: set[int] = set()
+        present: dict[str, _Seen] = {}
+        ignored = ""
         try:
             with os.scandir(self._folder) as entries:
-                found = [entry.name for entry in entries if self._is_image(entry)]
+                for entry in entries:
+                    name = entry.name
+                    if name in self._kept or not entry.is_file(follow_symlinks=False):
+                        continue
+                    if name[0] == "." or name.lower().endswith(_UNFINISHED):
+                        unfinished.add(entry.inode())
+                    elif os.path.splitext(name)[1].lower() not in suffixes:  # noqa: PTH122 - 20 times faster, per file
+                        ignored = name
+                    elif self._whole(entry, now_s, present):
+                        found.append(name)
         except OSError:  # the folder is away for a moment (a card, a mount): nothing waits
             found = []
+        self._unfinished, self._seen = unfinished, present
         self._waiting = deque(sorted(found))
-        while len(self._waiting) > self._backlog:
+        while len(self._waiting) > self._choice.backlog:
             self._dropped += 1
             self._forget(self._waiting.popleft())
+        if ignored and not self._told_ignored:
+            self._told_ignored = True
+            text = f"Expected files ending in {' '.join(sorted(suffixes))} in {self._folder}, got {ignored!r} too"
+            self._surroundings.tell("source_ignored", f"{text}: others are left alone; add theirs in [source] suffixes")
 
-    def _is_image(self, entry: os.DirEntry[str]) -> bool:
-        return entry.name[0] != "." and entry.name not in self._kept and entry.is_file(follow_symlinks=False)
-
-    def _read(self, name: str) -> bytes | None:
+    def _whole(self, entry: os.DirEntry[str], now_s: float, present: dict[str, _Seen]) -> bool:
+        """Say whether a file has come to its end, as far as its looks tell; ``_read`` asks who writes it."""
         try:
-            with (self._folder / name).open("rb") as file:
-                return file.read(MAX_FILE_BYTES + 1)  # one more than allowed, so that decoding says "too large"
-        except OSError:  # taken away by somebody else, or not ours to read: not our image
+            status = entry.stat(follow_symlinks=False)
+        except OSError:
+            return False
+        seen = self._seen.get(entry.name)
+        if seen is None or (seen.size, seen.mtime_ns) != (status.st_size, status.st_mtime_ns):
+            # another change after the last write: a rename, or a copy that was finished with its original's time
+            renamed = entry.inode() in self._unfinished or status.st_ctime_ns > status.st_mtime_ns
+            whole_since_s = now_s - self._choice.settle_s * _UNKNOWN_WRITER if renamed and status.st_size else now_s
+            seen = _Seen(status.st_size, status.st_mtime_ns, whole_since_s)
+        present[entry.name] = seen
+        if self._skipped and self._key(entry.name, seen) in self._skipped:
+            return False
+        return now_s - seen.rested_s >= (
+            max(_RETRY_S, self._choice.settle_s) if seen.refused else self._choice.settle_s
+        )
+
+    def _read(self, name: str, now_s: float) -> bytes | None:
+        seen = self._seen[name]
+        try:
+            descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:  # taken away by somebody else; another one may come under its name
+            return None
+        except OSError:  # not ours to read: not our file
             self._kept.add(name)
             return None
+        with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor
+            written = _open_for_writing(descriptor)
+            if written or (written is None and now_s - seen.rested_s < self._choice.settle_s * _UNKNOWN_WRITER):
+                return None
+            try:
+                data = file.read(MAX_FILE_BYTES + 1)  # one more than allowed, so that decoding says "too large"
+                status = os.fstat(descriptor)
+            except OSError:  # a card with a fault: it stays there, for a person to read
+                self._kept.add(name)
+                return None
+        if (status.st_size, status.st_mtime_ns) != (seen.size, seen.mtime_ns):
+            return None  # it grew meanwhile
+        return data
 
     def done(self, capture: Capture) -> None:
         """Delete the image's file, or remember it where files are kept."""
         self._forget(capture.name)
 
+    def refuse(self, capture: Capture, code: str, *, final: bool = False) -> bool:
+        """Try the file once more after a rest, then set it aside; ``final``: it ended a child and never comes again."""
+        seen = self._seen.get(capture.name)
+        if not final and seen is not None and not seen.refused:
+            seen.refused, seen.rested_s = True, self._clock.monotonic_s()
+            return False
+        if self._choice.keep or not self._bad.move_in(self._folder / capture.name, code):
+            self._kept.add(capture.name)
+            if final:
+                self._skip(capture.name)
+        return True
+
+    def _skip(self, name: str) -> None:
+        try:
+            status = (self._folder / name).lstat()
+        except OSError:  # it is gone
+            return
+        self._skipped.add(self._key(name, _Seen(status.st_size, status.st_mtime_ns, 0.0)))
+
+    def _key(self, name: str, seen: _Seen) -> str:
+        """Return what tells this content of this file from a later one of the same name."""
+        return f"{self._folder / name} {seen.size} {seen.mtime_ns}"
+
     def _forget(self, name: str) -> None:
-        if self._keep:
+        seen = self._seen.pop(name, None)
+        if self._choice.keep:
             self._kept.add(name)
             return
+        path = self._folder / name
         try:
-            (self._folder / name).unlink(missing_ok=True)
+            status = path.lstat()
+            if seen is None or (status.st_size, status.st_mtime_ns) == (seen.size, seen.mtime_ns):
+                path.unlink()  # else another file has come under its name meanwhile: it is to be served too
+        except FileNotFoundError:
+            return
         except OSError:  # a folder we may only read: remember instead
             self._kept.add(name)
 
@@ -105,3 +243,22 @@ class DirectorySource:
         """Return how many images were dropped since the last call."""
         dropped, self._dropped = self._dropped, 0
         return dropped
+
+
+def _open_for_writing(descriptor: int) -> bool | None:
+    """Return whether any process has the file open for writing; None where the file system or a right is missing.
+
+    Source: fcntl(2), F_SETLEASE: a read lease can't be placed on a file that is open for writing. Whoever opens it for
+    writing in the microsecond that the lease is held waits for it, and this process gets SIGIO, whose default is to end
+    it: leases are only asked for where it is ignored.
+    """
+    if signal.getsignal(signal.SIGIO) is not signal.SIG_IGN:
+        return None
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False

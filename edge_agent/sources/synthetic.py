@@ -1,4 +1,4 @@
-"""Replay of a folder or a zip of images at a steady rate, shuffled by a seed, over and over.
+"""Replay of a folder or a zip of images at a steady rate, shuffled by a seed, over and over. Nothing is ever deleted.
 
 Images that the clock says are due and nobody took are dropped beyond one second's worth: a replay
 has no past to catch up with.
@@ -9,20 +9,21 @@ from __future__ import annotations
 import random
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.bad_inputs import Skipped
 from edge_agent.clock import Clock
 from edge_agent.errors import SourceError
-from edge_agent.sources import Capture, setting
+from edge_agent.sources import Capture, Surroundings, setting
 from wire.codec import Json
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm"})
 MAX_IMAGES = 100_000
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 _LATE_S = 1.0
 
 
-def open_source(settings: Mapping[str, Json], clock: Clock) -> SyntheticSource:
+def open_source(settings: Mapping[str, Json], clock: Clock, surroundings: Surroundings) -> SyntheticSource:
     """Return the replay of ``path``, a folder (searched through) or a zip.
 
     Settings: ``path``; ``rate_hz`` (5), or ``interval_s`` between two images; ``repeat`` (true); ``seed`` (0).
@@ -33,32 +34,42 @@ def open_source(settings: Mapping[str, Json], clock: Clock) -> SyntheticSource:
     path = Path(setting(settings, "path", ""))
     interval_s = setting(settings, "interval_s", 0.2)
     rate_hz = setting(settings, "rate_hz", 0.0)
-    names, read = _zip(path) if path.is_file() else _folder(path)
+    suffixes = surroundings.suffixes()
+    names, read = _zip(path, suffixes) if path.is_file() else _folder(path, suffixes)
     if not names:
-        message = f"Expected images ({', '.join(sorted(SUFFIXES))}) in {path}, got none"
+        message = f"Expected images ({', '.join(sorted(suffixes))}) in {path}, got none"
         raise SourceError(message)
     return SyntheticSource(
-        names, read, clock,
+        Images(names, read, Skipped(surroundings.state)), clock,
         interval_s=1 / rate_hz if rate_hz else interval_s,
         repeat=setting(settings, "repeat", True),
         seed=setting(settings, "seed", 0),
     )  # fmt: skip
 
 
-def _folder(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
-    found = sorted(str(item.relative_to(path)) for item in path.rglob("*") if item.suffix.lower() in SUFFIXES)
+def _folder(path: Path, suffixes: frozenset[str]) -> tuple[list[str], Callable[[str], bytes]]:
+    found = sorted(str(item.relative_to(path)) for item in path.rglob("*") if item.suffix.lower() in suffixes)
     return found[:MAX_IMAGES], lambda name: (path / name).read_bytes()
 
 
-def _zip(path: Path) -> tuple[list[str], Callable[[str], bytes]]:
+def _zip(path: Path, suffixes: frozenset[str]) -> tuple[list[str], Callable[[str], bytes]]:
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, zipfile.BadZipFile) as error:
         message = f"Expected a folder or a zip of images at {path}, got: {error}"
         raise SourceError(message) from error
     infos = [info for info in archive.infolist() if info.file_size <= MAX_IMAGE_BYTES]
-    found = sorted(info.filename for info in infos if Path(info.filename).suffix.lower() in SUFFIXES)
+    found = sorted(info.filename for info in infos if Path(info.filename).suffix.lower() in suffixes)
     return found[:MAX_IMAGES], archive.read
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """What is replayed: names, how one is read, and which are never taken."""
+
+    names: list[str]
+    read: Callable[[str], bytes]
+    skipped: Skipped
 
 
 class SyntheticSource:
@@ -66,8 +77,7 @@ class SyntheticSource:
 
     def __init__(
         self,
-        names: list[str],
-        read: Callable[[str], bytes],
+        images: Images,
         clock: Clock,
         *,
         interval_s: float,
@@ -75,10 +85,11 @@ class SyntheticSource:
         seed: int,
     ) -> None:
         """Start the replay now."""
-        self._names, self._read, self._clock = list(names), read, clock
+        self._names, self._read, self._skipped = list(images.names), images.read, images.skipped
+        self._clock = clock
         self._interval_s, self._repeat = interval_s, repeat
         self._random = random.Random(seed)  # noqa: S311 - the order of a replay is no secret
-        self._position = len(names)
+        self._position = len(self._names)
         self._rounds = 0
         self._dropped = 0
         self._due_s = clock.monotonic_s()
@@ -103,17 +114,28 @@ class SyntheticSource:
             self._due_s += late * self._interval_s
 
     def _next_name(self) -> str | None:
-        if self._position == len(self._names):
-            if self._rounds and not self._repeat:
-                return None
-            self._rounds += 1
-            self._position = 0
-            self._random.shuffle(self._names)
-        self._position += 1
-        return self._names[self._position - 1]
+        for _ in range(len(self._names)):
+            if self._position == len(self._names):
+                if self._rounds and not self._repeat:
+                    return None
+                self._rounds += 1
+                self._position = 0
+                self._random.shuffle(self._names)
+            self._position += 1
+            name = self._names[self._position - 1]
+            if name not in self._skipped:
+                return name
+        return None
 
     def done(self, capture: Capture) -> None:
         """Nothing to do: a replay keeps its images."""
+
+    def refuse(self, capture: Capture, code: str, *, final: bool = False) -> bool:
+        """Leave the image where it is; ``final``: it ended a child, so it is never replayed again."""
+        del code
+        if final:
+            self._skipped.add(capture.name)
+        return True
 
     def take_dropped(self) -> int:
         """Return how many images were dropped since the last call."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.memory_limit import end_text, oom_kills
 from edge_agent.updater.seams import ProbeResult, Refusal, TargetInfo
 from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError
@@ -17,7 +19,7 @@ _TAIL = 300
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """A child that gave no verdict: ``launch_failed`` (none was started), ``stuck`` or ``child_crashed``."""
+    """A child that gave no verdict: ``launch_failed`` (none was started), ``stuck``, ``out_of_memory``, ``child_crashed``."""
 
     code: str
     text: str
@@ -54,10 +56,11 @@ class ChildProber:
     """``python -m edge_agent.probe``."""
 
     limit_s: float = 300.0
+    max_memory_bytes: int = 0
 
     def probe(self, bundle: Path) -> ProbeResult:
         """Return what the child made of ``bundle``."""
-        answer = ask(["edge_agent.probe", str(bundle)], self.limit_s)
+        answer = ask(["edge_agent.probe", str(bundle), "--memory-bytes", str(self.max_memory_bytes)], self.limit_s)
         if isinstance(answer, NoAnswer):
             return ProbeResult(code=answer.code, text=f"Expected a verdict of the probe, got: {answer.text}")
         p95_ms, peak = answer.get("latency_p95_ms"), answer.get("peak_memory_bytes")
@@ -73,21 +76,22 @@ class ChildProber:
 def ask(module_and_arguments: list[str], limit_s: float) -> dict[str, Json] | NoAnswer:
     """Return the JSON object in the last line the child prints, or why there is none."""
     command = [sys.executable, "-m", *module_and_arguments]
+    killed = oom_kills()
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s, check=False)
     except subprocess.TimeoutExpired:
         return NoAnswer("stuck", f"no answer in {limit_s:.0f} s")
     except OSError as error:
         return NoAnswer("launch_failed", str(error))
+    out_of_memory = done.returncode == -signal.SIGKILL and oom_kills() > killed
+    ended = f"{end_text(done.returncode, out_of_memory=out_of_memory)}: {_tail(done.stderr)}"
     lines = done.stdout.splitlines()
     try:
-        return parse_json(lines[-1]) if lines else NoAnswer("child_crashed", _ending(done))
+        return (
+            parse_json(lines[-1]) if lines else NoAnswer("out_of_memory" if out_of_memory else "child_crashed", ended)
+        )
     except MessageError as error:
-        return NoAnswer("child_crashed", f"{_ending(done)}: {error}")
-
-
-def _ending(done: subprocess.CompletedProcess[bytes]) -> str:
-    return f"exit {done.returncode}: {_tail(done.stderr)}"
+        return NoAnswer("child_crashed", f"{ended}: {error}")
 
 
 def _tail(text: bytes) -> str:

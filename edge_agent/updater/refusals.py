@@ -53,6 +53,7 @@ COURSES: Mapping[str, Course] = {
     "digest_mismatch": _D,
     "latency_over_budget": _D,
     "child_crashed": _D,
+    "out_of_memory": _D,
     "stuck": _D,
     "internal": _D,
 }

@@ -234,6 +234,11 @@ class _Endless:
     def done(self, capture: Capture) -> None:
         """Nothing to do."""
 
+    def refuse(self, capture: Capture, code: str, *, final: bool = False) -> bool:
+        """Say that it is not there any more."""
+        del capture, code, final
+        return True
+
     def take_dropped(self) -> int:
         return 0
 

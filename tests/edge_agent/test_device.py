@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_agent.agent import Agent
@@ -19,6 +20,7 @@ from edge_agent.clock import SystemClock
 from edge_agent.config import AgentConfig, ChildConfig, MonitorConfig, SourceConfig, SpoolConfig, UpdateConfig
 from edge_agent.disk import RealDisk
 from edge_agent.identity import Identity
+from edge_agent.in_flight import read_held
 from edge_agent.parts import Notices, Parts
 from edge_agent.supervisor import ProcessLauncher
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
@@ -118,7 +120,7 @@ def agent(broker: object, server: Server, tmp_path: Path) -> Iterator[Callable[[
         notices: Notices = queue.SimpleQueue()
         fetcher = HttpFetcher(FetchSettings(url, "dev", "secret"), state / "blobs" / "sha256", RealDisk())
         ports = Ports(MemoryVerifier(targets), fetcher, ChildProber(), ThreadWorker(notices.put), "x86_64", ("onnx",))
-        launch = ProcessLauncher(child_arguments(config))
+        launch = ProcessLauncher(child_arguments(config, state))
         parts = Parts(SystemClock(), MqttTransport(mqtt_settings(identity, config)), launch, RealDisk(), ports, notices)
         made.append(Agent(identity, config, state, "00000000000000aa", parts))
         made[-1].start()
@@ -216,6 +218,28 @@ def test_a_child_killed_in_probation_rolls_back(agent: Callable, server: Server,
     turn_until(device, server, lambda: device.supervisor.serving is not None)
     assert device.updater.status.code == "child_crashed"
     assert device.supervisor.serving.name == first[1].sha256
+
+
+def test_a_picture_that_kills_the_child_costs_neither_the_slot_nor_the_picture_behind_it(
+    agent: Callable, server: Server, tmp_path: Path
+) -> None:
+    """Killed in the middle of a large picture: an event names both, the next picture is served, no safe mode."""
+    targets, desired = publish(tmp_path, 1)
+    device, inbox, models = agent(targets), tmp_path / "inbox", tiny()
+    server.say("desired", desired, retain=True)
+    turn_until(device, server, lambda: committed(device) and device.supervisor.serving)
+    large = np.repeat(np.repeat(models.some_images(1)[0], 500, axis=0), 500, axis=1)
+    for name, data in (("0.png", models.png(large)), ("1.png", models.png(models.some_images(1)[0]))):
+        (inbox / f".{name}").write_bytes(data)
+        (inbox / f".{name}").rename(inbox / name)
+    turn_until(device, server, lambda: (held := read_held(device.state)) and held.item == "0.png")
+    device.supervisor.child.kill()
+    turn_until(device, server, lambda: not list(inbox.glob("*.png")))
+    events = [decode(Event, payload) for payload in server.messages("tf/1/site/dev/event")]
+    texts = {event.code: event.text for event in events}
+    assert texts["child_ended_on_input"] == "killed by SIGKILL while it held 0.png"
+    assert (device.supervisor.safe_mode, device.updater.record.phase) == (False, UpdatePhase.COMMITTED)
+    assert [path.name for path in (device.state / "bad").iterdir()] == ["00000001-input_crashed-0.png"]
 
 
 def test_garbage_on_every_topic_is_counted_and_ends_nothing(agent: Callable, server: Server) -> None:

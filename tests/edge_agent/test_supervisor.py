@@ -9,6 +9,7 @@ import pytest
 
 from edge_agent.config import ChildConfig
 from edge_agent.frames import Frame
+from edge_agent.in_flight import InFlight
 from edge_agent.supervisor import ChildEnded, ChildNotice, ChildSaid, Fact, ProcessLauncher, Supervisor
 
 OLD, NEW = Path("/blobs/old"), Path("/blobs/new")
@@ -107,6 +108,66 @@ def test_drops_notices_of_an_earlier_child(supervisor: Supervisor) -> None:
     """A late frame of a child that was replaced means nothing."""
     assert supervisor.heard(ChildEnded(0, "exit 1"), 1.0) is None
     assert supervisor.child is not None
+
+
+def _on_an_input(supervisor: Supervisor, state: Path, item: str, now_s: float = 0.0) -> Fact | None:
+    """Let the current child end while it holds ``item``, and the next one start."""
+    held = InFlight(state)
+    held._pid = supervisor.child.pid
+    held.begin(item)
+    fact = supervisor.heard(ChildEnded(supervisor.starts, "killed by SIGSEGV"), now_s)
+    supervisor.turn(supervisor._start_s)
+    return fact
+
+
+def test_an_end_on_an_input_is_laid_to_the_input_first(supervisor: Supervisor, tmp_path: Path) -> None:
+    """Two inputs are suspects; with the third it is the release; another release begins without suspicion."""
+    supervisor.state = tmp_path
+    facts = [_on_an_input(supervisor, tmp_path, f"{number}.png") for number in range(3)]
+    assert facts == [Fact.INPUT, Fact.INPUT, Fact.CRASHED]
+    assert supervisor.last_fault == "killed by SIGSEGV while it held 2.png"
+    supervisor.serve(NEW, 0.0)
+    supervisor.heard(ChildEnded(supervisor.starts, "killed"), 0.0)
+    supervisor.turn(0.0)
+    assert _on_an_input(supervisor, tmp_path, "3.png") is Fact.INPUT
+
+
+def test_a_child_that_hangs_on_an_input_is_the_inputs_fault(supervisor: Supervisor, tmp_path: Path) -> None:
+    """A picture that takes for ever counts as one that crashes; it is kept for the next child to set aside."""
+    supervisor.state, held = tmp_path, InFlight(tmp_path)
+    held._pid = supervisor.child.pid
+    said(supervisor, 1.0, "ready")
+    held.begin("slow.png")
+    assert supervisor.turn(11.0) is Fact.INPUT
+    supervisor.heard(ChildEnded(supervisor.starts, "killed by SIGKILL"), 11.0)
+    assert InFlight(tmp_path).left == "slow.png"
+
+
+def test_an_input_that_an_earlier_child_held_excuses_no_release(supervisor: Supervisor, tmp_path: Path) -> None:
+    """A release that can't even be loaded never took it."""
+    supervisor.state, held = tmp_path, InFlight(tmp_path)
+    held._pid = supervisor.child.pid + 1
+    held.begin("a.png")
+    assert supervisor.heard(ChildEnded(supervisor.starts, "exit 1"), 0.0) is Fact.CRASHED
+
+
+def test_an_input_held_by_a_child_that_was_ended_on_purpose_is_served_by_the_next(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    """A change of release while the child still loads, or the agent's own stop, sets nothing aside."""
+    supervisor.state = tmp_path
+    InFlight(tmp_path).begin("a.png")
+    supervisor.serve(NEW, 1.0)
+    supervisor.heard(ChildEnded(supervisor.starts, "killed"), 1.0)
+    assert InFlight(tmp_path).left == ""
+
+
+def test_a_swap_without_room_for_two_models_starts_the_new_one_alone(supervisor: Supervisor) -> None:
+    """It is no crash of the new release."""
+    said(supervisor, 1.0, "ready")
+    supervisor.serve(NEW, 2.0)
+    assert said(supervisor, 3.0, "fault", code="out_of_memory", bundle=str(NEW)) is None
+    assert supervisor.child.told[-1] == "kill"
 
 
 def test_a_real_child_that_cannot_start_says_why(tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from wire import errors
 
 
 def _all(base: type[errors.WireError]) -> list[type[errors.WireError]]:
-    return [base, *(error for child in base.__subclasses__() for error in _all(child))]
+    """Return the contract's own errors; other packages may derive theirs."""
+    own = [child for child in base.__subclasses__() if child.__module__ == errors.__name__]
+    return [base, *(error for child in own for error in _all(child))]
 
 
 def test_codes_are_unique_and_stable() -> None:

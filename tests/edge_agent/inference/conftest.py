@@ -88,9 +88,12 @@ def golden_npz(manifest: Manifest, artifact: bytes, count: int = 4) -> bytes:
 def bundle(tmp_path: Path) -> Callable[..., Path]:
     """Write a bundle of the tiny model; ``files`` replaces entries."""
 
-    def build(*, version: int = 1, budgets: Budgets | None = None, **files: bytes) -> Path:
+    def build(*, version: int = 1, budgets: Budgets | None = None, decoding: bool = False, **files: bytes) -> Path:
         artifact = tiny_onnx(version)
-        manifest = replace(MANIFEST, version=version, budgets=budgets or Budgets())
+        pre = replace(MANIFEST.preprocessing, extra={"orientation": "exif", "decode": "reduced"} if decoding else {})
+        manifest = replace(
+            MANIFEST, schema=pre.schema, version=version, budgets=budgets or Budgets(), preprocessing=pre
+        )
         entries = {
             "model.onnx": artifact,
             "reference.bin": write_reference(reference_for(artifact)),
@@ -137,9 +140,11 @@ def child(tmp_path: Path) -> Iterator[Callable[..., ChildProcess]]:
     """Start children on the folder ``inbox``; killed at the end, and after 60 s in any case."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(bundle: Path, window_ms: int = 200, **settings: object) -> ChildProcess:
+    def start(bundle: Path, window_ms: int = 200, memory_bytes: int = 0, **settings: object) -> ChildProcess:
         source = {"kind": "directory", "path": str(tmp_path / "inbox"), **settings}
+        (tmp_path / "state").mkdir(exist_ok=True)
         arguments = ["--bundle", str(bundle), "--source", json.dumps(source), "--window-ms", str(window_ms)]
+        arguments += ["--state", str(tmp_path / "state"), "--memory-bytes", str(memory_bytes)]
         command = [sys.executable, "-m", "edge_agent.infer", *arguments, "--beat-s", "0.1"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         started.append(process)

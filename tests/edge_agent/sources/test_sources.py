@@ -42,7 +42,16 @@ def test_conformance_gives_each_image_whole_and_never_waits(kind: str, opened: C
 
 
 @pytest.mark.parametrize(
-    "settings", [{"kind": "telepathy"}, {"kind": 3}, {}, {"kind": "synthetic", "path": "/nonexistent"}]
+    "settings",
+    [
+        {"kind": "telepathy"},
+        {"kind": 3},
+        {"kind": "_placement"},
+        {},
+        {"kind": "synthetic", "path": "/nonexistent"},
+        {"kind": "directory"},
+        {"kind": "directory", "path": "/"},
+    ],
 )
 def test_refuses_what_it_can_not_open(settings: dict) -> None:
     """An unknown kind or an empty place is a coded error."""
@@ -60,13 +69,15 @@ def test_refuses_a_setting_of_the_wrong_type(value: object, tmp_path: Path) -> N
 
 def test_directory_takes_in_name_order_ignores_dots_and_deletes(opened: Callable, tmp_path: Path) -> None:
     """A name with a dot in front isn't there yet; what was served is gone."""
-    source, _ = opened("directory")
+    source, clock = opened("directory")
     (tmp_path / "images" / ".d.png").write_bytes(b"half")
     (tmp_path / "images" / "folder").mkdir()
     names = []
-    while (capture := source.take()) is not None:
-        names.append(capture.name)
-        source.done(capture)
+    for _ in range(20):
+        clock.advance(0.2)
+        while (capture := source.take()) is not None:
+            names.append(capture.name)
+            source.done(capture)
     assert names == ["a.png", "b.png", "c.png"]
     assert sorted(item.name for item in (tmp_path / "images").iterdir()) == [".d.png", "folder"]
 
@@ -85,7 +96,9 @@ def test_directory_may_keep_its_files(opened: Callable, tmp_path: Path) -> None:
 
 def test_directory_drops_the_oldest_beyond_its_backlog_and_counts_them(opened: Callable, tmp_path: Path) -> None:
     """Two may wait: of three the first is dropped, once."""
-    source, _ = opened("directory", backlog=2)
+    source, clock = opened("directory", backlog=2)
+    assert source.take() is None
+    clock.advance(2.1)
     assert source.take().name == "b.png"
     assert (source.take_dropped(), source.take_dropped()) == (1, 0)
     assert not (tmp_path / "images" / "a.png").exists()

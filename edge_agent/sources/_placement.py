@@ -1,0 +1,68 @@
+"""Which folders may be a source whose files are consumed.
+
+A source deletes what it has served. So the agent's own folders, every folder that holds them, the root and the home
+directory are refused. The one folder below the state directory that may be a source is ``inbox``. Compares identities
+(device, inode), so that links and mounts are seen through.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from edge_agent.errors import SourceError
+
+INBOX = "inbox"
+
+_Identity = tuple[int, int]
+
+
+def check_placement(folder: Path, state: Path | None) -> None:
+    """Check that ``folder``, which exists, may be consumed by an agent whose state lies in ``state``.
+
+    Raises:
+        SourceError: If it is, holds or lies in a folder that a source must not touch.
+    """
+    for name, kept in _protected(state):
+        if not kept.exists():
+            continue
+        if _identity(folder) in _chain(kept):
+            raise _refused(
+                folder, f"{name} ({kept})" if folder.samefile(kept) else f"a folder that holds {name}, {kept}"
+            )
+    if state is None or not state.exists() or _in_inbox(folder, state):
+        return
+    for kept in (state, *state.iterdir()):
+        if kept.name != INBOX and kept.exists() and _identity(kept) in _chain(folder):
+            raise _refused(folder, f"a folder that the agent keeps its own files in, {kept}")
+
+
+def _protected(state: Path | None) -> list[tuple[str, Path]]:
+    """Return what may be neither a source nor below one, with the words for it."""
+    found = [("the root directory", Path("/"))]
+    with contextlib.suppress(RuntimeError):  # no home in the environment and no entry for this user
+        found.append(("the home directory", Path.home()))
+    return found if state is None else [*found, ("the agent's state directory", state)]
+
+
+def _in_inbox(folder: Path, state: Path) -> bool:
+    inbox = state / INBOX
+    return inbox.exists() and not inbox.is_symlink() and _identity(inbox) in _chain(folder)
+
+
+def _refused(folder: Path, problem: str) -> SourceError:
+    return SourceError(
+        f"Expected in [source] path a folder of its own, because what was served is deleted there, got {folder}: "
+        f"{problem}; give the images a folder that holds nothing else, or leave path out (STATE/{INBOX})"
+    )
+
+
+def _identity(path: Path) -> _Identity:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _chain(path: Path) -> set[_Identity]:
+    """Return the identities of ``path``, links resolved, and of every folder above it."""
+    resolved = path.resolve()
+    return {_identity(step) for step in (resolved, *resolved.parents)}

@@ -1,0 +1,205 @@
+"""The folder as a source: which files it takes, when they are whole, and that it deletes nothing else."""
+
+import fcntl
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_agent import sources
+from edge_agent.bad_inputs import BadInputs
+from edge_agent.clock import FakeClock
+
+
+@pytest.fixture(autouse=True)
+def _leases() -> Iterator[None]:
+    """Ignore SIGIO as the child does, so that a source may ask who has a file open."""
+    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGIO, before)
+
+
+class Folder:
+    """A source on a folder with a state directory beside it, and what it said."""
+
+    def __init__(self, path: Path, **settings: object) -> None:
+        """Open it."""
+        self.state, self.inbox = path / "state", path / "pictures"
+        self.state.mkdir(exist_ok=True)
+        (self.state / "source").mkdir(exist_ok=True)
+        self.clock, self.told = FakeClock(), []
+        around = sources.Surroundings(state=self.state, tell=lambda code, text: self.told.append((code, text)))
+        self.source = sources.load({"kind": "directory", "path": str(self.inbox), **settings}, self.clock, around)
+
+    def write(self, name: str, data: bytes = b"x") -> Path:
+        """Write a file in place."""
+        (self.inbox / name).write_bytes(data)
+        return self.inbox / name
+
+    def served(self, seconds: float, code: str = "") -> list[str]:
+        """Serve, or refuse with ``code``, what comes within ``seconds``; return the names taken."""
+        names = []
+        for _ in range(round(seconds / 0.1)):
+            self.clock.advance(0.1)
+            while (capture := self.source.take()) is not None:
+                names.append(capture.name)
+                if code:
+                    self.source.refuse(capture, code)
+                else:
+                    self.source.done(capture)
+        return names
+
+    def names(self) -> list[str]:
+        """Return the names in the folder."""
+        return sorted(path.name for path in self.inbox.iterdir())
+
+    def bad(self) -> list[str]:
+        """Return the names in ``bad``."""
+        return sorted(path.name for path in (self.state / "bad").glob("*"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Folder]:
+    """Open sources."""
+    return lambda **settings: Folder(tmp_path, **settings)
+
+
+def test_touches_only_the_suffixes_that_the_release_reads(folder: Callable[..., Folder]) -> None:
+    """Notes, a video and a file without suffix stay, and it is said once which are left alone."""
+    pictures = folder()
+    for name in ("notes.txt", "video.mp4", "README", "a.png", "B.JPG"):
+        pictures.write(name)
+    assert pictures.served(3) == ["B.JPG", "a.png"]
+    assert pictures.names() == ["README", "notes.txt", "video.mp4"]
+    assert [code for code, _ in pictures.told] == ["source_ignored"]
+
+
+def test_takes_the_suffixes_that_the_settings_add(folder: Callable[..., Folder]) -> None:
+    """A sensor's own suffix is named in agent.toml."""
+    pictures = folder(suffixes=".dat, .RAW")
+    for name in ("a.dat", "b.raw", "c.bin"):
+        pictures.write(name)
+    assert pictures.served(1) == ["a.dat", "b.raw"]
+
+
+@pytest.mark.parametrize("name", [".a.png", "a.png.part", "a.png.tmp", ".hidden", "x.TMP"])
+def test_leaves_names_alone_that_say_unfinished(name: str, folder: Callable[..., Folder]) -> None:
+    """However long they lie there."""
+    pictures = folder(suffixes=".part .tmp")
+    pictures.write(name)
+    assert (pictures.served(30), pictures.names()) == ([], [name])
+
+
+def test_a_file_written_in_place_is_taken_when_it_rests(folder: Callable[..., Folder]) -> None:
+    """Growing every 0.4 s it is not taken; half a second after the last byte it is, whole."""
+    pictures = folder()
+    path = pictures.write("a.png", b"")
+    for _ in range(5):
+        with path.open("ab") as file:
+            file.write(b"12345")
+        assert pictures.served(0.4) == []
+    pictures.clock.advance(0.2)
+    assert pictures.source.take() == sources.Capture("a.png", b"12345" * 5)
+
+
+def test_a_file_that_is_open_for_writing_is_not_taken_however_long_it_rests(folder: Callable[..., Folder]) -> None:
+    """A writer that stalls for a minute has not finished; half a second after its close it has."""
+    pictures = folder()
+    with (pictures.inbox / "a.png").open("wb") as file:
+        file.write(b"half")
+        file.flush()
+        assert pictures.served(60) == []
+    assert pictures.served(0.2) == ["a.png"]
+
+
+def test_without_leases_a_file_rests_four_times_as_long(
+    folder: Callable[..., Folder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system that can't tell who writes: two seconds."""
+    monkeypatch.delattr(fcntl, "F_SETLEASE")
+    monkeypatch.setattr(fcntl, "F_SETLEASE", 1 << 20, raising=False)
+    pictures = folder()
+    pictures.write("a.png")
+    assert (pictures.served(1.9), pictures.served(0.3)) == ([], ["a.png"])
+
+
+def test_a_file_that_is_renamed_into_its_name_is_taken_at_once(folder: Callable[..., Folder]) -> None:
+    """The hand-over that costs no wait: a hidden name, seen before, becomes a visible one."""
+    pictures = folder()
+    hidden = pictures.write(".a.png")
+    assert pictures.source.take() is None
+    hidden.rename(pictures.inbox / "a.png")
+    assert pictures.source.take() == sources.Capture("a.png", b"x")
+
+
+def test_what_can_not_be_decoded_is_tried_again_and_then_moves_to_bad(folder: Callable[..., Folder]) -> None:
+    """Twice, two seconds apart; then it lies in ``bad`` with the reason in its name, and nothing is lost."""
+    pictures = folder()
+    pictures.write("a.png", b"garbage")
+    assert pictures.served(2.2, "image_invalid") == ["a.png"]
+    assert pictures.served(1, "image_invalid") == ["a.png"]
+    assert (pictures.names(), pictures.bad()) == ([], ["00000001-image_invalid-a.png"])
+    assert (pictures.state / "bad" / pictures.bad()[0]).read_bytes() == b"garbage"
+
+
+def test_a_refused_file_that_grows_is_served_whole(folder: Callable[..., Folder]) -> None:
+    """A writer that closed its file in the middle: the refused half becomes whole, and nothing is set aside."""
+    pictures = folder()
+    path = pictures.write("a.png", b"half")
+    assert pictures.served(1, "image_invalid") == ["a.png"]
+    path.write_bytes(b"half and half")
+    assert (pictures.served(3), pictures.bad()) == (["a.png"], [])
+
+
+def test_a_file_that_came_under_the_name_of_a_served_one_is_not_deleted(folder: Callable[..., Folder]) -> None:
+    """``latest.png`` is written anew while the one before it is decoded."""
+    pictures = folder()
+    path = pictures.write("latest.png", b"first")
+    pictures.served(0.1)
+    pictures.clock.advance(1)
+    capture = pictures.source.take()
+    path.write_bytes(b"the second")
+    pictures.source.done(capture)
+    assert path.read_bytes() == b"the second"
+
+
+def test_without_a_state_directory_a_refused_file_stays_where_it_is(tmp_path: Path) -> None:
+    """It is not taken again, and not deleted."""
+    clock = FakeClock()
+    (tmp_path / "a.png").write_bytes(b"garbage")
+    source = sources.load({"kind": "directory", "path": str(tmp_path)}, clock)
+    taken = []
+    for _ in range(100):
+        clock.advance(0.1)
+        if (capture := source.take()) is not None:
+            taken.append(capture.name)
+            source.refuse(capture, "image_invalid")
+    assert taken == ["a.png", "a.png"]
+    assert (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_what_ended_a_child_never_comes_again(folder: Callable[..., Folder], *, keep: bool) -> None:
+    """Not in the next process either, where files stay in their folder; a new file of its name does."""
+    pictures = folder(keep=keep)
+    path = pictures.write("killer.png")
+    assert pictures.source.refuse(sources.Capture("killer.png", b""), "input_crashed", final=True)
+    assert pictures.bad() == ([] if keep else ["00000001-input_crashed-killer.png"])
+    again = folder(keep=keep)
+    assert again.served(5) == []
+    path.write_bytes(b"another one")
+    assert again.served(5) == ["killer.png"]
+
+
+def test_bad_is_bounded_by_number_and_bytes_and_the_oldest_goes(tmp_path: Path) -> None:
+    """Three files, or ten bytes; a larger one stays where it is; foreign files are never deleted."""
+    bad = BadInputs(tmp_path, max_files=3, max_bytes=10)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "mine.txt").write_text("a person's note, of any length")
+    for number, size in enumerate((1, 1, 1, 1, 9, 11)):
+        (tmp_path / f"{number}.png").write_bytes(b"x" * size)
+        assert bad.move_in(tmp_path / f"{number}.png", "image_invalid") is (size <= 10)
+    held = sorted(path.name for path in (tmp_path / "bad").iterdir())
+    assert held == ["00000004-image_invalid-3.png", "00000005-image_invalid-4.png", "mine.txt"]
+    assert (tmp_path / "5.png").exists()
