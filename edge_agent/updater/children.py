@@ -19,7 +19,7 @@ _TAIL = 300
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """A child that gave no verdict: ``launch_failed`` (none was started), ``stuck``, ``out_of_memory``, ``child_crashed``."""
+    """A child without a verdict: ``launch_failed`` (none started), ``stuck``, ``out_of_memory``, ``child_crashed``."""
 
     code: str
     text: str
