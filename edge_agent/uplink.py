@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from edge_agent.config import TransportConfig
 from edge_agent.errors import SpoolError
@@ -54,6 +54,8 @@ class Uplink:
         """Say who is there, ask for what is desired, and send again what has no acknowledgement."""
         self.up = True
         self.spool.take_all_back()
+        if self._state.at_ms:  # the server compares it with its own clock
+            self._state = replace(self._state, at_ms=now_ms)
         self._due[Kind.STATE] = encode(self._state)
         self._due[Kind.GET] = encode(Get(at_ms=now_ms))
 

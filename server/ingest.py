@@ -11,7 +11,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
@@ -20,7 +20,7 @@ from server.complaints import Complaints
 from server.config import IngestConfig
 from server.errors import ServerError
 from server.fleet import Fleet
-from server.journal import Journal, load_progress
+from server.journal import Journal, device_time, load_progress
 from server.outbox import Outbox
 from server.store.database import Database
 from server.unsealing import unseal
@@ -249,7 +249,9 @@ class Ingest:
                 continue
             try:
                 if self.keep_sample is not None:
-                    self.keep_sample(arrival.topic.device, arrival.message, now_ms)
+                    is_off = self.fleet.device(arrival.topic.device).clock_skew_ms != 0
+                    at_ms = device_time(self.config, now_ms, is_off=is_off).of(arrival.message.at_ms)
+                    self.keep_sample(arrival.topic.device, replace(arrival.message, at_ms=at_ms), now_ms)
             except (ServerError, WireError) as error:
                 self._refuse(now_ms, error.code, str(error), arrival.topic.device)
             except OSError as error:

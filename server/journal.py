@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import sqlalchemy as sa
 
 from server.arrivals import Arrival, StreamKey
 from server.complaints import Complaints, printable
 from server.config import IngestConfig
+from server.device_time import DeviceTime
 from server.registry.events import event_row
 from server.registry.lineage import note_transition
 from server.store import events as event_store
@@ -19,7 +20,7 @@ from server.unsealing import WindowReport
 from server.watermarks import Progress, from_text, to_text
 from server.windows import fold
 from wire.codec import decode, encode
-from wire.messages import Batch, DeviceState, Event, Reported, Response, Severity, State, Stream
+from wire.messages import Batch, DeviceState, Event, Get, Reported, Response, Severity, State, Stream
 
 _TEXT_LIMIT = 2_000
 _NAME_LIMIT = 64
@@ -34,26 +35,24 @@ class Journal:
     config: IngestConfig
     complaints: Complaints
     now_ms: int
+    _heard: frozenset[str] = frozenset()
+    _off: frozenset[str] | None = None
 
     def write(
         self, fresh: Sequence[Arrival], arrivals: Sequence[Arrival], progress: Mapping[StreamKey, Progress]
     ) -> None:
         """Store ``fresh``; note who was heard (``arrivals``, duplicates too) and how far every stream got."""
-        reports = [
-            (item.topic.site, item.topic.device, item.message)
-            for item in fresh
-            if isinstance(item.message, WindowReport)
-        ]
+        self._heard = frozenset(item.topic.device for item in arrivals)
+        for item in fresh:  # first, because it says whose clock is off
+            self._apply(item)
+        reports = [self._filed(item, item.message) for item in fresh if isinstance(item.message, WindowReport)]
         for error in fold(self.connection, reports, self.now_ms):
             self.complaints.add(self.now_ms, error.code, str(error))
         store.insert_batches(self.connection, [self._batch(item) for item in fresh if isinstance(item.message, Batch)])
-        for item in fresh:
-            self._apply(item)
         rows = [self._event(item.topic.device, item.message) for item in fresh if isinstance(item.message, Event)]
         store.put_progress(self.connection, [self._progress(key, reached) for key, reached in progress.items()])
         heard = {item.topic.device for item in arrivals if not item.retained}
         fleet_store.touch_devices(self.connection, sorted(heard), self.now_ms)
-        self._note_future_windows(reports)
         event_store.insert_events(self.connection, rows + self.complaints.take())
 
     def _apply(self, item: Arrival) -> None:
@@ -62,6 +61,8 @@ class Journal:
             self._state(device, message, retained=item.retained)
         elif isinstance(message, Reported):
             self._reported(device, message, retained=item.retained)
+        elif isinstance(message, Get):
+            self._note_clock(device, message.at_ms)
         elif isinstance(message, Response):
             answer = {
                 "answered_ms": self.now_ms, "ok": message.ok, "code": printable(message.code)[:_NAME_LIMIT],
@@ -82,10 +83,11 @@ class Journal:
         older = decode(Reported, row["reported"].encode()) if row["reported"] else None
         if older == message:
             return
-        note_transition(self.connection, device, older, message, self.now_ms)
-        fleet_store.update_device(self.connection, device, {"reported": encode(message).decode()})
         if not retained:
             self._note_clock(device, message.at_ms)
+        at_ms = self._time(device).of(message.at_ms)
+        note_transition(self.connection, device, older, replace(message, at_ms=at_ms), self.now_ms)
+        fleet_store.update_device(self.connection, device, {"reported": encode(message).decode()})
 
     def _note_clock(self, device: str, at_ms: int) -> None:
         if at_ms == 0:
@@ -96,31 +98,42 @@ class Journal:
         before_ms = int(row["clock_skew_ms"]) if row else 0
         if noted_ms != before_ms:
             fleet_store.update_device(self.connection, device, {"clock_skew_ms": noted_ms})
+            self._off = None
         if noted_ms and not before_ms:
             text = f"Expected a clock within {self.config.clock_skew_s:.0f} s, got one off by {skew_ms / 1000:.0f} s"
             self.complaints.add(self.now_ms, "clock_skew", text, sender=device, registered=True)
 
-    def _note_future_windows(self, reports: Sequence[tuple[str, str, WindowReport]]) -> None:
-        limit_ms = self.now_ms + int(self.config.clock_skew_s * 1000)
-        for _, device, report in reports:
-            if report.head.window_start_ms > limit_ms:
-                text = f"Expected a window that has begun, got one that starts at {report.head.window_start_ms}"
-                self.complaints.add(self.now_ms, "clock_skew", text, sender=device, registered=True)
+    def _time(self, device: str) -> DeviceTime:
+        """Return what a device's times are worth; whose clock is off is asked of the store once for a batch."""
+        if self._off is None:
+            self._off = fleet_store.devices_with_skew(self.connection, self._heard)
+        return device_time(self.config, self.now_ms, is_off=device in self._off)
+
+    def _filed(self, item: Arrival, report: WindowReport) -> tuple[str, str, WindowReport]:
+        """Return a report as ``fold`` takes it, under a time that can be true."""
+        head, device = report.head, item.topic.device
+        start_ms = self._time(device).of_window(head.window_start_ms, head.window_len_ms)
+        if start_ms != head.window_start_ms:
+            text = (
+                f"Expected a window that can have been counted by now, got one from {head.window_start_ms}: set the "
+                "device's clock; the window is filed under the time of its arrival"
+            )
+            self.complaints.add(self.now_ms, "clock_skew", text, sender=device, registered=True)
+            report = replace(report, head=replace(head, window_start_ms=start_ms))
+        return item.topic.site, device, report
 
     def _batch(self, item: Arrival) -> dict[str, object]:
         batch = item.message
         if not isinstance(batch, Batch):
             return {}
         return {
-            "device": item.topic.device, "stream": item.topic.leaf, "t0_ms": batch.t0_ms, "n": batch.n,
+            "device": item.topic.device, "stream": item.topic.leaf, "n": batch.n,
+            "t0_ms": self._time(item.topic.device).of(batch.t0_ms),
             "rows": [dict(row) for row in batch.rows], "received_ms": self.now_ms,
         }  # fmt: skip
 
     def _event(self, device: str, event: Event) -> dict[str, object]:
-        oldest_ms = self.now_ms - int(self.config.retention_days * _DAY_MS)
-        newest_ms = self.now_ms + int(self.config.clock_skew_s * 1000)
-        plausible = oldest_ms < event.at_ms <= newest_ms  # a clock that is off must not hide or delete an event
-        at_ms = event.at_ms if plausible else self.now_ms
+        at_ms = self._time(device).of(event.at_ms)
         return event_row(
             at_ms, printable(event.kind)[:_NAME_LIMIT], printable(event.code)[:_NAME_LIMIT],
             event.severity or Severity.INFO, printable(event.text)[:_TEXT_LIMIT], device=device, data=event.data,
@@ -131,6 +144,12 @@ class Journal:
             "device": key.device, "stream": key.stream.value, "boot": key.boot, "through_seq": reached.through_seq,
             "ahead": to_text(reached.ahead), "at_ms": self.now_ms,
         }  # fmt: skip
+
+
+def device_time(config: IngestConfig, now_ms: int, *, is_off: bool = False) -> DeviceTime:
+    """Return what the times of a device are worth by these settings."""
+    oldest_ms = int(config.retention_days * _DAY_MS)
+    return DeviceTime(now_ms, int(config.clock_skew_s * 1000), oldest_ms, is_off)
 
 
 def load_progress(connection: sa.Connection, keys: Collection[StreamKey]) -> dict[StreamKey, Progress]:

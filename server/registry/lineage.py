@@ -45,14 +45,15 @@ def note_transition(
 ) -> bool:
     """Record that the release on ``device`` changed, if it did; return whether it did.
 
-    The device's own time counts while it is not in the future: reports may come hours late.
+    ``newer.at_ms`` counts while it is neither in the future nor before the transition that came before: reports may
+    come hours late, but they come in the order in which things happened.
     """
     before = older.current if older else None
     if older is not None and before == newer.current:
         return False
     row = {
         "device": device,
-        "from_ms": min(newer.at_ms or now_ms, now_ms),
+        "from_ms": max(min(newer.at_ms or now_ms, now_ms), store.latest_from_ms(connection, device)),
         "release": newer.current.release if newer.current else "",
         "sha256": newer.current.sha256 if newer.current else "",
         "gen": newer.gen,

@@ -124,6 +124,17 @@ def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mappi
         connection.exec_driver_sql(str(statement), [tuple(row[name] for name in order) for row in rows])
 
 
+def delete_arrived_before(connection: sa.Connection, table: sa.Table, before_ms: int) -> int:
+    """Delete the rows of ``table`` that arrived (``received_ms``) before ``before_ms``; return how many.
+
+    Ids grow with the arrival, so the search for the first row to keep reads only what goes.
+    """
+    kept = sa.select(table.c.id).where(table.c.received_ms >= before_ms).order_by(table.c.id).limit(1)
+    first = connection.execute(kept).scalar()
+    gone = table.delete() if first is None else table.delete().where(table.c.id < first)
+    return connection.execute(gone).rowcount
+
+
 def _tune_sqlite(connection: object, _record: object) -> None:
     cursor = connection.cursor()  # type: ignore[attr-defined]
     # FULL: under WAL, NORMAL may lose the last commits in a power cut, and devices delete what was acknowledged

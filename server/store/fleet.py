@@ -83,6 +83,12 @@ def sites_of(connection: sa.Connection, devices: Collection[str]) -> dict[str, s
     return {row.device: row.site for row in connection.execute(query)}
 
 
+def devices_with_skew(connection: sa.Connection, devices: Collection[str]) -> frozenset[str]:
+    """Return those of ``devices`` whose clock is known to be off."""
+    query = sa.select(DEVICES.c.device).where(DEVICES.c.device.in_(devices), DEVICES.c.clock_skew_ms != 0)
+    return frozenset(connection.execute(query).scalars())
+
+
 def insert_device(connection: sa.Connection, row: Mapping[str, object]) -> None:
     """Add a device; an ``IntegrityError`` means that the id is taken."""
     connection.execute(DEVICES.insert(), dict(row))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA, upsert
+from server.store.database import METADATA, delete_arrived_before, upsert
 
 PROGRESS = sa.Table(
     "progress",
@@ -58,14 +58,15 @@ def insert_batches(connection: sa.Connection, rows: Sequence[Mapping[str, object
 
 
 def latest_batches(connection: sa.Connection, device: str, stream: str, limit: int) -> list[sa.RowMapping]:
-    """Return the ``limit`` newest batches of a stream, newest first."""
+    """Return the ``limit`` newest batches of a stream, newest first; none is newer than its arrival."""
     query = BATCHES.select().where(BATCHES.c.device == device, BATCHES.c.stream == stream)
-    return list(connection.execute(query.order_by(BATCHES.c.t0_ms.desc()).limit(limit)).mappings())
+    at_ms = sa.case((BATCHES.c.t0_ms > BATCHES.c.received_ms, BATCHES.c.received_ms), else_=BATCHES.c.t0_ms)
+    return list(connection.execute(query.order_by(at_ms.desc(), BATCHES.c.id.desc()).limit(limit)).mappings())
 
 
 def delete_batches_before(connection: sa.Connection, before_ms: int) -> int:
-    """Delete batches that started before ``before_ms``; return how many."""
-    return connection.execute(BATCHES.delete().where(BATCHES.c.t0_ms < before_ms)).rowcount
+    """Delete batches that arrived before ``before_ms``; return how many."""
+    return delete_arrived_before(connection, BATCHES, before_ms)
 
 
 def delete_progress_before(connection: sa.Connection, before_ms: int) -> int:

@@ -26,6 +26,11 @@ def insert_ran(connection: sa.Connection, row: Mapping[str, object]) -> None:
     connection.execute(RAN.insert(), dict(row))
 
 
+def latest_from_ms(connection: sa.Connection, device: str) -> int:
+    """Return when the newest transition of ``device`` was, 0 when there is none."""
+    return int(connection.execute(sa.select(sa.func.max(RAN.c.from_ms)).where(RAN.c.device == device)).scalar() or 0)
+
+
 def ran_at(connection: sa.Connection, device: str, at_ms: int) -> sa.RowMapping | None:
     """Return what ran at ``at_ms``: the last transition at or before it."""
     query = RAN.select().where(RAN.c.device == device, RAN.c.from_ms <= at_ms)

@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA, insert_many
+from server.store.database import METADATA, delete_arrived_before, insert_many
 
 WINDOWS = sa.Table(
     "windows",
@@ -87,5 +87,5 @@ def latest_cursor(connection: sa.Connection) -> int:
 
 
 def delete_windows_before(connection: sa.Connection, before_ms: int) -> int:
-    """Delete windows that started before ``before_ms``; return how many."""
-    return connection.execute(WINDOWS.delete().where(WINDOWS.c.start_ms < before_ms)).rowcount
+    """Delete windows that arrived before ``before_ms``; return how many."""
+    return delete_arrived_before(connection, WINDOWS, before_ms)

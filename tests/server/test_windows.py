@@ -54,9 +54,15 @@ def test_between_is_half_open_and_by_device(fleet: MemoryFleet) -> None:
 
 
 def test_old_windows_are_deleted(fleet: MemoryFleet) -> None:
-    """A server that runs for years keeps its size."""
+    """A server that runs for years keeps its size; what counts is when a window arrived, not what it says."""
     device = fleet.enrol()
-    device.report(0, start_ms=-100 * 86_400_000)
-    device.report(1)
+    device.report(0)
+    device.report(1, start_ms=-80 * 86_400_000)
     fleet.turn()
-    assert [window.start_ms for window in fleet.app.parts.windows.since(0)] == [EPOCH_MS + 1000]
+    fleet.clock.now_ms += 89 * 86_400_000
+    device.report(2, start_ms=88 * 86_400_000)
+    fleet.turn()
+    assert len(fleet.app.parts.windows.since(0)) == 3
+    fleet.clock.now_ms += 2 * 86_400_000
+    fleet.turn()
+    assert [window.start_ms for window in fleet.app.parts.windows.since(0)] == [EPOCH_MS + 88 * 86_400_000]

@@ -1,0 +1,51 @@
+"""What a device says of time, on both sides of every bound."""
+
+from __future__ import annotations
+
+import pytest
+
+from server.device_time import DeviceTime
+
+NOW, SKEW, OLDEST, HOUR = 1_000_000_000, 300_000, 100_000_000, 3_600_000
+RIGHT, OFF = DeviceTime(NOW, SKEW, OLDEST), DeviceTime(NOW, SKEW, OLDEST, is_off=True)
+
+
+@pytest.mark.parametrize(
+    ("time", "at_ms", "filed_ms"),
+    [
+        (RIGHT, NOW - 5, NOW - 5),
+        (RIGHT, NOW + SKEW, NOW),  # a little ahead, but never after its arrival
+        (RIGHT, NOW + SKEW + 1, NOW),
+        (RIGHT, NOW - OLDEST + 1, NOW - OLDEST + 1),  # it waited on the device
+        (RIGHT, NOW - OLDEST, NOW),
+        (RIGHT, 0, NOW),
+        (OFF, NOW - SKEW, NOW - SKEW),
+        (OFF, NOW - SKEW - 1, NOW),  # it seems to have waited, but the clock is wrong
+    ],
+)
+def test_a_moment_is_believed_while_it_can_be_true(time: DeviceTime, at_ms: int, filed_ms: int) -> None:
+    """Else the time of arrival counts."""
+    assert time.of(at_ms) == filed_ms
+
+
+@pytest.mark.parametrize(
+    ("time", "start_ms", "filed_ms"),
+    [
+        (RIGHT, NOW - HOUR, NOW - HOUR),
+        (RIGHT, NOW + SKEW, NOW + SKEW),
+        (RIGHT, NOW + SKEW + 1, NOW - NOW % HOUR),
+        (RIGHT, NOW - 20 * HOUR, NOW - 20 * HOUR),
+        (RIGHT, 0, NOW - NOW % HOUR),
+        (OFF, NOW - 2 * HOUR - SKEW, NOW - 2 * HOUR - SKEW),
+        (OFF, NOW - 2 * HOUR - SKEW - 1, NOW - NOW % HOUR),
+    ],
+)
+def test_a_window_keeps_its_start_while_it_can_be_true(time: DeviceTime, start_ms: int, filed_ms: int) -> None:
+    """Else it is filed under the window in which it arrives, on the same grid."""
+    assert time.of_window(start_ms, HOUR) == filed_ms
+
+
+@pytest.mark.parametrize("len_ms", [2**52, 0])
+def test_a_window_of_absurd_length_is_filed_near_its_arrival(len_ms: int) -> None:
+    """Never in 1970 again; a length of 0 is refused later."""
+    assert NOW - 7 * 86_400_000 < RIGHT.of_window(-1, len_ms) <= NOW
