@@ -27,7 +27,7 @@ def slots(device: Device) -> list[dict]:
     """Return what the slots point at, current first; each bundle is whole and right."""
     current = (device.state / "slots" / "current").read_text()
     paths = sorted((device.state / "slots").glob("[ab].json"), key=lambda path: path.stem != current)
-    found = [json.loads(path.read_bytes()) for path in paths]
+    found = [slot for path in paths if (slot := json.loads(path.read_bytes()))["sha256"]]  # an empty one has none
     for slot in found:
         assert sha256_file(device.state / "blobs" / "sha256" / slot["sha256"]) == slot["sha256"]
     return found
