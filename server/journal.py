@@ -25,6 +25,7 @@ from wire.messages import Batch, DeviceState, Event, Get, Reported, Response, Se
 _TEXT_LIMIT = 2_000
 _NAME_LIMIT = 64
 _DAY_MS = 86_400_000
+_NO_BUDGET = "budget_zero"  # the device's answer to a request for samples that its owner does not allow
 
 
 @dataclass(slots=True)
@@ -68,7 +69,10 @@ class Journal:
                 "answered_ms": self.now_ms, "ok": message.ok, "code": printable(message.code)[:_NAME_LIMIT],
                 "text": printable(message.text)[:_TEXT_LIMIT], "data": dict(message.data),
             }  # fmt: skip
-            fleet_store.answer_command(self.connection, device, message.id[:_NAME_LIMIT], answer)
+            awaited = fleet_store.answer_command(self.connection, device, message.id[:_NAME_LIMIT], answer)
+            if awaited and message.code == _NO_BUDGET:  # nobody waits for this answer, and nothing else would say it
+                text = printable(message.text)[:_TEXT_LIMIT]
+                self.complaints.add(self.now_ms, "samples_refused", text, sender=device, registered=True)
 
     def _state(self, device: str, message: State, *, retained: bool) -> None:
         if message.state is not None:

@@ -241,6 +241,16 @@ def test_an_answer_belongs_to_its_command(fleet: MemoryFleet) -> None:
     assert (answer.ok, answer.code, answer.data) == (True, "", {"p95_ms": 2})
 
 
+def test_samples_that_a_device_may_not_send_are_told(fleet: MemoryFleet) -> None:
+    """Retraining asks and goes on; without a word the operator would wait for samples for ever."""
+    device = fleet.enrol()
+    command = fleet.app.parts.fleet.send_command("cam-1", "samples", {"count": 3}, 60.0)
+    device.say("res", Response(command, ok=False, code="budget_zero", text="max_bytes_per_day is 0"))
+    fleet.turn()
+    (event,) = fleet.app.parts.events.latest(5, device="cam-1")
+    assert (event.code, event.text) == ("samples_refused", "max_bytes_per_day is 0")
+
+
 def test_a_device_that_asks_gets_its_desired_again(fleet: MemoryFleet) -> None:
     """Retained messages of the broker are an optimisation, not a requirement."""
     device = fleet.enrol()
