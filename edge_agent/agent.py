@@ -32,6 +32,8 @@ from edge_agent.spool import Spool
 from edge_agent.status_file import StatusFile
 from edge_agent.supervisor import ChildEnded, ChildSaid, Fact, Supervisor
 from edge_agent.telemetry import Numberer, Telemetry
+from edge_agent.updater.repair import TOKEN as REPAIR
+from edge_agent.updater.repair import Repair
 from edge_agent.updater.seams import Refusal
 from edge_agent.updater.slots import SlotRelease, Slots, other
 from edge_agent.updater.states import UpdateRecord
@@ -87,7 +89,10 @@ class Agent:
             boot=boot, agent_version=__version__, hardware=parts.ports.hardware, runtimes=parts.ports.runtimes,
             attributes=config.device.attributes,
         )  # fmt: skip
-        self._reporter = Reporter(base, self._slots, self.updater, self.supervisor)
+        self._repair = Repair(
+            self.updater, config.update.repair_s, self._repair_said, self._served_digest, self._ask_again
+        )
+        self._reporter = Reporter(base, self._slots, self.updater, self.supervisor, self._repair)
         self._measuring = Desk(
             state, parts.disk, parts.bench, config.measure, self._condition, parts.notices.put, self.uplink.answer,
             lambda code, text: self._event("measure", code, Severity.INFO, text),
@@ -125,13 +130,14 @@ class Agent:
         busy = self._drain()
         self._offer_wish()
         self._guard("updater", lambda: self.updater.turn(self._now_ms, self._now_s))
+        self._guard("repair", lambda: self._repair.turn(self._now_s))
         self._supervise(self.supervisor.turn(self._now_s))
         self._measuring.turn()
         self._measure()
         for code, text in self.spool.taken_aside():
             self._event("spool", code, Severity.ERROR, text)
         self._commit()
-        self.uplink.say_state(self._reporter.state(), self._now_ms)
+        self.uplink.say_state(self._reporter.state(), self._now_ms, self._reporter.reason())
         self._guard("uplink", lambda: self.uplink.turn(self._now_s))
         self._write_status()
         return busy
@@ -202,14 +208,28 @@ class Agent:
                 self._listening.take(notice.frame, self._now_ms, self._now_s)
             self._supervise(self.supervisor.heard(notice, self._now_s))
         elif isinstance(notice, JobDone):
-            if isinstance(notice.result, Refusal) and notice.result.server_ms:
-                self._server_said(notice.result.server_ms)
-            self._guard(
-                "updater", lambda: self.updater.finished(notice.token, notice.result, self._now_ms, self._now_s)
-            )
-
+            self._finished(notice)
         elif isinstance(notice, MeasureDone):
             self._guard("measure", lambda: self._measuring.finished(notice))
+
+    def _finished(self, job: JobDone) -> None:
+        if job.token == REPAIR:
+            if not self._guard("repair", lambda: self._repair.finished(job.result, self._now_s)):
+                self._repair.soon()
+            return
+        if isinstance(job.result, Refusal) and job.result.server_ms:
+            self._server_said(job.result.server_ms)
+        self._guard("updater", lambda: self.updater.finished(job.token, job.result, self._now_ms, self._now_s))
+
+    def _repair_said(self, code: str, severity: Severity, text: str) -> None:
+        self._event("repair", code, severity, text)
+        self._report()
+
+    def _served_digest(self) -> str:
+        return self.supervisor.serving.name if self.supervisor.serving is not None else ""
+
+    def _ask_again(self) -> None:
+        self.uplink.ask(self._now_ms)
 
     def _condition(self) -> Condition:
         hardware, record = self._hardware, self.updater.record
@@ -248,6 +268,7 @@ class Agent:
 
     def _desired(self, desired: Desired) -> None:
         self._wish = desired
+        self._repair.soon()
         self._offer_wish()
 
     def _offer_wish(self) -> None:
@@ -292,6 +313,7 @@ class Agent:
         if self.updater.record.phase is UpdatePhase.PROBATION:
             self.updater.health = self.updater.health.crashed() if crashed else self.updater.health.hung()
         else:
+            self._repair.soon()
             self._guard("slots", self._count_bad_start)
 
     def _count_bad_start(self) -> None:
@@ -329,6 +351,8 @@ class Agent:
         self.telemetry.event(
             "update", record.code or phase.value, at_ms=self._now_ms, severity=severity, text=record.text, data={**data}
         )
+        if not record.in_flight:
+            self._repair.soon()
         _LOG.info("update phase=%s gen=%s release=%s code=%s", phase, wish.gen, wish.release, record.code)
         self._report()
 

@@ -87,6 +87,7 @@ class UpdateConfig:
     defer_max_s: float = 3600.0  # between two tries of an update that waits for a clock, a disk or a network
     verify_deadline_s: float = 300.0
     probe_deadline_s: float = 300.0
+    repair_s: float = 600.0  # how often what is installed is read and compared with its digest
     max_boots: int = 3  # starts of a slot without becoming healthy, before the other one is taken
     max_error_ratio: float = 0.05  # of inferences in probation
     latency_slack_ratio: float = 1.5  # over the budget, in probation: other programs run too

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from edge_agent.garbage import Garbage
 from edge_agent.spool import Spool
 from edge_agent.supervisor import Supervisor
+from edge_agent.updater.repair import Repair
 from edge_agent.updater.slots import SlotRelease, Slots
 from edge_agent.updater.updater import Updater
 from edge_agent.uplink import Uplink
 from wire.codec import Json, to_document
 from wire.messages import DeviceState, InstalledRelease, Reported, UpdatePhase
 
+NO_RELEASE = "no_release"
 _BUSY = frozenset({UpdatePhase.DOWNLOADING, UpdatePhase.VERIFYING, UpdatePhase.STAGED, UpdatePhase.PROBATION})
 
 
@@ -25,20 +27,34 @@ class Reporter:
     slots: Slots
     updater: Updater
     supervisor: Supervisor
+    repair: Repair
 
     def reported(self, now_ms: int) -> Reported:
         """Return the full document."""
         return replace(
             self.base, gen=self.updater.record.desired.gen, at_ms=now_ms, current=_installed(self.slots.current()),
             previous=_installed(self.slots.previous()), update=self.updater.status, safe_mode=self.supervisor.safe_mode,
+            extra={"reason": self.reason()} if self.reason() else {},
         )  # fmt: skip
 
     def state(self) -> DeviceState:
-        """Return the state: updating, degraded (nothing is served that should be), or ready."""
+        """Return the state: updating, init (no release yet), degraded (what should run does not), or ready."""
         if self.updater.record.phase in _BUSY:
             return DeviceState.UPDATING
-        starved = self.supervisor.wanted is not None and self.supervisor.serving is None
-        return DeviceState.DEGRADED if starved or self.supervisor.safe_mode else DeviceState.READY
+        reason = self.reason()
+        if not reason:
+            return DeviceState.READY
+        return DeviceState.INIT if reason == NO_RELEASE else DeviceState.DEGRADED
+
+    def reason(self) -> str:
+        """Return why the device is not ready, as a code; "" when it is, or when only an update is under way."""
+        if self.supervisor.safe_mode:
+            return "safe_mode"
+        if self.repair.code:
+            return self.repair.code
+        if self.supervisor.wanted is None and self.slots.current() is None:
+            return NO_RELEASE
+        return "not_serving" if self.supervisor.serving is None else ""
 
     def status(self, *, connected: bool) -> dict[str, Json]:
         """Return what ``edge-agent status`` prints at once when it changes."""

@@ -17,6 +17,7 @@ Does not decide what rows mean; ``telemetry`` writes and seals them.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -126,7 +127,7 @@ class Spool:
                 _forget_oldest(self.path, MAX_DAMAGED - 1)
             kept = beside(self.path, mark)
             for suffix in ("-wal", "-shm", ""):  # the file itself last: a power cut in between is continued
-                if Path(f"{self.path}{suffix}").exists():
+                if os.path.lexists(f"{self.path}{suffix}"):  # a link to nowhere too
                     Path(f"{self.path}{suffix}").replace(f"{kept}{suffix}")
             self._taken_aside.append((code, f"{text} (kept as {kept.name})"))
             return _open(self.path)

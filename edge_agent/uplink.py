@@ -14,7 +14,7 @@ from edge_agent.config import TransportConfig
 from edge_agent.errors import SpoolError
 from edge_agent.spool import Row, Spool
 from edge_agent.telemetry import seal, topic_of
-from wire.codec import encode
+from wire.codec import Json, encode
 from wire.errors import WireError
 from wire.messages import DeviceState, Get, Reported, Response, State, Watermark
 from wire.topics import Kind, Topic, device_filter
@@ -57,16 +57,21 @@ class Uplink:
         if self._state.at_ms:  # the server compares it with its own clock
             self._state = replace(self._state, at_ms=now_ms)
         self._due[Kind.STATE] = encode(self._state)
+        self.ask(now_ms)
+
+    def ask(self, now_ms: int) -> None:
+        """Ask for what is desired."""
         self._due[Kind.GET] = encode(Get(at_ms=now_ms))
 
     def disconnected(self) -> None:
         """Nothing goes out until the next connection."""
         self.up = False
 
-    def say_state(self, state: DeviceState, now_ms: int) -> None:
-        """Publish the state when it is another one than before."""
-        if state is not self._state.state or not self._state.at_ms:
-            self._state = State(state, now_ms, self.boot, self.agent_version)
+    def say_state(self, state: DeviceState, now_ms: int, reason: str = "") -> None:
+        """Publish the state and why it is not ready, when one of them is another than before."""
+        extra: dict[str, Json] = {"reason": reason} if reason else {}
+        if state is not self._state.state or extra != self._state.extra or not self._state.at_ms:
+            self._state = State(state, now_ms, self.boot, self.agent_version, extra)
             self._due[Kind.STATE] = encode(self._state)
 
     def say_reported(self, reported: Reported) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from edge_agent.record_file import make_way
 from wire.target import TargetCustom
 
 
@@ -133,7 +134,11 @@ class MemoryFetcher:
         if isinstance(found, Refusal):
             return found
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / order.sha256).write_bytes(found)
+        target = self.folder / order.sha256
+        make_way(target)
+        part = target.with_suffix(".part")
+        part.write_bytes(found)
+        part.replace(target)
         progress.done_bytes = len(found)
         return None
 

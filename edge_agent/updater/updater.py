@@ -279,8 +279,13 @@ class Updater:
         desired, current = self.record.desired, self.slots.current()
         if current is not None and current.sha256 == desired.sha256:
             record = replace(self.record, code="", text="", slot=self.slots.current_name())
-            record = replace(record, length_bytes=desired.length_bytes, security_floor=current.security_floor)
+            record = replace(
+                record, length_bytes=current.length_bytes or desired.length_bytes,
+                security_floor=current.security_floor, latency_budget_ms=current.latency_budget_ms,
+            )  # fmt: skip
+            self.slots.set_boots(record.slot, 0)  # asked for again: it may try again
             self._enter(follow(record, Signal.PRESENT, now_ms))
+            self.activate(current)
         elif not self._open(now_ms):
             self._enter(follow(replace(self.record, code="", text=""), Signal.WAIT, now_ms))
         elif self.watch.fault is not None:
@@ -386,9 +391,18 @@ class Updater:
         self._retry_s = self._deadline_s = float("inf")
 
 
+def committed_release(record: UpdateRecord) -> SlotRelease | None:
+    """Return the release that ``record`` says was committed, None where its update ended otherwise."""
+    if record.phase is not _P.COMMITTED or not record.desired.sha256 or not record.slot:
+        return None
+    return _release(record)
+
+
 def _release(record: UpdateRecord) -> SlotRelease:
     desired = record.desired
-    return SlotRelease(desired.release, desired.sha256, record.security_floor, record.latency_budget_ms)
+    return SlotRelease(
+        desired.release, desired.sha256, record.security_floor, record.latency_budget_ms, record.length_bytes
+    )
 
 
 def _prove(path: Path, record: UpdateRecord, prober: Prober) -> Proof | Refusal:

@@ -20,7 +20,7 @@ from typing import Any
 import click
 import httpx
 
-_ONLINE = frozenset({"ready", "degraded", "updating"})
+_ONLINE = frozenset({"init", "ready", "degraded", "updating"})
 _BAD_ENDS = frozenset({"rolled_back", "refused"})
 _MISSED_WINDOWS, _GRACE_S = 3, 30.0
 _POLL_S = 0.5
@@ -83,7 +83,7 @@ def main(url: str, token_file: Path, device: str, release: str, window_s: float,
 
 def _standing(server: Server, device: str, release: str) -> Iterator[Check]:
     known = server.ask("GET", f"/api/devices/{device}")
-    yield Check("online", known["state"] in _ONLINE, known["state"])
+    yield Check("online", known["last_seen_ms"] > 0 and known["state"] in _ONLINE, known["state"])
     wanted = release or known["desired_release"]
     yield Check(
         "release", known["release"] == wanted, f"runs {known['release'] or 'nothing'}, wanted {wanted or 'none'}"

@@ -123,8 +123,9 @@ def _pool(table: Table) -> tuple[Shot, ...]:
 
 
 def _online(story: Story) -> bool | None:
-    states = [device["state"] for device in devices(story)]
-    return True if len(states) == len(story.plan.devices) and set(states) <= {"ready", "degraded", "updating"} else None
+    heard = [device for device in devices(story) if device["last_seen_ms"]]
+    here = [device for device in heard if device["state"] in {"init", "ready", "degraded", "updating"}]
+    return True if len(here) == len(story.plan.devices) else None
 
 
 def roll_out(story: Story, release: str, *, limit_s: float) -> None:

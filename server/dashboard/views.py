@@ -33,7 +33,7 @@ class Status:
 
 
 _STATES = {
-    DeviceState.INIT: Status("starting", Tone.BUSY),
+    DeviceState.INIT: Status("no release yet", Tone.BUSY),
     DeviceState.READY: Status("ready", Tone.GOOD),
     DeviceState.DEGRADED: Status("degraded", Tone.WARN),
     DeviceState.UPDATING: Status("updating", Tone.BUSY),

@@ -11,7 +11,7 @@ from server.rollout.model import Member
 from wire.messages import DeviceState
 
 TARGET_ATTRIBUTE = "target"
-_AWAY = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED, DeviceState.INIT})
+_AWAY = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED})
 
 
 def choose_bundle(releases: Iterable[Release], name: str, device: Device) -> Release | None:
@@ -46,9 +46,15 @@ def candidates(devices: Iterable[Device], releases: Sequence[Release], name: str
         device
         for device in devices
         if choose_bundle(releases, name, device) is not None
-        and not device.desired_release == device.release == name
+        and not (device.desired_release == device.release == name and not _in_trouble(device))
         and models.get(device.desired_release or device.release, model) == model
     )
+
+
+def _in_trouble(device: Device) -> bool:
+    """Say whether a device says that its release does not run: then it may be sent once more."""
+    reported = device.reported
+    return device.state is DeviceState.DEGRADED or (reported is not None and reported.safe_mode)
 
 
 def pick_canaries(devices: Iterable[Device], count: int, seed: str) -> tuple[str, ...]:
@@ -56,14 +62,19 @@ def pick_canaries(devices: Iterable[Device], count: int, seed: str) -> tuple[str
 
     Within that the order is a hash of ``seed`` and device: not always the same ones suffer.
     """
-    ordered = sorted(devices, key=lambda device: (device.state in _AWAY, _hash(seed, device.device)))
+    ordered = sorted(devices, key=lambda device: (_away(device), _hash(seed, device.device)))
     ranked: list[tuple[bool, int, str]] = []
     seen: dict[str, int] = {}
     for device in ordered:
         rank = seen.get(device.site, 0)
         seen[device.site] = rank + 1
-        ranked.append((device.state in _AWAY, rank, device.device))
+        ranked.append((_away(device), rank, device.device))
     return tuple(name for *_, name in sorted(ranked, key=lambda item: item[:2])[:count])
+
+
+def _away(device: Device) -> bool:
+    """Say whether a device is not there now; one that was never heard is not, one without a release may well be."""
+    return device.state in _AWAY or not device.last_seen_ms
 
 
 def _hash(seed: str, device: str) -> bytes:

@@ -1,7 +1,9 @@
 """The agent's turn, with a fake clock, an in-memory broker and a child in memory: no threads, no sleeps."""
 
 import errno
+import itertools
 import queue
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from edge_agent.identity import Identity
 from edge_agent.parts import Notices, Parts
 from edge_agent.supervisor import ChildEnded, ChildSaid
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
+from edge_agent.updater.integrity import Condition, condition
 from edge_agent.updater.seams import MemoryFetcher, MemoryProber, MemoryVerifier, TargetInfo
 from edge_agent.updater.slots import SlotRelease, Slots
 from edge_agent.updater.updater import Ports
@@ -86,6 +89,8 @@ class World:
     blobs: dict[str, bytes] = field(default_factory=dict)
     sample_bytes: int = 1024 * 1024
 
+    wish: Desired | None = None
+
     def __post_init__(self) -> None:
         """Connect the server and start the agent."""
         self.server = MemoryTransport(self.broker, "server")
@@ -100,21 +105,26 @@ class World:
         parts = Parts(self.clock, MemoryTransport(self.broker, "dev"), self.launch, RealDisk(), ports, self.notices)
         config = AgentConfig(
             child=ChildConfig(restart_min_s=1.0, restart_max_s=1.0, healthy_s=5.0),
-            update=UpdateConfig(reserve_bytes=0), samples=SampleConfig(self.sample_bytes),
+            update=UpdateConfig(reserve_bytes=0, repair_s=10.0), samples=SampleConfig(self.sample_bytes),
         )  # fmt: skip
         agent = Agent(Identity("site", "dev"), config, self.state, boot, parts)
         agent.start()
         return agent
 
     def launch(self, number: int, bundle: Path, put: Callable[[object], None]) -> MemoryChild:
-        """Start a child that is ready at once."""
+        """Start a child that is ready at once, or ends at once as a real one does on a damaged bundle."""
         self.children.append(MemoryChild(number, bundle, put))
-        self.children[-1].speak("ready")
+        if condition(bundle, bundle.name) is Condition.WHOLE:
+            self.children[-1].speak("ready")
+        else:
+            self.children[-1].kill()
         return self.children[-1]
 
     def _hear(self, notice: object) -> None:
         if isinstance(notice, Incoming):
             self.heard.append(notice)
+            if notice.topic.endswith("/get") and self.wish is not None:
+                self.say("desired", self.wish)
 
     def say(self, leaf: str, message: object) -> None:
         """Publish to the device."""
@@ -153,6 +163,10 @@ class World:
         self.blobs[sha256_hex(data)] = data
         return Desired(version, f"m-{version}", f"m-{version}", sha256_hex(data), len(data), probation_s=3.0)
 
+    def blobs_of(self, version: int) -> bytes:
+        """Return the bundle of a release."""
+        return self.blobs[self.release(version).sha256]
+
     def install(self, version: int) -> None:
         """Take a release to committed."""
         self.say("desired", self.release(version))
@@ -176,7 +190,8 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 def test_says_on_connecting_what_it_is_and_asks_what_is_desired(world: World) -> None:
     """State, reported and get are there after the first turns."""
-    assert decode(State, world.last("state")).state == "ready"
+    state = decode(State, world.last("state"))
+    assert (state.state, state.extra) == ("init", {"reason": "no_release"})
     assert decode(Reported, world.last("reported")).boot == BOOT
     assert b"desired" in world.last("get")
     assert world.events() == ["started"]
@@ -511,3 +526,163 @@ def test_an_agent_at_rest_writes_little(world: World) -> None:
     before = world.agent.spool._database.total_changes
     world.turns(600)
     assert world.agent.spool._database.total_changes - before <= 3
+
+
+def flip(path: Path) -> None:
+    """Turn one bit in the middle."""
+    data = bytearray(path.read_bytes())
+    if data:
+        data[len(data) // 2] ^= 4
+        path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    """Leave a file of no length, as a power cut does."""
+    path.write_bytes(b"")
+
+
+def lose(path: Path) -> None:
+    """Remove it."""
+    path.unlink()
+
+
+def folder(path: Path) -> None:
+    """Put a folder where the file was."""
+    path.unlink()
+    path.mkdir()
+
+
+def unreadable(path: Path) -> None:
+    """Make it unreadable, for root as well: a link to itself."""
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+@pytest.fixture
+def device_with(tmp_path: Path) -> Callable[[int], World]:
+    """A device that was stopped after so many releases were installed; its server sends the last one when asked."""
+
+    def make(count: int) -> World:
+        (tmp_path / "state").mkdir()
+        world = World(tmp_path / "state")
+        for version in range(1, count + 1):
+            world.install(version)
+            world.wish = world.release(version)
+        world.turns(3)
+        world.agent.stop()
+        return world
+
+    return make
+
+
+def serves(world: World, version: int) -> bool:
+    """Say whether one release is current, whole on the disk, served and told."""
+    sha256, agent = sha256_hex(world.blobs_of(version)), world.agent
+    current = Slots(world.state, RealDisk()).current()
+    served = agent.supervisor.serving.name if agent.supervisor.serving else ""
+    whole = condition(world.state / "blobs" / "sha256" / sha256, sha256) is Condition.WHOLE
+    told = decode(State, world.last("state")).state
+    return (current.release if current else "", served, whole, told) == (f"m-{version}", sha256, True, "ready")
+
+
+def live(world: World, seconds: int) -> None:
+    """Let time pass, with a child that says a heartbeat each second."""
+    for _ in range(seconds):
+        if world.agent.supervisor.serving is not None:
+            world.children[-1].speak("beat", n=1)
+        world.turns(1)
+
+
+@pytest.mark.parametrize("damage", [flip, empty, lose, folder, unreadable])
+@pytest.mark.parametrize("count", [1, 2])
+def test_any_one_damaged_file_is_repaired(
+    device_with: Callable[[int], World], damage: Callable[[Path], None], count: int
+) -> None:
+    """Every file that lasts, one after the other: afterwards what is desired is current, whole and served again."""
+    world = device_with(count)
+    whole = world.state.with_name("whole")
+    shutil.copytree(world.state, whole)
+    for name in sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file()):
+        shutil.rmtree(world.state)
+        shutil.copytree(whole, world.state)
+        damage(world.state / name)
+        world.agent = world.make("00000000000000bb")
+        world.turns(12)
+        assert serves(world, count), (str(name), world.events()[-8:], world.agent.updater.record)
+        world.agent.stop()
+
+
+def test_any_two_damaged_files_are_repaired(device_with: Callable[[int], World]) -> None:
+    """Also where both copies of a record go: what is left, the cache or the server has it."""
+    world = device_with(2)
+    whole = world.state.with_name("whole")
+    shutil.copytree(world.state, whole)
+    names = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file() and path.suffix != ".db"]
+    for first, second in itertools.combinations(sorted(names), 2):
+        shutil.rmtree(world.state)
+        shutil.copytree(whole, world.state)
+        flip(world.state / first)
+        empty(world.state / second)
+        world.agent = world.make("00000000000000bb")
+        world.turns(14)
+        assert serves(world, 2), (str(first), str(second), world.events()[-8:], world.agent.updater.record)
+        world.agent.stop()
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("damage", [flip, lose])
+def test_a_damaged_bundle_waits_for_the_server(
+    device_with: Callable[[int], World], count: int, damage: Callable[[Path], None]
+) -> None:
+    """Offline the release before serves, if there is one, and the device says why it is degraded; then it is mended."""
+    world = device_with(count)
+    blob = world.state / "blobs" / "sha256" / world.release(count).sha256
+    kept, world.blobs = world.blobs, {}
+    damage(blob)
+    world.agent = world.make("00000000000000bb")
+    world.turns(8)
+    state, code = decode(State, world.last("state")), "bundle_damaged" if damage is flip else "bundle_lost"
+    assert (state.state, state.extra) == ("degraded", {"reason": code})
+    assert {code, "repair_failed"} <= set(world.events())
+    served = world.agent.supervisor.serving
+    assert (served.name if served else None) == (world.release(1).sha256 if count == 2 else None)
+    world.agent.updater.ports.fetcher.blobs.update(kept)
+    live(world, 40)
+    assert serves(world, count)
+    assert "repaired" in world.events()
+
+
+def test_what_is_served_from_memory_goes_on_while_its_file_is_mended(device_with: Callable[[int], World]) -> None:
+    """A bit that flips under a running child ends nothing: the file is fetched again beside it."""
+    world = device_with(1)
+    world.agent = world.make("00000000000000bb")
+    world.turns(3)
+    started = len(world.children)
+    flip(world.state / "blobs" / "sha256" / world.release(1).sha256)
+    live(world, 15)
+    assert serves(world, 1)
+    assert (len(world.children), "bundle_damaged" in world.events()) == (started, True)
+
+
+def test_a_fallback_returns_when_it_was_the_bundle(device_with: Callable[[int], World]) -> None:
+    """Failed starts of a damaged bundle are not the release's: once mended it is current again."""
+    world = device_with(2)
+    flip(world.state / "blobs" / "sha256" / world.release(2).sha256)
+    Slots(world.state, RealDisk()).set_boots(Slots(world.state, RealDisk()).current_name(), 9)
+    world.agent = world.make("00000000000000bb")
+    world.turns(12)
+    assert serves(world, 2)
+    assert not decode(Reported, world.last("reported")).safe_mode
+
+
+def test_a_release_in_safe_mode_may_be_sent_again(world: World) -> None:
+    """Asked for once more, it starts once more; the server need not invent another release."""
+    world.install(1)
+    for _ in range(12):
+        world.children[-1].kill()
+        world.turns(4)
+    assert decode(Reported, world.last("reported")).safe_mode
+    world.say("desired", replace(world.release(1), gen=2))
+    world.turns(3)
+    assert not decode(Reported, world.last("reported")).safe_mode
+    assert serves(world, 1)

@@ -263,7 +263,7 @@ def test_refuses_samples_without_a_budget(agent: Callable, server: Server) -> No
 
 
 def test_says_that_it_is_there_and_goodbye(agent: Callable, server: Server) -> None:
-    """The state is ready after connecting and disconnected after an orderly end."""
+    """Without a release the state is init after connecting, and disconnected after an orderly end."""
     device = agent({})
     turn_until(device, server, lambda: server.messages("tf/1/site/dev/get"))
     device.stop()
@@ -272,4 +272,4 @@ def test_says_that_it_is_there_and_goodbye(agent: Callable, server: Server) -> N
         assert time.monotonic() < limit
         server.look()
     states = [decode(State, payload).state for payload in server.messages("tf/1/site/dev/state")]
-    assert states[0] == "ready"
+    assert states[0] == "init"

@@ -1,0 +1,189 @@
+"""The shell of ``reconcile``: collects the facts, takes the actions, says what was found and what came of it.
+
+It runs at the start, when a release was committed or a child ended badly, and periodically. It stands back while an
+update is staged or on probation, when two releases are between each other. What blocks runs on the worker.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from edge_agent.updater.integrity import Condition, condition
+from edge_agent.updater.reconcile import Choose, Facts, Fetch, Note, Plan, SlotFacts, reconcile
+from edge_agent.updater.seams import FetchOrder, Progress, Refusal
+from edge_agent.updater.slots import NAMES, SlotRelease
+from edge_agent.updater.states import UpdateRecord
+from edge_agent.updater.updater import Updater, committed_release
+from wire.messages import Severity, UpdatePhase
+
+_LOG = logging.getLogger(__name__)
+TOKEN = 0  # of our jobs; those of updates begin at 1
+_STANDS_BACK = frozenset({UpdatePhase.STAGED, UpdatePhase.PROBATION})
+_RETRY_S = 10.0
+
+Tell = Callable[[str, Severity, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What the worker found; ``record``: the update's record when it began to look."""
+
+    facts: Facts
+    record: UpdateRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A bundle was brought back, or why not."""
+
+    release: SlotRelease
+    refusal: Refusal | None
+
+
+@dataclass(slots=True)
+class Repair:
+    """Keeps what is installed whole. All of it belongs to the loop's thread, but for the jobs.
+
+    ``tell`` hears a code, how urgent it is and a text; ``ask`` lets the server send again what is desired. ``served``
+    returns the digest of what the child serves.
+    """
+
+    updater: Updater
+    period_s: float
+    tell: Tell
+    served: Callable[[], str]
+    ask: Callable[[], None]
+    chance: random.Random = field(default_factory=random.Random)
+    code: str = ""
+    text: str = ""
+    _due_s: float = float("-inf")
+    _busy: bool = False
+    _fetching: str = ""
+    _resting: bool = False
+    _failures: int = 0
+    _progress: Progress = field(default_factory=Progress)
+
+    def soon(self) -> None:
+        """Look in the next turn."""
+        self._due_s = float("-inf")
+
+    def turn(self, now_s: float) -> None:
+        """Look when it is time.
+
+        Raises:
+            OSError: If a copy that was hurt can't be written again.
+        """
+        if self._fetching and self.updater.record.in_flight and self._fetching == self.updater.record.desired.sha256:
+            self._progress.cancelled.set()  # the update brings it, into the same file
+        if self._busy or now_s < self._due_s or self.updater.record.phase in _STANDS_BACK:
+            return
+        self._due_s = now_s + self.period_s
+        for name in self.updater.slots.mend():
+            self.tell("record_mended", Severity.WARNING, f"slots: one of the two files of {name} was damaged or gone")
+        record, served, limit = self.updater.record, self.served(), self.updater.config.max_boots
+        self._busy = True
+        self.updater.ports.worker.run(TOKEN, lambda: Inspected(self._look(record, served, limit), record))
+
+    def finished(self, result: object, now_s: float) -> None:
+        """Take the result of a job.
+
+        Raises:
+            OSError: If what follows can't be written; it is looked at again.
+        """
+        self._busy, self._fetching = False, ""
+        if isinstance(result, Inspected):
+            if result.record != self.updater.record or result.facts.current != self.updater.slots.current_name():
+                self.soon()  # it has changed since
+            else:
+                self._act(reconcile(result.facts))
+        elif isinstance(result, Fetched):
+            self._fetched(result, now_s)
+        else:
+            error = result if isinstance(result, Exception) else None
+            _LOG.error("looking at what is installed failed result=%r", result, exc_info=error)
+            self._due_s = now_s + _RETRY_S
+
+    def _look(self, record: UpdateRecord, served: str, limit: int) -> Facts:
+        slots = self.updater.slots
+        found = {}
+        for name in NAMES:
+            release, kept = slots.look(name)
+            state, noted = Condition.ABSENT, True
+            if release is not None:
+                bundle = slots.bundle(release.sha256)
+                state = condition(bundle, release.sha256)
+                noted = bool(release.length_bytes)
+                if not noted:  # an older agent's record, which says no length
+                    known = record.length_bytes if record.desired.sha256 == release.sha256 else 0
+                    length_bytes = bundle.stat().st_size if state is Condition.WHOLE else known
+                    release, noted = replace(release, length_bytes=length_bytes), not length_bytes
+            found[name] = SlotFacts(
+                release=release, noted=noted, record=kept, bundle=state, tired=slots.boots(name) > limit
+            )
+        committed = committed_release(record)
+        where = condition(slots.bundle(committed.sha256), committed.sha256) if committed else Condition.ABSENT
+        return Facts(
+            current=slots.current_name(), pointer=slots.pointer()[1], slots=found, committed=committed,
+            committed_bundle=where, served=served, floor=self.updater.floor(),
+        )  # fmt: skip
+
+    def _act(self, plan: Plan) -> None:
+        if plan.code != self.code:
+            self._say(plan)
+        self.code, self.text = plan.code, plan.text
+        slots = self.updater.slots
+        for action in plan.actions:
+            if isinstance(action, Note):
+                slots.fill(action.slot, action.release)
+            elif isinstance(action, Choose):
+                before = slots.current()
+                slots.switch(action.slot)
+                after = slots.current()
+                if before is not None:
+                    self.tell("slot_chosen", Severity.WARNING, f"slot {action.slot} is current")
+                self.updater.activate(after)
+        if plan.rest or self._resting:
+            self._resting = plan.rest
+            self.updater.activate(None if plan.rest else slots.current())
+        fetches = [action for action in plan.actions if isinstance(action, Fetch)]
+        if fetches:
+            self._fetch(fetches[0].release)
+        elif plan.code == "release_lost":
+            self.ask()
+
+    def _say(self, plan: Plan) -> None:
+        if plan.code:
+            self.tell(plan.code, Severity.WARNING, plan.text)
+        else:
+            self.tell("repaired", Severity.INFO, f"what should run here is whole again after {self.code}")
+
+    def _fetch(self, release: SlotRelease) -> None:
+        fetcher, progress = self.updater.ports.fetcher, Progress()
+        if self.updater.record.in_flight and self.updater.record.desired.sha256 == release.sha256:
+            return
+        self._busy, self._progress, self._fetching = True, progress, release.sha256
+        order = FetchOrder(release.sha256, release.length_bytes, self.updater.config.max_bytes_per_s)
+        self.updater.ports.worker.run(TOKEN, lambda: Fetched(release, fetcher.fetch(order, progress)))
+
+    def _fetched(self, result: Fetched, now_s: float) -> None:
+        if result.refusal is None:
+            self._failures = 0
+            slots = self.updater.slots
+            for name in NAMES:  # failed starts were the bundle's, not the release's
+                held = slots.read(name)
+                if held is not None and held.sha256 == result.release.sha256:
+                    slots.set_boots(name, 0)
+                    if name == slots.current_name():
+                        self._resting = False
+                        self.updater.activate(held)
+            self.soon()
+            return
+        if not self._failures:
+            self.tell("repair_failed", Severity.WARNING, f"[{result.refusal.code}] {result.refusal.text}"[:300])
+        self._failures += 1
+        config = self.updater.config
+        ceiling_s = min(self.period_s, config.retry_min_s * 2.0 ** min(self._failures, 30))
+        self._due_s = now_s + max(config.retry_min_s, self.chance.uniform(0.0, ceiling_s))
