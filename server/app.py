@@ -24,9 +24,10 @@ from server.config import ServerConfig, check_config, read_config
 from server.credentials import hash_password, new_secret
 from server.dashboard.mount import mount
 from server.enrolment import SERVER_USER, Enrolment, Identity
+from server.errors import StateDirectoryError
 from server.ingest import subscriptions
 from server.parts import Parts, Service, build_api, build_parts
-from server.state_directory import RunAddress, StateDirectory, StateLock, lock_state, open_state
+from server.state_directory import Ports, RunAddress, StateDirectory, StateLock, lock_state, open_state
 from server.tls import check_certificates
 from server.transports.mqtt import MqttTransport
 from server.web import Web
@@ -140,6 +141,7 @@ class ServerApp:
         try:
             if self.broker is not None:
                 self.broker.start(self.admission.hashes())
+                self.state.keep_ports(Ports(self.web.listener.getsockname()[1], self.broker.port))
             self.connect()
             self.parts.vitals.expect(
                 (_INGEST, _REVOCATIONS, *(_name(service) for service in self._services())), self.clock()
@@ -265,17 +267,20 @@ def _overridden(config: ServerConfig, overrides: Overrides) -> ServerConfig:
 def _assemble(
     state: StateDirectory, config: ServerConfig, transport: Transport | None, clock: Clock, lock: StateLock
 ) -> ServerApp:
-    before = state.read_address()
-    listener = listening_socket(config.http.bind, config.http.port or _port_of(before), "http")
+    before = state.read_ports() if transport is None else None
+    drawn = transport is None and not (before or (config.http.port and config.broker.port))
+    listener = listening_socket(config.http.bind, config.http.port or (before.http if before else 0), "http")
     try:
         password, broker = new_secret(), None
         if transport is None:
-            port = config.broker.port or (before.mqtt_port if before else 0) or free_port(config.broker.bind)
+            port = config.broker.port or (before.broker if before else 0) or free_port(config.broker.bind)
             broker = Broker(state.broker, config.broker, config.tls, port, SERVER_USER, password)
             host = loopback_of(config.broker.bind)
             transport = MqttTransport(host, port, SERVER_USER, SERVER_USER, password, config.tls.ca)
         address = _address(config, listener, broker)
         parts = build_parts(state, config, transport, clock)
+        if drawn:
+            _refuse_to_orphan(state, parts)
         admission = Admission(parts.enrolment, broker, hash_password(password))
         reception = Reception(lambda: _public(address, config), parts.trust.root, admission.admit)
         web = Web(build_api(parts, reception), listener, config.tls)
@@ -285,9 +290,20 @@ def _assemble(
     return ServerApp(state, config, parts, transport, broker, admission, web, address, clock, lock)
 
 
-def _port_of(before: RunAddress | None) -> int:
-    tail = before.http_url.rpartition(":")[2] if before else ""
-    return int(tail) if tail.isdigit() else 0
+def _refuse_to_orphan(state: StateDirectory, parts: Parts) -> None:
+    """Refuse ports that were drawn anew while devices know others.
+
+    Raises:
+        StateDirectoryError: If there are devices.
+    """
+    count = len(parts.fleet.devices())
+    if count:
+        parts.database.close()
+        message = (
+            f"Expected the ports that {count} devices were told in {state.ports}, got no such file: restore it from "
+            "the backup, or set http.port and broker.port in server.toml to those in a device's identity.json"
+        )
+        raise StateDirectoryError(message)
 
 
 def _address(config: ServerConfig, listener: socket.socket, broker: Broker | None) -> RunAddress:

@@ -1,4 +1,4 @@
-"""``fleet-server``: init, run, migrate, claim, trust, status; devices, releases, events, rollouts for scripts.
+"""``fleet-server``: init, run, migrate, backup, claim, trust, status; devices, releases, events, rollouts for scripts.
 
 Some commands only ask a running server to steer a rollout.
 
@@ -44,6 +44,7 @@ from server.rollout.ledger import Ledger
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
 from server.running import RunningServer
+from server.state_backup import back_up_state
 from server.state_directory import StateDirectory, init_state, is_locked, lock_state, open_state
 from server.store.backup import back_up_sqlite, sqlite_file
 from server.store.database import Database, connect, declared_tables, open_database, shown_url
@@ -213,6 +214,31 @@ def _migrate(state: StateDirectory, *, assume_yes: bool) -> None:
     finally:
         engine.dispose()
         lock.release()
+
+
+@main.command(epilog=_example("fleet-server backup state /backups/fleet-2026-11-28"))
+@_STATE
+@click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
+@_coded
+def backup(directory: Path, target: Path) -> None:
+    """Copy a state directory to the new directory TARGET; the server may run meanwhile.
+
+    To restore, put the copy where DIR was and run the server on it: it has the same ports, keys, tokens, devices and
+    bundles. Back up after each publication. For PostgreSQL, dump the database with pg_dump first.
+    """
+    state = open_state(directory)
+    config = read_config(state.config)
+    engine = connect(config.store.url or state.database_url)
+    try:
+        back_up_state(state, engine, target)
+        if sqlite_file(engine) is None:
+            click.echo(f"not in it: the database {shown_url(config.store.url)}: dump it with pg_dump", err=True)
+    finally:
+        engine.dispose()
+    for name in (config.tls.certificate, config.tls.key, config.tls.ca):
+        if name and state.path not in Path(name).resolve().parents:
+            click.echo(f"not in it: {name}: back it up, too", err=True)
+    click.echo(f"backup     {target}")
 
 
 def _agreed(question: str) -> bool:
@@ -546,7 +572,9 @@ def _last_heartbeat_ms(directory: Path) -> int:
 def _opened(directory: Path) -> tuple[ServerConfig, Database]:
     state = open_state(directory)
     config = read_config(state.config)
-    return config, open_database(config.store.url or state.database_url, str(directory))
+    return config, open_database(
+        config.store.url or state.database_url, str(directory), may_be_new=not state.has_served()
+    )
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ ServerError
 ├── AlreadyRunningError       another server holds the state directory
 ├── DatabaseError             the database can't be used
 │   ├── DatabaseUnavailableError  its URL is wrong or its driver is not installed
+│   ├── DatabaseLostError         it is empty, though a server ran here before
 │   ├── DatabaseOutdatedError     an older tinyfleet made it: it must be migrated
 │   ├── DatabaseNewerError        a newer tinyfleet has migrated it
 │   └── DatabaseForeignError      its tables or rows are not a fleet's
@@ -85,6 +86,12 @@ class DatabaseUnavailableError(DatabaseError):
     """The URL is wrong, or its driver is not installed."""
 
     code = "database_unavailable"
+
+
+class DatabaseLostError(DatabaseError):
+    """The database is empty, though a server ran here before."""
+
+    code = "database_lost"
 
 
 class DatabaseOutdatedError(DatabaseError):

@@ -96,7 +96,7 @@ class Parts:
 
 def build_parts(state: StateDirectory, config: ServerConfig, transport: Transport, clock: Clock) -> Parts:
     """Return every service on the state directory, joined by ``transport``."""
-    database = open_database(config.store.url or state.database_url, str(state.path))
+    database = open_database(config.store.url or state.database_url, str(state.path), may_be_new=not state.has_served())
     events, outbox = EventLog(database), Outbox(transport)
     fleet = Fleet(database, outbox, clock)
     enrolment = Enrolment(database, clock, config.enrolment.claim_ttl_s)

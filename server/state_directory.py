@@ -13,6 +13,7 @@ from server.credentials import new_secret
 from server.errors import AlreadyRunningError, StateDirectoryError
 from server.files import write_atomically
 
+_PORT_LIMIT = 65_536
 _LAYOUT = 1  # raised when what lies where changes so that an older server would not find it
 _LOOK_S = 0.1
 _TEMPLATE = """\
@@ -34,6 +35,14 @@ class RunAddress:
     mqtt_host: str
     mqtt_port: int
     pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where devices were told to find this server (``ports.json``): lost, every device is orphaned."""
+
+    http: int
+    broker: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +102,13 @@ class StateDirectory:
         return self.path / "broker"
 
     @property
+    def ports(self) -> Path:
+        """The ports that devices were told; part of a backup."""
+        return self.path / "ports.json"
+
+    @property
     def address(self) -> Path:
-        """Where the last run was found."""
+        """Where the last run was found; scratch."""
         return self.path / "run" / "address.json"
 
     @property
@@ -135,6 +149,43 @@ class StateDirectory:
             message = f"Expected the name of the shared subscription in {path}, got: {error}: remove it for a new one"
             raise StateDirectoryError(message) from error
         return group
+
+    def read_ports(self) -> Ports | None:
+        """Return the ports that devices were told, None before the first run.
+
+        Raises:
+            StateDirectoryError: If the file is damaged: other ports would orphan every device.
+        """
+        try:
+            found = Ports(**json.loads(self.ports.read_text(encoding="utf-8")))
+            if all(type(port) is int and 0 < port < _PORT_LIMIT for port in (found.http, found.broker)):
+                return found
+            problem: object = found
+        except FileNotFoundError:
+            return self._ports_of_42f48ee()
+        except (OSError, ValueError, TypeError) as error:
+            problem = error
+        message = (
+            f'Expected {{"http": PORT, "broker": PORT}} in {self.ports}, got: {problem}: restore it from the backup, '
+            "or write the ports there that a device's identity.json has"
+        )
+        raise StateDirectoryError(message)
+
+    def _ports_of_42f48ee(self) -> Ports | None:
+        """Return the ports of a directory whose server kept them only in ``run/address.json``."""
+        before = self.read_address()
+        tail = before.http_url.rpartition(":")[2] if before else ""
+        return Ports(int(tail), before.mqtt_port) if before and tail.isdigit() and before.mqtt_port else None
+
+    def keep_ports(self, ports: Ports) -> None:
+        """Remember what devices are told from now on."""
+        data = json.dumps(asdict(ports)).encode()
+        if not self.ports.exists() or self.ports.read_bytes() != data:
+            write_atomically(self.ports, data)
+
+    def has_served(self) -> bool:
+        """Return whether a server ran here before, so that what is missing was lost."""
+        return self.ports.exists() or self.address.exists() or any(self.blobs.glob("*"))
 
     def read_address(self) -> RunAddress | None:
         """Return where the last run was found; None before the first."""

@@ -35,7 +35,7 @@ class Blobs:
         """
         path = self.folder / sha256
         if not _HEX.fullmatch(sha256) or not path.is_file():
-            message = f"Expected the SHA-256 of a stored blob, got {sha256[:80]!r}: upload it first"
+            message = f"Expected the SHA-256 of a stored blob, got {sha256[:80]!r}: upload it first, or restore blobs/"
             raise UnknownBlobError(message)
         return path
 

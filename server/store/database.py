@@ -39,20 +39,22 @@ class Database:
         self.engine.dispose()
 
 
-def open_database(url: str, directory: str = "DIR") -> Database:
+def open_database(url: str, directory: str = "DIR", *, may_be_new: bool = True) -> Database:
     """Return the database at ``url`` (``sqlite:///path`` or another SQLAlchemy URL), at this version's revision.
 
-    An empty database gets its tables. ``directory`` is the server's, named where a person must act.
+    An empty database gets its tables if it ``may_be_new``. ``directory`` is the server's, named where a person
+    must act.
 
     Raises:
         DatabaseUnavailableError: If the URL or its driver can't be used.
+        DatabaseLostError: If it is empty and may not be.
         DatabaseOutdatedError: If it must be migrated first.
         DatabaseNewerError: If a newer tinyfleet has migrated it.
         DatabaseForeignError: If its tables are not a fleet's.
     """
     engine = connect(url)
     try:
-        prepare(engine, declared_tables(), directory)
+        prepare(engine, declared_tables(), directory, may_be_new=may_be_new)
     except BaseException:
         engine.dispose()
         raise

@@ -23,7 +23,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from server.errors import DatabaseForeignError, DatabaseNewerError, DatabaseOutdatedError
+from server.errors import DatabaseForeignError, DatabaseLostError, DatabaseNewerError, DatabaseOutdatedError
 
 FIRST = "0001"
 _VERSION_TABLE = "alembic_version"
@@ -74,15 +74,22 @@ def standing_of(engine: sa.Engine) -> Standing:
         return _standing(connection)
 
 
-def prepare(engine: sa.Engine, metadata: sa.MetaData, directory: str) -> None:
-    """Make the tables of an empty database; check the revision of any other.
+def prepare(engine: sa.Engine, metadata: sa.MetaData, directory: str, *, may_be_new: bool) -> None:
+    """Make the tables of an empty database if it ``may_be_new``; check the revision of any other.
 
     Raises:
+        DatabaseLostError: If it is empty and may not be.
         DatabaseOutdatedError: If it must be migrated first; the message names ``directory``, the server's.
         DatabaseNewerError: If a newer tinyfleet has migrated it.
         DatabaseForeignError: If its tables are not those of any tinyfleet since 42f48ee.
     """
     standing = standing_of(engine)
+    if standing.is_empty and not may_be_new:
+        message = (
+            f"Expected the database of a server that ran before on {directory}, got an empty one: restore it from the "
+            "backup; to begin anew, make another directory with fleet-server init"
+        )
+        raise DatabaseLostError(message)
     if standing.is_empty:
         with _alone(engine) as connection:
             if (standing := _standing(connection)).is_empty:  # else another process was quicker

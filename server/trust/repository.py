@@ -200,8 +200,18 @@ class TrustRepository:
     def _snapshot(self) -> Snapshot | None:
         timestamp = self._timestamp()
         if timestamp is None:
+            self._refuse_lost_timestamp()
             return None
         return _parse(self._file(f"{timestamp.snapshot_meta.version}.snapshot.json"), Snapshot).signed
+
+    def _refuse_lost_timestamp(self) -> None:
+        """Refuse to begin again at version 1: devices that saw later versions would refuse that as a rollback.
+
+        A first snapshot alone is what dying in the middle of the first publication leaves.
+        """
+        names = [path.name for path in (self.state_dir / TUF).glob("*.snapshot.json")]
+        if any(name != "1.snapshot.json" for name in names):
+            self._file("timestamp.json")
 
     def _file(self, name: str) -> bytes:
         data = self.metadata_file(name)

@@ -1,0 +1,58 @@
+"""A copy of a state directory from which a server comes back as the one that devices know.
+
+Everything is copied but what is scratch; a list of what matters would forget what is added later. The database is
+copied first: bundles and metadata that are published meanwhile are then in the copy without being in the database,
+which the server notices when it starts; the other way round they would be missing. ``timestamp.json`` comes before the
+files that it names, for the same reason.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from server.errors import StateDirectoryError
+from server.files import sync_directory
+from server.state_directory import StateDirectory
+from server.store.backup import back_up_sqlite, sqlite_file
+
+_SCRATCH = frozenset({"broker", "run", "backups", "server.lock"})
+_TIMESTAMP = Path("tuf", "timestamp.json")
+
+
+def back_up_state(state: StateDirectory, engine: sa.Engine, target: Path) -> None:
+    """Copy ``state`` to the new directory ``target``, its SQLite database with it; the server may run meanwhile.
+
+    Raises:
+        StateDirectoryError: If ``target`` is there already, or lies in the state directory.
+        OSError: If it can't be written; what was written stays, without ``server.toml``, so that no server runs on it.
+        sqlite3.Error: If the database is damaged.
+    """
+    inside = state.path in (target.resolve(), *target.resolve().parents)
+    if target.exists() or inside:
+        message = f"Expected a new directory outside {state.path} for the backup, got {target}"
+        raise StateDirectoryError(message)
+    target.mkdir(mode=0o700, parents=True)
+    database = sqlite_file(engine)
+    if database is not None:
+        back_up_sqlite(database, target / "fleet.db")
+    if (state.path / _TIMESTAMP).exists():
+        (target / "tuf").mkdir(mode=0o700)
+        shutil.copy2(state.path / _TIMESTAMP, target / _TIMESTAMP)
+    last = state.config.name
+    for entry in sorted(state.path.iterdir(), key=lambda path: path.name == last):
+        if entry.name in _SCRATCH or (database is not None and entry.name.startswith(database.name)):
+            continue
+        if entry.is_dir():
+            shutil.copytree(entry, target / entry.name, dirs_exist_ok=True, ignore=_partial_files)
+        elif not entry.name.startswith("."):
+            shutil.copy2(entry, target / entry.name)
+    sync_directory(target)
+
+
+def _partial_files(folder: str, names: list[str]) -> set[str]:
+    """Return what is not copied: files being written, and the timestamp, which is there."""
+    done = {"timestamp.json"} if Path(folder).name == "tuf" else set()
+    return done & set(names) | {name for name in names if name.startswith(".")}

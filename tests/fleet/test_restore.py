@@ -1,0 +1,37 @@
+"""A server that was lost and restored from its backup, as the documents say, is the one that devices know."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from conftest import Fleet, Wait
+
+pytestmark = [pytest.mark.broker, pytest.mark.slow]
+
+
+def test_devices_find_a_restored_server_and_take_releases_from_it(fleet: Fleet, wait: Wait, tmp_path: Path) -> None:
+    """Ports, keys, tokens, passwords and bundles are the same; no device enrols again or is touched."""
+    device = fleet.add("dev")
+    fleet.roll_out(fleet.release(1))
+    device.reaches("committed", "tiny-1")
+    fleet.settled()
+    command = [str(Path(sys.executable).with_name("fleet-server")), "backup", str(fleet.state), str(tmp_path / "copy")]
+    assert subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stderr == ""
+    told, token = (fleet.state / "ports.json").read_bytes(), (fleet.state / "operator.token").read_bytes()
+    fleet.server.stop()
+    shutil.rmtree(fleet.state)
+    wait(lambda: not device.status().get("connected"), "the loss")
+    shutil.copytree(tmp_path / "copy", fleet.state)
+    fleet.start()
+    assert ((fleet.state / "ports.json").read_bytes(), (fleet.state / "operator.token").read_bytes()) == (told, token)
+    wait(lambda: device.status().get("connected"), "dev connected again")
+    assert device.document()["release"] == "tiny-1"
+    fleet.roll_out(fleet.release(2))
+    device.reaches("committed", "tiny-2")

@@ -1,0 +1,134 @@
+"""What a server needs to be the one that devices know is never made anew in silence."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from server.app import Overrides, ServerApp
+from server.cli import main
+from server.errors import DatabaseLostError, StateDirectoryError, TrustError
+from server.state_directory import Ports, RunAddress, StateDirectory
+from server.store.database import open_database
+from server.trust.repository import TrustRepository
+
+
+def _ran(state: StateDirectory) -> Ports:
+    """Run a server once, enrol a device, and return the ports that the device was told."""
+    app = ServerApp.open(state.path, pages=False)
+    app.start()
+    enrolment = app.parts.enrolment
+    enrolment.enrol(enrolment.claim("berlin", "cam-1", {}))
+    app.stop()
+    found = state.read_ports()
+    assert found is not None
+    return found
+
+
+@pytest.mark.broker
+def test_ports_stay_without_anything_that_is_scratch(state: StateDirectory) -> None:
+    """Broker files and the last address are made anew; the ports that devices were told are not."""
+    told = _ran(state)
+    state.address.unlink()
+    app = ServerApp.open(state.path, pages=False)
+    assert (app.web.listener.getsockname()[1], app.address.mqtt_port) == (told.http, told.broker)
+    app.stop()
+
+
+@pytest.mark.broker
+def test_lost_ports_are_not_drawn_anew_while_devices_know_them(state: StateDirectory) -> None:
+    """The server says where they are found; set in server.toml or on the command line, it starts."""
+    told = _ran(state)
+    state.ports.unlink()
+    state.address.unlink()
+    with pytest.raises(StateDirectoryError, match=r"the ports that 1 devices were told in .*ports\.json, got no such"):
+        ServerApp.open(state.path, pages=False)
+    app = ServerApp.open(state.path, pages=False, overrides=Overrides(told.http, told.broker))
+    app.stop()
+
+
+@pytest.mark.broker
+def test_a_directory_of_42f48ee_keeps_its_ports(state: StateDirectory) -> None:
+    """It had them only beside the address of the last run."""
+    told = _ran(state)
+    state.ports.unlink()
+    assert state.read_ports() == told
+
+
+@pytest.mark.parametrize("text", [
+    "", "{", "[]", '{"http": 0, "broker": 1}', '{"http": "a", "broker": 1}', '{"http": 1}',
+    '{"http": 1, "broker": 65536}', '{"http": true, "broker": 1}',
+])  # fmt: skip
+def test_damaged_ports_are_named_and_left_alone(state: StateDirectory, text: str) -> None:
+    """Even where an older file has others."""
+    state.ports.write_text(text)
+    state.write_address(RunAddress("http://127.0.0.1:9", "127.0.0.1", 9, 1))
+    with pytest.raises(StateDirectoryError, match=r'Expected \{"http": PORT, "broker": PORT\} in .*: restore it'):
+        state.read_ports()
+    assert state.ports.read_text() == text
+
+
+def _missing(database: Path) -> None:
+    database.unlink()
+
+
+def _emptied(database: Path) -> None:
+    database.write_bytes(b"")
+
+
+@pytest.mark.parametrize("lose", [_missing, _emptied])
+@pytest.mark.parametrize("command", [["run"], ["devices"], ["claim", "--site", "a", "--device", "b"]])
+def test_a_lost_database_is_not_made_anew(
+    state: StateDirectory, lose: Callable[[Path], None], command: list[str]
+) -> None:
+    """Every device would be unknown, and nobody told why."""
+    open_database(state.database_url).close()
+    state.keep_ports(Ports(1, 2))
+    lose(state.path / "fleet.db")
+    done = CliRunner().invoke(main, [command[0], str(state.path), *command[1:]])
+    assert (done.exit_code, done.stderr.split(":")[0]) == (1, "error [database_lost]")
+    assert str(state.path) in done.stderr
+
+
+def test_an_empty_database_is_refused_where_a_server_ran(state: StateDirectory) -> None:
+    """Also that of another machine, by URL."""
+    with pytest.raises(DatabaseLostError, match="restore it from the backup"):
+        open_database(f"sqlite:///{state.path / 'other.db'}", may_be_new=False)
+
+
+def test_lost_metadata_does_not_begin_again_at_version_one(state: StateDirectory) -> None:
+    """Devices that saw later versions would refuse that as an attack."""
+    (state.tuf / "2.snapshot.json").write_text("{}")
+    with pytest.raises(TrustError, match=r"Expected timestamp\.json in .*: restore it from the backup"):
+        TrustRepository(state.path).current_targets()
+    (state.tuf / "2.snapshot.json").rename(state.tuf / "1.snapshot.json")
+    assert TrustRepository(state.path).current_targets() is None
+
+
+def test_a_backup_has_everything_but_scratch_and_is_private(state: StateDirectory, tmp_path: Path) -> None:
+    """What is added to the directory one day is in it without a list."""
+    open_database(state.database_url).close()
+    state.keep_ports(Ports(1, 2))
+    (state.path / "new-one-day").write_text("x")
+    (state.broker / "passwords").write_text("x")
+    done = CliRunner().invoke(main, ["backup", str(state.path), str(tmp_path / "copy")])
+    assert (done.exit_code, done.stderr) == (0, "")
+    names = {path.name for path in (tmp_path / "copy").iterdir()}
+    missing = {path.name for path in state.path.iterdir()} - names
+    assert missing - {"fleet.db-wal", "fleet.db-shm"} == {"broker", "run"}
+    assert {stat.S_IMODE((tmp_path / "copy" / name).stat().st_mode) for name in ("", "keys")} == {0o700}
+    assert stat.S_IMODE((tmp_path / "copy" / "operator.token").stat().st_mode) == 0o600
+    assert json.loads((tmp_path / "copy" / "ports.json").read_bytes()) == {"http": 1, "broker": 2}
+
+
+@pytest.mark.parametrize("target", ["there", "state/inside"])
+def test_a_backup_goes_to_a_new_place_outside(state: StateDirectory, tmp_path: Path, target: str) -> None:
+    """Nothing is overwritten, and the next backup does not hold this one."""
+    (tmp_path / "there").mkdir()
+    done = CliRunner().invoke(main, ["backup", str(state.path), str(tmp_path / target)])
+    assert (done.exit_code, done.stderr.split(":")[0]) == (1, "error [state_directory]")
