@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from server.broker import free_port
 from server.cli import main
-from server.state_directory import StateDirectory, lock_state
+from server.state_directory import RunAddress, StateDirectory, lock_state
 from server.store.backup import back_up_sqlite
 from server.store.database import connect
 from server.store.revisions import standing_of
@@ -30,8 +31,10 @@ def _run(*arguments: object, answer: str = "") -> tuple[int, str, str]:
 
 @pytest.fixture
 def old_state(state: StateDirectory) -> StateDirectory:
-    """A state directory with the database of 42f48ee."""
+    """A state directory with the database of 42f48ee, and the address of its last run."""
     load_dump(state.path / "fleet.db")
+    http, broker = free_port("127.0.0.1"), free_port("127.0.0.1")
+    state.write_address(RunAddress(f"http://127.0.0.1:{http}", "127.0.0.1", broker, 1))
     return state
 
 
