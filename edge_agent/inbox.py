@@ -13,9 +13,9 @@ from edge_agent.reporting import Reporter
 from edge_agent.sample_ledger import SampleLedger
 from edge_agent.supervisor import Supervisor
 from wire.codec import Json, decode, to_document
-from wire.errors import WireError
+from wire.errors import MessageError, WireError
 from wire.measurement import MEASURE_VERB
-from wire.messages import Ack, Command, Desired, Response, Watermark
+from wire.messages import MAX_GEN_STEP, Ack, Command, Desired, Response, Watermark
 from wire.topics import Kind, Topic, parse_topic
 from wire.transport import Incoming
 
@@ -49,13 +49,20 @@ class Inbox:
 
     def _read(self, topic: Topic, payload: bytes, now_ms: int) -> None:
         if topic.kind is Kind.DESIRED:
-            self.offer(decode(Desired, payload))
+            self._desired(decode(Desired, payload))
         elif topic.kind is Kind.CMD and topic.leaf == "ack":
             ack = decode(Ack, payload)
             self.server_said(ack.at_ms)
             self.acked(ack.watermarks)
         elif topic.kind is Kind.CMD:
             self._command(decode(Command, payload), topic.leaf, now_ms)
+
+    def _desired(self, desired: Desired) -> None:
+        seen = self.reporter.updater.record.desired.gen
+        if desired.gen > seen + MAX_GEN_STEP:
+            message = f"Expected a gen of at most {seen + MAX_GEN_STEP}, got {desired.gen}: it is ignored"
+            raise MessageError(message)
+        self.offer(desired)
 
     def _command(self, command: Command, verb: str, now_ms: int) -> None:
         ledger = self._known(now_ms)

@@ -21,12 +21,11 @@ from server.outbox import Outbox
 from server.store import fleet as store
 from server.store.database import Database
 from wire.codec import Json, decode, encode
-from wire.messages import Command, Desired, DeviceState, Reported
+from wire.messages import MAX_GEN, MAX_GEN_STEP, Command, Desired, DeviceState, Reported, UpdatePhase
 from wire.topics import Kind, Topic, check_name
 
 _LOG = logging.getLogger(__name__)
 _PUBLISH_PER_TURN = 500
-_MAX_GEN = 2**53  # more is no generation of ours
 ATTEMPT = "attempt"  # in ``Desired.extra``: the ``gen`` of the assignment, which a change of settings keeps
 
 
@@ -168,7 +167,7 @@ class Fleet:
     def _change(self, device: str, change: Callable[[Desired, int], Desired]) -> int:
         with self._lock:
             known = self.active_device(device)
-            gen = max(known.desired_gen, reported_gen(known)) + 1
+            gen = next_gen(known)
             desired = replace(change(known.desired or Desired(), gen), gen=gen)
             changes = {"desired": encode(desired).decode(), "desired_gen": gen}
             with self.database.begin() as connection:
@@ -179,12 +178,21 @@ class Fleet:
     def publish_desired(self, device: str) -> None:
         """Publish what ``device`` shall run once more (it asked); nothing when nothing was ever set.
 
+        Where it would ignore the generation it gets another one, and where it lost what it had committed, or went back
+        from it, a new attempt.
+
         Raises:
             UnknownDeviceError: If there is none of that id.
         """
         with self._lock:
             known = self.device(device)
-            if known.desired is not None and not known.ended:
+            if known.desired is None or known.ended:
+                return
+            if has_lost(known):
+                self._change(device, lambda old, gen: replace(old, extra={**old.extra, ATTEMPT: gen}))
+            elif would_ignore(known):
+                self._change(device, lambda old, _gen: old)
+            else:
                 self._publish(known.site, device, known.desired)
 
     def _publish(self, site: str, device: str, desired: Desired) -> bool:
@@ -263,7 +271,32 @@ def _desired(text: str) -> Desired:
 def reported_gen(known: Device) -> int:
     """Return the generation that the device knows: above ours after a database was restored from a backup."""
     gen = known.reported.gen if known.reported else 0
-    return gen if 0 <= gen < _MAX_GEN else 0
+    return gen if 0 <= gen <= MAX_GEN else 0
+
+
+def next_gen(known: Device) -> int:
+    """Return a generation that the device will take for newer than all it knows."""
+    theirs = reported_gen(known)
+    if known.reported is not None and known.desired_gen - theirs > MAX_GEN_STEP:
+        return theirs + 1  # it would not follow so far: it was enrolled again
+    return min(MAX_GEN, max(known.desired_gen, theirs) + 1)
+
+
+def would_ignore(known: Device) -> bool:
+    """Say whether the device takes our generation for an old one, or for none that a server counts to."""
+    if known.reported is None:
+        return False
+    ahead = reported_gen(known) - known.desired_gen
+    return ahead > 0 or ahead < -MAX_GEN_STEP
+
+
+def has_lost(known: Device) -> bool:
+    """Say whether the device reports that it committed what is desired, and does not have it any more."""
+    reported, desired = known.reported, known.desired
+    if reported is None or desired is None or not desired.sha256 or reported.gen != desired.gen:
+        return False
+    current = reported.current.sha256 if reported.current is not None else ""
+    return reported.update.phase is UpdatePhase.COMMITTED and current != desired.sha256
 
 
 def _unknown(device: str) -> UnknownDeviceError:

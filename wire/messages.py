@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from wire.codec import Json
+from wire.errors import MessageError
+
+MAX_GEN = 2**53  # the last whole number that every JSON reader tells from its neighbour
+MAX_GEN_STEP = 2**32  # a generation further ahead than this of what a device has seen is no server's
 
 
 class DeviceState(StrEnum):
@@ -121,7 +125,8 @@ class Reported:
 class Desired:
     """``desired``, retained: a pointer to a release. Nothing in it is trusted unless signed metadata agrees.
 
-    ``gen`` only grows. ``target`` is the TUF target path, ``sha256`` its digest. ``probation_s`` is how
+    ``gen`` only grows, from 0 to ``MAX_GEN``; a device ignores one more than ``MAX_GEN_STEP`` ahead of the last it took
+    up. ``target`` is the TUF target path, ``sha256`` its digest. ``probation_s`` is how
     long the new release must stay healthy. ``not_before_ms``/``not_after_ms`` is the maintenance window
     (0: any time), ``deadline_ms`` ends the attempt (0: never). ``config`` carries agent settings:
     ``sample_bytes_per_day`` (int, default 0).
@@ -139,6 +144,16 @@ class Desired:
     max_bytes_per_s: int = 0
     config: Mapping[str, Json] = field(default_factory=dict)
     extra: Mapping[str, Json] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a generation that can't be one.
+
+        Raises:
+            MessageError: If ``gen`` is out of range.
+        """
+        if not 0 <= self.gen <= MAX_GEN:
+            message = f"Expected a gen from 0 to {MAX_GEN}, got {self.gen}"
+            raise MessageError(message)
 
 
 @dataclass(frozen=True, slots=True)

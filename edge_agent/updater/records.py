@@ -14,7 +14,7 @@ from edge_agent.record_file import read_record, write_record
 from edge_agent.updater.states import UpdateRecord
 from wire.codec import from_document, to_document
 from wire.errors import WireError
-from wire.messages import Desired
+from wire.messages import MAX_GEN, Desired
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Records:
             gen = read_record(self.state / "gen.json").get("gen")
         except (OSError, WireError):
             return 0
-        return gen if isinstance(gen, int) else 0
+        return gen if isinstance(gen, int) and 0 <= gen <= MAX_GEN else 0
 
     def write(self, record: UpdateRecord) -> None:
         """Keep the record.

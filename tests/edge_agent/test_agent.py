@@ -26,8 +26,8 @@ from edge_agent.updater.updater import Ports
 from edge_agent.worker import InlineWorker
 from wire import leb128
 from wire.bundle import build_bundle
-from wire.canonical import sha256_hex
-from wire.codec import decode, encode
+from wire.canonical import canonical_bytes, sha256_hex
+from wire.codec import decode, encode, to_document
 from wire.drift_report import decode_report
 from wire.histogram import Shape
 from wire.manifest import Manifest, Preprocessing, TensorSpec
@@ -686,3 +686,35 @@ def test_a_release_in_safe_mode_may_be_sent_again(world: World) -> None:
     world.turns(3)
     assert not decode(Reported, world.last("reported")).safe_mode
     assert serves(world, 1)
+
+
+@pytest.mark.parametrize("gen", [2**63 - 1, 2**53 + 1, 2**53, 2**32 + 1, -1])
+def test_a_gen_that_is_no_servers_blocks_nothing(world: World, gen: int) -> None:
+    """It is counted as garbage; the next real one is taken up."""
+    document = {**to_document(world.release(1)), "gen": gen}
+    world.say("desired", canonical_bytes(document))
+    world.turns(2)
+    assert (world.events(), world.agent.updater.record.desired.gen) == (["started", "garbage"], 0)
+    world.install(1)
+
+
+def test_a_gen_far_ahead_is_taken_up_and_passed_by_the_next(world: World) -> None:
+    """Within the bound it is acted on; the server sees it in what the device reports, and goes above."""
+    world.say("desired", replace(world.release(1), gen=2**32))
+    world.turns(2)
+    assert decode(Reported, world.last("reported")).gen == 2**32
+    world.say("desired", replace(world.release(2), gen=2**32 + 1))
+    world.turns(2)
+    assert world.agent.updater.record.desired.release == "m-2"
+
+
+def test_a_record_with_an_impossible_gen_is_left_behind(device_with: Callable[[int], World]) -> None:
+    """What an older agent believed no longer blocks: the server's next one is taken up."""
+    world = device_with(1)
+    for name in ("update.json", "gen.json"):
+        text = (world.state / name).read_text()
+        (world.state / name).write_text(text.replace('"gen":1', f'"gen":{2**63 - 1}'))
+    world.agent = world.make("00000000000000bb")
+    world.turns(3)
+    assert serves(world, 1)
+    assert world.agent.updater.record.desired.gen == 1

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
 
 from server.errors import UnknownDeviceError
+from server.fleet import next_gen, would_ignore
 from wire.errors import NameRefusedError
 from wire.memory_broker import MemoryBroker
-from wire.messages import DeviceState, Reported, State
+from wire.messages import DeviceState, Get, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus
 
 if TYPE_CHECKING:
     from tests.server.conftest import MemoryFleet
@@ -42,6 +44,57 @@ def test_gen_goes_past_what_the_device_knows(fleet: MemoryFleet) -> None:
     device.say("reported", Reported(gen=2**62), retain=True)
     fleet.turn()
     assert fleet.app.parts.fleet.set_desired("cam-1", **RELEASE) == 43
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "following", "ignored"),
+    [
+        (7, None, 8, False),
+        (7, 7, 8, False),
+        (7, 5, 8, False),
+        (7, 9, 10, True),
+        (7, 2**62, 8, False),
+        (2**32 + 7, 7, 2**32 + 8, False),
+        (2**32 + 8, 7, 8, True),  # enrolled again, after a generation that was no server's
+        (7, 2**53 - 1, 2**53, True),
+        (2**53, 0, 1, True),
+    ],
+)
+def test_the_next_gen_is_one_the_device_will_take(
+    fleet: MemoryFleet, ours: int, theirs: int | None, following: int, *, ignored: bool
+) -> None:
+    """Above what it knows, and never so far ahead that it would not follow."""
+    fleet.enrol()
+    reported = None if theirs is None else Reported(gen=theirs)
+    known = replace(fleet.app.parts.fleet.device("cam-1"), desired_gen=ours, reported=reported)
+    assert (next_gen(known), would_ignore(known)) == (following, ignored)
+
+
+@pytest.mark.parametrize(
+    ("reported", "again"),
+    [
+        (Reported(gen=1, update=UpdateStatus(UpdatePhase.COMMITTED, 1)), True),
+        (
+            Reported(gen=1, current=InstalledRelease("m-1", "0" * 64), update=UpdateStatus(UpdatePhase.COMMITTED, 1)),
+            True,
+        ),
+        (
+            Reported(gen=1, current=InstalledRelease("m-2", "1" * 64), update=UpdateStatus(UpdatePhase.COMMITTED, 1)),
+            False,
+        ),
+        (Reported(gen=1, update=UpdateStatus(UpdatePhase.REFUSED, 1)), False),
+        (Reported(gen=0, update=UpdateStatus(UpdatePhase.COMMITTED, 0)), False),
+    ],
+)
+def test_sends_a_release_again_that_the_device_lost(fleet: MemoryFleet, reported: Reported, *, again: bool) -> None:
+    """It says committed and does not have it: a new attempt. What it refused stays refused."""
+    device = fleet.enrol()
+    fleet.app.parts.fleet.set_desired("cam-1", **RELEASE)
+    device.say("reported", reported, retain=True)
+    device.say("get", Get())
+    fleet.turn()
+    desired = device.desired()
+    assert (desired.gen, desired.extra["attempt"], desired.release) == ((2, 2, "m-2") if again else (1, 1, "m-2"))
 
 
 def test_what_is_acknowledged_survives_a_power_cut(fleet: MemoryFleet) -> None:
