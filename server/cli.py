@@ -35,6 +35,7 @@ from server.config import ServerConfig, read_config
 from server.enrolment import Enrolment
 from server.errors import AnsweredError, DatabaseOutdatedError, ServerError
 from server.fleet import Device, Fleet
+from server.liveness import presence
 from server.outbox import Outbox
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
@@ -329,11 +330,15 @@ def devices() -> None:
 def devices_list(directory: Path, *, ended: bool, as_json: bool) -> None:
     """Print the devices of the fleet.
 
-    Tab-separated values, a line of names first.
+    Tab-separated values, a line of names first. What a device says stands as it was heard last: presence tells whether
+    it is there, away, silent or was never heard.
     """
-    _, database = _opened(directory)
-    fleet = _fleet(database)
-    rows = [listings.device_row(device) for device in (fleet.ended() if ended else fleet.devices())]
+    config, database = _opened(directory)
+    fleet, now_ms = _fleet(database), system_now_ms()
+    rows = [
+        listings.device_row(device, presence(device, now_ms, config.fleet.silent_s))
+        for device in (fleet.ended() if ended else fleet.devices())
+    ]
     database.close()
     _print(rows, listings.ENDED_COLUMNS if ended else listings.DEVICE_COLUMNS, as_json=as_json)
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from server.fleet import Device
+from server.liveness import Presence
 from server.registry.events import LoggedEvent
 from server.registry.versions import Release
 from server.rollout.model import IN_FLIGHT, Rollout, Standing
@@ -14,7 +15,7 @@ from server.rollout.model import IN_FLIGHT, Rollout, Standing
 Row = Mapping[str, object]
 _BLANKS = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
 
-DEVICE_COLUMNS = ("device", "site", "state", "release", "phase", "desired_release", "last_seen_ms")
+DEVICE_COLUMNS = ("device", "site", "state", "release", "phase", "desired_release", "last_seen_ms", "presence")
 ENDED_COLUMNS = ("device", "site", "ended", "ended_ms", "ended_why")
 RELEASE_COLUMNS = ("release", "model", "targets", "registered_ms", "running", "withdrawn_ms", "withdrawn_why")
 EVENT_COLUMNS = ("id", "at_ms", "severity", "kind", "code", "device", "text")
@@ -23,8 +24,8 @@ ROLLOUT_COLUMNS = (
 )  # fmt: skip
 
 
-def device_row(device: Device) -> Row:
-    """Return one device."""
+def device_row(device: Device, presence: Presence) -> Row:
+    """Return one device; ``presence`` says whether ``state`` is what it is now, or what it said last."""
     update = device.reported.update if device.reported else None
     return {
         "device": device.device, "site": device.site, "attributes": dict(device.attributes),
@@ -33,6 +34,7 @@ def device_row(device: Device) -> Row:
         "desired_gen": device.desired_gen, "desired_release": device.desired_release,
         "last_seen_ms": device.last_seen_ms, "enrolled_ms": device.enrolled_ms,
         "ended": device.ended, "ended_ms": device.ended_ms, "ended_why": device.ended_why,
+        "presence": presence.value,
     }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from server.config import FleetConfig
 from server.fleet import Device, Fleet
@@ -11,6 +12,16 @@ from wire.messages import DeviceState, Severity
 
 _CHECK_EVERY_MS = 15_000
 _AWAY = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED, DeviceState.SLEEPING})
+
+
+class Presence(StrEnum):
+    """Whether a device is there."""
+
+    NEVER_HEARD = "never_heard"
+    AWAY = "away"  # lost, disconnected or asleep
+    SILENT = "silent"  # it says that it is there, and is not heard
+    GONE = "gone"  # revoked or removed
+    THERE = "there"
 
 
 @dataclass(slots=True)
@@ -47,5 +58,16 @@ def is_silent(device: Device, now_ms: int, silent_s: float) -> bool:
 
 
 def is_reachable(device: Device, now_ms: int, silent_s: float) -> bool:
-    """Return whether ``device`` is there to be told something: it was seen, and it is neither away nor silent."""
-    return device.last_seen_ms > 0 and device.state not in _AWAY and not is_silent(device, now_ms, silent_s)
+    """Return whether ``device`` is there to be told something: it was heard, and it is neither away nor silent."""
+    return presence(device, now_ms, silent_s) is Presence.THERE
+
+
+def presence(device: Device, now_ms: int, silent_s: float) -> Presence:
+    """Return whether what ``device`` said last is what it is now."""
+    if device.ended:
+        return Presence.GONE
+    if device.last_seen_ms <= 0:
+        return Presence.NEVER_HEARD
+    if device.state in _AWAY:
+        return Presence.AWAY
+    return Presence.SILENT if is_silent(device, now_ms, silent_s) else Presence.THERE

@@ -16,6 +16,7 @@ from server.api import events as events_api
 from server.api import evidence as evidence_api
 from server.api import jobs as jobs_api
 from server.api import measurements as measurements_api
+from server.api import overall as overall_api
 from server.api import releases as releases_api
 from server.api import retraining as retraining_api
 from server.api import revocations as revocations_api
@@ -48,6 +49,7 @@ from server.retraining.service import RetrainingService
 from server.revocation import Revocations
 from server.rollout.ledger import Ledger
 from server.rollout.service import RolloutService
+from server.situation import Situation
 from server.state_directory import StateDirectory
 from server.store.database import Database, open_database
 from server.trust.expiry import ExpiryWatch
@@ -90,6 +92,7 @@ class Parts:
     measurements: Measurements
     ingest: Ingest
     vitals: Vitals
+    situation: Situation
     clock: Clock
     services: tuple[Service, ...]
 
@@ -137,6 +140,10 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         clock=clock,
         ingest=ingest,
         vitals=vitals,
+        situation=Situation(
+            fleet, drift.verdicts, rollouts.ledger, trust, vitals, clock, config.fleet.silent_s,
+            evidence_ms=int(max(2_000 * config.fleet.silent_s, 3 * config.drift.window_ms)),
+        ),
         services=(
             trust, ExpiryWatch(trust, events), fleet, drift, Regressions(drift.verdicts, rollouts), withdrawal,
             rollouts, retraining, measurements, Liveness(fleet, events, config.fleet),
@@ -158,8 +165,11 @@ def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
     auth = parts.auth
     for routes in (
         health.router(parts.vitals, parts.clock),
+        overall_api.router(auth, parts.situation),
         enrol_api.router(auth, parts.enrolment, reception),
-        devices_api.router(auth, parts.fleet, parts.lineage, partial(newest_evidence, parts.database)),
+        devices_api.router(
+            auth, parts.fleet, parts.lineage, partial(newest_evidence, parts.database), parts.situation.presence
+        ),
         revocations_api.router(auth, parts.revocations),
         telemetry_api.router(auth, parts.fleet, parts.database),
         blobs_api.router(auth, parts.blobs, Assignments(parts.database)),

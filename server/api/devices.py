@@ -11,6 +11,7 @@ from server.api.auth import Auth
 from server.api.numbers import StoredNumber
 from server.errors import UnknownDeviceError
 from server.fleet import Device, Fleet
+from server.liveness import Presence
 from server.registry.lineage import Lineage
 from wire.codec import Json, to_document
 
@@ -22,13 +23,15 @@ class DeviceBody(BaseModel):
     """One device; ``reported`` and ``desired`` as on the wire.
 
     ``evidence``: phase, threshold_ratio (1 and above is an alarm), flagged, fault and cause of the newest window;
-    empty before the first. ``ended``: "" for a device of the fleet, else "revoked" or "removed".
+    empty before the first. ``ended``: "" for a device of the fleet, else "revoked" or "removed". ``presence``: there,
+    or away, silent, never_heard, gone: then the rest is what it said last.
     """
 
     device: str
     site: str
     attributes: dict[str, str]
     state: str
+    presence: str
     release: str
     phase: str
     desired_gen: int
@@ -83,7 +86,9 @@ class CommandBody(BaseModel):
     data: dict[str, JsonValue]
 
 
-def router(auth: Auth, fleet: Fleet, lineage: Lineage, evidence: Evidence) -> APIRouter:
+def router(
+    auth: Auth, fleet: Fleet, lineage: Lineage, evidence: Evidence, presence: Callable[[Device], Presence]
+) -> APIRouter:
     """Return the routes for operators.
 
     Their handlers raise ``UnknownDeviceError`` for a device, or a time of one, that nobody has heard of.
@@ -94,14 +99,17 @@ def router(auth: Auth, fleet: Fleet, lineage: Lineage, evidence: Evidence) -> AP
     def list_devices(*, ended: bool = False) -> DevicesBody:
         """Return every device of the fleet; with ``ended`` those that were revoked or removed, the last first."""
         if ended:
-            return DevicesBody(devices=[_body(device, {}) for device in fleet.ended()])
+            return DevicesBody(devices=[_body(device, {}, presence(device)) for device in fleet.ended()])
         known = evidence(None)
-        return DevicesBody(devices=[_body(device, known.get(device.device, {})) for device in fleet.devices()])
+        return DevicesBody(
+            devices=[_body(device, known.get(device.device, {}), presence(device)) for device in fleet.devices()]
+        )
 
     @routes.get("/api/devices/{device}")
     def one_device(device: str) -> DeviceBody:
         """Return one device."""
-        return _body(fleet.device(device), evidence(device).get(device, {}))
+        found = fleet.device(device)
+        return _body(found, evidence(device).get(device, {}), presence(found))
 
     @routes.get("/api/devices/{device}/ran")
     def ran(device: str, at_ms: StoredNumber) -> RanBody:
@@ -138,10 +146,11 @@ def _command(fleet: Fleet, command_id: str) -> CommandBody:
     )  # fmt: skip
 
 
-def _body(device: Device, evidence: Mapping[str, Json]) -> DeviceBody:
+def _body(device: Device, evidence: Mapping[str, Json], presence: Presence) -> DeviceBody:
     phase = device.reported.update.phase if device.reported else None
     return DeviceBody(
         device=device.device, site=device.site, attributes=dict(device.attributes), state=device.state.value,
+        presence=presence.value,
         release=device.release, phase=phase.value if phase else "", desired_gen=device.desired_gen,
         desired_release=device.desired_release, last_seen_ms=device.last_seen_ms, enrolled_ms=device.enrolled_ms,
         clock_skew_ms=device.clock_skew_ms, reported=to_document(device.reported) if device.reported else None,

@@ -27,6 +27,7 @@ from server.dashboard.views import (
 )
 from server.errors import UnknownDeviceError
 from server.fleet import Device
+from server.liveness import is_reachable
 
 _WINDOWS = 200
 _EVENTS = 100
@@ -83,7 +84,7 @@ def _page(services: Services, device: str) -> None:
             live(lambda: _newest(services, device), _streams)
     with ui.element("section").classes("tf-card"):
         heading("Releases that ran here")
-        live(lambda: _history(services, device), _ran)
+        live(lambda: _ran_here(services, device), lambda seen: _ran(*seen))
     heading("Events of this device")
     live_table(_EVENT_COLUMNS, "id", lambda: _events(services, device), rows_per_page=15)
 
@@ -95,10 +96,18 @@ def _summary(services: Services, name: str) -> Summary:
         ended = Status(device.ended, Tone.BAD)
         return Summary(ended, Status("none"), Status("none"), (*facts, *_facts(device, now_ms)), "")
     drift = evidence_status(newest.shown_ratio if newest else None, flagged=newest is not None and newest.flagged)
+    if drift.tone is Tone.GOOD and not is_reachable(device, now_ms, services.situation.silent_s):
+        drift = Status(f"{drift.text} when last heard", Tone.CALM)
     if newest is not None and not newest.judged and newest.shown_ratio is not None:
         drift = Status(f"learning its usual, {drift.text} from training", Tone.BUSY)
     phase = phase_status(device.reported.update if device.reported else None)
-    return Summary(state_status(device.state), phase, drift, _facts(device, now_ms), newest.fault if newest else "")
+    return Summary(
+        state_status(device, now_ms, services.situation.silent_s),
+        phase,
+        drift,
+        _facts(device, now_ms),
+        newest.fault if newest else "",
+    )
 
 
 def _facts(device: Device, now_ms: int) -> tuple[tuple[str, str], ...]:
@@ -137,9 +146,8 @@ def _streams(newest: evidence.Point | None) -> None:
     if newest is None:
         ui.label("No window has arrived yet; the first comes at the end of the device's window.").classes("tf-muted")
         return
-    ui.label(newest.cause[:1].upper() + newest.cause[1:] if newest.cause else "Nothing stands out.").style(
-        "font-weight: 600"
-    )
+    nothing = "Nothing stands out." if newest.shown_ratio is not None else "Not judged yet."
+    ui.label(newest.cause[:1].upper() + newest.cause[1:] if newest.cause else nothing).style("font-weight: 600")
     for share in newest.streams:
         with ui.element("div").classes("tf-stream"):
             with ui.element("div"):
@@ -155,7 +163,12 @@ def _history(services: Services, device: str) -> tuple[tuple[str, str], ...]:
     return tuple((clock_time(ran.from_ms), ran.release or "nothing") for ran in newest_first[:_HISTORY])
 
 
-def _ran(history: tuple[tuple[str, str], ...]) -> None:
+def _ran_here(services: Services, device: str) -> tuple[tuple[tuple[str, str], ...], bool]:
+    there = is_reachable(services.fleet.device(device), services.fleet.clock(), services.situation.silent_s)
+    return _history(services, device), there
+
+
+def _ran(history: tuple[tuple[str, str], ...], there: bool) -> None:  # noqa: FBT001 - what one look found
     if not history:
         ui.label("Nothing yet: start a rollout.").classes("tf-muted")
         return
@@ -165,7 +178,7 @@ def _ran(history: tuple[tuple[str, str], ...]) -> None:
             with ui.element("div").classes("tf-row"):
                 ui.label(release)
                 if index == 0:
-                    pill(Status("running now", Tone.GOOD))
+                    pill(Status("running now", Tone.GOOD) if there else Status("running when last heard", Tone.CALM))
 
 
 def _events(services: Services, device: str) -> tuple[EventRow, ...]:

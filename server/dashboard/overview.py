@@ -15,7 +15,8 @@ from server.dashboard.services import Services
 from server.dashboard.session import Sessions
 from server.dashboard.tables import Column, live_table
 from server.dashboard.theme import empty, frame, heading, live, meter, pill, tone_class
-from server.dashboard.views import Counts, DeviceRow, Tone, clock_time, counts, device_row
+from server.dashboard.views import Counts, DeviceRow, Status, Tone, clock_time, counts, device_row
+from server.overall import Level, Overall
 
 _ENDED_SHOWN = 20
 _FRESH_S = 1.0  # so often all visitors together read the fleet
@@ -28,14 +29,21 @@ COLUMNS = (
     Column("evidence", "Drift evidence, share of threshold", "evidence"),
     Column("seen", "Last seen"),
 )
+_LEVELS = {
+    Level.WELL: (Tone.GOOD, "all is well"),
+    Level.UNKNOWN: (Tone.CALM, "not everything is known"),
+    Level.ATTENTION: (Tone.WARN, "a person should look"),
+    Level.ALARM: (Tone.BAD, "a person must act"),
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
+class View:
     """What the page shows."""
 
     rows: tuple[DeviceRow, ...]
     counts: Counts
+    overall: Overall
     verdicts: tuple[evidence.VerdictCard, ...]
     pools: tuple[evidence.PoolView, ...]
 
@@ -56,11 +64,11 @@ def add_page(services: Services, sessions: Sessions) -> None:
         return None
 
 
-def shared(look: Callable[[], Overview]) -> Callable[[], Overview]:
+def shared(look: Callable[[], View]) -> Callable[[], View]:
     """Return ``look``, asked at most once a second for all visitors together."""
-    kept: list[tuple[float, Overview]] = []
+    kept: list[tuple[float, View]] = []
 
-    def again() -> Overview:
+    def again() -> View:
         now_s = time.monotonic()
         if not kept or now_s - kept[0][0] >= _FRESH_S:
             kept[:] = [(now_s, look())]
@@ -75,20 +83,22 @@ def rows(services: Services) -> tuple[DeviceRow, ...]:
     return tuple(
         device_row(
             device, now_ms, points[device.device].shown_ratio if device.device in points else None,
-            flagged=device.device in points and points[device.device].flagged,
+            flagged=device.device in points and points[device.device].flagged, silent_s=services.situation.silent_s,
         )
         for device in devices
     )  # fmt: skip
 
 
-def _overview(services: Services) -> Overview:
+def _overview(services: Services) -> View:
     now_ms = services.fleet.clock()
     found = tuple(evidence.verdict_card(verdict, now_ms) for verdict in services.drift.verdicts.open())
     lines = rows(services)
-    return Overview(lines, counts(lines), found, evidence.pools(services.database))
+    return View(
+        lines, counts(lines), services.situation.overall(), found, evidence.pools(services.database)
+    )  # fmt: skip
 
 
-def _show(view: Overview) -> None:
+def _show(view: View) -> None:
     figures = view.counts
     with ui.element("div").classes("tf-grid"):
         _figure(figures.devices, "devices", Tone.CALM)
@@ -96,16 +106,26 @@ def _show(view: Overview) -> None:
         _figure(figures.updating, "updating", Tone.BUSY)
         _figure(figures.drifting, "drifting", Tone.BAD)
         _figure(figures.troubled, "in trouble", Tone.BAD)
-    if not figures.devices:
-        return
-    heading("Open verdicts")
-    if not view.verdicts:
-        with ui.element("div").classes("tf-card tf-verdict tf-verdict-good"):
-            ui.label("Nothing is the matter. Evidence is below its threshold everywhere.")
+    show_overall(view.overall)
+    if view.verdicts:
+        heading("Open verdicts")
     for card in view.verdicts:
         show_verdict(card)
     if view.pools:
         _pools(view.pools)
+
+
+def show_overall(status: Overall) -> None:
+    """Show whether all is well, and each signal that keeps it from being so."""
+    tone, words = _LEVELS[status.level]
+    with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{tone}"):
+        pill(Status(words, tone))
+        if not status.concerns:
+            ui.label(status.text)
+        for concern in status.concerns:
+            with ui.element("div").classes("tf-row").style("gap: 8px"):
+                pill(Status(concern.level.value, _LEVELS[concern.level][0]))
+                ui.label(concern.text)
 
 
 def _pools(pools: tuple[evidence.PoolView, ...]) -> None:
@@ -167,7 +187,7 @@ def _figure(value: int, name: str, tone: Tone) -> None:
         ui.label(name).classes("tf-muted tf-small")
 
 
-def _table(look: Callable[[], Overview]) -> None:
+def _table(look: Callable[[], View]) -> None:
     heading("Devices")
     live_table(COLUMNS, "device", lambda: look().rows)
 

@@ -13,6 +13,7 @@ from server.registry.versions import Versions
 from server.retraining.service import RetrainingService
 from server.revocation import Revocations
 from server.rollout.service import RolloutService
+from server.situation import Situation
 from server.store.database import Database
 from server.withdrawal import Withdrawal
 
@@ -59,6 +60,10 @@ class Services(Protocol):
     @property
     def versions(self) -> Versions:
         """Releases, for the names of their classes."""
+
+    @property
+    def situation(self) -> Situation:
+        """What is the matter with fleet and server."""
 
     @property
     def retraining(self) -> RetrainingService:

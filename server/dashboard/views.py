@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from server.fleet import Device
+from server.liveness import is_reachable, is_silent
+from server.overall import NEAR_RATIO
 from server.registry.events import LoggedEvent
 from wire.messages import DeviceState, Severity, UpdatePhase, UpdateStatus
 
 _SECOND_MS, _MINUTE_MS, _HOUR_MS, _DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
-_NEAR_RATIO = 0.6  # from here on a person may want to look; it alarms nobody
 
 
 class Tone(StrEnum):
@@ -53,7 +54,10 @@ _SEVERITIES = {Severity.INFO: Tone.CALM, Severity.WARNING: Tone.WARN, Severity.E
 
 @dataclass(frozen=True, slots=True)
 class DeviceRow:
-    """One line of the fleet. ``evidence_ratio``: evidence as a share of its threshold, None before any."""
+    """One line of the fleet. ``evidence_ratio``: evidence as a share of its threshold, None before any.
+
+    ``there``: it was heard, and it is neither away nor silent.
+    """
 
     device: str
     site: str
@@ -64,6 +68,7 @@ class DeviceRow:
     seen: str
     evidence_ratio: float | None
     evidence: Status
+    there: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +127,16 @@ def evidence_status(ratio: float | None, *, flagged: bool = False) -> Status:
     percent = f"{100 * min(ratio, 9.99):.0f} %"
     if flagged:
         return Status(f"drift, {percent}", Tone.BAD)
-    return Status(percent, Tone.WARN if ratio >= _NEAR_RATIO else Tone.GOOD)
+    return Status(percent, Tone.WARN if ratio >= NEAR_RATIO else Tone.GOOD)
 
 
-def state_status(state: DeviceState) -> Status:
-    """Return how a device's state is shown."""
-    return _STATES[state]
+def state_status(device: Device, now_ms: int, silent_s: float) -> Status:
+    """Return how a device's state is shown; what it said last is not what it is when nothing was heard since."""
+    if device.last_seen_ms <= 0:
+        return Status("never heard", Tone.WARN)
+    if is_silent(device, now_ms, silent_s):
+        return Status(f"silent, was {_STATES[device.state].text}", Tone.WARN)
+    return _STATES[device.state]
 
 
 def phase_status(update: UpdateStatus | None) -> Status:
@@ -142,22 +151,26 @@ def phase_status(update: UpdateStatus | None) -> Status:
     return Status(text, _PHASE_TONES.get(update.phase, Tone.BUSY))
 
 
-def device_row(device: Device, now_ms: int, ratio: float | None, *, flagged: bool) -> DeviceRow:
+def device_row(
+    device: Device, now_ms: int, ratio: float | None, *, flagged: bool, silent_s: float = 7_200.0
+) -> DeviceRow:
     """Return one line of the fleet."""
+    there, evidence = is_reachable(device, now_ms, silent_s), evidence_status(ratio, flagged=flagged)
+    if not there and ratio is not None and not flagged:
+        evidence = Status(f"{evidence.text} when last heard", Tone.WARN if evidence.tone is Tone.WARN else Tone.CALM)
     return DeviceRow(
-        device.device, device.site, state_status(device.state), device.release or "none", device.desired_release,
-        phase_status(device.reported.update if device.reported else None), ago(device.last_seen_ms, now_ms), ratio,
-        evidence_status(ratio, flagged=flagged),
+        device.device, device.site, state_status(device, now_ms, silent_s), device.release or "none",
+        device.desired_release, phase_status(device.reported.update if device.reported else None),
+        ago(device.last_seen_ms, now_ms), ratio, evidence, there,
     )  # fmt: skip
 
 
 def counts(rows: tuple[DeviceRow, ...]) -> Counts:
     """Return the figures on top of the overview."""
-    apart = {_STATES[state] for state in (DeviceState.LOST, DeviceState.DISCONNECTED)}
     return Counts(
         devices=len(rows),
-        connected=sum(row.state not in apart for row in rows),
-        updating=sum(row.phase.tone is Tone.BUSY for row in rows),
+        connected=sum(row.there for row in rows),
+        updating=sum(row.there and row.phase.tone is Tone.BUSY for row in rows),
         drifting=sum(row.evidence.tone is Tone.BAD for row in rows),
         troubled=sum(Tone.BAD in {row.state.tone, row.phase.tone} for row in rows),
     )

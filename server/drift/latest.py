@@ -22,6 +22,18 @@ def newest_evidence(database: Database, device: str | None = None) -> dict[str, 
     return {str(row["device"]): _summary(row) for row in rows}
 
 
+def newest_pools(database: Database) -> dict[str, float]:
+    """Return the log evidence of each pool of the newest window as a share of its log threshold, by the pool's name."""
+    found: dict[str, float] = {}
+    with database.begin() as connection:
+        rows = store.latest_pools(connection)
+    for row in rows:
+        name = f"{row['attribute']} {row['value']}".strip() or "the whole fleet"
+        if row["log_value"] is not None and row["log_threshold"] > 0:  # of two references the higher one counts
+            found[name] = max(found.get(name, 0.0), float(row["log_value"]) / float(row["log_threshold"]))
+    return found
+
+
 def _summary(row: sa.RowMapping | Mapping[str, object]) -> dict[str, Json]:
     judged = row["phase"] == "judged"
     value, threshold = row["log_value" if judged else "training_log_value"], row["log_threshold"]

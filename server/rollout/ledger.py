@@ -29,6 +29,12 @@ class Ledger:
         with self.database.begin() as connection:
             return _rollouts(connection, store.rollouts_in(connection, sorted(OPEN_PHASES)))
 
+    def newest(self) -> Rollout | None:
+        """Return the rollout that was made last, None before the first."""
+        with self.database.begin() as connection:
+            row = store.newest_rollout(connection)
+            return _rollouts(connection, [row])[0] if row is not None else None
+
     def get(self, rollout: str) -> Rollout:
         """Return one rollout.
 

@@ -47,6 +47,12 @@ def all_rollouts(connection: sa.Connection) -> list[sa.RowMapping]:
     return list(connection.execute(ROLLOUTS.select().order_by(ROLLOUTS.c.created_ms.desc(), ROLLOUTS.c.id)).mappings())
 
 
+def newest_rollout(connection: sa.Connection) -> sa.RowMapping | None:
+    """Return the rollout that was made last."""
+    query = ROLLOUTS.select().order_by(ROLLOUTS.c.created_ms.desc(), ROLLOUTS.c.id).limit(1)
+    return connection.execute(query).mappings().first()
+
+
 def rollouts_in(connection: sa.Connection, phases: Sequence[str]) -> list[sa.RowMapping]:
     """Return the rollouts in one of ``phases``, oldest first."""
     query = ROLLOUTS.select().where(ROLLOUTS.c.phase.in_(list(phases)))

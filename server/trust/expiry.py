@@ -6,6 +6,7 @@ half their time, so their getting close to the end means that this fails.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -44,17 +45,23 @@ class ExpiryWatch:
             expiries = self.trust.expiries()
         except TrustError:  # damaged or missing: whoever reads it for a device says so
             return
-        for one in expiries:
-            left_days = (one.expires_ms - now_ms) / _DAY_MS
-            if left_days < _NOTICE_DAYS[one.role] and now_ms - self._told_ms.get(one.role, -_DAY_MS) >= _DAY_MS:
+        for one, left_days, text in ending(expiries, now_ms):
+            if now_ms - self._told_ms.get(one.role, -_DAY_MS) >= _DAY_MS:
                 self._told_ms[one.role] = now_ms
-                self._tell(one, left_days, now_ms)
+                code = "metadata_expires" if left_days > 0 else "metadata_expired"
+                severity = Severity.WARNING if left_days > 0 else Severity.ERROR
+                data: dict[str, Json] = {"role": one.role, "version": one.version, "expires_ms": one.expires_ms}
+                self.events.add(now_ms, "trust", code, severity, text, data=data)
 
-    def _tell(self, one: Expiry, left_days: float, now_ms: int) -> None:
-        day = datetime.fromtimestamp(one.expires_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
-        when = f"expires {day} UTC, in {left_days:.0f} days" if left_days > 0 else f"expired {day} UTC"
-        text = f"The {one.role} metadata (version {one.version}) {when}: {_ADVICE[one.role]}"
-        code = "metadata_expires" if left_days > 0 else "metadata_expired"
-        severity = Severity.WARNING if left_days > 0 else Severity.ERROR
-        data: dict[str, Json] = {"role": one.role, "version": one.version, "expires_ms": one.expires_ms}
-        self.events.add(now_ms, "trust", code, severity, text, data=data)
+
+def ending(expiries: Iterable[Expiry], now_ms: int) -> tuple[tuple[Expiry, float, str], ...]:
+    """Return what has expired or soon will: which, in how many days, and the text that says what to do."""
+    found = []
+    for one in expiries:
+        left_days = (one.expires_ms - now_ms) / _DAY_MS
+        if left_days < _NOTICE_DAYS[one.role]:
+            day = datetime.fromtimestamp(one.expires_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+            when = f"expires {day} UTC, in {left_days:.0f} days" if left_days > 0 else f"expired {day} UTC"
+            text = f"The {one.role} metadata (version {one.version}) {when}: {_ADVICE[one.role]}"
+            found.append((one, left_days, text))
+    return tuple(found)

@@ -75,6 +75,9 @@ def test_overview_shows_every_device_and_says_what_is_the_matter(operator: Page)
     expect(verdict).to_contain_text("camera ov5640")
     expect(verdict).to_contain_text("darker, blurrier, less confident")
     expect(verdict).to_contain_text("collect samples of the cohort")
+    status = operator.locator("section", has_text="a person must act")
+    for text in ("1 device is lost: press-03", "1 verdict is open", "1 rollout is paused: digits-3"):
+        expect(status).to_contain_text(text)
     together = operator.locator("section", has_text="Devices taken together")
     for text in ("the whole fleet", "site harbour", "camera ov5640", "82 %"):
         expect(together).to_contain_text(text)

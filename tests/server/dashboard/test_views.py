@@ -1,5 +1,7 @@
 """What the pages say, without a browser."""
 
+from dataclasses import replace
+
 import pytest
 
 from server.dashboard.views import Tone, ago, clock_time, counts, device_row, event_row, evidence_share, phase_status
@@ -98,6 +100,20 @@ def test_counts_add_up() -> None:
     )
     found = counts(rows)
     assert (found.devices, found.connected, found.updating, found.drifting, found.troubled) == (4, 2, 0, 1, 2)
+
+
+def test_what_a_device_said_last_is_not_what_it_is_now() -> None:
+    """Silent, never heard and lost devices are neither ready nor connected, and their old evidence is not green."""
+    silent = device_row(device(), NOW_MS + 7_200_001, 0.1, flagged=False)
+    never = device_row(replace(device(state=DeviceState.READY), last_seen_ms=0), NOW_MS, None, flagged=False)
+    lost = device_row(device(state=DeviceState.LOST), NOW_MS, 0.1, flagged=False)
+    assert (silent.state.text, never.state.text) == ("silent, was ready", "never heard")
+    assert {row.evidence.tone for row in (silent, lost)} == {Tone.CALM}
+    assert lost.evidence.text == "10 % when last heard"
+    assert (counts((silent, never, lost)).connected, device_row(device(), NOW_MS, 0.1, flagged=False).there) == (
+        0,
+        True,
+    )
 
 
 def test_every_device_state_has_a_word() -> None:

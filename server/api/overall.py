@@ -1,0 +1,44 @@
+"""``GET /api/overall``: is all well with fleet and server, and if not, what keeps it from being so."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel
+
+from server.api.auth import Auth
+from server.situation import Situation
+
+
+class ConcernBody(BaseModel):
+    """One signal that keeps all from being well; ``names``: whom or what it concerns."""
+
+    signal: str
+    level: str
+    text: str
+    names: list[str]
+
+
+class OverallBody(BaseModel):
+    """The status. ``level``: well, unknown (not everything is known), attention or alarm; the worst of ``concerns``."""
+
+    well: bool
+    level: str
+    text: str
+    concerns: list[ConcernBody]
+
+
+def router(auth: Auth, situation: Situation) -> APIRouter:
+    """Return the routes for operators."""
+    routes = APIRouter(tags=["overall"], dependencies=[Depends(auth.operator)])
+
+    @routes.get("/api/overall")
+    def show() -> OverallBody:
+        """Say whether all is well: only when every signal says so."""
+        found = situation.overall()
+        concerns = [
+            ConcernBody(signal=one.signal, level=one.level.value, text=one.text, names=list(one.names))
+            for one in found.concerns
+        ]
+        return OverallBody(well=not concerns, level=found.level.value, text=found.text, concerns=concerns)
+
+    return routes

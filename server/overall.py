@@ -1,0 +1,128 @@
+"""The overall status of fleet and server: all is well only when every signal says so. Pure.
+
+Not knowing is a signal of its own: a device that was never heard, or whose drift is not judged, is no device that is
+well. A new signal is a field of ``Signals`` and a line of ``_WORDS``; ``overall`` then takes it into account by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+NEAR_RATIO = 0.6  # from this share of its threshold on, evidence is worth a look; it alarms nobody
+_NAMED = 6
+
+
+class Level(StrEnum):
+    """How urgent it is, the least first."""
+
+    WELL = "well"
+    UNKNOWN = "unknown"  # nothing bad is known, but not everything is known
+    ATTENTION = "attention"  # a person should look
+    ALARM = "alarm"  # a person must act
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signals:
+    """Everything that can be the matter, each the names of what it concerns; nothing where all are empty.
+
+    ``devices``: how many there are. Devices: ``lost`` (broke off), ``silent`` (say that they are there and are not
+    heard), ``disconnected`` (ended in order), ``never_seen``, ``degraded`` (or in safe mode), ``update_failed``
+    (refused or rolled back), ``clock_off``. Drift: ``faulty``, ``flagged``, ``near`` (from ``NEAR_RATIO`` of the
+    threshold on), ``unjudged`` (no evidence yet or lately, or still compared with training), ``pools_near``,
+    ``verdicts``.
+    Rollouts: ``paused``, ``unapproved``, ``failed``, ``aborting``, ``members_failed``. ``server``: what is unwell in
+    the server; ``metadata``: signed metadata that is damaged, has expired or will soon.
+    """
+
+    devices: int = 0
+    lost: tuple[str, ...] = ()
+    silent: tuple[str, ...] = ()
+    disconnected: tuple[str, ...] = ()
+    never_seen: tuple[str, ...] = ()
+    degraded: tuple[str, ...] = ()
+    update_failed: tuple[str, ...] = ()
+    clock_off: tuple[str, ...] = ()
+    faulty: tuple[str, ...] = ()
+    flagged: tuple[str, ...] = ()
+    near: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
+    pools_near: tuple[str, ...] = ()
+    verdicts: tuple[str, ...] = ()
+    paused: tuple[str, ...] = ()
+    unapproved: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+    aborting: tuple[str, ...] = ()
+    members_failed: tuple[str, ...] = ()
+    server: tuple[str, ...] = ()
+    metadata: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Concern:
+    """One signal that keeps all from being well; ``names``: whom or what it concerns."""
+
+    signal: str
+    level: Level
+    text: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Overall:
+    """The status: the worst level, a sentence, and each concern, the most urgent first."""
+
+    level: Level
+    text: str
+    concerns: tuple[Concern, ...]
+
+
+_DEVICES, _NO_DEVICES = "devices", "there is no device yet"
+_WORDS: Mapping[str, tuple[Level, str, str]] = {
+    "server": (Level.ALARM, "the server is unwell", "the server is unwell"),
+    "metadata": (Level.ALARM, "signed metadata wants a person", "signed metadata want a person"),
+    "lost": (Level.ALARM, "device is lost", "devices are lost"),
+    "faulty": (Level.ALARM, "device has a fault", "devices have a fault"),
+    "failed": (Level.ALARM, "rollout failed", "rollouts failed"),
+    "flagged": (Level.ALARM, "device drifts", "devices drift"),
+    "verdicts": (Level.ALARM, "verdict is open", "verdicts are open"),
+    "paused": (Level.ATTENTION, "rollout is paused", "rollouts are paused"),
+    "aborting": (Level.ATTENTION, "rollout is being aborted", "rollouts are being aborted"),
+    "members_failed": (Level.ATTENTION, "device failed in a rollout", "devices failed in rollouts"),
+    "unapproved": (Level.ATTENTION, "rollout waits for approval", "rollouts wait for approval"),
+    "silent": (Level.ATTENTION, "device is silent", "devices are silent"),
+    "degraded": (Level.ATTENTION, "device is degraded", "devices are degraded"),
+    "update_failed": (Level.ATTENTION, "device did not take its update", "devices did not take their update"),
+    "clock_off": (Level.ATTENTION, "device has a wrong clock", "devices have a wrong clock"),
+    "near": (Level.ATTENTION, "device is near or over its threshold", "devices are near or over their threshold"),
+    "pools_near": (Level.ATTENTION, "pool is near or over its threshold", "pools are near or over their threshold"),
+    "disconnected": (Level.ATTENTION, "device is disconnected", "devices are disconnected"),
+    "never_seen": (Level.UNKNOWN, "device was never heard", "devices were never heard"),
+    "unjudged": (Level.UNKNOWN, "device is not judged for drift now", "devices are not judged for drift now"),
+}
+_ALL_WELL = (
+    "All is well: every device is heard and judged, no evidence is near its threshold, no rollout wants a person."
+)
+_LEVELS = tuple(Level)
+
+
+def overall(signals: Signals) -> Overall:
+    """Return the status that ``signals`` amount to."""
+    found = [_concern(field.name, getattr(signals, field.name)) for field in fields(signals) if field.name != _DEVICES]
+    concerns = [concern for concern in found if concern is not None]
+    if signals.devices == 0:
+        concerns.append(Concern(_DEVICES, Level.UNKNOWN, _NO_DEVICES, ()))
+    ordered = tuple(sorted(concerns, key=lambda concern: -_LEVELS.index(concern.level)))
+    if not ordered:
+        return Overall(Level.WELL, _ALL_WELL, ())
+    return Overall(ordered[0].level, "; ".join(concern.text for concern in ordered), ordered)
+
+
+def _concern(signal: str, names: tuple[str, ...]) -> Concern | None:
+    if not names:
+        return None
+    level, one, many = _WORDS[signal]
+    listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    counted = one if one == many else f"{len(names)} {one if len(names) == 1 else many}"
+    return Concern(signal, level, f"{counted}: {listed}", names)

@@ -1,0 +1,116 @@
+"""Reads everything that can be the matter with fleet and server; ``overall`` says what it amounts to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from server.clock import Clock
+from server.drift.latest import newest_evidence, newest_pools
+from server.drift.ledger import Verdicts
+from server.errors import TrustError
+from server.fleet import Device, Fleet
+from server.liveness import Presence, is_reachable, is_silent, presence
+from server.overall import NEAR_RATIO, Overall, Signals, overall
+from server.rollout.ledger import Ledger
+from server.rollout.model import IN_VAIN, Phase, Rollout
+from server.trust.expiry import ending
+from server.trust.repository import TrustRepository
+from server.vitals import Vitals
+from wire.codec import Json
+from wire.messages import DeviceState, UpdatePhase
+
+_UPDATE_FAILED = frozenset({UpdatePhase.REFUSED, UpdatePhase.ROLLED_BACK})
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """The signals of one server. Safe to share between threads.
+
+    ``evidence_ms``: a device that is there and whose newest window began longer ago is judged no more.
+    """
+
+    fleet: Fleet
+    verdicts: Verdicts
+    rollouts: Ledger
+    trust: TrustRepository
+    vitals: Vitals
+    clock: Clock
+    silent_s: float
+    evidence_ms: int
+
+    def overall(self) -> Overall:
+        """Return the overall status now."""
+        return overall(self.signals())
+
+    def presence(self, device: Device) -> Presence:
+        """Return whether ``device`` is there now."""
+        return presence(device, self.clock(), self.silent_s)
+
+    def signals(self) -> Signals:
+        """Return what is the matter now."""
+        devices, now_ms, database = self.fleet.devices(), self.clock(), self.verdicts.database
+        members = {device.device for device in devices}
+        evidence = {name: one for name, one in newest_evidence(database).items() if name in members}
+        opened, newest = self.rollouts.open(), self.rollouts.newest()
+        seen = [device for device in devices if device.last_seen_ms > 0]
+        return Signals(
+            devices=len(devices),
+            lost=_names(device for device in seen if device.state is DeviceState.LOST),
+            silent=_names(device for device in seen if is_silent(device, now_ms, self.silent_s)),
+            disconnected=_names(device for device in seen if device.state is DeviceState.DISCONNECTED),
+            never_seen=_names(device for device in devices if device.last_seen_ms <= 0),
+            degraded=_names(device for device in seen if _is_degraded(device)),
+            update_failed=_names(
+                device for device in seen if device.reported and device.reported.update.phase in _UPDATE_FAILED
+            ),
+            clock_off=_names(device for device in seen if device.clock_skew_ms),
+            faulty=tuple(name for name, one in evidence.items() if one["fault"]),
+            flagged=tuple(name for name, one in evidence.items() if one["flagged"]),
+            near=tuple(name for name, one in evidence.items() if _is_near(one)),
+            unjudged=_names(
+                device for device in seen if not self._is_judged(device, evidence.get(device.device), now_ms)
+            ),
+            pools_near=tuple(name for name, ratio in newest_pools(database).items() if ratio >= NEAR_RATIO),
+            verdicts=tuple(f"{one.kind.value} ({one.cause or 'cause unknown'})" for one in self.verdicts.open()),
+            paused=_releases(opened, Phase.PAUSED),
+            unapproved=_releases(opened, Phase.AWAITING_APPROVAL),
+            aborting=_releases(opened, Phase.ABORTING),
+            failed=(newest.release,) if newest is not None and newest.phase is Phase.FAILED else (),
+            members_failed=tuple(
+                member.device for rollout in opened for member in rollout.members if member.standing in IN_VAIN
+            ),
+            server=tuple(f"{sign.name}: {sign.text}" for sign in self.vitals.signs(now_ms) if not sign.ok),
+            metadata=self._metadata(now_ms),
+        )  # fmt: skip
+
+    def _is_judged(self, device: Device, evidence: Mapping[str, Json] | None, now_ms: int) -> bool:
+        if evidence is None or evidence["phase"] != "judged":
+            return False
+        late = int(str(evidence["window_start_ms"])) < now_ms - self.evidence_ms
+        return not (late and is_reachable(device, now_ms, self.silent_s))  # of who is away it is known that it is
+
+    def _metadata(self, now_ms: int) -> tuple[str, ...]:
+        if self.trust.root() is None:
+            return ("Expected an installed root, got none: fleet-server trust",)
+        try:
+            return tuple(text for _, _, text in ending(self.trust.expiries(), now_ms))
+        except TrustError as error:
+            return (str(error),)
+
+
+def _names(devices: Iterable[Device]) -> tuple[str, ...]:
+    return tuple(device.device for device in devices)
+
+
+def _is_degraded(device: Device) -> bool:
+    return device.state is DeviceState.DEGRADED or (device.reported is not None and device.reported.safe_mode)
+
+
+def _is_near(evidence: Mapping[str, Json]) -> bool:
+    ratio = evidence["threshold_ratio"]
+    return isinstance(ratio, float) and ratio >= NEAR_RATIO and not evidence["flagged"]
+
+
+def _releases(rollouts: Sequence[Rollout], phase: Phase) -> tuple[str, ...]:
+    return tuple(rollout.release for rollout in rollouts if rollout.phase is phase)

@@ -1,0 +1,169 @@
+"""What is the matter with a real server and its fleet, read from where it stands."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from compressor.keys import init_keys
+from server.clock import system_now_ms
+from server.drift.ledger import Finding
+from server.drift.verdicts import Verdict, VerdictKind
+from server.overall import Signals
+from server.rollout.model import Group, Member, Phase, Rollout, Standing
+from server.store.evidence import replace_slot
+from server.trust.roots import install_root
+from wire.messages import DeviceState, Reported, State, UpdatePhase, UpdateStatus
+
+if TYPE_CHECKING:
+    from conftest import FakeDevice, MemoryFleet
+
+THRESHOLD = math.log(1000)
+GROUPS = (Group("canary", 1.0, 0.0), Group("rest", 0.9, 0.2))
+
+
+@pytest.fixture
+def cam(fleet: MemoryFleet, tmp_path: Path) -> FakeDevice:
+    """One device of which nothing is the matter, on a server with a real root."""
+    (fleet.state.tuf / "1.root.json").unlink()
+    install_root(fleet.state.path, init_keys(tmp_path / "keys", fleet.state.path / "online.pub.json"))
+    device = fleet.enrol("cam-1")
+    fleet.clock.now_ms = system_now_ms()
+    device.say("state", State(DeviceState.READY, fleet.clock(), "ab" * 8))
+    fleet.turn()
+    judge(fleet, 0.1)
+    return device
+
+
+def judge(fleet: MemoryFleet, ratio: float, *, age_ms: int = 0, pool: float = 0.0, **changes: object) -> None:
+    """Store the newest evidence of the device, as a share of its threshold."""
+    start_ms, row = fleet.clock() - age_ms, {
+        "device": "cam-1", "ref_id": "ab" * 16, "n": 60, "phase": "judged", "log_value": ratio * THRESHOLD,
+        "training_log_value": ratio * THRESHOLD, "log_threshold": THRESHOLD, "flagged": False, "fault": "",
+        "cause": "", "streams": [], "summaries": {}, **changes,
+    }  # fmt: skip
+    pooled = {
+        "ref_id": "ab" * 16, "attribute": "", "value": "", "members": 1, "log_value": pool * THRESHOLD,
+        "log_threshold": THRESHOLD, "alarm": False,
+    }  # fmt: skip
+    with fleet.app.parts.database.begin() as connection:
+        everything = (0, fleet.clock() + 1)
+        replace_slot(connection, *everything, [{**row, "start_ms": start_ms}], [{**pooled, "start_ms": start_ms}])
+
+
+def matter(fleet: MemoryFleet) -> dict[str, tuple[str, ...]]:
+    """Return the signals that have something to say; the API says the same."""
+    signals = fleet.app.parts.situation.signals()
+    said = fleet.client().get("/api/overall").json()
+    found = {name: getattr(signals, name) for name in Signals.__dataclass_fields__ if name != "devices"}
+    found = {name: names for name, names in found.items() if names}
+    assert {concern["signal"]: tuple(concern["names"]) for concern in said["concerns"]} == found
+    assert said["well"] is not bool(found)
+    return found
+
+
+def test_a_heard_and_judged_device_on_a_well_server_is_well(fleet: MemoryFleet, cam: FakeDevice) -> None:
+    """The one quiet case, from which every other differs by one thing."""
+    del cam
+    assert matter(fleet) == {}
+
+
+@pytest.mark.parametrize(
+    ("said", "signal"),
+    [(DeviceState.LOST, "lost"), (DeviceState.DISCONNECTED, "disconnected"), (DeviceState.DEGRADED, "degraded")],
+)
+def test_a_device_that_is_not_ready_is_the_matter(
+    fleet: MemoryFleet, cam: FakeDevice, said: DeviceState, signal: str
+) -> None:
+    """Its last evidence was good and says nothing about now."""
+    cam.say("state", State(said, fleet.clock(), "ab" * 8))
+    fleet.turn()
+    assert matter(fleet) == {signal: ("cam-1",)}
+
+
+def test_silence_and_never_heard_are_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:
+    """Both sides of the bound of silence; and one that was enrolled and never came."""
+    del cam
+    fleet.clock.now_ms += 7_200_000
+    assert matter(fleet) == {}
+    fleet.clock.now_ms += 1
+    fleet.enrol("cam-2")
+    assert matter(fleet) == {"silent": ("cam-1",), "never_seen": ("cam-2",)}
+
+
+def test_a_refused_update_and_a_wrong_clock_are_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:
+    """Both are said by the device itself."""
+    update = UpdateStatus(UpdatePhase.REFUSED, 1, "m-2", "digest_mismatch")
+    cam.say("reported", Reported(1, fleet.clock() + 400_000, "ab" * 8, update=update))
+    fleet.turn()
+    assert set(matter(fleet)) == {"update_failed", "clock_off"}
+
+
+@pytest.mark.parametrize(
+    ("evidence", "signals"),
+    [
+        ({"ratio": 0.59}, set()),
+        ({"ratio": 0.6}, {"near"}),
+        ({"ratio": 2.99}, {"near"}),
+        ({"ratio": 2.99, "phase": "commissioning"}, {"near", "unjudged"}),
+        ({"ratio": 1.5, "flagged": True}, {"flagged"}),
+        ({"ratio": 0.1, "fault": "stuck"}, {"faulty"}),
+        ({"ratio": 0.1, "pool": 0.6}, {"pools_near"}),
+        ({"ratio": 0.1, "log_value": None, "training_log_value": None, "phase": "commissioning"}, {"unjudged"}),
+        ({"ratio": 0.1, "age_ms": 14_400_001}, {"unjudged"}),
+    ],
+)
+def test_evidence_near_its_threshold_and_missing_evidence_are_the_matter(
+    fleet: MemoryFleet, cam: FakeDevice, evidence: dict[str, object], signals: set[str]
+) -> None:
+    """A device at 299 % of its threshold stands under nothing that says all is below."""
+    del cam
+    judge(fleet, **evidence)  # type: ignore[arg-type]
+    assert set(matter(fleet)) == signals
+
+
+@pytest.mark.parametrize(
+    ("phase", "signal"),
+    [(Phase.PAUSED, "paused"), (Phase.AWAITING_APPROVAL, "unapproved"), (Phase.ABORTING, "aborting"),
+     (Phase.FAILED, "failed"), (Phase.RUNNING, ""), (Phase.SUCCEEDED, ""), (Phase.ABORTED, "")],
+)  # fmt: skip
+def test_a_rollout_that_wants_a_person_is_the_matter(
+    fleet: MemoryFleet, cam: FakeDevice, phase: Phase, signal: str
+) -> None:
+    """Paused, waiting, being aborted or failed; not one that goes on or ended well."""
+    del cam
+    fleet.app.parts.rollouts.ledger.add(Rollout("r", "m-2", GROUPS, (), phase, created_ms=1))
+    assert matter(fleet) == ({signal: ("m-2",)} if signal else {})
+
+
+def test_a_failure_in_a_running_rollout_and_an_open_verdict_are_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:
+    """A failure below the threshold that pauses is a failure."""
+    del cam
+    members = (Member("cam-1", 0, Standing.STUCK, 1), Member("cam-2", 0, Standing.PENDING))
+    fleet.app.parts.rollouts.ledger.add(Rollout("r", "m-2", GROUPS, members, Phase.RUNNING, opened=1))
+    finding = Finding(Verdict(VerdictKind.DEVICE_LOCAL, ("cam-1",)), "darker", "m-1", "m")
+    fleet.app.parts.drift.verdicts.note([finding], 0, 1, quiet_ms=100, judged=True)
+    assert matter(fleet) == {"members_failed": ("cam-1",), "verdicts": ("device_local (darker)",)}
+
+
+def test_what_is_unwell_in_the_server_is_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:
+    """The signs of health are signals like others."""
+    del cam
+    fleet.app.parts.vitals.fault("database", "disk full")
+    (server,) = matter(fleet)["server"]
+    assert "disk full" in server
+
+
+def test_signed_metadata_near_its_end_damaged_or_missing_is_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:
+    """Devices refuse what has expired, and then no update reaches them."""
+    del cam
+    fleet.clock.now_ms += 515 * 86_400_000
+    assert "root metadata (version 1) expires" in matter(fleet)["metadata"][0]
+    root = fleet.state.tuf / "1.root.json"
+    root.write_text("{}")
+    assert "Expected root metadata" in matter(fleet)["metadata"][0]
+    root.unlink()
+    assert "fleet-server trust" in matter(fleet)["metadata"][0]
