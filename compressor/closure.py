@@ -39,7 +39,7 @@ def plugin(package: str, name: str) -> str:
 
 def package(name: str) -> tuple[str, ...]:
     """Return the names of all modules of the package ``name``, without importing it."""
-    spec = _located(name)
+    spec = located(name)
     return tuple(sorted(_below(spec))) if spec is not None else ()
 
 
@@ -57,9 +57,9 @@ def code_digests(entries: Sequence[str], *, apart: str = "") -> dict[str, str]:
         name, entered = waiting.pop()
         first = name.partition(".")[0]
         ours = first in OURS
-        if name in seen or not (ours or entered or _folder(_located(first)) in beside):
+        if name in seen or not (ours or entered or _folder(located(first)) in beside):
             continue
-        spec = _located(name)
+        spec = located(name)
         if spec is None:
             continue
         seen.add(name)
@@ -83,7 +83,7 @@ def _within(name: str) -> str:
 def _beside(entries: Sequence[str]) -> set[str]:
     """Return the folders of the path that plug-ins lie in, those of installed packages left out."""
     firsts = {name.partition(".")[0] for name in entries} - set(OURS)
-    return {_folder(_located(name)) for name in firsts} - _installed() - {""}
+    return {_folder(located(name)) for name in firsts} - _installed() - {""}
 
 
 def _installed() -> set[str]:
@@ -110,7 +110,7 @@ def _below(spec: ModuleSpec) -> Iterator[str]:
             yield ".".join((spec.name, *(parts[:-1] if parts[-1] == "__init__" else parts)))
 
 
-def _located(name: str) -> ModuleSpec | None:
+def located(name: str) -> ModuleSpec | None:
     """Return where the module ``name`` lies, without importing the packages it is in."""
     first, *rest = name.split(".")
     try:

@@ -6,11 +6,11 @@ Decides nothing about data; of a plug-in named by a dotted path it checks the mo
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 
 from compressor import registry
+from compressor.closure import located
 from compressor.errors import PackageError, PluginError
 from compressor.recipe import Recipe, TargetRecipe
 from compressor.recipe_reader import nearest
@@ -66,10 +66,7 @@ def _require(package: str, name: str, where: str) -> None:
 
 
 def _there(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):  # its parent is not there, or it is no name of a module
-        return False
+    return located(module) is not None  # found without importing the packages it is in: their code may need a plug-in's
 
 
 def _writable(out: Path) -> None:

@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from compressor import torchvision_import
 from compressor.errors import PluginError
 from compressor.recipe_reader import nearest
 
@@ -65,6 +66,7 @@ def resolve(package: str, name: str, function: str, *, known: tuple[str, ...]) -
 
 
 def _module(module_name: str, name: str) -> object:
+    torchvision_import.make_possible()  # plug-ins of a person's own import it as they like
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:

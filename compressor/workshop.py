@@ -267,7 +267,7 @@ class Workshop:
         def make() -> bytes:
             import torch  # noqa: PLC0415 - torch is loaded only where needed
 
-            network = self.loaded(weights.data, len(table.class_names))
+            network = self.loaded(weights.data, len(table.class_names))  # in evaluation mode, and used here alone
             with torch.no_grad():
                 logits = [network(torch.from_numpy(batch))[0].numpy() for batch in self.batches([table])]  # type: ignore[operator]
             joined = np.concatenate(logits)

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ExportError
+from compressor.evaluating import evaluating
 from compressor.export.stripping import strip
 
 OPSET = 17
@@ -28,11 +29,11 @@ def export_onnx(network: nn.Module, channels: int, height: int, width: int) -> b
         ExportError: If the network has an operator that does not export, or the result does not check.
     """
     buffer = io.BytesIO()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), evaluating(network):
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
-                network.eval(),
+                network,
                 (torch.zeros(1, channels, height, width),),
                 buffer,  # type: ignore[arg-type]  # the TorchScript exporter takes a file too
                 dynamo=False,

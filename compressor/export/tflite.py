@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from compressor.errors import ExportError
+from compressor.evaluating import evaluating
 from compressor.tflite import flatbuffer
 from compressor.tflite.naming import OUTPUT_NAMES, rename
 from compressor.tflite.packages import quiet, required
@@ -24,7 +25,7 @@ def export_tflite(network: nn.Module, channels: int, height: int, width: int) ->
     """Return ``network`` as a TFLite file with input float32 (1, height, width, channels).
 
     Args:
-        network: float32 (N, C, H, W) -> (logits, embedding); left in evaluation mode.
+        network: float32 (N, C, H, W) -> (logits, embedding).
         channels: C of the input.
         height: H of the input, pixels.
         width: W of the input, pixels.
@@ -33,10 +34,10 @@ def export_tflite(network: nn.Module, channels: int, height: int, width: int) ->
         ExportError: If the network has an operator that does not convert, or not these two outputs.
         PluginError: If the extra ``tflite`` is not installed.
     """
-    with quiet():
+    with quiet(), evaluating(network):
         converter = required("litert_torch")
         try:
-            module = converter.to_channel_last_io(network.eval(), args=[0]).eval()
+            module = converter.to_channel_last_io(network, args=[0]).eval()
             content = converter.convert(module, (torch.zeros(1, height, width, channels),)).model_content()
         except Exception as error:  # the converter raises classes of its own, of torch and of MLIR
             raise ExportError(_explained(error)) from error

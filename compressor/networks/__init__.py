@@ -1,11 +1,14 @@
 """Networks. The folder is the registry: each has ``build(classes, channels, height, width, **options) -> nn.Module``.
 
-Every network's forward takes float32 (N, C, H, W) and returns (logits (N, classes), embedding (N, D)).
+Every network's forward takes float32 (N, C, H, W) and returns (logits (N, classes), embedding (N, D)). A network of a
+person's own may come from a function of ``num_classes`` alone and return logits alone, as torchvision's do: then the
+embedding is what goes into its last linear layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import nn
@@ -35,7 +38,7 @@ def build(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_INIT_SEED)
         try:
-            network = found(classes, channels, height, width, **(options or {}))
+            network = _called(found, (classes, channels, height, width), options or {})
         except TypeError as error:
             message = f"Expected options that network {name!r} knows, got {dict(options or {})}: {error}"
             raise PluginError(message) from error
@@ -48,18 +51,67 @@ def build(
     if not isinstance(network, nn.Module):
         message = f"Expected {name!r} to return a torch.nn.Module, got {type(network).__name__}"
         raise PluginError(message)
-    _check_outputs(name, network, classes, torch.zeros(2, channels, height, width))
-    return network
+    return _checked(name, network, classes, torch.zeros(2, channels, height, width))
 
 
-def _check_outputs(name: str, network: nn.Module, classes: int, inputs: torch.Tensor) -> None:
+def _called(found: Callable[..., object], given: tuple[int, int, int, int], options: Mapping[str, object]) -> object:
+    """Return what the function ``found`` builds, given what it takes: ours, or ``num_classes`` alone."""
+    try:
+        signature = inspect.signature(found)
+    except (TypeError, ValueError):  # of compiled code nothing is known
+        return found(*given, **options)
+    try:
+        signature.bind(*given, **options)
+    except TypeError:
+        kinds = {parameter.kind for parameter in signature.parameters.values()}
+        if "num_classes" in signature.parameters or inspect.Parameter.VAR_KEYWORD in kinds:
+            return found(num_classes=given[0], **options)
+    return found(*given, **options)
+
+
+class Headed(nn.Module):
+    """A network of logits alone, parted before its last linear layer: ``body`` gives the embedding, ``head`` logits."""
+
+    def __init__(self, body: nn.Module, head: nn.Linear) -> None:
+        """Hold both; ``body`` ends where ``head`` began."""
+        super().__init__()
+        self.body = body
+        self.head = head
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (logits, embedding) of ``x``, float32 (N, C, H, W)."""
+        embedding = self.body(x)
+        return self.head(embedding), embedding
+
+
+def _headed(network: nn.Module, classes: int, inputs: torch.Tensor, logits: torch.Tensor) -> nn.Module | None:
+    """Return ``network`` with an embedding; None if its last linear layer isn't what gives ``logits``."""
+    found = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    if not found or not found[-1][0] or found[-1][1].out_features != classes:
+        return None
+    path, head = found[-1]
+    parent, _, own = path.rpartition(".")
+    setattr(network.get_submodule(parent), own, nn.Identity())
+    made = Headed(network, head).eval()
+    with torch.no_grad():
+        again, embedding = made(inputs)
+    return made if embedding.ndim == 2 and torch.equal(again, logits) else None  # noqa: PLR2004 - (N, D)
+
+
+def _checked(name: str, network: nn.Module, classes: int, inputs: torch.Tensor) -> nn.Module:
     network.eval()
     try:
         with torch.no_grad():
             outputs = network(inputs)
+            alone = isinstance(outputs, torch.Tensor) and outputs.shape == (len(inputs), classes)
+            whole = _headed(network, classes, inputs, outputs) if alone else network
+            outputs = whole(inputs) if alone and whole is not None else outputs
     except Exception as error:  # as above
         message = f"Expected {name!r} to take inputs of {tuple(inputs.shape)}, got {registry.failure(error)}"
         raise PluginError(message) from error
+    if whole is None:
+        message = f"Expected {name!r} to return (logits (N, classes), embedding (N, D)), got logits alone"
+        raise PluginError(f"{message} that no linear layer ends in: return both")
     if not isinstance(outputs, tuple) or [output.ndim for output in outputs] != [2, 2]:
         message = f"Expected {name!r} to return (logits (N, classes), embedding (N, D)), got {type(outputs).__name__}"
         raise PluginError(message)
@@ -70,3 +122,4 @@ def _check_outputs(name: str, network: nn.Module, classes: int, inputs: torch.Te
     if classes > 1 and bool((said >= 0).all()) and bool(((said.sum(dim=1) - 1).abs() < _SUM_SLACK).all()):
         message = f"Expected logits from {name!r}, got probabilities (each row sums to 1)"
         raise PluginError(f"{message}: return what goes into the softmax, the loss and the device have their own")
+    return whole

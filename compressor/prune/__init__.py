@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from compressor.errors import PruneError
+from compressor.evaluating import evaluating
 from compressor.portions import portions
 from compressor.steps.base import Bench, Rows
 from compressor.train.supervised import fit
@@ -67,8 +68,7 @@ def points(network: nn.Module, rows: Rows) -> float:
 def _outputs(network: nn.Module, rows: Rows) -> torch.Tensor:
     if not len(rows):
         raise PruneError("Expected rows in the search split to judge pruning with, got none: raise its share in [data]")
-    network.eval()
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(network):
         return torch.cat([network(torch.from_numpy(x))[0] for x in portions(rows.inputs, most=_MOST_ROWS)])
 
 

@@ -16,6 +16,7 @@ import torch_pruning as tp
 from torch import nn
 
 from compressor.errors import PruneError
+from compressor.evaluating import evaluating
 
 Shape: TypeAlias = tuple[int, int, int]
 _ROOTS = (nn.Conv2d, nn.Linear)
@@ -86,8 +87,8 @@ def output_layer(network: nn.Module, shape: Shape) -> str:
         if isinstance(module, _ROOTS)
     ]
     try:
-        with torch.no_grad():
-            logits = network.eval()(torch.zeros(1, *shape))[0]
+        with torch.no_grad(), evaluating(network):
+            logits = network(torch.zeros(1, *shape))[0]
     finally:
         for hook in hooks:
             hook.remove()
@@ -98,8 +99,8 @@ def output_layer(network: nn.Module, shape: Shape) -> str:
 
 
 def _graph(network: nn.Module, shape: Shape) -> Any:  # noqa: ANN401 - torch-pruning has no types
-    with torch.enable_grad():  # the graph is traced through autograd
-        return tp.DependencyGraph().build_dependency(network.eval(), example_inputs=torch.zeros(1, *shape))
+    with torch.enable_grad(), evaluating(network):  # the graph is traced through autograd
+        return tp.DependencyGraph().build_dependency(network, example_inputs=torch.zeros(1, *shape))
 
 
 def _groups(graph: Any, names: Mapping[nn.Module, str], ignored: list[nn.Module]) -> Iterator[ChannelGroup]:  # noqa: ANN401

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from compressor.errors import PruneError
+from compressor.evaluating import evaluating
 from compressor.portions import row_bytes, rows_within
 from compressor.prune.groups import ChannelGroup
 from compressor.steps.base import Rows
@@ -69,10 +70,9 @@ def _finite(score: torch.Tensor | None, group: ChannelGroup, magnitude: Any) -> 
 def _gradients(network: nn.Module, rows: Rows) -> None:
     if not len(rows):
         raise PruneError("Expected training rows for importance 'taylor', got none: use 'magnitude'")
-    network.eval()
     network.zero_grad(set_to_none=True)
     drawn = np.random.default_rng(0).permutation(len(rows))[:_MAX_ROWS]
-    with torch.enable_grad():
+    with torch.enable_grad(), evaluating(network):
         size = rows_within(row_bytes(rows.inputs), most=_BATCH)
         for start in range(0, len(drawn), size):
             batch = drawn[start : start + size]

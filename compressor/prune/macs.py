@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from compressor.evaluating import evaluating
+
 
 def layer_macs(network: nn.Module, channels: int, height: int, width: int) -> dict[str, int]:
     """Return the MACs of each ``Conv2d`` and ``Linear`` by its name, for one input (1, channels, height, width).
@@ -20,13 +22,10 @@ def layer_macs(network: nn.Module, channels: int, height: int, width: int) -> di
     counted: dict[str, int] = {}
     layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
     hooks = [module.register_forward_hook(_counter(counted, name)) for name, module in layers.items()]
-    training = network.training
     try:
-        network.eval()
-        with torch.no_grad():
+        with torch.no_grad(), evaluating(network):
             network(torch.zeros(1, channels, height, width))
     finally:
-        network.train(training)
         for hook in hooks:
             hook.remove()
     return counted

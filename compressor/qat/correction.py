@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from compressor.errors import QuantizeError
+from compressor.evaluating import evaluating
 from compressor.portions import row_bytes, rows_within
 from compressor.qat.fake_quantize import Grid, on_grid
 from compressor.qat.folding import bias_of, weight_of
@@ -42,9 +43,9 @@ def correct_biases(network: nn.Module, inputs: npt.NDArray[np.float32], grid: Gr
         raise QuantizeError(message)
     most = rows_within(row_bytes(inputs), most=_MOST_ROWS, limit_bytes=_MOST_BYTES)
     rows = torch.from_numpy(np.ascontiguousarray(inputs[:most]))
-    traced = trace(network.eval())
+    traced = trace(network)
     means = _Means(traced, layers(traced))
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(network):
         means.run(rows)
         kept = _put_on_grid(network, means.layers, grid)
         try:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import fx, nn
 
+from compressor.evaluating import evaluating
 from compressor.portions import INPUT_BYTES
 from compressor.qat.folding import bias_of, weight_of
 from compressor.qat.graph import Layer, layers, operation, trace
@@ -113,7 +114,7 @@ def extremes(
             return value
 
     watch = _Watch(trace(network))
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(network):
         for part in np.array_split(inputs, max(1, len(inputs) // 64, -(-inputs.nbytes // INPUT_BYTES))):
             watch.run(torch.from_numpy(np.ascontiguousarray(part)))
     return smallest, largest

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from compressor.errors import TrainError
+from compressor.evaluating import evaluating
 from compressor.qat.simulation import Simulation
 from compressor.steps.base import Rows
 from compressor.train.augmentation import augment
@@ -101,7 +102,8 @@ def train(
     """
     if not len(rows):
         raise TrainError("Expected rows to train on, got 0: give the train split rows")
-    with single_thread(), torch.random.fork_rng(devices=[]):
+    looked_at = (teacher,) if teacher is not None else ()
+    with single_thread(), torch.random.fork_rng(devices=[]), evaluating(*looked_at):
         torch.manual_seed(plan.seed)
         first = score(simulation.copy, search)
         kept, steps = _Kept(first, 0, simulation.state()), 0
@@ -140,7 +142,7 @@ def score(network: nn.Module, rows: Rows) -> Score:
     if not len(rows):
         raise TrainError("Expected rows to judge on, got 0: give the search split rows")
     right, loss = 0.0, 0.0
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(network):
         for start in range(0, len(rows), _EVALUATED_AT_ONCE):
             part = slice(start, start + _EVALUATED_AT_ONCE)
             labels = torch.from_numpy(np.ascontiguousarray(rows.labels[part]))

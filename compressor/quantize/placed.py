@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.errors import QuantizeError
+from compressor.evaluating import evaluating
 
 if TYPE_CHECKING:
     from torch import nn
@@ -97,8 +98,8 @@ def activations(network: nn.Module, probe: Floats) -> dict[str, Floats]:
                 held[n.name] = value.detach().numpy().copy()  # an operator in place may write over it
             return value
 
-    with torch.no_grad():
-        _Keep(trace(network.eval())).run(torch.from_numpy(np.array(probe, dtype=np.float32)))
+    with torch.no_grad(), evaluating(network):
+        _Keep(trace(network)).run(torch.from_numpy(np.array(probe, dtype=np.float32)))
     return held
 
 

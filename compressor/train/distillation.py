@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from compressor.errors import TrainError
+from compressor.evaluating import evaluating
 from compressor.portions import portions
 from compressor.recipe import TrainRecipe
 from compressor.steps.base import Bench, Rows
@@ -55,7 +56,7 @@ class DistillationLoss(nn.Module):
     ) -> None:
         """Keep what the loss is made of; ``widths`` are the embeddings' of student and teacher."""
         super().__init__()
-        self._teacher = (teacher.eval(),)  # in a tuple, because a submodule would be trained and put in training mode
+        self._teacher = (teacher,)  # in a tuple: a submodule would be trained and put in training mode
         self._labels = labels
         self._mixture = mixture
         differ = mixture.feature_weight > 0 and widths[0] != widths[1]
@@ -99,7 +100,7 @@ def distil(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mix
         TrainError: If there is no teacher, it is the student or of other classes, or training fails.
     """
     loss = _loss(network, bench, settings, mixture)
-    with zeros_kept(network):
+    with zeros_kept(network), evaluating(*([bench.teacher] if bench.teacher is not None else [])):
         return fit(
             network,
             bench.train.inputs,
@@ -143,8 +144,8 @@ def teacher_of(network: nn.Module, bench: Bench) -> nn.Module:
 
 def _answers(network: nn.Module, x: torch.Tensor) -> Outputs:
     """Return logits and embedding of the first two rows of ``x``."""
-    with torch.no_grad():
-        outputs: Outputs = network.eval()(x[:2])
+    with torch.no_grad(), evaluating(network):
+        outputs: Outputs = network(x[:2])
     return outputs
 
 
@@ -161,13 +162,11 @@ class Agreement:
 
 
 def agreement(network: nn.Module, teacher: nn.Module, rows: Rows) -> Agreement:
-    """Return how near ``network`` is to ``teacher`` on ``rows``; both end in evaluation mode. NaN without rows."""
-    network.eval()
-    teacher.eval()
+    """Return how near ``network`` is to ``teacher`` on ``rows``. NaN without rows."""
     if rows.numeric:
         return Agreement(math.nan, math.nan, _distance(network, teacher, rows))
     distance, equal = 0.0, 0
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(network, teacher):
         for x in map(torch.from_numpy, portions(rows.inputs, most=_MOST_ROWS)):
             student, wanted = network(x)[0], teacher(x)[0]
             distance += float(divergence(student, wanted)) * len(x)
@@ -176,7 +175,7 @@ def agreement(network: nn.Module, teacher: nn.Module, rows: Rows) -> Agreement:
 
 
 def _distance(network: nn.Module, teacher: nn.Module, rows: Rows) -> float:
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(network, teacher):
         given = map(torch.from_numpy, portions(rows.inputs, most=_MOST_ROWS))
         parts = [(network(x)[0] - teacher(x)[0]).abs().flatten() for x in given]
     return float(torch.cat(parts).mean()) if len(rows) else math.nan

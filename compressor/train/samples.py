@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from compressor.errors import TrainError
+from compressor.evaluating import evaluating
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[Any]
@@ -113,6 +114,5 @@ def _check_range(labels: Labels, classes: int, what: str) -> None:
 
 
 def _classes(network: nn.Module, x: torch.Tensor) -> int:
-    network.eval()
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(network):
         return int(network(x)[0].shape[1])

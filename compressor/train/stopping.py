@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from compressor.evaluating import evaluating
 from compressor.portions import rows_within
 from compressor.train.averaging import State, copied
 from compressor.train.samples import Samples
@@ -42,9 +43,8 @@ class Best:
 
 def score(network: nn.Module, state: State, held: Samples) -> Score:
     """Return how ``network`` with the weights ``state`` does on ``held``; the network keeps its own weights."""
-    network.eval()
     right, loss = 0.0, 0.0
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(network):
         size = rows_within(held.x[:1].nbytes, most=_MOST_ROWS)
         for x, y in zip(torch.split(held.x, size), torch.split(held.y, size), strict=True):
             logits = torch.func.functional_call(network, state, (x,))[0]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,14 +40,56 @@ def test_options_reach_the_network_and_unknown_ones_are_refused() -> None:
         networks.build("resnet8", 10, 1, 16, 16, {"depth": 4})
 
 
-def test_a_network_of_the_wrong_kind_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A user's network that returns logits alone is told what is expected."""
-    text = "from torch import nn\ndef build(c, n, h, w):\n"
-    text += "    return nn.Sequential(nn.Flatten(), nn.Linear(n * h * w, c))\n"
-    (tmp_path / "my_network.py").write_text(text)
+@pytest.mark.parametrize("end", ["nn.Flatten(), nn.Linear(n * h * w, c), nn.ReLU()", "nn.Flatten(), nn.LazyLinear(3)"])
+def test_a_network_of_the_wrong_kind_is_refused(end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits alone that no linear layer makes, or another number of them: told what is expected."""
+    text = f"from torch import nn\ndef build(c, n, h, w):\n    return nn.Sequential({end})\n"
+    module = f"my_network_{len(end)}"
+    (tmp_path / f"{module}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(PluginError, match="embedding"):
-        networks.build("my_network:build", 10, 1, 8, 8)
+        networks.build(f"{module}:build", 10, 1, 8, 8)
+
+
+def test_a_network_of_logits_alone_is_parted_before_its_last_layer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What goes into the last linear layer is the embedding; options and ``num_classes`` reach the function."""
+    text = "from torch import nn\ndef plain(*, num_classes, wide=4):\n    return nn.Sequential(\n"
+    text += "        nn.Conv2d(1, wide, 8), nn.Flatten(), nn.Linear(wide, num_classes))\n"
+    (tmp_path / "my_plain_network.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    network = networks.build("my_plain_network:plain", 10, 1, 8, 8, {"wide": 6})
+    logits, embedding = network(torch.zeros(2, 1, 8, 8))
+    assert (logits.shape, embedding.shape) == ((2, 10), (2, 6))
+    assert torch.equal(logits, network.head(embedding))  # type: ignore[operator]
+
+
+OURSELVES = """
+import torchvision
+from torchvision.models import resnet18 as made
+def build(c, n, h, w):
+    return made(num_classes=c)
+"""
+FRESH = """
+import sys
+from compressor import networks, preflight
+name = sys.argv[1]
+preflight._require("compressor.networks", name, "[model] network")
+assert "torch" in sys.modules and "torchvision" not in sys.modules
+import torch
+print([tuple(one.shape) for one in networks.build(name, 7, 3, 32, 32)(torch.zeros(2, 3, 32, 32))])
+"""
+
+
+@pytest.mark.parametrize("name", ["torchvision.models:resnet18", "torchvision.models:mobilenet_v3_small", "mine:build"])
+def test_a_network_of_torchvision_builds_in_a_fresh_process(name: str, tmp_path: Path) -> None:
+    """By its dotted path, or in a module of one's own that imports torchvision itself, beside a CPU torch."""
+    (tmp_path / "mine.py").write_text(OURSELVES)
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{Path(__file__).parents[3]}"}
+    done = subprocess.run([sys.executable, "-c", FRESH, name], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "(2, 7)" in done.stdout
 
 
 SURE = """
