@@ -63,6 +63,7 @@ class _Due:
     status_s: float = 0.0
     disk_s: float = 0.0
     identity_s: float = float("-inf")
+    refused_s: float = float("-inf")
 
 
 class Agent:
@@ -244,8 +245,16 @@ class Agent:
         elif change.link is Link.TAKEN_OVER:
             self.uplink.disconnected()
             self._identity_in_use(change.reason)
+        elif change.link is Link.REFUSED:
+            self._link_refused(change.reason)
         elif change.link is Link.DOWN:
             self.uplink.disconnected()
+
+    def _link_refused(self, reason: str) -> None:
+        """Say that the broker refused a connection or a subscription; the transport keeps trying."""
+        if self._now_s >= self._due.refused_s:
+            self._due.refused_s = self._now_s + _IDENTITY_S
+            self._event("link", "link_refused", Severity.ERROR, f"the broker refused: {reason}; it is tried again")
 
     def _identity_in_use(self, reason: str) -> None:
         """Say that another client has this identity; the transport keeps trying, and inference goes on."""

@@ -8,6 +8,7 @@ crash of the release means for an update (``agent`` tells the updater).
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import random
 import subprocess
@@ -216,7 +217,14 @@ class Supervisor:
         self.starts += 1
         self._bundle, self._doomed, self.serving, self._fatal = bundle, False, None, ""
         self._limit_s = now_s + self.config.start_s
-        self.child = self.launch(self.starts, bundle, self.put)
+        try:
+            self.child = self.launch(self.starts, bundle, self.put)
+        except OSError as error:  # memory or the process table are full: it passes, and says nothing of the release
+            self._failures += 1
+            self.last_fault = f"launch_failed: {error}"
+            ceiling_s = min(self.config.restart_max_s, self.config.restart_min_s * 2.0 ** min(self._failures, 30))
+            self._start_s = now_s + self.chance.uniform(ceiling_s / 2, ceiling_s)
+            _LOG.warning("child not started error=%s restart_s=%.1f", error, self._start_s - now_s)
 
     def _end(self, *, keep_held: bool = False) -> None:
         self._doomed, self._keep_held = True, keep_held
@@ -296,5 +304,10 @@ class ProcessLauncher:
         killed = oom_kills()
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         child = ProcessChild(number, process, put, killed)
-        threading.Thread(target=child.listen, name=f"child-{number}", daemon=True).start()
+        try:
+            threading.Thread(target=child.listen, name=f"child-{number}", daemon=True).start()
+        except RuntimeError as error:
+            process.kill()
+            process.wait()
+            raise OSError(errno.EAGAIN, f"no thread for a child: {error}") from error
         return child

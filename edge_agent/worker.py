@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,7 +24,10 @@ class ThreadWorker:
 
     def run(self, token: int, job: Callable[[], object]) -> None:
         """Run ``job`` in the background."""
-        threading.Thread(target=self._work, args=(token, job), name=f"job-{token}", daemon=True).start()
+        try:
+            threading.Thread(target=self._work, args=(token, job), name=f"job-{token}", daemon=True).start()
+        except RuntimeError as error:  # no room for a thread: a result like any other, and one that passes
+            self.put(JobDone(token, OSError(errno.EAGAIN, str(error))))
 
     def _work(self, token: int, job: Callable[[], object]) -> None:
         self.put(JobDone(token, outcome(job)))

@@ -3,7 +3,8 @@
 1. Callbacks only enqueue and never raise: an exception in one kills paho's thread while ``is_connected``
    stays true.
 2. At most ``inflight_messages`` unacknowledged messages are handed over: paho's own queue is unbounded.
-3. Subscriptions are made in ``on_connect``, and every reason code is read.
+3. Subscriptions are made in ``on_connect``, and every reason code is read. A refused one ends the connection, which
+   comes back with back-off: connected and deaf would be for ever.
 4. Liveness is the age of the last thing the broker said (PINGRESP and PUBACK included).
 5. A session taken over is told and never final: whoever copied an identity must not end the device it belongs to.
    MQTT 5 says so with reason 142; mosquitto before 2.0.15 just closes (its issue 2607), so a connection closed
@@ -17,6 +18,7 @@ A PUBACK is not durability; who needs that waits for the server's own acknowledg
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import socket
@@ -180,11 +182,15 @@ class MqttTransport:
         self._tell(LinkChange(Link.TAKEN_OVER if self._taken_over else Link.DOWN, f"{reason} ({reason.value})"))
 
     def _on_subscribe(
-        self, _client: paho.Client, _data: object, _mid: int, reasons: list[ReasonCode], _properties: object
+        self, client: paho.Client, _data: object, _mid: int, reasons: list[ReasonCode], _properties: object
     ) -> None:
-        for reason in reasons:
-            if reason.value >= _FAILURE:
-                self._tell(LinkChange(Link.REFUSED, f"subscription: {reason} ({reason.value})"))
+        refused = [reason for reason in reasons if reason.value >= _FAILURE]
+        for reason in refused:
+            self._tell(LinkChange(Link.REFUSED, f"subscription: {reason} ({reason.value})"))
+        connection = client.socket()
+        if refused and isinstance(connection, socket.socket):  # a broker may be reading its rights anew: try again
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def _on_message(self, _client: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         try:

@@ -14,6 +14,7 @@ Order rules:
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 from collections.abc import Callable
@@ -37,6 +38,7 @@ from edge_agent.updater.seams import (
     TargetInfo,
     Verifier,
     Worker,
+    disk_refusal,
 )
 from edge_agent.updater.slots import SlotRelease, Slots, other
 from edge_agent.updater.states import Signal, UpdateRecord, follow, same_attempt, too_late, window_open
@@ -166,7 +168,12 @@ class Updater:
             return
         self._waiting = False
         self._deadline_s = float("inf")
-        if isinstance(result, Exception):
+        if isinstance(result, OSError):
+            if result.errno in {errno.EAGAIN, errno.ENOMEM}:
+                result = Refusal("launch_failed", f"Expected to start a job, got: {result}")
+            else:
+                result = disk_refusal(result, f"Expected to read and write below {self.state}, got: {result}")
+        elif isinstance(result, Exception):
             _LOG.error("update job failed phase=%s", self.record.phase, exc_info=result)
             result = Refusal(getattr(result, "code", "internal"), f"{type(result).__name__}: {result}"[:300])
         if isinstance(result, Refusal):

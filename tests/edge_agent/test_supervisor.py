@@ -1,5 +1,6 @@
 """The supervisor: starts, restarts with back-off, hangs, swaps; and one real process."""
 
+import errno
 import queue
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -178,3 +179,22 @@ def test_a_real_child_that_cannot_start_says_why(tmp_path: Path) -> None:
     first, last = notices.get(timeout=30), notices.get(timeout=30)
     assert (first.frame.kind, first.frame.header["code"]) == ("fault", "bundle_invalid")
     assert last == ChildEnded(1, "exit 1")
+
+
+def test_a_child_that_can_not_be_started_is_tried_again(supervisor: Supervisor) -> None:
+    """No memory for a process is no crash of the release, and ends nothing: back-off, then it starts."""
+    supervisor.serve(None, 1.0)
+    supervisor.heard(ChildEnded(supervisor.starts, "killed"), 1.0)
+    good, tries = supervisor.launch, []
+
+    def launch(*arguments: object) -> SilentChild:
+        tries.append(arguments)
+        if len(tries) < 3:
+            raise OSError(errno.ENOMEM, "Cannot allocate memory")
+        return good(*arguments)
+
+    supervisor.launch = launch
+    supervisor.serve(NEW, 2.0)
+    assert [supervisor.turn(2.0 + step / 10) for step in range(200)] == [None] * 200
+    assert (len(tries), supervisor.child is not None) == (3, True)
+    assert "launch_failed" in supervisor.last_fault

@@ -159,3 +159,25 @@ def test_a_raising_listener_does_not_end_the_connection(broker: Broker) -> None:
 def test_never_shows_the_password() -> None:
     """The settings' text leaves the password out."""
     assert "secret" not in repr(MqttSettings("h", 1, "dev", "dev", "secret"))
+
+
+def test_a_refused_subscription_is_tried_again() -> None:
+    """A broker that reads its rights late leaves nobody connected and deaf: the next connection subscribes anew."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(LIMIT_S)
+        transport, notices = start(listener.getsockname()[1], "dev", "tf/1/site/dev/desired")
+        for reason in (135, 1):  # not authorized; granted. mosquitto 2.0.11 itself grants every subscription
+            with listener.accept()[0] as connection:
+                connection.settimeout(LIMIT_S)
+                connection.recv(1024)
+                connection.sendall(bytes([0x20, 3, 0, 0, 0]))
+                number = connection.recv(1024)[2:4]
+                connection.sendall(bytes([0x90, 4, *number, 0, reason]))
+                if reason == 135:
+                    assert "subscription" in wait_link(notices, Link.REFUSED).reason
+                    wait_link(notices, Link.DOWN)
+                else:
+                    wait_link(notices, Link.UP)
+                    transport.publish("tf/1/site/dev/event", b"{}")
+                    assert connection.recv(1024)[0] & 0xF0 == 0x30  # PUBLISH: it stayed
+        transport.stop()
