@@ -68,7 +68,9 @@ def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
     """Return the manifest of a model with float32 input on ``target``, as our exporters name inputs and outputs."""
     data, layout = recipe.data, LAYOUTS[target.runtime]
     suffix = {ONNX: target.format or "onnx", LITERT: "tflite"}[target.runtime]
+    preprocessing = data.preprocessing(layout)
     return Manifest(
+        schema=preprocessing.schema,
         model=recipe.model.name,
         version=recipe.model.version,
         security_floor=recipe.model.security_floor,
@@ -79,7 +81,7 @@ def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
         threads=target.threads,
         inputs=(input_of(recipe, target.runtime),),
         outputs=(_logits(table), TensorSpec("embedding", (-1, -1))),
-        preprocessing=data.preprocessing(layout),
+        preprocessing=preprocessing,
         labels=() if table.numeric else table.class_names,
         hardware=(target.cpu,),
         extra={"values": list(table.class_names)} if table.numeric else {},

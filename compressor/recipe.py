@@ -22,7 +22,7 @@ from compressor.recipe_reader import fields_from, nearest, plain_table
 from compressor.steps import Settings as StepSettings
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.codec import Json
-from wire.manifest import Preprocessing
+from wire.manifest import DECODES, ORIENTATIONS, Preprocessing
 
 MAX_RECIPE_BYTES = 256 * 1024
 NUMBER = "number"
@@ -76,6 +76,9 @@ class DataRecipe:
     train rows; of an imported model 0 and 1). ``shares``: of the sources in each split,
     ``{train, calibration, gate, reference}``, sum 1 (none: what the data set recommends). ``front_end``: what makes an
     image of raw sensor bytes (``log_mel``, ``mfcc``, ``window``); ``options``: its numbers, and the data set's own.
+    ``orientation`` (``exif``: images are turned upright as their tag says; ``stored``: the tag is ignored) and
+    ``decode`` (``reduced``: large ones are decoded at a fraction of their size; ``full``) go into the manifest, so that
+    the device decodes as the build host did; sensor bytes have neither.
     """
 
     dataset: str = "digits"
@@ -87,6 +90,8 @@ class DataRecipe:
     width: int = 32
     height: int = 32
     colour: str = "rgb"
+    orientation: str = "exif"
+    decode: str = "reduced"
     allow_corrupt: int = 0
     mean: float = 0.5
     std: float = 0.25
@@ -115,13 +120,16 @@ class DataRecipe:
             mean=(self.mean,) * channels,
             std=(self.std,) * channels,
             layout=layout,
-            extra=self._front_end(),
+            extra=self._front_end() if self.front_end else self._decoding(),
         )
+
+    def _decoding(self) -> dict[str, Json]:
+        """Return how encoded images are decoded, where it is not what a manifest means that doesn't say."""
+        told = {"orientation": (self.orientation, ORIENTATIONS[0]), "decode": (self.decode, DECODES[0])}
+        return {name: value for name, (value, unsaid) in told.items() if value != unsaid}
 
     def _front_end(self) -> dict[str, Json]:
         """Return the front end with every option written out: a later default then alters no old bundle."""
-        if not self.front_end:
-            return {}
         from compressor.data import _front_end, datasets  # noqa: PLC0415 - data sets read recipes
 
         name = f"{self.dataset.partition(':')[0]}:front_end" if ":" in self.dataset else self.dataset

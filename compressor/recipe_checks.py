@@ -13,7 +13,7 @@ from compressor.recipe_reader import Checked, nearest
 from compressor.recipe_task import check_task
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.errors import NameRefusedError
-from wire.manifest import MAX_IMAGE_SIDE
+from wire.manifest import DECODES, MAX_IMAGE_SIDE, ORIENTATIONS
 from wire.topics import check_name
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def _ranges(recipe: Recipe) -> list[Checked]:
         Checked("[train] weight_decay", train.weight_decay, 0, 10),
         Checked("[train] label_smoothing", train.label_smoothing, 0, 0.99),
         Checked("[data] colour", data.colour, one_of=("rgb", "grey")),
+        Checked("[data] orientation", data.orientation, one_of=ORIENTATIONS),
+        Checked("[data] decode", data.decode, one_of=DECODES),
         Checked("[data] label", data.label, one_of=("exact", "floor", "number")),
         Checked("[train] optimizer", train.optimizer, one_of=("adamw", "sgd")),
         Checked("[train] schedule", train.schedule, one_of=("one_cycle", "cosine", "step", "constant")),

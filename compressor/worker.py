@@ -157,7 +157,7 @@ def _retrain(order: WorkOrder, place: Workplace, client: ServerClient, progress:
     base, samples = folder / "base.tfb", folder / "samples.zip"
     client.fetch_bundle(order.base_sha256, base)
     client.fetch_samples(order, samples)
-    extra = read_samples(samples)
+    extra = read_samples(samples, place.recipe.data)
     checkpoint = find_checkpoint(base, place)
     if checkpoint is None:
         progress.say(
@@ -173,13 +173,18 @@ def _retrain(order: WorkOrder, place: Workplace, client: ServerClient, progress:
     )  # fmt: skip
 
 
-def read_samples(path: Path) -> Table:
-    """Return the labelled samples of a job; paths, sizes and images are checked by the data set that reads them.
+def read_samples(path: Path, data: DataRecipe) -> Table:
+    """Return the labelled samples of a job, decoded as ``data`` says; the data set that reads them checks them.
 
     Raises:
         DataError: If they can't be used.
     """
-    return labelled_images.load(DataRecipe(dataset="labelled_images", path=str(path.resolve()), slices="slice"))
+    return labelled_images.load(
+        DataRecipe(
+            dataset="labelled_images", path=str(path.resolve()), slices="slice", width=data.width, height=data.height,
+            orientation=data.orientation, decode=data.decode,
+        )
+    )  # fmt: skip
 
 
 def find_checkpoint(base: Path, place: Workplace) -> Path | None:

@@ -25,12 +25,14 @@ from compressor.data.table import Table, make_table
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
 from compressor.recipe import DataRecipe
 from edge_agent.errors import ImageError
+from edge_agent.preprocess import MAX_IMAGE_PIXELS as DECODED_PIXELS
 from edge_agent.preprocess import decode_image
+from wire.manifest import Preprocessing
 
 MAX_ENTRIES = 500_000
 MAX_CSV_BYTES = 256 * 1024 * 1024
 MAX_IMAGE_BYTES = 16 * 1024 * 1024
-MAX_IMAGE_PIXELS = 4 * 1024 * 1024
+MAX_IMAGE_PIXELS = 4 * 1024 * 1024  # of an image that is held at its size
 MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # of all pixels: a set is held in memory
 _NAMES_SHOWN = 5
 _SOURCE = "source"
@@ -70,7 +72,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     path = (root or Path()) / data.path
     with _opened(path) as store:
         rows = _read_rows(store, data, path)
-        images, kept, corrupt = _decode_all(store, rows)
+        images, kept, corrupt = _decode_all(store, rows, data.preprocessing())
     if len(corrupt) > data.allow_corrupt:
         shown = "; ".join(corrupt[:_NAMES_SHOWN])
         message = f"Expected at most {data.allow_corrupt} corrupt images in {path}, got {len(corrupt)}: {shown}"
@@ -201,13 +203,16 @@ def _row(line: dict[str, str], data: DataRecipe, where: str) -> Row:
     return Row(line["path"], line["label"], part if data.slices else "all", split, line.get(_SOURCE) or "")
 
 
-def _decode_all(store: Store, rows: list[Row]) -> tuple[list[npt.NDArray[np.uint8]], list[Row], list[str]]:
-    """Return the images, their rows, and ``name: reason`` of what could not be read."""
+def _decode_all(
+    store: Store, rows: list[Row], pre: Preprocessing
+) -> tuple[list[npt.NDArray[np.uint8]], list[Row], list[str]]:
+    """Return the images as the device decodes them, their rows, and ``name: reason`` of what could not be read."""
     images, kept, corrupt, held_bytes = [], [], [], 0
+    most = MAX_IMAGE_PIXELS if pre.decode == "full" else DECODED_PIXELS
     for row in rows:
         try:
             data = store.read(row.path, MAX_IMAGE_BYTES)
-            images.append(decode_image(data, limit_pixels=MAX_IMAGE_PIXELS))
+            images.append(decode_image(data, pre, limit_pixels=most))
         except KeyError:
             corrupt.append(f"{row.path}: not there")
         except (ImageError, zipfile.BadZipFile, OSError, EOFError) as error:

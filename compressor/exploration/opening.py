@@ -52,7 +52,7 @@ def open_path(path: Path) -> Opened:
             f"Expected a recipe for the sounds or windows in {path}, got bare data: how a sensor is read (front_end"
         )
         raise DataError(f"{message}, sample rate, steps) stands in [data]; see models/spoken_digits/recipe.toml")
-    return Opened(path.name, DataRecipe(dataset=dataset, path=str(path.resolve())), Path())
+    return Opened(path.name, DataRecipe(dataset=dataset, path=str(path.resolve()), decode="full"), Path())
 
 
 def _recognised(path: Path) -> str:
