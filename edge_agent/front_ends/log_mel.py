@@ -114,7 +114,8 @@ def samples(data: bytes, rate_hz: int) -> Values:
             body = file.readframes(header.nframes)
     except (wave.Error, struct.error, EOFError, OSError, ValueError, ArithmeticError, RuntimeError) as error:
         message = f"Expected a WAV file (8- or 16-bit PCM), got {len(data)} bytes: {str(error) or 'cut off'}"
-        raise SensorError(message) from error
+        coded = str(error).startswith("unknown format")  # float samples are 3, extensible headers 65534
+        raise SensorError(f"{message}: convert it to plain 16-bit PCM" if coded else message) from error
     if len(body) != header.nframes * header.nchannels * header.sampwidth:
         raise SensorError(f"Expected {header.nframes} frames of sound, got {len(body)} bytes: the WAV is cut off")
     wide = header.sampwidth == 2  # noqa: PLR2004 - bytes of a sample

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -21,8 +22,8 @@ from compressor.keys import init_keys
 from compressor.pipeline import Outcome, run_recipe
 from compressor.progress import Silent
 from compressor.publish import publish
-from compressor.recipe import read_recipe
-from compressor.worker import Heartbeat, Workplace, find_checkpoint, serve, sole_worker, worker_name
+from compressor.recipe import DataRecipe, read_recipe
+from compressor.worker import Heartbeat, Workplace, find_checkpoint, read_samples, serve, sole_worker, worker_name
 from compressor.worker_client import ServerClient
 from server.app import ServerApp
 from server.retraining.jobs import Job, JobOrder
@@ -97,6 +98,23 @@ def host(first: Outcome, tmp_path: Path) -> Iterator[BuildHost]:
     publish(list(first.bundles), keys=keys, server_url=app.http_url, token=place.token)
     yield BuildHost(app, place, first)
     app.stop()
+
+
+def test_samples_are_decoded_as_the_recipe_says(tmp_path: Path) -> None:
+    """A picture that was uploaded sideways and labelled upright is trained upright, at the size of the input."""
+    picture = np.zeros((512, 1024, 3), np.uint8)
+    picture[:64] = 255
+    exif, png = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(picture)).save(png, "PNG", exif=exif)
+    with zipfile.ZipFile(tmp_path / "samples.zip", "w") as archive:
+        archive.writestr("labels.csv", "path,label,slice\n1.png,a,x\n2.png,b,x\n")
+        archive.writestr("1.png", png.getvalue())
+        archive.writestr("2.png", png.getvalue())
+    upright = read_samples(tmp_path / "samples.zip", DataRecipe(width=128, height=64)).images[0]
+    assert (upright.shape, int(upright[2].min()), int(upright[-1].max())) == ((128, 256, 3), 255, 0)
+    stored = read_samples(tmp_path / "samples.zip", DataRecipe(orientation="stored", decode="full")).images[0]
+    assert stored.shape == (1024, 512, 3)
 
 
 def test_a_job_becomes_a_published_release(host: BuildHost, samples: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import wave
 
@@ -115,6 +116,26 @@ def test_sounds_that_cannot_be_read_are_refused(data: bytes, said: str) -> None:
     with pytest.raises(SensorError, match=said) as raised:
         front_ends.decode("log_mel", data, SOUND)
     assert isinstance(raised.value, ImageError)
+
+
+def _coded(number: int, width: int) -> bytes:
+    """Return a WAV whose header says format ``number`` and ``width`` bytes a sample."""
+    data = bytearray(wav(width=2))
+    data[20:22] = struct.pack("<H", number)
+    data[32:36] = struct.pack("<HH", width, 8 * width)
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(_coded(3, 4), "unknown format: 3: convert it to plain 16-bit PCM"), (_coded(6, 1), "unknown format: 6"),
+     (_coded(1, 3), "got 24 bits and 1 channels: convert it"), (_coded(1, 4), "got 32 bits and 1")],
+)  # fmt: skip
+def test_sounds_of_another_coding_are_refused_by_name(data: bytes, said: str) -> None:
+    """Float samples, A-law, 24 and 32 bits: none is read as if it were 16-bit PCM."""
+    for name in ("log_mel", "mfcc"):
+        with pytest.raises(SensorError, match=re.escape(said)):
+            front_ends.decode(name, data, {"sample_rate_hz": RATE, "clip_s": 0.25})
 
 
 def test_damaged_sounds_give_a_picture_or_a_sensor_error() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_agent.errors import ImageError
-from edge_agent.preprocess import decode_image, resize_pixels, to_batch, to_tensor
+from edge_agent.errors import ImageError, ImageTooLargeError
+from edge_agent.preprocess import MAX_STORED_PIXELS, decode_image, reduction, resize_pixels, to_batch, to_tensor
 from wire.manifest import Preprocessing
 
 
@@ -106,3 +106,153 @@ def test_refuses_arrays_that_are_no_images() -> None:
     """Floats and missing channels are said with what came."""
     with pytest.raises(ImageError, match=r"uint8 \(H, W, 3\), got float64 \(5, 5\)"):
         to_tensor(np.zeros((5, 5)), Preprocessing(4, 4))
+
+
+UPRIGHT = Preprocessing(8, 8, extra={"orientation": "exif"})
+REDUCED = Preprocessing(32, 32, extra={"orientation": "exif", "decode": "reduced"})
+STORED_AS = {  # how a camera that is held so stores an upright picture; Source: Exif 2.32, table 6
+    1: lambda image: image, 2: lambda image: image[:, ::-1], 3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1], 5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: np.rot90(image, 1), 7: lambda image: image[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda image: np.rot90(image, -1),
+}  # fmt: skip
+
+
+def _tagged(image: np.ndarray, orientation: int, kind: str = "PNG") -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(buffer, kind, exif=exif, quality=95, lossless=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("orientation", list(STORED_AS))
+def test_turns_a_picture_upright_by_its_tag(orientation: int, kind: str) -> None:
+    """All eight orientations give the same pixels as the upright picture; of a manifest that doesn't say, none does."""
+    upright = np.zeros((24, 40, 3), np.uint8)
+    upright[:8, :8], upright[:8, 32:], upright[16:, :8] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    data = _tagged(STORED_AS[orientation](upright), orientation, kind)
+    assert decode_image(data, UPRIGHT).shape == (24, 40, 3)
+    assert np.abs(decode_image(data, UPRIGHT).astype(int) - upright)[4::8, 4::8].max() < 30
+    assert decode_image(data).shape == ((40, 24, 3) if orientation >= 5 else (24, 40, 3))
+    if orientation != 1:
+        assert np.abs(decode_image(data).astype(int) - np.resize(upright, decode_image(data).shape)).max() > 200
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_orientation_that_can_not_be_meant_is_none(orientation: int) -> None:
+    """Viewers show the picture as it is stored."""
+    image = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    assert np.array_equal(decode_image(_tagged(image, orientation), UPRIGHT), image)
+
+
+def test_broken_exif_leaves_the_picture_as_it_is_stored() -> None:
+    """The pixels are whole; random bytes where the tags should be are no reason to refuse them."""
+    image = np.full((8, 8, 3), 90, np.uint8)
+    data = bytearray(_tagged(image, 6, "JPEG"))
+    place = data.index(b"Exif")
+    for index in range(6, 30):
+        data[place + index] = 0xFF
+        assert decode_image(bytes(data), UPRIGHT).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "by"),
+    [((127, 127), 1), ((128, 128), 2), ((128, 127), 1), ((255, 9999), 2), ((256, 256), 4), ((511, 600), 4),
+     ((512, 512), 8), ((9999, 9999), 8), ((63, 63), 1)],
+)  # fmt: skip
+def test_the_reduction_follows_from_the_sizes_alone(size: tuple[int, int], by: int) -> None:
+    """At least twice the input's 32 pixels stay on both sides; without the word nothing is reduced."""
+    assert reduction(*size, REDUCED) == by
+    assert reduction(*size, UPRIGHT) == 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "WEBP"])
+@pytest.mark.parametrize("size", [(600, 521), (521, 600), (300, 260)])
+def test_a_reduced_picture_is_the_whole_one_at_a_fraction(kind: str, size: tuple[int, int]) -> None:
+    """Of any format and odd sizes: the mean of its blocks, so that the model's input differs by little."""
+    small = np.random.default_rng(0).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    image = np.asarray(Image.fromarray(small).resize(size, Image.Resampling.BICUBIC))
+    data = _encoded(image, kind)
+    reduced, by = decode_image(data, REDUCED), reduction(*size, REDUCED)
+    assert reduced.shape[:2] == (-(-size[1] // by), -(-size[0] // by))
+    whole = resize_pixels(decode_image(data), REDUCED).astype(int)
+    assert np.abs(resize_pixels(reduced, REDUCED) - whole).mean() < 3
+
+
+def test_a_sideways_picture_is_reduced_by_its_upright_size() -> None:
+    """Width and height change places before the scale is chosen, of a JPEG as of a PNG."""
+    pre = Preprocessing(20, 80, extra={"orientation": "exif", "decode": "reduced"})
+    image = np.zeros((160, 640, 3), np.uint8)
+    assert {decode_image(_tagged(image, 6, kind), pre).shape for kind in ("PNG", "JPEG")} == {(160, 40, 3)}
+
+
+@pytest.mark.parametrize("size", [(32000, 32000), (65500, 65500)])
+def test_a_picture_of_a_gigapixel_is_refused_by_its_header(size: tuple[int, int]) -> None:
+    """Before a byte of it is decoded, reduced or not."""
+    data = bytearray(_encoded(np.zeros((64, 64, 3), np.uint8), "JPEG"))
+    place = data.index(b"\xff\xc0") + 5
+    data[place : place + 4] = size[1].to_bytes(2, "big") + size[0].to_bytes(2, "big")
+    for pre in (REDUCED, UPRIGHT):
+        with pytest.raises(ImageTooLargeError, match=f"at most {MAX_STORED_PIXELS} pixels|1 to {MAX_STORED_PIXELS}"):
+            decode_image(bytes(data), pre)
+
+
+def test_what_does_not_fit_the_memory_is_refused_by_its_header() -> None:
+    """Just enough room and one byte less; a progressive JPEG needs its coefficients at any scale."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (2000, 1500)).save(buffer, "JPEG", progressive=True)
+    needed = {_encoded(np.zeros((1500, 2000, 3), np.uint8)): 3_000_000 * 4 + 3_000_000 // 64 * 6,
+              buffer.getvalue(): 3_000_000 * 3 + 250 * 188 * 10}  # fmt: skip
+    for data, room in needed.items():
+        assert decode_image(data, REDUCED, room_bytes=lambda room=room: room).shape == (188, 250, 3)
+        with pytest.raises(ImageTooLargeError, match="2000x1500 pixels, which take"):
+            decode_image(data, REDUCED, room_bytes=lambda room=room: room - 1)
+
+
+def _saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_transparent_pixels_are_refused_and_opaque_ones_are_not() -> None:
+    """What lies under them nobody saw who labelled the picture; a manifest that doesn't say takes it as before."""
+    rgba = Image.new("RGBA", (8, 8), (200, 10, 10, 255))
+    assert decode_image(_saved(rgba, "PNG"), REDUCED)[0, 0].tolist() == [200, 10, 10]
+    rgba.putpixel((3, 3), (0, 0, 0, 0))
+    indexed = _saved(Image.new("P", (8, 8)), "PNG", transparency=0)
+    for data in (_saved(rgba, "PNG"), _saved(rgba, "WEBP", lossless=True), indexed):
+        with pytest.raises(ImageError, match="Expected an opaque image, got transparent pixels"):
+            decode_image(data, REDUCED)
+        assert decode_image(data).shape == (8, 8, 3)
+
+
+def test_an_animation_is_refused_by_name() -> None:
+    """Its first frame is one of many; a manifest that doesn't say takes it as before."""
+    frames = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (10, 200)]
+    for kind in ("PNG", "WEBP"):
+        data = _saved(frames[0], kind, save_all=True, append_images=frames[1:], lossless=True)
+        with pytest.raises(ImageError, match="Expected a still image, got an animation of 2 frames"):
+            decode_image(data, REDUCED)
+        assert decode_image(data).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("pre", [Preprocessing(), REDUCED])
+def test_palette_grey_with_alpha_and_cmyk_give_the_colours_that_were_meant(pre: Preprocessing) -> None:
+    """Each becomes RGB by its own rule; one bit a pixel is black or white."""
+    red = Image.new("RGB", (16, 16), (250, 20, 30))
+    assert decode_image(_saved(red.convert("P", palette=Image.Palette.ADAPTIVE), "PNG"), pre)[0, 0, 0] > 240
+    assert np.abs(decode_image(_saved(red.convert("CMYK"), "JPEG"), pre)[8, 8] - np.array([250, 20, 30])).max() < 12
+    assert decode_image(_saved(Image.new("LA", (4, 4), (77, 255)), "PNG"), pre)[0, 0].tolist() == [77, 77, 77]
+    assert decode_image(_saved(Image.new("1", (4, 4), 1), "PNG"), pre)[0, 0].tolist() == [255, 255, 255]
+
+
+def test_a_colour_profile_and_gamma_change_nothing() -> None:
+    """They are ignored by device and build host alike; the documentation says so."""
+    from PIL import ImageCms  # noqa: PLC0415 - only this test needs a profile
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
+    image = Image.new("RGB", (4, 4), (10, 100, 200))
+    assert decode_image(_saved(image, "PNG", icc_profile=profile), REDUCED)[0, 0].tolist() == [10, 100, 200]

@@ -47,6 +47,35 @@ def test_refuses_a_manifest_that_contradicts_itself(changes: dict[str, object]) 
     assert caught.value.code == "manifest_invalid"
 
 
+DECODING = Preprocessing(8, 8, extra={"orientation": "exif", "decode": "reduced"})
+
+
+def test_a_manifest_that_does_not_say_how_images_are_decoded_means_as_before() -> None:
+    """Bundles already out: the tag ignored, at full size, schema 1."""
+    read = read_manifest(encode(GOOD)).preprocessing
+    assert (read.orientation, read.decode, read.schema) == ("stored", "full", 1)
+    told = replace(GOOD, preprocessing=replace(DECODING, extra={"orientation": "stored", "decode": "full"}))
+    assert read_manifest(encode(told)).schema == 1
+
+
+@pytest.mark.parametrize("extra", [{"orientation": "exif"}, {"decode": "reduced"}, DECODING.extra])
+def test_a_manifest_that_says_how_images_are_decoded_is_refused_by_readers_that_would_ignore_it(
+    extra: dict[str, object],
+) -> None:
+    """It is of schema 2, and one that claims to be of schema 1 contradicts itself."""
+    told = replace(GOOD, schema=2, preprocessing=replace(DECODING, extra=extra))
+    assert read_manifest(encode(told)) == told
+    with pytest.raises(ManifestError, match="Expected manifest schema 2, got 1"):
+        read_manifest(encode(replace(told, schema=1)))
+
+
+@pytest.mark.parametrize("extra", [{"orientation": "upside_down"}, {"decode": "half"}, {"decode": None}])
+def test_refuses_a_decoding_that_it_does_not_know(extra: dict[str, object]) -> None:
+    """A later word is said to be one, never guessed."""
+    with pytest.raises(ManifestError, match="update the agent"):
+        read_manifest(encode(replace(GOOD, schema=2, preprocessing=replace(DECODING, extra=extra))))
+
+
 def test_refuses_an_oversize_manifest() -> None:
     """A manifest is small."""
     with pytest.raises(ManifestError):

@@ -14,6 +14,7 @@ from compressor import data
 from compressor.data import labelled_images
 from compressor.errors import ArchiveError, ColumnError, CompressorError, CorruptImageError, DataError
 from compressor.recipe import DataRecipe
+from edge_agent.preprocess import decode_image
 
 Entries = dict[str, bytes]
 
@@ -140,3 +141,44 @@ def test_a_file_that_is_no_zip_is_refused(tmp_path: Path) -> None:
     for name in ("d.zip", "absent.zip"):
         with pytest.raises(ArchiveError, match="zip or folder"):
             data.load(_recipe(tmp_path / name))
+
+
+def _turned(image: Image.Image, orientation: int) -> bytes:
+    """Return ``image`` as a camera held sideways or upside down stores it, with the tag that says so."""
+    turns = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    turn = turns[orientation]
+    (image if turn is None else image.transpose(turn)).save(buffer, "PNG", exif=exif)
+    return buffer.getvalue()
+
+
+def test_the_same_picture_is_the_same_however_the_camera_was_held(tmp_path: Path) -> None:
+    """Upright by the tag on the build host as on the device; ``stored`` keeps what releases before did."""
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 4, 3), dtype=np.uint8))
+    names = [f"{orientation}.png" for orientation in (1, 3, 6, 8)]
+    rows = "".join(f"{name},{i},x\n" for i, name in enumerate(names))
+    entries = {name: _turned(picture, int(name[0])) for name in names}
+    path = _zip(tmp_path / "d.zip", {"labels.csv": f"path,label,site\n{rows}".encode(), **entries})
+    recipe = _recipe(path, width=4, height=6)
+    assert all(np.array_equal(image, np.asarray(picture)) for image in data.load(recipe).images)
+    assert all(np.array_equal(decode_image(entries[name], recipe.preprocessing()), picture) for name in names)
+    stored = _recipe(path, width=4, height=6, orientation="stored", decode="full")
+    assert sum(np.array_equal(image, np.asarray(picture)) for image in data.load(stored).images) == 1
+    assert stored.preprocessing().schema == 1
+
+
+def test_a_large_picture_is_held_as_the_device_decodes_it(tmp_path: Path) -> None:
+    """Of 7 megapixels, more than a set may hold at its size: an eighth a side, the very same pixels."""
+    buffer = io.BytesIO()
+    small = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(small).resize((3000, 2400)).save(buffer, "JPEG")
+    entries = {**_entries("path,label,site\na.jpg,a,x\nb.png,b,x\n"), "a.jpg": buffer.getvalue()}
+    path = _zip(tmp_path / "d.zip", entries)
+    recipe = _recipe(path)
+    held = data.load(recipe).images[0]
+    assert held.shape == (300, 375, 3)
+    assert np.array_equal(held, decode_image(buffer.getvalue(), recipe.preprocessing()))
+    with pytest.raises(CorruptImageError, match="1 to 4194304 pixels, got 3000x2400"):
+        data.load(_recipe(path, decode="full"))
