@@ -61,7 +61,9 @@ def test_a_manifest_carries_every_option_of_the_front_end() -> None:
     """What the recipe leaves out is written with today's default."""
     pre = STROKES.preprocessing()
     assert (pre.front_end, pre.front_end_options) == ("stroke", {"side": 24.0, "line_px": 2.5, "margin_px": 3.0})
-    assert DataRecipe().preprocessing().extra == {}
+    assert "orientation" not in pre.extra
+    assert DataRecipe().preprocessing().extra == {"orientation": "exif", "decode": "reduced"}
+    assert DataRecipe(orientation="stored", decode="full").preprocessing().extra == {}
 
 
 def test_options_of_a_data_set_of_ones_own_stay_out_of_the_manifest() -> None:
