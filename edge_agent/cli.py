@@ -33,6 +33,7 @@ from edge_agent.errors import (
 from edge_agent.identity import enrol as trade_claim
 from edge_agent.identity import read_identity
 from edge_agent.lock import StateLock
+from edge_agent.state_folder import check_folder
 from edge_agent.status_file import Health, read_status
 from wire.canonical import canonical_bytes
 from wire.codec import Json
@@ -120,6 +121,7 @@ def enrol(server: str, claim_file: str | None, claim: str | None, ca: Path | Non
         if (state / "identity.json").exists():
             message = f"Expected no identity in {state}, got one: use another --state or remove identity.json"
             raise EnrolmentError(message)
+        check_folder(state)
         secret = _claim_in(claim_file) if claim_file is not None else str(claim)
         identity = trade_claim(server, secret, state, RealDisk(), ca=_certificates(ca) if ca else "")
         print(f"enrolled device={identity.device} site={identity.site} state={state}")

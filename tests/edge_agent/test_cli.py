@@ -157,3 +157,34 @@ def test_runs_without_a_broker_and_ends_on_sigterm(url: str, tmp_path: Path) -> 
     assert (process.returncode, b"very-secret" in log) == (0, False)
     status = json.loads(call("status", "--state", tmp_path, "--json")[1])
     assert (status["connected"], status["state"]) == (False, "ready")
+
+
+@pytest.mark.parametrize("names", [["measure/"], ["inbox/", "notes.txt"], [".bashrc"], ["a", "b", "c", "d"]])
+def test_refuses_to_enrol_into_a_folder_of_other_things(names: list[str], url: str, tmp_path: Path) -> None:
+    """The agent would empty ``measure``, consume ``inbox`` and change the mode: nothing is touched, no claim used."""
+    for name in names:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_text("mine")
+    mode = tmp_path.stat().st_mode
+    code, output = call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)
+    assert (code, "Expected a new or empty state directory" in output) == (5, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name.rstrip("/") for name in names)
+    assert tmp_path.stat().st_mode == mode
+
+
+@pytest.mark.parametrize("names", [[], ["agent.toml", "ca.pem", "inbox/"], ["root.json", "spool.db", "measure/"]])
+def test_enrols_into_a_folder_that_was_prepared_or_was_an_agents(names: list[str], url: str, tmp_path: Path) -> None:
+    """A configuration beside its certificates; or an agent's folder whose identity was removed to enrol again."""
+    for name in names:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).write_text("")
+    assert call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize("path", [".", "/"])
+def test_refuses_to_run_on_a_source_that_holds_its_own_state(path: str, url: str, tmp_path: Path) -> None:
+    """``path = "."`` in the state directory once erased identity, keys and spool."""
+    call("enrol", "--server", url, "--claim", "good", "--state", tmp_path / "state")
+    config = tmp_path / "state" / "agent.toml"
+    config.write_text(f'[source]\npath = "{path}"\n')
+    code, output = call("run", "--state", tmp_path / "state", "--config", config)
+    assert (code, "error [source_invalid]: Expected in [source] path a folder of its own" in output) == (3, True)
+    assert (tmp_path / "state" / "identity.json").exists()

@@ -1,0 +1,39 @@
+"""May a folder become an agent's state directory? Asked once, before enrolment.
+
+The agent changes the folder's mode, empties folders in it (``measure``, ``blobs``) and consumes what lies in ``inbox``.
+A folder with anything else in it, such as a home directory, a project or ``/tmp``, is not given to it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_agent.errors import EnrolmentError
+
+_TRACES = frozenset({"root.json", "status.json", "spool.db", "floor.json"})
+"""What an agent has written that was enrolled here before; its identity may have been removed to enrol again."""
+_PREPARED_FOLDERS = frozenset({"inbox", "lost+found"})
+_PREPARED_SUFFIXES = frozenset({".toml", ".pem", ".crt", ".claim", ".log"})
+
+
+def check_folder(state: Path) -> None:
+    """Check that ``state`` is new, empty, prepared for an agent (``agent.toml``, certificates), or was one's before.
+
+    Raises:
+        EnrolmentError: If anything else lies in it.
+        OSError: If it can't be read.
+    """
+    if not state.exists():
+        return
+    found = sorted(state.iterdir())
+    if any(path.name in _TRACES for path in found):
+        return
+    foreign = [path.name for path in found if not _prepared(path)]
+    if foreign:
+        message = f"Expected a new or empty state directory, got {state} with {', '.join(foreign[:3])}"
+        more = f" and {len(foreign) - 3} more" if len(foreign) > 3 else ""  # noqa: PLR2004 - as many are named
+        raise EnrolmentError(f"{message}{more}: the agent empties folders there; give it one of its own by --state")
+
+
+def _prepared(path: Path) -> bool:
+    return path.name in _PREPARED_FOLDERS if path.is_dir() else path.suffix in _PREPARED_SUFFIXES
