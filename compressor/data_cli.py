@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from compressor.errors import DataError
+from compressor.outputs import check_report_folder
 
 EXIT_VIOLATED = 2
 _PATH = click.Path(path_type=Path)
@@ -56,6 +57,8 @@ def explore_command(path: Path, out: Path | None, as_json: bool) -> None:  # noq
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
 
     what, progress = open_path(path), Bars()
+    if out is not None:
+        check_report_folder(out, ("data.json", "data.html"), frozenset({"name", "rows", "findings"}))
     with progress.stage("data", 1, "set") as stage:
         table = what.table()
         stage.advance()

@@ -12,11 +12,13 @@ from pathlib import Path
 from compressor import registry
 from compressor.closure import located
 from compressor.errors import PackageError, PluginError
+from compressor.outputs import check_run_folder
 from compressor.recipe import Recipe, TargetRecipe
 from compressor.recipe_reader import nearest
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent import runtimes
 
+RESULTS = ("float.pt", "report.html", "gate.json", "search.json", "search.html", "chosen.toml")
 _PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert", "litert_torch", "ai_edge_quantizer")}
 
 
@@ -25,7 +27,7 @@ def check(recipe: Recipe, out: Path) -> None:
 
     Raises:
         PluginError: If a data set, network, scheme or runtime is not there; the nearest one is named.
-        PackageError: If ``out`` is no folder, can't be made or can't be written.
+        PackageError: If ``out`` is no folder, can't be made or written, or holds files of others by a result's name.
         CheckpointError: If a checkpoint or model file is not there, too large, or no weights.
         MeasureError: If an ONNX or TFLite file does not fit the recipe, or the runtime rejects it.
     """
@@ -41,6 +43,7 @@ def check(recipe: Recipe, out: Path) -> None:
             raise PluginError(said + nearest(target.runtime, known))
         _installed(target)
     _writable(out)
+    check_run_folder(out, RESULTS)
     if recipe.model.imported or recipe.model.checkpoint:
         from compressor import imported  # noqa: PLC0415 - it needs data sets, which need this module
 
