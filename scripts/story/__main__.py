@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -25,6 +26,7 @@ from scripts.story.processes import Programs
 from scripts.story.world import World
 
 _KEPT_FOLDERS = 2
+_OURS = re.compile(r"demo-\d{8}-\d{6}-\w+")  # as ``_root`` names them: a folder of another name is a person's
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ def _root(out: Path | None) -> Path:
         return out.resolve()
     parent = Path(".tinyfleet")
     parent.mkdir(exist_ok=True)
-    for older in sorted(parent.glob("demo-*"), key=lambda path: path.stat().st_mtime)[:-_KEPT_FOLDERS]:
+    ours = [path for path in parent.glob("demo-*") if _OURS.fullmatch(path.name)]
+    for older in sorted(ours, key=lambda path: path.stat().st_mtime)[:-_KEPT_FOLDERS]:
         shutil.rmtree(older, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=time.strftime("demo-%Y%m%d-%H%M%S-"), dir=parent)).resolve()
 
