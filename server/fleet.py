@@ -11,7 +11,7 @@ import secrets
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from typing import TypeVar
 
 import sqlalchemy as sa
 
@@ -26,6 +26,7 @@ from wire.topics import Kind, Topic, check_name
 
 _LOG = logging.getLogger(__name__)
 _PUBLISH_PER_TURN = 500
+_Message = TypeVar("_Message", Reported, Desired)
 ATTEMPT = "attempt"  # in ``Desired.extra``: the ``gen`` of the assignment, which a change of settings keeps
 
 
@@ -213,8 +214,10 @@ class Fleet:
                 behind = [
                     row for row in store.desired_gens(connection) if self._published.get(row["device"]) != row["gen"]
                 ]
-            for row in behind[:_PUBLISH_PER_TURN]:
-                desired = decode(Desired, row["desired"].encode())
+                some = behind[:_PUBLISH_PER_TURN]
+                texts = store.desired_texts(connection, [row["device"] for row in some])
+            for row in some:
+                desired = decode(Desired, texts[row["device"]].encode())
                 if not self._publish(row["site"], row["device"], desired):
                     return
 
@@ -248,24 +251,28 @@ class Fleet:
 
 def as_device(row: sa.RowMapping) -> Device:
     """Return the device in a row of the store."""
-    desired = _desired(row["desired"]) if row["desired"] else None
+    device = row["device"]
+    desired = _decoded(_DESIRED, Desired, device, row["desired"]) if row["desired"] else None
     return Device(
-        device=row["device"], site=row["site"], attributes=row["attributes"], state=DeviceState(row["state"]),
-        reported=_reported(row["reported"]) if row["reported"] else None, desired=desired,
+        device=device, site=row["site"], attributes=row["attributes"], state=DeviceState(row["state"]),
+        reported=_decoded(_REPORTED, Reported, device, row["reported"]) if row["reported"] else None, desired=desired,
         desired_gen=row["desired_gen"], desired_release=desired.release if desired else "",
         last_seen_ms=row["last_seen_ms"], enrolled_ms=row["enrolled_ms"], clock_skew_ms=row["clock_skew_ms"],
         ended=row["ended"], ended_ms=row["ended_ms"], ended_why=row["ended_why"],
     )  # fmt: skip
 
 
-@lru_cache(maxsize=8192)
-def _reported(text: str) -> Reported:
-    return decode(Reported, text.encode())
+_REPORTED: dict[str, tuple[str, Reported]] = {}
+_DESIRED: dict[str, tuple[str, Desired]] = {}
+"""What each device's newest text was decoded to. One entry a device: a cache of a fixed size that is read in order
+keeps nothing of a fleet that is larger by one."""
 
 
-@lru_cache(maxsize=8192)
-def _desired(text: str) -> Desired:
-    return decode(Desired, text.encode())
+def _decoded(known: dict[str, tuple[str, _Message]], kind: type[_Message], device: str, text: str) -> _Message:
+    found = known.get(device)
+    if found is None or found[0] != text:
+        found = known[device] = (text, decode(kind, text.encode()))
+    return found[1]
 
 
 def reported_gen(known: Device) -> int:

@@ -70,6 +70,14 @@ class Windows:
         with self.database.begin() as connection:
             return [_window(row) for row in store.windows_since(connection, cursor, limit)]
 
+    def arrived(self, cursor: int, from_ms: int) -> tuple[int, int | None]:
+        """Return the cursor behind what arrived after ``cursor``, and the earliest start of these from ``from_ms`` on.
+
+        The start is None when none of them starts there.
+        """
+        with self.database.begin() as connection:
+            return store.arrived_since(connection, cursor, from_ms)
+
     def between(self, start_ms: int, end_ms: int, *, device: str | None = None) -> list[Window]:
         """Return the windows that start in [start_ms, end_ms), by start and device."""
         with self.database.begin() as connection:

@@ -251,13 +251,8 @@ def bundle_streams(model: str, data: Path | None) -> NDArray[np.float64]:
     """Make the bundle of ``models/MODEL`` and return its reference's shares of the samples (S, 16)."""
     root = Path(__file__).resolve().parents[2]
     with tempfile.TemporaryDirectory() as out:
-        command = [
-            str(Path(sys.executable).with_name("compressor")),
-            "run",
-            f"models/{model}/recipe.toml",
-            "--out",
-            out,
-        ]
+        compressor = Path(sys.executable).with_name("compressor")
+        command = [str(compressor), "run", f"models/{model}/recipe.toml", "--out", out]
         command += ["--data", str(data.resolve())] if data else []
         subprocess.run(command, cwd=root, check=True, stdout=subprocess.DEVNULL)
         bundle = min(Path(out).glob("*.tfb")).read_bytes()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -51,7 +52,8 @@ _PHRASES: Mapping[str, Phrases] = {
 }
 """One row a stream; the order of the subjects is that in which they are said."""
 
-_SUBJECTS = tuple(dict.fromkeys(phrases.subject for phrases in _PHRASES.values()))
+_ROWS = {stream: row for row, stream in enumerate(_PHRASES)}
+_SUBJECTS = {subject: rank for rank, subject in enumerate(dict.fromkeys(one.subject for one in _PHRASES.values()))}
 _UP, _DOWN = {"up", "tail_up", "high_end"}, {"down", "tail_down", "low_end"}
 UNKNOWN_CAUSE = "no single cause"
 _OTHERWISE = {"spread": "{name} more spread", "narrow": "{name} less spread"}
@@ -72,6 +74,7 @@ class Share:
     words: str
 
 
+@cache
 def words(stream: str, shape: str) -> str:
     """Return how a change of ``shape`` in ``stream`` is said: "darker", "blurrier", "less confident"."""
     phrases = _phrases(stream)
@@ -99,6 +102,26 @@ def shares(recent: Floats, streams: Sequence[tuple[str, str]]) -> tuple[Share, .
     by_shape = recent.reshape(len(recent), len(SHAPES), len(THETAS)).max(axis=2)
     order = [int(i) for i in np.argsort(-best, kind="stable") if best[i] > 0]
     return tuple(_share(streams[i], _direction(by_shape[i]), float(best[i]) / total) for i in order)
+
+
+def top_shares(recent: Floats, streams: Sequence[tuple[str, str]], count: int) -> list[tuple[Share, ...]]:
+    """Return for each of D devices what ``shares`` would begin with: ``count`` of them, from ``recent`` (D, S, 24)."""
+    best = recent.max(axis=2)
+    total = best.sum(axis=1)
+    by_shape = recent.reshape(*recent.shape[:2], len(SHAPES), len(THETAS)).max(axis=3)
+    up, down = by_shape[..., SHAPES.index("up")], by_shape[..., SHAPES.index("down")]
+    moved = np.where(up > down, SHAPES.index("up"), SHAPES.index("down"))
+    plain = np.maximum(up, down) >= _MOVED_RATIO * by_shape.max(axis=2)
+    shape = np.where(plain, moved, by_shape.argmax(axis=2))
+    order = np.argsort(-best, axis=1, kind="stable")[:, :count]
+    found = (np.take_along_axis(one, order, axis=1).tolist() for one in (best, shape))
+    return [
+        tuple(
+            _share(streams[i], SHAPES[moved], evidence / all_of_it)
+            for i, evidence, moved in zip(*of_device, strict=True) if evidence > 0
+        )
+        for all_of_it, *of_device in zip(total.tolist(), order.tolist(), *found, strict=True)
+    ]  # fmt: skip
 
 
 def _direction(evidence: Floats) -> str:
@@ -145,13 +168,11 @@ def _subject(share: Share) -> str:
 
 
 def _row(share: Share) -> int:
-    rows = list(_PHRASES)
-    return rows.index(share.stream) if share.stream in _PHRASES else len(rows)
+    return _ROWS.get(share.stream, len(_ROWS))
 
 
 def _rank(share: Share) -> int:
-    subject = _subject(share)
-    return _SUBJECTS.index(subject) if subject in _SUBJECTS else len(_SUBJECTS)
+    return _SUBJECTS.get(_subject(share), len(_SUBJECTS))
 
 
 def kind_of_change(found: Sequence[Share]) -> str:

@@ -10,12 +10,12 @@ a simulated fleet of 200 devices without drift raised no alarm in 200 windows, w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from server.drift.reference import Floats, Ints, Profile, profile, proportions, shapes, shares
+from server.drift.reference import Floats, Ints, profile, proportions, shapes, shares
 from wire.histogram import BINS
 
 _UNIFORM = shapes(np.full(BINS, 1 / BINS))[[0, 2, 4]]
@@ -43,14 +43,15 @@ KeptOfDevice = Mapping[int, Kept]
 
 
 @dataclass(frozen=True, slots=True)
-class Baseline:
-    """A complete baseline: the profile, the autocorrelation time (S,), and all contexts' proportions (S, 16).
+class Baselines:
+    """Complete baselines of R devices: normalisers (R, S, 24), memory (R, S), proportions (R, S, 16).
 
-    ``contexts``: for each, its own shares of the samples (S, 16), not smoothed, since pools add them up first, and
-    the number of independent samples (S,).
+    ``memory`` is the autocorrelation time in samples, ``n_effective`` (R, S) the number of independent samples.
+    ``contexts``: for each, its own shares of the samples (R, S, 16), not smoothed, since pools add them up first, and
+    the number of independent samples (R, S).
     """
 
-    profile: Profile
+    log_z: Floats
     memory: Floats
     proportions: Floats
     n_effective: Floats
@@ -95,34 +96,41 @@ class Commissioning:
         """The number of windows of the context that is furthest."""
         return max((part.windows for part in self.seen.values()), default=0)
 
-    def baseline(self, *, z: float, epsilon: float) -> Baseline:
-        """Return the baseline of the contexts that are complete."""
-        complete = {context: part for context, part in sorted(self.seen.items()) if context in self.complete}
-        counts = np.stack([part.counts for part in complete.values()])
-        memory = np.max([autocorrelation_time(part) for part in complete.values()], axis=0)
-        n_effective = counts.sum(axis=2) / memory
-        together = counts.sum(axis=0)
-        return Baseline(
-            profile(counts, n_effective, z=z, epsilon=epsilon), memory, proportions(together),
-            n_effective.sum(axis=0),
-            {context: (shares(counts[i]), n_effective[i]) for i, context in enumerate(complete)},
-        )  # fmt: skip
-
     def copy(self) -> Commissioning:
         """Return an independent copy (arrays are never changed in place)."""
         return Commissioning(self.wanted, dict(self.seen), self.complete)
 
 
-def autocorrelation_time(part: Collected) -> Floats:
-    """Return the integrated autocorrelation time per stream (S,), in samples, at least 1.
+def baselines(parts: Sequence[Commissioning], *, z: float, epsilon: float) -> Baselines:
+    """Return the baselines of devices that are all complete in the same contexts."""
+    contexts = sorted(parts[0].complete)
+    seen = [[part.seen[context] for part in parts] for context in contexts]
+    counts = np.stack([[one.counts for one in collected] for collected in seen])
+    memory = np.max([
+        autocorrelation_time(
+            counts[i], np.stack([one.squares for one in collected]), np.array([one.windows for one in collected])
+        )
+        for i, collected in enumerate(seen)
+    ], axis=0)  # fmt: skip
+    n_effective = counts.sum(axis=-1) / memory
+    return Baselines(
+        profile(counts, n_effective, z=z, epsilon=epsilon).log_z, memory, proportions(counts.sum(axis=0)),
+        n_effective.sum(axis=0),
+        {context: (shares(counts[i]), n_effective[i]) for i, context in enumerate(contexts)},
+    )  # fmt: skip
 
-    The variance of window means over what independent samples would give, the largest of Legendre 1 to 3; what
-    varies from hour to hour counts as memory too, so that it does not count as drift.
+
+def autocorrelation_time(counts: Ints, squares: Floats, windows: Ints) -> Floats:
+    """Return the integrated autocorrelation time per stream (R, S), in samples, at least 1.
+
+    ``counts`` (R, S, 16) and ``squares`` (R, S, 3) are what ``windows`` (R,) windows collected. The variance of
+    window means over what independent samples would give, the largest of Legendre 1 to 3; what varies from hour to
+    hour counts as memory too, so that it does not count as drift.
     Source: batch means; S. Asmussen, P. Glynn, Stochastic Simulation (2007), chapter IV.5.
     """
-    n = np.maximum(part.counts.sum(axis=1), 1)[:, None]
-    total = part.counts @ _UNIFORM.T
-    within = part.counts @ (_UNIFORM**2).T / n - (total / n) ** 2
-    between = (part.squares - total**2 / n) / max(part.windows - 1, 1)
+    n = np.maximum(counts.sum(axis=-1), 1)[..., None]
+    total = counts @ _UNIFORM.T
+    within = counts @ (_UNIFORM**2).T / n - (total / n) ** 2
+    between = (squares - total**2 / n) / np.maximum(windows - 1, 1)[:, None, None]
     ratio = np.where(within > 0, between / np.where(within > 0, within, 1), 1.0)
-    return np.asarray(np.maximum(ratio.max(axis=1), 1.0))
+    return np.asarray(np.maximum(ratio.max(axis=-1), 1.0))

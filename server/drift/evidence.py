@@ -30,17 +30,20 @@ class Decision:
     log_threshold: float
 
 
-def increments(counts: Ints | Floats, shape: Floats, log_z: Floats, memory: Floats) -> Floats:
+def sums(counts: Ints | Floats, shape: Floats) -> Floats:
+    """Return the sums (..., S, 8) of ``shape`` (..., S, 8, 16) over the samples ``counts`` (..., S, 16)."""
+    return np.asarray(np.einsum("...fb,...b->...f", shape, counts))
+
+
+def increments(score: Floats, n: Ints | Floats, log_z: Floats, memory: Floats) -> Floats:
     """Return the log-increments (..., S, 24) of one window.
 
-    ``counts`` (..., S, 16); ``shape`` (..., S, 8, 16) and ``log_z`` (..., S, 24) of the reference; ``memory``
-    (..., S) is the integrated autocorrelation time in samples, 1 for independent ones.
-    Source: l = (N g - n log Z) / m, shared/DRIFT.md.
+    ``score`` (..., S, 8): the sums of every shape over the window's samples, ``n`` (..., S) how many these are;
+    ``log_z`` (..., S, 24) of the reference; ``memory`` (..., S): the integrated autocorrelation time in samples, 1
+    for independent ones. l = (N g - n log Z) / m.
     """
-    score = np.einsum("...fb,...b->...f", shape, counts)
     tilted = (score[..., None] * np.array(THETAS)).reshape(*score.shape[:-1], TILTS)
-    n = counts.sum(axis=-1)[..., None]
-    return np.asarray((tilted - n * log_z) / memory[..., None])
+    return np.asarray((tilted - n[..., None] * log_z) / memory[..., None])
 
 
 def update(log_m: Floats, increment: Floats, *, log_cap: float = math.inf) -> Floats:
@@ -49,7 +52,8 @@ def update(log_m: Floats, increment: Floats, *, log_cap: float = math.inf) -> Fl
     The cap only lowers M, so it costs no validity; it lets a device that is well again become quiet in
     hours, where months of evidence would take months to fade.
     """
-    return np.minimum(increment + np.logaddexp(log_m, 0.0), log_cap)
+    grown = np.maximum(log_m, 0.0) + np.log1p(np.exp(-np.abs(log_m)))  # logaddexp(log_m, 0), twice as fast
+    return np.minimum(increment + grown, log_cap)
 
 
 def fade(recent: Floats, increment: Floats) -> Floats:

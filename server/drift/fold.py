@@ -14,7 +14,7 @@ import numpy as np
 
 from server.drift import pools as pooling
 from server.drift.baseline import Kept, KeptOfDevice
-from server.drift.evidence import e_bh, log_cap
+from server.drift.evidence import Decision, e_bh, log_cap, values
 from server.drift.lane import Lane, Moment, Observation, Settings
 from server.drift.pools import FLEET, Pool, PoolName
 from server.drift.reference import Floats, Profile
@@ -64,9 +64,10 @@ class FoldState:
     current: dict[str, Current] = field(default_factory=dict)
     flagged: frozenset[str] = frozenset()
 
-    def copy(self) -> FoldState:
-        """Return an independent copy."""
-        lanes = {key: lane.copy() for key, lane in self.lanes.items()}
+    def copy(self, spare: FoldState | None = None) -> FoldState:
+        """Return an independent copy, in the memory of ``spare`` where that fits: it must not be used any more."""
+        spares = spare.lanes if spare is not None else {}
+        lanes = {key: lane.copy(spares.get(key)) for key, lane in self.lanes.items()}
         return FoldState(self.slot, lanes, dict(self.pools), dict(self.current), self.flagged)
 
     def open_lane(self, key: LaneKey, streams: int, training: Profile | None) -> None:
@@ -89,17 +90,34 @@ def fold_slot(
     for key, window in windows.items():
         cap = log_cap(members, state.lanes[key].streams, settings.log_alpha)
         completed[key] = state.lanes[key].step(window, settings, Moment(slot, cap, (kept or {}).get(key, {})))
-    log_values = _log_values(state)
-    names = sorted(log_values)
-    decision = e_bh(np.array([log_values[name] for name in names]), settings.log_alpha)
-    flagged = frozenset(name for name, hit in zip(names, decision.flagged, strict=True) if hit)
+    log_values, decision = _devices(state, settings)
+    flagged = frozenset(name for name, hit in zip(sorted(log_values), decision.flagged, strict=True) if hit)
     _step_pools(state, windows, attributes, settings, left_out=flagged | state.flagged)
     state.flagged = flagged
+    return _outcome(state, settings, log_values, decision.log_threshold, completed)
+
+
+def outcome_of(state: FoldState, settings: Settings) -> Outcome:
+    """Return what the slot said after which the fleet stands at ``state``."""
+    log_values, decision = _devices(state, settings)
+    return _outcome(state, settings, log_values, decision.log_threshold, {})
+
+
+def _devices(state: FoldState, settings: Settings) -> tuple[dict[str, float], Decision]:
+    """Return the log values by device, and the decision on them in the order of names."""
+    log_values = _log_values(state)
+    return log_values, e_bh(np.array([log_values[name] for name in sorted(log_values)]), settings.log_alpha)
+
+
+def _outcome(
+    state: FoldState, settings: Settings, log_values: Mapping[str, float], log_threshold: float,
+    completed: Mapping[LaneKey, Mapping[tuple[str, int], Kept]],
+) -> Outcome:  # fmt: skip
     keys = sorted(state.pools)
     pool_values = {key: state.pools[key].log_value for key in keys}
     pooled = e_bh(np.array([pool_values[key] for key in keys]), settings.log_alpha)
     alarms = frozenset(key for key, hit in zip(keys, pooled.flagged, strict=True) if hit)
-    return Outcome(log_values, decision.log_threshold, flagged, pool_values, pooled.log_threshold, alarms, completed)
+    return Outcome(log_values, log_threshold, state.flagged, pool_values, pooled.log_threshold, alarms, completed)
 
 
 def _follow(state: FoldState, slot: int, windows: Mapping[LaneKey, Sequence[Observation]], settings: Settings) -> None:
@@ -123,8 +141,8 @@ def _is_quiet(state: FoldState, device: str, key: LaneKey, settings: Settings) -
     lane = state.lanes[key]
     if device not in lane.rows:
         return False
-    value = float(lane.training_values()[lane.rows[device]]) if lane.training else np.inf
-    return device not in state.flagged and value < np.log(max(len(state.current), 1)) - settings.log_alpha
+    value = float(values(lane.training_m[lane.rows[device]])) if lane.training else np.inf
+    return bool(device not in state.flagged and value < np.log(max(len(state.current), 1)) - settings.log_alpha)
 
 
 def _log_values(state: FoldState) -> dict[str, float]:
@@ -144,15 +162,19 @@ def _step_pools(
     live: set[tuple[LaneKey, PoolName]] = set()
     for key, lane in state.lanes.items():
         here = [device for device in lane.devices if state.current[device].key == key]
-        heard = [seen for seen in windows.get(key, ()) if seen.device not in left_out]
         named = pooling.names(here, attributes)
         cap = log_cap(len(named), lane.streams, settings.log_alpha)
+        judged = pooling.Judged.of(lane, (seen for seen in windows.get(key, ()) if seen.device not in left_out))
+        places = judged.places()
         for name, members in named.items():
             if len(members - left_out) < pooling.MIN_MEMBERS:
                 continue
             live.add((key, name))
-            part = heard if name == FLEET else [seen for seen in heard if seen.device in members]
-            pool = pooling.step(state.pools.get((key, name)), lane, part, settings, log_cap=cap)
+            part = range(len(judged.devices)) if name == FLEET else sorted(
+                place for device in members for place in places.get(device, ())
+            )  # fmt: skip
+            pool = pooling.step(state.pools.get((key, name)), lane, judged, np.array(part, np.int64), settings,
+                                log_cap=cap)  # fmt: skip
             if pool is not None:
                 state.pools[key, name] = pool
     state.pools = {key: pool for key, pool in state.pools.items() if key in live}

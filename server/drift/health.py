@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from server.drift.reference import Floats, Ints
 from wire.reference import Reference
@@ -53,6 +54,24 @@ def usual(reference: Reference) -> Usual:
     )
 
 
+def suspects(counts: Ints, invalid: Ints, n: Ints, normal: Usual) -> NDArray[np.bool_]:
+    """Return which of D windows fail a check of ``faults``, (D,); which one, and in what words, ``faults`` says.
+
+    ``counts`` (D, S, 16), ``invalid`` (D, S), ``n`` (D,): of one reference.
+    """
+    found = (n == 0) | (invalid.max(axis=1) / np.maximum(n, 1) > _INVALID_RATIO)
+    varying = _varying(normal)
+    if len(varying) >= _MIN_STREAMS:
+        largest, total = counts[:, varying].max(axis=2), counts[:, varying].sum(axis=2)
+        found |= ((largest == total) & (total >= _ENOUGH)).all(axis=1)
+    for stream, name in enumerate(normal.names):
+        high = _blinding(name, stream, normal)
+        if high is not None:
+            seen, total = counts[:, stream, high].sum(axis=1), counts[:, stream].sum(axis=1)
+            found |= seen / np.maximum(total, 1) > _BLIND_RATIO
+    return np.asarray(found)
+
+
 def faults(counts: Ints, invalid: Ints, n: int, normal: Usual | None) -> tuple[Fault, ...]:
     """Return the failed checks of one window: ``counts`` (S, 16), ``invalid`` (S,), ``n`` inferences."""
     if n == 0:
@@ -76,25 +95,37 @@ def _stuck(counts: Ints, normal: Usual | None) -> Fault | None:
     """Frozen means that every input that usually varies stands still: one stream at its end bin may be drift."""
     if normal is None:
         return None
-    varying = [
-        i for i, kind in enumerate(normal.kinds)
-        if kind == "input" and normal.proportions[i].max() < _CONSTANT_RATIO
-    ]  # fmt: skip
+    varying = _varying(normal)
     still = [i for i in varying if counts[i].max() == counts[i].sum() >= _ENOUGH]
     if len(varying) < _MIN_STREAMS or still != varying:
         return None
     return Fault("stuck", f"all {len(varying)} input streams stand still: the image is frozen")
 
 
+def _varying(normal: Usual) -> list[int]:
+    return [
+        i for i, kind in enumerate(normal.kinds)
+        if kind == "input" and normal.proportions[i].max() < _CONSTANT_RATIO
+    ]  # fmt: skip
+
+
 def _blind(name: str, counts: Ints, stream: int, normal: Usual) -> Fault | None:
-    if "dark" not in name and "clip" not in name:
+    high = _blinding(name, stream, normal)
+    if high is None:
         return None
-    high = np.concatenate([[False], normal.edges[stream] >= _BLIND_RATIO])
     seen, total = int(counts[high].sum()), int(counts.sum())
-    if not total or seen / total <= _BLIND_RATIO or normal.proportions[stream][high].sum() > _USUAL_RATIO:
+    if not total or seen / total <= _BLIND_RATIO:
         return None
     text = f"{seen / total:.0%} of the images are more than half {'dark' if 'dark' in name else 'clipped'}"
     return Fault("dark_or_clipped", text)
+
+
+def _blinding(name: str, stream: int, normal: Usual) -> NDArray[np.bool_] | None:
+    """Return the bins (16,) of a picture that shows nothing; None where the stream can't say, or it is usual."""
+    if "dark" not in name and "clip" not in name:
+        return None
+    high = np.concatenate([[False], normal.edges[stream] >= _BLIND_RATIO])
+    return None if normal.proportions[stream][high].sum() > _USUAL_RATIO else high
 
 
 def clock_fault(start_ms: int, len_ms: int, received_ms: int, horizon_ms: int) -> Fault | None:

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from server.drift.baseline import Commissioning, Kept, KeptOfDevice
-from server.drift.evidence import fade, increments, update, values
-from server.drift.reference import TILTS, Floats, Ints, Profile
+from server.drift.baseline import Commissioning, Kept, KeptOfDevice, baselines
+from server.drift.evidence import fade, increments, sums, update, values
+from server.drift.reference import TILTS, Floats, Ints, Profile, scores
 from wire.histogram import BINS
 
-_SHAPES = 8
+ROWS = 1024  # devices at a time, so that what is needed in between stays small
+_ROWS_COMPLETED = 128  # their normalisers need 3 kB a device, stream and strength
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +37,6 @@ class ContextBaselines:
         streams = self.usual.shape[1]
         usual = np.concatenate([self.usual, np.full((count, streams, BINS), 1 / BINS)])
         return ContextBaselines(usual, np.concatenate([self.n_effective, np.zeros((count, streams))]))
-
-    def with_row(self, row: int, usual: Floats, n_effective: Floats) -> ContextBaselines:
-        """Return these with one device's baseline filled in (in place: the caller owns a fresh copy)."""
-        self.usual[row], self.n_effective[row] = usual, n_effective
-        return self
 
     def copy(self) -> ContextBaselines:
         """Return an independent copy."""
@@ -77,7 +73,12 @@ class Settings:
 
 @dataclass(slots=True)
 class Lane:
-    """The state of every device under one reference. D devices, S streams."""
+    """The state of every device under one reference. D devices, S streams.
+
+    ``ready``, ``log_z``, ``memory``, ``usual`` (proportions) and ``n_effective`` say what the devices' own baselines
+    are; the detectors ``log_m`` and the fading evidence ``recent`` (D, S, 24) are against these, ``training_m`` and
+    ``training_recent`` against the training reference.
+    """
 
     streams: int
     training: Profile | None
@@ -86,7 +87,6 @@ class Lane:
     commissioning: list[Commissioning] = field(default_factory=list)
     contexts: dict[int, ContextBaselines] = field(default_factory=dict)
     ready: NDArray[np.bool_] = field(init=False)
-    shape: Floats = field(init=False)
     log_z: Floats = field(init=False)
     memory: Floats = field(init=False)
     usual: Floats = field(init=False)
@@ -100,7 +100,7 @@ class Lane:
         """Make the arrays, without rows."""
         s = self.streams
         self.ready = np.zeros(0, np.bool_)
-        self.shape, self.log_z = np.zeros((0, s, _SHAPES, BINS)), np.zeros((0, s, TILTS))
+        self.log_z = np.zeros((0, s, TILTS))
         self.memory, self.n_effective = np.ones((0, s)), np.zeros((0, s))
         self.usual = np.zeros((0, s, BINS))
         self.log_m, self.training_m = np.zeros((0, s, TILTS)), np.zeros((0, s, TILTS))
@@ -117,12 +117,18 @@ class Lane:
         completed: dict[tuple[str, int], Kept] = {}
         for context in sorted({seen.context for seen in window}):
             part = [seen for seen in window if seen.context == context]
-            rows = np.array([self.rows[seen.device] for seen in part])
-            counts = np.stack([seen.counts for seen in part])
-            self._against_training(rows, counts, moment.log_cap)
-            for row in self._against_baseline(rows, counts, context, settings, moment):
-                kept = Kept(moment.slot, self.commissioning[row].seen[context])
-                completed[self.devices[row], context] = kept
+            newest = list({seen.device: seen for seen in part}.values())  # of two in one slot the last is judged
+            for first in range(0, len(newest), ROWS):
+                some = newest[first : first + ROWS]
+                rows = np.array([self.rows[seen.device] for seen in some])
+                counts = np.stack([seen.counts for seen in some])
+                self._against_training(rows, counts, moment.log_cap)
+                self._against_baseline(rows, counts, context, moment.log_cap)
+            for seen in part:
+                row = self.rows[seen.device]
+                if self._collect(row, context, seen.counts, moment):
+                    completed[seen.device, context] = Kept(moment.slot, self.commissioning[row].seen[context])
+        self._complete([self.rows[device] for device, _ in completed], settings)
         return completed
 
     def _admit(self, devices: Sequence[str], wanted: int) -> None:
@@ -139,6 +145,20 @@ class Lane:
             setattr(self, name, np.concatenate([older, more]))
         self.contexts = {context: part.with_rows(len(fresh)) for context, part in self.contexts.items()}
 
+    def refill(
+        self, devices: Sequence[str], commissioning: Sequence[Commissioning], detectors: Mapping[str, Floats],
+        settings: Settings,
+    ) -> None:  # fmt: skip
+        """Take the devices of a checkpoint into this lane, which has none yet.
+
+        ``commissioning``: what each has collected so far; ``detectors``: (D, S, 24) by the names of ``DETECTORS``.
+        """
+        self._admit(devices, settings.baseline_windows)
+        self.commissioning = list(commissioning)
+        self._complete([row for row, part in enumerate(self.commissioning) if part.complete], settings)
+        for name in DETECTORS:
+            setattr(self, name, detectors[name])
+
     def _restore(self, devices: Sequence[str], settings: Settings, moment: Moment) -> None:
         """Take the kept baselines that were completed before this slot."""
         rows = []
@@ -148,57 +168,57 @@ class Lane:
                 if kept.slot < moment.slot and self.commissioning[row].wants(context):
                     self.commissioning[row].restore(context, kept.collected)
                     rows.append(row)
-        if rows:
-            self._complete(list(dict.fromkeys(rows)), settings)
+        self._complete(list(dict.fromkeys(rows)), settings)
 
     def _against_training(self, rows: NDArray[np.int64], counts: Ints, log_cap: float) -> None:
         if self.training is None:
             return
-        step = increments(counts, self.training.shapes, self.training.log_z, self.memory[rows])
+        score = sums(counts, self.training.shapes)
+        step = increments(score, counts.sum(axis=-1), self.training.log_z, self.memory[rows])
         self.training_m[rows] = update(self.training_m[rows], step, log_cap=log_cap)
         self.training_recent[rows] = fade(self.training_recent[rows], step)
 
-    def _against_baseline(
-        self, rows: NDArray[np.int64], counts: Ints, context: int, settings: Settings, moment: Moment
-    ) -> list[int]:
-        """Judge who has a baseline, collect from who has none; return the rows that were completed."""
-        collecting = np.array([self.commissioning[row].wants(context) for row in rows], np.bool_)
-        judged = rows[~collecting]
+    def _against_baseline(self, rows: NDArray[np.int64], counts: Ints, context: int, log_cap: float) -> None:
+        """Judge who has a baseline."""
+        has = np.array([not self.commissioning[row].wants(context) for row in rows], np.bool_)
+        judged, own = rows[has], counts[has]
         if judged.size:
-            step = increments(counts[~collecting], self.shape[judged], self.log_z[judged], self.memory[judged])
-            self.log_m[judged] = update(self.log_m[judged], step, log_cap=moment.log_cap)
+            score, n = scores(own, self.usual[judged]), own.sum(axis=-1)
+            step = increments(score, n, self.log_z[judged], self.memory[judged])
+            self.log_m[judged] = update(self.log_m[judged], step, log_cap=log_cap)
             self.recent[judged] = fade(self.recent[judged], step)
-        complete = [
-            int(row)
-            for row, own in zip(rows[collecting], counts[collecting], strict=True)
-            if self._collect(int(row), context, own, moment)
-        ]
-        if complete:
-            self._complete(complete, settings)
-        return complete
 
     def _collect(self, row: int, context: int, counts: Ints, moment: Moment) -> bool:
         """Return whether the baseline is complete now: the kept one in its slot, else with the last window wanted."""
+        if not self.commissioning[row].wants(context):
+            return False
         kept = moment.kept.get(self.devices[row], {}).get(context)
         if kept is None:
             return self.commissioning[row].add(context, counts)
-        if kept.slot == moment.slot and self.commissioning[row].wants(context):
+        if kept.slot == moment.slot:
             self.commissioning[row].restore(context, kept.collected)
             return True
         return False
 
     def _complete(self, rows: Sequence[int], settings: Settings) -> None:
-        """Fill in what the baselines say; the arrays are replaced, since checkpoints share them."""
+        """Fill in what the baselines say; the arrays are replaced, since copies of the lane share them."""
+        if not rows:
+            return
         for name in _SHARED:
             setattr(self, name, getattr(self, name).copy())
         self.contexts = {context: part.copy() for context, part in self.contexts.items()}
+        alike: dict[frozenset[int], list[int]] = {}
         for row in rows:
-            own = self.commissioning[row].baseline(z=settings.z, epsilon=settings.epsilon)
-            self.ready[row] = True
-            self.shape[row], self.log_z[row] = own.profile.shapes, own.profile.log_z
-            self.memory[row], self.usual[row], self.n_effective[row] = own.memory, own.proportions, own.n_effective
-            for context, (usual, n_effective) in own.contexts.items():
-                self._context(context).with_row(row, usual, n_effective)
+            alike.setdefault(self.commissioning[row].complete, []).append(row)
+        for members in alike.values():
+            for first in range(0, len(members), _ROWS_COMPLETED):
+                some = members[first : first + _ROWS_COMPLETED]
+                own = baselines([self.commissioning[row] for row in some], z=settings.z, epsilon=settings.epsilon)
+                self.ready[some], self.log_z[some], self.memory[some] = True, own.log_z, own.memory
+                self.usual[some], self.n_effective[some] = own.proportions, own.n_effective
+                for context, (usual, n_effective) in own.contexts.items():
+                    part = self._context(context)
+                    part.usual[some], part.n_effective[some] = usual, n_effective
 
     def _context(self, context: int) -> ContextBaselines:
         if context not in self.contexts:
@@ -214,19 +234,30 @@ class Lane:
         """Return the devices' values against the training reference, (D,)."""
         return values(self.training_m) if self.devices else np.zeros(0)
 
-    def copy(self) -> Lane:
-        """Return an independent copy, for going back to when a late window arrives."""
+    def copy(self, spare: Lane | None = None) -> Lane:
+        """Return an independent copy, for going back to when a late window arrives.
+
+        The detectors take the place of those of ``spare``, a lane that is not needed any more, where they fit.
+        """
         twin = Lane(self.streams, self.training, list(self.devices), dict(self.rows))
         twin.contexts = dict(self.contexts)
         twin.commissioning = [part.copy() for part in self.commissioning]
-        for name in _EMPTY:
-            value = getattr(self, name)
-            setattr(twin, name, value if name in _SHARED else value.copy())
+        for name in _SHARED:
+            setattr(twin, name, getattr(self, name))
+        for name in DETECTORS:
+            value, old = getattr(self, name), getattr(spare, name, None)
+            if old is not None and old.shape == value.shape:
+                np.copyto(old, value)
+                setattr(twin, name, old)
+            else:
+                setattr(twin, name, value.copy())
         return twin
 
 
 _EMPTY = {
-    "ready": False, "shape": 0.0, "log_z": 0.0, "memory": 1.0, "usual": 1 / BINS, "n_effective": 0.0,
+    "ready": False, "log_z": 0.0, "memory": 1.0, "usual": 1 / BINS, "n_effective": 0.0,
     "log_m": -np.inf, "recent": 0.0, "training_m": -np.inf, "training_recent": 0.0,
 }  # fmt: skip
-_SHARED = ("ready", "shape", "log_z", "memory", "usual", "n_effective")
+DETECTORS = ("log_m", "recent", "training_m", "training_recent")
+"""What a lane knows besides baselines: one array (D, S, 24) each."""
+_SHARED = ("ready", "log_z", "memory", "usual", "n_effective")

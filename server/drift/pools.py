@@ -13,14 +13,16 @@ may only raise a normaliser, never lower it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from server.drift.evidence import fade, increments, update, values
-from server.drift.lane import Lane, Observation, Settings
+from server.drift.evidence import fade, increments, sums, update, values
+from server.drift.lane import ROWS, Lane, Observation, Settings
 from server.drift.reference import TILTS, Floats, log_normaliser, proportions, shapes
+from wire.histogram import BINS
 
 PoolName = tuple[str, str]
 FLEET: PoolName = ("", "")
@@ -59,38 +61,69 @@ def _is_cohort(members: set[str], everyone: frozenset[str]) -> bool:
     return MIN_MEMBERS <= len(members) < len(everyone)
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The windows of W devices in one lane that have a baseline: rows (W,), contexts (W,), counts (W, S, 16)."""
+
+    devices: tuple[str, ...]
+    rows: NDArray[np.int64]
+    contexts: NDArray[np.int64]
+    counts: Floats
+
+    @classmethod
+    def of(cls, lane: Lane, window: Iterable[Observation]) -> Judged:
+        """Return what pools may see of ``window``."""
+        seen = [one for one in window if _is_judged(lane, one)]
+        return cls(
+            tuple(one.device for one in seen),
+            np.array([lane.rows[one.device] for one in seen], np.int64),
+            np.array([one.context for one in seen], np.int64),
+            np.stack([one.counts for one in seen]).astype(np.float64) if seen else np.zeros((0, lane.streams, BINS)),
+        )
+
+    def places(self) -> dict[str, list[int]]:
+        """Return the places of each device's windows."""
+        found: dict[str, list[int]] = {}
+        for place, device in enumerate(self.devices):
+            found.setdefault(device, []).append(place)
+        return found
+
+
 def step(
-    pool: Pool | None, lane: Lane, window: Sequence[Observation], settings: Settings, *, log_cap: float
-) -> Pool | None:
-    """Return the pool after a window of its members (flagged ones already left out); unchanged if too few came.
+    pool: Pool | None, lane: Lane, window: Judged, places: NDArray[np.int64], settings: Settings, *, log_cap: float
+) -> Pool | None:  # fmt: skip
+    """Return the pool after the windows at ``places`` (flagged devices left out); unchanged if too few came.
 
     Each context is compared with the members' baselines in that context.
     """
-    judged = [seen for seen in window if _is_judged(lane, seen)]
-    for context in sorted({seen.context for seen in judged}):
-        part = [seen for seen in judged if seen.context == context]
+    contexts = window.contexts[places]
+    for context in np.unique(contexts):
+        part = places[contexts == context]
         if len(part) >= MIN_MEMBERS:
-            gain = _gain(lane, part, context, settings)
+            gain = _gain(lane, window.rows[part], window.counts[part], int(context), settings)
             older = pool or Pool(np.full((lane.streams, TILTS), -np.inf), np.zeros((lane.streams, TILTS)))
             pool = Pool(update(older.log_m, gain, log_cap=log_cap), fade(older.recent, gain), len(part))
     return pool
 
 
-def _gain(lane: Lane, window: Sequence[Observation], context: int, settings: Settings) -> Floats:
-    rows, own = np.array([lane.rows[seen.device] for seen in window]), lane.contexts[context]
-    counts = np.stack([seen.counts for seen in window]).astype(np.float64)
+def _gain(lane: Lane, rows: NDArray[np.int64], counts: Floats, context: int, settings: Settings) -> Floats:
+    own = lane.contexts[context]
     n = counts.sum(axis=2)  # (D, S): invalid values are in no bin
     capped = np.minimum(n, np.median(n, axis=0))
-    scaled = counts * (capped / np.maximum(n, 1))[..., None]
     weight = capped / np.maximum(capped.sum(axis=0), 1e-9)
-    p = np.einsum("ds,dsb->sb", weight, own.usual[rows])
-    n_effective = 1 / np.maximum((weight / np.maximum(own.n_effective[rows], 1)).max(axis=0), 1e-12)
+    total, p, limit = np.zeros(counts.shape[1:]), np.zeros(counts.shape[1:]), np.zeros(counts.shape[1])
+    for first in range(0, len(rows), ROWS):  # what is needed in between stays small
+        some = slice(first, first + ROWS)
+        total += (counts[some] * (capped[some] / np.maximum(n[some], 1))[..., None]).sum(axis=0)
+        p += np.einsum("ds,dsb->sb", weight[some], own.usual[rows[some]])
+        limit = np.maximum(limit, (weight[some] / np.maximum(own.n_effective[rows[some]], 1)).max(axis=0))
+    n_effective = 1 / np.maximum(limit, 1e-12)
     smoothed = proportions(p * n_effective[:, None])
     shape = shapes(smoothed)
     log_z = np.maximum(*(log_normaliser(q, n_effective, shape, z=settings.z, epsilon=settings.epsilon)
                          for q in (p, smoothed)))  # fmt: skip
     memory = np.maximum((weight * lane.memory[rows]).sum(axis=0), 1.0)
-    return increments(scaled.sum(axis=0), shape, log_z, memory)
+    return increments(sums(total, shape), total.sum(axis=-1), log_z, memory)
 
 
 def _is_judged(lane: Lane, seen: Observation) -> bool:

@@ -59,13 +59,32 @@ def shapes(p: Floats) -> Floats:
     Source: orthonormal Legendre polynomials on [0, 1]: sqrt(3)(2u - 1), sqrt(5)(6u^2 - 6u + 1),
     sqrt(7)(20u^3 - 30u^2 + 12u - 1); Neyman 1937.
     """
+    legendre = _legendre(p)
+    found = np.zeros((*legendre.shape[:-2], len(SHAPES), BINS))
+    found[..., 0:6:2, :], found[..., 1:6:2, :] = legendre, -legendre
+    found[..., 6, 0] = found[..., 7, BINS - 1] = 1.0
+    return found
+
+
+def _legendre(p: Floats) -> Floats:
+    """Return Legendre 1, 2 and 3 (..., 3, 16) over the mid-ranks of ``p`` (..., 16)."""
     u = np.cumsum(p, axis=-1) - p / 2
     first = math.sqrt(3) * (2 * u - 1)
     second = math.sqrt(5) * (6 * u**2 - 6 * u + 1)
     third = math.sqrt(7) * (20 * u**3 - 30 * u**2 + 12 * u - 1)
-    low, high = np.zeros_like(u), np.zeros_like(u)
-    low[..., 0], high[..., BINS - 1] = 1.0, 1.0
-    return np.stack([first, -first, second, -second, third, -third, low, high], axis=-2)
+    return np.stack([first, second, third], axis=-2)
+
+
+def scores(counts: Ints | Floats, p: Floats) -> Floats:
+    """Return the sums (..., S, 8) of every shape over ``p`` (..., S, 16) in the samples ``counts`` (..., S, 16).
+
+    The same as summing ``shapes(p)``, without keeping 128 numbers for every stream of every device.
+    """
+    legendre = np.einsum("...fb,...b->...f", _legendre(p), counts)
+    found = np.empty((*legendre.shape[:-1], len(SHAPES)))
+    found[..., 0:6:2], found[..., 1:6:2] = legendre, -legendre
+    found[..., 6], found[..., 7] = counts[..., 0], counts[..., BINS - 1]
+    return found
 
 
 def log_normaliser(p: Floats, n_effective: Floats, shape: Floats, *, z: float, epsilon: float) -> Floats:

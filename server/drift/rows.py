@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from server.drift import summaries
-from server.drift.attribution import sentence
-from server.drift.lane import Lane
+from server.drift.attribution import Share, sentence, top_shares
+from server.drift.fold import LaneKey
+from server.drift.lane import ROWS
+from server.drift.reference import Floats, Ints
 from server.drift.views import LaneFacts, Scene, causes
 from server.windows import Window
 from wire.histogram import BINS
 
 _TOP = 5
+_TRAINED = 2000.0  # samples that the training reference stands for where a device has no baseline yet
+_WORD = np.dtype(np.uint32)
 _MAX_ATTRIBUTES, _MAX_ATTRIBUTE_CHARACTERS = 32, 127
 _FLOOR = -50.0  # a log value below that is drawn as that
 
 
 def device_rows(scene: Scene, windows: Sequence[Window]) -> list[dict[str, object]]:
     """Return one row for each device that sent a window (of several contexts the last)."""
-    latest = {window.device: window for window in windows}
+    latest: dict[str, Window] = {}
+    n: dict[str, int] = {}
+    for window in windows:
+        latest[window.device] = window
+        n[window.device] = n.get(window.device, 0) + window.n
     training = {key: lane.training_values() for key, lane in scene.state.lanes.items()}
+    top, drawn = _top_shares(scene, latest), _summaries(scene, latest)
     rows: list[dict[str, object]] = []
     for device, window in sorted(latest.items()):
         key = (window.ref_id, window.artifact)
@@ -30,22 +39,39 @@ def device_rows(scene: Scene, windows: Sequence[Window]) -> list[dict[str, objec
         row = lane.rows.get(device) if lane else None
         judged = device in scene.outcome.log_values
         level = None if row is None or lane is None or lane.training is None else float(training[key][row])
-        found = causes(scene, [device], training=not judged)
         fault = scene.faults.get(device)
         rows.append({
-            "device": device, "start_ms": window.start_ms, "ref_id": window.ref_id,
-            "n": sum(other.n for other in windows if other.device == device),
+            "device": device, "start_ms": window.start_ms, "ref_id": window.ref_id, "n": n[device],
             "phase": "judged" if judged else "commissioning",
             "log_value": number(scene.outcome.log_values.get(device)), "training_log_value": number(level),
             "log_threshold": scene.outcome.log_threshold, "flagged": device in scene.outcome.flagged,
             "fault": fault.code if fault else "", "cause": _cause(scene, fault.text if fault else "", level, device),
             "streams": [
                 {"stream": share.stream, "shape": share.shape, "share_ratio": round(share.share_ratio, 4),
-                 "words": share.words} for share in found[:_TOP]
+                 "words": share.words} for share in top.get(device, ())
             ],
-            "summaries": {} if fault else _summaries(window, lane, scene.facts.get(key, LaneFacts())),
+            "summaries": drawn.get(device, {}),
         })  # fmt: skip
     return rows
+
+
+def _top_shares(scene: Scene, devices: Iterable[str]) -> dict[str, tuple[Share, ...]]:
+    """Return the streams with most evidence of each device: against training while it has no baseline of its own."""
+    alike: dict[tuple[LaneKey, bool], list[str]] = {}
+    for device in devices:
+        if device in scene.state.current:
+            judged = device in scene.outcome.log_values
+            alike.setdefault((scene.state.current[device].key, judged), []).append(device)
+    found: dict[str, tuple[Share, ...]] = {}
+    for (key, judged), members in alike.items():
+        lane = scene.state.lanes[key]
+        recent = lane.recent if judged else lane.training_recent
+        streams = scene.facts.get(key, LaneFacts()).streams(lane.streams)
+        for first in range(0, len(members), ROWS):
+            some = members[first : first + ROWS]
+            rows = [lane.rows[device] for device in some]
+            found |= zip(some, top_shares(recent[rows], streams, _TOP), strict=True)
+    return found
 
 
 def _cause(scene: Scene, fault: str, training_value: float | None, device: str) -> str:
@@ -59,20 +85,41 @@ def _cause(scene: Scene, fault: str, training_value: float | None, device: str) 
     return ""
 
 
-def _summaries(window: Window, lane: Lane | None, facts: LaneFacts) -> dict[str, dict[str, float]]:
-    """Return PSI, Jensen-Shannon and Kolmogorov-Smirnov of the streams that differ most from the baseline."""
-    if lane is None or facts.usual is None or window.device not in lane.rows:
-        return {}
-    row = lane.rows[window.device]
-    counts = counts_of(window)
-    own = lane.usual[row] * lane.n_effective[row][:, None] if lane.ready[row] else facts.usual.proportions * 2000.0
+def _summaries(scene: Scene, latest: Mapping[str, Window]) -> dict[str, dict[str, dict[str, float]]]:
+    """Return by device PSI, Jensen-Shannon and Kolmogorov-Smirnov of the streams that differ most from the baseline."""
+    alike: dict[LaneKey, list[Window]] = {}
+    for device, window in latest.items():
+        key = (window.ref_id, window.artifact)
+        if device not in scene.faults and key in scene.state.lanes and device in scene.state.lanes[key].rows:
+            alike.setdefault(key, []).append(window)
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for key, members in alike.items():
+        lane, usual = scene.state.lanes[key], scene.facts.get(key, LaneFacts()).usual
+        for first in range(0, len(members) if usual is not None else 0, ROWS):
+            some = members[first : first + ROWS]
+            rows = [lane.rows[window.device] for window in some]
+            own = lane.usual[rows] * lane.n_effective[rows][..., None]
+            own[~lane.ready[rows]] = usual.proportions * _TRAINED
+            figures = _figures(counts_of(some), own, usual.names)
+            found |= {window.device: figure for window, figure in zip(some, figures, strict=True)}
+    return found
+
+
+def _figures(counts: Ints, own: Floats, names: Sequence[str]) -> list[dict[str, dict[str, float]]]:
+    """Return the summaries of each of D windows, ``counts`` and ``own`` (D, S, 16), by stream and name."""
+    top = np.argsort(-summaries.jensen_shannon(counts, own), axis=1, kind="stable")[:, :_TOP]
+    counts, own = (np.take_along_axis(one, top[..., None], axis=1) for one in (counts, own))
     figures = {
-        "psi": summaries.psi(counts, own),
-        "js": summaries.jensen_shannon(counts, own),
-        "ks": summaries.kolmogorov_smirnov(counts, own),
-    }
-    top = np.argsort(-figures["js"], kind="stable")[:_TOP]
-    return {facts.usual.names[i]: {name: round(float(value[i]), 4) for name, value in figures.items()} for i in top}
+        "psi": summaries.psi(counts, own).tolist(), "js": summaries.jensen_shannon(counts, own).tolist(),
+        "ks": summaries.kolmogorov_smirnov(counts, own).tolist(),
+    }  # fmt: skip
+    return [
+        {
+            names[i]: {name: round(value[row][place], 4) for name, value in figures.items()}
+            for place, i in enumerate(order)
+        }
+        for row, order in enumerate(top.tolist())
+    ]
 
 
 def pool_rows(scene: Scene, start_ms: int) -> list[dict[str, object]]:
@@ -85,14 +132,25 @@ def pool_rows(scene: Scene, start_ms: int) -> list[dict[str, object]]:
     ]  # fmt: skip
 
 
-def counts_of(window: Window) -> np.ndarray:
-    """Return the bin counts of a window, int64 (S, 16)."""
-    return window.values[: window.shape.streams * BINS].reshape(window.shape.streams, BINS)
+def counts_of(windows: Sequence[Window]) -> Ints:
+    """Return the bin counts (W, S, 16) of windows that all have the same shape, as ``is_whole`` says of each."""
+    streams = windows[0].shape.streams
+    return _words(windows)[:, : streams * BINS].reshape(len(windows), streams, BINS)
 
 
-def invalid_of(window: Window) -> np.ndarray:
-    """Return the invalid counts of a window, int64 (S,)."""
-    return window.values[window.shape.streams * BINS : window.shape.streams * (BINS + 1)]
+def invalid_of(windows: Sequence[Window]) -> Ints:
+    """Return the invalid counts (W, S) of windows that all have the same shape."""
+    streams = windows[0].shape.streams
+    return _words(windows)[:, streams * BINS : streams * (BINS + 1)]
+
+
+def is_whole(window: Window) -> bool:
+    """Return whether the counts of ``window`` are as many as its shape says."""
+    return len(window.data) == window.shape.total * _WORD.itemsize
+
+
+def _words(windows: Sequence[Window]) -> Ints:
+    return np.frombuffer(b"".join(window.data for window in windows), _WORD).astype(np.int64).reshape(len(windows), -1)
 
 
 def attributes_of(site: str, *documents: Mapping[str, str]) -> dict[str, str]:

@@ -1,8 +1,13 @@
 """Reads windows slot by slot, folds them, stores evidence and verdicts; one turn at a time.
 
-Decides when a slot is due (its end plus the grace has passed) and what a late window means (the slots from its own
-on are folded again). Verdicts are spoken once per slot: folding again corrects evidence, not history. Evidence goes
+Decides when a slot is due (its end plus the grace has passed) and what a late window means: the slots from its own
+on are folded again, together with the next slot that is due, so that however many come late, each slot costs at most
+one folding again. Verdicts are spoken once per slot: folding again corrects evidence, not history. Evidence goes
 back to the horizon; a completed baseline is kept for good, and a device is judged against it however old it is.
+
+In memory are the state after the newest slot and that before it; ``checkpoints`` keeps a few older ones in the
+database. What a restart or an old late window leaves to fold may take minutes: the server runs this service in a
+thread of its own, and nothing else waits for it.
 
 Lanes are opened only for references of published releases, made by the artifact that the window names: what
 devices invent opens none, and is a fault of the device.
@@ -17,14 +22,15 @@ from typing import Protocol
 
 import numpy as np
 
+from server.drift.checkpoints import Checkpoints, Heard, Lanes, Moment, is_due
 from server.drift.config import DriftConfig
-from server.drift.fold import FoldState, LaneKey, Outcome, fold_slot
-from server.drift.health import Fault, clock_fault, faults, silence, usual, worst
+from server.drift.fold import FoldState, LaneKey, Outcome, fold_slot, outcome_of
+from server.drift.health import Fault, clock_fault, faults, silence, suspects, usual, worst
 from server.drift.keeping import Keeping
-from server.drift.lane import Observation
+from server.drift.lane import ROWS, Observation
 from server.drift.ledger import Verdicts
 from server.drift.reference import Ints, training_profile
-from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of, pool_rows
+from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of, is_whole, pool_rows
 from server.drift.views import LaneFacts, Scene, findings
 from server.errors import ServerError
 from server.fleet import Device, Fleet
@@ -39,9 +45,7 @@ from wire.reference import Reference
 
 _LOG = logging.getLogger(__name__)
 _SLOTS_PER_TURN = 200
-_CHECKPOINT_SPANS = (1, 4, 16, 64, 256)  # slots: far back fewer, so that old late windows don't fold all again
 _QUIET_STATES = {DeviceState.DISCONNECTED, DeviceState.SLEEPING, DeviceState.UPDATING}
-_EMPTY_COUNTS: Ints = np.zeros((0, 0), np.int64)
 _NOTHING = Outcome({}, 0.0, frozenset(), {}, 0.0, frozenset())
 
 
@@ -56,15 +60,6 @@ class References(Protocol):
 
 
 @dataclass(slots=True)
-class Heard:
-    """What the health checks remember of one device between windows."""
-
-    last_slot: int
-    empty: int = 0
-    fault: Fault | None = None
-
-
-@dataclass(slots=True)
 class DriftService:
     """Drift detection of one server. Only one thread gives it its turn."""
 
@@ -74,13 +69,14 @@ class DriftService:
     references: References
     events: EventLog
     config: DriftConfig = field(default_factory=DriftConfig)
-    _state: FoldState = field(default_factory=FoldState)
-    _checkpoints: list[tuple[FoldState, dict[str, Heard]]] = field(default_factory=list)
-    _heard: dict[str, Heard] = field(default_factory=dict)
+    _moment: Moment = field(default_factory=Moment)
+    _before: Moment | None = None  # the newest slot
     _facts: dict[LaneKey, LaneFacts] = field(default_factory=dict)
     _keeping: Keeping = field(init=False)
     _outcome: Outcome = _NOTHING
-    _cursor: int = -1
+    _started: bool = False
+    _stopped: bool = False
+    _done_slot: int = -1  # nothing is due up to here
     _spoken_slot: int = -1
     _written_slot: int = -1
     _started_ms: int = 0
@@ -94,19 +90,34 @@ class DriftService:
         """The verdicts, for the API and for retraining."""
         return Verdicts(self.database, self.events)
 
+    @property
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.database, self.config)
+
     def turn(self, now_ms: int) -> None:
         """Fold every slot that is due, at most some hundred; then say what follows from the newest."""
-        if self._cursor < 0:
+        due_ms = self._due_ms(now_ms)
+        newest = due_ms // self.config.window_ms - 1
+        if not self._started:
             self._restart(now_ms)
+        elif newest <= self._done_slot:
+            return
         self._take_late(now_ms)
         devices = self.fleet.devices()
-        due_ms = self._due_ms(now_ms)
-        starts = self._starts(max(self._state.slot + 1, self._horizon(now_ms)), due_ms)
+        turn = _Turn(now_ms, newest, devices, _attributes(devices))
+        starts = self._starts(max(self._moment.state.slot + 1, self._horizon(now_ms)), due_ms)
         for start_ms in starts:
-            self._fold(start_ms // self.config.window_ms, devices, now_ms)
-        newest = due_ms // self.config.window_ms - 1
-        if len(starts) < _SLOTS_PER_TURN and newest > max(self._spoken_slot, self._state.slot):
-            self._speak(newest, devices, now_ms, judged=False)
+            if self._stopped:
+                return
+            self._fold(start_ms // self.config.window_ms, turn)
+        if len(starts) < _SLOTS_PER_TURN:
+            self._done_slot = newest
+            if newest > max(self._spoken_slot, self._moment.state.slot):
+                self._speak(newest, turn, judged=False)
+
+    def stop(self) -> None:
+        """Let a running turn end after the slot that it is in; for another thread to call."""
+        self._stopped = True
 
     def _due_ms(self, now_ms: int) -> int:
         return (now_ms - self.config.grace_ms) // self.config.window_ms * self.config.window_ms
@@ -120,96 +131,105 @@ class DriftService:
         return sorted({start // self.config.window_ms * self.config.window_ms for start in starts})
 
     def _restart(self, now_ms: int) -> None:
-        """Remember where verdicts were last spoken; the state itself is folded again from the stored windows."""
+        """Go on from the newest checkpoint that fits; without one all windows are folded again."""
         with self.database.begin() as connection:
             latest = store.latest_evidence_ms(connection)
         self._spoken_slot = -1 if latest is None else latest // self.config.window_ms
-        self._written_slot = self._spoken_slot
-        self._cursor, self._started_ms = self.windows.cursor(), now_ms
+        self._written_slot, self._started_ms = self._spoken_slot, now_ms
+        self._moment, self._started = self._newest_checkpoint(), True
+
+    def _newest_checkpoint(self) -> Moment:
+        found = self._checkpoints.newest(Lanes(self._open_all, lambda key: self._keeping.lanes[key]))
+        if found is None:
+            return Moment(cursor=self.windows.cursor())
+        self._outcome = outcome_of(found.state, self.config.settings)
+        return found
+
+    def _open_all(self, state: FoldState, keys: Collection[LaneKey]) -> bool:
+        return not self._open(state, keys)
 
     def _take_late(self, now_ms: int) -> None:
-        earliest = self._state.slot + 1
-        while fresh := self.windows.since(self._cursor):
-            self._cursor = fresh[-1].id
-            slots = [window.start_ms // self.config.window_ms for window in fresh]
-            earliest = min([earliest, *(slot for slot in slots if slot >= self._horizon(now_ms))])
-        if earliest <= self._state.slot:
-            self._rewind(earliest)
+        """Go back to before the earliest window that arrived since the last turn, where that was folded already."""
+        horizon_ms = self._horizon(now_ms) * self.config.window_ms
+        self._moment.cursor, start_ms = self.windows.arrived(self._moment.cursor, horizon_ms)
+        if start_ms is not None and start_ms // self.config.window_ms <= self._moment.state.slot:
+            self._rewind(start_ms // self.config.window_ms)
 
     def _rewind(self, slot: int) -> None:
         """Go back to before ``slot``; the next lines of the turn fold forward again."""
         self._written_slot = min(self._written_slot, slot - 1)
-        _LOG.info("Late window: folding again. slot=%s newest=%s", slot, self._state.slot)
-        while self._checkpoints and self._checkpoints[-1][0].slot >= slot:
-            self._checkpoints.pop()
-        if self._checkpoints:
-            state, heard = self._checkpoints[-1]
-            self._state, self._heard = state.copy(), _copied(heard)
+        _LOG.info("Late window: folding again. slot=%s newest=%s", slot, self._moment.state.slot)
+        cursor = self._moment.cursor
+        self._checkpoints.drop(slot)
+        if self._before is not None and self._before.state.slot < slot:
+            self._moment = self._before
         else:
-            self._state, self._heard = FoldState(), {}
+            self._moment = self._newest_checkpoint()
+        self._moment.cursor, self._before = cursor, None
 
-    def _fold(self, slot: int, devices: Sequence[Device], now_ms: int) -> None:
+    def _fold(self, slot: int, turn: _Turn) -> None:
         start_ms = slot * self.config.window_ms
         windows = self.windows.between(start_ms, start_ms + self.config.window_ms)
-        attributes = _attributes(devices)
-        observed = self._observe(windows, slot)
-        self._outcome = fold_slot(self._state, slot, observed, attributes, self.config.settings, self._keeping.lanes)
+        self._before = self._moment.copy(spare=self._before)
+        observed, state = self._observe(windows, slot), self._moment.state
+        settings = self.config.settings
+        self._outcome = fold_slot(state, slot, observed, turn.attributes, settings, self._keeping.lanes)
         self._keeping.add(self._outcome.completed)
-        self._remember()
         if slot > self._written_slot:
-            self._write(slot, windows, devices, now_ms)
+            self._write(slot, windows, turn)
         if slot > self._spoken_slot:
-            self._speak(slot, devices, now_ms, judged=True)
+            self._speak(slot, turn, judged=True)
+        if is_due(slot, self._before.state.slot, turn.newest):
+            self._checkpoints.save(self._moment)
 
-    def _remember(self) -> None:
-        """Keep a checkpoint of now, and of the older ones the first of this and of the last span of each length."""
-        self._checkpoints.append((self._state.copy(), _copied(self._heard)))
-        slots, wanted = [state.slot for state, _ in self._checkpoints], {self._state.slot}
-        for span in _CHECKPOINT_SPANS:
-            first = {slot // span: slot for slot in reversed(slots)}
-            now = self._state.slot // span
-            wanted |= {first[part] for part in (now - 1, now) if part in first}
-        self._checkpoints = [one for one in self._checkpoints if one[0].slot in wanted]
-
-    def _write(self, slot: int, windows: Sequence[Window], devices: Sequence[Device], now_ms: int) -> None:
+    def _write(self, slot: int, windows: Sequence[Window], turn: _Turn) -> None:
         start_ms = slot * self.config.window_ms
-        scene = self._scene(slot, _attributes(devices), self._faults_of(slot, devices, now_ms, silent=False))
+        scene = self._scene(slot, turn, self._faults_of(slot, turn, silent=False))
+        rows, pools = device_rows(scene, windows), pool_rows(scene, start_ms)
         with self.database.begin() as connection:
-            store.replace_slot(
-                connection, start_ms, start_ms + self.config.window_ms, device_rows(scene, windows),
-                pool_rows(scene, start_ms),
-            )  # fmt: skip
+            store.replace_slot(connection, start_ms, start_ms + self.config.window_ms, rows, pools)
         self._written_slot = slot
 
     def _observe(self, windows: Sequence[Window], slot: int) -> dict[LaneKey, list[Observation]]:
         """Return what statistics may see: windows of devices that pass their health checks."""
-        refused = self._open({(window.ref_id, window.artifact) for window in windows})
+        refused = self._open(self._moment.state, {(window.ref_id, window.artifact) for window in windows})
+        found: dict[int, Fault | None] = {}
+        counts: dict[int, Ints] = {}
+        alike: dict[LaneKey, list[int]] = {}
+        for place, window in enumerate(windows):
+            key = (window.ref_id, window.artifact)
+            found[place] = refused.get(key) or _damage(window, self._moment.state.lanes[key].streams)
+            if found[place] is None:
+                alike.setdefault(key, []).append(place)
+        for key, places in alike.items():
+            for first in range(0, len(places), ROWS):
+                some = places[first : first + ROWS]
+                found |= zip(some, self._faults([windows[place] for place in some], self._facts[key]), strict=True)
+                counts |= zip(some, counts_of([windows[place] for place in some]), strict=True)
         observed: dict[LaneKey, list[Observation]] = {}
-        for window in windows:
-            key, heard = (window.ref_id, window.artifact), self._heard.setdefault(window.device, Heard(slot))
+        for place, window in enumerate(windows):
+            heard = self._moment.heard.setdefault(window.device, Heard(slot))
             heard.last_slot, heard.empty = slot, heard.empty + 1 if window.n == 0 else 0
-            try:
-                counts, heard.fault = _EMPTY_COUNTS, refused.get(key)
-                if heard.fault is None:
-                    counts, heard.fault = self._checked(window, self._state.lanes[key].streams, self._facts[key])
-            except (ValueError, IndexError, ArithmeticError) as error:  # one window must not stop the whole fleet's
-                _LOG.exception("Window can't be read. device=%s start_ms=%s", window.device, window.start_ms)
-                heard.fault = Fault("unreadable", f"a window that can't be read: {error}", "device")
+            heard.fault = found[place]
             if heard.fault is None:
-                observed.setdefault(key, []).append(Observation(window.device, counts, window.context))
+                seen = Observation(window.device, counts[place], window.context)
+                observed.setdefault((window.ref_id, window.artifact), []).append(seen)
         return observed
 
-    def _checked(self, window: Window, streams: int, facts: LaneFacts) -> tuple[Ints, Fault | None]:
-        if window.shape.streams != streams:
-            text = f"{window.shape.streams} streams, where its reference has {streams}"
-            return _EMPTY_COUNTS, Fault("shape_mismatch", text, "device")
-        counts = counts_of(window)
-        clock = clock_fault(window.start_ms, window.len_ms, window.received_ms, self.config.horizon_ms)
-        return counts, clock or worst(faults(counts, invalid_of(window), window.n, facts.usual))
+    def _faults(self, windows: Sequence[Window], facts: LaneFacts) -> list[Fault | None]:
+        """Return the first failed check of each of some whole windows of one lane."""
+        counts, invalid = counts_of(windows), invalid_of(windows)
+        n, usual = np.array([window.n for window in windows]), facts.usual
+        suspect = np.ones(len(windows), np.bool_) if usual is None else suspects(counts, invalid, n, usual)
+        return [
+            clock_fault(window.start_ms, window.len_ms, window.received_ms, self.config.horizon_ms)
+            or (worst(faults(counts[i], invalid[i], window.n, usual)) if suspect[i] else None)
+            for i, window in enumerate(windows)
+        ]
 
-    def _open(self, keys: Collection[LaneKey]) -> dict[LaneKey, Fault]:
+    def _open(self, state: FoldState, keys: Collection[LaneKey]) -> dict[LaneKey, Fault]:
         """Open the lanes of ``keys``; return a fault for each that the registry does not know (asked every time)."""
-        fresh = sorted(key for key in keys if key not in self._state.lanes)
+        fresh = sorted(key for key in keys if key not in state.lanes)
         releases = self.references.releases() if fresh else ()
         refused: dict[LaneKey, Fault] = {}
         for key in fresh:
@@ -223,7 +243,7 @@ class DriftService:
                 text = f"reference {key[0][:12]}… is of no published release: publish it, or update the device"
                 refused[key] = Fault("unknown_reference", text, "device")
             else:
-                self._open_lane(key, release, reference)
+                self._open_lane(state, key, release, reference)
         return refused
 
     def _reference(self, key: LaneKey) -> Reference | None:
@@ -233,16 +253,16 @@ class DriftService:
             reference.check_artifact(key[1])
         return reference
 
-    def _open_lane(self, key: LaneKey, release: Release, reference: Reference) -> None:
+    def _open_lane(self, state: FoldState, key: LaneKey, release: Release, reference: Reference) -> None:
         settings, streams = self.config.settings, len(reference.streams)
         self._facts[key] = LaneFacts(release.name, release.model, usual(reference))
         self._keeping.open(key, streams)
-        self._state.open_lane(key, streams, training_profile(reference, z=settings.z, epsilon=settings.epsilon))
+        state.open_lane(key, streams, training_profile(reference, z=settings.z, epsilon=settings.epsilon))
 
-    def _faults_of(self, slot: int, devices: Sequence[Device], now_ms: int, *, silent: bool = True) -> dict[str, Fault]:
-        known = {device.device: device for device in devices}
+    def _faults_of(self, slot: int, turn: _Turn, *, silent: bool = True) -> dict[str, Fault]:
+        known = {device.device: device for device in turn.devices}
         found: dict[str, Fault] = {}
-        for device, heard in self._heard.items():
+        for device, heard in self._moment.heard.items():
             fault = heard.fault
             if fault is not None and fault.code == "no_samples" and heard.empty < self.config.empty_windows:
                 fault = None
@@ -250,24 +270,46 @@ class DriftService:
             if silent and fault is None and not away:
                 heard_ms = max((heard.last_slot + 1) * self.config.window_ms, self._started_ms)
                 fault = silence(
-                    slot - heard.last_slot, now_ms - heard_ms, limit_windows=self.config.silence_windows,
+                    slot - heard.last_slot, turn.now_ms - heard_ms, limit_windows=self.config.silence_windows,
                     limit_ms=self.config.silence_ms,
                 )  # fmt: skip
             if fault is not None:
                 found[device] = fault
         return found
 
-    def _scene(self, slot: int, attributes: Mapping[str, Mapping[str, str]], found: Mapping[str, Fault]) -> Scene:
-        heard = frozenset(device for device, one in self._heard.items() if one.last_slot == slot)
-        return Scene(self._state, self._outcome, self._facts, attributes, found, self.config, slot, heard)
+    def _scene(self, slot: int, turn: _Turn, found: Mapping[str, Fault]) -> Scene:
+        heard = frozenset(device for device, one in self._moment.heard.items() if one.last_slot == slot)
+        return Scene(self._moment.state, self._outcome, self._facts, turn.attributes, found, self.config, slot, heard)
 
-    def _speak(self, slot: int, devices: Sequence[Device], now_ms: int, *, judged: bool) -> None:
-        scene = self._scene(slot, _attributes(devices), self._faults_of(slot, devices, now_ms))
+    def _speak(self, slot: int, turn: _Turn, *, judged: bool) -> None:
+        scene = self._scene(slot, turn, self._faults_of(slot, turn))
         self._spoken_slot = slot
         self.verdicts.note(
-            findings(scene), slot * self.config.window_ms, now_ms,
+            findings(scene), slot * self.config.window_ms, turn.now_ms,
             quiet_ms=self.config.quiet_windows * self.config.window_ms, silent_ms=self.config.silent_ms, judged=judged,
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What is read once a turn: the time, the newest slot that is due, the devices with their attributes."""
+
+    now_ms: int
+    newest: int
+    devices: Sequence[Device]
+    attributes: Mapping[str, Mapping[str, str]]
+
+
+def _damage(window: Window, streams: int) -> Fault | None:
+    """Return a fault where the counts of ``window`` are not those of a reference with ``streams`` streams."""
+    if window.shape.streams != streams:
+        text = f"{window.shape.streams} streams, where its reference has {streams}"
+        return Fault("shape_mismatch", text, "device")
+    if not is_whole(window):
+        _LOG.error("Window can't be read. device=%s start_ms=%s", window.device, window.start_ms)
+        text = f"a window that can't be read: {len(window.data)} bytes for {window.shape.total} counts"
+        return Fault("unreadable", text, "device")
+    return None
 
 
 def _attributes(devices: Sequence[Device]) -> dict[str, dict[str, str]]:
@@ -277,7 +319,3 @@ def _attributes(devices: Sequence[Device]) -> dict[str, dict[str, str]]:
         )
         for device in devices
     }
-
-
-def _copied(heard: Mapping[str, Heard]) -> dict[str, Heard]:
-    return {device: Heard(one.last_slot, one.empty, one.fault) for device, one in heard.items()}

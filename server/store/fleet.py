@@ -158,7 +158,15 @@ def one_command(connection: sa.Connection, command: str) -> sa.RowMapping | None
 
 
 def desired_gens(connection: sa.Connection) -> list[sa.RowMapping]:
-    """Return device, site, gen and text of every ``desired`` of a device that is neither revoked nor removed."""
-    query = sa.select(DEVICES.c.device, DEVICES.c.site, DEVICES.c.desired_gen.label("gen"), DEVICES.c.desired)
+    """Return device, site and gen of every ``desired`` of a device that is neither revoked nor removed."""
+    query = sa.select(DEVICES.c.device, DEVICES.c.site, DEVICES.c.desired_gen.label("gen"))
     where = (DEVICES.c.desired.is_not(None), DEVICES.c.ended == "")
     return list(connection.execute(query.where(*where)).mappings())
+
+
+def desired_texts(connection: sa.Connection, devices: list[str]) -> dict[str, str]:
+    """Return the ``desired`` of those of ``devices`` that have one, by device."""
+    if not devices:
+        return {}
+    query = sa.select(DEVICES.c.device, DEVICES.c.desired).where(DEVICES.c.device.in_(devices))
+    return {row.device: row.desired for row in connection.execute(query.where(DEVICES.c.desired.is_not(None)))}

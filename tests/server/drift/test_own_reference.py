@@ -103,7 +103,7 @@ def test_windows_of_an_artifact_that_did_not_make_the_reference_are_not_compared
     """The operator reads why, once, as a fault of the device; nothing is judged by it."""
     world.keys = {"d1": ("a1" * 16, "b9" * 16)}
     world.live(15)
-    lanes = world.service._state.lanes
+    lanes = world.service._moment.state.lanes
     assert set(lanes) == {("a1" * 16, "b1" * 16)}
     (verdict,) = world.service.verdicts.latest()
     assert (verdict.devices, verdict.detail) == (("d1",), "reference_invalid")

@@ -81,7 +81,7 @@ def test_a_device_that_swaps_within_a_window_is_in_the_newer_lane(world: FleetWo
     now_ms = world.live(15)
     world.arrive("d1", replace(world.report("d1", world.slot), ref_id=NEW[0], artifact=NEW[1]), now_ms)
     world.live(1)
-    current = world.service._state.current
+    current = world.service._moment.state.current
     assert (current["d1"].key, current["d1"].was_quiet) == (NEW, True)
     assert current["d0"].since_slot == 100
 
@@ -129,8 +129,8 @@ def test_a_late_window_gives_the_same_evidence_as_a_punctual_one(
     once = _values(world)
     again = restarted(world)
     again.turn(now_ms + 1_000)
-    assert np.array_equal(once, again._state.lanes["a1" * 16, "b1" * 16].log_m)
-    assert again._state.slot == world.service._state.slot
+    assert np.array_equal(once, again._moment.state.lanes["a1" * 16, "b1" * 16].log_m)
+    assert again._moment.state.slot == world.service._moment.state.slot
 
 
 def test_silent_evidence_is_no_news(world: FleetWorld) -> None:
@@ -149,7 +149,7 @@ def test_silent_evidence_is_no_news(world: FleetWorld) -> None:
 
 
 def _values(world: FleetWorld) -> np.ndarray:
-    return world.service._state.lanes["a1" * 16, "b1" * 16].log_m
+    return world.service._moment.state.lanes["a1" * 16, "b1" * 16].log_m
 
 
 def test_evidence_is_stored_for_every_device_and_window(world: FleetWorld) -> None:

@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+"""Prints what one evidence step costs the server at 100, 1,000 and 10,000 devices: ``fleet.py [--quick] [--json F]``.
+
+Each fleet has 23 streams, hourly windows of 60 samples in a SQLite file, five devices a site, and its own process.
+A step is a whole turn of the drift service with one due slot: windows read, health checks, detectors, pools, e-BH,
+rows of evidence, verdicts. Restart: a new service on the same file, until it has caught up. Both also at 8,192 and
+8,193 devices, where a cache of the fleet's reports once began to miss.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from scripts.bench.rows import Row, told  # noqa: E402 - found through the line above
+from server.app import keep_what_is_loaded  # noqa: E402 - found through the line above
+from server.drift.config import DriftConfig  # noqa: E402 - found through the line above
+from server.drift.service import DriftService  # noqa: E402 - found through the line above
+from server.fleet import Fleet  # noqa: E402 - found through the line above
+from server.outbox import Outbox  # noqa: E402 - found through the line above
+from server.registry.events import EventLog  # noqa: E402 - found through the line above
+from server.registry.versions import Release  # noqa: E402 - found through the line above
+from server.store.database import Database, insert_many, open_database  # noqa: E402 - found through the line above
+from server.store.fleet import DEVICES  # noqa: E402 - found through the line above
+from server.store.windows import insert_windows  # noqa: E402 - found through the line above
+from server.windows import Windows  # noqa: E402 - found through the line above
+from wire.codec import encode  # noqa: E402 - found through the line above
+from wire.histogram import BINS  # noqa: E402 - found through the line above
+from wire.memory_broker import MemoryBroker, MemoryTransport  # noqa: E402 - found through the line above
+from wire.messages import Reported  # noqa: E402 - found through the line above
+from wire.reference import Context, Reference, StreamSpec  # noqa: E402 - found through the line above
+from wire.target import TargetCustom  # noqa: E402 - found through the line above
+
+NAMES = (
+    *("luma_mean", "luma_sd", "dark_ratio", "clipped_ratio", "laplacian_log", "noise", "red_green", "blue_yellow"),
+    *("gradient_x", "gradient_y", "residual", *(f"projection_{i}" for i in range(8))),
+    *("confidence", "entropy", "margin", "predicted"),
+)
+OUTPUTS = ("confidence", "entropy", "margin", "predicted")
+KEY = ("a1" * 16, "b1" * 16)
+SAMPLES, COMMISSIONED, STEPS, DEVICES_A_SITE = 60, 3, 3, 5
+HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The registry: one release."""
+
+    made: Reference
+
+    def reference(self, ref_id: str) -> Reference | None:
+        """Return the one reference."""
+        return self.made if ref_id == KEY[0] else None
+
+    def releases(self) -> tuple[Release, ...]:
+        """Return the one release."""
+        return (Release("m-1", "m", 1, "pi", "p", "0" * 64, 1, {}, TargetCustom(ref_id=KEY[0] * 2), 0),)
+
+
+@dataclass(slots=True)
+class Site:
+    """A simulated fleet in a database; ``hour`` is the next window."""
+
+    devices: int
+    database: Database
+    hour: int = 1000
+    dice: np.random.Generator = field(default_factory=lambda: np.random.default_rng(1))
+
+    def enrol(self) -> None:
+        """Register the devices, each with a report of its own."""
+        rows = [
+            {"device": f"cam-{i:05d}", "site": f"site-{i // DEVICES_A_SITE:05d}", "attributes": '{"lens": "a"}',
+             "password_hash": "", "enrolled_ms": 0, "state": "ready", "last_seen_ms": 0, "clock_skew_ms": 0,
+             "desired_gen": 0,
+             "reported": encode(Reported(gen=i, attributes={"board": f"rev-{i % 7}", "serial": str(i)})).decode()}
+            for i in range(self.devices)
+        ]  # fmt: skip
+        with self.database.begin() as connection:
+            insert_many(connection, DEVICES, rows)
+
+    def report(self) -> int:
+        """Let every device's window of the next hour arrive; return the time (UTC ms) at which it is due."""
+        streams, start_ms = len(NAMES), self.hour * HOUR_MS
+        counts = self.dice.multinomial(SAMPLES, np.full(BINS, 1 / BINS), size=(self.devices, streams))
+        words = np.zeros((self.devices, streams * (BINS + 1) + 1), np.uint32)
+        words[:, : streams * BINS], words[:, -1] = counts.reshape(self.devices, -1), SAMPLES
+        rows: list[dict[str, object]] = [
+            {"device": f"cam-{i:05d}", "site": f"site-{i // DEVICES_A_SITE:05d}", "start_ms": start_ms,
+             "len_ms": HOUR_MS, "context": 0, "artifact": KEY[1], "ref_id": KEY[0], "streams": streams, "classes": 1,
+             "confidence_bins": 1, "n": SAMPLES, "reports": 1, "values": words[i].tobytes(),
+             "received_ms": start_ms + HOUR_MS}
+            for i in range(self.devices)
+        ]  # fmt: skip
+        with self.database.begin() as connection:
+            insert_windows(connection, rows)
+        self.hour += 1
+        return self.hour * HOUR_MS + 120_000
+
+    def service(self) -> DriftService:
+        """Return a new drift service on the database."""
+        fleet = Fleet(self.database, Outbox(MemoryTransport(MemoryBroker(), "server")), lambda: 0)
+        config = DriftConfig(baseline_windows=COMMISSIONED)
+        windows, events = Windows(self.database), EventLog(self.database)
+        return DriftService(self.database, windows, fleet, Shelf(_reference()), events, config)
+
+
+def _reference() -> Reference:
+    kinds = {name: "output" if name in OUTPUTS else "embedding" if "proj" in name else "input" for name in NAMES}
+    return Reference(
+        artifact_sha256=KEY[1] * 2, streams=tuple(StreamSpec(name, kinds[name]) for name in NAMES),
+        contexts=(Context("default", 2000, 2000, (125,) * (BINS * len(NAMES))),), classes=1, confidence_bins=1,
+        table_right=(1,), table_seen=(1,), edges=(tuple(float(i) for i in range(BINS - 1)),) * len(NAMES),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a fleet costs: CPU seconds a step and a completing one, seconds until a restarted service has caught up."""
+
+    devices: int
+    step_cpu_s: float
+    completing_cpu_s: float
+    restart_s: float
+    peak_bytes: int
+    before_bytes: int
+    stored_bytes: int
+
+
+def measure(devices: int, steps: int) -> Cost:
+    """Let a fleet of ``devices`` commission and be judged for ``steps`` windows, then start again."""
+    with tempfile.TemporaryDirectory() as folder:
+        database = open_database(f"sqlite:///{folder}/fleet.db")
+        site = Site(devices, database)
+        site.enrol()
+        before_bytes, service = _peak_bytes(), site.service()
+        keep_what_is_loaded()
+        cpu_s = [_turn_s(service, site.report()) for _ in range(COMMISSIONED + steps)]
+        peak_bytes = _peak_bytes()
+        again, start = site.service(), time.perf_counter()
+        again.turn(site.hour * HOUR_MS + 120_000)
+        restart_s = time.perf_counter() - start
+        stored = sum(file.stat().st_size for file in Path(folder).iterdir())
+        database.close()
+    judged = sorted(cpu_s[COMMISSIONED:])
+    return Cost(devices, judged[len(judged) // 2], cpu_s[COMMISSIONED - 1], restart_s, peak_bytes, before_bytes, stored)
+
+
+def _turn_s(service: DriftService, now_ms: int) -> float:
+    start = time.process_time()
+    service.turn(now_ms)
+    return time.process_time() - start
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def rows_of(cost: Cost, base: Cost) -> list[Row]:
+    """Return the figures of one fleet; the reference is what ``base``, a smaller fleet, would cost at this size."""
+    name, times = f"{cost.devices:,} devices x {len(NAMES)} streams", cost.devices / base.devices
+    budget_s = max(2.0 * cost.devices / 10_000, 0.1)
+    return [
+        Row(f"{name}: CPU s a step (reference: in proportion to {base.devices:,})", cost.step_cpu_s,
+            base.step_cpu_s * times, f"<= {budget_s:g}", cost.step_cpu_s <= budget_s),
+        Row(f"{name}: CPU s of the step that completes all baselines", cost.completing_cpu_s,
+            base.completing_cpu_s * times),
+        Row(f"{name}: s until a restarted service has caught up", cost.restart_s, base.restart_s * times),
+        Row(f"{name}: peak memory of the process, MB (reference: before the first step)", cost.peak_bytes / 1e6,
+            cost.before_bytes / 1e6),
+        Row(f"{name}: database, MB", cost.stored_bytes / 1e6),
+    ]  # fmt: skip
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--quick", is_flag=True, help="100 and 1,000 devices only.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows there.")
+def main(json_file: Path | None, *, quick: bool) -> None:
+    """Print what an evidence step costs; exit 1 while a figure is missed."""
+    sizes = (100, 1000) if quick else (100, 1000, 10_000, 8192, 8193)
+    costs: dict[int, Cost] = {}
+    for devices in sizes:
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
+            costs[devices] = alone.submit(measure, devices, STEPS).result()
+    rows = [row for devices in sizes[:3] for row in rows_of(costs[devices], costs[min(devices, 1000)])]
+    if not quick:
+        ours, reference = costs[8193].step_cpu_s, costs[8192].step_cpu_s
+        rows.append(Row("8,193 devices against 8,192: CPU s a step", ours, reference, "ratio <= 1.2",
+                        ours <= 1.2 * reference))  # fmt: skip
+    sys.exit(told(rows, json_file))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+"""The state of drift detection in the database, so that a restart does not fold the whole horizon again.
+
+Decides what a checkpoint holds, which are kept, and whether one fits. It fits when the same code with the same
+settings made it, and when the registry still knows every lane and the store every baseline that it names; else it is
+discarded, and the windows are folded again, to the same bits. Baselines are not in it: they are kept elsewhere.
+
+Which windows it has seen is said by ``cursor``: whoever reads it asks for the windows behind that. One that belongs
+to a slot before the checkpoint's own makes it stale.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from server.drift.baseline import Collected, Commissioning, KeptOfDevice
+from server.drift.config import DriftConfig
+from server.drift.fold import Current, FoldState, LaneKey
+from server.drift.health import Fault
+from server.drift.lane import DETECTORS, ROWS, Lane
+from server.drift.pools import Pool
+from server.drift.reference import TILTS, Floats
+from server.store import checkpoints as store
+from server.store.database import Database
+from wire.histogram import BINS
+
+_LOG = logging.getLogger(__name__)
+_COUNT, _SCORE = np.dtype("<i8"), np.dtype("<f8")
+_SCORES = 3
+SPANS = (8, 64, 256)
+"""In slots: of each length the first slot of this span and of the one before is kept, so far back fewer are."""
+
+
+@dataclass(slots=True)
+class Heard:
+    """What the health checks remember of one device between windows."""
+
+    last_slot: int
+    empty: int = 0
+    fault: Fault | None = None
+
+
+@dataclass(slots=True)
+class Moment:
+    """The fleet after some slot: the folded state, what the health checks remember, and the windows seen so far."""
+
+    state: FoldState = field(default_factory=FoldState)
+    heard: dict[str, Heard] = field(default_factory=dict)
+    cursor: int = -1
+
+    def copy(self, spare: Moment | None = None) -> Moment:
+        """Return an independent copy, in the memory of ``spare`` where that fits: it must not be used any more."""
+        heard = {device: Heard(one.last_slot, one.empty, one.fault) for device, one in self.heard.items()}
+        return Moment(self.state.copy(spare.state if spare else None), heard, self.cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """What reading a checkpoint needs of the service.
+
+    ``open``: makes the lanes of these keys in the state and returns whether it could make all of them; ``kept``: the
+    kept baselines of a lane that is open, by device.
+    """
+
+    open: Callable[[FoldState, list[LaneKey]], bool]
+    kept: Callable[[LaneKey], Mapping[str, KeptOfDevice]]
+
+
+def is_due(slot: int, before: int, newest: int) -> bool:
+    """Return whether ``slot``, folded after ``before``, begins a span that is worth a checkpoint.
+
+    While the fold is far behind ``newest``, the last slot that is due, short spans are not.
+    """
+    spans = SPANS if newest - slot < 2 * SPANS[0] else SPANS[1:]
+    return any(slot // span != before // span for span in spans)
+
+
+def wanted(slots: list[int]) -> set[int]:
+    """Return which of ``slots`` keep their checkpoint: of each span the first of the newest and of the one before."""
+    found: set[int] = set()
+    newest = max(slots, default=0)
+    for span in SPANS:
+        first = {slot // span: slot for slot in sorted(slots, reverse=True)}
+        found |= {first[part] for part in (newest // span - 1, newest // span) if part in first}
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """The checkpoints of one server; only the drift service's thread may use them."""
+
+    database: Database
+    config: DriftConfig
+
+    def save(self, moment: Moment) -> None:
+        """Write a checkpoint, block by block, and delete those that are not wanted any more."""
+        slot = moment.state.slot
+        self.drop(slot)
+        for number, block in enumerate(_blocks(moment.state), start=1):
+            with self.database.begin() as connection:  # each on its own: nobody waits long for the database
+                store.put_block(connection, slot, number, block)
+        header = _header(moment) | {"stamp": self._stamp()}
+        with self.database.begin() as connection:
+            store.put_block(connection, slot, 0, json.dumps(header).encode())
+            slots = store.checkpoint_slots(connection)
+            unfinished = store.unfinished_slots(connection)
+            store.delete_checkpoints(connection, [*unfinished, *(set(slots) - wanted(slots))])
+
+    def drop(self, slot: int) -> None:
+        """Delete the checkpoints of ``slot`` and of later ones: what they were made from has changed."""
+        with self.database.begin() as connection:
+            late = [one for one in store.checkpoint_slots(connection) if one >= slot]
+            store.delete_checkpoints(connection, [*late, *store.unfinished_slots(connection)])
+
+    def newest(self, lanes: Lanes) -> Moment | None:
+        """Return the newest checkpoint that fits; those that don't are deleted."""
+        with self.database.begin() as connection:
+            slots = store.checkpoint_slots(connection)
+        for slot in slots:
+            try:
+                with self.database.begin() as connection:
+                    return self._read(store.checkpoint_blocks(connection, slot), lanes)
+            except (ValueError, LookupError, TypeError, StopIteration) as error:
+                _LOG.info("Checkpoint does not fit: its windows are folded again. slot=%s reason=%s", slot, error)
+                self.drop(slot)
+        return None
+
+    def _stamp(self) -> str:
+        return f"{_code()} {self.config.window_ms} {self.config.settings}"
+
+    def _read(self, blocks: Iterator[bytes], lanes: Lanes) -> Moment:
+        header = json.loads(next(blocks))
+        if header["stamp"] != self._stamp():
+            message = "made by another version or with other settings"
+            raise ValueError(message)
+        state = FoldState(header["slot"], flagged=frozenset(header["flagged"]))
+        keys = [(lane["ref_id"], lane["artifact"]) for lane in header["lanes"]]
+        if not lanes.open(state, keys):
+            message = "a reference is not in the registry any more"
+            raise ValueError(message)
+        for key, described in zip(keys, header["lanes"], strict=True):
+            _refill(state.lanes[key], described, blocks, lanes.kept(key), self.config)
+        for pool in header["pools"]:
+            streams = state.lanes[keys[pool["lane"]]].streams
+            log_m, recent = _array(next(blocks), _SCORE, (2, streams, TILTS))
+            state.pools[keys[pool["lane"]], (pool["name"], pool["value"])] = Pool(log_m, recent, pool["members"])
+        for device, (lane, since_slot, previous, was_quiet) in header["current"].items():
+            before = None if previous is None else (previous[0], previous[1])
+            state.current[device] = Current(keys[lane], since_slot, before, was_quiet)
+        heard = {
+            device: Heard(last_slot, empty, Fault(*fault) if fault else None)
+            for device, (last_slot, empty, fault) in header["heard"].items()
+        }
+        return Moment(state, heard, header["cursor"])
+
+
+@cache
+def _code() -> str:
+    """Return a digest of this folder's source: whatever of it changes, the state may mean something else."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
+
+
+def _header(moment: Moment) -> dict[str, Any]:
+    state = moment.state
+    keys = list(state.lanes)
+    return {
+        "slot": state.slot, "cursor": moment.cursor, "flagged": sorted(state.flagged),
+        "lanes": [_described(key, lane) for key, lane in state.lanes.items()],
+        "pools": [
+            {"lane": keys.index(key), "name": name, "value": value, "members": pool.members}
+            for (key, (name, value)), pool in state.pools.items()
+        ],
+        "current": {
+            device: (keys.index(now.key), now.since_slot, now.previous, now.was_quiet)
+            for device, now in state.current.items()
+        },
+        "heard": {
+            device: (one.last_slot, one.empty, (one.fault.code, one.fault.text, one.fault.kind) if one.fault else None)
+            for device, one in moment.heard.items()
+        },
+    }  # fmt: skip
+
+
+def _described(key: LaneKey, lane: Lane) -> dict[str, Any]:
+    """Return what the header says of a lane; ``collecting``: (row, context, windows) of incomplete baselines."""
+    return {
+        "ref_id": key[0], "artifact": key[1], "streams": lane.streams, "devices": lane.devices,
+        "complete": [sorted(part.complete) for part in lane.commissioning],
+        "collecting": [(row, context, one.windows) for row, context, one in _collecting(lane)],
+    }  # fmt: skip
+
+
+def _collecting(lane: Lane) -> list[tuple[int, int, Collected]]:
+    return [
+        (row, context, one)
+        for row, part in enumerate(lane.commissioning)
+        for context, one in part.seen.items()
+        if context not in part.complete
+    ]
+
+
+def _blocks(state: FoldState) -> Iterator[bytes]:
+    """Yield the arrays: by lane the detectors of so many devices at a time, then what is collected; then the pools."""
+    for lane in state.lanes.values():
+        for first in range(0, len(lane.devices), ROWS):
+            yield b"".join(getattr(lane, name)[first : first + ROWS].astype(_SCORE).tobytes() for name in DETECTORS)
+        collecting = [one for _, _, one in _collecting(lane)]
+        for first in range(0, len(collecting), ROWS):
+            some = collecting[first : first + ROWS]
+            counts = b"".join(one.counts.astype(_COUNT).tobytes() for one in some)
+            yield counts + b"".join(one.squares.astype(_SCORE).tobytes() for one in some)
+    for pool in state.pools.values():
+        yield np.stack([pool.log_m, pool.recent]).astype(_SCORE).tobytes()
+
+
+def _refill(
+    lane: Lane, described: Mapping[str, Any], blocks: Iterator[bytes], kept: Mapping[str, KeptOfDevice],
+    config: DriftConfig,
+) -> None:  # fmt: skip
+    devices, streams = described["devices"], described["streams"]
+    if streams != lane.streams:
+        message = f"{streams} streams, where the reference has {lane.streams}"
+        raise ValueError(message)
+    detectors: dict[str, Floats] = {name: np.empty((len(devices), streams, TILTS)) for name in DETECTORS}
+    for first in range(0, len(devices), ROWS):
+        some = slice(first, first + ROWS)
+        rows = len(devices[some])
+        for name, part in zip(DETECTORS, _array(next(blocks), _SCORE, (4, rows, streams, TILTS)), strict=True):
+            detectors[name][some] = part
+    commissioning = [
+        Commissioning(
+            config.baseline_windows, {context: kept[device][context].collected for context in complete},
+            frozenset(complete),
+        )
+        for device, complete in zip(devices, described["complete"], strict=True)
+    ]  # fmt: skip
+    for first in range(0, len(described["collecting"]), ROWS):
+        some = described["collecting"][first : first + ROWS]
+        block, split = next(blocks), len(some) * streams * BINS * _COUNT.itemsize
+        counts = _array(block[:split], _COUNT, (len(some), streams, BINS))
+        squares = _array(block[split:], _SCORE, (len(some), streams, _SCORES))
+        for place, (row, context, windows) in enumerate(some):
+            commissioning[row].seen[context] = Collected(windows, counts[place].copy(), squares[place].copy())
+    lane.refill(devices, commissioning, detectors, config.settings)
+
+
+def _array(block: bytes, kind: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:
+    return np.frombuffer(block, kind).reshape(shape).astype(kind.newbyteorder("="))
