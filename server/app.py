@@ -1,8 +1,8 @@
 """The composition root: opens everything on a state directory, starts and stops it in order.
 
-Threads: one takes telemetry from the inbox (``ingest``), one gives every service its turn (``turns``), one turns
-away devices that were revoked, whatever the services are busy with, one serves HTTP. No service starts a thread of
-its own.
+Threads: one takes telemetry from the inbox (``ingest``), one gives the services their turn (``turns``), one gives
+drift detection its own, since that may have weeks of windows to fold (``drift``), one turns away devices that were
+revoked, whatever the services are busy with, one serves HTTP. No service starts a thread of its own.
 """
 
 from __future__ import annotations
@@ -160,7 +160,8 @@ class ServerApp:
 
     def _loops(self) -> tuple[tuple[str, Callable[[], None]], ...]:
         return (
-            ("ingest", self._ingest_loop), ("turns", self._turn_loop), ("revocations", self._revocation_loop)
+            ("ingest", self._ingest_loop), ("turns", self._turn_loop), ("drift", self._drift_loop),
+            ("revocations", self._revocation_loop),
         )  # fmt: skip
 
     def connect(self) -> None:
@@ -226,18 +227,31 @@ class ServerApp:
 
     def _turn_loop(self) -> None:
         while not self._stopping.wait(self.config.turn_interval_s):
-            now_ms = self.clock()
             for service in self._services():
-                name = _name(service)
-                try:
-                    service.turn(now_ms)
-                    self.parts.vitals.beat(name, self.clock())
-                except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
-                    _LOG.exception("A service failed; it gets its next turn. service=%s", name)
-                    text = f"{name} failed: {type(error).__name__}: {error}"[:500]
-                    self.parts.vitals.fault(name, text)
-                    with contextlib.suppress(Exception):
-                        self.parts.ingest.complaints.add(now_ms, "service_failed", text, sender=name)
+                if service is not self.parts.drift:
+                    self._give_turn(service)
+
+    def _drift_loop(self) -> None:
+        """Turns of the drift service alone: after a restart it may have weeks to fold, and no rollout waits for it."""
+        self.parts.drift.goes_on = self._drift_goes_on
+        while not self._stopping.wait(self.config.turn_interval_s):
+            self._give_turn(self.parts.drift)
+
+    def _drift_goes_on(self) -> bool:
+        self.parts.vitals.beat(_name(self.parts.drift), self.clock())
+        return not self._stopping.is_set()
+
+    def _give_turn(self, service: Service) -> None:
+        name, now_ms = _name(service), self.clock()
+        try:
+            service.turn(now_ms)
+            self.parts.vitals.beat(name, self.clock())
+        except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
+            _LOG.exception("A service failed; it gets its next turn. service=%s", name)
+            text = f"{name} failed: {type(error).__name__}: {error}"[:500]
+            self.parts.vitals.fault(name, text)
+            with contextlib.suppress(Exception):
+                self.parts.ingest.complaints.add(now_ms, "service_failed", text, sender=name)
 
 
 def _name(service: Service) -> str:

@@ -53,7 +53,7 @@ def update(log_m: Floats, increment: Floats, *, log_cap: float = math.inf) -> Fl
     hours, where months of evidence would take months to fade.
     """
     grown = np.maximum(log_m, 0.0) + np.log1p(np.exp(-np.abs(log_m)))  # logaddexp(log_m, 0), twice as fast
-    return np.minimum(increment + grown, log_cap)
+    return np.asarray(np.minimum(increment + grown, log_cap))
 
 
 def fade(recent: Floats, increment: Floats) -> Floats:

@@ -95,7 +95,9 @@ def _summaries(scene: Scene, latest: Mapping[str, Window]) -> dict[str, dict[str
     found: dict[str, dict[str, dict[str, float]]] = {}
     for key, members in alike.items():
         lane, usual = scene.state.lanes[key], scene.facts.get(key, LaneFacts()).usual
-        for first in range(0, len(members) if usual is not None else 0, ROWS):
+        if usual is None:
+            continue
+        for first in range(0, len(members), ROWS):
             some = members[first : first + ROWS]
             rows = [lane.rows[window.device] for window in some]
             own = lane.usual[rows] * lane.n_effective[rows][..., None]
@@ -108,10 +110,11 @@ def _summaries(scene: Scene, latest: Mapping[str, Window]) -> dict[str, dict[str
 def _figures(counts: Ints, own: Floats, names: Sequence[str]) -> list[dict[str, dict[str, float]]]:
     """Return the summaries of each of D windows, ``counts`` and ``own`` (D, S, 16), by stream and name."""
     top = np.argsort(-summaries.jensen_shannon(counts, own), axis=1, kind="stable")[:, :_TOP]
-    counts, own = (np.take_along_axis(one, top[..., None], axis=1) for one in (counts, own))
+    q: Floats = np.take_along_axis(counts.astype(np.float64), top[..., None], axis=1)
+    p: Floats = np.take_along_axis(own, top[..., None], axis=1)
     figures = {
-        "psi": summaries.psi(counts, own).tolist(), "js": summaries.jensen_shannon(counts, own).tolist(),
-        "ks": summaries.kolmogorov_smirnov(counts, own).tolist(),
+        "psi": summaries.psi(q, p).tolist(), "js": summaries.jensen_shannon(q, p).tolist(),
+        "ks": summaries.kolmogorov_smirnov(q, p).tolist(),
     }  # fmt: skip
     return [
         {

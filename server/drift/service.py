@@ -16,7 +16,7 @@ devices invent opens none, and is a fault of the device.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -49,6 +49,10 @@ _QUIET_STATES = {DeviceState.DISCONNECTED, DeviceState.SLEEPING, DeviceState.UPD
 _NOTHING = Outcome({}, 0.0, frozenset(), {}, 0.0, frozenset())
 
 
+def _always() -> bool:
+    return True
+
+
 class References(Protocol):
     """What drift needs of the registry; ``registry.versions.Versions`` has it."""
 
@@ -61,7 +65,10 @@ class References(Protocol):
 
 @dataclass(slots=True)
 class DriftService:
-    """Drift detection of one server. Only one thread gives it its turn."""
+    """Drift detection of one server. Only one thread gives it its turn; ``goes_on`` is asked after each slot.
+
+    Where it answers False the turn ends, and the next goes on with the next slot.
+    """
 
     database: Database
     windows: Windows
@@ -69,13 +76,13 @@ class DriftService:
     references: References
     events: EventLog
     config: DriftConfig = field(default_factory=DriftConfig)
+    goes_on: Callable[[], bool] = _always
     _moment: Moment = field(default_factory=Moment)
     _before: Moment | None = None  # the newest slot
     _facts: dict[LaneKey, LaneFacts] = field(default_factory=dict)
     _keeping: Keeping = field(init=False)
     _outcome: Outcome = _NOTHING
     _started: bool = False
-    _stopped: bool = False
     _done_slot: int = -1  # nothing is due up to here
     _spoken_slot: int = -1
     _written_slot: int = -1
@@ -107,17 +114,13 @@ class DriftService:
         turn = _Turn(now_ms, newest, devices, _attributes(devices))
         starts = self._starts(max(self._moment.state.slot + 1, self._horizon(now_ms)), due_ms)
         for start_ms in starts:
-            if self._stopped:
-                return
             self._fold(start_ms // self.config.window_ms, turn)
+            if not self.goes_on():
+                return
         if len(starts) < _SLOTS_PER_TURN:
             self._done_slot = newest
             if newest > max(self._spoken_slot, self._moment.state.slot):
                 self._speak(newest, turn, judged=False)
-
-    def stop(self) -> None:
-        """Let a running turn end after the slot that it is in; for another thread to call."""
-        self._stopped = True
 
     def _due_ms(self, now_ms: int) -> int:
         return (now_ms - self.config.grace_ms) // self.config.window_ms * self.config.window_ms

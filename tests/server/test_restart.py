@@ -1,0 +1,85 @@
+"""A real server that starts on a month of windows: what was approved is told at once."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from server.app import ServerApp
+from server.clock import system_now_ms
+from server.parts import Parts
+from server.rollout.drafting import Request
+from server.store.windows import insert_windows
+from wire.bundle import build_bundle
+from wire.canonical import sha256_hex
+from wire.histogram import BINS
+from wire.manifest import Manifest, Preprocessing, TensorSpec
+from wire.memory_broker import MemoryTransport
+from wire.messages import DeviceState, State
+from wire.reference import Context, Reference, StreamSpec, write_reference
+from wire.target import TargetCustom, target_path
+
+if TYPE_CHECKING:
+    from conftest import MemoryFleet
+
+STREAMS, DEVICES, HOURS, HOUR_MS = 23, 30, 400, 3_600_000
+ARTIFACT = b"int8 model"
+
+
+def _publish(parts: Parts) -> Reference:
+    """Register a release with its reference."""
+    reference = Reference(
+        artifact_sha256=sha256_hex(ARTIFACT), streams=tuple(StreamSpec(f"s{i}", "input") for i in range(STREAMS)),
+        contexts=(Context("default", 2000, 2000, (125,) * (BINS * STREAMS)),), classes=1, confidence_bins=1,
+        table_right=(1,), table_seen=(1,), edges=(tuple(float(i) for i in range(BINS - 1)),) * STREAMS,
+    )  # fmt: skip
+    manifest = Manifest(
+        model="meter", version=1, target="gateway", inputs=(TensorSpec("x"),), outputs=(TensorSpec("logits"),),
+        preprocessing=Preprocessing(8, 8), labels=("0",),
+    )  # fmt: skip
+    data = build_bundle(manifest, {"model.onnx": ARTIFACT, "reference.bin": write_reference(reference)})
+    parts.versions.blobs.put(sha256_hex(data), [data])
+    custom = TargetCustom(
+        "meter", 1, "gateway", "onnx", artifact_sha256=reference.artifact_sha256, ref_id=reference.ref_id
+    )
+    path = target_path("meter", 1, "gateway")
+    parts.versions.register(path, custom, sha256=sha256_hex(data), length_bytes=len(data), now_ms=1)
+    return reference
+
+
+def _report(parts: Parts, reference: Reference, first_hour: int) -> None:
+    """Let the windows of ``HOURS`` hours arrive."""
+    drawn = np.random.default_rng(1).multinomial(60, np.full(BINS, 1 / BINS), size=(DEVICES, STREAMS))
+    words = np.concatenate([drawn.ravel().reshape(DEVICES, -1), np.zeros((DEVICES, STREAMS), int)], axis=1)
+    values = [np.append(row, 60).astype(np.uint32).tobytes() for row in words]
+    with parts.database.begin() as connection:
+        for hour in range(first_hour, first_hour + HOURS):
+            insert_windows(connection, [
+                {"device": f"cam-{i}", "site": "berlin", "start_ms": hour * HOUR_MS, "len_ms": HOUR_MS, "context": 0,
+                 "artifact": reference.artifact_sha256[:32], "ref_id": reference.ref_id[:32], "streams": STREAMS,
+                 "classes": 1, "confidence_bins": 1, "n": 60, "reports": 1, "values": values[i],
+                 "received_ms": (hour + 1) * HOUR_MS}
+                for i in range(DEVICES)
+            ])  # fmt: skip
+
+
+def test_an_approved_rollout_goes_on_within_two_seconds_of_a_restart(fleet: MemoryFleet) -> None:
+    """Though a month of windows is to be folded first, which takes far longer."""
+    fleet.clock.now_ms = system_now_ms()
+    device, parts, last_hour = fleet.enrol("cam-0", target="gateway"), fleet.app.parts, fleet.clock() // HOUR_MS
+    device.say("state", State(DeviceState.READY, fleet.clock(), "ab" * 8), retain=True)
+    fleet.turn()
+    _report(parts, _publish(parts), last_hour - HOURS)
+    parts.rollouts.create(Request("meter-1", canary=["cam-0"], approved=True))
+    fleet.app.stop()
+    app = ServerApp.open(fleet.state.path, transport=MemoryTransport(fleet.broker, "server"), pages=False)
+    started_s = time.monotonic()
+    app.start()
+    while not app.parts.fleet.device("cam-0").desired_gen and time.monotonic() - started_s < 30:
+        time.sleep(0.01)  # the server's own threads work
+    took_s, folded_hour = time.monotonic() - started_s, app.parts.drift._moment.state.slot
+    app.stop()
+    assert took_s < 2.0
+    assert folded_hour < last_hour - 1
