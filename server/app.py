@@ -26,6 +26,7 @@ from server.dashboard.mount import mount
 from server.enrolment import SERVER_USER, Enrolment, Identity
 from server.errors import StateDirectoryError
 from server.ingest import subscriptions
+from server.lost_devices import LostDevices
 from server.parts import Parts, Service, build_api, build_parts
 from server.state_directory import Ports, RunAddress, StateDirectory, StateLock, lock_state, open_state
 from server.tls import check_certificates
@@ -98,6 +99,7 @@ class ServerApp:
     web: Web
     address: RunAddress
     clock: Clock
+    watch: tuple[Service, ...]
     _lock: StateLock
     _stopping: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -199,8 +201,7 @@ class ServerApp:
         self.parts.revocations.enforce(now_ms, self.admission.refresh)
 
     def _services(self) -> tuple[Service, ...]:
-        watch: tuple[Service, ...] = () if self.broker is None else (self.broker,)
-        return (*watch, *self.parts.services)
+        return (*self.watch, *self.parts.services)
 
     def _ingest_loop(self) -> None:
         while not self._stopping.is_set():
@@ -301,7 +302,9 @@ def _assemble(
     except BaseException:
         listener.close()
         raise
-    return ServerApp(state, config, parts, transport, broker, admission, web, address, clock, lock)
+    lost = LostDevices(parts.fleet, parts.events, lambda: broker.started_ms if broker else 0)
+    watch: tuple[Service, ...] = (broker, lost) if broker else ()
+    return ServerApp(state, config, parts, transport, broker, admission, web, address, clock, watch, lock)
 
 
 def _refuse_to_orphan(state: StateDirectory, parts: Parts) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from server.broker_files import BrokerPaths, render_acl, render_config, render_passwords
+from server.clock import system_now_ms
 from server.config import BrokerConfig, TlsConfig
 from server.errors import BrokerError, BrokerMissingError, PortInUseError
 from server.files import write_atomically
@@ -47,6 +48,7 @@ class Broker:
     _restart_at_ms: int = 0
     _back_off_ms: int = 0
     restarts: int = 0
+    started_ms: int = 0
     _paths: BrokerPaths = field(init=False)
 
     def __post_init__(self) -> None:
@@ -142,6 +144,7 @@ class Broker:
                     [program_path(self.config.program), "-c", str(self._paths.config)],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 )  # fmt: skip
+            self.started_ms = system_now_ms()
             write_atomically(self._paths.pid, str(self._process.pid).encode())
         except OSError as error:
             message = f"Expected to start {self.config.program!r}, got: {error}: see broker.program in server.toml"

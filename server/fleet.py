@@ -21,7 +21,7 @@ from server.outbox import Outbox
 from server.store import fleet as store
 from server.store.database import Database
 from wire.codec import Json, decode, encode
-from wire.messages import MAX_GEN, MAX_GEN_STEP, Command, Desired, DeviceState, Reported, UpdatePhase
+from wire.messages import MAX_GEN, MAX_GEN_STEP, Command, Desired, DeviceState, Reported, State, UpdatePhase
 from wire.topics import Kind, Topic, check_name
 
 _LOG = logging.getLogger(__name__)
@@ -175,6 +175,15 @@ class Fleet:
                 store.update_device(connection, device, changes)
             self._publish(known.site, device, desired)
         return gen
+
+    def set_lost(self, device: Device, now_ms: int) -> None:
+        """Note that ``device`` is lost, in place of the will that its broker could not publish."""
+        with self.database.begin() as connection:
+            store.update_device(connection, device.device, {"state": DeviceState.LOST.value})
+        boot = device.reported.boot if device.reported else ""
+        self.outbox.send(
+            Topic(device.site, device.device, Kind.STATE), State(DeviceState.LOST, now_ms, boot), retain=True
+        )
 
     def publish_desired(self, device: str) -> None:
         """Publish what ``device`` shall run once more (it asked); nothing when nothing was ever set.

@@ -52,7 +52,7 @@ class Journal:
         store.insert_batches(self.connection, [self._batch(item) for item in fresh if isinstance(item.message, Batch)])
         rows = [self._event(item.topic.device, item.message) for item in fresh if isinstance(item.message, Event)]
         store.put_progress(self.connection, [self._progress(key, reached) for key, reached in progress.items()])
-        heard = {item.topic.device for item in arrivals if not item.retained}
+        heard = {item.topic.device for item in arrivals if not item.retained and not _is_will(item)}
         fleet_store.touch_devices(self.connection, sorted(heard), self.now_ms)
         event_store.insert_events(self.connection, rows + self.complaints.take())
 
@@ -148,6 +148,11 @@ class Journal:
             "device": key.device, "stream": key.stream.value, "boot": key.boot, "through_seq": reached.through_seq,
             "ahead": to_text(reached.ahead), "at_ms": self.now_ms,
         }  # fmt: skip
+
+
+def _is_will(item: Arrival) -> bool:
+    """Return whether the broker says for a device that it is lost: no sign of life."""
+    return isinstance(item.message, State) and item.message.state is DeviceState.LOST
 
 
 def device_time(config: IngestConfig, now_ms: int, *, is_off: bool = False) -> DeviceTime:

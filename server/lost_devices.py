@@ -1,0 +1,48 @@
+"""Devices that did not come back after the broker started anew: their last word, retained, says that they are there.
+
+A device that is lost while the broker runs leaves its will. One that is lost while the broker is down leaves nothing:
+mosquitto keeps what it retained over a restart, but no wills. So the server says it in their place, once every device
+had time to connect again, in the database and to the broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from server.fleet import Device, Fleet
+from server.registry.events import EventLog
+from wire.messages import DeviceState, Severity
+
+BACK_MS = 15 * 60_000  # three times the longest back-off of an agent (max_backoff_s, five minutes by default)
+_GONE = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED, DeviceState.SLEEPING})
+_NAMED = 10
+
+
+@dataclass(slots=True)
+class LostDevices:
+    """Looks once for each start of the broker; ``started_ms`` returns when that was, 0 for never."""
+
+    fleet: Fleet
+    events: EventLog
+    started_ms: Callable[[], int]
+    _looked_at_ms: int = 0
+
+    def turn(self, now_ms: int) -> None:
+        """Mark who was not heard since the broker started, when its time to come back is over."""
+        started_ms = self.started_ms()
+        if started_ms == self._looked_at_ms or now_ms - started_ms < BACK_MS:
+            return
+        lost = [device for device in self.fleet.devices() if _is_lost(device, started_ms)]
+        for device in lost:
+            self.fleet.set_lost(device, now_ms)
+        self._looked_at_ms = started_ms
+        if lost:
+            names = ", ".join(device.device for device in lost[:_NAMED])
+            more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+            text = f"Not back {BACK_MS // 60_000} min after the broker started: {names}{more}"
+            self.events.add(now_ms, "liveness", "not_back", Severity.WARNING, text)
+
+
+def _is_lost(device: Device, started_ms: int) -> bool:
+    return device.state not in _GONE and 0 < device.last_seen_ms < started_ms
