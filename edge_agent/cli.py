@@ -200,7 +200,7 @@ def status(state: Path, *, as_json: bool) -> None:
             print(f"{'age':12} {f'{seen.age_s:.0f} s' if seen.age_s >= 0 else 'unknown'}")
             if not seen.pid:
                 print("It last said:")
-            for key in ("state", "connected", "serving", "safe_mode", "spool_rows", "spool_bytes"):
+            for key in ("state", "reason", "connected", "serving", "safe_mode", "spool_rows", "spool_bytes"):
                 print(f"{key:12} {seen.document.get(key)}")
             for key in ("current", "previous", "update"):
                 print(f"{key:12} {_short(seen.document.get(key))}")

@@ -61,7 +61,13 @@ class Reporter:
         document = to_document(self.reported(0))
         del document["at_ms"]
         serving = self.supervisor.serving is not None
-        return {**document, "state": self.state().value, "serving": serving, "connected": connected}
+        return {
+            **document,
+            "state": self.state().value,
+            "reason": self.reason(),
+            "serving": serving,
+            "connected": connected,
+        }
 
 
 def running(uplink: Uplink, spool: Spool, garbage: Garbage) -> dict[str, Json]:

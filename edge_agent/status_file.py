@@ -96,7 +96,7 @@ def _health(document: Mapping[str, Json], pid: int, age_s: float) -> Health:
         return Health.NOT_RUNNING
     if not 0 <= age_s <= STALE_S:
         return Health.STALE
-    if document.get("current") is None and document.get("serving") is not True:
+    if document.get("current") is None and document.get("serving") is not True and document.get("state") != "degraded":
         return Health.WAITING
     if document.get("serving") is not True or document.get("safe_mode") is True or document.get("state") == "degraded":
         return Health.DEGRADED

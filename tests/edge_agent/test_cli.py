@@ -156,7 +156,7 @@ def test_runs_without_a_broker_and_ends_on_sigterm(url: str, tmp_path: Path) -> 
     _, log = process.communicate(timeout=20)
     assert (process.returncode, b"very-secret" in log) == (0, False)
     status = json.loads(call("status", "--state", tmp_path, "--json")[1])
-    assert (status["connected"], status["state"]) == (False, "ready")
+    assert (status["connected"], status["state"]) == (False, "init")
 
 
 @pytest.mark.parametrize("names", [["measure/"], ["inbox/", "notes.txt"], [".bashrc"], ["a", "b", "c", "d"]])

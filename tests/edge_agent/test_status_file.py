@@ -38,7 +38,9 @@ def status(state: Path, *options: str) -> tuple[int, str]:
         ({"serving": False}, 8, "degraded"),
         ({"safe_mode": True}, 8, "degraded"),
         ({"state": "degraded"}, 8, "degraded"),
-        ({"current": None, "serving": False}, 8, "waiting for a first release"),
+        ({"current": None, "serving": False, "state": "init"}, 8, "waiting for a first release"),
+        ({"current": None, "serving": False, "state": "updating"}, 8, "waiting for a first release"),
+        ({"current": None, "serving": False, "state": "degraded"}, 8, "degraded"),
     ],
 )
 def test_a_running_agent_is_judged_by_what_it_said(
