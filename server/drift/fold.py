@@ -7,7 +7,7 @@ baseline from before it is kept, so a device goes on being compared with its own
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -113,11 +113,26 @@ def _outcome(
     state: FoldState, settings: Settings, log_values: Mapping[str, float], log_threshold: float,
     completed: Mapping[LaneKey, Mapping[tuple[str, int], Kept]],
 ) -> Outcome:  # fmt: skip
-    keys = sorted(state.pools)
-    pool_values = {key: state.pools[key].log_value for key in keys}
-    pooled = e_bh(np.array([pool_values[key] for key in keys]), settings.log_alpha)
-    alarms = frozenset(key for key, hit in zip(keys, pooled.flagged, strict=True) if hit)
-    return Outcome(log_values, log_threshold, state.flagged, pool_values, pooled.log_threshold, alarms, completed)
+    pooled = _decided(state.pools, settings)
+    return Outcome(
+        log_values, log_threshold, state.flagged, pooled.values, pooled.log_threshold, pooled.alarms, completed
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pooled:
+    """The log values of all pools, the threshold, and which alarm."""
+
+    values: Mapping[tuple[LaneKey, PoolName], float]
+    log_threshold: float
+    alarms: frozenset[tuple[LaneKey, PoolName]]
+
+
+def _decided(pools: Mapping[tuple[LaneKey, PoolName], Pool], settings: Settings) -> _Pooled:
+    found = {key: pools[key].log_value for key in sorted(pools)}
+    decision = e_bh(np.array(list(found.values())), settings.log_alpha)
+    alarms = frozenset(key for key, hit in zip(found, decision.flagged, strict=True) if hit)
+    return _Pooled(found, decision.log_threshold, alarms)
 
 
 def _follow(state: FoldState, slot: int, windows: Mapping[LaneKey, Sequence[Observation]], settings: Settings) -> None:
@@ -159,22 +174,64 @@ def _step_pools(
     state: FoldState, windows: Mapping[LaneKey, Sequence[Observation]], attributes: Mapping[str, Mapping[str, str]],
     settings: Settings, *, left_out: frozenset[str],
 ) -> None:  # fmt: skip
-    live: set[tuple[LaneKey, PoolName]] = set()
+    before, after = state.pools, dict[tuple[LaneKey, PoolName], Pool]()
+    steps: dict[LaneKey, _PoolStep] = {}
     for key, lane in state.lanes.items():
         here = [device for device in lane.devices if state.current[device].key == key]
         named = pooling.names(here, attributes)
-        cap = log_cap(len(named), lane.streams, settings.log_alpha)
         judged = pooling.Judged.of(lane, (seen for seen in windows.get(key, ()) if seen.device not in left_out))
-        places = judged.places()
-        for name, members in named.items():
-            if len(members - left_out) < pooling.MIN_MEMBERS:
-                continue
-            live.add((key, name))
-            part = range(len(judged.devices)) if name == FLEET else sorted(
-                place for device in members for place in places.get(device, ())
-            )  # fmt: skip
-            pool = pooling.step(state.pools.get((key, name)), lane, judged, np.array(part, np.int64), settings,
-                                log_cap=cap)  # fmt: skip
+        cap = log_cap(len(named), lane.streams, settings.log_alpha)
+        steps[key] = _PoolStep(lane, named, left_out, judged, judged.places(), cap)
+        for name in named:
+            pool = steps[key].take(before.get((key, name)), name, settings)
             if pool is not None:
-                state.pools[key, name] = pool
-    state.pools = {key: pool for key, pool in state.pools.items() if key in live}
+                after[key, name] = pool
+    pooled = _decided(after, settings)
+    for key, step in steps.items():
+        alarms = {name: after[key, name].log_value for lane_key, name in pooled.alarms if lane_key == key}
+        for name, others in _overlapping(step.named, alarms):
+            pool = step.take(before.get((key, name)), name, settings, without=others)
+            after.pop((key, name))
+            if pool is not None:
+                after[key, name] = pool
+    state.pools = after
+
+
+@dataclass(frozen=True, slots=True)
+class _PoolStep:
+    """One slot of one lane as its pools see it: who is in which pool, who is left out of all, and the windows."""
+
+    lane: Lane
+    named: Mapping[PoolName, frozenset[str]]
+    left_out: frozenset[str]
+    judged: pooling.Judged
+    places: Mapping[str, Sequence[int]]
+    log_cap: float
+
+    def take(
+        self, pool: Pool | None, name: PoolName, settings: Settings, *, without: frozenset[str] = frozenset()
+    ) -> Pool | None:
+        """Return the pool ``name`` after this slot, ``without`` some of its members; None where too few are left."""
+        members = self.named[name] - without
+        if len(members - self.left_out) < pooling.MIN_MEMBERS:
+            return None
+        part = range(len(self.judged.devices)) if name == FLEET else sorted(
+            place for device in members for place in self.places.get(device, ())
+        )  # fmt: skip
+        return pooling.step(pool, self.lane, self.judged, np.array(part, np.int64), settings, log_cap=self.log_cap)
+
+
+def _overlapping(
+    named: Mapping[PoolName, frozenset[str]], alarms: Mapping[PoolName, float]
+) -> Iterator[tuple[PoolName, frozenset[str]]]:
+    """Yield the cohorts that alarm and share devices with one that alarms more, each with the devices of those.
+
+    What befell a site befell two of the three devices with its lens too: that lens would be accused, and with it a
+    device elsewhere to which nothing happened. An attribute all of whose cohorts alarm says nothing of a cohort.
+    """
+    quiet = {attribute for attribute, value in named if (attribute, value) not in alarms}
+    mixed = sorted((name for name in alarms if name != FLEET and name[0] in quiet), key=lambda name: -alarms[name])
+    for place, name in enumerate(mixed):
+        stronger = frozenset[str]().union(*(named[other] for other in mixed[:place]))
+        if named[name] & stronger:
+            yield name, stronger
