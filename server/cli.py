@@ -9,6 +9,7 @@ Exit codes: 0 done, 1 refused or failed (``error [code]: …`` on stderr), 2 wro
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import logging
@@ -94,6 +95,10 @@ def _coded(command: Callable[P, R]) -> Callable[P, R]:
         except sqlite3.Error as error:
             click.echo(f"error [store]: Expected to copy the database, got: {error}", err=True)
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                place = f" for {error.filename}" if error.filename else ""
+                click.echo(f"error [disk_full]: Expected room on the disk{place}, got none: free it", err=True)
+                sys.exit(1)
             click.echo(f"error [os]: {error}", err=True)
         sys.exit(1)
 

@@ -4,7 +4,10 @@ ServerError
 ├── ConfigError               server.toml says something that cannot be
 ├── StateDirectoryError       the state directory is missing, foreign or damaged
 ├── AlreadyRunningError       another server holds the state directory
+├── DiskFullError             the server's disk is full
 ├── DatabaseError             the database can't be used
+│   ├── DatabaseRefusedError      it is locked, read-only or gone: asking again later may help
+│   ├── ValueRefusedError         it can't hold a value
 │   ├── DatabaseUnavailableError  its URL is wrong or its driver is not installed
 │   ├── DatabaseLostError         it is empty, though a server ran here before
 │   ├── DatabaseOutdatedError     an older tinyfleet made it: it must be migrated
@@ -75,11 +78,31 @@ class AlreadyRunningError(ServerError):
     code = "already_running"
 
 
+class DiskFullError(ServerError):
+    """The server's disk is full."""
+
+    code = "disk_full"
+    status = 507
+
+
 class DatabaseError(ServerError):
     """The database can't be used."""
 
     code = "database"
     status = 503
+
+
+class DatabaseRefusedError(DatabaseError):
+    """The database is locked, read-only or gone; asking again later may help."""
+
+    code = "database_refused"
+
+
+class ValueRefusedError(DatabaseError):
+    """The database can't hold a value."""
+
+    code = "value_refused"
+    status = 422
 
 
 class DatabaseUnavailableError(DatabaseError):

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from server.arrivals import Arrival, StreamKey, read_arrival
 from server.complaints import Complaints
 from server.config import IngestConfig
-from server.errors import ServerError
+from server.errors import DatabaseRefusedError, DiskFullError, ServerError
 from server.fleet import Fleet
 from server.journal import Journal, device_time, load_progress
 from server.outbox import Outbox
@@ -33,7 +33,12 @@ from wire.transport import Incoming, Link, LinkChange, Notice
 _LOG = logging.getLogger(__name__)
 _HAND_OVER_TIMEOUT_S = 1.0
 _CACHE_LIMIT = 50_000
-_REFUSALS = (sa.exc.OperationalError, OSError)  # disk full, locked: not the messages' fault
+_REFUSALS = (
+    sa.exc.OperationalError,
+    DatabaseRefusedError,
+    DiskFullError,
+    OSError,
+)  # disk full, locked: not the messages' fault
 _REPORT_LEAF = f"/{Kind.TELE.value}/{Stream.DRIFT.value}"
 
 SampleSink = Callable[[str, Sample, int], None]

@@ -18,6 +18,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from server.config import HealthConfig
+from server.errors import ServerError
 from server.ingest import Ingest
 from server.registry.events import EventLog
 from server.store.database import Database
@@ -80,7 +81,7 @@ class Vitals:
             with self.database.begin() as connection:
                 put_heartbeat(connection, now_ms)
             self._faults.pop(_DATABASE, None)
-        except (sa.exc.SQLAlchemyError, OSError) as error:
+        except (sa.exc.SQLAlchemyError, ServerError, OSError) as error:
             self._faults[_DATABASE] = f"{getattr(error, 'orig', None) or error}"
         self._note([sign for sign in self.signs(now_ms) if not sign.ok], now_ms)
 
@@ -97,7 +98,11 @@ class Vitals:
                 text = f"Well again after {lasted_s:.0f} s. It was: {self._unwell}"
                 self.events.add(now_ms, "server", "well", Severity.INFO, text)
                 self._unwell_ms = 0
-        except (sa.exc.SQLAlchemyError, OSError) as error:  # a full disk takes no event; that it was full is told later
+        except (
+            sa.exc.SQLAlchemyError,
+            ServerError,
+            OSError,
+        ) as error:  # a full disk takes no event; that it was full is told later
             _LOG.warning("The event log can't be written. error=%s", error)
 
     def signs(self, now_ms: int) -> tuple[Sign, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 
 from fastapi import APIRouter, FastAPI, Request
@@ -9,16 +10,19 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from server.errors import ServerError, UnauthorizedError
+from server.errors import DiskFullError, ServerError, UnauthorizedError
 from wire.errors import WireError
 
 _LOG = logging.getLogger(__name__)
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def install(api: FastAPI) -> None:
     """Turn every error of the API into ``{"code", "text"}``."""
     api.add_exception_handler(ServerError, _server_error)
     api.add_exception_handler(WireError, _wire_error)
+    api.add_exception_handler(OSError, _disk_error)
+    api.add_exception_handler(UnicodeEncodeError, _not_unicode)
     api.add_exception_handler(RequestValidationError, _invalid_request)
     api.add_exception_handler(HTTPException, _http_error)
     api.add_exception_handler(Exception, _fault)
@@ -38,7 +42,8 @@ def unknown_path() -> APIRouter:
 
 def answer(status: int, code: str, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """Return the answer that says what went wrong."""
-    return JSONResponse({"code": code, "text": text}, status, headers)
+    sendable = text.encode(errors="backslashreplace").decode()  # it may quote what the caller sent
+    return JSONResponse({"code": code, "text": sendable}, status, headers)
 
 
 def _server_error(_: Request, error: Exception) -> JSONResponse:
@@ -49,6 +54,18 @@ def _server_error(_: Request, error: Exception) -> JSONResponse:
 
 def _wire_error(_: Request, error: Exception) -> JSONResponse:
     return answer(422, getattr(error, "code", "wire"), str(error))
+
+
+def _not_unicode(_: Request, error: Exception) -> JSONResponse:
+    """Answer to a text with half of a surrogate pair, which JSON can carry and UTF-8 can't."""
+    return answer(422, "request_invalid", f"Expected text in Unicode, got: {error}")
+
+
+def _disk_error(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        text = f"Expected room on the server's disk, got: {error.strerror}: free it; nothing was stored"
+        return answer(DiskFullError.status, DiskFullError.code, text)
+    return _fault(request, error)
 
 
 def _invalid_request(_: Request, error: Exception) -> JSONResponse:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
 from server.errors import RolloutRefusedError
-from server.rollout.conditions import canary_size, tally
+from server.rollout.conditions import MAX_CANARIES, canary_size, tally
 from server.rollout.drafting import Request
 from server.rollout.model import Member, Rollout, Standing
 from server.rollout.resuming import How
@@ -26,7 +26,7 @@ class RolloutRequest(BaseModel):
     """
 
     release: str
-    canary: Annotated[int, Field(ge=1)] | list[str] | None = None
+    canary: Annotated[int, Field(ge=1, le=MAX_CANARIES)] | list[str] | None = None
     defect_ratio: Annotated[float, Field(gt=0, le=1)] | None = None
     groups: list[list[str]] = Field(default_factory=list, max_length=100)
     probation_s: Seconds | None = None

@@ -126,5 +126,7 @@ class Upload:
 
     def close(self) -> None:
         """End the upload; without ``commit`` nothing stays behind."""
-        self.file.close()
-        self.part.unlink(missing_ok=True)
+        try:
+            self.file.close()  # on a full disk what is still in its buffer has no room
+        finally:
+            self.part.unlink(missing_ok=True)

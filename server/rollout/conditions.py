@@ -11,6 +11,7 @@ from server.errors import RolloutRefusedError
 from server.rollout.model import IN_FLIGHT, IN_VAIN, Group, Member, Standing
 
 DETECTION_CONFIDENCE = 0.95
+MAX_CANARIES = 1_000_000  # more devices than any fleet has
 _ROUNDING = 1e-9  # 0.07 * 100 is a little more than 7
 
 
@@ -75,11 +76,17 @@ def canary_size(defect_ratio: float) -> int:
     Source: 1 - (1 - p)^n >= 0.95, so n = ceil(ln 0.05 / ln(1 - p)).
 
     Raises:
-        RolloutRefusedError: If the ratio is not within (0, 1].
+        RolloutRefusedError: If the ratio is not within (0, 1], or so small that no fleet would do.
     """
     if not 0 < defect_ratio <= 1:
         message = f"Expected a defect ratio above 0 and at most 1, got {defect_ratio}"
         raise RolloutRefusedError(message)
     if defect_ratio == 1:
         return 1
-    return max(1, math.ceil(math.log(1 - DETECTION_CONFIDENCE) / math.log1p(-defect_ratio)))
+    wanted = math.log(1 - DETECTION_CONFIDENCE) / math.log1p(-defect_ratio)
+    if wanted > MAX_CANARIES:
+        message = (
+            f"Expected a defect that {MAX_CANARIES} canaries would show, got a ratio of {defect_ratio}: ask for more"
+        )
+        raise RolloutRefusedError(message)
+    return max(1, math.ceil(wanted))

@@ -16,10 +16,11 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 import server.store
-from server.errors import DatabaseUnavailableError
+from server.errors import DatabaseRefusedError, DatabaseUnavailableError, DiskFullError, ValueRefusedError
 from server.store.revisions import prepare
 
 METADATA = sa.MetaData()
+_DISK_FULL = "53100"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,28 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
-        """Yield a connection in a transaction: committed at the end, rolled back on an exception."""
-        with self.engine.begin() as connection:
-            yield connection
+        """Yield a connection in a transaction: committed at the end, rolled back on an exception.
+
+        Raises:
+            DiskFullError: If there is no room.
+            DatabaseRefusedError: If the database is locked, read-only or gone.
+            ValueRefusedError: If it can't hold a value.
+        """
+        try:
+            with self.engine.begin() as connection:
+                yield connection
+        except sa.exc.OperationalError as error:
+            if _is_full(error):
+                message = f"Expected room for the database, got: {error.orig}: free the server's disk, then ask again"
+                raise DiskFullError(message) from error
+            message = f"Expected a database that answers, got: {error.orig}: try again; the server's log says more"
+            raise DatabaseRefusedError(message) from error
+        except sa.exc.DataError as error:
+            message = f"Expected a value that the database can hold, got: {error.orig}"
+            raise ValueRefusedError(message) from error
+        except OverflowError as error:  # what Python's SQLite driver says of an integer beyond 64 bits
+            message = f"Expected numbers that the database can hold, got: {error}"
+            raise ValueRefusedError(message) from error
 
     def close(self) -> None:
         """Close every pooled connection."""
@@ -135,6 +155,11 @@ def delete_arrived_before(connection: sa.Connection, table: sa.Table, before_ms:
     first = connection.execute(kept).scalar()
     gone = table.delete() if first is None else table.delete().where(table.c.id < first)
     return connection.execute(gone).rowcount
+
+
+def _is_full(error: sa.exc.OperationalError) -> bool:
+    state = getattr(error.orig, "sqlstate", None)  # PostgreSQL's; Source: its manual, appendix A
+    return state == _DISK_FULL or "database or disk is full" in str(error.orig)
 
 
 def _tune_sqlite(connection: object, _record: object) -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from click.testing import CliRunner
 
+from server.cli import main
 from server.config import HealthConfig
 from server.state_directory import StateDirectory, init_state
 from server.trust.online_keys import init_online_keys
+from wire.canonical import sha256_hex
 
 if TYPE_CHECKING:
     from conftest import MemoryFleet
@@ -45,6 +48,38 @@ def test_a_full_disk_is_told_and_over_when_there_is_room(fleet: MemoryFleet, sma
     fleet.clock.now_ms += CHECK_MS
     fleet.turn()
     assert (fleet.client(None).get("/api/health").status_code, device.watermark()) == (200, 0)
+
+
+def test_who_asks_for_something_to_be_stored_is_told_that_there_is_no_room(
+    fleet: MemoryFleet, small_disk: Path
+) -> None:
+    """507 with words, on every way in; nothing half-written stays, and with room the same call is taken."""
+    filler, data = small_disk / "filler", bytes(300_000)
+    path, claim = f"/api/blobs/{sha256_hex(data)}", {"site": "a", "device": "b"}
+    fleet.enrol()
+    fill(filler)
+    answers = [
+        fleet.client("builder").put(path, content=data), fleet.client().post("/api/claims", json=claim),
+        fleet.client().post("/api/devices/cam-1/revoke", json={"why": "stolen"}),
+    ]  # fmt: skip
+    assert [(answer.status_code, answer.json()["code"]) for answer in answers] == [(507, "disk_full")] * 3
+    assert all("free" in answer.json()["text"] for answer in answers)
+    assert list(fleet.state.blobs.iterdir()) == []
+    filler.unlink()
+    assert fleet.client("builder").put(path, content=data).status_code == 201
+    assert fleet.client().post("/api/claims", json=claim).status_code == 201
+    assert fleet.app.parts.fleet.device("cam-1").ended == ""
+
+
+def test_a_command_says_it_in_one_line(fleet: MemoryFleet, small_disk: Path) -> None:
+    """No stack; the exit code says that nothing was done."""
+    fleet.enrol()
+    fill(small_disk / "filler")
+    path = str(fleet.state.path)
+    for command in (["claim", path, "--site", "a", "--device", "b"], ["devices", "revoke", path, "cam-1"]):
+        done = CliRunner().invoke(main, command)
+        assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+        assert done.stderr.startswith("error [disk_full]: Expected room for the database")
 
 
 def fill(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from server.errors import RolloutRefusedError
-from server.rollout.conditions import canary_size, tally
+from server.rollout.conditions import MAX_CANARIES, canary_size, tally
 from server.rollout.model import Group, Member, Standing
 
 
@@ -20,6 +20,14 @@ def test_canary_size_shows_the_defect_with_95_percent(defect_ratio: float, size:
     """The rule of three, exactly: one canary fewer would see it with less."""
     assert canary_size(defect_ratio) == size
     assert 1 - (1 - defect_ratio) ** size >= 0.95
+
+
+def test_canary_size_is_one_that_a_fleet_can_have() -> None:
+    """Just below the limit it is a number; beyond it, and where arithmetic overflows, a refusal in words."""
+    assert canary_size(2.9958e-6) <= MAX_CANARIES
+    for ratio in (2.9957e-6, 5e-324):
+        with pytest.raises(RolloutRefusedError, match=f"{MAX_CANARIES} canaries would show, got {ratio}"):
+            canary_size(ratio)
 
 
 @pytest.mark.parametrize("defect_ratio", [0.0, -0.1, 1.1])

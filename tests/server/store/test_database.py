@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from click.testing import CliRunner
 
 from server.cli import main
-from server.errors import DatabaseUnavailableError
+from server.errors import DatabaseRefusedError, DatabaseUnavailableError, DiskFullError, ValueRefusedError
 from server.state_directory import StateDirectory
-from server.store.database import connect, shown_url
+from server.store.database import connect, open_database, shown_url
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,24 @@ def test_a_url_is_shown_without_its_password(tmp_path: Path) -> None:
     assert shown_url("postgresql://u:p@h/d") == "postgresql://u:***@h/d"
     assert shown_url("p:w@h") == "h"
     assert shown_url(f"sqlite:///{tmp_path}") == f"sqlite:///{tmp_path}"
+
+
+def test_a_value_that_no_database_holds_is_refused_as_the_callers(empty_url: str) -> None:
+    """An integer beyond 64 bits; PostgreSQL also takes no NUL in a text."""
+    database = open_database(empty_url)
+    odd = [("SELECT device FROM devices WHERE enrolled_ms = :odd", 10**20)]
+    if empty_url.startswith("postgresql"):
+        odd = [("SELECT device FROM devices WHERE site = :odd", "a\0b")]
+    for query, value in odd:
+        with pytest.raises(ValueRefusedError, match="Expected"), database.begin() as connection:
+            connection.execute(sa.text(query), {"odd": value})
+    database.close()
+
+
+def test_a_database_that_is_locked_or_gone_is_no_fault_of_ours(tmp_path: Path) -> None:
+    """The caller may ask again."""
+    database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
+    with pytest.raises(DatabaseRefusedError, match="no such table: gone"), database.begin() as connection:
+        connection.execute(sa.text("SELECT 1 FROM gone"))
+    assert (DatabaseRefusedError.status, DiskFullError.status, ValueRefusedError.status) == (503, 507, 422)
+    database.close()
