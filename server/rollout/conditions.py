@@ -85,8 +85,6 @@ def canary_size(defect_ratio: float) -> int:
         return 1
     wanted = math.log(1 - DETECTION_CONFIDENCE) / math.log1p(-defect_ratio)
     if wanted > MAX_CANARIES:
-        message = (
-            f"Expected a defect that {MAX_CANARIES} canaries would show, got a ratio of {defect_ratio}: ask for more"
-        )
+        message = f"Expected a defect ratio that {MAX_CANARIES} canaries would show, got {defect_ratio}: ask for more"
         raise RolloutRefusedError(message)
     return max(1, math.ceil(wanted))
