@@ -452,7 +452,7 @@ def _fleet(database: Database) -> Fleet:
 def events(directory: Path, after: int | None, limit: int, device: str | None, *, as_json: bool) -> None:
     """Print the newest events, oldest first.
 
-    Tab-separated values, a line of names first. To follow the log, ask again with --after and the id of the last line.
+    Tab-separated values, a line of names first. To follow the log, ask again with --after and the highest id.
     """
     _, database = _opened(directory)
     log = EventLog(database)

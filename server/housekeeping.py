@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from server.store.boots import delete_boots_before
 from server.store.database import Database
 from server.store.events import delete_events_before
 from server.store.ingest import delete_batches_before, delete_progress_before
@@ -28,7 +29,8 @@ class Housekeeping:
         self._next_ms = now_ms + _EVERY_MS
         before_ms = now_ms - int(self.retention_days * _DAY_MS)
         for delete in (
-            delete_windows_before, delete_batches_before, delete_events_before, delete_progress_before
+            delete_windows_before, delete_batches_before, delete_events_before, delete_progress_before,
+            delete_boots_before,
         ):  # fmt: skip
             with self.database.begin() as connection:
                 delete(connection, before_ms)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
 from server.arrivals import Arrival, StreamKey
+from server.boots import Mention, places
 from server.complaints import Complaints, printable
 from server.config import IngestConfig
 from server.device_time import DeviceTime
-from server.registry.events import event_row
+from server.registry.events import Origin, event_row
 from server.registry.lineage import note_transition
+from server.store import boots as boot_store
 from server.store import events as event_store
 from server.store import fleet as fleet_store
 from server.store import ingest as store
@@ -38,12 +40,14 @@ class Journal:
     now_ms: int
     _heard: frozenset[str] = frozenset()
     _off: frozenset[str] | None = None
+    _places: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def write(
         self, fresh: Sequence[Arrival], arrivals: Sequence[Arrival], progress: Mapping[StreamKey, Progress]
     ) -> None:
         """Store ``fresh``; note who was heard (``arrivals``, duplicates too) and how far every stream got."""
         self._heard = frozenset(item.topic.device for item in arrivals)
+        self._places = self._placed(fresh)
         for item in fresh:  # first, because it says whose clock is off
             self._apply(item)
         reports = [self._filed(item, item.message) for item in fresh if isinstance(item.message, WindowReport)]
@@ -55,6 +59,36 @@ class Journal:
         heard = {item.topic.device for item in arrivals if not item.retained and not _is_will(item)}
         fleet_store.touch_devices(self.connection, sorted(heard), self.now_ms)
         event_store.insert_events(self.connection, rows + self.complaints.take())
+
+    def _placed(self, fresh: Sequence[Arrival]) -> Mapping[str, Mapping[str, int]]:
+        """Return the place of each boot of the devices that speak of one, those that are new noted in the store."""
+        mentions: dict[str, list[Mention]] = {}
+        for item in fresh:
+            message = item.message
+            if isinstance(message, State | Reported | Event) and message.boot:
+                runs = isinstance(message, Reported) or (
+                    isinstance(message, State) and message.state is not DeviceState.LOST
+                )
+                if runs or isinstance(message, Event):
+                    boot = printable(message.boot)[:_NAME_LIMIT]
+                    mentions.setdefault(item.topic.device, []).append(Mention(boot, runs))
+        found: dict[str, dict[str, int]] = {device: {} for device in mentions}
+        lost = {item.topic.device for item in fresh if isinstance(item.message, State)}
+        for row in boot_store.boots_of(self.connection, mentions.keys() | lost):
+            found.setdefault(row["device"], {})[row["boot"]] = int(row["place"])
+        rows = []
+        for device, mentioned in mentions.items():
+            for boot, place in places(found[device], mentioned).items():
+                found[device][boot] = place
+                rows.append({"device": device, "boot": boot, "place": place, "heard_ms": self.now_ms})
+        boot_store.insert_boots(self.connection, rows)
+        return found
+
+    def _is_outlived(self, device: str, state: State) -> bool:
+        """Return whether ``state`` is the will of a boot after which another was heard: it says nothing about now."""
+        known = self._places.get(device, {})
+        place = known.get(state.boot)
+        return state.state is DeviceState.LOST and place is not None and place < max(known.values())
 
     def _apply(self, item: Arrival) -> None:
         device, message = item.topic.device, item.message
@@ -75,7 +109,7 @@ class Journal:
                 self.complaints.add(self.now_ms, "samples_refused", text, sender=device, registered=True)
 
     def _state(self, device: str, message: State, *, retained: bool) -> None:
-        if message.state is not None:
+        if message.state is not None and not self._is_outlived(device, message):
             fleet_store.update_device(self.connection, device, {"state": message.state.value})
         if message.state is not DeviceState.LOST and not retained:  # a will was written when the device connected
             self._note_clock(device, message.at_ms)
@@ -137,10 +171,11 @@ class Journal:
         }  # fmt: skip
 
     def _event(self, device: str, event: Event) -> dict[str, object]:
-        at_ms = self._time(device).of(event.at_ms)
+        at_ms, boot = self._time(device).of(event.at_ms), printable(event.boot)[:_NAME_LIMIT]
         return event_row(
             at_ms, printable(event.kind)[:_NAME_LIMIT], printable(event.code)[:_NAME_LIMIT],
             event.severity or Severity.INFO, printable(event.text)[:_TEXT_LIMIT], device=device, data=event.data,
+            origin=Origin(boot, self._places[device][boot], event.seq),
         )  # fmt: skip
 
     def _progress(self, key: StreamKey, reached: Progress) -> dict[str, object]:

@@ -59,6 +59,7 @@ def event_row(event: LoggedEvent) -> Row:
     return {
         "id": event.id, "at_ms": event.at_ms, "severity": event.severity.value, "kind": event.kind, "code": event.code,
         "device": event.device or "", "text": event.text, "data": dict(event.data),
+        "boot": event.boot, "seq": event.seq,
     }  # fmt: skip
 
 

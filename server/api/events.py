@@ -22,13 +22,19 @@ class EventBody(BaseModel):
     severity: str
     text: str
     device: str | None
+    boot: str
+    seq: int
     data: dict[str, JsonValue]
 
 
 class EventsBody(BaseModel):
-    """Events, oldest first; ask again with ``after`` = the last id."""
+    """Events, oldest first, each device's own in the order of its boots and numbers.
+
+    Ask again with ``after`` = ``last_id``, the highest id among them.
+    """
 
     events: list[EventBody]
+    last_id: int
 
 
 def router(auth: Auth, events: EventLog) -> APIRouter:
@@ -44,7 +50,8 @@ def router(auth: Auth, events: EventLog) -> APIRouter:
             found = tuple(reversed(events.latest(limit, device=device)))
         else:
             found = events.after(after, limit, device=device)
-        return EventsBody(events=[_body(event) for event in found])
+        last_id = max((event.id for event in found), default=after or 0)
+        return EventsBody(events=[_body(event) for event in found], last_id=last_id)
 
     return routes
 
@@ -52,5 +59,5 @@ def router(auth: Auth, events: EventLog) -> APIRouter:
 def _body(event: LoggedEvent) -> EventBody:
     return EventBody(
         id=event.id, at_ms=event.at_ms, kind=event.kind, code=event.code, severity=event.severity.value,
-        text=event.text, device=event.device, data=dict(event.data),
+        text=event.text, device=event.device, boot=event.boot, seq=event.seq, data=dict(event.data),
     )  # fmt: skip

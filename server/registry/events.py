@@ -1,8 +1,13 @@
-"""The event log: what happened in the fleet and in the server, append only."""
+"""The event log: what happened in the fleet and in the server, append only.
+
+Ids are in the order of arrival. What a device says arrives late when the server was away, so each answer has the
+device's own events in the order in which they happened, by boot and number; what the server itself notes stays between
+them where it was noted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import sqlalchemy as sa
@@ -15,7 +20,10 @@ from wire.messages import Severity
 
 @dataclass(frozen=True, slots=True)
 class LoggedEvent:
-    """One entry. ``kind`` groups (update, alarm, ingest, rollout, ...), ``code`` is stable, ``text`` is for people."""
+    """One entry. ``kind`` groups (update, alarm, ingest, rollout, ...), ``code`` is stable, ``text`` is for people.
+
+    ``boot`` and ``seq`` are the device's, "" and 0 for what the server notes; ``place`` orders its boots.
+    """
 
     id: int
     at_ms: int
@@ -25,6 +33,22 @@ class LoggedEvent:
     text: str
     device: str | None = None
     data: Mapping[str, Json] = field(default_factory=dict)
+    boot: str = ""
+    place: int = 0
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an event comes from: the boot of a device, the place of that boot among its boots, and the number in it."""
+
+    boot: str = ""
+    place: int = 0
+    seq: int = 0
+
+
+NOBODY = Origin()
+_LATE = 64  # an event arrives at most so many after one that happened later: a device has 16 on the way
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,24 +66,42 @@ class EventLog:
             insert_events(connection, [event_row(at_ms, kind, code, severity, text, device=device, data=data)])
 
     def after(self, after: int, limit: int = 200, *, device: str | None = None) -> tuple[LoggedEvent, ...]:
-        """Return up to ``limit`` events with an id above ``after``, oldest first."""
+        """Return up to ``limit`` events with an id above ``after``, oldest first.
+
+        To go on, ask again with the highest id among them, which is not always that of the last.
+        """
         with self.database.begin() as connection:
-            return tuple(_event(row) for row in events_after(connection, after, limit, device))
+            return in_order([_event(row) for row in events_after(connection, after, limit, device)])
 
     def latest(self, limit: int = 50, *, device: str | None = None) -> tuple[LoggedEvent, ...]:
         """Return the ``limit`` newest events, newest first."""
         with self.database.begin() as connection:
-            return tuple(_event(row) for row in latest_events(connection, limit, device))
+            rows = latest_events(connection, limit + _LATE, device)
+        return in_order([_event(row) for row in reversed(rows)])[::-1][:limit]
+
+
+def in_order(events: Sequence[LoggedEvent]) -> tuple[LoggedEvent, ...]:
+    """Return ``events`` (by id) with each device's own events, in the slots they take together, as they happened."""
+    slots: dict[str, list[int]] = {}
+    for index, event in enumerate(events):
+        if event.boot and event.device is not None:
+            slots.setdefault(event.device, []).append(index)
+    found = list(events)
+    for indexes in slots.values():
+        happened = sorted((events[index] for index in indexes), key=lambda event: (event.place, event.seq))
+        for index, event in zip(indexes, happened, strict=True):
+            found[index] = event
+    return tuple(found)
 
 
 def event_row(  # noqa: PLR0913 - one argument per column
     at_ms: int, kind: str, code: str, severity: Severity, text: str, *, device: str | None = None,
-    data: Mapping[str, Json] | None = None,
+    data: Mapping[str, Json] | None = None, origin: Origin = NOBODY,
 ) -> dict[str, object]:  # fmt: skip
     """Return the row of an event, for callers that append it in their own transaction."""
     return {
         "at_ms": at_ms, "kind": kind, "code": code, "severity": severity.value, "text": text, "device": device,
-        "data": dict(data or {}),
+        "data": dict(data or {}), "boot": origin.boot, "place": origin.place, "seq": origin.seq,
     }  # fmt: skip
 
 

@@ -19,6 +19,9 @@ EVENTS = sa.Table(
     sa.Column("text", sa.Text, nullable=False),
     sa.Column("device", sa.String(63), index=True),
     sa.Column("data", sa.JSON, nullable=False),
+    sa.Column("boot", sa.String(64), nullable=False, server_default=""),
+    sa.Column("place", sa.BigInteger, nullable=False, server_default="0"),
+    sa.Column("seq", sa.BigInteger, nullable=False, server_default="0"),
     sqlite_autoincrement=True,
 )
 
