@@ -16,6 +16,7 @@ from edge_agent.config import AgentConfig, ChildConfig, SampleConfig, UpdateConf
 from edge_agent.disk import RealDisk
 from edge_agent.frames import Frame
 from edge_agent.identity import Identity
+from edge_agent.in_flight import InFlight
 from edge_agent.parts import Notices, Parts
 from edge_agent.supervisor import ChildEnded, ChildSaid
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
@@ -214,6 +215,55 @@ def test_rolls_back_when_the_child_ends_in_probation(world: World) -> None:
     assert "child_crashed" in world.events()
     assert decode(Reported, world.last("reported")).update.phase == "rolled_back"
     assert world.children[-1].bundle.name == world.release(1).sha256
+
+
+def ends_on(world: World, item: str) -> None:
+    """Let the child end while it holds ``item``, and the next one start."""
+    held = InFlight(world.state)
+    held._pid = world.children[-1].pid
+    held.begin(item)
+    world.children[-1].kill()
+    world.turns(4)
+
+
+def test_an_input_that_ends_the_child_in_probation_rolls_nothing_back(world: World) -> None:
+    """Two inputs end it: events name them, and the release is committed."""
+    world.install(1)
+    world.say("desired", replace(world.release(2), probation_s=60.0))
+    world.turns(6, seconds=0.1)
+    for item in ("killer.png", "another.png"):
+        ends_on(world, item)
+    for _ in range(20):
+        world.beat(2)
+        world.turns(4)
+    assert world.events().count("child_ended_on_input") == 2
+    assert decode(Reported, world.last("reported")).current.release == "m-2"
+    assert "rolled_back" not in world.events()
+
+
+def test_a_release_that_ends_on_input_after_input_is_rolled_back(world: World) -> None:
+    """The third in a row is no longer the input's fault."""
+    world.install(1)
+    world.say("desired", replace(world.release(2), probation_s=60.0))
+    world.turns(6, seconds=0.1)
+    for number in range(3):
+        ends_on(world, f"{number}.png")
+    assert world.events().count("child_ended_on_input") == 2
+    assert decode(Reported, world.last("reported")).update.phase == "rolled_back"
+
+
+def test_an_input_that_ends_the_child_costs_no_slot(world: World) -> None:
+    """With two releases installed, many inputs far apart bring back neither the older one nor safe mode."""
+    world.install(1)
+    world.install(2)
+    for number in range(20):
+        held = InFlight(world.state)
+        held._pid, held._served = world.children[-1].pid, 500
+        held.begin(f"{number}.png")
+        world.children[-1].kill()
+        world.turns(4)
+    assert decode(Reported, world.last("reported")).current.release == "m-2"
+    assert not {"slot_fallback", "safe_mode", "child_crashed"} & set(world.events())
 
 
 def test_rolls_back_when_the_child_says_nothing(world: World) -> None:

@@ -8,8 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import helper, numpy_helper
 
 from edge_agent.probe import Verdict, judge, probe
+from edge_agent.updater.children import ChildProber
 from wire.bundle import build_bundle, parse_bundle
 from wire.manifest import Budgets
 from wire.reference import write_reference
@@ -72,3 +75,28 @@ def test_budgets_are_limits_and_zero_is_none() -> None:
     assert judge(figures, Budgets(peak_memory_bytes=99)).code == "memory_over_budget"
     assert judge(Verdict(ok=False, max_abs=float("nan")), Budgets()).code == "golden_mismatch"
     assert judge(Verdict(ok=False, flips=1), Budgets()).code == "golden_mismatch"
+
+
+def _huge_onnx(artifact: bytes) -> bytes:
+    """Return ``artifact`` with a detour through a tensor of 6.4 GB, which nothing in the file's size tells."""
+    model = onnx.load_from_string(artifact)
+    side = numpy_helper.from_array(np.array([1, 1, 40_000, 40_000], np.int64), "side")
+    model.graph.initializer.append(side)
+    model.graph.node[-1].output[0] = "small"
+    model.graph.node.extend(
+        [
+            helper.make_node("ReduceMean", ["input"], ["mean"], keepdims=1),
+            helper.make_node("Expand", ["mean", "side"], ["huge"]),
+            helper.make_node("ReduceMean", ["huge"], ["one"], keepdims=0),
+            helper.make_node("Add", ["small", "one"], ["logits"]),
+        ]
+    )
+    return bytes(model.SerializeToString())
+
+
+def test_a_model_of_six_gigabytes_is_ended_by_the_ceiling_not_by_the_deadline(bundle: Callable, tiny: dict) -> None:
+    """The allocation fails where it happens and is named, long before 60 s are over."""
+    huge = _huge_onnx(tiny["onnx"]())
+    path = bundle(model_onnx=huge, reference_bin=write_reference(tiny["reference"](huge)))
+    result = ChildProber(limit_s=60.0, max_memory_bytes=512 * 1024 * 1024).probe(path)
+    assert (result.ok, result.code) == (False, "out_of_memory")
