@@ -225,7 +225,7 @@ def windows_to_detect(story: Story) -> int:
 def label(story: Story, *, limit_s: float) -> None:
     """Label what the server asked for, as a person would, through the API."""
     story.console.chapter("The server asks the drifted devices for samples; a person labels them")
-    story.console.say("Raw inputs leave a device only because this demo switches it on, on both sides (off by default):")
+    story.console.say("Raw inputs leave a device only because this demo switches it on at both ends (default: off):")
     story.console.say("agent.toml [samples] max_bytes_per_day, server.toml [retraining] sample_bytes_per_day")
     done: set[str] = set()
 
