@@ -101,13 +101,13 @@ def test_the_newest_telemetry_of_a_device(fleet: MemoryFleet) -> None:
     """By stream, newest first; an unknown device or stream is an error."""
     device = fleet.enrol()
     for seq, memory in enumerate((10, 20)):
-        batch = Batch(Stream.HW, boot="ab" * 8, seq=seq, t0_ms=fleet.clock() + seq, n=1, rows=({"rss_bytes": memory},))
+        batch = Batch(Stream.HW, boot="ab" * 8, seq=seq, t0_ms=fleet.clock() - 2 + seq, n=1, rows=({"rss_bytes": memory},))
         device.say("tele/hw", batch)
     fleet.turn()
     client = fleet.client()
     found = client.get("/api/devices/cam-1/telemetry?stream=hw").json()
     assert [(batch["t0_ms"], batch["rows"]) for batch in found["batches"]] == [
-        (fleet.clock() + 1, [{"rss_bytes": 20}]), (fleet.clock(), [{"rss_bytes": 10}]),
+        (fleet.clock() - 1, [{"rss_bytes": 20}]), (fleet.clock() - 2, [{"rss_bytes": 10}]),
     ]  # fmt: skip
     assert client.get("/api/devices/cam-1/telemetry").json()["batches"] == []
     assert client.get("/api/devices/cam-1/telemetry?stream=drift").json()["code"] == "request_invalid"
