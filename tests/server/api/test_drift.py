@@ -101,7 +101,8 @@ def test_the_newest_telemetry_of_a_device(fleet: MemoryFleet) -> None:
     """By stream, newest first; an unknown device or stream is an error."""
     device = fleet.enrol()
     for seq, memory in enumerate((10, 20)):
-        batch = Batch(Stream.HW, boot="ab" * 8, seq=seq, t0_ms=fleet.clock() - 2 + seq, n=1, rows=({"rss_bytes": memory},))
+        t0_ms = fleet.clock() - 2 + seq
+        batch = Batch(Stream.HW, boot="ab" * 8, seq=seq, t0_ms=t0_ms, n=1, rows=({"rss_bytes": memory},))
         device.say("tele/hw", batch)
     fleet.turn()
     client = fleet.client()
