@@ -45,7 +45,7 @@ class MonitorConfig:
     """Windows of drift counters, and how often rows of infer and hw are made."""
 
     window_s: float = 3600.0  # one report an hour: 800 bytes an hour
-    checkpoint_s: float = 30.0  # what a window counted is written so often: a power cut loses at most this and a second
+    checkpoint_s: float = 45.0  # what a window counted is written so often: a power cut loses at most this and a second
     infer_s: float = 60.0
     hw_s: float = 60.0
     rows_a_batch: int = 10  # batching rows on the device multiplies what the server ingests

@@ -59,7 +59,7 @@ class Settings:
     beat_s: float = 1.0
     context: int = 0
     seed: int = 0
-    checkpoint_s: float = 30.0
+    checkpoint_s: float = 45.0
 
 
 _DEFAULTS = Settings()
