@@ -1,12 +1,15 @@
-"""Who the device is: enrolment with a one-time claim, and ``identity.json`` (0600).
+"""Who the device is: enrolment with a one-time claim, and ``identity.json`` (0600), which is kept twice.
 
 The password never appears in a log, a message or a ``repr``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import logging
+import shutil
 import ssl
 import urllib.error
 import urllib.parse
@@ -14,15 +17,18 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_agent.disk import Disk
+from edge_agent.disk import Disk, RealDisk
 from edge_agent.errors import EnrolmentError, IdentityError, NewerFormatError
-from edge_agent.record_file import read_record, write_record
+from edge_agent.record_file import read_record
 from edge_agent.tls import client_context
+from edge_agent.updater.integrity import Condition
+from edge_agent.updater.twin import Twin, copy_of
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document
 from wire.errors import MessageError, WireError
 from wire.topics import check_name
 
+_LOG = logging.getLogger(__name__)
 LIMIT_S = 30.0
 MAX_ANSWER_BYTES = 512 * 1024
 IN_MEMORY = "memory"  # the broker's host where server and agents share a process, so no port
@@ -47,16 +53,29 @@ def read_identity(state: Path) -> Identity:
     Raises:
         IdentityError: If there is none, or it is damaged.
     """
-    path = state / "identity.json"
+    path, why = state / "identity.json", "a damaged copy too"
     try:
-        identity = from_document(Identity, read_record(path))
-        check_name(identity.site, "a site")
-        check_name(identity.device, "a device")
+        read_record(path)
     except NewerFormatError as error:
         raise IdentityError(str(error)) from error
     except (OSError, WireError) as error:
+        why = str(error)
+    kept = Twin(path, RealDisk())
+    found = kept.read()
+    try:
+        if found.condition is not Condition.WHOLE:
+            raise MessageError(why)
+        identity = from_document(Identity, found.document)
+        check_name(identity.site, "a site")
+        check_name(identity.device, "a device")
+    except WireError as error:
         message = f"Expected an identity in {path}, got: {error}: run edge-agent enrol"
         raise IdentityError(message) from error
+    if found.hurt:
+        _LOG.warning("identity.json and its copy differed and are one again; to change it by hand, remove its digest")
+    if found.hurt or not kept.copy.exists():
+        with contextlib.suppress(OSError):  # a disk that can't be written now: one copy is enough to run
+            kept.write(found.document)
     return identity
 
 
@@ -86,8 +105,10 @@ def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "")
         raise EnrolmentError(message)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)
-    disk.write(state / "root.json", root.encode())
-    write_record(disk, state / "identity.json", to_document(identity))
+    shutil.rmtree(state / "tuf", ignore_errors=True)  # what an earlier root vouched for: trust begins anew
+    for path in (copy_of(state / "root.json"), state / "root.json"):
+        disk.write(path, root.encode())
+    Twin(state / "identity.json", disk).write(to_document(identity))
     return identity
 
 

@@ -28,7 +28,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException, HTTPResponse
@@ -50,13 +50,15 @@ from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
 from edge_agent.disk import RealDisk
+from edge_agent.errors import IdentityError
+from edge_agent.identity import read_identity
 from edge_agent.record_file import beside, make_way
 from edge_agent.sane_clock import HINT_TOLERANCE_MS, ClockFault
 from edge_agent.tls import client_context
 from edge_agent.updater.time_floor import TimeFloor
 from edge_agent.updater.twin import copy_of
 from wire.canonical import canonical_bytes
-from wire.codec import Json, from_document, parse_json, to_document
+from wire.codec import from_document, to_document
 from wire.errors import MessageError
 from wire.target import MAX_TARGET_BYTES, TargetCustom
 
@@ -288,27 +290,18 @@ def _judge(found: TargetFile | None, target: str) -> Verdict:
     return Verdict(ok=True, sha256=sha256, length_bytes=found.length, custom=custom)
 
 
-def _identity(state: Path) -> Mapping[str, Json]:
-    return parse_json((state / "identity.json").read_bytes())
-
-
-def _text(identity: Mapping[str, Json], key: str) -> str:
-    value = identity.get(key)
-    return value if isinstance(value, str) else ""
-
-
 def run(state: Path, target: str, metadata_dir: Path | None, now_ms: int) -> Verdict:
     """Return the verdict on ``target``, with metadata from ``metadata_dir`` or from the enrolled server."""
     if metadata_dir is not None:
         base_url = metadata_dir.resolve().as_uri()
         return verify(state, target, fetcher=DirectoryFetcher(metadata_dir), base_url=base_url, now_ms=now_ms)
     try:
-        identity = _identity(state)
-        fetcher = HttpFetcher(ca=_text(identity, "mqtt_tls_ca"))
-    except (OSError, MessageError) as error:
+        identity = read_identity(state)
+        fetcher = HttpFetcher(ca=identity.mqtt_tls_ca)
+    except (OSError, IdentityError) as error:
         text = f"Expected an enrolled device in {state}, got: {error}: run edge-agent enrol"
         return Verdict(code="metadata_unreachable", text=text)
-    base_url = _text(identity, "http_url").rstrip("/") + "/tuf/"
+    base_url = identity.http_url.rstrip("/") + "/tuf/"
     return verify(state, target, fetcher=fetcher, base_url=base_url, now_ms=now_ms)
 
 

@@ -14,6 +14,8 @@ import pytest
 from click.testing import CliRunner
 
 from edge_agent.cli import main
+from edge_agent.errors import IdentityError
+from edge_agent.identity import read_identity
 from edge_agent.lock import StateLock
 from wire.codec import Json
 
@@ -188,3 +190,31 @@ def test_refuses_to_run_on_a_source_that_holds_its_own_state(path: str, url: str
     code, output = call("run", "--state", tmp_path / "state", "--config", config)
     assert (code, "error [source_invalid]: Expected in [source] path a folder of its own" in output) == (3, True)
     assert (tmp_path / "state" / "identity.json").exists()
+
+
+@pytest.mark.parametrize("name", ["identity.json", "identity.copy.json"])
+@pytest.mark.parametrize("data", [b"", b'{"device":"cam-2","digest":"00","site":"north"}', None])
+def test_one_damaged_copy_of_the_identity_is_mended(url: str, tmp_path: Path, name: str, data: bytes | None) -> None:
+    """A device does not forget who it is by one bit; with both copies gone it says what to do."""
+    assert call("enrol", "--server", url, "--claim", "good", "--state", tmp_path / "dev")[0] == 0
+    path = tmp_path / "dev" / name
+    whole = path.read_bytes()
+    path.unlink()
+    if data is not None:
+        path.write_bytes(data)
+    assert read_identity(tmp_path / "dev").device == "cam-1"
+    assert path.read_bytes() == whole
+    for copy in (tmp_path / "dev").glob("identity*"):
+        copy.write_bytes(b"\x00")
+    with pytest.raises(IdentityError, match="edge-agent enrol"):
+        read_identity(tmp_path / "dev")
+
+
+def test_enrolling_anew_begins_trust_anew(url: str, tmp_path: Path) -> None:
+    """What an earlier server vouched for does not bind the next one."""
+    assert call("enrol", "--server", url, "--claim", "good", "--state", tmp_path / "dev")[0] == 0
+    (tmp_path / "dev" / "tuf").mkdir()
+    (tmp_path / "dev" / "tuf" / "time_floor.json").write_bytes(b"\x00")
+    (tmp_path / "dev" / "identity.json").unlink()
+    assert call("enrol", "--server", url, "--claim", "good", "--state", tmp_path / "dev")[0] == 0
+    assert not (tmp_path / "dev" / "tuf").exists()

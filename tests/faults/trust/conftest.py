@@ -131,7 +131,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
     url = f"http://127.0.0.1:{server.server_port}"
     device.mkdir(mode=0o700)
     (device / "root.json").write_bytes(root.read_bytes())
-    (device / "identity.json").write_text(json.dumps({"http_url": url}))
+    (device / "identity.json").write_text(json.dumps({"site": "north", "device": "cam-1", "http_url": url}))
     clock_ms = [now_ms()]
     made = Scene(tmp_path, TrustRepository(state, lambda: clock_ms[0]), url, clock_ms)
     made.release(1)

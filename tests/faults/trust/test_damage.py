@@ -52,7 +52,7 @@ DAMAGES = [flip, empty, lose, folder, loop]
 
 def files(scene: Scene) -> list[Path]:
     """Return every file that lasts in the trust of a device."""
-    found = [*scene.device.glob("root*.json"), *scene.device.glob("tuf/**/*")]
+    found = [*scene.device.glob("*.json"), *scene.device.glob("tuf/**/*")]
     return sorted(path for path in found if path.is_file())
 
 

@@ -50,7 +50,7 @@ class Site:
         device = self.folder / "device"
         device.mkdir(exist_ok=True)
         (device / "root.json").write_bytes(self.app.parts.trust.root() or b"")
-        (device / "identity.json").write_text(json.dumps({"http_url": self.app.http_url}))
+        (device / "identity.json").write_text(json.dumps({"site": "s", "device": "d", "http_url": self.app.http_url}))
         return run(device, target, None, self.app.clock())
 
     def releases(self) -> list[str]:

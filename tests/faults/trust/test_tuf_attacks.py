@@ -206,7 +206,9 @@ def test_unreachable_server_is_no_verdict(scene: Scene) -> None:
     """No answer, a missing file and a device that never enrolled have their own code."""
     (scene.tuf / "timestamp.json").unlink()
     assert scene.ask().code == "metadata_unreachable"
-    (scene.device / "identity.json").write_text(json.dumps({"http_url": "http://127.0.0.1:9"}))
+    (scene.device / "identity.json").write_text(
+        json.dumps({"site": "s", "device": "d", "http_url": "http://127.0.0.1:9"})
+    )
     assert scene.ask().code == "metadata_unreachable"
     (scene.device / "identity.json").unlink()
     assert scene.ask().code == "metadata_unreachable"
