@@ -60,7 +60,7 @@ LIMIT_US, LIMIT_SHARE, LIMIT_BYTES, LIMIT_CONTROL_MB = 60.0, 0.05, 800, 16.0
 LIMIT_IDLE_MB, LIMIT_BUSY_MB = 2.0, 5.0  # to flash in an hour: without an image, and at one a second
 NOVEMBER_MB = 21.0  # at idle, before the status was written on change and readings waited for each other
 MAX_LEFT = 3  # images of the last seconds: an agent that serves none writes little
-SETTLE_S = 10.0  # connected, child started, what is written once is written
+SETTLE_S = 45.0  # connected, child started, what is sent again without an acknowledgement is acknowledged
 PRE = Preprocessing(SIDE, SIDE, "rgb", mean=(0.5,), std=(0.25,))
 RNG = np.random.default_rng(0)
 
@@ -421,7 +421,7 @@ def flash(folder: Path, seconds: float) -> list[Row]:
 def main() -> int:
     """Print the table; return 0 if all targets are met."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="about 90 s instead of 12 minutes, rougher")
+    parser.add_argument("--quick", action="store_true", help="three minutes instead of 12, rougher")
     parser.add_argument(
         "--disk", type=Path, help="a folder on a disk, where the usual one for temporary files is in memory"
     )
