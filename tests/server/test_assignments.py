@@ -9,7 +9,7 @@ import pytest
 
 from server.rollout.drafting import Request
 from wire.canonical import sha256_hex
-from wire.messages import InstalledRelease, Reported, UpdatePhase, UpdateStatus
+from wire.messages import DeviceState, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus
 from wire.target import TargetCustom, target_path
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ def shelf(fleet: MemoryFleet) -> Shelf:
         versions.blobs.put(digest(version), [data])
         custom, path = TargetCustom(model="m", version=version, target="gateway"), target_path("m", version, "gateway")
         versions.register(path, custom, sha256=digest(version), length_bytes=len(data), now_ms=version)
-    return Shelf(fleet, fleet.enrol("cam-1"), fleet.enrol("cam-2"))
+    devices = [fleet.enrol(name) for name in ("cam-1", "cam-2")]
+    for device in devices:  # who was never heard is told nothing
+        device.say("state", State(DeviceState.READY, fleet.clock()))
+    fleet.turn()
+    return Shelf(fleet, *devices)
 
 
 def test_a_device_fetches_what_it_is_to_run_alone(shelf: Shelf) -> None:
