@@ -18,7 +18,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 
 import click
@@ -200,8 +199,15 @@ def find_checkpoint(base: Path, place: Workplace) -> Path | None:
     except WireError as error:
         message = f"Expected the bundle of the release before, got: {error}"
         raise WorkerError(message) from error
-    found = (path for path in _checkpoints(place) if path.is_file() and path.stat().st_size <= _MAX_WEIGHTS_BYTES)
+    found = (path for path in _checkpoints(place) if path.is_file() and _small_enough(path))
     return next((path for path in found if sha256_file(path) == wanted), None)
+
+
+def _small_enough(path: Path) -> bool:
+    if (length := path.stat().st_size) <= _MAX_WEIGHTS_BYTES:
+        return True
+    _LOG.warning("Weights above %s bytes are not looked at. path=%s bytes=%s", _MAX_WEIGHTS_BYTES, path, length)
+    return False
 
 
 def _checkpoints(place: Workplace) -> Iterator[Path]:
@@ -210,7 +216,13 @@ def _checkpoints(place: Workplace) -> Iterator[Path]:
         yield place.checkpoint
     for folder in (place.out, place.recipe.folder / "build"):
         for depth in range(_SEARCH_DEPTH):
-            yield from islice(sorted(folder.glob("/".join(["*"] * depth + [_WEIGHTS]))), _SEARCH_FILES)
+            found = sorted(folder.glob("/".join(["*"] * depth + [_WEIGHTS])))
+            if len(found) > _SEARCH_FILES:
+                left = len(found) - _SEARCH_FILES
+                _LOG.warning(
+                    "Weights beyond the first %s are not looked at. folder=%s count=%s", _SEARCH_FILES, folder, left
+                )
+            yield from found[:_SEARCH_FILES]
 
 
 def _version(order: WorkOrder, base: Path, folder: Path, client: ServerClient) -> int:

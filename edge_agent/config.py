@@ -147,8 +147,14 @@ def read_config(path: Path) -> AgentConfig:
         AgentConfigError: If the file can't be read, a key is unknown, or a value is impossible.
     """
     try:
-        data = path.read_bytes()
-        document = tomllib.loads(data[:MAX_CONFIG_BYTES].decode())
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+        if len(data) > MAX_CONFIG_BYTES:
+            message = (
+                f"Expected at most {MAX_CONFIG_BYTES} bytes in {path}, got {path.stat().st_size}: is it agent.toml?"
+            )
+            raise AgentConfigError(message)
+        document = tomllib.loads(data.decode())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         message = f"Expected TOML in {path}, got: {error}"
         raise AgentConfigError(message) from error

@@ -120,7 +120,7 @@ def _ask(url: str, body: bytes, ca: str) -> dict[str, Json]:
     try:
         context = client_context(ca) if url.startswith("https:") else None
         with urllib.request.urlopen(request, timeout=LIMIT_S, context=context) as response:  # noqa: S310 - scheme checked above
-            return parse_json(response.read(MAX_ANSWER_BYTES), limit_bytes=MAX_ANSWER_BYTES)
+            return parse_json(response.read(MAX_ANSWER_BYTES + 1), limit_bytes=MAX_ANSWER_BYTES)
     except urllib.error.HTTPError as error:
         message = f"Expected {url} to accept the claim, got HTTP {error.code}: {_reason(error)}"
         raise EnrolmentError(message) from error

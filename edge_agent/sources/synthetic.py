@@ -6,6 +6,7 @@ has no past to catch up with.
 
 from __future__ import annotations
 
+import logging
 import random
 import zipfile
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from edge_agent.errors import SourceError
 from edge_agent.sources import Capture, Surroundings, setting
 from wire.codec import Json
 
+_LOG = logging.getLogger(__name__)
 MAX_IMAGES = 100_000
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 _LATE_S = 1.0
@@ -49,7 +51,7 @@ def open_source(settings: Mapping[str, Json], clock: Clock, surroundings: Surrou
 
 def _folder(path: Path, suffixes: frozenset[str]) -> tuple[list[str], Callable[[str], bytes]]:
     found = sorted(str(item.relative_to(path)) for item in path.rglob("*") if item.suffix.lower() in suffixes)
-    return found[:MAX_IMAGES], lambda name: (path / name).read_bytes()
+    return _within(found, path), lambda name: (path / name).read_bytes()
 
 
 def _zip(path: Path, suffixes: frozenset[str]) -> tuple[list[str], Callable[[str], bytes]]:
@@ -58,9 +60,18 @@ def _zip(path: Path, suffixes: frozenset[str]) -> tuple[list[str], Callable[[str
     except (OSError, zipfile.BadZipFile) as error:
         message = f"Expected a folder or a zip of images at {path}, got: {error}"
         raise SourceError(message) from error
-    infos = [info for info in archive.infolist() if info.file_size <= MAX_IMAGE_BYTES]
-    found = sorted(info.filename for info in infos if Path(info.filename).suffix.lower() in suffixes)
-    return found[:MAX_IMAGES], archive.read
+    infos = [info for info in archive.infolist() if Path(info.filename).suffix.lower() in suffixes]
+    found = sorted(info.filename for info in infos if info.file_size <= MAX_IMAGE_BYTES)
+    if len(found) < len(infos):
+        _LOG.warning("Left out images above %s bytes. path=%s count=%s", MAX_IMAGE_BYTES, path, len(infos) - len(found))
+    return _within(found, path), archive.read
+
+
+def _within(found: list[str], path: Path) -> list[str]:
+    """Return the first names that a replay holds, having said how many others there are."""
+    if len(found) > MAX_IMAGES:
+        _LOG.warning("Left out images beyond the first %s. path=%s count=%s", MAX_IMAGES, path, len(found) - MAX_IMAGES)
+    return found[:MAX_IMAGES]
 
 
 @dataclass(frozen=True, slots=True)

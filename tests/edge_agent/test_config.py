@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config import AgentConfig, read_config
+from edge_agent.config import MAX_CONFIG_BYTES, AgentConfig, read_config
 from edge_agent.errors import AgentConfigError
 
 
@@ -54,3 +54,14 @@ def test_a_missing_file_is_a_coded_error(tmp_path: Path) -> None:
     """No traceback for a path that isn't there."""
     with pytest.raises(AgentConfigError, match="No such file"):
         read_config(tmp_path / "none.toml")
+
+
+def test_a_file_beyond_the_limit_is_refused_not_cut(tmp_path: Path) -> None:
+    """A key at the end of a long file would be ignored without a word; a file of the limit is read whole."""
+    end = b'\n[source]\nkind = "synthetic"\n'
+    path = tmp_path / "agent.toml"
+    path.write_bytes(b"#" * (MAX_CONFIG_BYTES - len(end)) + end)
+    assert read_config(path).source.kind == "synthetic"
+    path.write_bytes(b"#" * (MAX_CONFIG_BYTES - len(end) + 1) + end)
+    with pytest.raises(AgentConfigError, match=f"at most {MAX_CONFIG_BYTES} bytes in .*agent.toml"):
+        read_config(path)

@@ -9,6 +9,7 @@ import pytest
 from edge_agent import sources
 from edge_agent.clock import FakeClock
 from edge_agent.errors import SourceError
+from edge_agent.sources.synthetic import MAX_IMAGE_BYTES
 
 
 @pytest.fixture
@@ -127,6 +128,17 @@ def test_synthetic_drops_what_was_due_while_nobody_took(opened: Callable) -> Non
     assert source.take() is not None
     assert source.take_dropped() == 100
     assert source.take() is None
+
+
+def test_synthetic_says_what_of_a_zip_it_leaves_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """An image above the limit is not replayed, and not left out without a word; the limit itself is."""
+    with zipfile.ZipFile(tmp_path / "data.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("whole.png", bytes(MAX_IMAGE_BYTES))
+        archive.writestr("large.png", bytes(MAX_IMAGE_BYTES + 1))
+    source = sources.load({"kind": "synthetic", "path": str(tmp_path / "data.zip")}, FakeClock())
+    assert (capture := source.take()) is not None
+    assert capture.name == "whole.png"
+    assert "count=1" in caplog.text
 
 
 def test_synthetic_reads_zips(tmp_path: Path) -> None:
