@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from compressor.constant_gates import BETTER_THAN_CONSTANT, LABEL_ORDER
 from compressor.device_gates import (
     MAX_DISAGREEMENT,
     TIMED_ON_DEVICE,
@@ -95,7 +96,8 @@ class Certificate:
     ``slice:<name>``, ``class:<name>``; ``metrics``: what was bootstrapped, by the gate's name, with its bounds;
     ``figures``: every measured number by name; ``targets``: where it stands for several targets, the certificate of
     each, and ``rules``, ``counts``, ``metrics``, ``figures`` and ``devices`` are those of the first; ``devices``: what
-    devices said of the same samples; ``unknown``: why a figure or metric could not be measured, by its name.
+    devices said of the same samples; ``unknown``: why a figure or metric could not be measured, by its name;
+    ``label_order``: the order of the labels that would fit best, in words; ``remarks``: what people should read first.
     """
 
     schema: int = SCHEMA
@@ -113,14 +115,19 @@ class Certificate:
     devices: tuple[DeviceRecord, ...] = ()
     code_digests: Mapping[str, str] = field(default_factory=dict)
     unknown: Mapping[str, str] = field(default_factory=dict)
+    label_order: str = ""
+    remarks: tuple[str, ...] = ()
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-def rules_for(gates: Sequence[GateRecipe], target: str, *, retrained: bool, timed: bool = True) -> tuple[Rule, ...]:
+def rules_for(
+    gates: Sequence[GateRecipe], target: str, *, retrained: bool, timed: bool = True, alone: Sequence[str] = ()
+) -> tuple[Rule, ...]:
     """Return the rules that hold on ``target``; a retrained model must also be better on the drifted samples.
 
     A gate on a device holds on this host too, but for figures that a host of another processor can't take (``timed``
-    is False then); and every device must agree with this host.
+    is False then); and every device must agree with this host. ``alone``: gates that look at the candidate alone, which
+    hold beside any others; without others there is nothing that they could stand beside.
     """
     here, there = [], []
     for item in gates:
@@ -129,10 +136,19 @@ def rules_for(gates: Sequence[GateRecipe], target: str, *, retrained: bool, time
             here.append(Rule(item.name, item.max, item.min, item.confidence))
         if device:
             there.append(Rule(item.name, item.max, item.min, item.confidence, device))
+    named = {rule.name for rule in here}
+    if here or there:
+        here += [_ALONE[name] for name in alone if name not in named]
     rules = (*_drifted(here, retrained=retrained), *there)
     agreeing = {rule.on for rule in there if rule.name == AGREEMENT}
     devices = dict.fromkeys(rule.on for rule in there)
     return (*rules, *(Rule(AGREEMENT, MAX_DISAGREEMENT, on=name) for name in devices if name not in agreeing))
+
+
+_ALONE = {
+    BETTER_THAN_CONSTANT: Rule(BETTER_THAN_CONSTANT, min=0.0),
+    LABEL_ORDER: Rule(LABEL_ORDER, max=0.0),
+}
 
 
 def _judged_here(name: str, *, timed: bool) -> bool:
@@ -212,7 +228,12 @@ def evidence_of(certificate: Certificate, figures: Mapping[str, float] | None = 
     said = {item.device: _said(item) for item in certificate.devices}
     measured = {**certificate.figures, **(figures or {})}
     unknown = {name: why for name, why in certificate.unknown.items() if name not in measured}
-    return replace(_evidence(certificate.counts, measured, certificate.metrics), devices=said, unknown=unknown)
+    return replace(
+        _evidence(certificate.counts, measured, certificate.metrics),
+        devices=said,
+        unknown=unknown,
+        label_order=certificate.label_order,
+    )
 
 
 def _said(record: DeviceRecord) -> DeviceEvidence:

@@ -65,7 +65,7 @@ class Comparison:
         gate_set = _compare(workshop, models, form, before, material.rows("gate"))
         pairs, unknown = parity_of(workshop, material, models)
         return cls(
-            baseline=before.manifest.release if before is not None else _start(models),
+            baseline=before.manifest.release if before is not None else _start(models, form),
             form=form,
             gate_set=gate_set,
             drifted=None if held is None else _compare(workshop, models, form, before, held),
@@ -75,8 +75,13 @@ class Comparison:
         )
 
 
-def _start(models: Models) -> str:
+ITSELF = "itself (nothing was compressed)"
+
+
+def _start(models: Models, form: Form) -> str:
     """Return what a first release is compared with, in words: an imported file need not be float."""
+    if models.baseline.data in {form.data, form.onnx}:
+        return ITSELF
     return "the float model" if models.trained is not None else "the file as it came"
 
 

@@ -18,7 +18,7 @@ MAX_DISAGREEMENT = 0.01
 TIMED_ON_DEVICE = frozenset({"latency_p50_ms", "latency_p95_ms", "peak_memory_bytes"})
 NOT_ON_DEVICE = frozenset({
     "superiority", "size_bytes", "size_ratio", "latency_ratio", "speed_up_ratio", "int8_macs_ratio", "parity_max_abs",
-    "parity_cosine", "parity_flip_ratio",
+    "parity_cosine", "parity_flip_ratio", "label_order", "better_than_constant",
 })  # fmt: skip
 """Gates for which a device has no evidence: they need the float model, the file, or the drifted samples."""
 

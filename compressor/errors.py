@@ -3,6 +3,7 @@
 CompressorError
 ├── RecipeError            a recipe that can't be read
 ├── PluginError            a data set, network or step that is not there, or lacks its package
+├── StepDidNothingError    a step that changed nothing, and may not
 ├── DataError              data that can't be used
 │   ├── ColumnError        the CSV lacks a column
 │   ├── CorruptImageError  more images are broken than the recipe allows
@@ -94,6 +95,12 @@ class TrainError(CompressorError):
     """Training diverged or was given nothing to learn from."""
 
     code = "train_failed"
+
+
+class StepDidNothingError(CompressorError):
+    """A step changed nothing of what it is for, and its settings don't allow that."""
+
+    code = "step_did_nothing"
 
 
 class PruneError(CompressorError):

@@ -71,7 +71,8 @@ class Evidence:
     ``compressed.n``, where these two predict different classes; ``figures`` holds the rest by the gate's name
     (``size_bytes``, ``latency_p95_ms``, ``int8_macs_ratio`` …); ``metrics`` what was bootstrapped, by the gate's name
     (``auc_drop``, ``error_increase`` …); ``devices`` what devices said of the same samples, by device; ``unknown``
-    why a figure or metric could not be measured, by its name: only its own gate fails for it.
+    why a figure or metric could not be measured, by its name: only its own gate fails for it; ``label_order`` the order
+    of the labels that would fit best, in words.
     """
 
     accuracy: Paired | None = None
@@ -84,6 +85,7 @@ class Evidence:
     metrics: Mapping[str, MetricEvidence] = field(default_factory=dict)
     devices: Mapping[str, DeviceEvidence] = field(default_factory=dict)
     unknown: Mapping[str, str] = field(default_factory=dict)
+    label_order: str = ""
 
 
 @dataclass(frozen=True, slots=True)

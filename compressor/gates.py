@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from compressor.accuracy_floor import AccuracyFloor
+from compressor.constant_gates import BETTER_THAN_CONSTANT, LABEL_ORDER, BetterThanConstant, LabelOrder
 from compressor.evidence import (
     AGREEMENT,
     Evidence,
@@ -232,9 +233,14 @@ class AllOf:
 
 
 SUPERIORITY = "superiority"
-_BY_MINIMUM: Mapping[str, Callable[[float, float], Gate]] = {"accuracy": AccuracyFloor, SUPERIORITY: Superiority}
+_BY_MINIMUM: Mapping[str, Callable[[float, float], Gate]] = {
+    "accuracy": AccuracyFloor,
+    SUPERIORITY: Superiority,
+    BETTER_THAN_CONSTANT: BetterThanConstant,
+}
 _BY_MAXIMUM: Mapping[str, Callable[[float, float], Gate]] = {
     "accuracy_drop": AccuracyDrop,
+    LABEL_ORDER: LabelOrder,
     "worst_slice_drop": WorstSliceDrop,
     "worst_class_drop": lambda limit, confidence: WorstSliceDrop(limit, confidence, by_class=True),
     "flip_ratio": FlipRatio,
@@ -248,7 +254,7 @@ OF_NUMBERS = frozenset({*VALUED, *ERRORS, WORST_SLICE})
 """Gates that only a regression has."""
 OF_CLASSES = frozenset({
     *RANKED, "accuracy", "accuracy_drop", "worst_slice_drop", "worst_class_drop", "flip_ratio", "negative_flip_ratio",
-    "calibration_error", "parity_flip_ratio", SUPERIORITY,
+    "calibration_error", "parity_flip_ratio", SUPERIORITY, LABEL_ORDER,
 })  # fmt: skip
 """Gates that only a classifier has."""
 GATE_NAMES = (*_BY_MAXIMUM, *_BY_MINIMUM, *sorted(FIGURES))

@@ -279,6 +279,7 @@ def card(parts: Parts, certificate: Certificate) -> str:
             what,
             "",
             f"Verdict: **{certificate.verdict}** against {certificate.baseline}.",
+            *(certificate.remarks),
             "",
             "| gate | verdict | why |",
             "|---|---|---|",

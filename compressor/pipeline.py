@@ -20,7 +20,8 @@ from compressor import evaluation, imported, preflight, regression, report
 from compressor.bundling import Judged, make_bundles
 from compressor.certificate import Certificate
 from compressor.closure import code_digests
-from compressor.comparison import Comparison, Material
+from compressor.comparison import ITSELF, Comparison, Material
+from compressor.constant_gates import BETTER_THAN_CONSTANT, LABEL_ORDER, Reordered, reordered
 from compressor.data.numbers import extremes, with_unit
 from compressor.data.split import set_aside, split
 from compressor.data.table import Table, align
@@ -246,12 +247,16 @@ def _judge(
     measured = figures_of(workshop, target, material, models, compared)
     figures = measured.known
     timed = target.cpu == platform.machine()
-    rules = certificates.rules_for(recipe.gates, target.name, retrained=compared.drifted is not None, timed=timed)
+    rules = certificates.rules_for(
+        recipe.gates, target.name, retrained=compared.drifted is not None, timed=timed, alone=_alone(recipe)
+    )
     here = [rule for rule in rules if not rule.on]
     evidence = evaluation.evidence(compared.gate_set, material.table.class_names, figures, compared.drifted, here)
+    order = _order(material, compared)
+    figures |= order.figures
     unknown = {**measured.unknown, **evidence.unknown}
     devices_said = said_by_devices(workshop, material, compared, rules, devices)
-    evidence = replace(evidence, devices=devices_said, unknown=unknown)
+    evidence = replace(evidence, devices=devices_said, figures=figures, unknown=unknown, label_order=order.named)
     judgement = certificates.judge(rules, evidence)
     drop = evidence.accuracy
     if drop is not None:
@@ -272,9 +277,39 @@ def _judge(
         metrics=evidence.metrics,
         devices=certificates.records_of(evidence),
         unknown=unknown,
+        label_order=order.named,
+        remarks=_remarks(recipe, compared),
         code_digests=code_digests((__name__, *recipe.plugins)),
     )
     return Judged(target, compared, certificate)
+
+
+def _alone(recipe: Recipe) -> tuple[str, ...]:
+    """Return the gates on the candidate alone: for a reason that the recipe gives, none."""
+    if recipe.model.allow_constant:
+        return ()
+    return (BETTER_THAN_CONSTANT,) if recipe.regression else (BETTER_THAN_CONSTANT, LABEL_ORDER)
+
+
+def _order(material: Material, compared: Comparison) -> Reordered:
+    """Return the order of the labels that fits the calibration rows best, judged on the gate rows."""
+    gate_set, rows = compared.gate_set, material.rows("calibration")
+    if gate_set.numeric:
+        return Reordered({}, "")
+    fitted = (compared.calibration.classes, rows.labels)
+    return reordered(fitted, (gate_set.candidate.classes, gate_set.labels), material.table.class_names)
+
+
+def _remarks(recipe: Recipe, compared: Comparison) -> tuple[str, ...]:
+    """Return what should be read before the gates' lines: a comparison that shows nothing, a gate left out."""
+    said = []
+    if compared.baseline == ITSELF:
+        said.append(
+            "It was compared with itself: nothing was compressed, so that gates of drops and flips say nothing."
+        )
+    if recipe.model.allow_constant:
+        said.append(f"It need not be better than one answer to everything: {recipe.model.allow_constant}.")
+    return tuple(said)
 
 
 def _write(

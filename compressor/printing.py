@@ -59,6 +59,8 @@ def print_outcome(
         click.echo("✗ no gates: nothing was judged, so that nothing passes: write what must hold into [gates]")
     for said in {sentence: None for item in targets or (certificate,) for sentence in guessing(item)}:
         click.echo(f"! {said}")
+    for said in {sentence: None for item in targets or (certificate,) for sentence in _remarks(item, targets)}:
+        click.echo(f"! {said}")
     for name, why in {pair: None for item in targets or (certificate,) for pair in item.unknown.items()}:
         click.echo(f"  {name}: unknown: {why}")
     if len(targets) > 1:
@@ -69,6 +71,21 @@ def print_outcome(
     for path in paths:
         click.echo(f"  {path}")
     click.secho(f"{certificate.model}-{certificate.version}: {certificate.verdict.upper()}", bold=True)
+
+
+def slower(certificate: Certificate) -> list[str]:
+    """Return that the compressed model takes longer than the float one on this host; nothing where it doesn't."""
+    times = certificate.figures.get("speed_up_ratio", 1.0)
+    same = certificate.figures.get("size_ratio") == 1
+    if times >= 1 or same:
+        return []
+    kind = "int8" if certificate.figures.get("int8_macs_ratio", 0.0) > 0 else "The compressed model"
+    return [f"{kind} is slower than float here: {1 / times:.2f} x the time (other processors may differ)."]
+
+
+def _remarks(certificate: Certificate, targets: Sequence[Certificate]) -> list[str]:
+    where = f"{certificate.target}: " if len(targets) > 1 else ""
+    return [f"{where}{said}" for said in (*certificate.remarks, *slower(certificate))]
 
 
 def print_targets(certificates: Sequence[Certificate]) -> None:

@@ -37,6 +37,9 @@ class ModelRecipe:
     ``onnx`` (the steps after training, gates and bundle) or ``tflite`` (gates and bundle), each a path beside the
     recipe.
 
+    ``allow_constant``: why the model need not be better than one answer to everything, nor its labels be in the order
+    that fits best; empty: it must.
+
     ``security_floor``: a device that committed this release refuses every release with a lower floor from then on.
     Raise it only when the releases before are not safe to run; a roll-back to an equal floor stays possible.
     """
@@ -50,6 +53,7 @@ class ModelRecipe:
     checkpoint: str = ""
     onnx: str = ""
     tflite: str = ""
+    allow_constant: str = ""
 
     @property
     def architecture(self) -> str:

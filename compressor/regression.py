@@ -86,6 +86,7 @@ def figures(gate_set: Compared) -> Mapping[str, float]:
         "error_max": candidate.largest,
         "float_mae": plain.mean,
         "float_rmse": plain.rms,
+        "constant_mae": float(np.abs(gate_set.labels - gate_set.labels.mean(axis=0)).mean()),
         "baseline_mae": error_of(gate_set.baseline.logits, gate_set.labels).mean,
     }
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import first_run, steps
+from compressor import first_run, left_float, steps
 from compressor.closure import plugin
 from compressor.data.table import Table
 from compressor.errors import DataError, PluginError
@@ -194,6 +194,8 @@ def compress(
     data = form.data
     for step in workshop.recipe.artifact_steps(target.name):
         data = _quantized(workshop, data, target, calibration, step, weights)
+        if left := left_float.check(data, target.runtime, step):
+            workshop.progress.say(f"{target.name}: {left}")
     plain = data
     if target.format == "ort":
         data = workshop.ort_format(data)

@@ -48,6 +48,7 @@ def sparsify(network: nn.Module, bench: Bench, settings: Settings) -> Applied:
         "weights_zlib_bytes_before": compressed_bytes(network),
     }
     masks: Masks = {}
+    zeros = _zeros(network)
     for number in range(1, settings.rounds + 1):
         bench.tell(f"sparsifying, round {number} of {settings.rounds}")
         masks = make_masks(network, settings, cubic(number, settings.rounds))
@@ -56,7 +57,8 @@ def sparsify(network: nn.Module, bench: Bench, settings: Settings) -> Applied:
             fine_tune(network, bench, settings.fine_tune_epochs if last else min(1, settings.fine_tune_epochs))
         notes[f"round_{number}_sparsity"] = sparsity(network, masks)
         notes |= judged(network, bench.search, f"round_{number}_{{}}")
-    return Applied(network, notes=notes | _gains(network, bench, masks))
+    nothing = "" if _zeros(network) > zeros else "no weight became zero"
+    return Applied(network, notes=notes | _gains(network, bench, masks), nothing=nothing)
 
 
 def _gains(network: nn.Module, bench: Bench, masks: Masks) -> dict[str, Any]:
@@ -161,6 +163,10 @@ def sparsity(network: nn.Module, masks: Masks) -> float:
     """Return the share (0..1) of exact zeros among the weights of the layers in ``masks``."""
     modules = dict(network.named_modules())
     return _share_of_zeros([modules[name].get_parameter("weight") for name in masks])
+
+
+def _zeros(network: nn.Module) -> int:
+    return sum(int((weight == 0).sum()) for weight in network.parameters())
 
 
 def _share_of_zeros(weights: list[torch.nn.Parameter]) -> float:

@@ -73,7 +73,9 @@ def prune(network: nn.Module, bench: Bench, settings: Settings) -> Applied:
         "parameters_after": count_parameters(network),
         **judged(network, bench.search, "{}_after"),
     }
-    return Applied(network, notes=notes | _sensitivity_notes(measured, job.protected))
+    why = notes.get("latency_verdict", "every channel is needed to keep macs_ratio, round_to and max_layer_ratio")
+    nothing = "" if macs < job.macs else f"no channel was removed ({why})"
+    return Applied(network, notes=notes | _sensitivity_notes(measured, job.protected), nothing=nothing)
 
 
 def _job(network: nn.Module, bench: Bench, settings: Settings, measured: tuple[Sensitivity, ...]) -> _Job:

@@ -40,7 +40,7 @@ def sentences(shown: Shown) -> list[str]:
     for judged in shown.targets or (certificate,):
         where = f"On {judged.target}: " if several else ""
         gain = [] if judged.target in same else _gain(judged.figures)
-        told = [*guessing(judged), *_drop(judged), *_increase(judged), *gain]
+        told = [*judged.remarks, *guessing(judged), *_drop(judged), *_increase(judged), *gain]
         said += [where + " ".join(told)] if several and told else told
     if same:
         said.append(

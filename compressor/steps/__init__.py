@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Protocol, cast
 
 from compressor import registry
-from compressor.errors import PluginError
+from compressor.errors import PluginError, StepDidNothingError
 from compressor.recipe_reader import Checked, nearest
 from compressor.steps.base import ARTIFACT, NETWORK, Applied, Bench, Network
 
@@ -69,6 +69,7 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     """Return what the step makes of ``network``, checked against what every step promises.
 
     Raises:
+        StepDidNothingError: If it changed nothing of what it is for, and its settings don't allow that.
         PluginError: If the step's result has other modules than ``network`` had, or weights that are not finite.
         CompressorError: As the step says.
     """
@@ -79,6 +80,9 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     if changed:
         message = f"Expected the modules to stay as they were in step {settings.step!r}, got other {changed[0]!r}"
         raise PluginError(f"{message}: a step changes weights and widths only")
+    if applied.nothing and not getattr(settings, "allow_unchanged", False):
+        message = f"Expected step {settings.step!r} to change the network, got nothing changed: {applied.nothing}"
+        raise StepDidNothingError(f"{message}; change its settings, leave it out, or set allow_unchanged = true")
     if not applied.finite():
         message = f"Expected finite weights after step {settings.step!r}, got others: lower its learning rate"
         raise PluginError(message)

@@ -73,12 +73,14 @@ class Applied:
 
     ``ranges``: learnt (low, high) of activations by the name of the FX node that makes them in
     ``torch.fx.symbolic_trace(network)`` (``quantize.placed`` finds the same tensors in an exported file by value);
-    ``notes``: what the step measured, for report and card, values as text or numbers.
+    ``notes``: what the step measured, for report and card, values as text or numbers. ``nothing``: why the step changed
+    nothing of what it is for, empty where it did.
     """
 
     network: Network
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    nothing: str = ""
 
     def finite(self) -> bool:
         """Return whether every weight is a finite number."""

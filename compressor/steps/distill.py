@@ -21,6 +21,7 @@ class Settings:
     ``temperature``: of both softmaxes (none in a regression). ``weight``: of the teacher's logits (a regression's
     values) against the labels, 0 to 1.
     ``feature_weight``: of the embedding's direction; 0 is off. ``learning_rate``: the peak of the schedule.
+    ``allow_unchanged``: the step may find nothing to do; without it that is an error.
     """
 
     step: str = "distill"
@@ -29,6 +30,7 @@ class Settings:
     weight: float = 0.7
     feature_weight: float = 0.0
     learning_rate: float = 0.002
+    allow_unchanged: bool = False
 
 
 def checks(settings: Settings) -> Sequence[Checked]:
@@ -48,6 +50,8 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     Raises:
         TrainError: If there is no teacher, or training fails.
     """
+    if not (settings.weight or settings.feature_weight or settings.allow_unchanged):
+        return Applied(network, nothing="weight and feature_weight are 0, so that the teacher counts for nothing")
     from compressor.train import distillation  # noqa: PLC0415 - torch is loaded only to train
 
     teacher = distillation.teacher_of(network, bench)

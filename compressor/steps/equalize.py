@@ -28,6 +28,7 @@ class Settings:
     calibration rows change least; with one scale per tensor it rescues networks in which channels died.
     ``per_channel`` and ``reduce_range``: the weights' grid that is clipped and corrected for; as in the quantize step
     that follows.
+    ``allow_unchanged``: the step may find nothing to do; without it that is an error.
     """
 
     step: str = "equalize"
@@ -37,6 +38,7 @@ class Settings:
     bias_correction: bool = True
     per_channel: bool = True
     reduce_range: bool = False
+    allow_unchanged: bool = False
 
 
 def checks(settings: Settings) -> Sequence[Checked]:
@@ -77,4 +79,6 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
         notes["clipped_weights"] = simulated.keep_clips()
     if settings.bias_correction:
         notes["corrected_layers"], notes["largest_correction"] = correction.correct_biases(network, inputs, grid)
-    return Applied(network, notes=notes)
+    done = ("pairs", "absorbed_channels", "clipped_weights", "corrected_layers")
+    nothing = "" if any(notes.get(name) for name in done) else "no pairs, channels, weights or biases that it may touch"
+    return Applied(network, notes=notes, nothing=nothing)

@@ -30,6 +30,7 @@ class Settings:
     onnxruntime on one thread, whatever ``macs_ratio`` says. ``max_layer_ratio``: share of a layer's channels that may
     go at most. ``sensitivity``: measure and note what each layer costs. ``protect_sensitive``: points of accuracy (of
     100) that a layer may cost at half its channels before it is left alone; 0 protects none.
+    ``allow_unchanged``: the step may find nothing to do; without it that is an error.
     """
 
     step: str = "prune"
@@ -42,6 +43,7 @@ class Settings:
     max_layer_ratio: float = 0.8
     sensitivity: bool = False
     protect_sensitive: float = 0.0
+    allow_unchanged: bool = False
 
 
 def checks(settings: Settings) -> list[Checked]:

@@ -29,6 +29,7 @@ class Settings:
     float; ``float_layers_auto``: so many of the most sensitive layers stay float too. ``integer_io``: int8 input and
     output of a TFLite file. ``rescue``: accuracy that search rows may lose (0..1) before remedies are tried, from the
     cheapest to the dearest, on an ONNX target; 0 tries none. ``on``: the target that this step is for (empty: all).
+    ``allow_unquantized``: more than half of the weights may stay float32; without it the step then fails.
     """
 
     step: str = "quantize"
@@ -42,6 +43,7 @@ class Settings:
     float_layers_auto: int = 0
     integer_io: bool = False
     rescue: float = 0.0
+    allow_unquantized: bool = False
     on: str = ""
 
 

@@ -27,6 +27,7 @@ class Settings:
     ``pattern``: ``unstructured``, or ``N:M`` (``2:4``, ``1:4``): N of every M neighbouring inputs stay. ``sparsity``:
     share of zeros in each masked layer, for ``unstructured``. ``rounds``: zeros grow along the cubic schedule, with an
     epoch of fine-tuning after each round and ``fine_tune_epochs`` after the last.
+    ``allow_unchanged``: the step may find nothing to do; without it that is an error.
     """
 
     step: str = "sparsify"
@@ -34,6 +35,7 @@ class Settings:
     sparsity: float = 0.5
     rounds: int = 3
     fine_tune_epochs: int = 3
+    allow_unchanged: bool = False
 
 
 def n_of_m(pattern: str) -> tuple[int, int]:

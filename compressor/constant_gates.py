@@ -1,0 +1,106 @@
+"""Gates on the candidate alone: it beats one answer to everything, and its labels stand in their order. Pure.
+
+A gate of a drop compares a candidate with what it came from, which may be as bad, or be the very same file. These two
+hold for every run with gates, unless the recipe gives a reason against them. Source of the assignment: Kuhn, The
+Hungarian Method for the Assignment Problem, 1955, by scipy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from compressor.evidence import Evidence, GateResult, Verdict, missing, points
+from compressor.statistics import wilson
+
+BETTER_THAN_CONSTANT = "better_than_constant"
+LABEL_ORDER = "label_order"
+_NAMED = 6
+_CONFIDENCE = 0.95
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class BetterThanConstant:
+    """A classifier is right more often than its commonest class; a regression is nearer than the mean of the values."""
+
+    gain: float
+    confidence: float = _CONFIDENCE
+    name: str = BETTER_THAN_CONSTANT
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return PASS if the gain (points of accuracy, or share of the error) is above ``gain``, else FAIL."""
+        figures = evidence.figures
+        if "mae" in figures and "constant_mae" in figures:
+            own, constant = figures["mae"], figures["constant_mae"]
+            value, n = (1 - own / constant if constant > 0 else 0.0), int(figures.get("n_gate", 0))
+            said = f"mean error {own:.4g}, that of their mean for everything {constant:.4g}"
+        elif "accuracy" in figures and evidence.classes:
+            sizes = {name: counts.n for name, counts in evidence.classes.items()}
+            often, n = max(sizes, key=lambda name: sizes[name]), sum(sizes.values())
+            share = sizes[often] / n
+            value = figures["accuracy"] - share
+            said = f"right on {points(figures['accuracy'])}, the answer {often!r} to everything on {points(share)}"
+        else:
+            return missing(self.name, self.gain, evidence.unknown)
+        if value > self.gain:
+            return GateResult(self.name, Verdict.PASS, value, value, self.gain, n, said)
+        advice = "look at training, [model] labels and [data] mean and std, or give [model] allow_constant a reason"
+        return GateResult(self.name, Verdict.FAIL, value, value, self.gain, n, f"{said}: {advice}")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelOrder:
+    """No other order of the labels fits the rows far better, as where a file was trained with them in another order."""
+
+    limit: float
+    confidence: float = _CONFIDENCE
+    name: str = LABEL_ORDER
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return PASS, or FAIL with the order that fits where its bounds lie above those of the recipe's."""
+        reordered, low = (evidence.figures.get(f"reordered_accuracy{end}") for end in ("", "_low"))
+        own, high = evidence.figures.get("accuracy"), evidence.figures.get("accuracy_high")
+        if reordered is None or low is None or own is None or high is None:
+            return missing(self.name, self.limit, evidence.unknown)
+        n = int(evidence.figures.get("n_gate", 0))
+        if low - high <= self.limit:
+            return GateResult(
+                self.name, Verdict.PASS, reordered - own, low - high, self.limit, n, "no other order fits better"
+            )
+        said = f"with labels in another order it is right on {points(reordered)} instead of {points(own)}"
+        named = f" ({evidence.label_order})" if evidence.label_order else ""
+        advice = "set [model] labels in the order of the outputs, or give [model] allow_constant a reason"
+        text = f"{said}{named}: {advice}"
+        return GateResult(self.name, Verdict.FAIL, reordered - own, low - high, self.limit, n, text)
+
+
+@dataclass(frozen=True, slots=True)
+class Reordered:
+    """What another order of the labels would give: ``figures`` by name, and the order ``named``."""
+
+    figures: dict[str, float]
+    named: str
+
+
+def reordered(fitted: tuple[Labels, Labels], judged: tuple[Labels, Labels], names: Sequence[str]) -> Reordered:
+    """Return how the best order of the labels does, found on ``fitted`` and judged on ``judged``.
+
+    Both are (predicted, label) of rows, int64 (N,); the rows are others, so that the order is not praised for what it
+    was chosen by. ``names``: the classes in the recipe's order.
+    """
+    predicted, labels = fitted
+    classes = len(names)
+    counts = np.bincount(predicted * classes + labels, minlength=classes * classes).reshape(classes, classes)
+    counts = 2 * counts + np.eye(classes, dtype=counts.dtype)  # a tie leaves an output with its own label
+    order = linear_sum_assignment(counts, maximize=True)[1]
+    right, n = int((order[judged[0]] == judged[1]).sum()), len(judged[1])
+    moved = [i for i in range(classes) if order[i] != i]
+    named = ", ".join(f"{names[i]!r} is {names[order[i]]!r}" for i in moved[:_NAMED])
+    more = f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
+    figures = {"reordered_accuracy": right / n, "reordered_accuracy_low": wilson(right, n, _CONFIDENCE)[0]}
+    return Reordered(figures, named + more)
