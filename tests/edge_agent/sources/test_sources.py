@@ -148,3 +148,18 @@ def test_synthetic_reads_zips(tmp_path: Path) -> None:
         archive.writestr("labels.csv", b"path,label")
     source = sources.load({"kind": "synthetic", "path": str(tmp_path / "data.zip")}, FakeClock())
     assert source.take() == sources.Capture("images/1.png", b"one")
+
+
+def test_synthetic_never_replays_what_ended_a_child(opened: Callable, tmp_path: Path) -> None:
+    """Not in the next process either, which keeps the list in its state directory."""
+    (tmp_path / "state" / "source").mkdir(parents=True)
+    opened("directory")
+    for _ in range(2):
+        clock, around = FakeClock(), sources.Surroundings(state=tmp_path / "state")
+        source = sources.load({"kind": "synthetic", "path": str(tmp_path / "images")}, clock, around)
+        assert source.refuse(sources.Capture("b.png", b""), "input_crashed", final=True)
+        names = set()
+        for _ in range(20):
+            clock.advance(0.2)
+            names |= {capture.name} if (capture := source.take()) else set()
+        assert names == {"a.png", "c.png"}
