@@ -7,7 +7,7 @@ baseline from before it is kept, so a device goes on being compared with its own
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -69,6 +69,17 @@ class FoldState:
         spares = spare.lanes if spare is not None else {}
         lanes = {key: lane.copy(spares.get(key)) for key, lane in self.lanes.items()}
         return FoldState(self.slot, lanes, dict(self.pools), dict(self.current), self.flagged)
+
+    def keep_only(self, devices: Collection[str]) -> None:
+        """Leave out every device that is not in ``devices``: it was revoked or removed, and is judged no more."""
+        for gone in self.current.keys() - set(devices):
+            del self.current[gone]
+        self.flagged = self.flagged & set(devices)
+
+    def is_in(self, device: str, key: LaneKey) -> bool:
+        """Return whether ``device`` is of the fleet and in the lane ``key`` now."""
+        now = self.current.get(device)
+        return now is not None and now.key == key
 
     def open_lane(self, key: LaneKey, streams: int, training: Profile | None) -> None:
         """Make the lane of ``key`` if there is none; the training profile may come later."""
@@ -165,7 +176,7 @@ def _log_values(state: FoldState) -> dict[str, float]:
     for key, lane in state.lanes.items():
         log_values: Floats = lane.log_values()
         for device, row in lane.rows.items():
-            if lane.ready[row] and state.current[device].key == key:
+            if lane.ready[row] and state.is_in(device, key):
                 found[device] = float(log_values[row])
     return found
 
@@ -177,7 +188,7 @@ def _step_pools(
     before, after = state.pools, dict[tuple[LaneKey, PoolName], Pool]()
     steps: dict[LaneKey, _PoolStep] = {}
     for key, lane in state.lanes.items():
-        here = [device for device in lane.devices if state.current[device].key == key]
+        here = [device for device in lane.devices if state.is_in(device, key)]
         named = pooling.names(here, attributes)
         judged = pooling.Judged.of(lane, (seen for seen in windows.get(key, ()) if seen.device not in left_out))
         cap = log_cap(len(named), lane.streams, settings.log_alpha)

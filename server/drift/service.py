@@ -172,8 +172,10 @@ class DriftService:
 
     def _fold(self, slot: int, turn: _Turn) -> None:
         start_ms = slot * self.config.window_ms
-        windows = self.windows.between(start_ms, start_ms + self.config.window_ms)
+        found = self.windows.between(start_ms, start_ms + self.config.window_ms)
+        windows = tuple(window for window in found if window.device in turn.attributes)  # of the fleet
         self._before = self._moment.copy(spare=self._before)
+        self._leave_out_who_left(turn.attributes.keys())
         observed, state = self._observe(windows, slot), self._moment.state
         settings = self.config.settings
         self._outcome = fold_slot(state, slot, observed, turn.attributes, settings, self._keeping.lanes)
@@ -184,6 +186,11 @@ class DriftService:
             self._speak(slot, turn, judged=True)
         if is_due(slot, self._before.state.slot, turn.newest):
             self._checkpoints.save(self._moment)
+
+    def _leave_out_who_left(self, fleet: Collection[str]) -> None:
+        self._moment.state.keep_only(fleet)
+        for gone in self._moment.heard.keys() - set(fleet):
+            del self._moment.heard[gone]
 
     def _write(self, slot: int, windows: Sequence[Window], turn: _Turn) -> None:
         start_ms = slot * self.config.window_ms
