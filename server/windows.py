@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import sqlalchemy as sa
@@ -186,7 +187,15 @@ def _counters(row: Mapping[str, object] | sa.RowMapping) -> Counters:
 
 
 def _window(row: sa.RowMapping) -> Window:
-    names = ("id", "device", "site", "start_ms", "len_ms", "n", "context", "artifact", "ref_id", "received_ms")
     return Window(
-        **{name: row[name] for name in names}, shape=_shape(row), data=bytes(row["values"]), reports=row["reports"]
-    )
+        id=row["id"], device=row["device"], site=row["site"], start_ms=row["start_ms"], len_ms=row["len_ms"],
+        n=row["n"], context=row["context"], artifact=row["artifact"], ref_id=row["ref_id"],
+        shape=_same_shape(row["streams"], row["classes"], row["confidence_bins"]), data=bytes(row["values"]),
+        received_ms=row["received_ms"], reports=row["reports"],
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _same_shape(streams: int, classes: int, confidence_bins: int) -> Shape:
+    """Return the shape; a fleet has as many as it has models, and thousands of windows of each."""
+    return Shape(streams, classes, confidence_bins)

@@ -2,7 +2,7 @@
 """Prints what one evidence step costs the server at 100, 1,000 and 10,000 devices: ``fleet.py [--quick] [--json F]``.
 
 Each fleet has 23 streams, hourly windows of 60 samples in a SQLite file, five devices a site, and its own process.
-A step is a whole turn of the drift service with one due slot: windows read, health checks, detectors, pools, e-BH,
+A step is a whole turn of the drift service with one due slot, the least of three: windows read, health checks, detectors, pools, e-BH,
 rows of evidence, verdicts. Restart: a new service on the same file, until it has caught up. Both also at 8,192 and
 8,193 devices, where a cache of the fleet's reports once began to miss.
 """
@@ -32,7 +32,7 @@ from server.fleet import Fleet  # noqa: E402 - found through the line above
 from server.outbox import Outbox  # noqa: E402 - found through the line above
 from server.registry.events import EventLog  # noqa: E402 - found through the line above
 from server.registry.versions import Release  # noqa: E402 - found through the line above
-from server.store.database import Database, insert_many, open_database  # noqa: E402 - found through the line above
+from server.store.database import Database, open_database  # noqa: E402 - found through the line above
 from server.store.fleet import DEVICES  # noqa: E402 - found through the line above
 from server.store.windows import insert_windows  # noqa: E402 - found through the line above
 from server.windows import Windows  # noqa: E402 - found through the line above
@@ -81,14 +81,13 @@ class Site:
     def enrol(self) -> None:
         """Register the devices, each with a report of its own."""
         rows = [
-            {"device": f"cam-{i:05d}", "site": f"site-{i // DEVICES_A_SITE:05d}", "attributes": '{"lens": "a"}',
-             "password_hash": "", "enrolled_ms": 0, "state": "ready", "last_seen_ms": 0, "clock_skew_ms": 0,
-             "desired_gen": 0,
+            {"device": f"cam-{i:05d}", "site": f"site-{i // DEVICES_A_SITE:05d}", "attributes": {"lens": "a"},
+             "password_hash": "", "enrolled_ms": 0, "state": "ready",
              "reported": encode(Reported(gen=i, attributes={"board": f"rev-{i % 7}", "serial": str(i)})).decode()}
             for i in range(self.devices)
         ]  # fmt: skip
         with self.database.begin() as connection:
-            insert_many(connection, DEVICES, rows)
+            connection.execute(DEVICES.insert(), rows)
 
     def report(self) -> int:
         """Let every device's window of the next hour arrive; return the time (UTC ms) at which it is due."""
@@ -153,8 +152,8 @@ def measure(devices: int, steps: int) -> Cost:
         restart_s = time.perf_counter() - start
         stored = sum(file.stat().st_size for file in Path(folder).iterdir())
         database.close()
-    judged = sorted(cpu_s[COMMISSIONED:])
-    return Cost(devices, judged[len(judged) // 2], cpu_s[COMMISSIONED - 1], restart_s, peak_bytes, before_bytes, stored)
+    judged = min(cpu_s[COMMISSIONED:])  # what else runs on the machine only adds to it
+    return Cost(devices, judged, cpu_s[COMMISSIONED - 1], restart_s, peak_bytes, before_bytes, stored)
 
 
 def _turn_s(service: DriftService, now_ms: int) -> float:

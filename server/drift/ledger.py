@@ -12,9 +12,10 @@ import sqlalchemy as sa
 
 from server.drift.attribution import UNKNOWN_CAUSE
 from server.drift.verdicts import ACTIONS, Attributes, Verdict, VerdictKind
-from server.registry.events import EventLog
+from server.registry.events import EventLog, event_row
 from server.store import evidence as store
 from server.store.database import Database
+from server.store.events import insert_events
 from wire.messages import Severity
 
 _NAMED = 6  # a line's worth of devices
@@ -90,55 +91,59 @@ class Verdicts:
         """
         known = {verdict.key: verdict for verdict in self.open()}
         stale = {finding.verdict.key for finding in findings if not finding.fresh}
+        opened: list[Finding] = []
+        kept: list[dict[str, object]] = []
         for finding in findings:
             if not finding.fresh:
                 continue
             older = known.pop(finding.verdict.key, None)
             if older is None:
-                self._open(finding, window_ms, now_ms)
+                opened.append(finding)
             else:
-                self._keep(older, finding, window_ms, judged=judged)
-        for verdict in known.values():
-            if window_ms - verdict.last_window_ms >= max(quiet_ms, silent_ms if verdict.key in stale else 0):
-                self._close(verdict, now_ms)
+                kept.append(_kept(older, finding, window_ms, judged=judged))
+        closed = [
+            verdict
+            for verdict in known.values()
+            if window_ms - verdict.last_window_ms >= max(quiet_ms, silent_ms if verdict.key in stale else 0)
+        ]
+        with self.database.begin() as connection:  # one transaction: in an outage each device has a verdict of its own
+            numbers = store.insert_verdicts(connection, [_row(finding, window_ms, now_ms) for finding in opened])
+            store.keep_verdicts(connection, kept)
+            store.close_verdicts(connection, [verdict.id for verdict in closed], now_ms)
+            events = [_opened(finding, number, now_ms) for finding, number in zip(opened, numbers, strict=True)]
+            insert_events(connection, [*events, *(_closed(verdict, now_ms) for verdict in closed)])
 
-    def _open(self, finding: Finding, window_ms: int, now_ms: int) -> None:
-        verdict = finding.verdict
-        row = {
-            "key": verdict.key, "kind": verdict.kind.value, "first_window_ms": window_ms, "last_window_ms": window_ms,
-            "windows": 1, "opened_ms": now_ms, "closed_ms": 0, "devices": list(verdict.devices),
-            "attributes": dict(verdict.attributes), "cause": finding.cause, "action": ACTIONS[verdict.kind],
-            "detail": verdict.detail, "release": finding.release, "model": finding.model,
-        }  # fmt: skip
-        with self.database.begin() as connection:
-            number = store.insert_verdict(connection, row)
-        device = verdict.devices[0] if len(verdict.devices) == 1 else None
-        self.events.add(
-            now_ms,
-            "verdict",
-            verdict.kind.value,
-            Severity.WARNING,
-            _text(finding),
-            device=device,
-            data={"verdict": number},
-        )
 
-    def _keep(self, older: StoredVerdict, finding: Finding, window_ms: int, *, judged: bool) -> None:
-        changes: dict[str, object] = {
-            "last_window_ms": window_ms, "windows": older.windows + judged,
-            "devices": sorted({*older.devices, *finding.verdict.devices}),
-            "cause": older.cause if finding.cause == UNKNOWN_CAUSE else finding.cause,
-        }  # fmt: skip
-        with self.database.begin() as connection:
-            store.update_verdict(connection, older.id, changes)
+def _row(finding: Finding, window_ms: int, now_ms: int) -> dict[str, object]:
+    verdict = finding.verdict
+    return {
+        "key": verdict.key, "kind": verdict.kind.value, "first_window_ms": window_ms, "last_window_ms": window_ms,
+        "windows": 1, "opened_ms": now_ms, "closed_ms": 0, "devices": list(verdict.devices),
+        "attributes": dict(verdict.attributes), "cause": finding.cause, "action": ACTIONS[verdict.kind],
+        "detail": verdict.detail, "release": finding.release, "model": finding.model,
+    }  # fmt: skip
 
-    def _close(self, verdict: StoredVerdict, now_ms: int) -> None:
-        with self.database.begin() as connection:
-            store.update_verdict(connection, verdict.id, {"closed_ms": now_ms})
-        windows = "1 window" if verdict.windows == 1 else f"{verdict.windows} windows"
-        subject = _subject(verdict.kind, tuple(verdict.attributes.items()), verdict.detail)
-        text = f"Over after {windows}: {subject}: {_names(verdict.devices)}: {verdict.cause}"
-        self.events.add(now_ms, "verdict", "verdict_closed", Severity.INFO, text, data={"verdict": verdict.id})
+
+def _kept(older: StoredVerdict, finding: Finding, window_ms: int, *, judged: bool) -> dict[str, object]:
+    return {
+        "verdict": older.id, "last_window_ms": window_ms, "windows": older.windows + judged,
+        "devices": sorted({*older.devices, *finding.verdict.devices}),
+        "cause": older.cause if finding.cause == UNKNOWN_CAUSE else finding.cause,
+    }  # fmt: skip
+
+
+def _opened(finding: Finding, number: int, now_ms: int) -> dict[str, object]:
+    verdict = finding.verdict
+    device = verdict.devices[0] if len(verdict.devices) == 1 else None
+    kind, text, data = verdict.kind.value, _text(finding), {"verdict": number}
+    return event_row(now_ms, "verdict", kind, Severity.WARNING, text, device=device, data=data)
+
+
+def _closed(verdict: StoredVerdict, now_ms: int) -> dict[str, object]:
+    windows = "1 window" if verdict.windows == 1 else f"{verdict.windows} windows"
+    subject = _subject(verdict.kind, tuple(verdict.attributes.items()), verdict.detail)
+    text = f"Over after {windows}: {subject}: {_names(verdict.devices)}: {verdict.cause}"
+    return event_row(now_ms, "verdict", "verdict_closed", Severity.INFO, text, data={"verdict": verdict.id})
 
 
 def _text(finding: Finding) -> str:

@@ -12,10 +12,10 @@ The rules, in their order (shared/DRIFT.md, "Verdicts"):
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import reduce
 from itertools import combinations
 
 _P_LIMIT = 0.01
@@ -24,10 +24,11 @@ _MIN_DEVICES = 3
 _MIN_SITE = 2
 _EXPLAINED_RATIO = 0.8
 _HALF = 0.5
-_MAX_ATTRIBUTES = 2
+_NOTHING = 1e-17  # of a sum that another term can't change
 SITE = "site"
 
-Attributes = tuple[tuple[str, str], ...]
+Attribute = tuple[str, str]
+Attributes = tuple[Attribute, ...]
 
 
 class VerdictKind(StrEnum):
@@ -96,10 +97,20 @@ def hypergeometric_p(drawn_marked: int, drawn: int, marked: int, total: int) -> 
 
     Source: Fisher's exact test, one-sided.
     """
-    ways = math.comb(total, drawn)
     high = min(drawn, marked)
-    hits = sum(math.comb(marked, k) * math.comb(total - marked, drawn - k) for k in range(drawn_marked, high + 1))
-    return hits / ways
+    k = max(drawn_marked, drawn + marked - total, 0)
+    if k > high:
+        return 0.0
+    term = math.exp(_log_ways(marked, k) + _log_ways(total - marked, drawn - k) - _log_ways(total, drawn))
+    found = term
+    while k < high and term > found * _NOTHING:
+        term *= (marked - k) * (drawn - k) / ((k + 1) * (total - marked - drawn + k + 1))
+        found, k = found + term, k + 1
+    return min(found, 1.0)
+
+
+def _log_ways(total: int, drawn: int) -> float:
+    return math.lgamma(total + 1) - math.lgamma(drawn + 1) - math.lgamma(total - drawn + 1)
 
 
 def conclude(devices: Sequence[DeviceView], pools: Pools) -> tuple[Verdict, ...]:
@@ -141,85 +152,84 @@ def _explained(found: Sequence[Verdict], flagged: int) -> bool:
 
 def _concentrated(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> tuple[list[Verdict], list[DeviceView]]:
     """Return cohorts until 80 % of the flagged are explained (or nothing more is concentrated), and the rest."""
-    found, rest = [], list(flagged)
+    found: list[Verdict] = []
+    members = _members(devices, flagged)
+    rest = {view.device: view for view in flagged}
+    own = {view.device: sorted(item for item in view.attributes.items() if item in members) for view in flagged}
+    hits: Counter[Attributes] = Counter((item,) for items in own.values() for item in items)
     while len(rest) > (1 - _EXPLAINED_RATIO) * len(flagged):
-        best = _best_set(devices, rest)
+        best = _best(hits, members, len(rest), len(devices))
+        if best is None:
+            pairs: Counter[Attributes] = Counter(pair for device in rest for pair in combinations(own[device], 2))
+            best = _best(pairs, members, len(rest), len(devices))
         if best is None:
             break
-        inside = [view for view in rest if _has(view, best)]
+        inside = [view for view in rest.values() if _has(view, best)]
         kind = VerdictKind.SITE if [name for name, _ in best] == [SITE] else VerdictKind.COHORT
         found.append(Verdict(kind, _names(inside), best))
-        rest = [view for view in rest if view not in inside]
-    return found, rest
+        for view in inside:
+            del rest[view.device]
+            hits.subtract((item,) for item in own[view.device])
+    return found, list(rest.values())
 
 
-@dataclass(frozen=True, slots=True)
-class _Members:
-    """Who has one set of attributes, as one bit per device: of all devices, and of those that are flagged."""
+def _members(devices: Sequence[DeviceView], flagged: Sequence[DeviceView]) -> dict[Attribute, frozenset[str]]:
+    """Return who has each value that enough flagged devices have: a set holds no more of them than its values do."""
+    hits = Counter(item for view in flagged for item in view.attributes.items())
+    found: dict[Attribute, set[str]] = {item: set() for item, count in hits.items() if count >= _MIN_DEVICES}
+    for view in devices:
+        for item in view.attributes.items():
+            if item in found:
+                found[item].add(view.device)
+    return {item: frozenset(names) for item, names in found.items()}
 
-    everyone: int
-    flagged: int
 
-    def with_all(self, other: _Members) -> _Members:
-        """Return who has both."""
-        return _Members(self.everyone & other.everyone, self.flagged & other.flagged)
+def _best(
+    hits: Mapping[Attributes, int], members: Mapping[Attribute, frozenset[str]], flagged: int, total: int
+) -> Attributes | None:
+    """Return the set of attributes that is concentrated and explains most; source: Nazar, arXiv:2305.07772.
 
-
-def _best_set(devices: Sequence[DeviceView], flagged: Sequence[DeviceView]) -> Attributes | None:
-    """Return the smallest attribute set that is concentrated and explains most; source: Nazar, arXiv:2305.07772."""
-    members = _members(devices, {view.device for view in flagged})
-    for size in range(1, _MAX_ATTRIBUTES + 1):
-        scored = [
-            (_score(reduce(_Members.with_all, (members[item] for item in subset)), len(flagged), len(devices)), subset)
-            for subset in combinations(sorted(members), size)
-        ]
-        passing = [(score, subset) for score, subset in scored if score is not None]
-        if passing:
-            return max(passing, key=lambda pair: pair[0])[1]
+    ``hits``: how many of the ``flagged`` devices have each set, of ``total`` devices. Sets that no flagged device has
+    are not in it, so the work grows with the devices, not with the square of the values.
+    """
+    scored = [
+        (-count, -count / size, subset, size)
+        for subset, count in hits.items()
+        if count >= _MIN_DEVICES
+        for size in [len(frozenset.intersection(*(members[item] for item in subset)))]
+    ]
+    for count, _, subset, size in sorted(scored):
+        if _is_concentrated(-count, size, flagged, total):
+            return subset
     return None
 
 
-def _members(devices: Sequence[DeviceView], flagged: Collection[str]) -> dict[tuple[str, str], _Members]:
-    """Return the values that enough flagged devices have: a set holds no more of them than each of its values."""
-    everyone: dict[tuple[str, str], int] = {}
-    hits: dict[tuple[str, str], int] = {}
-    for index, view in enumerate(devices):
-        for item in view.attributes.items():
-            everyone[item] = everyone.get(item, 0) | 1 << index
-            if view.device in flagged:
-                hits[item] = hits.get(item, 0) | 1 << index
-    return {item: _Members(everyone[item], bits) for item, bits in hits.items() if bits.bit_count() >= _MIN_DEVICES}
-
-
-def _score(found: _Members, flagged: int, total: int) -> tuple[float, float] | None:
-    """Return (share explained, share of the cohort that is flagged) where the cohort passes the tests.
+def _is_concentrated(hits: int, members: int, flagged: int, total: int) -> bool:
+    """Return whether a cohort of ``members`` devices, ``hits`` of which are flagged, passes the tests.
 
     ``flagged`` of ``total`` devices are flagged.
     """
-    hits = found.flagged.bit_count()
-    if hits < _MIN_DEVICES:
-        return None
-    members = found.everyone.bit_count()
     outside = total - members
     if not outside:
-        return None
+        return False
     risk_outside = max(flagged - hits, 0.5) / outside  # half a device where there is none: never divide by 0
     if hits / members < _RISK_RATIO * risk_outside:
-        return None
-    if hypergeometric_p(hits, members, flagged, total) >= _P_LIMIT:
-        return None
-    return hits / flagged, hits / members
+        return False
+    return hypergeometric_p(hits, members, flagged, total) < _P_LIMIT
 
 
 def _sites(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> tuple[list[Verdict], list[DeviceView]]:
-    found, rest = [], list(flagged)
-    for site in sorted({view.attributes.get(SITE, "") for view in flagged} - {""}):
-        members = [view for view in devices if view.attributes.get(SITE) == site]
-        inside = [view for view in flagged if view.attributes.get(SITE) == site]
-        if len(inside) >= _MIN_SITE and len(inside) / len(members) >= _HALF:
-            found.append(Verdict(VerdictKind.SITE, _names(inside), ((SITE, site),)))
-            rest = [view for view in rest if view not in inside]
-    return found, rest
+    members = Counter(view.attributes.get(SITE, "") for view in devices)
+    inside: dict[str, list[DeviceView]] = {}
+    for view in flagged:
+        inside.setdefault(view.attributes.get(SITE, ""), []).append(view)
+    found = [
+        Verdict(VerdictKind.SITE, _names(views), ((SITE, site),))
+        for site, views in sorted(inside.items())
+        if site and len(views) >= _MIN_SITE and len(views) / members[site] >= _HALF
+    ]
+    explained = {device for verdict in found for device in verdict.devices}
+    return found, [view for view in flagged if view.device not in explained]
 
 
 def _from_pools(devices: Sequence[DeviceView], pools: Pools, known: set[Attributes]) -> list[Verdict]:

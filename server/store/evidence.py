@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 
 import sqlalchemy as sa
 
-from server.store.database import METADATA
+from server.store.database import METADATA, insert_many
 from server.store.fleet import DEVICES
 from server.store.windows import WINDOWS
 
@@ -83,10 +84,13 @@ def replace_slot(
     pools: Sequence[Mapping[str, object]],
 ) -> None:  # fmt: skip
     """Write the evidence of one slot, in place of what was there."""
-    for table, rows in ((EVIDENCE, devices), (POOLS, pools)):
+    for table in (EVIDENCE, POOLS):
         connection.execute(table.delete().where(table.c.start_ms >= start_ms, table.c.start_ms < end_ms))
-        if rows:
-            connection.execute(table.insert(), [dict(row) for row in rows])
+    if devices:
+        texts = ({name: json.dumps(row[name]) for name in ("streams", "summaries")} for row in devices)
+        insert_many(connection, EVIDENCE, [{**row, **text} for row, text in zip(devices, texts, strict=True)])
+    if pools:
+        insert_many(connection, POOLS, pools)
 
 
 def evidence_of(connection: sa.Connection, device: str | None, limit: int) -> list[sa.RowMapping]:
@@ -117,14 +121,27 @@ def latest_pools(connection: sa.Connection) -> list[sa.RowMapping]:
     return list(connection.execute(POOLS.select().where(POOLS.c.start_ms == newest)).mappings())
 
 
-def insert_verdict(connection: sa.Connection, row: Mapping[str, object]) -> int:
-    """Add a verdict; return its id."""
-    return int(connection.execute(VERDICTS.insert().returning(VERDICTS.c.id), dict(row)).scalar_one())
+def insert_verdicts(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> list[int]:
+    """Add verdicts; return their ids in the same order."""
+    if not rows:
+        return []
+    statement = VERDICTS.insert().returning(VERDICTS.c.id, sort_by_parameter_order=True)
+    return [int(number) for number in connection.execute(statement, [dict(row) for row in rows]).scalars()]
 
 
-def update_verdict(connection: sa.Connection, verdict: int, changes: Mapping[str, object]) -> None:
-    """Change columns of one verdict."""
-    connection.execute(VERDICTS.update().where(VERDICTS.c.id == verdict).values(dict(changes)))
+def keep_verdicts(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
+    """Change columns of verdicts; each row names its ``verdict``, and all the same columns."""
+    if rows:
+        columns = {name: sa.bindparam(name) for name in rows[0] if name != "verdict"}
+        statement = VERDICTS.update().where(VERDICTS.c.id == sa.bindparam("verdict")).values(columns)
+        connection.execute(statement, [dict(row) for row in rows])
+
+
+def close_verdicts(connection: sa.Connection, verdicts: Sequence[int], now_ms: int) -> None:
+    """Note that verdicts ended at ``now_ms``."""
+    if verdicts:
+        statement = VERDICTS.update().where(VERDICTS.c.id == sa.bindparam("verdict")).values(closed_ms=now_ms)
+        connection.execute(statement, [{"verdict": verdict} for verdict in verdicts])
 
 
 def open_verdicts(connection: sa.Connection) -> list[sa.RowMapping]:

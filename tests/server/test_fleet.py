@@ -11,6 +11,8 @@ import sqlalchemy as sa
 
 from server.errors import UnknownDeviceError
 from server.fleet import next_gen, would_ignore
+from server.store.fleet import DEVICES, update_device
+from wire.codec import encode
 from wire.errors import NameRefusedError
 from wire.memory_broker import MemoryBroker
 from wire.messages import DeviceState, Get, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus
@@ -176,3 +178,17 @@ def test_silence_is_noted_once_and_ends(fleet: MemoryFleet) -> None:
     fleet.clock.now_ms += 20_000
     fleet.turn()
     assert [code for code in fleet.codes() if code in {"silent", "heard"}] == ["silent", "heard"]
+
+
+def test_a_fleet_of_any_size_is_decoded_once(fleet: MemoryFleet) -> None:
+    """8,193 devices, one more than a cache once held: the second look decodes nothing, a changed report is decoded."""
+    parts, text = fleet.app.parts, encode(Reported(gen=1)).decode()
+    row = {"site": "berlin", "attributes": {}, "password_hash": "", "enrolled_ms": 0, "state": "ready"}
+    rows = [{**row, "device": f"cam-{i:05d}", "reported": text} for i in range(8193)]
+    with parts.database.begin() as connection:
+        connection.execute(DEVICES.insert(), rows)
+    once, twice = parts.fleet.devices(), parts.fleet.devices()
+    assert all(one.reported is two.reported for one, two in zip(once, twice, strict=True))
+    with parts.database.begin() as connection:
+        update_device(connection, "cam-00000", {"reported": encode(Reported(gen=2)).decode()})
+    assert [device.reported.gen for device in parts.fleet.devices()[:2] if device.reported] == [2, 1]

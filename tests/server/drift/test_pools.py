@@ -32,11 +32,11 @@ def _moved(sd: float) -> Floats:
 
 
 class _QuietFleet:
-    """Devices, three to a site, whose windows of 60 samples are drawn from ``streams`` (S, 16)."""
+    """Devices, three to a site or on six sites, whose windows of 60 samples are drawn from ``streams`` (S, 16)."""
 
     def __init__(self, devices: int, streams: Floats, seed: int) -> None:
         self.state, self.dice, self.slot = FoldState(), np.random.default_rng(seed), 0
-        self.sites = {f"d{i}": {"site": f"site-{i // 3}"} for i in range(devices)}
+        self.sites = {f"d{i}": {"site": f"site-{i // max(3, devices // 6)}"} for i in range(devices)}
         self.state.open_lane(KEY, len(streams), None)
 
     def window(self, streams: Floats) -> Outcome:

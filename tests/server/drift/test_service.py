@@ -7,8 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import sqlalchemy as sa
 
+from server.drift.ledger import Finding
 from server.drift.service import DriftService
+from server.drift.verdicts import Verdict, VerdictKind
 from server.store import evidence as store
 
 if TYPE_CHECKING:
@@ -160,3 +163,17 @@ def test_evidence_is_stored_for_every_device_and_window(world: FleetWorld) -> No
     assert [row["phase"] for row in rows] == ["judged"] * 3 + ["commissioning"] * 11
     assert rows[0]["log_value"] < rows[0]["log_threshold"]
     assert set(rows[0]["summaries"]) == {"luma_mean", "laplacian_log", "noise", "confidence"}
+
+
+def test_an_outage_of_a_whole_fleet_is_noted_in_one_transaction(world: FleetWorld) -> None:
+    """Each silent device has a verdict of its own; a commit for each would hold up everybody else for minutes."""
+    commits: list[object] = []
+    sa.event.listen(world.database.engine, "commit", commits.append)
+    verdicts = [Verdict(VerdictKind.DEVICE_FAULT, (f"d{i}",), detail="silent") for i in range(50)]
+    findings = [Finding(verdict, "no window for 90 s") for verdict in verdicts]
+    for window in range(3):
+        world.service.verdicts.note(findings if window < 2 else [], window * 10, 1, quiet_ms=10, judged=True)
+    assert len(commits) == 6  # each time the open ones are read and all changes are written
+    latest = world.service.verdicts.latest(100)
+    assert {(one.windows, one.closed_ms, one.cause) for one in latest} == {(2, 1, "no window for 90 s")}
+    assert len(latest) == len(world.service.events.after(0, 1000)) // 2 == 50

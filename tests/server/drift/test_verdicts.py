@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable
+
+import pytest
 
 from server.drift.verdicts import DeviceView, Pools, VerdictKind, conclude, hypergeometric_p
 
@@ -76,3 +79,22 @@ def test_the_hypergeometric_tail_is_fishers() -> None:
     """Three of three drawn marked, three of six marked: one in twenty."""
     assert math.isclose(hypergeometric_p(3, 3, 3, 6), 1 / 20)
     assert math.isclose(hypergeometric_p(0, 3, 3, 6), 1.0)
+
+
+def test_the_tail_of_a_large_fleet_is_as_exact_as_of_a_small_one() -> None:
+    """Against the sum of exact integers, at sizes where these have thousands of digits."""
+    exact = sum(math.comb(400, k) * math.comb(3600, 1000 - k) for k in range(130, 401)) / math.comb(4000, 1000)
+    assert math.isclose(hypergeometric_p(130, 1000, 400, 4000), exact, rel_tol=1e-9)
+    assert hypergeometric_p(401, 1000, 400, 4000) == 0.0
+    assert math.isclose(hypergeometric_p(0, 1000, 400, 4000), 1.0)
+
+
+@pytest.mark.parametrize("every", [1, 4])
+def test_a_large_fleet_is_concluded_on_soon(every: int) -> None:
+    """5,000 devices on sites of ten, all or every fourth site flagged: seconds where it took minutes."""
+    hits = [i for i in range(5000) if i // 10 % every == 0]
+    start_s = time.perf_counter()
+    found = conclude(fleet(5000, hits), Pools())
+    assert time.perf_counter() - start_s < 4.0
+    assert len(found) == (1 if every == 1 else 125)
+    assert {verdict.kind for verdict in found} == {VerdictKind.FLEET if every == 1 else VerdictKind.SITE}
