@@ -2,8 +2,8 @@
 """Prints what one evidence step costs the server at 100, 1,000 and 10,000 devices: ``fleet.py [--quick] [--json F]``.
 
 Each fleet has 23 streams, hourly windows of 60 samples in a SQLite file, five devices a site, and its own process.
-A step is a whole turn of the drift service with one due slot, the least of three: windows read, health checks, detectors, pools, e-BH,
-rows of evidence, verdicts. Restart: a new service on the same file, until it has caught up. Both also at 8,192 and
+A step is a whole turn of the drift service with one due slot, the least of three: windows read, health checks,
+detectors, pools, e-BH, rows of evidence, verdicts. Restart: a new service on the same file, until it has caught up. Both also at 8,192 and
 8,193 devices, where a cache of the fleet's reports once began to miss.
 """
 
