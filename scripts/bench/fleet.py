@@ -3,8 +3,9 @@
 
 Each fleet has 23 streams, hourly windows of 60 samples in a SQLite file, five devices a site, and its own process.
 A step is a whole turn of the drift service with one due slot, the least of three: windows read, health checks,
-detectors, pools, e-BH, rows of evidence, verdicts. Restart: a new service on the same file, until it has caught up. Both also at 8,192 and
-8,193 devices, where a cache of the fleet's reports once began to miss.
+detectors, pools, e-BH, rows of evidence, verdicts. Restart: a
+new service on the same file, until it has caught up. Both also at 8,192 and 8,193 devices, where a cache of the
+fleet's reports once began to miss.
 """
 
 from __future__ import annotations

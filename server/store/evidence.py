@@ -132,7 +132,9 @@ def insert_verdicts(connection: sa.Connection, rows: Sequence[Mapping[str, objec
 def keep_verdicts(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
     """Change columns of verdicts; each row names its ``verdict``, and all the same columns."""
     if rows:
-        columns = {name: sa.bindparam(name) for name in rows[0] if name != "verdict"}
+        columns: dict[str, sa.ColumnElement[object]] = {
+            name: sa.bindparam(name) for name in rows[0] if name != "verdict"
+        }
         statement = VERDICTS.update().where(VERDICTS.c.id == sa.bindparam("verdict")).values(columns)
         connection.execute(statement, [dict(row) for row in rows])
 
