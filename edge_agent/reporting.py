@@ -52,7 +52,7 @@ class Reporter:
             return "safe_mode"
         if self.repair.code:
             return self.repair.code
-        if self.supervisor.wanted is None and self.slots.current() is None:
+        if self.supervisor.wanted is None:
             return NO_RELEASE
         return "not_serving" if self.supervisor.serving is None else ""
 

@@ -1,0 +1,48 @@
+"""Who takes part in a rollout."""
+
+import pytest
+
+from server.fleet import Device
+from server.registry.versions import Release
+from server.rollout.selection import candidates, pick_canaries
+from wire.messages import Desired, DeviceState, InstalledRelease, Reported
+from wire.target import TargetCustom
+
+RELEASE = Release(
+    name="m-1", model="m", version=1, target="gateway", path="m-1/gateway.tfb", sha256="1" * 64, length_bytes=9,
+    certificate={}, custom=TargetCustom("m", 1, "gateway"), registered_ms=1,
+)  # fmt: skip
+
+
+def device(name: str, state: DeviceState, *, last_seen_ms: int = 5, safe_mode: bool = False) -> Device:
+    """Return a device that was told the release and has it."""
+    reported = Reported(current=InstalledRelease("m-1", "1" * 64), safe_mode=safe_mode)
+    return Device(
+        device=name, site="s", attributes={}, state=state, reported=reported, desired=Desired(1, "m-1"), desired_gen=1,
+        desired_release="m-1", last_seen_ms=last_seen_ms, enrolled_ms=1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("state", "safe_mode", "takes_part"),
+    [
+        (DeviceState.READY, False, False),
+        (DeviceState.UPDATING, False, False),
+        (DeviceState.DEGRADED, False, True),
+        (DeviceState.READY, True, True),
+    ],
+)
+def test_a_device_whose_release_does_not_run_may_be_sent_it_again(
+    state: DeviceState, *, safe_mode: bool, takes_part: bool
+) -> None:
+    """Having it is not enough to be left out: it has to run."""
+    found = candidates([device("a", state, safe_mode=safe_mode)], [RELEASE], "m-1")
+    assert [one.device for one in found] == (["a"] if takes_part else [])
+
+
+def test_a_canary_is_one_that_was_heard_with_or_without_a_release() -> None:
+    """``init`` is the state of a device that was never heard, and of one that waits for its first release."""
+    never = [device(f"never-{number}", DeviceState.INIT, last_seen_ms=0) for number in range(8)]
+    here = [device("new", DeviceState.INIT), device("old", DeviceState.READY)]
+    lost = [device("lost", DeviceState.LOST)]
+    assert set(pick_canaries([*never, *here, *lost], 2, "seed")) == {"new", "old"}
