@@ -72,7 +72,8 @@ def test_a_run_passes_on_host_and_device(fleet: Fleet, out: Path) -> None:
     certificate = read_certificate((out / "gate.json").read_bytes())
     assert outcome.verdict == "pass"
     assert {(item.name, item.on) for item in certificate.gates} == {
-        *((gate.name, on) for gate in gates for on in ("", "cam-1")), (AGREEMENT, "cam-1")
+        *((gate.name, on) for gate in gates for on in ("", "cam-1")), (AGREEMENT, "cam-1"),
+        ("better_than_constant", ""), ("label_order", ""),
     }  # fmt: skip
     assert line(certificate, AGREEMENT).text.startswith("0 of 912 rows")
     assert "On devices" in outcome.report.read_text()
