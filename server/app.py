@@ -39,6 +39,10 @@ _LOG = logging.getLogger(__name__)
 _INGEST_WAIT_S = 0.2
 _PAUSE_AFTER_FAULT_S = 1.0
 _INGEST = "loop Ingest"
+_RESTORED = (
+    "This state directory is a copy: its metadata is signed above what devices saw since it was made. Publish again "
+    "what was published since then; roll out again what was under way"
+)
 _REVOCATIONS = "loop Revocations"
 _JOIN_TIMEOUT_S = 15.0
 
@@ -144,6 +148,8 @@ class ServerApp:
             if self.broker is not None:
                 self.broker.start(self.admission.hashes())
                 self.state.keep_ports(Ports(self.web.listener.getsockname()[1], self.broker.port))
+            if self.parts.trust.leap(self.clock()):
+                self.parts.events.add(self.clock(), "server", "restored", Severity.WARNING, _RESTORED)
             self.connect()
             self.parts.vitals.expect(
                 (_INGEST, _REVOCATIONS, *(_name(service) for service in self._services())), self.clock()

@@ -230,13 +230,14 @@ def backup(directory: Path, target: Path) -> None:
     """Copy a state directory to the new directory TARGET; the server may run meanwhile.
 
     To restore, put the copy where DIR was and run the server on it: it has the same ports, keys, tokens, devices and
-    bundles. Back up after each publication. For PostgreSQL, dump the database with pg_dump first.
+    bundles, and signs above what devices saw meanwhile; publish again what was published since the copy. For
+    PostgreSQL, dump the database with pg_dump first.
     """
     state = open_state(directory)
     config = read_config(state.config)
     engine = connect(config.store.url or state.database_url)
     try:
-        back_up_state(state, engine, target)
+        back_up_state(state, engine, target, system_now_ms())
         if sqlite_file(engine) is None:
             click.echo(f"not in it: the database {shown_url(config.store.url)}: dump it with pg_dump", err=True)
     finally:

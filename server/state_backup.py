@@ -17,13 +17,16 @@ from server.errors import StateDirectoryError
 from server.files import sync_directory
 from server.state_directory import StateDirectory
 from server.store.backup import back_up_sqlite, sqlite_file
+from server.trust.repository import mark_copy
 
 _SCRATCH = frozenset({"broker", "run", "backups", "server.lock"})
 _TIMESTAMP = Path("tuf", "timestamp.json")
 
 
-def back_up_state(state: StateDirectory, engine: sa.Engine, target: Path) -> None:
+def back_up_state(state: StateDirectory, engine: sa.Engine, target: Path, now_ms: int) -> None:
     """Copy ``state`` to the new directory ``target``, its SQLite database with it; the server may run meanwhile.
+
+    The copy is marked as one of ``now_ms``, UTC: a server that starts on it signs above what devices saw since.
 
     Raises:
         StateDirectoryError: If ``target`` is there already, or lies in the state directory.
@@ -49,6 +52,8 @@ def back_up_state(state: StateDirectory, engine: sa.Engine, target: Path) -> Non
             shutil.copytree(entry, target / entry.name, dirs_exist_ok=True, ignore=_partial_files)
         elif not entry.name.startswith("."):
             shutil.copy2(entry, target / entry.name)
+    if (target / _TIMESTAMP).exists():
+        mark_copy(target, now_ms)
     sync_directory(target)
 
 

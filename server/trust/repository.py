@@ -32,6 +32,8 @@ _LOG = logging.getLogger(__name__)
 MAX_TARGETS_BYTES = 4 * 1024 * 1024
 TIMESTAMP_DAYS = 7  # how long a device may be kept from news without noticing
 SNAPSHOT_DAYS = 30
+_MARK = "copied_ms"
+_LEAST_LEAP = 1000  # versions, where the clock says that no time has passed since the copy
 _NAME = re.compile(r"timestamp\.json|[1-9][0-9]{0,8}\.(root|snapshot|targets)\.json")
 
 
@@ -147,6 +149,32 @@ class TrustRepository:
             elif timestamp.expires - now < timedelta(days=TIMESTAMP_DAYS / 2):
                 self._sign_timestamp(timestamp.snapshot_meta, now_ms)
 
+    def leap(self, now_ms: int) -> bool:
+        """Sign above all versions that devices may have seen since this directory was copied; False: it is no copy.
+
+        A restored server has older metadata than devices saw, which they refuse as a rollback. Fewer versions than
+        seconds were signed since the copy was made, so the versions go up by as many.
+
+        Raises:
+            TrustError: If our own metadata, keys or the mark are damaged.
+        """
+        with self._lock:
+            mark = self.state_dir / TUF / _MARK
+            if not mark.exists():
+                return False
+            try:
+                copied_ms = int(mark.read_text(encoding="ascii"))
+            except (OSError, ValueError) as error:
+                message = f"Expected the time of a copy, UTC ms, in {mark}, got: {error}: remove it if this is no copy"
+                raise TrustError(message) from error
+            snapshot = self._snapshot()
+            if snapshot is not None:
+                above = max(now_ms - copied_ms, 0) // 1000 + _LEAST_LEAP
+                version = snapshot.meta["targets.json"].version
+                self._sign_snapshot(version, self._file(f"{version}.targets.json"), now_ms, above=above)
+            mark.unlink()
+            return True
+
     def _verified(self, data: bytes) -> Metadata[Targets]:
         if len(data) > MAX_TARGETS_BYTES:
             message = f"Expected targets metadata of at most {MAX_TARGETS_BYTES} bytes, got {len(data)}"
@@ -172,18 +200,18 @@ class TrustRepository:
             message = f"Expected targets based on version {current}, got version {version}: publish again"
             raise TargetsVersionError(message)
 
-    def _sign_snapshot(self, targets_version: int, targets: bytes, now_ms: int) -> None:
+    def _sign_snapshot(self, targets_version: int, targets: bytes, now_ms: int, *, above: int = 0) -> None:
         timestamp = self._timestamp()
-        version = 1 + (timestamp.snapshot_meta.version if timestamp else 0)
+        version = 1 + above + (timestamp.snapshot_meta.version if timestamp else 0)
         meta = {"targets.json": MetaFile.from_data(targets_version, targets, ["sha256"])}
         snapshot = Snapshot(version=version, expires=_utc(now_ms, SNAPSHOT_DAYS), meta=meta)
         data = self._signed(snapshot, "snapshot")
         self._write(f"{version}.snapshot.json", data)
-        self._sign_timestamp(MetaFile.from_data(version, data, ["sha256"]), now_ms)
+        self._sign_timestamp(MetaFile.from_data(version, data, ["sha256"]), now_ms, above=above)
 
-    def _sign_timestamp(self, snapshot: MetaFile, now_ms: int) -> None:
+    def _sign_timestamp(self, snapshot: MetaFile, now_ms: int, *, above: int = 0) -> None:
         older = self._timestamp()
-        version = 1 + (older.version if older else 0)
+        version = 1 + above + (older.version if older else 0)
         timestamp = Timestamp(version=version, expires=_utc(now_ms, TIMESTAMP_DAYS), snapshot_meta=snapshot)
         self._write("timestamp.json", self._signed(timestamp, "timestamp"))
         _LOG.info("Signed the timestamp. version=%d snapshot=%d", version, snapshot.version)
@@ -222,6 +250,11 @@ class TrustRepository:
 
     def _write(self, name: str, data: bytes) -> None:
         write_atomically(self.state_dir / TUF / name, data, mode=0o644)
+
+
+def mark_copy(state_dir: Path, now_ms: int) -> None:
+    """Mark the state directory ``state_dir`` as a copy made at ``now_ms``, UTC, for the server that starts on it."""
+    write_atomically(state_dir / TUF / _MARK, f"{now_ms}\n".encode(), mode=0o644)
 
 
 def _parse(data: bytes, kind: type[T]) -> Metadata[T]:

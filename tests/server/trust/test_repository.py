@@ -12,9 +12,9 @@ from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
 from compressor.keys import init_keys
-from server.errors import MetadataRefusedError, RootMissingError, StateDirectoryError, TargetsVersionError
+from server.errors import MetadataRefusedError, RootMissingError, StateDirectoryError, TargetsVersionError, TrustError
 from server.trust.online_keys import init_online_keys
-from server.trust.repository import TIMESTAMP_DAYS, TrustRepository
+from server.trust.repository import TIMESTAMP_DAYS, TrustRepository, mark_copy
 from server.trust.roots import install_root, newest_version
 
 DAY_MS = 86_400_000
@@ -170,3 +170,28 @@ def test_a_root_is_followed_never_replaced(host: Host) -> None:
     foreign = init_keys(host.folder / "foreign", host.state / "online.pub.json")
     with pytest.raises(MetadataRefusedError, match="never replaced"):
         install_root(host.state, foreign)
+
+
+def test_a_copy_signs_above_what_devices_saw_since_it_was_made(host: Host) -> None:
+    """Once, by at least as many versions as seconds have passed; targets stay those of the copy."""
+    host.publish(host.signed(1, "1"))
+    assert not host.repository.leap(START_MS)
+    mark_copy(host.state, START_MS)
+    assert host.repository.leap(START_MS + 3600 * 1000)
+    snapshot = host.version("timestamp.json")
+    assert snapshot >= 3600
+    assert host.version(f"{snapshot}.snapshot.json") == snapshot
+    assert [target.path for target in host.repository.targets()] == ["m-1/t.tfb"]
+    assert not host.repository.leap(START_MS + 7200 * 1000)
+    assert host.version("timestamp.json") == snapshot
+
+
+def test_a_copy_leaps_though_the_clock_went_back(host: Host) -> None:
+    """A thousand versions at least; a mark that can't be read is named."""
+    host.publish(host.signed(1, "1"))
+    mark_copy(host.state, START_MS)
+    assert host.repository.leap(START_MS - DAY_MS)
+    assert host.version("timestamp.json") > 1000
+    (host.state / "tuf" / "copied_ms").write_text("yesterday")
+    with pytest.raises(TrustError, match=r"Expected the time of a copy, UTC ms, in .*copied_ms, got"):
+        host.repository.leap(START_MS)
