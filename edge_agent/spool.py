@@ -56,6 +56,11 @@ VERSION = len(_MIGRATIONS)
 MAX_DAMAGED = 2
 """So many damaged files are kept; bad flash must not fill the disk with them."""
 _UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_PASSING = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR}
+)
+_UNREAD = frozenset({sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS})
+_LOCKED_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +106,10 @@ class Spool:
     _database: sqlite3.Connection = field(init=False)
 
     def __post_init__(self) -> None:
-        """Open the file; one that can't be read is kept beside, because a device must run on.
+        """Open the file; a damaged one is kept beside, because a device must run on.
 
         Raises:
-            SpoolError: If no file can be opened.
+            SpoolError: If no file can be opened, or the disk says no to one that may well be whole.
         """
         self._load()
 
@@ -114,6 +119,9 @@ class Spool:
         except NewerFormatError as error:
             self._database = self._open_anew("spool_newer", f"newer-{_version(self.path)}", str(error))
         except sqlite3.DatabaseError as error:
+            if _passes(error, self.path):
+                message = f"Expected a spool that can be opened in {self.path}, got: {error}: free the disk, or end the"
+                raise SpoolError(f"{message} program that has the file open; nothing of it is lost") from error
             text = f"Expected a spool in {self.path}, got: {error}: what it held is not sent"
             self._database = self._open_anew("spool_damaged", "damaged", text)
         self._held_bytes = self._sum()
@@ -397,15 +405,24 @@ def merge_key(report: DriftReport) -> str:
     return "/".join(map(str, (*parts, shape.streams, shape.classes, shape.confidence_bins)))
 
 
+def _passes(error: sqlite3.DatabaseError, path: Path) -> bool:
+    """Say whether ``error`` tells of the disk as it is now (full, locked) and nothing of the file itself."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code & 0xFF == sqlite3.SQLITE_CANTOPEN:  # no room for its log; not a folder, a link to nowhere, another's file
+        return path.is_file() and os.access(path, os.R_OK | os.W_OK)
+    return code & 0xFF in _PASSING and code not in _UNREAD
+
+
 def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+    database = sqlite3.connect(path, isolation_level=None, timeout=_LOCKED_S)
     try:
+        # one agent, by its lock. First of all, for the index of the log then needs no room on a disk that is full
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
         found = int(database.execute("PRAGMA user_version").fetchone()[0])
         if found > VERSION:
             database.close()
             message = f"Expected a spool of version {VERSION} or older in {path}, got {found}: a newer agent wrote it"
             raise NewerFormatError(message)
-        database.execute("PRAGMA locking_mode = EXCLUSIVE")  # one agent, by its lock: no index of the log on the disk
         database.execute("PRAGMA journal_mode = WAL")
         if found < VERSION:
             database.execute("BEGIN IMMEDIATE")

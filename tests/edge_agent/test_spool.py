@@ -1,9 +1,13 @@
 """The spool: what survives, what leaves first, what is merged, what is dropped."""
 
+import resource
+import shutil
 import sqlite3
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -205,6 +209,56 @@ def test_a_failed_write_keeps_the_rows(tmp_path: Path) -> None:
     spool._database.execute("PRAGMA max_page_count = 100000")
     spool.commit()
     assert held(spool) == [("event", 1)]
+
+
+@contextmanager
+def no_file_grows() -> Iterator[None]:
+    """No file of this process may become longer, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_at_the_start_costs_nothing(tmp_path: Path) -> None:
+    """After a power cut on a full disk the rows are read; new ones wait, and both are there when there is room."""
+    (tmp_path / "after").mkdir()
+    spool = spool_at(tmp_path)
+    spool.add(Row("event", BOOT, 1, b"x"))
+    spool.commit()
+    for path in tmp_path.glob("spool.db*"):  # what a killed agent leaves: the log was not written back
+        shutil.copy(path, tmp_path / "after")
+    with no_file_grows():
+        again = spool_at(tmp_path / "after")
+        again.add(Row("event", BOOT, 2, b"x"))
+        with pytest.raises(SpoolError, match="free the disk"):
+            again.commit()
+    again.commit()
+    assert (held(again), again.taken_aside()) == ([("event", 1), ("event", 2)], [])
+
+
+def test_a_spool_that_can_not_be_migrated_now_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    """An older file on a full disk stays where it is, whole, and comes over when there is room."""
+    with closing(sqlite3.connect(tmp_path / "spool.db")) as database:
+        database.executescript(OF_42F48EE)
+    with no_file_grows(), pytest.raises(SpoolError, match="nothing of it is lost"):
+        spool_at(tmp_path)
+    assert held(spool_at(tmp_path)) == [("event", 4), ("drift", 7)]
+
+
+def test_a_spool_that_another_program_reads_is_not_taken_for_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person with ``sqlite3 spool.db`` open costs a start, never what the spool holds."""
+    monkeypatch.setattr("edge_agent.spool._LOCKED_S", 0.0)
+    with closing(sqlite3.connect(tmp_path / "spool.db", isolation_level=None)) as other:
+        other.executescript(OF_42F48EE)
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(SpoolError, match="the program that has the file open"):
+            spool_at(tmp_path)
+    assert held(spool_at(tmp_path)) == [("event", 4), ("drift", 7)]
 
 
 def test_keeps_a_damaged_file_beside(tmp_path: Path) -> None:
