@@ -6,7 +6,11 @@ Which files: those whose suffix the served release reads (``.png``, ``.wav``, ..
 When a file is whole: at once where it was renamed into the folder or into its name; else when nobody has it open for
 writing and its size and time have not changed for ``settle_s`` (four times that where the file system can't tell who
 writes). A file that can't be decoded is tried once more after it has rested; then it moves to ``bad`` in the state
-directory (``bad_inputs``), or stays where it is when it can't move. It is never deleted.
+directory (``bad_inputs``), or stays where it is when it can't move. It is never deleted. What stays is known by size
+and time, not by its name alone: a camera may write every picture under one name.
+
+A file that may not be read is tried again, a folder that is away is looked for; both are told, as are folders and links
+in the folder, which are left alone.
 
 When more wait than ``backlog``, the oldest are dropped and counted: a device that can't keep up looks at now, not at
 last week.
@@ -35,6 +39,8 @@ DEFAULT_SETTLE_S = 0.5
 _UNKNOWN_WRITER = 4  # times as long, where nobody can tell whether a file is still open for writing
 _RETRY_S = 2.0
 _RESCAN_S = 1.0
+_UNREADABLE_S = 30.0  # between two tries of a file that may not be read: its rights may be set later
+_AWAY_S = 10.0  # a folder that is away for so long (a card, a mount) is told
 _SCAN_SHARE = 20  # scanning a folder full of other files takes at most a twentieth of the time
 _UNFINISHED = (".tmp", ".part")
 
@@ -106,8 +112,9 @@ class DirectorySource:
         self._waiting: deque[str] = deque()
         self._seen: dict[str, _Seen] = {}
         self._unfinished: set[int] = set()  # inodes under hidden or unfinished names: a rename makes them whole
-        self._kept: set[str] = set()
-        self._told_ignored = False
+        self._kept: dict[str, tuple[int, int]] = {}  # names of what stays where it is, with size and time
+        self._told: set[str] = set()
+        self._here_s = clock.monotonic_s()
         self._dropped = 0
         self._scanned_s, self._pause_s = float("-inf"), 0.0
 
@@ -130,30 +137,46 @@ class DirectorySource:
         found: list[str] = []
         unfinished: set[int] = set()
         present: dict[str, _Seen] = {}
-        ignored = ""
+        ignored = no_file = ""
         try:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
                     name = entry.name
-                    if name in self._kept or not entry.is_file(follow_symlinks=False):
-                        continue
-                    if name[0] == "." or name.lower().endswith(_UNFINISHED):
+                    if not entry.is_file(follow_symlinks=False):
+                        no_file = no_file if name[0] == "." or name == "lost+found" else name
+                    elif name[0] == "." or name.lower().endswith(_UNFINISHED):
                         unfinished.add(entry.inode())
                     elif os.path.splitext(name)[1].lower() not in suffixes:  # noqa: PTH122 - 20 times faster, per file
                         ignored = name
                     elif self._whole(entry, now_s, present):
                         found.append(name)
-        except OSError:  # the folder is away for a moment (a card, a mount): nothing waits
+            self._here_s = now_s
+            self._told.discard("source_missing")
+            self._kept = {name: was for name, was in self._kept.items() if name in present}
+        except OSError as error:  # the folder is away for a moment (a card, a mount): nothing waits
             found = []
+            self._tell_away(error, now_s)
         self._unfinished, self._seen = unfinished, present
         self._waiting = deque(sorted(found))
         while len(self._waiting) > self._choice.backlog:
             self._dropped += 1
             self._forget(self._waiting.popleft())
-        if ignored and not self._told_ignored:
-            self._told_ignored = True
+        if ignored:
             text = f"Expected files ending in {' '.join(sorted(suffixes))} in {self._folder}, got {ignored!r} too"
-            self._surroundings.tell("source_ignored", f"{text}: others are left alone; add theirs in [source] suffixes")
+            self._tell_once("source_ignored", f"{text}: others are left alone; add theirs in [source] suffixes")
+        if no_file:
+            text = f"Expected files in {self._folder}, got {no_file!r} too, which is a folder, a link or the like"
+            self._tell_once("source_no_file", f"{text}: it is left alone; put the files themselves here")
+
+    def _tell_away(self, error: OSError, now_s: float) -> None:
+        if now_s - self._here_s >= _AWAY_S:
+            text = f"Expected a folder that can be read at {self._folder}, got: {error.strerror}"
+            self._tell_once("source_missing", f"{text}: nothing is served before it is there again")
+
+    def _tell_once(self, code: str, text: str) -> None:
+        if code not in self._told:
+            self._told.add(code)
+            self._surroundings.tell(code, text)
 
     def _whole(self, entry: os.DirEntry[str], now_s: float, present: dict[str, _Seen]) -> bool:
         """Say whether a file has come to its end, as far as its looks tell; ``_read`` asks who writes it."""
@@ -168,6 +191,8 @@ class DirectorySource:
             whole_since_s = now_s - self._choice.settle_s * _UNKNOWN_WRITER if renamed and status.st_size else now_s
             seen = _Seen(status.st_size, status.st_mtime_ns, whole_since_s)
         present[entry.name] = seen
+        if self._kept.get(entry.name) == (seen.size, seen.mtime_ns):
+            return False
         if self._skipped and self._key(entry.name, seen) in self._skipped:
             return False
         return now_s - seen.rested_s >= (
@@ -180,8 +205,10 @@ class DirectorySource:
             descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:  # taken away by somebody else; another one may come under its name
             return None
-        except OSError:  # not ours to read: not our file
-            self._kept.add(name)
+        except OSError as error:
+            seen.rested_s = now_s + _UNREADABLE_S
+            text = f"Expected a file that can be read at {self._folder / name}, got: {error.strerror}"
+            self._tell_once("source_unreadable", f"{text}: let the agent's user read it; it is tried again")
             return None
         with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor
             written = _open_for_writing(descriptor)
@@ -190,8 +217,10 @@ class DirectorySource:
             try:
                 data = file.read(MAX_FILE_BYTES + 1)  # one more than allowed, so that decoding says "too large"
                 status = os.fstat(descriptor)
-            except OSError:  # a card with a fault: it stays there, for a person to read
-                self._kept.add(name)
+            except OSError as error:  # a card with a fault: it stays there, for a person to read
+                self._keep(name)
+                text = f"Expected to read {self._folder / name}, got: {error.strerror}"
+                self._tell_once("source_unreadable", f"{text}: it stays where it is")
                 return None
         if (status.st_size, status.st_mtime_ns) != (seen.size, seen.mtime_ns):
             return None  # it grew meanwhile
@@ -208,17 +237,21 @@ class DirectorySource:
             seen.refused, seen.rested_s = True, self._clock.monotonic_s()
             return False
         if self._choice.keep or not self._bad.move_in(self._folder / capture.name, code):
-            self._kept.add(capture.name)
-            if final:
-                self._skip(capture.name)
+            kept = self._keep(capture.name, seen)
+            if final and kept is not None:
+                self._skipped.add(self._key(capture.name, kept))
         return True
 
-    def _skip(self, name: str) -> None:
-        try:
-            status = (self._folder / name).lstat()
-        except OSError:  # it is gone
-            return
-        self._skipped.add(self._key(name, _Seen(status.st_size, status.st_mtime_ns, 0.0)))
+    def _keep(self, name: str, seen: _Seen | None = None) -> _Seen | None:
+        """Leave a file where it is, known by size and time (of ``seen``, else as it lies there), and return them."""
+        if seen is None:
+            try:
+                status = (self._folder / name).lstat()
+            except OSError:  # it is gone: what comes under its name is another one
+                return None
+            seen = _Seen(status.st_size, status.st_mtime_ns, 0.0)
+        self._kept[name] = (seen.size, seen.mtime_ns)
+        return seen
 
     def _key(self, name: str, seen: _Seen) -> str:
         """Return what tells this content of this file from a later one of the same name."""
@@ -227,7 +260,7 @@ class DirectorySource:
     def _forget(self, name: str) -> None:
         seen = self._seen.pop(name, None)
         if self._choice.keep:
-            self._kept.add(name)
+            self._keep(name, seen)
             return
         path = self._folder / name
         try:
@@ -237,7 +270,7 @@ class DirectorySource:
         except FileNotFoundError:
             return
         except OSError:  # a folder we may only read: remember instead
-            self._kept.add(name)
+            self._keep(name, seen)
 
     def take_dropped(self) -> int:
         """Return how many images were dropped since the last call."""

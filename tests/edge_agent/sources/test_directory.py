@@ -1,6 +1,7 @@
 """The folder as a source: which files it takes, when they are whole, and that it deletes nothing else."""
 
 import fcntl
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -203,3 +204,64 @@ def test_bad_is_bounded_by_number_and_bytes_and_the_oldest_goes(tmp_path: Path) 
     held = sorted(path.name for path in (tmp_path / "bad").iterdir())
     assert held == ["00000004-image_invalid-3.png", "00000005-image_invalid-4.png", "mine.txt"]
     assert (tmp_path / "5.png").exists()
+
+
+def test_a_name_is_not_blamed_for_what_once_lay_under_it(folder: Callable[..., Folder]) -> None:
+    """A camera that writes each picture under one name goes on after a bad one that could not move."""
+    pictures = folder()
+    (pictures.state / "bad").write_bytes(b"in the way")
+    pictures.write("latest.png", b"cut")
+    assert pictures.served(6, "image_invalid") == ["latest.png", "latest.png"]
+    assert pictures.served(6) == []
+    pictures.write("latest.png", b"whole")
+    assert pictures.served(3) == ["latest.png"]
+
+
+def test_an_item_that_is_gone_is_not_skipped_by_its_name(folder: Callable[..., Folder]) -> None:
+    """What ended a child lay on a disk that a power cut emptied: the next picture of that name is served."""
+    pictures = folder()
+    pictures.source.refuse(sources.Capture("latest.png", b""), "input_crashed", final=True)
+    pictures.write("latest.png")
+    assert pictures.served(3) == ["latest.png"]
+
+
+def test_a_file_that_may_not_be_read_now_is_tried_again_and_told(folder: Callable[..., Folder]) -> None:
+    """Out of descriptors, or rights that come later: it is served then."""
+    pictures = folder()
+    pictures.write("a.png"), pictures.write("b.png")
+    pictures.clock.advance(0.1), pictures.source.take(), pictures.clock.advance(2)
+    first = pictures.source.take()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    second = pictures.source.take()
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert (first.name, second, [code for code, _ in pictures.told]) == ("a.png", None, ["source_unreadable"])
+    pictures.source.done(first)
+    assert (pictures.served(20), pictures.served(20)) == ([], ["b.png"])
+
+
+def test_a_folder_that_is_away_is_told_and_served_again_when_it_is_back(folder: Callable[..., Folder]) -> None:
+    """A card that was pulled out: not told for a moment, once after ten seconds, and once more the next time."""
+    pictures = folder()
+    pictures.served(1)
+    pictures.inbox.rmdir()
+    pictures.served(8)
+    assert pictures.told == []
+    for _ in range(2):
+        pictures.served(20)
+        pictures.inbox.mkdir()
+        pictures.write("a.png")
+        assert pictures.served(3) == ["a.png"]
+        pictures.inbox.rmdir()
+    assert [code for code, _ in pictures.told] == ["source_missing"] * 2
+
+
+@pytest.mark.parametrize(("name", "told"), [("2026-11-29", ["source_no_file"]), (".hidden", []), ("lost+found", [])])
+def test_pictures_in_a_folder_below_are_left_alone_and_told(
+    name: str, told: list[str], folder: Callable[..., Folder]
+) -> None:
+    """An FTP camera that makes a folder a day: nobody waits in vain without a word."""
+    pictures = folder()
+    (pictures.inbox / name).mkdir()
+    (pictures.inbox / name / "a.png").write_bytes(b"x")
+    assert (pictures.served(5), [code for code, _ in pictures.told]) == ([], told)
