@@ -168,16 +168,29 @@ class Broker:
         return f"see {self._paths.log}"
 
     def _end_leftover(self) -> None:
-        """End the mosquitto of a killed server, and only it: its command line names our configuration."""
-        with contextlib.suppress(OSError, ValueError):
-            pid = int(self._paths.pid.read_text())
-            if str(self._paths.config).encode() not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return
+        """End the mosquitto of a killed server, and only it: its command line names our configuration.
+
+        It is looked for among all processes: the file with its id is gone where a backup was put in place of ours.
+        """
+        for pid in _started_with(self._paths.config):
             _LOG.warning("A broker of an earlier run is ended. pid=%s", pid)
-            os.kill(pid, signal.SIGTERM)
-            deadline_s = time.monotonic() + _STOP_TIMEOUT_S
-            while Path(f"/proc/{pid}/cmdline").read_bytes() and time.monotonic() < deadline_s:
-                time.sleep(_POLL_S)
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGTERM)
+                deadline_s = time.monotonic() + _STOP_TIMEOUT_S
+                while Path(f"/proc/{pid}/cmdline").read_bytes():
+                    if time.monotonic() > deadline_s:
+                        os.kill(pid, signal.SIGKILL)
+                    time.sleep(_POLL_S)
+
+
+def _started_with(config: Path) -> list[int]:
+    """Return the processes that were given the file ``config``; none where there is no /proc."""
+    found, wanted = [], os.fsencode(config)
+    for entry in Path("/proc").glob("[1-9]*"):
+        with contextlib.suppress(OSError):
+            if wanted in (entry / "cmdline").read_bytes().split(b"\0") and int(entry.name) != os.getpid():
+                found.append(int(entry.name))
+    return found
 
 
 def program_path(program: str) -> str:
@@ -223,8 +236,9 @@ def listening_socket(bind: str, port: int, what: str) -> socket.socket:
     except OSError as error:
         found.close()
         message = (
-            f"Expected a free port for the {what}, got {bind}:{port}: {error.strerror}. "
-            f"Stop the other program, or set {what}.port in server.toml"
+            f"Expected a free port for the {what}, got {bind}:{port}: {error.strerror}. Stop the other program (a "
+            f"mosquitto of this server that was moved, perhaps); another {what}.port in server.toml is for a fleet "
+            "without devices: each was told this one"
         )
         raise PortInUseError(message) from error
     return found

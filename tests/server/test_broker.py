@@ -155,6 +155,15 @@ def test_ends_what_a_killed_server_left_behind(broker: Broker, tmp_path: Path) -
     heir.stop()
 
 
+def test_ends_it_also_where_a_backup_took_the_folders_place(broker: Broker, tmp_path: Path) -> None:
+    """A restored folder knows no process id; the mosquitto of the lost one still has the port."""
+    (tmp_path / "broker").rename(tmp_path / "lost")
+    heir = Broker(tmp_path / "broker", broker.config, broker.tls, broker.port, "server", "s")
+    heir.start(HASHES)
+    assert (broker.pid, heir.accepts("server", "s")) == (None, True)
+    heir.stop()
+
+
 def test_refuses_a_port_in_use(tmp_path: Path) -> None:
     """The error names port and setting; nothing was started."""
     broker = _make(tmp_path)
