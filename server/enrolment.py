@@ -88,7 +88,8 @@ class Enrolment:
             if known is None:
                 store.insert_device(connection, {"device": device, "site": site, **changes})
             else:
-                store.update_device(connection, device, changes)
+                fresh = store.NEVER_HEARD if known["ended"] else {}  # what it said before it was ended is over
+                store.update_device(connection, device, {**changes, **fresh})
         return Identity(site, device, password)
 
     def reopen(self, claim: str) -> None:

@@ -27,6 +27,8 @@ DEVICES = sa.Table(
     sa.Column("ended_why", sa.Text, nullable=False, default="", server_default=""),
 )
 
+NEVER_HEARD = {"state": "init", "last_seen_ms": 0, "clock_skew_ms": 0, "reported": None}
+
 CLAIMS = sa.Table(
     "claims",
     METADATA,

@@ -119,6 +119,21 @@ def test_who_comes_back_is_told_above_what_it_knows(fleet: MemoryFleet, action: 
 
 
 @BOTH
+def test_who_comes_back_is_not_there_before_it_was_heard(fleet: MemoryFleet, action: str) -> None:
+    """What it said in its life before is over: no rollout takes it for a device that can be told."""
+    _heard(fleet)
+    client = fleet.client()
+    client.post(f"/api/devices/cam-1/{action}")
+    enrolment = fleet.app.parts.enrolment
+    enrolment.enrol(enrolment.claim("berlin", "cam-1", {}))
+    shown = client.get("/api/devices/cam-1").json()
+    assert (shown["presence"], shown["state"], shown["release"]) == ("never_heard", "init", "")
+    fleet.enrol().say("state", State(DeviceState.READY), retain=True)
+    fleet.turn()
+    assert client.get("/api/devices/cam-1").json()["presence"] == "there"
+
+
+@BOTH
 def test_nobody_tells_it_anything_any_more(fleet: MemoryFleet, action: str) -> None:
     """Neither a release, nor settings, nor a command; the refusal says why."""
     _heard(fleet)
