@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from contextlib import closing
@@ -10,6 +11,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from server.files import sync_directory
+
+_PARTIAL = ".partial"
 
 
 def sqlite_file(engine: sa.Engine) -> Path | None:
@@ -21,19 +24,27 @@ def sqlite_file(engine: sa.Engine) -> Path | None:
 def back_up_sqlite(source: Path, target: Path) -> None:
     """Copy the database ``source`` to the new file ``target`` (0600), on disk when this returns.
 
+    Whoever finds ``target`` finds it whole: it has another name until then.
+
     Raises:
         OSError: If ``target`` is there already or can't be written.
-        sqlite3.Error: If the source is damaged or the disk is full; ``target`` is then gone again.
+        sqlite3.Error: If the source is damaged or the disk is full; there is no ``target`` then.
     """
     target.parent.mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    if target.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+    for leftover in target.parent.glob(f".*{_PARTIAL}*"):  # of a copy that was killed
+        leftover.unlink()
+    partial = target.with_name(f".{target.name}{_PARTIAL}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with closing(sqlite3.connect(source)) as original, closing(sqlite3.connect(target)) as copy:
+        with closing(sqlite3.connect(source)) as original, closing(sqlite3.connect(partial)) as copy:
             original.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, complete without a -wal beside it
         os.fsync(descriptor)
+        partial.rename(target)
     except BaseException:
-        target.unlink(missing_ok=True)
+        partial.unlink()
         raise
     finally:
         os.close(descriptor)

@@ -8,6 +8,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -150,3 +151,23 @@ def test_a_damaged_database_leaves_no_half_backup(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.DatabaseError):
         back_up_sqlite(tmp_path / "a.db", tmp_path / "b.db")
     assert not (tmp_path / "b.db").exists()
+
+
+def test_a_backup_that_is_killed_leaves_nothing_that_looks_like_one(tmp_path: Path) -> None:
+    """The copy has its name when it is whole; what a killed one left is gone with the next."""
+    source, target = tmp_path / "a.db", tmp_path / "new" / "b.db"
+    with closing(sqlite3.connect(source, isolation_level=None)) as writer:
+        writer.execute("CREATE TABLE t (x)")
+        writer.execute("BEGIN EXCLUSIVE")
+        code = (
+            "import pathlib, sys; from server.store.backup import *; back_up_sqlite(*map(pathlib.Path, sys.argv[1:]))"
+        )
+        copying = subprocess.Popen([sys.executable, "-c", code, str(source), str(target)])
+        deadline_s = time.monotonic() + 30
+        while not list(tmp_path.glob("new/*")) and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+        copying.kill()
+        copying.wait()
+    assert list(tmp_path.glob("new/*.db")) == []
+    back_up_sqlite(source, target)
+    assert list(tmp_path.glob("new/*")) == [target]
