@@ -252,7 +252,11 @@ def _coded() -> Iterator[None]:
     """Turn errors into ``error [code]: message`` and an exit code; never a traceback."""
     try:
         yield
+    except BrokenPipeError:  # whoever read the output has enough: click ends quietly
+        raise
     except (AgentError, WireError, OSError) as error:
-        code = getattr(error, "code", "disk")
-        print(f"error [{code}]: {error}", file=sys.stderr)
+        code, words = getattr(error, "code", "disk"), str(error)
+        if isinstance(error, OSError):
+            words = f"Expected files that can be read and written, got: {words}: free the disk or set their rights"
+        print(f"error [{code}]: {words}", file=sys.stderr)
         sys.exit(next((number for kind, number in _EXITS if isinstance(error, kind)), EXIT_FAULT))

@@ -14,12 +14,14 @@ import ssl
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_agent.disk import Disk, RealDisk
 from edge_agent.errors import EnrolmentError, IdentityError, NewerFormatError
 from edge_agent.record_file import read_record
+from edge_agent.state_folder import ROOM
 from edge_agent.tls import client_context
 from edge_agent.updater.integrity import Condition
 from edge_agent.updater.twin import Twin, copy_of
@@ -31,6 +33,7 @@ from wire.topics import check_name
 _LOG = logging.getLogger(__name__)
 LIMIT_S = 30.0
 MAX_ANSWER_BYTES = 512 * 1024
+_ROOM_BYTES = 64 * 1024  # identity and root, twice each
 IN_MEMORY = "memory"  # the broker's host where server and agents share a process, so no port
 
 
@@ -86,10 +89,12 @@ def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "")
     those that the answer names.
 
     Raises:
-        EnrolmentError: If the server can't be reached, refuses, or answers nonsense. Nothing is written then.
+        EnrolmentError: If ``state`` has no room, or the server can't be reached, refuses, or answers nonsense. Nothing
+            is written then.
         OSError: If the files can't be written.
     """
-    answer = _ask(server_url.rstrip("/") + "/api/enrol", canonical_bytes({"claim": claim}), ca)
+    with _room_in(state, disk):
+        answer = _ask(server_url.rstrip("/") + "/api/enrol", canonical_bytes({"claim": claim}), ca)
     root = answer.pop("root", None)
     try:
         identity = from_document(Identity, {"http_url": server_url, **answer})
@@ -110,6 +115,30 @@ def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "")
         disk.write(path, root.encode())
     Twin(state / "identity.json", disk).write(to_document(identity))
     return identity
+
+
+@contextlib.contextmanager
+def _room_in(state: Path, disk: Disk) -> Iterator[None]:
+    """Hold room for what will be written below ``state``: a claim is good once, and must not be spent for nothing.
+
+    Raises:
+        EnrolmentError: If nothing can be written there.
+    """
+    kept, made = state / ROOM, not state.exists()
+    try:
+        try:
+            disk.write(kept, bytes(_ROOM_BYTES))
+        except OSError as error:
+            message = f"Expected {_ROOM_BYTES} bytes of room in the state directory {state}, got: {error.strerror}"
+            text = f"{message}: free the disk or choose another --state; the claim was not used"
+            raise EnrolmentError(text) from error
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            kept.unlink()
+        if made:
+            with contextlib.suppress(OSError):
+                state.rmdir()
 
 
 def _ask(url: str, body: bytes, ca: str) -> dict[str, Json]:

@@ -12,6 +12,8 @@ from edge_agent.errors import EnrolmentError
 
 _TRACES = frozenset({"root.json", "status.json", "spool.db", "floor.json"})
 """What an agent has written that was enrolled here before; its identity may have been removed to enrol again."""
+ROOM = "enrol.room"
+"""Holds room while a claim is traded; left behind by a power cut then."""
 _PREPARED_FOLDERS = frozenset({"inbox", "lost+found"})
 _PREPARED_SUFFIXES = frozenset({".toml", ".pem", ".crt", ".claim", ".log"})
 
@@ -36,4 +38,6 @@ def check_folder(state: Path) -> None:
 
 
 def _prepared(path: Path) -> bool:
-    return path.name in _PREPARED_FOLDERS if path.is_dir() else path.suffix in _PREPARED_SUFFIXES
+    if path.is_dir():
+        return path.name in _PREPARED_FOLDERS
+    return path.suffix in _PREPARED_SUFFIXES or path.name in {ROOM, f".{ROOM}.new"}

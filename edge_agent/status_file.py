@@ -8,8 +8,10 @@ boot. Written without a flush to the disk: it only serves readers on the running
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -55,10 +57,25 @@ class StatusFile:
             return False
         path = self.state / FILE
         new = path.with_suffix(".new")
-        new.write_bytes(record_bytes({**figures, **facts, _AT: time.monotonic()}))
-        new.replace(path)
+        data = record_bytes({**figures, **facts, _AT: time.monotonic()})
+        try:
+            new.write_bytes(data)
+            new.replace(path)
+        except OSError:
+            with suppress(OSError):
+                new.unlink()
+            _write_over(path, data)
         self._facts, self._due_s = dict(facts), now_s + EVERY_S
         return True
+
+
+def _write_over(path: Path, data: bytes) -> None:
+    """Write into the room that the file has: on a full disk an agent that serves must not look like one that hangs."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(descriptor, data.ljust(os.fstat(descriptor).st_size), 0)  # blanks behind: a reader never sees half
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,6 +107,13 @@ def test_a_refused_claim_writes_nothing(url: str, tmp_path: Path) -> None:
     assert not (tmp_path / "dev").exists()
 
 
+def test_a_claim_is_not_spent_where_nothing_can_be_written(url: str, tmp_path: Path) -> None:
+    """It is good once: a state directory that can't be made is said before the server is asked."""
+    (tmp_path / "file").write_bytes(b"")
+    code, output = call("enrol", "--server", url, "--claim", "bad", "--state", tmp_path / "file" / "dev")
+    assert (code, "got: Not a directory" in output, "the claim was not used" in output) == (5, True, True)
+
+
 @pytest.mark.parametrize("server", ["http://127.0.0.1:9", "ftp://x", "nonsense"])
 def test_an_unreachable_server_is_a_coded_error(tmp_path: Path, server: str) -> None:
     """No traceback, whatever the address."""
@@ -173,7 +180,10 @@ def test_refuses_to_enrol_into_a_folder_of_other_things(names: list[str], url: s
     assert tmp_path.stat().st_mode == mode
 
 
-@pytest.mark.parametrize("names", [[], ["agent.toml", "ca.pem", "inbox/"], ["root.json", "spool.db", "measure/"]])
+@pytest.mark.parametrize(
+    "names",
+    [[], ["agent.toml", "ca.pem", "inbox/"], ["enrol.room", ".enrol.room.new"], ["root.json", "spool.db", "measure/"]],
+)
 def test_enrols_into_a_folder_that_was_prepared_or_was_an_agents(names: list[str], url: str, tmp_path: Path) -> None:
     """A configuration beside its certificates; or an agent's folder whose identity was removed to enrol again."""
     for name in names:

@@ -67,6 +67,19 @@ def test_an_agent_that_says_nothing_is_stale(tmp_path: Path, age_s: float, code:
     assert (found[0], json.loads(found[1])["age_s"]) == (code, pytest.approx(age_s, abs=3.0))
 
 
+def test_a_full_disk_is_no_hang(tmp_path: Path) -> None:
+    """Where no new file can be made the old one is written over: the agent serves on, and its words stay young."""
+    lock, file = StateLock(tmp_path), StatusFile(tmp_path)
+    file.write({**SERVES, "reason": "long" * 50}, {}, 0.0)
+    document = json.loads((tmp_path / "status.json").read_bytes())
+    (tmp_path / "status.json").write_text(json.dumps({**document, "written_monotonic_s": time.monotonic() - 1000}))
+    (tmp_path / "status.new").mkdir()  # in the way of a new file, as a full disk is
+    assert file.write(SERVES, {}, EVERY_S)
+    found = status(tmp_path, "--json")
+    lock.release()
+    assert (found[0], json.loads(found[1])["age_s"] < 60) == (0, True)
+
+
 def test_a_status_of_another_boot_of_the_machine_is_stale(tmp_path: Path) -> None:
     """A monotonic time that lies ahead is not this boot's: the agent has just begun and said nothing yet."""
     lock = StateLock(tmp_path)
