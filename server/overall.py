@@ -29,9 +29,9 @@ class Signals:
 
     ``devices``: how many there are. Devices: ``lost`` (broke off), ``silent`` (say that they are there and are not
     heard), ``disconnected`` (ended in order), ``never_seen``, ``degraded`` (or in safe mode), ``update_failed``
-    (refused or rolled back), ``clock_off``. Drift: ``faulty``, ``flagged``, ``near`` (from ``NEAR_RATIO`` of the
-    threshold on), ``unjudged`` (no evidence yet or lately, or still compared with training), ``pools_near``,
-    ``verdicts``.
+    (refused or rolled back), ``withdrawn`` (run a release that was withdrawn), ``clock_off``. Drift: ``faulty``,
+    ``flagged``, ``near`` (from ``NEAR_RATIO`` of the threshold on), ``unjudged`` (no evidence yet or lately, or still
+    compared with training), ``pools_near``, ``verdicts``.
     Rollouts: ``paused``, ``unapproved``, ``failed``, ``aborting``, ``members_failed``. ``server``: what is unwell in
     the server; ``metadata``: signed metadata that is damaged, has expired or will soon.
     """
@@ -43,6 +43,7 @@ class Signals:
     never_seen: tuple[str, ...] = ()
     degraded: tuple[str, ...] = ()
     update_failed: tuple[str, ...] = ()
+    withdrawn: tuple[str, ...] = ()
     clock_off: tuple[str, ...] = ()
     faulty: tuple[str, ...] = ()
     flagged: tuple[str, ...] = ()
@@ -94,6 +95,7 @@ _WORDS: Mapping[str, tuple[Level, str, str]] = {
     "silent": (Level.ATTENTION, "device is silent", "devices are silent"),
     "degraded": (Level.ATTENTION, "device is degraded", "devices are degraded"),
     "update_failed": (Level.ATTENTION, "device did not take its update", "devices did not take their update"),
+    "withdrawn": (Level.ATTENTION, "device runs a withdrawn release", "devices run a withdrawn release"),
     "clock_off": (Level.ATTENTION, "device has a wrong clock", "devices have a wrong clock"),
     "near": (Level.ATTENTION, "device is near or over its threshold", "devices are near or over their threshold"),
     "pools_near": (Level.ATTENTION, "pool is near or over its threshold", "pools are near or over their threshold"),

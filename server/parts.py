@@ -141,7 +141,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         ingest=ingest,
         vitals=vitals,
         situation=Situation(
-            fleet, drift.verdicts, rollouts.ledger, trust, vitals, clock, config.fleet.silent_s,
+            fleet, drift.verdicts, rollouts.ledger, versions, trust, vitals, clock, config.fleet.silent_s,
             evidence_ms=int(max(2_000 * config.fleet.silent_s, 3 * config.drift.window_ms)),
         ),
         services=(

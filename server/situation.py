@@ -12,6 +12,7 @@ from server.errors import TrustError
 from server.fleet import Device, Fleet
 from server.liveness import Presence, is_reachable, is_silent, presence
 from server.overall import NEAR_RATIO, Overall, Signals, overall
+from server.registry.versions import Versions
 from server.rollout.ledger import Ledger
 from server.rollout.model import IN_VAIN, Phase, Rollout
 from server.trust.expiry import ending
@@ -33,6 +34,7 @@ class Situation:
     fleet: Fleet
     verdicts: Verdicts
     rollouts: Ledger
+    versions: Versions
     trust: TrustRepository
     vitals: Vitals
     clock: Clock
@@ -54,6 +56,7 @@ class Situation:
         evidence = {name: one for name, one in newest_evidence(database).items() if name in members}
         opened, newest = self.rollouts.open(), self.rollouts.newest()
         seen = [device for device in devices if device.last_seen_ms > 0]
+        withdrawn = {release.name for release in self.versions.releases() if release.withdrawn_ms}
         return Signals(
             devices=len(devices),
             lost=_names(device for device in seen if device.state is DeviceState.LOST),
@@ -64,6 +67,7 @@ class Situation:
             update_failed=_names(
                 device for device in seen if device.reported and device.reported.update.phase in _UPDATE_FAILED
             ),
+            withdrawn=_names(device for device in seen if device.release in withdrawn),
             clock_off=_names(device for device in seen if device.clock_skew_ms),
             faulty=tuple(name for name, one in evidence.items() if one["fault"]),
             flagged=tuple(name for name, one in evidence.items() if one["flagged"]),

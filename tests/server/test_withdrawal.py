@@ -150,3 +150,13 @@ def test_a_revoked_member_leaves_the_rollout(fleet: MemoryFleet) -> None:
     settle(fleet)
     standings = {one.device: one.standing.value for one in fleet.app.parts.rollouts.get(rollout).members}
     assert standings[told] == "cancelled"
+
+
+def test_a_device_that_still_runs_it_keeps_all_from_being_well(fleet: MemoryFleet) -> None:
+    """It goes on with it until a person rolls another release out; nothing else would remind of that."""
+    say_runs(fleet, present(fleet), "m-1", publish(fleet, 1))
+    situation = fleet.app.parts.situation
+    assert situation.signals().withdrawn == ()
+    fleet.app.parts.withdrawal.withdraw("m-1")
+    assert situation.signals().withdrawn == ("cam-1",)
+    assert "1 device runs a withdrawn release: cam-1" in situation.overall().text
