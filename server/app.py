@@ -24,7 +24,7 @@ from server.config import ServerConfig, check_config, read_config
 from server.credentials import hash_password, new_secret
 from server.dashboard.mount import mount
 from server.enrolment import SERVER_USER, Enrolment, Identity
-from server.errors import StateDirectoryError
+from server.errors import ServerError, StateDirectoryError
 from server.ingest import subscriptions
 from server.lost_devices import LostDevices
 from server.parts import Parts, Service, build_api, build_parts
@@ -302,6 +302,8 @@ def _assemble(
         parts = build_parts(state, config, transport, clock)
         if drawn:
             _refuse_to_orphan(state, parts)
+        if broker is not None:
+            _refuse_lost_trust(parts)
         admission = Admission(parts.enrolment, broker, hash_password(password))
         reception = Reception(lambda: _public(address, config), parts.trust.root, admission.admit)
         web = Web(build_api(parts, reception), listener, config.tls)
@@ -327,6 +329,19 @@ def _refuse_to_orphan(state: StateDirectory, parts: Parts) -> None:
             "the backup, or set http.port and broker.port in server.toml to those in a device's identity.json"
         )
         raise StateDirectoryError(message)
+
+
+def _refuse_lost_trust(parts: Parts) -> None:
+    """Refuse to serve devices without the keys and signed metadata that they know.
+
+    Raises:
+        TrustError: If some are lost.
+    """
+    try:
+        parts.trust.refuse_losses(published=bool(parts.versions.releases()))
+    except ServerError:
+        parts.database.close()
+        raise
 
 
 def _address(config: ServerConfig, listener: socket.socket, broker: Broker | None) -> RunAddress:

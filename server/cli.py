@@ -91,9 +91,11 @@ def _coded(command: Callable[P, R]) -> Callable[P, R]:
         except (ServerError, WireError) as error:
             click.echo(f"error [{error.code}]: {error}", err=True)
         except sa.exc.SQLAlchemyError as error:
-            click.echo(f"error [store]: Expected a usable store, got: {error.__cause__ or error}", err=True)
+            advice = "see that it answers; where it is damaged, restore it from the backup"
+            click.echo(f"error [store]: Expected a usable store, got: {error.__cause__ or error}: {advice}", err=True)
         except sqlite3.Error as error:
-            click.echo(f"error [store]: Expected to copy the database, got: {error}", err=True)
+            advice = "make room where the disk is full, remove what is there of the copy, and try again"
+            click.echo(f"error [store]: Expected to copy the database, got: {error}: {advice}", err=True)
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 place = f" for {error.filename}" if error.filename else ""

@@ -242,6 +242,12 @@ def open_state(path: Path) -> StateDirectory:
         StateDirectoryError: If it is not one.
     """
     state = StateDirectory(path.resolve())
+    if not state.config.is_file() and state.has_served():
+        message = (
+            f"Expected {state.config} of a server that ran before, got no such file: restore it from the backup; an "
+            "empty file is every default"
+        )
+        raise StateDirectoryError(message)
     if not state.config.is_file():
         message = f"Expected a server's state directory, got {path}: make one with fleet-server init {path}"
         raise StateDirectoryError(message)

@@ -22,7 +22,7 @@ from tuf.api.serialization import DeserializationError
 from server.clock import Clock, system_now_ms
 from server.errors import MetadataRefusedError, TargetsVersionError, TrustError
 from server.files import write_atomically
-from server.trust.online_keys import load_online_key
+from server.trust.online_keys import ROLES, load_online_key
 from server.trust.roots import TUF, read_root, root_bytes
 from wire.codec import from_document
 from wire.errors import MessageError
@@ -63,6 +63,23 @@ class TrustRepository:
     state_dir: Path
     clock: Clock = system_now_ms
     _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def refuse_losses(self, *, published: bool) -> None:
+        """Refuse to go on without what devices know of this server, which can't be made anew; before trust it has none.
+
+        ``published``: whether there are releases, so that there was signed metadata.
+
+        Raises:
+            TrustError: If the root, an online key or the current metadata is lost; the text names the file.
+        """
+        if not published and self.root() is None:
+            return
+        if self.root() is None:
+            self._file("1.root.json")
+        for role in ROLES:
+            load_online_key(self.state_dir, role)
+        if published and self.current_targets() is None:
+            self._file("timestamp.json")
 
     def root(self) -> bytes | None:
         """Return the newest root as devices get it at enrolment, None while there is none."""

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from server.app import Overrides, ServerApp
 from server.cli import main
 from server.errors import DatabaseLostError, StateDirectoryError, TrustError
-from server.state_directory import Ports, RunAddress, StateDirectory
+from server.state_directory import Ports, RunAddress, StateDirectory, open_state
 from server.store.database import open_database
 from server.trust.repository import TrustRepository
 
@@ -108,6 +108,45 @@ def test_lost_metadata_does_not_begin_again_at_version_one(state: StateDirectory
         TrustRepository(state.path).current_targets()
     (state.tuf / "2.snapshot.json").rename(state.tuf / "1.snapshot.json")
     assert TrustRepository(state.path).current_targets() is None
+
+
+@pytest.mark.parametrize(
+    ("lost", "published"),
+    [
+        ("tuf/1.root.json", True),
+        ("keys/snapshot.key", False),
+        ("keys/timestamp.key", True),
+        ("tuf/timestamp.json", True),
+    ],
+)
+def test_a_server_does_not_start_without_what_devices_believe(
+    state: StateDirectory, lost: str, *, published: bool
+) -> None:
+    """It would notice days later, when it signs anew, or number what it publishes from 1; the file is named."""
+    (state.path / lost).unlink(missing_ok=True)
+    trust = TrustRepository(state.path)
+    with pytest.raises(TrustError, match=rf"{Path(lost).name}.*restore it from the backup"):
+        trust.refuse_losses(published=published)
+
+
+def test_a_lost_key_stops_the_start_and_a_new_server_has_nothing_to_lose(state: StateDirectory) -> None:
+    """Before the first root there is nothing that devices could know."""
+    ServerApp.open(state.path, pages=False).stop()
+    (state.keys / "snapshot.key").unlink()
+    with pytest.raises(TrustError, match=r"snapshot\.key"):
+        ServerApp.open(state.path, pages=False)
+    (state.tuf / "1.root.json").unlink()
+    ServerApp.open(state.path, pages=False).stop()
+
+
+def test_lost_settings_are_restored_not_begun_anew(state: StateDirectory) -> None:
+    """Who is told to make a new directory removes this one first."""
+    state.config.unlink()
+    with pytest.raises(StateDirectoryError, match="fleet-server init"):
+        open_state(state.path)
+    state.keep_ports(Ports(1, 2))
+    with pytest.raises(StateDirectoryError, match=r"server\.toml of a server that ran before.*restore it"):
+        open_state(state.path)
 
 
 def test_a_backup_has_everything_but_scratch_and_is_private(state: StateDirectory, tmp_path: Path) -> None:

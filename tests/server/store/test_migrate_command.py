@@ -96,7 +96,12 @@ def test_every_command_refuses_an_older_database_in_one_sentence(old_state: Stat
 
 
 def _run_server(state: StateDirectory, *options: str, answer: bytes | None = None) -> tuple[str, str]:
-    """Start a server, with a terminal if there is an answer, until it serves or ends; return both outputs."""
+    """Start a server, with a terminal if there is an answer, until it serves or ends; return both outputs.
+
+    The release of the dump is left out: it has no signed metadata here, and no server starts that lost it.
+    """
+    with closing(sqlite3.connect(state.path / "fleet.db")) as database, database:
+        database.execute("DELETE FROM releases")
     main_end, other_end = pty.openpty()
     stdin = subprocess.DEVNULL if answer is None else other_end
     command = [sys.executable, "-m", "server.cli", "run", str(state.path), *options]
