@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from edge_agent.errors import SourceError
 from edge_agent.garbage import Garbage
 from edge_agent.spool import Spool
 from edge_agent.supervisor import Supervisor
@@ -54,7 +55,9 @@ class Reporter:
             return self.repair.code
         if self.supervisor.wanted is None:
             return NO_RELEASE
-        return "not_serving" if self.supervisor.serving is None else ""
+        if self.supervisor.serving is not None:
+            return ""
+        return SourceError.code if self.supervisor.without_source else "not_serving"
 
     def status(self, *, connected: bool) -> dict[str, Json]:
         """Return what ``edge-agent status`` prints at once when it changes."""

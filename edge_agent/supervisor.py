@@ -1,8 +1,8 @@
 """Starts, watches and restarts the inference child, and swaps its release.
 
 Decides when a child counts as hung, when it is started again, whether a release comes by a hot swap or a start, and
-whether an end is to be laid to the input that the child held (``blame``) or to the release. Does not decide what a
-crash of the release means for an update (``agent`` tells the updater).
+whether an end is to be laid to the input that the child held (``blame``), to a source that is away, or to the release.
+Does not decide what a crash of the release means for an update (``agent`` tells the updater).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Protocol
 
 from edge_agent.blame import Suspicion
 from edge_agent.config import ChildConfig
-from edge_agent.errors import FrameError
+from edge_agent.errors import FrameError, SourceError
 from edge_agent.frames import Frame, encode_frame, read_frame
 from edge_agent.in_flight import clear_held, read_held
 from edge_agent.memory_limit import end_text, oom_kills
@@ -79,6 +79,8 @@ class Fact(StrEnum):
     HUNG = "hung"
     INPUT = "ended_on_input"
     """The child ended, crashed or hung, on the input it held: the input is set aside, the release is not to blame."""
+    SOURCE = "ended_on_source"
+    """The child found no source to open (a card that is away, a wrong setting): no release could do better."""
     SERVING = "serving"
 
 
@@ -96,6 +98,7 @@ class Supervisor:
     child: Child | None = None
     starts: int = 0
     last_fault: str = ""
+    without_source: bool = False
     state: Path | None = None
     _suspicion: Suspicion = field(default_factory=Suspicion)
     _failures: int = 0
@@ -104,6 +107,7 @@ class Supervisor:
     _doomed: bool = False
     _keep_held: bool = False
     _fatal: str = ""
+    _fatal_code: object = ""
     _bundle: Path | None = None
 
     def serve(self, bundle: Path | None, now_s: float) -> None:
@@ -162,7 +166,7 @@ class Supervisor:
             self._forgive()
 
     def _serves(self, bundle: Path | None, now_s: float) -> Fact | None:
-        self.serving = bundle
+        self.serving, self.without_source = bundle, False
         self._limit_s = now_s + self.config.hang_s
         if self.wanted is not None and bundle != self.wanted and self.child is not None:
             self._limit_s = now_s + self.config.start_s
@@ -173,7 +177,7 @@ class Supervisor:
     def _fault(self, frame: Frame, now_s: float) -> Fact | None:
         self.last_fault = f"{frame.header.get('code')}: {frame.header.get('text')}"
         if frame.header.get("fatal") is True:
-            self._fatal = self.last_fault
+            self._fatal, self._fatal_code = self.last_fault, frame.header.get("code")
         if "bundle" not in frame.header or Path(str(frame.header["bundle"])) != self.wanted:
             return None
         self._limit_s = now_s + self.config.hang_s
@@ -190,10 +194,11 @@ class Supervisor:
                 self._forgive()
             return None
         self.last_fault = f"{notice.reason}; {self._fatal}" if self._fatal else notice.reason
-        blamed = self._blamed(Fact.CRASHED, pid)
+        self.without_source = self._fatal_code == SourceError.code
+        blamed = Fact.SOURCE if self.without_source else self._blamed(Fact.CRASHED, pid)
         self._failures = 1 if blamed is Fact.INPUT else self._failures + 1
         ceiling_s = min(self.config.restart_max_s, self.config.restart_min_s * 2.0 ** min(self._failures, 30))
-        slow = self.safe_mode and blamed is not Fact.INPUT
+        slow = self.safe_mode and blamed is Fact.CRASHED
         pause_s = self.config.restart_max_s if slow else self.chance.uniform(ceiling_s / 2, ceiling_s)
         self._start_s = now_s + pause_s
         _LOG.warning("child ended reason=%s restart_s=%.1f", self.last_fault, pause_s)
@@ -216,6 +221,7 @@ class Supervisor:
     def _start(self, bundle: Path, now_s: float) -> None:
         self.starts += 1
         self._bundle, self._doomed, self.serving, self._fatal = bundle, False, None, ""
+        self._fatal_code = ""
         self._limit_s = now_s + self.config.start_s
         try:
             self.child = self.launch(self.starts, bundle, self.put)

@@ -121,6 +121,13 @@ class World:
             self.children[-1].kill()
         return self.children[-1]
 
+    def launch_without_source(self, number: int, bundle: Path, put: Callable[[object], None]) -> MemoryChild:
+        """Start a child that ends at once as a real one does whose source can't be opened."""
+        self.children.append(MemoryChild(number, bundle, put))
+        self.children[-1].speak("fault", code="source_invalid", text="Expected a folder", fatal=True)
+        self.children[-1].kill()
+        return self.children[-1]
+
     def _hear(self, notice: object) -> None:
         if isinstance(notice, Incoming):
             self.heard.append(notice)
@@ -264,6 +271,34 @@ def test_an_input_that_ends_the_child_costs_no_slot(world: World) -> None:
         world.turns(4)
     assert decode(Reported, world.last("reported")).current.release == "m-2"
     assert not {"slot_fallback", "safe_mode", "child_crashed"} & set(world.events())
+
+
+def test_a_source_that_is_away_costs_no_slot(world: World) -> None:
+    """A card that was pulled out is no release's fault: no fallback, no safe mode, and it serves when it is back."""
+    world.install(1)
+    world.install(2)
+    good, world.agent.supervisor.launch = world.agent.supervisor.launch, world.launch_without_source
+    world.children[-1].kill()
+    world.turns(40)
+    status = world.agent._reporter.status(connected=True)
+    assert (status["state"], status["reason"]) == ("degraded", "source_invalid")
+    assert decode(Reported, world.last("reported")).current.release == "m-2"
+    assert not {"slot_fallback", "safe_mode"} & set(world.events())
+    world.agent.supervisor.launch = good
+    world.turns(6)
+    assert world.agent._reporter.status(connected=True)["state"] == "ready"
+
+
+def test_a_source_that_is_away_in_probation_rolls_nothing_back(world: World) -> None:
+    """The release goes on being judged when there is something to judge it by."""
+    world.install(1)
+    world.say("desired", replace(world.release(2), probation_s=60.0))
+    world.turns(6, seconds=0.1)
+    world.agent.supervisor.launch = world.launch_without_source
+    world.children[-1].speak("fault", code="source_invalid", text="Expected a folder", fatal=True)
+    world.children[-1].kill()
+    world.turns(10)
+    assert decode(Reported, world.last("reported")).update.phase == "probation"
 
 
 def test_rolls_back_when_the_child_says_nothing(world: World) -> None:

@@ -181,6 +181,15 @@ def test_a_real_child_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert last == ChildEnded(1, "exit 1")
 
 
+def test_an_end_without_a_source_is_told_from_a_crash(supervisor: Supervisor) -> None:
+    """Only the last word of the child that ended counts: another end afterwards is a crash again."""
+    said(supervisor, 1.0, "fault", code="source_invalid", text="no folder", fatal=True)
+    assert supervisor.heard(ChildEnded(supervisor.starts, "exit 1"), 1.0) is Fact.SOURCE
+    supervisor.turn(supervisor._start_s)
+    assert supervisor.heard(ChildEnded(supervisor.starts, "exit 1"), 9.0) is Fact.CRASHED
+    assert not supervisor.without_source
+
+
 def test_a_child_that_can_not_be_started_is_tried_again(supervisor: Supervisor) -> None:
     """No memory for a process is no crash of the release, and ends nothing: back-off, then it starts."""
     supervisor.serve(None, 1.0)
