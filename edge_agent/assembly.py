@@ -11,6 +11,7 @@ from edge_agent.agent import Agent
 from edge_agent.clock import SystemClock
 from edge_agent.config import AgentConfig, SourceConfig
 from edge_agent.disk import RealDisk
+from edge_agent.errors import SourceError
 from edge_agent.identity import Identity
 from edge_agent.measuring.job import JobLimits, ProcessBench
 from edge_agent.parts import Notices, Parts
@@ -65,7 +66,13 @@ def placed(source: SourceConfig, state: Path) -> SourceConfig:
     found = source if source.path else replace(source, path=str((state / INBOX).absolute()))
     if found.kind == "directory":
         folder = Path(found.path)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if folder.exists():
+                message = f"Expected a folder in [source] path, got {folder}, which is none: name a folder"
+                raise SourceError(message) from error
+            return found  # a card that is not there yet: the child looks again at each start, and the fleet hears of it
         check_placement(folder, state)
     return found
 

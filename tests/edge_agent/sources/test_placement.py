@@ -82,3 +82,14 @@ def test_the_default_lies_below_the_state_directory_never_in_the_working_directo
     for config in (AgentConfig(), read_config(tmp_path / "agent.toml")):
         assert placed(config.source, state).path == str(state / "inbox")
     assert not (tmp_path / "inbox").exists()
+
+
+def test_a_folder_on_a_card_that_is_away_ends_nothing(state: Path, tmp_path: Path) -> None:
+    """At a start without its card the agent runs, degraded, and the fleet hears of it; a file is no folder."""
+    card = tmp_path / "card"
+    (tmp_path / "link").symlink_to(card)
+    for folder in (tmp_path / "link", tmp_path / "file" / "pictures"):
+        (tmp_path / "file").write_bytes(b"")
+        assert placed(SourceConfig(path=str(folder)), state).path == str(folder)
+    with pytest.raises(SourceError, match="which is none: name a folder"):
+        placed(SourceConfig(path=str(tmp_path / "file")), state)
