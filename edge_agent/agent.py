@@ -12,6 +12,7 @@ import logging
 import queue
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from edge_agent import __version__
@@ -169,7 +170,8 @@ class Agent:
         self._now_ms = watch.time_ms(now_ms, self._now_s)
         self.telemetry.turn(self._now_ms, self._now_s, known=watch.known)
         if watch.fault is not before:
-            text = f"the clock shows {now_ms} ms, the time gone by is {self._now_ms} ms"
+            shown = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="seconds")
+            text = f"the clock shows {shown}" + (": updates wait until it is set" if watch.fault else "")
             code, severity = (watch.fault.value, Severity.WARNING) if watch.fault else ("clock_set", Severity.INFO)
             self._event("clock", code, severity, text)
 

@@ -567,6 +567,8 @@ def test_an_update_under_a_wrong_clock_waits_until_it_is_set(world: World, off_s
     world.turns(2)
     assert "clock_set" in world.events()
     assert world.events()[-1] == "probation"
+    told = [message.payload for message in world.heard if b": updates wait until it is set" in message.payload]
+    assert b"the clock shows %d-" % (1979 if off_s < 0 else 2027) in told[0]
 
 
 def test_an_open_window_outlives_a_kill_of_the_agent(world: World) -> None:
