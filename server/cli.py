@@ -498,7 +498,8 @@ def rollouts(directory: Path, *, as_json: bool) -> None:
 def resume(directory: Path, rollout: str, how: str, by: str, *, yes: bool) -> None:
     """Go on with the paused ROLLOUT, after printing whom that tells.
 
-    Failures count against the group's success however it is resumed: the next group opens when this one reached it.
+    The next group opens when this one reached its success, however it is resumed. Failures that stay count against
+    it; a device that is told again counts by its new try, one that is replaced leaves the group.
     """
     server, path = RunningServer(open_state(directory)), f"/api/rollouts/{rollout}"
     seen = server.get(f"{path}/foresight", {"act": "resume", "how": how})

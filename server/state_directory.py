@@ -244,8 +244,8 @@ def open_state(path: Path) -> StateDirectory:
     state = StateDirectory(path.resolve())
     if not state.config.is_file() and state.has_served():
         message = (
-            f"Expected {state.config} of a server that ran before, got no such file: restore it from the backup; an "
-            "empty file is every default"
+            f"Expected {state.config} of a server that ran before, got no such file: restore it from the backup; a "
+            "backup that has none was not finished"
         )
         raise StateDirectoryError(message)
     if not state.config.is_file():

@@ -56,7 +56,7 @@ class Foresight:
     def text(self) -> str:
         """What will happen, in words."""
         parts = [
-            f"{_devices(names)} {what}: {_listed(names)}"
+            f"{_devices(names)} {what}: {listed(names)}"
             for names, what in (
                 (self.tells, "told now"), (self.later, "told when heard again"), (self.sets_back, "set back"),
             )
@@ -134,6 +134,11 @@ def replaced(before: Rollout, after: Rollout) -> tuple[Member, ...]:
     )  # fmt: skip
 
 
+def listed(names: Sequence[str]) -> str:
+    """Return the names for a sentence, not all where they are many."""
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+
+
 def _in_the_way(rollout: Rollout) -> tuple[int, ...]:
     """Return the open groups that are short of their success or have too many failures."""
     return tuple(
@@ -192,7 +197,3 @@ def _advice(how: How) -> str:
 
 def _devices(names: Sequence[str]) -> str:
     return "1 device" if len(names) == 1 else f"{len(names)} devices"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

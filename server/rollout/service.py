@@ -14,6 +14,7 @@ from server.fleet import Device, Fleet
 from server.liveness import is_reachable
 from server.registry.events import EventLog
 from server.registry.versions import Release, Versions
+from server.rollout.conditions import tally
 from server.rollout.config import RolloutConfig
 from server.rollout.drafting import Request, draft
 from server.rollout.ledger import Ledger
@@ -30,9 +31,10 @@ from server.rollout.model import (
     Rollout,
     SetBack,
     Settle,
+    Standing,
 )
 from server.rollout.planner import plan
-from server.rollout.resuming import Foresight, How, foresee, replaced, resumed, skipped, to_replace
+from server.rollout.resuming import Foresight, How, foresee, listed, replaced, resumed, skipped, to_replace
 from server.rollout.selection import candidates, choose_bundle, pick_canaries
 from server.rollout.telling import Teller
 from wire.messages import Severity, UpdateStatus
@@ -243,7 +245,7 @@ class RolloutService:
             if devices & {member.device for member in other.members}:
                 message = (
                     f"Expected devices without an open rollout, got some of {other.id} ({other.release}, "
-                    f"{other.phase}): let it end or abort it"
+                    f"{other.phase}): {_way_out(other)}"
                 )
                 raise RolloutRefusedError(message)
 
@@ -315,3 +317,12 @@ class RolloutService:
         update = device.reported.update if device.reported else UpdateStatus()
         reachable = is_reachable(device, now_ms, self.silent_s)
         return DeviceStatus(device.device, device.desired_release, device.desired_gen, update, reachable)
+
+
+def _way_out(rollout: Rollout) -> str:
+    """Return how an open rollout ends; one that only waits for devices that are away may never do so by itself."""
+    counts, aborting = tally(rollout.members), "abort it: what committed stays, all others go back to what they ran"
+    if counts.awaited or not counts.pending:
+        return f"let it end, or {aborting}"
+    names = [member.device for member in rollout.members if member.standing is Standing.PENDING]
+    return f"it waits for devices that are away ({listed(names)}): remove those that are gone for good, or {aborting}"

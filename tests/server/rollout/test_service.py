@@ -381,6 +381,24 @@ def test_refuses_an_unknown_release_and_a_second_open_rollout(scene: Scene) -> N
         scene.start()
 
 
+def test_a_rollout_that_only_waits_for_who_is_away_says_how_it_ends(scene: Scene) -> None:
+    """It may never end by itself, so nobody is told to wait for that."""
+    scene.is_there("d2", DeviceState.LOST)
+    scene.publish(3)
+    rollout, other = scene.start(), Request("meter-3", ["d0"])
+    with pytest.raises(RolloutRefusedError, match=r"running[)]: let it end, or abort it"):
+        scene.service.create(other)
+    scene.turn()
+    for device in ("d0", "d1"):
+        scene.say(device, UpdatePhase.COMMITTED)
+    with pytest.raises(RolloutRefusedError, match=r"waits for devices that are away [(]d2[)]: remove those"):
+        scene.service.create(other)
+    scene.fleet.app.parts.revocations.remove("d2")
+    scene.turn()
+    assert scene.service.get(rollout.id).phase is Phase.SUCCEEDED
+    scene.service.create(other)
+
+
 def test_rest_makes_watches_and_steers(scene: Scene) -> None:
     """Over HTTP: made, approved, counted, paused, resumed, aborted; a wrong phase is a coded conflict."""
     client = scene.fleet.client()
