@@ -25,6 +25,7 @@ from wire.topics import check_name
 
 SERVER_USER = "server"
 _CACHE_LIMIT = 20_000
+_MAX_ATTRIBUTES, _MAX_KEY, _MAX_VALUE = 32, 63, 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,14 @@ class Enrolment:
         """Return a one-time claim for ``device`` on ``site``.
 
         Raises:
-            NameRefusedError: If a name can't be part of a topic, or is reserved.
+            NameRefusedError: If a name can't be part of a topic, or is reserved, or an attribute is empty or very long.
             DeviceExistsError: If the id is taken on another site.
         """
         check_name(site, "a site")
         if check_name(device, "a device id") == SERVER_USER:
             message = f"Expected a device id other than {SERVER_USER!r}, which is the server's own"
             raise NameRefusedError(message)
+        _check_attributes(attributes)
         secret = new_secret()
         row = {
             "claim_sha256": sha256_hex(secret.encode()), "site": site, "device": device,
@@ -123,6 +125,20 @@ class Enrolment:
         with self.database.begin() as connection:
             row = store.one_device(connection, device)
         return str(row["ended"]) if row else ""
+
+
+def _check_attributes(attributes: Mapping[str, str]) -> None:
+    """Refuse what no person would name a pool of devices by; every page and every step of detection reads them."""
+    if len(attributes) > _MAX_ATTRIBUTES:
+        message = f"Expected at most {_MAX_ATTRIBUTES} attributes, got {len(attributes)}"
+        raise NameRefusedError(message)
+    for key, value in attributes.items():
+        if not 0 < len(key.strip()) <= len(key) <= _MAX_KEY or len(value) > _MAX_VALUE:
+            message = (
+                f"Expected an attribute's name of 1 to {_MAX_KEY} characters and a value of at most {_MAX_VALUE}, "
+                f"got {key[:50]!r} ({len(key)}) with {value[:50]!r} ({len(value)})"
+            )
+            raise NameRefusedError(message)
 
 
 def _refusal(connection: sa.Connection, claim_sha256: str) -> str:

@@ -29,6 +29,17 @@ def test_a_claim_works_once(fleet: MemoryFleet) -> None:
         enrolment.enrol(claim)
 
 
+@pytest.mark.parametrize("attributes", [
+    {"": "a"}, {" ": "a"}, {"k" * 64: "a"}, {"k": "a" * 256}, {str(number): "a" for number in range(33)},
+])  # fmt: skip
+def test_attributes_are_words_not_files(fleet: MemoryFleet, attributes: dict[str, str]) -> None:
+    """Each is shown on pages and names a pool; the longest that are taken are taken."""
+    claim = fleet.app.parts.enrolment.claim
+    with pytest.raises(NameRefusedError, match="attribute"):
+        claim("berlin", "cam-1", attributes)
+    assert claim("berlin", "cam-1", {f"{number:063}": "a" * 255 for number in range(32)})
+
+
 def test_a_claim_expires(fleet: MemoryFleet) -> None:
     """After a week it is worth nothing."""
     claim = fleet.app.parts.enrolment.claim("berlin", "cam-1", {})
