@@ -7,8 +7,9 @@ imports nothing, so that a run that finds every step loads no torch.
    not, since nothing runs it.
 2. A plug-in is imported by a name that no import statement shows. The caller names the chosen one (``plugin``), so that
    editing one network does not train the others anew.
-3. Of our packages and of the folder that a plug-in lies in every import is followed. Of an installed package that a
-   plug-in is part of, all modules count; other installed packages count by their version, which the caller names.
+3. Of our packages, of the folder that a plug-in lies in and of whatever else lies on the path without being installed
+   (another folder of ``PYTHONPATH``, a package in editable mode) every import is followed. Of an installed package that
+   a plug-in is part of, all modules count; other installed packages count by their version, which the caller names.
 4. A module that defines stages (it imports the name ``apart``) imports late what only one of them needs. Its late
    imports are left out, and each stage names its own as entries.
 """
@@ -50,14 +51,14 @@ def code_digests(entries: Sequence[str], *, apart: str = "") -> dict[str, str]:
     digest.
     """
     digests: dict[str, str] = {}
-    beside = _beside(entries)
+    beside, installed = _beside(entries), _installed()
     seen: set[str] = set()
     waiting = [(name, True) for name in entries]
     while waiting:
         name, entered = waiting.pop()
         first = name.partition(".")[0]
         ours = first in OURS
-        if name in seen or not (ours or entered or _folder(located(first)) in beside):
+        if name in seen or not (ours or entered or _of_a_person(_folder(located(first)), beside, installed)):
             continue
         spec = located(name)
         if spec is None:
@@ -84,6 +85,11 @@ def _beside(entries: Sequence[str]) -> set[str]:
     """Return the folders of the path that plug-ins lie in, those of installed packages left out."""
     firsts = {name.partition(".")[0] for name in entries} - set(OURS)
     return {_folder(located(name)) for name in firsts} - _installed() - {""}
+
+
+def _of_a_person(folder: str, beside: set[str], installed: set[str]) -> bool:
+    """Return whether modules in ``folder`` change without a new version: no installer put them there."""
+    return folder in beside or (folder not in installed | {""} and not any(Path(folder).glob("*.dist-info")))
 
 
 def _installed() -> set[str]:
@@ -127,7 +133,10 @@ def located(name: str) -> ModuleSpec | None:
 def _imported(source: bytes, at: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the modules that ``source`` in the package ``at`` may import: at once, and late (inside functions)."""
     found: tuple[list[str], list[str]] = ([], [])
-    waiting: list[tuple[ast.AST, bool]] = [(ast.parse(source), False)]
+    try:
+        waiting: list[tuple[ast.AST, bool]] = [(ast.parse(source), False)]
+    except (SyntaxError, ValueError):  # it can't be imported, which is said with its line where that is tried
+        return (), ()
     while waiting:
         node, late = waiting.pop()
         if isinstance(node, ast.Import):

@@ -30,8 +30,15 @@ _INK_MAX, _SIDE = 16, 8
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:
-    """Return ``VIEWS`` frames of every source; a source is seen through one lens. Needs no path."""
-    del data, root
+    """Return ``VIEWS`` frames of every source; a source is seen through one lens. Needs no path.
+
+    Raises:
+        DataError: If a path is given, whose data would not be looked at.
+    """
+    del root
+    if data.path:
+        message = f"Expected no [data] path (--data) for the built-in 'digits', got {data.path}"
+        raise DataError(f"{message}: name the data set that reads it, such as labelled_images, or leave it out")
     count = len(source_images()[0])
     parts = [
         _frames(range(start, count, len(LENSES)), camera, VIEWS, seed=0) for start, camera in enumerate(LENSES.values())

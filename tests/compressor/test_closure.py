@@ -50,6 +50,25 @@ def test_a_plug_in_of_ones_own_is_all_that_it_imports_and_its_package(own: Path)
         before = after
 
 
+def test_code_of_ones_own_counts_wherever_on_the_path_it_lies(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A helper in another folder of ``PYTHONPATH`` has no version that would change; a folder of pip's has one."""
+    other, vendored = own / "other", own / "vendored"
+    (vendored / "packed_x-1.0.dist-info").mkdir(parents=True)
+    other.mkdir()
+    (own / "far_x.py").write_text("import elsewhere_x, packed_x\n")
+    (other / "elsewhere_x.py").write_text("import sys, json, numpy\n")
+    (vendored / "packed_x.py").write_text("")
+    monkeypatch.syspath_prepend(str(other))
+    monkeypatch.syspath_prepend(str(vendored))
+    assert set(code_digests(["far_x"])) == {"far_x", "elsewhere_x"}
+
+
+def test_a_plug_in_that_python_cannot_read_has_a_digest_all_the_same(own: Path) -> None:
+    """Its import says what is wrong and where; knowing its code is no place to end."""
+    (own / "broken_x.py").write_text("def build(:\n")
+    assert set(code_digests(["broken_x"])) == {"broken_x"}
+
+
 def test_a_network_is_its_own_file_and_what_it_imports() -> None:
     """Editing another network makes no training anew."""
     below = {name for name in code_digests(["compressor.networks.mobilenet_v3_small"]) if ".networks." in name}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from compressor.data import load
 from compressor.data.camera import DRIFTED
 from compressor.data.digits import VIEWS, render, source_images, source_number
 from compressor.data.split import split
+from compressor.errors import DataError
 from compressor.recipe import DataRecipe
 
 
@@ -52,3 +54,9 @@ def test_a_recipe_may_ask_for_other_shares() -> None:
     """``[data] shares`` replaces what the data set recommends, for everyone who loads the recipe's data."""
     table = load(DataRecipe(shares={"train": 0.7, "calibration": 0.1, "gate": 0.1, "reference": 0.1}))
     assert 120 < len(split(table, 0).gate) < 240
+
+
+def test_a_path_that_would_not_be_read_is_refused() -> None:
+    """``--data mine.zip`` beside the built-in data would gate a model on other rows than the person thinks."""
+    with pytest.raises(DataError, match=r"no \[data\] path \(--data\) for the built-in 'digits', got mine.zip"):
+        load(DataRecipe(path="mine.zip"))
