@@ -14,7 +14,7 @@ import onnx
 from compressor.errors import QuantizeError
 from compressor.quantize.compact import compact
 from compressor.quantize.layers import CONVOLUTIONS, PRODUCTS, chosen, layers, prepare
-from compressor.quantize.qdq import silenced
+from compressor.quantize.qdq import silenced, unable
 from compressor.quantize.running import Batches
 from compressor.steps.quantize import Settings
 
@@ -49,8 +49,7 @@ def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
             )
             return compact(onnx.load(path))
         except Exception as error:  # onnxruntime raises its own classes, which derive from Exception alone
-            message = f"Expected a float ONNX model that onnxruntime can quantize, got: {str(error)[:300]}"
-            raise QuantizeError(message) from error
+            raise unable(error) from error
 
 
 def _require_products(prepared: onnx.ModelProto) -> None:

@@ -65,9 +65,15 @@ def place(
         placed: onnx.ModelProto = quantizer.model.model
         onnx.checker.check_model(placed)
     except Exception as error:  # onnxruntime raises its own classes, which derive from Exception alone
-        message = f"Expected a float ONNX model that onnxruntime can quantize, got: {str(error)[:300]}"
-        raise QuantizeError(message) from error
+        raise unable(error) from error
     return placed
+
+
+def unable(error: Exception) -> QuantizeError:
+    """Return what is said where onnxruntime's quantizer ends in ``error``, with what a person can do."""
+    message = f"Expected a float ONNX model that onnxruntime can quantize, got: {str(error)[:300]}"
+    steps = "export with opset_version=13 or higher, set per_channel = false, or take weight_int8 or float16"
+    return QuantizeError(f"{message}: {steps}; of a file that is int8 already, take compress = []")
 
 
 @contextmanager

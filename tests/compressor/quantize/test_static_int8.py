@@ -87,3 +87,13 @@ def test_what_is_no_model_is_a_coded_error(model: bytes) -> None:
     """Foreign bytes end in a QuantizeError."""
     with pytest.raises(QuantizeError):
         quantize(model, _batches, QuantizeRecipe())
+
+
+def test_what_onnxruntime_cannot_quantize_is_said_with_what_to_do() -> None:
+    """A bias with an axis of one, as several exporters write it, ends its quantizer in an error about arrays."""
+    model = onnx.load_from_string(export_onnx(networks.build("resnet8", 10, *SHAPE), *SHAPE))
+    gemm = next(node for node in model.graph.node if node.op_type == "Gemm")
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == gemm.input[2])
+    bias.dims[:] = [1, *bias.dims]
+    with pytest.raises(QuantizeError, match=r"per_channel = false, or take weight_int8 .* compress = \[\]"):
+        quantize(model.SerializeToString(), _batches, QuantizeRecipe(per_channel=True))
