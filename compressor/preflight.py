@@ -11,6 +11,7 @@ from pathlib import Path
 
 from compressor import registry
 from compressor.closure import located
+from compressor.data._keys import check_read
 from compressor.errors import PackageError, PluginError
 from compressor.outputs import check_run_folder
 from compressor.recipe import Recipe, TargetRecipe
@@ -26,12 +27,14 @@ def check(recipe: Recipe, out: Path) -> None:
     """Do nothing if every plug-in of ``recipe`` is there and ``out`` can be written.
 
     Raises:
+        DataError: If ``[data]`` gives a key that its data set does not read.
         PluginError: If a data set, network, scheme or runtime is not there; the nearest one is named.
         PackageError: If ``out`` is no folder, can't be made or written, or holds files of others by a result's name.
         CheckpointError: If a checkpoint or model file is not there, too large, or no weights.
         MeasureError: If an ONNX or TFLite file does not fit the recipe, or the runtime rejects it.
     """
     _require("compressor.data", recipe.data.dataset, "[data] dataset")
+    check_read(recipe.data, registry.plugins("compressor.data"))
     _require("compressor.networks", recipe.model.network, "[model] network")
     for step in recipe.compress:
         if isinstance(step, QuantizeRecipe):
@@ -58,7 +61,7 @@ def _installed(target: TargetRecipe) -> None:
 
 
 def _require(package: str, name: str, where: str) -> None:
-    known = [found for found in registry.names(package) if found not in registry.PARTS.get(package, frozenset())]
+    known = registry.plugins(package)
     module = name.partition(":")[0]
     if ":" in name and not _there(module):
         message = f"Expected as {where} a module {module!r}, got none: put its folder on PYTHONPATH or install it"

@@ -45,6 +45,11 @@ def names(package: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def plugins(package: str) -> tuple[str, ...]:
+    """Return the plug-ins of ``package`` without the modules that they are made with (``PARTS``)."""
+    return tuple(name for name in names(package) if name not in PARTS.get(package, frozenset()))
+
+
 def resolve(package: str, name: str, function: str, *, known: tuple[str, ...]) -> Callable[..., object]:
     """Return ``function`` of the plug-in ``name`` in ``package``, or what the dotted path ``name`` names.
 

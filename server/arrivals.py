@@ -15,7 +15,7 @@ _PLAIN: dict[Kind, type[State | Reported | Event | Response | Get]] = {
     Kind.STATE: State, Kind.REPORTED: Reported, Kind.EVENT: Event, Kind.RES: Response, Kind.GET: Get
 }  # fmt: skip
 _MAX_NUMBER = 2**62
-_MAX_BOOT = 64
+_MAX_KEY = 64
 MAX_SAMPLE_BYTES = 4 * 1024 * 1024
 
 
@@ -60,7 +60,18 @@ def read_arrival(
         return _numbered(parsed, message, retained=retained)
     if isinstance(message, State | Reported | Get):
         _check_number(message.at_ms, "at_ms")
+    if isinstance(message, State | Reported) and message.boot:
+        _check_key(message.boot, "boot")
+    if isinstance(message, Response):
+        _check_key(message.id, "id")
+        if message.code:
+            _check_key(message.code, "code")
     return Arrival(parsed, message, retained)
+
+
+def is_key(name: str) -> bool:
+    """Return whether ``name`` may be a key of the store: 1 to 64 printable characters. A cut one may be another's."""
+    return 0 < len(name) <= _MAX_KEY and name.isprintable()
 
 
 def _telemetry(leaf: str, payload: bytes, report: WindowReport | WireError | None) -> WindowReport | Batch | Sample:
@@ -83,13 +94,20 @@ def _numbered(topic: Topic, message: Event | WindowReport | Batch | Sample, *, r
     key = message.head if isinstance(message, WindowReport) else message
     _check_number(key.seq, "seq")
     _check_number(key.oldest_seq, "oldest_seq")
-    if key.oldest_seq > key.seq or not 0 < len(key.boot) <= _MAX_BOOT:
-        text = f"Expected a boot and oldest_seq <= seq, got {key.boot[:80]!r}, {key.oldest_seq}, {key.seq}"
+    _check_key(key.boot, "boot")
+    if key.oldest_seq > key.seq:
+        text = f"Expected oldest_seq <= seq, got {key.oldest_seq}, {key.seq}"
         raise MessageError(text)
     if isinstance(message, Event | Sample):
         _check_number(message.at_ms, "at_ms")
     stream = Stream(topic.leaf) if topic.leaf else Stream.EVENT
     return Arrival(topic, message, retained, StreamKey(topic.device, stream, key.boot), key.seq, key.oldest_seq)
+
+
+def _check_key(name: str, what: str) -> None:
+    if not is_key(name):
+        message = f"Expected {what} of 1 to {_MAX_KEY} printable characters, got {name[:_MAX_KEY]!r} of {len(name)}"
+        raise MessageError(message)
 
 
 def _check_number(value: int, name: str) -> None:

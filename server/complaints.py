@@ -12,6 +12,7 @@ from wire.messages import Severity
 
 _QUIET_MS = 60_000
 _LIMIT = 10_000
+_WORDS_LIMIT, _SENDER_LIMIT = 500, 200  # characters
 
 
 @dataclass(slots=True)
@@ -32,9 +33,9 @@ class Complaints:
         if len(self._said) >= _LIMIT:
             self._said.clear()
         self._said[sender, code] = (now_ms, 0)
-        words = printable(text)[:500] + (f" ({silent} more like it before)" if silent else "")
+        words = shortened(text, _WORDS_LIMIT) + (f" ({silent} more like it before)" if silent else "")
         device = sender if registered else None
-        data = {} if registered or not sender else {"sender": printable(sender)[:200]}
+        data = {} if registered or not sender else {"sender": shortened(sender, _SENDER_LIMIT)}
         self._rows.append(event_row(now_ms, "ingest", code, Severity.WARNING, words, device=device, data=data))
 
     @property
@@ -52,3 +53,15 @@ def printable(text: str) -> str:
     """Return ``text`` without what a database or a terminal chokes on (lone surrogates, control characters)."""
     clean = text.encode("utf-8", "replace").decode()
     return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in clean)
+
+
+def shortened(text: str, limit: int) -> str:
+    """Return ``text`` printable and of at most ``limit`` characters; what was cut ends with how long it was.
+
+    For texts that people read. A name that is a key is never cut, because two would become one.
+    """
+    clean = printable(text)
+    if len(clean) <= limit:
+        return clean
+    mark = f"... (cut from {len(clean):,} characters)"
+    return clean[: limit - len(mark)] + mark

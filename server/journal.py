@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
-from server.arrivals import Arrival, StreamKey
+from server.arrivals import Arrival, StreamKey, is_key
 from server.boots import Mention, places
-from server.complaints import Complaints, printable
+from server.complaints import Complaints, shortened
 from server.config import IngestConfig
 from server.device_time import DeviceTime
 from server.registry.events import Origin, event_row
@@ -24,8 +24,7 @@ from server.windows import fold
 from wire.codec import decode, encode
 from wire.messages import Batch, DeviceState, Event, Get, Reported, Response, Severity, State, Stream
 
-_TEXT_LIMIT = 2_000
-_NAME_LIMIT = 64
+_TEXT_LIMIT, _SHOWN = 2_000, 100  # characters
 _DAY_MS = 86_400_000
 _NO_BUDGET = "budget_zero"  # the device's answer to a request for samples that its owner does not allow
 
@@ -70,8 +69,7 @@ class Journal:
                     isinstance(message, State) and message.state is not DeviceState.LOST
                 )
                 if runs or isinstance(message, Event):
-                    boot = printable(message.boot)[:_NAME_LIMIT]
-                    mentions.setdefault(item.topic.device, []).append(Mention(boot, runs))
+                    mentions.setdefault(item.topic.device, []).append(Mention(message.boot, runs))
         found: dict[str, dict[str, int]] = {device: {} for device in mentions}
         lost = {item.topic.device for item in fresh if isinstance(item.message, State)}
         for row in boot_store.boots_of(self.connection, mentions.keys() | lost):
@@ -100,13 +98,12 @@ class Journal:
             self._note_clock(device, message.at_ms)
         elif isinstance(message, Response):
             answer = {
-                "answered_ms": self.now_ms, "ok": message.ok, "code": printable(message.code)[:_NAME_LIMIT],
-                "text": printable(message.text)[:_TEXT_LIMIT], "data": dict(message.data),
+                "answered_ms": self.now_ms, "ok": message.ok, "code": message.code,
+                "text": shortened(message.text, _TEXT_LIMIT), "data": dict(message.data),
             }  # fmt: skip
-            awaited = fleet_store.answer_command(self.connection, device, message.id[:_NAME_LIMIT], answer)
+            awaited = fleet_store.answer_command(self.connection, device, message.id, answer)
             if awaited and message.code == _NO_BUDGET:  # nobody waits for this answer, and nothing else would say it
-                text = printable(message.text)[:_TEXT_LIMIT]
-                self.complaints.add(self.now_ms, "samples_refused", text, sender=device, registered=True)
+                self.complaints.add(self.now_ms, "samples_refused", message.text, sender=device, registered=True)
 
     def _state(self, device: str, message: State, *, retained: bool) -> None:
         if message.state is not None and not self._is_outlived(device, message):
@@ -171,11 +168,16 @@ class Journal:
         }  # fmt: skip
 
     def _event(self, device: str, event: Event) -> dict[str, object]:
-        at_ms, boot = self._time(device).of(event.at_ms), printable(event.boot)[:_NAME_LIMIT]
+        """Return the row of ``event``; one whose kind or code is no name keeps its place and text under another."""
+        kind, code, text, severity = event.kind, event.code, event.text, event.severity or Severity.INFO
+        wrong = next((name for name in (kind, code) if not (name == "" or is_key(name))), None)
+        if wrong is not None:  # it keeps its number: refused as a whole, the device would send it for ever
+            got = f"{shortened(wrong, _SHOWN)!r} of {len(wrong):,}"
+            text = f"Expected kind and code of an event of at most 64 printable characters, got {got}: {text}"
+            kind, code, severity = "ingest", "event_name_refused", Severity.WARNING
         return event_row(
-            at_ms, printable(event.kind)[:_NAME_LIMIT], printable(event.code)[:_NAME_LIMIT],
-            event.severity or Severity.INFO, printable(event.text)[:_TEXT_LIMIT], device=device, data=event.data,
-            origin=Origin(boot, self._places[device][boot], event.seq),
+            self._time(device).of(event.at_ms), kind, code, severity, shortened(text, _TEXT_LIMIT), device=device,
+            data=event.data, origin=Origin(event.boot, self._places[device][event.boot], event.seq),
         )  # fmt: skip
 
     def _progress(self, key: StreamKey, reached: Progress) -> dict[str, object]:

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from server.clock import Clock
+from server.complaints import shortened
 from server.errors import DeviceEndedError
 from server.fleet import Device, Fleet, reported_gen
 from server.outbox import Outbox
@@ -68,11 +69,11 @@ class Revocations:
         return known if known.ended == REMOVED else self._end(known, REMOVED, why, {"desired": None, "reported": None})
 
     def _end(self, known: Device, ended: str, why: str, changes: dict[str, object]) -> Device:
-        now_ms = self.clock()
-        gone = {"ended": ended, "ended_ms": now_ms, "ended_why": why[:_MAX_WHY], "password_hash": "", **changes}
+        now_ms, why = self.clock(), shortened(why, _MAX_WHY)
+        gone = {"ended": ended, "ended_ms": now_ms, "ended_why": why, "password_hash": "", **changes}
         # the generation outlives what it counted, so that a device that comes back follows what it is told next
         gone["desired_gen"] = max(known.desired_gen, reported_gen(known))
-        text = f"{known.device} was {ended}" + (f": {why[:_MAX_WHY]}" if why else "")
+        text = f"{known.device} was {ended}" + (f": {why}" if why else "")
         data = {"release": known.release, "site": known.site}
         event = event_row(now_ms, "device", ended, Severity.WARNING, text, device=known.device, data=data)
         with self.fleet.database.begin() as connection:

@@ -12,6 +12,7 @@ import logging
 from dataclasses import dataclass
 
 from server.clock import Clock
+from server.complaints import shortened
 from server.errors import ServerError
 from server.fleet import Device, Fleet
 from server.registry.events import event_row
@@ -46,7 +47,7 @@ class Withdrawal:
             UnknownReleaseError: If there is none.
         """
         self.versions.release(name)
-        now_ms, why = self.clock(), why[:_MAX_WHY]
+        now_ms, why = self.clock(), shortened(why, _MAX_WHY)
         text = f"Release {name} was withdrawn" + (f": {why}" if why else "")
         event = event_row(now_ms, "release", "withdrawn", Severity.WARNING, text, data={"release": name})
         with self.versions.database.begin() as connection:

@@ -1,4 +1,6 @@
-"""Data sets. The folder is the registry: each has ``load(data: DataRecipe, root: Path | None) -> Table``.
+"""Data sets. The folder is the registry: each has ``load(data: DataRecipe, root: Path | None) -> Table`` and ``READS``.
+
+``READS``: which of ``_keys.KEYS`` it reads; a recipe that gives another is refused.
 
 ``table``, ``numbers``, ``shares``, ``split`` and ``camera`` are what data sets are made with, not data sets.
 """
@@ -10,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from compressor import registry
+from compressor.data._keys import check_read
 from compressor.data._soundness import check_sound
 from compressor.data.numbers import as_numbers
 from compressor.data.shares import Shares
@@ -20,7 +23,7 @@ from compressor.recipe import NUMBER, DataRecipe
 
 def datasets() -> tuple[str, ...]:
     """Return the names of the data sets in this folder."""
-    return tuple(name for name in registry.names(__name__) if name not in registry.PARTS[__name__])
+    return registry.plugins(__name__)
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:
@@ -29,8 +32,10 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     Raises:
         PluginError: If there is no such data set, it fails with an error that is none of ours, or it does not return
             a ``Table``.
-        DataError: If its data can't be used, or ``data.label`` wants numbers and gets others, or the other way round.
+        DataError: If its data can't be used, ``data`` gives a key that the data set does not read, or ``data.label``
+            wants numbers and gets others, or the other way round.
     """
+    check_read(data, datasets())
     found = registry.resolve(__name__, data.dataset, "load", known=datasets())
     table = _own(found, data, root) if ":" in data.dataset else found(data, root)
     if not isinstance(table, Table):

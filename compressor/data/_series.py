@@ -89,6 +89,9 @@ def _cut(table: Columns, anomalous: npt.NDArray[np.bool_], sizes: _Sizes, *, bin
         message = f"Expected a column of numbers besides {_TIME!r} in {table.name}, got none: add the channel"
         raise DataError(message)
     values = np.stack([table.numbers(column) for column in channels], axis=1)
+    if len(values) < sizes.whole:
+        message = f"Expected at least {sizes.whole} steps in {table.name}, got {len(values)}"
+        raise DataError(f"{message}: no window could be cut from it; leave it out, or make steps smaller")
     series = PurePosixPath(table.name).stem
     found = []
     for place, start in enumerate(range(0, len(values) - sizes.whole + 1, sizes.stride)):

@@ -19,6 +19,7 @@ from compressor.data.table import Table, make_table
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe import DataRecipe
 
+READS = frozenset({"path", "orientation", "decode"})
 MAX_IDX_BYTES = 1 << 30
 _UINT8 = 8
 _IMAGE_AXES, _LABEL_AXES = 3, 1

@@ -20,6 +20,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from compressor.data._keys import FLOOR
 from compressor.data.split import told_groups
 from compressor.data.table import Table, make_table
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
@@ -29,6 +30,7 @@ from edge_agent.preprocess import MAX_IMAGE_PIXELS as DECODED_PIXELS
 from edge_agent.preprocess import decode_image
 from wire.manifest import Preprocessing
 
+READS = frozenset({"path", "slices", "split", "allow_corrupt", "orientation", "decode", FLOOR})
 MAX_ENTRIES = 500_000
 MAX_CSV_BYTES = 256 * 1024 * 1024
 MAX_IMAGE_BYTES = 16 * 1024 * 1024
@@ -174,6 +176,9 @@ def _read_rows(store: Store, data: DataRecipe, path: Path) -> list[Row]:
     if not names:
         message = f"Expected labels.csv at the top of {path}, got no CSV file"
         raise ArchiveError(message)
+    if len(names) > 1 and "labels.csv" not in names:
+        message = f"Expected one CSV file at the top of {path}, or labels.csv, got {', '.join(names)[:200]}"
+        raise ArchiveError(f"{message}: call the one with path and label labels.csv")
     name = "labels.csv" if "labels.csv" in names else names[0]
     try:
         reader = csv.DictReader(io.StringIO(store.read(name, MAX_CSV_BYTES).decode("utf-8-sig")))
@@ -188,13 +193,19 @@ def _read_rows(store: Store, data: DataRecipe, path: Path) -> list[Row]:
         if column not in found:
             message = f"Expected the column {column!r} in {name}, got {', '.join(found) or 'none'}"
             raise ColumnError(message)
+    if len(set(found)) != len(found):
+        message = f"Expected columns of different names in {name}, got {', '.join(found)[:200]}"
+        raise ColumnError(f"{message}: one of two would not be read")
     if not 0 < len(lines) <= MAX_ENTRIES:
         message = f"Expected 1 to {MAX_ENTRIES} lines in {name}, got {len(lines)}"
         raise ArchiveError(message)
     return [_row(line, data, f"{name}, row {number}") for number, line in enumerate(lines, start=2)]
 
 
-def _row(line: dict[str, str], data: DataRecipe, where: str) -> Row:
+def _row(line: dict[str | None, str], data: DataRecipe, where: str) -> Row:
+    if None in line:
+        message = f"Expected no more cells in {where} than the header has, got {len(line[None])} more"
+        raise DataError(f"{message}: put cells with a comma in quotes")
     for column in ("path", "label"):
         if not line[column]:
             message = f"Expected a value in {where}, column {column!r}, got none: fill it in or leave the row out"

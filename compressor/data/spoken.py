@@ -16,6 +16,7 @@ from compressor.errors import ArchiveError, DataError
 from compressor.recipe import DataRecipe
 from edge_agent.front_ends import log_mel, mfcc
 
+READS = frozenset({"path", "allow_corrupt", "front_end", "options"})
 _PARTS = 3  # of a file's name
 _SILENCE_DB = -199.0
 

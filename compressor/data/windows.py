@@ -23,11 +23,14 @@ from pathlib import Path
 from compressor.data import _series, _strokes, _window_table
 from compressor.data._archive import Names, opened
 from compressor.data._front_end import Ranged, Sample, chosen, options_of, tabled
+from compressor.data._keys import check_options
 from compressor.data.table import Table
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe import NUMBER, DataRecipe
 from edge_agent.front_ends import window
 
+READS = frozenset({"path", "slices", "allow_corrupt", "front_end", "options"})
+_OF_SERIES = ("stride", "source_windows", _series.HORIZON)
 _TABLES = (".csv", ".parquet")
 
 
@@ -79,15 +82,26 @@ def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[Sample
     with opened(path) as store:
         names = store.names()
         if any(name.endswith(_series.LABELS) for name in names):
+            _check_unread(data, "a series", () if numeric else (_series.HORIZON,))
             found = _series.samples(store, options, binary=binary, numeric=numeric)
         elif any(name.endswith(".json") for name in names):
+            _check_unread(data, "strokes", _OF_SERIES)
             found = _strokes.samples(store)
         else:
+            check_options(data, _OF_SERIES, "a table of windows")
             found = _tables(store, data, binary=binary)
     if not found:
         message = f"Expected windows in {path} (CSV, Parquet, strokes or series with {_series.LABELS}), got none"
         raise ArchiveError(message)
     return found
+
+
+def _check_unread(data: DataRecipe, form: str, options: tuple[str, ...]) -> None:
+    """Refuse what only tables have, the slice column, and ``options`` that ``form`` has no use for."""
+    check_options(data, options, form if data.label == NUMBER else f"{form} and classes as labels")
+    if data.slices:
+        message = f"Expected no slices = {data.slices!r} in [data] with {form}, whose slices are its files"
+        raise DataError(f"{message}: leave it out; only a table of windows has a slice column")
 
 
 def _tables(store: Names, data: DataRecipe, *, binary: bool) -> list[Sample]:

@@ -78,7 +78,6 @@ CASES = {
 }
 
 _DIGITS = """dataset = "digits"
-slices = "lens"
 width = {width}
 height = {height}
 [train]

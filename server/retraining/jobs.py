@@ -9,6 +9,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from server.complaints import shortened
 from server.errors import LeaseLostError, UnknownJobError
 from server.files import write_atomically
 from server.retraining.config import RetrainingConfig
@@ -154,7 +155,7 @@ class Jobs:
         if code == RELEASED:
             attempts = max(self.job(job).attempts - 1, 0)
             return self._change(job, worker, {"state": "queued", "worker": "", "attempts": attempts})
-        values = {"state": "failed", "code": code[:64], "text": text[:_MAX_TEXT], "ended_ms": now_ms}
+        values = {"state": "failed", "code": code[:64], "text": shortened(text, _MAX_TEXT), "ended_ms": now_ms}
         return self._change(job, worker, values)
 
     def withdraw(self, job: str, now_ms: int) -> None:

@@ -26,6 +26,7 @@ from wire.messages import Sample
 EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg"}
 _DAY_MS = 86_400_000
 _MAX_LABEL = 100
+_MAX_KEY = 64
 _LANES = ("audit", "drift")
 _NAMED = 20  # classes that a refusal lists
 
@@ -81,9 +82,9 @@ class Samples:
         self._store(sample, data)
         row = {
             "device": device, "boot": sample.boot, "seq": sample.seq, "sha256": sample.sha256,
-            "media_type": sample.media_type, "length_bytes": len(data), "request": sample.request[:64],
+            "media_type": sample.media_type, "length_bytes": len(data), "request": sample.request,
             "lane": sample.lane, "inclusion_ratio": sample.inclusion_ratio, "predicted": sample.predicted,
-            "confidence": sample.confidence, "artifact_sha256": sample.artifact_sha256[:64],
+            "confidence": sample.confidence, "artifact_sha256": sample.artifact_sha256,
             "at_ms": sample.at_ms or now_ms, "received_ms": now_ms,
         }  # fmt: skip
         with self.database.begin() as connection:
@@ -97,6 +98,10 @@ class Samples:
         if sample.media_type not in EXTENSIONS or sample.lane not in _LANES:
             message = f"Expected a PNG or JPEG of lane audit or drift, got {sample.media_type!r} {sample.lane!r}"
             raise SampleRefusedError(message[:300])
+        if len(sample.request) > _MAX_KEY or len(sample.artifact_sha256) > _MAX_KEY:
+            got = f"{len(sample.request)} and {len(sample.artifact_sha256)}"
+            message = f"Expected request and artifact_sha256 of at most {_MAX_KEY} characters, got {got}"
+            raise SampleRefusedError(message)
         if len(sample.data) > limit_bytes * 4 // 3 + 4:
             message = f"Expected a sample of at most {limit_bytes} bytes, got {len(sample.data) * 3 // 4}"
             raise SampleRefusedError(message)

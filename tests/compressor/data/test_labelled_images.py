@@ -182,3 +182,17 @@ def test_a_large_picture_is_held_as_the_device_decodes_it(tmp_path: Path) -> Non
     assert np.array_equal(held, decode_image(buffer.getvalue(), recipe.preprocessing()))
     with pytest.raises(CorruptImageError, match="1 to 4194304 pixels, got 3000x2400"):
         data.load(_recipe(path, decode="full"))
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        (_entries("path,label,site\na.png,3.7,north,west\nb.png,0.2,south\n"), "row 2 than the header has, got 1 more"),
+        (_entries("path,label,site,label\na.png,3.7,north,4\nb.png,0.2,south,1\n"), "columns of different names"),
+        ({"x.csv": b"path,label\n", "y.csv": b"path,label\n", "a.png": _png(1)}, "one CSV file at the top .* x.csv, y"),
+    ],
+)
+def test_what_would_be_read_in_part_is_refused(tmp_path: Path, entries: Entries, said: str) -> None:
+    """A cell too many, a column twice, two tables: one of two would be taken without a word."""
+    with pytest.raises(CompressorError, match=said):
+        data.load(_recipe(_zip(tmp_path / "d.zip", entries)))

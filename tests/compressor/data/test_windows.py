@@ -153,3 +153,17 @@ def test_each_channel_gets_its_own_range_from_train_rows(tmp_path: Path) -> None
     assert 50 <= fitted["low_1"] < 55
     assert 85 < fitted["high_1"] <= 90
     data.load(recipe(Path(wanted.path), options={**STEPS, **fitted}))
+
+
+@pytest.mark.parametrize(("steps", "fits"), [(4, True), (5, False)])
+def test_a_series_shorter_than_a_window_is_refused(tmp_path: Path, steps: int, fits: bool) -> None:  # noqa: FBT001
+    """It would give no rows, and nobody would know; one of just a window's length gives one."""
+    lines = "timestamp,x\n" + "".join(f"2020-01-01 00:00:0{step},{step}\n" for step in range(4))
+    (tmp_path / "s.csv").write_text(lines)
+    (tmp_path / "combined_windows.json").write_text('{"s.csv": []}')
+    asked = recipe(tmp_path, options={"steps": steps, "channels": 1})
+    if fits:
+        assert len(data.load(asked)) == 1
+        return
+    with pytest.raises(DataError, match=r"at least 5 steps in s\.csv, got 4"):
+        data.load(asked)

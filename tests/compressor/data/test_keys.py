@@ -1,0 +1,186 @@
+"""No key of ``[data]`` is ignored: for every data set it changes what is loaded or shipped, or it is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compressor import data
+from compressor.data import _keys, numbers
+from compressor.data.split import split
+from compressor.data.table import Table
+from compressor.errors import CompressorError, DataError
+from compressor.recipe import DataRecipe, ModelRecipe, Recipe, TrainRecipe
+from compressor.recipe_task import check_task
+from edge_agent import front_ends
+from tests.compressor.data.test_idx import _write
+from tests.compressor.data.test_labelled_images import _png
+from tests.compressor.data.test_spoken import OPTIONS, wav
+
+SHARES = {"train": 0.4, "calibration": 0.2, "gate": 0.2, "reference": 0.2}
+COUNT = 40
+TABLE = "window,label,site,x\n" + "".join(
+    f"w{row},{row % 2}.5,{'ab'[row % 2]},{row + step}\n" for row in range(COUNT) for step in range(2)
+)
+SERIES = "timestamp,x\n" + "".join(f"2020-01-01 00:00:{step:02},{step}\n" for step in range(48))
+STROKES = {"strokes": [
+    {"label": f"{row % 2}.5", "strokePoints": [{"x": 0, "y": 0}, {"x": row + 1, "y": 2}][:row + 1]}
+    for row in range(COUNT)
+]}  # fmt: skip
+CHANGED: Mapping[str, object] = {
+    "path": "elsewhere", "slices": "x", "split": "part", "train_slices": ("b",), "label": "floor", "width": 8,
+    "height": 8, "colour": "grey", "orientation": "stored", "decode": "full", "allow_corrupt": 3, "mean": 0.1,
+    "std": 0.9, "target_mean": (1.0,), "target_std": (2.0,), "shares": {**SHARES, "gate": 0.3, "train": 0.3},
+    "front_end": "mfcc", "options": {"side": 16}, "dataset": "nonsense",
+}  # fmt: skip
+"""Of every field of ``[data]`` another value than the recipes below have."""
+
+
+@pytest.fixture(scope="session")
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe]:
+    """Return a small recipe of each form of data."""
+    root = tmp_path_factory.mktemp("sets")
+    for name in ("images", "idx", "words", "tables", "series", "strokes"):
+        (root / name).mkdir()
+    lines = [f"{row}.png,{row % 2}.{row},{'ab'[row % 2]},,{row % 3}" for row in range(COUNT)]
+    (root / "images" / "labels.csv").write_text(
+        "path,label,site,part,x\n" + "\n".join(lines).replace("39,b,,", "39,b,gate,")
+    )
+    for row in range(COUNT):
+        (root / "images" / f"{row}.png").write_bytes(_png(5 * row) if row else b"broken")
+        (root / "words" / f"{row % 2}.5_ann_{row}.wav").write_bytes(wav(row) if row else b"broken")
+    _write(root / "idx", "train", COUNT, COUNT)
+    (root / "tables" / "t.csv").write_text(TABLE + "long,0.5,b,1\n" * 3)
+    (root / "series" / "s.csv").write_text(SERIES)
+    (root / "series" / "wide.csv").write_text("timestamp,x,y\n" + "2020-01-01 00:00:00,1,2\n" * 2)
+    spans = {"s.csv": [["2020-01-01 00:00:00", "2020-01-01 00:00:07"]], "wide.csv": []}
+    (root / "series" / "combined_windows.json").write_text(json.dumps(spans))
+    (root / "strokes" / "1_a.json").write_text(json.dumps(STROKES))
+    window = {"steps": 2, "channels": 1, "low": 0, "high": 60}
+
+    def recipe(dataset: str, folder: str, **given: object) -> DataRecipe:
+        return DataRecipe(dataset=dataset, path=str(root / folder), shares=SHARES, **given)  # type: ignore[arg-type]
+
+    return {
+        "digits": DataRecipe(),
+        "labelled_images": recipe("labelled_images", "images", slices="site", allow_corrupt=1),
+        "idx": recipe("idx", "idx"),
+        "spoken": recipe("spoken", "words", allow_corrupt=1, front_end="log_mel", options=OPTIONS),
+        "windows/table": recipe(
+            "windows", "tables", slices="site", allow_corrupt=1, front_end="window", options=window
+        ),
+        "windows/series": recipe(
+            "windows", "series", allow_corrupt=1, front_end="window", options={**window, "source_windows": 2}
+        ),
+        "windows/strokes": recipe("windows", "strokes", allow_corrupt=1, front_end="stroke"),
+    }
+
+
+FORMS = ("digits", "labelled_images", "idx", "spoken", "windows/table", "windows/series", "windows/strokes")
+
+
+def outcome(asked: DataRecipe) -> str:
+    """Return what comes of ``asked``: the table, its splits, its unit and the manifest's preprocessing, or an error."""
+    try:
+        check_task(Recipe(ModelRecipe("m"), asked, TrainRecipe(), (), (), ()))
+        table = data.load(asked)
+        parts = split(table, 0, slices=asked.train_slices)
+        recipe = Recipe(ModelRecipe("m"), asked, TrainRecipe(), (), (), ())
+        unit = numbers.with_unit(recipe, table, table.take(parts.train)).unit
+        rows = [part.tolist() for part in (parts.train, parts.gate, parts.reference)]
+        return f"{loaded(table)} {rows} {unit} {asked.preprocessing()}"
+    except CompressorError as error:
+        return f"refused: {error}"
+
+
+def loaded(table: Table) -> str:
+    """Return all that ``table`` holds, as text."""
+    told = None if table.told is None else table.told.tolist()
+    columns = [table.hashes, table.labels, table.slices, table.sources]
+    return f"{[column.tolist() for column in columns]} {table.class_names} {table.corrupt} {table.shares} {told}"
+
+
+@pytest.mark.parametrize("form", FORMS[1:])  # to render digits for each would take minutes
+@pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(DataRecipe)])
+def test_a_key_changes_something_or_is_refused(recipes: Mapping[str, DataRecipe], form: str, key: str) -> None:
+    """Every form of data, every key of ``[data]``; a key of later is tried by being there."""
+    asked = recipes[form]
+    plain, value = outcome(asked), CHANGED[key]
+    assert not plain.startswith("refused"), plain
+    changed = outcome(replace(asked, **{key: value}))  # type: ignore[arg-type]
+    if key == "allow_corrupt" and not changed.startswith("refused"):  # as many are left out as before
+        changed = outcome(replace(asked, allow_corrupt=0))
+    assert changed != plain
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("key", [key for key in _keys.KEYS if key != _keys.FLOOR])
+def test_a_key_that_is_not_read_is_named(recipes: Mapping[str, DataRecipe], form: str, key: str) -> None:
+    """With the data set and those that read it; what is read is not refused by this."""
+    asked = recipes[form]
+    said = outcome(replace(asked, **{key: CHANGED[key]}))  # type: ignore[arg-type]
+    refused = f"Expected no {key} = {CHANGED[key]!r} in [data] with dataset = {asked.dataset!r}"
+    assert (refused in said) == (key not in _keys.reads(asked.dataset))
+    readers = [name for name in data.datasets() if key in _keys.reads(name)]
+    assert readers
+    assert refused not in said or ", ".join(readers) in said
+
+
+@pytest.mark.parametrize(
+    ("form", "front_end"),
+    [("spoken", "log_mel"), ("spoken", "mfcc"), ("windows/table", "window"), ("windows/series", "window"),
+     ("windows/strokes", "stroke")],
+)  # fmt: skip
+def test_an_option_changes_the_pictures_or_is_refused(
+    recipes: Mapping[str, DataRecipe], form: str, front_end: str
+) -> None:
+    """Every option that front end and data set know; ``binary`` and ``resample`` are the device's as well."""
+    asked = replace(recipes[form], front_end=front_end)
+    plain = loaded(data.load(asked))
+    own = {"coefficients": 12.0, "mels": 18.0, "clip_s": 0.2, "channels": 2.0, "low": -3.0, "high": 77.0, "steps": 3.0,
+           "floor_db": -25.0, "ceiling_db": -20.0, "high_hz": 3000.0, "sample_rate_hz": 9000.0}  # fmt: skip
+    for name, option in front_ends._load(front_end).OPTIONS.items():
+        value = own.get(name, min(option.high, max(option.default * 1.5, option.default + 1, option.low)))
+        try:
+            changed = loaded(data.load(replace(asked, options={**asked.options, name: value})))
+        except DataError:
+            continue
+        assert changed != plain or name in {"binary", "resample"}, name
+
+
+@pytest.mark.parametrize(
+    ("form", "changes", "said"),
+    [
+        ("windows/table", {"options": {"steps": 2, "stride": 1}}, "no 'stride' in .* a table of windows"),
+        ("windows/table", {"options": {"steps": 2, "horizon": 2}}, "no 'horizon' in .* a table of windows"),
+        ("windows/series", {"options": {"steps": 2, "horizon": 2}}, "no 'horizon' in .* classes as labels"),
+        ("windows/series", {"slices": "x"}, "whose slices are its files"),
+        ("windows/strokes", {"slices": "x"}, "whose slices are its files"),
+        ("idx", {"label": "floor"}, 'Expected no label = "floor" in .*that does .labelled_images'),
+    ],
+)
+def test_what_one_form_of_windows_does_not_read_is_refused(
+    recipes: Mapping[str, DataRecipe], form: str, changes: dict[str, object], said: str
+) -> None:
+    """What lies at the path decides the form, so these are found when it is read."""
+    with pytest.raises(DataError, match=said):
+        data.load(replace(recipes[form], **changes))  # type: ignore[arg-type]
+
+
+def test_a_data_set_of_ones_own_may_read_anything() -> None:
+    """Its keys are its own matter."""
+    asked = DataRecipe(dataset="tests.compressor.data.test_keys:anything", slices="site", allow_corrupt=3)
+    assert len(data.load(asked)) == 2
+
+
+def anything(asked: DataRecipe, root: Path | None = None) -> Table:
+    """Return two rows."""
+    del asked, root
+    images = [np.full((4, 4, 3), shade, np.uint8) for shade in (0, 9)]
+    return data.table.make_table(images, ["a", "b"], slices=["s", "s"])
