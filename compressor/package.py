@@ -22,6 +22,7 @@ from compressor.certificate import Certificate, for_bundle, write_certificate
 from compressor.errors import PackageError
 from compressor.measure import Predictions
 from compressor.metric_gates import SLICE
+from wire import __version__
 from wire.bundle import BILL_OF_MATERIALS, CARD, CERTIFICATE, GOLDEN, MANIFEST, REFERENCE, Bundle, build_bundle
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import Json
@@ -179,7 +180,7 @@ def bill_of_materials(parts: Parts, certificate: Certificate) -> bytes:
         "serialNumber": f"urn:uuid:{serial}",
         "version": 1,
         "metadata": {
-            "tools": {"components": [{"type": "application", "name": "tinyfleet", "version": _version("tinyfleet")}]},
+            "tools": {"components": [{"type": "application", "name": "tinyfleet", "version": __version__}]},
             "component": {"type": "application", "bom-ref": f"bundle:{manifest.release}", "name": manifest.release},
         },
         "components": [model, data, *libraries],

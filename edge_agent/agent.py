@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from edge_agent import __version__
 from edge_agent.config import AgentConfig
 from edge_agent.errors import SpoolError
 from edge_agent.garbage import Garbage
@@ -42,6 +41,7 @@ from edge_agent.updater.time_floor import TimeFloor
 from edge_agent.updater.updater import Updater
 from edge_agent.uplink import Uplink
 from edge_agent.worker import JobDone
+from wire import __version__
 from wire.messages import Desired, Reported, Severity, Stream, UpdatePhase, Watermark
 from wire.transport import Incoming, Link, LinkChange
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import click
 
-from edge_agent import __version__, hw
+from edge_agent import hw
 from edge_agent.config import AgentConfig, read_config
 from edge_agent.disk import RealDisk
 from edge_agent.errors import (
@@ -35,6 +35,7 @@ from edge_agent.identity import read_identity
 from edge_agent.lock import StateLock
 from edge_agent.state_folder import check_folder
 from edge_agent.status_file import Health, read_status
+from wire import __version__
 from wire.canonical import canonical_bytes
 from wire.codec import Json
 from wire.errors import WireError

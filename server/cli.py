@@ -55,6 +55,7 @@ from server.store.revisions import standing_of, upgrade
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from server.withdrawal import Withdrawal
+from wire import __version__
 from wire.codec import Json
 from wire.errors import WireError
 from wire.memory_broker import MemoryBroker, MemoryTransport
@@ -112,7 +113,7 @@ def _example(*lines: str) -> str:
 
 
 @click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="tinyfleet")
+@click.version_option(__version__, prog_name="fleet-server")
 def main() -> None:
     """Take models to a fleet of devices and keep them right.
 

@@ -59,6 +59,7 @@ from server.trust.repository import TrustRepository
 from server.vitals import Vitals
 from server.windows import Windows
 from server.withdrawal import Withdrawal
+from wire import __version__
 from wire.transport import Transport
 
 
@@ -156,7 +157,7 @@ def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:
     """Return the web application with every router."""
     api = FastAPI(
         title="tinyfleet",
-        version=health.package_version(),
+        version=__version__,
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",

@@ -12,7 +12,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +19,7 @@ from compressor.certificate import Certificate, Line
 from compressor.pipeline import Outcome
 from compressor.recipe import Recipe
 from compressor.tracking.tracker import Record
+from wire import __version__
 from wire.bundle import CARD, read_bundle
 from wire.canonical import sha256_hex
 
@@ -92,7 +92,7 @@ def _tags(outcome: Outcome) -> dict[str, str]:
         "steps.made": ", ".join(dict.fromkeys(outcome.ran)),
         "steps.found": ", ".join(dict.fromkeys(outcome.found)),
     }
-    return tags | steps | {"tinyfleet.version": version("tinyfleet")}
+    return tags | steps | {"tinyfleet.version": __version__}
 
 
 def _files(outcome: Outcome) -> Iterator[tuple[str, bytes]]:

@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent import __version__, runtimes
+from edge_agent import runtimes
 from edge_agent.errors import AgentError, ImageError
 from edge_agent.preprocess import to_tensor
 from edge_agent.probe import Golden, peak_memory_bytes, read_golden
+from wire import __version__
 from wire.bundle import Bundle, read_bundle
 from wire.canonical import sha256_file
 from wire.errors import MessageError, WireError

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from server.clock import Clock
 from server.vitals import Vitals
+from wire import __version__
 
 _UNWELL = 503
 
@@ -35,7 +34,6 @@ class Health(BaseModel):
 def router(vitals: Vitals, clock: Clock) -> APIRouter:
     """Return the routes for anyone."""
     routes = APIRouter(tags=["health"])
-    release = package_version()
 
     @routes.get("/api/health", responses={_UNWELL: {"model": Health}})
     def health(response: Response) -> Health:
@@ -47,17 +45,9 @@ def router(vitals: Vitals, clock: Clock) -> APIRouter:
             response.status_code = _UNWELL
         response.headers["Cache-Control"] = "no-store"
         return Health(
-            ok=not bad, version=release, at_ms=now_ms, code="unwell" if bad else "",
+            ok=not bad, version=__version__, at_ms=now_ms, code="unwell" if bad else "",
             text="; ".join(f"{sign.name}: {sign.text}" for sign in bad),
             signs=[SignBody(name=sign.name, ok=sign.ok, text=sign.text) for sign in signs],
         )  # fmt: skip
 
     return routes
-
-
-def package_version() -> str:
-    """Return the installed version of tinyfleet."""
-    try:
-        return version("tinyfleet")
-    except PackageNotFoundError:
-        return "0"

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from wire import __version__
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("wire", "compressor", "edge_agent", "server")
 
@@ -79,3 +81,22 @@ def test_the_installed_wheel_runs_without_the_tree(built: Path, tmp_path: Path) 
         assert done.returncode == 0, done.stderr
         assert "Usage" in done.stdout
     assert {path.name for path in (tmp_path / "bin").iterdir()} == {"compressor", "edge-agent", "fleet-server"}
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_version_that_the_programs_print(built: Path) -> None:
+    """It stands in one place; the metadata is complete without placeholders."""
+    with zipfile.ZipFile(wheel(built)) as archive:
+        metadata = archive.read(f"tinyfleet-{__version__}.dist-info/METADATA").decode()
+    assert f"\nVersion: {__version__}\n" in metadata
+    assert "\nAuthor: The tinyfleet developers\n" in metadata
+    assert "Classifier: Operating System :: POSIX :: Linux" in metadata
+    assert "Project-URL" not in metadata
+
+
+@pytest.mark.parametrize("module", ["compressor.cli", "edge_agent.cli", "server.cli"])
+def test_every_program_prints_the_version(module: str) -> None:
+    """Also from a checkout whose installed metadata is older."""
+    code = f"import sys; sys.argv[1:] = ['--version']; import {module} as cli; cli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout.split()[-1]) == (0, __version__), done.stderr
