@@ -31,6 +31,8 @@ from wire.errors import MessageError
 
 V = TypeVar("V")
 SCHEMA = 1
+STAND_IN = "It ran on a stand-in, data generated in the place of its own: no figure says what the model is worth."
+"""The remark of a certificate that must not be signed."""
 MAX_CERTIFICATE_BYTES = 1024 * 1024
 TIMED = frozenset({
     "latency_p50_ms", "latency_p95_ms", "latency_ratio", "speed_up_ratio", "peak_memory_bytes",

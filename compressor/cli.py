@@ -21,6 +21,7 @@ import click
 from compressor import printing
 from compressor.device_options import Reach, device_options
 from compressor.errors import CompressorError
+from wire import __version__
 from wire.errors import WireError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="tinyfleet", prog_name="compressor")
+@click.version_option(__version__, prog_name="compressor")
 def app() -> None:
     """Make a small model smaller and prove that it did not get worse.
 
@@ -114,7 +115,7 @@ def app() -> None:
 @click.option("--checkpoint", type=_FILE, help="A state dict of the recipe's network, instead of training.")
 @click.option("--onnx", type=_FILE, help="Your own ONNX file: the steps after training, gates and bundle.")
 @click.option("--tflite", type=_FILE, help="Your own TFLite file: gates and bundle.")
-@click.option("--quick", is_flag=True, help="Train two epochs only, to try a recipe. The gates stay as they are.")
+@click.option("--quick", is_flag=True, help="Try it: two epochs, on generated data where it has none. The gates stay.")
 @device_options
 @click.option("--mlflow", metavar="[URI]", is_flag=False, flag_value="",
               help="Log the finished run to MLflow there; without URI, where MLFLOW_TRACKING_URI says.")  # fmt: skip
@@ -143,6 +144,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
       compressor run models/digits/recipe.toml --out build    then open build/report.html
       compressor run models/digits/recipe.toml --out build --version 2 --keys keys
       compressor run models/digits/recipe.toml --quick --out /tmp/digits --json | jq .verdict
+      compressor run models/gestures --quick                  on a stand-in: nothing to download
       compressor run mine.toml --checkpoint mine.pt           your own weights of the recipe's network
       compressor run mine.toml --onnx mine.onnx               your own exported model
       compressor run mine.toml --mlflow http://ml.example:5000
@@ -159,13 +161,17 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from compressor.device_reach import bench_for  # noqa: PLC0415 - the command line starts fast
     from compressor.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
+    from compressor.quick import quick_of  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.tracking.logbook import logbook  # noqa: PLC0415 - the command line starts fast
 
-    read = _with_model(_with_data(read_recipe(recipe), data), checkpoint=checkpoint, onnx=onnx, tflite=tflite)
+    bars = Bars()
+    read = _with_model(read_recipe(recipe).with_data(data), checkpoint=checkpoint, onnx=onnx, tflite=tflite)
     folder = out or read.folder / "build"
     _check_keys(keys)
-    log, bench = logbook(mlflow, Bars()), bench_for(read, Reach(**reach), keys)
+    if quick:
+        read = quick_of(read, folder, bars)
+    log, bench = logbook(mlflow, bars), bench_for(read, Reach(**reach), keys)
     outcome = run_recipe(read, out=folder, version=version, progress=log.progress, quick=quick, devices=bench)
     _show(outcome, keys, as_json=as_json)
     raise SystemExit(_logged(log, outcome, folder))
@@ -185,16 +191,6 @@ def _show(outcome: Outcome, keys: Path | None, *, as_json: bool) -> None:
     signed = _sign(list(outcome.bundles), keys) if keys is not None and outcome.verdict == "pass" else None
     files = [*outcome.bundles, outcome.report, *([signed] if signed else [])]
     printing.print_outcome(outcome.certificate, files, as_json=as_json, targets=outcome.targets)
-
-
-def _with_data(recipe: Recipe, data: Path | None) -> Recipe:
-    """Return ``recipe`` with the data that the command line names in the place of its own."""
-    if data is None:
-        return recipe
-    if not data.exists():
-        message = f"Expected data at {data}, got nothing there: give --data the zip or folder"
-        raise CompressorError(message)
-    return replace(recipe, data=replace(recipe.data, path=str(data.resolve())))
 
 
 def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
@@ -266,12 +262,14 @@ def gate_command(
     help="Folder with metadata/: check the signature too; needs no private key.",
 )
 @click.option("--rebuild", type=click.Path(path_type=Path), help="RECIPE: build it again from nothing, compare bytes.")
+@click.option("--data", type=click.Path(path_type=Path), help="Data for --rebuild, instead of the recipe's path.")
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 def verify_command(
     bundle: Path,
     keys: Path | None,
     rebuild: Path | None,
+    data: Path | None,
     as_json: bool,  # noqa: FBT001 - click passes flags so
     **reach: Any,  # noqa: ANN401 - the options of ``device_options``, by name
 ) -> None:
@@ -286,10 +284,11 @@ def verify_command(
       compressor verify build/digits-1-gateway.tfb --keys keys    and who signed it
       compressor verify build/digits-1-gateway.tfb --rebuild models/digits/recipe.toml
     """  # noqa: D301 - \b is click's: keep the lines
+    from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.verify import verify_bundle  # noqa: PLC0415 - the command line starts fast
 
     verified = verify_bundle(bundle, keys)
-    rebuilt = _rebuilt(bundle, rebuild, Reach(**reach), keys) if rebuild is not None else None
+    rebuilt = _rebuilt(bundle, read_recipe(rebuild).with_data(data), Reach(**reach), keys) if rebuild else None
     ok = verified.complete and (rebuilt is None or rebuilt.same)
     if as_json:
         again = asdict(rebuilt) if rebuilt else None
@@ -301,14 +300,12 @@ def verify_command(
     raise SystemExit(EXIT_PASS if ok else EXIT_ERROR)
 
 
-def _rebuilt(bundle: Path, recipe: Path, reach: Reach, keys: Path | None) -> Rebuilt:
+def _rebuilt(bundle: Path, recipe: Recipe, reach: Reach, keys: Path | None) -> Rebuilt:
     from compressor.device_reach import bench_for  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.rebuild import rebuild  # noqa: PLC0415 - the command line starts fast
-    from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
 
-    read = read_recipe(recipe)
-    return rebuild(bundle, read, Bars(), bench_for(read, reach, keys))
+    return rebuild(bundle, recipe, Bars(), bench_for(recipe, reach, keys))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

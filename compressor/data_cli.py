@@ -15,6 +15,7 @@ from compressor.outputs import check_report_folder
 
 EXIT_VIOLATED = 2
 _PATH = click.Path(path_type=Path)
+_DATA = click.option("--data", "given", type=_PATH, help="The data set's zip or folder, instead of the recipe's path.")
 _AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
 Command = Callable[..., Any]
 
@@ -31,15 +32,21 @@ def data() -> None:
       compressor data explore models/digits --out build/data
       compressor data validate models/digits --schema digits-schema.toml
       compressor data digest models/digits
-      compressor data fit models/spoken_digits
+      compressor data fit models/spoken_digits --data spoken-digits.zip
     """  # noqa: D301 - \b is click's: keep the lines
 
 
 @data.command("explore")
 @click.argument("path", metavar="RECIPE|PATH", type=_PATH)
+@_DATA
 @click.option("--out", type=_PATH, help="Folder for data.html and data.json. Default: nothing is written.")
 @_AS_JSON
-def explore_command(path: Path, out: Path | None, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
+def explore_command(
+    path: Path,
+    given: Path | None,
+    out: Path | None,
+    as_json: bool,  # noqa: FBT001 - click passes flags so
+) -> None:
     """Say what is in RECIPE|PATH and what of it is worth a look.
 
     Balance, sizes and values; exact duplicates, near duplicates in different splits, content or sources in two parts,
@@ -56,7 +63,7 @@ def explore_command(path: Path, out: Path | None, as_json: bool) -> None:  # noq
     from compressor.exploration.opening import open_path  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
 
-    what, progress = open_path(path), Bars()
+    what, progress = open_path(path, given), Bars()
     if out is not None:
         check_report_folder(out, ("data.json", "data.html"), frozenset({"name", "rows", "findings"}))
     with progress.stage("data", 1, "set") as stage:
@@ -81,9 +88,15 @@ def explore_command(path: Path, out: Path | None, as_json: bool) -> None:  # noq
 
 @data.command("validate")
 @click.argument("path", metavar="RECIPE|PATH", type=_PATH)
+@_DATA
 @click.option("--schema", required=True, type=_PATH, help="TOML file of expectations.")
 @_AS_JSON
-def validate_command(path: Path, schema: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
+def validate_command(
+    path: Path,
+    given: Path | None,
+    schema: Path,
+    as_json: bool,  # noqa: FBT001 - click passes flags so
+) -> None:
     """Hold the data of RECIPE|PATH against the expectations in a TOML file.
 
     Lines are tab-separated: ok or violated, expectation, wanted, got. Exit 0: all hold; 2: one is violated.
@@ -109,7 +122,7 @@ def validate_command(path: Path, schema: Path, as_json: bool) -> None:  # noqa: 
     from compressor.exploration.schema import read_schema, validate  # noqa: PLC0415 - the command line starts fast
 
     wanted = read_schema(schema)
-    found = validate(open_path(path).table(), wanted)
+    found = validate(open_path(path, given).table(), wanted)
     if not found:
         message = f"Expected at least one expectation in {schema}, got none: an empty schema would pass anything"
         raise DataError(message)
@@ -123,8 +136,13 @@ def validate_command(path: Path, schema: Path, as_json: bool) -> None:  # noqa: 
 
 @data.command("digest")
 @click.argument("path", metavar="RECIPE|PATH", type=_PATH)
+@_DATA
 @_AS_JSON
-def digest_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click passes flags so
+def digest_command(
+    path: Path,
+    given: Path | None,
+    as_json: bool,  # noqa: FBT001 - click passes flags so
+) -> None:
     """Print the content digest of the data and the rows of each split, tab-separated.
 
     The digest covers images, labels, slices, sources and class names; a run's lineage carries the same one.
@@ -138,7 +156,7 @@ def digest_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click p
     from compressor.exploration.opening import open_path  # noqa: PLC0415 - the command line starts fast
     from compressor.workshop import table_digest  # noqa: PLC0415 - the command line starts fast
 
-    what = open_path(path)
+    what = open_path(path, given)
     table = what.table()
     parts = parts_of(table, what.seed, what.data.train_slices).tolist()
     lines = {"digest": table_digest(table), **{part: parts.count(part) for part in (*PARTS, UNUSED)}}
@@ -151,21 +169,22 @@ def digest_command(path: Path, as_json: bool) -> None:  # noqa: FBT001 - click p
 
 @data.command("fit")
 @click.argument("path", metavar="RECIPE", type=_PATH)
+@_DATA
 @click.option(
     "--inside", type=click.FloatRange(0.5, 1.0), default=0.99, show_default=True, help="Share kept unclipped."
 )
-def fit_command(path: Path, inside: float) -> None:
+def fit_command(path: Path, given: Path | None, inside: float) -> None:
     """Print the ranges of RECIPE's features, fitted on its train rows only, as lines for [data.options].
 
     Write them into the recipe: they are shipped in the manifest, and gate rows have no part in them.
 
     \b
     Example:
-      compressor data fit models/spoken_digits
+      compressor data fit models/spoken_digits --data spoken-digits.zip
     """  # noqa: D301 - \b is click's: keep the lines
     from compressor.exploration.fitting import fit_ranges  # noqa: PLC0415 - the command line starts fast
     from compressor.exploration.opening import open_path  # noqa: PLC0415 - the command line starts fast
 
-    what = open_path(path)
+    what = open_path(path, given)
     for name, value in fit_ranges(what.data, what.root, seed=what.seed, inside=inside).items():
         click.echo(f"{name} = {value!r}")

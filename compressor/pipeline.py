@@ -302,7 +302,7 @@ def _order(material: Material, compared: Comparison) -> Reordered:
 
 def _remarks(recipe: Recipe, compared: Comparison) -> tuple[str, ...]:
     """Return what should be read before the gates' lines: a comparison that shows nothing, a gate left out."""
-    said = []
+    said = [certificates.STAND_IN] if recipe.data.generated else []
     if compared.baseline == ITSELF:
         said.append(
             "It was compared with itself: nothing was compressed, so that gates of drops and flips say nothing."

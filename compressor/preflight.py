@@ -36,6 +36,8 @@ def check(recipe: Recipe, out: Path) -> None:
     _require("compressor.data", recipe.data.dataset, "[data] dataset")
     check_read(recipe.data, registry.plugins("compressor.data"))
     _require("compressor.networks", recipe.model.network, "[model] network")
+    if recipe.data.stand_in:
+        _require("compressor.stand_ins", recipe.data.stand_in, "[data] stand_in")
     for step in recipe.compress:
         if isinstance(step, QuantizeRecipe):
             _require("compressor.quantize", step.scheme, "[[compress]] scheme")
@@ -53,10 +55,15 @@ def check(recipe: Recipe, out: Path) -> None:
         imported.check(recipe)
 
 
+def missing(target: TargetRecipe) -> list[str]:
+    """Return the packages that building for ``target`` needs and that are not installed."""
+    return [name for name in _PACKAGES.get(target.runtime, ()) if not _there(name)]
+
+
 def _installed(target: TargetRecipe) -> None:
-    missing = [name for name in _PACKAGES.get(target.runtime, ()) if not _there(name)]
-    if missing:
-        message = f"Expected {', '.join(missing)} for [targets.{target.name}] runtime {target.runtime!r}, got none"
+    lacking = missing(target)
+    if lacking:
+        message = f"Expected {', '.join(lacking)} for [targets.{target.name}] runtime {target.runtime!r}, got none"
         raise PluginError(f"{message}: ./scripts/setup tflite, or pip install tinyfleet[tflite]")
 
 

@@ -15,7 +15,7 @@ from typing import cast
 
 from compressor import registry, steps
 from compressor.closure import package, plugin
-from compressor.errors import PluginError, RecipeError
+from compressor.errors import DataError, PluginError, RecipeError
 from compressor.gates import GATE_NAMES, limits_of
 from compressor.recipe_checks import check_recipe
 from compressor.recipe_reader import fields_from, nearest, plain_table
@@ -83,6 +83,9 @@ class DataRecipe:
     ``orientation`` (``exif``: images are turned upright as their tag says; ``stored``: the tag is ignored) and
     ``decode`` (``reduced``: large ones are decoded at a fraction of their size; ``full``) go into the manifest, so that
     the device decodes as the build host did; sensor bytes have neither.
+    ``needs``: of a recipe without a path, one sentence that says what to pass with ``--data`` and where it comes from;
+    ``stand_in``: a file of ``compressor/stand_ins`` that generates data in its place for ``--quick``. Neither is a part
+    of what a model is made from.
     """
 
     dataset: str = "digits"
@@ -104,6 +107,13 @@ class DataRecipe:
     shares: Mapping[str, int | float] = field(default_factory=dict)
     front_end: str = ""
     options: Mapping[str, int | float] = field(default_factory=dict)
+    needs: str = field(default="", repr=False)
+    stand_in: str = field(default="", repr=False)
+
+    @property
+    def generated(self) -> bool:
+        """Whether the data is the stand-in, generated in the place of what the recipe needs."""
+        return bool(self.stand_in and self.path)
 
     @property
     def channels(self) -> int:
@@ -256,6 +266,19 @@ class Recipe:
         if self.data.front_end:
             found.add(plugin("edge_agent.front_ends", self.data.front_end))
         return tuple(sorted(found))
+
+    def with_data(self, path: Path | None) -> Recipe:
+        """Return the recipe with the data at ``path`` in the place of its own, or as it is where none is given.
+
+        Raises:
+            DataError: If nothing is there.
+        """
+        if path is None:
+            return self
+        if not path.exists():
+            message = f"Expected data at {path}, got nothing there: give --data the zip or folder"
+            raise DataError(message)
+        return replace(self, data=replace(self.data, path=str(path.resolve()), stand_in=""))
 
     def artifact_steps(self, target: str) -> tuple[QuantizeRecipe, ...]:
         """Return the steps after the export that hold for ``target``, in order."""

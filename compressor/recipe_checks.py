@@ -100,6 +100,9 @@ def _check_texts(recipe: Recipe) -> None:
     if twice:
         message = f"Expected in [model] labels each name once, got {twice[0]!r} {model.labels.count(twice[0])} times"
         raise RecipeError(message)
+    if recipe.data.generated:
+        message = f"Expected in [data] path or stand_in, got both ({recipe.data.path}, {recipe.data.stand_in})"
+        raise RecipeError(f"{message}: a stand-in is for a recipe without data of its own")
     if any("\0" in path for path in (recipe.data.path, model.checkpoint, model.onnx, model.tflite)):
         message = "Expected paths without a NUL character in [data] and [model], got one: write it without"
         raise RecipeError(message)

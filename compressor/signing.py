@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
+from compressor.certificate import STAND_IN
 from compressor.errors import GateNotPassedError, PackageError, ReleaseExistsError
 from compressor.keys import (
     METADATA,
@@ -79,6 +80,10 @@ def _certificate(source: Path, bundle: Bundle) -> Mapping[str, Json]:
             "only what passed its gates is signed"
         )
         raise GateNotPassedError(message)
+    remarks = certificate.get("remarks")
+    if isinstance(remarks, list) and STAND_IN in remarks:
+        message = f"Expected a release of the recipe's own data, got {source} from its stand-in (--quick)"
+        raise GateNotPassedError(f"{message}: run it with --data, then sign that")
     return certificate
 
 

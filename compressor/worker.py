@@ -17,7 +17,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -349,9 +349,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
       compressor worker … --once    one job, for a cron table; its verdict is the exit code
     """  # noqa: D301 - \b is click's: keep the lines
     signal.signal(signal.SIGTERM, _stop)
-    read = read_recipe(recipe)
-    if data is not None:
-        read = replace(read, data=replace(read.data, path=str(data.resolve())))
+    read = read_recipe(recipe).with_data(data)
     try:
         token = token_file.read_text().strip()
     except OSError as error:

@@ -36,6 +36,10 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
             wants numbers and gets others, or the other way round.
     """
     check_read(data, datasets())
+    if data.needs and not data.path:
+        quick = ", or try the recipe with --quick, on generated data" if data.stand_in else ""
+        message = f"Expected data, got no [data] path: the recipe needs {data.needs}"
+        raise DataError(f"{message}; pass it with --data{quick}")
     found = registry.resolve(__name__, data.dataset, "load", known=datasets())
     table = _own(found, data, root) if ":" in data.dataset else found(data, root)
     if not isinstance(table, Table):

@@ -33,18 +33,23 @@ class Opened:
         return align(table, self.labels) if self.labels else table
 
 
-def open_path(path: Path) -> Opened:
+def open_path(path: Path, data: Path | None = None) -> Opened:
     """Return what lies at ``path``: a recipe, or data that is recognised by its files.
+
+    ``data`` takes the place of the data that a recipe names.
 
     Raises:
         RecipeError: If it is a recipe that can't be read.
-        DataError: If it is neither.
+        DataError: If it is neither, or ``data`` is given beside data.
     """
     if path.suffix == ".toml" or (path / "recipe.toml").is_file():
-        recipe = read_recipe(path)
+        recipe = read_recipe(path).with_data(data)
         return Opened(recipe.model.name, recipe.data, recipe.folder, recipe.train.seed, recipe.model.labels)
     if not path.exists():
         message = f"Expected a recipe, zip, folder or file at {path}, got nothing there"
+        raise DataError(message)
+    if data is not None:
+        message = f"Expected --data beside a recipe, got it beside the data {path}: leave one out"
         raise DataError(message)
     dataset = _recognised(path)
     if dataset in {"spoken", "windows"}:

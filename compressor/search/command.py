@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from compressor import printing
-from compressor.errors import DataError, DeviceMeasureError
+from compressor.errors import DeviceMeasureError
 
 if TYPE_CHECKING:
     from compressor.pipeline import Outcome
@@ -79,7 +79,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.search.study import Budget  # noqa: PLC0415 - the command line starts fast
 
-    read = _gateable(_with_data(read_recipe(recipe), data), no_gate=no_gate)
+    read = _gateable(read_recipe(recipe).with_data(data), no_gate=no_gate)
     folder = out or read.folder / "build"
     found, files = _search(read, target, Budget(trials, timeout_s, sampler), storage, folder)
     outcome = None if no_gate else _gate(found, folder)
@@ -96,14 +96,6 @@ def _gateable(recipe: Recipe, *, no_gate: bool) -> Recipe:
         message = f"Expected --no-gate, got gates on {', '.join(devices)}: search here, then gate on the device with"
         raise DeviceMeasureError(f"{message} `compressor run OUT/chosen.toml --server URL --token-file F --keys DIR`")
     return recipe
-
-
-def _with_data(recipe: Recipe, data: Path | None) -> Recipe:
-    if data is None:
-        return recipe
-    if not data.exists():
-        raise DataError(f"Expected data at {data}, got nothing there: give --data the zip or folder")
-    return replace(recipe, data=replace(recipe.data, path=str(data.resolve())))
 
 
 def _search(

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How well the forecasts of ``models/nab`` tell an anomaly, and how they stand against the simplest ones.
 
-``forecast.py RUN [--data ../shared/data/nab] [--json FILE]``: RUN is what ``compressor run models/nab --out RUN``
+``forecast.py RUN --data FOLDER [--json FILE]``: RUN is what ``compressor run models/nab --out RUN``
 wrote. Errors are on the gate split (by the recipe's own seed), against the last value (persistence) and a ridge
 regression on the same 8-bit inputs. The area under the ROC curve takes the error of a bundle as the score of a window,
 and the mean over a source (48 steps) as that of a source: windows of sources that nothing was trained on against
@@ -110,7 +110,7 @@ def main() -> int:
     """Print the rows; return 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "nab")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the two series and combined_windows.json")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     return told(list(measured(options.run, options.data)), options.json)

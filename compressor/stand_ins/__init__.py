@@ -1,0 +1,37 @@
+"""Stand-ins: small generated data in the form of a recipe's own, so that the recipe can be tried without it.
+
+The folder is the registry: a stand-in is one file with ``write(folder, data) -> Path``. It writes the same bytes each
+time and returns what ``--data`` would name. It is easy on purpose, so that two epochs learn it; what a model learns
+from it is worth nothing, and no release of it is signed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from compressor import registry
+from compressor.recipe import Recipe
+
+FOLDER = "stand_in"
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the stand-ins in this folder, without importing them."""
+    return registry.names(__name__)
+
+
+def stood_in(recipe: Recipe, out: Path) -> Recipe:
+    """Return ``recipe`` on its stand-in, written below ``out``; as it is where it has data of its own, or no stand-in.
+
+    Raises:
+        PluginError: If there is no stand-in of that name.
+        OSError: If it can't be written.
+    """
+    data = recipe.data
+    if data.path or not data.stand_in:
+        return recipe
+    write = registry.resolve(__name__, data.stand_in, "write", known=names())
+    written = cast("Path", write(out / FOLDER, data))
+    return replace(recipe, data=replace(data, path=str(written.resolve())))
