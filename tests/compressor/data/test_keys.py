@@ -109,7 +109,7 @@ def loaded(table: Table) -> str:
 @pytest.mark.parametrize("form", FORMS[1:])  # to render digits for each would take minutes
 @pytest.mark.parametrize("key", [field.name for field in dataclasses.fields(DataRecipe) if field.repr])
 def test_a_key_changes_something_or_is_refused(recipes: Mapping[str, DataRecipe], form: str, key: str) -> None:
-    """Every form of data, every key of ``[data]`` that the digest of a recipe has; a later one is tried by being there."""
+    """Every form of data, every key of ``[data]`` that is in a recipe's digest; a later one is tried by being there."""
     asked = recipes[form]
     plain, value = outcome(asked), CHANGED[key]
     assert not plain.startswith("refused"), plain
