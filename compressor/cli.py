@@ -196,6 +196,7 @@ def _show(outcome: Outcome, keys: Path | None, *, as_json: bool) -> None:
 def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
     """Return ``recipe`` with the model file that the command line names in the place of its own."""
     from compressor.recipe_checks import check_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.unread import unread  # noqa: PLC0415 - the command line starts fast
 
     named = {name: str(path.resolve()) for name, path in given.items() if path is not None}
     if not named:
@@ -203,6 +204,9 @@ def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
     fresh = {name: named.get(name, "") for name in given}
     changed = replace(recipe, model=replace(recipe.model, **fresh))  # type: ignore[arg-type]
     check_recipe(changed)
+    ignored = [f"{item.table} {item.key}" for item in unread(changed)]
+    if ignored:
+        click.echo(f"not read with --{next(iter(named))}: {', '.join(ignored)}", err=True)
     return changed
 
 

@@ -206,6 +206,8 @@ FIGURES = frozenset({
     "speed_up_ratio", "peak_memory_bytes", "int8_macs_ratio", "parity_max_abs", "parity_cosine", "parity_flip_ratio",
 })  # fmt: skip
 """Names of the gates that compare one measured figure with a limit."""
+JUDGED_WITHOUT_BOUND = FIGURES | {AGREEMENT, BETTER_THAN_CONSTANT, LABEL_ORDER}
+"""Names of the gates that have no use for a confidence."""
 
 
 @dataclass(frozen=True, slots=True)

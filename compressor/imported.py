@@ -223,10 +223,10 @@ def _outputs(found: Specs, classes: int) -> Specs:
 
 
 def _imported(recipe: Recipe) -> bytes:
-    """Return the file that the recipe brings; an ONNX file with its nodes in the order that the standard asks for."""
+    """Return the file that the recipe brings; an ONNX file as the standard has it today: order of nodes, weights."""
     model = recipe.model
     data = _read(recipe.folder / model.imported, f"[model] {'onnx' if model.onnx else 'tflite'}")
-    return in_order(data) if model.onnx else data
+    return onnx_contract.without_weights_as_inputs(in_order(data)) if model.onnx else data
 
 
 def _read(path: Path, where: str) -> bytes:

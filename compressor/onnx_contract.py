@@ -13,6 +13,7 @@ import onnx
 from compressor.errors import MeasureError
 from wire.manifest import TensorSpec
 
+_IR_WITHOUT_WEIGHTS = 4
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 
 
@@ -34,6 +35,28 @@ def opset(data: bytes) -> int:
     """Return the opset that an ONNX file asks for, 0 where it states none."""
     entries = onnx.load_from_string(data).opset_import
     return max((entry.version for entry in entries if entry.domain in {"", "ai.onnx"}), default=0)
+
+
+def without_weights_as_inputs(data: bytes) -> bytes:
+    """Return an ONNX file whose graph inputs are inputs alone; as it is where that is so, or where it is no such file.
+
+    Before IR version 4 every weight had to be a graph input too, so exporters of that age list them; nothing feeds them
+    here, and quantizers put weights of their own beside them.
+    Source: ONNX, docs/IR.md, "Graphs": from IR version 4 on an initializer need not be a graph input.
+    """
+    try:
+        model = onnx.load_from_string(data)
+    except Exception:  # noqa: BLE001 - protobuf raises unrelated classes; what reads the file next says what it is
+        return data
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    if len(inputs) == len(model.graph.input) and model.ir_version >= _IR_WITHOUT_WEIGHTS:
+        return data
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = max(model.ir_version, _IR_WITHOUT_WEIGHTS)
+    changed: bytes = model.SerializeToString()
+    return changed
 
 
 def of_known_sizes(data: bytes, spec: TensorSpec) -> bytes:

@@ -7,12 +7,13 @@ Decides nothing about data; of a plug-in named by a dotted path it checks the mo
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from compressor import registry
 from compressor.closure import located
 from compressor.data._keys import check_read
-from compressor.errors import PackageError, PluginError
+from compressor.errors import PackageError, PluginError, RecipeError
 from compressor.outputs import check_run_folder
 from compressor.recipe import Recipe, TargetRecipe
 from compressor.recipe_reader import nearest
@@ -29,6 +30,7 @@ def check(recipe: Recipe, out: Path) -> None:
     Raises:
         DataError: If ``[data]`` gives a key that its data set does not read.
         PluginError: If a data set, network, scheme or runtime is not there; the nearest one is named.
+        RecipeError: If a scheme reads a key that is given on no target.
         PackageError: If ``out`` is no folder, can't be made or written, or holds files of others by a result's name.
         CheckpointError: If a checkpoint or model file is not there, too large, or no weights.
         MeasureError: If an ONNX or TFLite file does not fit the recipe, or the runtime rejects it.
@@ -41,6 +43,7 @@ def check(recipe: Recipe, out: Path) -> None:
     for step in recipe.compress:
         if isinstance(step, QuantizeRecipe):
             _require("compressor.quantize", step.scheme, "[[compress]] scheme")
+            _check_read(step, recipe)
     for target in recipe.targets:
         known = [name for name in runtimes.names() if name != "memory"]
         if target.runtime not in known:
@@ -58,6 +61,18 @@ def check(recipe: Recipe, out: Path) -> None:
 def missing(target: TargetRecipe) -> list[str]:
     """Return the packages that building for ``target`` needs and that are not installed."""
     return [name for name in _PACKAGES.get(target.runtime, ()) if not _there(name)]
+
+
+def _check_read(step: QuantizeRecipe, recipe: Recipe) -> None:
+    """Refuse settings that the scheme of ``step`` reads on no target that the step is for."""
+    from compressor.quantize import unread  # noqa: PLC0415 - a scheme needs onnx, a bad recipe is told before
+
+    runtimes = {target.runtime for target in recipe.targets if step.on in {"", target.name}}
+    found = unread(step, sorted(runtimes))
+    if found:
+        on = " and ".join(sorted(runtimes))
+        message = f"Expected no {found[0]} in [[compress]] 'quantize' of scheme {step.scheme!r} on {on}, got one"
+        raise RecipeError(f"{message}: nothing would read it; leave it out, or take the scheme that has it")
 
 
 def _installed(target: TargetRecipe) -> None:
@@ -88,3 +103,10 @@ def _writable(out: Path) -> None:
         what = "a file" if not above.is_dir() else "a folder that this user may not write"
         message = f"Expected a folder for results at {out}, got {what} at {above}: choose another --out"
         raise PackageError(message)
+    try:  # a file system may say that it can be written and refuse it: /proc, a full or read-only disk
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out) as file:
+            file.write(b"1")
+    except OSError as error:
+        message = f"Expected a folder for results at {out}, got: {error.strerror or error}"
+        raise PackageError(f"{message}: choose another --out") from error

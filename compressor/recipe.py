@@ -21,6 +21,7 @@ from compressor.recipe_checks import check_recipe
 from compressor.recipe_reader import fields_from, nearest, plain_table
 from compressor.steps import Settings as StepSettings
 from compressor.steps.quantize import Settings as QuantizeRecipe
+from compressor.unread import check_unread
 from wire.codec import Json
 from wire.manifest import DECODES, ORIENTATIONS, Preprocessing
 
@@ -342,6 +343,7 @@ def _recipe(document: dict[str, object]) -> Recipe:
         gates=_gates(plain_table(document.get("gates", {}), "[gates]")),
     )
     check_recipe(recipe)
+    check_unread(recipe)
     return recipe
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _ROUNDING = 1e-9
 _SHARES = frozenset({"accuracy", "calibration_error", "int8_macs_ratio", "superiority"})
+_POSITIVE = ("_bytes", "_ms", "size_ratio", "latency_ratio", "speed_up_ratio")
+_LEAST = 1e-9
 _NEARLY_ALL = 0.999
 SHARE_NAMES = ("train", "calibration", "gate", "reference")
 
@@ -116,6 +119,8 @@ def _limit(gate: GateRecipe) -> list[Checked]:
         return [Checked(f"{where} as a share (0.01 is one point)", value or 0.0, -_NEARLY_ALL, _NEARLY_ALL)]
     if gate.name in _SHARES or gate.name.endswith("flip_ratio"):
         return [Checked(f"{where} as a share (0.01 is 1 %)", value or 0.0, 0, 1)]
+    if gate.max is not None and gate.max <= 0 and (gate.name.endswith(_POSITIVE)):
+        return [Checked(f"{where} (nothing is of that size)", value or 0.0, _LEAST, math.inf)]
     return []
 
 

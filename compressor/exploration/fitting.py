@@ -31,6 +31,9 @@ def fit_ranges(data: DataRecipe, root: Path, *, seed: int, inside: float = SHARE
         DataError: If its data can't be used.
         SplitError: If a split comes out empty.
     """
+    if ":" not in data.dataset and not data.front_end:
+        message = f"Expected data whose ranges can be fitted, got dataset = {data.dataset!r}, whose images need none"
+        raise DataError(f"{message}: ranges are options of a front_end (log_mel, mfcc, window) of sounds and windows")
     found = registry.resolve("compressor.data", data.dataset, "raw", known=data_sets.datasets())(data, root)
     rows = [row for row in found if isinstance(row, Ranged)] if isinstance(found, list) else []
     table = data_sets.load(data, root)

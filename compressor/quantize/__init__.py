@@ -1,11 +1,14 @@
-"""Quantizers. The folder is the registry: a scheme is one file with ``quantize(model, batches, settings) -> bytes``.
+"""Quantizers. The folder is the registry: a scheme is one file.
 
+It has ``quantize(model, batches, settings) -> bytes`` and ``READS``, the settings that it reads: a recipe that gives
+others is refused.
 What schemes are made with is no scheme: ``calibrator``, ``reach``, ``layers``, ``qdq``, ``compact``, ``bias``,
 ``sensitivity``, ``remedies``, ``running`` and ``placed``.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 
@@ -16,12 +19,48 @@ from compressor import registry
 from compressor.errors import PluginError
 from compressor.steps.quantize import Settings
 
+KEYS = (
+    "calibration", "percentile", "reduce_range", "per_channel", "bias_correction", "float_layers", "float_layers_auto",
+    "integer_io",
+)  # fmt: skip
+"""Of a step's settings, what is a scheme's to read."""
 Batches = Callable[[], Iterable[npt.NDArray[np.float32]]]
 
 
 def schemes() -> tuple[str, ...]:
     """Return the names of the schemes in this folder."""
     return tuple(name for name in registry.names(__name__) if name not in registry.PARTS[__name__])
+
+
+def reads(scheme: str, runtime: str) -> frozenset[str] | None:
+    """Return which keys of ``KEYS`` ``scheme`` reads on targets of ``runtime``; None for a person's own, or no scheme.
+
+    Raises:
+        PluginError: If a package that the scheme needs is missing.
+    """
+    if runtime == "litert":
+        from compressor.tflite.by_recipe import READS  # noqa: PLC0415 - LiteRT only for its targets
+
+        return READS.get(scheme)
+    if scheme not in schemes():
+        return None
+    found: frozenset[str] = importlib.import_module(f"{__name__}.{scheme}").READS
+    return found
+
+
+def unread(settings: Settings, runtimes: Iterable[str]) -> tuple[str, ...]:
+    """Return the keys that ``settings`` give and that its scheme reads on none of ``runtimes``.
+
+    A step with a rescue may come to any scheme, so all of its keys are of use.
+
+    Raises:
+        PluginError: If a package that the scheme needs is missing.
+    """
+    told = [reads(settings.scheme, runtime) for runtime in runtimes]
+    if settings.rescue or None in told:
+        return ()
+    known, default = frozenset[str]().union(*(item or () for item in told)), Settings()
+    return tuple(key for key in KEYS if key not in known and getattr(settings, key) != getattr(default, key))
 
 
 def quantize(

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from compressor.errors import QuantizeError
 from compressor.quantize.running import Batches, Floats, logits, run
 from compressor.quantize.sensitivity import sqnr_db
 
@@ -36,7 +37,7 @@ def corrected(prepared: onnx.ModelProto, placing: Placing, batches: Batches) -> 
         batches: Starts the calibration data anew; the first 64 samples are used.
 
     Raises:
-        QuantizeError: If a model does not quantize or run, or there is no data.
+        QuantizeError: If a model does not quantize or run, has no bias to correct, or there is no data.
     """
 
     def few() -> Iterator[Floats]:
@@ -44,6 +45,9 @@ def corrected(prepared: onnx.ModelProto, placing: Placing, batches: Batches) -> 
 
     changed = _with_biases(prepared)
     names = _correctable(changed)
+    if not names:
+        message = "Expected a Conv, ConvTranspose or Gemm with a bias of its own for bias_correction, got none"
+        raise QuantizeError(f"{message}: set bias_correction = false")
     wanted, placed = _means(changed, names, few), placing(changed)
     for name in names:
         shift = wanted[name] - _means(_until(placed, name), [name], few)[name]

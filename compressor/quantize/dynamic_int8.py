@@ -22,6 +22,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from onnxruntime.quantization import QuantType, quantize_dynamic  # telemetry must be off before the import
 
+READS = frozenset({"per_channel", "reduce_range", "float_layers"})
 _MAX_CONVOLUTION_RATIO = 0.5  # of the multiplications: above, what is left to quantize can't pay
 
 

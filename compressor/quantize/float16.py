@@ -14,6 +14,7 @@ from compressor.quantize.layers import prepare
 from compressor.quantize.running import Batches
 from compressor.steps.quantize import Settings
 
+READS: frozenset[str] = frozenset()
 _LEAST_VALUES = 64  # below, the node that widens costs more bytes than it saves
 
 

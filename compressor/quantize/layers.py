@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import onnx.version_converter
 
 from compressor.errors import QuantizeError
 from compressor.recipe_reader import nearest
@@ -24,6 +25,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process  # teleme
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 PRODUCTS = frozenset({"Gemm", "MatMul"})
+_PER_CHANNEL_OPSET = 13
+"""Source: ONNX, DequantizeLinear, version 13: the attribute ``axis``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +58,28 @@ def loaded(model: bytes) -> onnx.ModelProto:
 def prepare(model: bytes) -> onnx.ModelProto:
     """Return ``model`` with shapes inferred, its constants and batch norms folded and its nodes named.
 
+    A file of an older opset than scales per channel have is lifted to that one, where all of its operators have a rule.
+
     Raises:
         QuantizeError: If it can't be read or prepared.
     """
-    read = loaded(model)
+    read = _lifted(loaded(model))
     try:
         prepared = _preprocessed(read, symbolic=False)
         return _named(prepared if _typed(prepared) else _preprocessed(read, symbolic=True))
     except Exception as error:  # onnxruntime raises its own classes, which derive from Exception alone
         message = f"Expected a float ONNX model that onnxruntime can prepare, got: {str(error)[:300]}"
         raise QuantizeError(message) from error
+
+
+def _lifted(read: onnx.ModelProto) -> onnx.ModelProto:
+    version = max((entry.version for entry in read.opset_import if entry.domain in {"", "ai.onnx"}), default=0)
+    if version >= _PER_CHANNEL_OPSET or len(read.opset_import) > 1:
+        return read
+    try:
+        return onnx.version_converter.convert_version(read, _PER_CHANNEL_OPSET)
+    except Exception:  # noqa: BLE001 - the converter raises RuntimeError and worse; quantizing says what to do then
+        return read
 
 
 def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:

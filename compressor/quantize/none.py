@@ -6,6 +6,8 @@ from compressor.quantize.layers import loaded
 from compressor.quantize.running import Batches
 from compressor.steps.quantize import Settings
 
+READS: frozenset[str] = frozenset()
+
 
 def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
     """Return ``model``, byte for byte.

@@ -19,6 +19,9 @@ from compressor.quantize.running import Batches
 from compressor.quantize.sensitivity import of_layers
 from compressor.steps.quantize import Settings
 
+READS = frozenset({
+    "calibration", "percentile", "reduce_range", "per_channel", "bias_correction", "float_layers", "float_layers_auto",
+})  # fmt: skip
 _LIMITING = frozenset({"Clip", "Min", "Max", "Pad"})
 """Operators whose constants limit or fill and are no operands of arithmetic: 3.4e38 there means no limit."""
 

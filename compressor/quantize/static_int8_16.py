@@ -8,6 +8,8 @@ from compressor.errors import QuantizeError
 from compressor.quantize.running import Batches
 from compressor.steps.quantize import Settings
 
+READS: frozenset[str] = frozenset()
+
 
 def quantize(model: bytes, batches: Batches, settings: Settings) -> NoReturn:
     """Refuse: onnxruntime would run 16-bit Q/DQ pairs around float convolutions, slower than no quantization.

@@ -17,6 +17,7 @@ from compressor.quantize.layers import CONVOLUTIONS, PRODUCTS, chosen, layers, p
 from compressor.quantize.running import Batches
 from compressor.steps.quantize import Settings
 
+READS = frozenset({"per_channel", "float_layers"})
 _LARGEST = 127  # symmetric: -128 is not used
 
 

@@ -12,8 +12,9 @@ from typing import TypeAlias, TypeVar
 
 from compressor import quantize
 from compressor.forms import LITERT, ONNX
+from compressor.quantize import unread
 from compressor.recipe import Recipe, TargetRecipe
-from compressor.steps import Settings, equalize, prune, qat
+from compressor.steps import Settings, equalize, plain, prune, qat
 from compressor.steps.quantize import CALIBRATIONS
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.canonical import sha256_hex
@@ -129,7 +130,7 @@ def steps_of(point: Point, recipe: Recipe, target: TargetRecipe) -> tuple[Settin
     per_channel, reduce_range = quantized.per_channel, quantized.reduce_range
     found: list[Settings] = []
     if point.macs_ratio < NO_PRUNING:
-        found.append(replace(_like(own, prune.Settings()), macs_ratio=point.macs_ratio))
+        found.append(replace(_like(own, prune.Settings()), macs_ratio=point.macs_ratio, latency_ratio=0.0))
     if point.equalize:
         own_equalize = _like(own, equalize.Settings())
         found.append(replace(own_equalize, per_channel=per_channel, reduce_range=reduce_range))
@@ -137,8 +138,14 @@ def steps_of(point: Point, recipe: Recipe, target: TargetRecipe) -> tuple[Settin
         own_qat = _like(own, qat.Settings())
         found.append(replace(own_qat, per_channel=per_channel, reduce_range=reduce_range))
     if point.scheme != NONE:
-        found.append(quantized)
-    return tuple(found)
+        found.append(_read_alone(quantized, target))
+    return tuple(plain(step) for step in found)
+
+
+def _read_alone(step: QuantizeRecipe, target: TargetRecipe) -> QuantizeRecipe:
+    """Return ``step`` without the recipe's keys for another scheme."""
+    default = QuantizeRecipe()
+    return replace(step, **{key: getattr(default, key) for key in unread(step, (target.runtime,))})
 
 
 def own_steps(recipe: Recipe, target: TargetRecipe) -> tuple[Settings, ...]:

@@ -1,24 +1,27 @@
 """Steps of ``[[compress]]``. The folder is the registry: a step is one file.
 
-A step's module has ``Settings`` (a frozen dataclass whose field ``step`` is the file's name), ``LEVEL`` and
-``checks(settings)``. A step of level ``network`` has ``apply(network, bench, settings) -> Applied``; the one of level
-``artifact`` turns the exported file into a smaller one. Importing a step loads neither torch nor a runtime.
+A step's module has ``Settings`` (a frozen dataclass whose field ``step`` is the file's name), ``LEVEL``,
+``checks(settings)``, and ``unread(settings)`` where some settings leave others without use. A step of level
+``network`` has ``apply(network, bench, settings) -> Applied``; the one of level ``artifact`` turns the exported file
+into a smaller one. Importing a step loads neither torch nor a runtime.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 from compressor import registry
 from compressor.errors import PluginError, StepDidNothingError
 from compressor.recipe_reader import Checked, nearest
 from compressor.steps.base import ARTIFACT, NETWORK, Applied, Bench, Network
 
-__all__ = ["ARTIFACT", "NETWORK", "Settings", "apply", "checks", "level", "module", "names"]
+__all__ = ["ARTIFACT", "NETWORK", "Settings", "apply", "checks", "level", "module", "names", "plain", "unread"]
 
+T = TypeVar("T")
 _NOT_STEPS = frozenset({"base"})
 
 
@@ -63,6 +66,19 @@ def checks(settings: Settings) -> Sequence[Checked]:
     """Return what the step asks of its settings."""
     found: Sequence[Checked] = module(settings.step).checks(settings)
     return found
+
+
+def unread(settings: Settings) -> Mapping[str, str]:
+    """Return the keys that the other ``settings`` leave without use, each with the words that say why."""
+    found: Mapping[str, str] = getattr(module(settings.step), "unread", lambda _settings: {})(settings)
+    return found
+
+
+def plain(settings: T) -> T:
+    """Return ``settings`` with every key that has no use at its default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    unused = unread(settings)  # type: ignore[arg-type]
+    return dataclasses.replace(settings, **{key: defaults[key] for key in unused})  # type: ignore[type-var]
 
 
 def apply(network: Network, bench: Bench, settings: Settings) -> Applied:

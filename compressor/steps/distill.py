@@ -5,7 +5,7 @@ Usually after ``prune``: the teacher is the network as it was trained, before th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from compressor.recipe_reader import Checked
@@ -42,6 +42,11 @@ def checks(settings: Settings) -> Sequence[Checked]:
         Checked("[[compress]] feature_weight", settings.feature_weight, 0, 1000),
         Checked("[[compress]] learning_rate", settings.learning_rate, 1e-8, 10),
     )
+
+
+def unread(settings: Settings) -> Mapping[str, str]:
+    """Return the keys that the other settings leave without use, and why."""
+    return {} if settings.weight else {"temperature": "with weight = 0"}
 
 
 def apply(network: Network, bench: Bench, settings: Settings) -> Applied:

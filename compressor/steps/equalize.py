@@ -7,7 +7,7 @@ will lack, so that the float network moves a little and the quantized one comes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compressor.errors import QuantizeError
@@ -44,6 +44,13 @@ class Settings:
 def checks(settings: Settings) -> Sequence[Checked]:
     """Return what must hold for ``settings``."""
     return [Checked("[[compress]] relu6", settings.relu6, one_of=(EXACT, WITHIN_CLIP))]
+
+
+def unread(settings: Settings) -> Mapping[str, str]:
+    """Return the keys that the other settings leave without use, and why."""
+    if settings.clip_weights or settings.bias_correction:
+        return {}
+    return dict.fromkeys(("per_channel", "reduce_range"), "without clip_weights and bias_correction")
 
 
 def apply(network: Network, bench: Bench, settings: Settings) -> Applied:

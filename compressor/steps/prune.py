@@ -6,6 +6,7 @@ embedding may narrow.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -59,6 +60,11 @@ def checks(settings: Settings) -> list[Checked]:
         Checked(f"{where} max_layer_ratio", settings.max_layer_ratio, 0.01, 0.99),
         Checked(f"{where} protect_sensitive", settings.protect_sensitive, 0, 100),
     ]
+
+
+def unread(settings: Settings) -> Mapping[str, str]:
+    """Return the keys that the other settings leave without use, and why."""
+    return {"macs_ratio": "with latency_ratio, which decides alone"} if settings.latency_ratio else {}
 
 
 def apply(network: Network, bench: Bench, settings: steps.Settings) -> Applied:

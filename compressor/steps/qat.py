@@ -23,6 +23,7 @@ class Settings:
     ``range_learning_rate``: of ranges, as a share of their width per step. ``per_channel`` and ``reduce_range`` must
     be those of the quantize step that follows. ``distill``: share of the teacher in the loss, 0 to 1.
     ``equalize``: channels are equalized before the first step where search rows score better so.
+    ``allow_unchanged``: no epoch need be better than the start; without it that is an error.
     """
 
     step: str = "qat"
@@ -34,6 +35,7 @@ class Settings:
     reduce_range: bool = False
     distill: float = 0.5
     equalize: bool = True
+    allow_unchanged: bool = False
 
 
 def checks(settings: Settings) -> Sequence[Checked]:
@@ -85,4 +87,7 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
         "ranges": len(simulated.quantizers),
         "distilled": bench.teacher is not None and settings.distill > 0,
     }
-    return Applied(network, simulated.ranges(), notes)
+    nothing = (
+        "" if trained.best_epoch else f"no epoch ({trained.steps} steps) scored better on search rows than the start"
+    )
+    return Applied(network, simulated.ranges(), notes, nothing=nothing)

@@ -5,7 +5,7 @@ Decides the keys and their ranges. Does not decide what a scheme does with them,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compressor.recipe_reader import Checked
@@ -55,3 +55,10 @@ def checks(settings: Settings) -> Sequence[Checked]:
         Checked("[[compress]] rescue", settings.rescue, 0, 1),
         Checked("[[compress]] float_layers_auto", settings.float_layers_auto, 0, _MAX_FLOAT_LAYERS),
     ]
+
+
+def unread(settings: Settings) -> Mapping[str, str]:
+    """Return the keys that the other settings leave without use, and why."""
+    if settings.rescue or settings.calibration == "percentile":  # a rung of the rescue uses it
+        return {}
+    return {"percentile": f"with calibration = {settings.calibration!r}"}

@@ -6,6 +6,7 @@ They make the download smaller once it is compressed. They make nothing faster: 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
@@ -57,6 +58,13 @@ def checks(settings: Settings) -> list[Checked]:
         Checked(f"{where} rounds", settings.rounds, 1, 100),
         Checked(f"{where} fine_tune_epochs", settings.fine_tune_epochs, 0, 10_000),
     ]
+
+
+def unread(settings: Settings) -> Mapping[str, str]:
+    """Return the keys that the other settings leave without use, and why."""
+    return (
+        {} if settings.pattern == UNSTRUCTURED else {"sparsity": f"with pattern = {settings.pattern!r}, which says it"}
+    )
 
 
 def apply(network: Network, bench: Bench, settings: steps.Settings) -> Applied:

@@ -91,14 +91,36 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its reader met: zip, pickle and key errors
-        message = f"Expected weights of this network in {path}, got: {str(error)[:300]}"
-        raise CheckpointError(message) from error
+        raise CheckpointError(_foreign(path)) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
         state = state["state_dict"]  # as training frameworks save it
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         message = f"Expected a state dict in {path}, got {type(state).__name__}: save network.state_dict()"
         raise CheckpointError(message)
     return dict(state)
+
+
+def _foreign(path: Path) -> str:
+    """Return what a file that torch does not read as plain tensors most likely is, and what is expected.
+
+    torch's own words are left out: they advise to run code that a foreign file brings.
+    """
+    import zipfile  # noqa: PLC0415 - only for the message
+
+    remedy = "save it with torch.save(network.state_dict(), path)"
+    if path.is_file() and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.rpartition("/")[2] == "data.pkl" for name in names):
+            script = any("/code/" in name for name in names)
+            kind = "TorchScript" if script else "a file of torch with other objects than tensors (a whole network?)"
+        else:
+            kind = "a zip of something else"
+    elif not path.is_file():
+        kind = "no file"
+    else:
+        kind = f"{path.stat().st_size} bytes that torch does not read as tensors, cut short or of another kind"
+    return f"Expected a state dict (names and tensors, and no other objects) in {path}, got {kind}: {remedy}"
 
 
 def _narrow(network: nn.Module, state: Mapping[str, torch.Tensor]) -> None:

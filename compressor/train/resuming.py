@@ -57,7 +57,7 @@ def load(path: Path, expected: str) -> dict[str, Any] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its reader met: zip, pickle and key errors
-        message = f"Expected the state of a training in {path}, got: {str(error)[:300]}: delete it to start over"
+        message = f"Expected the state of a training in {path}, got {type(error).__name__}: delete it to start over"
         raise TrainError(message) from error
     if not isinstance(state, dict) or state.get("key") != expected:
         message = f"Expected the state of this training in {path}, got another's: delete it to start over"

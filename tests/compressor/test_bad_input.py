@@ -132,6 +132,20 @@ def test_a_folder_for_results_that_is_a_file_is_said_first(tmp_path: Path, refus
     assert "choose another --out" in refused("run", RECIPE, "--out", tmp_path / "taken" / "out")
 
 
+def test_a_folder_that_takes_no_file_is_said_first(refused: Refused) -> None:
+    """``/proc`` says that root may write it, and refuses; a training would be lost on it."""
+    line = refused("run", RECIPE, "--out", "/proc/x")
+    assert "Expected a folder for results at /proc/x, got: " in line
+    assert "choose another --out" in line
+
+
+@pytest.mark.parametrize("path", ["models/digits", "models/digits/recipe.toml"])
+def test_images_have_no_ranges_to_fit(path: str, refused: Refused) -> None:
+    """What can be fitted is said, not that a function is missing."""
+    line = refused("data", "fit", Path(__file__).parents[2] / path)
+    assert "got dataset = 'digits', whose images need none: ranges are options of a front_end" in line
+
+
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, refused: Refused) -> None:
     """The file that did not fit is gone, and the line says what to do."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -11,10 +11,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from compressor import left_float, steps
-from compressor.errors import QuantizeError, StepDidNothingError
+from compressor import left_float, networks, steps
+from compressor.errors import PruneError, QuantizeError, StepDidNothingError
 from compressor.recipe import TrainRecipe
-from compressor.steps import distill, equalize, sparsify
+from compressor.steps import distill, equalize, prune, qat, sparsify
 from compressor.steps.base import Bench, Rows
 from compressor.steps.quantize import Settings
 
@@ -63,6 +63,52 @@ def test_a_step_that_did_nothing_is_an_error_unless_allowed(
     with pytest.raises(StepDidNothingError, match=f"{why}.*allow_unchanged = true"):
         steps.apply(network(), bench(), settings)
     steps.apply(network(), bench(), replace(settings, allow_unchanged=True))  # type: ignore[type-var]
+
+
+def conv() -> nn.Module:
+    """Return a network whose channels are so few that a multiple of 1,024 keeps them all."""
+    return networks.build("resnet8", 3, 1, 8, 8, {"filters": 4, "stem_stride": 2}).eval()
+
+
+def test_a_pruning_that_removed_no_channel_is_an_error_unless_allowed() -> None:
+    """By a latency that can't be reached; a share of MACs out of reach is an error of its own."""
+    settings = prune.Settings(rounds=1, fine_tune_epochs=0, round_to=1024, latency_ratio=0.9)
+    at = replace(bench(), teacher=conv())
+    with pytest.raises(StepDidNothingError, match=r"'prune'.*no channel was removed.*allow_unchanged = true"):
+        steps.apply(conv(), at, settings)
+    allowed = steps.apply(conv(), at, replace(settings, allow_unchanged=True))
+    assert allowed.notes["macs_ratio"] == 1
+    with pytest.raises(PruneError, match="at the narrowest allowed"):
+        steps.apply(conv(), at, replace(settings, latency_ratio=0.0))
+
+
+def test_a_qat_that_keeps_its_start_is_an_error_unless_allowed() -> None:
+    """What is taught contradicts what judges, so that every step is for the worse."""
+    settings = qat.Settings(epochs=1, learning_rate=0.1, distill=0.0)
+    with pytest.raises(StepDidNothingError, match=r"'qat'.*scored better on search rows than the start.*allow_unch"):
+        steps.apply(learnt(), easy(), settings)
+    kept = steps.apply(learnt(), easy(), replace(settings, allow_unchanged=True))
+    assert kept.notes["best_epoch"] == 0
+
+
+def easy() -> Bench:
+    """Return a bench that teaches other labels than those by which ``learnt`` has no fault."""
+    labels = np.arange(64) % 3
+    inputs = np.zeros((64, 1, 8, 8), np.float32)
+    inputs[np.arange(64), 0, labels, 0] = 1
+    rows = Rows(inputs, labels)
+    settings = TrainRecipe(epochs=1, batch=16, augment=0.0, label_smoothing=0.0)
+    return Bench(Rows(inputs, (labels + 1) % 3), rows, rows, settings, Tiny().eval())
+
+
+def learnt() -> Tiny:
+    """Return a network that reads the class off the pixel that is lit."""
+    network = Tiny()
+    with torch.no_grad():
+        network.head.weight.zero_()
+        for label in range(3):
+            network.head.weight[label, 8 * label] = 16
+    return network.eval()
 
 
 def test_a_step_that_did_something_passes() -> None:

@@ -79,6 +79,8 @@ def test_names_the_unknown_key_its_table_and_the_nearest_valid_one(text: str, sa
             MINIMAL + "[gates]\nflip_ratio = {max = 2}\n",
             "flip_ratio max as a share (0.01 is 1 %) between 0 and 1, got 2",
         ),
+        (MINIMAL + "[gates]\nsize_bytes = {max = 0}\n", "size_bytes max (nothing is of that size) between 1e-09"),
+        (MINIMAL + "[gates]\nlatency_p95_ms = {max = -1}\n", "latency_p95_ms max (nothing is of that size)"),
         (MINIMAL + "[gates]\naccuracy = {min = 92}\n", "accuracy min as a share (0.01 is 1 %) between 0 and 1, got 92"),
     ],
 )

@@ -178,6 +178,32 @@ def test_a_tflite_file_becomes_a_gated_bundle(
     assert figure(home, "accuracy") > 0.5
 
 
+def test_compared_with_itself_stands_in_gate_json_and_in_the_card(run: Run, home: Path, tflite: bytes) -> None:
+    """Wherever the verdict is read; a file that was quantized is not called so."""
+    words = "It was compared with itself: nothing was compressed"
+    assert run("--tflite", tflite, recipe="tflite")[0] == 0
+    assert words in " ".join(json.loads((home / "out" / "gate.json").read_bytes())["remarks"])
+    files = bundle_of(home).files
+    assert [name for name in files if words in files[name].decode(errors="replace")] == ["card.md", "gate.json"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("colour =", "mean = 40.0\ncolour =", "better_than_constant"),
+        ("security_floor = 3", f"labels = {[str(i) for i in (1, 0, *range(2, 10))]}", "'1' is '0', '0' is '1'"),
+    ],
+)
+def test_an_old_tflite_file_fails_with_a_wrong_mean_or_labels_in_another_order(
+    run: Run, home: Path, tflite: bytes, old: str, new: str, said: str
+) -> None:
+    """It agrees with itself on every row, so only what looks at it alone can tell."""
+    code, _ = run("--tflite", tflite, "--version", 2, recipe="tflite", edits={old: new})
+    assert code == 2
+    assert said in (home / "out" / "gate.json").read_text()
+    assert not (home / "out" / "tiny-2-host.tfb").exists()
+
+
 class Sure(torch.nn.Module):
     """A network with a softmax at its end."""
 

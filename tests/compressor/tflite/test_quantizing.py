@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
+from compressor import left_float
 from compressor.errors import QuantizeError
+from compressor.steps.quantize import Settings
 from compressor.tflite.contract import contract
 from compressor.tflite.graph import inspect
 from compressor.tflite.quantizing import SCHEMES, layers, quantize
@@ -137,3 +139,13 @@ def test_a_quantized_model_is_not_quantized_again(float_model: bytes, ranges: Ra
     once = quantize(float_model, ranges, scheme="static_int8")
     with pytest.raises(QuantizeError, match="Expected a float TFLite model"):
         quantize(once, ranges, scheme="static_int8")
+
+
+@pytest.mark.parametrize("scheme", ["static_int8", "weight_int8", "float16"])
+def test_a_tflite_file_whose_weights_stayed_float_is_refused(float_model: bytes, ranges: Ranges, scheme: str) -> None:
+    """A scheme that did nothing hands the float file back; what one really makes passes."""
+    with pytest.raises(QuantizeError, match=f"{scheme}.* 100 % of its weights left float32 .*allow_unquantized = true"):
+        left_float.check(float_model, "litert", Settings(scheme=scheme))
+    assert "100 %" in left_float.check(float_model, "litert", Settings(scheme=scheme, allow_unquantized=True))
+    made = quantize(float_model, ranges if scheme == "static_int8" else None, scheme=scheme)
+    assert left_float.check(made, "litert", Settings(scheme=scheme)) == ""

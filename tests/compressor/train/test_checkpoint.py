@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,24 @@ def test_a_list_is_no_state_dict(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "w.pt")
     with pytest.raises(CheckpointError):
         checkpoint.load(_network(), tmp_path / "w.pt")
+
+
+def test_a_foreign_checkpoint_is_said_without_torchs_advice(tmp_path: Path) -> None:
+    """``weights_only=False`` would run what the file brings; the kind of file is named instead."""
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "whole.pt")
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "script.pt")
+    (tmp_path / "other.pt").write_bytes(b"\x80\x04no tensors")
+    with zipfile.ZipFile(tmp_path / "zip.pt", "w") as archive:
+        archive.writestr("a.txt", "a")
+    said = {
+        "whole": "a whole network?",
+        "script": "TorchScript",
+        "other": "bytes that torch does not",
+        "zip": "a zip of",
+    }
+    for name, words in said.items():
+        with pytest.raises(CheckpointError) as caught:
+            checkpoint.check_finite(tmp_path / f"{name}.pt")
+        assert words in str(caught.value)
+        assert "save it with torch.save(network.state_dict(), path)" in str(caught.value)
+        assert "weights_only" not in str(caught.value)

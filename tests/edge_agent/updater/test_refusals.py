@@ -88,3 +88,9 @@ def test_an_update_waits_for_a_sane_clock_and_not_a_second_longer(device: object
     device.pass_time(0)
     device.work()
     assert device.updater.record.phase is UpdatePhase.PROBATION
+
+
+def test_every_code_stands_in_the_documentation() -> None:
+    """An operator looks up what an event says."""
+    text = (Path(__file__).parents[3] / "docs" / "architecture.md").read_text()
+    assert [code for code in COURSES if code not in text] == []

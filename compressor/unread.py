@@ -1,0 +1,93 @@
+"""Keys that a recipe gives and that nothing would read, because of what else it says. Pure.
+
+Decides it for the tables of the recipe's reader; of a quantizing scheme the keys that it reads are its own to say
+(``READS`` in its file), and are asked for before a run (``preflight``). A key at its default value asks for nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from compressor import steps
+from compressor.errors import RecipeError
+from compressor.gates import JUDGED_WITHOUT_BOUND
+
+if TYPE_CHECKING:
+    from compressor.recipe import Recipe
+
+READ_BY_IMPORTS = frozenset({"seed"})
+"""What an imported file leaves of ``[train]`` to read: the seed of the splits."""
+_OF_CLASSES = frozenset({"label_smoothing", "class_weights"})
+_OF_TRAINING = frozenset({"epochs", "learning_rate"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Unread:
+    """A key of a table that is not read, and why."""
+
+    table: str
+    key: str
+    why: str
+
+
+def check_unread(recipe: Recipe) -> None:
+    """Check that every key that ``recipe`` gives is read by something.
+
+    Raises:
+        RecipeError: If one is not; the key, the table and what makes it useless are named.
+    """
+    found = next(unread(recipe), None)
+    if found is not None:
+        message = f"Expected no {found.key} in {found.table} {found.why}, got one"
+        raise RecipeError(f"{message}: nothing would read it; leave it out")
+
+
+def unread(recipe: Recipe) -> Iterator[Unread]:
+    """Yield the keys of ``recipe`` that nothing would read."""
+    model = recipe.model
+    if model.imported:
+        why = f"with [model] {'onnx' if model.onnx else 'tflite'}"
+        yield from (Unread("[model]", key, why) for key in ("network", "network_options") if _given(model, key))
+        yield from (
+            Unread("[train]", key, f"{why}, which is not trained")
+            for key in _names(recipe.train)
+            if key not in READ_BY_IMPORTS and _given(recipe.train, key)
+        )
+    elif model.checkpoint:
+        unused = _OF_TRAINING if recipe.network_steps else frozenset(_names(recipe.train)) - READ_BY_IMPORTS
+        unused -= {"fine_tune_epochs", "fine_tune_learning_rate"}  # those of a later retraining
+        why = "with [model] checkpoint, whose weights are taken as they are"
+        yield from (Unread("[train]", key, why) for key in sorted(unused) if _given(recipe.train, key))
+    if recipe.regression:
+        yield from (
+            Unread("[train]", key, "of a regression") for key in sorted(_OF_CLASSES) if _given(recipe.train, key)
+        )
+    yield from _of_steps(recipe)
+    for target in recipe.targets:
+        if target.runtime != "onnx" and target.format:
+            yield Unread(f"[targets.{target.name}]", "format", f"of runtime {target.runtime!r}")
+    for gate in recipe.gates:
+        if gate.name in JUDGED_WITHOUT_BOUND and _given(gate, "confidence"):
+            yield Unread(f"[gates] {gate.name}", "confidence", "of a gate that compares a figure with its limit")
+
+
+def _of_steps(recipe: Recipe) -> Iterator[Unread]:
+    for step in recipe.compress:
+        for key, why in steps.unread(step).items():
+            if _given(step, key):
+                yield Unread(f"[[compress]] {step.step}", key, why)
+        if step.step == "distill" and recipe.regression and _given(step, "temperature"):
+            yield Unread("[[compress]] distill", "temperature", "of a regression, which has no softmax")
+
+
+def _names(table: Any) -> tuple[str, ...]:  # noqa: ANN401 - any dataclass of a recipe
+    return tuple(field.name for field in dataclasses.fields(table))
+
+
+def _given(table: Any, key: str) -> bool:  # noqa: ANN401 - any dataclass of a recipe
+    """Return whether ``key`` of ``table`` is other than what it is unless a recipe says so."""
+    field = next(field for field in dataclasses.fields(table) if field.name == key)
+    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return bool(getattr(table, key) != default)

@@ -1,0 +1,68 @@
+"""ONNX files of old exporters: IR version 3, opset 9, weights listed among the graph's inputs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from compressor import imported, onnx_contract
+from compressor.forms import bare, float_target
+from compressor.quantize import quantize
+from compressor.quantize.running import logits
+from compressor.recipe import parse_recipe
+from compressor.steps.quantize import Settings
+from tests.compressor.data.test_keys import anything
+
+
+def old(*, last: bool = False, ir_version: int = 3) -> bytes:
+    """Return a convolution, batch norm and product of 3 x 8 x 8; ``last``: the image comes after the weights."""
+    draw = np.random.default_rng(0)
+    arrays = {
+        "w": draw.standard_normal((8, 3, 3, 3)) / 5, "g": np.ones(8), "b": np.zeros(8), "fw": draw.random((2, 8)),
+        "fb": np.zeros(2),
+    }  # fmt: skip
+    weights = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in arrays.items()]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[3, 3]),
+        helper.make_node("BatchNormalization", ["c", "g", "b", "b", "g"], ["n"]),
+        helper.make_node("GlobalAveragePool", ["n"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "fw", "fb"], ["logits"], transB=1),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 8, 8])]
+    listed = [helper.make_tensor_value_info(one.name, TensorProto.FLOAT, list(one.dims)) for one in weights]
+    outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 2])]
+    graph = helper.make_graph(nodes, "g", listed + inputs if last else inputs + listed, outputs, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=ir_version)
+    onnx.checker.check_model(model)
+    data: bytes = model.SerializeToString()
+    return data
+
+
+@pytest.mark.parametrize(("last", "ir_version"), [(False, 3), (True, 3), (True, 7)])
+def test_a_file_of_an_old_exporter_is_taken_and_quantized(tmp_path: Path, *, last: bool, ir_version: int) -> None:
+    """Its weights are no inputs; scales per channel, which opset 9 lacks, are placed all the same."""
+    (tmp_path / "m.onnx").write_bytes(old(last=last, ir_version=ir_version))
+    text = '[model]\nname = "m"\nonnx = "m.onnx"\nlabels = ["a", "b"]\n[data]\nwidth = 8\nheight = 8\n'
+    recipe = replace(parse_recipe(text.encode()), folder=tmp_path)
+    imported.check(recipe)
+    plain = onnx_contract.without_weights_as_inputs(old(last=last, ir_version=ir_version))
+    candidate = bare(recipe, anything(recipe.data), plain, float_target(recipe, "onnx"))
+    inputs, outputs = imported.contract_of(plain, candidate.manifest)
+    assert ([spec.name for spec in inputs], [spec.name for spec in outputs]) == (["x"], ["logits"])
+    rows = np.random.default_rng(1).standard_normal((8, 3, 8, 8)).astype(np.float32)
+    small = quantize(plain, lambda: iter([rows]), Settings())
+    want, got = (logits(onnx.load_from_string(one), lambda: iter([rows])) for one in (plain, small))
+    assert np.abs(want - got).max() < 0.05 * np.ptp(want)
+
+
+def test_a_file_whose_inputs_are_inputs_stays_as_it_is() -> None:
+    """Byte for byte, and so does what is no ONNX file."""
+    plain = onnx_contract.without_weights_as_inputs(old())
+    assert onnx_contract.without_weights_as_inputs(plain) == plain
+    assert onnx_contract.without_weights_as_inputs(b"no model") == b"no model"
