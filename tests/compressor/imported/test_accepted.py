@@ -190,7 +190,7 @@ def test_compared_with_itself_stands_in_gate_json_and_in_the_card(run: Run, home
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("colour =", "mean = 40.0\ncolour =", "better_than_constant"),
+        ("[data]\n", "[data]\nmean = 40.0\n", "better_than_constant"),
         ("security_floor = 3", f"labels = {[str(i) for i in (1, 0, *range(2, 10))]}", "'1' is '0', '0' is '1'"),
     ],
 )

@@ -211,7 +211,7 @@ NOT_FINITE = {"stem.weight": torch.full((1,), float("nan"))}
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        (Evil(), "Expected weights of this network"),
+        (Evil(), "a file of torch with other objects than tensors"),
         (torch.nn.Linear(2, 2), "Expected weights of this network"),
         ({}, "got an empty state dict"),
         ([1, 2], "Expected a state dict"),
