@@ -212,7 +212,7 @@ NOT_FINITE = {"stem.weight": torch.full((1,), float("nan"))}
     ("state", "said"),
     [
         (Evil(), "a file of torch with other objects than tensors"),
-        (torch.nn.Linear(2, 2), "Expected weights of this network"),
+        (torch.nn.Linear(2, 2), "a file of torch with other objects than tensors"),
         ({}, "got an empty state dict"),
         ([1, 2], "Expected a state dict"),
         ({"a": 1}, "Expected a state dict"),
