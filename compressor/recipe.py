@@ -291,13 +291,13 @@ DEFAULT_STEPS = [{"step": "quantize"}]
 _TABLES = ("model", "data", "train", "compress", "targets", "gates")
 
 
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path | str) -> Recipe:
     """Return the recipe in the file at ``path`` (or ``recipe.toml`` in the folder at ``path``).
 
     Raises:
         RecipeError: If it can't be read, or has an unknown key, a wrong type or a value out of range.
     """
-    file = path / "recipe.toml" if path.is_dir() else path
+    file = Path(path) / "recipe.toml" if Path(path).is_dir() else Path(path)
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -316,7 +316,7 @@ def parse_recipe(data: bytes, name: str = "recipe") -> Recipe:
         message = f"{name}: Expected at most {MAX_RECIPE_BYTES} bytes, got {len(data)}"
         raise RecipeError(message)
     try:
-        return _recipe(tomllib.loads(data.decode()))
+        return recipe_of(tomllib.loads(data.decode()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         message = f"{name}: Expected TOML, got: {error}"
         raise RecipeError(message) from error
@@ -325,7 +325,12 @@ def parse_recipe(data: bytes, name: str = "recipe") -> Recipe:
         raise RecipeError(message) from error
 
 
-def _recipe(document: dict[str, object]) -> Recipe:
+def recipe_of(document: Mapping[str, object]) -> Recipe:
+    """Return the recipe in ``document``, the tables of a recipe's file as Python values.
+
+    Raises:
+        RecipeError: If there is an unknown key, a wrong type or a value out of range.
+    """
     for key in document:
         if key not in _TABLES:
             message = f"Expected one of the tables {', '.join(_TABLES)}, got [{key}]{nearest(key, _TABLES)}"

@@ -51,7 +51,7 @@ def build(
     if not isinstance(network, nn.Module):
         message = f"Expected {name!r} to return a torch.nn.Module, got {type(network).__name__}"
         raise PluginError(message)
-    return _checked(name, network, classes, torch.zeros(2, channels, height, width))
+    return with_embedding(name, network, classes, torch.zeros(2, channels, height, width))
 
 
 def _called(found: Callable[..., object], given: tuple[int, int, int, int], options: Mapping[str, object]) -> object:
@@ -98,7 +98,14 @@ def _headed(network: nn.Module, classes: int, inputs: torch.Tensor, logits: torc
     return made if embedding.ndim == 2 and torch.equal(again, logits) else None  # noqa: PLR2004 - (N, D)
 
 
-def _checked(name: str, network: nn.Module, classes: int, inputs: torch.Tensor) -> nn.Module:
+def with_embedding(name: str, network: nn.Module, classes: int, inputs: torch.Tensor) -> nn.Module:
+    """Return ``network`` in evaluation mode, checked; one of logits alone is changed into one with an embedding.
+
+    ``name`` is what messages call it; ``inputs``, float32 (2, C, H, W), are what it is tried with.
+
+    Raises:
+        PluginError: If it fails on ``inputs``, or does not return (logits, embedding) of these shapes.
+    """
     network.eval()
     try:
         with torch.no_grad():
@@ -113,7 +120,8 @@ def _checked(name: str, network: nn.Module, classes: int, inputs: torch.Tensor) 
         message = f"Expected {name!r} to return (logits (N, classes), embedding (N, D)), got logits alone"
         raise PluginError(f"{message} that no linear layer ends in: return both")
     if not isinstance(outputs, tuple) or [output.ndim for output in outputs] != [2, 2]:
-        message = f"Expected {name!r} to return (logits (N, classes), embedding (N, D)), got {type(outputs).__name__}"
+        got = f"a tensor {tuple(outputs.shape)}" if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        message = f"Expected {name!r} to return (logits (N, classes), embedding (N, D)) of {classes} classes, got {got}"
         raise PluginError(message)
     if tuple(outputs[0].shape) != (len(inputs), classes):
         message = f"Expected logits of {(len(inputs), classes)} from {name!r}, got {tuple(outputs[0].shape)}"

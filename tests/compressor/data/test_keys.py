@@ -56,6 +56,10 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
         (root / "images" / f"{row}.png").write_bytes(_png(5 * row) if row else b"broken")
         (root / "words" / f"{row % 2}.5_ann_{row}.wav").write_bytes(wav(row) if row else b"broken")
     _write(root / "idx", "train", COUNT, COUNT)
+    pictures = np.arange(COUNT * 64, dtype=np.uint32).astype(np.uint8).reshape(COUNT, 8, 8)
+    pictures[:, 0, 0] = np.arange(COUNT)
+    labels = {"y": np.arange(COUNT) % 2, "class_names": np.array(["0.5", "1.5"])}
+    np.savez(root / "a.npz", x=pictures, site=np.array(["a", "b"] * (COUNT // 2)), **labels)
     (root / "tables" / "t.csv").write_text(TABLE + "long,0.5,b,1\n" * 3)
     (root / "series" / "s.csv").write_text(SERIES)
     (root / "series" / "wide.csv").write_text("timestamp,x,y\n" + "2020-01-01 00:00:00,1,2\n" * 2)
@@ -71,6 +75,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
         "digits": DataRecipe(),
         "labelled_images": recipe("labelled_images", "images", slices="site", allow_corrupt=1),
         "idx": recipe("idx", "idx"),
+        "arrays": recipe("arrays", "a.npz", slices="site"),
         "spoken": recipe("spoken", "words", allow_corrupt=1, front_end="log_mel", options=OPTIONS),
         "windows/table": recipe(
             "windows", "tables", slices="site", allow_corrupt=1, front_end="window", options=window
@@ -82,7 +87,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, DataRecipe
     }
 
 
-FORMS = ("digits", "labelled_images", "idx", "spoken", "windows/table", "windows/series", "windows/strokes")
+FORMS = ("digits", "labelled_images", "idx", "arrays", "spoken", "windows/table", "windows/series", "windows/strokes")
 
 
 def outcome(asked: DataRecipe) -> str:
