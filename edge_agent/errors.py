@@ -13,6 +13,8 @@ AgentError
 ├── FrameError               bytes on a pipe that are not a frame
 ├── GoldenError              golden vectors are missing or unreadable
 ├── SampleRequestError       a request for samples can't be served
+├── SignatureRefusedError    signed metadata does not vouch for a bundle
+├── ModelClosedError         a model that was closed is asked for an answer
 ├── SourceError              a source of images can't be opened
 ├── AgentConfigError         agent.toml has an unknown key or an impossible value
 ├── IdentityError            the device is not enrolled, or its identity can't be read
@@ -108,6 +110,23 @@ class SampleRequestError(AgentError):
     """A request for samples names an unknown lane or asks for too much."""
 
     code = "sample_request_invalid"
+
+
+class SignatureRefusedError(AgentError):
+    """Signed metadata does not vouch for a bundle; ``refused`` is the code that a device would report."""
+
+    code = "signature_refused"
+
+    def __init__(self, refused: str, text: str) -> None:
+        """Take the code and the text of the verification."""
+        super().__init__(text)
+        self.refused = refused
+
+
+class ModelClosedError(AgentError):
+    """A model that was closed is asked for an answer."""
+
+    code = "model_closed"
 
 
 class SourceError(AgentError):

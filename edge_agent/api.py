@@ -1,0 +1,269 @@
+"""The Python interface of the device: open a bundle and ask for the answer that a device would give.
+
+Uses the very code of the inference child: the same decoding, front end, preprocessing, model and output values. Decides
+only how an array becomes the bytes that a sensor's file would have. The control process never imports this module,
+which loads numpy and a runtime.
+
+    with open_bundle("build/digits-1-gateway.tfb") as model:
+        print(model.answer("picture.png").label)
+
+Every error is an ``AgentError`` or a ``WireError``. Nothing is printed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tempfile
+import time
+import wave
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edge_agent import front_ends, monitor
+from edge_agent.errors import ImageError, ModelClosedError, SensorError, SignatureRefusedError, SourceError
+from edge_agent.served_model import Outcome, ServedModel, load_model
+from edge_agent.updater.children import ChildProber
+from edge_agent.updater.seams import ProbeResult
+from wire.bundle import parse_bundle
+from wire.canonical import sha256_hex
+from wire.errors import BundleError
+from wire.manifest import Manifest
+from wire.target import target_path
+
+__all__ = ["Answer", "DeviceModel", "ProbeResult", "Trust", "open_bundle"]
+
+_GREY, _COLOUR, _RGB = 2, 3, 3
+_FULL_SCALE = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Where a device gets its trust from.
+
+    ``root``: the root metadata that it enrolled with (``N.root.json``). ``metadata``: the folder with the signed
+    metadata that the server publishes (``tuf`` in its state directory, or a copy on a stick).
+    """
+
+    root: Path | str
+    metadata: Path | str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The answer to one input.
+
+    ``label``: the predicted class; empty for a regression, and where the model gave no finite numbers. ``confidence``:
+    its probability, 0..1, with the calibrated temperature of the drift reference; NaN where there is no label.
+    ``values``: the numbers of a regression by name, in their unit; empty for a classifier. ``outputs``: the first
+    output as the runtime gave it: logits, or values. ``streams``: the numbers that the drift counters would count.
+    ``run_ms``: the runtime's call alone.
+    """
+
+    label: str
+    confidence: float
+    values: Mapping[str, float]
+    outputs: tuple[float, ...]
+    streams: Mapping[str, float]
+    run_ms: float
+
+
+class DeviceModel:
+    """A bundle that is open, as ``open_bundle`` returns it. For one thread at a time; close it, or use ``with``."""
+
+    def __init__(self, path: Path, served: ServedModel, *, signed: bool) -> None:
+        """Hold the bundle that was read from ``path``; ``signed``: whether its signature was checked."""
+        self._path, self._served, self._signed = path, served, signed
+        self._closed = False
+
+    def __repr__(self) -> str:
+        """Return the release, its target and whether its signature was checked."""
+        said = "signature checked" if self._signed else "signature not checked: no trust was given"
+        return f"<{self.manifest.release} for {self.manifest.target!r} on {self.manifest.runtime}, {said}>"
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest: inputs, outputs, preprocessing, labels, runtime."""
+        return self._served.manifest
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names of the classes; of a regression the names of its values."""
+        return self.manifest.labels or self.manifest.values
+
+    @property
+    def signed(self) -> bool:
+        """Whether signed metadata vouches for the bundle; False where ``open_bundle`` was given no trust."""
+        return self._signed
+
+    def answer(self, given: Path | str | bytes | NDArray[Any]) -> Answer:
+        """Return the answer that a device would give to one input.
+
+        Args:
+            given: The path of a file, its bytes, or an array: a picture, uint8 (H, W) or (H, W, 3), RGB; for a front
+                end of sound, mono samples (N,), int16 or float -1..1, at its sample rate; for a front end of windows
+                or strokes, numbers (steps, channels) or (points, 2).
+
+        Raises:
+            SourceError: If the file can't be read.
+            ImageError: If the input is no picture, sound or window that the bundle's front end takes.
+            RuntimeSeamError: If the runtime fails.
+            ModelClosedError: If the model was closed.
+        """
+        if self._closed:
+            raise ModelClosedError(f"Expected an open bundle, got {self.manifest.release} closed: open it again")
+        if isinstance(given, np.ndarray):
+            data = _encoded(given, self.manifest)
+        else:
+            data = given if isinstance(given, bytes) else _read(Path(given))
+        return self._said(self._served.infer(data))
+
+    def _said(self, outcome: Outcome) -> Answer:
+        served, logits = self._served, [float(value) for value in outcome.logits[0]]
+        names = [spec.name for spec in served.reference.streams]
+        streams = dict(zip(names, served.values([outcome])[0].tolist(), strict=True))
+        number = streams.get(monitor.STREAMS_OUTPUT[-1], math.nan)
+        labelled, labels = not served.projection.values and not math.isnan(number), self.manifest.labels
+        return Answer(
+            label=(labels[int(number)] if number < len(labels) else str(int(number))) if labelled else "",
+            confidence=streams[monitor.STREAMS_OUTPUT[0]] if labelled else math.nan,
+            values=dict(zip(self.manifest.values, logits, strict=False)),
+            outputs=tuple(logits),
+            streams=streams,
+            run_ms=outcome.run_ms,
+        )
+
+    def probe(self, *, limit_s: float = 300.0) -> ProbeResult:
+        """Return what the device's probe says before it activates a release: golden vectors, latency, memory.
+
+        Runs in a process of its own, as on a device; ``limit_s`` ends it. The budgets are those of the target's
+        hardware, so that a slower host may miss its latency.
+        """
+        return ChildProber(limit_s).probe(self._path)
+
+    def close(self) -> None:
+        """Give the model's memory back; closing twice does nothing."""
+        if not self._closed:
+            self._closed = True
+            self._served.runtime.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+def open_bundle(path: Path | str, *, trust: Trust | None = None, threads: int | None = None) -> DeviceModel:
+    """Return the bundle at ``path``, checked as the inference child checks it and warmed up.
+
+    Digests, the reference and the signature of input and outputs are always checked. Who made the bundle is checked
+    only with ``trust``; ``DeviceModel.signed`` says which.
+
+    Args:
+        path: A file ``MODEL-VERSION-TARGET.tfb``.
+        trust: The root of trust and the signed metadata; without it, the signature is not checked.
+        threads: Of the runtime, instead of the manifest's number.
+
+    Raises:
+        WireError: If the bundle or its reference may not be believed.
+        AgentError: If the runtime is missing or its parts don't fit each other.
+        SignatureRefusedError: If signed metadata does not vouch for the bundle.
+    """
+    place = Path(path)
+    try:
+        served = load_model(place, threads=threads)
+        if trust is not None:
+            _check_signature(place.read_bytes(), trust)
+    except OSError as error:
+        message = f"Expected a bundle at {place}, got: {error.strerror or error}: give the .tfb file of a run"
+        raise BundleError(message) from error
+    return DeviceModel(place, served, signed=trust is not None)
+
+
+def _check_signature(data: bytes, trust: Trust) -> None:
+    """Verify as a freshly enrolled device does: the root of the enrolment, then all signed metadata in its order."""
+    from edge_agent.updater.verification import run  # noqa: PLC0415 - tuf is loaded only where a signature is checked
+
+    manifest = parse_bundle(data).manifest
+    name = target_path(manifest.model, manifest.version, manifest.target)
+    with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
+        (Path(folder) / "root.json").write_bytes(_read(Path(trust.root)))
+        verdict = run(Path(folder), name, Path(trust.metadata), int(time.time() * 1000))
+    if verdict.code == "root_lost":  # the text names the folder above
+        text = f"Expected root metadata signed by its own keys in {trust.root}, got other bytes: give N.root.json"
+        raise SignatureRefusedError("root_invalid", text)
+    if not verdict.ok:
+        raise SignatureRefusedError(verdict.code, verdict.text)
+    if (verdict.sha256, verdict.length_bytes) != (sha256_hex(data), len(data)):
+        text = f"Expected the bytes that were signed as {name}, {verdict.sha256[:12]}…, got {sha256_hex(data)[:12]}…"
+        raise SignatureRefusedError("target_mismatch", f"{text}: take the bundle that was published")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"Expected a readable file at {path}, got: {error.strerror}: check the path") from error
+
+
+def _encoded(values: NDArray[Any], manifest: Manifest) -> bytes:
+    """Return ``values`` as the bytes of a file that the bundle's front end, or the image decoder, reads.
+
+    A picture becomes a PNG, sound a 16-bit WAV, a window float32 or JSON, whichever the front end's options say.
+
+    Raises:
+        ImageError: If the array has another type or shape than a picture.
+        SensorError: If it has another type or shape than the front end's input, or the front end reads none of these.
+    """
+    pre = manifest.preprocessing
+    if not pre.front_end:
+        return _png(values)
+    options = front_ends.complete(pre.front_end, pre.front_end_options)
+    suffixes = front_ends.suffixes(pre.front_end)
+    if ".wav" in suffixes:
+        return _wav(values, round(options["sample_rate_hz"]))
+    if values.dtype.kind not in "iuf":
+        raise SensorError(f"Expected an array of numbers for {pre.front_end!r}, got {values.dtype}: convert it")
+    if options.get("binary"):
+        return values.astype("<f4").tobytes()
+    if ".json" in suffixes:
+        return json.dumps(values.tolist()).encode()
+    raise SensorError(f"Expected bytes for the front end {pre.front_end!r}, got an array: give its file's bytes")
+
+
+def _png(values: NDArray[Any]) -> bytes:
+    colour = values.ndim == _COLOUR and values.shape[2] == _RGB
+    if values.dtype != np.uint8 or not (colour or values.ndim == _GREY) or not values.size:
+        message = f"Expected a picture as uint8 (H, W) or (H, W, 3), range 0 to 255, got {values.dtype} {values.shape}"
+        raise ImageError(f"{message}: scale it to 0..255 and make it uint8")
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(values)).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _wav(values: NDArray[Any], rate_hz: int) -> bytes:
+    whole = values.dtype == np.int16
+    if values.ndim != 1 or not (whole or values.dtype.kind == "f") or not np.isfinite(values).all():
+        message = f"Expected mono sound (N,) as int16 or finite floats -1..1 at {rate_hz} Hz, got {values.dtype}"
+        raise SensorError(f"{message} {values.shape}: take one channel and convert it")
+    levels = values if whole else np.clip(np.rint(values * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1)
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes(levels.astype("<i2").tobytes())
+    return buffer.getvalue()
