@@ -13,6 +13,8 @@ ServerError
 │   ├── DatabaseOutdatedError     an older tinyfleet made it: it must be migrated
 │   ├── DatabaseNewerError        a newer tinyfleet has migrated it
 │   └── DatabaseForeignError      its tables or rows are not a fleet's
+├── ClientFileError           a client's token or certificate file can't be used
+├── AnswerInvalidError        what answers is no server of this project, or one of another age
 ├── BrokerError               mosquitto can't be started or does not answer
 │   ├── BrokerMissingError    mosquitto is not installed
 │   └── PortInUseError        another program listens on the port
@@ -151,6 +153,19 @@ class AnsweredError(ServerError):
         """Take the code and the text of the answer."""
         super().__init__(text)
         self.answered = answered
+
+
+class ClientFileError(ServerError):
+    """A client's file of a token or of certificates is missing, or holds something else."""
+
+    code = "client_file"
+
+
+class AnswerInvalidError(ServerError):
+    """The answer is not what a server of this project gives."""
+
+    code = "answer_invalid"
+    status = 502
 
 
 class BrokerError(ServerError):

@@ -49,10 +49,13 @@ def router(auth: Auth, samples: Samples, clock: Clock) -> APIRouter:
 
     @routes.get("/api/samples")
     def list_samples(
-        unlabelled: bool = False, limit: Annotated[int, Query(ge=1, le=5000)] = 100  # noqa: FBT001, FBT002 - a query
-    ) -> SamplesBody:  # fmt: skip
-        """Return samples."""
-        return SamplesBody(samples=[_body(one) for one in samples.latest(unlabelled=unlabelled, limit=limit)])
+        unlabelled: bool = False,  # noqa: FBT001, FBT002 - a query
+        limit: Annotated[int, Query(ge=1, le=5000)] = 100,
+        after: StoredNumber | None = None,
+    ) -> SamplesBody:
+        """Return samples; ``after``: the id of the last one of the page before."""
+        found = samples.latest(unlabelled=unlabelled, limit=limit, after=after)
+        return SamplesBody(samples=[_body(one) for one in found])
 
     @routes.get("/api/samples/{sample}/image")
     def image(sample: StoredNumber) -> Response:

@@ -124,10 +124,16 @@ class Samples:
         if not final.exists():
             write_atomically(final, data)
 
-    def latest(self, *, unlabelled: bool = False, limit: int = 100) -> tuple[StoredSample, ...]:
-        """Return the newest samples; with ``unlabelled`` each unlabelled image once, oldest first."""
+    def latest(
+        self, *, unlabelled: bool = False, limit: int = 100, after: int | None = None
+    ) -> tuple[StoredSample, ...]:
+        """Return the newest samples; with ``unlabelled`` each unlabelled image once, oldest first.
+
+        ``after``: the id of the last sample of the page before.
+        """
         with self.database.begin() as connection:
-            return tuple(_sample(row) for row in store.latest_samples(connection, unlabelled=unlabelled, limit=limit))
+            rows = store.latest_samples(connection, unlabelled=unlabelled, limit=limit, after=after)
+            return tuple(_sample(row) for row in rows)
 
     def sample(self, sample: int) -> StoredSample:
         """Return one sample.

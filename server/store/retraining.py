@@ -105,9 +105,16 @@ def known_label(connection: sa.Connection, sha256: str) -> sa.RowMapping | None:
     return connection.execute(query).mappings().first()
 
 
-def latest_samples(connection: sa.Connection, *, unlabelled: bool, limit: int) -> list[sa.RowMapping]:
-    """Return samples, newest first; with ``unlabelled`` each image once, oldest first."""
+def latest_samples(
+    connection: sa.Connection, *, unlabelled: bool, limit: int, after: int | None = None
+) -> list[sa.RowMapping]:
+    """Return samples, newest first; with ``unlabelled`` each image once, oldest first.
+
+    ``after``: the id of a sample; only those that come after it in that order are returned.
+    """
     query = SAMPLES.select().limit(limit)
+    if after is not None:
+        query = query.where(SAMPLES.c.id > after if unlabelled else SAMPLES.c.id < after)
     if unlabelled:
         first = sa.select(sa.func.min(SAMPLES.c.id)).where(SAMPLES.c.label.is_(None)).group_by(SAMPLES.c.sha256)
         return list(connection.execute(query.where(SAMPLES.c.id.in_(first)).order_by(SAMPLES.c.id)).mappings())

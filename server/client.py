@@ -1,0 +1,464 @@
+"""A client of the server's REST interface, for notebooks and scripts of operators.
+
+Knows how the operator's token travels and what the answers mean; decides nothing about a fleet. Every field of an
+answer has a default and unknown ones are left out, so that client and server may age apart.
+
+    with FleetClient("https://fleet.example:8080", "operator.token", ca="ca.pem") as fleet:
+        for device in fleet.devices():
+            print(device.device, device.release, device.presence)
+
+Every error is a ``ServerError``. Nothing is printed, and the token is in no message and no ``repr``.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from server.errors import AnsweredError, AnswerInvalidError, ClientFileError, NotRunningError
+from wire.codec import Json, from_document, parse_json
+from wire.errors import MessageError
+
+__all__ = [
+    "Concern", "DeviceInfo", "EventInfo", "FleetClient", "FleetStatus", "ReleaseInfo", "RolloutDevice", "RolloutGroup",
+    "RolloutInfo", "SampleInfo", "VerdictInfo",
+]  # fmt: skip
+
+T = TypeVar("T")
+MAX_ANSWER_BYTES = 256 * 1024 * 1024
+MAX_TOKEN_BYTES = 4096
+_PAGE = 500
+_TEXT = 500
+_FIRST_ERROR, _UNAUTHORIZED = 400, 401
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceInfo:
+    """One device: what the registry knows, and what it said last. Times are UTC milliseconds, 0 for never.
+
+    ``presence``: there, away, silent, never_heard or gone. ``evidence``: of drift, of the newest window: phase,
+    threshold_ratio (1 and above is an alarm), flagged, fault, cause; empty before the first. ``ended``: "", revoked or
+    removed. ``reported`` and ``desired``: as on the wire (``docs/wire.md``), None before the first.
+    """
+
+    device: str = ""
+    site: str = ""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    state: str = ""
+    presence: str = ""
+    release: str = ""
+    phase: str = ""
+    desired_gen: int = 0
+    desired_release: str = ""
+    last_seen_ms: int = 0
+    enrolled_ms: int = 0
+    clock_skew_ms: int = 0
+    reported: Mapping[str, Json] | None = None
+    desired: Mapping[str, Json] | None = None
+    evidence: Mapping[str, Json] = field(default_factory=dict)
+    ended: str = ""
+    ended_ms: int = 0
+    ended_why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseInfo:
+    """One release for one target. ``withdrawn_ms`` is 0 as long as it may be rolled out."""
+
+    name: str = ""
+    model: str = ""
+    version: int = 0
+    target: str = ""
+    path: str = ""
+    sha256: str = ""
+    length_bytes: int = 0
+    runtime: str = ""
+    hardware: tuple[str, ...] = ()
+    security_floor: int = 0
+    registered_ms: int = 0
+    certificate: Mapping[str, Json] = field(default_factory=dict)
+    withdrawn_ms: int = 0
+    withdrawn_why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutDevice:
+    """One device of a rollout; ``group`` is the index of its group, ``code`` says why it failed."""
+
+    device: str = ""
+    group: int = 0
+    standing: str = ""
+    code: str = ""
+    gen: int = 0
+    assigned_ms: int = 0
+    settled_ms: int = 0
+    air_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutGroup:
+    """One group of a rollout, counted without cancelled devices."""
+
+    name: str = ""
+    open: bool = False
+    success_ratio: float = 0.0
+    error_ratio: float = 0.0
+    total: int = 0
+    committed: int = 0
+    failed: int = 0
+    stuck: int = 0
+    awaited: int = 0
+    pending: int = 0
+    success_reached: bool = False
+    skipped_by: str = ""
+    skipped_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolloutInfo:
+    """One rollout, its groups and its devices (``members``)."""
+
+    id: str = ""
+    release: str = ""
+    phase: str = ""
+    code: str = ""
+    text: str = ""
+    probation_s: float = 0.0
+    deadline_s: float = 0.0
+    created_ms: int = 0
+    updated_ms: int = 0
+    committed: int = 0
+    failed: int = 0
+    stuck: int = 0
+    pending: int = 0
+    air_bytes: int = 0
+    groups: tuple[RolloutGroup, ...] = ()
+    members: tuple[RolloutDevice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleInfo:
+    """One input that a device uploaded. ``label`` is "" while nobody labelled it; ``predicted`` is a class's index."""
+
+    id: int = 0
+    device: str = ""
+    sha256: str = ""
+    media_type: str = ""
+    length_bytes: int = 0
+    lane: str = ""
+    inclusion_ratio: float = 0.0
+    predicted: int = 0
+    confidence: float = 0.0
+    at_ms: int = 0
+    label: str = ""
+    label_by: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictInfo:
+    """One verdict on drift: what is the matter, where, and what to do. ``closed_ms`` is 0 while it is open."""
+
+    id: int = 0
+    kind: str = ""
+    first_window_ms: int = 0
+    last_window_ms: int = 0
+    windows: int = 0
+    opened_ms: int = 0
+    closed_ms: int = 0
+    devices: tuple[str, ...] = ()
+    attributes: Mapping[str, Json] = field(default_factory=dict)
+    cause: str = ""
+    action: str = ""
+    detail: str = ""
+    release: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventInfo:
+    """One event, of a device or (``device`` None) of the server."""
+
+    id: int = 0
+    at_ms: int = 0
+    kind: str = ""
+    code: str = ""
+    severity: str = ""
+    text: str = ""
+    device: str | None = None
+    boot: str = ""
+    seq: int = 0
+    data: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concern:
+    """One signal that keeps all from being well; ``names``: the devices, releases or rollouts that it concerns."""
+
+    signal: str = ""
+    level: str = ""
+    text: str = ""
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetStatus:
+    """Whether all is well; ``level``: well, unknown, attention or alarm, the worst of ``concerns``."""
+
+    well: bool = False
+    level: str = ""
+    text: str = ""
+    concerns: tuple[Concern, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Devices:
+    devices: tuple[DeviceInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Releases:
+    releases: tuple[ReleaseInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    running: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rollouts:
+    rollouts: tuple[RolloutInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Samples:
+    samples: tuple[SampleInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdicts:
+    verdicts: tuple[VerdictInfo, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Events:
+    events: tuple[EventInfo, ...] = ()
+    last_id: int = 0
+
+
+class FleetClient:
+    """The REST interface for operators. Close it, or use ``with``; may be shared between threads.
+
+    Every method raises ``NotRunningError`` if no server answers in time, ``AnsweredError`` if it refuses (``answered``
+    is its code), ``AnswerInvalidError`` if the answer is none of this project's, as the private ``_ask`` says.
+    """
+
+    def __init__(
+        self, url: str, token_file: Path | str, *, ca: Path | str | None = None, timeout_s: float = 30.0
+    ) -> None:
+        """Read the files; connect on first use.
+
+        Args:
+            url: Address of the server, http://… or https://….
+            token_file: File with the operator's token (``operator.token`` in the server's state directory).
+            ca: PEM file whose certificates are trusted instead of the system's.
+            timeout_s: For connecting, and between two pieces of an answer.
+
+        Raises:
+            ClientFileError: If a file can't be read or holds something else, or the address is none.
+        """
+        if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
+            raise ClientFileError(f"Expected an address as https://HOST:PORT, got {url[:200]!r}: see what run prints")
+        headers = {"Authorization": f"Bearer {_token(Path(token_file))}"}
+        verify = True if ca is None else _trusted(Path(ca))
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, verify=verify)
+
+    def __repr__(self) -> str:
+        """Return the address alone."""
+        return f"<FleetClient of {self._http.base_url}>"
+
+    def devices(self, *, ended: bool = False) -> tuple[DeviceInfo, ...]:
+        """Return every device of the fleet; with ``ended`` those that were revoked or removed, the last first."""
+        return self._get(_Devices, "/api/devices", {"ended": str(ended).lower()}).devices
+
+    def device(self, device: str) -> DeviceInfo:
+        """Return one device."""
+        return self._get(DeviceInfo, f"/api/devices/{_part(device)}")
+
+    def releases(self) -> tuple[ReleaseInfo, ...]:
+        """Return every release, oldest first, one entry a target."""
+        return self._get(_Releases, "/api/releases").releases
+
+    def running(self, release: str) -> tuple[str, ...]:
+        """Return the ids of the devices that say they run ``release``."""
+        return self._get(_Running, f"/api/releases/{_part(release)}").running
+
+    def rollouts(self) -> tuple[RolloutInfo, ...]:
+        """Return every rollout, newest first."""
+        return self._get(_Rollouts, "/api/rollouts").rollouts
+
+    def rollout(self, rollout: str) -> RolloutInfo:
+        """Return one rollout."""
+        return self._get(RolloutInfo, f"/api/rollouts/{_part(rollout)}")
+
+    def create_rollout(
+        self, release: str, *, canary: int | Sequence[str] | None = None, approved: bool = False
+    ) -> RolloutInfo:
+        """Make a rollout, which begins when approved; ``canary``: how many devices come first, or which."""
+        chosen: Json = canary if canary is None or isinstance(canary, int) else list(canary)
+        body: dict[str, Json] = {"release": release, "canary": chosen, "approved": approved}
+        return self._post(RolloutInfo, "/api/rollouts", body)
+
+    def approve(self, rollout: str) -> RolloutInfo:
+        """Let a rollout begin."""
+        return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/approve")
+
+    def pause(self, rollout: str) -> RolloutInfo:
+        """Let no further device begin."""
+        return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/pause")
+
+    def resume(self, rollout: str, *, how: str = "retry", by: str = "an operator") -> RolloutInfo:
+        """Go on after a pause; ``how``: ``retry``, ``replace`` or ``tolerate``; ``by``: who decided it."""
+        return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/resume", {"how": how, "by": by})
+
+    def abort(self, rollout: str) -> RolloutInfo:
+        """End a rollout; devices that have not committed are set back."""
+        return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/abort")
+
+    def samples(self, *, unlabelled: bool = False, page: int = _PAGE) -> Iterator[SampleInfo]:
+        """Yield the samples, newest first; with ``unlabelled`` each unlabelled image once, oldest first.
+
+        ``page``: how many are asked for at once, 1 to 5,000.
+        """
+        query = {"unlabelled": str(unlabelled).lower(), "limit": str(page)}
+        last: SampleInfo | None = None
+        while True:
+            cursor = {} if last is None else {"after": str(last.id)}
+            found = self._get(_Samples, "/api/samples", query | cursor).samples
+            if last is not None and found and (found[0].id > last.id) != unlabelled:
+                message = f"Expected samples after {last.id}, got {found[0].id}: the server is older than this client"
+                raise AnswerInvalidError(f"{message}: update it, or take as many in one page")
+            yield from found
+            if len(found) < page:
+                return
+            last = found[-1]
+
+    def image(self, sample: int) -> bytes:
+        """Return the file that the device uploaded as ``sample``."""
+        return self._ask("GET", f"/api/samples/{sample}/image").content
+
+    def label(self, sample: int, label: str, *, by: str) -> SampleInfo:
+        """Label the image of a sample with a class name of its model; ``by``: the person."""
+        return self._as(SampleInfo, self._ask("PUT", f"/api/samples/{sample}/label", {"label": label, "by": by}))
+
+    def verdicts(self, *, limit: int = 50) -> tuple[VerdictInfo, ...]:
+        """Return the newest verdicts on drift, newest first, at most ``limit`` (1 to 1,000)."""
+        return self._get(_Verdicts, "/api/verdicts", {"limit": str(limit)}).verdicts
+
+    def events(self, *, after: int = 0, device: str = "", page: int = _PAGE) -> Iterator[EventInfo]:
+        """Yield the events with a higher id than ``after``, those of a page as they happened.
+
+        To follow, ask again later with the highest id that was seen. ``page``: 1 to 1,000.
+        """
+        while True:
+            query = {"after": str(after), "limit": str(page)} | ({"device": device} if device else {})
+            found = self._get(_Events, "/api/events", query)
+            yield from found.events
+            if len(found.events) < page or found.last_id <= after:
+                return
+            after = found.last_id
+
+    def status(self) -> FleetStatus:
+        """Return whether all is well with fleet and server, and if not, every concern."""
+        return self._get(FleetStatus, "/api/overall")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    def _get(self, cls: type[T], path: str, query: Mapping[str, str] | None = None) -> T:
+        return self._as(cls, self._ask("GET", path, query=query))
+
+    def _post(self, cls: type[T], path: str, body: Mapping[str, Json] | None = None) -> T:
+        return self._as(cls, self._ask("POST", path, body))
+
+    def _ask(
+        self, verb: str, path: str, body: Mapping[str, Json] | None = None, *, query: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        """Return the answer of the server.
+
+        Raises:
+            NotRunningError: If none comes, or not in time.
+            AnsweredError: If it refuses; with the code and the text of the server.
+        """
+        try:
+            answer = self._http.request(verb, path, json=body, params=query)
+        except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
+            said = str(error) or type(error).__name__
+            hint = "see that the server runs and can be reached from here"
+            if "CERTIFICATE" in said or "certificate" in said:
+                hint = "give ca= the server's CA, and the host name that its certificate has"
+            raise NotRunningError(f"Expected an answer from {self._http.base_url}, got: {said}: {hint}") from error
+        if answer.status_code < _FIRST_ERROR:
+            return answer
+        code, text = _refusal(answer)
+        hint = ": give the operator.token of this server's state" if answer.status_code == _UNAUTHORIZED else ""
+        raise AnsweredError(code, text + hint)
+
+    def _as(self, cls: type[T], answer: httpx.Response) -> T:
+        try:
+            return from_document(cls, parse_json(answer.content, limit_bytes=MAX_ANSWER_BYTES))
+        except MessageError as error:
+            message = f"Expected the answer of a fleet server at {answer.url.path}, got: {error}"
+            raise AnswerInvalidError(f"{message}: check the address, and the versions of both") from error
+
+
+def _refusal(answer: httpx.Response) -> tuple[str, str]:
+    try:
+        document = parse_json(answer.content)
+    except MessageError:
+        document = {}
+    text = str(document.get("text") or f"Expected {answer.url.path} to work, got HTTP {answer.status_code}")
+    return str(document.get("code") or f"http_{answer.status_code}"), text[:_TEXT]
+
+
+def _part(name: str) -> str:
+    """Return ``name`` as one part of a path, whatever is in it."""
+    return quote(name, safe="")
+
+
+def _token(path: Path) -> str:
+    hint = "give the operator.token of the server's state"
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_TOKEN_BYTES + 1).strip()
+    except OSError as error:
+        raise ClientFileError(f"Expected a token in {path}, got: {error.strerror}: {hint}") from error
+    if not data or len(data) > MAX_TOKEN_BYTES or not data.isascii() or not data.decode("latin-1").isprintable():
+        raise ClientFileError(f"Expected one line with a token in {path}, got {len(data)} bytes of something: {hint}")
+    return data.decode()
+
+
+def _trusted(path: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=path)
+    except OSError as error:  # ssl.SSLError is one
+        message = f"Expected PEM certificates in {path}, got: {error}: give the ca.pem of the server's [tls]"
+        raise ClientFileError(message) from error

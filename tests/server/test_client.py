@@ -1,0 +1,214 @@
+"""The client of the REST interface, against a real server over HTTP and TLS."""
+
+from __future__ import annotations
+
+import base64
+import datetime as dt
+import hashlib
+import ipaddress
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from server.app import ServerApp
+from server.client import FleetClient
+from server.errors import AnsweredError, AnswerInvalidError, ClientFileError, NotRunningError
+from wire.canonical import sha256_hex
+from wire.memory_broker import MemoryBroker, MemoryTransport
+from wire.messages import DeviceState, Sample, Severity, State
+from wire.target import TargetCustom, target_path
+
+if TYPE_CHECKING:
+    from server.state_directory import StateDirectory
+    from tests.server.conftest import FakeClock, MemoryFleet
+
+
+@pytest.fixture
+def client(fleet: MemoryFleet) -> Iterator[FleetClient]:
+    """A client of a fleet with one device and one release, served over HTTP."""
+    fleet.enrol().say("state", State(DeviceState.READY), retain=True)
+    data, versions = b"bundle", fleet.app.parts.versions
+    versions.blobs.put(sha256_hex(data), [data])
+    custom = TargetCustom(model="m", version=1, target="g", hardware=("x86_64",))
+    versions.register(target_path("m", 1, "g"), custom, sha256=sha256_hex(data), length_bytes=len(data), now_ms=5)
+    fleet.turn()
+    fleet.app.web.start()
+    with FleetClient(fleet.app.http_url, fleet.state.path / "operator.token") as found:
+        yield found
+
+
+def upload(fleet: MemoryFleet, count: int) -> None:
+    """Store samples of different images."""
+    for number in range(count):
+        data = b"\x89PNG image %d" % number
+        digest, text = hashlib.sha256(data).hexdigest(), base64.b64encode(data).decode()
+        fleet.app.parts.retraining.samples.accept(
+            "cam-1", Sample(boot="b", seq=number, at_ms=40 + number, sha256=digest, data=text), 50
+        )
+
+
+def test_devices_and_releases_are_typed(client: FleetClient) -> None:
+    """What the registry knows, as frozen values; who ended is listed apart."""
+    (device,) = client.devices()
+    assert (device.device, device.site, device.state, device.attributes) == ("cam-1", "berlin", "ready", {"lens": "a"})
+    assert client.device("cam-1") == device
+    assert client.devices(ended=True) == ()
+    (release,) = client.releases()
+    assert (release.name, release.hardware, release.registered_ms) == ("m-1", ("x86_64",), 5)
+    assert client.running("m-1") == ()
+
+
+def test_a_rollout_from_creation_to_its_end(client: FleetClient) -> None:
+    """Made, approved, paused, resumed and aborted; groups and devices are typed too."""
+    made = client.create_rollout("m-1", canary=["cam-1"])
+    assert (made.release, made.groups[0].total, made.members[0].device) == ("m-1", 1, "cam-1")
+    acts = [client.approve, client.pause, client.resume, client.abort]
+    phases = [made.phase, *(act(made.id).phase for act in acts)]
+    assert phases == ["awaiting_approval", "running", "paused", "running", "aborting"]
+    assert [one.id for one in client.rollouts()] == [made.id]
+    assert client.rollout(made.id).phase == "aborting"
+
+
+@pytest.mark.parametrize("page", [1, 2, 3, 5, 6])
+def test_samples_come_page_by_page_each_once(client: FleetClient, fleet: MemoryFleet, page: int) -> None:
+    """Newest first, unlabelled ones oldest first, whatever the size of a page."""
+    upload(fleet, 5)
+    assert [one.id for one in client.samples(page=page)] == [5, 4, 3, 2, 1]
+    fleet.app.parts.retraining.samples.label(3, "7", "ann", 60)
+    assert [one.id for one in client.samples(unlabelled=True, page=page)] == [1, 2, 4, 5]
+
+
+def test_a_sample_is_seen_and_labelled(client: FleetClient, fleet: MemoryFleet) -> None:
+    """Its bytes as the device sent them; the label with who gave it."""
+    upload(fleet, 1)
+    (sample,) = client.samples()
+    assert hashlib.sha256(client.image(sample.id)).hexdigest() == sample.sha256
+    labelled = client.label(sample.id, "7", by="ann")
+    assert (labelled.label, labelled.label_by) == ("7", "ann")
+    assert list(client.samples(unlabelled=True)) == []
+
+
+@pytest.mark.parametrize("page", [1, 2, 200])
+def test_events_are_followed_from_an_id(client: FleetClient, fleet: MemoryFleet, page: int) -> None:
+    """All of them over any number of pages, then only what came since."""
+    for number in range(5):
+        fleet.app.parts.events.add(number, "server", f"code_{number}", Severity.INFO, "text")
+    seen = list(client.events(page=page))
+    assert [one.code for one in seen][-5:] == [f"code_{number}" for number in range(5)]
+    last = max(one.id for one in seen)
+    assert list(client.events(after=last, page=page)) == []
+    assert {one.device for one in client.events(device="cam-1", page=page)} <= {"cam-1"}
+
+
+def test_verdicts_and_the_status_of_all(client: FleetClient) -> None:
+    """No verdict yet; concerns are typed."""
+    status = client.status()
+    assert client.verdicts(limit=3) == ()
+    assert (status.well, status.level) == (not status.concerns, status.level)
+    assert {one.signal for one in status.concerns}
+
+
+def test_refusals_carry_the_servers_code_and_the_next_step(client: FleetClient, fleet: MemoryFleet) -> None:
+    """An unknown device (whatever is in its name), a rollout of no release, the builder's token."""
+    for name in ("cam-9", "../releases", "a/b?c", ""):
+        with pytest.raises((AnsweredError, AnswerInvalidError)):
+            client.device(name)
+    with pytest.raises(AnsweredError) as caught:
+        client.create_rollout("m-9")
+    assert caught.value.answered == "unknown_release"
+    with (
+        FleetClient(fleet.app.http_url, fleet.state.path / "builder.token") as other,
+        pytest.raises(AnsweredError, match=r"give the operator\.token") as caught,
+    ):
+        other.devices()
+    assert caught.value.answered == "unauthorized"
+
+
+@pytest.mark.parametrize("content", [b"", b" \n", b"two\nlines", "tøken".encode(), b"x" * 5000])
+def test_a_token_comes_from_a_file_and_is_never_shown(tmp_path: Path, content: bytes) -> None:
+    """A file that holds none is named; its content is in no message."""
+    path = tmp_path / "operator.token"
+    path.write_bytes(content)
+    with pytest.raises(ClientFileError, match=r"operator\.token") as caught:
+        FleetClient("http://127.0.0.1:1", path)
+    assert "lines" not in str(caught.value)
+
+
+def test_the_token_is_in_no_repr_and_no_log(client: FleetClient, fleet: MemoryFleet, caplog: pytest.LogCaptureFixture) -> None:  # fmt: skip  # noqa: E501
+    """Neither the client nor the HTTP library at its most talkative shows it."""
+    with caplog.at_level(logging.DEBUG):
+        client.devices()
+    token = fleet.state.token("operator")
+    assert token not in repr(client) + str(vars(client)) + caplog.text
+
+
+@pytest.mark.parametrize("url", ["", "fleet.example", "ftp://fleet.example", "http://"])
+def test_an_address_that_is_none_is_named(tmp_path: Path, url: str) -> None:
+    """Before anything is asked."""
+    (tmp_path / "token").write_text("x")
+    with pytest.raises(ClientFileError, match="Expected an address"):
+        FleetClient(url, tmp_path / "token")
+
+
+def test_silence_and_strangers_are_told_apart(tmp_path: Path) -> None:
+    """Nobody listens; somebody listens and says nothing in time."""
+    (tmp_path / "token").write_text("x")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(NotRunningError, match="see that the server runs"):
+            FleetClient(f"http://127.0.0.1:{port}", tmp_path / "token", timeout_s=0.1).devices()
+    with pytest.raises(NotRunningError, match="Connection refused"):
+        FleetClient(f"http://127.0.0.1:{port}", tmp_path / "token").devices()
+
+
+def test_an_answer_of_another_kind_is_refused(client: FleetClient) -> None:
+    """A field of the wrong type is an error that says which."""
+    with pytest.raises(AnswerInvalidError, match="check the address"):
+        client._get(list, "/api/docs")
+
+
+def _certificate(folder: Path) -> None:
+    """Write a certificate for the loopback address, signed by its own key, and the key."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "server")])
+    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+        .serial_number(1).not_valid_before(now - dt.timedelta(hours=1)).not_valid_after(now + dt.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(names, critical=False).sign(key, hashes.SHA256())
+    )  # fmt: skip
+    pem, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (folder / "server.pem").write_bytes(made.public_bytes(pem))
+    (folder / "server.key").write_bytes(key.private_bytes(pem, form, serialization.NoEncryption()))
+
+
+def test_tls_is_believed_by_the_ca_file_alone(state: StateDirectory, clock: FakeClock) -> None:
+    """With the authority it answers; without, under another name or with a file of something else it is refused."""
+    _certificate(state.path)
+    with state.config.open("a") as file:
+        file.write('[tls]\ncertificate = "server.pem"\nkey = "server.key"\nca = "server.pem"\n')
+    transport = MemoryTransport(MemoryBroker(), "server")
+    app = ServerApp.open(state.path, transport=transport, clock=clock, pages=False)
+    token, ca, url = state.path / "operator.token", state.path / "server.pem", app.http_url
+    try:
+        app.connect()
+        app.web.start()
+        with FleetClient(url, token, ca=ca) as client:
+            assert client.devices() == ()
+        for address, trusted in ((url, None), (url.replace("127.0.0.1", "localhost"), ca)):
+            with FleetClient(address, token, ca=trusted) as client, pytest.raises(NotRunningError, match="give ca="):
+                client.devices()
+        for path in (token, state.path / "absent.pem"):
+            with pytest.raises(ClientFileError, match="Expected PEM certificates"):
+                FleetClient(url, token, ca=path)
+    finally:
+        app.stop()
