@@ -31,7 +31,7 @@ def test_the_control_process_stays_small(module: str) -> None:
     assert loaded_by(f"edge_agent.{module}") & DEVICE_FORBIDS == set()
 
 
-@pytest.mark.parametrize("module", ["infer", "probe", "monitor", "preprocess", "runtimes"])
+@pytest.mark.parametrize("module", ["infer", "probe", "monitor", "preprocess", "runtimes", "api"])
 def test_the_inference_child_knows_no_framework(module: str) -> None:
     """numpy, PIL and a runtime are enough to infer."""
     allowed = {"numpy", "PIL", "onnxruntime"}
@@ -41,6 +41,11 @@ def test_the_inference_child_knows_no_framework(module: str) -> None:
 def test_the_server_loads_no_model_code() -> None:
     """The server can't train, export or run a model."""
     assert loaded_by("server.app") & SERVER_FORBIDS == set()
+
+
+def test_the_client_of_the_server_loads_no_server() -> None:
+    """A notebook that asks a server needs neither its framework nor its database."""
+    assert loaded_by("server.client") & (HEAVY | {"uvicorn", "edge_agent", "compressor"}) == set()
 
 
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(wire.__path__, "wire.")])
