@@ -94,6 +94,7 @@ fine_tune_epochs = 0
 [[compress]]
 step = "qat"
 max_steps = 1
+allow_unchanged = true
 [[compress]]
 step = "quantize"
 reduce_range = false
