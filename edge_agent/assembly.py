@@ -51,10 +51,10 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         config.measure.max_bytes, config.measure.limit_s, config.update.reserve_bytes, config.update.max_bytes_per_s
     )
     bench = ProcessBench(state, _fetch_settings(identity, config), disk, limits)
-    parts = Parts(
-        SystemClock(), connection, ProcessLauncher(child_arguments(config, state)), disk, ports, notices, bench
-    )
-    return Agent(identity, config, state, new_boot(), parts)
+    boot = new_boot()
+    launch = ProcessLauncher(child_arguments(config, state, boot))
+    parts = Parts(SystemClock(), connection, launch, disk, ports, notices, bench)
+    return Agent(identity, config, state, boot, parts)
 
 
 def placed(source: SourceConfig, state: Path) -> SourceConfig:
@@ -77,8 +77,11 @@ def placed(source: SourceConfig, state: Path) -> SourceConfig:
     return found
 
 
-def child_arguments(config: AgentConfig, state: Path | None = None) -> tuple[str, ...]:
-    """Return the arguments of ``edge_agent.infer`` beside the bundle; in ``state`` it marks what it works on."""
+def child_arguments(config: AgentConfig, state: Path | None = None, boot: str = "") -> tuple[str, ...]:
+    """Return the arguments of ``edge_agent.infer`` beside the bundle; in ``state`` it marks what it works on.
+
+    ``boot`` names the agent's start: under another one, what is marked is tried once more.
+    """
     monitor = config.monitor
     return (
         "--source", canonical_bytes(to_document(config.source)).decode(),
@@ -87,7 +90,7 @@ def child_arguments(config: AgentConfig, state: Path | None = None) -> tuple[str
         "--checkpoint-s", str(monitor.checkpoint_s),
         "--context", str(monitor.context),
         "--memory-bytes", str(config.child.max_memory_bytes),
-        *(() if state is None else ("--state", str(state.absolute()))),
+        *(() if state is None else ("--state", str(state.absolute()), "--run", boot)),
     )  # fmt: skip
 
 

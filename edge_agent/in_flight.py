@@ -1,32 +1,50 @@
 """The item that the inference child works on, in a file that outlives it: who is to blame when the child ends.
 
-Written in place before an item is decoded and after it was dealt with: 24 bytes and a name into one page of the
-page cache, about 2 microseconds, which the kernel writes to the disk some seconds later. The end of a process loses
-none of it; a power cut may lose the last seconds, and nobody is blamed then. Standard library only: the control
-process reads what the child wrote.
+Written in place before an item is decoded and after it was dealt with: some bytes and a name into one page of the page
+cache, about 2 microseconds, which the kernel writes to the disk some seconds later. The end of a process loses none of
+it. Standard library only: the control process reads what the child wrote.
+
+What the next child finds:
+
+* an item held under this start of the agent: the child alone ended, so the item is set aside (``left``);
+* an item held under another start of the agent or the machine: both ended together, most likely by a power cut. The
+  item gets one more try (``again``) and is a suspect until it was dealt with; if it is held at another end, whatever
+  that was, it is set aside. One suspect is kept: the last.
+
+A picture that brings the whole machine down takes the page with it. So after an end of the machine without an end of
+the agent, the first ``SYNCED`` marks are flushed to the disk: the picture is known at the second end, or the third.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER = "source"
+SYNCED = 20
 _FILE = "in_flight"
-_MAGIC = b"TFI1"
-_HEAD = struct.Struct("<4sIQH")
+_MAGIC = b"TFI2"
+_HEAD = struct.Struct("<4sIQ8s8sHH")
 _NAME_BYTES = 1024
+_IN_ORDER = bytes(8)  # in place of the machine's start: nothing ended unforeseen
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What child ``pid`` held: an item, or nothing (``item`` is empty). ``served``: items it has served until then."""
+    """What child ``pid`` held: an item, or nothing (``item`` is empty). ``served``: items it has served until then.
 
-    pid: int
-    item: str
-    served: int
+    ``boot`` and ``run`` say under which start of the machine and of the agent; ``suspect``: the item on its second try.
+    """
+
+    pid: int = 0
+    item: str = ""
+    served: int = 0
+    boot: bytes = _IN_ORDER
+    run: bytes = _IN_ORDER
+    suspect: str = ""
 
 
 def read_held(state: Path) -> Held | None:
@@ -37,18 +55,29 @@ def read_held(state: Path) -> Held | None:
         return None
     if len(data) < _HEAD.size:
         return None
-    magic, pid, served, length = _HEAD.unpack_from(data)
+    magic, pid, served, boot, run, length, other = _HEAD.unpack_from(data)
     if magic != _MAGIC:
         return None
-    return Held(pid, os.fsdecode(data[_HEAD.size : _HEAD.size + length]), served)
+    names = data[_HEAD.size :]
+    item, suspect = os.fsdecode(names[:length]), os.fsdecode(names[length : length + other])
+    return Held(pid=pid, item=item, served=served, boot=boot, run=run, suspect=suspect)
 
 
 class InFlight:
     """The child's side. Without a state directory, or where it can't be written, nothing is marked."""
 
-    def __init__(self, state: Path | None) -> None:
-        """Open the file below ``state``; what an earlier child left stays there until ``begin`` or ``end``."""
-        self.left = (read_held(state) or Held(0, "", 0)).item if state is not None else ""
+    def __init__(self, state: Path | None, run: str = "") -> None:
+        """Open the file below ``state``; ``run`` names the agent's start.
+
+        ``left`` stays in the file until ``begin`` or ``end``, ``again`` is noted as the suspect.
+        """
+        held = (read_held(state) or Held()) if state is not None else Held()
+        self._boot, self._run = _digest(_boot_id()), _digest(run)
+        alone = (held.boot, held.run) == (self._boot, self._run)
+        self.left = held.item if alone or held.item == held.suspect else ""
+        self.again = "" if self.left else held.item
+        self._suspect = os.fsencode(self.again or held.suspect)[:_NAME_BYTES]
+        self._to_sync = SYNCED if held.boot not in {_IN_ORDER, self._boot} else 0
         self._descriptor = -1
         self._pid, self._served = os.getpid(), 0
         if state is None:
@@ -58,28 +87,60 @@ class InFlight:
             self._descriptor = os.open(state / FOLDER / _FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:  # a read-only or full disk must not end serving
             return
+        if not self.left:
+            self._write(b"", sync=held.boot != self._boot)
 
     def begin(self, item: str) -> None:
         """Note that ``item`` is about to be decoded."""
-        self._write(os.fsencode(item)[:_NAME_BYTES])
+        self._write(os.fsencode(item)[:_NAME_BYTES], sync=self._to_sync > 0)
+        self._to_sync -= self._to_sync > 0
 
-    def end(self, *, served: bool) -> None:
-        """Note that the item was dealt with; ``served``: the model has run on it."""
+    def end(self, item: str, *, served: bool) -> None:
+        """Note that ``item`` was dealt with; ``served``: the model has run on it."""
         self._served += served
+        if self._suspect and self._suspect == os.fsencode(item)[:_NAME_BYTES]:
+            self._suspect = b""
         self._write(b"")
 
-    def _write(self, name: bytes) -> None:
+    def _write(self, name: bytes, *, sync: bool = False) -> None:
         if self._descriptor < 0:
             return
+        head = (_MAGIC, self._pid, self._served, self._boot, self._run, len(name), len(self._suspect))
         try:
-            os.pwrite(self._descriptor, _HEAD.pack(_MAGIC, self._pid, self._served, len(name)) + name, 0)
+            os.pwrite(self._descriptor, _HEAD.pack(*head) + name + self._suspect, 0)
+            if sync:
+                os.fdatasync(self._descriptor)
         except OSError:  # the first write needs a block on the disk: unmarked until there is one
             return
 
 
 def clear_held(state: Path) -> None:
     """Note that the last child held nothing: it was ended on purpose, so its item is to be served by the next one."""
+    held = read_held(state)
+    if held is None:
+        return
+    suspect = os.fsencode(held.suspect)
+    data = _HEAD.pack(_MAGIC, 0, 0, _IN_ORDER, _IN_ORDER, 0, len(suspect)) + suspect
     try:
-        (state / FOLDER / _FILE).unlink(missing_ok=True)
+        descriptor = os.open(state / FOLDER / _FILE, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.pwrite(descriptor, data, 0)
+        finally:
+            os.close(descriptor)
     except OSError:  # at worst a good item is set aside
         return
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def _boot_id() -> str:
+    """Return the name of the machine's start; "" where the kernel gives none.
+
+    Source: random(4), /proc/sys/kernel/random/boot_id.
+    """
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        return ""

@@ -42,6 +42,7 @@ Load = Callable[[Path], ServedModel]
 
 POLL_S = 0.03
 INPUT_CRASHED = "input_crashed"
+INPUT_AGAIN = "input_tried_again"
 OUT_OF_MEMORY = "out_of_memory"
 _MAX_REQUESTS = 8
 _PIPE_BYTES = 65536
@@ -102,7 +103,7 @@ class Child:
     def run(self) -> None:
         """Say ``ready``, serve until told to stop, say the open window before the end."""
         self._say({"type": "ready", **self._identity()}, b"")
-        self._set_aside(self.in_flight.left)
+        self._take_up(self.in_flight)
         while self.step():
             pass
         self._close_window()
@@ -141,20 +142,23 @@ class Child:
             if self._source.refuse(capture, error.code):
                 self._tally.error()
                 self._fault(error.code, f"{capture.name}: {error}")
-            self.in_flight.end(served=False)
+            self.in_flight.end(capture.name, served=False)
             return
         self._tally.add(outcome, capture.data, now_ms)
         self._source.done(capture)
-        self.in_flight.end(served=True)
+        self.in_flight.end(capture.name, served=True)
 
-    def _set_aside(self, item: str) -> None:
-        """Set aside what an earlier child held when it ended."""
-        if not item:
+    def _take_up(self, found: InFlight) -> None:
+        """Set aside what an earlier child held when it ended; tell what is tried once more."""
+        if found.again:
+            text = "the agent and its inference child had ended while they held this input: it is tried once more"
+            self._fault(INPUT_AGAIN, f"{found.again}: {text}")
+        if not found.left:
             return
-        self._source.refuse(sources.Capture(item, b""), INPUT_CRASHED, final=True)
+        self._source.refuse(sources.Capture(found.left, b""), INPUT_CRASHED, final=True)
         self._tally.error()
-        self._fault(INPUT_CRASHED, f"{item}: the inference child ended while it held this input: set aside")
-        self.in_flight.end(served=False)
+        self._fault(INPUT_CRASHED, f"{found.left}: the inference child ended while it held this input: set aside")
+        found.end(found.left, served=False)
 
     @property
     def model(self) -> ServedModel:
@@ -318,6 +322,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--context", type=int, default=_DEFAULTS.context)
     parser.add_argument("--seed", type=int, default=_DEFAULTS.seed)
     parser.add_argument("--state", type=Path, help="the agent's state directory: what is in flight is marked there")
+    parser.add_argument("--run", default="", help="names the agent's start, to tell its end from the child's own")
     parser.add_argument("--memory-bytes", type=int, default=0, help="private memory; 0: what the machine allows")
     return parser.parse_args(arguments)
 
@@ -339,7 +344,7 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
     )
     source = sources.load(parse_json(options.source.encode()), clock, surroundings)
     child = Child(first, source, say, clock, settings)
-    child.load, child.in_flight = load, InFlight(options.state)
+    child.load, child.in_flight = load, InFlight(options.state, options.run)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the control process decides
     signal.signal(signal.SIGTERM, lambda *_, notices=child.notices: notices.put(_STOP))
     threading.Thread(target=_listen, args=(child,), name="listen", daemon=True).start()

@@ -1,22 +1,36 @@
 """What is in flight, in a file that outlives its writer."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from edge_agent.in_flight import FOLDER, Held, InFlight, clear_held, read_held
+from edge_agent import in_flight
+from edge_agent.in_flight import FOLDER, SYNCED, Held, InFlight, clear_held, read_held
+
+
+def _held(state: Path, *, item: str = "", served: int = 0) -> Held:
+    """Return what this process should be seen to hold, under the start that the file names."""
+    return replace(read_held(state), pid=os.getpid(), item=item, served=served, suspect="")
+
+
+def _held_under(state: Path, run: str, item: str) -> InFlight:
+    """Take ``item`` up under the agent's start ``run``, and leave it; return what was found before."""
+    flight = InFlight(state, run)
+    flight.begin(item)
+    return flight
 
 
 def test_says_what_is_held_and_how_much_was_served(tmp_path: Path) -> None:
     """Marked before, cleared after; only what was served counts."""
     flight = InFlight(tmp_path)
     flight.begin("a.png")
-    assert read_held(tmp_path) == Held(os.getpid(), "a.png", 0)
-    flight.end(served=True)
+    assert read_held(tmp_path) == _held(tmp_path, item="a.png")
+    flight.end("a.png", served=True)
     flight.begin("b.png")
-    flight.end(served=False)
-    assert read_held(tmp_path) == Held(os.getpid(), "", 1)
+    flight.end("b.png", served=False)
+    assert read_held(tmp_path) == _held(tmp_path, served=1)
 
 
 @pytest.mark.parametrize("name", ["ä 1.png", "x" * 255, os.fsdecode(b"\xff.png")])
@@ -26,6 +40,66 @@ def test_the_next_process_finds_what_was_left(name: str, tmp_path: Path) -> None
     assert InFlight(tmp_path).left == name
     clear_held(tmp_path)
     assert InFlight(tmp_path).left == ""
+
+
+def test_ended_with_the_agent_it_is_tried_once_more_and_then_set_aside(tmp_path: Path) -> None:
+    """The second end is the item's fault, also when others were served in between and the agent ended each time."""
+    _held_under(tmp_path, "run 1", "a.png")
+    second = InFlight(tmp_path, "run 2")
+    assert (second.left, second.again) == ("", "a.png")
+    second.begin("b.png")
+    second.end("b.png", served=True)
+    second.begin("a.png")
+    third = InFlight(tmp_path, "run 3")
+    assert (third.left, third.again) == ("a.png", "")
+
+
+def test_a_second_end_of_the_child_alone_sets_aside_too(tmp_path: Path) -> None:
+    """Whatever the cause."""
+    _held_under(tmp_path, "run 1", "a.png")
+    _held_under(tmp_path, "run 2", "a.png")
+    assert InFlight(tmp_path, "run 2").left == "a.png"
+
+
+def test_a_suspect_that_was_served_is_none_any_more(tmp_path: Path) -> None:
+    """A camera that writes every picture under one name meets a power cut each month."""
+    for month in range(3):
+        flight = _held_under(tmp_path, f"run {month}", "latest.png")
+        assert (flight.left, flight.again) == ("", "latest.png" if month else "")
+        InFlight(tmp_path, f"again {month}").end("latest.png", served=True)
+        _held_under(tmp_path, f"again {month}", "latest.png")
+
+
+def test_another_start_of_the_machine_is_another_start_of_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nobody names the agent's."""
+    _held_under(tmp_path, "", "a.png")
+    monkeypatch.setattr(in_flight, "_boot_id", lambda: "the next")
+    assert InFlight(tmp_path).again == "a.png"
+
+
+def test_marks_reach_the_disk_at_once_only_after_the_machine_went_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first marks, so that what brings the machine down is known; none of a device that ends in order."""
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+
+    def marks(run: str) -> int:
+        synced.clear()
+        flight = InFlight(tmp_path, run)
+        for number in range(SYNCED + 5):
+            flight.begin(f"{number}.png")
+            flight.end(f"{number}.png", served=True)
+        return len(synced)
+
+    assert (marks("1"), marks("1")) == (1, 0)
+    monkeypatch.setattr(in_flight, "_boot_id", lambda: "the next")
+    assert (marks("2"), marks("2")) == (SYNCED + 1, 0)
+    clear_held(tmp_path)
+    monkeypatch.setattr(in_flight, "_boot_id", lambda: "the one after")
+    assert marks("3") == 1
 
 
 @pytest.mark.parametrize("data", [b"", b"TFI1", b"\0" * 40, b"garbage" * 100])
@@ -42,5 +116,5 @@ def test_a_disk_that_can_not_be_written_marks_nothing_and_ends_nothing(tmp_path:
     (tmp_path / FOLDER).write_text("a file where the folder should be")
     flight = InFlight(tmp_path)
     flight.begin("a.png")
-    flight.end(served=True)
+    flight.end("a.png", served=True)
     assert read_held(tmp_path) is None

@@ -419,6 +419,13 @@ def images() -> list[bytes]:
 
 
 @pytest.fixture
+def large_image() -> bytes:
+    """An image of 16 megapixels, which takes a while to decode."""
+    models = tiny_models()
+    return models.png(models.some_images(1)[0].repeat(500, axis=0).repeat(500, axis=1))
+
+
+@pytest.fixture
 def relay(fleet: Fleet) -> Iterator[Relay]:
     """A relay before the server's HTTP port."""
     made = Relay(fleet.client.base_url.port)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edge_agent.in_flight import read_held
 from wire.canonical import sha256_file
 
 if TYPE_CHECKING:
@@ -116,3 +117,21 @@ def test_a_release_that_ends_the_agent_each_time_is_rolled_back(fleet: Fleet, wa
         device.program.start()
     assert device.reaches("rolled_back", "tiny-2")["code"] == "child_crashed"
     assert slots(device)[0]["release"] == "tiny-1"
+
+
+def test_agent_and_child_killed_together_serve_the_picture_that_was_in_flight(
+    fleet: Fleet, wait: Wait, large_image: bytes
+) -> None:
+    """As by a power cut: the picture is no suspect before its second try, and an event says that it has one."""
+    device = fleet.add("dev")
+    fleet.roll_out(fleet.release(1))
+    device.reaches("committed", "tiny-1")
+    device.see([large_image])
+    wait(lambda: (held := read_held(device.state)) and held.item == "0000.png", "a picture in flight", pause_s=0.001)
+    os.killpg(device.program.process.pid, signal.SIGKILL)
+    device.program.process.wait(10)
+    device.program.start()
+    wait(lambda: device.unseen() == 0 and fleet.counted() == 1, "the picture counted")
+    assert not (device.state / "bad").exists()
+    events = lambda: fleet.get("/api/events", after=0, limit=1000, device="dev")["events"]  # noqa: E731
+    wait(lambda: "input_tried_again" in {event["code"] for event in events()}, "the event")

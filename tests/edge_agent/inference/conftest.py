@@ -140,11 +140,13 @@ def child(tmp_path: Path) -> Iterator[Callable[..., ChildProcess]]:
     """Start children on the folder ``inbox``; killed at the end, and after 60 s in any case."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(bundle: Path, window_ms: int = 200, memory_bytes: int = 0, **settings: object) -> ChildProcess:
+    def start(
+        bundle: Path, window_ms: int = 200, memory_bytes: int = 0, run: str = "", **settings: object
+    ) -> ChildProcess:
         source = {"kind": "directory", "path": str(tmp_path / "inbox"), **settings}
         (tmp_path / "state").mkdir(exist_ok=True)
         arguments = ["--bundle", str(bundle), "--source", json.dumps(source), "--window-ms", str(window_ms)]
-        arguments += ["--state", str(tmp_path / "state"), "--memory-bytes", str(memory_bytes)]
+        arguments += ["--state", str(tmp_path / "state"), "--memory-bytes", str(memory_bytes), "--run", run]
         command = [sys.executable, "-m", "edge_agent.infer", *arguments, "--beat-s", "0.1"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         started.append(process)

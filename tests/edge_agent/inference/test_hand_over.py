@@ -82,6 +82,28 @@ def test_the_item_that_ended_a_child_is_set_aside_and_the_next_is_served(
     assert read_held(tmp_path / "state").item == ""
 
 
+@pytest.mark.parametrize("runs", [["1", "2"], ["1", "2", "3"], ["1", "2", "2"]])
+def test_the_item_held_when_the_agent_ended_too_is_tried_once_more(
+    runs: list[str], bundle: Callable, child: Callable, drop: Callable, tmp_path: Path
+) -> None:
+    """Served where the second try goes well; held at another end, of the machine or of the child alone, set aside."""
+    drop({"0.png": photo(5120, 5120, "PNG")})
+    for run in runs[:-1]:
+        ended = child(bundle(), run=run)
+        pid = ended.process.pid
+        until(lambda pid=pid: (held := read_held(tmp_path / "state")) and held.item == "0.png" and held.pid == pid)
+        ended.process.kill()
+        ended.process.wait(LIMIT_S)
+    last = child(bundle(), run=runs[-1])
+    set_aside = len(runs) > 2
+    assert last.until("fault").header["code"] == ("input_crashed" if set_aside else "input_tried_again")
+    if not set_aside:
+        last.until("window", lambda frame: frame.header["n"] == 1)
+    assert last.end() == 0
+    assert bad(tmp_path) == (["00000001-input_crashed-0.png"] if set_aside else [])
+    assert list((tmp_path / "inbox").iterdir()) == []
+
+
 @pytest.mark.parametrize("decoding", [True, False])
 def test_a_picture_of_20_megapixels_is_reduced_or_set_aside_but_ends_nothing(
     bundle: Callable, child: Callable, drop: Callable, tiny: dict, tmp_path: Path, *, decoding: bool
