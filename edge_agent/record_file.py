@@ -14,12 +14,13 @@ from pathlib import Path
 
 from edge_agent.disk import Disk
 from edge_agent.errors import NewerFormatError
-from wire.canonical import canonical_bytes
+from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import Json, parse_json
 from wire.errors import MessageError
 
 FORMAT = 1
 _KEY = "format"
+_DIGEST = "digest"
 _LASTING = ("*.json", "slots/*.json", "tuf/time_floor.json")
 
 
@@ -60,6 +61,25 @@ def write_record(disk: Disk, path: Path, document: Mapping[str, Json], newest: i
     keep_newer(disk, path, newest)
     make_way(path)
     disk.write(path, record_bytes(document, newest))
+
+
+def sealed(document: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a record with its own digest, so that a changed bit that leaves it readable is seen."""
+    return {**document, _DIGEST: sha256_hex(canonical_bytes(dict(document)))}
+
+
+def unsealed(document: Mapping[str, Json]) -> dict[str, Json]:
+    """Return a record without its digest; one of an older agent has none.
+
+    Raises:
+        MessageError: If the digest is another one.
+    """
+    bare = {key: value for key, value in document.items() if key != _DIGEST}
+    digest = document.get(_DIGEST)
+    if digest is not None and digest != sha256_hex(canonical_bytes(bare)):
+        message = "Expected a record as it was written, got one that its digest does not fit"
+        raise MessageError(message)
+    return bare
 
 
 def keep_newer(disk: Disk, path: Path, newest: int = FORMAT) -> None:

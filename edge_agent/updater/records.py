@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.disk import Disk
-from edge_agent.record_file import read_record, write_record
+from edge_agent.record_file import read_record, sealed, unsealed, write_record
 from edge_agent.updater.states import UpdateRecord
 from wire.codec import from_document, to_document
 from wire.errors import WireError
@@ -28,7 +28,7 @@ class Records:
         """Return the record, and what was wrong with it; empty: nothing."""
         path, damage = self.state / "update.json", ""
         try:
-            return from_document(UpdateRecord, read_record(path)), ""
+            return from_document(UpdateRecord, unsealed(read_record(path))), ""
         except FileNotFoundError:  # none yet, or the power went between the two files
             pass
         except (OSError, WireError) as error:
@@ -48,7 +48,7 @@ class Records:
         Raises:
             OSError: If it can't be written; the one before is kept then.
         """
-        write_record(self.disk, self.state / "update.json", to_document(record))
+        write_record(self.disk, self.state / "update.json", sealed(to_document(record)))
 
     def write_gen(self, gen: int) -> None:
         """Keep the generation of an attempt that begins.

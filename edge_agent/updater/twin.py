@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.disk import Disk
-from edge_agent.record_file import read_record, write_record
+from edge_agent.record_file import read_record, sealed, unsealed, write_record
 from edge_agent.updater.integrity import Condition
-from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import Json
 from wire.errors import MessageError
-
-_DIGEST = "digest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +58,8 @@ class Twin:
         Raises:
             OSError: If it can't be written; the one before is kept then.
         """
-        sealed = {**document, _DIGEST: _digest(document)}
         for path in (self.copy, self.path):
-            write_record(self.disk, path, sealed)
+            write_record(self.disk, path, sealed(document))
 
     def mend(self) -> bool:
         """Write the record again where one of its files is not as it was written; say whether that was so.
@@ -83,19 +79,13 @@ def copy_of(path: Path) -> Path:
     return path.with_name(f"{path.stem}.copy{path.suffix}")
 
 
-def _digest(document: Mapping[str, Json]) -> str:
-    return sha256_hex(canonical_bytes(dict(document)))
-
-
 def _read(path: Path) -> Found:
     """Read one file. ``hurt`` says that it is sealed, so that a missing copy is a loss and not an older agent's."""
     try:
         document = read_record(path)
+        bare = unsealed(document)
     except FileNotFoundError:
         return Found(Condition.ABSENT, {})
     except (OSError, MessageError):
         return Found(Condition.DAMAGED, {})
-    digest = document.pop(_DIGEST, None)
-    if digest is not None and digest != _digest(document):
-        return Found(Condition.DAMAGED, {})
-    return Found(Condition.WHOLE, document, digest is not None)
+    return Found(Condition.WHOLE, bare, bare != document)

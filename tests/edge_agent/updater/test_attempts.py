@@ -91,10 +91,13 @@ def test_settings_without_a_release_are_taken_over_quietly(device: object) -> No
     assert device.updater.status.gen == 1
 
 
-def test_a_damaged_record_keeps_the_generation(device: object, release: Callable) -> None:
-    """Nothing older is believed, the last desired state is taken again, and somebody is told."""
+@pytest.mark.parametrize(
+    "damaged", [lambda data: b"\x00" * len(data), lambda data: data.replace(b'"sha256":"', b'"sha256":"0', 1)]
+)
+def test_a_damaged_record_keeps_the_generation(device: object, release: Callable, damaged: Callable) -> None:
+    """Nothing older is believed, the last desired state is taken again and told; also where it can still be read."""
     device.install(release(3))
-    (device.state / "update.json").write_bytes(b"\x00" * 40)
+    (device.state / "update.json").write_bytes(damaged((device.state / "update.json").read_bytes()))
     device.phases.clear()
     device.restart()
     assert "update.json" in device.updater.damage
