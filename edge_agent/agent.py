@@ -320,6 +320,8 @@ class Agent:
         crashed = fact is Fact.CRASHED
         self._event("child", f"child_{fact}", Severity.WARNING, self.supervisor.last_fault)
         if fact in {Fact.INPUT, Fact.SOURCE}:
+            if fact is Fact.SOURCE and self.updater.record.phase is UpdatePhase.PROBATION:
+                self.updater.health = self.updater.health.without_source()
             return  # set aside by the next child, or away; neither the slot nor a release in probation answers for it
         if self.updater.record.phase is UpdatePhase.PROBATION:
             self.updater.health = self.updater.health.crashed() if crashed else self.updater.health.hung()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from edge_agent.child_messages import Beat, Minute, read_beat, read_sample, read_window
 from edge_agent.errors import FrameError
 from edge_agent.frames import Frame
+from edge_agent.sources import SOURCE_UNREAD
 from edge_agent.supervisor import Supervisor
 from edge_agent.telemetry import Telemetry
 from edge_agent.updater.updater import Updater
@@ -47,7 +48,10 @@ class Listening:
                 if self.sampled(sample.request, len(frame.payload)):
                     self.telemetry.sample(sample)
             elif frame.kind == "fault":
-                self.fault(str(frame.header.get("code", "child"))[:64], str(frame.header.get("text", "")))
+                code = str(frame.header.get("code", "child"))[:64]
+                if code == SOURCE_UNREAD and self.updater.record.phase is UpdatePhase.PROBATION:
+                    self.updater.health = self.updater.health.left_alone()
+                self.fault(code, str(frame.header.get("text", "")))
         except (WireError, FrameError) as error:
             self.garbage(f"child_{frame.kind[:32]}", str(error))
 
@@ -76,6 +80,7 @@ class Listening:
             )
         if self.updater.record.phase is not UpdatePhase.PROBATION:
             self.updater.usual = self.updater.usual.add(beat.classes, beat.n)
+            self.updater.usual_tries = self.updater.usual_tries.add(beat.n, beat.errors)
         if now_s >= self._steady_s:
             self._steady_s = float("inf")
             self.steady()

@@ -17,7 +17,7 @@ from edge_agent.clock import Clock
 from edge_agent.errors import SourceError
 from wire.codec import Json
 
-__all__ = ["IMAGE_SUFFIXES", "Capture", "Source", "Surroundings", "load", "names", "setting"]
+__all__ = ["IMAGE_SUFFIXES", "SOURCE_UNREAD", "Capture", "Source", "Surroundings", "load", "names", "setting"]
 
 T = TypeVar("T", bool, int, float, str)
 
@@ -25,6 +25,9 @@ IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
 """Suffixes of the files that ``preprocess.decode_image`` reads. What a sensor's are, its front end says."""
+
+SOURCE_UNREAD = "source_unread"
+"""Told when inputs of a kind that was served before are left alone by the release that is served now."""
 
 
 def _silent(_code: str, _text: str) -> None:

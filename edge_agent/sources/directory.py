@@ -29,7 +29,7 @@ from pathlib import Path
 from edge_agent.bad_inputs import BadInputs, Skipped
 from edge_agent.clock import Clock
 from edge_agent.errors import SourceError
-from edge_agent.sources import Capture, Surroundings, setting
+from edge_agent.sources import SOURCE_UNREAD, Capture, Surroundings, setting
 from edge_agent.sources._placement import check_placement
 from wire.codec import Json
 
@@ -114,6 +114,7 @@ class DirectorySource:
         self._unfinished: set[int] = set()  # inodes under hidden or unfinished names: a rename makes them whole
         self._kept: dict[str, tuple[int, int]] = {}  # names of what stays where it is, with size and time
         self._told: set[str] = set()
+        self._served: set[str] = set()  # suffixes of what was served, under whatever release
         self._here_s = clock.monotonic_s()
         self._dropped = 0
         self._scanned_s, self._pause_s = float("-inf"), 0.0
@@ -137,7 +138,8 @@ class DirectorySource:
         found: list[str] = []
         unfinished: set[int] = set()
         present: dict[str, _Seen] = {}
-        ignored = no_file = ""
+        ignored: dict[str, str] = {}  # by suffix
+        no_file = ""
         try:
             with os.scandir(self._folder) as entries:
                 for entry in entries:
@@ -146,8 +148,8 @@ class DirectorySource:
                         no_file = no_file if name[0] == "." or name == "lost+found" else name
                     elif name[0] == "." or name.lower().endswith(_UNFINISHED):
                         unfinished.add(entry.inode())
-                    elif os.path.splitext(name)[1].lower() not in suffixes:  # noqa: PTH122 - 20 times faster, per file
-                        ignored = name
+                    elif (suffix := os.path.splitext(name)[1].lower()) not in suffixes:  # noqa: PTH122 - 20 times faster
+                        ignored[suffix] = name
                     elif self._whole(entry, now_s, present):
                         found.append(name)
             self._here_s = now_s
@@ -161,12 +163,22 @@ class DirectorySource:
         while len(self._waiting) > self._choice.backlog:
             self._dropped += 1
             self._forget(self._waiting.popleft())
-        if ignored:
-            text = f"Expected files ending in {' '.join(sorted(suffixes))} in {self._folder}, got {ignored!r} too"
-            self._tell_once("source_ignored", f"{text}: others are left alone; add theirs in [source] suffixes")
+        self._tell_ignored(ignored, f"Expected files ending in {' '.join(sorted(suffixes))} in {self._folder}")
         if no_file:
             text = f"Expected files in {self._folder}, got {no_file!r} too, which is a folder, a link or the like"
             self._tell_once("source_no_file", f"{text}: it is left alone; put the files themselves here")
+
+    def _tell_ignored(self, ignored: Mapping[str, str], expected: str) -> None:
+        """Tell what is left alone, and apart from it what the release before took."""
+        for name in list(ignored.values())[:1]:
+            text = f"{expected}, got {name!r} too"
+            self._tell_once("source_ignored", f"{text}: others are left alone; add theirs in [source] suffixes")
+        unread = [name for suffix, name in ignored.items() if suffix in self._served]
+        if unread:
+            text = f"{expected}, got {unread[0]!r}: an earlier release read it, this one does not"
+            self._tell_once(SOURCE_UNREAD, text)
+        else:
+            self._told.discard(SOURCE_UNREAD)
 
     def _tell_away(self, error: OSError, now_s: float) -> None:
         if now_s - self._here_s >= _AWAY_S:
@@ -228,6 +240,7 @@ class DirectorySource:
 
     def done(self, capture: Capture) -> None:
         """Delete the image's file, or remember it where files are kept."""
+        self._served.add(Path(capture.name).suffix.lower())
         self._forget(capture.name)
 
     def refuse(self, capture: Capture, code: str, *, final: bool = False) -> bool:

@@ -3,6 +3,10 @@
 Outputs are judged for gross breakage only; what is subtle is the server's business, which has the whole fleet. One
 class that takes nearly all predictions is breakage when neither the reference nor the release before, on this very
 device, predicts it half of the time: a camera before one scene sees one class, and that is no fault.
+
+The source is nobody's release: errors are judged beyond those that the release before had here, and a source that is
+away to the end, or has nothing, leaves a release that was loaded and passed its golden vectors, which is kept. A source
+that has inputs of a kind that was served before, and which the new release leaves alone, is the release's fault.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ ENOUGH_BEATS = 5
 ENOUGH_OUTPUTS = 60
 KEPT_BEATS = 60
 KEPT_OUTPUTS = 5000
+KEPT_TRIES = 200  # what the source gave lately: a camera may have failed an hour ago
 GROSS_RATIO = 0.95
 USUAL_RATIO = 0.5
 INVALID_RATIO = 0.5
@@ -29,6 +34,27 @@ class Limits:
     latency_slack_ratio: float = 1.5  # other programs run too; the probe judged the bare budget
     class_shares: tuple[float, ...] = ()
     usual_shares: tuple[float, ...] = ()
+    usual_error_ratio: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tries:
+    """How many inputs were served, and how many could not be."""
+
+    served: float = 0
+    errors: float = 0
+
+    def add(self, served: int, errors: int) -> Tries:
+        """Return these with more; older ones fade beyond ``KEPT_TRIES``."""
+        more = Tries(self.served + max(0, served), self.errors + max(0, errors))
+        kept = min(1.0, KEPT_TRIES / max(1, more.served + more.errors))
+        return Tries(more.served * kept, more.errors * kept)
+
+    @property
+    def error_ratio(self) -> float:
+        """The share of errors; 0 while too few were seen."""
+        total = self.served + self.errors
+        return self.errors / total if total >= ENOUGH_INFERENCES else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +83,11 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What was seen since the switch: ``p95_ms`` of the last heartbeats, sums of the others."""
+    """What was seen since the switch: ``p95_ms`` of the last heartbeats, sums of the others.
+
+    ``away``: the release was loaded and found no source to open. ``unread``: inputs that were served before are left
+    alone now.
+    """
 
     crashes: int = 0
     hangs: int = 0
@@ -66,6 +96,8 @@ class Health:
     errors: int = 0
     p95_ms: tuple[float, ...] = ()
     alive: bool = False
+    away: bool = False
+    unread: bool = False
     outputs: Outputs = field(default_factory=Outputs)
 
     def beat(self, *, n: int, errors: int, p95_ms: float, classes: tuple[int, ...] | None = None) -> Health:
@@ -74,7 +106,7 @@ class Health:
         p95s = (*self.p95_ms, p95_ms)[-KEPT_BEATS:] if n else self.p95_ms
         return replace(
             self, beats=self.beats + 1, inferences=self.inferences + n, errors=self.errors + errors,
-            p95_ms=p95s, alive=True, outputs=outputs,
+            p95_ms=p95s, alive=True, away=False, outputs=outputs,
         )  # fmt: skip
 
     def crashed(self) -> Health:
@@ -85,10 +117,18 @@ class Health:
         """Return this health after the child missed its heartbeats and was killed."""
         return replace(self, hangs=self.hangs + 1, alive=False)
 
+    def without_source(self) -> Health:
+        """Return this health after the child ended because it found no source."""
+        return replace(self, away=True, alive=False)
+
+    def left_alone(self) -> Health:
+        """Return this health after inputs came that only the release before reads."""
+        return replace(self, unread=True)
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """``over``: decided; ``code`` empty: healthy."""
+    """``over``: decided; ``code`` empty: healthy, and ``text`` says what that was not judged by."""
 
     over: bool = False
     code: str = ""
@@ -105,17 +145,28 @@ def judge(health: Health, limits: Limits, elapsed_s: float) -> Judgement:
         return Judgement(True, "child_crashed", f"the child ended {health.crashes} times in probation")
     if health.hangs:
         return Judgement(True, "child_hung", f"the child missed its heartbeats {health.hangs} times in probation")
-    if tried >= ENOUGH_INFERENCES and error_ratio > limits.max_error_ratio:
+    if health.unread and not tried:
+        return Judgement(True, "inputs_unread", "Expected inputs to be read as by the release before, got none read")
+    allowed_ratio = limits.max_error_ratio + limits.usual_error_ratio
+    if tried >= ENOUGH_INFERENCES and error_ratio > allowed_ratio:
+        usual = f" ({limits.usual_error_ratio:.2%} under the release before)" if limits.usual_error_ratio else ""
         return Judgement(
-            True, "error_rate", f"Expected at most {limits.max_error_ratio:.2%} errors, got {error_ratio:.2%}"
+            True, "error_rate", f"Expected at most {allowed_ratio:.2%} errors{usual}, got {error_ratio:.2%}"
         )
     if allowed_ms and len(health.p95_ms) >= ENOUGH_BEATS and p95_ms > allowed_ms:
         return Judgement(
             True, "latency_over_budget", f"Expected p95 of at most {allowed_ms:.1f} ms, got {p95_ms:.1f} ms"
         )
-    over = elapsed_s >= limits.probation_s and health.alive
+    over = elapsed_s >= limits.probation_s and (health.alive or health.away)
     broken = _broken(health.outputs, limits, tried, over=over)
-    return Judgement(True, "output_distribution", broken) if broken else Judgement(over=over)
+    unjudged = _unjudged(health) if over and not health.inferences else ""
+    return Judgement(over or bool(broken), "output_distribution" if broken else "", broken or unjudged)
+
+
+def _unjudged(health: Health) -> str:
+    """Return what a release without one inference is kept on."""
+    why = "the source was away" if health.away else f"the source gave {health.errors or 'no'} inputs, none served"
+    return f"no inferences in probation: {why}; kept on its golden vectors alone"
 
 
 def _broken(outputs: Outputs, limits: Limits, tried: int, *, over: bool) -> str:

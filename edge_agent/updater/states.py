@@ -82,7 +82,7 @@ class UpdateRecord:
     ``length_bytes``, ``security_floor`` and ``artifact_sha256`` are what signed metadata said, ``slot`` where the
     bundle goes, ``previous_slot`` what was current before (empty: nothing), ``latency_budget_ms`` the manifest's,
     ``class_shares`` how often the reference predicts each class, ``usual_shares`` how often the release before did
-    on this device.
+    on this device, ``usual_error_ratio`` how many inputs that one could not serve.
     """
 
     phase: UpdatePhase | None = UpdatePhase.IDLE
@@ -98,6 +98,7 @@ class UpdateRecord:
     latency_budget_ms: float = 0.0
     class_shares: tuple[float, ...] = ()
     usual_shares: tuple[float, ...] = ()
+    usual_error_ratio: float = 0.0
 
     @property
     def in_flight(self) -> bool:

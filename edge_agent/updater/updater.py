@@ -25,7 +25,7 @@ from edge_agent.config import UpdateConfig
 from edge_agent.disk import Disk
 from edge_agent.sane_clock import ClockWatch
 from edge_agent.updater.admission import DeviceFacts, admit, space
-from edge_agent.updater.probation import Health, Judgement, Limits, Outputs, judge
+from edge_agent.updater.probation import Health, Judgement, Limits, Outputs, Tries, judge
 from edge_agent.updater.records import Records
 from edge_agent.updater.refusals import DOUBTFUL_TRIES, Course, course
 from edge_agent.updater.seams import (
@@ -73,6 +73,7 @@ class Updater:
     record: UpdateRecord = field(default_factory=UpdateRecord)
     health: Health = field(default_factory=Health)
     usual: Outputs = field(default_factory=Outputs)
+    usual_tries: Tries = field(default_factory=Tries)
     damage: str = ""
     watch: ClockWatch = field(default_factory=ClockWatch)
     chance: random.Random = field(default_factory=random.Random)
@@ -258,6 +259,7 @@ class Updater:
         record = replace(
             self.record, slot=other(current), previous_slot=current, latency_budget_ms=proof.latency_budget_ms,
             class_shares=proof.class_shares, usual_shares=self.usual.shares,
+            usual_error_ratio=self.usual_tries.error_ratio,
         )  # fmt: skip
         self._enter(follow(record, Signal.PROVED, now_ms))
         self._step(now_ms, now_s)
@@ -313,7 +315,7 @@ class Updater:
         if self.record.code:
             self._finish_roll_back(now_ms)
             return
-        self.health, self.usual = Health(), Outputs()
+        self.health, self.usual, self.usual_tries = Health(), Outputs(), Tries()
         self._probation_s = now_s
         self.activate(_release(self.record))
 
@@ -321,17 +323,18 @@ class Updater:
         limits = Limits(
             self.record.desired.probation_s, self.config.max_error_ratio, self.record.latency_budget_ms,
             self.config.latency_slack_ratio, self.record.class_shares, self.record.usual_shares,
+            self.record.usual_error_ratio,
         )  # fmt: skip
         verdict: Judgement = judge(self.health, limits, now_s - self._probation_s)
         if verdict.over and verdict.code:
             self._roll_back(verdict.code, verdict.text, now_ms)
         elif verdict.over:
-            self._commit(now_ms)
+            self._commit(verdict.text, now_ms)
 
-    def _commit(self, now_ms: int) -> None:
+    def _commit(self, text: str, now_ms: int) -> None:
         self.slots.raise_floor(self.record.security_floor)
         self.slots.set_boots(self.record.slot, 0)
-        self._enter(follow(self.record, Signal.HEALTHY, now_ms))
+        self._enter(follow(replace(self.record, text=text), Signal.HEALTHY, now_ms))
         self._reclaim()
 
     def _roll_back(self, code: str, text: str, now_ms: int) -> None:

@@ -32,7 +32,7 @@ from wire.codec import decode, encode, to_document
 from wire.drift_report import decode_report
 from wire.histogram import Shape
 from wire.manifest import Manifest, Preprocessing, TensorSpec
-from wire.messages import Ack, Command, Desired, Event, Reported, Response, State, Stream, Watermark
+from wire.messages import Ack, Command, Desired, Event, Reported, Response, State, Stream, UpdatePhase, Watermark
 from wire.target import TargetCustom
 from wire.transport import Incoming
 
@@ -194,6 +194,58 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
     made.turns(2)
     return made
+
+
+def _probation(world: World, *, without_source: bool = False) -> None:
+    """Take release 2 to probation beside release 1; its child is started new where the source is away."""
+    if without_source:
+        world.agent.supervisor.launch = world.launch_without_source
+        world.children[-1].kill()
+    world.say("desired", world.release(2))
+    world.turns(6, seconds=0.1)
+    assert world.agent.updater.record.phase is UpdatePhase.PROBATION
+
+
+def test_a_source_that_is_away_to_the_end_of_probation_rolls_nothing_back(world: World) -> None:
+    """The release was loaded and passed its golden vectors: it is kept, and the event says on what."""
+    world.install(1)
+    _probation(world, without_source=True)
+    world.turns(8)
+    reported = decode(Reported, world.last("reported"))
+    assert (reported.current.release, reported.update.phase) == ("m-2", "committed")
+    assert "no inferences in probation: the source was away" in reported.update.text
+
+
+def test_a_source_with_nothing_in_it_is_no_fault_of_a_release(world: World) -> None:
+    """Heartbeats without an inference: kept, and said."""
+    world.install(1)
+    _probation(world)
+    world.children[-1].speak("beat", n=0, artifact=sha256_hex(b"2"))
+    world.turns(8)
+    assert "the source gave no inputs" in decode(Reported, world.last("reported")).update.text
+
+
+@pytest.mark.parametrize(("before", "phase"), [(0, "rolled_back"), (200, "committed")])
+def test_inputs_that_no_release_could_serve_are_no_fault_of_the_new_one(world: World, before: int, phase: str) -> None:
+    """A source that spoils its pictures under the old release too; one that only the new one refuses is its fault."""
+    world.install(1)
+    world.beat(1, errors=before)
+    world.turns(2)
+    _probation(world)
+    for _ in range(6):
+        world.children[-1].speak("beat", n=0, errors=10, artifact=sha256_hex(b"2"))
+        world.turns(1)
+    assert decode(Reported, world.last("reported")).update.phase == phase
+
+
+def test_a_release_that_leaves_alone_what_was_served_before_is_rolled_back(world: World) -> None:
+    """A sound model for a camera: nothing is refused, for no picture is taken."""
+    world.install(1)
+    _probation(world)
+    world.children[-1].speak("fault", code="source_unread", text="Expected files ending in .wav, got 'a.png'")
+    world.turns(2)
+    update = decode(Reported, world.last("reported")).update
+    assert (update.phase, update.code) == ("rolled_back", "inputs_unread")
 
 
 def test_says_on_connecting_what_it_is_and_asks_what_is_desired(world: World) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import resource
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,24 @@ def test_touches_only_the_suffixes_that_the_release_reads(folder: Callable[..., 
     assert pictures.served(3) == ["B.JPG", "a.png"]
     assert pictures.names() == ["README", "notes.txt", "video.mp4"]
     assert [code for code, _ in pictures.told] == ["source_ignored"]
+
+
+def test_tells_when_a_release_leaves_alone_what_an_earlier_one_read(folder: Callable[..., Folder]) -> None:
+    """Pictures under a model of sounds; told again after it was right meanwhile. Other files are no sign of it."""
+    pictures, reads = folder(), [".png"]
+    pictures.source._surroundings = replace(pictures.source._surroundings, suffixes=lambda: frozenset(reads))
+    unread = lambda: [code for code, _ in pictures.told].count("source_unread")  # noqa: E731
+    pictures.write("a.png")
+    assert pictures.served(3) == ["a.png"]
+    for times in (1, 2):
+        reads[:] = [".wav"]
+        pictures.write("notes.txt")
+        pictures.served(3)
+        assert unread() == times - 1
+        pictures.write("b.png")
+        assert (pictures.served(3), unread()) == ([], times)
+        reads[:] = [".png"]
+        assert (pictures.served(3), unread()) == (["b.png"], times)
 
 
 def test_takes_the_suffixes_that_the_settings_add(folder: Callable[..., Folder]) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.updater.probation import Health, Limits, Outputs, judge
+from edge_agent.updater.probation import Health, Limits, Outputs, Tries, judge
 
 LIMITS = Limits(probation_s=60.0, max_error_ratio=0.05, latency_p95_ms=5.0, latency_slack_ratio=1.5)
 GOOD = Health(beats=10, inferences=1000, p95_ms=(4.0,) * 10, alive=True)
@@ -17,6 +17,11 @@ GOOD = Health(beats=10, inferences=1000, p95_ms=(4.0,) * 10, alive=True)
         (GOOD, 60.0, True, ""),
         (Health(), 600.0, False, ""),
         (Health(beats=3, alive=True), 60.0, True, ""),
+        (Health().without_source(), 59.0, False, ""),
+        (Health().without_source(), 60.0, True, ""),
+        (GOOD.without_source().crashed(), 60.0, True, "child_crashed"),
+        (Health(alive=True).left_alone(), 1.0, True, "inputs_unread"),
+        (GOOD.left_alone(), 60.0, True, ""),
         (GOOD.crashed(), 1.0, True, "child_crashed"),
         (GOOD.hung(), 1.0, True, "child_hung"),
         (replace(GOOD, errors=60), 1.0, True, "error_rate"),
@@ -32,6 +37,35 @@ def test_judges(health: Health, elapsed_s: float, over: object, code: str) -> No
     """Healthy to the end, or over at once with a code; too few facts decide nothing."""
     verdict = judge(health, LIMITS, elapsed_s)
     assert (verdict.over, verdict.code) == (over, code)
+
+
+@pytest.mark.parametrize(
+    ("health", "words"),
+    [
+        (Health().without_source(), "the source was away"),
+        (Health(beats=3, alive=True), "the source gave no inputs"),
+        (Health(beats=3, errors=9, alive=True), "the source gave 9 inputs, none served"),
+        (GOOD, ""),
+    ],
+)
+def test_a_release_that_is_kept_without_an_inference_says_so(health: Health, words: str) -> None:
+    """It was loaded and passed its golden vectors, no more; before the end nothing is said."""
+    assert words in judge(health, LIMITS, 60.0).text
+    assert ("no inferences" in judge(health, LIMITS, 60.0).text) is bool(words)
+    assert judge(health, LIMITS, 59.0).text == ""
+
+
+def test_errors_that_the_release_before_had_too_are_the_sources() -> None:
+    """A camera with a loose cable spoils a third of the pictures under any release; more than that is the new one's."""
+    limits = replace(LIMITS, usual_error_ratio=Tries().add(70, 30).error_ratio)
+    assert judge(Health(inferences=65, errors=35, alive=True), limits, 1.0).code == ""
+    assert judge(Health(inferences=64, errors=36, alive=True), limits, 1.0).code == "error_rate"
+    assert Tries().add(0, 19).error_ratio == 0.0
+    failed = Tries().add(5000, 0)
+    for _ in range(80):
+        failed = failed.add(0, 10)
+    assert failed.error_ratio > 0.95, "it counts what came lately"
+    assert judge(Health(errors=1000, alive=True), replace(LIMITS, usual_error_ratio=1.0), 1.0).code == ""
 
 
 def test_latency_without_a_budget_is_not_judged() -> None:
