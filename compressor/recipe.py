@@ -23,7 +23,9 @@ from compressor.steps import Settings as StepSettings
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from compressor.unread import check_unread
 from wire.codec import Json
+from wire.errors import PathError
 from wire.manifest import DECODES, ORIENTATIONS, Preprocessing
+from wire.paths import without_tilde
 
 MAX_RECIPE_BYTES = 256 * 1024
 NUMBER = "number"
@@ -303,7 +305,21 @@ def read_recipe(path: Path | str) -> Recipe:
     except OSError as error:
         message = f"Expected a recipe at {file}, got: {error.strerror}"
         raise RecipeError(message) from error
-    return replace(parse_recipe(data, str(file)), folder=file.parent)
+    recipe = parse_recipe(data, str(file))
+    model = recipe.model
+    try:
+        return replace(
+            recipe,
+            folder=file.parent,
+            data=replace(recipe.data, path=without_tilde(recipe.data.path)),
+            model=replace(
+                model, checkpoint=without_tilde(model.checkpoint), onnx=without_tilde(model.onnx),
+                tflite=without_tilde(model.tflite),
+            ),
+        )  # fmt: skip
+    except PathError as error:
+        message = f"{file}: {error}"
+        raise RecipeError(message) from error
 
 
 def parse_recipe(data: bytes, name: str = "recipe") -> Recipe:

@@ -1,7 +1,7 @@
 """The agent's configuration: one frozen dataclass from ``agent.toml``; each default says why.
 
 Decides which keys exist and which values are possible. Secrets are never here: they live in
-``identity.json``. A relative path is relative to the folder of ``agent.toml``.
+``identity.json``. A relative path is relative to the folder of ``agent.toml``; ``~`` is the home directory.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TypeVar, get_args, get_origin, get_type_hints
 
 from edge_agent.errors import AgentConfigError
+from wire.errors import PathError
+from wire.paths import without_tilde
 
 T = TypeVar("T")
 MAX_CONFIG_BYTES = 256 * 1024
@@ -161,7 +163,12 @@ def read_config(path: Path) -> AgentConfig:
     config = _fill(AgentConfig, document, str(path))
     if not config.source.path:
         return config
-    source = dataclasses.replace(config.source, path=str((path.parent / config.source.path).resolve()))
+    try:
+        folder = path.parent / without_tilde(config.source.path)
+    except PathError as error:
+        message = f"{path}: [source] path: {error}"
+        raise AgentConfigError(message) from error
+    source = dataclasses.replace(config.source, path=str(folder.resolve()))
     return dataclasses.replace(config, source=source)
 
 

@@ -14,6 +14,8 @@ from server.errors import ConfigError
 from server.retraining.config import RetrainingConfig
 from server.rollout.config import RolloutConfig
 from server.strict_toml import read_toml
+from wire.errors import PathError
+from wire.paths import without_tilde
 
 _PORT_LIMIT = 65_535
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
@@ -51,7 +53,7 @@ class BrokerConfig:
 class TlsConfig:
     """PEM files for broker and HTTP, all or none: needed to listen beyond loopback. ``ca`` is handed to devices.
 
-    A relative path is relative to the folder of ``server.toml``.
+    A relative path is relative to the folder of ``server.toml``; ``~`` is the home directory.
     """
 
     certificate: str = ""
@@ -64,10 +66,14 @@ class TlsConfig:
         return bool(self.certificate and self.key and self.ca)
 
     def below(self, folder: Path) -> TlsConfig:
-        """Return the same with relative paths below ``folder``."""
+        """Return the same with relative paths below ``folder``.
+
+        Raises:
+            PathError: If one begins with the home directory of nobody.
+        """
         if not self.enabled:
             return self
-        return TlsConfig(*(str(folder / name) for name in (self.certificate, self.key, self.ca)))
+        return TlsConfig(*(str(folder / without_tilde(name)) for name in (self.certificate, self.key, self.ca)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +143,13 @@ def read_config(path: Path) -> ServerConfig:
         ConfigError: If a key is unknown, or a value can't be.
     """
     config = read_toml(ServerConfig, path)
-    return check_config(replace(config, tls=config.tls.below(path.parent.resolve())))
+    try:
+        broker = replace(config.broker, program=without_tilde(config.broker.program))
+        config = replace(config, broker=broker, tls=config.tls.below(path.parent.resolve()))
+    except PathError as error:
+        message = f"{path}: {error}"
+        raise ConfigError(message) from error
+    return check_config(config)
 
 
 def check_config(config: ServerConfig) -> ServerConfig:

@@ -7,6 +7,7 @@ WireError
 ├── ManifestError           a manifest that contradicts itself
 ├── HistogramError          counters of different shapes
 ├── ReferenceProfileError   a reference that does not decode
+├── PathError               a path that begins with a home directory that nobody has
 └── BundleError             a bundle that may not be opened
     ├── BundleOversizeError
     ├── BundleEntryError
@@ -54,6 +55,12 @@ class HistogramError(WireError):
     """Two sets of counters don't have the same shape."""
 
     code = "histogram_mismatch"
+
+
+class PathError(WireError):
+    """A path in a configuration begins with the home directory of nobody."""
+
+    code = "path_invalid"
 
 
 class ReferenceProfileError(WireError):

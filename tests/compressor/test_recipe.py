@@ -102,6 +102,18 @@ def test_a_missing_file_is_a_recipe_error(tmp_path: Path) -> None:
         read_recipe(tmp_path / "nowhere.toml")
 
 
+def test_a_tilde_in_a_path_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of data and of a model that comes in."""
+    monkeypatch.setenv("HOME", "/home/me")
+    path = tmp_path / "recipe.toml"
+    path.write_text('[model]\nname = "m"\ncheckpoint = "~/a.pt"\n[data]\npath = "~/d"\n')
+    read = read_recipe(path)
+    assert (read.data.path, read.model.checkpoint) == ("/home/me/d", "/home/me/a.pt")
+    path.write_text('[model]\nname = "m"\n[data]\npath = "~nobody-here/d"\n')
+    with pytest.raises(RecipeError, match="a home directory for ~nobody-here"):
+        read_recipe(path)
+
+
 def test_fine_tuning_changes_epochs_and_rate_only() -> None:
     """Training from a checkpoint uses the fine-tuning epochs and rate and keeps the rest."""
     train = parse_recipe((MINIMAL + "[train]\nfine_tune_epochs = 2\nseed = 9\n").encode()).train

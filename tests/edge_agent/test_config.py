@@ -25,6 +25,14 @@ def test_paths_are_beside_the_file(tmp_path: Path) -> None:
     assert config_of(tmp_path, '[source]\npath = "inbox"\n').source.path == str(tmp_path / "inbox")
 
 
+def test_a_tilde_in_the_path_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not a folder of that name, which the source would make."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert config_of(tmp_path, '[source]\npath = "~/pics"\n').source.path == str(tmp_path / "home" / "pics")
+    with pytest.raises(AgentConfigError, match=r"\[source\] path: Expected a home directory for ~nobody-here"):
+        config_of(tmp_path, '[source]\npath = "~nobody-here/pics"\n')
+
+
 def test_reads_attributes_and_whole_numbers_for_seconds(tmp_path: Path) -> None:
     """Tables of text and integers where seconds are meant."""
     config = config_of(tmp_path, '[device]\nattributes = {lens = "a"}\n[monitor]\nwindow_s = 5\n')

@@ -39,6 +39,20 @@ def test_refuses_what_it_cannot_obey(tmp_path: Path, text: str, words: str) -> N
         _read(tmp_path, text)
 
 
+def test_a_tilde_in_a_path_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of certificates and of the broker's program."""
+    monkeypatch.setenv("HOME", "/home/me")
+    text = '[tls]\ncertificate = "~/c.pem"\nkey = "k.pem"\nca = "/ca.pem"\n[broker]\nprogram = "~/bin/mosquitto"\n'
+    path = tmp_path / "server.toml"
+    path.write_text(text)
+    config = read_config(path)
+    assert (config.tls.certificate, config.tls.key) == ("/home/me/c.pem", str(tmp_path.resolve() / "k.pem"))
+    assert config.broker.program == "/home/me/bin/mosquitto"
+    path.write_text(text.replace("~/c", "~nobody-here/c"))
+    with pytest.raises(ConfigError, match="a home directory for ~nobody-here"):
+        read_config(path)
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """Not a traceback."""
     with pytest.raises(ConfigError, match=r"absent\.toml"):
