@@ -19,6 +19,7 @@ def test_codes_are_unique_and_stable() -> None:
         "manifest_invalid",
         "message_invalid",
         "name_refused",
+        "path_invalid",
         "reference_invalid",
         "too_large",
         "topic_unknown",
