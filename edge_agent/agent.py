@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge_agent.config import AgentConfig
+from edge_agent.disk import DISK_FAILED, advice, trouble
 from edge_agent.errors import SpoolError
 from edge_agent.garbage import Garbage
 from edge_agent.hw import Hardware
@@ -63,6 +64,7 @@ class _Due:
     hw_s: float = 0.0
     status_s: float = 0.0
     disk_s: float = 0.0
+    look_s: float = 0.0
     identity_s: float = float("-inf")
     refused_s: float = float("-inf")
 
@@ -94,7 +96,10 @@ class Agent:
         self._repair = Repair(
             self.updater, config.update.repair_s, self._repair_said, self._served_digest, self._ask_again
         )
-        self._reporter = Reporter(base, self._slots, self.updater, self.supervisor, self._repair)
+        self._disk_trouble, self._unwritten = "", False
+        self._reporter = Reporter(
+            base, self._slots, self.updater, self.supervisor, self._repair, lambda: self._disk_trouble
+        )
         self._measuring = Desk(
             state, parts.disk, parts.bench, config.measure, self._condition, parts.notices.put, self.uplink.answer,
             lambda code, text: self._event("measure", code, Severity.INFO, text),
@@ -139,6 +144,7 @@ class Agent:
         for code, text in self.spool.taken_aside():
             self._event("spool", code, Severity.ERROR, text)
         self._commit()
+        self._look_at_disk()
         self.uplink.say_state(self._reporter.state(), self._now_ms, self._reporter.reason())
         self._guard("uplink", lambda: self.uplink.turn(self._now_s))
         self._write_status()
@@ -174,6 +180,21 @@ class Agent:
             text = f"the clock shows {shown}" + (": updates wait until it is set" if watch.fault else "")
             code, severity = (watch.fault.value, Severity.WARNING) if watch.fault else ("clock_set", Severity.INFO)
             self._event("clock", code, severity, text)
+
+    def _look_at_disk(self) -> None:
+        """Ask every few seconds whether the disk can be written; tell when that has changed."""
+        if self._now_s < self._due.look_s:
+            return
+        self._due.look_s = self._now_s + _DISK_RETRY_S
+        before = self._disk_trouble
+        self._disk_trouble = trouble(self.state) or (DISK_FAILED if self._unwritten else "")
+        if self._disk_trouble and self._disk_trouble != before:
+            text = f"{advice(self.state)}; it is served on, and what is counted waits in memory"
+            self._event("disk", self._disk_trouble, Severity.ERROR, text)
+        elif before and not self._disk_trouble:
+            self._event("disk", "disk_writable", Severity.INFO, f"{self.state} can be written again")
+        if before != self._disk_trouble:
+            self._report()
 
     def _server_said(self, server_ms: int) -> None:
         self._watch = self._watch.heard(server_ms, self._now_s)
@@ -389,7 +410,8 @@ class Agent:
         if self._now_s >= (self._due.commit_s if self.spool.urgent else max(self._due.commit_s, self._due.lazy_s)):
             self._due.commit_s = self._now_s + self.config.spool.commit_s
             self._due.lazy_s = self._now_s + self.config.spool.lazy_commit_s
-            if not self._guard("spool", self.spool.commit):
+            self._unwritten = not self._guard("spool", self.spool.commit)
+            if self._unwritten:
                 self._due.commit_s = self._now_s + _DISK_RETRY_S
 
     def _write_status(self) -> None:

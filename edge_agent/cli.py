@@ -20,7 +20,7 @@ import click
 
 from edge_agent import hw
 from edge_agent.config import AgentConfig, read_config
-from edge_agent.disk import RealDisk
+from edge_agent.disk import RealDisk, advice
 from edge_agent.errors import (
     AgentConfigError,
     AgentError,
@@ -118,7 +118,7 @@ def enrol(server: str, claim_file: str | None, claim: str | None, ca: Path | Non
     """Enrol."""
     if (claim is None) == (claim_file is None):
         raise click.UsageError("Expected --claim-file FILE (- is standard input) or --claim, and not both")
-    with _coded():
+    with _coded(state):
         if (state / "identity.json").exists():
             message = f"Expected no identity in {state}, got one: use another --state or remove identity.json"
             raise EnrolmentError(message)
@@ -169,7 +169,7 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
         format="time=%(asctime)s level=%(levelname)s logger=%(name)s %(message)s",
         stream=sys.stderr,
     )
-    with _coded():
+    with _coded(state):
         config = read_config(config_path) if config_path is not None else AgentConfig()
         identity = read_identity(state)
         lock = StateLock(state)
@@ -191,7 +191,7 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The whole document.")
 def status(state: Path, *, as_json: bool) -> None:
     """Show the status."""
-    with _coded():
+    with _coded(state):
         seen = read_status(state)
         if as_json:
             health: dict[str, Json] = {"health": seen.health.value, "age_s": seen.age_s, "pid": seen.pid}
@@ -216,7 +216,7 @@ def status(state: Path, *, as_json: bool) -> None:
 @_STATE
 def selftest(state: Path) -> None:
     """Check."""
-    with _coded():
+    with _coded(state):
         from edge_agent.selftest import checks  # noqa: PLC0415 - status needs none of it
 
         failed = 0
@@ -249,8 +249,8 @@ class _until_signal:  # noqa: N801 - reads as the condition it is
 
 
 @contextlib.contextmanager
-def _coded() -> Iterator[None]:
-    """Turn errors into ``error [code]: message`` and an exit code; never a traceback."""
+def _coded(state: Path) -> Iterator[None]:
+    """Turn errors of what works on ``state`` into ``error [code]: message`` and an exit code; never a traceback."""
     try:
         yield
     except BrokenPipeError:  # whoever read the output has enough: click ends quietly
@@ -258,6 +258,6 @@ def _coded() -> Iterator[None]:
     except (AgentError, WireError, OSError) as error:
         code, words = getattr(error, "code", "disk"), str(error)
         if isinstance(error, OSError):
-            words = f"Expected files that can be read and written, got: {words}: free the disk or set their rights"
+            words = f"Expected files that can be read and written, got: {words}: {advice(state, error)}"
         print(f"error [{code}]: {words}", file=sys.stderr)
         sys.exit(next((number for kind, number in _EXITS if isinstance(error, kind)), EXIT_FAULT))

@@ -1,15 +1,26 @@
-"""The disk seam of an update: the few operations that must be durable, so that tests can crash after each.
+"""The disk: the few durable operations of an update, as a seam so that tests can crash after each; and its troubles.
 
-Decides how a file is made durable: written beside, flushed to the disk, renamed, the folder flushed.
+Decides how a file is made durable: written beside, flushed to the disk, renamed, the folder flushed. Decides also when
+a disk is full, and what a person is to do about one that can't be written.
 Source: Pillai et al., All File Systems Are Not Created Equal, OSDI 2014, section 4.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
+
+DISK_FULL, DISK_READ_ONLY, DISK_FAILED = "disk_full", "disk_read_only", "disk_failed"
+FULL_BYTES = 64 * 1024
+"""A disk with less than this free is full: the spool's next write, its log and ``status.json`` need as much."""
+ROOM_BYTES = 1024 * 1024
+"""What is to be freed on a full disk: a first start and a spool of an older version that comes over need less."""
+_MB = 1_000_000
+_CODES: Mapping[int, str] = {errno.ENOSPC: DISK_FULL, errno.EDQUOT: DISK_FULL, errno.EROFS: DISK_READ_ONLY}
 
 
 class Disk(Protocol):
@@ -79,6 +90,38 @@ class RealDisk:
             OSError: If it can't be told.
         """
         return shutil.disk_usage(folder).free
+
+
+def trouble(folder: Path) -> str:
+    """Return why nothing can be written below ``folder``: ``DISK_FULL``, ``DISK_READ_ONLY``, or "" when it can be."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return ""
+    if found.f_flag & os.ST_RDONLY:
+        return DISK_READ_ONLY
+    root = os.geteuid() == 0  # may use what is kept back for root
+    free, files = (found.f_bfree, found.f_ffree) if root else (found.f_bavail, found.f_favail)
+    full = found.f_blocks and free * found.f_frsize < FULL_BYTES
+    return DISK_FULL if full or (found.f_files and not files) else ""
+
+
+def advice(folder: Path, error: OSError | None = None) -> str:
+    """Return what a person is to do so that ``folder`` can be written, after ``error`` or by its own look."""
+    code = _CODES.get(error.errno or 0, "") if error is not None else ""
+    code = code or trouble(folder)
+    if code == DISK_FULL:
+        free_bytes = shutil.disk_usage(folder).free if folder.exists() else 0
+        text = f"the disk of {folder} is full ({free_bytes / _MB:.2f} MB free): free {ROOM_BYTES / _MB:.0f} MB there"
+        return f"{text} (or files, or a quota)"
+    if code == DISK_READ_ONLY:
+        text = f"the file system of {folder} is read-only: mount it for writing (mount -o remount,rw)"
+        return f"{text}; if it turned so by itself, the kernel found a fault (dmesg): check the disk"
+    if error is not None and error.errno in {errno.EACCES, errno.EPERM}:
+        return f"give the files in {folder} to the user that runs this (uid {os.geteuid()})"
+    if error is not None and error.errno == errno.EIO:
+        return "the disk fails (dmesg): replace it; what is on it may still be copied"
+    return "free the disk or set their rights"
 
 
 def _flush_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_agent.disk import Disk, RealDisk
+from edge_agent.disk import Disk, RealDisk, advice
 from edge_agent.errors import EnrolmentError, IdentityError, NewerFormatError
 from edge_agent.record_file import read_record
 from edge_agent.state_folder import ROOM
@@ -130,7 +130,7 @@ def _room_in(state: Path, disk: Disk) -> Iterator[None]:
             disk.write(kept, bytes(_ROOM_BYTES))
         except OSError as error:
             message = f"Expected {_ROOM_BYTES} bytes of room in the state directory {state}, got: {error.strerror}"
-            text = f"{message}: free the disk or choose another --state; the claim was not used"
+            text = f"{message}: {advice(_there(state), error)}, or choose another --state; the claim was not used"
             raise EnrolmentError(text) from error
         yield
     finally:
@@ -139,6 +139,11 @@ def _room_in(state: Path, disk: Disk) -> Iterator[None]:
         if made:
             with contextlib.suppress(OSError):
                 state.rmdir()
+
+
+def _there(folder: Path) -> Path:
+    """Return ``folder``, or the nearest one above it that exists."""
+    return next((step for step in (folder, *folder.parents) if step.exists()), folder)
 
 
 def _ask(url: str, body: bytes, ca: str) -> dict[str, Json]:

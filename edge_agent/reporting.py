@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from edge_agent.errors import SourceError
@@ -22,13 +23,14 @@ _BUSY = frozenset({UpdatePhase.DOWNLOADING, UpdatePhase.VERIFYING, UpdatePhase.S
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """``base`` has what never changes: boot, version, hardware, runtimes, attributes."""
+    """``base`` has what never changes: boot, version, hardware, runtimes, attributes. ``disk``: its trouble, or ""."""
 
     base: Reported
     slots: Slots
     updater: Updater
     supervisor: Supervisor
     repair: Repair
+    disk: Callable[[], str] = lambda: ""
 
     def reported(self, now_ms: int) -> Reported:
         """Return the full document."""
@@ -51,6 +53,8 @@ class Reporter:
         """Return why the device is not ready, as a code; "" when it is, or when only an update is under way."""
         if self.supervisor.safe_mode:
             return "safe_mode"
+        if self.disk():
+            return self.disk()
         if self.repair.code:
             return self.repair.code
         if self.supervisor.wanted is None:

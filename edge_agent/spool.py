@@ -25,6 +25,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from edge_agent.disk import advice, trouble
 from edge_agent.errors import NewerFormatError, SpoolError
 from edge_agent.record_file import beside
 from wire.drift_report import DriftReport, decode_report, encode_report
@@ -120,8 +121,10 @@ class Spool:
             self._database = self._open_anew("spool_newer", f"newer-{_version(self.path)}", str(error))
         except sqlite3.DatabaseError as error:
             if _passes(error, self.path):
-                message = f"Expected a spool that can be opened in {self.path}, got: {error}: free the disk, or end the"
-                raise SpoolError(f"{message} program that has the file open; nothing of it is lost") from error
+                message = f"Expected a spool that can be opened in {self.path}, got: {error}"
+                step = "end the program that has the file open, or free the disk"
+                step = advice(self.path.parent) if trouble(self.path.parent) else step
+                raise SpoolError(f"{message}: {step}; nothing of it is lost") from error
             text = f"Expected a spool in {self.path}, got: {error}: what it held is not sent"
             self._database = self._open_anew("spool_damaged", "damaged", text)
         self._held_bytes = self._sum()
@@ -140,7 +143,8 @@ class Spool:
             self._taken_aside.append((code, f"{text} (kept as {kept.name})"))
             return _open(self.path)
         except (OSError, sqlite3.Error) as error:
-            message = f"Expected a writable spool at {self.path}, got: {error}: free the disk or fix its permissions"
+            step = advice(self.path.parent, error if isinstance(error, OSError) else None)
+            message = f"Expected a writable spool at {self.path}, got: {error}: {step}"
             raise SpoolError(message) from error
 
     def dropped(self) -> int:

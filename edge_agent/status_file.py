@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from edge_agent.disk import DISK_FULL, trouble
 from edge_agent.errors import IdentityError
 from edge_agent.lock import holder
 from edge_agent.record_file import read_record, record_bytes
@@ -101,10 +102,13 @@ def read_status(state: Path) -> Seen:
     except (OSError, MessageError) as error:
         message = f"Expected the status of an agent in {state}, got: {error}: start it with edge-agent run"
         raise IdentityError(message) from error
+    full = trouble(state) == DISK_FULL  # a mount that is read-only may be the reader's own
+    if full:  # the agent may have no room to say so here
+        document |= {"state": "degraded", "reason": DISK_FULL}
     at_s = document.pop(_AT, None)
     age_s = time.monotonic() - at_s if pid and isinstance(at_s, int | float) else written_s
     age_s = round(age_s, 1) if age_s >= 0 else -1.0  # a clock was set back, or another boot wrote it
-    return Seen(document, _health(document, pid, age_s), pid, age_s)
+    return Seen(document, Health.DEGRADED if pid and full else _health(document, pid, age_s), pid, age_s)
 
 
 def _health(document: Mapping[str, Json], pid: int, age_s: float) -> Health:

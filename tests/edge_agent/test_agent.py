@@ -1,5 +1,6 @@
 """The agent's turn, with a fake clock, an in-memory broker and a child in memory: no threads, no sleeps."""
 
+import contextlib
 import errno
 import itertools
 import queue
@@ -13,11 +14,12 @@ import pytest
 from edge_agent.agent import Agent
 from edge_agent.clock import FakeClock
 from edge_agent.config import AgentConfig, ChildConfig, SampleConfig, UpdateConfig
-from edge_agent.disk import RealDisk
+from edge_agent.disk import RealDisk, trouble
 from edge_agent.frames import Frame
 from edge_agent.identity import Identity
 from edge_agent.in_flight import InFlight
 from edge_agent.parts import Notices, Parts
+from edge_agent.record_file import read_record
 from edge_agent.supervisor import ChildEnded, ChildSaid
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
 from edge_agent.updater.integrity import Condition, condition
@@ -32,11 +34,24 @@ from wire.codec import decode, encode, to_document
 from wire.drift_report import decode_report
 from wire.histogram import Shape
 from wire.manifest import Manifest, Preprocessing, TensorSpec
-from wire.messages import Ack, Command, Desired, Event, Reported, Response, State, Stream, UpdatePhase, Watermark
+from wire.messages import (
+    Ack,
+    Command,
+    Desired,
+    Event,
+    Reported,
+    Response,
+    Severity,
+    State,
+    Stream,
+    UpdatePhase,
+    Watermark,
+)
 from wire.target import TargetCustom
 from wire.transport import Incoming
 
 BOOT = "00000000000000aa"
+DISK_BYTES = 4_000_000
 SHAPE = Shape(2, 3)
 
 
@@ -600,6 +615,44 @@ def test_a_full_disk_ends_nothing(world: World) -> None:
     world.agent.updater.disk = RealDisk()
     world.turns(10)
     assert "probation" in world.events()
+
+
+def fill(folder: Path) -> Path:
+    """Write until the disk is full; return the file that fills it."""
+    with (folder / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    return folder / "filler"
+
+
+def test_on_a_full_disk_it_is_degraded_until_there_is_room(small_disk: Path) -> None:
+    """Told with the next step, served on, nothing lost, and well again by itself."""
+    world = World(small_disk)
+    world.install(1)
+    filler = fill(small_disk)
+    live(world, 8)
+    status = read_record(small_disk / "status.json")
+    assert (status["state"], status["reason"], status["serving"]) == ("degraded", "disk_full", True)
+    assert (decode(State, world.last("state")).state, trouble(small_disk)) == ("degraded", "disk_full")
+    filler.unlink()
+    live(world, 12)
+    assert decode(State, world.last("state")).state == "ready"
+    assert read_record(small_disk / "status.json")["reason"] == ""
+    assert {"disk_full", "disk_writable"} < set(world.events())
+
+
+def test_a_spool_that_can_not_be_written_makes_it_degraded(world: World) -> None:
+    """Whatever the reason, which a look at the disk may not show: a quota, a fault."""
+    world.install(1)
+    world.agent.spool._database.execute("PRAGMA max_page_count = 1")
+    for number in range(100):
+        world.agent._event("test", f"test_{number}", Severity.INFO, "x" * 400)
+    live(world, 12)
+    assert decode(State, world.last("state")).extra == {"reason": "disk_failed"}
+    world.agent.spool._database.execute("PRAGMA max_page_count = 100000")
+    live(world, 12)
+    assert decode(State, world.last("state")).state == "ready"
+    assert "test_99" in world.events()
 
 
 @pytest.mark.parametrize("off_s", [-1_500_000_000.0, 400 * 86_400.0])

@@ -1,0 +1,132 @@
+"""What a command says where the disk can't be written: how it is, what to do, and nothing half done."""
+
+import contextlib
+import errno
+import os
+import sqlite3
+import subprocess
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edge_agent.cli import main
+from edge_agent.disk import DISK_FULL, DISK_READ_ONLY, FULL_BYTES, RealDisk, advice, trouble
+from edge_agent.identity import Identity
+from edge_agent.lock import StateLock
+from edge_agent.record_file import write_record
+from edge_agent.spool import VERSION, Spool
+from edge_agent.status_file import StatusFile
+from wire.codec import to_document
+
+DISK_BYTES = 2_000_000
+OLD_SPOOL = """
+CREATE TABLE rows (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, priority INTEGER NOT NULL, stream TEXT NOT NULL, boot TEXT NOT NULL,
+  seq INTEGER NOT NULL, merge_key TEXT NOT NULL, handed INTEGER NOT NULL DEFAULT 0, payload BLOB NOT NULL
+);
+INSERT INTO rows VALUES (1, 0, 'event', 'aa', 4, '', 0, x'00');
+"""
+
+
+def fill(folder: Path, *, leave_bytes: int = 0) -> Path:
+    """Write until so much is free; return the file."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    os.truncate(filler, filler.stat().st_size - leave_bytes)
+    return filler
+
+
+@pytest.fixture
+def enrolled(small_disk: Path) -> Path:
+    """The state directory of an enrolled device, never started, on a small disk."""
+    state = small_disk / "agent"
+    state.mkdir(mode=0o700)
+    identity = Identity("site", "dev", "secret", "127.0.0.1", 9, "http://127.0.0.1:9")
+    write_record(RealDisk(), state / "identity.json", to_document(identity))
+    return state
+
+
+def run(state: Path) -> tuple[int, str]:
+    """Return exit code and words of a start that fails."""
+    result = CliRunner().invoke(main, ["run", "--state", str(state)])
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize("spool", ["", OLD_SPOOL])
+def test_a_start_on_a_full_disk_says_how_much_to_free_and_leaves_what_was(enrolled: Path, spool: str) -> None:
+    """The first one, and one that has to bring an older spool over: one sentence, exit code 6, all well afterwards."""
+    if spool:
+        with contextlib.closing(sqlite3.connect(enrolled / "spool.db")) as database:
+            database.executescript(spool)
+    filler = fill(enrolled.parent)
+    code, words = run(enrolled)
+    assert (code, words.count("\n")) == (6, 1), words
+    assert f"the disk of {enrolled} is full (0.00 MB free): free 1 MB there" in words
+    filler.unlink()
+    made = Spool(enrolled / "spool.db", 1_000_000)
+    assert made._database.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    assert (made.count(), made.taken_aside()) == (1 if spool else 0, [])
+    made.close()
+
+
+def test_a_start_on_a_read_only_file_system_says_how_to_write_it(enrolled: Path) -> None:
+    """No word of a full disk."""
+    subprocess.run(["mount", "-o", "remount,ro", str(enrolled.parent)], check=True)
+    code, words = run(enrolled)
+    subprocess.run(["mount", "-o", "remount,rw", str(enrolled.parent)], check=True)
+    assert (code, words.count("\n"), "full" in words) == (6, 1, False), words
+    assert f"the file system of {enrolled} is read-only: mount it for writing" in words
+
+
+def test_the_status_on_a_full_disk_is_degraded(enrolled: Path) -> None:
+    """Also where the agent has no room to say so: whoever asks looks."""
+    lock = StateLock(enrolled)
+    StatusFile(enrolled).write({"current": {}, "serving": True, "state": "ready"}, {}, 0.0)
+    filler = fill(enrolled.parent)
+    full = CliRunner().invoke(main, ["status", "--state", str(enrolled)])
+    filler.unlink()
+    well = CliRunner().invoke(main, ["status", "--state", str(enrolled)])
+    lock.release()
+    assert (full.exit_code, well.exit_code) == (8, 0)
+    assert "reason       disk_full" in full.output
+
+
+def test_enrolling_on_a_read_only_file_system_spends_no_claim(small_disk: Path) -> None:
+    """Before the server is asked, and with the right next step."""
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    arguments = ["enrol", "--server", "http://127.0.0.1:9", "--claim", "x", "--state", str(small_disk / "agent")]
+    result = CliRunner().invoke(main, arguments)
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert result.exit_code == 5
+    assert f"the file system of {small_disk} is read-only" in result.output
+    assert "the claim was not used" in result.output
+
+
+@pytest.mark.parametrize(("leave_bytes", "code"), [(FULL_BYTES - 4096, DISK_FULL), (FULL_BYTES + 4096, "")])
+def test_a_disk_with_less_than_a_write_is_full(small_disk: Path, leave_bytes: int, code: str) -> None:
+    """Both sides of the bound."""
+    fill(small_disk, leave_bytes=leave_bytes)
+    assert trouble(small_disk) == code
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EDQUOT, "is full"),
+        (errno.EROFS, "is read-only"),
+        (errno.EACCES, "to the user that runs this"),
+        (errno.EIO, "the disk fails"),
+        (errno.EINVAL, "free the disk or set their rights"),
+    ],
+)
+def test_each_error_has_its_own_next_step(tmp_path: Path, number: int, words: str) -> None:
+    """What the kernel says decides."""
+    assert words in advice(tmp_path, OSError(number, "x"))
+
+
+def test_a_folder_that_is_missing_is_in_no_trouble(tmp_path: Path) -> None:
+    """Nothing is known of it."""
+    assert (trouble(tmp_path / "none"), DISK_READ_ONLY) == ("", "disk_read_only")
