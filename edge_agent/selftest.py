@@ -1,35 +1,46 @@
-"""Is this device fit to run? Each check says what it looked at and what it found."""
+"""Is this device fit to run? Each check says what it looked at and what it found.
+
+The server's state is told apart from the device's own: a device is fit beside a server that is full or starts.
+"""
 
 from __future__ import annotations
 
 import http.client
+import ssl
+import time
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.disk import RealDisk
+from edge_agent.disk import RealDisk, advice
 from edge_agent.errors import IdentityError
 from edge_agent.identity import Identity, read_identity
 from edge_agent.tls import client_context
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.slots import Slots
+from wire.codec import parse_json
+from wire.errors import MessageError
 
 LIMIT_S = 5.0
+PAUSES_S = (1.0, 2.0, 3.0)
+SERVER = "server"
 _OK = 200
+_MAX_ANSWER_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding."""
+    """One finding. ``own``: it is about this device; else about the server or the way to it."""
 
     name: str
     ok: bool
     text: str
+    own: bool = True
 
 
-def checks(state: Path, runtimes: tuple[str, ...]) -> Iterator[Check]:
-    """Yield the findings, the cheapest first."""
+def checks(state: Path, runtimes: tuple[str, ...], pause: Callable[[float], None] = time.sleep) -> Iterator[Check]:
+    """Yield the findings, the device's own first; ``pause`` waits for a server that is not well yet."""
     try:
         identity = read_identity(state)
         yield Check("identity", ok=True, text=f"{identity.device} at {identity.site}")
@@ -38,8 +49,8 @@ def checks(state: Path, runtimes: tuple[str, ...]) -> Iterator[Check]:
         return
     yield Check("runtime", ok=bool(runtimes), text=", ".join(runtimes) or "none: pip install tinyfleet[onnx]")
     yield _disk(state)
-    yield _server(identity)
     yield _release(state)
+    yield _server(identity, pause)
 
 
 def _disk(state: Path) -> Check:
@@ -49,10 +60,21 @@ def _disk(state: Path) -> Check:
         disk.remove(path)
         return Check("disk", ok=True, text=f"{disk.free_bytes(state) // 1_000_000} MB free")
     except OSError as error:
-        return Check("disk", ok=False, text=f"Expected a writable {state}, got: {error}")
+        return Check("disk", ok=False, text=f"Expected a writable {state}, got: {error}: {advice(state, error)}")
 
 
-def _server(identity: Identity) -> Check:
+def _server(identity: Identity, pause: Callable[[float], None]) -> Check:
+    """Ask the server how it is; one that starts, or is full for a moment, is asked again for a few seconds."""
+    found = _ask(identity)
+    for pause_s in PAUSES_S:
+        if found.ok:
+            break
+        pause(pause_s)
+        found = _ask(identity)
+    return found
+
+
+def _ask(identity: Identity) -> Check:
     parts = urllib.parse.urlsplit(identity.http_url)
     host = parts.hostname or ""
     connection: http.client.HTTPConnection
@@ -63,12 +85,25 @@ def _server(identity: Identity) -> Check:
         connection = http.client.HTTPConnection(host, parts.port, timeout=LIMIT_S)
     try:
         connection.request("GET", f"{parts.path.rstrip('/')}/api/health")
-        status = connection.getresponse().status
-        return Check("server", status == _OK, f"{identity.http_url} answers {status}")
+        answer = connection.getresponse()
+        text = "" if answer.status == _OK else _words(answer.read(_MAX_ANSWER_BYTES))
+        return Check(SERVER, answer.status == _OK, f"{identity.http_url} answers {answer.status}{text}", own=False)
+    except ssl.SSLError as error:  # what this device trusts is its own
+        return Check(SERVER, ok=False, text=f"Expected a server that the identity's CA vouches for, got: {error}")
     except (OSError, http.client.HTTPException) as error:
-        return Check("server", ok=False, text=f"Expected an answer from {identity.http_url}, got: {error}")
+        text = f"Expected an answer from {identity.http_url}, got: {error}: is the server up, and the network?"
+        return Check(SERVER, ok=False, text=text, own=False)
     finally:
         connection.close()
+
+
+def _words(body: bytes) -> str:
+    """Return what the server says of itself, after a colon; nothing where that is not ours to read."""
+    try:
+        text = parse_json(body).get("text")
+    except MessageError:
+        return ""
+    return f": {text}" if isinstance(text, str) and text else ""
 
 
 def _release(state: Path) -> Check:

@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from click.testing import CliRunner
@@ -17,6 +19,7 @@ from edge_agent.cli import main
 from edge_agent.errors import IdentityError
 from edge_agent.identity import read_identity
 from edge_agent.lock import StateLock
+from edge_agent.selftest import checks
 from wire.codec import Json
 
 ANSWER = {
@@ -29,6 +32,14 @@ class Enroller(http.server.BaseHTTPRequestHandler):
     """Accepts the claim ``good``."""
 
     answer: dict[str, Json] = ANSWER
+    health: ClassVar[list[int]] = []
+
+    def do_GET(self) -> None:
+        """Say how the server is: the next of ``health``, else nothing."""
+        if self.health:
+            self.send_response(self.health.pop(0))
+            self.end_headers()
+            self.wfile.write(b'{"ok": false, "code": "unwell", "text": "room on the disk: 0 MB free"}')
 
     def do_POST(self) -> None:
         """Answer."""
@@ -133,6 +144,40 @@ def test_a_device_without_identity_says_so(tmp_path: Path, command: str) -> None
     code, output = call(command, "--state", tmp_path)
     assert code == (1 if command == "selftest" else 3)
     assert "edge-agent" in output
+
+
+@pytest.mark.parametrize(
+    ("answers", "code", "words"),
+    [
+        ([200], 0, "ok   server: {url} answers 200"),
+        ([503, 503, 200], 0, "ok   server: {url} answers 200"),
+        ([503] * 4, 10, "wait server: {url} answers 503: room on the disk: 0 MB free"),
+        ([], 10, "wait server: Expected an answer from {url}"),
+    ],
+)
+def test_the_server_s_state_is_told_apart_from_the_device_s(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[int], code: int, words: str
+) -> None:
+    """A fit device beside a server that starts, is full, or is not there; none of it is a fault of the device."""
+    call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)
+    pauses: list[float] = []
+    monkeypatch.setattr("edge_agent.selftest.checks", partial(checks, pause=pauses.append))
+    monkeypatch.setattr(Enroller, "health", list(answers))
+    found, output = call("selftest", "--state", tmp_path)
+    assert (found, "FAIL" in output) == (code, False), output
+    assert words.format(url=url) in output
+    assert len(pauses) == (3 if code else len(answers) - 1)
+
+
+def test_a_device_s_own_fault_counts_before_the_server_s(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 1, and both lines are there."""
+    call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)
+    monkeypatch.setattr("edge_agent.selftest.checks", partial(checks, pause=lambda _: None))
+    monkeypatch.setattr("edge_agent.hw.runtimes", lambda: ())
+    found, output = call("selftest", "--state", tmp_path)
+    assert (found, "FAIL runtime" in output, "wait server" in output) == (1, True, True)
 
 
 def test_an_unknown_key_names_the_nearest(url: str, tmp_path: Path) -> None:
