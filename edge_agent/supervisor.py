@@ -114,6 +114,9 @@ class Supervisor:
         """Make ``bundle`` the release to serve: by a hot swap where a child is ready, else by a start."""
         if bundle == self.wanted and bundle == self.serving:
             return
+        loading = self.child is not None and self.serving is None and not self._doomed
+        if bundle is not None and bundle == self.wanted and bundle == self._bundle and loading:
+            return
         ready = self.child is not None and self.serving is not None and not self._doomed
         self.wanted, self._failures, self._start_s = bundle, 0, now_s
         self._suspicion = Suspicion()

@@ -1,10 +1,10 @@
-"""What tests of several packages need: a disk that is small enough to fill."""
+"""What tests of several packages need: a disk that is small enough to fill, and the ways in which a file is damaged."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +21,49 @@ def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]
         pytest.skip("mounting a small tmpfs needs root")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def flip(path: Path) -> None:
+    """Turn one bit in the middle."""
+    data = bytearray(path.read_bytes())
+    if data:
+        data[len(data) // 2] ^= 4
+        path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    """Leave a file of no length, as a power cut does."""
+    path.write_bytes(b"")
+
+
+def lose(path: Path) -> None:
+    """Remove it."""
+    path.unlink()
+
+
+def folder(path: Path) -> None:
+    """Put a folder where the file was."""
+    path.unlink()
+    path.mkdir()
+
+
+def unreadable(path: Path) -> None:
+    """Make it unreadable, for root as well: a link to itself."""
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+Damage = Callable[[Path], None]
+DAMAGES: dict[str, Damage] = {one.__name__: one for one in (flip, empty, lose, folder, unreadable)}
+
+
+@pytest.fixture
+def damages() -> dict[str, Damage]:
+    """Every way in which a file is damaged, by name."""
+    return DAMAGES
+
+
+@pytest.fixture(params=DAMAGES)
+def damage(request: pytest.FixtureRequest) -> Damage:
+    """Each way in turn; fewer by indirect parameters."""
+    return DAMAGES[request.param]

@@ -720,36 +720,6 @@ def test_an_agent_at_rest_writes_little(world: World) -> None:
     assert world.agent.spool._database.total_changes - before <= 3
 
 
-def flip(path: Path) -> None:
-    """Turn one bit in the middle."""
-    data = bytearray(path.read_bytes())
-    if data:
-        data[len(data) // 2] ^= 4
-        path.write_bytes(data)
-
-
-def empty(path: Path) -> None:
-    """Leave a file of no length, as a power cut does."""
-    path.write_bytes(b"")
-
-
-def lose(path: Path) -> None:
-    """Remove it."""
-    path.unlink()
-
-
-def folder(path: Path) -> None:
-    """Put a folder where the file was."""
-    path.unlink()
-    path.mkdir()
-
-
-def unreadable(path: Path) -> None:
-    """Make it unreadable, for root as well: a link to itself."""
-    path.unlink()
-    path.symlink_to(path.name)
-
-
 @pytest.fixture
 def device_with(tmp_path: Path) -> Callable[[int], World]:
     """A device that was stopped after so many releases were installed; its server sends the last one when asked."""
@@ -785,7 +755,6 @@ def live(world: World, seconds: int) -> None:
         world.turns(1)
 
 
-@pytest.mark.parametrize("damage", [flip, empty, lose, folder, unreadable])
 @pytest.mark.parametrize("count", [1, 2])
 def test_any_one_damaged_file_is_repaired(
     device_with: Callable[[int], World], damage: Callable[[Path], None], count: int
@@ -804,7 +773,7 @@ def test_any_one_damaged_file_is_repaired(
         world.agent.stop()
 
 
-def test_any_two_damaged_files_are_repaired(device_with: Callable[[int], World]) -> None:
+def test_any_two_damaged_files_are_repaired(device_with: Callable[[int], World], damages: dict[str, Callable]) -> None:
     """Also where both copies of a record go: what is left, the cache or the server has it."""
     world = device_with(2)
     whole = world.state.with_name("whole")
@@ -813,8 +782,8 @@ def test_any_two_damaged_files_are_repaired(device_with: Callable[[int], World])
     for first, second in itertools.combinations(sorted(names), 2):
         shutil.rmtree(world.state)
         shutil.copytree(whole, world.state)
-        flip(world.state / first)
-        empty(world.state / second)
+        damages["flip"](world.state / first)
+        damages["empty"](world.state / second)
         world.agent = world.make("00000000000000bb")
         world.turns(14)
         assert serves(world, 2), (str(first), str(second), world.events()[-8:], world.agent.updater.record)
@@ -822,7 +791,7 @@ def test_any_two_damaged_files_are_repaired(device_with: Callable[[int], World])
 
 
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("damage", [flip, lose])
+@pytest.mark.parametrize("damage", ["flip", "lose"], indirect=True)
 def test_a_damaged_bundle_waits_for_the_server(
     device_with: Callable[[int], World], count: int, damage: Callable[[Path], None]
 ) -> None:
@@ -833,7 +802,7 @@ def test_a_damaged_bundle_waits_for_the_server(
     damage(blob)
     world.agent = world.make("00000000000000bb")
     world.turns(8)
-    state, code = decode(State, world.last("state")), "bundle_damaged" if damage is flip else "bundle_lost"
+    state, code = decode(State, world.last("state")), "bundle_damaged" if damage.__name__ == "flip" else "bundle_lost"
     assert (state.state, state.extra) == ("degraded", {"reason": code})
     assert {code, "repair_failed"} <= set(world.events())
     served = world.agent.supervisor.serving
@@ -844,22 +813,26 @@ def test_a_damaged_bundle_waits_for_the_server(
     assert "repaired" in world.events()
 
 
-def test_what_is_served_from_memory_goes_on_while_its_file_is_mended(device_with: Callable[[int], World]) -> None:
+def test_what_is_served_from_memory_goes_on_while_its_file_is_mended(
+    device_with: Callable[[int], World], damages: dict[str, Callable]
+) -> None:
     """A bit that flips under a running child ends nothing: the file is fetched again beside it."""
     world = device_with(1)
     world.agent = world.make("00000000000000bb")
     world.turns(3)
     started = len(world.children)
-    flip(world.state / "blobs" / "sha256" / world.release(1).sha256)
+    damages["flip"](world.state / "blobs" / "sha256" / world.release(1).sha256)
     live(world, 15)
     assert serves(world, 1)
     assert (len(world.children), "bundle_damaged" in world.events()) == (started, True)
 
 
-def test_a_fallback_returns_when_it_was_the_bundle(device_with: Callable[[int], World]) -> None:
+def test_a_fallback_returns_when_it_was_the_bundle(
+    device_with: Callable[[int], World], damages: dict[str, Callable]
+) -> None:
     """Failed starts of a damaged bundle are not the release's: once mended it is current again."""
     world = device_with(2)
-    flip(world.state / "blobs" / "sha256" / world.release(2).sha256)
+    damages["flip"](world.state / "blobs" / "sha256" / world.release(2).sha256)
     Slots(world.state, RealDisk()).set_boots(Slots(world.state, RealDisk()).current_name(), 9)
     world.agent = world.make("00000000000000bb")
     world.turns(12)

@@ -96,6 +96,17 @@ def test_a_failed_swap_is_a_crash_of_the_new_release(supervisor: Supervisor) -> 
     assert "bundle_invalid" in supervisor.last_fault
 
 
+def test_the_same_release_again_ends_no_child_that_loads_it(supervisor: Supervisor) -> None:
+    """Asked for twice while it starts: it is not started twice, and a silent one is still found out."""
+    supervisor.serve(OLD, 1.0)
+    assert supervisor.child.told == []
+    assert said(supervisor, 2.0, "ready") is Fact.SERVING
+    supervisor.heard(ChildEnded(supervisor.starts, "exit 1"), 3.0)
+    supervisor.serve(OLD, 3.0)
+    assert supervisor.turn(3.0) is None
+    assert supervisor.starts == 2
+
+
 def test_a_change_before_ready_starts_anew(supervisor: Supervisor) -> None:
     """A child that still loads is replaced, without blame."""
     supervisor.serve(NEW, 1.0)

@@ -37,7 +37,7 @@ def test_a_disk_that_fills_during_a_download_delays_the_update(fleet: Fleet, sma
     fill(small_disk, "filler")
     assert device.reaches("deferred", release)["code"] == "no_space"
     assert device.current() == "tiny-1"
-    assert device.status()["serving"]
+    wait(lambda: device.status()["serving"], "a device that serves")
     wait(lambda: "no_space" in device.codes(), "an event")
     (small_disk / "filler").unlink()
     device.reaches("committed", release)

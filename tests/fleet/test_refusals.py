@@ -71,11 +71,12 @@ def test_a_release_signed_by_another_key_is_refused(fleet: Fleet, refused: objec
     refused(device, release, "signature_invalid")
 
 
-def test_a_release_below_the_security_floor_is_refused(fleet: Fleet, refused: object) -> None:
+def test_a_release_below_the_security_floor_is_refused(fleet: Fleet, refused: object, wait: Wait) -> None:
     """After a release with a higher floor has committed, one below it stays out; the old one goes on serving."""
     device = fleet.add("dev")
     fleet.roll_out(fleet.release(1, floor=2))
     device.reaches("committed", "tiny-1")
     refused(device, fleet.release(2, floor=1), "below_security_floor")
     assert device.document()["reported"]["current"]["release"] == device.current() == "tiny-1"
-    assert device.status()["serving"]
+    wait(lambda: device.status()["serving"], f"a device that serves\n{device.program.tail()}")
+    assert "child_" not in str(fleet.get("/api/events", after=0, limit=1000, device="dev")), device.program.tail()

@@ -16,13 +16,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 
-def flip(path: Path) -> None:
-    """Turn one bit in the middle of a file."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.write_bytes(data)
-
-
 def bundle(device: Device) -> Path:
     """Return the bundle of the current slot."""
     name = (device.state / "slots" / "current").read_text()
@@ -30,14 +23,14 @@ def bundle(device: Device) -> Path:
     return device.state / "blobs" / "sha256" / slot["sha256"]
 
 
-def test_a_damaged_bundle_is_fetched_again_and_serves(fleet: Fleet, wait: Wait) -> None:
+def test_a_damaged_bundle_is_fetched_again_and_serves(fleet: Fleet, wait: Wait, damages: dict) -> None:
     """Neither safe mode nor a person: degraded with a reason, then whole, current and serving."""
     device, release = fleet.add("dev"), fleet.release(1)
     fleet.roll_out(release)
     device.reaches("committed", release)
     device.program.stop()
     blob = bundle(device)
-    flip(blob)
+    damages["flip"](blob)
     device.program.start()
     wait(lambda: sha256_file(blob) == blob.name, "a whole bundle")
     wait(lambda: device.document()["state"] == "ready", "a device that is ready")
@@ -47,7 +40,7 @@ def test_a_damaged_bundle_is_fetched_again_and_serves(fleet: Fleet, wait: Wait) 
     assert device.document()["reported"]["current"]["release"] == release
 
 
-def test_every_lasting_record_may_be_damaged(fleet: Fleet, wait: Wait) -> None:
+def test_every_lasting_record_may_be_damaged(fleet: Fleet, wait: Wait, damages: dict) -> None:
     """One after the other, with the agent stopped: it comes back ready with the same release, and updates go on."""
     device = fleet.add("dev")
     fleet.roll_out(fleet.release(1))
@@ -57,7 +50,7 @@ def test_every_lasting_record_may_be_damaged(fleet: Fleet, wait: Wait) -> None:
             "tuf/timestamp.json", "tuf/time_floor.json", "spool.db")  # fmt: skip
     for name in kept:
         if (device.state / name).exists():
-            flip(device.state / name)
+            damages["flip"](device.state / name)
     device.program.start()
     wait(lambda: device.document()["state"] == "ready", "a device that is ready")
     assert device.document()["reported"]["current"]["release"] == "tiny-1"

@@ -18,45 +18,12 @@ if TYPE_CHECKING:
 DAY_MS = 86_400_000
 
 
-def flip(path: Path) -> None:
-    """Turn one bit in the middle of a file."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.write_bytes(data)
-
-
-def empty(path: Path) -> None:
-    """Leave a file of no length."""
-    path.write_bytes(b"")
-
-
-def lose(path: Path) -> None:
-    """Remove it."""
-    path.unlink()
-
-
-def folder(path: Path) -> None:
-    """Put a folder where the file was."""
-    path.unlink()
-    path.mkdir()
-
-
-def loop(path: Path) -> None:
-    """Make it unreadable, for root as well."""
-    path.unlink()
-    path.symlink_to(path.name)
-
-
-DAMAGES = [flip, empty, lose, folder, loop]
-
-
 def files(scene: Scene) -> list[Path]:
     """Return every file that lasts in the trust of a device."""
     found = [*scene.device.glob("*.json"), *scene.device.glob("tuf/**/*")]
     return sorted(path for path in found if path.is_file())
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
 def test_any_one_damaged_file_neither_stops_nor_opens_the_device(scene: Scene, damage: Callable) -> None:
     """Each file in turn: the good release is still accepted, and replayed metadata still refused."""
     old = scene.saved()["timestamp.json"]
@@ -75,7 +42,6 @@ def test_any_one_damaged_file_neither_stops_nor_opens_the_device(scene: Scene, d
             assert (name, scene.ask().code) == (name, code)
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize(("name", "code"), [("tuf/time_floor.json", "floor_lost"), ("root.json", "root_lost")])
 def test_refuses_when_nothing_is_left_to_go_by(scene: Scene, damage: Callable, name: str, code: str) -> None:
     """Both copies damaged: no install, and the text says what to do. Missing at once: as before a first install."""
@@ -84,7 +50,7 @@ def test_refuses_when_nothing_is_left_to_go_by(scene: Scene, damage: Callable, n
     damage(copy_of(scene.device / name))
     shutil.rmtree(scene.device / "tuf" / "root_history")
     verdict = scene.ask()
-    expected = "" if damage is lose and code == "floor_lost" else code
+    expected = "" if damage.__name__ == "lose" and code == "floor_lost" else code
     assert verdict.code == expected
     assert "enrol" in verdict.text or not expected
 
