@@ -189,15 +189,7 @@ class Spool:
             return
         try:
             with self._transaction():
-                self._database.executemany(
-                    "INSERT INTO rows (priority, stream, boot, seq, merge_key, payload, open) VALUES (?,?,?,?,?,?,?)"
-                    " ON CONFLICT (stream, boot, seq) DO UPDATE SET payload = excluded.payload, open = excluded.open"
-                    " WHERE rows.open = 1",
-                    [
-                        (PRIORITIES.get(row.stream, PRIORITIES[LOG]), *row.key, row.merge_key, row.payload, row.open)
-                        for row in self._pending.values()
-                    ],
-                )
+                self._put()
                 self._held_bytes = self.held_bytes
                 self._make_room()
                 if self._lost:
@@ -214,6 +206,28 @@ class Spool:
             else:
                 self._open_bytes.pop(key, None)
         self._pending.clear()
+
+    def _put(self) -> None:
+        """Replace the rows that are open and insert the others.
+
+        Not all in one upsert: that takes a new number from AUTOINCREMENT for each row, also for one that it replaces,
+        and so writes one more page to the disk at every checkpoint.
+        """
+        known = [row for row in self._pending.values() if row.key in self._open_bytes]
+        self._database.executemany(
+            "UPDATE rows SET payload = ?, open = ? WHERE stream = ? AND boot = ? AND seq = ? AND open = 1",
+            [(row.payload, row.open, *row.key) for row in known],
+        )
+        self._database.executemany(
+            "INSERT INTO rows (priority, stream, boot, seq, merge_key, payload, open) VALUES (?,?,?,?,?,?,?)"
+            " ON CONFLICT (stream, boot, seq) DO UPDATE SET payload = excluded.payload, open = excluded.open"
+            " WHERE rows.open = 1",
+            [
+                (PRIORITIES.get(row.stream, PRIORITIES[LOG]), *row.key, row.merge_key, row.payload, row.open)
+                for row in self._pending.values()
+                if row.key not in self._open_bytes
+            ],
+        )
 
     def open_rows(self) -> list[Row]:
         """Return the rows that may still change, the oldest first.

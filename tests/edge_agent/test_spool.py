@@ -199,6 +199,19 @@ def test_stays_within_its_limit_over_a_restart(tmp_path: Path) -> None:
     assert spool_at(tmp_path).held_bytes == 164
 
 
+def test_a_checkpoint_of_open_rows_writes_their_page_alone(tmp_path: Path) -> None:
+    """Flash wears: two rows that grow are one page in the log, not the table of numbers and the indexes too."""
+    spool = spool_at(tmp_path)
+    log = tmp_path / "spool.db-wal"
+    for number in range(3):
+        before = log.stat().st_size
+        spool.add(Row("drift", BOOT, 1, b"d%d" % number, merge_key="k", open=True))
+        spool.add(Row("infer", BOOT, 1, b"i%d" % number, open=True))
+        spool.commit()
+    assert log.stat().st_size - before == 24 + 4096
+    assert [row.payload for row in spool.open_rows()] == [b"d2", b"i2"]
+
+
 def test_a_failed_write_keeps_the_rows(tmp_path: Path) -> None:
     """A disk that is full for a while costs nothing: the rows wait in memory and are written later."""
     spool = spool_at(tmp_path)
