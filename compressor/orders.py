@@ -1,7 +1,7 @@
 """A measurement order under the release key: what one device may run once, to measure it, and never install.
 
 Decides what an order says and how it is signed: a DSSE envelope of its own payload type, so that its signature holds
-for nothing that TUF metadata could be taken for, and the reverse (docs/adr/0009).
+for nothing that TUF metadata could be taken for, and the reverse (ADR 9).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A device's clock may stand in 1970 or in the next year. What it says of time decides nothing here but the place of what
 it sends: a time that can't be true must make no row that counts as the newest, is never deleted, or is deleted at once,
-and no window that lets the fleet's evidence be folded again. See docs/adr/0016.
+and no window that lets the fleet's evidence be folded again. See ADR 16.
 """
 
 from __future__ import annotations

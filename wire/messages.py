@@ -1,4 +1,4 @@
-"""The JSON messages on the topics; ``docs/wire.md`` shows each with an example.
+"""The JSON messages on the topics; ``docs/reference/wire.md`` shows each with an example.
 
 Every field has a default, times are UTC milliseconds, and what is unknown stays in ``extra``.
 Messages of a telemetry stream carry the key (device, stream, boot, seq), which makes redelivery

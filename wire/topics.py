@@ -1,7 +1,7 @@
 """Topics: one subtree ``tf/1/<site>/<device>/…`` per device, so that one ACL pattern is enough.
 
 Decides which topics exist and which names may be part of one. Does not decide who may use them
-(the broker's ACL does, see ``docs/wire.md``).
+(the broker's ACL does, see ``docs/reference/wire.md``).
 """
 
 from __future__ import annotations

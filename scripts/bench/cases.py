@@ -2,7 +2,8 @@
 
 A case has one recipe, or one for each runtime where the widths that onnxruntime likes (multiples of 16 at a large
 picture) are not those that LiteRT likes (multiples of 8). All start from the same trained network. Settings were
-chosen on latency and on search rows; docs/benchmarks.md says which cases had been looked at on gate rows before.
+chosen on latency and on search rows; docs/explanation/benchmarks.md says which cases had been looked at on gate rows
+before.
 """
 
 from __future__ import annotations

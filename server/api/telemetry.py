@@ -14,7 +14,7 @@ from server.store.ingest import latest_batches
 
 
 class BatchBody(BaseModel):
-    """One batch as the device sent it; ``docs/wire.md`` says what a row holds."""
+    """One batch as the device sent it; ``docs/reference/wire.md`` says what a row holds."""
 
     t0_ms: int
     received_ms: int

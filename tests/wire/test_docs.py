@@ -1,4 +1,4 @@
-"""``docs/wire.md`` says what the code does."""
+"""``docs/reference/wire.md`` says what the code does."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from wire.codec import decode, encode
 from wire.drift_report import MAX_REPORT_BYTES, MAX_STREAMS
 from wire.topics import WITH_LEAF, Kind
 
-PAGE = (Path(__file__).parents[2] / "docs" / "wire.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "wire.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"<!-- example: (\w+) -->\n```json\n(.*?)```", PAGE, re.DOTALL)
 TYPES = {
     name: cls
