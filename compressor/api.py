@@ -86,7 +86,7 @@ class Arrays:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressOptions:
-    """How ``compress`` works, in the words of a recipe (``docs/compressor.md``).
+    """How ``compress`` works, in the words of a recipe (``docs/reference/recipe.md``).
 
     ``mean`` and ``std``: of the input after scaling to 0..1, as the model was trained (0 and 1: it takes 0..1).
     ``quantize``: the keys of a step ``quantize``. ``gates``: the table ``[gates]``. ``seed``: of the splits.
@@ -128,7 +128,7 @@ class GateRow:
 class RunResult:
     """What a run came to; in a notebook it shows itself as a table of gates.
 
-    ``figures``: every measured number by target and name (``docs/compressor.md``). ``bundles``: the bundle of each
+    ``figures``: every measured number by target and name (``docs/reference/recipe.md``). ``bundles``: the bundle of each
     target; empty unless every gate passed. ``report``, ``certificate``: ``report.html`` and ``gate.json``. ``remarks``:
     what should be read before the gates. ``recipe``: what was run.
     """

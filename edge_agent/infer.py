@@ -2,8 +2,8 @@
 
 Says ``ready``, ``beat``, ``window``, ``sample``, ``swapped``, ``fault``; hears ``swap``, ``samples``,
 ``stop`` (``docs/explanation/architecture.md``). A bad image is counted and said, and never ends the child. Each image
-is marked as in flight before it is decoded (``in_flight``): one that ended the child before is set aside at the next start. A
-swap is built beside the running model and replaces it between two inferences. What a window counted
+is marked as in flight before it is decoded (``in_flight``): one that ended the child before is set aside at the next
+start. A swap is built beside the running model and replaces it between two inferences. What a window counted
 goes out in parts every ``checkpoint_s``, at its close, at a swap, and at an orderly end; the control process adds the
 parts up. Windows start at UTC multiples of their length.
 """

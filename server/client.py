@@ -45,7 +45,7 @@ class DeviceInfo:
 
     ``presence``: there, away, silent, never_heard or gone. ``evidence``: of drift, of the newest window: phase,
     threshold_ratio (1 and above is an alarm), flagged, fault, cause; empty before the first. ``ended``: "", revoked or
-    removed. ``reported`` and ``desired``: as on the wire (``docs/wire.md``), None before the first.
+    removed. ``reported`` and ``desired``: as on the wire (``docs/reference/wire.md``), None before the first.
     """
 
     device: str = ""

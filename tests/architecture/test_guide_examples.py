@@ -93,7 +93,7 @@ def test_every_block_runs_as_it_stands(
     np.savez("tiny.npz", x=x, y=y, class_names=np.array(["a", "b"]))
     Path("recipe.toml").write_text(RECIPE, encoding="utf-8")
     names: dict[str, object] = {"__name__": "guide"}
-    for page in ("docs/python-api.md", "README.md"):
+    for page in ("docs/reference/python-api.md", "README.md"):
         for code in _blocks(page, server.http_url):
             exec(code, names)  # type: ignore[arg-type]  # noqa: S102 - our own page
     said = capsys.readouterr().out.splitlines()

@@ -92,5 +92,5 @@ def test_an_update_waits_for_a_sane_clock_and_not_a_second_longer(device: object
 
 def test_every_code_stands_in_the_documentation() -> None:
     """An operator looks up what an event says."""
-    text = (Path(__file__).parents[3] / "docs" / "architecture.md").read_text()
+    text = (Path(__file__).parents[3] / "docs" / "explanation" / "architecture.md").read_text()
     assert [code for code in COURSES if code not in text] == []
