@@ -128,9 +128,9 @@ class GateRow:
 class RunResult:
     """What a run came to; in a notebook it shows itself as a table of gates.
 
-    ``figures``: every measured number by target and name (``docs/reference/recipe.md``). ``bundles``: the bundle of each
-    target; empty unless every gate passed. ``report``, ``certificate``: ``report.html`` and ``gate.json``. ``remarks``:
-    what should be read before the gates. ``recipe``: what was run.
+    ``figures``: every measured number by target and name (``docs/reference/recipe.md``). ``bundles``: the bundle of
+    each target; empty unless every gate passed. ``report``, ``certificate``: ``report.html`` and ``gate.json``.
+    ``remarks``: what should be read before the gates. ``recipe``: what was run.
     """
 
     verdict: Verdict
