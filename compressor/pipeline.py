@@ -23,7 +23,7 @@ from compressor.closure import code_digests
 from compressor.comparison import ITSELF, Comparison, Material
 from compressor.constant_gates import BETTER_THAN_CONSTANT, LABEL_ORDER, Reordered, reordered
 from compressor.data.numbers import extremes, with_unit
-from compressor.data.split import set_aside, split
+from compressor.data.split import absences, set_aside, split
 from compressor.data.table import Table, align
 from compressor.data_step import load_kept
 from compressor.device_bench import DeviceBench
@@ -161,6 +161,8 @@ def material_of(workshop: Workshop, data_root: Path | None, before: Bundle | Non
         message = f"Expected the labels of {before.manifest.release}, got {', '.join(table.class_names)}"
         raise DataError(message)
     splits = split(table, recipe.train.seed, slices=recipe.data.train_slices)
+    for said in absences(table, splits):
+        workshop.progress.say(said)
     table = with_unit(recipe, table, table.take(splits.train))
     if len(splits.reference) < MIN_REFERENCE_ROWS:
         workshop.progress.say(

@@ -36,6 +36,12 @@ CLOSING_MS = (
 )
 
 
+def _shortened(text: str) -> str:
+    """Return ``text`` of at most ``MAX_TEXT`` characters; one that was cut ends with how long it was."""
+    mark = f"... (cut from {len(text):,} characters)"
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - len(mark)] + mark
+
+
 def new_boot() -> str:
     """Return a name for this start of the agent: 16 hex digits, unique without a clock or a counter on disk."""
     return secrets.token_hex(8)
@@ -141,7 +147,7 @@ class Telemetry:
         """Add an event."""
         seq = self.numberer.next(Stream.EVENT)
         message = Event(
-            self.boot, seq, at_ms=at_ms, kind=kind, code=code, severity=severity, text=text[:MAX_TEXT], data=data or {}
+            self.boot, seq, at_ms=at_ms, kind=kind, code=code, severity=severity, text=_shortened(text), data=data or {}
         )
         self._add(Stream.EVENT, seq, encode(message))
 

@@ -16,7 +16,7 @@ from compressor.data._keys import check_read
 from compressor.data._soundness import check_sound
 from compressor.data.numbers import as_numbers
 from compressor.data.shares import Shares
-from compressor.data.table import Table
+from compressor.data.table import Table, Texts
 from compressor.errors import CompressorError, DataError, PluginError
 from compressor.recipe import NUMBER, DataRecipe
 
@@ -49,12 +49,20 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     if data.split and table.told is None:
         message = f"Expected a data set that tells splits for [data] split = {data.split!r}, got {data.dataset!r}"
         raise DataError(f"{message}: use labelled_images, or leave it out")
+    if data.shares and table.told is not None and _all_told(table.told):
+        message = f"Expected no shares in [data] with split = {data.split!r}, whose column tells every row's split"
+        raise DataError(f"{message}: nothing is drawn; leave shares out, or leave some rows open")
     if data.label == NUMBER:
         table = as_numbers(table)
     elif table.numeric:
         message = f"Expected classes from {data.dataset!r}, got the numbers {', '.join(table.class_names)}"
         raise DataError(f"{message}: set label = {NUMBER!r} in [data]")
     return replace(table, shares=Shares(**data.shares)) if data.shares else table
+
+
+def _all_told(told: Texts) -> bool:
+    """Return whether no row's split is drawn: each is told, calibration and reference rows among them."""
+    return bool((told != "").all()) and {"calibration", "reference"} <= set(told.tolist())
 
 
 def _own(found: Callable[..., object], data: DataRecipe, root: Path | None) -> object:

@@ -23,6 +23,7 @@ from compressor.recipe_reader import nearest
 _NAMES = ("train", "calibration", "gate", "reference")
 SEARCH_SHARE = 0.15
 _HASH_RANGE = 2**64
+_NAMED = 5
 _ROUNDING = 1e-9
 Positions = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -101,6 +102,20 @@ def check_disjoint(table: Table, splits: Splits) -> None:
                 if seen.setdefault(value, name) != name:
                     message = f"Expected disjoint splits, got {value[:16]!r} in {seen[value]} and {name}"
                     raise SplitError(message)
+
+
+def absences(table: Table, splits: Splits) -> list[str]:
+    """Return what is to be said of classes that no row teaches, or that no row judges."""
+    if table.numeric:
+        return []
+    said = []
+    for name, meaning in (("train", "nothing is learnt of them"), ("gate", "no gate looks at them")):
+        there = set(table.labels[getattr(splits, name)].tolist())
+        classes = [own for label, own in enumerate(table.class_names) if label not in there]
+        if classes:
+            more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
+            said.append(f"no {name} rows of {', '.join(classes[:_NAMED])}{more}: {meaning}")
+    return said
 
 
 def told_groups(table: Table, *, keys: Sequence[str] = (), names: Sequence[str] = ()) -> Texts:

@@ -144,8 +144,14 @@ def _image(table: Table, row: Row) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+_SIZES_SHOWN = 20
+
+
 def _sizes(found: Exploration) -> str:
-    rows = [*((f"{size} pixels", str(count)) for size, count in list(found.sizes.items())[:20]),
+    sizes = [(f"{size} pixels", str(count)) for size, count in found.sizes.items()]
+    if len(sizes) > _SIZES_SHOWN:
+        sizes = [*sizes[:_SIZES_SHOWN], ("sizes beyond these", str(len(sizes) - _SIZES_SHOWN))]
+    rows = [*sizes,
             *((name.replace("_", " "), f"{value:.4g}") for name, value in found.values.items())]  # fmt: skip
     lines = "".join(f"<tr><td>{escape(name)}</td><td class=n>{escape(value)}</td></tr>" for name, value in rows)
     return _card("Sizes and values", f'<div class="scroll"><table>{lines}</table></div>')

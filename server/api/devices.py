@@ -63,7 +63,7 @@ class RanBody(BaseModel):
     gen: int
 
 
-class CommandRequest(BaseModel):
+class CommandRequest(BaseModel, extra="forbid"):
     """A command for a device."""
 
     verb: str

@@ -36,7 +36,7 @@ class Reception:
     admit: Callable[[Identity], None]
 
 
-class ClaimRequest(BaseModel):
+class ClaimRequest(BaseModel, extra="forbid"):
     """For which device a claim is wanted."""
 
     site: str

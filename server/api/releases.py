@@ -29,7 +29,7 @@ class ReleaseBody(BaseModel):
     withdrawn_why: str = ""
 
 
-class WithdrawRequest(BaseModel):
+class WithdrawRequest(BaseModel, extra="forbid"):
     """Why; it is kept with the release and in the events."""
 
     why: str = Field(default="", max_length=500)

@@ -10,7 +10,7 @@ from server.fleet import Device
 from server.revocation import Revocations
 
 
-class EndRequest(BaseModel):
+class EndRequest(BaseModel, extra="forbid"):
     """Why; it is kept with the device and in the events."""
 
     why: str = Field(default="", max_length=500)

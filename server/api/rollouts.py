@@ -19,7 +19,7 @@ Ratio = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]
 
 
-class RolloutRequest(BaseModel):
+class RolloutRequest(BaseModel, extra="forbid"):
     """What to roll out. ``canary``: how many devices, or which; or ``defect_ratio``: the defect one wants to see.
 
     ``groups``: device lists between canary and rest.
@@ -36,7 +36,7 @@ class RolloutRequest(BaseModel):
     approved: bool = False
 
 
-class ResumeRequest(BaseModel):
+class ResumeRequest(BaseModel, extra="forbid"):
     """How to go on. ``retry``: devices that failed or are stuck are told again. ``replace``: others try instead.
 
     ``tolerate``: failures pause no more, but count. ``only``: refused if other devices would be told at once.
@@ -47,7 +47,7 @@ class ResumeRequest(BaseModel):
     only: list[str] | None = None
 
 
-class SkipRequest(BaseModel):
+class SkipRequest(BaseModel, extra="forbid"):
     """The group that did not reach its success, and who decides that the next may open all the same."""
 
     group: str

@@ -36,7 +36,7 @@ class SamplesBody(BaseModel):
     samples: list[SampleBody]
 
 
-class LabelBody(BaseModel):
+class LabelBody(BaseModel, extra="forbid"):
     """What is to be seen, as a class name of the model, and who says so."""
 
     label: str | int = Field(union_mode="left_to_right")

@@ -265,3 +265,14 @@ def test_a_power_cut_costs_less_than_a_minute_of_counts() -> None:
     """What a child holds back and what waits for the next write, with the defaults of ``agent.toml``."""
     config = AgentConfig()
     assert config.monitor.checkpoint_s + config.spool.commit_s <= 60.0
+
+
+@pytest.mark.parametrize(("length", "cut"), [(500, False), (501, True), (5213, True)])
+def test_a_text_that_is_cut_says_how_long_it_was(tmp_path: Path, length: int, cut: bool) -> None:  # noqa: FBT001
+    """The server stores what it gets, so the device must say it."""
+    telemetry = telemetry_at(tmp_path)
+    telemetry.event("update", "refused", at_ms=5, text="x" * length)
+    (row,) = rows(telemetry)
+    text = decode(Event, seal(row, oldest_seq=1, boot=BOOT)).text
+    assert len(text) == 500
+    assert text.endswith(f"x... (cut from {length:,} characters)") == cut

@@ -196,3 +196,19 @@ def test_what_would_be_read_in_part_is_refused(tmp_path: Path, entries: Entries,
     """A cell too many, a column twice, two tables: one of two would be taken without a word."""
     with pytest.raises(CompressorError, match=said):
         data.load(_recipe(_zip(tmp_path / "d.zip", entries)))
+
+
+@pytest.mark.parametrize(("last", "refused"), [("reference", True), ("", False)])
+def test_shares_beside_a_column_that_tells_every_split_are_refused(tmp_path: Path, last: str, refused: bool) -> None:  # noqa: FBT001
+    """Nothing is drawn, so they would not be read; one row that is left open is drawn by them."""
+    names = ["train", "gate", "calibration", last]
+    lines = [f"{row}.png,{row},north,{name}" for row, name in enumerate(names)]
+    entries = {"labels.csv": "\n".join(["path,label,site,part", *lines]).encode()}
+    entries |= {f"{row}.png": _png(row) for row in range(4)}
+    shares = {"train": 0.4, "calibration": 0.2, "gate": 0.2, "reference": 0.2}
+    asked = _recipe(_zip(tmp_path / "d.zip", entries), split="part", shares=shares)
+    if not refused:
+        assert len(data.load(asked)) == 4
+        return
+    with pytest.raises(DataError, match=r"no shares in \[data\] with split = 'part'"):
+        data.load(asked)

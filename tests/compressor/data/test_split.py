@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compressor.data.split import Shares, Splits, check_disjoint, split
+from compressor.data.split import Shares, Splits, absences, check_disjoint, split
 from compressor.data.table import Table, make_table
 from compressor.errors import SplitError
 
@@ -144,3 +144,15 @@ def test_one_content_in_two_told_splits_is_refused(names: list[str], message: st
     twice = replace(table, hashes=np.array([f"{row // 2}" for row in range(400)]))
     with pytest.raises(SplitError, match=message):
         split(twice, 0)
+
+
+def test_classes_that_no_row_teaches_or_judges_are_said() -> None:
+    """Their outputs would say nothing, and the gates pass; where each class has rows nothing is said."""
+    table = told(["train", "calibration", "gate", "reference"])
+    table = replace(table, class_names=("a", "b", "c"), labels=np.array([0, 1, 1, 2]))
+    parts = Splits(*(np.array([row]) for row in range(4)), other=np.array([], np.int64))
+    assert absences(table, parts) == [
+        "no train rows of b, c: nothing is learnt of them", "no gate rows of a, c: no gate looks at them"
+    ]  # fmt: skip
+    whole = replace(table, class_names=("a",), labels=np.zeros(4, np.int64))
+    assert absences(whole, parts) == []

@@ -152,3 +152,20 @@ def test_no_odd_value_in_a_path_or_query_is_our_fault(client: TestClient) -> Non
                     faults.append((method, url, name, text[:30], answer.status_code))
     assert faults == []
     assert tried > 500
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/rollouts", {"release": "m-1", "success_ration": 0.5}),
+        ("/api/claims", {"site": "berlin", "device": "cam-2", "attribute": {}}),
+        ("/api/devices/cam-1/commands", {"verb": "ping", "ttl": 5}),
+        ("/api/devices/cam-1/revoke", {"reason": "stolen"}),
+        ("/api/releases/m-1/withdraw", {"reason": "bad"}),
+    ],
+)
+def test_a_key_that_is_not_known_is_refused(client: TestClient, path: str, body: dict[str, object]) -> None:
+    """A slip of the pen is no default: the key is named, and nothing is done."""
+    answer = client.post(path, json=body)
+    assert answer.status_code == 422
+    assert f"body.{list(body)[-1]}: Extra inputs are not permitted" in answer.json()["text"]
