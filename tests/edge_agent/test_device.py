@@ -220,6 +220,22 @@ def test_a_child_killed_in_probation_rolls_back(agent: Callable, server: Server,
     assert device.supervisor.serving.name == first[1].sha256
 
 
+def test_a_source_that_is_away_commits_the_release_and_serves_when_it_is_back(
+    agent: Callable, server: Server, tmp_path: Path
+) -> None:
+    """A real child that loads the release and finds no source: kept, told on what, and no start of a slot counted."""
+    (tmp_path / "inbox").write_text("where the card is mounted")
+    targets, desired = publish(tmp_path, 1)
+    device = agent(targets)
+    server.say("desired", desired, retain=True)
+    turn_until(device, server, lambda: committed(device))
+    assert "no inferences in probation: the source was away" in device.updater.record.text
+    assert (device.supervisor.serving, device._slots.boots("a"), device.supervisor.safe_mode) == (None, 0, False)
+    (tmp_path / "inbox").unlink()
+    turn_until(device, server, lambda: device.supervisor.serving)
+    assert device.supervisor.serving.name == desired.sha256
+
+
 def test_a_picture_that_kills_the_child_costs_neither_the_slot_nor_the_picture_behind_it(
     agent: Callable, server: Server, tmp_path: Path
 ) -> None:
