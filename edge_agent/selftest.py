@@ -67,7 +67,7 @@ def _server(identity: Identity, pause: Callable[[float], None]) -> Check:
     """Ask the server how it is; one that starts, or is full for a moment, is asked again for a few seconds."""
     found = _ask(identity)
     for pause_s in PAUSES_S:
-        if found.ok:
+        if found.ok or found.own:
             break
         pause(pause_s)
         found = _ask(identity)
