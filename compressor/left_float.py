@@ -1,6 +1,7 @@
 """How much of a file's weights a quantizer left in float32: a step that did nothing must not report success.
 
-Counts the elements of constant tensors with two axes or more (biases and scales have one). Does not decide what a
+Counts the elements of constant tensors with two axes or more (biases and scales have one) whose type weights have:
+sizes and paddings are integers of 32 or 64 bits. Does not decide what a
 scheme can quantize.
 """
 
@@ -73,9 +74,10 @@ def _onnx(model: bytes) -> Iterator[tuple[str, int, bool]]:
     constants = [
         (node.output[0], item.t) for node in graph.node if node.op_type == "Constant" for item in node.attribute
     ]
+    indices = {onnx.TensorProto.INT32, onnx.TensorProto.INT64, onnx.TensorProto.BOOL}
     readers = {name: node.op_type for node in reversed(graph.node) for name in node.input}
     for name, tensor in [*((one.name, one) for one in graph.initializer), *constants]:
-        if len(tensor.dims) >= _AXES:
+        if len(tensor.dims) >= _AXES and tensor.data_type not in indices:
             yield (
                 f"{name!r} of {readers.get(name, 'no node')}",
                 math.prod(tensor.dims),
@@ -88,11 +90,12 @@ def _tflite(model: bytes) -> Iterator[tuple[str, int, bool]]:
     from compressor.tflite.packages import required  # noqa: PLC0415 - likewise
 
     types = required("ai_edge_litert.schema_py_generated").TensorType
+    indices = {types.INT32, types.INT64, types.BOOL}
     tree = flatbuffer.read(model, QuantizeError)
     for tensor in (tensor for graph in tree.subgraphs for tensor in graph.tensors):
         data = tree.buffers[tensor.buffer].data
         shape = tensor.shape if tensor.shape is not None else ()
-        if data is not None and len(data) and len(shape) >= _AXES:
+        if data is not None and len(data) and len(shape) >= _AXES and tensor.type not in indices:
             yield _text(tensor.name), math.prod(int(size) for size in shape), tensor.type == types.FLOAT32
 
 

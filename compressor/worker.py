@@ -257,7 +257,7 @@ def worker_name(out: Path) -> str:
         out.mkdir(parents=True, exist_ok=True)
         host = "".join(c for c in socket.gethostname().lower() if c.isalnum() or c == "-")[:40] or "host"
         write_atomically(path, f"{host}-{secrets.token_hex(4)}".encode())
-    return path.read_text().strip()[:100]
+    return path.read_text().strip()  # one that a person made too long is refused by the server, never cut to another's
 
 
 @contextlib.contextmanager

@@ -188,19 +188,21 @@ def test_compared_with_itself_stands_in_gate_json_and_in_the_card(run: Run, home
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("edits", "gate", "said"),
     [
-        ("[data]\n", "[data]\nmean = 40.0\n", "better_than_constant"),
-        ("security_floor = 3", f"labels = {[str(i) for i in (1, 0, *range(2, 10))]}", "'1' is '0', '0' is '1'"),
+        ({"[data]\n": "[data]\nmean = 40.0\n"}, "better_than_constant", "look at training, [model] labels and"),
+        ({"security_floor = 3": f"labels = {[str(i) for i in (1, 0, *range(2, 10))]}"}, "label_order", "'1' is '0'"),
     ],
 )
 def test_an_old_tflite_file_fails_with_a_wrong_mean_or_labels_in_another_order(
-    run: Run, home: Path, tflite: bytes, old: str, new: str, said: str
+    run: Run, home: Path, tflite: bytes, edits: dict[str, str], gate: str, said: str
 ) -> None:
     """It agrees with itself on every row, so only what looks at it alone can tell."""
-    code, _ = run("--tflite", tflite, "--version", 2, recipe="tflite", edits={old: new})
+    code, _ = run("--tflite", tflite, "--version", 2, recipe="tflite", edits=edits)
     assert code == 2
-    assert said in (home / "out" / "gate.json").read_text()
+    judged = {line["name"]: line for line in json.loads((home / "out" / "gate.json").read_bytes())["gates"]}
+    assert judged[gate]["verdict"] == "fail"
+    assert said in judged[gate]["text"]
     assert not (home / "out" / "tiny-2-host.tfb").exists()
 
 
