@@ -473,7 +473,9 @@ def events(directory: Path, after: int | None, limit: int, device: str | None, *
 def rollouts(directory: Path, *, as_json: bool) -> None:
     """Print the rollouts, newest first.
 
-    Tab-separated values, a line of names first: the phase, and how many devices are how far.
+    Tab-separated values, a line of names first: the phase, and how many devices are how far. Who failed or was stuck
+    stays counted so, replaced or not; replaced says how many of all a person let others try for, removed how many left
+    before anything was known of the release on them.
     """
     _, database = _opened(directory)
     rows = [listings.rollout_row(rollout) for rollout in Ledger(database).all()]
@@ -500,7 +502,8 @@ def resume(directory: Path, rollout: str, how: str, by: str, *, yes: bool) -> No
     """Go on with the paused ROLLOUT, after printing whom that tells.
 
     The next group opens when this one reached its success, however it is resumed. Failures that stay count against
-    it; a device that is told again counts by its new try, one that is replaced leaves the group.
+    it; a device that is told again counts by its new try. One that is replaced stays failed in every figure, with the
+    name of who decided it, and its group is judged by the others.
     """
     server, path = RunningServer(open_state(directory)), f"/api/rollouts/{rollout}"
     seen = server.get(f"{path}/foresight", {"act": "resume", "how": how})

@@ -11,6 +11,7 @@ from server.liveness import Presence
 from server.registry.events import LoggedEvent
 from server.registry.versions import Release
 from server.rollout.model import IN_FLIGHT, Rollout, Standing
+from server.rollout.outcome import removed_count, replaced_count
 
 Row = Mapping[str, object]
 _BLANKS = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
@@ -21,6 +22,7 @@ RELEASE_COLUMNS = ("release", "model", "targets", "registered_ms", "running", "w
 EVENT_COLUMNS = ("id", "at_ms", "severity", "kind", "code", "device", "text")
 ROLLOUT_COLUMNS = (
     "id", "release", "phase", "committed", "under_way", "failed", "stuck", "pending", "devices", "created_ms", "text",
+    "replaced", "removed",
 )  # fmt: skip
 
 
@@ -64,13 +66,14 @@ def event_row(event: LoggedEvent) -> Row:
 
 
 def rollout_row(rollout: Rollout) -> Row:
-    """Return one rollout with the number of its devices by where they are."""
+    """Return one rollout with the number of its devices by where they are; a failure stays one, replaced or not."""
     counted = [member.standing for member in rollout.members if member.standing is not Standing.CANCELLED]
     return {
         "id": rollout.id, "release": rollout.release, "phase": rollout.phase.value,
         "committed": counted.count(Standing.COMMITTED), "failed": counted.count(Standing.FAILED),
         "stuck": counted.count(Standing.STUCK), "pending": counted.count(Standing.PENDING),
         "under_way": sum(standing in IN_FLIGHT for standing in counted), "devices": len(counted),
+        "replaced": replaced_count(rollout.members), "removed": removed_count(rollout.members),
         "created_ms": rollout.created_ms, "updated_ms": rollout.updated_ms, "code": rollout.code, "text": rollout.text,
         "air_bytes": sum(member.air_bytes for member in rollout.members),
         "groups": [group.name for group in rollout.groups],

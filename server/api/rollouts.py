@@ -1,4 +1,7 @@
-"""``/api/rollouts``: make, watch, approve, pause, resume and abort rollouts; skip a group; what an act will do."""
+"""``/api/rollouts``: make, watch, approve, pause, resume and abort rollouts; skip a group; what an act will do.
+
+Failures stay in every figure: ``failed`` and ``stuck`` count devices that were replaced or removed since, too.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,14 @@ from server.api.auth import Auth
 from server.errors import RolloutRefusedError
 from server.rollout.conditions import MAX_CANARIES, canary_size, tally
 from server.rollout.drafting import Request
-from server.rollout.model import Member, Rollout, Standing
+from server.rollout.model import Member, Rollout
+from server.rollout.outcome import removed_count, replaced_count
 from server.rollout.resuming import How
-from server.rollout.service import RolloutService
+from server.rollout.service import SOMEBODY, RolloutService
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]
+Person = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class RolloutRequest(BaseModel, extra="forbid"):
@@ -36,6 +41,20 @@ class RolloutRequest(BaseModel, extra="forbid"):
     approved: bool = False
 
 
+class ApproveRequest(BaseModel, extra="forbid"):
+    """Who approves; ``only``: refused if other devices would be told at once."""
+
+    by: Person = SOMEBODY
+    only: list[str] | None = None
+
+
+class StopRequest(BaseModel, extra="forbid"):
+    """Who pauses or aborts, and why; both are kept with the rollout."""
+
+    by: Person = SOMEBODY
+    why: str = Field(default="", max_length=500)
+
+
 class ResumeRequest(BaseModel, extra="forbid"):
     """How to go on. ``retry``: devices that failed or are stuck are told again. ``replace``: others try instead.
 
@@ -43,7 +62,7 @@ class ResumeRequest(BaseModel, extra="forbid"):
     """
 
     how: How = How.RETRY
-    by: Annotated[str, Field(min_length=1, max_length=100)] = "an operator"
+    by: Person = SOMEBODY
     only: list[str] | None = None
 
 
@@ -51,7 +70,7 @@ class SkipRequest(BaseModel, extra="forbid"):
     """The group that did not reach its success, and who decides that the next may open all the same."""
 
     group: str
-    by: Annotated[str, Field(min_length=1, max_length=100)]
+    by: Person
     only: list[str] | None = None
 
 
@@ -59,18 +78,24 @@ class ForesightBody(BaseModel):
     """What an act will do at once.
 
     ``tells``: who is told. ``later``: who is offline and told when heard. ``sets_back``: who goes back to what it ran.
-    ``opens``: the groups that open. ``text``: the same in words.
+    ``opens``: the groups that open. ``unaffected``: who goes on with the release though the rollout stops: under way
+    when it is paused, committed when it is aborted. ``text``: the same in words.
     """
 
     tells: list[str]
     later: list[str]
     sets_back: list[str]
     opens: list[str]
+    unaffected: list[str]
     text: str
 
 
 class MemberBody(BaseModel):
-    """One device of a rollout."""
+    """One device of a rollout.
+
+    ``code``: why it failed or was left out. ``replaced_by``: the person who let another device try in its place.
+    ``retried_from``: failed or stuck, while it is told to try again; ``code`` is that of then.
+    """
 
     device: str
     group: int
@@ -80,14 +105,17 @@ class MemberBody(BaseModel):
     assigned_ms: int
     settled_ms: int
     air_bytes: int
+    replaced_by: str
+    retried_from: str
 
 
 class GroupBody(BaseModel):
     """One group, counted without cancelled devices.
 
-    ``awaited``: under way or about to be told. ``pending``: offline or never seen, told when heard. ``success_ratio``
-    is compared with ``committed`` / (``committed`` + ``failed`` + ``stuck`` + ``awaited``). ``skipped_by``: the
-    person who let the next group open although this one did not reach it.
+    ``awaited``: under way or about to be told. ``pending``: offline or never seen, told when heard. ``replaced``: those
+    of ``failed`` and ``stuck`` that a person let others try for. ``success_ratio`` is compared with ``committed`` /
+    (``committed`` + ``failed`` + ``stuck`` - ``replaced`` + ``awaited``). ``skipped_by``: the person who let the next
+    group open although this one did not reach it.
     """
 
     name: str
@@ -100,13 +128,19 @@ class GroupBody(BaseModel):
     stuck: int
     awaited: int
     pending: int
+    replaced: int
     success_reached: bool
     skipped_by: str
     skipped_ms: int
 
 
 class RolloutBody(BaseModel):
-    """One rollout."""
+    """One rollout.
+
+    ``failed`` and ``stuck``: also those that were replaced or removed since. ``replaced``: how many a person let others
+    try for. ``removed``: left the fleet before anything was known of the release on them. ``committed_ratio``:
+    ``committed`` / (``committed`` + ``failed`` + ``stuck``), null before any.
+    """
 
     id: str
     release: str
@@ -121,6 +155,9 @@ class RolloutBody(BaseModel):
     failed: int
     stuck: int
     pending: int
+    replaced: int
+    removed: int
+    committed_ratio: float | None
     air_bytes: int
     groups: list[GroupBody]
     members: list[MemberBody]
@@ -152,24 +189,27 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
         return _body(rollouts.get(rollout))
 
     @routes.post("/api/rollouts/{rollout}/approve")
-    def approve(rollout: str) -> RolloutBody:
+    def approve(rollout: str, request: ApproveRequest | None = None) -> RolloutBody:
         """Let a rollout begin."""
-        return _body(rollouts.approve(rollout))
+        wanted = request or ApproveRequest()
+        return _body(rollouts.approve(rollout, by=wanted.by, only=wanted.only))
 
     @routes.post("/api/rollouts/{rollout}/pause")
-    def pause(rollout: str) -> RolloutBody:
+    def pause(rollout: str, request: StopRequest | None = None) -> RolloutBody:
         """Tell no further device."""
-        return _body(rollouts.pause(rollout))
+        wanted = request or StopRequest()
+        text = f"Paused by {wanted.by}" + (f": {wanted.why}" if wanted.why else "")
+        return _body(rollouts.pause(rollout, text=text, by=wanted.by))
 
     @routes.get("/api/rollouts/{rollout}/foresight")
     def foresight(
-        rollout: str, act: Literal["approve", "resume", "skip"], how: How = How.RETRY, group: str = ""
+        rollout: str, act: Literal["approve", "pause", "resume", "skip", "abort"], how: How = How.RETRY, group: str = ""
     ) -> ForesightBody:
         """Say what an act will do at once, without doing it: whom it tells and whom it sets back."""
         seen = rollouts.foresee(rollout, act, how=how, group=group)
         return ForesightBody(
             tells=list(seen.tells), later=list(seen.later), sets_back=list(seen.sets_back), opens=list(seen.opens),
-            text=seen.text,
+            unaffected=list(seen.unaffected), text=seen.text,
         )  # fmt: skip
 
     @routes.post("/api/rollouts/{rollout}/resume")
@@ -184,9 +224,10 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
         return _body(rollouts.skip(rollout, request.group, by=request.by, only=request.only))
 
     @routes.post("/api/rollouts/{rollout}/abort")
-    def abort(rollout: str) -> RolloutBody:
+    def abort(rollout: str, request: StopRequest | None = None) -> RolloutBody:
         """End a rollout; who has not committed is set back."""
-        return _body(rollouts.abort(rollout))
+        wanted = request or StopRequest()
+        return _body(rollouts.abort(rollout, by=wanted.by, why=wanted.why))
 
     return routes
 
@@ -205,13 +246,13 @@ def _request(body: RolloutRequest) -> Request:
 
 
 def _body(rollout: Rollout) -> RolloutBody:
-    standings = [member.standing for member in rollout.members]
+    counts = tally(rollout.members)
     return RolloutBody(
         id=rollout.id, release=rollout.release, phase=rollout.phase.value, code=rollout.code, text=rollout.text,
         probation_s=rollout.probation_s, deadline_s=rollout.deadline_s, created_ms=rollout.created_ms,
-        updated_ms=rollout.updated_ms, committed=standings.count(Standing.COMMITTED),
-        failed=standings.count(Standing.FAILED), stuck=standings.count(Standing.STUCK),
-        pending=standings.count(Standing.PENDING), air_bytes=sum(member.air_bytes for member in rollout.members),
+        updated_ms=rollout.updated_ms, committed=counts.committed, failed=counts.failed, stuck=counts.stuck,
+        pending=counts.pending, replaced=replaced_count(rollout.members), removed=removed_count(rollout.members),
+        committed_ratio=counts.committed_ratio, air_bytes=sum(member.air_bytes for member in rollout.members),
         groups=_groups(rollout), members=[_member(member) for member in rollout.members],
     )  # fmt: skip
 
@@ -225,7 +266,7 @@ def _groups(rollout: Rollout) -> list[GroupBody]:
                 name=group.name, open=index < rollout.opened, success_ratio=group.success_ratio,
                 error_ratio=group.error_ratio, total=counts.total, committed=counts.committed, failed=counts.failed,
                 stuck=counts.stuck, awaited=counts.awaited, pending=counts.pending,
-                success_reached=counts.success_reached(group), skipped_by=group.skipped_by,
+                replaced=counts.replaced, success_reached=counts.success_reached(group), skipped_by=group.skipped_by,
                 skipped_ms=group.skipped_ms,
             )
         )  # fmt: skip
@@ -236,4 +277,5 @@ def _member(member: Member) -> MemberBody:
     return MemberBody(
         device=member.device, group=member.group, standing=member.standing.value, code=member.code, gen=member.gen,
         assigned_ms=member.assigned_ms, settled_ms=member.settled_ms, air_bytes=member.air_bytes,
+        replaced_by=member.replaced_by, retried_from=member.retried_from.value if member.retried_from else "",
     )  # fmt: skip

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from server.dashboard.views import Status, Tone, ago
 from server.rollout.conditions import tally
-from server.rollout.model import OPEN_PHASES, Member, Phase, Rollout, Standing
+from server.rollout.model import IN_VAIN, OPEN_PHASES, REMOVED, REPLACED, Member, Phase, Rollout, Standing
+from server.rollout.outcome import removed_count
 from server.rollout.planner import passed
 
 _PHASES = {
@@ -28,6 +29,10 @@ _STANDINGS = {
     Standing.STUCK: Status("stuck: told and silent", Tone.BAD),
     Standing.CANCELLED: Status("left out", Tone.CALM),
 }
+_LEFT_OUT = {  # by code
+    REMOVED: "removed", REPLACED: "replaced", "superseded": "told otherwise since", "not_seen": "left out: never there",
+    "aborted": "left out: aborted", "no_bundle_for_it": "left out: no bundle for it",
+}  # fmt: skip
 _NAMED = 12
 
 
@@ -53,6 +58,7 @@ class GroupView:
     failed: int
     stuck: int
     pending: int
+    replaced: int
     total: int
     needs: str
     states: tuple[Status, ...]
@@ -109,17 +115,20 @@ def in_bytes(count_bytes: int) -> str:
 
 def _group(rollout: Rollout, index: int) -> GroupView:
     group, members = rollout.groups[index], rollout.group_members(index)
-    counts, is_open = tally(members), index < rollout.opened
+    counts, is_open, removed = tally(members), index < rollout.opened, removed_count(members)
     needs = f"needs {100 * group.success_ratio:.0f} % committed; pauses above {100 * group.error_ratio:.0f} % failed"
     states = (
         *((Status(f"{counts.failed} failed", Tone.BAD),) if counts.failed else ()),
         *((Status(f"{counts.stuck} stuck", Tone.BAD),) if counts.stuck else ()),
+        *((Status(f"{counts.replaced} of them replaced", Tone.WARN),) if counts.replaced else ()),
         *((Status(f"{counts.pending} pending", Tone.CALM),) if counts.pending else ()),
+        *((Status(f"{removed} removed", Tone.CALM),) if removed else ()),
         *((Status("not open yet", Tone.CALM),) if not is_open else ()),
         *((Status(f"skipped by {group.skipped_by}", Tone.WARN),) if group.skipped_by else ()),
     )
     return GroupView(
-        group.name, is_open, counts.committed, counts.failed, counts.stuck, counts.pending, counts.total, needs, states,
+        group.name, is_open, counts.committed, counts.failed, counts.stuck, counts.pending, counts.replaced,
+        counts.total, needs, states,
         rollout.phase is Phase.PAUSED and is_open and not passed(rollout, index),
         tuple(_member(member) for member in members[:_NAMED]), max(len(members) - _NAMED, 0),
     )  # fmt: skip
@@ -127,6 +136,13 @@ def _group(rollout: Rollout, index: int) -> GroupView:
 
 def _member(member: Member) -> MemberView:
     status = _STANDINGS[member.standing]
+    text = status.text
     if member.standing is Standing.FAILED and member.code:
-        status = Status(f"failed: {member.code.replace('_', ' ')}", status.tone)
-    return MemberView(member.device, status)
+        text = f"failed: {member.code.replace('_', ' ')}"
+    elif member.standing is Standing.CANCELLED:
+        text = _LEFT_OUT.get(member.code, text)
+    elif member.retried_from and member.standing not in IN_VAIN:
+        text = f"{text}, {member.retried_from.value} before"
+    if member.replaced_by:
+        text = f"{text.removesuffix(': told and silent').removesuffix('replaced')}, replaced by {member.replaced_by}"
+    return MemberView(member.device, Status(text.removeprefix(", "), status.tone))

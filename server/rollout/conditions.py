@@ -19,8 +19,10 @@ _ROUNDING = 1e-9  # 0.07 * 100 is a little more than 7
 class Tally:
     """A group counted without its cancelled devices.
 
-    ``awaited``: under way or about to be told. ``pending``: can't be told yet (offline, never seen), which says nothing
-    about the release. ``tolerated``: failures (stuck ones too) that an operator resumed over.
+    ``failed`` and ``stuck`` are all there ever were, whatever became of the devices since. ``awaited``: under way or
+    about to be told. ``pending``: can't be told yet (offline, never seen), which says nothing about the release.
+    ``tolerated``: failures (stuck ones too) that an operator resumed over. ``replaced``: failures (stuck ones too) that
+    a person let other devices try for; the group is judged without them, or no other device could make it good.
     """
 
     committed: int = 0
@@ -29,31 +31,46 @@ class Tally:
     awaited: int = 0
     pending: int = 0
     tolerated: int = 0
+    replaced: int = 0
+
+    @property
+    def tried(self) -> int:
+        """How many devices said something about the release."""
+        return self.committed + self.failed + self.stuck
 
     @property
     def judged(self) -> int:
-        """How many devices say something about the release."""
-        return self.committed + self.failed + self.stuck
+        """How many devices the group is judged by now: those that tried the release and were not replaced."""
+        return self.tried - self.replaced
+
+    @property
+    def errors(self) -> int:
+        """How many failures nobody has tolerated or replaced."""
+        return self.failed + self.stuck - self.tolerated - self.replaced
 
     @property
     def total(self) -> int:
         """How many devices count."""
-        return self.judged + self.awaited + self.pending
+        return self.tried + self.awaited + self.pending
+
+    @property
+    def committed_ratio(self) -> float | None:
+        """The share of those that tried the release which committed, None before anybody did."""
+        return self.committed / self.tried if self.tried else None
 
     def success_reached(self, group: Group) -> bool:
         """Return whether enough of the group committed (>=), at least one, whatever those under way will say."""
-        tried = self.judged + self.awaited
-        return self.committed > 0 and self.committed >= group.success_ratio * tried - _ROUNDING
+        asked = self.judged + self.awaited
+        return self.committed > 0 and self.committed >= group.success_ratio * asked - _ROUNDING
 
     def success_possible(self, group: Group) -> bool:
         """Return whether the group reaches its success if every device that is not judged yet commits."""
         best = self.committed + self.awaited + self.pending
-        return best > 0 and best >= group.success_ratio * self.total - _ROUNDING
+        return best > 0 and best >= group.success_ratio * (self.total - self.replaced) - _ROUNDING
 
     def errors_exceeded(self, group: Group) -> bool:
         """Return whether too much of the group failed or is stuck (>)."""
-        errors = self.failed + self.stuck - self.tolerated
-        return errors > group.error_ratio * (self.judged + self.awaited) + _ROUNDING
+        return self.errors > group.error_ratio * (self.judged + self.awaited) + _ROUNDING
 
 
 def tally(members: Sequence[Member]) -> Tally:
@@ -66,6 +83,7 @@ def tally(members: Sequence[Member]) -> Tally:
         awaited=counts[Standing.WAITING] + sum(counts[standing] for standing in IN_FLIGHT),
         pending=counts[Standing.PENDING],
         tolerated=sum(member.tolerated and member.standing in IN_VAIN for member in members),
+        replaced=sum(bool(member.replaced_by) and member.standing in IN_VAIN for member in members),
     )
 
 

@@ -83,7 +83,8 @@ class Ledger:
 
 
 def _row(rollout: str, member: Member) -> dict[str, object]:
-    return {"rollout": rollout, **asdict(member), "standing": member.standing.value}
+    retried_from = member.retried_from.value if member.retried_from else ""
+    return {"rollout": rollout, **asdict(member), "standing": member.standing.value, "retried_from": retried_from}
 
 
 def _standing(row: sa.RowMapping) -> Standing:
@@ -97,6 +98,7 @@ def _rollouts(connection: sa.Connection, rows: Sequence[sa.RowMapping]) -> tuple
     for row in store.members_of(connection, list(members)):
         values = {str(key): value for key, value in row.items() if key != "rollout"}
         values["standing"] = _standing(row)
+        values["retried_from"] = Standing(row["retried_from"]) if row["retried_from"] else None
         members[row["rollout"]].append(Member(**values))
     return tuple(_rollout(row, tuple(members[row["id"]])) for row in rows)
 

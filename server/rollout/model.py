@@ -33,13 +33,14 @@ class Standing(StrEnum):
     COMMITTED = "committed"  # the only success
     FAILED = "failed"  # rolled back or refused; ``code`` says which
     STUCK = "stuck"  # told, and neither committed nor failed by its deadline; may still commit
-    CANCELLED = "cancelled"  # leaves the denominator
+    CANCELLED = "cancelled"  # leaves the denominator: nothing is known of how the release does on it
 
 
 IN_FLIGHT = frozenset({Standing.ASSIGNING, Standing.ASSIGNED})
 IN_VAIN = frozenset({Standing.FAILED, Standing.STUCK})
 SETTLED = frozenset({Standing.COMMITTED, *IN_VAIN, Standing.CANCELLED})
-REPLACED = "replaced"  # the code of a member that another device tries the release for
+REMOVED = "device_removed"  # the code of a cancelled member that left the fleet
+REPLACED = "replaced"  # the code of a cancelled member that another device tries the release for
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,9 @@ class Member:
 
     ``gen`` is that of its ``desired`` since assignment, ``before`` what it was to run before (as JSON, "" for
     nothing), ``air_bytes`` what it downloaded. ``tolerated``: a failure that pauses no more, since an operator resumed
-    over it; against success it still counts.
+    over it; against success it still counts. ``replaced_by``: the person who let another device try in its place; a
+    failure stays one, but its group is judged without it. ``retried_from``: failed or stuck, while a person has it try
+    again; ``code`` is still that of then, and both hold again if the new try ends without an outcome.
     """
 
     device: str
@@ -61,6 +64,8 @@ class Member:
     air_bytes: int = 0
     before: str = ""
     tolerated: bool = False
+    replaced_by: str = ""
+    retried_from: Standing | None = None
 
 
 @dataclass(frozen=True, slots=True)

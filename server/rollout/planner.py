@@ -2,7 +2,9 @@
 
 1. Devices that were told are settled: only ``committed`` of this release and generation is success; rolled
    back and refused are failures; past the deadline is stuck; told otherwise since, or removed, is cancelled. Who
-   was stuck and commits later counts as committed.
+   failed or was stuck stays so, whatever happens to the device afterwards (removed, replaced, told otherwise), also
+   where it was to try again and that try ends without an outcome. Only who was stuck and commits later counts as
+   committed, if nobody replaced it.
 2. While running: too many errors in an open group pause, before anything else is told, and so does a group that
    can't reach its success any more or in which nobody is left to try the release.
 3. When every open group reached its success (committed of those that committed, failed, are stuck or are still
@@ -24,6 +26,7 @@ from server.rollout.conditions import tally
 from server.rollout.model import (
     IN_FLIGHT,
     IN_VAIN,
+    REMOVED,
     SETTLED,
     Action,
     Assign,
@@ -64,8 +67,25 @@ def plan(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int, *,
 def apply_settlements(rollout: Rollout, settlements: Iterable[Settle], now_ms: int) -> Rollout:
     """Return the rollout with devices settled."""
     by_device = {settle.device: settle for settle in settlements}
-    members = tuple(_settled(member, by_device.get(member.device), now_ms) for member in rollout.members)
+    members = tuple(
+        settled(member, by_device[member.device], now_ms) if member.device in by_device else member
+        for member in rollout.members
+    )
     return replace(rollout, members=members)
+
+
+def settled(member: Member, settle: Settle, now_ms: int) -> Member:
+    """Return ``member`` as it was settled; an outcome ends what it was retried from, being pending does not."""
+    retried_from = member.retried_from if settle.standing is Standing.PENDING else None
+    ended = replace(member, standing=settle.standing, code=settle.code, settled_ms=now_ms)
+    return replace(ended, air_bytes=settle.air_bytes, tolerated=False, retried_from=retried_from)
+
+
+def left_out(member: Member, code: str) -> Settle:
+    """Return how a device ends whose try has no outcome: cancelled, or as it failed before it was to try again."""
+    if member.retried_from is None:
+        return Settle(member.device, Standing.CANCELLED, code, member.air_bytes)
+    return Settle(member.device, member.retried_from, member.code, member.air_bytes)
 
 
 def stop(rollout: Rollout) -> Pause | None:
@@ -76,7 +96,7 @@ def stop(rollout: Rollout) -> Pause | None:
         members = rollout.group_members(index)
         counts = tally(members)
         if counts.errors_exceeded(group):
-            errors = f"{counts.failed + counts.stuck - counts.tolerated} of {counts.judged + counts.awaited}"
+            errors = f"{counts.errors} of {counts.judged + counts.awaited}"
             return Pause("error_threshold", f"{errors} in {group.name} failed{_why(members)}")
         if counts.awaited or counts.success_possible(group):
             continue
@@ -84,7 +104,7 @@ def stop(rollout: Rollout) -> Pause | None:
             text = f"only {counts.committed} of {counts.judged} in {group.name} committed{_why(members)}"
             return Pause("success_threshold", text)
         if index == 0 or index + 1 < len(rollout.groups):
-            return Pause("no_evidence", f"no device is left in {group.name}: nobody tried the release")
+            return Pause("no_evidence", f"no device is left in {group.name} to try the release")
     return None
 
 
@@ -94,16 +114,9 @@ def passed(rollout: Rollout, index: int) -> bool:
     return bool(group.skipped_by) or tally(rollout.group_members(index)).success_reached(group)
 
 
-def _settled(member: Member, settle: Settle | None, now_ms: int) -> Member:
-    if settle is None:
-        return member
-    ended = replace(member, standing=settle.standing, code=settle.code, settled_ms=now_ms)
-    return replace(ended, air_bytes=settle.air_bytes, tolerated=False)
-
-
 def _settlements(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int) -> Iterable[Settle]:
     for member in rollout.members:
-        if member.standing in {Standing.COMMITTED, Standing.CANCELLED}:
+        if member.standing in {Standing.COMMITTED, Standing.CANCELLED} or member.replaced_by:
             continue
         settle = _settle(rollout, member, statuses.get(member.device), now_ms)
         if settle is not None and settle.standing is not member.standing:
@@ -112,22 +125,23 @@ def _settlements(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms:
 
 def _settle(rollout: Rollout, member: Member, status: DeviceStatus | None, now_ms: int) -> Settle | None:
     if status is None:
-        return Settle(member.device, Standing.CANCELLED, "device_removed", member.air_bytes)
+        return None if member.standing in IN_VAIN else left_out(member, REMOVED)
     update, told = status.update, member.standing in {Standing.ASSIGNED, Standing.STUCK}
     about = member.gen > 0 and update.gen >= member.gen and update.release == rollout.release
     if about and update.phase is UpdatePhase.COMMITTED and member.standing is not Standing.ASSIGNING:
         return Settle(member.device, Standing.COMMITTED, "", update.done_bytes)
     if told and about and update.phase in {UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED}:
         return Settle(member.device, Standing.FAILED, update.code or update.phase.value, update.done_bytes)
-    if told and status.desired_release != rollout.release:
-        return Settle(member.device, Standing.CANCELLED, "superseded", member.air_bytes)
+    if member.standing is Standing.ASSIGNED and status.desired_release != rollout.release:
+        return left_out(member, "superseded")
     if told and now_ms > member.assigned_ms + rollout.deadline_s * 1000:
         return Settle(member.device, Standing.STUCK, Standing.STUCK.value, update.done_bytes)
     return None
 
 
 def _why(members: Iterable[Member]) -> str:
-    codes = Counter(member.code for member in members if member.standing in IN_VAIN and not member.tolerated)
+    counted = (member for member in members if not (member.tolerated or member.replaced_by))
+    codes = Counter(member.code for member in counted if member.standing in IN_VAIN)
     return ": " + ", ".join(f"{code} {count}x" for code, count in sorted(codes.items())) if codes else ""
 
 
@@ -146,7 +160,7 @@ def _ending(rollout: Rollout, now_ms: int) -> tuple[Action, ...]:
     if now_ms <= news_ms + rollout.deadline_s * 1000:
         return ()
     pending = (member for member in rollout.members if member.standing is Standing.PENDING)
-    return tuple(Settle(member.device, Standing.CANCELLED, "not_seen", member.air_bytes) for member in pending)
+    return tuple(left_out(member, "not_seen") for member in pending)
 
 
 def _assignments(rollout: Rollout, statuses: Mapping[str, DeviceStatus]) -> Iterable[Assign | Settle]:
@@ -167,4 +181,4 @@ def _set_back(rollout: Rollout, statuses: Mapping[str, DeviceStatus]) -> Iterabl
         if wanted and told and member.standing not in {Standing.COMMITTED, Standing.CANCELLED}:
             yield SetBack(member.device)
         elif member.standing not in SETTLED:
-            yield Settle(member.device, Standing.CANCELLED, "aborted", member.air_bytes)
+            yield left_out(member, "aborted")

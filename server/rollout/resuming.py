@@ -2,19 +2,21 @@
 
 Resuming never makes a group count as good. It tries the release again on the devices that failed or are stuck
 (``retry``), or on others of groups that are not open yet (``replace``), or it lets failures stand that a person has
-seen (``tolerate``): they pause no more, and they still count against the group's success. A group that can't reach
+seen (``tolerate``): they pause no more, and they still count against the group's success. Who was replaced stays failed
+or stuck in every figure, with the name of the person; only the group is judged by the others. A group that can't reach
 its success is passed over by ``skipped`` alone, which names the person.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from server.errors import RolloutRefusedError
 from server.rollout.conditions import tally
 from server.rollout.model import (
+    IN_FLIGHT,
     IN_VAIN,
     REPLACED,
     Assign,
@@ -23,10 +25,11 @@ from server.rollout.model import (
     OpenGroup,
     Phase,
     Rollout,
+    SetBack,
     Settle,
     Standing,
 )
-from server.rollout.planner import passed, plan, stop
+from server.rollout.planner import apply_settlements, left_out, passed, plan, stop
 
 _NAMED = 20  # devices that a sentence names
 
@@ -35,7 +38,7 @@ class How(StrEnum):
     """How to go on after failures."""
 
     RETRY = "retry"  # the devices that failed or are stuck are told again
-    REPLACE = "replace"  # they, and those that can't be told, are set back; others of later groups try instead
+    REPLACE = "replace"  # they, and those that can't be told, are set back; others try instead; failures stay failures
     TOLERATE = "tolerate"  # they stay as they are and pause no more
 
 
@@ -44,13 +47,15 @@ class Foresight:
     """What an act of a person will do at once.
 
     ``tells``: the devices that are told. ``later``: those that are told when they are heard. ``sets_back``: those that
-    go back to what they ran before. ``opens``: the groups that open.
+    go back to what they ran before. ``opens``: the groups that open. ``unaffected``: where a rollout stops, those that
+    go on with the release all the same: under way when it is paused, committed when it is aborted.
     """
 
     tells: tuple[str, ...] = ()
     later: tuple[str, ...] = ()
     sets_back: tuple[str, ...] = ()
     opens: tuple[str, ...] = ()
+    unaffected: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
@@ -59,6 +64,7 @@ class Foresight:
             f"{_devices(names)} {what}: {listed(names)}"
             for names, what in (
                 (self.tells, "told now"), (self.later, "told when heard again"), (self.sets_back, "set back"),
+                (self.unaffected, "not affected"),
             )
             if names
         ]  # fmt: skip
@@ -66,13 +72,25 @@ class Foresight:
         return "; ".join(parts) if parts else "No device is told now"
 
 
-def resumed(rollout: Rollout, how: How, substitutes: Sequence[str] = ()) -> Rollout:
-    """Return ``rollout`` running again; ``substitutes`` try the release in place of others where ``how`` is REPLACE.
+def resumed(
+    rollout: Rollout, how: How, substitutes: Sequence[str] = (), *, by: str = "an operator",
+    gone: Collection[str] = (),
+) -> Rollout:  # fmt: skip
+    """Return ``rollout`` running again, as the person ``by`` decided.
+
+    Args:
+        rollout: a paused rollout.
+        how: what becomes of failures.
+        substitutes: the devices that try the release in place of others where ``how`` is REPLACE.
+        by: the person.
+        gone: devices that are of the fleet no longer, so that they can't try again.
 
     Raises:
         RolloutRefusedError: If it would pause again at once; the text says what to do instead.
     """
-    changed = replace(rollout, phase=Phase.RUNNING, members=tuple(_resumed(rollout, how, tuple(substitutes))))
+    others = how is How.REPLACE
+    members = _with_others(rollout, tuple(substitutes), by) if others else _again(rollout, how, gone)
+    changed = replace(rollout, phase=Phase.RUNNING, members=tuple(members))
     pause = stop(changed)
     if pause is not None:
         message = f"Expected {how.value} to let {rollout.id} go on, got: {pause.text}: {_advice(how)}"
@@ -86,7 +104,7 @@ def to_replace(rollout: Rollout) -> tuple[tuple[int, int], ...]:
     for index in _in_the_way(rollout):
         counts = tally(rollout.group_members(index))
         nobody = not counts.committed and not counts.awaited
-        count = counts.failed + counts.stuck + counts.pending or int(nobody)
+        count = counts.failed + counts.stuck - counts.replaced + counts.pending or int(nobody)
         if count:
             wanted.append((index, count))
     return tuple(wanted)
@@ -114,14 +132,20 @@ def skipped(rollout: Rollout, name: str, by: str, now_ms: int) -> Rollout:
 def foresee(before: Rollout, after: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int) -> Foresight:
     """Return what happens when ``before`` becomes ``after``."""
     actions = plan(after, statuses, now_ms, limit=len(after.members))
+    settled = apply_settlements(after, (action for action in actions if isinstance(action, Settle)), now_ms)
+    going_on = {Phase.PAUSED: IN_FLIGHT, Phase.ABORTING: {Standing.COMMITTED}}.get(after.phase, frozenset())
     return Foresight(
         tuple(action.device for action in actions if isinstance(action, Assign)),
         tuple(
             action.device for action in actions
             if isinstance(action, Settle) and action.standing is Standing.PENDING
         ),
-        tuple(member.device for member in replaced(before, after) if member.gen > 0),
+        (
+            *(member.device for member in replaced(before, after) if member.gen > 0 and member.device in statuses),
+            *(action.device for action in actions if isinstance(action, SetBack)),
+        ),
         tuple(after.groups[action.index].name for action in actions if isinstance(action, OpenGroup)),
+        tuple(member.device for member in settled.members if member.standing in going_on),
     )  # fmt: skip
 
 
@@ -130,7 +154,7 @@ def replaced(before: Rollout, after: Rollout) -> tuple[Member, ...]:
     known = {member.device: member for member in before.members}
     return tuple(
         known[member.device] for member in after.members
-        if member.code == REPLACED and known[member.device].code != REPLACED
+        if member.replaced_by and not known[member.device].replaced_by
     )  # fmt: skip
 
 
@@ -151,23 +175,27 @@ def _in_the_way(rollout: Rollout) -> tuple[int, ...]:
     )  # fmt: skip
 
 
-def _resumed(rollout: Rollout, how: How, substitutes: tuple[str, ...]) -> Sequence[Member]:
+def _again(rollout: Rollout, how: How, gone: Collection[str]) -> Sequence[Member]:
     groups = frozenset(_in_the_way(rollout))
-    if how is How.REPLACE:
-        return _with_others(rollout, substitutes)
     members = []
     for member in rollout.members:
-        again = member.standing in IN_VAIN or (member.standing, member.code) == (Standing.CANCELLED, "superseded")
+        in_vain = member.standing in IN_VAIN and not member.replaced_by
+        again = in_vain or (member.standing, member.code) == (Standing.CANCELLED, "superseded")
         if member.group not in groups or not again:
             members.append(member)
-        elif how is How.RETRY:
-            members.append(replace(member, standing=Standing.WAITING, code="", tolerated=False))
+        elif how is How.TOLERATE:
+            members.append(replace(member, tolerated=in_vain))
+        elif member.device in gone:
+            members.append(member)
+        elif in_vain:
+            waits = replace(member, standing=Standing.WAITING, tolerated=False)
+            members.append(replace(waits, retried_from=member.standing))
         else:
-            members.append(replace(member, tolerated=member.standing in IN_VAIN))
+            members.append(replace(member, standing=Standing.WAITING, code=""))
     return members
 
 
-def _with_others(rollout: Rollout, substitutes: tuple[str, ...]) -> Sequence[Member]:
+def _with_others(rollout: Rollout, substitutes: tuple[str, ...], by: str) -> Sequence[Member]:
     wanted = to_replace(rollout)
     missing = sum(count for _, count in wanted) - len(substitutes)
     if missing > 0:
@@ -183,8 +211,12 @@ def _with_others(rollout: Rollout, substitutes: tuple[str, ...]) -> Sequence[Mem
     for member in rollout.members:
         if member.device in moved:
             members.append(replace(member, group=moved[member.device]))
-        elif member.group in out and member.standing in {*IN_VAIN, Standing.PENDING}:
-            members.append(replace(member, standing=Standing.CANCELLED, code=REPLACED, tolerated=False))
+        elif member.group in out and member.standing in IN_VAIN and not member.replaced_by:
+            members.append(replace(member, tolerated=False, replaced_by=by))
+        elif member.group in out and member.standing is Standing.PENDING:
+            end = left_out(member, REPLACED)
+            ended = replace(member, standing=end.standing, code=end.code, retried_from=None)
+            members.append(replace(ended, replaced_by=by))
         else:
             members.append(member)
     return members

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from server.clock import Clock, system_now_ms
@@ -33,13 +33,20 @@ from server.rollout.model import (
     Settle,
     Standing,
 )
-from server.rollout.planner import plan
+from server.rollout.outcome import outcome
+from server.rollout.planner import plan, settled
 from server.rollout.resuming import Foresight, How, foresee, listed, replaced, resumed, skipped, to_replace
 from server.rollout.selection import candidates, choose_bundle, pick_canaries
 from server.rollout.telling import Teller
 from wire.messages import Severity, UpdateStatus
 
 _LOG = logging.getLogger(__name__)
+SOMEBODY = "an operator"
+_PHASES = {  # of an act: the phases it is for, and the one it leads to
+    "approve": (frozenset({Phase.AWAITING_APPROVAL}), Phase.RUNNING),
+    "pause": (frozenset({Phase.RUNNING}), Phase.PAUSED),
+    "abort": (frozenset({Phase.AWAITING_APPROVAL, Phase.RUNNING, Phase.PAUSED}), Phase.ABORTING),
+}
 
 
 @dataclass(eq=False, slots=True)
@@ -87,17 +94,26 @@ class RolloutService:
             self._note(rollout, "created", Severity.INFO, f"Rollout of {rollout.release} to {count} devices")
             return rollout
 
-    def approve(self, rollout: str) -> Rollout:
-        """Let a rollout begin.
+    def approve(self, rollout: str, *, by: str = SOMEBODY, only: Sequence[str] | None = None) -> Rollout:
+        """Let a rollout begin; ``only``: the devices that the person expects to be told at once.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
-            RolloutPhaseError: If it does not await approval.
+            RolloutPhaseError: If it does not await approval, or would tell other devices than ``only``.
         """
-        return self._move(rollout, {Phase.AWAITING_APPROVAL}, Phase.RUNNING, "approved", "Approved by an operator")
+        with self._lock:
+            known, after = self._after(rollout, "approve")
+            self._refuse_surprise(self._foreseen(known, after), only)
+            return self._move(known, Phase.RUNNING, "approved", f"Approved by {by}", by)
 
-    def pause(self, rollout: str, code: str = "operator", text: str = "") -> Rollout:
+    def pause(self, rollout: str, code: str = "operator", text: str = "", *, by: str = "") -> Rollout:
         """Tell no further device; pausing what is paused keeps the first reason.
+
+        Args:
+            rollout: its id.
+            code: the stable code of the reason.
+            text: the reason in words; by default that somebody did it.
+            by: the person who did it, "" for the server itself.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
@@ -107,8 +123,8 @@ class RolloutService:
             known = self.get(rollout)
             if known.phase is Phase.PAUSED:
                 return known
-            reason = text or "Paused by an operator"
-            return self._move(rollout, {Phase.RUNNING}, Phase.PAUSED, code, reason)
+            known, _ = self._after(rollout, "pause")
+            return self._move(known, Phase.PAUSED, code, text or f"Paused by {by or SOMEBODY}", by)
 
     def pause_release(self, release: str, code: str, text: str = "") -> tuple[str, ...]:
         """Pause every running rollout of ``release`` (a ``release_regression``, say); return their ids."""
@@ -118,7 +134,7 @@ class RolloutService:
             return tuple(self.pause(known, code, text or f"Paused: {code}").id for known in running)
 
     def resume(
-        self, rollout: str, how: How = How.RETRY, *, by: str = "an operator", only: Sequence[str] | None = None
+        self, rollout: str, how: How = How.RETRY, *, by: str = SOMEBODY, only: Sequence[str] | None = None
     ) -> Rollout:
         """Go on after failures as ``how`` says; ``only``: the devices that the person expects to be told at once.
 
@@ -128,7 +144,7 @@ class RolloutService:
             RolloutRefusedError: If it would pause again at once.
         """
         with self._lock:
-            known, after = self._resumed(rollout, how)
+            known, after = self._resumed(rollout, how, by)
             return self._steer(known, after, "resumed", f"Resumed by {by}: {how.value}", by, only)
 
     def skip(self, rollout: str, group: str, *, by: str, only: Sequence[str] | None = None) -> Rollout:
@@ -144,7 +160,7 @@ class RolloutService:
             return self._steer(known, after, "group_skipped", f"Group {group} skipped by {by}", by, only)
 
     def foresee(self, rollout: str, act: str, *, how: How = How.RETRY, group: str = "") -> Foresight:
-        """Return what ``act`` (approve, resume or skip) will do at once: whom it tells, whom it sets back.
+        """Return what ``act`` (approve, pause, resume, skip, abort) will do at once: whom it tells, whom it sets back.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
@@ -153,19 +169,23 @@ class RolloutService:
         """
         with self._lock:
             if act == "skip":
-                known, after = self._skipped(rollout, group, "somebody")
+                known, after = self._skipped(rollout, group, SOMEBODY)
             elif act == "resume":
-                known, after = self._resumed(rollout, how)
+                known, after = self._resumed(rollout, how, SOMEBODY)
             else:
-                known = self._in_phase(rollout, {Phase.AWAITING_APPROVAL})
-                after = replace(known, phase=Phase.RUNNING)
+                known, after = self._after(rollout, act)
             return self._foreseen(known, after)
 
-    def _resumed(self, rollout: str, how: How) -> tuple[Rollout, Rollout]:
+    def _after(self, rollout: str, act: str) -> tuple[Rollout, Rollout]:
+        allowed, phase = _PHASES[act]
+        known = self._in_phase(rollout, allowed)
+        return known, replace(known, phase=phase)
+
+    def _resumed(self, rollout: str, how: How, by: str) -> tuple[Rollout, Rollout]:
         known = self._in_phase(rollout, {Phase.PAUSED})
         others: tuple[str, ...] = ()
+        devices, now_ms = {device.device: device for device in self.fleet.devices()}, self.clock()
         if how is How.REPLACE:
-            devices, now_ms = {device.device: device for device in self.fleet.devices()}, self.clock()
             waiting = [member.device for member in known.members if member.group >= known.opened]
             there = [
                 devices[name] for name in waiting
@@ -173,10 +193,11 @@ class RolloutService:
                 and choose_bundle(self.versions.releases(), known.release, devices[name]) is not None
             ]  # fmt: skip
             others = pick_canaries(there, sum(count for _, count in to_replace(known)), known.id)
-        return known, resumed(known, how, others)
+        gone = {member.device for member in known.members} - devices.keys()
+        return known, resumed(known, how, others, by=by, gone=gone)
 
     def _skipped(self, rollout: str, group: str, by: str) -> tuple[Rollout, Rollout]:
-        known = self._in_phase(rollout, {Phase.RUNNING, Phase.PAUSED})
+        known = self._in_phase(rollout, frozenset({Phase.RUNNING, Phase.PAUSED}))
         return known, skipped(known, group, by, self.clock())
 
     def _foreseen(self, before: Rollout, after: Rollout) -> Foresight:
@@ -189,9 +210,7 @@ class RolloutService:
         self, before: Rollout, after: Rollout, code: str, text: str, by: str, only: Sequence[str] | None
     ) -> Rollout:
         seen = self._foreseen(before, after)
-        if only is not None and set(only) != set(seen.tells):
-            message = f"Expected to tell {', '.join(sorted(only)) or 'nobody'}, got: {seen.text}: look again"
-            raise RolloutPhaseError(message)
+        self._refuse_surprise(seen, only)
         devices = {device.device: device for device in self.fleet.devices()}
         teller = Teller(self.ledger, self.fleet, self.versions.releases())
         for member in replaced(before, after):
@@ -203,15 +222,22 @@ class RolloutService:
         self._note(before, code, Severity.WARNING, said, by=by)
         return self.get(before.id)
 
-    def abort(self, rollout: str) -> Rollout:
+    def abort(self, rollout: str, *, by: str = SOMEBODY, why: str = "", code: str = "aborted") -> Rollout:
         """End a rollout; who has not committed is set back to what it was to run before.
+
+        Args:
+            rollout: its id.
+            by: the person who decided it.
+            why: the cause in words, "" for none.
+            code: the stable code of the cause.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
             RolloutPhaseError: If it is over.
         """
-        allowed = {Phase.AWAITING_APPROVAL, Phase.RUNNING, Phase.PAUSED}
-        return self._move(rollout, allowed, Phase.ABORTING, "aborted", "Aborted by an operator")
+        with self._lock:
+            known, _ = self._after(rollout, "abort")
+            return self._move(known, Phase.ABORTING, code, f"Aborted by {by}" + (f": {why}" if why else ""), by)
 
     def turn(self, now_ms: int) -> None:
         """Take the next steps of every open rollout."""
@@ -231,11 +257,13 @@ class RolloutService:
         for action in plan(rollout, statuses, now_ms, limit=self.config.assignments_a_turn):
             match action:
                 case Assign(device):
-                    self._settle(rollout, teller.assign(rollout, members[device], devices[device], now_ms), now_ms)
+                    end = teller.assign(rollout, members[device], devices[device], now_ms)
+                    self._settle(rollout, members[device], end, now_ms)
                 case SetBack(device):
-                    self._settle(rollout, teller.set_back(rollout, members[device], devices[device]), now_ms)
+                    end = teller.set_back(rollout, members[device], devices[device])
+                    self._settle(rollout, members[device], end, now_ms)
                 case Settle():
-                    self._settle(rollout, action, now_ms)
+                    self._settle(rollout, members[action.device], action, now_ms)
                 case _:
                     self._decide(rollout, action, now_ms)
 
@@ -265,12 +293,14 @@ class RolloutService:
         last = len(rollout.groups) - 1
         return tuple(Member(device.device, last) for device in fresh if device.device not in taken)
 
-    def _settle(self, rollout: Rollout, settle: Settle | None, now_ms: int) -> None:
+    def _settle(self, rollout: Rollout, member: Member, settle: Settle | None, now_ms: int) -> None:
         if settle is None:
             return
+        after = settled(member, settle, now_ms)
         changes = {
-            "standing": settle.standing.value, "code": settle.code, "air_bytes": settle.air_bytes,
-            "settled_ms": now_ms, "tolerated": False,
+            "standing": after.standing.value, "code": after.code, "air_bytes": after.air_bytes,
+            "settled_ms": after.settled_ms, "tolerated": after.tolerated,
+            "retried_from": after.retried_from.value if after.retried_from else "",
         }  # fmt: skip
         self.ledger.change_member(rollout.id, settle.device, changes)
         if settle.standing in IN_VAIN:
@@ -287,18 +317,25 @@ class RolloutService:
                 self.ledger.change(rollout.id, {"phase": Phase.PAUSED.value, "code": code, "text": text}, now_ms)
                 self._note(rollout, code, Severity.ERROR, f"Rollout of {rollout.release} paused: {text}")
             case Finish(phase):
-                self.ledger.change(rollout.id, {"phase": phase.value}, now_ms)
-                self._note(rollout, phase.value, Severity.INFO, f"Rollout of {rollout.release}: {phase.value}")
+                said = outcome(self.get(rollout.id))  # with those that were settled in this turn
+                changes = {"phase": phase.value, "code": phase.value, "text": said}
+                if phase is Phase.ABORTED:  # who aborted it and why stays
+                    changes = {"phase": phase.value, "text": f"{rollout.text}; {said}"}
+                self.ledger.change(rollout.id, changes, now_ms)
+                self._note(rollout, phase.value, Severity.INFO, f"Rollout of {rollout.release}: {phase.value}, {said}")
 
-    def _move(self, rollout: str, allowed: set[Phase], phase: Phase, code: str, text: str) -> Rollout:
-        with self._lock:
-            known = self._in_phase(rollout, allowed)
-            self.ledger.change(rollout, {"phase": phase.value, "code": code, "text": text}, self.clock())
-            severity = Severity.WARNING if phase is not Phase.RUNNING else Severity.INFO
-            self._note(known, code, severity, f"Rollout of {known.release} {phase.value}: {text}")
-            return self.get(rollout)
+    def _move(self, known: Rollout, phase: Phase, code: str, text: str, by: str) -> Rollout:
+        self.ledger.change(known.id, {"phase": phase.value, "code": code, "text": text}, self.clock())
+        severity = Severity.WARNING if phase is not Phase.RUNNING else Severity.INFO
+        self._note(known, code, severity, f"Rollout of {known.release} {phase.value}: {text}", by=by)
+        return self.get(known.id)
 
-    def _in_phase(self, rollout: str, allowed: set[Phase]) -> Rollout:
+    def _refuse_surprise(self, seen: Foresight, only: Sequence[str] | None) -> None:
+        if only is not None and set(only) != set(seen.tells):
+            message = f"Expected to tell {', '.join(sorted(only)) or 'nobody'}, got: {seen.text}: look again"
+            raise RolloutPhaseError(message)
+
+    def _in_phase(self, rollout: str, allowed: Collection[Phase]) -> Rollout:
         known = self.get(rollout)
         if known.phase not in allowed:
             wanted = " or ".join(sorted(allowed))

@@ -7,12 +7,13 @@ the next start finds either the old ``desired`` (it is set) or the new one (its 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from server.fleet import Device, Fleet
 from server.registry.versions import Release
 from server.rollout.ledger import Ledger
 from server.rollout.model import IN_VAIN, Member, Rollout, Settle, Standing
+from server.rollout.planner import left_out
 from server.rollout.selection import choose_bundle
 from wire.codec import decode, encode
 from wire.messages import Desired
@@ -30,7 +31,7 @@ class Teller:
         """Tell ``device`` to run the release; return how it ended where no bundle fits it."""
         bundle = choose_bundle(self.releases, rollout.release, device)
         if bundle is None:
-            return Settle(member.device, Standing.CANCELLED, "no_bundle_for_it")
+            return left_out(member, "no_bundle_for_it")
         told = device.desired_release == rollout.release and device.desired_gen > member.gen
         if member.standing is Standing.ASSIGNING and told:
             gen = device.desired_gen
@@ -49,7 +50,7 @@ class Teller:
         if member.standing in IN_VAIN:
             return None
         air_bytes = device.reported.update.done_bytes if device.reported else 0
-        return Settle(member.device, Standing.CANCELLED, "aborted", air_bytes)
+        return replace(left_out(member, "aborted"), air_bytes=air_bytes)
 
     def _before(self, rollout: Rollout, member: Member, device: Device) -> Desired:
         before = decode(Desired, member.before.encode()) if member.before else Desired()

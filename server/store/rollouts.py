@@ -39,6 +39,8 @@ MEMBERS = sa.Table(
     sa.Column("air_bytes", sa.BigInteger, nullable=False, default=0),
     sa.Column("before", sa.Text, nullable=False, default=""),
     sa.Column("tolerated", sa.Boolean, nullable=False, default=False),
+    sa.Column("replaced_by", sa.String(100), nullable=False, default="", server_default=""),
+    sa.Column("retried_from", sa.String(32), nullable=False, default="", server_default=""),
 )
 
 

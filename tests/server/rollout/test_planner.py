@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import RolloutRefusedError
+from server.rollout.conditions import tally
 from server.rollout.model import (
+    IN_VAIN,
     Assign,
     DeviceStatus,
     Finish,
@@ -22,7 +25,8 @@ from server.rollout.model import (
     Settle,
     Standing,
 )
-from server.rollout.planner import apply_settlements, passed, plan
+from server.rollout.outcome import outcome
+from server.rollout.planner import apply_settlements, left_out, passed, plan, stop
 from server.rollout.resuming import How, foresee, resumed, skipped, to_replace
 from wire.messages import UpdatePhase, UpdateStatus
 
@@ -134,6 +138,50 @@ def test_a_removed_canary_pauses_and_only_a_skip_goes_past_it() -> None:
     assert plan(past, statuses, 2000) == (OpenGroup(1), Assign("d1"))
 
 
+def test_a_failure_stays_one_when_the_device_is_removed_or_told_otherwise() -> None:
+    """What is known of the release on a device outlives the device; only who was awaited is cancelled."""
+    going = rollout(Standing.FAILED, Standing.STUCK, Standing.STUCK, Standing.ASSIGNED, opened=2, phase=Phase.PAUSED)
+    statuses = {"d2": DeviceStatus("d2", OLD)}
+    assert plan(going, statuses, 2000) == (Settle("d3", Standing.CANCELLED, "device_removed"),)
+    assert stop(apply_settlements(going, plan(going, statuses, 2000), 2000)) is not None
+
+
+def test_a_second_try_without_an_outcome_leaves_the_failure() -> None:
+    """The device was told to try again, and then removed, told otherwise, set back or never there."""
+    going = rollout(Standing.FAILED, Standing.WAITING, phase=Phase.PAUSED)
+    going = replace(going, members=(replace(going.members[0], code="child_crashed"), going.members[1]))
+    waits = resumed(going, How.RETRY)
+    failed = Settle("d0", Standing.FAILED, "child_crashed")
+    assert plan(waits, {"d1": DeviceStatus("d1", OLD)}, 2000)[0] == failed
+    told = change(waits, "d0", standing=Standing.ASSIGNED, gen=6, assigned_ms=2000)
+    assert plan(told, known(), 2000)[0] == failed
+    assert plan(replace(waits, phase=Phase.ABORTING), known(), 2000)[0] == failed
+    assert apply_settlements(told, [failed], 2000).members[0].retried_from is None
+
+
+def test_a_replaced_canary_stays_a_failure_and_its_group_can_still_be_good() -> None:
+    """The person's act takes it out of what the group is judged by, and out of no figure."""
+    going = rollout(Standing.STUCK, Standing.WAITING, Standing.WAITING, phase=Phase.PAUSED)
+    replaced_ = resumed(going, How.REPLACE, ["d1"], by="alice")
+    assert (replaced_.members[0].standing, replaced_.members[0].replaced_by) == (Standing.STUCK, "alice")
+    late = {"d0": status("d0", UpdatePhase.COMMITTED, desired_release=OLD)}
+    assert plan(replaced_, known(3) | late, 2000) == (Assign("d1"),)
+    good = change(replaced_, "d1", standing=Standing.COMMITTED)
+    assert plan(good, known(3), 2000) == (OpenGroup(1), Assign("d2"))
+    assert outcome(good) == "1 of 2 devices committed; 1 of 2 was stuck and was replaced by alice"
+    (again,) = plan(change(good, "d1", standing=Standing.FAILED), known(3), 2000)
+    assert isinstance(again, Pause)
+
+
+def test_a_removed_canary_that_failed_is_not_told_again_but_others_are() -> None:
+    """Retrying it would end in the same pause; who replaces it is offered."""
+    going = rollout(Standing.FAILED, Standing.WAITING, phase=Phase.PAUSED)
+    with pytest.raises(RolloutRefusedError, match="replace or tolerate"):
+        resumed(going, How.RETRY, gone={"d0"})
+    after = resumed(going, How.REPLACE, ["d1"], by="alice", gone={"d0"})
+    assert foresee(going, after, {"d1": DeviceStatus("d1", OLD)}, 2000).text == "1 device told now: d1"
+
+
 def test_a_device_that_can_not_be_told_is_pending_until_it_is_heard() -> None:
     """Offline or never seen: nobody fails, nothing pauses, however long it takes."""
     going = rollout(Standing.WAITING, Standing.WAITING)
@@ -225,11 +273,12 @@ def test_after_any_history_groups_opened_on_success_and_nobody_outside_was_told(
     owners = [index for index, size in enumerate(sizes) for _ in range(size)]
     going = Rollout("r", NEW, groups, tuple(Member(f"d{n}", g) for n, g in enumerate(owners)), Phase.RUNNING)
     statuses = {member.device: DeviceStatus(member.device, OLD, 1) for member in going.members}
-    now_ms = 0
+    now_ms, failures = 0, dict[str, str]()
     for reports, command, event, who in turns:
         now_ms += 90_000_000 if event == "a day passes" else 1_000
         statuses = happen(statuses, event, f"d{who}")
         promised = None
+        failures |= failures_by_hand(going, statuses, now_ms)
         before, (going, statuses, promised) = going, command_to(going, statuses, command, now_ms)
         may = going.phase is Phase.RUNNING
         told = set()
@@ -242,6 +291,7 @@ def test_after_any_history_groups_opened_on_success_and_nobody_outside_was_told(
                 assert group_of(going, action.device) < going.opened, "told outside the opened groups"
             going, statuses = carry_out(going, statuses, action, now_ms)
         assert promised is None or told == promised, f"resuming {before} told others than it said"
+        check_figures(going, failures)
         for number, phase in zip(range(len(owners)), reports, strict=False):
             statuses = report(statuses, f"d{number}", phase)
         holders = {name for name, device in statuses.items() if device.desired_release == NEW}
@@ -253,9 +303,37 @@ def check_opening(going: Rollout, index: int) -> None:
     for before in range(index):
         standings = [member.standing for member in going.group_members(before)]
         good = standings.count(Standing.COMMITTED)
-        bad = standings.count(Standing.FAILED) + standings.count(Standing.STUCK)
+        failed = [member for member in going.group_members(before) if member.standing in IN_VAIN]
+        bad = sum(not member.replaced_by for member in failed)  # a person had others try in place of the rest
         ratio = going.groups[before].success_ratio
         assert going.groups[before].skipped_by or (good > 0 and good / (good + bad) >= ratio - 1e-9)
+
+
+def failures_by_hand(going: Rollout, statuses: dict[str, DeviceStatus], now_ms: int) -> dict[str, str]:
+    """Return how each device failed that was told, is there and has not committed: by its report, or its silence."""
+    found = {}
+    for member in going.members:
+        device = statuses.get(member.device)
+        if device is None or member.standing is not Standing.ASSIGNED:
+            continue
+        answers = device.update.gen >= member.gen and device.update.release == NEW
+        if answers and device.update.phase in {UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED}:
+            found[member.device] = "failed"
+        late = device.desired_release == NEW and now_ms > member.assigned_ms + going.deadline_s * 1000
+        if late and not (answers and device.update.phase is UpdatePhase.COMMITTED):
+            found.setdefault(member.device, "stuck")
+    return found
+
+
+def check_figures(going: Rollout, failures: dict[str, str]) -> None:
+    """Check that whoever failed ever is shown as failed or stuck, unless it committed or is trying again."""
+    members, shown = {member.device: member for member in going.members}, tally(going.members)
+    excused = {name for name in failures if members[name].standing is Standing.COMMITTED or members[name].retried_from}
+    assert shown.failed + shown.stuck == len(failures.keys() - excused)
+    for name in failures.keys() - excused:
+        assert members[name].standing in {Standing.FAILED, Standing.STUCK}, f"{name} left the count"
+    assert all(member.standing.value == failures[name] for name, member in members.items() if member.replaced_by
+               and name in failures)  # fmt: skip
 
 
 def group_of(going: Rollout, device: str) -> int:
@@ -294,7 +372,8 @@ def command_to(going: Rollout, statuses: dict[str, DeviceStatus], command: str, 
         if command == "skip":
             after = skipped(going, short[0] if short else "", "ada", now_ms)
         else:
-            after = resumed(going, How(command), others if command == "replace" else ())
+            gone = {member.device for member in going.members} - statuses.keys()
+            after = resumed(going, How(command), others if command == "replace" else (), by="ada", gone=gone)
     except RolloutRefusedError:
         return going, statuses, None
     seen = foresee(going, after, statuses, now_ms)
@@ -316,8 +395,8 @@ def carry_out(
         case SetBack(name):
             gen = statuses[name].desired_gen + 1
             member = next(member for member in going.members if member.device == name)
-            ended = member.standing if member.standing in {Standing.FAILED, Standing.STUCK} else Standing.CANCELLED
-            going = change(going, name, standing=ended)
+            if member.standing not in {Standing.FAILED, Standing.STUCK}:
+                going = apply_settlements(going, [left_out(member, "aborted")], now_ms)
             return going, statuses | {name: replace(statuses[name], desired_release=OLD, desired_gen=gen)}
         case Settle():
             return apply_settlements(going, [action], now_ms), statuses

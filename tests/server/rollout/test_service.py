@@ -167,6 +167,42 @@ def test_replacing_the_canary_sets_it_back_and_another_device_tries(scene: Scene
     assert scene.told() == {"d1", "d2"}
 
 
+def test_the_end_says_who_failed_and_who_replaced_it(scene: Scene) -> None:
+    """Succeeded, and yet not everybody: in the event, the rollout, its figures and its groups."""
+    rollout = scene.failed_canary()
+    seen = scene.service.foresee(rollout.id, "resume", how=How.REPLACE)
+    scene.service.resume(rollout.id, How.REPLACE, by="alice", only=seen.tells)
+    scene.turn()
+    for device in (*seen.tells, *({"d1", "d2"} - set(seen.tells))):
+        scene.say(device, UpdatePhase.COMMITTED)
+    said = "2 of 3 devices committed; 1 of 3 failed and was replaced by alice"
+    assert scene.service.get(rollout.id).text == said
+    assert f"Rollout of meter-2: succeeded, {said}" in [one.text for one in scene.fleet.app.parts.events.latest()]
+    body = scene.fleet.client().get(f"/api/rollouts/{rollout.id}").json()
+    assert [body[key] for key in ("phase", "committed", "failed", "replaced")] == ["succeeded", 2, 1, 1]
+    assert body["committed_ratio"] == pytest.approx(2 / 3)
+    assert [body["groups"][0][key] for key in ("total", "failed", "replaced", "success_reached")] == [2, 1, 1, True]
+
+
+def test_a_failed_canary_that_is_removed_stays_failed_over_a_restart(scene: Scene) -> None:
+    """Removing the hardware makes no release better; a try that had no outcome yet is cancelled and counted apart."""
+    rollout = scene.failed_canary()
+    scene.service.resume(rollout.id, How.RETRY)
+    scene.fleet.app.parts.revocations.remove("d0")
+    scene.fleet.restart()
+    scene.turn()
+    found = scene.service.get(rollout.id)
+    assert (found.phase, scene.standings(rollout)["d0"], found.members[0].code) == (
+        Phase.PAUSED, "failed", "child_crashed",
+    )  # fmt: skip
+    scene.service.skip(rollout.id, "canary", by="ada")
+    scene.turn()
+    scene.fleet.app.parts.revocations.remove("d1")
+    scene.say("d2", UpdatePhase.COMMITTED)
+    said = "1 of 2 devices committed; 1 of 2 failed; 1 removed; canary skipped by ada"
+    assert scene.service.get(rollout.id).text == said
+
+
 def test_a_resume_that_would_tell_others_than_the_operator_saw_is_refused(scene: Scene) -> None:
     """Between looking and pressing the button the fleet may have changed."""
     rollout = scene.failed_canary()
