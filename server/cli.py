@@ -1,6 +1,6 @@
 """``fleet-server``: init, run, migrate, backup, claim, trust, status; devices, releases, events, rollouts for scripts.
 
-Some commands only ask a running server to steer a rollout.
+The commands that steer a rollout only ask a running server to do it.
 
 Only this file prints.
 
@@ -13,16 +13,18 @@ import errno
 import getpass
 import json
 import logging
+import os
 import signal
 import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+from urllib.parse import quote
 
 import click
 import httpx
@@ -112,7 +114,20 @@ def _example(*lines: str) -> str:
     return "\b\n" + "\n".join([f"Example{'s' if len(lines) > 1 else ''}:", *(f"  {line}" for line in lines)])
 
 
-@click.group(epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Main(click.Group):
+    """Takes a group's name in the singular, too, and ``resume`` and ``skip-group`` without that of their group."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return the command of that name, None when there is none."""
+        if cmd_name in {"resume", "skip-group"}:
+            return rollouts.get_command(ctx, cmd_name)
+        plural = {"rollout": "rollouts", "device": "devices", "release": "releases"}
+        return super().get_command(ctx, plural.get(cmd_name, cmd_name))
+
+
+@click.group(
+    cls=_Main, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="fleet-server")
 def main() -> None:
     """Take models to a fleet of devices and keep them right.
@@ -354,6 +369,7 @@ def devices_list(directory: Path, *, ended: bool, as_json: bool) -> None:
 
 _DEVICE = click.argument("device", metavar="DEVICE")
 _WHY = click.option("--why", default="", help="Kept with it and in the events.")
+_BY = click.option("--by", default="", help="Who decides it; kept with it. The name of the user by default.")
 
 
 @devices.command(epilog=_example("fleet-server devices revoke state cam-1 --why 'stolen'"))
@@ -422,8 +438,9 @@ def releases_list(directory: Path, *, as_json: bool) -> None:
 @_STATE
 @click.argument("release", metavar="RELEASE")
 @_WHY
+@_BY
 @_coded
-def withdraw(directory: Path, release: str, why: str) -> None:
+def withdraw(directory: Path, release: str, why: str, by: str) -> None:
     """Offer a release to no device any more, for good.
 
     Its rollouts are aborted, no rollout of it can be made. Prints the devices that still run it: they go on until you
@@ -432,11 +449,19 @@ def withdraw(directory: Path, release: str, why: str) -> None:
     state, (config, database) = open_state(directory), _opened(directory)
     fleet, versions = _fleet(database), Versions(database, Blobs(state.blobs))
     rollouts = RolloutService(Ledger(database), fleet, versions, EventLog(database), config.rollout)
-    running = Withdrawal(versions, fleet, rollouts, system_now_ms).withdraw(release, why)
+    running = Withdrawal(versions, fleet, rollouts, system_now_ms).withdraw(release, why, by=_person(by))
     database.close()
     click.echo(f"{release} withdrawn; it still runs on {len(running)} devices")
     for device in running:
         click.echo(device.device)
+
+
+def _person(by: str) -> str:
+    """Return who decides: ``by``, or the user who runs this."""
+    try:
+        return by or getpass.getuser()
+    except (KeyError, OSError):  # a user without a name, as in a container
+        return f"uid {os.getuid()}"
 
 
 def _fleet(database: Database) -> Fleet:
@@ -466,11 +491,30 @@ def events(directory: Path, after: int | None, limit: int, device: str | None, *
     _print(rows, listings.EVENT_COLUMNS, as_json=as_json)
 
 
-@main.command(epilog=_example("fleet-server rollouts state", "fleet-server rollouts state --json"))
+@main.group(
+    cls=_Listing,
+    epilog=_example(
+        "fleet-server rollouts state | cut -f1-6",
+        "fleet-server rollouts approve state 3f2a91c0",
+        "fleet-server rollouts resume state 3f2a91c0 --how replace",
+        "fleet-server rollouts abort state 3f2a91c0 --why 'wrong labels' --yes",
+    ),
+)
+def rollouts() -> None:
+    """Print the rollouts; approve, pause, resume or abort one.
+
+    "fleet-server rollouts DIR" is short for "fleet-server rollouts list DIR". A rollout waits for approval, tells its
+    first group, and opens the next when each before it reached its success. It pauses by itself when too many fail.
+    """
+
+
+@rollouts.command(
+    "list", epilog=_example("fleet-server rollouts list state", "fleet-server rollouts list state --json")
+)
 @_STATE
 @_JSON
 @_coded
-def rollouts(directory: Path, *, as_json: bool) -> None:
+def rollouts_list(directory: Path, *, as_json: bool) -> None:
     """Print the rollouts, newest first.
 
     Tab-separated values, a line of names first: the phase, and how many devices are how far. Who failed or was stuck
@@ -483,11 +527,56 @@ def rollouts(directory: Path, *, as_json: bool) -> None:
     _print(rows, listings.ROLLOUT_COLUMNS, as_json=as_json)
 
 
-@main.command(
-    epilog=_example("fleet-server resume state 3f2a91c0", "fleet-server resume state 3f2a91c0 --how replace --yes")
+_ROLLOUT = click.argument("rollout", metavar="ROLLOUT")
+_YES = click.option("--yes", is_flag=True, help="Do not ask.")
+_ANSWER = click.option("--json", "as_json", is_flag=True, help="The rollout as a JSON object instead of its phase.")
+
+
+@rollouts.command(
+    epilog=_example(
+        "fleet-server rollouts approve state 3f2a91c0", "fleet-server rollouts approve state 3f2a91c0 --yes"
+    )
 )
 @_STATE
-@click.argument("rollout", metavar="ROLLOUT")
+@_ROLLOUT
+@_BY
+@_YES
+@_ANSWER
+@_coded
+def approve(directory: Path, rollout: str, by: str, *, yes: bool, as_json: bool) -> None:
+    """Let ROLLOUT begin, after printing whom that tells.
+
+    Before a person approves, no device is told anything. At once only the first group is told; the next opens when
+    each before it reached its success.
+    """
+    _steer(directory, rollout, "approve", {"by": _person(by)}, yes=yes, as_json=as_json)
+
+
+@rollouts.command(epilog=_example("fleet-server rollouts pause state 3f2a91c0 --why 'look at cam-7 first'"))
+@_STATE
+@_ROLLOUT
+@_WHY
+@_BY
+@_YES
+@_ANSWER
+@_coded
+def pause(directory: Path, rollout: str, why: str, by: str, *, yes: bool, as_json: bool) -> None:
+    """Tell no further device of ROLLOUT, until it is resumed.
+
+    Devices that are under way are not affected: they go on and are counted; it prints which. "fleet-server rollouts
+    resume" goes on, "fleet-server rollouts abort" sets back whoever has not committed.
+    """
+    _steer(directory, rollout, "pause", {"by": _person(by), "why": why}, yes=yes, as_json=as_json)
+
+
+@rollouts.command(
+    epilog=_example(
+        "fleet-server rollouts resume state 3f2a91c0",
+        "fleet-server rollouts resume state 3f2a91c0 --how replace --yes",
+    )
+)
+@_STATE
+@_ROLLOUT
 @click.option(
     "--how",
     type=click.Choice([how.value for how in How]),
@@ -495,46 +584,73 @@ def rollouts(directory: Path, *, as_json: bool) -> None:
     show_default=True,
     help="retry: tell those that failed or are stuck again. replace: others try instead. tolerate: let it be.",
 )
-@click.option("--by", default="", help="Who decides it; the name of the user by default.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@_BY
+@_YES
+@_ANSWER
 @_coded
-def resume(directory: Path, rollout: str, how: str, by: str, *, yes: bool) -> None:
+def resume(directory: Path, rollout: str, how: str, by: str, *, yes: bool, as_json: bool) -> None:
     """Go on with the paused ROLLOUT, after printing whom that tells.
 
     The next group opens when this one reached its success, however it is resumed. Failures that stay count against
     it; a device that is told again counts by its new try. One that is replaced stays failed in every figure, with the
     name of who decided it, and its group is judged by the others.
     """
-    server, path = RunningServer(open_state(directory)), f"/api/rollouts/{rollout}"
-    seen = server.get(f"{path}/foresight", {"act": "resume", "how": how})
-    _agree(seen, yes=yes)
-    body: dict[str, Json] = {"how": how, "by": by or getpass.getuser(), "only": seen["tells"]}
-    click.echo(f"{rollout} {server.post(f'{path}/resume', body)['phase']}")
+    _steer(directory, rollout, "resume", {"how": how, "by": _person(by)}, yes=yes, as_json=as_json)
 
 
-@main.command("skip-group", epilog=_example("fleet-server skip-group state 3f2a91c0 --group canary --by ada"))
+@rollouts.command(
+    "skip-group", epilog=_example("fleet-server rollouts skip-group state 3f2a91c0 --group canary --by ada")
+)
 @_STATE
-@click.argument("rollout", metavar="ROLLOUT")
+@_ROLLOUT
 @click.option("--group", required=True, help="The open group that did not reach its success.")
 @click.option("--by", required=True, help="Who decides it; it is recorded.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@_YES
+@_ANSWER
 @_coded
-def skip_group(directory: Path, rollout: str, group: str, by: str, *, yes: bool) -> None:
+def skip_group(directory: Path, rollout: str, group: str, by: str, *, yes: bool, as_json: bool) -> None:
     """Let the next group of ROLLOUT open although one did not reach its success.
 
     Prints whom that tells first. Only this act goes past such a group.
     """
-    server, path = RunningServer(open_state(directory)), f"/api/rollouts/{rollout}"
-    seen = server.get(f"{path}/foresight", {"act": "skip", "group": group})
-    _agree(seen, yes=yes)
-    body: dict[str, Json] = {"group": group, "by": by, "only": seen["tells"]}
-    click.echo(f"{rollout} {server.post(f'{path}/skip', body)['phase']}")
+    _steer(directory, rollout, "skip", {"group": group, "by": by}, yes=yes, as_json=as_json)
 
 
-def _agree(seen: Mapping[str, Json], *, yes: bool) -> None:
-    click.echo(str(seen["text"]))
+@rollouts.command(
+    epilog=_example(
+        "fleet-server rollouts abort state 3f2a91c0",
+        "fleet-server rollouts abort state 3f2a91c0 --why 'wrong labels' --yes",
+    )
+)
+@_STATE
+@_ROLLOUT
+@_WHY
+@_BY
+@_YES
+@_ANSWER
+@_coded
+def abort(directory: Path, rollout: str, why: str, by: str, *, yes: bool, as_json: bool) -> None:
+    """End ROLLOUT for good, after printing who is set back.
+
+    Whoever has not committed goes back to what it ran before. Devices that committed keep the release: to take them
+    back, too, roll the older release out to them.
+    """
+    _steer(directory, rollout, "abort", {"by": _person(by), "why": why}, yes=yes, as_json=as_json)
+
+
+def _steer(
+    directory: Path, rollout: str, act: str, wanted: dict[str, Json], *, yes: bool, as_json: bool
+) -> None:  # fmt: skip
+    """Ask the running server to steer a rollout, after printing what that does at once."""
+    server, path = RunningServer(open_state(directory)), f"/api/rollouts/{quote(rollout, safe='')}"
+    query = {key: str(wanted[key]) for key in ("how", "group") if key in wanted}
+    seen = server.get(f"{path}/foresight", {"act": act, **query})
+    click.echo(str(seen["text"]), err=as_json)
     if not yes:
-        click.confirm("Go on?", abort=True)
+        click.confirm("Go on?", abort=True, err=as_json)
+    expected: dict[str, Json] = {} if act in {"pause", "abort"} else {"only": seen["tells"]}
+    found = server.post(f"{path}/{act}", wanted | expected)
+    click.echo(json.dumps(found) if as_json else f"{rollout} {found['phase']}")
 
 
 def _print(rows: Sequence[listings.Row], columns: Sequence[str], *, as_json: bool) -> None:

@@ -18,7 +18,16 @@ _BLANKS = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
 
 DEVICE_COLUMNS = ("device", "site", "state", "release", "phase", "desired_release", "last_seen_ms", "presence")
 ENDED_COLUMNS = ("device", "site", "ended", "ended_ms", "ended_why")
-RELEASE_COLUMNS = ("release", "model", "targets", "registered_ms", "running", "withdrawn_ms", "withdrawn_why")
+RELEASE_COLUMNS = (
+    "release",
+    "model",
+    "targets",
+    "registered_ms",
+    "running",
+    "withdrawn_ms",
+    "withdrawn_why",
+    "withdrawn_by",
+)
 EVENT_COLUMNS = ("id", "at_ms", "severity", "kind", "code", "device", "text")
 ROLLOUT_COLUMNS = (
     "id", "release", "phase", "committed", "under_way", "failed", "stuck", "pending", "devices", "created_ms", "text",
@@ -51,6 +60,7 @@ def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> list
             "release": name, "model": found[0].model, "targets": ",".join(one.target for one in found),
             "registered_ms": found[0].registered_ms, "running": running[name],
             "withdrawn_ms": found[0].withdrawn_ms, "withdrawn_why": found[0].withdrawn_why,
+            "withdrawn_by": found[0].withdrawn_by,
         }
         for name, found in targets.items()
     ]  # fmt: skip

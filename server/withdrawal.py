@@ -9,16 +9,17 @@ signed metadata still lists it, because only the release key can change that; th
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from server.clock import Clock
 from server.complaints import shortened
-from server.errors import ServerError
+from server.errors import ReleaseWithdrawnError, ServerError
 from server.fleet import Device, Fleet
 from server.registry.events import event_row
 from server.registry.versions import Release, Versions
 from server.rollout.model import Phase
-from server.rollout.service import RolloutService
+from server.rollout.service import SOMEBODY, RolloutService
 from server.rollout.telling import pointer
 from server.store import registry as store
 from server.store.events import insert_events
@@ -40,20 +41,21 @@ class Withdrawal:
     clock: Clock
     _checked_ms: int = -_CHECK_EVERY_MS
 
-    def withdraw(self, name: str, why: str = "") -> tuple[Device, ...]:
-        """Offer the release ``name`` to no device any more; return the devices that still run it.
+    def withdraw(self, name: str, why: str = "", *, by: str = SOMEBODY) -> tuple[Device, ...]:
+        """Offer the release ``name`` to no device any more, as ``by`` decided; return the devices that still run it.
 
         Raises:
             UnknownReleaseError: If there is none.
         """
         self.versions.release(name)
         now_ms, why = self.clock(), shortened(why, _MAX_WHY)
-        text = f"Release {name} was withdrawn" + (f": {why}" if why else "")
-        event = event_row(now_ms, "release", "withdrawn", Severity.WARNING, text, data={"release": name})
+        text = f"Release {name} was withdrawn by {by}" + (f": {why}" if why else "")
+        data = {"release": name, "by": by}
+        event = event_row(now_ms, "release", "withdrawn", Severity.WARNING, text, data=data)
         with self.versions.database.begin() as connection:
-            if store.withdraw_release(connection, name, now_ms, why):
+            if store.withdraw_release(connection, name, now_ms, why=why, by=by):
                 insert_events(connection, [event])
-        self._stop_rollouts(frozenset({name}))
+        self._stop_rollouts({name: self.versions.release(name)})
         return self.running(name)
 
     def running(self, name: str) -> tuple[Device, ...]:
@@ -66,19 +68,22 @@ class Withdrawal:
             return
         self._checked_ms = now_ms
         releases = self.versions.releases()
-        withdrawn = frozenset(release.name for release in releases if release.withdrawn_ms)
+        withdrawn = {release.name: release for release in releases if release.withdrawn_ms}
         if not withdrawn:
             return
         self._stop_rollouts(withdrawn)
         busy = {member.device for rollout in self.rollouts.ledger.open() for member in rollout.members}
         for device in self.fleet.devices():
-            if device.desired_release in withdrawn - {device.release} and device.device not in busy:
+            if device.desired_release in withdrawn.keys() - {device.release} and device.device not in busy:
                 self._keep_what_runs(device, releases)
 
-    def _stop_rollouts(self, withdrawn: frozenset[str]) -> None:
+    def _stop_rollouts(self, withdrawn: Mapping[str, Release]) -> None:
         for rollout in self.rollouts.ledger.open():
             if rollout.release in withdrawn and rollout.phase in _ABORTABLE:
-                self.rollouts.abort(rollout.id)
+                release = withdrawn[rollout.release]
+                why = "the release was withdrawn" + (f": {release.withdrawn_why}" if release.withdrawn_why else "")
+                by = release.withdrawn_by or SOMEBODY
+                self.rollouts.abort(rollout.id, by=by, why=why, code=ReleaseWithdrawnError.code)
 
     def _keep_what_runs(self, device: Device, releases: tuple[Release, ...]) -> None:
         current = device.reported.current if device.reported else None

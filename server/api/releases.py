@@ -7,6 +7,7 @@ from pydantic import BaseModel, Field, JsonValue
 
 from server.api.auth import Auth
 from server.registry.versions import Release, Versions
+from server.rollout.service import SOMEBODY
 from server.withdrawal import Withdrawal
 
 
@@ -27,12 +28,14 @@ class ReleaseBody(BaseModel):
     certificate: dict[str, JsonValue]
     withdrawn_ms: int = 0
     withdrawn_why: str = ""
+    withdrawn_by: str = ""
 
 
 class WithdrawRequest(BaseModel, extra="forbid"):
-    """Why; it is kept with the release and in the events."""
+    """Why, and who; both are kept with the release and in the events."""
 
     why: str = Field(default="", max_length=500)
+    by: str = Field(default=SOMEBODY, min_length=1, max_length=100)
 
 
 class RunningBody(BaseModel):
@@ -41,6 +44,7 @@ class RunningBody(BaseModel):
     name: str
     withdrawn_ms: int
     withdrawn_why: str
+    withdrawn_by: str
     running: list[str]
 
 
@@ -68,13 +72,14 @@ def router(auth: Auth, versions: Versions, withdrawal: Withdrawal) -> APIRouter:
         release = versions.release(name)
         return RunningBody(
             name=name, withdrawn_ms=release.withdrawn_ms, withdrawn_why=release.withdrawn_why,
-            running=[device.device for device in withdrawal.running(name)],
+            withdrawn_by=release.withdrawn_by, running=[device.device for device in withdrawal.running(name)],
         )  # fmt: skip
 
     @routes.post("/api/releases/{name}/withdraw", dependencies=[Depends(auth.operator)])
     def withdraw(name: str, request: WithdrawRequest | None = None) -> RunningBody:
         """Offer a release to no device any more and abort its rollouts; return where it still runs. For good."""
-        withdrawal.withdraw(name, request.why if request else "")
+        wanted = request or WithdrawRequest()
+        withdrawal.withdraw(name, wanted.why, by=wanted.by)
         return running(name)
 
     return routes
@@ -86,5 +91,5 @@ def _body(release: Release) -> ReleaseBody:
         sha256=release.sha256, length_bytes=release.length_bytes, runtime=release.custom.runtime,
         hardware=list(release.custom.hardware), security_floor=release.custom.security_floor,
         registered_ms=release.registered_ms, certificate=dict(release.certificate),
-        withdrawn_ms=release.withdrawn_ms, withdrawn_why=release.withdrawn_why,
+        withdrawn_ms=release.withdrawn_ms, withdrawn_why=release.withdrawn_why, withdrawn_by=release.withdrawn_by,
     )  # fmt: skip

@@ -32,6 +32,7 @@ class ReleaseRow:
     name: str
     published: str
     withdrawn: str
+    by: str
     why: str
     running: int
     devices: tuple[str, ...]
@@ -46,7 +47,7 @@ def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> tupl
     return tuple(
         ReleaseRow(
             name, clock_time(by_name[name].registered_ms), clock_time(by_name[name].withdrawn_ms),
-            by_name[name].withdrawn_why, running[name],
+            by_name[name].withdrawn_by, by_name[name].withdrawn_why, running[name],
             tuple(one.device for one in devices if one.release == name)[:_NAMED] if by_name[name].withdrawn_ms else (),
         )
         for name in names
@@ -76,7 +77,14 @@ class Releases:
                 ui.label(f"runs on {row.running}").classes("tf-small")
                 ui.element("div").classes("tf-grow")
                 if row.withdrawn:
-                    pill(Status(f"withdrawn {row.withdrawn}" + (f": {row.why}" if row.why else ""), Tone.BAD))
+                    pill(
+                        Status(
+                            f"withdrawn {row.withdrawn}"
+                            + (f" by {row.by}" if row.by else "")
+                            + (f": {row.why}" if row.why else ""),
+                            Tone.BAD,
+                        )
+                    )
                 else:
                     button = ui.button("Withdraw", on_click=partial(self._ask, row.name))
                     button.props("no-caps dense outline color=negative").style("padding: 4px 14px")

@@ -32,10 +32,10 @@ _QUESTIONS = {
 }
 _WAYS = {
     How.RETRY: "Go on, and try again where it failed",
-    How.REPLACE: "Let others try",
+    How.REPLACE: "Let others try; the failures still count",
     How.TOLERATE: "Let the failures stand; they still count",
 }
-_BY = "dashboard"
+_BY = "an operator on the page"  # where it asks for no name
 _LOOKS = {"approve": "unelevated", "resume": "unelevated", "pause": "outline", "abort": "outline color=negative"}
 
 
@@ -99,10 +99,10 @@ class Steering:
         if action == "resume":
             await self._resume(card, question)
             return
-        if action == "approve":
-            seen = await self._try(partial(self.services.rollouts.foresee, card.id, "approve"))
-            detail = f"{seen.text}. {detail}" if seen else detail
-        if await confirm(self.client, question, detail, action.capitalize()):
+        seen = await self._try(partial(self.services.rollouts.foresee, card.id, action))
+        if seen is not None and await confirm(
+            self.client, question, f"{seen.text}. {detail}", action.capitalize()
+        ):  # fmt: skip
             await self._do(partial(self._act(action), card.id))
 
     async def _resume(self, card: RolloutCard, question: str) -> None:
@@ -122,10 +122,10 @@ class Steering:
                 ui.notify("; ".join(refusals[:1]), type="negative", multi_line=True)
             return
         choices = {how.value: f"{_WAYS[how]}: {seen.text}" for how, seen in found.items()}
-        chosen = await choose(self.client, question, choices, "Resume")
-        if chosen is not None:
-            how = How(chosen)
-            await self._do(partial(self.services.rollouts.resume, card.id, how, by=_BY, only=found[how].tells))
+        answer = await choose(self.client, question, choices, "Resume")
+        if answer is not None:
+            how, by = How(answer[0]), answer[1]
+            await self._do(partial(self.services.rollouts.resume, card.id, how, by=by, only=found[how].tells))
 
     async def _skip(self, card: RolloutCard, group: str) -> None:
         seen = await self._try(partial(self.services.rollouts.foresee, card.id, "skip", group=group))
@@ -155,7 +155,10 @@ class Steering:
 
     def _act(self, action: str) -> Callable[[str], Rollout]:
         rollouts = self.services.rollouts
-        return {"approve": rollouts.approve, "pause": rollouts.pause, "abort": rollouts.abort}[action]
+        acts: dict[str, Callable[..., Rollout]] = {
+            "approve": rollouts.approve, "pause": rollouts.pause, "abort": rollouts.abort,
+        }  # fmt: skip
+        return partial(acts[action], by=_BY)
 
 
 def show_group(group: GroupView, skip: Callable[[], Awaitable[None]] | None = None) -> None:

@@ -164,15 +164,18 @@ async def confirm(client: Client, question: str, detail: str, action: str) -> bo
     return bool(answer)
 
 
-async def choose(client: Client, question: str, choices: Mapping[str, str], action: str) -> str | None:
-    """Ask which of ``choices`` (by key, in words) a person means; None when they turn away."""
+async def choose(
+    client: Client, question: str, choices: Mapping[str, str], action: str
+) -> tuple[str, str] | None:  # fmt: skip
+    """Ask which of ``choices`` (by key, in words) a person means, and for their name; None when they turn away."""
     with client, ui.dialog() as dialog, ui.element("div").classes("tf-card"):
         heading(question)
         chosen = ui.radio(dict(choices), value=next(iter(choices), None))
-        _answers(dialog, action, lambda: chosen.value)
+        name = _name()
+        _answers(dialog, action, lambda: (chosen.value, _said(name)) if chosen.value and _said(name) else None)
     answer = await dialog
     dialog.delete()
-    return str(answer) if answer else None
+    return (str(answer[0]), str(answer[1])) if answer else None
 
 
 async def ask_name(client: Client, question: str, detail: str, action: str) -> str | None:
@@ -180,11 +183,19 @@ async def ask_name(client: Client, question: str, detail: str, action: str) -> s
     with client, ui.dialog() as dialog, ui.element("div").classes("tf-card"):
         heading(question)
         ui.label(detail).classes("tf-muted")
-        name = ui.input("Your name").props("dense outlined maxlength=100")
-        _answers(dialog, action, lambda: " ".join(str(name.value or "").split()))
+        name = _name()
+        _answers(dialog, action, lambda: _said(name))
     answer = await dialog
     dialog.delete()
     return str(answer) if answer else None
+
+
+def _name() -> ui.input:
+    return ui.input("Your name").props("dense outlined maxlength=100")
+
+
+def _said(name: ui.input) -> str:
+    return " ".join(str(name.value or "").split())
 
 
 def _answers(dialog: ui.dialog, action: str, answer: Callable[[], object]) -> None:

@@ -44,6 +44,7 @@ class Release:
     registered_ms: int
     withdrawn_ms: int = 0
     withdrawn_why: str = ""
+    withdrawn_by: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +91,9 @@ class Versions:
         }  # fmt: skip
         with self.database.begin() as connection:
             store.put_release(connection, row)
-        withdrawn = {"withdrawn_ms": known.withdrawn_ms, "withdrawn_why": known.withdrawn_why} if known else {}
-        return _release({**row, **withdrawn})
+        if known:
+            row |= {name: getattr(known, name) for name in ("withdrawn_ms", "withdrawn_why", "withdrawn_by")}
+        return _release(row)
 
     def bundle(self, sha256: str) -> Bundle:
         """Return the checked bundle.
@@ -154,5 +156,5 @@ def _release(row: sa.RowMapping | Mapping[str, object]) -> Release:
         name=str(row["name"]), model=custom.model, version=custom.version, target=custom.target, path=str(row["path"]),
         sha256=str(row["sha256"]), length_bytes=int(str(row["length_bytes"])), certificate=custom.certificate,
         custom=custom, registered_ms=int(str(row["registered_ms"])), withdrawn_ms=int(str(row.get("withdrawn_ms", 0))),
-        withdrawn_why=str(row.get("withdrawn_why", "")),
+        withdrawn_why=str(row.get("withdrawn_why", "")), withdrawn_by=str(row.get("withdrawn_by", "")),
     )  # fmt: skip

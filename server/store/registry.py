@@ -19,6 +19,7 @@ RELEASES = sa.Table(
     sa.Column("registered_ms", sa.BigInteger, nullable=False),
     sa.Column("withdrawn_ms", sa.BigInteger, nullable=False, default=0, server_default="0"),
     sa.Column("withdrawn_why", sa.Text, nullable=False, default="", server_default=""),
+    sa.Column("withdrawn_by", sa.String(100), nullable=False, default="", server_default=""),
 )
 
 
@@ -34,8 +35,8 @@ def put_release(connection: sa.Connection, row: Mapping[str, object]) -> None:
         connection.execute(RELEASES.insert(), dict(row))
 
 
-def withdraw_release(connection: sa.Connection, name: str, now_ms: int, why: str) -> bool:
-    """Mark every target of the release ``name`` as withdrawn; return whether any was not yet."""
+def withdraw_release(connection: sa.Connection, name: str, now_ms: int, *, why: str, by: str) -> bool:
+    """Mark every target of the release ``name`` as withdrawn by ``by``; return whether any was not yet."""
     where = (RELEASES.c.name == name, RELEASES.c.withdrawn_ms == 0)
-    changes = {"withdrawn_ms": now_ms, "withdrawn_why": why}
+    changes = {"withdrawn_ms": now_ms, "withdrawn_why": why, "withdrawn_by": by}
     return connection.execute(RELEASES.update().where(*where).values(changes)).rowcount > 0

@@ -105,6 +105,7 @@ def test_the_pause_button_pauses_after_a_question(operator: Page, world: World) 
     operator.goto("/rollouts")
     card = operator.locator("section", has_text="digits-2")
     card.get_by_role("button", name="Pause").click()
+    expect(operator.get_by_role("dialog")).to_contain_text("2 devices not affected: gate-01, gate-02")
     operator.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     assert world.app.parts.rollouts.get("r2").phase == "running"
     card.get_by_role("button", name="Pause").click()
@@ -121,6 +122,8 @@ def test_resume_says_whom_it_tells_and_a_skip_wants_a_name(operator: Page, world
     card.get_by_role("button", name="Resume").click()
     dialog = operator.get_by_role("dialog")
     expect(dialog).to_contain_text("try again where it failed: 1 device told now: meter-08")
+    dialog.get_by_role("button", name="Resume").click()  # without a name
+    assert world.app.parts.rollouts.get("r3").phase == "paused"
     dialog.get_by_role("button", name="Cancel").click()
     card.get_by_role("button", name="Skip group").click()
     expect(dialog).to_contain_text("1 device told when heard again: press-03; opens rest")

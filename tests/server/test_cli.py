@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from server.app import ServerApp
 from server.cli import main
 from server.clock import system_now_ms
 from server.rollout.model import Group, Member, Phase, Rollout, Standing
+from server.rollout.service import RolloutService
 from server.state_directory import RunAddress, StateDirectory
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import Severity
@@ -161,32 +163,67 @@ def test_rollouts_say_how_many_devices_are_how_far(fleet: MemoryFleet) -> None:
     assert json.loads(_run("rollouts", fleet.state.path, "--json")[1])[0]["groups"] == ["canary", "rest"]
 
 
-def test_resume_and_skip_group_say_whom_they_tell_and_ask(state: StateDirectory, clock: FakeClock) -> None:
-    """A no changes nothing; a yes is recorded with its name."""
+@pytest.fixture
+def paused(state: StateDirectory, clock: FakeClock) -> Iterator[RolloutService]:
+    """A running server: in ``r1``, paused, canary ``a`` failed and ``b`` waits; ``r2`` waits for approval."""
     app = ServerApp.open(state.path, transport=MemoryTransport(MemoryBroker(), "server"), clock=clock, pages=False)
-    members = (Member("a", 0, Standing.FAILED, 1), Member("b", 1))
     groups = (Group("canary", 1.0, 0.0), Group("rest", 1.0, 0.0))
-    for member in members:
-        app.parts.enrolment.enrol(app.parts.enrolment.claim("berlin", member.device, {}))
-    app.parts.rollouts.ledger.add(Rollout("r1", "m-2", groups, members, Phase.PAUSED, opened=1, dynamic=False))
+    for device in "abcd":
+        app.parts.enrolment.enrol(app.parts.enrolment.claim("berlin", device, {}))
+    for identity, members, phase in (
+        ("r1", (Member("a", 0, Standing.FAILED, 1), Member("b", 1)), Phase.PAUSED),
+        ("r2", (Member("c", 0), Member("d", 1)), Phase.AWAITING_APPROVAL),
+    ):
+        opened = int(phase is Phase.PAUSED)
+        app.parts.rollouts.ledger.add(Rollout(identity, "m-2", groups, members, phase, opened=opened, dynamic=False))
     app.start()
-    try:
-        asked = CliRunner().invoke(main, ["resume", str(state.path), "r1"], input="n\n")
-        assert (asked.exit_code, "told when heard again: a" in asked.stdout) == (1, True)
-        assert app.parts.rollouts.get("r1").phase is Phase.PAUSED
-        skip = ("skip-group", state.path, "r1", "--by", "ada", "--yes", "--group")
-        refused, _, error = _run(*skip, "rest")
-        assert (refused, error.startswith("error [rollout_refused]: Expected an open group")) == (1, True)
-        done, out, _ = _run(*skip, "canary")
-        assert (done, "told when heard again: b" in out) == (0, True)
-        assert app.parts.rollouts.get("r1").groups[0].skipped_by == "ada"
-    finally:
-        app.stop()
+    yield app.parts.rollouts
+    app.stop()
 
 
-def test_resume_without_a_running_server_says_how_to_start_it(state: StateDirectory) -> None:
+def test_resume_and_skip_group_say_whom_they_tell_and_ask(state: StateDirectory, paused: RolloutService) -> None:
+    """A no changes nothing; a yes is recorded with its name."""
+    asked = CliRunner().invoke(main, ["resume", str(state.path), "r1"], input="n\n")
+    assert (asked.exit_code, "told when heard again: a" in asked.stdout) == (1, True)
+    assert paused.get("r1").phase is Phase.PAUSED
+    skip = ("rollouts", "skip-group", state.path, "r1", "--by", "ada", "--yes", "--group")
+    refused, _, error = _run(*skip, "rest")
+    assert (refused, error.startswith("error [rollout_refused]: Expected an open group")) == (1, True)
+    done, out, _ = _run(*skip, "canary")
+    assert (done, "told when heard again: b" in out) == (0, True)
+    assert paused.get("r1").groups[0].skipped_by == "ada"
+
+
+def test_approve_pause_and_abort_say_what_they_do_and_ask(state: StateDirectory, paused: RolloutService) -> None:
+    """Each says beforehand whom it concerns; who did it and why is kept."""
+    asked = CliRunner().invoke(main, ["rollout", "approve", str(state.path), "r2"], input="n\n")
+    assert (asked.exit_code, asked.stdout.splitlines()[0]) == (1, "1 device told when heard again: c; opens canary")
+    assert paused.get("r2").phase is Phase.AWAITING_APPROVAL
+    for act, options, phase, text in (
+        ("approve", (), "running", "Approved by ada"),
+        ("pause", ("--why", "cam-7 first"), "paused", "Paused by ada: cam-7 first"),
+        ("abort", ("--why", "wrong labels"), "aborting", "Aborted by ada: wrong labels"),
+    ):
+        code, out, _ = _run("rollouts", act, state.path, "r2", "--by", "ada", "--yes", *options)
+        assert (code, out.splitlines()[-1]) == (0, f"r2 {phase}")
+        assert paused.get("r2").text.startswith(text)
+    assert {"ada"} == {one.data["by"] for one in paused.events.latest() if one.code in {"approved", "aborted"}}
+
+
+@pytest.mark.parametrize(("act", "code"), [("approve", "rollout_phase"), ("pause", "rollout_phase"), ("abort", "")])
+def test_a_steering_command_out_of_its_phase_is_refused(
+    state: StateDirectory, paused: RolloutService, act: str, code: str
+) -> None:
+    """A paused rollout is neither approved nor paused, but it may be aborted; as JSON only the answer is printed."""
+    status, out, error = _run("rollouts", act, state.path, "r1", "--yes", "--json")
+    assert (status, f"error [{code}]: Expected a rollout that is" in error) == (int(bool(code)), bool(code))
+    assert code or (json.loads(out)["phase"], paused.get("r1").code) == ("aborting", "aborted")
+
+
+@pytest.mark.parametrize("act", ["approve", "pause", "resume", "abort"])
+def test_steering_without_a_running_server_says_how_to_start_it(state: StateDirectory, act: str) -> None:
     """Nothing is changed behind the back of a server."""
-    code, _, error = _run("resume", state.path, "r1", "--yes")
+    code, _, error = _run("rollouts", act, state.path, "r1", "--yes")
     assert (code, error.startswith("error [not_running]"), "fleet-server run" in error) == (1, True, True)
 
 

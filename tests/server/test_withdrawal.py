@@ -69,9 +69,11 @@ def test_a_running_rollout_of_it_stops_and_who_was_told_stays_with_what_it_runs(
     settle(fleet)
     rollout = roll_out(fleet, "m-2")
     assert device.desired().release == "m-2"
-    fleet.client().post("/api/releases/m-2/withdraw", json={"why": "wrong labels"})
+    fleet.client().post("/api/releases/m-2/withdraw", json={"why": "wrong labels", "by": "ada"})
     settle(fleet)
-    assert fleet.app.parts.rollouts.get(rollout).phase is Phase.ABORTED
+    found = fleet.app.parts.rollouts.get(rollout)
+    assert (found.phase, found.code) == (Phase.ABORTED, "release_withdrawn")
+    assert found.text.startswith("Aborted by ada: the release was withdrawn: wrong labels; ")
     assert device.desired().release == "m-1"
 
 
