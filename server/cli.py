@@ -473,7 +473,7 @@ def _fleet(database: Database) -> Fleet:
     epilog=_example("fleet-server events state --device cam-1", "fleet-server events state --after 120 --json")
 )
 @_STATE
-@click.option("--after", type=click.IntRange(0), help="Only events with a higher id, from the oldest on.")
+@click.option("--after", type=click.IntRange(0, 2**63 - 1), help="Only events with a higher id, from the oldest on.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=200, show_default=True, help="So many at most.")
 @click.option("--device", help="Only events of this device.")
 @_JSON

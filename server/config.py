@@ -9,6 +9,7 @@ import ipaddress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from server.bounds import check_bounds
 from server.drift.config import DriftConfig
 from server.errors import ConfigError
 from server.retraining.config import RetrainingConfig
@@ -17,7 +18,6 @@ from server.strict_toml import read_toml
 from wire.errors import PathError
 from wire.paths import without_tilde
 
-_PORT_LIMIT = 65_535
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 
 
@@ -156,12 +156,9 @@ def check_config(config: ServerConfig) -> ServerConfig:
     """Return ``config`` if it may be obeyed.
 
     Raises:
-        ConfigError: If a port can't be, a limit is not positive, or an address beyond loopback lacks TLS.
+        ConfigError: If a number is out of its bounds (``server.bounds``), or an address beyond loopback lacks TLS.
     """
-    for name, port in (("http.port", config.http.port), ("broker.port", config.broker.port)):
-        _require(0 <= port <= _PORT_LIMIT, f"{name} from 0 to {_PORT_LIMIT}", port)
-    for name, value in _positive(config):
-        _require(value > 0, f"{name} above 0", value)
+    check_bounds(config)
     tls = config.tls
     _require(
         tls.enabled or not (tls.certificate or tls.key or tls.ca),
@@ -186,20 +183,6 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:
         return False
-
-
-def _positive(config: ServerConfig) -> list[tuple[str, float]]:
-    return [
-        ("turn_interval_s", config.turn_interval_s),
-        ("enrolment.claim_ttl_s", config.enrolment.claim_ttl_s),
-        ("ingest.queue_messages", config.ingest.queue_messages),
-        ("ingest.batch_messages", config.ingest.batch_messages),
-        ("ingest.clock_skew_s", config.ingest.clock_skew_s),
-        ("ingest.retention_days", config.ingest.retention_days),
-        ("fleet.silent_s", config.fleet.silent_s),
-        ("broker.max_queued_messages", config.broker.max_queued_messages),
-        ("broker.max_packet_bytes", config.broker.max_packet_bytes),
-    ]
 
 
 def _require(holds: bool, what: str, value: object) -> None:  # noqa: FBT001 - the condition is the subject

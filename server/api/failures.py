@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +17,7 @@ from wire.errors import WireError
 
 _LOG = logging.getLogger(__name__)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SHOWN = 100  # characters of a wrong value
 
 
 def install(api: FastAPI) -> None:
@@ -70,8 +73,17 @@ def _disk_error(request: Request, error: Exception) -> JSONResponse:
 
 def _invalid_request(_: Request, error: Exception) -> JSONResponse:
     problems = error.errors() if isinstance(error, RequestValidationError) else []
-    places = [f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}" for problem in problems[:5]]
-    return answer(422, "request_invalid", "Expected a valid request, got " + "; ".join(places))
+    return answer(422, "request_invalid", "Expected a valid request, got " + "; ".join(map(_said, problems[:5])))
+
+
+def _said(problem: Mapping[str, Any]) -> str:
+    """Return which field is wrong, what was expected, and the value where that is short enough to be read."""
+    said = f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
+    value = problem.get("input")
+    shown = (
+        repr(value) if isinstance(value, str | float | bool) or (isinstance(value, int) and abs(value) < 2**64) else ""
+    )
+    return f"{said}, got {shown[:_SHOWN]}" if shown and "claim" not in problem["loc"] else said
 
 
 def _http_error(_: Request, error: Exception) -> JSONResponse:

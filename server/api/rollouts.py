@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from server.api.auth import Auth
 from server.errors import RolloutRefusedError
 from server.rollout.conditions import MAX_CANARIES, canary_size, tally
+from server.rollout.config import MAX_TIME_S
 from server.rollout.drafting import Request
 from server.rollout.model import Member, Rollout
 from server.rollout.outcome import removed_count, replaced_count
@@ -20,7 +21,7 @@ from server.rollout.resuming import How
 from server.rollout.service import SOMEBODY, RolloutService
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
-Seconds = Annotated[float, Field(gt=0, le=366 * 86_400)]
+Seconds = Annotated[float, Field(gt=0, le=MAX_TIME_S)]
 Person = Annotated[str, Field(min_length=1, max_length=100)]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MAX_TIME_S = 366 * 86_400  # a probation or deadline of more than a year is a slip of the pen
+
 
 @dataclass(frozen=True, slots=True)
 class RolloutConfig:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from server.errors import RolloutRefusedError
 from server.fleet import Device
 from server.registry.versions import Release
-from server.rollout.config import RolloutConfig
+from server.rollout.conditions import MAX_CANARIES
+from server.rollout.config import MAX_TIME_S, RolloutConfig
 from server.rollout.model import Group, Phase, Rollout
 from server.rollout.selection import as_members, candidates, pick_canaries
 
@@ -75,14 +76,16 @@ def _grouping(
 
 
 def _check(request: Request) -> None:
-    ratios = (request.success_ratio, request.error_ratio)
-    if any(ratio is not None and not 0 <= ratio <= 1 for ratio in ratios):
-        message = f"Expected ratios from 0 to 1, got {ratios}"
+    if isinstance(request.canary, int) and not 1 <= request.canary <= MAX_CANARIES:
+        message = f"Expected canary from 1 to {MAX_CANARIES}, got {request.canary}"
         raise RolloutRefusedError(message)
-    if isinstance(request.canary, int) and request.canary < 1:
-        message = f"Expected at least one canary, got {request.canary}"
-        raise RolloutRefusedError(message)
-    times = (request.probation_s, request.deadline_s)
-    if any(time_s is not None and time_s <= 0 for time_s in times):
-        message = f"Expected probation and deadline above 0 s, got {times}"
-        raise RolloutRefusedError(message)
+    for name in ("success_ratio", "error_ratio"):
+        ratio = getattr(request, name)
+        if ratio is not None and not 0 <= ratio <= 1:
+            message = f"Expected {name} from 0 to 1, got {ratio}"
+            raise RolloutRefusedError(message)
+    for name in ("probation_s", "deadline_s"):
+        time_s = getattr(request, name)
+        if time_s is not None and not 0 < time_s <= MAX_TIME_S:
+            message = f"Expected {name} above 0 and at most {MAX_TIME_S} (a year), got {time_s}"
+            raise RolloutRefusedError(message)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from server.bounds import BOUNDS, check_bounds, numbers_of
 from server.config import ServerConfig, is_loopback, read_config
 from server.errors import ConfigError
 from server.state_directory import StateDirectory
@@ -26,7 +29,8 @@ def _read(tmp_path: Path, text: str) -> ServerConfig:
         ("[drift]\nwindow_s = 1", "the nearest is 'window_ms'"),
         ("[http]\nport = '80'", "port as int, got str"),
         ("[http]\nport = 70000", "http.port from 0 to 65535, got 70000"),
-        ("[ingest]\nbatch_messages = 0", "ingest.batch_messages above 0"),
+        ("[ingest]\nbatch_messages = 0", "ingest.batch_messages above 0 and at most 1000000, got 0"),
+        ("[rollout]\ndeadline_s = 1e300", "rollout.deadline_s above 0 and at most 31622400, got 1e+300"),
         ("[broker]\nbind = '0.0.0.0'", "broker.bind on loopback"),
         ("[tls]\nkey = 'k.pem'", "all of certificate, key and ca"),
         ("[http", "readable TOML"),
@@ -51,6 +55,28 @@ def test_a_tilde_in_a_path_is_the_home_directory(tmp_path: Path, monkeypatch: py
     path.write_text(text.replace("~/c", "~nobody-here/c"))
     with pytest.raises(ConfigError, match="a home directory for ~nobody-here"):
         read_config(path)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in numbers_of(ServerConfig())])
+def test_every_number_has_a_bound_and_takes_both_ends(name: str) -> None:
+    """Nothing infinite, NaN or absurd is obeyed; what the bound allows, and the default, are."""
+    bound, parts = BOUNDS[name], name.split(".")
+
+    def check(value: float) -> None:
+        kind = type(dict(numbers_of(ServerConfig()))[name])
+        inner: object = value if not math.isfinite(value) else kind(value)
+        config = ServerConfig()
+        for depth in range(len(parts) - 1, -1, -1):
+            owner = getattr(config, parts[0]) if depth else config
+            inner = replace(owner, **{parts[depth]: inner})  # type: ignore[type-var]
+        check_bounds(inner)
+
+    check_bounds(ServerConfig())
+    for value in (bound.high, bound.low + 1 if bound.above and bound.high > 1 else max(bound.low, bound.high / 2)):
+        check(value)
+    for value in (math.inf, -math.inf, math.nan, 1e300, -1, bound.high * 2 + 1, *([bound.low] if bound.above else [])):
+        with pytest.raises(ConfigError, match=rf"^Expected {re.escape(name)} .* got .*: correct it in server.toml$"):
+            check(value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

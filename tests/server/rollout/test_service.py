@@ -398,6 +398,10 @@ def test_rest_says_whom_an_act_tells_and_does_it(scene: Scene) -> None:
         Request(NEW, 0),
         Request(NEW, ["d0", "d0"]),
         Request(NEW, 1, success_ratio=1.1),
+        Request(NEW, 1, error_ratio=float("nan")),
+        Request(NEW, 1, probation_s=1e300),
+        Request(NEW, 1, deadline_s=float("nan")),
+        Request(NEW, 10**30),
         Request(NEW, ["d0"], groups=[[]]),
     ],
 )
