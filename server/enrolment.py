@@ -3,28 +3,35 @@
 Claims and passwords are stored as hashes only. A claim for a device that exists on the same site gives it a
 new password (its disk was lost); ids are unique in the fleet, because the broker's user name is the id. A device that
 was revoked or removed comes back only by a claim that was made afterwards; those made before are void.
+Each refusal is an event that names its cause, and the device where the claim is one of ours; never the claim itself.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import sqlalchemy as sa
 
 from server.clock import Clock
 from server.credentials import hash_password, new_secret, verify_password
-from server.errors import ClaimRefusedError, DeviceExistsError
+from server.errors import ClaimRefusedError, DeviceExistsError, ServerError
+from server.registry.events import event_row
 from server.store import fleet as store
 from server.store.database import Database
+from server.store.events import insert_events
 from wire.canonical import sha256_hex
 from wire.errors import NameRefusedError
+from wire.messages import Severity
 from wire.topics import check_name
 
 SERVER_USER = "server"
 _CACHE_LIMIT = 20_000
+_NOTED_EVERY_MS = 60_000
 _MAX_ATTRIBUTES, _MAX_KEY, _MAX_VALUE = 32, 63, 255
 
 
@@ -45,6 +52,8 @@ class Enrolment:
     clock: Clock
     claim_ttl_s: float = 7 * 86_400.0
     _verified: dict[str, bytes] = field(default_factory=dict)
+    _noted_ms: dict[tuple[str, str], int] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def claim(self, site: str, device: str, attributes: Mapping[str, str]) -> str:
         """Return a one-time claim for ``device`` on ``site``.
@@ -72,27 +81,48 @@ class Enrolment:
         """Use ``claim`` up and return the device's new identity.
 
         Raises:
-            ClaimRefusedError: If the claim is unknown, used or expired.
+            ClaimRefusedError: If the claim is unknown, used, void or expired.
             DeviceExistsError: If the id was taken on another site since.
         """
-        now_ms, password = self.clock(), new_secret()
-        with self.database.begin() as connection:
-            row = store.use_claim(connection, sha256_hex(claim.encode()), now_ms)
-            if row is None:
-                raise ClaimRefusedError(_refusal(connection, sha256_hex(claim.encode())))
-            site, device = row["site"], row["device"]
-            known = store.one_device(connection, device)
-            _check_site(known, site)
-            changes = {
-                "attributes": row["attributes"], "password_hash": hash_password(password), "enrolled_ms": now_ms,
-                "ended": "", "ended_ms": 0, "ended_why": "",
-            }  # fmt: skip
-            if known is None:
-                store.insert_device(connection, {"device": device, "site": site, **changes})
-            else:
-                fresh = store.NEVER_HEARD if known["ended"] else {}  # what it said before it was ended is over
-                store.update_device(connection, device, {**changes, **fresh})
+        now_ms, password, claim_sha256 = self.clock(), new_secret(), sha256_hex(claim.encode())
+        try:
+            with self.database.begin() as connection:
+                row = store.use_claim(connection, claim_sha256, now_ms)
+                if row is None:
+                    raise _refusal(connection, claim_sha256, now_ms)
+                site, device = row["site"], row["device"]
+                known = store.one_device(connection, device)
+                _check_site(known, site)
+                changes = {
+                    "attributes": row["attributes"], "password_hash": hash_password(password), "enrolled_ms": now_ms,
+                    "ended": "", "ended_ms": 0, "ended_why": "",
+                }  # fmt: skip
+                if known is None:
+                    store.insert_device(connection, {"device": device, "site": site, **changes})
+                else:
+                    fresh = store.NEVER_HEARD if known["ended"] else {}  # what it said before it was ended is over
+                    store.update_device(connection, device, {**changes, **fresh})
+        except ClaimRefusedError as error:
+            self._note_refusal(error, error.cause, error.device, now_ms)
+            raise
+        except DeviceExistsError as error:
+            self._note_refusal(error, "id_taken", device, now_ms)
+            raise
         return Identity(site, device, password)
+
+    def _note_refusal(self, error: ServerError, cause: str, device: str, now_ms: int) -> None:
+        """Note an event, at most one a minute for each cause and device: anybody may try any claim."""
+        with self._lock:
+            if now_ms < self._noted_ms.get((cause, device), 0) + _NOTED_EVERY_MS:
+                return
+            self._noted_ms[cause, device] = now_ms
+        text = f"A claim{f' for {device}' if device else ''} was refused: {error}"
+        event = event_row(
+            now_ms, "enrolment", ClaimRefusedError.code, Severity.WARNING, text, device=device or None,
+            data={"cause": cause},
+        )  # fmt: skip
+        with self.database.begin() as connection:
+            insert_events(connection, [event])
 
     def reopen(self, claim: str) -> None:
         """Make a used ``claim`` good again until it expires, because its device was told nothing."""
@@ -141,20 +171,40 @@ def _check_attributes(attributes: Mapping[str, str]) -> None:
             raise NameRefusedError(message)
 
 
-def _refusal(connection: sa.Connection, claim_sha256: str) -> str:
+def _refusal(connection: sa.Connection, claim_sha256: str, now_ms: int) -> ClaimRefusedError:
+    """Return why a claim that can't be used is refused."""
     known = store.claim_of(connection, claim_sha256)
-    device = store.one_device(connection, known["device"]) if known else None
+    if known is None:
+        text = "Expected a claim that this server made, got another: see that it was copied whole, and for this server"
+        return ClaimRefusedError(text, "unknown")
+    device = store.one_device(connection, known["device"])
+    name, advice = known["device"], "ask the operator for a new one (fleet-server claim)"
     if device is not None and device["ended"]:
-        return (
-            f"Expected a claim made after {device['device']} was {device['ended']}, got an older one: "
-            "ask the operator for a new one"
+        text = f"Expected a claim made after {name} was {device['ended']}, got an older one: {advice}"
+        return ClaimRefusedError(text, "void", name)
+    if known["used_ms"]:
+        text = f"Expected a claim that was not used, got one for {name}, used {_at(known['used_ms'])}: {advice}"
+        return ClaimRefusedError(text, "used", name)
+    if known["expires_ms"] <= now_ms:
+        text = (
+            f"Expected a claim that has not expired, got one for {name}, expired {_at(known['expires_ms'])}: {advice}"
         )
-    return "Expected a claim that is neither used nor expired: ask the operator for a new one"
+        return ClaimRefusedError(text, "expired", name)
+    return ClaimRefusedError(
+        f"Expected a claim that nobody else uses at this moment, got one for {name}: try again", "", name
+    )
+
+
+def _at(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("on %Y-%m-%d at %H:%M UTC")
 
 
 def _check_site(known: sa.RowMapping | None, site: str) -> None:
     if known is not None and known["site"] != site:
+        device, taken = known["device"], known["site"]
+        holder = f"of a device that was {known['ended']} there" if known["ended"] else "of a device there"
         message = (
-            f"Expected an id that is unique in the fleet, got {known['device']!r}, taken on site {known['site']!r}"
+            f"Expected an id that is unique in the fleet, got {device!r} for site {site!r}, taken on site {taken!r}, "
+            f"{holder}: its history stays under the id, so take another, or claim it on {taken!r}"
         )
         raise DeviceExistsError(message)

@@ -19,7 +19,7 @@ ServerError
 │   ├── BrokerMissingError    mosquitto is not installed
 │   └── PortInUseError        another program listens on the port
 ├── UnauthorizedError         no or wrong credentials
-├── ClaimRefusedError         an enrolment claim is unknown, used or expired
+├── ClaimRefusedError         an enrolment claim is unknown, used, void or expired
 ├── DeviceExistsError         the device id is taken
 ├── UnknownDeviceError        no such device
 ├── DeviceEndedError          a device that was revoked or removed
@@ -195,10 +195,16 @@ class UnauthorizedError(ServerError):
 
 
 class ClaimRefusedError(ServerError):
-    """The claim is unknown, already used or expired."""
+    """The claim can't be used; ``cause`` is unknown, used, void or expired, ``device`` whose it is, "" if unknown."""
 
     code = "claim_refused"
     status = 403
+
+    def __init__(self, text: str, cause: str = "", device: str = "") -> None:
+        """Take the text, the cause and the device."""
+        super().__init__(text)
+        self.cause = cause
+        self.device = device
 
 
 class DeviceExistsError(ServerError):

@@ -48,6 +48,37 @@ def test_a_claim_expires(fleet: MemoryFleet) -> None:
         fleet.app.parts.enrolment.enrol(claim)
 
 
+def test_a_refused_claim_is_an_event_that_names_the_cause_and_never_the_claim(fleet: MemoryFleet) -> None:
+    """Unknown, used, expired, void, or its id taken meanwhile; once a minute, however often it is tried."""
+    enrolment, day_ms = fleet.app.parts.enrolment, 86_400_000
+    used, void, early = (enrolment.claim("berlin", name, {}) for name in ("cam-1", "cam-2", "cam-3"))
+    enrolment.enrol(used)
+    enrolment.enrol(enrolment.claim("berlin", "cam-2", {}))
+    fleet.app.parts.revocations.revoke("cam-2")
+    taken = enrolment.claim("paris", "cam-4", {})
+    enrolment.enrol(enrolment.claim("berlin", "cam-4", {}))
+    for claim, days in ((used, 0), (void, 0), (taken, 0), ("no claim", 0), (early, 8)):
+        fleet.clock.now_ms += days * day_ms
+        for _ in range(3):
+            with pytest.raises((ClaimRefusedError, DeviceExistsError)):
+                enrolment.enrol(claim)
+    found = [one for one in fleet.app.parts.events.latest(500)[::-1] if one.code == "claim_refused"]
+    assert [(one.data["cause"], one.device) for one in found] == [
+        ("used", "cam-1"), ("void", "cam-2"), ("id_taken", "cam-4"), ("unknown", None), ("expired", "cam-3"),
+    ]  # fmt: skip
+    assert not any(claim in one.text for one in found for claim in (used, void, taken, early))
+
+
+def test_an_id_of_a_removed_device_is_refused_elsewhere_with_a_way_out(fleet: MemoryFleet) -> None:
+    """Its history stays under the id; on its own site it may be claimed again."""
+    enrolment = fleet.app.parts.enrolment
+    enrolment.enrol(enrolment.claim("berlin", "cam-1", {}))
+    fleet.app.parts.revocations.remove("cam-1")
+    with pytest.raises(DeviceExistsError, match=r"was removed there: .* take another, or claim it on 'berlin'"):
+        enrolment.claim("paris", "cam-1", {})
+    assert enrolment.claim("berlin", "cam-1", {})
+
+
 def test_enrolling_again_replaces_the_password(fleet: MemoryFleet) -> None:
     """A device that lost its disk comes back; the old password is dead, also in the cache."""
     enrolment = fleet.app.parts.enrolment
