@@ -19,6 +19,8 @@ from wire.paths import without_tilde
 
 T = TypeVar("T")
 MAX_CONFIG_BYTES = 256 * 1024
+_MOST_S = 366 * 86_400  # a wait of more than a year is a slip of the pen
+_MOST = 2**53  # beyond it a whole number is no number of JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +197,8 @@ def _typed(value: object, hint: type, where: str) -> object:
     if hint not in {bool, int, float, str} or type(value) is not hint:
         message = f"Expected {where} as {getattr(hint, '__name__', hint)}, got {value!r}"
         raise AgentConfigError(message)
-    if isinstance(value, int | float) and not 0 <= value < float("inf"):
-        message = f"Expected {where} of at least 0 and finite, got {value!r}"
+    most = _MOST_S if where.endswith("_s") and not where.endswith("_per_s") else _MOST
+    if isinstance(value, int | float) and not 0 <= value <= most:
+        message = f"Expected {where} of at least 0 and at most {most}, got {value!r}"
         raise AgentConfigError(message)
     return value

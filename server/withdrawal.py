@@ -28,7 +28,7 @@ from wire.messages import Desired, Severity
 _LOG = logging.getLogger(__name__)
 _CHECK_EVERY_MS = 2_000
 _ABORTABLE = frozenset({Phase.AWAITING_APPROVAL, Phase.RUNNING, Phase.PAUSED})
-_MAX_WHY = 500
+_MAX_WHY, _MAX_NAME = 500, 100
 
 
 @dataclass(eq=False, slots=True)
@@ -48,7 +48,7 @@ class Withdrawal:
             UnknownReleaseError: If there is none.
         """
         self.versions.release(name)
-        now_ms, why = self.clock(), shortened(why, _MAX_WHY)
+        now_ms, why, by = self.clock(), shortened(why, _MAX_WHY), shortened(by, _MAX_NAME)
         text = f"Release {name} was withdrawn by {by}" + (f": {why}" if why else "")
         data = {"release": name, "by": by}
         event = event_row(now_ms, "release", "withdrawn", Severity.WARNING, text, data=data)

@@ -47,6 +47,8 @@ def test_reads_attributes_and_whole_numbers_for_seconds(tmp_path: Path) -> None:
         ("[monitor]\nwindow_s = '5'", "as float, got '5'"),
         ("[monitor]\nwindow_s = -1", "at least 0"),
         ("[monitor]\nwindow_s = nan", "at least 0"),
+        ("[source]\nsettle_s = 1e300", "settle_s of at least 0 and at most 31622400, got 1e.300"),
+        ("[spool]\nlimit_bytes = 9007199254740993", "limit_bytes of at least 0 and at most 9007199254740992"),
         ("[device]\nattributes = {lens = 5}", "lens as str"),
         ("spool = 5", "spool"),
         ("[spool", "Expected TOML"),
