@@ -643,8 +643,8 @@ def _steer(
 ) -> None:  # fmt: skip
     """Ask the running server to steer a rollout, after printing what that does at once."""
     server, path = RunningServer(open_state(directory)), f"/api/rollouts/{quote(rollout, safe='')}"
-    query = {key: str(wanted[key]) for key in ("how", "group") if key in wanted}
-    seen = server.get(f"{path}/foresight", {"act": act, **query})
+    query = {"act": act} | {key: str(value) for key, value in wanted.items() if key in {"how", "group"}}
+    seen = server.get(f"{path}/foresight", query)
     click.echo(str(seen["text"]), err=as_json)
     if not yes:
         click.confirm("Go on?", abort=True, err=as_json)
