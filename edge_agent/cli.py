@@ -39,7 +39,8 @@ from edge_agent.status_file import Health, read_status
 from wire import __version__
 from wire.canonical import canonical_bytes
 from wire.codec import Json
-from wire.errors import WireError
+from wire.errors import PathError, WireError
+from wire.paths import without_tilde
 
 EXIT_FAULT, EXIT_UNUSABLE, EXIT_IN_USE, EXIT_ENROLMENT, EXIT_DISK = 1, 3, 4, 5, 6
 EXIT_NOT_RUNNING, EXIT_DEGRADED, EXIT_STALE, EXIT_SERVER = 7, 8, 9, 10
@@ -60,8 +61,22 @@ _EXITS: tuple[tuple[type[Exception], int], ...] = (
     (OSError, EXIT_DISK),
 )
 _MAX_CLAIM_BYTES = 1024
+
+
+def _expanded(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Return a path with its tilde expanded: a shell leaves the one in ``--state=~/agent`` as it is."""
+    try:
+        return None if value is None else Path(without_tilde(str(value)))
+    except PathError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 _STATE = click.option(
-    "--state", type=click.Path(path_type=Path, file_okay=False), required=True, help="The agent's state directory."
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    callback=_expanded,
+    help="The agent's state directory.",
 )
 
 
@@ -114,7 +129,12 @@ def main() -> None:
 @click.option("--server", required=True, help="Address of fleet-server, http://… or https://…")
 @click.option("--claim-file", metavar="FILE", help="File with the one-time claim of this device; - is standard input.")
 @click.option("--claim", help="The claim itself, where nobody else uses this machine.")
-@click.option("--ca", type=click.Path(path_type=Path), help="PEM file to trust for https, instead of the system's.")
+@click.option(
+    "--ca",
+    type=click.Path(path_type=Path),
+    callback=_expanded,
+    help="PEM file to trust for https, instead of the system's.",
+)
 @_STATE
 def enrol(server: str, claim_file: str | None, claim: str | None, ca: Path | None, state: Path) -> None:
     """Enrol."""
@@ -161,6 +181,7 @@ def _certificates(path: Path) -> str:
     "--config",
     "config_path",
     type=click.Path(path_type=Path, dir_okay=False),
+    callback=_expanded,
     help="agent.toml: source, windows, limits. Default: images from the folder STATE/inbox, one report an hour.",
 )
 @click.option("--verbose", is_flag=True, help="Log every step.")

@@ -180,6 +180,17 @@ def test_a_device_s_own_fault_counts_before_the_server_s(
     assert (found, "FAIL runtime" in output, "wait server" in output) == (1, True, True)
 
 
+def test_a_tilde_behind_an_equals_sign_is_the_home_directory(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell leaves it as it is there; no folder of that name is made."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert call("enrol", "--server", url, "--claim", "good", "--state=~/agent")[0] == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["agent"]
+    assert call("status", "--state=~nobody-here/agent")[0] == 2
+
+
 def test_an_unknown_key_names_the_nearest(url: str, tmp_path: Path) -> None:
     """agent.toml is read strictly."""
     call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)
