@@ -56,8 +56,12 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
             if key not in READ_BY_IMPORTS and _given(recipe.train, key)
         )
     elif model.checkpoint:
-        unused = _OF_TRAINING if recipe.network_steps else frozenset(_names(recipe.train)) - READ_BY_IMPORTS
-        unused -= {"fine_tune_epochs", "fine_tune_learning_rate"}  # those of a later retraining
+        read = [steps.train_reads(step) for step in recipe.network_steps]
+        used = (
+            frozenset(_names(recipe.train)) - _OF_TRAINING if None in read else frozenset().union(*filter(None, read))
+        )
+        used |= READ_BY_IMPORTS | {"fine_tune_epochs", "fine_tune_learning_rate"}  # the latter: of a later retraining
+        unused = frozenset(_names(recipe.train)) - used
         why = "with [model] checkpoint, whose weights are taken as they are"
         yield from (Unread("[train]", key, why) for key in sorted(unused) if _given(recipe.train, key))
     if recipe.regression:

@@ -19,7 +19,19 @@ from compressor.errors import PluginError, StepDidNothingError
 from compressor.recipe_reader import Checked, nearest
 from compressor.steps.base import ARTIFACT, NETWORK, Applied, Bench, Network
 
-__all__ = ["ARTIFACT", "NETWORK", "Settings", "apply", "checks", "level", "module", "names", "plain", "unread"]
+__all__ = [
+    "ARTIFACT",
+    "NETWORK",
+    "Settings",
+    "apply",
+    "checks",
+    "level",
+    "module",
+    "names",
+    "plain",
+    "train_reads",
+    "unread",
+]
 
 T = TypeVar("T")
 _NOT_STEPS = frozenset({"base"})
@@ -71,6 +83,12 @@ def checks(settings: Settings) -> Sequence[Checked]:
 def unread(settings: Settings) -> Mapping[str, str]:
     """Return the keys that the other ``settings`` leave without use, each with the words that say why."""
     found: Mapping[str, str] = getattr(module(settings.step), "unread", lambda _settings: {})(settings)
+    return found
+
+
+def train_reads(settings: Settings) -> frozenset[str] | None:
+    """Return which keys of ``[train]`` the step reads; None where it trains as that table says, but for the length."""
+    found: frozenset[str] | None = getattr(module(settings.step), "TRAIN_READS", None)
     return found
 
 

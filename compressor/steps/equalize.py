@@ -15,6 +15,7 @@ from compressor.recipe_reader import Checked
 from compressor.steps.base import NETWORK, Applied, Bench, Network
 
 LEVEL = NETWORK
+TRAIN_READS: frozenset[str] = frozenset()
 EXACT, WITHIN_CLIP = "exact", "within_clip"
 
 

@@ -13,6 +13,7 @@ from compressor.recipe_reader import Checked
 from compressor.steps.base import NETWORK, Applied, Bench, Network
 
 LEVEL = NETWORK
+TRAIN_READS = frozenset({"batch", "augment", "label_smoothing", "seed", "loss"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ def step(name: str, **settings: object) -> str:
         (MINIMAL + 'tflite = "m"\n' + LITERT + "[train]\nepochs = 3\n", "no epochs in [train] with [model] tflite"),
         (CHECKPOINT + "[train]\nbatch = 8\n", "no batch in [train] with [model] checkpoint"),
         (CHECKPOINT + "[train]\nepochs = 8\n" + step("qat"), "no epochs in [train] with [model] checkpoint"),
+        (CHECKPOINT + "[train]\nema = 0.9\n" + step("qat"), "no ema in [train] with [model] checkpoint"),
+        (CHECKPOINT + "[train]\nbatch = 8\n" + step("equalize"), "no batch in [train] with [model] checkpoint"),
         (NUMBERS + "[train]\nlabel_smoothing = 0.1\n", "no label_smoothing in [train] of a regression"),
         (NUMBERS + step("distill", temperature=2.0), "no temperature in [[compress]] distill of a regression"),
         (MINIMAL + step("distill", temperature=2.0, weight=0.0), "no temperature in [[compress]] distill with weight"),
@@ -64,7 +66,8 @@ def test_a_key_without_use_is_named(text: str, said: str) -> None:
     "text",
     [
         ONNX + "[train]\nseed = 3\n", ONNX + "[train]\nepochs = 12\n", CHECKPOINT + 'network = "ds_cnn"\n',
-        CHECKPOINT + "[train]\nbatch = 8\n" + step("fine_tune"), CHECKPOINT + "[train]\nfine_tune_epochs = 3\n",
+        CHECKPOINT + "[train]\nema = 0.9\n" + step("qat") + step("fine_tune"),
+        CHECKPOINT + "[train]\nbatch = 8\n" + step("qat"), CHECKPOINT + "[train]\nfine_tune_epochs = 3\n",
         MINIMAL + "[train]\nlabel_smoothing = 0.1\n", MINIMAL + step("sparsify", sparsity=0.6),
         MINIMAL + step("prune", macs_ratio=0.4), MINIMAL + step("equalize", reduce_range=True),
         MINIMAL + step("quantize", percentile=99.0, calibration="percentile"),
