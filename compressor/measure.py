@@ -8,11 +8,13 @@ decide whether a figure is good enough.
 from __future__ import annotations
 
 import gc
-import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,8 @@ from compressor.errors import MeasureError
 from compressor.portions import portions
 from edge_agent import runtimes
 from edge_agent.errors import AgentError
-from wire.manifest import Manifest
+from wire.codec import decode, encode
+from wire.manifest import MAX_MANIFEST_BYTES, Manifest
 
 Floats = NDArray[np.float32]
 
@@ -33,6 +36,8 @@ _WARM_UP_RUNS = 20
 _REPEATS = 7
 _RUNS = 60
 _CHILD_LIMIT_S = 60.0
+_MEMORY_ROWS, _TAIL = 8, 200
+_MANIFEST, _ARTIFACT, _INPUTS = "manifest.json", "model", "inputs.npy"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,33 +152,41 @@ def _summary(repeats: Sequence[Floats]) -> Latency:
 def peak_memory_bytes(candidate: Candidate, inputs: Floats) -> int:
     """Return the peak resident memory of a fresh process that loads the artifact and runs a few inputs.
 
+    The process runs this module alone (``python -m``): a spawned one would run the caller's script again.
+
     Raises:
         MeasureError: If the child fails or takes more than a minute.
     """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_measure_memory, args=(candidate, inputs[:8], theirs), daemon=True)
-    child.start()
-    theirs.close()
-    try:
-        if not ours.poll(_CHILD_LIMIT_S):
-            raise MeasureError(f"Expected a memory measurement within {_CHILD_LIMIT_S:g} s, got none")
-        return int(ours.recv_bytes())
-    except (EOFError, ValueError) as error:
-        raise MeasureError("Expected a memory measurement, got none: the child process ended early") from error
-    finally:
-        child.kill()
-        child.join()
-        ours.close()
+    with tempfile.TemporaryDirectory(prefix="tinyfleet-") as name:
+        folder = Path(name)
+        (folder / _MANIFEST).write_bytes(encode(candidate.manifest))
+        (folder / _ARTIFACT).write_bytes(candidate.artifact)
+        np.save(folder / _INPUTS, inputs[:_MEMORY_ROWS], allow_pickle=False)
+        path = os.pathsep.join(filter(None, sys.path))
+        command = [sys.executable, "-m", __name__, name]
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHILD_LIMIT_S, check=False,
+                env={**os.environ, "PYTHONPATH": path},
+            )  # fmt: skip
+            return int(done.stdout)
+        except subprocess.TimeoutExpired as error:
+            raise MeasureError(f"Expected a memory measurement within {_CHILD_LIMIT_S:g} s, got none") from error
+        except ValueError as error:
+            last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+            said = f": {last[0][:_TAIL]}" if last else ""
+            message = f"Expected a memory measurement, got none: the child process ended early{said}"
+            raise MeasureError(message) from error
 
 
-def _measure_memory(candidate: Candidate, inputs: Floats, answer: Connection) -> None:
-    runtime = runtimes.load(candidate.manifest, candidate.artifact)
-    for row in inputs:
+def _own_peak_bytes(folder: Path) -> int:
+    """Return the peak memory of this process after it ran the model in ``folder``, which the parent has written."""
+    manifest = decode(Manifest, (folder / _MANIFEST).read_bytes(), limit_bytes=MAX_MANIFEST_BYTES)
+    runtime = runtimes.load(manifest, (folder / _ARTIFACT).read_bytes())
+    for row in np.load(folder / _INPUTS, allow_pickle=False):
         runtime.run(row[None])
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            answer.send_bytes(str(int(line.split()[1]) * 1024).encode())
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def log_probabilities(logits: Floats) -> NDArray[np.float64]:
@@ -193,3 +206,7 @@ def calibration_error(logits: Floats, labels: NDArray[np.int64], bins: int = 15)
     index = np.minimum((confidence * bins).astype(int), bins - 1)
     gaps = [abs(right[index == i].sum() - confidence[index == i].sum()) for i in range(bins)]
     return float(np.sum(gaps) / len(labels))
+
+
+if __name__ == "__main__":
+    sys.stdout.write(str(_own_peak_bytes(Path(sys.argv[1]))))

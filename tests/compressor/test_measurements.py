@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -13,6 +18,7 @@ from compressor.errors import MeasureError, SplitError
 from compressor.graph import GraphFigures, inspect
 from compressor.measure import Candidate, calibration_error, latency, peak_memory_bytes, predict
 from compressor.parity import find, matrix
+from wire.codec import encode
 from wire.manifest import Manifest, TensorSpec
 
 
@@ -151,6 +157,40 @@ def test_latency_and_memory_are_taken() -> None:
     taken = latency({"it": _candidate()}, inputs)["it"]
     assert 0 < taken.p50_ms <= taken.p95_ms
     assert peak_memory_bytes(_candidate(), inputs) > 10_000_000
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import numpy as np
+from compressor.measure import Candidate, peak_memory_bytes
+from wire.codec import decode
+from wire.manifest import Manifest
+print("ran")
+manifest = decode(Manifest, Path(sys.argv[1]).read_bytes())
+heavy = np.ones(100_000_000, np.uint8)
+print(peak_memory_bytes(Candidate(manifest, Path(sys.argv[2]).read_bytes()), np.zeros((4, 3, 8, 8), np.float32)))
+"""
+
+
+def test_a_script_is_not_run_again_to_measure_memory(tmp_path: Path) -> None:
+    """A script that guards nothing runs once, and what it holds is not in the figure."""
+    given = {"manifest.json": encode(_candidate().manifest), "model": _conv(), "script.py": SCRIPT.encode()}
+    for name, data in given.items():
+        (tmp_path / name).write_bytes(data)
+    command = [sys.executable, "script.py", "manifest.json", "model"]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=100)
+    ran, peak = done.stdout.split()
+    assert (ran, done.returncode) == ("ran", 0)
+    assert 10_000_000 < int(peak) < 100_000_000
+
+
+def test_a_memory_measurement_that_fails_says_why() -> None:
+    """A model that the runtime refuses: its last words."""
+    broken = Candidate(_candidate().manifest, b"no model")
+    with pytest.raises(MeasureError, match=r"ended early: .*RuntimeLoadError"):
+        peak_memory_bytes(broken, np.zeros((4, 3, 8, 8), np.float32))
 
 
 def test_parity_finds_differences_and_flips() -> None:
