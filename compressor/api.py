@@ -261,7 +261,7 @@ def compress(
         "train": {"seed": settings.seed},
         "compress": [{"step": "quantize", **settings.quantize}],
         "targets": {_TARGET: {"runtime": "onnx", "cpu": platform.machine(), "threads": settings.threads}},
-        "gates": {name: dict(limits) for name, limits in settings.gates.items()},
+        "gates": settings.gates,
     })  # fmt: skip
     artifact = _artifact(model, (len(data.class_names), recipe.data.channels, height, width))
     write_atomically(folder / "model.onnx", artifact)

@@ -29,7 +29,7 @@ def plain_table(value: object, where: str) -> Mapping[str, object]:
     Raises:
         RecipeError: If it is not.
     """
-    if not isinstance(value, dict):
+    if not isinstance(value, Mapping):
         message = f"Expected {where} to be a table, got {type(value).__name__} {value!r}"
         raise RecipeError(message)
     return value

@@ -186,18 +186,23 @@ def open_bundle(path: Path | str, *, trust: Trust | None = None, threads: int | 
     try:
         served = load_model(place, threads=threads)
         if trust is not None:
-            _check_signature(place.read_bytes(), trust)
+            _check_signature(place.read_bytes(), served.manifest, trust)
     except OSError as error:
         message = f"Expected a bundle at {place}, got: {error.strerror or error}: give the .tfb file of a run"
         raise BundleError(message) from error
     return DeviceModel(place, served, signed=trust is not None)
 
 
-def _check_signature(data: bytes, trust: Trust) -> None:
-    """Verify as a freshly enrolled device does: the root of the enrolment, then all signed metadata in its order."""
+def _check_signature(data: bytes, manifest: Manifest, trust: Trust) -> None:
+    """Verify as a freshly enrolled device does: the root of the enrolment, then all signed metadata in its order.
+
+    ``manifest`` is that of the model that was loaded: it names the digest of every entry.
+    """
     from edge_agent.updater.verification import run  # noqa: PLC0415 - tuf is loaded only where a signature is checked
 
-    manifest = parse_bundle(data).manifest
+    if parse_bundle(data).manifest != manifest:  # replaced since it was loaded
+        text = f"Expected the bundle of {manifest.release} that was loaded, got another in its place: open it again"
+        raise SignatureRefusedError("target_mismatch", text)
     name = target_path(manifest.model, manifest.version, manifest.target)
     with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
         (Path(folder) / "root.json").write_bytes(_read(Path(trust.root)))

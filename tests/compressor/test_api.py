@@ -176,6 +176,7 @@ def test_no_bundle_without_a_pass(result: RunResult, tmp_path: Path) -> None:
         ({"class_names": ("left",)}, GATES, CompressorError, "of 1 classes, got a tensor (2, 2)"),
         ({"sources": ["a"]}, GATES, DataError, "Expected 'source' as texts"),
         ({}, replace(GATES, gates={"acuracy": {"min": 1}}), RecipeError, "did you mean 'accuracy'?"),
+        ({}, replace(GATES, gates={"accuracy": 3}), RecipeError, "to be a table, got int 3"),
         ({}, replace(GATES, quantize={"schema": "none"}), RecipeError, "did you mean 'scheme'?"),
         ({}, replace(GATES, name="two words"), RecipeError, "[model] name"),
     ],
