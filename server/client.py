@@ -86,11 +86,16 @@ class ReleaseInfo:
     certificate: Mapping[str, Json] = field(default_factory=dict)
     withdrawn_ms: int = 0
     withdrawn_why: str = ""
+    withdrawn_by: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutDevice:
-    """One device of a rollout; ``group`` is the index of its group, ``code`` says why it failed."""
+    """One device of a rollout; ``group`` is the index of its group, ``code`` says why it failed.
+
+    ``replaced_by``: the person who let another device try in its place. ``retried_from``: failed or stuck, while it is
+    told to try again.
+    """
 
     device: str = ""
     group: int = 0
@@ -100,11 +105,13 @@ class RolloutDevice:
     assigned_ms: int = 0
     settled_ms: int = 0
     air_bytes: int = 0
+    replaced_by: str = ""
+    retried_from: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutGroup:
-    """One group of a rollout, counted without cancelled devices."""
+    """One group of a rollout, counted without cancelled devices; it is judged without those of ``replaced``."""
 
     name: str = ""
     open: bool = False
@@ -116,6 +123,7 @@ class RolloutGroup:
     stuck: int = 0
     awaited: int = 0
     pending: int = 0
+    replaced: int = 0
     success_reached: bool = False
     skipped_by: str = ""
     skipped_ms: int = 0
@@ -123,7 +131,11 @@ class RolloutGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutInfo:
-    """One rollout, its groups and its devices (``members``)."""
+    """One rollout, its groups and its devices (``members``).
+
+    ``failed`` and ``stuck`` count devices that were replaced or removed since, too; ``committed_ratio`` is
+    ``committed`` / (``committed`` + ``failed`` + ``stuck``), None before any.
+    """
 
     id: str = ""
     release: str = ""
@@ -138,6 +150,9 @@ class RolloutInfo:
     failed: int = 0
     stuck: int = 0
     pending: int = 0
+    replaced: int = 0
+    removed: int = 0
+    committed_ratio: float | None = None
     air_bytes: int = 0
     groups: tuple[RolloutGroup, ...] = ()
     members: tuple[RolloutDevice, ...] = ()
@@ -316,21 +331,21 @@ class FleetClient:
         body: dict[str, Json] = {"release": release, "canary": chosen, "approved": approved}
         return self._post(RolloutInfo, "/api/rollouts", body)
 
-    def approve(self, rollout: str) -> RolloutInfo:
-        """Let a rollout begin."""
-        return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/approve")
+    def approve(self, rollout: str, *, by: str = "an operator") -> RolloutInfo:
+        """Let a rollout begin; ``by``: who decided it."""
+        return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/approve", {"by": by})
 
-    def pause(self, rollout: str) -> RolloutInfo:
-        """Let no further device begin."""
-        return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/pause")
+    def pause(self, rollout: str, *, by: str = "an operator", why: str = "") -> RolloutInfo:
+        """Let no further device begin; ``by`` and ``why`` are kept."""
+        return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/pause", {"by": by, "why": why})
 
     def resume(self, rollout: str, *, how: str = "retry", by: str = "an operator") -> RolloutInfo:
         """Go on after a pause; ``how``: ``retry``, ``replace`` or ``tolerate``; ``by``: who decided it."""
         return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/resume", {"how": how, "by": by})
 
-    def abort(self, rollout: str) -> RolloutInfo:
-        """End a rollout; devices that have not committed are set back."""
-        return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/abort")
+    def abort(self, rollout: str, *, by: str = "an operator", why: str = "") -> RolloutInfo:
+        """End a rollout; devices that have not committed are set back, ``by`` and ``why`` are kept."""
+        return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/abort", {"by": by, "why": why})
 
     def samples(self, *, unlabelled: bool = False, page: int = _PAGE) -> Iterator[SampleInfo]:
         """Yield the samples, newest first; with ``unlabelled`` each unlabelled image once, oldest first.

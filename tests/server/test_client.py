@@ -9,6 +9,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,11 +71,13 @@ def test_a_rollout_from_creation_to_its_end(client: FleetClient) -> None:
     """Made, approved, paused, resumed and aborted; groups and devices are typed too."""
     made = client.create_rollout("m-1", canary=["cam-1"])
     assert (made.release, made.groups[0].total, made.members[0].device) == ("m-1", 1, "cam-1")
-    acts = [client.approve, client.pause, client.resume, client.abort]
+    acts = [client.approve, client.pause, client.resume, partial(client.abort, by="ada", why="wrong labels")]
     phases = [made.phase, *(act(made.id).phase for act in acts)]
     assert phases == ["awaiting_approval", "running", "paused", "running", "aborting"]
     assert [one.id for one in client.rollouts()] == [made.id]
-    assert client.rollout(made.id).phase == "aborting"
+    found = client.rollout(made.id)
+    assert (found.phase, found.text, found.replaced) == ("aborting", "Aborted by ada: wrong labels", 0)
+    assert found.committed_ratio is None
 
 
 @pytest.mark.parametrize("page", [1, 2, 3, 5, 6])
