@@ -11,6 +11,7 @@ CompressorError
 │   └── SplitError         splits that overlap or are too small
 ├── CheckpointError        weights that don't fit the network, or are no weights
 ├── TrainError             training that came to nothing (the loss is not finite)
+│   └── LostProcessError   another process of a shared training ended, or does not answer
 ├── PruneError             a network that can't be pruned as far, or as, the recipe asks
 ├── ExportError            a network that does not export
 ├── QuantizeError          a model that can't be quantized
@@ -95,6 +96,12 @@ class TrainError(CompressorError):
     """Training diverged or was given nothing to learn from."""
 
     code = "train_failed"
+
+
+class LostProcessError(TrainError):
+    """Another process of a training that several share ended, or did not answer in time."""
+
+    code = "train_process_lost"
 
 
 class StepDidNothingError(CompressorError):

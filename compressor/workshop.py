@@ -123,7 +123,7 @@ class Workshop:
         held: Table | None,
         resume: Path,
     ) -> bytes:
-        from compressor.train import checkpoint, distributed, supervised  # noqa: PLC0415 - torch is loaded only to train
+        from compressor.train import checkpoint, distributed, hosts, supervised  # noqa: PLC0415 - torch is loaded only to train
 
         x = self.joined(tables)
         y = np.concatenate([table.lessons for table in tables])
@@ -139,7 +139,7 @@ class Workshop:
                     stage.advance(1, epoch.said)
 
                 rows = Rows(self.inputs(held), held.lessons) if held is not None else None
-                if settings.processes > 1:
+                if settings.processes > 1 or hosts.leading() is not None:
                     launch = distributed.Launch(start, rows, resume, told)
                     network = distributed.fit_distributed(
                         self._spec(len(tables[0].class_names)), x, y, settings, launch

@@ -1,9 +1,11 @@
-"""Data-parallel training on this host: several processes through torchrun, gloo on the loopback.
+"""Data-parallel training: several processes of torchrun, each with a part of every batch.
 
-``fit_distributed`` writes the job, starts torchrun, passes the epochs on and reads the weights; ``main`` is what each
-process runs. Every process takes its part of each batch and gradients are averaged, so that N processes come close to
-one with the whole batch; batch normalisation sees its own part only. Nothing waits for ever: a process that fails
-takes the others with it, one that hangs ends the training, and processes whose parent is gone stop by themselves.
+``fit_distributed`` starts torchrun on this host, passes the epochs on and reads the weights; ``main`` is what each
+process runs. Under the user's own torchrun (``hosts.py``) nothing is started: the processes that are there share the
+training. Gradients are averaged by ``DistributedDataParallel``, moments by ``batch_norm.py``; augmentation is drawn for
+the whole batch and losses are weighted by their part, so that N processes come to the weights of one but for rounding.
+Nothing waits for ever: a process that fails takes the others with it, one that hangs ends the training, and processes
+whose parent is gone stop by themselves.
 """
 
 from __future__ import annotations
@@ -19,27 +21,26 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
-import torch.distributed as dist
 from torch import nn
 
 from compressor import networks
-from compressor.errors import CompressorError, TrainError
+from compressor.errors import CompressorError, LostProcessError, TrainError
 from compressor.recipe import TrainRecipe
 from compressor.steps.base import Rows
-from compressor.train import checkpoint, job
-from compressor.train.crew import Crew
+from compressor.train import checkpoint, hosts, job, torchrun
 from compressor.train.job import Job, NetworkSpec
 from compressor.train.loop import steps_and_batch
 from compressor.train.samples import Floats, Labels, check_learnable, checked
-from compressor.train.supervised import Epoch, Options, fit_with
+from compressor.train.supervised import Epoch
+from compressor.train.world import Channel, World, joined
 
 _POLL_S = 0.1
 _GRACE_S = 40.0  # torchrun itself gives its processes 30 s to end before it kills them
-_WAIT_FOR_EACH_OTHER_S = 300.0
 _LAST_LINES = 12
+_FAILED, _LOST = 1, 3
+_STDERR = "stderr.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,42 +80,61 @@ def fit_distributed(
         CheckpointError: If the start weights don't fit.
     """
     launch = launch or Launch()
+    work = Job(
+        spec=network_spec,
+        rows=Rows(inputs, labels),
+        settings=settings,
+        held=launch.held,
+        start=launch.start or b"",
+        resume=launch.resume,
+        parent=os.getpid(),
+    )
+    _check(work)
+    channel = hosts.leading()
+    if channel is not None:
+        _check_size(settings.processes, channel.world.size)
+        job.send(channel, work)
+        return work.train(channel.world, launch.on_epoch)
     with tempfile.TemporaryDirectory(prefix="tinyfleet-train-") as name:
         folder = Path(name)
-        Job(network_spec, Rows(inputs, labels), settings, launch.held, launch.resume, os.getpid()).write(folder)
-        if launch.start is not None:
-            (folder / job.STARTED).write_bytes(launch.start)
-        _check(_network(network_spec, folder / job.STARTED), Rows(inputs, labels), settings, launch)
+        job.write(work, folder)
         with _torchrun(folder, settings.processes) as process:
-            _follow(process, folder, launch)
+            _follow(process, folder, launch, settings.processes)
         return checkpoint.load(networks.build(*network_spec), folder / job.TRAINED)
 
 
-def _check(network: nn.Module, rows: Rows, settings: TrainRecipe, launch: Launch) -> None:
-    """Refuse here what the processes would refuse: at once, and not in their last lines."""
-    samples = checked(network, rows.inputs, rows.labels)
+def _check(work: Job) -> None:
+    """Check here what every process would reject, so that the error is immediate and appears once.
+
+    Raises:
+        TrainError: If there are too few rows, or a value can't be learnt from.
+        PluginError: If there is no such network.
+        CheckpointError: If the start weights don't fit.
+    """
+    network = work.network()
+    samples = checked(network, work.rows.inputs, work.rows.labels)
     check_learnable(samples)
-    steps_and_batch(samples, settings, Crew(0, settings.processes))
-    if launch.held:
-        checked(network, launch.held.inputs, launch.held.labels, "held")
+    steps_and_batch(samples, work.settings, World(0, work.settings.processes))
+    if work.held:
+        checked(network, work.held.inputs, work.held.labels, "held")
 
 
-def _network(spec: NetworkSpec, started: Path) -> nn.Module:
-    network = networks.build(*spec)
-    return checkpoint.load(network, started) if started.exists() else network
+def _check_size(processes: int, size: int) -> None:
+    if processes != size:
+        message = f"Expected as many processes as torchrun started, {size}, got processes = {processes} in [train]"
+        raise TrainError(f"{message}: set processes = {size}, or start {processes} (--nnodes times --nproc-per-node)")
 
 
 @contextmanager
 def _torchrun(folder: Path, processes: int) -> Iterator[subprocess.Popen[bytes]]:
     """Run the crew; whatever happens in the block, no process of it outlives the block."""
-    arguments = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     environment = {
         **os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    with (folder / job.STDERR).open("wb") as stderr:
+    with (folder / _STDERR).open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, *arguments, "-m", __name__, str(folder)],
+            torchrun.arguments(folder, processes, __name__),
             stdin=subprocess.DEVNULL,
             stdout=stderr,
             stderr=stderr,
@@ -136,65 +156,82 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
-def _follow(process: subprocess.Popen[bytes], folder: Path, launch: Launch) -> None:
-    """Pass epochs on until the crew is done."""
-    heard, last_s = 0, time.monotonic()
+def _follow(process: subprocess.Popen[bytes], folder: Path, launch: Launch, processes: int) -> None:
+    """Pass epochs on until the processes are done."""
+    passed, last_s = 0, time.monotonic()
     while True:
         code = process.poll()
-        for epoch in job.told(folder)[heard:]:
-            heard, last_s = heard + 1, time.monotonic()
+        for epoch in job.epochs(folder)[passed:]:
+            passed, last_s = passed + 1, time.monotonic()
             if launch.on_epoch:
                 launch.on_epoch(epoch)
         if code == 0:
             return
         if code is not None:
-            message = f"Expected the training processes to end well, got exit code {code}:\n{_last_lines(folder)}"
-            raise TrainError(message)
+            raise TrainError(_failure(folder, processes, code))
         if time.monotonic() - last_s > launch.stall_s:
             message = f"Expected an epoch within {launch.stall_s:g} s, got none: set processes = 1 in [train]"
             raise TrainError(f"{message}\n{_last_lines(folder)}")
         time.sleep(_POLL_S)
 
 
+def _failure(folder: Path, processes: int, code: int) -> str:
+    """Return which process ended first, how, its message, and what to do.
+
+    A process that only lost another one is not the cause, nor one that torchrun ended because another had failed.
+    """
+    ends = torchrun.ends(folder)
+    if not ends:
+        return f"Expected torchrun to end well, got exit code {code}:\n{_last_lines(folder)}"
+    end = min(ends, key=lambda end: (not end.killed, end.exit_code < 0, end.exit_code == _LOST, end.rank))
+    message = f"Expected {processes} training processes to end well, got {end} of rank {end.rank}"
+    again = "run the same command again: it goes on after the last whole epoch"
+    if end.killed:
+        return f"{message}: the kernel kills for lack of memory (see dmesg): lower processes in [train], then {again}"
+    said = folder / f"failed-{end.rank}.txt"
+    return f"{message}:\n{said.read_text() if said.exists() else _last_lines(folder)}\nOnce that is mended, {again}"
+
+
 def _last_lines(folder: Path) -> str:
-    """Return what the first process that failed said, or else the last lines of all of them."""
-    for path in sorted(folder.glob("failed-*.txt"), key=lambda path: path.stat().st_mtime_ns):
-        return path.read_text()
-    return "\n".join((folder / job.STDERR).read_text(errors="replace").splitlines()[-_LAST_LINES:])
+    return "\n".join((folder / _STDERR).read_text(errors="replace").splitlines()[-_LAST_LINES:])
 
 
 def main(folder: Path) -> int:
-    """Be one process of the crew that torchrun started; return the exit code."""
-    crew = Crew(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]))
+    """Be one process of those that torchrun started; return the exit code."""
+    failed = folder / f"failed-{os.environ['RANK']}.txt"
     try:
-        dist.init_process_group("gloo", timeout=timedelta(seconds=_WAIT_FOR_EACH_OTHER_S))
-        _work(folder, crew)
+        with joined() as channel:
+            _work(folder, channel)
+    except LostProcessError as error:
+        failed.write_text(str(error))
+        return _LOST
     except CompressorError as error:
-        (folder / f"failed-{crew.rank}.txt").write_text(str(error))
-        return 1
+        failed.write_text(str(error))
+        return _FAILED
     except Exception:  # the outermost frame of this process: the parent shows the last lines, torchrun ends the others
-        lines = traceback.format_exc().splitlines()
-        (folder / f"failed-{crew.rank}.txt").write_text("\n".join(lines[-_LAST_LINES:]))
-        logging.getLogger(__name__).exception("a training process failed rank=%s", crew.rank)
-        return 1
-    dist.destroy_process_group()
+        failed.write_text("\n".join(traceback.format_exc().splitlines()[-_LAST_LINES:]))
+        logging.getLogger(__name__).exception("a training process failed rank=%s", os.environ["RANK"])
+        return _FAILED
     return 0
 
 
-def _work(folder: Path, crew: Crew) -> None:
+def _work(folder: Path, channel: Channel) -> None:
+    if channel.world.rank > 0:
+        with tempfile.TemporaryDirectory(prefix="tinyfleet-train-") as name:
+            received = job.receive(channel, Path(name))
+            if received is not None:
+                received.train(channel.world)
+        return
     work = job.read(folder)
+    job.send(channel, work)
 
     def on_epoch(epoch: Epoch) -> None:
         if os.getppid() == 1 or not _alive(work.parent):
             message = f"Expected the process {work.parent} that wants this training, got none: run it again"
             raise TrainError(message)
-        job.tell(folder, epoch)
+        job.append_epoch(folder, epoch)
 
-    network = _network(work.spec, folder / job.STARTED)
-    options = Options(on_epoch=on_epoch, held=work.held, resume=work.resume, crew=crew)
-    fit_with(network, work.rows, work.settings, options)
-    if crew.rank == 0:
-        checkpoint.save(network, folder / job.TRAINED)
+    checkpoint.save(work.train(channel.world, on_epoch), folder / job.TRAINED)
 
 
 def _alive(pid: int) -> bool:

@@ -1,93 +1,183 @@
-"""The folder in which a training goes to other processes and comes back: arrays, settings as JSON, weights.
+"""A training as data: it goes to other processes through a folder or through the process group.
 
-Nothing in it runs code: arrays are read without pickle, weights as tensors only. ``started.pt`` may be missing.
+Nothing in it runs code: arrays are read without pickle, settings are JSON, weights tensors only.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from torch import nn
 
+from compressor import networks
 from compressor.errors import TrainError
 from compressor.recipe import TrainRecipe
 from compressor.steps.base import Rows
-from compressor.train.supervised import Epoch
+from compressor.train import checkpoint
+from compressor.train.batch_norm import synchronized
+from compressor.train.supervised import Epoch, Options, fit_with
+from compressor.train.world import Channel, World
 
 NetworkSpec: TypeAlias = tuple[str, int, int, int, int, Mapping[str, int | float]]
-JOB, EPOCHS, STARTED, TRAINED, STDERR = "job.json", "epochs.jsonl", "started.pt", "trained.pt", "stderr.txt"
+TRAINED = "trained.pt"
+_JOB, _EPOCHS, _STARTED = "job.json", "epochs.jsonl", "started.pt"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Job:
-    """A training for a crew of ``settings.processes``.
+    """A training for ``settings.processes`` processes.
 
-    ``spec``: name, classes, channels, height, width and options of the network. ``parent``: the process that wants
-    the result; without it nobody does.
+    ``spec``: name, classes, channels, height, width and options of the network. ``start``: a checkpoint to start
+    from, empty for random weights. ``resume``: where the state is kept. ``parent``: the process that waits for the
+    result; without it the training ends.
     """
 
     spec: NetworkSpec
     rows: Rows
     settings: TrainRecipe
-    held: Rows | None
-    resume: Path | None
-    parent: int
+    held: Rows | None = None
+    start: bytes = b""
+    resume: Path | None = None
+    parent: int = 0
 
-    def write(self, folder: Path) -> None:
-        """Write the job into ``folder``, which exists and is empty.
+    def network(self) -> nn.Module:
+        """Return the network with the weights to start from.
 
         Raises:
-            TrainError: If it can't be written.
+            PluginError: If there is no such network.
+            CheckpointError: If the start weights don't fit.
         """
-        document = {
-            "spec": [*self.spec[:5], dict(self.spec[5])], "settings": asdict(self.settings), "parent": self.parent,
-            "held": self.held is not None, "resume": str(self.resume.absolute()) if self.resume else "",
-        }  # fmt: skip
-        try:
-            (folder / JOB).write_text(json.dumps(document))
-            _write_rows(folder, "train", self.rows)
-            if self.held is not None:
-                _write_rows(folder, "held", self.held)
-        except OSError as error:
-            message = f"Expected to write the training's data to {folder}, got: {error}: free space, or set TMPDIR"
-            raise TrainError(message) from error
+        network = networks.build(*self.spec)
+        if not self.start:
+            return network
+        with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
+            path = Path(folder) / _STARTED
+            path.write_bytes(self.start)
+            return checkpoint.load(network, path)
+
+    def train(self, world: World, on_epoch: Callable[[Epoch], None] | None = None) -> nn.Module:
+        """Return the network, trained together with the other processes of ``world``, in evaluation mode.
+
+        Raises:
+            TrainError: As ``supervised.fit`` says, or if another process is lost.
+            PluginError: If there is no such network.
+            CheckpointError: If the start weights don't fit.
+        """
+        options = Options(on_epoch=on_epoch, held=self.held, resume=self.resume, world=world)
+        return fit_with(synchronized(self.network(), world), self.rows, self.settings, options).cpu()
+
+    def _document(self) -> dict[str, Any]:
+        return {"spec": [*self.spec[:5], dict(self.spec[5])], "settings": asdict(self.settings)}
+
+    def _arrays(self) -> dict[str, np.ndarray[Any, Any]]:
+        held = {} if self.held is None else {"held_inputs": self.held.inputs, "held_labels": self.held.labels}
+        return {"inputs": self.rows.inputs, "labels": self.rows.labels, **held}
+
+
+def write(work: Job, folder: Path) -> None:
+    """Write ``work`` into ``folder``, which exists and is empty.
+
+    Raises:
+        TrainError: If it can't be written.
+    """
+    arrays = work._arrays()  # noqa: SLF001 - this module's
+    document = {
+        **work._document(), "parent": work.parent, "arrays": list(arrays),  # noqa: SLF001 - this module's
+        "resume": str(work.resume.absolute()) if work.resume else "",
+    }  # fmt: skip
+    try:
+        (folder / _JOB).write_text(json.dumps(document))
+        (folder / _STARTED).write_bytes(work.start)
+        for name, values in arrays.items():
+            np.save(folder / f"{name}.npy", values, allow_pickle=False)
+    except OSError as error:
+        message = f"Expected to write the training's data to {folder}, got: {error}: free space, or set TMPDIR"
+        raise TrainError(message) from error
 
 
 def read(folder: Path) -> Job:
     """Return the job in ``folder``."""
-    document = json.loads((folder / JOB).read_text())
+    document = json.loads((folder / _JOB).read_text())
+    arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in document["arrays"]}
+    resume = Path(document["resume"]) if document["resume"] else None
+    return _job(document, arrays, (folder / _STARTED).read_bytes(), resume, document["parent"])
+
+
+def send(channel: Channel, work: Job | None) -> None:
+    """Send ``work`` from rank 0 to the other processes; None sends them home.
+
+    Raises:
+        LostProcessError: If one of them is gone.
+        TrainError: If the state to resume from can't be read.
+    """
+    if work is None:
+        channel.message()
+        return
+    arrays = {name: np.ascontiguousarray(values) for name, values in work._arrays().items()}  # noqa: SLF001 - this module's
+    shapes = {name: [values.shape, values.dtype.str] for name, values in arrays.items()}
+    state = _state(work.resume)
+    channel.message(json.dumps({**work._document(), "arrays": shapes, "resumes": bool(state)}).encode())  # noqa: SLF001 - as above
+    for values in arrays.values():
+        channel.array(values)
+    channel.message(work.start)
+    if state:
+        channel.message(state)
+
+
+def receive(channel: Channel, folder: Path) -> Job | None:
+    """Return the next job that rank 0 sends, None at the end; the state to resume from is written to ``folder``.
+
+    Raises:
+        LostProcessError: If rank 0 is gone.
+    """
+    text = channel.message()
+    if not text:
+        return None
+    document = json.loads(text)
+    arrays = {
+        name: channel.array(np.empty(shape, np.dtype(kind))) for name, (shape, kind) in document["arrays"].items()
+    }
+    start, resume = channel.message(), None
+    if document["resumes"]:
+        resume = folder / "state.pt"
+        resume.write_bytes(channel.message())
+    return _job(document, arrays, start, resume, 0)
+
+
+def _job(document: Mapping[str, Any], arrays: Mapping[str, Any], start: bytes, resume: Path | None, parent: int) -> Job:
     return Job(
         spec=tuple(document["spec"]),
-        rows=_rows(folder, "train"),
+        rows=Rows(arrays["inputs"], arrays["labels"]),
         settings=TrainRecipe(**document["settings"]),
-        held=_rows(folder, "held") if document["held"] else None,
-        resume=Path(document["resume"]) if document["resume"] else None,
-        parent=document["parent"],
+        held=Rows(arrays["held_inputs"], arrays["held_labels"]) if "held_inputs" in arrays else None,
+        start=start,
+        resume=resume,
+        parent=parent,
     )
 
 
-def _write_rows(folder: Path, name: str, rows: Rows) -> None:
-    np.save(folder / f"{name}_inputs.npy", rows.inputs, allow_pickle=False)
-    np.save(folder / f"{name}_labels.npy", rows.labels, allow_pickle=False)
+def _state(path: Path | None) -> bytes:
+    try:
+        return path.read_bytes() if path is not None and path.exists() else b""
+    except OSError as error:
+        message = f"Expected the state of a training in {path}, got: {error}: delete it to start over"
+        raise TrainError(message) from error
 
 
-def _rows(folder: Path, name: str) -> Rows:
-    read_array = [np.load(folder / f"{name}_{part}.npy", allow_pickle=False) for part in ("inputs", "labels")]
-    return Rows(*read_array)
-
-
-def tell(folder: Path, epoch: Epoch) -> None:
-    """Add ``epoch`` to what the parent hears."""
-    with (folder / EPOCHS).open("a") as file:
+def append_epoch(folder: Path, epoch: Epoch) -> None:
+    """Append ``epoch`` to the progress that the parent process reads."""
+    with (folder / _EPOCHS).open("a") as file:
         file.write(json.dumps(astuple(epoch)) + "\n")
 
 
-def told(folder: Path) -> list[Epoch]:
-    """Return the epochs told so far; a line that is not whole yet is left for later."""
-    path = folder / EPOCHS
+def epochs(folder: Path) -> list[Epoch]:
+    """Return the epochs so far; a line that is not whole yet is left for later."""
+    path = folder / _EPOCHS
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [Epoch(*json.loads(line)) for line in lines if line.endswith("\n")]

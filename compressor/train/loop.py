@@ -17,65 +17,96 @@ from torch import nn
 
 from compressor.errors import TrainError
 from compressor.recipe import TrainRecipe
-from compressor.train.augmentation import augment
+from compressor.train import augmentation, mixing
 from compressor.train.averaging import Average, State
-from compressor.train.crew import Crew
-from compressor.train.mixing import mixed
+from compressor.train.losses import Objective, share_of
 from compressor.train.samples import Samples
 from compressor.train.schedules import Schedule, schedule
+from compressor.train.world import World, answered
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Training:
-    """What an epoch works with; ``generator`` shuffles, and in a crew of one draws the augmentation too."""
+    """What an epoch works with; ``generator`` shuffles and draws augmentation and mixing.
+
+    ``objective`` is the loss as a module; of several processes it averages their gradients.
+    """
 
     network: nn.Module
     loss: nn.Module
+    objective: nn.Module
     samples: Samples
     settings: TrainRecipe
     optimizer: torch.optim.Optimizer
     schedule: Schedule
     generator: torch.Generator
     average: Average | None
-    crew: Crew
+    world: World
 
     def epoch(self, number: int) -> tuple[float, float]:
         """Run epoch ``number``; return mean loss and accuracy (or error) on its augmented batches.
 
         Raises:
-            TrainError: If the loss is not finite.
+            TrainError: If the loss is not finite, or another process is lost.
         """
         self.network.train()
-        steps, batch = steps_and_batch(self.samples, self.settings, self.crew)
+        steps, batch = steps_and_batch(self.samples, self.settings, self.world)
         rows = torch.randperm(len(self.samples), generator=self.generator)[: steps * batch].reshape(steps, batch)
-        draws = self.crew.draws(self.generator, self.settings.seed, number)
-        figures = [self._step(own, draws) for own in self.crew.part(rows)]
-        loss, accuracy = self.crew.mean(np.asarray(figures))
-        self.crew.average_buffers(self.network)
+        self.world.begin_epoch(self.settings.seed, number)
+        with answered(self.world):
+            figures = [self._step(batch_rows) for batch_rows in rows]
+            loss, accuracy = self.world.mean(np.asarray(figures))
         if not np.isfinite(loss):
             rate = self.settings.learning_rate
             message = f"Expected a finite loss, got {loss}: lower learning_rate ({rate:g}) in [train]"
             raise TrainError(message)
         return loss, accuracy
 
-    def _step(self, rows: torch.Tensor, draws: torch.Generator) -> tuple[float, float]:
-        """Take one step of the optimizer; return loss and accuracy of the batch, of a regression the mean error."""
-        settings = self.settings
-        x, y = augment(self.samples.x[rows], settings.augment, draws), self.samples.y[rows]
-        x, targets = mixed(x, y, self.samples.classes, (settings.mixup, settings.cutmix), draws)
-        outputs = self.network(x)
-        loss = self.loss(x, outputs, targets)
+    def _step(self, rows: torch.Tensor) -> tuple[float, float]:
+        """Take one step of the optimizer on this process's part of the batch ``rows``.
+
+        Returns:
+            Loss and accuracy (of a regression the mean error), weighted so that the mean over the processes is that
+            of the whole batch.
+        """
+        own = self.world.part(len(rows))
+        x, targets = self._batch(rows, own)
+        share = 1.0
+        if self.world.size > 1:
+            share = self.world.size * share_of(self.loss, targets, self.samples.y[rows])
+        loss, outputs = self.objective(x.to(self.world.device), targets.to(self.world.device))
+        loss = loss if share == 1 else loss * share
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        self.crew.average_gradients([*self.network.parameters(), *self.loss.parameters()])
         self.optimizer.step()
         self.schedule.step()
         if self.average:
             self.average.update(self.network)
+        outputs = outputs.to("cpu")
         if self.samples.numeric:
-            return loss.item(), float((outputs[0].detach() - targets).abs().mean())
-        wanted = targets.argmax(1) if targets.ndim > 1 else targets
-        return loss.item(), float((outputs[0].argmax(1) == wanted).float().mean())
+            figure = float((outputs - targets).abs().mean())
+        else:
+            wanted = targets.argmax(1) if targets.ndim > 1 else targets
+            figure = float((outputs.argmax(1) == wanted).float().mean())
+        return loss.item(), figure * self.world.size * len(targets) / len(rows)
+
+    def _batch(self, rows: torch.Tensor, own: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return inputs and targets of the ``own`` rows of a batch, augmented and mixed.
+
+        Draws are for the whole batch: every process draws the same and takes its part of it.
+        """
+        settings, samples = self.settings, self.samples
+        shape = (len(rows), *samples.x.shape[1:])
+        drawn = augmentation.draw(shape, settings.augment, self.generator)
+        mix = mixing.draw(shape, (settings.mixup, settings.cutmix), self.generator)
+        mine = torch.arange(len(rows))[own]
+        needed = mine if mix is None else torch.unique(torch.cat([mine, mix.partners[own]]))
+        x, y = samples.x[rows[needed]], samples.y[rows[needed]]
+        x = x if drawn is None else drawn.of(needed).applied(x)
+        if mix is None:
+            return x, y
+        first, second = torch.searchsorted(needed, mine), torch.searchsorted(needed, mix.partners[own])
+        return mix.inputs(x[first], x[second]), mix.labels(y[first], y[second], samples.classes)
 
     def weights(self) -> State:
         """Return what the training has come to: the averaged weights if it averages, else the network's own."""
@@ -100,43 +131,55 @@ class Training:
         self.generator.set_state(state["generator"])
         torch.set_rng_state(state["torch"])
         if self.average:
-            self.average.state, self.average.updates = state["average"], state["updates"]
+            on_device = {name: value.to(self.world.device) for name, value in state["average"].items()}
+            self.average.state, self.average.updates = on_device, state["updates"]
 
 
-def steps_and_batch(samples: Samples, settings: TrainRecipe, crew: Crew) -> tuple[int, int]:
-    """Return the steps of an epoch and the rows of a step, a multiple of the crew's size.
+def steps_and_batch(samples: Samples, settings: TrainRecipe, world: World) -> tuple[int, int]:
+    """Return the steps of an epoch and the rows of a step, whatever the number of processes.
+
+    Rows that fill no batch are left out of this epoch; the next one shuffles anew.
 
     Raises:
         TrainError: If a process would get fewer than two rows.
     """
-    batch = min(settings.batch, len(samples)) // crew.size * crew.size
-    if batch < 2 * crew.size:
+    batch = min(settings.batch, len(samples))
+    if batch < 2 * world.size:
         message = (
-            f"Expected at least 2 rows of each batch for each of {crew.size} processes, got a batch of "
-            f"{min(settings.batch, len(samples))}: raise batch or lower processes in [train]"
+            f"Expected at least 2 rows of each batch for each of {world.size} processes, got a batch of {batch}: "
+            "raise batch or lower processes in [train]"
         )
         raise TrainError(message)
     return len(samples) // batch, batch
 
 
-def begun(network: nn.Module, loss: nn.Module, samples: Samples, settings: TrainRecipe, crew: Crew) -> Training:
-    """Return a training that has not taken a step.
+def begun(network: nn.Module, loss: nn.Module, samples: Samples, settings: TrainRecipe, world: World) -> Training:
+    """Return a training that has not taken a step; of several processes it starts with rank 0's weights.
 
     Raises:
-        TrainError: If the batch is too small for the crew, or there is no such schedule.
+        TrainError: If the batch is too small for the processes, there is no such schedule, or a process is lost.
     """
+    objective: nn.Module = Objective(network, loss).to(world.device)
+    if world.size > 1:
+        with answered(world):
+            objective = nn.parallel.DistributedDataParallel(
+                objective,
+                device_ids=[world.device] if world.device.type == "cuda" else None,
+                find_unused_parameters=True,  # an embedding may have layers that the loss does not reach
+            )
     optimizer = _optimizer([*network.parameters(), *loss.parameters()], settings)
-    steps, _ = steps_and_batch(samples, settings, crew)
+    steps, _ = steps_and_batch(samples, settings, world)
     return Training(
         network=network,
         loss=loss,
+        objective=objective,
         samples=samples,
         settings=settings,
         optimizer=optimizer,
         schedule=schedule(optimizer, settings, steps),
         generator=torch.Generator().manual_seed(settings.seed),
         average=Average(network, settings.ema) if settings.ema > 0 else None,
-        crew=crew,
+        world=world,
     )
 
 

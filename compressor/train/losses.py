@@ -22,7 +22,8 @@ class CrossEntropy(nn.Module):
         """Keep the settings; ``weights`` is float32, (classes,), or None for all equal."""
         super().__init__()
         self._label_smoothing = label_smoothing
-        self._weights = weights
+        self._weights: torch.Tensor | None
+        self.register_buffer("_weights", weights, persistent=False)  # moves with the module, no part of its state
 
     def forward(self, x: torch.Tensor, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
         """Return the mean loss; ``targets`` are int64 (N,) or float32 (N, classes)."""
@@ -30,6 +31,15 @@ class CrossEntropy(nn.Module):
         return nn.functional.cross_entropy(
             outputs[0], targets, weight=self._weights, label_smoothing=self._label_smoothing
         )
+
+    def mass(self, targets: torch.Tensor) -> float:
+        """Return what the mean over ``targets``, int64 (N,), is divided by: the sum of their weights.
+
+        Source: the documentation of ``torch.nn.CrossEntropyLoss``, ``reduction="mean"``.
+        """
+        if self._weights is None:
+            return float(len(targets))
+        return float(self._weights[targets].sum())
 
 
 class ValueLoss(nn.Module):
@@ -53,6 +63,34 @@ class ValueLoss(nn.Module):
         if self._squared:
             return nn.functional.mse_loss(values, wanted)
         return nn.functional.huber_loss(values, wanted)
+
+
+class Objective(nn.Module):
+    """Network and loss as one module, called with inputs and targets.
+
+    ``DistributedDataParallel`` looks from the outputs of a module which parameters will have gradients: from the loss,
+    because a network also returns an embedding, which need not be part of it.
+    """
+
+    def __init__(self, network: nn.Module, loss: nn.Module) -> None:
+        """Keep both; they stay what they are outside."""
+        super().__init__()
+        self._network, self._loss = network, loss
+
+    def forward(self, x: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the mean loss, and the logits (or values) without their gradients."""
+        outputs = self._network(x)
+        return self._loss(x, outputs, targets), outputs[0].detach()
+
+
+def share_of(loss: nn.Module, own: torch.Tensor, whole: torch.Tensor) -> float:
+    """Return which share in a batch's mean loss the part with the targets ``own`` has, 0..1.
+
+    ``whole`` are the batch's targets before mixing; mixed ones weigh the same each.
+    """
+    if isinstance(loss, CrossEntropy) and own.ndim == 1:
+        return loss.mass(own) / loss.mass(whole)
+    return len(own) / len(whole)
 
 
 def loss_of(settings: TrainRecipe, samples: Samples) -> CrossEntropy | ValueLoss:

@@ -7,47 +7,61 @@ equations 1 and 2.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
 
-def mixed(
-    x: torch.Tensor, y: torch.Tensor, classes: int, alphas: tuple[float, float], generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ``x`` mixed within the batch, and its labels as shares.
+@dataclass(frozen=True, slots=True, eq=False)
+class Mix:
+    """How a batch is mixed: each row with its ``partners`` row, ``share`` of the row itself; within ``box`` if pasted.
+
+    ``box``: top, bottom, left, right in pixels.
+    """
+
+    partners: torch.Tensor
+    share: float
+    box: tuple[int, int, int, int] | None
+
+    def inputs(self, x: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
+        """Return ``x``, float32 (N, C, H, W), mixed with the inputs of its rows' ``partners``, shaped alike."""
+        if self.box is None:
+            return self.share * x + (1 - self.share) * partners
+        top, bottom, left, right = self.box
+        x = x.clone()
+        x[:, :, top:bottom, left:right] = partners[:, :, top:bottom, left:right]
+        return x
+
+    def labels(self, y: torch.Tensor, partners: torch.Tensor, classes: int) -> torch.Tensor:
+        """Return ``y`` mixed with the labels of its rows' ``partners``.
+
+        Of classes float32 (N, classes), rows sum to 1; of numbers float32 (N, D).
+        """
+        if not y.is_floating_point():
+            y, partners = (nn.functional.one_hot(labels, classes).float() for labels in (y, partners))
+        return self.share * y + (1 - self.share) * partners
+
+
+def draw(shape: tuple[int, ...], alphas: tuple[float, float], generator: torch.Generator) -> Mix | None:
+    """Return how a batch is mixed; None where mixup and CutMix are both off, and nothing is drawn.
 
     Args:
-        x: float32, (N, C, H, W).
-        y: int64, (N,), class indices; or float32, (N, D), numbers.
-        classes: Number of classes.
-        alphas: Of mixup and of CutMix; 0 is off, both off returns ``x`` and ``y`` themselves.
+        shape: Of the inputs, (N, C, H, W).
+        alphas: Of mixup and of CutMix; 0 is off.
         generator: All randomness.
-
-    Returns:
-        x, float32 (N, C, H, W), and the labels: float32, (N, classes), each row sums to 1; or the mixed numbers.
     """
     if max(alphas) <= 0:
-        return x, y
+        return None
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     cut = alphas[0] <= 0 or (alphas[1] > 0 and rng.random() < 0.5)  # noqa: PLR2004 - either, half of the batches
     share = float(rng.beta(alphas[cut], alphas[cut]))
-    partners = torch.randperm(len(x), generator=generator)
-    x, share = _pasted(x, partners, share, rng) if cut else (share * x + (1 - share) * x[partners], share)
-    labels = y if y.is_floating_point() else nn.functional.one_hot(y, classes).float()
-    return x, share * labels + (1 - share) * labels[partners]
-
-
-def _pasted(
-    x: torch.Tensor, partners: torch.Tensor, share: float, rng: np.random.Generator
-) -> tuple[torch.Tensor, float]:
-    """Return ``x`` with a box of the partner's values, and the share of ``x`` that is left."""
-    height, width = x.shape[2:]
-    (top, bottom), (left, right) = (_span(size, math.sqrt(1 - share), rng) for size in (height, width))
-    x = x.clone()
-    x[:, :, top:bottom, left:right] = x[partners, :, top:bottom, left:right]
-    return x, 1 - (bottom - top) * (right - left) / (height * width)
+    partners = torch.randperm(shape[0], generator=generator)
+    if not cut:
+        return Mix(partners, share, None)
+    (top, bottom), (left, right) = (_span(size, math.sqrt(1 - share), rng) for size in shape[2:])
+    return Mix(partners, 1 - (bottom - top) * (right - left) / (shape[2] * shape[3]), (top, bottom, left, right))
 
 
 def _span(size: int, ratio: float, rng: np.random.Generator) -> tuple[int, int]:

@@ -19,7 +19,7 @@ def key(settings: str, tensors: Iterable[torch.Tensor]) -> str:
     digest = hashlib.sha256(f"{torch.__version__} {settings}".encode())
     for tensor in tensors:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(np.ascontiguousarray(tensor.detach().numpy()).data)
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).data)
     return digest.hexdigest()
 
 

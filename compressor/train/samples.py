@@ -32,6 +32,10 @@ class Samples:
         """Return the number of samples."""
         return len(self.y)
 
+    def to(self, device: torch.device) -> Samples:
+        """Return the samples on ``device``."""
+        return Samples(self.x.to(device), self.y.to(device), self.classes)
+
     @property
     def numeric(self) -> bool:
         """Whether the labels are numbers to predict, not classes."""

@@ -20,11 +20,11 @@ from compressor.recipe import TrainRecipe
 from compressor.steps.base import Rows
 from compressor.train import resuming
 from compressor.train.averaging import copied
-from compressor.train.crew import Crew
 from compressor.train.loop import Training, begun
 from compressor.train.losses import loss_of
 from compressor.train.samples import Floats, Labels, Samples, check_learnable, checked
 from compressor.train.stopping import Best, Score, score
+from compressor.train.world import World
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +50,13 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Options:
-    """What a training may have beside data and settings; see ``fit``. ``crew``: the processes that share it."""
+    """What a training may have beside data and settings; see ``fit``. ``world``: the processes that share it."""
 
     on_epoch: Callable[[Epoch], None] | None = None
     held: Rows | None = None
     resume: Path | None = None
     loss: nn.Module | None = None
-    crew: Crew = field(default_factory=Crew)
+    world: World = field(default_factory=World)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,10 +130,10 @@ def fit_with(network: nn.Module, rows: Rows, settings: TrainRecipe, options: Opt
     if settings.early_stopping and held is None:
         message = "Expected held rows for early_stopping, got none: set early_stopping = 0 in [train], or hold rows out"
         raise TrainError(message)
-    training = begun(network, options.loss or loss_of(settings, samples), samples, settings, options.crew)
+    training = begun(network, options.loss or loss_of(settings, samples), samples, settings, options.world)
     with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        course = _run(training, held, options)
+        course = _run(training, held.to(options.world.device) if held else None, options)
     best = course.best.state if settings.early_stopping else None
     network.load_state_dict(best or copied(training.weights()))
     return network.eval()
@@ -146,14 +146,14 @@ def _run(training: Training, held: Samples | None, options: Options) -> _Course:
         _tell(epoch, options)
     while not course.over(training.settings):
         course = _after_one_more(training, held, course)
-        if options.resume and options.crew.rank == 0:
+        if options.resume and options.world.rank == 0:
             resuming.save(options.resume, {"key": key, **training.state(), **_course_state(course)})
         _tell(course.epochs[-1], options)
     return course
 
 
 def _tell(epoch: Epoch, options: Options) -> None:
-    if options.on_epoch and options.crew.rank == 0:
+    if options.on_epoch and options.world.rank == 0:
         options.on_epoch(epoch)
 
 
@@ -163,7 +163,7 @@ def _after_one_more(training: Training, held: Samples | None, course: _Course) -
     numeric = training.samples.numeric
     if held is None:
         return _Course((*course.epochs, Epoch(number, settings.epochs, loss, accuracy, None, numeric)))
-    reached = training.crew.agreed(score(training.network, training.weights(), held))
+    reached = training.world.agreed(score(training.network, training.weights(), held))
     best = course.best.after(reached, training.weights()) if settings.early_stopping else course.best
     on_held = abs(reached.accuracy)
     return _Course((*course.epochs, Epoch(number, settings.epochs, loss, accuracy, on_held, numeric)), best)
@@ -172,7 +172,7 @@ def _after_one_more(training: Training, held: Samples | None, course: _Course) -
 def _key(training: Training, held: Samples | None) -> str:
     tensors = [*training.network.state_dict().values(), *training.loss.state_dict().values()]
     tensors += [training.samples.x, training.samples.y, *((held.x, held.y) if held else ())]
-    return resuming.key(f"{training.settings} {type(training.loss).__qualname__} {training.crew.size}", tensors)
+    return resuming.key(f"{training.settings} {type(training.loss).__qualname__} {training.world.size}", tensors)
 
 
 def _course_state(course: _Course) -> dict[str, Any]:

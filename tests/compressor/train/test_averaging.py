@@ -9,10 +9,10 @@ from torch import nn
 
 from compressor.recipe import TrainRecipe
 from compressor.train.averaging import Average
-from compressor.train.crew import Crew
 from compressor.train.loop import begun
 from compressor.train.losses import CrossEntropy
 from compressor.train.samples import Samples
+from compressor.train.world import World
 
 
 def test_equals_the_average_by_hand() -> None:
@@ -57,7 +57,7 @@ def test_a_training_with_ema_comes_to_its_average() -> None:
     torch.manual_seed(0)
     samples = Samples(torch.randn(32, 1, 2, 2) + 3, torch.arange(32) % 2, 2)
     settings = TrainRecipe(epochs=1, batch=8, ema=0.9, augment=0)
-    training = begun(_Toy(), CrossEntropy(0.0, None), samples, settings, Crew())
+    training = begun(_Toy(), CrossEntropy(0.0, None), samples, settings, World())
     training.epoch(1)
     raw, averaged = training.network.state_dict(), training.weights()
     assert all(not torch.equal(raw[name], averaged[name]) for name in ("head.weight", "norm.running_mean"))

@@ -19,9 +19,9 @@ from compressor.prune.sensitivity import measure_sensitivity
 from compressor.recipe import TrainRecipe
 from compressor.steps import distill, qat, sparsify
 from compressor.steps.base import Bench, Rows
-from compressor.train.job import Job, read
+from compressor.train import job, mixing
+from compressor.train.job import Job
 from compressor.train.losses import ValueLoss
-from compressor.train.mixing import mixed
 from compressor.train.supervised import Epoch, fit
 
 SETTINGS = TrainRecipe(epochs=12, batch=32, learning_rate=0.01, augment=0.0)
@@ -109,15 +109,18 @@ def test_refuses_constant_nan_and_too_many_values(change, said: str) -> None:  #
 def test_mixup_mixes_numbers_by_the_same_share() -> None:
     """A number between two is the target of an input between two."""
     x = torch.arange(8.0).reshape(8, 1, 1, 1)
-    mixed_x, mixed_y = mixed(x, x.reshape(8, 1), 1, (1.0, 0.0), torch.Generator().manual_seed(0))
-    assert torch.allclose(mixed_x.reshape(8, 1), mixed_y)
+    mix = mixing.draw(tuple(x.shape), (1.0, 0.0), torch.Generator().manual_seed(0))
+    assert mix is not None
+    y = x.reshape(8, 1)
+    assert torch.allclose(mix.inputs(x, x[mix.partners]).reshape(8, 1), mix.labels(y, y[mix.partners], 1))
 
 
 def test_numbers_go_to_other_processes_and_back(tmp_path: Path) -> None:
     """Arrays and the loss are the same after the folder."""
-    sent = Job(("window_cnn", 1, 1, 16, 4, {}), rows(0), replace(SETTINGS, loss="mse"), rows(1), None, 1)
-    sent.write(tmp_path)
-    got = read(tmp_path)
+    settings = replace(SETTINGS, loss="mse")
+    sent = Job(spec=("window_cnn", 1, 1, 16, 4, {}), rows=rows(0), settings=settings, held=rows(1))
+    job.write(sent, tmp_path)
+    got = job.read(tmp_path)
     assert got.settings.loss == "mse"
     assert got.held is not None
     assert np.array_equal(got.rows.labels, sent.rows.labels)

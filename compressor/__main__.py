@@ -1,0 +1,5 @@
+"""``python -m compressor``: the command line, as torchrun starts it on several hosts."""
+
+from compressor.cli import main
+
+main()
