@@ -22,7 +22,19 @@ from compressor.device_gates import (
 )
 from compressor.errors import PackageError
 from compressor.evidence import AGREEMENT, DeviceEvidence
-from compressor.gates import SUPERIORITY, AllOf, Evidence, Gate, GateResult, Judgement, MetricEvidence, Verdict, gate
+from compressor.gates import (
+    RENAMED,
+    SUPERIORITY,
+    AllOf,
+    Evidence,
+    Gate,
+    GateResult,
+    Judgement,
+    MetricDrop,
+    MetricEvidence,
+    Verdict,
+    gate,
+)
 from compressor.recipe import GateRecipe
 from compressor.statistics import Paired
 from wire.canonical import canonical_bytes
@@ -178,6 +190,8 @@ def _gate(rule: Rule, rules: Sequence[Rule]) -> Gate:
 
 
 def _plain_gate(rule: Rule) -> Gate:
+    if rule.name in RENAMED and rule.max is not None:  # a certificate from before keeps its words and its verdict
+        return MetricDrop(rule.name, rule.max, rule.confidence)
     made = gate(rule.name, maximum=rule.max, minimum=rule.min, confidence=rule.confidence)
     return made or _Unknown(rule.name)
 

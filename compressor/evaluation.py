@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import regression
-from compressor.bootstrap import Draws, auc_drop, map_drop
+from compressor.bootstrap import Draws, auc_drop, ranking_precision_drop
 from compressor.calibration import calibration_error_increase
 from compressor.certificate import Rule
 from compressor.errors import MeasureError
@@ -23,7 +23,8 @@ from compressor.measure import Predictions, log_probabilities
 from compressor.statistics import Paired, paired
 
 _RANKED: Mapping[str, Callable[..., MetricEvidence]] = {
-    "auc_drop": auc_drop, "map_drop": map_drop, "calibration_error_increase": calibration_error_increase,
+    "auc_drop": auc_drop, "ranking_precision_drop": ranking_precision_drop,
+    "calibration_error_increase": calibration_error_increase,
 }  # fmt: skip
 
 

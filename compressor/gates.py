@@ -261,6 +261,8 @@ OF_CLASSES = frozenset({
 """Gates that only a classifier has."""
 GATE_NAMES = (*_BY_MAXIMUM, *_BY_MINIMUM, *sorted(FIGURES))
 """Every gate that a recipe may name: what ``gate`` can make, and nothing else."""
+RENAMED: Mapping[str, str] = {"map_drop": "ranking_precision_drop"}
+"""Names of gates in older recipes and certificates, and what they are called now."""
 
 
 def limits_of(name: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Gates on metrics whose bounds others made: AUC, mean average precision, calibration error, regression error.
+"""Gates on metrics whose bounds others made: AUC, ranking precision, calibration error, regression error.
 
 Decides what a difference with its bounds shows. Does not measure (``bootstrap`` and ``calibration`` do).
 """
@@ -13,7 +13,7 @@ from scipy import stats
 from compressor.evidence import Evidence, GateResult, MetricEvidence, Verdict, missing, more
 from compressor.power import MAX_SAMPLES, POWER
 
-RANKED = ("auc_drop", "map_drop", "calibration_error_increase")
+RANKED = ("auc_drop", "ranking_precision_drop", "calibration_error_increase")
 VALUED = ("error_increase", "rmse_increase")
 ERRORS = ("mae", "rmse")
 METRICS = (*RANKED, *VALUED)

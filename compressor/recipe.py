@@ -16,7 +16,7 @@ from typing import cast
 from compressor import registry, steps
 from compressor.closure import package, plugin
 from compressor.errors import DataError, PluginError, RecipeError
-from compressor.gates import GATE_NAMES, limits_of
+from compressor.gates import GATE_NAMES, RENAMED, limits_of
 from compressor.recipe_checks import check_recipe
 from compressor.recipe_reader import fields_from, nearest, plain_table
 from compressor.steps import Settings as StepSettings
@@ -399,6 +399,9 @@ def _steps(value: object) -> tuple[StepSettings, ...]:
 def _gates(table: Mapping[str, object]) -> tuple[GateRecipe, ...]:
     gates = []
     for name, limits in table.items():
+        if name in RENAMED:
+            message = f"Expected in [gates] {RENAMED[name]}, as this gate is called now, got {name!r}: rename the key"
+            raise RecipeError(message)
         if name not in GATE_NAMES:
             message = f"Expected in [gates] one of {', '.join(GATE_NAMES)}, got {name!r}{nearest(name, GATE_NAMES)}"
             raise RecipeError(message)

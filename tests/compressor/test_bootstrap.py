@@ -7,7 +7,7 @@ import pytest
 from scipy import special
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from compressor.bootstrap import Draws, auc_drop, error_increase, map_drop
+from compressor.bootstrap import Draws, auc_drop, error_increase, ranking_precision_drop
 from compressor.errors import MeasureError
 
 FEW = Draws(replicates=200)
@@ -23,7 +23,7 @@ def _scores() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_values_equal_scikit_learns() -> None:
     """One against the rest, macro, with ties."""
     labels, one, other = _scores()
-    found, precision = auc_drop(labels, one, other, FEW), map_drop(labels, one, other, FEW)
+    found, precision = auc_drop(labels, one, other, FEW), ranking_precision_drop(labels, one, other, FEW)
     assert found.baseline == pytest.approx(np.mean([roc_auc_score(labels == i, one[:, i]) for i in range(3)]))
     wanted = np.mean([average_precision_score(labels == i, other[:, i]) for i in range(3)])
     assert precision.candidate == pytest.approx(wanted)

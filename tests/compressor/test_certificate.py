@@ -91,14 +91,15 @@ def _compared() -> Compared:
     return Compared(labels, np.full(240, "a"), before, before, after)
 
 
-RULES = (Rule("auc_drop", max=0.02), Rule("map_drop", max=0.02, confidence=0.9), Rule("map_drop", max=0.05))
+PRECISION = "ranking_precision_drop"
+RULES = (Rule("auc_drop", max=0.02), Rule(PRECISION, max=0.02, confidence=0.9), Rule(PRECISION, max=0.05))
 
 
 def test_only_metrics_that_a_rule_names_are_bootstrapped() -> None:
     """It costs seconds; the confidence is the highest that any rule asks for."""
     assert evidence(_compared(), ("a", "b", "c"), {}).metrics == {}
     found = metrics(_compared(), RULES)
-    assert {name: item.confidence for name, item in found.items()} == {"auc_drop": 0.95, "map_drop": 0.95}
+    assert {name: item.confidence for name, item in found.items()} == {"auc_drop": 0.95, PRECISION: 0.95}
     assert metrics(_compared(), RULES) == found
 
 
@@ -117,6 +118,15 @@ def test_a_certificate_from_before_metrics_reads_and_their_gate_fails() -> None:
     old = read_certificate(b'{"schema": 1, "verdict": "pass", "counts": {"accuracy": [1, 1, 900]}}')
     assert old.metrics == {}
     assert judge(RULES[:1], evidence_of(old)).verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(("limit", "verdict"), [(0.02, Verdict.PASS), (-0.02, Verdict.FAIL)])
+def test_a_certificate_with_a_gates_older_name_keeps_its_verdict(limit: float, verdict: Verdict) -> None:
+    """A signed bundle is judged again by what it says, not by what the gate is called since."""
+    shown = evidence(_compared(), ("a", "b", "c"), {}, None, RULES)
+    old = replace(shown, metrics={"map_drop": shown.metrics[PRECISION]})
+    judged = judge([Rule("map_drop", max=limit)], old)
+    assert (judged.verdict, judged.results[0].name) == (verdict, "map_drop")
 
 
 def test_no_regression_error_is_made_up_for_a_classifier() -> None:

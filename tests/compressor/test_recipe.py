@@ -43,6 +43,7 @@ def test_fills_everything_but_the_name_with_defaults() -> None:
         (MINIMAL + "[train]\nepoch = 3\n", "got 'epoch': did you mean 'epochs'?"),
         (MINIMAL + "[trian]\n", "got [trian]: did you mean 'train'?"),
         (MINIMAL + "[gates]\nacuracy_drop = {max = 0.01}\n", "did you mean 'accuracy_drop'?"),
+        (MINIMAL + "[gates]\nmap_drop = {max = 0.01}\n", "[gates] ranking_precision_drop, as this gate is called now"),
         (MINIMAL + "[gates]\naccuracy_drop = {maxx = 0.01}\n", "did you mean 'max'?"),
         (MINIMAL + "[gates]\naccuracy_drop = {}\n", "[gates] accuracy_drop max, as {max = 0.01}, got {}"),
         (MINIMAL + "[gates]\naccuracy_drop = {min = 0.01}\n", "[gates] accuracy_drop max"),
