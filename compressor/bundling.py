@@ -18,16 +18,11 @@ from compressor.data.table import Table, concatenate
 from compressor.device_gates import device_for
 from compressor.forms import Models
 from compressor.measure import Candidate
-from compressor.recipe import TargetRecipe
+from compressor.recipe import AcceptanceRecipe, TargetRecipe
 from compressor.workshop import Workshop, table_digest
 from wire.canonical import sha256_hex
 from wire.manifest import Budgets, TensorSpec
 from wire.reference import Reference
-
-MIN_LATENCY_BUDGET_MS = 50.0
-"""A tighter budget would measure how busy a device is, not the model."""
-LATENCY_SLACK = 4.0
-_GOLDEN_TOLERANCE = 0.05  # of the largest logit, or the range of values: int8 kernels elsewhere round differently
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,11 +75,11 @@ def golden_of(workshop: Workshop, material: Material, compared: Comparison) -> p
     return package.Golden(inputs, predictions.logits[rows], table.labels)
 
 
-def golden_budget(golden: package.Golden) -> Budgets:
+def golden_budget(golden: package.Golden, acceptance: AcceptanceRecipe) -> Budgets:
     """Return how far another processor's answers to ``golden`` may be from this host's, as budgets without others."""
     said, numeric = golden.logits, golden.labels.ndim > 1
     reach = np.ptp(said, axis=0).max() if numeric else np.abs(said).max()
-    allowed = max(1e-3, float(np.float32(_GOLDEN_TOLERANCE * reach)))
+    allowed = max(1e-3, float(np.float32(acceptance.golden_tolerance * reach)))
     flips = len(said) if numeric else 0  # which of several values is largest says nothing
     return Budgets(golden_max_abs=allowed, golden_max_flips=flips)
 
@@ -104,18 +99,19 @@ def _budgets(workshop: Workshop, target: TargetRecipe, certificate: Certificate,
         and gate.max is not None
         and (gate.on in {"", target.name} or device_for(gate.on, target.name))
     ]
-    measured = certificate.figures.get("latency_p95_ms", 0.0)
-    wanted = LATENCY_SLACK * (min(limits) if limits else measured)
-    doubled = MIN_LATENCY_BUDGET_MS  # powers of two above: a little noise does not change the bundle's bytes
+    measured, acceptance = certificate.figures.get("latency_p95_ms", 0.0), workshop.recipe.acceptance
+    wanted = acceptance.latency_slack * (min(limits) if limits else measured)
+    doubled = acceptance.min_latency_budget_ms  # powers of two above: a little noise does not change the bundle's bytes
     while doubled < wanted:
         doubled *= 2
-    return replace(golden_budget(golden), latency_p95_ms=float(doubled))
+    return replace(golden_budget(golden, acceptance), latency_p95_ms=float(doubled))
 
 
 def lineage_of(workshop: Workshop, material: Material, models: Models, compared: Comparison) -> dict[str, str]:
     """Return what a release was made from: digests of recipe, data and models, and what it was compared with."""
+    recipe, acceptance = repr(replace(workshop.recipe, folder=Path())), workshop.recipe.acceptance
     lineage = {
-        "recipe": sha256_hex(repr(replace(workshop.recipe, folder=Path())).encode()),
+        "recipe": sha256_hex((recipe if acceptance == AcceptanceRecipe() else f"{recipe} {acceptance}").encode()),
         "data": table_digest(material.table),
         "float_weights": models.trained.digest if models.trained else models.baseline.digest,
         "float_model": models.baseline.digest,

@@ -64,7 +64,7 @@ def said_by_devices(
 def _asked(workshop: Workshop, material: Material, compared: Comparison, rules: Sequence[Rule]) -> Asked:
     candidate, gate_set = compared.form.candidate, compared.gate_set
     golden = golden_of(workshop, material, compared)
-    budgets = golden_budget(golden)
+    budgets = golden_budget(golden, workshop.recipe.acceptance)
     outputs = sized(candidate.manifest.outputs, gate_set.candidate.embedding.shape[1])
     manifest = replace(candidate.manifest, outputs=outputs, budgets=budgets)
     rows = material.rows("gate")

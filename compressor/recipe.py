@@ -229,8 +229,27 @@ class GateRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class AcceptanceRecipe:
+    """``[acceptance]``: what a device must confirm of a release before it keeps it; the budgets of the manifest.
+
+    ``golden_tolerance``: how far a device's answers to the golden inputs may be from this host's, as a share of the
+    largest logit (of a regression: of the values' range). int8 kernels of other processors round differently.
+    ``latency_slack``: how many times slower than the gate ``latency_p95_ms`` (or than measured here) a device may be:
+    it does other work too. ``min_latency_budget_ms``: a tighter budget would measure how busy a device is.
+    """
+
+    golden_tolerance: float = 0.05
+    latency_slack: float = 4.0
+    min_latency_budget_ms: float = 50.0
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
-    """The whole recipe. ``folder`` is where it was read from: relative paths start there."""
+    """The whole recipe. ``folder`` is where it was read from: relative paths start there.
+
+    ``acceptance`` stands in no ``repr``: the digest of a recipe that leaves it out is what it was before there was
+    such a table (``bundling.lineage_of`` adds it where it differs).
+    """
 
     model: ModelRecipe
     data: DataRecipe
@@ -239,6 +258,7 @@ class Recipe:
     targets: tuple[TargetRecipe, ...]
     gates: tuple[GateRecipe, ...]
     folder: Path = Path()
+    acceptance: AcceptanceRecipe = field(default_factory=AcceptanceRecipe, repr=False)
 
     @property
     def regression(self) -> bool:
@@ -290,7 +310,7 @@ class Recipe:
 
 
 DEFAULT_STEPS = [{"step": "quantize"}]
-_TABLES = ("model", "data", "train", "compress", "targets", "gates")
+_TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance")
 
 
 def read_recipe(path: Path | str) -> Recipe:
@@ -362,6 +382,7 @@ def recipe_of(document: Mapping[str, object]) -> Recipe:
             for name, table in targets.items()
         ),
         gates=_gates(plain_table(document.get("gates", {}), "[gates]")),
+        acceptance=fields_from(AcceptanceRecipe, document.get("acceptance", {}), "[acceptance]"),
     )
     check_recipe(recipe)
     check_unread(recipe)

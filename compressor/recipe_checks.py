@@ -84,6 +84,9 @@ def _ranges(recipe: Recipe) -> list[Checked]:
         Checked("[train] cutmix", train.cutmix, 0, 10),
         Checked("[train] class_weights", train.class_weights, one_of=("none", "balanced")),
         Checked("[train] processes", train.processes, 1, 256),
+        Checked("[acceptance] golden_tolerance", recipe.acceptance.golden_tolerance, 0, 1),
+        Checked("[acceptance] latency_slack", recipe.acceptance.latency_slack, 1, 1000),
+        Checked("[acceptance] min_latency_budget_ms", recipe.acceptance.min_latency_budget_ms, 1, 60_000),
         Checked("[train] loss", train.loss or "huber", one_of=("huber", "mse")),
     ]
     checks += [Checked(f"[targets.{target.name}] threads", target.threads, 1, 256) for target in recipe.targets]

@@ -15,13 +15,14 @@ from compressor import steps
 from compressor.cli import app
 from compressor.data import datasets
 from compressor.gates import GATE_NAMES
-from compressor.recipe import DataRecipe, GateRecipe, ModelRecipe, TargetRecipe, TrainRecipe
+from compressor.recipe import AcceptanceRecipe, DataRecipe, GateRecipe, ModelRecipe, TargetRecipe, TrainRecipe
 from compressor.recipe_reader import said
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "recipe.md").read_text()
 TABLES = {
     "[model]": ModelRecipe, "[data]": DataRecipe, "[train]": TrainRecipe, "[targets.NAME]": TargetRecipe,
-    "[gates] GATE": GateRecipe, **{f"[[compress]] {name}": steps.module(name).Settings for name in steps.names()},
+    "[gates] GATE": GateRecipe, "[acceptance]": AcceptanceRecipe,
+    **{f"[[compress]] {name}": steps.module(name).Settings for name in steps.names()},
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from compressor.errors import PackageError, TrustError
 from compressor.gates import Verdict
 from compressor.keys import init_keys
 from compressor.pipeline import BasePoint, Outcome, run_recipe
-from compressor.recipe import GateRecipe, Recipe, read_recipe
+from compressor.recipe import AcceptanceRecipe, GateRecipe, Recipe, read_recipe
 from compressor.regate import gate_again
 from compressor.signing import read_signable, sign_bundles
 from compressor.verify import verify_bundle
@@ -55,6 +55,17 @@ def test_the_security_floor_of_the_recipe_travels_in_the_manifest(recipe: Recipe
     assert floor == 3
     assert read_bundle(outcome.bundles[0]).manifest.security_floor == floor
     assert read_signable(outcome.bundles[0]).custom.security_floor == floor
+
+
+def test_the_acceptance_of_the_recipe_travels_as_budgets(recipe: Recipe, outcome: Outcome, tmp_path: Path) -> None:
+    """Half as strict on golden vectors, six times the least latency: and it is another recipe, by its digest."""
+    shutil.copytree(outcome.report.parent, tmp_path / "run")
+    other = replace(recipe, acceptance=AcceptanceRecipe(golden_tolerance=0.1, min_latency_budget_ms=300.0))
+    made = run_recipe(other, out=tmp_path / "run")
+    before, after = (read_bundle(one.bundles[0]).manifest for one in (outcome, made))
+    assert after.budgets.golden_max_abs == pytest.approx(2 * before.budgets.golden_max_abs)
+    assert (before.budgets.latency_p95_ms, after.budgets.latency_p95_ms) == (50.0, 300.0)
+    assert before.lineage["recipe"] != after.lineage["recipe"]
 
 
 def test_the_reference_is_made_by_the_artifact_itself(outcome: Outcome) -> None:

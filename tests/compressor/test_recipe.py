@@ -41,6 +41,7 @@ def test_fills_everything_but_the_name_with_defaults() -> None:
     [
         (MINIMAL + "[train]\nepoch = 3\n", "in [train] one of epochs"),
         (MINIMAL + "[train]\nepoch = 3\n", "got 'epoch': did you mean 'epochs'?"),
+        (MINIMAL + "[acceptance]\nlatency_slak = 2\n", "got 'latency_slak': did you mean 'latency_slack'?"),
         (MINIMAL + "[trian]\n", "got [trian]: did you mean 'train'?"),
         (MINIMAL + "[gates]\nacuracy_drop = {max = 0.01}\n", "did you mean 'accuracy_drop'?"),
         (MINIMAL + "[gates]\nmap_drop = {max = 0.01}\n", "[gates] ranking_precision_drop, as this gate is called now"),
@@ -82,6 +83,9 @@ def test_names_the_unknown_key_its_table_and_the_nearest_valid_one(text: str, sa
         ),
         (MINIMAL + "[gates]\nsize_bytes = {max = 0}\n", "size_bytes max (nothing is of that size) between 1e-09"),
         (MINIMAL + "[gates]\nlatency_p95_ms = {max = -1}\n", "latency_p95_ms max (nothing is of that size)"),
+        (MINIMAL + "[acceptance]\ngolden_tolerance = 5\n", "[acceptance] golden_tolerance between 0 and 1, got 5"),
+        (MINIMAL + "[acceptance]\nlatency_slack = 0.9\n", "[acceptance] latency_slack between 1 and 1000, got 0.9"),
+        (MINIMAL + "[acceptance]\nmin_latency_budget_ms = 0\n", "[acceptance] min_latency_budget_ms between 1 and"),
         (MINIMAL + "[gates]\naccuracy = {min = 92}\n", "accuracy min as a share (0.01 is 1 %) between 0 and 1, got 92"),
     ],
 )
@@ -95,6 +99,13 @@ def test_says_where_a_recipe_is_not_toml() -> None:
     refusal = _refusal("[model\n")
     assert refusal.startswith("r.toml: Expected TOML")
     assert "line 1" in refusal
+
+
+def test_the_default_acceptance_leaves_the_digest_of_a_recipe_as_it_was() -> None:
+    """Bundles of recipes without the table keep their bytes: lineage has the digest of this text."""
+    written = parse_recipe((MINIMAL + "[acceptance]\nlatency_slack = 4\n").encode())
+    assert repr(written) == repr(parse_recipe(MINIMAL.encode()))
+    assert "acceptance" not in repr(written)
 
 
 def test_a_missing_file_is_a_recipe_error(tmp_path: Path) -> None:
