@@ -157,7 +157,8 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
       OUT/gate.json                       the certificate: rules, figures, verdicts
       OUT/MODEL-VERSION-TARGET.tfb        a bundle per target, only if every gate passed
       OUT/float.pt                        the float weights, from which a retraining starts
-    Exit codes are those of `compressor --help`; docs/reference/recipe.md explains every key of a recipe.
+    Exit codes are those of `compressor --help`; docs/reference/recipe.md explains
+    every key of a recipe.
     """  # noqa: D301 - \b is click's: keep the lines
     from compressor.device_reach import bench_for  # noqa: PLC0415 - the command line starts fast
     from compressor.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
