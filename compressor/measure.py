@@ -1,7 +1,7 @@
 """Measurements of an artifact, made with the very runtime the device uses.
 
 Decides how predictions, latency and memory are taken: a trained model on real inputs, one image at a time, pinned
-threads, warm-up, the median of repeated runs (untrained weights and zero inputs lie, see COMPRESSION.md). Does not
+threads, warm-up, the median of repeated runs (timings with untrained weights or zero inputs mislead). Does not
 decide whether a figure is good enough.
 """
 

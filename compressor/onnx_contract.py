@@ -42,7 +42,7 @@ def without_weights_as_inputs(data: bytes) -> bytes:
 
     Before IR version 4 every weight had to be a graph input too, so exporters of that age list them; nothing feeds them
     here, and quantizers put weights of their own beside them.
-    Source: ONNX, docs/IR.md, "Graphs": from IR version 4 on an initializer need not be a graph input.
+    Source: ONNX, IR.md, "Graphs": from IR version 4 on an initializer need not be a graph input.
     """
     try:
         model = onnx.load_from_string(data)

@@ -58,7 +58,7 @@ class MonitorConfig:
 
 @dataclass(frozen=True, slots=True)
 class TransportConfig:
-    """MQTT. The defaults are those of FLEET.md."""
+    """MQTT: how a connection is kept, and how much is under way at once."""
 
     keepalive_s: int = 30
     min_backoff_s: float = 1.0

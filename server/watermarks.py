@@ -1,7 +1,8 @@
 """Which numbers of a stream have arrived: a contiguous watermark and what lies ahead of it.
 
 An acknowledgement carries the watermark, never the highest number seen: acking max(seq) after a restart loses
-what is still on its way. Source: FLEET.md, "A PUBACK from mosquitto is not durability".
+what is still on its way. A PUBACK is not durability: mosquitto answers before it has
+written anything (mosquitto.conf(5), autosave_interval).
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
 from edge_agent.runtimes.base import Array, Runtime, check_contract, failure, model_input, real_output, shape_matches
 from wire.manifest import Manifest, TensorSpec
 
-# Denormals make an untrained or saturated network seven times slower (COMPRESSION.md, traps).
+# Denormals make an untrained or saturated network seven times slower (measured).
 DEFAULT_OPTIONS = {"session.set_denormal_as_zero": "1"}
 _LOG_ERRORS = 3
 _ORT_IDENTIFIER = b"ORTM"  # onnxruntime core/flatbuffers/schema/ort.fbs, file_identifier: bytes 4 to 8

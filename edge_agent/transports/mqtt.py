@@ -1,4 +1,4 @@
-"""MQTT 5 through paho, by the rules of FLEET.md.
+"""MQTT 5 through paho, by the rules below.
 
 1. Callbacks only enqueue and never raise: an exception in one kills paho's thread while ``is_connected``
    stays true.

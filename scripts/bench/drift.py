@@ -210,6 +210,32 @@ def quiet(world: World, windows: int, config: DriftConfig) -> dict[str, float]:
     return {"device_alerts": alerts, "pool_alerts": pool, "fleet_days": windows / 24}
 
 
+def dependent(world: World, windows: int, config: DriftConfig) -> dict[str, float]:
+    """No drift, but samples that depend on those before: what begins to alarm a day, and device-windows in alarm."""
+    run = Run(world, config)
+    run.commission()
+    usual = run.state.lanes[KEY].usual * N
+    names = np.array([f"d{i:05d}" for i in range(world.devices)])
+    begun = dict.fromkeys(("device_alerts", "psi_over_0.2", "chi2_p_0.05"), 0)
+    standing = dict(begun)
+    before = {name: np.zeros(world.devices, np.bool_) for name in begun}
+    for _ in range(windows):
+        outcome, counts = run.window()
+        now = {
+            "device_alerts": np.isin(names, list(outcome.flagged)),
+            "psi_over_0.2": (psi(counts, usual * config.baseline_windows) > PSI_RULE).any(axis=1),
+            "chi2_p_0.05": ((counts - usual) ** 2 / usual).sum(axis=2).max(axis=1) > CHI2_05,
+        }
+        for name, alarming in now.items():
+            begun[name] += int((alarming & ~before[name]).sum())
+            standing[name] += int(alarming.sum())
+        before = now
+    days = windows / 24
+    told = {f"{name}_a_day": count / days for name, count in begun.items()}
+    told |= {f"{name}_windows_a_day": count / days for name, count in standing.items()}
+    return {**told, "devices": world.devices, "fleet_days": days}
+
+
 @dataclass(frozen=True, slots=True)
 class QuietFleet:
     """A fleet without drift: the streams' bin probabilities (S, 16), devices, samples a window, the seed."""
@@ -296,6 +322,10 @@ def measure(data: Path | None, *, quick: bool) -> list[tuple[str, dict[str, floa
          "0 device alerts", lambda f: f["device_alerts"] == 0)  # fmt: skip
     line("day and night null", quiet(World(small.devices, small.streams, 6, season=1.0), small.windows, config),
          "0 device alerts", lambda f: f["device_alerts"] == f["pool_alerts"] == 0)  # fmt: skip
+    for rho, memory in ((0.0, "independent"), (0.9, "10 minutes"), (0.99, "100 minutes"), (0.998, "8 hours")):
+        found = dependent(World(100, 8, 7, rho=rho), 48 if quick else 240, config)
+        line(f"100 devices, memory of {memory}", found, "0 where independent; else printed",
+             lambda f, rho=rho: rho > 0 or f["device_alerts_a_day"] == 0)  # type: ignore[misc]  # fmt: skip
     windows = 200 if quick else 1000
     for name, probabilities in quiet_fleets(data).items():
         for devices in (2, 6, 12, 30, 100):

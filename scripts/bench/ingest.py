@@ -3,7 +3,7 @@
 
 Measures the ingest thread alone: reports come from memory, and acknowledgements are encoded and handed to a transport
 that only counts them, so neither mosquitto nor the broker client (paho's own thread) takes part. The store is SQLite
-(WAL, synchronous=NORMAL) where DESIGN.md names PostgreSQL; the reports are those of an hourly window with 60
+(WAL, synchronous=NORMAL) where a large fleet has PostgreSQL; the reports are those of an hourly window with 60
 inferences, 23 streams and 10 classes. "a core" divides by CPU time, "wall" by the clock. Compared with the same
 reports written as bare rows into the same SQLite, one transaction a batch: what no ingest could be faster than.
 """

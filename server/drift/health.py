@@ -1,7 +1,7 @@
 """Deterministic checks of a window before any statistics: a broken sensor is not drift.
 
 Decides what a device fault is. Frozen image, impossible values, a covered or blinded lens, an empty window, a
-clock far off, silence. Source: shared/DRIFT.md, "On the device".
+clock far off, silence. ``docs/explanation/drift.md``, "Verdicts", says what follows.
 """
 
 from __future__ import annotations

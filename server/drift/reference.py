@@ -4,7 +4,7 @@ Decides which departures are watched for (Legendre 1 to 3 of the mid-ranks, both
 how much each may score by chance. Deliberately knows nothing of devices, time or alarms.
 
 Sources: J. Neyman, Smooth test for goodness of fit, Skandinavisk Aktuarietidskrift 20 (1937) 149-199 (tilts);
-shared/DRIFT.md (normaliser with sampling error, maximum over contexts).
+``docs/explanation/drift.md`` (normaliser with sampling error, maximum over contexts).
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def log_normaliser(p: Floats, n_effective: Floats, shape: Floats, *, z: float, e
 
     Z = (1 - epsilon)(E_p[e^g] + z sd_p(e^g) / sqrt(n)) + epsilon max e^g, with g = theta shape. The second term is
     the reference's own sampling error: without it a small reference raises alarms by itself.
-    Source: shared/DRIFT.md, "On the server".
+    Source: ``docs/explanation/drift.md``, "Normaliser with sampling error".
     """
     columns = [_one_strength(theta, p, n_effective, shape, z=z, epsilon=epsilon) for theta in THETAS]
     return np.stack(columns, axis=-1).reshape(*shape.shape[:-2], TILTS)

@@ -1,6 +1,6 @@
 """PSI, Jensen-Shannon and Kolmogorov-Smirnov from the same bins: for people to look at, never to decide.
 
-At n = 60 and 16 bins PSI is 0.25 without any drift (E[PSI] = (B - 1) / n): see shared/DRIFT.md.
+At n = 60 and 16 bins PSI is 0.25 without any drift (E[PSI] = (B - 1) / n).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From flagged devices and pools to a verdict a person can act on; pure.
 
-The rules, in their order (shared/DRIFT.md, "Verdicts"):
+The rules, in their order (``docs/explanation/drift.md``, "Verdicts"):
 1. a health check fails: ``device_fault`` (soon after a release, in the model's outputs: ``release_regression``)
 2. an alarm that starts with a release: ``release_regression``: pause the rollout, never retrain
 3. flagged devices that share attributes (one-sided hypergeometric p < 0.01, risk ratio >= 3, at least 3 devices), or

@@ -1,6 +1,7 @@
 """Bundles on disk, named by their SHA-256; nothing half-written ever has a name.
 
-Written to ``<hex>.<random>.new``, synced, renamed, directory synced. Source: FLEET.md, Activation.
+Written to ``<hex>.<random>.new``, synced, renamed, directory synced. Source: Pillai et al., All File
+Systems Are Not Created Equal, OSDI 2014, section 4.
 """
 
 from __future__ import annotations

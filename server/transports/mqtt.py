@@ -1,7 +1,7 @@
 """The server's connection to the broker, by paho. The only file of the server that knows MQTT.
 
 Call-backs only hand over to the listener, which only enqueues; whatever goes wrong there is logged, because
-an exception would end paho's thread while it still looks connected. Source: FLEET.md, MQTT rules.
+an exception would end paho's thread while it still looks connected.
 """
 
 from __future__ import annotations

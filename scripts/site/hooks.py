@@ -1,0 +1,61 @@
+"""What mkdocs calls: pages made from the code, pages that lie at the top of the repository, formulas as MathML.
+
+Formulas are written as GitHub reads them, between dollars, and become MathML when the site is built: browsers show it
+without a script, so the site needs no network.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from latex2mathml.converter import convert
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from scripts.site import reference  # noqa: E402 - the path is set first
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.pages import Page
+
+TOP = {"CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md", "CHANGELOG.md": "changelog.md"}
+_CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages and those of the repository's top folder."""
+    for path, made in reference.pages().items():
+        files.append(File.generated(config, path, content=made()))
+    for name, path in TOP.items():
+        files.append(File.generated(config, path, content=below_docs((ROOT / name).read_text())))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Return the page with its formulas as MathML."""
+    del page, config, files
+    return with_formulas(markdown)
+
+
+def below_docs(text: str) -> str:
+    """Return a page of the top folder with its links as seen from ``docs``."""
+    text = text.replace("](docs/", "](")
+    for name, path in TOP.items():
+        text = text.replace(f"]({name})", f"]({path})")
+    return text
+
+
+def with_formulas(markdown: str) -> str:
+    """Return ``markdown`` with what stands between dollars, outside of code, as MathML."""
+    parts = _CODE.split(markdown)
+    for place in range(0, len(parts), 2):
+        shown = re.sub(
+            r"\$\$(.+?)\$\$", lambda found: convert(found[1], display="block"), parts[place], flags=re.DOTALL
+        )
+        parts[place] = re.sub(r"\$([^$\n]+?)\$", lambda found: convert(found[1]), shown)
+    return "".join(parts)

@@ -1,0 +1,253 @@
+"""Pages of reference that are made from the code, so that no table rots: settings, commands, REST, Python API."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import click
+
+APIS = ("compressor.api", "edge_agent.api", "server.client")
+PROGRAMS = {"compressor": ("compressor.cli", "app"), "edge-agent": ("edge_agent.cli", "main"),
+            "fleet-server": ("server.cli", "main")}  # fmt: skip
+_VERBS = ("get", "post", "put", "delete")
+_WHO = {
+    "operator": "operator", "builder": "builder", "device": "device", "operator_or_builder": "operator, builder",
+    "device_or_staff": "device, operator, builder",
+}  # fmt: skip
+
+
+def pages() -> Mapping[str, Callable[[], str]]:
+    """Return what makes each page, by its path below ``docs``."""
+    return {
+        "reference/agent-toml.md": agent_toml,
+        "reference/server-toml.md": server_toml,
+        "reference/commands.md": commands,
+        "reference/rest.md": rest,
+        "reference/python-names.md": python_names,
+    }
+
+
+def agent_toml() -> str:
+    """Return every key of the agent's settings."""
+    from edge_agent.config import AgentConfig  # noqa: PLC0415 - a page needs the package that it is about
+
+    head = """# agent.toml
+
+The settings of `edge-agent run --config agent.toml`. Every key may be left out; an unknown one is an error that
+names the nearest. A relative path starts at the folder of the file. Secrets are never here: they lie in
+`identity.json`.
+"""
+    return head + "".join(_tables(AgentConfig))
+
+
+def server_toml() -> str:
+    """Return every key of the server's settings."""
+    from server.config import ServerConfig  # noqa: PLC0415 - a page needs the package that it is about
+
+    head = """# server.toml
+
+The settings of `fleet-server run DIR`, in `DIR/server.toml`. Every key may be left out; an unknown one is an error
+that names the nearest. [How to run a server of your own](../how-to/own-server.md) shows what to set beyond one machine.
+"""
+    return head + "".join(_tables(ServerConfig))
+
+
+def _tables(config: type) -> Iterator[str]:
+    """Yield a section for each table of a settings class, first the keys that stand in none."""
+    hints = get_type_hints(config)
+    plain = [field for field in dataclasses.fields(config) if not dataclasses.is_dataclass(hints[field.name])]
+    if plain:
+        yield _section("Outside of any table", config, {field.name for field in plain})
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(hints[field.name]):
+            table = hints[field.name]
+            yield _section(f"[{field.name}]", table, {one.name for one in dataclasses.fields(table)})
+
+
+def _section(title: str, table: type, names: set[str]) -> str:
+    """Return heading, what the class says of itself, and a row for each key with the reason of its default."""
+    hints, comments, text = get_type_hints(table), _comments(table), _plain(inspect.getdoc(table) or "")
+    rows = []
+    for field in dataclasses.fields(table):
+        if field.name in names:
+            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+            shown = f"`{_toml(default)}`"
+            rows.append(f"| `{field.name}` | {_type(hints[field.name])} | {shown} | {comments.get(field.name, '')} |")
+    lines = "\n".join(["| key | type | default | |", "|---|---|---|---|", *rows])
+    return f"\n## {title}\n\n{text}\n\n{lines}\n"
+
+
+def _comments(table: type) -> dict[str, str]:
+    """Return what stands behind each field of a dataclass in its source."""
+    found = (re.match(r"\s+(\w+): .*?  # (.*)", line) for line in inspect.getsource(table).splitlines())
+    return {one[1]: one[2].replace("|", "\\|") for one in found if one}
+
+
+def _type(hint: Any) -> str:  # noqa: ANN401 - any annotation of a settings class
+    names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    if hint in names:
+        return names[hint]
+    if get_origin(hint) is tuple:
+        return f"list of {_type(get_args(hint)[0])}"
+    return "table of text" if get_origin(hint) is not None and get_args(hint)[-1] is str else "table"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return "{}" if isinstance(value, Mapping) and not value else repr(value)
+
+
+def commands() -> str:
+    """Return the help page of every command of the three programs."""
+    parts = ["# Commands\n\nWhat `--help` prints, program by program.\n"]
+    for program, (module, name) in PROGRAMS.items():
+        command = getattr(importlib.import_module(module), name)
+        parts += [f"\n{'#' * min(3, 1 + depth)} `{words}`\n\n```text\n{text.rstrip()}\n```\n"
+                  for words, depth, text in _helped(command, program, 1)]  # fmt: skip
+    return "".join(parts)
+
+
+def _helped(command: click.Command, words: str, depth: int) -> Iterator[tuple[str, int, str]]:
+    context = click.Context(command, info_name=words, max_content_width=100, terminal_width=100)
+    yield words, depth, command.get_help(context)
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            if below is not None:
+                yield from _helped(below, f"{words} {name}", depth + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    verb: str
+    path: str
+    who: str
+    text: str
+    tag: str
+
+
+def rest() -> str:
+    """Return every call of the REST interface with who may make it."""
+    head = """# REST
+
+Operators and build hosts send `Authorization: Bearer TOKEN` (the files `operator.token` and `builder.token` of the
+server's state directory), devices Basic with their id and password. Errors are `{"code", "text"}`. A running server has
+the same as OpenAPI at `/api/openapi.json`, with every body and answer, and as a page at `/api/docs`. From Python:
+[`server.client`](python-api.md#talk-to-a-server).
+"""
+    found: dict[str, list[_Call]] = {}
+    for call in _calls():
+        found.setdefault(call.tag, []).append(call)
+    for tag, calls in found.items():
+        rows = "\n".join(f"| {call.verb} | `{call.path}` | {call.who} | {call.text} |" for call in calls)
+        head += f"\n## {tag}\n\n| | path | who | |\n|---|---|---|---|\n{rows}\n"
+    return head
+
+
+def _calls() -> Iterator[_Call]:
+    """Yield the calls of a server that is opened in a folder of its own, without a broker."""
+    from server.app import ServerApp  # noqa: PLC0415 - a page needs the package that it is about
+    from server.state_directory import init_state  # noqa: PLC0415 - as above
+    from wire.memory_broker import MemoryBroker, MemoryTransport  # noqa: PLC0415 - as above
+
+    with tempfile.TemporaryDirectory(prefix="tinyfleet-docs-") as folder:
+        state = init_state(Path(folder) / "state")
+        app = ServerApp.open(state.path, transport=MemoryTransport(MemoryBroker(), "server"), pages=False)
+        try:
+            document, who = app.web.api.openapi(), dict(_who(app.web.api.routes))
+        finally:
+            app.stop()
+    for path, calls in document["paths"].items():
+        for verb in (verb for verb in _VERBS if verb in calls):
+            call = calls[verb]
+            query = [one["name"] for one in call.get("parameters", ()) if one["in"] == "query"]
+            shown = path + (f"?{'&'.join(query)}" if query else "") + _body(call, document)
+            text = _plain(str(call.get("description", ""))).split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
+            yield _Call(verb.upper(), shown, who.get((verb, path), "anybody"), text, call.get("tags", ["other"])[0])
+
+
+def _body(call: Mapping[str, Any], document: Mapping[str, Any]) -> str:
+    """Return the fields of a call's JSON body, a question mark behind those that may be left out."""
+    schema = call.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    named = document["components"]["schemas"].get(schema.get("$ref", "").rpartition("/")[2], {})
+    wanted = named.get("required", ())
+    fields = [name if name in wanted else f"{name}?" for name in named.get("properties", {})]
+    return f" {{{', '.join(fields)}}}" if fields else ""
+
+
+def _who(routes: Any) -> Iterator[tuple[tuple[str, str], str]]:  # noqa: ANN401 - FastAPI's own list
+    for route in routes:
+        included = getattr(route, "original_router", None)
+        if included is not None:
+            yield from _who(included.routes)
+        elif hasattr(route, "dependant"):
+            names = [getattr(one.call, "__name__", "") for one in route.dependant.dependencies]
+            names += re.findall(r"auth\.(\w+)", inspect.getsource(route.endpoint))  # asked in the body of the call
+            asked = next((_WHO[name] for name in names if name in _WHO), None)
+            if asked is not None:
+                yield from (((verb.lower(), route.path), asked) for verb in route.methods)
+
+
+def python_names() -> str:
+    """Return the public names of the Python API with signatures and docstrings."""
+    parts = ["# Python API: names\n\nMade from the docstrings; [the guide](python-api.md) has examples.\n"]
+    for module_name in APIS:
+        module = importlib.import_module(module_name)
+        parts.append(f"\n## {module_name}\n\n{_doc(module)}\n")
+        parts += [_name(getattr(module, name), name) for name in module.__all__]
+    return "".join(parts)
+
+
+def _name(thing: Any, name: str) -> str:  # noqa: ANN401 - whatever a module offers
+    home = getattr(thing, "__module__", "")
+    if not inspect.isclass(thing) and not inspect.isfunction(thing):
+        return f"\n### {name}\n\n`{name} = {thing}`\n".replace("typing.", "").replace("collections.abc.", "")
+    said = f"\n### {name}\n\n```python\n{_signature(thing, name)}\n```\n\n{_doc(thing)}\n"
+    if inspect.isclass(thing) and home in APIS:
+        methods = [one for one in vars(thing) if not one.startswith("_") and callable(getattr(thing, one))]
+        for one in methods:
+            method = getattr(thing, one)
+            said += f"\n#### {name}.{one}\n\n```python\n{_signature(method, one)}\n```\n\n{_doc(method)}\n"
+    return said
+
+
+def _signature(thing: Any, name: str) -> str:  # noqa: ANN401 - a class or function
+    try:
+        return f"{name}{inspect.signature(thing)}".replace("'", "")
+    except ValueError:
+        return name
+
+
+def _doc(thing: Any) -> str:  # noqa: ANN401 - a module, class or function
+    """Return the docstring as Markdown: names in one pair of backticks, sections of Google's style as lists."""
+    text = _plain(inspect.getdoc(thing) or "")
+    lines, section = [], False
+    for line in text.splitlines():
+        if re.fullmatch(r"(Args|Returns|Raises|Yields):", line):
+            section = True
+            lines += [f"**{line.removesuffix(':')}**", ""]
+        elif section and re.match(r" {4}\S", line):
+            lines.append(f"- {line.strip()}")
+        elif section and line.startswith(" " * 5):
+            lines[-1] += f" {line.strip()}"
+        else:
+            section = section and not line
+            lines.append(line)
+    return "\n".join(lines)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"``(.+?)``", r"`\1`", text)

@@ -1,0 +1,120 @@
+"""The documentation: what is cited exists, links lead somewhere, what code makes is complete, and the site builds."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+from edge_agent.config import AgentConfig
+from scripts.site import reference
+from server.config import ServerConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md")]
+CARDS = [*sorted(ROOT.glob("models/*/card.md")), *sorted(ROOT.glob("models/*/recipe.toml"))]
+FOLDERS = ("wire", "compressor", "edge_agent", "server", "scripts", "tests")
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+CITED = re.compile(r"(?<![\w./-])docs/[\w./-]*\w")
+NAMED = re.compile(r"(?<![\w./*<>-])[A-Z]{4,}\.md\b")
+GENERATED = {*reference.pages(), "contributing.md", "security.md", "changelog.md"}
+
+
+def _name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", [*PAGES, *TOP, *CARDS, ROOT / "mkdocs.yml"], ids=_name)
+def test_every_page_that_a_page_cites_exists(path: Path) -> None:
+    """A path below docs/ names a file of the repository, or a page that is made from the code."""
+    cited = set(CITED.findall(path.read_text(encoding="utf-8")))
+    assert {one for one in cited if not (ROOT / one).exists() and one.removeprefix("docs/") not in GENERATED} == set()
+
+
+def test_every_page_that_code_cites_exists() -> None:
+    """A reader of the code finds its source: a page of docs/, or another page at the top of the repository."""
+    missing = []
+    for path in SOURCES:
+        text = path.read_text(encoding="utf-8")
+        cited = {*CITED.findall(text), *(name for name in NAMED.findall(text) if path != Path(__file__))}
+        missing += [(_name(path), one) for one in cited if not (ROOT / one).exists()]
+    assert missing == []
+
+
+def test_no_page_points_outside_the_repository() -> None:
+    """A folder beside the checkout is nobody else's."""
+    texts = {_name(path): path.read_text(encoding="utf-8") for path in [*PAGES, *TOP, *CARDS, *SOURCES]}
+    assert [name for name, text in texts.items() if re.search(r"\.\./shared\b", text)] == []
+
+
+@pytest.mark.parametrize("path", [*PAGES, *TOP], ids=_name)
+def test_every_relative_link_leads_to_a_page(path: Path) -> None:
+    """Files that lie there, or pages made from the code."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = {link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link}
+    made = {str((ROOT / "docs" / name).resolve()) for name in GENERATED}
+    found = {link: (path.parent / link).resolve() for link in links if link}
+    assert {link for link, at in found.items() if not at.exists() and str(at) not in made} == set()
+
+
+def _keys(config: type) -> Iterator[str]:
+    hints = get_type_hints(config)
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield f"## [{field.name}]"
+            yield from _keys(hints[field.name])
+        else:
+            yield f"| `{field.name}` |"
+
+
+@pytest.mark.parametrize(
+    ("page", "config"), [(reference.agent_toml, AgentConfig), (reference.server_toml, ServerConfig)]
+)
+def test_the_pages_of_settings_have_every_key(page: object, config: type) -> None:
+    """Also those of later."""
+    text = page()  # type: ignore[operator]
+    assert [key for key in _keys(config) if key not in text] == []
+
+
+def test_the_page_of_the_rest_interface_says_who_may_call() -> None:
+    """Only what is meant for anybody is open to anybody."""
+    text = reference.rest()
+    assert "| GET | `/api/overall` | operator |" in text
+    assert "| GET | `/blobs/{sha256}` | device, operator, builder |" in text
+    assert re.findall(r"\| (\w+ \| `\S+`) \| anybody", text) == [
+        "GET | `/api/health`",
+        "POST | `/api/enrol`",
+        "GET | `/tuf/{name}`",
+    ]
+
+
+def test_the_pages_of_commands_and_names_are_complete() -> None:
+    """Every command of the three programs and every public name."""
+    commands, names = reference.commands(), reference.python_names()
+    assert all(f"`{program}`" in commands for program in reference.PROGRAMS)
+    assert "### `fleet-server devices`" in commands or "## `fleet-server devices`" in commands
+    public = [name for module in reference.APIS for name in importlib.import_module(module).__all__]
+    assert [name for name in public if f"\n### {name}\n" not in names] == []
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Strict: a broken link or anchor, or a page that is in no menu, is an error. No page fetches anything."""
+    for package in ("mkdocs", "material", "latex2mathml"):
+        pytest.importorskip(package)
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = "".join(page.read_text() for page in (tmp_path / "site").rglob("*.html"))
+    assert "<math" in pages
+    assert re.findall(r'(?:<script[^>]+src|<link[^>]+stylesheet[^>]+href)="(https?:[^"]+)"', pages) == []
