@@ -182,6 +182,7 @@ def _calls() -> Iterator[_Call]:
 def _body(call: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     """Return the fields of a call's JSON body, a question mark behind those that may be left out."""
     schema = call.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    schema = next((one for one in schema.get("anyOf", ()) if "$ref" in one), schema)  # a body that may be left out
     named = document["components"]["schemas"].get(schema.get("$ref", "").rpartition("/")[2], {})
     wanted = named.get("required", ())
     fields = [name if name in wanted else f"{name}?" for name in named.get("properties", {})]
