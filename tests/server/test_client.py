@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import datetime as dt
 import hashlib
 import ipaddress
@@ -19,8 +20,21 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from server.api import devices, events, evidence, overall, releases, rollouts, samples
 from server.app import ServerApp
-from server.client import FleetClient
+from server.client import (
+    Concern,
+    DeviceInfo,
+    EventInfo,
+    FleetClient,
+    FleetStatus,
+    ReleaseInfo,
+    RolloutDevice,
+    RolloutGroup,
+    RolloutInfo,
+    SampleInfo,
+    VerdictInfo,
+)
 from server.errors import AnsweredError, AnswerInvalidError, ClientFileError, NotRunningError
 from wire.canonical import sha256_hex
 from wire.memory_broker import MemoryBroker, MemoryTransport
@@ -54,6 +68,21 @@ def upload(fleet: MemoryFleet, count: int) -> None:
         fleet.app.parts.retraining.samples.accept(
             "cam-1", Sample(boot="b", seq=number, at_ms=40 + number, sha256=digest, data=text), 50
         )
+
+
+BODIES = {
+    DeviceInfo: devices.DeviceBody, ReleaseInfo: releases.ReleaseBody, RolloutInfo: rollouts.RolloutBody,
+    RolloutGroup: rollouts.GroupBody, RolloutDevice: rollouts.MemberBody, SampleInfo: samples.SampleBody,
+    VerdictInfo: evidence.VerdictBody, EventInfo: events.EventBody, FleetStatus: overall.OverallBody,
+    Concern: overall.ConcernBody,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cls", BODIES)
+def test_every_field_of_an_answer_has_a_place_and_a_default(cls: type) -> None:
+    """What the server of today sends, all of it; an older one may leave out any."""
+    assert sorted(field.name for field in dataclasses.fields(cls)) == sorted(BODIES[cls].model_fields)
+    cls()
 
 
 def test_devices_and_releases_are_typed(client: FleetClient) -> None:
