@@ -25,15 +25,15 @@ from server.drift.baseline import Collected, Commissioning, KeptOfDevice
 from server.drift.config import DriftConfig
 from server.drift.fold import Current, FoldState, LaneKey
 from server.drift.health import Fault
-from server.drift.lane import DETECTORS, ROWS, Lane
+from server.drift.lane import DETECTORS, ROWS, Detectors, Lane
 from server.drift.pools import Pool
-from server.drift.reference import TILTS, Floats
+from server.drift.reference import TILTS
 from server.store import checkpoints as store
 from server.store.database import Database
 from wire.histogram import BINS
 
 _LOG = logging.getLogger(__name__)
-_COUNT, _SCORE = np.dtype("<i8"), np.dtype("<f8")
+_COUNT, _SCORE, _DETECTOR = np.dtype("<i8"), np.dtype("<f8"), np.dtype("<f4")
 _SCORES = 3
 SPANS = (8, 64, 256)
 """In slots: of each length the first slot of this span and of the one before is kept, so far back fewer are."""
@@ -212,7 +212,7 @@ def _blocks(state: FoldState) -> Iterator[bytes]:
     """Yield the arrays: by lane the detectors of so many devices at a time, then what is collected; then the pools."""
     for lane in state.lanes.values():
         for first in range(0, len(lane.devices), ROWS):
-            yield b"".join(getattr(lane, name)[first : first + ROWS].astype(_SCORE).tobytes() for name in DETECTORS)
+            yield b"".join(getattr(lane, name)[first : first + ROWS].astype(_DETECTOR).tobytes() for name in DETECTORS)
         collecting = [one for _, _, one in _collecting(lane)]
         for first in range(0, len(collecting), ROWS):
             some = collecting[first : first + ROWS]
@@ -230,11 +230,11 @@ def _refill(
     if streams != lane.streams:
         message = f"{streams} streams, where the reference has {lane.streams}"
         raise ValueError(message)
-    detectors: dict[str, Floats] = {name: np.empty((len(devices), streams, TILTS)) for name in DETECTORS}
+    detectors: dict[str, Detectors] = {name: np.empty((len(devices), streams, TILTS), np.float32) for name in DETECTORS}
     for first in range(0, len(devices), ROWS):
         some = slice(first, first + ROWS)
         rows = len(devices[some])
-        for name, part in zip(DETECTORS, _array(next(blocks), _SCORE, (4, rows, streams, TILTS)), strict=True):
+        for name, part in zip(DETECTORS, _array(next(blocks), _DETECTOR, (4, rows, streams, TILTS)), strict=True):
             detectors[name][some] = part
     commissioning = [
         Commissioning(

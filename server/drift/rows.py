@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,10 +22,12 @@ _TRAINED = 2000.0  # samples that the training reference stands for where a devi
 _WORD = np.dtype(np.uint32)
 _MAX_ATTRIBUTES, _MAX_ATTRIBUTE_CHARACTERS = 32, 127
 _FLOOR = -50.0  # a log value below that is drawn as that
+_AS_JSON = json.JSONEncoder(check_circular=False).encode
+"""Details become text where they are made: a hundred thousand small objects at once would keep the collector busy."""
 
 
 def device_rows(scene: Scene, windows: Sequence[Window]) -> list[dict[str, object]]:
-    """Return one row for each device that sent a window (of several contexts the last)."""
+    """Return one row for each device that sent a window (of several contexts the last), its details as JSON text."""
     latest: dict[str, Window] = {}
     n: dict[str, int] = {}
     for window in windows:
@@ -46,23 +49,19 @@ def device_rows(scene: Scene, windows: Sequence[Window]) -> list[dict[str, objec
             "log_value": number(scene.outcome.log_values.get(device)), "training_log_value": number(level),
             "log_threshold": scene.outcome.log_threshold, "flagged": device in scene.outcome.flagged,
             "fault": fault.code if fault else "", "cause": _cause(scene, fault.text if fault else "", level, device),
-            "streams": [
-                {"stream": share.stream, "shape": share.shape, "share_ratio": round(share.share_ratio, 4),
-                 "words": share.words} for share in top.get(device, ())
-            ],
-            "summaries": drawn.get(device, {}),
+            "streams": top.get(device, "[]"), "summaries": drawn.get(device, "{}"),
         })  # fmt: skip
     return rows
 
 
-def _top_shares(scene: Scene, devices: Iterable[str]) -> dict[str, tuple[Share, ...]]:
+def _top_shares(scene: Scene, devices: Iterable[str]) -> dict[str, str]:
     """Return the streams with most evidence of each device: against training while it has no baseline of its own."""
     alike: dict[tuple[LaneKey, bool], list[str]] = {}
     for device in devices:
         if device in scene.state.current:
             judged = device in scene.outcome.log_values
             alike.setdefault((scene.state.current[device].key, judged), []).append(device)
-    found: dict[str, tuple[Share, ...]] = {}
+    found: dict[str, str] = {}
     for (key, judged), members in alike.items():
         lane = scene.state.lanes[key]
         recent = lane.recent if judged else lane.training_recent
@@ -70,8 +69,15 @@ def _top_shares(scene: Scene, devices: Iterable[str]) -> dict[str, tuple[Share, 
         for first in range(0, len(members), ROWS):
             some = members[first : first + ROWS]
             rows = [lane.rows[device] for device in some]
-            found |= zip(some, top_shares(recent[rows], streams, _TOP), strict=True)
+            found |= zip(some, map(_shares_text, top_shares(recent[rows], streams, _TOP)), strict=True)
     return found
+
+
+def _shares_text(shares: Iterable[Share]) -> str:
+    return _AS_JSON([
+        {"stream": share.stream, "shape": share.shape, "share_ratio": round(share.share_ratio, 4), "words": share.words}
+        for share in shares
+    ])  # fmt: skip
 
 
 def _cause(scene: Scene, fault: str, training_value: float | None, device: str) -> str:
@@ -85,14 +91,14 @@ def _cause(scene: Scene, fault: str, training_value: float | None, device: str) 
     return ""
 
 
-def _summaries(scene: Scene, latest: Mapping[str, Window]) -> dict[str, dict[str, dict[str, float]]]:
+def _summaries(scene: Scene, latest: Mapping[str, Window]) -> dict[str, str]:
     """Return by device PSI, Jensen-Shannon and Kolmogorov-Smirnov of the streams that differ most from the baseline."""
     alike: dict[LaneKey, list[Window]] = {}
     for device, window in latest.items():
         key = (window.ref_id, window.artifact)
         if device not in scene.faults and key in scene.state.lanes and device in scene.state.lanes[key].rows:
             alike.setdefault(key, []).append(window)
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    found: dict[str, str] = {}
     for key, members in alike.items():
         lane, usual = scene.state.lanes[key], scene.facts.get(key, LaneFacts()).usual
         if usual is None:
@@ -107,22 +113,19 @@ def _summaries(scene: Scene, latest: Mapping[str, Window]) -> dict[str, dict[str
     return found
 
 
-def _figures(counts: Ints, own: Floats, names: Sequence[str]) -> list[dict[str, dict[str, float]]]:
-    """Return the summaries of each of D windows, ``counts`` and ``own`` (D, S, 16), by stream and name."""
+def _figures(counts: Ints, own: Floats, names: Sequence[str]) -> list[str]:
+    """Return the summaries of each of D windows, ``counts`` and ``own`` (D, S, 16), by stream and name, as JSON."""
     top = np.argsort(-summaries.jensen_shannon(counts, own), axis=1, kind="stable")[:, :_TOP]
     q: Floats = np.take_along_axis(counts.astype(np.float64), top[..., None], axis=1)
     p: Floats = np.take_along_axis(own, top[..., None], axis=1)
-    figures = {
-        "psi": summaries.psi(q, p).tolist(), "js": summaries.jensen_shannon(q, p).tolist(),
-        "ks": summaries.kolmogorov_smirnov(q, p).tolist(),
-    }  # fmt: skip
+    found = [summaries.psi(q, p), summaries.jensen_shannon(q, p), summaries.kolmogorov_smirnov(q, p)]
+    figures = (np.round(figure, 4).tolist() for figure in found)
     return [
-        {
-            names[i]: {name: round(value[row][place], 4) for name, value in figures.items()}
-            for place, i in enumerate(order)
-        }
-        for row, order in enumerate(top.tolist())
-    ]
+        _AS_JSON({
+            names[i]: {"psi": psi, "js": js, "ks": ks} for i, psi, js, ks in zip(*of_window, strict=True)
+        })
+        for of_window in zip(top.tolist(), *figures, strict=True)
+    ]  # fmt: skip
 
 
 def pool_rows(scene: Scene, start_ms: int) -> list[dict[str, object]]:

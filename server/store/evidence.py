@@ -83,14 +83,21 @@ def replace_slot(
     connection: sa.Connection, start_ms: int, end_ms: int, devices: Sequence[Mapping[str, object]],
     pools: Sequence[Mapping[str, object]],
 ) -> None:  # fmt: skip
-    """Write the evidence of one slot, in place of what was there."""
+    """Write the evidence of one slot, in place of what was there.
+
+    The details of ``devices``, ``streams`` and ``summaries``, are objects or JSON text already.
+    """
     for table in (EVIDENCE, POOLS):
         connection.execute(table.delete().where(table.c.start_ms >= start_ms, table.c.start_ms < end_ms))
     if devices:
-        texts = ({name: json.dumps(row[name]) for name in ("streams", "summaries")} for row in devices)
-        insert_many(connection, EVIDENCE, [{**row, **text} for row, text in zip(devices, texts, strict=True)])
+        insert_many(connection, EVIDENCE, [{**row, **_texts(row)} for row in devices])
     if pools:
         insert_many(connection, POOLS, pools)
+
+
+def _texts(row: Mapping[str, object]) -> dict[str, str]:
+    details = {name: row[name] for name in ("streams", "summaries")}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in details.items()}
 
 
 def evidence_of(connection: sa.Connection, device: str | None, limit: int) -> list[sa.RowMapping]:
