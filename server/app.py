@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import os
 import socket
 import threading
@@ -35,7 +34,6 @@ from server.web import Web
 from wire.messages import Severity
 from wire.transport import Transport
 
-_LOG = logging.getLogger(__name__)
 _INGEST_WAIT_S = 0.2
 _PAUSE_AFTER_FAULT_S = 1.0
 _INGEST = "loop Ingest"
@@ -215,8 +213,9 @@ class ServerApp:
                 notices = self.parts.ingest.take(_INGEST_WAIT_S)
                 self.parts.ingest.handle(notices, self.clock())
                 self.parts.vitals.beat(_INGEST, self.clock())
+                self.parts.ingest.outages.worked(_INGEST)
             except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
-                _LOG.exception("Ingest failed; it goes on.")
+                self.parts.ingest.outages.failed(_INGEST, error)
                 self.parts.vitals.fault(_INGEST, f"{type(error).__name__}: {error}"[:500])
                 self._stopping.wait(_PAUSE_AFTER_FAULT_S)
         with contextlib.suppress(Exception):  # what is still in the inbox; the devices would send it again anyway
@@ -228,8 +227,9 @@ class ServerApp:
             try:
                 self._enforce(self.clock())
                 self.parts.vitals.beat(_REVOCATIONS, self.clock())
+                self.parts.ingest.outages.worked(_REVOCATIONS)
             except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
-                _LOG.exception("Revocations could not be enforced; they are tried again.")
+                self.parts.ingest.outages.failed(_REVOCATIONS, error)
                 self.parts.vitals.fault(_REVOCATIONS, f"{type(error).__name__}: {error}"[:500])
 
     def _turn_loop(self) -> None:
@@ -253,8 +253,9 @@ class ServerApp:
         try:
             service.turn(now_ms)
             self.parts.vitals.beat(name, self.clock())
+            self.parts.ingest.outages.worked(name)
         except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
-            _LOG.exception("A service failed; it gets its next turn. service=%s", name)
+            self.parts.ingest.outages.failed(name, error)
             text = f"{name} failed: {type(error).__name__}: {error}"[:500]
             self.parts.vitals.fault(name, text)
             with contextlib.suppress(Exception):

@@ -21,6 +21,7 @@ from server.config import IngestConfig
 from server.errors import DatabaseRefusedError, DiskFullError, ServerError
 from server.fleet import Fleet
 from server.journal import Journal, device_time, load_progress
+from server.outages import Outages
 from server.outbox import Outbox
 from server.store.database import Database
 from server.unsealing import unseal
@@ -39,6 +40,7 @@ _REFUSALS = (
     DiskFullError,
     OSError,
 )  # disk full, locked: not the messages' fault
+_STORE = "storing of messages"
 _REPORT_LEAF = f"/{Kind.TELE.value}/{Stream.DRIFT.value}"
 
 SampleSink = Callable[[str, Sample, int], None]
@@ -78,6 +80,7 @@ class Ingest:
     keep_sample: SampleSink | None = None
     figures: Figures = field(default_factory=Figures)
     complaints: Complaints = field(default_factory=Complaints)
+    outages: Outages = field(default_factory=Outages)
     _inbox: queue.Queue[tuple[float, Notice]] = field(init=False)
     _refused_s: float = float("inf")
     _retry: list[Arrival] = field(default_factory=list)
@@ -113,7 +116,7 @@ class Ingest:
         try:
             sites = self.fleet.sites({sender for notice in incoming if is_name(sender := _sender(notice.topic))})
         except _REFUSALS as error:
-            _LOG.error("The store refuses; the batch is tried again. error=%s", error)
+            self.outages.failed(_STORE, error)
             self._retry, self._unread = arrivals, incoming
             self._refused_s = min(self._refused_s, time.monotonic())
             return
@@ -122,6 +125,7 @@ class Ingest:
             self._keep(arrivals, now_ms)
         if not self._retry:
             self._refused_s = float("inf")
+            self.outages.worked(_STORE)
 
     def take(self, wait_s: float) -> list[Notice]:
         """Return up to one batch of notices; wait up to ``wait_s`` for the first.
@@ -190,7 +194,7 @@ class Ingest:
         try:
             self._commit(arrivals, now_ms)
         except _REFUSALS as error:
-            _LOG.error("The store refuses; the batch is tried again. error=%s", error)
+            self.outages.failed(_STORE, error)
             self._retry += arrivals
             self._refused_s = min(self._refused_s, time.monotonic())
         except (sa.exc.SQLAlchemyError, ServerError, WireError, ValueError, ArithmeticError) as error:

@@ -82,7 +82,9 @@ class Vitals:
                 put_heartbeat(connection, now_ms)
             self._faults.pop(_DATABASE, None)
         except (sa.exc.SQLAlchemyError, ServerError, OSError) as error:
-            self._faults[_DATABASE] = f"{getattr(error, 'orig', None) or error}"
+            self._faults[_DATABASE] = (
+                str(error) if isinstance(error, ServerError) else f"Expected to write, got: {error}"
+            )
         self._note([sign for sign in self.signs(now_ms) if not sign.ok], now_ms)
 
     def _note(self, bad: Sequence[Sign], now_ms: int) -> None:
@@ -114,7 +116,7 @@ class Vitals:
         fault = self._faults.get(_DATABASE)
         if fault is None:
             return Sign(_DATABASE, ok=True, text="can be written")
-        return Sign(_DATABASE, ok=False, text=f"Expected to write to the database, got: {fault}: free its disk")
+        return Sign(_DATABASE, ok=False, text=fault)
 
     def _disk(self) -> Sign:
         wanted = self.config.min_free_bytes

@@ -45,7 +45,7 @@ class Database:
             if _is_full(error):
                 message = f"Expected room for the database, got: {error.orig}: free the server's disk, then ask again"
                 raise DiskFullError(message) from error
-            message = f"Expected a database that answers, got: {error.orig}: try again; the server's log says more"
+            message = f"Expected a database that answers, got: {error.orig}: {next_step(error)}"
             raise DatabaseRefusedError(message) from error
         except sa.exc.DataError as error:
             message = f"Expected a value that the database can hold, got: {error.orig}"
@@ -160,6 +160,16 @@ def delete_arrived_before(connection: sa.Connection, table: sa.Table, before_ms:
 def _is_full(error: sa.exc.OperationalError) -> bool:
     state = getattr(error.orig, "sqlstate", None)  # PostgreSQL's; Source: its manual, appendix A
     return state == _DISK_FULL or "database or disk is full" in str(error.orig)
+
+
+def next_step(error: sa.exc.SQLAlchemyError) -> str:
+    """Return what a person does about a database that refused, in words."""
+    text = str(getattr(error, "orig", None) or error)
+    if "locked" in text:
+        return "another process holds its write lock: find it (fuser FILE), end it or wait, then try again"
+    if "readonly" in text or "unable to open" in text:
+        return "mount its file system writable, or run as the user that owns the file, then try again"
+    return "see that it runs and answers, then try again"
 
 
 def _tune_sqlite(connection: object, _record: object) -> None:

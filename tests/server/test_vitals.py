@@ -41,7 +41,7 @@ def test_a_database_that_takes_no_write_is_unwell_until_it_does(fleet: MemoryFle
         fleet.clock.now_ms += 15_000
         fleet.turn()
     status, text = ask(fleet)
-    assert (status, text.startswith("database: Expected to write to the database")) == (503, True)
+    assert (status, text.startswith("database: Expected a database that answers")) == (503, True)
     with fleet.app.parts.database.begin() as connection:
         connection.execute(sa.text("ALTER TABLE away RENAME TO heartbeat"))
     fleet.clock.now_ms += 15_000
