@@ -51,7 +51,7 @@ from server.running import RunningServer
 from server.state_backup import back_up_state
 from server.state_directory import StateDirectory, init_state, is_locked, lock_state, open_state
 from server.store.backup import back_up_sqlite, sqlite_file
-from server.store.database import Database, connect, declared_tables, open_database, shown_url
+from server.store.database import Database, connect, declared_tables, next_step, open_database, shown_url
 from server.store.heartbeat import latest_heartbeat_ms
 from server.store.revisions import standing_of, upgrade
 from server.trust.online_keys import init_online_keys
@@ -94,7 +94,7 @@ def _coded(command: Callable[P, R]) -> Callable[P, R]:
         except (ServerError, WireError) as error:
             click.echo(f"error [{error.code}]: {error}", err=True)
         except sa.exc.SQLAlchemyError as error:
-            advice = "see that it answers; where it is damaged, restore it from the backup"
+            advice = f"{next_step(error)}; where it is damaged, restore it from the backup"
             click.echo(f"error [store]: Expected a usable store, got: {error.__cause__ or error}: {advice}", err=True)
         except sqlite3.Error as error:
             advice = "make room where the disk is full, remove what is there of the copy, and try again"
@@ -103,6 +103,11 @@ def _coded(command: Callable[P, R]) -> Callable[P, R]:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 place = f" for {error.filename}" if error.filename else ""
                 click.echo(f"error [disk_full]: Expected room on the disk{place}, got none: free it", err=True)
+                sys.exit(1)
+            if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+                advice = "mount its file system writable, or run as the user that owns it"
+                click.echo(f"error [not_writable]: Expected to write {error.filename}, got: {error.strerror}: {advice}",
+                           err=True)  # fmt: skip
                 sys.exit(1)
             click.echo(f"error [os]: {error}", err=True)
         sys.exit(1)
@@ -214,7 +219,7 @@ def migrate(directory: Path, *, assume_yes: bool, check: bool) -> None:
 
 def _migrate(state: StateDirectory, *, assume_yes: bool) -> None:
     url = read_config(state.config).store.url or state.database_url
-    lock, engine = lock_state(state), connect(url)
+    lock, engine = lock_state(state, "fleet-server migrate"), connect(url)
     try:
         standing = standing_of(engine)
         click.echo(f"database   {shown_url(url)}")

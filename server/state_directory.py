@@ -16,6 +16,8 @@ from server.files import write_atomically
 _PORT_LIMIT = 65_536
 _LAYOUT = 1  # raised when what lies where changes so that an older server would not find it
 _LOOK_S = 0.1
+_HOLDER_LIMIT = 200
+SERVER = "fleet-server run"
 _TEMPLATE = """\
 # tinyfleet server. Every key and its default: server/config.py. An unknown key is an error.
 
@@ -278,12 +280,21 @@ class StateLock:
         os.close(self.descriptor)
 
 
-def lock_state(state: StateDirectory) -> StateLock:
+def lock_state(state: StateDirectory, what: str = SERVER) -> StateLock:
     """Return the lock on ``state``; whoever only looks whether it is held (``is_locked``) is waited for.
 
+    The file says who holds it: ``what`` and the process id.
+
     Raises:
-        AlreadyRunningError: If another server holds it.
+        AlreadyRunningError: If another process holds it; the text names it and the next step.
     """
+    descriptor = _locked(state)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{what} {os.getpid()}\n".encode(), 0)
+    return StateLock(descriptor)
+
+
+def _locked(state: StateDirectory) -> int:
     descriptor = os.open(state.path / "server.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline_s = time.monotonic() + _LOOK_S
     while True:
@@ -293,16 +304,26 @@ def lock_state(state: StateDirectory) -> StateLock:
             if time.monotonic() < deadline_s:
                 time.sleep(_LOOK_S / 10)
                 continue
+            holder = os.pread(descriptor, _HOLDER_LIMIT, 0).decode(errors="replace")
             os.close(descriptor)
-            message = f"Expected no other server on {state.path}, got a running one: see {state.address}"
-            raise AlreadyRunningError(message) from error
-        return StateLock(descriptor)
+            raise AlreadyRunningError(_held_by(state, holder)) from error
+        return descriptor
+
+
+def _held_by(state: StateDirectory, holder: str) -> str:
+    what, _, pid = holder.strip().rpartition(" ")
+    if what and what != SERVER:
+        return (
+            f"Expected nobody else on {state.path}, got {what}, process {pid}: wait until it has ended, then ask again"
+        )
+    process = f"process {pid}" if what else f"see {state.address}"
+    return f"Expected no other server on {state.path}, got a running one, {process}: end that first"
 
 
 def is_locked(state: StateDirectory) -> bool:
     """Return whether a server runs on ``state`` now; what files say outlives it, its lock does not."""
     try:
-        lock_state(state).release()
+        os.close(_locked(state))
     except AlreadyRunningError:
         return True
     return False

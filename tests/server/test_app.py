@@ -169,7 +169,7 @@ def test_says_where_it_runs(run: Run) -> None:
 def test_a_second_server_is_refused(run: Run, state: StateDirectory) -> None:
     """Two servers on one directory would give out the same generations."""
     run()
-    with pytest.raises(AlreadyRunningError):
+    with pytest.raises(AlreadyRunningError, match=f"a running one, process {os.getpid()}: end that first"):
         ServerApp.open(state.path)
 
 

@@ -81,6 +81,15 @@ def test_a_running_server_is_not_migrated_under_its_feet(old_state: StateDirecto
     assert (code, error.split(":")[0], _is_current(old_state)) == (1, "error [already_running]", False)
 
 
+def test_a_second_migration_is_told_who_migrates_and_to_wait(old_state: StateDirectory) -> None:
+    """Of another process it knows the number; that is no running server."""
+    lock = lock_state(old_state, "fleet-server migrate")
+    code, _, error = _run("migrate", old_state.path, "--yes")
+    lock.release()
+    assert f"got fleet-server migrate, process {os.getpid()}: wait until it has ended" in error
+    assert (code, _run("migrate", old_state.path, "--yes")[0], _is_current(old_state)) == (1, 0, True)
+
+
 def test_a_backup_that_can_not_be_made_stops_the_migration(old_state: StateDirectory) -> None:
     """No copy, no change."""
     (old_state.path / "backups").write_text("in the way")
