@@ -22,8 +22,8 @@ from tuf.api.serialization import DeserializationError
 from server.clock import Clock, system_now_ms
 from server.errors import MetadataRefusedError, TargetsVersionError, TrustError
 from server.files import write_atomically
-from server.trust.online_keys import ROLES, load_online_key
-from server.trust.roots import TUF, read_root, root_bytes
+from server.trust.online_keys import load_online_key
+from server.trust.roots import TUF, check_online_keys, read_root, root_bytes
 from wire.codec import from_document
 from wire.errors import MessageError
 from wire.target import MAX_TARGET_BYTES, TargetCustom, target_path
@@ -70,14 +70,14 @@ class TrustRepository:
         ``published``: whether there are releases, so that there was signed metadata.
 
         Raises:
-            TrustError: If the root, an online key or the current metadata is lost; the text names the file.
+            TrustError: If the root, an online key or the current metadata is lost or damaged, or a key is not the one
+                that the root names; the text names the file.
         """
         if not published and self.root() is None:
             return
         if self.root() is None:
             self._file("1.root.json")
-        for role in ROLES:
-            load_online_key(self.state_dir, role)
+        check_online_keys(self.state_dir, read_root(self.state_dir))
         if published and self.current_targets() is None:
             self._file("timestamp.json")
 

@@ -8,7 +8,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root
 from tuf.api.serialization import DeserializationError
 
-from server.errors import MetadataRefusedError, RootMissingError
+from server.errors import MetadataRefusedError, RootMissingError, TrustError
 from server.files import write_atomically
 from server.trust.online_keys import ROLES, load_online_key
 
@@ -40,7 +40,14 @@ def install_root(state_dir: Path, root_file: Path) -> int:
         message = f"Expected root version {newest + 1}, got {version}: a root is never replaced, only followed"
         raise MetadataRefusedError(message)
     _verify(metadata, previous)
-    _check_online_keys(state_dir, metadata.signed)
+    for role in ROLES:
+        ours = load_online_key(state_dir, role).public_key.keyid
+        if ours not in metadata.signed.roles[role].keyids:
+            message = (
+                f"Expected a root that names our {role} key {ours[:12]}…, got another: "
+                "make it with `compressor keys init DIR --online` and the online.pub.json of this state directory"
+            )
+            raise MetadataRefusedError(message)
     (state_dir / TUF).mkdir(mode=0o700, exist_ok=True)
     write_atomically(_path(state_dir, version), data, mode=0o644)
     return version
@@ -70,15 +77,22 @@ def _verify(metadata: Metadata[Root], previous: Root | None) -> None:
         raise MetadataRefusedError(message) from error
 
 
-def _check_online_keys(state_dir: Path, root: Root) -> None:
+def check_online_keys(state_dir: Path, root: Root) -> None:
+    """Check that the online keys are those that the installed ``root`` names: devices believe no others.
+
+    Raises:
+        TrustError: If a key is missing, damaged or another server's.
+    """
     for role in ROLES:
-        ours = load_online_key(state_dir, role).public_key.keyid
-        if ours not in root.roles[role].keyids:
+        ours, named = load_online_key(state_dir, role).public_key.keyid, root.roles[role].keyids
+        if ours not in named:
+            theirs = ", ".join(f"{key[:12]}…" for key in named)
             message = (
-                f"Expected a root that names our {role} key {ours[:12]}…, got another: "
-                "make it with `compressor keys init DIR --online` and the online.pub.json of this state directory"
+                f"Expected the {role} key {theirs} that the installed root names in {state_dir / 'keys' / role}.key, "
+                f"got {ours[:12]}…, another server's: restore keys/ from the backup of this state directory; if the "
+                "keys were changed on purpose, bring the next root that names them: fleet-server trust DIR --root FILE"
             )
-            raise MetadataRefusedError(message)
+            raise TrustError(message)
 
 
 def newest_version(state_dir: Path) -> int:
@@ -98,12 +112,13 @@ def read_root(state_dir: Path) -> Root:
 
     Raises:
         RootMissingError: If none was installed.
+        MetadataRefusedError: If it is damaged.
     """
     data = root_bytes(state_dir)
     if data is None:
         message = "Expected a root of trust, got none: run fleet-server trust DIR --root FILE"
         raise RootMissingError(message)
-    return _parse(data, "the installed root").signed
+    return _parse(data, f"{_path(state_dir, newest_version(state_dir))}: restore it from the backup").signed
 
 
 def _path(state_dir: Path, version: int) -> Path:

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
+from compressor.keys import init_keys
 from server.app import ServerApp
 from server.enrolment import Identity
 from server.state_directory import StateDirectory, init_state
 from server.trust.online_keys import init_online_keys
+from server.trust.roots import install_root
 from wire.codec import decode, encode
 from wire.drift_report import DriftReport, encode_report
 from wire.histogram import Counters, Shape
@@ -136,10 +138,9 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def state(tmp_path: Path) -> StateDirectory:
-    """A fresh state directory with online keys and a stand-in for a root."""
+    """A fresh state directory with online keys and a root that names them."""
     made = init_state(tmp_path / "state")
-    init_online_keys(made.path)
-    (made.tuf / "1.root.json").write_text('{"stands": "in"}')
+    install_root(made.path, init_keys(tmp_path / "offline", init_online_keys(made.path)))
     return made
 
 

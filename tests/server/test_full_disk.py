@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
 
+from compressor.keys import init_keys
 from server.cli import main
 from server.config import HealthConfig
 from server.state_directory import StateDirectory, init_state
 from server.trust.online_keys import init_online_keys
+from server.trust.roots import install_root
 from wire.canonical import sha256_hex
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ def state(small_disk: Path) -> StateDirectory:
     """A state directory on a disk of 4 MiB."""
     made = init_state(small_disk / "state")
     init_online_keys(made.path)
-    (made.tuf / "1.root.json").write_text('{"stands": "in"}')
+    install_root(made.path, init_keys(small_disk.parent / "offline", made.path / "online.pub.json"))
     return made
 
 
@@ -48,6 +51,15 @@ def test_a_full_disk_is_told_and_over_when_there_is_room(fleet: MemoryFleet, sma
     fleet.clock.now_ms += CHECK_MS
     fleet.turn()
     assert (fleet.client(None).get("/api/health").status_code, device.watermark()) == (200, 0)
+
+
+def test_a_read_only_disk_is_named_with_the_next_step(state: StateDirectory, small_disk: Path) -> None:
+    """By every command that writes; nothing has a stack."""
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for command in (["run"], ["migrate"], ["claim", "--site", "a", "--device", "b"]):
+        result = CliRunner().invoke(main, [command[0], str(state.path), *command[1:]])
+        assert result.exit_code == 1
+        assert "mount its file system writable" in result.stderr, result.output
 
 
 def test_who_asks_for_something_to_be_stored_is_told_that_there_is_no_room(

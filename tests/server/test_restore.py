@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from server.cli import main
 from server.errors import DatabaseLostError, StateDirectoryError, TrustError
 from server.state_directory import Ports, RunAddress, StateDirectory, open_state
 from server.store.database import open_database
+from server.trust.online_keys import init_online_keys, load_online_key
 from server.trust.repository import TrustRepository
 
 
@@ -137,6 +139,18 @@ def test_a_lost_key_stops_the_start_and_a_new_server_has_nothing_to_lose(state: 
         ServerApp.open(state.path, pages=False)
     (state.tuf / "1.root.json").unlink()
     ServerApp.open(state.path, pages=False).stop()
+
+
+def test_the_keys_of_another_server_stop_the_start(state: StateDirectory, tmp_path: Path) -> None:
+    """What they sign no device believes; both key ids and the next step are named."""
+    init_online_keys(tmp_path / "other")
+    ours, key = (load_online_key(path, "timestamp").public_key.keyid[:12] for path in (state.path, tmp_path / "other"))
+    shutil.copy(tmp_path / "other" / "keys" / "timestamp.key", state.keys / "timestamp.key")
+    with pytest.raises(TrustError, match=rf"timestamp key {ours}… .*got {key}….*restore keys/ from the backup"):
+        ServerApp.open(state.path, pages=False)
+    (state.tuf / "1.root.json").write_text("{}")
+    with pytest.raises(TrustError, match=r"1\.root\.json: restore it from the backup"):
+        ServerApp.open(state.path, pages=False)
 
 
 def test_lost_settings_are_restored_not_begun_anew(state: StateDirectory) -> None:
