@@ -25,6 +25,15 @@ _UPDATE_FAILED = frozenset({UpdatePhase.REFUSED, UpdatePhase.ROLLED_BACK})
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """The fleet as it stood at ``now_ms``: its devices, and the newest evidence of each that has any, by device id."""
+
+    now_ms: int
+    devices: Sequence[Device]
+    evidence: Mapping[str, Mapping[str, Json]]
+
+
+@dataclass(frozen=True, slots=True)
 class Situation:
     """The signals of one server. Safe to share between threads.
 
@@ -41,19 +50,26 @@ class Situation:
     silent_s: float
     evidence_ms: int
 
-    def overall(self) -> Overall:
-        """Return the overall status now."""
-        return overall(self.signals())
+    def read(self) -> Reading:
+        """Return the fleet as it stands now; what the table shows and what is the matter come from one reading."""
+        devices, found = self.fleet.devices(), newest_evidence(self.verdicts.database)
+        members = {device.device for device in devices}
+        evidence = {name: one for name, one in found.items() if name in members}
+        return Reading(self.clock(), devices, evidence)
+
+    def overall(self, reading: Reading | None = None) -> Overall:
+        """Return the overall status as of ``reading``, by default now."""
+        return overall(self.signals(reading))
 
     def presence(self, device: Device) -> Presence:
         """Return whether ``device`` is there now."""
         return presence(device, self.clock(), self.silent_s)
 
-    def signals(self) -> Signals:
-        """Return what is the matter now."""
-        devices, now_ms, database = self.fleet.devices(), self.clock(), self.verdicts.database
-        members = {device.device for device in devices}
-        evidence = {name: one for name, one in newest_evidence(database).items() if name in members}
+    def signals(self, reading: Reading | None = None) -> Signals:
+        """Return what is the matter as of ``reading``, by default now."""
+        reading = reading or self.read()
+        devices, now_ms, evidence = reading.devices, reading.now_ms, reading.evidence
+        pools = newest_pools(self.verdicts.database)
         opened, newest = self.rollouts.open(), self.rollouts.newest()
         seen = [device for device in devices if device.last_seen_ms > 0]
         withdrawn = {release.name for release in self.versions.releases() if release.withdrawn_ms}
@@ -75,7 +91,7 @@ class Situation:
             unjudged=_names(
                 device for device in seen if not self._is_judged(device, evidence.get(device.device), now_ms)
             ),
-            pools_near=tuple(name for name, ratio in newest_pools(database).items() if ratio >= NEAR_RATIO),
+            pools_near=tuple(name for name, ratio in pools.items() if ratio >= NEAR_RATIO),
             verdicts=tuple(f"{one.kind.value} ({one.cause or 'cause unknown'})" for one in self.verdicts.open()),
             paused=_releases(opened, Phase.PAUSED),
             unapproved=_releases(opened, Phase.AWAITING_APPROVAL),

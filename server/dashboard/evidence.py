@@ -12,7 +12,7 @@ from server.dashboard.views import Status, Tone, ago, evidence_share, evidence_s
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import VerdictKind
 from server.store.database import Database
-from server.store.evidence import evidence_of, latest_evidence, latest_pools
+from server.store.evidence import evidence_of, latest_pools
 
 _KINDS = {
     VerdictKind.DEVICE_FAULT: Status("Device fault", Tone.BAD),
@@ -86,13 +86,6 @@ def read(database: Database, device: str | None, limit: int) -> tuple[Point, ...
     with database.begin() as connection:
         return tuple(point({str(key): value for key, value in row.items()}) for row in
                      evidence_of(connection, device, limit))  # fmt: skip
-
-
-def newest(database: Database) -> dict[str, Point]:
-    """Return the newest window of each device that sent one."""
-    with database.begin() as connection:
-        points = [point({str(key): value for key, value in row.items()}) for row in latest_evidence(connection)]
-    return {one.device: one for one in points}
 
 
 def pools(database: Database) -> tuple[PoolView, ...]:

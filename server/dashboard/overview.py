@@ -17,6 +17,7 @@ from server.dashboard.tables import Column, live_table
 from server.dashboard.theme import empty, frame, heading, live, meter, pill, tone_class
 from server.dashboard.views import Counts, DeviceRow, Status, Tone, clock_time, counts, device_row
 from server.overall import Level, Overall
+from server.situation import Reading
 
 _ENDED_SHOWN = 20
 _FRESH_S = 1.0  # so often all visitors together read the fleet
@@ -77,25 +78,23 @@ def shared(look: Callable[[], View]) -> Callable[[], View]:
     return again
 
 
-def rows(services: Services) -> tuple[DeviceRow, ...]:
+def rows(reading: Reading, silent_s: float) -> tuple[DeviceRow, ...]:
     """Return one line for each device."""
-    devices, now_ms, points = services.fleet.devices(), services.fleet.clock(), evidence.newest(services.database)
-    return tuple(
-        device_row(
-            device, now_ms, points[device.device].shown_ratio if device.device in points else None,
-            flagged=device.device in points and points[device.device].flagged, silent_s=services.situation.silent_s,
-        )
-        for device in devices
-    )  # fmt: skip
+    lines = []
+    for device in reading.devices:
+        found = reading.evidence.get(device.device, {})
+        ratio, flagged = found.get("threshold_ratio"), bool(found.get("flagged"))
+        known = float(ratio) if isinstance(ratio, int | float) else None
+        lines.append(device_row(device, reading.now_ms, known, flagged=flagged, silent_s=silent_s))
+    return tuple(lines)
 
 
 def _overview(services: Services) -> View:
-    now_ms = services.fleet.clock()
-    found = tuple(evidence.verdict_card(verdict, now_ms) for verdict in services.drift.verdicts.open())
-    lines = rows(services)
-    return View(
-        lines, counts(lines), services.situation.overall(), found, evidence.pools(services.database)
-    )  # fmt: skip
+    situation = services.situation
+    reading = situation.read()
+    found = tuple(evidence.verdict_card(verdict, reading.now_ms) for verdict in services.drift.verdicts.open())
+    lines = rows(reading, situation.silent_s)
+    return View(lines, counts(lines), situation.overall(reading), found, evidence.pools(services.database))
 
 
 def _show(view: View) -> None:

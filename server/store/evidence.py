@@ -109,11 +109,15 @@ def evidence_of(connection: sa.Connection, device: str | None, limit: int) -> li
 
 
 def latest_evidence(connection: sa.Connection) -> list[sa.RowMapping]:
-    """Return the newest row of evidence of every device of the fleet that has any; one index look-up for each."""
+    """Return the newest row of evidence of every device of the fleet that has any; one index look-up for each.
+
+    Without its details: to decode those of 10,000 devices takes longer than to find the rows.
+    """
+    columns = [column for column in EVIDENCE.c if not isinstance(column.type, sa.JSON)]
     older = EVIDENCE.alias()
     newest = sa.select(older.c.id).where(older.c.device == DEVICES.c.device).order_by(older.c.start_ms.desc()).limit(1)
     same = sa.and_(EVIDENCE.c.id == newest.correlate(DEVICES).scalar_subquery(), DEVICES.c.ended == "")
-    return list(connection.execute(sa.select(EVIDENCE).select_from(DEVICES).join(EVIDENCE, same)).mappings())
+    return list(connection.execute(sa.select(*columns).select_from(DEVICES).join(EVIDENCE, same)).mappings())
 
 
 def pool_evidence(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:

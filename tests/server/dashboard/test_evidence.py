@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from server.dashboard.evidence import newest, point, pools, series, verdict_card
+from server.dashboard.evidence import point, pools, series, verdict_card
+from server.drift.latest import newest_evidence
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import ACTIONS, VerdictKind
 from server.store.database import open_database
@@ -63,7 +64,8 @@ def test_the_newest_window_of_each_device_counts(tmp_path: Path) -> None:
         for start_ms, device in ((2000, "gate-01"), (500, "b"), (1000, "gate-01"), (9000, "stranger")):
             row = ROW | stored | {"start_ms": start_ms, "device": device}
             replace_slot(connection, start_ms, start_ms + 1, [row], [])
-    assert {name: one.start_ms for name, one in newest(database).items()} == {"gate-01": 2000, "b": 500}
+    starts = {name: one["window_start_ms"] for name, one in newest_evidence(database).items()}
+    assert starts == {"gate-01": 2000, "b": 500}
     database.close()
 
 
