@@ -23,6 +23,7 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, Root, T, Targets
 from tuf.api.serialization import DeserializationError
 
+from compressor.durable import move, sync_folder
 from compressor.errors import KeysExistError, TrustError
 
 ROOT_DAYS = 540  # between one and two years: rotated with the hardware's support, not with each release
@@ -60,7 +61,8 @@ def init_keys(folder: Path, online: Path, *, now: datetime | None = None) -> Pat
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))  # 0700
     try:
         _fill(draft, public, now or datetime.now(UTC))
-        draft.replace(folder)
+        sync_folder(draft)
+        move(draft, folder)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -206,7 +208,7 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)
+    move(part, path)
 
 
 @click.group()

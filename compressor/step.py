@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compressor.closure import code_digests
+from compressor.durable import move
 from compressor.errors import PackageError
 from wire.canonical import canonical_bytes, sha256_hex
 
@@ -111,11 +112,11 @@ def write_atomically(path: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
             temporary = file.name
+            Path(temporary).chmod(0o644)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        move(Path(temporary), path)
     except OSError as error:
         message = (
             f"Expected to write {len(data)} bytes to {path}, got: {error.strerror}: free space or choose another --out"

@@ -6,12 +6,15 @@ deleted; a file of another name in the folder is somebody else's and stays.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import re
 import shutil
 from pathlib import Path
+
+from edge_agent.disk import RealDisk
 
 FOLDER = "bad"
 MAX_FILES = 200
@@ -67,10 +70,10 @@ def _moved(path: Path, target: Path) -> None:
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        beside = target.with_name(f".{target.name}")  # another file system: copied, then deleted
+        beside = target.with_name(f".{target.name}")  # another file system: copied, flushed, then deleted
         try:
             shutil.copyfile(path, beside)
-            beside.rename(target)
+            RealDisk().move(beside, target)
         except OSError:
             beside.unlink(missing_ok=True)
             raise
@@ -106,9 +109,5 @@ class Skipped:
             del self._items[next(iter(self._items))]
         if self._file is None:
             return
-        beside = self._file.with_name(f".{_SKIPPED}.new")
-        try:
-            beside.write_text(json.dumps(list(self._items)))
-            beside.replace(self._file)
-        except OSError:
-            return
+        with contextlib.suppress(OSError):
+            RealDisk().write(self._file, json.dumps(list(self._items)).encode())

@@ -3,7 +3,7 @@
 Everything is copied but what is scratch; a list of what matters would forget what is added later. The database is
 copied first: bundles and metadata that are published meanwhile are then in the copy without being in the database,
 which the server notices when it starts; the other way round they would be missing. ``timestamp.json`` comes before the
-files that it names, for the same reason.
+files that it names, for the same reason. ``server.toml`` comes when everything else is on the disk.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from server.errors import StateDirectoryError
-from server.files import sync_directory
+from server.files import sync_directory, sync_tree, write_atomically
 from server.state_directory import StateDirectory
 from server.store.backup import back_up_sqlite, sqlite_file
 from server.trust.repository import mark_copy
@@ -44,9 +44,9 @@ def back_up_state(state: StateDirectory, engine: sa.Engine, target: Path, now_ms
     if (state.path / _TIMESTAMP).exists():
         (target / "tuf").mkdir(mode=0o700)
         shutil.copy2(state.path / _TIMESTAMP, target / _TIMESTAMP)
-    last = state.config.name
-    for entry in sorted(state.path.iterdir(), key=lambda path: path.name == last):
-        if entry.name in _SCRATCH or (database is not None and entry.name.startswith(database.name)):
+    left_out = {*_SCRATCH, state.config.name}
+    for entry in state.path.iterdir():
+        if entry.name in left_out or (database is not None and entry.name.startswith(database.name)):
             continue
         if entry.is_dir():
             shutil.copytree(entry, target / entry.name, dirs_exist_ok=True, ignore=_partial_files)
@@ -54,7 +54,9 @@ def back_up_state(state: StateDirectory, engine: sa.Engine, target: Path, now_ms
             shutil.copy2(entry, target / entry.name)
     if (target / _TIMESTAMP).exists():
         mark_copy(target, now_ms)
-    sync_directory(target)
+    sync_tree(target)
+    write_atomically(target / state.config.name, state.config.read_bytes())
+    sync_directory(target.parent)
 
 
 def _partial_files(folder: str, names: list[str]) -> set[str]:

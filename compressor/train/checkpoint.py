@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from compressor.durable import move
 from compressor.errors import CheckpointError
 
 
@@ -30,7 +31,7 @@ def save(network: nn.Module, path: Path, ranges: Mapping[str, tuple[float, float
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        move(part, path)
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when the disk is full
         part.unlink(missing_ok=True)
         message = f"Expected to write weights to {path}, got: {error}"

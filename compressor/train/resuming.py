@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from compressor.durable import move
 from compressor.errors import TrainError
 
 
@@ -35,7 +36,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
             torch.save(dict(state), file)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
+        move(part, path)
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when the disk is full
         part.unlink(missing_ok=True)
         message = f"Expected to write the state of the training to {path}, got: {error}: free space, then run again"
