@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -31,6 +32,7 @@ _POLL_S = 0.02
 _STOP_TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 2.0
 _BACK_OFF_LIMIT_MS = 30_000
+_OWN_FILES = 50  # of mosquitto: listeners, logs, its database
 _ACCEPTED = bytes.fromhex("20020000")
 
 
@@ -72,6 +74,12 @@ class Broker:
         write_atomically(self._paths.config, text.encode())
         write_atomically(self._paths.acl, render_acl(self.user).encode())
         write_atomically(self._paths.passwords, render_passwords(hashes).encode())
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        if limit != resource.RLIM_INFINITY and limit < len(hashes) + _OWN_FILES:
+            _LOG.warning(
+                "More devices than the broker may open files: raise the hard limit (ulimit -Hn; LimitNOFILE of the "
+                "service). limit=%s devices=%s", limit, len(hashes),
+            )  # fmt: skip
         self._spawn()
         self._wait_until_accepted(self.user, self.password, self.config.start_timeout_s)
 
@@ -144,6 +152,7 @@ class Broker:
                     [program_path(self.config.program), "-c", str(self._paths.config)],
                     stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 )  # fmt: skip
+            _let_open_files(self._process.pid)
             self.started_ms = system_now_ms()
             write_atomically(self._paths.pid, str(self._process.pid).encode())
         except OSError as error:
@@ -181,6 +190,13 @@ class Broker:
                     if time.monotonic() > deadline_s:
                         os.kill(pid, signal.SIGKILL)
                     time.sleep(_POLL_S)
+
+
+def _let_open_files(pid: int) -> None:
+    """Give the broker ``pid`` our hard limit of open files: each connection is one, and 1,024 is the usual soft one."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    with contextlib.suppress(OSError):  # it ended already, which is noticed elsewhere
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _started_with(config: Path) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import resource
 import signal
 import socket
 import stat
@@ -70,6 +71,23 @@ class Client:
 
 
 Connect = Callable[..., Client]
+
+
+@pytest.mark.parametrize(("own_files", "said"), [(50, False), (2**40, True)])
+def test_the_broker_may_open_as_many_files_as_the_hard_limit_says(
+    own_files: int, *, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the usual soft limit of 1,024 the devices beyond a thousand got no connection; too few for all is said."""
+    monkeypatch.setattr("server.broker._OWN_FILES", own_files)
+    before, broker = resource.getrlimit(resource.RLIMIT_NOFILE), _make(tmp_path)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[0]), before[1]))
+        broker.start(HASHES)
+        assert resource.prlimit(broker.pid or 0, resource.RLIMIT_NOFILE)[0] == before[1]
+    finally:
+        broker.stop()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert ("raise the hard limit" in caplog.text) is said
 
 
 @pytest.fixture

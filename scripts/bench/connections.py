@@ -1,0 +1,296 @@
+#!/usr/bin/env python3
+"""Prints what many connected devices cost a server and its broker: ``connections.py [--quick] [--json F]``.
+
+A real ``fleet-server run`` with mosquitto on loopback, and one real MQTT 5 connection (paho, without its threads) for
+each of 2,000 devices, with its own name and password. All connect at once, say ``state`` and send one drift report of
+23 streams; each is done when the server has acknowledged the report as stored. Then they only keep alive, with a
+keep-alive interval of 5 s instead of 30. The figures contain the devices' own work, which shares the cores.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import click
+import paho.mqtt.client as paho
+import sqlalchemy as sa
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from scripts.bench.rows import Row, told  # noqa: E402 - found through the line above
+from server.broker import free_port  # noqa: E402 - found through the line above
+from server.credentials import hash_password, new_secret  # noqa: E402 - found through the line above
+from server.state_directory import Ports, StateDirectory, init_state  # noqa: E402 - found through the line above
+from server.store.database import open_database  # noqa: E402 - found through the line above
+from server.store.fleet import DEVICES  # noqa: E402 - found through the line above
+from server.store.windows import WINDOWS  # noqa: E402 - found through the line above
+from server.trust.online_keys import init_online_keys  # noqa: E402 - found through the line above
+from wire.codec import decode, encode  # noqa: E402 - found through the line above
+from wire.drift_report import DriftReport, encode_report  # noqa: E402 - found through the line above
+from wire.histogram import Counters, Shape  # noqa: E402 - found through the line above
+from wire.messages import Ack, DeviceState, State, Stream  # noqa: E402 - found through the line above
+
+SHAPE, SITE, BOOT = Shape(23, 10), "bench", "ab" * 8
+HOUR_MS = 3_600_000
+KEEP_ALIVE_S, HELD_S = 5, 15.0
+PATIENCE_S = 300.0
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(slots=True)
+class Device:
+    """One device on its own connection; ``losses``: how often the broker closed it."""
+
+    name: str
+    password: str
+    selector: selectors.BaseSelector
+    report: bytes
+    connected: bool = False
+    acknowledged: bool = False
+    losses: int = 0
+    refused: str = ""
+    client: paho.Client = field(init=False)
+
+    def connect(self, host: str, port: int) -> None:
+        """Open the connection; what it says follows when the broker has accepted it."""
+        client = self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=self.name, protocol=paho.MQTTv5)
+        client.username_pw_set(self.name, self.password)
+        client.on_connect, client.on_message, client.on_disconnect = self._up, self._heard, self._down
+        client.on_socket_open = lambda _, __, raw: self.selector.register(raw, selectors.EVENT_READ, self)
+        client.on_socket_close = lambda _, __, raw: self.selector.unregister(raw)
+        client.on_socket_register_write = lambda _, __, raw: self.selector.modify(raw, _BOTH, self)
+        client.on_socket_unregister_write = lambda _, __, raw: self.selector.modify(raw, selectors.EVENT_READ, self)
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = 3600
+        client.connect(host, port, KEEP_ALIVE_S, clean_start=False, properties=properties)
+
+    def _up(self, client: paho.Client, _: object, __: object, reason: object, ___: object) -> None:
+        if getattr(reason, "is_failure", False):
+            self.refused = str(reason)
+            return
+        self.connected, base = True, f"tf/1/{SITE}/{self.name}"
+        client.subscribe([(f"{base}/desired", 1), (f"{base}/cmd/#", 1)])
+        client.publish(f"{base}/state", encode(State(DeviceState.READY, _now_ms(), BOOT)), qos=1, retain=True)
+        client.publish(f"{base}/tele/drift", self.report, qos=1)
+
+    def _heard(self, _: object, __: object, message: paho.MQTTMessage) -> None:
+        if message.topic.endswith("/cmd/ack"):
+            marks = decode(Ack, message.payload).watermarks
+            self.acknowledged |= any(mark.stream is Stream.DRIFT and mark.through_seq >= 0 for mark in marks)
+
+    def _down(self, *_: object) -> None:
+        self.losses += 1
+        self.connected = False
+
+
+_BOTH = selectors.EVENT_READ | selectors.EVENT_WRITE
+
+
+@dataclass(slots=True)
+class Crowd:
+    """All devices, served by one thread."""
+
+    devices: list[Device]
+    selector: selectors.BaseSelector
+    _kept_s: float = 0.0
+
+    def serve(self, until: Callable[[], bool], limit_s: float) -> float:
+        """Serve all connections until ``until`` holds, at most ``limit_s``; return the seconds it took."""
+        start_s = time.monotonic()
+        while not until() and time.monotonic() - start_s < limit_s:
+            self._turn(0.2)
+        return time.monotonic() - start_s
+
+    def connect(self, host: str, port: int) -> float:
+        """Connect all at once; return the seconds until the broker has accepted every one."""
+        start_s = time.monotonic()
+        for place, device in enumerate(self.devices):
+            with contextlib.suppress(OSError):  # counted: it is not connected in the end
+                device.connect(host, port)
+            if place % 20 == 0:
+                self._turn(0.0)
+        self.serve(
+            lambda: all(device.connected or device.refused or device.losses for device in self.devices), PATIENCE_S
+        )
+        return time.monotonic() - start_s
+
+    def _turn(self, wait_s: float) -> None:
+        for key, events in self.selector.select(wait_s):
+            client = key.data.client
+            if events & selectors.EVENT_READ:
+                client.loop_read()
+            if events & selectors.EVENT_WRITE and client.socket() is not None:
+                client.loop_write()
+        if time.monotonic() - self._kept_s >= 1.0:
+            self._kept_s = time.monotonic()
+            for device in self.devices:
+                if device.connected:
+                    device.client.loop_misc()
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What came out of one run."""
+
+    devices: int
+    connected: int
+    connected_s: float
+    stored_s: float
+    windows: int
+    ready: int
+    acknowledged: int
+    losses: int
+    server_cpu_s: float
+    idle_cpu_ratio: float
+    server_bytes: int
+    broker_bytes: int
+
+
+def measure(folder: Path, count: int) -> Figures:
+    """Run a server and ``count`` devices on it."""
+    state = init_state(folder / "state")
+    init_online_keys(state.path)
+    state.keep_ports(Ports(free_port("127.0.0.1"), free_port("127.0.0.1")))
+    passwords = _enrol(state, count)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "server.cli", "run", str(state.path)], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        stderr=(folder / "server.log").open("w"), start_new_session=True,
+    )  # fmt: skip
+    selector = selectors.DefaultSelector()
+    try:
+        assert server.stdout is not None  # noqa: S101 - it is a pipe
+        said = [server.stdout.readline() for _ in range(2)]
+        if not said[1]:
+            message = f"Expected a server that runs, got: {(folder / 'server.log').read_text()}"
+            raise click.ClickException(message)
+        host, _, port = said[1].split()[1].rpartition(":")
+        _raise_limit(count)
+        broker = int((state.broker / "mosquitto.pid").read_text())
+        devices = [Device(name, password, selector, _report(n)) for n, (name, password) in enumerate(passwords.items())]
+        crowd, before_s = Crowd(devices, selector), _cpu_s(server.pid)
+        connected_s = crowd.connect(host, int(port))
+        connected = sum(device.connected for device in devices)
+        stored_s = connected_s + crowd.serve(lambda: all(device.acknowledged for device in devices), PATIENCE_S)
+        busy_s = _cpu_s(server.pid) - before_s
+        start_s, end_s = time.monotonic(), _cpu_s(server.pid)
+        held_s = crowd.serve(lambda: time.monotonic() - start_s >= HELD_S, HELD_S)
+        idle_ratio = (_cpu_s(server.pid) - end_s) / held_s
+        windows, ready = _stored(state)
+        memory = [_peak_bytes(pid) for pid in (server.pid, broker)]
+        return Figures(
+            count, connected, connected_s, stored_s, windows, ready, sum(device.acknowledged for device in devices),
+            sum(device.losses for device in devices), busy_s, idle_ratio, *memory,
+        )  # fmt: skip
+    finally:
+        server.send_signal(signal.SIGTERM)
+        try:
+            server.wait(60)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+def _enrol(state: StateDirectory, count: int) -> dict[str, str]:
+    """Register the devices in one transaction; return their passwords by name."""
+    passwords = {f"cam-{index:05d}": new_secret() for index in range(count)}
+    rows = [
+        {"device": name, "site": SITE, "attributes": {}, "password_hash": hash_password(password), "enrolled_ms": 1}
+        for name, password in passwords.items()
+    ]
+    database = open_database(state.database_url)
+    with database.begin() as connection:
+        connection.execute(DEVICES.insert(), rows)
+    database.close()
+    return passwords
+
+
+def _raise_limit(count: int) -> None:
+    """Let this process open what ``count`` clients need; the server, started before, has the limit of the caller."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 3 * count + 200  # paho holds a pair of sockets beside each connection
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        message = f"Expected a hard limit of at least {wanted} open files, got {hard}: raise it"
+        raise click.ClickException(message)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _report(number: int) -> bytes:
+    counters = Counters(SHAPE, 60, tuple((number + place) % 7 for place in range(SHAPE.total)))
+    start_ms = (_now_ms() // HOUR_MS - 1) * HOUR_MS
+    return encode_report(DriftReport(BOOT, 0, 0, start_ms, HOUR_MS, 0, "cd" * 16, "ef" * 16, counters))
+
+
+def _stored(state: StateDirectory) -> tuple[int, int]:
+    """Return how many devices have a stored window, and how many are known as ready."""
+    database = open_database(state.database_url)
+    with database.begin() as connection:
+        windows = connection.execute(sa.select(sa.func.count(sa.distinct(WINDOWS.c.device)))).scalar_one()
+        ready = connection.execute(
+            sa.select(sa.func.count()).select_from(DEVICES).where(DEVICES.c.state == DeviceState.READY.value)
+        ).scalar_one()
+    database.close()
+    return int(windows), int(ready)
+
+
+def _cpu_s(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / TICKS
+
+
+def _peak_bytes(pid: int) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def rows_of(figures: Figures) -> list[Row]:
+    """Return the rows."""
+    name, count = f"{figures.devices:,} devices", figures.devices
+    return [
+        Row(f"{name}: connected (reference: devices)", figures.connected, count, "all", figures.connected == count),
+        Row(f"{name}: s until all are connected", figures.connected_s),
+        Row(f"{name}: windows stored (reference: sent)", figures.windows, count, "all", figures.windows == count),
+        Row(f"{name}: states stored (reference: sent)", figures.ready, count, "all", figures.ready == count),
+        Row(f"{name}: reports acknowledged (reference: sent)", figures.acknowledged, count, "all",
+            figures.acknowledged == count),
+        Row(f"{name}: s until everything is stored and acknowledged", figures.stored_s),
+        Row(f"{name}: connections lost, {HELD_S:g} s of keep-alive included", figures.losses, None, "0",
+            figures.losses == 0),
+        Row(f"{name}: CPU s of the server until then", figures.server_cpu_s),
+        Row(f"{name}: CPU of the server while they only keep alive, cores", figures.idle_cpu_ratio),
+        Row(f"{name}: peak memory of the server, MB", figures.server_bytes / 1e6),
+        Row(f"{name}: peak memory of mosquitto, MB", figures.broker_bytes / 1e6),
+    ]  # fmt: skip
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--quick", is_flag=True, help="200 devices.")
+@click.option("--devices", type=click.IntRange(1), default=None, help="So many instead of 2,000.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows there.")
+def main(json_file: Path | None, devices: int | None, *, quick: bool) -> None:
+    """Print what many connections cost; exit 1 while something did not arrive."""
+    with tempfile.TemporaryDirectory() as folder:
+        figures = measure(Path(folder), devices or (200 if quick else 2000))
+    sys.exit(told(rows_of(figures), json_file))
+
+
+if __name__ == "__main__":
+    main()
