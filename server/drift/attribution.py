@@ -18,7 +18,7 @@ from functools import cache
 
 import numpy as np
 
-from server.drift.reference import SHAPES, THETAS, Floats
+from server.drift.reference import SHAPES, THETAS, Floats, Singles
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def shares(recent: Floats, streams: Sequence[tuple[str, str]]) -> tuple[Share, .
     return tuple(_share(streams[i], _direction(by_shape[i]), float(best[i]) / total) for i in order)
 
 
-def top_shares(recent: Floats, streams: Sequence[tuple[str, str]], count: int) -> list[tuple[Share, ...]]:
+def top_shares(recent: Floats | Singles, streams: Sequence[tuple[str, str]], count: int) -> list[tuple[Share, ...]]:
     """Return for each of D devices what ``shares`` would begin with: ``count`` of them, from ``recent`` (D, S, 24)."""
     best = recent.max(axis=2)
     total = best.sum(axis=1)

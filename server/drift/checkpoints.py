@@ -25,9 +25,9 @@ from server.drift.baseline import Collected, Commissioning, KeptOfDevice
 from server.drift.config import DriftConfig
 from server.drift.fold import Current, FoldState, LaneKey
 from server.drift.health import Fault
-from server.drift.lane import DETECTORS, ROWS, Detectors, Lane
+from server.drift.lane import DETECTORS, ROWS, Lane
 from server.drift.pools import Pool
-from server.drift.reference import TILTS
+from server.drift.reference import TILTS, Singles
 from server.store import checkpoints as store
 from server.store.database import Database
 from wire.histogram import BINS
@@ -230,7 +230,7 @@ def _refill(
     if streams != lane.streams:
         message = f"{streams} streams, where the reference has {lane.streams}"
         raise ValueError(message)
-    detectors: dict[str, Detectors] = {name: np.empty((len(devices), streams, TILTS), np.float32) for name in DETECTORS}
+    detectors: dict[str, Singles] = {name: np.empty((len(devices), streams, TILTS), np.float32) for name in DETECTORS}
     for first in range(0, len(devices), ROWS):
         some = slice(first, first + ROWS)
         rows = len(devices[some])

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.drift.reference import THETAS, TILTS, Floats, Ints
+from server.drift.reference import THETAS, TILTS, Floats, Ints, Singles
 
 _FADING = 0.8  # of the evidence that attribution still counts one window later
 
@@ -35,7 +35,7 @@ def sums(counts: Ints | Floats, shape: Floats) -> Floats:
     return np.asarray(np.einsum("...fb,...b->...f", shape, counts))
 
 
-def increments(score: Floats, n: Ints | Floats, log_z: Floats, memory: Floats) -> Floats:
+def increments(score: Floats, n: Ints | Floats, log_z: Floats | Singles, memory: Floats) -> Floats:
     """Return the log-increments (..., S, 24) of one window.
 
     ``score`` (..., S, 8): the sums of every shape over the window's samples, ``n`` (..., S) how many these are;
@@ -46,7 +46,7 @@ def increments(score: Floats, n: Ints | Floats, log_z: Floats, memory: Floats) -
     return np.asarray((tilted - n[..., None] * log_z) / memory[..., None])
 
 
-def update(log_m: Floats, increment: Floats, *, log_cap: float = math.inf) -> Floats:
+def update(log_m: Floats | Singles, increment: Floats, *, log_cap: float = math.inf) -> Floats:
     """Return the detectors after a window: log M = l + log(M + 1), at most ``log_cap``.
 
     The cap only lowers M, so it costs no validity; it lets a device that is well again become quiet in
@@ -56,12 +56,12 @@ def update(log_m: Floats, increment: Floats, *, log_cap: float = math.inf) -> Fl
     return np.asarray(np.minimum(increment + grown, log_cap))
 
 
-def fade(recent: Floats, increment: Floats) -> Floats:
+def fade(recent: Floats | Singles, increment: Floats) -> Floats:
     """Return the fading sum of log-evidence that attribution shares out; never decides."""
     return np.maximum(_FADING * recent + increment, 0.0)
 
 
-def values(log_m: Floats) -> Floats:
+def values(log_m: Floats | Singles) -> Floats:
     """Return log of the mean of M over streams and tilts, (..., S, 24) to (...): valid under any dependence."""
     flat = log_m.reshape(*log_m.shape[:-2], -1)
     top = flat.max(axis=-1)

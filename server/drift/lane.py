@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 
 from server.drift.baseline import Commissioning, Kept, KeptOfDevice, baselines
 from server.drift.evidence import fade, increments, sums, update, values
-from server.drift.reference import TILTS, Floats, Ints, Profile, scores
+from server.drift.reference import TILTS, Floats, Ints, Profile, Singles, scores
 from wire.histogram import BINS
 
 ROWS = 1024  # devices at a time, so that what is needed in between stays small
 _ROWS_COMPLETED = 128  # their normalisers need 3 kB a device, stream and strength
-
-Detectors = NDArray[np.float32]
-"""Log values are known to some 1e-6 of themselves, which decides nothing, in half the memory of 10,000 devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +29,7 @@ class ContextBaselines:
     The shares are not smoothed: a prior for each device would not become smaller with the number of devices.
     """
 
-    usual: Detectors
+    usual: Singles
     n_effective: Floats
 
     def with_rows(self, count: int) -> ContextBaselines:
@@ -90,14 +87,14 @@ class Lane:
     commissioning: list[Commissioning] = field(default_factory=list)
     contexts: dict[int, ContextBaselines] = field(default_factory=dict)
     ready: NDArray[np.bool_] = field(init=False)
-    log_z: Detectors = field(init=False)
+    log_z: Singles = field(init=False)
     memory: Floats = field(init=False)
-    usual: Detectors = field(init=False)
+    usual: Singles = field(init=False)
     n_effective: Floats = field(init=False)
-    log_m: Detectors = field(init=False)
-    recent: Detectors = field(init=False)
-    training_m: Detectors = field(init=False)
-    training_recent: Detectors = field(init=False)
+    log_m: Singles = field(init=False)
+    recent: Singles = field(init=False)
+    training_m: Singles = field(init=False)
+    training_recent: Singles = field(init=False)
 
     def __post_init__(self) -> None:
         """Make the arrays, without rows."""
@@ -149,7 +146,7 @@ class Lane:
         self.contexts = {context: part.with_rows(len(fresh)) for context, part in self.contexts.items()}
 
     def refill(
-        self, devices: Sequence[str], commissioning: Sequence[Commissioning], detectors: Mapping[str, Detectors],
+        self, devices: Sequence[str], commissioning: Sequence[Commissioning], detectors: Mapping[str, Singles],
         settings: Settings,
     ) -> None:  # fmt: skip
         """Take the devices of a checkpoint into this lane, which has none yet.
@@ -257,7 +254,7 @@ class Lane:
         return twin
 
 
-def _values(log_m: Detectors) -> Floats:
+def _values(log_m: Singles) -> Floats:
     """Return the values (D,) of detectors (D, S, 24), so many devices at a time."""
     parts = [values(log_m[first : first + ROWS]) for first in range(0, len(log_m), ROWS)]
     return np.concatenate(parts) if parts else np.zeros(0)

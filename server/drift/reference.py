@@ -19,6 +19,8 @@ from wire.histogram import BINS
 from wire.reference import Reference
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+"""What is kept of each device: log values are known to some 1e-6 of themselves, which decides nothing."""
 Ints = NDArray[np.int64]
 
 THETAS = (0.1, 0.25, 0.6)
@@ -66,7 +68,7 @@ def shapes(p: Floats) -> Floats:
     return found
 
 
-def _legendre(p: Floats) -> Floats:
+def _legendre(p: Floats | Singles) -> Floats:
     """Return Legendre 1, 2 and 3 (..., 3, 16) over the mid-ranks of ``p`` (..., 16)."""
     u = np.cumsum(p, axis=-1) - p / 2
     first = math.sqrt(3) * (2 * u - 1)
@@ -75,7 +77,7 @@ def _legendre(p: Floats) -> Floats:
     return np.stack([first, second, third], axis=-2)
 
 
-def scores(counts: Ints | Floats, p: Floats) -> Floats:
+def scores(counts: Ints | Floats, p: Floats | Singles) -> Floats:
     """Return the sums (..., S, 8) of every shape over ``p`` (..., S, 16) in the samples ``counts`` (..., S, 16).
 
     The same as summing ``shapes(p)``, without keeping 128 numbers for every stream of every device.
