@@ -68,7 +68,7 @@ def shapes(p: Floats) -> Floats:
     return found
 
 
-def _legendre(p: Floats | Singles) -> Floats:
+def _legendre(p: Floats) -> Floats:
     """Return Legendre 1, 2 and 3 (..., 3, 16) over the mid-ranks of ``p`` (..., 16)."""
     u = np.cumsum(p, axis=-1) - p / 2
     first = math.sqrt(3) * (2 * u - 1)
@@ -82,7 +82,7 @@ def scores(counts: Ints | Floats, p: Floats | Singles) -> Floats:
 
     The same as summing ``shapes(p)``, without keeping 128 numbers for every stream of every device.
     """
-    legendre = np.einsum("...fb,...b->...f", _legendre(p), counts)
+    legendre = np.einsum("...fb,...b->...f", _legendre(p.astype(np.float64)), counts)
     found = np.empty((*legendre.shape[:-1], len(SHAPES)))
     found[..., 0:6:2], found[..., 1:6:2] = legendre, -legendre
     found[..., 6], found[..., 7] = counts[..., 0], counts[..., BINS - 1]
