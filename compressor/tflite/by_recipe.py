@@ -22,12 +22,16 @@ from compressor.tflite.recording import Recorder
 Floats = npt.NDArray[np.float32]
 Ranges = Mapping[str, tuple[float, float]]
 _LAYERS = frozenset({"per_channel", "float_layers"})
-_CALIBRATED = _LAYERS | {"calibration", "percentile", "integer_io", "float_layers_auto", "bias_correction"}
+_CALIBRATED = _LAYERS | {
+    "calibration", "percentile", "integer_io", "float_layers_auto", "bias_correction", "reduce_range",
+}  # fmt: skip
 READS: Mapping[str, frozenset[str]] = {
     "static_int8": _CALIBRATED, "static_int8_16": _CALIBRATED, "dynamic_int8": _LAYERS, "weight_int8": _LAYERS,
     "float16": frozenset({"float_layers"}), "none": frozenset(),
 }  # fmt: skip
-"""The settings that each scheme reads here; what it refuses (``float_layers_auto``) it has read."""
+"""The settings that each scheme reads here; what it refuses (``float_layers_auto``) it has read.
+
+``reduce_range = false`` says what is: weights have 8 bits here."""
 _STATIC = frozenset({"static_int8", "static_int8_16"})
 
 

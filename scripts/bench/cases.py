@@ -106,7 +106,8 @@ learning_rate = 0.004
 weight = {teacher_weight}
 [[compress]]
 step = "qat"
-epochs = {qat}"""
+epochs = {qat}
+allow_unchanged = true"""
 _EQUALIZE = '[[compress]]\nstep = "equalize"'
 _RECIPE = """
 [model]

@@ -209,7 +209,8 @@ class Stand:
     def rescues(self, settings: Settings) -> dict[str, Made]:
         """Return int8 files without and with each rescue."""
         per_channel = settings.per_channel
-        learn = qat.Settings(epochs=1000, max_steps=4 if self.quick else QAT_STEPS, per_channel=per_channel)
+        steps = 4 if self.quick else QAT_STEPS
+        learn = qat.Settings(epochs=1000, max_steps=steps, per_channel=per_channel, allow_unchanged=True)
         even = equalize.Settings(relu6=equalize.WITHIN_CLIP, per_channel=per_channel)
         plain = Applied(self.network)
         ways = {

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import tempfile
 import termios
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from compressor.cli import main
@@ -129,3 +131,34 @@ def test_a_disk_that_is_full_when_a_step_ends_stops_the_run_and_no_more(
     assert run(other, out) == 0
     assert (out / "tiny-1-host.tfb").exists()
     assert sorted((out / "cache").glob("*/train-*")) == trained
+
+
+def killed_when(command: list[str], pattern: str, out: Path, wait_s: float) -> bool:
+    """Kill ``command`` ``wait_s`` after a file of ``pattern`` lies below ``out``; return whether it still ran."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    deadline_s = time.monotonic() + 4 * SILENT_S
+    while process.poll() is None and time.monotonic() < deadline_s and not list(out.rglob(pattern)):
+        time.sleep(0.02)
+    time.sleep(wait_s)
+    still = process.poll() is None
+    if still:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return still
+
+
+def test_a_run_killed_twice_comes_to_the_same_bytes(tmp_path: Path) -> None:
+    """Once within the training, once within the step after it; bundle and weights are those of a run that was not."""
+    recipe = recipe_with(tmp_path, "prune", 6)
+    recipe.write_text(recipe.read_text().replace("epochs = 1\n", "epochs = 8\n", 1))
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    command = [sys.executable, "-m", "compressor.cli", "run", str(recipe), "--out", str(out)]
+    draw = np.random.default_rng(8)
+    assert killed_when(command, "training-*.part", out, draw.uniform(0.05, 0.5))
+    assert list(out.rglob("training-*"))
+    assert killed_when(command, "train-*", out, draw.uniform(0.3, 1.0))
+    assert not list(out.rglob("*.tfb"))
+    assert run(recipe, out) == run(recipe, whole) == 0
+    assert (out / "float.pt").read_bytes() == (whole / "float.pt").read_bytes()
+    assert (out / "tiny-1-host.tfb").read_bytes() == (whole / "tiny-1-host.tfb").read_bytes()
+    assert [path for path in half_written(out) if path.suffix != ".tfb"] == []
