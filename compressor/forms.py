@@ -15,7 +15,6 @@ from compressor.measure import Candidate
 from compressor.recipe import Recipe, TargetRecipe
 from compressor.step import Result
 from wire.canonical import sha256_hex
-from wire.codec import Json
 from wire.manifest import Manifest, TensorSpec
 
 ONNX, LITERT = "onnx", "litert"
@@ -84,15 +83,15 @@ def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
         preprocessing=preprocessing,
         labels=() if table.numeric else table.class_names,
         hardware=(target.cpu,),
-        extra={"values": list(table.class_names)} if table.numeric else {},
+        values=table.class_names if table.numeric else (),
     )
 
 
 def _logits(table: Table) -> TensorSpec:
     """Return the first output; of a regression with the mean and spread that turn what it says into the real values."""
     unit = table.unit
-    extra: dict[str, Json] = {"mean": list(unit.mean), "spread": list(unit.spread)} if unit is not None else {}
-    return TensorSpec("logits", (-1, len(table.class_names)), extra=extra)
+    mean, spread = (unit.mean, unit.spread) if unit is not None else ((), ())
+    return TensorSpec("logits", (-1, len(table.class_names)), mean=mean, spread=spread)
 
 
 def input_of(recipe: Recipe, runtime: str) -> TensorSpec:
@@ -104,8 +103,9 @@ def input_of(recipe: Recipe, runtime: str) -> TensorSpec:
 
 def with_contract(candidate: Candidate, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Candidate:
     """Return ``candidate`` with the inputs and outputs that its file really has; what they mean in the world stays."""
-    meant = candidate.manifest.outputs[0].extra
-    outputs = (replace(outputs[0], extra=meant), *outputs[1:]) if meant else outputs
+    meant = candidate.manifest.outputs[0]
+    first = replace(outputs[0], mean=meant.mean, spread=meant.spread, meaning=meant.meaning or outputs[0].meaning)
+    outputs = (first, *outputs[1:])
     return replace(candidate, manifest=replace(candidate.manifest, inputs=inputs, outputs=outputs))
 
 

@@ -148,7 +148,7 @@ def _meant(workshop: Workshop, candidate: Candidate, specs: tuple[Specs, Specs],
     if rows.numeric or not _probabilities(said.logits, outputs[0].scale):
         return specs
     workshop.progress.say("the file gives probabilities (a softmax at its end): their logarithms are taken as logits")
-    return inputs, (replace(outputs[0], extra={"meaning": "probability"}), *outputs[1:])
+    return inputs, (replace(outputs[0], meaning="probability"), *outputs[1:])
 
 
 def _probabilities(said: NDArray[np.float32], scale: float) -> bool:

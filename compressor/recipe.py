@@ -22,7 +22,6 @@ from compressor.recipe_reader import fields_from, nearest, plain_table
 from compressor.steps import Settings as StepSettings
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from compressor.unread import check_unread
-from wire.codec import Json
 from wire.errors import PathError
 from wire.manifest import DECODES, ORIENTATIONS, Preprocessing
 from wire.paths import without_tilde
@@ -137,16 +136,14 @@ class DataRecipe:
             mean=(self.mean,) * channels,
             std=(self.std,) * channels,
             layout=layout,
-            extra=self._front_end() if self.front_end else self._decoding(),
+            orientation=ORIENTATIONS[0] if self.front_end else self.orientation,
+            decode=DECODES[0] if self.front_end else self.decode,
+            front_end=self.front_end,
+            front_end_options=self._front_end_options() if self.front_end else {},
         )
 
-    def _decoding(self) -> dict[str, Json]:
-        """Return how encoded images are decoded, where it is not what a manifest means that doesn't say."""
-        told = {"orientation": (self.orientation, ORIENTATIONS[0]), "decode": (self.decode, DECODES[0])}
-        return {name: value for name, (value, unsaid) in told.items() if value != unsaid}
-
-    def _front_end(self) -> dict[str, Json]:
-        """Return the front end with every option written out: a later default then alters no old bundle."""
+    def _front_end_options(self) -> dict[str, float]:
+        """Return every option of the front end, written out: a later default then alters no old bundle."""
         from compressor.data import _front_end, datasets  # noqa: PLC0415 - data sets read recipes
 
         name = f"{self.dataset.partition(':')[0]}:front_end" if ":" in self.dataset else self.dataset
@@ -157,7 +154,7 @@ class DataRecipe:
             known, given = _front_end.completed(self.front_end, {}), _front_end.options_of(self)
             own = {key: value for key, value in given.items() if key in known or key.rstrip("0123456789_") in known}
             options = _front_end.completed(self.front_end, own)
-        return {"front_end": self.front_end, "front_end_options": {key: float(options[key]) for key in sorted(options)}}
+        return {key: float(options[key]) for key in sorted(options)}
 
 
 @dataclass(frozen=True, slots=True)

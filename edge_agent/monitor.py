@@ -38,8 +38,8 @@ _ROWS_AT_ONCE = 128  # their number fits into uint8, which adds four times faste
 def stream_specs(has_embedding: bool, values: int = 0) -> tuple[StreamSpec, ...]:  # noqa: FBT001 - agreed signature
     """Return the streams in the order of the values: 23, or 14 without an embedding.
 
-    ``predicted`` is categorical: its value is the class index (``extra`` says so). ``values``: how many numbers a
-    regression gives; each has a stream (up to ``MAX_VALUES``) in the place of the four of a classifier.
+    ``predicted`` is categorical: its value is the class index. ``values``: how many numbers a regression gives; each
+    has a stream (up to ``MAX_VALUES``) in the place of the four of a classifier.
     """
     outputs = tuple(StreamSpec(f"{_VALUE}{index}", "output") for index in range(min(values, MAX_VALUES)))
     embedding = STREAMS_EMBEDDING if has_embedding else ()
@@ -52,7 +52,7 @@ def stream_specs(has_embedding: bool, values: int = 0) -> tuple[StreamSpec, ...]
 
 _CLASS_SPECS = (
     *(StreamSpec(name, "output") for name in STREAMS_OUTPUT[:-1]),
-    StreamSpec(STREAMS_OUTPUT[-1], "output", {"categorical": True}),
+    StreamSpec(STREAMS_OUTPUT[-1], "output", categorical=True),
 )
 
 

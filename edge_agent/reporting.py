@@ -37,7 +37,7 @@ class Reporter:
         return replace(
             self.base, gen=self.updater.record.desired.gen, at_ms=now_ms, current=_installed(self.slots.current()),
             previous=_installed(self.slots.previous()), update=self.updater.status, safe_mode=self.supervisor.safe_mode,
-            extra={"reason": self.reason()} if self.reason() else {},
+            reason=self.reason(),
         )  # fmt: skip
 
     def state(self) -> DeviceState:

@@ -14,7 +14,7 @@ from edge_agent.config import TransportConfig
 from edge_agent.errors import SpoolError
 from edge_agent.spool import Row, Spool
 from edge_agent.telemetry import seal, topic_of
-from wire.codec import Json, encode
+from wire.codec import encode
 from wire.errors import WireError
 from wire.messages import DeviceState, Get, Reported, Response, State, Watermark
 from wire.topics import Kind, Topic, device_filter
@@ -69,9 +69,8 @@ class Uplink:
 
     def say_state(self, state: DeviceState, now_ms: int, reason: str = "") -> None:
         """Publish the state and why it is not ready, when one of them is another than before."""
-        extra: dict[str, Json] = {"reason": reason} if reason else {}
-        if state is not self._state.state or extra != self._state.extra or not self._state.at_ms:
-            self._state = State(state, now_ms, self.boot, self.agent_version, extra)
+        if state is not self._state.state or reason != self._state.reason or not self._state.at_ms:
+            self._state = State(state, now_ms, self.boot, self.agent_version, reason)
             self._due[Kind.STATE] = encode(self._state)
 
     def say_reported(self, reported: Reported) -> None:

@@ -27,7 +27,6 @@ from wire.topics import Kind, Topic, check_name
 _LOG = logging.getLogger(__name__)
 _PUBLISH_PER_TURN = 500
 _Message = TypeVar("_Message", Reported, Desired)
-ATTEMPT = "attempt"  # in ``Desired.extra``: the ``gen`` of the assignment, which a change of settings keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +146,7 @@ class Fleet:
 
         def change(old: Desired, gen: int) -> Desired:
             settings = old.config if config is None else config
-            return replace(pointer, config=settings, extra={ATTEMPT: gen})
+            return replace(pointer, config=settings, attempt=gen)
 
         return self._change(device, change)
 
@@ -199,7 +198,7 @@ class Fleet:
             if known.desired is None or known.ended:
                 return
             if has_lost(known):
-                self._change(device, lambda old, gen: replace(old, extra={**old.extra, ATTEMPT: gen}))
+                self._change(device, lambda old, gen: replace(old, attempt=gen))
             elif would_ignore(known):
                 self._change(device, lambda old, _gen: old)
             else:

@@ -11,7 +11,7 @@ from server.registry.events import EventLog
 from wire.messages import DeviceState, Severity
 
 _CHECK_EVERY_MS = 15_000
-_AWAY = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED, DeviceState.SLEEPING})
+_AWAY = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED})
 
 
 class Presence(StrEnum):

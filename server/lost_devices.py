@@ -15,7 +15,7 @@ from server.registry.events import EventLog
 from wire.messages import DeviceState, Severity
 
 BACK_MS = 15 * 60_000  # three times the longest back-off of an agent (max_backoff_s, five minutes by default)
-_GONE = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED, DeviceState.SLEEPING})
+_GONE = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED})
 _NAMED = 10
 
 

@@ -1,7 +1,8 @@
 """Between frozen dataclasses and JSON documents, so that device and server may age apart.
 
 Every field of a message has a default; a key that this version does not know is kept in ``extra``
-and written back; an enum member that this version does not know becomes ``None``. A value of the
+and written back; an enum member that this version does not know becomes ``None``. A field that came later is not
+written while it has its default (``OMIT_DEFAULT``), so that older documents keep their bytes. A value of the
 wrong JSON type is an error: guessing would hide a fault.
 """
 
@@ -25,6 +26,10 @@ T = typing.TypeVar("T")
 MAX_JSON_BYTES = 256 * 1024
 MAX_DEPTH = 32
 _INT_LIMIT = 1 << 63
+_ALWAYS = object()  # equals no value: the field is always written
+
+OMIT_DEFAULT: Mapping[str, bool] = types.MappingProxyType({"omit_default": True})
+"""Metadata of a dataclass field that is not written while it has its default."""
 
 
 def parse_json(data: bytes, *, limit_bytes: int = MAX_JSON_BYTES) -> dict[str, Json]:
@@ -88,8 +93,10 @@ def to_document(message: object) -> dict[str, Json]:
         MessageError: If a field holds something JSON can't carry.
     """
     document: dict[str, Json] = {}
-    for name in _names(type(message)):  # type: ignore[arg-type]  # every class is hashable; mypy doubts it
+    for name, omitted in _names(type(message)):  # type: ignore[arg-type]  # every class is hashable; mypy doubts it
         value = getattr(message, name)
+        if value == omitted:
+            continue
         if name == "extra":
             document = {**{str(key): _plain(item) for key, item in value.items()}, **document}
         else:
@@ -98,8 +105,15 @@ def to_document(message: object) -> dict[str, Json]:
 
 
 @cache
-def _names(cls: type) -> tuple[str, ...]:
-    return tuple(field.name for field in dataclasses.fields(cls))
+def _names(cls: type) -> tuple[tuple[str, object], ...]:
+    """Return each field's name, and the value with which it is not written."""
+    return tuple((field.name, _omitted(field)) for field in dataclasses.fields(cls))
+
+
+def _omitted(field: dataclasses.Field[object]) -> object:
+    if not field.metadata.get("omit_default"):
+        return _ALWAYS
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _plain(value: object) -> Json:

@@ -5,11 +5,10 @@ A manifest has no clock in it: the same inputs give the same bytes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from wire.codec import Json, from_document, parse_json
+from wire.codec import OMIT_DEFAULT, Json, from_document, parse_json
 from wire.errors import ManifestError, MessageError
 
 MAX_MANIFEST_BYTES = 256 * 1024
@@ -24,8 +23,9 @@ SCHEMA_PLAIN, SCHEMA_DECODING = 1, 2
 class TensorSpec:
     """One input or output. ``shape`` has -1 for the batch; ``scale``/``zero_point`` are 0 for float tensors.
 
-    An output of numbers has ``mean`` and ``spread`` in ``extra``, one of each a value: what it stands for is
-    ``value * spread + mean``, after ``scale`` and ``zero_point``.
+    An output of numbers has ``mean`` and ``spread``, one of each a value: what it stands for in the world is
+    ``value * spread + mean``, after ``scale`` and ``zero_point``; both are empty where it stands for itself.
+    ``meaning`` is ``probability`` where an output holds the probabilities of classes, not their logits.
     """
 
     name: str = ""
@@ -34,25 +34,10 @@ class TensorSpec:
     layout: str = ""
     scale: float = 0.0
     zero_point: int = 0
+    mean: tuple[float, ...] = field(default=(), metadata=OMIT_DEFAULT)
+    spread: tuple[float, ...] = field(default=(), metadata=OMIT_DEFAULT)
+    meaning: str = field(default="", metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
-
-    @property
-    def mean(self) -> tuple[float, ...]:
-        """The mean of each value of the world, in its unit; empty where the output stands for itself."""
-        return _numbers(self.extra.get("mean"))
-
-    @property
-    def spread(self) -> tuple[float, ...]:
-        """The standard deviation of each value of the world, in its unit; empty where the output stands for itself."""
-        return _numbers(self.extra.get("spread"))
-
-
-def _numbers(value: Json) -> tuple[float, ...]:
-    """Return a list of numbers as floats, NaN for what is none; nothing for what is no list."""
-    items = value if isinstance(value, list) else []
-    return tuple(
-        float(item) if isinstance(item, int | float) and not isinstance(item, bool) else math.nan for item in items
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +46,13 @@ class Preprocessing:
 
     Convert to ``colour`` (``grey`` or ``rgb``), resize to ``width`` x ``height`` pixels (bilinear),
     multiply by ``scale``, then subtract ``mean`` and divide by ``std`` per channel; lay out as ``layout``.
-    What makes that image of raw sensor bytes, and how an encoded image is decoded, stands in ``extra`` (see
-    ``front_end``, ``orientation`` and ``decode``). A manifest that states one of the last two is of schema 2.
+
+    Before that: ``front_end`` is the file of ``edge_agent/front_ends`` that makes the image of raw sensor bytes, with
+    its options by name; empty: the bytes are an encoded image. ``orientation``: ``exif`` turns an image upright as its
+    Exif orientation says, ``stored`` ignores the tag. ``decode``: ``reduced`` decodes to an eighth, a quarter or half
+    of its size, but no less than twice the input's, and refuses transparent pixels and animations; ``full`` decodes at
+    its size, drops an alpha channel and takes the first frame of an animation. A manifest with another than the
+    default of one of the last two is of schema 2.
     """
 
     width: int = 0
@@ -73,28 +63,11 @@ class Preprocessing:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     layout: str = "NCHW"
+    orientation: str = field(default=ORIENTATIONS[0], metadata=OMIT_DEFAULT)
+    decode: str = field(default=DECODES[0], metadata=OMIT_DEFAULT)
+    front_end: str = field(default="", metadata=OMIT_DEFAULT)
+    front_end_options: Mapping[str, float] = field(default_factory=dict, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
-
-    @property
-    def front_end(self) -> str:
-        """The file of ``edge_agent/front_ends`` that makes an image of raw bytes; empty: they are an encoded image."""
-        name = self.extra.get("front_end", "")
-        return name if isinstance(name, str) else ""
-
-    @property
-    def orientation(self) -> str:
-        """``exif``: an image is turned upright as its Exif orientation says. ``stored``: the tag is ignored."""
-        return str(self.extra.get("orientation", ORIENTATIONS[0]))
-
-    @property
-    def decode(self) -> str:
-        """How an encoded image is decoded.
-
-        ``reduced``: to an eighth, a quarter or half of its size, but no less than twice the input's; transparent pixels
-        and animations are refused. ``full``: at its size; an alpha channel is dropped, of an animation the first frame
-        is taken.
-        """
-        return str(self.extra.get("decode", DECODES[0]))
 
     @property
     def schema(self) -> int:
@@ -104,13 +77,6 @@ class Preprocessing:
         """
         told = (self.orientation, self.decode) != (ORIENTATIONS[0], DECODES[0])
         return SCHEMA_DECODING if told else SCHEMA_PLAIN
-
-    @property
-    def front_end_options(self) -> Mapping[str, float]:
-        """The front end's options by name; what is no number is left out."""
-        options = self.extra.get("front_end_options", {})
-        numbers = options.items() if isinstance(options, Mapping) else ()
-        return {name: float(value) for name, value in numbers if isinstance(value, int | float)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +118,8 @@ class Manifest:
     budgets: Budgets = field(default_factory=Budgets)
     lineage: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
+    values: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """The names of the numbers that a regression gives; empty for a classifier."""
-        names = self.extra.get("values", [])
-        return tuple(str(name) for name in names) if isinstance(names, list) else ()
 
     @property
     def release(self) -> str:

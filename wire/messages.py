@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from wire.codec import Json
+from wire.codec import OMIT_DEFAULT, Json
 from wire.errors import MessageError
 
 MAX_GEN = 2**53  # the last whole number that every JSON reader tells from its neighbour
@@ -26,7 +26,6 @@ class DeviceState(StrEnum):
     READY = "ready"
     DEGRADED = "degraded"
     UPDATING = "updating"
-    SLEEPING = "sleeping"
     DISCONNECTED = "disconnected"
     LOST = "lost"
 
@@ -70,12 +69,13 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """``state``, retained: is the device there."""
+    """``state``, retained: is the device there; ``reason``: why it is not ready, as a code."""
 
     state: DeviceState | None = DeviceState.INIT
     at_ms: int = 0
     boot: str = ""
     agent_version: str = ""
+    reason: str = field(default="", metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -105,7 +105,7 @@ class UpdateStatus:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """``reported``, retained: the full document of what the device is and runs."""
+    """``reported``, retained: the full document of what the device is and runs; ``reason`` as in ``State``."""
 
     gen: int = 0
     at_ms: int = 0
@@ -118,6 +118,7 @@ class Reported:
     previous: InstalledRelease | None = None
     update: UpdateStatus = field(default_factory=UpdateStatus)
     safe_mode: bool = False
+    reason: str = field(default="", metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -129,7 +130,8 @@ class Desired:
     up. ``target`` is the TUF target path, ``sha256`` its digest. ``probation_s`` is how
     long the new release must stay healthy. ``not_before_ms``/``not_after_ms`` is the maintenance window
     (0: any time), ``deadline_ms`` ends the attempt (0: never). ``config`` carries agent settings:
-    ``sample_bytes_per_day`` (int, default 0).
+    ``sample_bytes_per_day`` (int, default 0). ``attempt`` is the ``gen`` of the assignment, which a change of settings
+    keeps; 0: the server is older and does not say.
     """
 
     gen: int = 0
@@ -143,6 +145,7 @@ class Desired:
     deadline_ms: int = 0
     max_bytes_per_s: int = 0
     config: Mapping[str, Json] = field(default_factory=dict)
+    attempt: int = field(default=0, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

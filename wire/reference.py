@@ -18,7 +18,7 @@ from itertools import pairwise
 
 from wire import leb128
 from wire.canonical import canonical_bytes, sha256_hex
-from wire.codec import Json, from_document, parse_json, to_document
+from wire.codec import OMIT_DEFAULT, Json, from_document, parse_json, to_document
 from wire.errors import MessageError, ReferenceProfileError
 from wire.histogram import BINS, Shape
 
@@ -33,10 +33,14 @@ PROJECTIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class StreamSpec:
-    """One stream: its name, and ``kind``: ``input``, ``embedding`` or ``output``."""
+    """One stream: its name, and ``kind``: ``input``, ``embedding`` or ``output``.
+
+    ``categorical``: its value is the index of a class, not a number.
+    """
 
     name: str = ""
     kind: str = "input"
+    categorical: bool = field(default=False, metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 

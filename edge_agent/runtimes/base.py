@@ -129,12 +129,12 @@ def failure(message: str, kind: type[RuntimeSeamError]) -> RuntimeSeamError:
 
 def has_unit(spec: TensorSpec) -> bool:
     """Return whether the values of ``spec`` stand for others: it states a mean or a spread."""
-    return bool(spec.extra) and ("mean" in spec.extra or "spread" in spec.extra)
+    return bool(spec.mean or spec.spread)
 
 
 def is_probability(spec: TensorSpec) -> bool:
     """Return whether ``spec`` holds probabilities of classes: the model ends in a softmax of its own."""
-    return bool(spec.extra) and spec.extra.get("meaning") == "probability"
+    return spec.meaning == "probability"
 
 
 def is_decoded(spec: TensorSpec) -> bool:

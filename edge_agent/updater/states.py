@@ -133,7 +133,7 @@ def same_attempt(record: UpdateRecord, desired: Desired) -> bool:
     always a new attempt. Without a release there is nothing to try.
     """
     same = replace(record.desired, gen=desired.gen, config=desired.config) == desired
-    return same and (bool(desired.extra.get("attempt")) or not desired.sha256)
+    return same and (desired.attempt > 0 or not desired.sha256)
 
 
 def window_open(desired: Desired, now_ms: int) -> bool:

@@ -38,7 +38,6 @@ _STATES = {
     DeviceState.READY: Status("ready", Tone.GOOD),
     DeviceState.DEGRADED: Status("degraded", Tone.WARN),
     DeviceState.UPDATING: Status("updating", Tone.BUSY),
-    DeviceState.SLEEPING: Status("sleeping", Tone.CALM),
     DeviceState.DISCONNECTED: Status("disconnected", Tone.CALM),
     DeviceState.LOST: Status("lost", Tone.BAD),
 }

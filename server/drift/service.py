@@ -45,7 +45,7 @@ from wire.reference import Reference
 
 _LOG = logging.getLogger(__name__)
 _SLOTS_PER_TURN = 200
-_QUIET_STATES = {DeviceState.DISCONNECTED, DeviceState.SLEEPING, DeviceState.UPDATING}
+_QUIET_STATES = {DeviceState.DISCONNECTED, DeviceState.UPDATING}
 _NOTHING = Outcome({}, 0.0, frozenset(), {}, 0.0, frozenset())
 
 

@@ -16,6 +16,7 @@ from compressor.data_step import load_kept, pack, unpack
 from compressor.errors import DataError
 from compressor.recipe import DataRecipe
 from compressor.step import Cache
+from wire.codec import encode
 
 STROKES = DataRecipe(dataset="windows", path="strokes.json", colour="grey", front_end="stroke", options={"side": 24})
 
@@ -61,9 +62,10 @@ def test_a_manifest_carries_every_option_of_the_front_end() -> None:
     """What the recipe leaves out is written with today's default."""
     pre = STROKES.preprocessing()
     assert (pre.front_end, pre.front_end_options) == ("stroke", {"side": 24.0, "line_px": 2.5, "margin_px": 3.0})
-    assert "orientation" not in pre.extra
-    assert DataRecipe().preprocessing().extra == {"orientation": "exif", "decode": "reduced"}
-    assert DataRecipe(orientation="stored", decode="full").preprocessing().extra == {}
+    assert (pre.orientation, pre.decode) == ("stored", "full")
+    images = DataRecipe().preprocessing()
+    assert (images.orientation, images.decode, images.front_end) == ("exif", "reduced", "")
+    assert b"decode" not in encode(DataRecipe(orientation="stored", decode="full").preprocessing())
 
 
 def test_options_of_a_data_set_of_ones_own_stay_out_of_the_manifest() -> None:

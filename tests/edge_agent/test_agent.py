@@ -266,7 +266,7 @@ def test_a_release_that_leaves_alone_what_was_served_before_is_rolled_back(world
 def test_says_on_connecting_what_it_is_and_asks_what_is_desired(world: World) -> None:
     """State, reported and get are there after the first turns."""
     state = decode(State, world.last("state"))
-    assert (state.state, state.extra) == ("init", {"reason": "no_release"})
+    assert (state.state, state.reason) == ("init", "no_release")
     assert decode(Reported, world.last("reported")).boot == BOOT
     assert b"desired" in world.last("get")
     assert world.events() == ["started"]
@@ -803,7 +803,7 @@ def test_a_damaged_bundle_waits_for_the_server(
     world.agent = world.make("00000000000000bb")
     world.turns(8)
     state, code = decode(State, world.last("state")), "bundle_damaged" if damage.__name__ == "flip" else "bundle_lost"
-    assert (state.state, state.extra) == ("degraded", {"reason": code})
+    assert (state.state, state.reason) == ("degraded", code)
     assert {code, "repair_failed"} <= set(world.events())
     served = world.agent.supervisor.serving
     assert (served.name if served else None) == (world.release(1).sha256 if count == 2 else None)

@@ -108,8 +108,8 @@ def test_refuses_arrays_that_are_no_images() -> None:
         to_tensor(np.zeros((5, 5)), Preprocessing(4, 4))
 
 
-UPRIGHT = Preprocessing(8, 8, extra={"orientation": "exif"})
-REDUCED = Preprocessing(32, 32, extra={"orientation": "exif", "decode": "reduced"})
+UPRIGHT = Preprocessing(8, 8, orientation="exif")
+REDUCED = Preprocessing(32, 32, orientation="exif", decode="reduced")
 STORED_AS = {  # how a camera that is held so stores an upright picture; Source: Exif 2.32, table 6
     1: lambda image: image, 2: lambda image: image[:, ::-1], 3: lambda image: image[::-1, ::-1],
     4: lambda image: image[::-1], 5: lambda image: image.transpose(1, 0, 2),
@@ -183,7 +183,7 @@ def test_a_reduced_picture_is_the_whole_one_at_a_fraction(kind: str, size: tuple
 
 def test_a_sideways_picture_is_reduced_by_its_upright_size() -> None:
     """Width and height change places before the scale is chosen, of a JPEG as of a PNG."""
-    pre = Preprocessing(20, 80, extra={"orientation": "exif", "decode": "reduced"})
+    pre = Preprocessing(20, 80, orientation="exif", decode="reduced")
     image = np.zeros((160, 640, 3), np.uint8)
     assert {decode_image(_tagged(image, 6, kind), pre).shape for kind in ("PNG", "JPEG")} == {(160, 40, 3)}
 

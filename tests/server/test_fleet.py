@@ -96,7 +96,7 @@ def test_sends_a_release_again_that_the_device_lost(fleet: MemoryFleet, reported
     device.say("get", Get())
     fleet.turn()
     desired = device.desired()
-    assert (desired.gen, desired.extra["attempt"], desired.release) == ((2, 2, "m-2") if again else (1, 1, "m-2"))
+    assert (desired.gen, desired.attempt, desired.release) == ((2, 2, "m-2") if again else (1, 1, "m-2"))
 
 
 def test_what_is_acknowledged_survives_a_power_cut(fleet: MemoryFleet) -> None:
@@ -111,7 +111,7 @@ def test_an_assignment_is_a_new_attempt_and_settings_are_not(fleet: MemoryFleet)
     for change in ("set_desired", "set_config", "set_desired"):
         arguments = RELEASE if change == "set_desired" else {"config": {"x": 1}}
         getattr(fleet.app.parts.fleet, change)("cam-1", **arguments)
-        attempts.append(device.desired().extra["attempt"])
+        attempts.append(device.desired().attempt)
     assert attempts == [1, 1, 3]
 
 

@@ -25,9 +25,9 @@ def states(fleet: MemoryFleet) -> dict[str, str]:
 
 
 def test_who_does_not_come_back_after_the_broker_is_lost(fleet: MemoryFleet) -> None:
-    """Both sides of the time to come back; who is heard, sleeps, or was never heard keeps its state."""
+    """Both sides of the time to come back; who is heard, left in order, or was never heard keeps its state."""
     parts, devices = fleet.app.parts, [fleet.enrol(f"cam-{number}") for number in range(4)]
-    for device, state in zip(devices, (DeviceState.READY, DeviceState.READY, DeviceState.SLEEPING), strict=False):
+    for device, state in zip(devices, (DeviceState.READY, DeviceState.READY, DeviceState.DISCONNECTED), strict=False):
         say(fleet, device, state)
     fleet.clock.now_ms += 60_000
     started_ms = fleet.clock()
@@ -35,10 +35,10 @@ def test_who_does_not_come_back_after_the_broker_is_lost(fleet: MemoryFleet) -> 
     devices[1].say("get", Get(at_ms=started_ms))
     fleet.turn()
     lost.turn(started_ms + BACK_MS - 1)
-    assert states(fleet) == {"cam-0": "ready", "cam-1": "ready", "cam-2": "sleeping", "cam-3": "init"}
+    assert states(fleet) == {"cam-0": "ready", "cam-1": "ready", "cam-2": "disconnected", "cam-3": "init"}
     lost.turn(started_ms + BACK_MS)
     lost.turn(started_ms + BACK_MS + 1)
-    assert states(fleet) == {"cam-0": "lost", "cam-1": "ready", "cam-2": "sleeping", "cam-3": "init"}
+    assert states(fleet) == {"cam-0": "lost", "cam-1": "ready", "cam-2": "disconnected", "cam-3": "init"}
     assert fleet.codes() == ["not_back"]
 
 

@@ -7,7 +7,7 @@ import pytest
 from wire.canonical import canonical_bytes
 from wire.codec import MAX_DEPTH, MAX_JSON_BYTES, decode, encode, parse_json
 from wire.errors import ManifestError, MessageError
-from wire.manifest import Manifest, read_manifest
+from wire.manifest import Manifest, Preprocessing, read_manifest
 from wire.messages import Ack, Batch, Desired, Event, Reported, Sample, State, UpdateStatus
 
 
@@ -23,6 +23,15 @@ def test_keeps_unknown_fields_of_nested_documents_at_their_level() -> None:
     reported = decode(Reported, b'{"update":{"phase":"idle","colour":"green"}}')
     assert reported.extra == {}
     assert json.loads(encode(reported))["update"]["colour"] == "green"
+
+
+def test_a_field_that_came_later_is_not_written_while_it_has_its_default() -> None:
+    """Documents keep the bytes they had before the field was there; with a value it stands where it always stood."""
+    assert b"attempt" not in encode(Desired(gen=3))
+    assert b'"attempt":3' in encode(Desired(gen=3, attempt=3))
+    assert decode(Desired, b'{"attempt":3,"gen":3}') == Desired(gen=3, attempt=3)
+    assert b"front_end" not in encode(Preprocessing())
+    assert b'"front_end_options":{"side":24.0}' in encode(Preprocessing(front_end_options={"side": 24.0}))
 
 
 def test_a_key_named_extra_is_an_unknown_field_like_any_other() -> None:

@@ -132,7 +132,7 @@ def test_a_softmax_at_the_end_changes_no_figure_of_confidence(
     with_softmax(model)
     assert run("--onnx", model, recipe=recipe)[0] == 0
     assert [figure(home, name) for name in ("accuracy", "calibration_error")] == pytest.approx(plain, abs=0.01)
-    assert bundle_of(home).manifest.outputs[0].extra == {"meaning": "probability"}
+    assert bundle_of(home).manifest.outputs[0].meaning == "probability"
 
 
 def test_a_device_gets_logits_of_a_file_that_gives_probabilities(run: Run, home: Path, model: onnx.ModelProto) -> None:
@@ -226,4 +226,4 @@ def test_a_softmax_in_a_tflite_file_is_met_too(run: Run, home: Path, network: to
     from compressor.export.tflite import export_tflite  # noqa: PLC0415 - an optional extra
 
     assert run("--tflite", export_tflite(Sure(network).eval(), 3, 32, 32), recipe="tflite")[0] == 0
-    assert bundle_of(home).manifest.outputs[0].extra == {"meaning": "probability"}
+    assert bundle_of(home).manifest.outputs[0].meaning == "probability"

@@ -90,7 +90,8 @@ def bundle(tmp_path: Path) -> Callable[..., Path]:
 
     def build(*, version: int = 1, budgets: Budgets | None = None, decoding: bool = False, **files: bytes) -> Path:
         artifact = tiny_onnx(version)
-        pre = replace(MANIFEST.preprocessing, extra={"orientation": "exif", "decode": "reduced"} if decoding else {})
+        told = {"orientation": "exif", "decode": "reduced"} if decoding else {}
+        pre = replace(MANIFEST.preprocessing, **told)
         manifest = replace(
             MANIFEST, schema=pre.schema, version=version, budgets=budgets or Budgets(), preprocessing=pre
         )

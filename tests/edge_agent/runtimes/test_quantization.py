@@ -70,7 +70,7 @@ def test_an_integer_without_a_scale_is_only_an_integer() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_probabilities_come_out_as_logits_whose_softmax_they_are(dtype: str) -> None:
     """A model that ends in a softmax is read as one; what is nothing stays finite."""
-    spec = TensorSpec("p", (-1, 3), dtype, extra={"meaning": "probability"})
+    spec = TensorSpec("p", (-1, 3), dtype, meaning="probability")
     spec = replace(spec, scale=1 / 256, zero_point=-128) if dtype == "int8" else spec
     shares = np.array([[0.75, 0.25, 0.0]], np.float32)
     logits = real_output(quantize(shares, spec) if dtype == "int8" else shares, spec)
@@ -127,7 +127,7 @@ def test_onnx_opens_the_ort_format(tmp_path: Path) -> None:
         runtimes.load(MANIFEST, artifact[: len(artifact) // 2])
 
 
-UNIT = TensorSpec("logits", (-1, 2), "int8", scale=0.1, zero_point=-3, extra={"mean": [300.0, -5], "spread": [10, 0.5]})
+UNIT = TensorSpec("logits", (-1, 2), "int8", scale=0.1, zero_point=-3, mean=(300.0, -5.0), spread=(10.0, 0.5))
 
 
 def test_values_come_back_in_the_unit_of_the_world() -> None:
@@ -142,31 +142,30 @@ def test_float_values_with_a_unit_are_turned_back_too() -> None:
     spec = replace(UNIT, dtype="float32", scale=0.0, zero_point=0)
     assert np.allclose(real_output(np.array([[1, 2]], np.float32), spec), [[310, -4]])
     assert is_decoded(spec)
-    assert not is_decoded(replace(spec, extra={}))
+    assert not is_decoded(replace(spec, mean=(), spread=()))
 
 
 def test_a_runtime_gives_values_in_their_unit() -> None:
     """Through onnxruntime: integers of the file, degrees for the caller."""
-    unit = {"mean": [100.0, 100.0, 100.0], "spread": [2.0, 2.0, 2.0]}
-    manifest = replace(MANIFEST, outputs=(replace(UINT8, extra=unit),))
+    unit = {"mean": (100.0,) * 3, "spread": (2.0,) * 3}
+    manifest = replace(MANIFEST, outputs=(replace(UINT8, **unit),))
     runtime = runtimes.load(manifest, _int8_onnx())
     (real,) = runtime.run(np.array([[1.0, -2.0, 0.0]], np.float32))
     assert np.allclose(real, [[98, 104, 100]])
 
 
 @pytest.mark.parametrize(
-    "extra",
+    ("mean", "spread"),
     [
-        {"mean": [1.0], "spread": [1.0]},
-        {"mean": [1.0, 2.0]},
-        {"spread": [1.0, 2.0]},
-        {"mean": [1.0, 2.0], "spread": [1.0, 0.0]},
-        {"mean": [1.0, 2.0], "spread": [1.0, -1.0]},
-        {"mean": [1.0, "two"], "spread": [1.0, 1.0]},
-        {"mean": 1.0, "spread": 1.0},
+        ((1.0,), (1.0,)),
+        ((1.0, 2.0), ()),
+        ((), (1.0, 2.0)),
+        ((1.0, 2.0), (1.0, 0.0)),
+        ((1.0, 2.0), (1.0, -1.0)),
+        ((1.0, float("nan")), (1.0, 1.0)),
     ],
 )
-def test_a_unit_that_can_not_be_meant_is_refused(extra: dict[str, object]) -> None:
+def test_a_unit_that_can_not_be_meant_is_refused(mean: tuple[float, ...], spread: tuple[float, ...]) -> None:
     """One finite mean and one spread above 0 for every value, or no model."""
     with pytest.raises(RuntimeLoadError, match="a spread above 0 for each of 2 values"):
-        check_contract(replace(UNIT, extra=extra))
+        check_contract(replace(UNIT, mean=mean, spread=spread))

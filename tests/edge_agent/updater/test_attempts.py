@@ -14,7 +14,7 @@ from wire.messages import Desired, UpdatePhase
 def refuse(device: object, release: Callable) -> Desired:
     """Let release 2 be refused as attempt 2; return its desired state."""
     device.install(release(1))
-    desired = replace(device.publish(release(2)).desired, extra={"attempt": 2})
+    desired = replace(device.publish(release(2)).desired, attempt=2)
     device.blobs.clear()
     device.offer(desired)
     device.work()
@@ -38,7 +38,7 @@ def test_a_change_of_settings_does_not_try_a_refused_release_again(device: objec
 def test_an_assignment_tries_a_refused_release_again(device: object, release: Callable) -> None:
     """Another attempt number is an order."""
     desired = refuse(device, release)
-    device.offer(replace(desired, gen=3, extra={"attempt": 3}))
+    device.offer(replace(desired, gen=3, attempt=3))
     device.work()
     assert device.phases == ["offered", "downloading", "verifying", "staged", "probation"]
 
@@ -46,13 +46,13 @@ def test_an_assignment_tries_a_refused_release_again(device: object, release: Ca
 def test_without_an_attempt_every_generation_is_an_order(device: object, release: Callable) -> None:
     """An older server doesn't number its assignments."""
     desired = refuse(device, release)
-    device.offer(replace(desired, gen=3, extra={}))
+    device.offer(replace(desired, gen=3, attempt=0))
     assert device.phases == ["offered"]
 
 
 def test_a_change_of_settings_disturbs_no_probation(device: object, release: Callable) -> None:
     """The trial goes on and counts from its own start."""
-    desired = replace(device.publish(release(1)).desired, extra={"attempt": 1})
+    desired = replace(device.publish(release(1)).desired, attempt=1)
     device.offer(desired)
     device.work()
     device.beat()
