@@ -648,7 +648,7 @@ def test_a_spool_that_can_not_be_written_makes_it_degraded(world: World) -> None
     for number in range(100):
         world.agent._event("test", f"test_{number}", Severity.INFO, "x" * 400)
     live(world, 12)
-    assert decode(State, world.last("state")).extra == {"reason": "disk_failed"}
+    assert decode(State, world.last("state")).reason == "disk_failed"
     world.agent.spool._database.execute("PRAGMA max_page_count = 100000")
     live(world, 12)
     assert decode(State, world.last("state")).state == "ready"
