@@ -381,28 +381,31 @@ _BY = click.option("--by", default="", help="Who decides it; kept with it. The n
 @_STATE
 @_DEVICE
 @_WHY
+@_BY
 @_coded
-def revoke(directory: Path, device: str, why: str) -> None:
+def revoke(directory: Path, device: str, why: str, by: str) -> None:
     """Refuse a device's credentials from now on.
 
     A running server ends its session and refuses it on broker and HTTP within seconds. Claims for it that nobody used
-    are void; it comes back only by a new one. It is no member of rollouts any more. Its history stays.
+    are void; it comes back only by a new one. Rollouts leave it out, unless it failed in one: that stays counted. Its
+    history stays.
     """
-    _end_device(directory, device, lambda revocations: revocations.revoke(device, why))
+    _end_device(directory, device, lambda revocations: revocations.revoke(device, why, by=_person(by)))
 
 
 @devices.command(epilog=_example("fleet-server devices remove state cam-1 --why 'scrapped'"))
 @_STATE
 @_DEVICE
 @_WHY
+@_BY
 @_coded
-def remove(directory: Path, device: str, why: str) -> None:
+def remove(directory: Path, device: str, why: str, by: str) -> None:
     """Revoke a device and forget what it was to run.
 
     For hardware that is gone. Events, evidence and what ran on it stay. A new claim for the same id lets it in again,
     without a release.
     """
-    _end_device(directory, device, lambda revocations: revocations.remove(device, why))
+    _end_device(directory, device, lambda revocations: revocations.remove(device, why, by=_person(by)))
 
 
 def _end_device(directory: Path, device: str, end: Callable[[Revocations], Device]) -> None:

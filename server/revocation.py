@@ -46,8 +46,8 @@ class Revocations:
     _ended: dict[str, int] = field(default_factory=dict)
     _to_clear: list[tuple[int, str]] = field(default_factory=list)
 
-    def revoke(self, device: str, why: str = "") -> Device:
-        """Refuse the credentials of ``device`` from now on; it stays listed as revoked.
+    def revoke(self, device: str, why: str = "", *, by: str = "an operator") -> Device:
+        """Refuse the credentials of ``device`` from now on, as ``by`` decided; it stays listed as revoked.
 
         Raises:
             UnknownDeviceError: If there is none of that id.
@@ -57,24 +57,26 @@ class Revocations:
         if known.ended == REMOVED:
             message = f"Expected a device that was not removed, got {device!r}: it is refused already"
             raise DeviceEndedError(message)
-        return known if known.ended == REVOKED else self._end(known, REVOKED, why, {})
+        return known if known.ended == REVOKED else self._end(known, REVOKED, {}, why=why, by=by)
 
-    def remove(self, device: str, why: str = "") -> Device:
-        """Refuse the credentials of ``device`` and forget what it was to run; only its history stays.
+    def remove(self, device: str, why: str = "", *, by: str = "an operator") -> Device:
+        """Refuse the credentials of ``device`` and forget what it was to run, as ``by`` decided; its history stays.
 
         Raises:
             UnknownDeviceError: If there is none of that id.
         """
         known = self.fleet.device(device)
-        return known if known.ended == REMOVED else self._end(known, REMOVED, why, {"desired": None, "reported": None})
+        if known.ended == REMOVED:
+            return known
+        return self._end(known, REMOVED, {"desired": None, "reported": None}, why=why, by=by)
 
-    def _end(self, known: Device, ended: str, why: str, changes: dict[str, object]) -> Device:
+    def _end(self, known: Device, ended: str, changes: dict[str, object], *, why: str, by: str) -> Device:
         now_ms, why = self.clock(), shortened(why, _MAX_WHY)
         gone = {"ended": ended, "ended_ms": now_ms, "ended_why": why, "password_hash": "", **changes}
         # the generation outlives what it counted, so that a device that comes back follows what it is told next
         gone["desired_gen"] = max(known.desired_gen, reported_gen(known))
-        text = f"{known.device} was {ended}" + (f": {why}" if why else "")
-        data = {"release": known.release, "site": known.site}
+        text = f"{known.device} was {ended} by {by}" + (f": {why}" if why else "")
+        data = {"release": known.release, "site": known.site, "by": by}
         event = event_row(now_ms, "device", ended, Severity.WARNING, text, device=known.device, data=data)
         with self.fleet.database.begin() as connection:
             store.update_device(connection, known.device, gone)

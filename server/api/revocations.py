@@ -11,9 +11,10 @@ from server.revocation import Revocations
 
 
 class EndRequest(BaseModel, extra="forbid"):
-    """Why; it is kept with the device and in the events."""
+    """Why; it is kept with the device and in the events. ``by``: who decided it, for the events."""
 
     why: str = Field(default="", max_length=500)
+    by: str = Field(default="an operator", min_length=1, max_length=100)
 
 
 class EndedBody(BaseModel):
@@ -36,12 +37,14 @@ def router(auth: Auth, revocations: Revocations) -> APIRouter:
     @routes.post("/api/devices/{device}/revoke")
     def revoke(device: str, request: EndRequest | None = None) -> EndedBody:
         """Refuse a device's credentials on HTTP and broker; it comes back only by a new claim."""
-        return _body(revocations.revoke(device, request.why if request else ""))
+        wanted = request or EndRequest()
+        return _body(revocations.revoke(device, wanted.why, by=wanted.by))
 
     @routes.post("/api/devices/{device}/remove")
     def remove(device: str, request: EndRequest | None = None) -> EndedBody:
         """Revoke a device and forget what it was to run; its events, evidence and history stay."""
-        return _body(revocations.remove(device, request.why if request else ""))
+        wanted = request or EndRequest()
+        return _body(revocations.remove(device, wanted.why, by=wanted.by))
 
     return routes
 

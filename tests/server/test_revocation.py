@@ -57,12 +57,12 @@ def test_it_leaves_every_list_and_keeps_its_history(fleet: MemoryFleet, action: 
     """Events and what ran on it are there for the audit; counts are of the fleet."""
     _heard(fleet)
     client = fleet.client()
-    client.post(f"/api/devices/cam-1/{action}", json={"why": "stolen"})
+    client.post(f"/api/devices/cam-1/{action}", json={"why": "stolen", "by": "ada"})
     assert client.get("/api/devices").json()["devices"] == []
     ended = {"revoke": "revoked", "remove": "removed"}[action]
     assert [one["ended"] for one in client.get("/api/devices?ended=true").json()["devices"]] == [ended]
     event = client.get("/api/events?device=cam-1").json()["events"][-1]
-    assert (event["code"], event["text"]) == (ended, f"cam-1 was {ended}: stolen")
+    assert (event["code"], event["text"]) == (ended, f"cam-1 was {ended} by ada: stolen")
     assert client.get(f"/api/devices/cam-1/ran?at_ms={fleet.clock()}").json()["release"] == "m-1"
 
 
