@@ -19,6 +19,7 @@ from compressor.stand_ins._zipped import write_zip
 TAKES = 80
 VOICES = {"alto": 1.06, "bass": 0.88, "soprano": 1.12, "tenor": 0.94}
 _BEATS_HZ = 7
+Sound = npt.NDArray[np.float64]
 
 
 def write(folder: Path, data: DataRecipe) -> Path:
@@ -38,31 +39,45 @@ def write(folder: Path, data: DataRecipe) -> Path:
 
 def _clip(digit: int, pitch: float, rate: int, rng: np.random.Generator) -> bytes:
     """Return a WAV of 8 bits: the digit's kind of sound, louder or softer, in a little noise."""
-    seconds = rng.uniform(0.6, 0.8)
-    time_s = np.arange(int(seconds * rate)) / rate
-    done = time_s / seconds
+    time_s = np.arange(int(rng.uniform(0.6, 0.8) * rate)) / rate
     hiss = rng.normal(0, 1, len(time_s))
-    beat = np.sin(2 * np.pi * _BEATS_HZ * time_s) > 0
-    sound = (
-        _tone(np.full_like(done, 800 * pitch), rate),
-        _tone((300 + 2700 * done) * pitch, rate),
-        _tone((3000 - 2700 * done) * pitch, rate),
-        _tone(np.full_like(done, 1500 * pitch), rate) * beat,
-        hiss * 0.5,
-        hiss * 0.7 * beat,
-        sum(_tone(np.full_like(done, harmonic * 300 * pitch), rate) for harmonic in range(1, 10)) / 4,
-        _tone(1500 * pitch + 900 * np.sin(2 * np.pi * _BEATS_HZ * time_s), rate),
-        _tone((400 + 4400 * np.minimum(done, 1 - done)) * pitch, rate),
-        _tone(np.where(beat, 700, 2200) * pitch, rate),
-    )[digit]
-    heard = sound * rng.uniform(0.25, 0.45) + 0.005 * hiss
+    heard = _sound(digit, pitch, time_s, hiss) * rng.uniform(0.25, 0.45) + 0.005 * hiss
     return _wav(np.clip(heard * 127 + 128, 0, 255).astype(np.uint8), rate)
 
 
-def _tone(hertz: npt.NDArray[np.float64], rate: int) -> npt.NDArray[np.float64]:
+def _sound(digit: int, pitch: float, time_s: Sound, hiss: Sound) -> Sound:  # noqa: PLR0911 - one kind a digit
+    """Return the kind of sound of ``digit``, within -1..1 or nearly so."""
+    done, flat = time_s / time_s[-1], np.full_like(time_s, pitch)
+    wave = np.sin(2 * np.pi * _BEATS_HZ * time_s)
+    beat = wave > 0
+    match digit:
+        case 0:
+            return _tone(800 * flat, time_s)
+        case 1:
+            return _tone((300 + 2700 * done) * pitch, time_s)
+        case 2:
+            return _tone((3000 - 2700 * done) * pitch, time_s)
+        case 3:
+            return _tone(1500 * flat, time_s) * beat
+        case 4:
+            return hiss * 0.5
+        case 5:
+            return hiss * 0.7 * beat
+        case 6:
+            chord: Sound = np.sum([_tone(300 * harmonic * flat, time_s) for harmonic in range(1, 10)], axis=0) / 4
+            return chord
+        case 7:
+            return _tone(1500 * pitch + 900 * wave, time_s)
+        case 8:
+            return _tone((400 + 4400 * np.minimum(done, 1 - done)) * pitch, time_s)
+        case _:
+            return _tone(np.where(beat, 700.0, 2200.0) * pitch, time_s)
+
+
+def _tone(hertz: Sound, time_s: Sound) -> Sound:
     """Return a sine whose frequency is ``hertz`` at each sample."""
-    wave_of: npt.NDArray[np.float64] = np.sin(2 * np.pi * np.cumsum(hertz) / rate)
-    return wave_of
+    tone: Sound = np.sin(2 * np.pi * np.cumsum(hertz) * (time_s[1] - time_s[0]))
+    return tone
 
 
 def _wav(samples: npt.NDArray[np.uint8], rate: int) -> bytes:

@@ -139,6 +139,7 @@ print(json.dumps([sorted(before), same]))
 """
 
 
+@pytest.mark.slow
 def test_editing_any_module_of_a_training_changes_its_code(tmp_path: Path) -> None:
     """Of ours, of the device's and of the contract's: nothing old is found under new code."""
     for name in ("wire", "edge_agent", "compressor"):

@@ -120,7 +120,7 @@ def try_damage(kind: str, folder: Path) -> dict[str, list[str]]:
     return ends
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ROUNDS)
 def test_damage_is_always_one_coded_line_and_never_a_pass(kind: str, tmp_path: Path) -> None:
     """Exit code 4 each time; a model that is still one ends at the data, which are not there."""

@@ -39,6 +39,7 @@ def test_what_a_recipe_needs_names_source_licence_and_digest(recipe: Recipe) -> 
     assert recipe.data.needs in str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", NEEDY.values(), ids=NEEDY)
 def test_a_stand_in_has_the_same_bytes_each_time_and_data_of_ones_own_takes_its_place(
     recipe: Recipe, tmp_path: Path

@@ -103,7 +103,8 @@ runtime = "RUNTIME"
 """
 
 
-@pytest.mark.parametrize("runtime", ["onnx", pytest.param("litert", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnx", "litert"])
 def test_nothing_that_a_stage_imports_is_missing_from_its_key(runtime: str, tmp_path: Path) -> None:
     """Each stage runs in a process that has imported only the modules that define stages."""
     recipe = tmp_path / "recipe.toml"

@@ -14,6 +14,8 @@ from compressor.tflite import packages
 from compressor.tflite.graph import inspect
 from compressor.tflite.quantizing import layers
 
+pytestmark = pytest.mark.slow
+
 interpreter_module = pytest.importorskip("ai_edge_litert.interpreter")
 
 
@@ -29,7 +31,6 @@ def _run(model: bytes, rows: np.ndarray) -> list[np.ndarray]:
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", networks.networks())
 def test_the_export_computes_what_the_network_does(name: str) -> None:
     """Logits and embedding agree with torch to 1e-5 on 5 rows, without one Transpose."""

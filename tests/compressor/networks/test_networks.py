@@ -82,6 +82,7 @@ print([tuple(one.shape) for one in networks.build(name, 7, 3, 32, 32)(torch.zero
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torchvision.models:resnet18", "torchvision.models:mobilenet_v3_small", "mine:build"])
 def test_a_network_of_torchvision_builds_in_a_fresh_process(name: str, tmp_path: Path) -> None:
     """By its dotted path, or in a module of one's own that imports torchvision itself, beside a CPU torch."""

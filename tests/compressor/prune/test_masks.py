@@ -18,6 +18,8 @@ from compressor.prune.masks import cubic, held, make_masks
 from compressor.steps.base import Bench
 from compressor.steps.sparsify import Settings, checks, n_of_m
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (1, 32, 32)
 QUICK = Settings(rounds=2, fine_tune_epochs=1)
 

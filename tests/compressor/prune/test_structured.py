@@ -19,6 +19,8 @@ from compressor.prune.macs import count_macs, count_parameters
 from compressor.steps.base import Bench, Rows
 from compressor.steps.prune import IMPORTANCES, Settings, checks
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (1, 32, 32)
 LEAST = {"window_cnn": 0.25}  # three layers of 16 and 32: multiples of 8 are steps this wide
 QUICK = Settings(macs_ratio=0.5, rounds=1, fine_tune_epochs=1)
@@ -140,7 +142,6 @@ def test_logits_must_come_from_a_layer(bench: Bench) -> None:
         steps.apply(_Norm(), bench, QUICK)
 
 
-@pytest.mark.slow
 def test_prunes_until_fast_enough_or_says_why_not(bench: Bench) -> None:
     """A mild latency goal is tried by measured time; the verdict fits the figure."""
     notes = _pruned(bench, settings=replace(QUICK, latency_ratio=0.8, fine_tune_epochs=0)).notes
@@ -148,7 +149,6 @@ def test_prunes_until_fast_enough_or_says_why_not(bench: Bench) -> None:
     assert notes["macs_after"] < notes["macs_before"]
 
 
-@pytest.mark.slow
 def test_says_when_pruning_does_not_help(bench: Bench) -> None:
     """A latency that no narrowing gives is noted with the fastest found."""
     notes = _pruned(bench, "ds_cnn", replace(QUICK, latency_ratio=0.01, fine_tune_epochs=0)).notes

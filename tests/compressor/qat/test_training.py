@@ -22,6 +22,8 @@ from compressor.steps.base import Applied, Bench, Rows
 from compressor.steps.qat import Settings, apply, checks
 from compressor.train.supervised import fit
 
+pytestmark = pytest.mark.slow
+
 TRAINING = TrainRecipe(epochs=4, batch=16, learning_rate=0.01)
 
 

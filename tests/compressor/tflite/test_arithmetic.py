@@ -22,6 +22,8 @@ from compressor.tflite import quantizing
 from compressor.tflite.quantizing import quantize
 from compressor.tflite.ranges import collect_ranges
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (3, 8, 6)
 DEAD = ((0, 1.0), (3, 0.5), (5, -0.5))
 
