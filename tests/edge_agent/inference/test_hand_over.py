@@ -64,6 +64,7 @@ def test_pictures_written_in_place_over_a_second_and_a_half_are_all_served(
     assert (list((tmp_path / "inbox").iterdir()), bad(tmp_path)) == ([], [])
 
 
+@pytest.mark.slow
 def test_the_item_that_ended_a_child_is_set_aside_and_the_next_is_served(
     bundle: Callable, child: Callable, drop: Callable, tiny: dict, tmp_path: Path
 ) -> None:
@@ -82,6 +83,7 @@ def test_the_item_that_ended_a_child_is_set_aside_and_the_next_is_served(
     assert read_held(tmp_path / "state").item == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runs", [["1", "2"], ["1", "2", "3"], ["1", "2", "2"]])
 def test_the_item_held_when_the_agent_ended_too_is_tried_once_more(
     runs: list[str], bundle: Callable, child: Callable, drop: Callable, tmp_path: Path

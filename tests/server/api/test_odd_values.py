@@ -104,6 +104,7 @@ def put(body: object, path: tuple[str, ...], odd: str) -> bytes:
     return json.dumps(changed).replace('"@ODD@"', odd).encode()
 
 
+@pytest.mark.slow
 def test_no_odd_value_in_a_body_is_our_fault(client: TestClient) -> None:
     """Every field of every body, with everything that people and programs have sent to an API."""
     interface = Interface(client.get("/api/openapi.json").json())
@@ -131,6 +132,7 @@ def _names(operation: dict[str, Any], where: str = "path") -> list[str]:
     return [one["name"] for one in operation.get("parameters", []) if one["in"] == where]
 
 
+@pytest.mark.slow
 def test_no_odd_value_in_a_path_or_query_is_our_fault(client: TestClient) -> None:
     """Every parameter of every operation that needs no body; what must be a number says so."""
     interface = Interface(client.get("/api/openapi.json").json())

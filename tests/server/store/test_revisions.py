@@ -186,6 +186,7 @@ print(int(sys.argv[2]) - left)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_migration_leaves_the_old_database_or_the_new_one(tmp_path: Path, engine_at: EngineAt) -> None:
     """Killed before any of its statements, the schema's among them; then it migrates as if nothing had happened."""
 
