@@ -32,7 +32,8 @@ from compressor.data.arrays import pictures
 from compressor.errors import CheckpointError, DataError, ExportError, PackageError
 from compressor.evidence import Verdict
 from compressor.pipeline import Outcome, run_recipe
-from compressor.progress import Stage
+from compressor.progress import Silent, Stage
+from compressor.quick import quick_of
 from compressor.recipe import Recipe, parse_recipe, read_recipe, recipe_of
 from compressor.search.recipe_text import recipe_text
 from compressor.step import write_atomically
@@ -207,18 +208,17 @@ def run(
         out: The folder for bundles, report, certificate and the cache of stages.
         data: The data set's zip or folder, instead of the recipe's path.
         version: Of the release, instead of the recipe's.
-        quick: Train two epochs only. The gates stay as they are.
+        quick: Train two epochs only, on generated data where the recipe has none. The gates stay as they are.
         progress: Called for every stage's step and every remark, in the thread of the caller.
 
     Raises:
         CompressorError: If anything can't be done; the subclass and its ``code`` say what.
     """
     read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    if data is not None:
-        if not Path(data).exists():
-            raise DataError(f"Expected data at {data}, got nothing there: give the zip or folder of the data set")
-        read = replace(read, data=replace(read.data, path=str(Path(data).resolve())))
+    read = read.with_data(None if data is None else Path(data))
     said = None if progress is None else _Reported(progress)
+    if quick:
+        read = quick_of(read, Path(out), said or Silent())
     return _result(run_recipe(read, out=Path(out), version=version, progress=said, quick=quick))
 
 

@@ -238,8 +238,7 @@ def recipes(data: Path | None) -> Iterator[tuple[str, Recipe]]:
     """Yield the recipes whose data is here."""
     yield "digits", read_recipe(ROOT / "models" / "digits")
     if data is not None:
-        recipe = read_recipe(ROOT / "models" / "meter_digits")
-        yield "meter-digits", replace(recipe, data=replace(recipe.data, path=str(data.resolve())))
+        yield "meter-digits", read_recipe(ROOT / "models" / "meter_digits").with_data(data)
 
 
 def shown(row: Row) -> str:

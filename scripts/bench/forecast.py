@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,8 +93,7 @@ def told_apart(recipe: Recipe, bundle: Path, table: Table) -> Iterator[tuple[str
 
 def measured(run: Path, data: Path) -> Iterator[Row]:
     """Yield all rows of the run at ``run``."""
-    recipe = read_recipe(ROOT / "models" / "nab")
-    recipe = replace(recipe, data=replace(recipe.data, path=str(data.resolve())))
+    recipe = read_recipe(ROOT / "models" / "nab").with_data(data)
     material = material_of(Workshop(recipe, Cache(run / "cache"), Silent()), None, None, None)
     gate, references = material.rows("gate"), dict(simple(recipe, material))
     for bundle in sorted(run.glob("*.tfb")):

@@ -8,7 +8,7 @@ site are never shown to a device.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -106,8 +106,7 @@ def digits_plan() -> Plan:
 def meter_plan(data: Path) -> Plan:
     """Return the story on real utility meters: two devices are moved to a maker the model never saw."""
     path = MODELS / "meter_digits" / "recipe.toml"
-    recipe = read_recipe(path)
-    recipe = replace(recipe, data=replace(recipe.data, path=str(data.resolve())))
+    recipe = read_recipe(path).with_data(data)
     table = load(recipe.data)
     splits = _split(table, recipe)
     unseen = np.concatenate([splits.gate, splits.reference])

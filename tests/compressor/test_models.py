@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from compressor import stand_ins
+from compressor.api import run
 from compressor.cli import main
 from compressor.data import load
 from compressor.errors import DataError, GateNotPassedError, RecipeError
@@ -84,3 +85,14 @@ def test_every_recipe_passes_quickly(name: str, tmp_path: Path, capsys: pytest.C
     else:
         assert "STAND-IN" not in told.err
         read_signable(bundle)
+
+
+@pytest.mark.slow
+def test_the_python_interface_stands_in_too_and_says_so(tmp_path: Path) -> None:
+    """With data of one's own it does not."""
+    told: list[str] = []
+    result = run(ROOT / "models" / "nab", out=tmp_path, quick=True, progress=lambda event: told.append(event.text))
+    assert any("STAND-IN" in text for text in told)
+    assert any("stand-in" in remark for remark in result.remarks)
+    own = run(ROOT / "models" / "nab", out=tmp_path, data=tmp_path / "stand_in" / "temperatures", quick=True)
+    assert not any("stand-in" in remark for remark in own.remarks)
