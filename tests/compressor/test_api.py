@@ -81,6 +81,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
     return compress(network(), pictures(), out=tmp_path_factory.mktemp("out"), options=GATES)
 
 
+@pytest.mark.slow
 def test_a_module_in_memory_becomes_a_bundle(result: RunResult) -> None:
     """Verdict, figures, gates and the bundle's bytes; the drift reference has the module's embedding."""
     assert result.passed
@@ -94,6 +95,7 @@ def test_a_module_in_memory_becomes_a_bundle(result: RunResult) -> None:
     assert result.certificate.is_file()
 
 
+@pytest.mark.slow
 def test_the_recipe_beside_it_gives_the_same_bytes(result: RunResult, tmp_path: Path) -> None:
     """What was in memory can be run again from its files, and as ONNX bytes."""
     folder = result.report.parent / "compress-inputs"

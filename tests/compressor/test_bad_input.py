@@ -146,6 +146,7 @@ def test_images_have_no_ranges_to_fit(path: str, refused: Refused) -> None:
     assert "got dataset = 'digits', whose images need none: ranges are options of a front_end" in line
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path, refused: Refused) -> None:
     """The file that did not fit is gone, and the line says what to do."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

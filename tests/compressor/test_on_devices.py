@@ -48,6 +48,7 @@ def asked() -> Asked:
     return Asked(SUBJECT, gate_set, ("x", "y", "z"), (), Budgets(golden_max_abs=0.05))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("colour", "size"), [("rgb", 8), ("grey", 8), ("rgb", 13), ("grey", 5)])
 def test_a_device_makes_the_very_input_of_the_pixels_it_is_sent(colour: str, size: int) -> None:
     """Resized and recoloured here, neither again there: not a bit of the input differs."""

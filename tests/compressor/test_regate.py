@@ -79,6 +79,7 @@ def int8_bundle(path: Path, artifact: bytes, runtime: str, suffix: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_tflite_file_that_is_not_int8_fails_when_judged_again(tmp_path: Path) -> None:
     """Its graph is read here: what the certificate says of it does not help."""
     path = int8_bundle(tmp_path / "m.tfb", export_tflite(Linear(), 3, SIDE, SIDE), "litert", "tflite")

@@ -755,6 +755,7 @@ def live(world: World, seconds: int) -> None:
         world.turns(1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2])
 def test_any_one_damaged_file_is_repaired(
     device_with: Callable[[int], World], damage: Callable[[Path], None], count: int
@@ -773,6 +774,7 @@ def test_any_one_damaged_file_is_repaired(
         world.agent.stop()
 
 
+@pytest.mark.slow
 def test_any_two_damaged_files_are_repaired(device_with: Callable[[int], World], damages: dict[str, Callable]) -> None:
     """Also where both copies of a record go: what is left, the cache or the server has it."""
     world = device_with(2)

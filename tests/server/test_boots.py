@@ -65,6 +65,7 @@ def codes(fleet: MemoryFleet) -> list[str]:
     return ways[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_events_in_any_order_of_arrival_are_shown_as_they_happened(
     fleet: MemoryFleet, cam: FakeDevice, seed: int

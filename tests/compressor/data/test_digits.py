@@ -41,6 +41,7 @@ def test_a_frame_does_not_depend_on_the_frames_beside_it() -> None:
     assert set(alone.hashes) <= set(together.hashes)
 
 
+@pytest.mark.slow
 def test_most_sources_judge_and_the_reference_is_large_enough() -> None:
     """For any seed a 1-point margin can be shown, and the drift reference has 2,000 rows."""
     table = load(DataRecipe())
@@ -50,6 +51,7 @@ def test_most_sources_judge_and_the_reference_is_large_enough() -> None:
         assert len(splits.reference) >= 2000
 
 
+@pytest.mark.slow
 def test_a_recipe_may_ask_for_other_shares() -> None:
     """``[data] shares`` replaces what the data set recommends, for everyone who loads the recipe's data."""
     table = load(DataRecipe(shares={"train": 0.7, "calibration": 0.1, "gate": 0.1, "reference": 0.1}))

@@ -124,6 +124,7 @@ def test_a_key_changes_something_or_is_refused(recipes: Mapping[str, DataRecipe]
     assert changed != plain
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("key", [key for key in _keys.KEYS if key != _keys.FLOOR])
 def test_a_key_that_is_not_read_is_named(recipes: Mapping[str, DataRecipe], form: str, key: str) -> None:

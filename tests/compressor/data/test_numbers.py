@@ -55,6 +55,7 @@ def test_refuses_text_nan_infinity_and_a_constant(names: tuple[str, ...], said: 
         as_numbers(labelled(*names))
 
 
+@pytest.mark.slow
 def test_the_embedded_digits_can_be_read_as_numbers() -> None:
     """A recipe of numbers needs no data of its own to be tried."""
     table = data.load(DataRecipe(label="number"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from compressor import networks, steps
@@ -36,6 +37,7 @@ def test_a_limit_protects_what_costs_more_at_half() -> None:
     assert sensitive_layers(measured, 2.0) == {"a"}
 
 
+@pytest.mark.slow
 def test_protected_layers_keep_their_width(bench: Bench) -> None:
     """Layers that cost more than the limit come out as wide as they went in, and the notes name them."""
     settings = replace(bench.settings, epochs=15, learning_rate=0.01)

@@ -43,6 +43,7 @@ def _operators(model: bytes, path: Path) -> Counter[str]:
     return Counter(node.op_type for node in onnx.load(path).graph.node)
 
 
+@pytest.mark.slow
 def test_every_convolution_runs_in_int8(models: tuple[bytes, bytes], tmp_path: Path) -> None:
     """After onnxruntime's optimiser no float Conv is left, and Q/DQ only at the ends and around hard-swish."""
     found = _operators(models[1], tmp_path / "o.onnx")

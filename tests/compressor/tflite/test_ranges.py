@@ -58,6 +58,7 @@ class _Fixed(nn.Module):
         return self.head(flat), flat
 
 
+@pytest.mark.slow
 def test_a_model_with_a_fixed_batch_is_run_row_by_row() -> None:
     """Its ranges cover all rows, and it quantizes: what reshapes keeps its scale."""
     model = export_tflite(_Fixed(), 3, 8, 8)

@@ -36,6 +36,7 @@ def runs_of(tracker: MlflowTracker) -> list[Any]:
     return list(client.search_runs([item.experiment_id for item in client.search_experiments()]))
 
 
+@pytest.mark.slow
 def test_a_record_is_taken_and_its_place_named(tracker: Tracker) -> None:
     """Checking writes no run; each record gets a place of its own."""
     tracker.check()

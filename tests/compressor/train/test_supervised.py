@@ -92,6 +92,7 @@ def test_new_options_are_off_by_default() -> None:
     assert all(epoch.held_accuracy is not None for epoch in told)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "option",
     [

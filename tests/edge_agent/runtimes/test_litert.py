@@ -50,6 +50,7 @@ def _integer(artifact: bytes) -> Manifest:
     return replace(MANIFEST, inputs=(specs[0],), outputs=tuple(specs[1:]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_agrees_with_torch(converted: Converted, threads: int) -> None:
     """Within 1e-5 for five rows at once, with one thread and with two."""
@@ -71,6 +72,7 @@ def test_one_row_and_many_and_none_give_the_same(converted: Converted) -> None:
     assert np.array_equal(runtime.run(strided[:1])[0], logits[:1])
 
 
+@pytest.mark.slow
 def test_a_model_of_another_fixed_batch_serves_any(convert: Callable[..., bytes], converted: Converted) -> None:
     """A model converted for two rows runs one, two and five; the last piece is filled up."""
     class_ = type(converted.network)

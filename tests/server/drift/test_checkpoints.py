@@ -73,6 +73,7 @@ def test_windows_folded_again_give_the_bits_of_the_checkpoint(lived: FleetWorld,
     _assert_same(again._moment, lived.service._moment)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["stamp", "header", "block", "missing", "baseline", "unfinished"])
 def test_a_checkpoint_that_does_not_fit_is_discarded(lived: FleetWorld, restarted: Restart, damage: str) -> None:
     """Other code or settings, damage, or a baseline that is not there: deleted, and folded again from the windows."""

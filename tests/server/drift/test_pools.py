@@ -48,6 +48,7 @@ class _QuietFleet:
         return fold_slot(self.state, self.slot, {KEY: seen}, self.sites, settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", [2, 6, 12, 30, 100])
 def test_streams_that_stand_in_one_bin_raise_no_alarm(devices: int) -> None:
     """A constant stream, two of grey images and one that varies: at most one pool verdict in 1,000 quiet windows."""

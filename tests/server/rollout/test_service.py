@@ -330,6 +330,7 @@ def test_a_restart_between_intent_and_telling_tells_again(scene: Scene) -> None:
     assert scene.standings(rollout)["d0"] == "assigned"
 
 
+@pytest.mark.slow
 def test_a_restart_between_telling_and_noting_does_not_tell_twice(scene: Scene) -> None:
     """The telling was on disk, its note was not: gen is taken over."""
     rollout = scene.start()

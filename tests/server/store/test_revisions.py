@@ -54,6 +54,7 @@ def test_there_is_one_newest_revision() -> None:
     assert len(revisions._script().get_heads()) == 1
 
 
+@pytest.mark.slow
 def test_every_step_taken_makes_the_tables_that_the_code_declares(
     empty_url: str, engine_at: EngineAt, tables: sa.MetaData
 ) -> None:
@@ -205,6 +206,7 @@ def test_a_killed_migration_leaves_the_old_database_or_the_new_one(tmp_path: Pat
         assert_kept(before, rows_of(engine))
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_tables_once(empty_url: str) -> None:
     """The second waits for the first and finds them made."""
     code = f"from server.store.database import open_database; open_database({empty_url!r})"
