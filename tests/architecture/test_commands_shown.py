@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +56,10 @@ def test_every_command_that_is_shown_exists(path: Path) -> None:
 def test_commands_are_found_on_the_pages() -> None:
     """The test above looks at something."""
     assert sum(len(list(_lines(path.read_text(encoding="utf-8")))) for path in PAGES) > 30
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_block_of_toml_is_toml(path: Path) -> None:
+    """One that shows two files shows them in two blocks, or says only what does not clash."""
+    for block in re.findall(r"^```toml\n(.*?)^```", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL):
+        tomllib.loads(block)
