@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -100,3 +101,10 @@ def test_every_program_prints_the_version(module: str) -> None:
     code = f"import sys; sys.argv[1:] = ['--version']; import {module} as cli; cli.main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert (done.returncode, done.stdout.split()[-1]) == (0, __version__), done.stderr
+
+
+def test_the_changelog_has_the_version_as_its_newest_release() -> None:
+    """Whoever installed a version can read what is in it; what comes next stands above it."""
+    found = re.findall(r"^## \[(.+?)\](.*)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert [name for name, _ in found[:2]] == ["Unreleased", __version__]
+    assert re.fullmatch(r" - \d{4}-\d\d-\d\d", found[1][1])
