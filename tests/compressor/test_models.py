@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,12 @@ def test_a_stand_in_has_the_same_bytes_each_time_and_data_of_ones_own_takes_its_
 def test_every_stand_in_is_that_of_a_recipe() -> None:
     """None is left over, none is missing."""
     assert set(stand_ins.names()) == {recipe.data.stand_in for recipe in NEEDY.values()}
+
+
+def test_what_is_said_of_the_data_is_no_part_of_a_recipes_digest() -> None:
+    """A sentence that is put better makes no other model."""
+    data = NEEDY["gestures"].data
+    assert repr(data) == repr(replace(data, needs="", stand_in=""))
 
 
 def test_a_recipe_with_a_path_has_no_stand_in() -> None:
