@@ -60,5 +60,5 @@ def test_a_recipe_may_ask_for_other_shares() -> None:
 
 def test_a_path_that_would_not_be_read_is_refused() -> None:
     """``--data mine.zip`` beside the built-in data would gate a model on other rows than the person thinks."""
-    with pytest.raises(DataError, match=r"no \[data\] path \(--data\) for the built-in 'digits', got mine.zip"):
+    with pytest.raises(DataError, match=r"no path = 'mine.zip' in \[data\] with dataset = 'digits'"):
         load(DataRecipe(path="mine.zip"))
