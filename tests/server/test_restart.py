@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 from server.app import ServerApp
 from server.clock import system_now_ms
@@ -65,6 +66,7 @@ def _report(parts: Parts, reference: Reference, first_hour: int) -> None:
             ])  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_approved_rollout_goes_on_within_two_seconds_of_a_restart(fleet: MemoryFleet) -> None:
     """Though a month of windows is to be folded first, which takes far longer."""
     fleet.clock.now_ms = system_now_ms()
