@@ -37,8 +37,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Return the page with its formulas as MathML."""
+    """Return the page with its formulas as MathML, and its links to the repository's top as they are in the site."""
     del page, config, files
+    for name, path in TOP.items():
+        markdown = markdown.replace(f"../{name})", f"{path})")
     return with_formulas(markdown)
 
 
