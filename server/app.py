@@ -38,8 +38,9 @@ _INGEST_WAIT_S = 0.2
 _PAUSE_AFTER_FAULT_S = 1.0
 _INGEST = "loop Ingest"
 _RESTORED = (
-    "This state directory is a copy: its metadata is signed above what devices saw since it was made. Publish again "
-    "what was published since then; roll out again what was under way"
+    "This state directory is a copy: its metadata is signed above what devices saw since it was made. It knows nothing "
+    "of what was done since then: revoke and remove devices again (their credentials are good again), withdraw "
+    "releases again, publish again what was published, roll out again what was under way"
 )
 _REVOCATIONS = "loop Revocations"
 _JOIN_TIMEOUT_S = 15.0
@@ -147,7 +148,7 @@ class ServerApp:
                 self.broker.start(self.admission.hashes())
                 self.state.keep_ports(Ports(self.web.listener.getsockname()[1], self.broker.port))
             if self.parts.trust.leap(self.clock()):
-                self.parts.events.add(self.clock(), "server", "restored", Severity.WARNING, _RESTORED)
+                self.parts.events.add(self.clock(), "server", "restored", Severity.ERROR, _RESTORED)
             self.connect()
             self.parts.vitals.expect(
                 (_INGEST, _REVOCATIONS, *(_name(service) for service in self._services())), self.clock()
