@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar, get_args, get_origin, get_type_hints
 
-from edge_agent.errors import AgentConfigError
+from edge_agent.errors import AgentConfigError, SourceError
+from edge_agent.sources import names, suffixes_in
 from wire.errors import PathError
 from wire.paths import without_tilde
 
@@ -21,6 +22,53 @@ T = TypeVar("T")
 MAX_CONFIG_BYTES = 256 * 1024
 _MOST_S = 366 * 86_400  # a wait of more than a year is a slip of the pen
 _MOST = 2**53  # beyond it a whole number is no number of JSON
+_LEAST_S = 0.001  # times travel in milliseconds
+_TIME_S = (_LEAST_S, _MOST_S)
+_U16, _U32 = 2**16 - 1, 2**32 - 1
+
+_BOUNDS: Mapping[str, tuple[float, float]] = {
+    "monitor.window_s": _TIME_S,
+    "monitor.checkpoint_s": _TIME_S,
+    "monitor.infer_s": _TIME_S,
+    "monitor.hw_s": _TIME_S,
+    "monitor.rows_a_batch": (1, 10_000),
+    "monitor.context": (0, _U16),
+    "transport.keepalive_s": (
+        5,
+        _U16,
+    ),  # MQTT 5, 3.1.2.10: two bytes; 0 would leave a dead link unseen
+    "transport.min_backoff_s": _TIME_S,
+    "transport.max_backoff_s": _TIME_S,
+    "transport.session_expiry_s": (0, min(_U32, _MOST_S)),  # MQTT 5, 3.1.2.11.2: four bytes
+    "transport.will_delay_s": (0, min(_U32, _MOST_S)),  # MQTT 5, 3.1.3.2.2: four bytes
+    "transport.inflight_messages": (1, _U16),  # MQTT 5, 2.2.1: packet identifiers have two bytes
+    "transport.ack_timeout_s": _TIME_S,
+    "transport.unacked_rows": (1, 1_000_000),
+    "spool.limit_bytes": (64 * 1024, _MOST),
+    "update.stall_s": _TIME_S,
+    "update.download_attempts": (1, 1_000_000),
+    "update.retry_max_s": _TIME_S,
+    "update.defer_max_s": _TIME_S,
+    "update.verify_deadline_s": _TIME_S,
+    "update.probe_deadline_s": _TIME_S,
+    "update.repair_s": _TIME_S,
+    "update.max_boots": (1, 1_000_000),
+    "update.max_error_ratio": (0, 1),
+    "child.beat_s": _TIME_S,
+    "child.hang_s": _TIME_S,
+    "child.start_s": _TIME_S,
+    "child.restart_max_s": _TIME_S,
+    "measure.limit_s": _TIME_S,
+    "measure.min_battery_ratio": (0, 1),
+}
+"""Tighter bounds than those of every number (0 to a year, or to 2**53), both ends included, by table and key."""
+_NO_MORE_THAN = (
+    ("transport.min_backoff_s", "transport.max_backoff_s"),
+    ("update.retry_min_s", "update.retry_max_s"),
+    ("child.restart_min_s", "child.restart_max_s"),
+    ("child.beat_s", "child.hang_s"),
+)
+"""Pairs of keys of which the first may not be above the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +211,7 @@ def read_config(path: Path) -> AgentConfig:
         message = f"Expected TOML in {path}, got: {error}"
         raise AgentConfigError(message) from error
     config = _fill(AgentConfig, document, str(path))
+    _check_meant(config, str(path))
     if not config.source.path:
         return config
     try:
@@ -172,6 +221,44 @@ def read_config(path: Path) -> AgentConfig:
         raise AgentConfigError(message) from error
     source = dataclasses.replace(config.source, path=str(folder.resolve()))
     return dataclasses.replace(config, source=source)
+
+
+def _check_meant(config: AgentConfig, where: str) -> None:
+    """Check what a type alone does not say: bounds, pairs of bounds, the source's kind and suffixes.
+
+    Raises:
+        AgentConfigError: If a value can't be meant.
+    """
+    for name, (least, most) in _BOUNDS.items():
+        value = _value(config, name)
+        if not least <= value <= most:
+            message = f"Expected {where} {_shown(name)} of at least {least:.15g} and at most {most:.15g}, got {value!r}"
+            raise AgentConfigError(message)
+    for low, high in _NO_MORE_THAN:
+        if _value(config, low) > _value(config, high):
+            message = (
+                f"Expected {where} {_shown(low)} of at most {high.split('.')[1]} ({_value(config, high):g}), "
+                f"got {_value(config, low):g}"
+            )
+            raise AgentConfigError(message)
+    if config.source.kind not in names():
+        message = f"Expected {where} [source] kind as one of {', '.join(names())}, got {config.source.kind!r}"
+        raise AgentConfigError(message)
+    try:
+        suffixes_in(config.source.suffixes)
+    except SourceError as error:
+        message = f"{where}: {error}"
+        raise AgentConfigError(message) from error
+
+
+def _value(config: AgentConfig, name: str) -> float:
+    table, key = name.split(".")
+    return float(getattr(getattr(config, table), key))
+
+
+def _shown(name: str) -> str:
+    table, key = name.split(".")
+    return f"[{table}] {key}"
 
 
 def _fill(cls: type[T], table: Mapping[str, object], where: str) -> T:

@@ -17,7 +17,9 @@ from edge_agent.clock import Clock
 from edge_agent.errors import SourceError
 from wire.codec import Json
 
-__all__ = ["IMAGE_SUFFIXES", "SOURCE_UNREAD", "Capture", "Source", "Surroundings", "load", "names", "setting"]
+__all__ = [
+    "IMAGE_SUFFIXES", "SOURCE_UNREAD", "Capture", "Source", "Surroundings", "load", "names", "setting", "suffixes_in",
+]  # fmt: skip
 
 T = TypeVar("T", bool, int, float, str)
 
@@ -118,3 +120,17 @@ def setting(settings: Mapping[str, Json], key: str, default: T) -> T:
         message = f"Expected the source's {key} as {type(default).__name__}, got {value!r}"
         raise SourceError(message)
     return value
+
+
+def suffixes_in(text: str) -> frozenset[str]:
+    """Return the suffixes that ``text`` lists, in lower case, as ``".dat .raw"`` does.
+
+    Raises:
+        SourceError: If one has no dot or is no suffix.
+    """
+    found = frozenset(part.lower() for part in text.replace(",", " ").split())
+    wrong = sorted(part for part in found if not part.startswith(".") or "/" in part or len(part) == 1)
+    if wrong:
+        message = f'Expected [source] suffixes as ".dat .raw", each with its dot, got {wrong[0]!r}'
+        raise SourceError(message)
+    return found

@@ -29,7 +29,7 @@ from pathlib import Path
 from edge_agent.bad_inputs import BadInputs, Skipped
 from edge_agent.clock import Clock
 from edge_agent.errors import SourceError
-from edge_agent.sources import SOURCE_UNREAD, Capture, Surroundings, setting
+from edge_agent.sources import SOURCE_UNREAD, Capture, Surroundings, setting, suffixes_in
 from edge_agent.sources._placement import check_placement
 from wire.codec import Json
 
@@ -68,18 +68,10 @@ def open_source(settings: Mapping[str, Json], clock: Clock, surroundings: Surrou
     chosen = Choice(
         keep=setting(settings, "keep", False),
         backlog=max(1, setting(settings, "backlog", DEFAULT_BACKLOG)),
-        suffixes=_suffixes(setting(settings, "suffixes", "")),
+        suffixes=suffixes_in(setting(settings, "suffixes", "")),
         settle_s=setting(settings, "settle_s", DEFAULT_SETTLE_S),
     )
     return DirectorySource(folder, clock, chosen, surroundings)
-
-
-def _suffixes(text: str) -> frozenset[str]:
-    found = frozenset(part.lower() for part in text.replace(",", " ").split())
-    wrong = sorted(part for part in found if not part.startswith(".") or "/" in part or len(part) == 1)
-    if wrong:
-        raise SourceError(f'Expected the source\'s suffixes as ".dat .raw", each with its dot, got {wrong[0]!r}')
-    return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,6 +60,35 @@ def test_refuses_with_the_key_named(tmp_path: Path, text: str, wanted: str) -> N
         config_of(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    ("table", "good", "bad"),
+    [
+        ("transport", "keepalive_s = 65535", "keepalive_s = 65536"),
+        ("transport", "keepalive_s = 5", "keepalive_s = 4"),
+        ("transport", "inflight_messages = 1", "inflight_messages = 0"),
+        ("transport", "inflight_messages = 65535", "inflight_messages = 65536"),
+        ("transport", "min_backoff_s = 300", "min_backoff_s = 301"),
+        ("monitor", "window_s = 0.001", "window_s = 0"),
+        ("monitor", "rows_a_batch = 1", "rows_a_batch = 0"),
+        ("monitor", "context = 65535", "context = 99999999999"),
+        ("spool", "limit_bytes = 65536", "limit_bytes = 0"),
+        ("update", "max_boots = 1", "max_boots = 0"),
+        ("update", "max_error_ratio = 1", "max_error_ratio = 1.5"),
+        ("child", "hang_s = 1", "hang_s = 0"),
+        ("child", "beat_s = 20", "beat_s = 21"),
+        ("source", 'kind = "synthetic"', 'kind = ""'),
+        ("source", 'kind = "directory"', 'kind = "../x"'),
+        ("source", 'suffixes = ".png .dat"', 'suffixes = "png"'),
+    ],
+)
+def test_refuses_what_no_device_could_obey(tmp_path: Path, table: str, good: str, bad: str) -> None:
+    """Both sides of a bound; the message names table, key and value."""
+    config_of(tmp_path, f"[{table}]\n{good}\n")
+    key, value = bad.split(" = ")
+    with pytest.raises(AgentConfigError, match=rf"\[{table}\] {key} .*got .?{value.strip(chr(34))}"):
+        config_of(tmp_path, f"[{table}]\n{bad}\n")
+
+
 def test_a_missing_file_is_a_coded_error(tmp_path: Path) -> None:
     """No traceback for a path that isn't there."""
     with pytest.raises(AgentConfigError, match="No such file"):
