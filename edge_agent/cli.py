@@ -152,12 +152,15 @@ def enrol(server: str, claim_file: str | None, claim: str | None, ca: Path | Non
 
 def _claim_in(name: str) -> str:
     try:
-        with click.open_file(name, encoding="ascii") as file:
+        with click.open_file(without_tilde(name), encoding="ascii") as file:
             claim: str = file.read(_MAX_CLAIM_BYTES + 1).strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, PathError) as error:
         message = f"Expected a claim in {name}, got: {error}: make one with fleet-server claim"
         raise EnrolmentError(message) from error
-    if not 0 < len(claim) <= _MAX_CLAIM_BYTES or len(claim.split()) > 1:
+    if len(claim.split()) > 1:
+        message = f"Expected one claim in {name}, which has no white space in it, got {len(claim.split())} words"
+        raise EnrolmentError(f"{message}: write the output of fleet-server claim to it, and nothing else")
+    if not 0 < len(claim) <= _MAX_CLAIM_BYTES:
         message = f"Expected one claim of at most {_MAX_CLAIM_BYTES} characters in {name}, got {len(claim)} characters"
         raise EnrolmentError(message)
     return claim

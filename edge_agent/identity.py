@@ -33,6 +33,7 @@ from wire.topics import check_name
 _LOG = logging.getLogger(__name__)
 LIMIT_S = 30.0
 MAX_ANSWER_BYTES = 512 * 1024
+_MAX_PORT = 65_535
 _ROOM_BYTES = 64 * 1024  # identity and root, twice each
 IN_MEMORY = "memory"  # the broker's host where server and agents share a process, so no port
 
@@ -93,6 +94,7 @@ def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "")
             is written then.
         OSError: If the files can't be written.
     """
+    _check_address(server_url)
     with _room_in(state, disk):
         answer = _ask(server_url.rstrip("/") + "/api/enrol", canonical_bytes({"claim": claim}), ca)
     root = answer.pop("root", None)
@@ -104,7 +106,7 @@ def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "")
     except (WireError, ssl.SSLError) as error:
         message = f"Expected an identity from {server_url}, got: {error}"
         raise EnrolmentError(message) from error
-    reachable = identity.mqtt_port or identity.mqtt_host == IN_MEMORY
+    reachable = 0 < identity.mqtt_port <= _MAX_PORT or identity.mqtt_host == IN_MEMORY
     if not isinstance(root, str) or not reachable or not identity.password:
         message = f"Expected an identity with root, password and broker from {server_url}, got {sorted(answer)}"
         raise EnrolmentError(message)
@@ -146,14 +148,28 @@ def _there(folder: Path) -> Path:
     return next((step for step in (folder, *folder.parents) if step.exists()), folder)
 
 
-def _ask(url: str, body: bytes, ca: str) -> dict[str, Json]:
-    if urllib.parse.urlsplit(url).scheme not in {"http", "https"}:
-        message = f"Expected a server address http://… or https://…, got {url!r}"
+def _check_address(url: str) -> None:
+    """Check that ``url`` is an address of a server.
+
+    Raises:
+        EnrolmentError: If it has no scheme http or https, no host, or a port that is none.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        good = good and url.isascii() and url.isprintable() and " " not in url
+    except ValueError:
+        good = False
+    if not good:
+        message = f"Expected --server with an address http://… or https://…, as https://fleet.example:8443, got {url!r}"
         raise EnrolmentError(message)
-    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - scheme checked above
+
+
+def _ask(url: str, body: bytes, ca: str) -> dict[str, Json]:
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})  # noqa: S310 - scheme checked by enrol
     try:
         context = client_context(ca) if url.startswith("https:") else None
-        with urllib.request.urlopen(request, timeout=LIMIT_S, context=context) as response:  # noqa: S310 - scheme checked above
+        with urllib.request.urlopen(request, timeout=LIMIT_S, context=context) as response:  # noqa: S310 - scheme checked by enrol
             return parse_json(response.read(MAX_ANSWER_BYTES + 1), limit_bytes=MAX_ANSWER_BYTES)
     except urllib.error.HTTPError as error:
         message = f"Expected {url} to accept the claim, got HTTP {error.code}: {_reason(error)}"

@@ -7,7 +7,7 @@ WireError
 ├── ManifestError           a manifest that contradicts itself
 ├── HistogramError          counters of different shapes
 ├── ReferenceProfileError   a reference that does not decode
-├── PathError               a path that begins with a home directory that nobody has
+├── PathError               a path with a home directory that nobody has, or a NUL character
 └── BundleError             a bundle that may not be opened
     ├── BundleOversizeError
     ├── BundleEntryError

@@ -91,7 +91,13 @@ def test_the_claim_comes_from_a_file_or_standard_input(url: str, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [(b"", "got 0"), (b"one two", "one claim"), (b"x" * 1025, "1024"), (b"\xff", "ascii"), (None, "No such")],
+    [
+        (b"", "got 0"),
+        (b"one two", "no white space in it, got 2 words"),
+        (b"x" * 1025, "1024"),
+        (b"\xff", "ascii"),
+        (None, "No such"),
+    ],
 )
 def test_a_claim_file_without_a_claim_is_refused(tmp_path: Path, text: bytes | None, says: str) -> None:
     """Before the server is asked; the contents of the file are not repeated."""
@@ -100,6 +106,23 @@ def test_a_claim_file_without_a_claim_is_refused(tmp_path: Path, text: bytes | N
     code, output = call("enrol", "--server", "http://x", "--claim-file", tmp_path / "claim", "--state", tmp_path / "a")
     assert (code, says in output, "fleet-server" in output or "Expected one claim" in output) == (5, True, True)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("server", ["http://[::1", "nonsense", "http://", "http://h:99999", "http://a b"])
+def test_an_address_that_is_none_is_shown_as_it_was_typed(tmp_path: Path, server: str) -> None:
+    """With an example, and without the path that the agent adds; nothing is made."""
+    code, output = call("enrol", "--server", server, "--claim", "good", "--state", tmp_path / "dev")
+    assert (code, f"got {server!r}" in output, "https://fleet.example" in output) == (5, True, True)
+    assert not (tmp_path / "dev").exists()
+
+
+def test_a_tilde_in_the_claim_file_is_the_home_directory(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in --state and --ca."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "claim").write_text("good\n")
+    assert call("enrol", "--server", url, "--claim-file=~/claim", "--state", tmp_path / "a")[0] == 0
 
 
 @pytest.mark.parametrize("given", [[], ["--claim", "a", "--claim-file", "b"]])

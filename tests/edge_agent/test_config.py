@@ -51,6 +51,7 @@ def test_reads_attributes_and_whole_numbers_for_seconds(tmp_path: Path) -> None:
         ("[spool]\nlimit_bytes = 9007199254740993", "limit_bytes of at least 0 and at most 9007199254740992"),
         ("[device]\nattributes = {lens = 5}", "lens as str"),
         ("spool = 5", "spool"),
+        ('[source]\npath = "\\u0000"', r"\[source\] path: Expected a path without a NUL character"),
         ("[spool", "Expected TOML"),
     ],
 )

@@ -27,3 +27,9 @@ def test_a_home_that_nobody_has_is_refused() -> None:
     """No folder called ``~nobody-here`` is made."""
     with pytest.raises(PathError, match="a home directory for ~nobody-here in the path ~nobody-here/a, got none"):
         without_tilde("~nobody-here/a")
+
+
+def test_a_nul_character_is_refused() -> None:
+    """The system would answer with an error that names no path."""
+    with pytest.raises(PathError, match=r"without a NUL character, got 'a\\x00b'"):
+        without_tilde("a\0b")
