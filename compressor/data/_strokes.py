@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 
 from compressor.data._archive import Names
 from compressor.data._front_end import Sample
+from compressor.data.table import check_label
 from compressor.errors import DataError
 
 _MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -45,5 +46,6 @@ def _stroke(name: str, place: int, stroke: object) -> Sample:
     except (KeyError, TypeError) as error:
         message = f"Expected stroke {place} of {name} with label and strokePoints of x and y, got no {error}"
         raise DataError(message) from error
+    check_label(label, f"{name}, stroke {place}")
     who = stem.rpartition("_")[0] or stem
     return Sample(f"{name} stroke {place}", json.dumps(points).encode(), label, who, f"{stem}/{place}")

@@ -12,6 +12,7 @@ import numpy as np
 
 from compressor.data._archive import Names
 from compressor.data._front_end import Sample, Values
+from compressor.data.table import check_label
 from compressor.errors import ArchiveError, ColumnError, DataError, PluginError
 
 MAX_TABLE_BYTES = 256 * 1024 * 1024
@@ -73,12 +74,15 @@ def samples(store: Names, name: str, slices: str, *, binary: bool, numeric: bool
     Raises:
         ArchiveError: If the table is too large.
         ColumnError: If a column is missing.
-        DataError: If a value is not finite, or a window has two labels, targets, sources or slices.
+        DataError: If a value is not finite, a label has blanks around it, or a window has two labels, targets, sources
+            or slices.
     """
     table = read(store, name)
     windows = table.required(_WINDOW)
     targets = _targets(table) if numeric else {}
     labels = [""] * len(windows) if numeric else table.required(_LABEL)
+    for row, label in enumerate(labels, start=table.first_row):
+        check_label(label, f"{name}, row {row}, column {_LABEL!r}")
     sources = table.required(_SOURCE) if _SOURCE in table.columns else windows
     parts = table.required(slices) if slices else ["all"] * len(windows)
     told = {_WINDOW, _LABEL, _SOURCE, slices, *targets}

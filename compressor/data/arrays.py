@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.data.shares import DEFAULT_SHARES
-from compressor.data.table import Table, Texts, image_hash, object_array
+from compressor.data.table import Table, Texts, check_label, image_hash, object_array
 from compressor.errors import ArchiveError, ColumnError, DataError
 from compressor.recipe import DataRecipe
 
@@ -52,6 +52,9 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         message = f"Expected y as integers ({count},) in {path}, got {labels.dtype} {labels.shape}"
         raise DataError(f"{message}: give each row the index of its class in class_names")
+    names = tuple(_texts(found, "class_names", found["class_names"].size).tolist())
+    for name in names:
+        check_label(name, f"{path}, class_names")
     hashes = np.array([image_hash(image) for image in images])
     empty = np.full(count, "", np.str_)
     table = Table(
@@ -60,7 +63,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         slices=_texts(found, data.slices, count) if data.slices else empty,
         sources=_texts(found, _SOURCE, count) if _SOURCE in found else hashes,
         hashes=hashes,
-        class_names=tuple(_texts(found, "class_names", found["class_names"].size).tolist()),
+        class_names=names,
         shares=DEFAULT_SHARES,
     )
     return replace(table, told=_texts(found, data.split, count)) if data.split else table

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from compressor.data._keys import FLOOR
 from compressor.data.split import told_groups
-from compressor.data.table import Table, make_table
+from compressor.data.table import Table, check_label, make_table
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
-from compressor.recipe import DataRecipe
+from compressor.recipe import NUMBER, DataRecipe
 from edge_agent.errors import ImageError
 from edge_agent.preprocess import MAX_IMAGE_PIXELS as DECODED_PIXELS
 from edge_agent.preprocess import decode_image
@@ -68,7 +68,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         ArchiveError: If the archive can't be opened, has unsafe paths, or too many or too large entries.
         ColumnError: If the CSV lacks a column.
         CorruptImageError: If more images than ``data.allow_corrupt`` are missing or broken.
-        DataError: If a label is not as ``data.label`` says.
+        DataError: If a label is not as ``data.label`` says or has blanks around it, or a path has two labels.
         SplitError: If the column ``data.split`` has a name of no split, or one content in two.
     """
     path = (root or Path()) / data.path
@@ -199,7 +199,26 @@ def _read_rows(store: Store, data: DataRecipe, path: Path) -> list[Row]:
     if not 0 < len(lines) <= MAX_ENTRIES:
         message = f"Expected 1 to {MAX_ENTRIES} lines in {name}, got {len(lines)}"
         raise ArchiveError(message)
-    return [_row(line, data, f"{name}, row {number}") for number, line in enumerate(lines, start=2)]
+    rows = [_row(line, data, f"{name}, row {number}") for number, line in enumerate(lines, start=2)]
+    _check_contradictions(rows, name)
+    return rows
+
+
+def _check_contradictions(rows: list[Row], name: str) -> None:
+    """Check that no path has two labels.
+
+    Raises:
+        DataError: If one has; both rows are named.
+    """
+    first: dict[str, int] = {}
+    for place, row in enumerate(rows):
+        before = first.setdefault(row.path, place)
+        if rows[before].label != row.label:
+            message = (
+                f"Expected one label for {row.path[:200]!r} in {name}, got {rows[before].label[:50]!r} in row "
+                f"{before + 2} and {row.label[:50]!r} in row {place + 2}"
+            )
+            raise DataError(f"{message}: leave the wrong row out")
 
 
 def _row(line: dict[str | None, str], data: DataRecipe, where: str) -> Row:
@@ -210,6 +229,8 @@ def _row(line: dict[str | None, str], data: DataRecipe, where: str) -> Row:
         if not line[column]:
             message = f"Expected a value in {where}, column {column!r}, got none: fill it in or leave the row out"
             raise DataError(message)
+    if data.label not in ("floor", NUMBER):
+        check_label(line["label"], f"{where}, column 'label'")
     part, split = ((line[name] or "") if name else "" for name in (data.slices, data.split))
     return Row(line["path"], line["label"], part if data.slices else "all", split, line.get(_SOURCE) or "")
 

@@ -104,6 +104,17 @@ def object_array(images: Sequence[npt.NDArray[np.uint8]]) -> Images:
     return array
 
 
+def check_label(label: str, where: str) -> None:
+    """Check that ``label`` has no blanks around it: they would make a class of their own, which looks like another.
+
+    Raises:
+        DataError: If it has; ``where`` (file, row, column) is named.
+    """
+    if label != label.strip():
+        message = f"Expected a label without blanks around it in {where}, got {label[:100]!r}"
+        raise DataError(f"{message}: write {label.strip()[:100]!r}, or the rows would be a class of their own")
+
+
 def make_table(
     images: Sequence[npt.NDArray[np.uint8]],
     names: Sequence[str],

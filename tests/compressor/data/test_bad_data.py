@@ -81,6 +81,14 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
         ({"labels.csv": "path,label,site\n"}, "Expected 1 to 500000 lines"),
         ({"labels.csv": CSV + "b.png\n"}, "Expected a value in labels.csv, row 3, column 'label', got none"),
         ({"labels.csv": CSV + "b.png,,x\n"}, "Expected a value in labels.csv, row 3, column 'label', got none"),
+        (
+            {"labels.csv": CSV + "b.png,circle ,x\n"},
+            "without blanks around it in labels.csv, row 3, column 'label', got 'circle ': write 'circle'",
+        ),
+        (
+            {"labels.csv": CSV + "b.png,1,x\na.png,2,x\n"},
+            "Expected one label for 'a.png' in labels.csv, got '1' in row 2 and '2' in row 4",
+        ),
         ({"labels.csv": CSV + "b" * 200_000 + ",1,x\n"}, "field larger than field limit"),
         ({"labels.csv": "path,label,site\n../up.png,1,x\n"}, "Expected a relative path inside the archive"),
         ({"labels.csv": "path,label,site\nb\0.png,1,x\n"}, "Expected a relative path inside the archive"),
