@@ -111,7 +111,8 @@ class Certificate:
     ``figures``: every measured number by name; ``targets``: where it stands for several targets, the certificate of
     each, and ``rules``, ``counts``, ``metrics``, ``figures`` and ``devices`` are those of the first; ``devices``: what
     devices said of the same samples; ``unknown``: why a figure or metric could not be measured, by its name;
-    ``label_order``: the order of the labels that would fit best, in words; ``remarks``: what people should read first.
+    ``label_order``: the order of the labels that would fit best, in words, where its gate failed; ``remarks``:
+    what people should read first.
     """
 
     schema: int = SCHEMA

@@ -7,7 +7,7 @@ Hungarian Method for the Assignment Problem, 1955, by scipy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,10 @@ BETTER_THAN_CONSTANT = "better_than_constant"
 LABEL_ORDER = "label_order"
 _NAMED = 6
 _CONFIDENCE = 0.95
+_FEW = 5
+"""Calibration rows of a class. Of exchanges of two classes with as many each, simulated 400 times for 2 to 10 classes,
+at most 3 % were missed with 5 rows, 15 % with 2 and 34 % with 1 of a model right on 80 %; of a weaker one more.
+"""
 Labels = NDArray[np.int64]
 
 
@@ -69,14 +73,35 @@ class LabelOrder:
             return missing(self.name, self.limit, evidence.unknown)
         n = int(evidence.figures.get("n_gate", 0))
         if low - high <= self.limit:
-            return GateResult(
-                self.name, Verdict.PASS, reordered - own, low - high, self.limit, n, "no other order fits better"
-            )
+            fits = f"{points(reordered)} instead of {points(own)} in another order is within chance"
+            text = f"{fits if reordered > own else 'no other order fits better'}{sought(evidence.figures)}"
+            return GateResult(self.name, Verdict.PASS, reordered - own, low - high, self.limit, n, text)
         said = f"with labels in another order it is right on {points(reordered)} instead of {points(own)}"
         named = f" ({evidence.label_order})" if evidence.label_order else ""
         advice = "set [model] labels in the order of the outputs, or give [model] allow_constant a reason"
         text = f"{said}{named}: {advice}"
         return GateResult(self.name, Verdict.FAIL, reordered - own, low - high, self.limit, n, text)
+
+
+def sought(figures: Mapping[str, float]) -> str:
+    """Return, for the end of a sentence, on how many rows another order was sought, and whether these are too few.
+
+    "" for a certificate of a version that did not count them.
+    """
+    if "order_rows" not in figures:
+        return ""
+    rows = int(figures["order_rows"])
+    if not few(figures):
+        return f" (sought on {rows} calibration rows)"
+    return (
+        f"; but it was sought on {rows} calibration rows only, {int(figures['order_rarest_rows'])} of the rarest "
+        "class: an exchange of labels may not have been found; give more calibration rows ([data] shares)"
+    )
+
+
+def few(figures: Mapping[str, float]) -> bool:
+    """Return whether a class had too few calibration rows to find its exchange with another."""
+    return figures.get("order_rarest_rows", _FEW) < _FEW
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,5 +127,10 @@ def reordered(fitted: tuple[Labels, Labels], judged: tuple[Labels, Labels], name
     moved = [i for i in range(classes) if order[i] != i]
     named = ", ".join(f"{names[i]!r} is {names[order[i]]!r}" for i in moved[:_NAMED])
     more = f" and {len(moved) - _NAMED} more" if len(moved) > _NAMED else ""
-    figures = {"reordered_accuracy": right / n, "reordered_accuracy_low": wilson(right, n, _CONFIDENCE)[0]}
+    figures = {
+        "reordered_accuracy": right / n,
+        "reordered_accuracy_low": wilson(right, n, _CONFIDENCE)[0],
+        "order_rows": float(len(labels)),
+        "order_rarest_rows": float(np.bincount(labels, minlength=classes).min()),
+    }
     return Reordered(figures, named + more)

@@ -21,7 +21,7 @@ from compressor.bundling import Judged, make_bundles
 from compressor.certificate import Certificate
 from compressor.closure import code_digests
 from compressor.comparison import ITSELF, Comparison, Material
-from compressor.constant_gates import BETTER_THAN_CONSTANT, LABEL_ORDER, Reordered, reordered
+from compressor.constant_gates import BETTER_THAN_CONSTANT, LABEL_ORDER, Reordered, few, reordered
 from compressor.data.numbers import extremes, with_unit
 from compressor.data.split import absences, set_aside, split
 from compressor.data.table import Table, align
@@ -260,6 +260,7 @@ def _judge(
     devices_said = said_by_devices(workshop, material, compared, rules, devices)
     evidence = replace(evidence, devices=devices_said, figures=figures, unknown=unknown, label_order=order.named)
     judgement = certificates.judge(rules, evidence)
+    order_said = [result for result in judgement.results if result.name == LABEL_ORDER and not result.on]
     drop = evidence.accuracy
     if drop is not None:
         figures |= {"drop": drop.drop, "drop_upper": drop_upper(drop, 0.95)}
@@ -279,8 +280,11 @@ def _judge(
         metrics=evidence.metrics,
         devices=certificates.records_of(evidence),
         unknown=unknown,
-        label_order=order.named,
-        remarks=_remarks(recipe, compared),
+        label_order=order.named if any(result.verdict is Verdict.FAIL for result in order_said) else "",
+        remarks=(
+            *_remarks(recipe, compared),
+            *(f"Labels: {result.text}." for result in order_said if result.verdict is Verdict.PASS and few(figures)),
+        ),
         code_digests=code_digests((__name__, *recipe.plugins)),
     )
     return Judged(target, compared, certificate)

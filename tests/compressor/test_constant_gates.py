@@ -59,6 +59,16 @@ def test_two_labels_that_changed_places_are_named() -> None:
     assert "100.00 % instead of" in result.text
 
 
+@pytest.mark.parametrize(("rows", "advised"), [(15, 0), (12, 1)])
+def test_an_order_sought_on_few_rows_is_said_so(rows: int, advised: int) -> None:
+    """Five calibration rows of the rarest class are enough, four are not; the number of rows is in the text."""
+    labels = np.arange(2 * rows) % 3
+    result = LabelOrder(0.0).judge(judged(labels, labels))
+    assert result.verdict is Verdict.PASS
+    assert f"sought on {rows} calibration rows" in result.text
+    assert result.text.count("give more calibration rows") == advised
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_weak_model_in_the_right_order_passes(share: float) -> None:
     """Right on all, on some, or by chance alone: no order chosen on other rows fits far better."""
