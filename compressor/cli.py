@@ -24,6 +24,7 @@ from compressor.device_options import Reach, device_options
 from compressor.errors import CompressorError
 from wire import __version__
 from wire.errors import WireError
+from wire.extras import missing_extra
 
 if TYPE_CHECKING:
     from compressor.pipeline import Outcome
@@ -353,11 +354,20 @@ def _run(arguments: Sequence[str] | None) -> int:  # noqa: PLR0911 - one exit pe
         return _failed("io", f"Expected to read or write {error.filename or 'a file'}, got: {error.strerror or error}")
     except Exception as error:
         logging.getLogger(__name__).debug("unexpected error", exc_info=True)
-        reason = f"{type(error).__name__}: {str(error)[:300]}"
-        return _failed("internal", f"{reason}: this is a fault of ours; {_DEBUG}=1 shows where, please report it")
+        return _unexpected(error)
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_ERROR
     return code if isinstance(code, int) else EXIT_PASS
+
+
+def _unexpected(error: Exception) -> int:
+    """Say what to install where a package is missing, else that it is a fault of ours."""
+    text = missing_extra(error, "compressor", "compressor") if isinstance(error, ImportError) else ""
+    if text:
+        click.echo(f"error [extra_missing]: {text}", err=True)  # not by _failed, which needs one of those packages
+        return EXIT_ERROR
+    reason = f"{type(error).__name__}: {str(error)[:300]}"
+    return _failed("internal", f"{reason}: this is a fault of ours; {_DEBUG}=1 shows where, please report it")
 
 
 def _failed(code: str, text: str) -> int:
