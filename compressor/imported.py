@@ -47,7 +47,7 @@ def checkpoint_of(workshop: Workshop, classes: int) -> Result:
 
     path = workshop.recipe.folder / workshop.recipe.model.checkpoint
     data = _read(path, "[model] checkpoint")
-    if not Applied(workshop.loaded(data, classes)).finite():  # type: ignore[arg-type]
+    if not Applied(workshop.loaded(data, classes, str(path))).finite():  # type: ignore[arg-type]
         message = f"Expected finite weights in {path}, got NaN or infinity: take a checkpoint from before it diverged"
         raise CheckpointError(message)
     return Result(data, sha256_hex(data), cached=True)

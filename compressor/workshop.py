@@ -162,8 +162,8 @@ class Workshop:
 
         return networks.build(*self._spec(classes))
 
-    def loaded(self, weights: bytes, classes: int) -> object:
-        """Return the network with these weights, in evaluation mode.
+    def loaded(self, weights: bytes, classes: int, named: str = "") -> object:
+        """Return the network with these weights, in evaluation mode; ``named``: where a user's weights came from.
 
         Raises:
             CheckpointError: If they fit another network.
@@ -171,7 +171,7 @@ class Workshop:
         from compressor.train import checkpoint  # noqa: PLC0415 - torch is loaded only where needed
 
         with _file(weights) as path:
-            return checkpoint.load(self._network(classes), path)  # type: ignore[arg-type]
+            return checkpoint.load(self._network(classes), path, named)  # type: ignore[arg-type]
 
     def learnt(self, weights: Result) -> dict[str, tuple[float, float]]:
         """Return the ranges that a step has learnt beside ``weights``, by FX node; empty where none has.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 import torch
@@ -46,8 +47,13 @@ _SIZES = {
 }
 
 
-def load(network: nn.Module, path: Path) -> nn.Module:
+_KEYS_SHOWN = 3
+
+
+def load(network: nn.Module, path: Path, named: str = "") -> nn.Module:
     """Return ``network`` with the weights in ``path``, narrowed to their shapes, in evaluation mode.
+
+    ``named``: how a message calls the file, where ``path`` is a copy of one that a user gave.
 
     Raises:
         CheckpointError: If the file is not there, holds anything but tensors, or fits another network.
@@ -57,9 +63,20 @@ def load(network: nn.Module, path: Path) -> nn.Module:
         _narrow(network, state)
         network.load_state_dict(state)
     except (RuntimeError, KeyError, TypeError) as error:
-        message = f"Expected weights of this network in {path}, got: {str(error)[:300]}"
-        raise CheckpointError(message) from error
+        own = network.state_dict()
+        odd = (_shown("missing", own.keys() - state.keys()), _shown("unknown", state.keys() - own.keys()))
+        got = "; ".join(filter(None, odd)) or " ".join(str(error).split())[:300]
+        message = f"Expected weights of this network in {named or path}, got: {got}"
+        raise CheckpointError(
+            f"{message}: check [model] network and network_options, or give weights of that network"
+        ) from error
     return network.eval()
+
+
+def _shown(what: str, keys: AbstractSet[str]) -> str:
+    """Return how many ``keys`` there are, and the first of them; "" for none."""
+    first = ", ".join(sorted(keys)[:_KEYS_SHOWN])
+    return f"{len(keys)} {what} keys ({first}{', …' if len(keys) > _KEYS_SHOWN else ''})" if keys else ""
 
 
 def check_finite(path: Path) -> None:

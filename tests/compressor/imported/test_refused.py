@@ -216,7 +216,7 @@ NOT_FINITE = {"stem.weight": torch.full((1,), float("nan"))}
         ({}, "got an empty state dict"),
         ([1, 2], "Expected a state dict"),
         ({"a": 1}, "Expected a state dict"),
-        ({"other.weight": torch.zeros(3)}, "Expected weights of this network"),
+        ({"other.weight": torch.zeros(3)}, "1 unknown keys (other.weight): check [model] network"),
         (NOT_FINITE, "got NaN or infinity in 'stem.weight'"),
     ],
 )
@@ -227,6 +227,7 @@ def test_a_checkpoint_that_holds_anything_else_is_said(state: object, said: str,
     code, line = run("--checkpoint", tmp_path / "mine.pt")
     assert (code, line[:27]) == (4, "error [checkpoint_invalid]:")
     assert said in line
+    assert "/tmp/tinyfleet-" not in line
     assert not Path("/tmp/tinyfleet-evil").exists()
 
 
