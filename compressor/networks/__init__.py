@@ -116,7 +116,11 @@ def with_embedding(name: str, network: nn.Module, classes: int, inputs: torch.Te
     except Exception as error:  # as above
         message = f"Expected {name!r} to take inputs of {tuple(inputs.shape)}, got {registry.failure(error)}"
         raise PluginError(message) from error
+    if whole is None and not torch.isfinite(outputs).all():
+        message = f"Expected finite logits from {name!r}, got NaN or infinity"
+        raise PluginError(f"{message}: take weights from before training diverged, and check layers that divide")
     if whole is None:
+        _check_logits(name, outputs)
         message = f"Expected {name!r} to return (logits (N, classes), embedding (N, D)), got logits alone"
         raise PluginError(f"{message} that no linear layer ends in: return both")
     if not isinstance(outputs, tuple) or [output.ndim for output in outputs] != [2, 2]:
@@ -126,8 +130,17 @@ def with_embedding(name: str, network: nn.Module, classes: int, inputs: torch.Te
     if tuple(outputs[0].shape) != (len(inputs), classes):
         message = f"Expected logits of {(len(inputs), classes)} from {name!r}, got {tuple(outputs[0].shape)}"
         raise PluginError(message)
-    said = outputs[0].double()
-    if classes > 1 and bool((said >= 0).all()) and bool(((said.sum(dim=1) - 1).abs() < _SUM_SLACK).all()):
+    _check_logits(name, outputs[0])
+    return whole
+
+
+def _check_logits(name: str, outputs: torch.Tensor) -> None:
+    """Check that ``outputs``, (N, classes), are no probabilities.
+
+    Raises:
+        PluginError: If every row is positive and sums to 1.
+    """
+    said = outputs.double()
+    if said.shape[1] > 1 and bool((said >= 0).all()) and bool(((said.sum(dim=1) - 1).abs() < _SUM_SLACK).all()):
         message = f"Expected logits from {name!r}, got probabilities (each row sums to 1)"
         raise PluginError(f"{message}: return what goes into the softmax, the loss and the device have their own")
-    return whole

@@ -211,6 +211,18 @@ def test_a_model_that_is_none_is_named(tmp_path: Path, model: object) -> None:
     assert isinstance(caught.value, kinds.get(type(model), CompressorError))
 
 
+@pytest.mark.parametrize(
+    ("last", "said"), [(nn.Softmax(1), "got probabilities"), (nn.Identity(), "got NaN or infinity")]
+)
+def test_why_logits_are_none_is_named(tmp_path: Path, last: nn.Module, said: str) -> None:
+    """A softmax at the end, and weights that are no numbers, are not a missing linear layer."""
+    model = nn.Sequential(network(), last)
+    if isinstance(last, nn.Identity):
+        nn.init.constant_(model[0][1].weight, float("nan"))
+    with pytest.raises(CompressorError, match=said):
+        compress(model, pictures(), out=tmp_path)
+
+
 def test_paths_that_are_not_there_are_named(tmp_path: Path) -> None:
     """A recipe and data."""
     with pytest.raises(RecipeError, match="Expected a recipe at"):
