@@ -97,6 +97,7 @@ class Agent:
             self.updater, config.update.repair_s, self._repair_said, self._served_digest, self._ask_again
         )
         self._disk_trouble, self._unwritten = "", False
+        self._refused = ""  # why the broker refused this device, until it takes it
         self._reporter = Reporter(
             base, self._slots, self.updater, self.supervisor, self._repair, lambda: self._disk_trouble
         )
@@ -263,6 +264,7 @@ class Agent:
     def _link(self, change: LinkChange) -> None:
         _LOG.info("link %s reason=%s", change.link, change.reason)
         if change.link is Link.UP:
+            self._refused = ""
             self.uplink.connected(self._now_ms)
             self._report()
         elif change.link is Link.TAKEN_OVER:
@@ -275,6 +277,7 @@ class Agent:
 
     def _link_refused(self, reason: str) -> None:
         """Say that the broker refused a connection or a subscription; the transport keeps trying."""
+        self._refused = reason
         if self._now_s >= self._due.refused_s:
             self._due.refused_s = self._now_s + _IDENTITY_S
             self._event("link", "link_refused", Severity.ERROR, f"the broker refused: {reason}; it is tried again")
@@ -418,7 +421,7 @@ class Agent:
         if self._now_s < self._due.status_s:
             return
         self._due.status_s = self._now_s + _STATUS_S
-        facts = self._reporter.status(connected=self.uplink.up)
+        facts = {**self._reporter.status(connected=self.uplink.up), "refused": self._refused}
         try:
             figures = {**running(self.uplink, self.spool, self._garbage), "at_ms": self._now_ms}
             self._status.write(facts, figures, self._now_s)

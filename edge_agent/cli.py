@@ -48,6 +48,7 @@ _HEALTH_EXITS = {
     Health.SERVING: 0,
     Health.NOT_RUNNING: EXIT_NOT_RUNNING,
     Health.WAITING: EXIT_DEGRADED,
+    Health.REFUSED: EXIT_DEGRADED,
     Health.DEGRADED: EXIT_DEGRADED,
     Health.STALE: EXIT_STALE,
 }
@@ -209,7 +210,8 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
 @main.command(
     help="Show whether an agent runs and what it last said: connected or not, the release it serves, the update under"
     " way.\n\nWhether it runs is asked of its lock; the rest is as old as `age` says. Exit codes: 0 it runs and serves,"
-    " 7 none runs, 8 it runs and serves nothing (degraded, in safe mode, or waiting for a first release), 9 it runs and"
+    " 7 none runs, 8 it runs and serves nothing (degraded, in safe mode, refused by the broker, or"
+    " waiting for a first release), 9 it runs and"
     " has said nothing for three minutes, 3 none ever ran here.",
     epilog=_example("edge-agent status --state agent", "edge-agent status --state agent --json"),
 )
@@ -229,6 +231,10 @@ def status(state: Path, *, as_json: bool) -> None:
                 print("It last said:")
             for key in ("state", "reason", "connected", "serving", "safe_mode", "spool_rows", "spool_bytes"):
                 print(f"{key:12} {seen.document.get(key)}")
+            if refused := seen.document.get("refused"):
+                unknown = str(refused).endswith(("(134)", "(135)"))  # MQTT 5, 3.2.2.2: bad password, not authorized
+                advice_text = ": it is revoked or unknown there: ask the operator" if unknown else "; it is tried again"
+                print(f"{'broker':12} refused this device: {refused}{advice_text}")
             for key in ("current", "previous", "update"):
                 print(f"{key:12} {_short(seen.document.get(key))}")
         sys.exit(_HEALTH_EXITS[seen.health])

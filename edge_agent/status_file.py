@@ -37,6 +37,7 @@ class Health(StrEnum):
     NOT_RUNNING = "not running"
     STALE = "stale"
     WAITING = "waiting for a first release"
+    REFUSED = "refused by the broker"
     DEGRADED = "degraded"
 
 
@@ -118,7 +119,7 @@ def _health(document: Mapping[str, Json], pid: int, age_s: float) -> Health:
     if not 0 <= age_s <= STALE_S:
         return Health.STALE
     if document.get("current") is None and document.get("serving") is not True and document.get("state") != "degraded":
-        return Health.WAITING
+        return Health.REFUSED if document.get("refused") else Health.WAITING  # what it waits for can't come
     if document.get("serving") is not True or document.get("safe_mode") is True or document.get("state") == "degraded":
         return Health.DEGRADED
     return Health.SERVING

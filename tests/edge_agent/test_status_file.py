@@ -41,6 +41,8 @@ def status(state: Path, *options: str) -> tuple[int, str]:
         ({"current": None, "serving": False, "state": "init"}, 8, "waiting for a first release"),
         ({"current": None, "serving": False, "state": "updating"}, 8, "waiting for a first release"),
         ({"current": None, "serving": False, "state": "degraded"}, 8, "degraded"),
+        ({"current": None, "serving": False, "state": "init", "refused": "no (135)"}, 8, "refused by the broker"),
+        ({"refused": "no (135)"}, 0, "serving"),
     ],
 )
 def test_a_running_agent_is_judged_by_what_it_said(
@@ -52,6 +54,15 @@ def test_a_running_agent_is_judged_by_what_it_said(
     found = status(tmp_path)
     lock.release()
     assert (found[0], found[1].splitlines()[0]) == (code, f"agent        {word}, pid {os.getpid()}")
+
+
+@pytest.mark.parametrize("refused", ["", "Not authorized (135)"])
+def test_a_refusal_by_the_broker_is_named_with_the_next_step(tmp_path: Path, refused: str) -> None:
+    """A device that was revoked waits for nothing; one that serves on is told of it too."""
+    StateLock(tmp_path).release()
+    StatusFile(tmp_path).write({**SERVES, "refused": refused}, {}, 0.0)
+    line = "broker       refused this device: Not authorized (135): it is revoked or unknown there: ask the operator"
+    assert (line in status(tmp_path)[1].splitlines()) is bool(refused)
 
 
 @pytest.mark.parametrize(("age_s", "code"), [(STALE_S - 5, 0), (STALE_S + 5, 9)])
