@@ -27,6 +27,7 @@ _TIME_S = (_LEAST_S, _MOST_S)
 _U16, _U32 = 2**16 - 1, 2**32 - 1
 
 _BOUNDS: Mapping[str, tuple[float, float]] = {
+    "source.backlog": (1, 1_000_000),
     "monitor.window_s": _TIME_S,
     "monitor.checkpoint_s": _TIME_S,
     "monitor.infer_s": _TIME_S,
@@ -90,6 +91,7 @@ class SourceConfig:
     interval_s: float = 0.2  # 5 images a second: what a Cortex-A53 does with a ResNet8 and room to spare
     repeat: bool = True  # synthetic replay starts again at its end
     keep: bool = False  # consumed images stay in the folder
+    backlog: int = 1000  # of a directory: when more files wait, the oldest are deleted unserved: now matters most
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ and time, not by its name alone: a camera may write every picture under one name
 A file that may not be read is tried again, a folder that is away is looked for; both are told, as are folders and links
 in the folder, which are left alone.
 
-When more wait than ``backlog``, the oldest are dropped and counted: a device that can't keep up looks at now, not at
-last week.
+When more wait than ``backlog``, the oldest are deleted unserved (left where they are with ``keep``) and counted, and
+their number is told at once and then once an hour: a device that can't keep up looks at now, not at last week.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ _UNKNOWN_WRITER = 4  # times as long, where nobody can tell whether a file is st
 _RETRY_S = 2.0
 _RESCAN_S = 1.0
 _UNREADABLE_S = 30.0  # between two tries of a file that may not be read: its rights may be set later
+_DROPPED_S = 3600.0  # how often the number of files dropped is told
 _AWAY_S = 10.0  # a folder that is away for so long (a card, a mount) is told
 _SCAN_SHARE = 20  # scanning a folder full of other files takes at most a twentieth of the time
 _UNFINISHED = (".tmp", ".part")
@@ -108,7 +109,8 @@ class DirectorySource:
         self._told: set[str] = set()
         self._served: set[str] = set()  # suffixes of what was served, under whatever release
         self._here_s = clock.monotonic_s()
-        self._dropped = 0
+        self._dropped = self._dropped_untold = 0
+        self._dropped_due_s = float("-inf")
         self._scanned_s, self._pause_s = float("-inf"), 0.0
 
     def take(self) -> Capture | None:
@@ -154,7 +156,9 @@ class DirectorySource:
         self._waiting = deque(sorted(found))
         while len(self._waiting) > self._choice.backlog:
             self._dropped += 1
+            self._dropped_untold += 1
             self._forget(self._waiting.popleft())
+        self._tell_dropped(now_s)
         self._tell_ignored(ignored, f"Expected files ending in {' '.join(sorted(suffixes))} in {self._folder}")
         if no_file:
             text = f"Expected files in {self._folder}, got {no_file!r} too, which is a folder, a link or the like"
@@ -171,6 +175,16 @@ class DirectorySource:
             self._tell_once(SOURCE_UNREAD, text)
         else:
             self._told.discard(SOURCE_UNREAD)
+
+    def _tell_dropped(self, now_s: float) -> None:
+        if self._dropped_untold and now_s >= self._dropped_due_s:
+            end = "passed over" if self._choice.keep else "deleted"
+            text = f"Expected at most {self._choice.backlog} files to wait in {self._folder}, got more"
+            advice = "raise [source] backlog, or write fewer"
+            self._surroundings.tell(
+                "source_dropped", f"{text}: the {self._dropped_untold} oldest were {end} unserved: {advice}"
+            )
+            self._dropped_untold, self._dropped_due_s = 0, now_s + _DROPPED_S
 
     def _tell_away(self, error: OSError, now_s: float) -> None:
         if now_s - self._here_s >= _AWAY_S:

@@ -77,6 +77,7 @@ def test_refuses_with_the_key_named(tmp_path: Path, text: str, wanted: str) -> N
         ("update", "max_error_ratio = 1", "max_error_ratio = 1.5"),
         ("child", "hang_s = 1", "hang_s = 0"),
         ("child", "beat_s = 20", "beat_s = 21"),
+        ("source", "backlog = 1", "backlog = 0"),
         ("source", 'kind = "synthetic"', 'kind = ""'),
         ("source", 'kind = "directory"', 'kind = "../x"'),
         ("source", 'suffixes = ".png .dat"', 'suffixes = "png"'),

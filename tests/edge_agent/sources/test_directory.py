@@ -284,3 +284,18 @@ def test_pictures_in_a_folder_below_are_left_alone_and_told(
     (pictures.inbox / name).mkdir()
     (pictures.inbox / name / "a.png").write_bytes(b"x")
     assert (pictures.served(5), [code for code, _ in pictures.told]) == ([], told)
+
+
+@pytest.mark.parametrize(("keep", "end"), [(False, "deleted"), (True, "passed over")])
+def test_what_is_dropped_is_told_at_once_and_then_once_an_hour(tmp_path: Path, keep: bool, end: str) -> None:  # noqa: FBT001
+    """With the number since the last time: nobody's pictures go without a word."""
+    folder = Folder(tmp_path, backlog=1, keep=keep)
+    for number, wait_s in enumerate([0.0, 3500.0, 100.0]):
+        folder.clock.advance(wait_s)
+        for name in ("a", "b", "c"):
+            folder.write(f"{number}{name}.png", b"x" * (number + 1))
+        folder.served(4)
+    texts = [text for code, text in folder.told if code == "source_dropped"]
+    assert [f"the {count} oldest were {end} unserved" in text for count, text in zip((2, 2), texts, strict=True)] == [
+        True, True,
+    ]  # fmt: skip
