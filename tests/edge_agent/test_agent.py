@@ -48,11 +48,12 @@ from wire.messages import (
     Watermark,
 )
 from wire.target import TargetCustom
-from wire.transport import Incoming
+from wire.transport import Incoming, Link, LinkChange
 
 BOOT = "00000000000000aa"
 DISK_BYTES = 4_000_000
 SHAPE = Shape(2, 3)
+UP = LinkChange(Link.UP)
 
 
 @dataclass
@@ -229,6 +230,14 @@ def test_a_source_that_is_away_to_the_end_of_probation_rolls_nothing_back(world:
     reported = decode(Reported, world.last("reported"))
     assert (reported.current.release, reported.update.phase) == ("m-2", "committed")
     assert "no inferences in probation: the source was away" in reported.update.text
+
+
+def test_the_status_keeps_a_refusal_until_the_broker_takes_the_device(world: World) -> None:
+    """What the broker said last of the connection is in the file that ``edge-agent status`` reads."""
+    for change, kept in [(LinkChange(Link.REFUSED, "Not authorized (135)"), "Not authorized (135)"), (UP, "")]:
+        world.agent.parts.notices.put(change)
+        world.turns(3)
+        assert read_record(world.agent.state / "status.json")["refused"] == kept
 
 
 def test_a_source_with_nothing_in_it_is_no_fault_of_a_release(world: World) -> None:
