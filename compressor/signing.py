@@ -30,7 +30,7 @@ from wire.bundle import CERTIFICATE, GOLDEN, MAX_BUNDLE_BYTES, REFERENCE, Bundle
 from wire.canonical import sha256_hex
 from wire.codec import Json, parse_json, to_document
 from wire.errors import WireError
-from wire.target import TargetCustom, target_path
+from wire.tuf_target import TargetCustom, target_path
 
 MAX_CERTIFICATE_BYTES = 4 * 1024 * 1024
 TARGETS_FILE = "targets.json"

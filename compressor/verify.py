@@ -18,7 +18,7 @@ from compressor.regate import check_golden, open_bundle
 from wire.bundle import CERTIFICATE, GOLDEN, REFERENCE, Bundle
 from wire.canonical import sha256_file
 from wire.reference import read_reference
-from wire.target import target_path
+from wire.tuf_target import target_path
 
 LINEAGE = ("recipe", "data", "float_weights", "float_model", "baseline")
 

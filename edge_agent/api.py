@@ -37,7 +37,7 @@ from wire.bundle import parse_bundle
 from wire.canonical import sha256_hex
 from wire.errors import BundleError
 from wire.manifest import Manifest
-from wire.target import target_path
+from wire.tuf_target import target_path
 
 __all__ = ["Answer", "DeviceModel", "ProbeResult", "Trust", "open_bundle"]
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wire.bitpack import bits_below_leading, split
 from wire.drift_report import SealedReport, decode_report, open_report
 from wire.errors import WireError
 from wire.histogram import BINS, Shape
-from wire.packing import bits_below_leading, split
 
 Ints = NDArray[np.int32]
 _ORDINARY_BITS = bytes(range(28))  # sixteen such counts still fit in int32
@@ -86,7 +86,7 @@ def _counters(shape: Shape, parts: Sequence[tuple[bytes, bytes]], n: Ints) -> In
 
 
 def _unpacked(parts: Sequence[tuple[bytes, bytes]]) -> Ints:
-    """Return all values of ``parts`` one after the other; see ``wire.packing`` for the layout."""
+    """Return all values of ``parts`` one after the other; see ``wire.bitpack`` for the layout."""
     lengths = np.frombuffer(b"".join(part[0] for part in parts), np.uint8)
     bits = np.unpackbits(np.frombuffer(b"".join(part[1] for part in parts), np.uint8))
     zeros_before = np.array([8 * len(tail) - bits_below_leading(own) for own, tail in parts], np.int32)

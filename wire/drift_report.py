@@ -4,7 +4,7 @@ Layout, little endian: magic ``TFD1``, flags (bit 0: body is zlib, bit 1: late, 
 packed), boot (8 bytes), artifact digest and reference id (the first 16 bytes of each SHA-256), then
 as LEB128: seq, oldest_seq, window_start_ms, window_len_ms, n, context, streams, classes, confidence
 bins; then the body, whichever is shortest of: all counters as LEB128; the same under zlib; packed
-(``wire.packing``) without the last bin of each stream. The last needs every stream to have counted
+(``wire.bitpack``) without the last bin of each stream. The last needs every stream to have counted
 every inference, so that the bin left out is what remains of n.
 Full digests don't travel: 128 bits tell any two artifacts of a fleet apart.
 """
@@ -16,9 +16,9 @@ import zlib
 from dataclasses import dataclass
 
 from wire import leb128
+from wire.bitpack import inflate, pack, unpack
 from wire.errors import MessageError
 from wire.histogram import BINS, Counters, Shape
-from wire.packing import inflate, pack, unpack
 
 MAGIC = b"TFD1"
 MAX_REPORT_BYTES = 8 * 1024
@@ -128,7 +128,7 @@ class SealedReport:
 
     @property
     def is_packed(self) -> bool:
-        """Whether the body is ``wire.packing`` of the counters without the last bin of each stream."""
+        """Whether the body is ``wire.bitpack`` of the counters without the last bin of each stream."""
         return self.coding == _FLAG_PACKED
 
     def opened(self, values: tuple[int, ...]) -> DriftReport:

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 
 from wire.codec import Json, encode, from_document, parse_json
 from wire.errors import MessageError, NameRefusedError
-from wire.target import MAX_TARGET_BYTES
 from wire.topics import check_name
+from wire.tuf_target import MAX_TARGET_BYTES
 
 SCHEMA = 1
 ORDER_TYPE = "application/vnd.tinyfleet.measurement-order+json"

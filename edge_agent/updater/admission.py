@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from edge_agent.updater.seams import Refusal, TargetInfo
 from wire.messages import Desired
-from wire.target import MAX_TARGET_BYTES
+from wire.tuf_target import MAX_TARGET_BYTES
 
 
 @dataclass(frozen=True, slots=True)

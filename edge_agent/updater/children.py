@@ -12,7 +12,7 @@ from edge_agent.memory_limit import end_text, oom_kills
 from edge_agent.updater.seams import ProbeResult, Refusal, TargetInfo
 from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError
-from wire.target import TargetCustom
+from wire.tuf_target import TargetCustom
 
 _TAIL = 300
 

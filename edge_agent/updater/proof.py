@@ -14,7 +14,7 @@ from wire.bundle import REFERENCE, Bundle, read_bundle
 from wire.canonical import sha256_file
 from wire.errors import BundleError, WireError
 from wire.reference import read_reference
-from wire.target import TargetCustom
+from wire.tuf_target import TargetCustom
 
 
 def prove(path: Path, record: UpdateRecord, prober: Prober) -> Proof | Refusal:

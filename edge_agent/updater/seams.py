@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_agent.record_file import make_way
-from wire.target import TargetCustom
+from wire.tuf_target import TargetCustom
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ from edge_agent.updater.twin import copy_of
 from wire.canonical import canonical_bytes
 from wire.codec import from_document, to_document
 from wire.errors import MessageError
-from wire.target import MAX_TARGET_BYTES, TargetCustom
+from wire.tuf_target import MAX_TARGET_BYTES, TargetCustom
 
 SOCKET_TIMEOUT_S = 30.0
 FILE_DEADLINE_S = 120.0  # one metadata file; a server that drips bytes must not hold the update for ever

@@ -42,7 +42,7 @@ from wire.histogram import BINS  # noqa: E402 - found through the line above
 from wire.memory_broker import MemoryBroker, MemoryTransport  # noqa: E402 - found through the line above
 from wire.messages import Reported  # noqa: E402 - found through the line above
 from wire.reference import Context, Reference, StreamSpec  # noqa: E402 - found through the line above
-from wire.target import TargetCustom  # noqa: E402 - found through the line above
+from wire.tuf_target import TargetCustom  # noqa: E402 - found through the line above
 
 NAMES = (
     *("luma_mean", "luma_sd", "dark_ratio", "clipped_ratio", "laplacian_log", "noise", "red_green", "blue_yellow"),

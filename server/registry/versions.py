@@ -18,7 +18,7 @@ from server.store.database import Database
 from wire.bundle import Bundle, parse_bundle
 from wire.codec import Json, decode, encode
 from wire.reference import Reference, read_reference
-from wire.target import TargetCustom
+from wire.tuf_target import TargetCustom
 
 _REFERENCE = "reference.bin"
 

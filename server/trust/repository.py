@@ -26,7 +26,7 @@ from server.trust.online_keys import load_online_key
 from server.trust.roots import TUF, check_online_keys, read_root, root_bytes
 from wire.codec import from_document
 from wire.errors import MessageError
-from wire.target import MAX_TARGET_BYTES, TargetCustom, target_path
+from wire.tuf_target import MAX_TARGET_BYTES, TargetCustom, target_path
 
 _LOG = logging.getLogger(__name__)
 MAX_TARGETS_BYTES = 4 * 1024 * 1024

@@ -39,8 +39,8 @@ from wire.messages import (
     UpdatePhase,
     UpdateStatus,
 )
-from wire.target import TargetCustom, target_path
 from wire.topics import Kind, Topic
+from wire.tuf_target import TargetCustom, target_path
 
 HOUR_MS = 3_600_000
 THRESHOLD = math.log(24 * 5 / 0.05)

@@ -47,8 +47,8 @@ from wire.messages import (
     UpdatePhase,
     Watermark,
 )
-from wire.target import TargetCustom
 from wire.transport import Incoming, Link, LinkChange
+from wire.tuf_target import TargetCustom
 
 BOOT = "00000000000000aa"
 DISK_BYTES = 4_000_000

@@ -35,8 +35,8 @@ from wire.codec import decode, encode
 from wire.drift_report import decode_report
 from wire.messages import Ack, Command, Desired, Event, Reported, State, Stream, UpdatePhase, Watermark
 from wire.reference import write_reference
-from wire.target import TargetCustom
 from wire.transport import Incoming, Notice
+from wire.tuf_target import TargetCustom
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 pytest.importorskip("onnx")

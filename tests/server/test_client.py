@@ -39,7 +39,7 @@ from server.errors import AnsweredError, AnswerInvalidError, ClientFileError, No
 from wire.canonical import sha256_hex
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import DeviceState, Sample, Severity, State
-from wire.target import TargetCustom, target_path
+from wire.tuf_target import TargetCustom, target_path
 
 if TYPE_CHECKING:
     from server.state_directory import StateDirectory

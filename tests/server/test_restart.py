@@ -20,7 +20,7 @@ from wire.manifest import Manifest, Preprocessing, TensorSpec
 from wire.memory_broker import MemoryTransport
 from wire.messages import DeviceState, State
 from wire.reference import Context, Reference, StreamSpec, write_reference
-from wire.target import TargetCustom, target_path
+from wire.tuf_target import TargetCustom, target_path
 
 if TYPE_CHECKING:
     from conftest import MemoryFleet

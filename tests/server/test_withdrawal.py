@@ -15,7 +15,7 @@ from server.rollout.drafting import Request
 from server.rollout.model import Phase
 from wire.canonical import sha256_hex
 from wire.messages import DeviceState, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus
-from wire.target import TargetCustom, target_path
+from wire.tuf_target import TargetCustom, target_path
 
 if TYPE_CHECKING:
     from tests.server.conftest import FakeDevice, MemoryFleet

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wire import errors, manifest, measurement, messages, target
+from wire import errors, manifest, measurement, messages, tuf_target
 from wire.bundle import ENTRIES
 from wire.canonical import canonical_bytes
 from wire.codec import decode, encode
@@ -18,7 +18,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "wire.md").read_text(
 EXAMPLES = re.findall(r"<!-- example: (\w+) -->\n```json\n(.*?)```", PAGE, re.DOTALL)
 TYPES = {
     name: cls
-    for module in (messages, manifest, target, measurement)
+    for module in (messages, manifest, tuf_target, measurement)
     for name, cls in vars(module).items()
     if dataclasses.is_dataclass(cls)
 }

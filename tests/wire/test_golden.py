@@ -29,7 +29,7 @@ from wire.messages import (
     Watermark,
 )
 from wire.reference import Context, Reference, StreamSpec, read_reference, write_reference
-from wire.target import TargetCustom
+from wire.tuf_target import TargetCustom
 
 GOLDEN = Path(__file__).parent / "golden"
 BOOT = "0123456789abcdef"

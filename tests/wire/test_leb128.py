@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wire import leb128
+from wire.bitpack import inflate, pack, unpack
 from wire.errors import MessageError, WireError
-from wire.packing import inflate, pack, unpack
 
 NUMBERS = st.lists(st.one_of(st.integers(0, 300), st.integers(0, 2**63 - 1)), max_size=60)
 

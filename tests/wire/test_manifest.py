@@ -8,7 +8,7 @@ from wire.canonical import canonical_bytes
 from wire.codec import encode, parse_json
 from wire.errors import ManifestError
 from wire.manifest import MAX_MANIFEST_BYTES, Manifest, Preprocessing, TensorSpec, read_manifest
-from wire.target import TargetCustom, target_path
+from wire.tuf_target import TargetCustom, target_path
 
 GOOD = Manifest(
     model="digits",

@@ -18,7 +18,7 @@ from wire.bundle import build_bundle
 from wire.canonical import sha256_hex
 from wire.manifest import Manifest, Preprocessing, TensorSpec
 from wire.messages import Desired, UpdatePhase
-from wire.target import TargetCustom, target_path
+from wire.tuf_target import TargetCustom, target_path
 
 NOW_MS = 1_000_000
 

@@ -15,7 +15,7 @@ from tuf.api.metadata import Metadata, MetaFile, Signed, TargetFile, Targets
 from edge_agent.updater.verification import DirectoryFetcher, run, verify
 from server.errors import MetadataRefusedError
 from server.trust.online_keys import load_online_key
-from wire.target import MAX_TARGET_BYTES
+from wire.tuf_target import MAX_TARGET_BYTES
 
 if TYPE_CHECKING:
     from conftest import Scene

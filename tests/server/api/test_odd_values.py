@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from wire.canonical import sha256_hex
 from wire.messages import DeviceState, State
-from wire.target import TargetCustom, target_path
+from wire.tuf_target import TargetCustom, target_path
 
 if TYPE_CHECKING:
     from tests.server.conftest import MemoryFleet

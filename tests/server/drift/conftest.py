@@ -24,7 +24,7 @@ from wire.errors import WireError
 from wire.histogram import BINS, Counters, Shape
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.reference import Context, Reference, StreamSpec
-from wire.target import TargetCustom
+from wire.tuf_target import TargetCustom
 
 WINDOW_MS = 10_000
 NAMES = (("luma_mean", "input"), ("laplacian_log", "input"), ("noise", "input"), ("confidence", "output"))

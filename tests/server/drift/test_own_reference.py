@@ -19,7 +19,7 @@ from wire.errors import ReferenceProfileError
 from wire.histogram import BINS
 from wire.manifest import Manifest, Preprocessing, TensorSpec
 from wire.reference import Context, Reference, StreamSpec, write_reference
-from wire.target import TargetCustom
+from wire.tuf_target import TargetCustom
 
 if TYPE_CHECKING:
     from tests.server.conftest import MemoryFleet

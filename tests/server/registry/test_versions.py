@@ -9,7 +9,7 @@ import pytest
 from server.errors import UnknownBlobError, UnknownReleaseError
 from server.registry.versions import Versions
 from wire.canonical import sha256_hex
-from wire.target import TargetCustom
+from wire.tuf_target import TargetCustom
 
 if TYPE_CHECKING:
     from tests.server.conftest import MemoryFleet

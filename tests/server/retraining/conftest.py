@@ -32,8 +32,8 @@ from wire.manifest import Manifest, Preprocessing, TensorSpec
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import Command, Sample
 from wire.reference import Context, Reference, StreamSpec, write_reference
-from wire.target import TargetCustom
 from wire.transport import Incoming
+from wire.tuf_target import TargetCustom
 
 MODEL = b"model bytes"
 CONFIG = RetrainingConfig(

@@ -6,7 +6,7 @@ from server.fleet import Device
 from server.registry.versions import Release
 from server.rollout.selection import candidates, pick_canaries
 from wire.messages import Desired, DeviceState, InstalledRelease, Reported
-from wire.target import TargetCustom
+from wire.tuf_target import TargetCustom
 
 RELEASE = Release(
     name="m-1", model="m", version=1, target="gateway", path="m-1/gateway.tfb", sha256="1" * 64, length_bytes=9,

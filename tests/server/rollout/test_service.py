@@ -14,7 +14,7 @@ from server.rollout.resuming import How
 from server.rollout.service import RolloutService
 from wire.canonical import sha256_hex
 from wire.messages import DeviceState, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus
-from wire.target import TargetCustom, target_path
+from wire.tuf_target import TargetCustom, target_path
 
 if TYPE_CHECKING:
     from conftest import FakeDevice, MemoryFleet
