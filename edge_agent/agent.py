@@ -16,19 +16,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge_agent.config import AgentConfig
-from edge_agent.disk import DISK_FAILED, advice, trouble
+from edge_agent.device.disk import DISK_FAILED, advice, trouble
+from edge_agent.device.hardware import Hardware
+from edge_agent.device.identity import Identity
+from edge_agent.device.record_file import newer_records
+from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.errors import SpoolError
 from edge_agent.garbage import Garbage
-from edge_agent.hw import Hardware
-from edge_agent.identity import Identity
 from edge_agent.inbox import Inbox
 from edge_agent.listening import Listening
 from edge_agent.measuring.desk import Condition, Desk, MeasureDone
 from edge_agent.parts import Notice, Parts
-from edge_agent.record_file import newer_records
 from edge_agent.reporting import Reporter, running
 from edge_agent.sample_ledger import SampleLedger
-from edge_agent.sane_clock import ClockWatch
 from edge_agent.spool import Spool
 from edge_agent.status_file import StatusFile
 from edge_agent.supervisor import ChildEnded, ChildSaid, Fact, Supervisor

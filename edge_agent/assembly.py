@@ -6,13 +6,13 @@ import queue
 from dataclasses import replace
 from pathlib import Path
 
-from edge_agent import hw
 from edge_agent.agent import Agent
-from edge_agent.clock import SystemClock
 from edge_agent.config import AgentConfig, SourceConfig
-from edge_agent.disk import RealDisk
+from edge_agent.device import hardware
+from edge_agent.device.clock import SystemClock
+from edge_agent.device.disk import RealDisk
+from edge_agent.device.identity import Identity
 from edge_agent.errors import SourceError
-from edge_agent.identity import Identity
 from edge_agent.measuring.job import JobLimits, ProcessBench
 from edge_agent.parts import Notices, Parts
 from edge_agent.sources._placement import INBOX, check_placement
@@ -43,8 +43,8 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
         fetcher=HttpFetcher(_fetch_settings(identity, config), state / "blobs" / "sha256", disk),
         prober=ChildProber(config.update.probe_deadline_s, config.child.max_memory_bytes),
         worker=ThreadWorker(notices.put),
-        hardware=config.device.hardware or hw.hardware_class(),
-        runtimes=hw.runtimes(),
+        hardware=config.device.hardware or hardware.hardware_class(),
+        runtimes=hardware.runtimes(),
     )
     connection = transport or MqttTransport(mqtt_settings(identity, config))
     limits = JobLimits(

@@ -14,7 +14,7 @@ import re
 import shutil
 from pathlib import Path
 
-from edge_agent.disk import RealDisk
+from edge_agent.device.disk import RealDisk
 
 FOLDER = "bad"
 MAX_FILES = 200

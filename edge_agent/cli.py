@@ -19,9 +19,13 @@ from pathlib import Path
 
 import click
 
-from edge_agent import hw
 from edge_agent.config import AgentConfig, read_config
-from edge_agent.disk import RealDisk, advice
+from edge_agent.device import hardware
+from edge_agent.device.disk import RealDisk, advice
+from edge_agent.device.identity import enrol as trade_claim
+from edge_agent.device.identity import read_identity
+from edge_agent.device.lock import StateLock
+from edge_agent.device.state_folder import check_folder
 from edge_agent.errors import (
     AgentConfigError,
     AgentError,
@@ -31,10 +35,6 @@ from edge_agent.errors import (
     SourceError,
     SpoolError,
 )
-from edge_agent.identity import enrol as trade_claim
-from edge_agent.identity import read_identity
-from edge_agent.lock import StateLock
-from edge_agent.state_folder import check_folder
 from edge_agent.status_file import Health, read_status
 from wire import __version__
 from wire.canonical import canonical_bytes
@@ -250,10 +250,10 @@ def status(state: Path, *, as_json: bool) -> None:
 def selftest(state: Path) -> None:
     """Check."""
     with _coded(state):
-        from edge_agent.selftest import checks  # noqa: PLC0415 - status needs none of it
+        from edge_agent.device.selftest import checks  # noqa: PLC0415 - status needs none of it
 
         code = 0
-        for check in checks(state, hw.runtimes()):
+        for check in checks(state, hardware.runtimes()):
             if not check.ok:
                 code = EXIT_FAULT if check.own else code or EXIT_SERVER
             print(f"{'ok  ' if check.ok else 'FAIL' if check.own else 'wait'} {check.name}: {check.text}")

@@ -23,9 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from edge_agent import front_ends, memory_limit, sources
+from edge_agent import front_ends, sources
 from edge_agent.beat import rss_bytes
-from edge_agent.clock import Clock, SystemClock
+from edge_agent.device import memory_limit
+from edge_agent.device.clock import Clock, SystemClock
 from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError
 from edge_agent.frames import Frame, FrameDecoder, encode_frame
 from edge_agent.in_flight import InFlight

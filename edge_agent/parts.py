@@ -5,8 +5,8 @@ from __future__ import annotations
 import queue
 from dataclasses import dataclass, field
 
-from edge_agent.clock import Clock
-from edge_agent.disk import Disk
+from edge_agent.device.clock import Clock
+from edge_agent.device.disk import Disk
 from edge_agent.measuring.desk import Bench, MeasureDone, NoBench
 from edge_agent.supervisor import ChildEnded, ChildSaid, Launch
 from edge_agent.updater.updater import Ports

@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent import memory_limit, runtimes
+from edge_agent import runtimes
+from edge_agent.device import memory_limit
 from edge_agent.errors import AgentError, GoldenError, RuntimeMemoryError, RuntimeMissingError
 from wire.bundle import GOLDEN, MAX_BUNDLE_BYTES, Bundle, read_bundle
 from wire.errors import WireError

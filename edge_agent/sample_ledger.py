@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.commands import DAY_MS, Ledger
-from edge_agent.disk import Disk
-from edge_agent.record_file import read_record, write_record
+from edge_agent.device.disk import Disk
+from edge_agent.device.record_file import read_record, write_record
 from wire.codec import from_document, to_document
 from wire.errors import WireError
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent import front_ends, monitor, runtimes
+from edge_agent.device.memory_limit import room_bytes
 from edge_agent.errors import RuntimeLoadError
-from edge_agent.memory_limit import room_bytes
 from edge_agent.preprocess import decode_image, resize_pixels, to_tensor
 from wire.bundle import REFERENCE, read_bundle
 from wire.errors import BundleError

@@ -25,9 +25,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edge_agent.disk import advice, trouble
+from edge_agent.device.disk import advice, trouble
+from edge_agent.device.record_file import beside
 from edge_agent.errors import NewerFormatError, SpoolError
-from edge_agent.record_file import beside
 from wire.drift_report import DriftReport, decode_report, encode_report
 from wire.histogram import merge
 from wire.messages import Watermark

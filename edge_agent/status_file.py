@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from edge_agent.disk import DISK_FULL, trouble
+from edge_agent.device.disk import DISK_FULL, trouble
+from edge_agent.device.lock import holder
+from edge_agent.device.record_file import read_record, record_bytes
 from edge_agent.errors import IdentityError
-from edge_agent.lock import holder
-from edge_agent.record_file import read_record, record_bytes
 from wire.codec import Json
 from wire.errors import MessageError
 

@@ -22,10 +22,10 @@ from typing import Protocol
 
 from edge_agent.blame import Suspicion
 from edge_agent.config import ChildConfig
+from edge_agent.device.memory_limit import end_text, oom_kills
 from edge_agent.errors import FrameError, SourceError
 from edge_agent.frames import Frame, encode_frame, read_frame
 from edge_agent.in_flight import clear_held, read_held
-from edge_agent.memory_limit import end_text, oom_kills
 from wire.codec import Json
 
 _LOG = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Protocol
 
 from edge_agent.config import MeasureConfig
-from edge_agent.disk import Disk
+from edge_agent.device.disk import Disk
+from edge_agent.device.record_file import read_record, write_record
 from edge_agent.measuring.ending import Measured, sweep
-from edge_agent.record_file import read_record, write_record
 from edge_agent.updater.seams import Progress, Refusal
 from wire.canonical import canonical_bytes
 from wire.codec import Json

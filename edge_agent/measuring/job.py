@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_agent.disk import Disk
+from edge_agent.device.disk import Disk
 from edge_agent.measuring.ending import FOLDER, Measured, sweep
 from edge_agent.measuring.handing_in import hand_in
 from edge_agent.updater.children import NoAnswer, ask

@@ -30,9 +30,9 @@ from tuf.api.serialization import DeserializationError
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
+from edge_agent.device.identity import Identity, read_identity
+from edge_agent.device.sane_clock import TOLERANCE_MS
 from edge_agent.errors import IdentityError
-from edge_agent.identity import Identity, read_identity
-from edge_agent.sane_clock import TOLERANCE_MS
 from edge_agent.updater.time_floor import TimeFloor
 from edge_agent.updater.verification import LIMITS, HttpFetcher, trusted_root, tuf_folder
 from wire.canonical import canonical_bytes

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar, cast
 
-from edge_agent.clock import Clock
+from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
 from wire.codec import Json
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.bad_inputs import BadInputs, Skipped
-from edge_agent.clock import Clock
+from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
 from edge_agent.sources import SOURCE_UNREAD, Capture, Surroundings, setting, suffixes_in
 from edge_agent.sources._placement import check_placement

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.bad_inputs import Skipped
-from edge_agent.clock import Clock
+from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
 from edge_agent.sources import Capture, Surroundings, setting
 from wire.codec import Json

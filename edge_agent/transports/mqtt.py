@@ -32,7 +32,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edge_agent.tls import client_context
+from edge_agent.device.tls import client_context
 from wire.transport import Delivered, Incoming, Link, LinkChange, Listener, Notice, Will
 
 _LOG = logging.getLogger(__name__)

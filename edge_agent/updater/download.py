@@ -21,9 +21,9 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from io import FileIO
 from pathlib import Path
 
-from edge_agent.disk import Disk
-from edge_agent.record_file import make_way
-from edge_agent.tls import client_context
+from edge_agent.device.disk import Disk
+from edge_agent.device.record_file import make_way
+from edge_agent.device.tls import client_context
 from edge_agent.updater.integrity import Condition, condition
 from edge_agent.updater.seams import FetchOrder, Progress, Refusal, disk_refusal
 

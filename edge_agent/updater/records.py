@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.disk import Disk
-from edge_agent.record_file import read_record, sealed, unsealed, write_record
+from edge_agent.device.disk import Disk
+from edge_agent.device.record_file import read_record, sealed, unsealed, write_record
 from edge_agent.updater.states import UpdateRecord
 from wire.codec import from_document, to_document
 from wire.errors import WireError

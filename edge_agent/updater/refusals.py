@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from edge_agent.sane_clock import ClockFault
+from edge_agent.device.sane_clock import ClockFault
 
 
 class Course(StrEnum):

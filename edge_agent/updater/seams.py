@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from edge_agent.record_file import make_way
+from edge_agent.device.record_file import make_way
 from wire.tuf_target import TargetCustom
 
 

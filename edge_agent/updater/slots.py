@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_agent.disk import Disk
-from edge_agent.record_file import make_way, read_record, write_record
+from edge_agent.device.disk import Disk
+from edge_agent.device.record_file import make_way, read_record, write_record
 from edge_agent.updater.integrity import Condition
 from edge_agent.updater.twin import Twin, copy_of
 from wire.codec import Json, from_document, to_document

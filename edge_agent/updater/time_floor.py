@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_agent.disk import Disk, RealDisk
-from edge_agent.sane_clock import EARLIEST_MS, TOLERANCE_MS
+from edge_agent.device.disk import Disk, RealDisk
+from edge_agent.device.sane_clock import EARLIEST_MS, TOLERANCE_MS
 from edge_agent.updater.integrity import Condition
 from edge_agent.updater.twin import Twin
 from wire.codec import from_document, to_document

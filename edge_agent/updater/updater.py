@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edge_agent.config import UpdateConfig
-from edge_agent.disk import Disk
-from edge_agent.sane_clock import ClockWatch
+from edge_agent.device.disk import Disk
+from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.updater.admission import DeviceFacts, admit, space
 from edge_agent.updater.probation import Health, Judgement, Limits, Outputs, Tries, judge
 from edge_agent.updater.records import Records

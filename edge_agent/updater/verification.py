@@ -49,12 +49,12 @@ from tuf.ngclient.config import UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
-from edge_agent.disk import RealDisk
+from edge_agent.device.disk import RealDisk
+from edge_agent.device.identity import read_identity
+from edge_agent.device.record_file import beside, make_way
+from edge_agent.device.sane_clock import HINT_TOLERANCE_MS, ClockFault
+from edge_agent.device.tls import client_context
 from edge_agent.errors import IdentityError
-from edge_agent.identity import read_identity
-from edge_agent.record_file import beside, make_way
-from edge_agent.sane_clock import HINT_TOLERANCE_MS, ClockFault
-from edge_agent.tls import client_context
 from edge_agent.updater.time_floor import TimeFloor
 from edge_agent.updater.twin import copy_of
 from wire.canonical import canonical_bytes

@@ -34,13 +34,13 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from edge_agent import monitor, preprocess
-from edge_agent.clock import SystemClock
 from edge_agent.config import MonitorConfig
-from edge_agent.disk import RealDisk
+from edge_agent.device.clock import SystemClock
+from edge_agent.device.disk import RealDisk
+from edge_agent.device.identity import Identity
+from edge_agent.device.record_file import write_record
 from edge_agent.frames import Frame
-from edge_agent.identity import Identity
 from edge_agent.infer import Child, Settings
-from edge_agent.record_file import write_record
 from edge_agent.served_model import ServedModel, load_model
 from edge_agent.sources import Capture
 from edge_agent.tally import MAX_WAITING, Tally

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from edge_agent.agent import run as run_agent
 from edge_agent.assembly import build_agent
 from edge_agent.config import read_config
-from edge_agent.identity import read_identity
+from edge_agent.device.identity import read_identity
 from scripts.story.api import Api
 from scripts.story.console import StoryError
 from scripts.story.fleet import Fleet

@@ -21,7 +21,7 @@ from compressor.export.onnx import export_onnx
 from compressor.recipe import DataRecipe, TrainRecipe
 from compressor.steps.base import Bench, Rows
 from edge_agent import front_ends, runtimes, sources
-from edge_agent.clock import FakeClock
+from edge_agent.device.clock import FakeClock
 from wire.manifest import Manifest, TensorSpec
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,10 +16,10 @@ import pytest
 from click.testing import CliRunner
 
 from edge_agent.cli import main
+from edge_agent.device.identity import read_identity
+from edge_agent.device.lock import StateLock
+from edge_agent.device.selftest import checks
 from edge_agent.errors import IdentityError
-from edge_agent.identity import read_identity
-from edge_agent.lock import StateLock
-from edge_agent.selftest import checks
 from wire.codec import Json
 
 ANSWER = {
@@ -184,7 +184,7 @@ def test_the_server_s_state_is_told_apart_from_the_device_s(
     """A fit device beside a server that starts, is full, or is not there; none of it is a fault of the device."""
     call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)
     pauses: list[float] = []
-    monkeypatch.setattr("edge_agent.selftest.checks", partial(checks, pause=pauses.append))
+    monkeypatch.setattr("edge_agent.device.selftest.checks", partial(checks, pause=pauses.append))
     monkeypatch.setattr(Enroller, "health", list(answers))
     found, output = call("selftest", "--state", tmp_path)
     assert (found, "FAIL" in output) == (code, False), output
@@ -197,8 +197,8 @@ def test_a_device_s_own_fault_counts_before_the_server_s(
 ) -> None:
     """Exit code 1, and both lines are there."""
     call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)
-    monkeypatch.setattr("edge_agent.selftest.checks", partial(checks, pause=lambda _: None))
-    monkeypatch.setattr("edge_agent.hw.runtimes", lambda: ())
+    monkeypatch.setattr("edge_agent.device.selftest.checks", partial(checks, pause=lambda _: None))
+    monkeypatch.setattr("edge_agent.device.hardware.runtimes", lambda: ())
     found, output = call("selftest", "--state", tmp_path)
     assert (found, "FAIL runtime" in output, "wait server" in output) == (1, True, True)
 

@@ -1,6 +1,6 @@
 """The time seam."""
 
-from edge_agent.clock import FakeClock, SystemClock
+from edge_agent.device.clock import FakeClock, SystemClock
 
 
 def test_a_fake_clock_moves_both_times_only_when_told() -> None:

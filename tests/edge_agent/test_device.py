@@ -16,10 +16,10 @@ import pytest
 
 from edge_agent.agent import Agent
 from edge_agent.assembly import child_arguments, mqtt_settings
-from edge_agent.clock import SystemClock
 from edge_agent.config import AgentConfig, ChildConfig, MonitorConfig, SourceConfig, SpoolConfig, UpdateConfig
-from edge_agent.disk import RealDisk
-from edge_agent.identity import Identity
+from edge_agent.device.clock import SystemClock
+from edge_agent.device.disk import RealDisk
+from edge_agent.device.identity import Identity
 from edge_agent.in_flight import read_held
 from edge_agent.parts import Notices, Parts
 from edge_agent.supervisor import ProcessLauncher

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from edge_agent.hw import Hardware
+from edge_agent.device.hardware import Hardware
 
 
 def said(proc: Path, pid: int, written_bytes: int) -> None:

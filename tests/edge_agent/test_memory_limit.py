@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import memory_limit
+from edge_agent.device import memory_limit
 
 MIB = 1024 * 1024
 
@@ -56,7 +56,7 @@ def test_counts_what_the_kernel_killed_in_this_group(cgroup: str, name: str, tex
 def test_an_allocation_beyond_the_ceiling_fails_by_name_where_it_happens() -> None:
     """100 MB of room: 80 go, 300 raise MemoryError at once, and the process lives on."""
     code = (
-        "import numpy as np; from edge_agent import memory_limit as m\n"
+        "import numpy as np; from edge_agent.device import memory_limit as m\n"
         "m.keep_below(m._status_bytes('RssAnon:') + 100 * 2**20)\n"
         "np.ones(10 * 2**20); print('fits')\ntry: np.ones(40 * 2**20)\nexcept MemoryError: print('refused')"
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.sane_clock import EARLIEST_MS, HINT_TOLERANCE_MS, TOLERANCE_MS, ClockFault, ClockWatch
+from edge_agent.device.sane_clock import EARLIEST_MS, HINT_TOLERANCE_MS, TOLERANCE_MS, ClockFault, ClockWatch
 
 NOW_MS = EARLIEST_MS + 300 * 86_400_000
 DAY_MS = 86_400_000

@@ -12,11 +12,11 @@ import pytest
 from click.testing import CliRunner
 
 from edge_agent.cli import main
-from edge_agent.disk import RealDisk
+from edge_agent.device.disk import RealDisk
+from edge_agent.device.identity import Identity
+from edge_agent.device.lock import StateLock, holder
+from edge_agent.device.record_file import write_record
 from edge_agent.errors import IdentityInUseError
-from edge_agent.identity import Identity
-from edge_agent.lock import StateLock, holder
-from edge_agent.record_file import write_record
 from edge_agent.status_file import EVERY_S, STALE_S, StatusFile, read_status
 from wire.codec import to_document
 
@@ -133,9 +133,7 @@ def test_a_change_is_written_at_once_and_figures_each_minute(tmp_path: Path) -> 
 
 def test_a_reader_never_keeps_an_agent_from_starting(tmp_path: Path) -> None:
     """Readers hold the lock only while they look: an agent that starts then tries again; two agents stay impossible."""
-    script = (
-        "import sys; from pathlib import Path; from edge_agent.lock import holder\nwhile 1: holder(Path(sys.argv[1]))"
-    )
+    script = "import sys; from pathlib import Path; from edge_agent.device.lock import holder\nwhile 1: holder(Path(sys.argv[1]))"
     StateLock(tmp_path).release()
     reader = subprocess.Popen([sys.executable, "-c", script, str(tmp_path)])
     try:

@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from compressor.worker_client import ServerClient
 from edge_agent.assembly import mqtt_settings
 from edge_agent.config import AgentConfig
-from edge_agent.identity import read_identity
+from edge_agent.device.identity import read_identity
 from edge_agent.transports.mqtt import MqttTransport
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import MeasureConfig
-from edge_agent.disk import RealDisk
-from edge_agent.hw import Hardware
+from edge_agent.device.disk import RealDisk
+from edge_agent.device.hardware import Hardware
 from edge_agent.measuring.desk import NOTE, Condition, Desk, MeasureDone, NoBench, refusal
 from edge_agent.measuring.ending import FOLDER, Measured
 from edge_agent.updater.seams import Progress, Refusal

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.disk import RealDisk
+from edge_agent.device.disk import RealDisk
 from edge_agent.measuring.handing_in import hand_in
 from edge_agent.measuring.job import JobLimits, ProcessBench, _verdict
 from edge_agent.updater.download import FetchSettings

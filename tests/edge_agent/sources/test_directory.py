@@ -11,7 +11,7 @@ import pytest
 
 from edge_agent import sources
 from edge_agent.bad_inputs import BadInputs
-from edge_agent.clock import FakeClock
+from edge_agent.device.clock import FakeClock
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import pytest
 
 from edge_agent import sources
 from edge_agent.assembly import placed
-from edge_agent.clock import FakeClock
 from edge_agent.config import AgentConfig, SourceConfig, read_config
+from edge_agent.device.clock import FakeClock
 from edge_agent.errors import SourceError
 
 

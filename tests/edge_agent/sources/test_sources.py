@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent import sources
-from edge_agent.clock import FakeClock
+from edge_agent.device.clock import FakeClock
 from edge_agent.errors import SourceError
 from edge_agent.sources.synthetic import MAX_IMAGE_BYTES
 

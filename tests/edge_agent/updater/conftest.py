@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import UpdateConfig
-from edge_agent.disk import Disk, RealDisk
+from edge_agent.device.disk import Disk, RealDisk
 from edge_agent.updater.seams import MemoryFetcher, MemoryProber, MemoryVerifier, ProbeResult, Refusal, TargetInfo
 from edge_agent.updater.slots import SlotRelease, Slots
 from edge_agent.updater.states import UpdateRecord

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.disk import RealDisk
+from edge_agent.device.disk import RealDisk
 from wire.messages import Desired, UpdatePhase
 
 

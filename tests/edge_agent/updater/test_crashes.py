@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.disk import RealDisk
+from edge_agent.device.disk import RealDisk
 from wire.canonical import sha256_file
 from wire.messages import UpdatePhase
 

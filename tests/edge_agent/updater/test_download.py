@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.disk import RealDisk
+from edge_agent.device.disk import RealDisk
 from edge_agent.updater.download import FetchSettings, HttpFetcher
 from edge_agent.updater.seams import FetchOrder, Progress, Refusal
 
@@ -198,7 +198,7 @@ def test_goes_on_after_kill_9(fetch: Callable, source: Source, tmp_path: Path) -
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
-        from edge_agent.disk import RealDisk
+        from edge_agent.device.disk import RealDisk
         from edge_agent.updater.download import FetchSettings, HttpFetcher
         from edge_agent.updater.seams import FetchOrder, Progress
         url, folder, sha256, length = sys.argv[1:]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import edge_agent.updater
-from edge_agent.sane_clock import EARLIEST_MS, ClockWatch
+from edge_agent.device.sane_clock import EARLIEST_MS, ClockWatch
 from edge_agent.updater.refusals import COURSES, DOUBTFUL_TRIES, Course, course
 from edge_agent.updater.seams import Refusal
 from wire.messages import UpdatePhase

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.disk import RealDisk
+from edge_agent.device.disk import RealDisk
 from edge_agent.updater.seams import ProbeResult, Refusal
 from wire.messages import UpdatePhase
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.disk import RealDisk, advice
+from edge_agent.device.disk import RealDisk, advice
+from edge_agent.device.identity import Identity, read_identity
+from edge_agent.device.tls import client_context
 from edge_agent.errors import IdentityError
-from edge_agent.identity import Identity, read_identity
-from edge_agent.tls import client_context
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.slots import Slots
 from wire.codec import parse_json

@@ -18,11 +18,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_agent.disk import Disk, RealDisk, advice
+from edge_agent.device.disk import Disk, RealDisk, advice
+from edge_agent.device.record_file import read_record
+from edge_agent.device.state_folder import ROOM
+from edge_agent.device.tls import client_context
 from edge_agent.errors import EnrolmentError, IdentityError, NewerFormatError
-from edge_agent.record_file import read_record
-from edge_agent.state_folder import ROOM
-from edge_agent.tls import client_context
 from edge_agent.updater.integrity import Condition
 from edge_agent.updater.twin import Twin, copy_of
 from wire.canonical import canonical_bytes

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from edge_agent.disk import Disk
+from edge_agent.device.disk import Disk
 from edge_agent.errors import NewerFormatError
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import Json, parse_json

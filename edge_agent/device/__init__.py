@@ -1,0 +1,1 @@
+"""The device that the agent runs on: identity, disk, clock, hardware, limits."""
