@@ -25,7 +25,7 @@ from compressor.evaluation import Compared
 from compressor.evidence import AGREEMENT, DeviceEvidence
 from compressor.measure import Predictions, calibration_error
 from compressor.workshop import Workshop
-from edge_agent import preprocess
+from edge_agent.inference import preprocess
 from wire.bundle import GOLDEN, build_bundle
 from wire.canonical import sha256_hex
 from wire.manifest import Budgets, Manifest, Preprocessing

@@ -26,7 +26,7 @@ from compressor.recipe import Recipe
 from compressor.regression import error_of
 from compressor.steps import Settings
 from compressor.workshop import Workshop
-from edge_agent import preprocess
+from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
 
 Floats = NDArray[np.float32]

@@ -2,8 +2,8 @@
 
 Decides edges (equal mass on the training split), projections and counts (on the reference split). Runs no model:
 predictions come from ``measure``, stream values and counters from the very code the device runs
-(``edge_agent.monitor``), so that an artifact never drifts from its own reference. All numbers are rounded to float32
-before they are used, because that is what the device reads.
+(``edge_agent.inference.drift_counters``), so that an artifact never drifts from its own reference. All numbers are
+rounded to float32 before they are used, because that is what the device reads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from compressor.measure import Predictions
-from edge_agent import monitor
+from edge_agent.inference import drift_counters
 from wire.histogram import BINS
 from wire.reference import EDGES, PROJECTIONS, Context, Reference
 
@@ -62,9 +62,9 @@ def make_reference(artifact_sha256: str, train: Seen, contexts: Sequence[Seen], 
     classes, values = (0, outputs) if train.numeric else (outputs, 0)
     has_embedding = train.predictions.embedding.shape[1] > 0
     fitted = _projection(train.predictions.embedding, temperature) if has_embedding else None
-    projection = fitted and replace(fitted, values=min(values, monitor.MAX_VALUES))
-    specs = monitor.stream_specs(has_embedding, values)
-    none = monitor.no_projection(temperature, min(values, monitor.MAX_VALUES))
+    projection = fitted and replace(fitted, values=min(values, drift_counters.MAX_VALUES))
+    specs = drift_counters.stream_specs(has_embedding, values)
+    none = drift_counters.no_projection(temperature, min(values, drift_counters.MAX_VALUES))
     edges = _edges(_values(train, projection or none), classes)
     bare = Reference(
         artifact_sha256=artifact_sha256,
@@ -81,13 +81,13 @@ def make_reference(artifact_sha256: str, train: Seen, contexts: Sequence[Seen], 
 
 
 def _counted(bare: Reference, contexts: Sequence[Seen]) -> Reference:
-    projection = monitor.projection_of(bare)
+    projection = drift_counters.projection_of(bare)
     counted: list[Context] = []
     first_rows = np.empty((0, len(bare.streams)))
     for seen in contexts:
         rows = _values(seen, projection)
         first_rows = first_rows if counted else rows
-        counter = monitor.Counter(bare)
+        counter = drift_counters.Counter(bare)
         counter.count(rows)
         taken = counter.take()
         counts = taken.values[: len(bare.streams) * BINS]
@@ -98,12 +98,12 @@ def _counted(bare: Reference, contexts: Sequence[Seen]) -> Reference:
     return replace(bare, contexts=tuple(counted), table_right=right, table_seen=seen_cells, risk=risk)
 
 
-def _values(seen: Seen, projection: monitor.Projection) -> Floats:
+def _values(seen: Seen, projection: drift_counters.Projection) -> Floats:
     embedding = seen.predictions.embedding if seen.predictions.embedding.shape[1] else None
-    return monitor.values(seen.pixels, seen.predictions.logits, embedding, projection)
+    return drift_counters.values(seen.pixels, seen.predictions.logits, embedding, projection)
 
 
-def _projection(embedding: NDArray[np.float32], temperature: float) -> monitor.Projection:
+def _projection(embedding: NDArray[np.float32], temperature: float) -> drift_counters.Projection:
     """Return the first 8 principal directions of (N, D), each value scaled to unit variance, and the residual's scale.
 
     Source: principal component analysis by singular values; sign fixed by the largest component, so that equal
@@ -122,12 +122,12 @@ def _projection(embedding: NDArray[np.float32], temperature: float) -> monitor.P
     along = centred @ rows.T
     rest = np.sqrt(np.maximum((centred**2).sum(axis=1) - (along**2).sum(axis=1), 0))
     residual = float(np.float32(max(float(np.sqrt((rest**2).mean())), _MIN_SPREAD)))
-    return monitor.Projection(mean, rows, _float32(scale), residual, temperature)
+    return drift_counters.Projection(mean, rows, _float32(scale), residual, temperature)
 
 
 def _edges(rows: Floats, classes: int) -> tuple[tuple[float, ...], ...]:
     columns = [equal_mass_edges(column) for column in rows.T]
-    return (*columns[:-1], monitor.class_edges(classes)) if classes else tuple(columns)
+    return (*columns[:-1], drift_counters.class_edges(classes)) if classes else tuple(columns)
 
 
 def equal_mass_edges(values: Floats) -> tuple[float, ...]:
@@ -154,7 +154,7 @@ def equal_mass_edges(values: Floats) -> tuple[float, ...]:
 def _table(bare: Reference, rows: Floats, labels: NDArray[np.int64]) -> tuple[tuple[int, ...], tuple[int, ...], float]:
     names = [spec.name for spec in bare.streams]
     predicted = rows[:, names.index("predicted")].astype(np.int64)
-    column = monitor.confidence_bins(rows[:, names.index("confidence")], bare.confidence_bins)
+    column = drift_counters.confidence_bins(rows[:, names.index("confidence")], bare.confidence_bins)
     cells, right = predicted * bare.confidence_bins + column, predicted == labels
     total = bare.classes * bare.confidence_bins
     seen_cells = np.bincount(cells, minlength=total)

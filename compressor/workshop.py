@@ -28,7 +28,7 @@ from compressor.progress import Progress
 from compressor.recipe import Recipe, TrainRecipe
 from compressor.step import Cache, Code, Result
 from compressor.steps.base import Rows
-from edge_agent import preprocess
+from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import parse_json, to_document
 from wire.manifest import Preprocessing

@@ -28,9 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_agent import front_ends, monitor
+from edge_agent import front_ends
 from edge_agent.errors import ImageError, ModelClosedError, SensorError, SignatureRefusedError, SourceError
-from edge_agent.served_model import Outcome, ServedModel, load_model
+from edge_agent.inference import drift_counters
+from edge_agent.inference.served_model import Outcome, ServedModel, load_model
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.seams import ProbeResult
 from wire.bundle import parse_bundle
@@ -130,11 +131,11 @@ class DeviceModel:
         served, logits = self._served, [float(value) for value in outcome.logits[0]]
         names = [spec.name for spec in served.reference.streams]
         streams = dict(zip(names, served.values([outcome])[0].tolist(), strict=True))
-        number = streams.get(monitor.STREAMS_OUTPUT[-1], math.nan)
+        number = streams.get(drift_counters.STREAMS_OUTPUT[-1], math.nan)
         labelled, labels = not served.projection.values and not math.isnan(number), self.manifest.labels
         return Answer(
             label=(labels[int(number)] if number < len(labels) else str(int(number))) if labelled else "",
-            confidence=streams[monitor.STREAMS_OUTPUT[0]] if labelled else math.nan,
+            confidence=streams[drift_counters.STREAMS_OUTPUT[0]] if labelled else math.nan,
             values=dict(zip(self.manifest.values, logits, strict=False)),
             outputs=tuple(logits),
             streams=streams,

@@ -9,7 +9,7 @@ import base64
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edge_agent.frames import Frame
+from edge_agent.pipe_frames import Frame
 from edge_agent.telemetry import Window
 from wire import leb128
 from wire.codec import Json, from_document

@@ -24,8 +24,8 @@ from edge_agent.blame import Suspicion
 from edge_agent.config import ChildConfig
 from edge_agent.device.memory_limit import end_text, oom_kills
 from edge_agent.errors import FrameError, SourceError
-from edge_agent.frames import Frame, encode_frame, read_frame
 from edge_agent.in_flight import clear_held, read_held
+from edge_agent.pipe_frames import Frame, encode_frame, read_frame
 from wire.codec import Json
 
 _LOG = logging.getLogger(__name__)
@@ -244,7 +244,7 @@ class Supervisor:
 
 @dataclass(slots=True)
 class ProcessChild:
-    """``python -m edge_agent.infer`` with frames on its pipes; a thread of its own reads them."""
+    """``python -m edge_agent.inference.child`` with frames on its pipes; a thread of its own reads them."""
 
     number: int
     process: subprocess.Popen[bytes]
@@ -299,7 +299,7 @@ class ProcessChild:
 
 @dataclass(frozen=True, slots=True)
 class ProcessLauncher:
-    """Starts the child; ``arguments`` are those of ``edge_agent.infer`` beside the bundle."""
+    """Starts the child; ``arguments`` are those of ``edge_agent.inference.child`` beside the bundle."""
 
     arguments: tuple[str, ...]
 
@@ -309,7 +309,7 @@ class ProcessLauncher:
         Raises:
             OSError: If no process can be started.
         """
-        command = [sys.executable, "-m", "edge_agent.infer", "--bundle", str(bundle), *self.arguments]
+        command = [sys.executable, "-m", "edge_agent.inference.child", "--bundle", str(bundle), *self.arguments]
         killed = oom_kills()
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         child = ProcessChild(number, process, put, killed)

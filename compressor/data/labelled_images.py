@@ -26,8 +26,8 @@ from compressor.data.table import Table, check_label, make_table
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
 from compressor.recipe import NUMBER, DataRecipe
 from edge_agent.errors import ImageError
-from edge_agent.preprocess import MAX_IMAGE_PIXELS as DECODED_PIXELS
-from edge_agent.preprocess import decode_image
+from edge_agent.inference.preprocess import MAX_IMAGE_PIXELS as DECODED_PIXELS
+from edge_agent.inference.preprocess import decode_image
 from wire.manifest import Preprocessing
 
 READS = frozenset({"path", "slices", "split", "allow_corrupt", "orientation", "decode", FLOOR})

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from edge_agent import runtimes
 from edge_agent.errors import AgentError, ImageError
-from edge_agent.preprocess import to_tensor
-from edge_agent.probe import Golden, peak_memory_bytes, read_golden
+from edge_agent.inference.preprocess import to_tensor
+from edge_agent.inference.probe import Golden, peak_memory_bytes, read_golden
 from wire import __version__
 from wire.bundle import Bundle, read_bundle
 from wire.canonical import sha256_file

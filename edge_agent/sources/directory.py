@@ -6,7 +6,7 @@ Which files: those whose suffix the served release reads (``.png``, ``.wav``, ..
 When a file is whole: at once where it was renamed into the folder or into its name; else when nobody has it open for
 writing and its size and time have not changed for ``settle_s`` (four times that where the file system can't tell who
 writes). A file that can't be decoded is tried once more after it has rested; then it moves to ``bad`` in the state
-directory (``bad_inputs``), or stays where it is when it can't move. It is never deleted. What stays is known by size
+directory (``_bad_inputs``), or stays where it is when it can't move. It is never deleted. What stays is known by size
 and time, not by its name alone: a camera may write every picture under one name.
 
 A file that may not be read is tried again, a folder that is away is looked for; both are told, as are folders and links
@@ -26,10 +26,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.bad_inputs import BadInputs, Skipped
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
 from edge_agent.sources import SOURCE_UNREAD, Capture, Surroundings, setting, suffixes_in
+from edge_agent.sources._bad_inputs import BadInputs, Skipped
 from edge_agent.sources._placement import check_placement
 from wire.codec import Json
 

@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.bad_inputs import Skipped
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
 from edge_agent.sources import Capture, Surroundings, setting
+from edge_agent.sources._bad_inputs import Skipped
 from wire.codec import Json
 
 _LOG = logging.getLogger(__name__)

@@ -53,14 +53,16 @@ class ChildVerifier:
 
 @dataclass(frozen=True, slots=True)
 class ChildProber:
-    """``python -m edge_agent.probe``."""
+    """``python -m edge_agent.inference.probe``."""
 
     limit_s: float = 300.0
     max_memory_bytes: int = 0
 
     def probe(self, bundle: Path) -> ProbeResult:
         """Return what the child made of ``bundle``."""
-        answer = ask(["edge_agent.probe", str(bundle), "--memory-bytes", str(self.max_memory_bytes)], self.limit_s)
+        answer = ask(
+            ["edge_agent.inference.probe", str(bundle), "--memory-bytes", str(self.max_memory_bytes)], self.limit_s
+        )
         if isinstance(answer, NoAnswer):
             return ProbeResult(code=answer.code, text=f"Expected a verdict of the probe, got: {answer.text}")
         p95_ms, peak = answer.get("latency_p95_ms"), answer.get("peak_memory_bytes")

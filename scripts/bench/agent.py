@@ -33,17 +33,17 @@ import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from edge_agent import monitor, preprocess
 from edge_agent.config import MonitorConfig
 from edge_agent.device.clock import SystemClock
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
 from edge_agent.device.record_file import write_record
-from edge_agent.frames import Frame
-from edge_agent.infer import Child, Settings
-from edge_agent.served_model import ServedModel, load_model
+from edge_agent.inference import drift_counters, preprocess
+from edge_agent.inference.batching import MAX_WAITING, Tally
+from edge_agent.inference.child import Child, Settings
+from edge_agent.inference.served_model import ServedModel, load_model
+from edge_agent.pipe_frames import Frame
 from edge_agent.sources import Capture
-from edge_agent.tally import MAX_WAITING, Tally
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.slots import SlotRelease, Slots
 from wire.bundle import build_bundle
@@ -104,7 +104,7 @@ def conv_net(layers: int) -> bytes:
 def write_bundle(folder: Path, layers: int, version: int = 1) -> Path:
     """Write a bundle whose reference has equal-mass edges on random values."""
     artifact = conv_net(layers)
-    specs = monitor.stream_specs(has_embedding=True)
+    specs = drift_counters.stream_specs(has_embedding=True)
     directions = np.linalg.qr(RNG.normal(size=(WIDTH, 8)))[0].T
     edges = tuple(float(np.float32(value)) for value in np.linspace(-1, 1, 15))
     reference = Reference(
@@ -206,10 +206,10 @@ def report_size(n: int) -> Row:
     bins = RNG.multinomial(n, [1 / 16] * 16, size=23)
     table = RNG.multinomial(n, RNG.dirichlet([0.2] * 100))
     values = (*bins.ravel().tolist(), *(0,) * 23, *table.tolist())
-    shape = monitor.Shape(23, CLASSES)
+    shape = drift_counters.Shape(23, CLASSES)
     digest = "ab" * 16
     report = DriftReport(
-        "ab" * 8, 7, 7, 1_790_000_000_000, 3_600_000, 0, digest, digest, monitor.Counters(shape, n, values)
+        "ab" * 8, 7, 7, 1_790_000_000_000, 3_600_000, 0, digest, digest, drift_counters.Counters(shape, n, values)
     )
     size, raw = len(encode_report(report)), 4 * shape.total
     return Row(
@@ -311,7 +311,7 @@ def memory(folder: Path, seconds: float) -> list[Row]:
     warm = [
         sys.executable,
         "-c",
-        "import edge_agent.cli, edge_agent.assembly, edge_agent.infer, edge_agent.runtimes.onnx",
+        "import edge_agent.cli, edge_agent.assembly, edge_agent.inference.child, edge_agent.runtimes.onnx",
     ]
     subprocess.run(warm, env=environment, check=True)
     agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)

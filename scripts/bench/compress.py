@@ -39,7 +39,7 @@ from compressor.measure import Candidate, Predictions
 from compressor.quantize import quantize
 from compressor.recipe import QuantizeRecipe, Recipe, read_recipe
 from compressor.statistics import drop_upper, paired, wilson
-from edge_agent import preprocess
+from edge_agent.inference import preprocess
 from scripts.bench.rows import Row
 from wire.bundle import read_bundle
 

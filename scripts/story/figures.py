@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from compressor.data.table import Table
 from compressor.statistics import drop_upper, paired
-from edge_agent.preprocess import to_batch
+from edge_agent.inference.preprocess import to_batch
 from edge_agent.runtimes import load
 from scripts.story.plans import Judge
 from wire.bundle import read_bundle

@@ -20,7 +20,7 @@ from PIL import Image
 from compressor.cli import main
 from compressor.keys import init_keys
 from compressor.package import Golden, write_golden
-from edge_agent.probe import probe
+from edge_agent.inference.probe import probe
 from server.trust.online_keys import init_online_keys
 from wire.bundle import build_bundle
 from wire.manifest import Manifest, Preprocessing, TensorSpec

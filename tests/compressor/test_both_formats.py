@@ -16,7 +16,7 @@ from compressor.recipe_checks import check_recipe
 from compressor.regate import check_golden, gate_again
 from compressor.steps.quantize import Settings
 from compressor.verify import verify_bundle
-from edge_agent.served_model import load_model
+from edge_agent.inference.served_model import load_model
 from wire.bundle import Bundle, read_bundle
 
 pytest.importorskip("litert_torch", reason="the TFLite converter is not installed: ./scripts/setup tflite")

@@ -25,7 +25,7 @@ from compressor.progress import Silent
 from compressor.recipe import DataRecipe, parse_recipe
 from compressor.regate_device import gate_on, merged, rules_on
 from compressor.side_by_side import beside
-from edge_agent import preprocess
+from edge_agent.inference import preprocess
 from wire.manifest import Budgets, Manifest, Preprocessing
 from wire.measurement import MeasureReport, blank_report, encode_report
 

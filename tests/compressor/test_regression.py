@@ -20,9 +20,9 @@ from compressor.pipeline import BasePoint, Outcome, run_recipe
 from compressor.recipe import GateRecipe, Recipe, TrainRecipe, read_recipe
 from compressor.regate import check_golden, gate_again
 from compressor.verify import verify_bundle
-from edge_agent.probe import probe
-from edge_agent.served_model import ServedModel, load_model
-from edge_agent.tally import Tally
+from edge_agent.inference.batching import Tally
+from edge_agent.inference.probe import probe
+from edge_agent.inference.served_model import ServedModel, load_model
 from wire.bundle import Bundle, read_bundle
 
 pytest.importorskip("litert_torch", reason="the TFLite converter is not installed: ./scripts/setup tflite")

@@ -17,9 +17,9 @@ from edge_agent.device.clock import FakeClock
 from edge_agent.device.disk import RealDisk, trouble
 from edge_agent.device.identity import Identity
 from edge_agent.device.record_file import read_record
-from edge_agent.frames import Frame
 from edge_agent.in_flight import InFlight
 from edge_agent.parts import Notices, Parts
+from edge_agent.pipe_frames import Frame
 from edge_agent.supervisor import ChildEnded, ChildSaid
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
 from edge_agent.updater.integrity import Condition, condition

@@ -1,6 +1,6 @@
 """What a heartbeat says."""
 
-from edge_agent.beat import Beat, rss_bytes
+from edge_agent.inference.heartbeat import Beat, rss_bytes
 
 
 def test_a_beat_has_counts_classes_and_quantiles() -> None:

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from edge_agent.errors import FrameError
-from edge_agent.frames import MAX_PAYLOAD_BYTES, Frame, FrameDecoder, encode_frame, read_frame
+from edge_agent.pipe_frames import MAX_PAYLOAD_BYTES, Frame, FrameDecoder, encode_frame, read_frame
 
 FRAMES = [
     ({"type": "beat", "n": 3}, b""),

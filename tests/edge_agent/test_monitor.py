@@ -6,20 +6,20 @@ import math
 import numpy as np
 import pytest
 
-from edge_agent import monitor
 from edge_agent.errors import ReferenceStreamsError
+from edge_agent.inference import drift_counters
 from wire.drift_report import DriftReport, decode_report, encode_report
 from wire.reference import Context, Reference
 
 D = 12
-NAMES = [spec.name for spec in monitor.stream_specs(has_embedding=True)]
+NAMES = [spec.name for spec in drift_counters.stream_specs(has_embedding=True)]
 RNG = np.random.default_rng(0)
 ROWS = np.linalg.qr(RNG.normal(size=(D, 8)))[0].T
-PROJECTION = monitor.Projection(np.full(D, 0.5), ROWS, np.full(8, 2.0), residual_scale=4.0)
+PROJECTION = drift_counters.Projection(np.full(D, 0.5), ROWS, np.full(8, 2.0), residual_scale=4.0)
 
 
 def _reference(edges: np.ndarray, classes: int = 10, *, embedding: bool = True) -> Reference:
-    specs = monitor.stream_specs(has_embedding=embedding)
+    specs = drift_counters.stream_specs(has_embedding=embedding)
     width = D if embedding else 0
     return Reference(
         "a" * 64, specs, (Context(counts=(0,) * 16 * len(specs)),), classes, 10, (0,) * classes * 10,
@@ -33,19 +33,19 @@ def _rows(count: int, *, embedding: bool = True) -> np.ndarray:
     rng = np.random.default_rng(3)
     images = rng.integers(0, 256, (count, 9, 11, 3), dtype=np.uint8)
     vectors = rng.normal(size=(count, D)).astype(np.float32) if embedding else None
-    return monitor.values(images, rng.normal(size=(count, 10)).astype(np.float32) * 3, vectors, PROJECTION)
+    return drift_counters.values(images, rng.normal(size=(count, 10)).astype(np.float32) * 3, vectors, PROJECTION)
 
 
 def _value(image: np.ndarray, name: str) -> float:
-    rows = monitor.values([image], np.zeros((1, 10)), None, monitor.no_projection())
-    return float(rows[0, [spec.name for spec in monitor.stream_specs(has_embedding=False)].index(name)])
+    rows = drift_counters.values([image], np.zeros((1, 10)), None, drift_counters.no_projection())
+    return float(rows[0, [spec.name for spec in drift_counters.stream_specs(has_embedding=False)].index(name)])
 
 
 def test_there_are_23_streams_and_14_without_an_embedding() -> None:
     """Names are unique, kinds are known, and the values have one column each."""
     assert len(set(NAMES)) == len(NAMES) == _rows(2).shape[1] == 23
-    assert len(monitor.stream_specs(has_embedding=False)) == _rows(2, embedding=False).shape[1] == 14
-    assert {spec.kind for spec in monitor.stream_specs(has_embedding=True)} == {"input", "embedding", "output"}
+    assert len(drift_counters.stream_specs(has_embedding=False)) == _rows(2, embedding=False).shape[1] == 14
+    assert {spec.kind for spec in drift_counters.stream_specs(has_embedding=True)} == {"input", "embedding", "output"}
 
 
 def test_image_features_match_their_definitions() -> None:
@@ -86,7 +86,7 @@ def test_a_grey_image_has_exactly_no_colour() -> None:
 def test_output_streams_are_confidence_entropy_margin_and_class() -> None:
     """Of a softmax of logarithms: the probabilities themselves."""
     logits = np.log(np.array([[0.1, 0.7, 0.2]]))
-    row = monitor.values([np.zeros((4, 4, 3), np.uint8)], logits, None, monitor.no_projection())[0, -4:]
+    row = drift_counters.values([np.zeros((4, 4, 3), np.uint8)], logits, None, drift_counters.no_projection())[0, -4:]
     entropy = -(0.1 * math.log(0.1) + 0.7 * math.log(0.7) + 0.2 * math.log(0.2))
     assert row == pytest.approx([0.7, entropy, 0.5, 1], rel=1e-6)
 
@@ -94,7 +94,7 @@ def test_output_streams_are_confidence_entropy_margin_and_class() -> None:
 def test_projections_and_residual_split_the_embedding() -> None:
     """The squares of projections and residual add up to the embedding's own."""
     vector = np.random.default_rng(2).normal(size=(1, D))
-    row = monitor.values([np.zeros((4, 4, 3), np.uint8)], np.zeros((1, 3)), vector, PROJECTION)[0]
+    row = drift_counters.values([np.zeros((4, 4, 3), np.uint8)], np.zeros((1, 3)), vector, PROJECTION)[0]
     assert row[10:18] * 2 == pytest.approx(ROWS @ (vector[0] - 0.5), rel=1e-5)
     assert ((row[10:18] * 2) ** 2).sum() + (row[18] * 4) ** 2 == pytest.approx(((vector - 0.5) ** 2).sum(), rel=1e-5)
 
@@ -104,15 +104,15 @@ def test_one_by_one_is_the_same_as_a_batch() -> None:
     rng = np.random.default_rng(8)
     images, logits = rng.integers(0, 256, (20, 8, 8, 3), dtype=np.uint8), rng.normal(size=(20, 10))
     vectors = rng.normal(size=(20, D))
-    rows = [monitor.values([images[i]], logits[i : i + 1], vectors[i : i + 1], PROJECTION) for i in range(20)]
-    assert np.array_equal(np.concatenate(rows), monitor.values(images, logits, vectors, PROJECTION))
+    rows = [drift_counters.values([images[i]], logits[i : i + 1], vectors[i : i + 1], PROJECTION) for i in range(20)]
+    assert np.array_equal(np.concatenate(rows), drift_counters.values(images, logits, vectors, PROJECTION))
 
 
 def test_counts_are_those_of_searchsorted_on_float32_edges() -> None:
     """Each value lands in the bin that ``searchsorted(edges, x, side="right")`` names."""
     rows = _rows(300)
     edges = np.quantile(rows, np.linspace(0, 1, 17)[1:-1], axis=0).T.astype(np.float32)
-    counter = monitor.Counter(_reference(edges))
+    counter = drift_counters.Counter(_reference(edges))
     counter.count(rows)
     counters = counter.take()
     for stream in range(rows.shape[1]):
@@ -124,7 +124,7 @@ def test_counts_are_those_of_searchsorted_on_float32_edges() -> None:
 def test_a_value_on_an_edge_belongs_to_the_upper_bin() -> None:
     """At the first edge: bin 1; at the last: bin 15; just below the first: bin 0."""
     edges = np.tile(np.linspace(0.1, 0.9, 15, dtype=np.float32), (14, 1))
-    counter = monitor.Counter(_reference(edges, embedding=False))
+    counter = drift_counters.Counter(_reference(edges, embedding=False))
     rows = np.full((3, 14), 0.5)
     rows[:, 0] = [edges[0, 0], edges[0, 14], np.nextafter(edges[0, 0], np.float32(0))]
     counter.count(rows)
@@ -135,7 +135,7 @@ def test_a_value_on_an_edge_belongs_to_the_upper_bin() -> None:
 def test_nan_infinity_and_impossible_values_are_counted_as_invalid() -> None:
     """They are in no bin; the inference counts, the table only what has a class and a confidence."""
     edges = np.tile(np.linspace(0.1, 0.9, 15), (14, 1))
-    counter = monitor.Counter(_reference(edges, embedding=False))
+    counter = drift_counters.Counter(_reference(edges, embedding=False))
     for bad in (math.nan, math.inf, -math.inf, 1.5):
         row = np.full((1, 14), 0.5)
         row[0, 0] = row[0, 10] = bad
@@ -150,7 +150,7 @@ def test_logits_that_are_no_numbers_give_invalid_outputs_only() -> None:
     image = np.full((4, 4, 3), 9, np.uint8)
     for bad in (math.nan, math.inf, -math.inf):
         with np.errstate(over="ignore"):
-            row = monitor.values([image], np.array([[1.0, bad, 0.0]]), np.full((1, D), 1e300), PROJECTION)[0]
+            row = drift_counters.values([image], np.array([[1.0, bad, 0.0]]), np.full((1, D), 1e300), PROJECTION)[0]
         assert np.isfinite(row[:10]).all()
         assert not np.isfinite(row[10:19]).any()
         assert np.isnan(row[-4:]).all() == (bad != -math.inf)
@@ -160,7 +160,7 @@ def test_taking_starts_again_from_zero() -> None:
     """Two windows add up to what one would have counted."""
     rows = _rows(40)
     reference = _reference(np.tile(np.linspace(0, 1, 15), (23, 1)))
-    one, two = monitor.Counter(reference), monitor.Counter(reference)
+    one, two = drift_counters.Counter(reference), drift_counters.Counter(reference)
     one.count(rows)
     two.count(rows[:15])
     first = two.take()
@@ -177,20 +177,20 @@ def test_refuses_a_reference_of_other_streams_or_unsorted_edges() -> None:
     unsorted = dataclasses.replace(good, edges=(good.edges[0][::-1], *good.edges[1:]))
     for reference in (other, unsorted):
         with pytest.raises(ReferenceStreamsError, match="rebuild the bundle"):
-            monitor.Counter(reference)
+            drift_counters.Counter(reference)
 
 
 def test_class_edges_give_each_class_its_bin_up_to_sixteen() -> None:
     """Ten classes: bins 0 to 9; forty classes: runs of three."""
-    assert list(np.searchsorted(monitor.class_edges(10), range(10), side="right")) == list(range(10))
-    assert list(np.searchsorted(monitor.class_edges(40), [0, 2, 3, 39], side="right")) == [0, 0, 1, 13]
+    assert list(np.searchsorted(drift_counters.class_edges(10), range(10), side="right")) == list(range(10))
+    assert list(np.searchsorted(drift_counters.class_edges(40), [0, 2, 3, 39], side="right")) == [0, 0, 1, 13]
 
 
 @pytest.mark.parametrize("n", [60, 3600, 86400])
 def test_a_report_stays_under_800_bytes(n: int) -> None:
     """Equal-mass bins of a window of a minute to a day's images, 23 streams, 10 classes."""
     rng = np.random.default_rng(n)
-    counter = monitor.Counter(_reference(np.tile(np.linspace(0, 1, 15), (23, 1))))
+    counter = drift_counters.Counter(_reference(np.tile(np.linspace(0, 1, 15), (23, 1))))
     counter.n = n
     bins = rng.multinomial(n, [1 / 16] * 16, size=23)
     counter._reached = np.hstack([np.cumsum(bins[:, ::-1], axis=1)[:, ::-1], np.zeros((23, 1), np.int64)])
@@ -202,17 +202,17 @@ def test_a_report_stays_under_800_bytes(n: int) -> None:
 
 def _values_reference() -> Reference:
     """Return the reference of a regression of two values, without an embedding."""
-    specs = monitor.stream_specs(False, 2)
+    specs = drift_counters.stream_specs(False, 2)
     edges = tuple(float(value) for value in np.linspace(290, 310, 15))
     return Reference("a" * 64, specs, (Context(counts=(0,) * 16 * len(specs)),), edges=(edges,) * len(specs))
 
 
 def test_a_regression_has_a_stream_for_each_of_its_first_values() -> None:
     """In the place of confidence and class; more than four would hide a change among many."""
-    names = [spec.name for spec in monitor.stream_specs(True, 6)]
+    names = [spec.name for spec in drift_counters.stream_specs(True, 6)]
     assert names[-4:] == ["value_0", "value_1", "value_2", "value_3"]
     assert "confidence" not in names
-    assert monitor.values_of(_values_reference()) == 2
+    assert drift_counters.values_of(_values_reference()) == 2
 
 
 def test_values_of_a_regression_are_counted_as_they_are() -> None:
@@ -220,8 +220,8 @@ def test_values_of_a_regression_are_counted_as_they_are() -> None:
     reference = _values_reference()
     images = np.zeros((3, 4, 4, 3), np.uint8)
     said = np.array([[289, 400], [300.5, 311], [np.nan, 290]], np.float32)
-    rows = monitor.values(images, said, None, monitor.projection_of(reference))
-    counter = monitor.Counter(reference)
+    rows = drift_counters.values(images, said, None, drift_counters.projection_of(reference))
+    counter = drift_counters.Counter(reference)
     counter.count(rows)
     counters, last = counter.take(), len(reference.streams) - 1
     assert counters.table == ()
@@ -231,6 +231,6 @@ def test_values_of_a_regression_are_counted_as_they_are() -> None:
 
 def test_a_drift_report_of_a_regression_goes_over_the_wire() -> None:
     """Zero classes are a shape like any other."""
-    counter = monitor.Counter(_values_reference())
+    counter = drift_counters.Counter(_values_reference())
     report = DriftReport("ab" * 8, 1, 1, 1_700_000_000_000, 3_600_000, 0, "ab" * 16, "cd" * 16, counter.take())
     assert decode_report(encode_report(report)) == report

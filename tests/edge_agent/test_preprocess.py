@@ -7,7 +7,14 @@ import pytest
 from PIL import Image
 
 from edge_agent.errors import ImageError, ImageTooLargeError
-from edge_agent.preprocess import MAX_STORED_PIXELS, decode_image, reduction, resize_pixels, to_batch, to_tensor
+from edge_agent.inference.preprocess import (
+    MAX_STORED_PIXELS,
+    decode_image,
+    reduction,
+    resize_pixels,
+    to_batch,
+    to_tensor,
+)
 from wire.manifest import Preprocessing
 
 

@@ -5,7 +5,7 @@ import collections
 import pytest
 
 from edge_agent.errors import SampleRequestError
-from edge_agent.sampling import Reservoir, SampleRequest, media_type
+from edge_agent.inference.reservoir import Reservoir, SampleRequest, media_type
 
 
 def _offer(reservoir: Reservoir, count: int, *, size: int = 100, margin: float = 0.5, start: int = 0) -> None:

@@ -16,9 +16,9 @@ from torch import nn
 
 from compressor import keys, step
 from compressor.train import checkpoint, resuming
-from edge_agent.bad_inputs import Skipped
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.record_file import write_record
+from edge_agent.sources._bad_inputs import Skipped
 from server.files import write_atomically
 from server.registry.blobs import Blobs
 from server.state_backup import back_up_state
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 NOT_DURABLE = {
     "compressor/train/torchrun.py": "how processes of a run ended, for the process that waits for them",
     "compressor/worker_client.py": "a download: its digest is checked before it is used",
-    "edge_agent/bad_inputs.py": "moves what was written by others, without a change, on one file system",
+    "edge_agent/sources/_bad_inputs.py": "moves what was written by others, without a change, on one file system",
     "edge_agent/device/record_file.py": "moves a folder out of the way of a file, which is then written durably",
     "edge_agent/spool.py": "sets a damaged spool aside; a power cut in between is continued",
     "edge_agent/status_file.py": "said again each second: a flush each time would wear the flash",

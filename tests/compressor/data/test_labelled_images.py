@@ -14,7 +14,7 @@ from compressor import data
 from compressor.data import labelled_images
 from compressor.errors import ArchiveError, ColumnError, CompressorError, CorruptImageError, DataError
 from compressor.recipe import DataRecipe
-from edge_agent.preprocess import decode_image
+from edge_agent.inference.preprocess import decode_image
 
 Entries = dict[str, bytes]
 

@@ -8,7 +8,7 @@ import pytest
 from compressor import data
 from compressor.recipe import DataRecipe, TrainRecipe
 from compressor.steps.base import Bench, Rows
-from edge_agent import preprocess
+from edge_agent.inference import preprocess
 
 
 @pytest.fixture(scope="session")

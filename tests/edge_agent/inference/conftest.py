@@ -14,9 +14,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from edge_agent import monitor, runtimes
-from edge_agent.frames import Frame, encode_frame, read_frame
-from edge_agent.preprocess import to_batch
+from edge_agent import runtimes
+from edge_agent.inference import drift_counters
+from edge_agent.inference.preprocess import to_batch
+from edge_agent.pipe_frames import Frame, encode_frame, read_frame
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex
 from wire.manifest import Budgets, Manifest, Preprocessing, TensorSpec
@@ -66,7 +67,7 @@ def png(image: np.ndarray) -> bytes:
 
 def reference_for(artifact: bytes) -> Reference:
     """Return a reference with edges from 0 to 1, for the streams of a model with an embedding."""
-    specs = monitor.stream_specs(has_embedding=True)
+    specs = drift_counters.stream_specs(has_embedding=True)
     rows = np.linalg.qr(np.random.default_rng(2).normal(size=(EMBEDDING, 8)))[0].T
     edges = tuple(float(np.float32(value)) for value in np.linspace(0, 1, 15))
     return Reference(
@@ -148,7 +149,7 @@ def child(tmp_path: Path) -> Iterator[Callable[..., ChildProcess]]:
         (tmp_path / "state").mkdir(exist_ok=True)
         arguments = ["--bundle", str(bundle), "--source", json.dumps(source), "--window-ms", str(window_ms)]
         arguments += ["--state", str(tmp_path / "state"), "--memory-bytes", str(memory_bytes), "--run", run]
-        command = [sys.executable, "-m", "edge_agent.infer", *arguments, "--beat-s", "0.1"]
+        command = [sys.executable, "-m", "edge_agent.inference.child", *arguments, "--beat-s", "0.1"]
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         started.append(process)
         guard = threading.Timer(60, process.kill)

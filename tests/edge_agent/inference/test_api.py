@@ -17,7 +17,6 @@ from compressor.data.table import make_table
 from compressor.keys import init_keys
 from compressor.recipe import DataRecipe
 from compressor.signing import sign_bundles
-from edge_agent import monitor
 from edge_agent.api import DeviceModel, Trust, open_bundle
 from edge_agent.errors import (
     ImageError,
@@ -26,6 +25,7 @@ from edge_agent.errors import (
     SignatureRefusedError,
     SourceError,
 )
+from edge_agent.inference import drift_counters
 from server.trust.online_keys import init_online_keys
 from server.trust.repository import TrustRepository
 from server.trust.roots import install_root
@@ -107,7 +107,7 @@ def test_sound_and_windows_are_taken_as_arrays(tiny: dict, tmp_path: Path) -> No
 
 def test_a_regression_answers_with_numbers(tiny: dict, tmp_path: Path) -> None:
     """Values by name, no label, and NaN for what a classifier alone has."""
-    artifact, specs = tiny["onnx"](), monitor.stream_specs(has_embedding=True, values=3)
+    artifact, specs = tiny["onnx"](), drift_counters.stream_specs(has_embedding=True, values=3)
     edges = tuple(float(np.float32(value)) for value in np.linspace(0, 1, 15))
     reference = replace(
         tiny["reference"](artifact), streams=specs, classes=0, table_right=(), table_seen=(),
@@ -223,6 +223,6 @@ def test_refuses_what_a_device_refuses(trust: Trust, bundle: Callable[..., Path]
 
 def test_the_control_process_never_loads_it() -> None:
     """No module of the agent names it: its imports are numpy and a runtime."""
-    folder = Path(monitor.__file__).parent
+    folder = Path(drift_counters.__file__).parent
     others = [path for path in folder.rglob("*.py") if path.name != "api.py"]
     assert [path.name for path in others if "edge_agent.api" in path.read_text(encoding="utf-8")] == []

@@ -151,7 +151,7 @@ def test_a_bundle_that_can_not_be_served_ends_with_a_coded_fault(child: Callable
 
 def test_what_anybody_prints_does_not_reach_the_frames() -> None:
     """After ``protected_stdout`` even a write to descriptor 1 goes to stderr."""
-    code = "import os; from edge_agent.infer import protected_stdout; out = protected_stdout(); "
+    code = "import os; from edge_agent.inference.child import protected_stdout; out = protected_stdout(); "
     code += "os.write(1, b'noise'); print('x'); out.write(b'frame')"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)
     assert result.stdout == b"frame"
@@ -161,6 +161,6 @@ def test_what_anybody_prints_does_not_reach_the_frames() -> None:
 def test_the_child_imports_nothing_of_the_build_host_or_server() -> None:
     """A fresh interpreter that imports the child has none of the heavy packages, nor the runtime itself."""
     heavy = "{'torch', 'onnx', 'onnxruntime', 'pydantic', 'fastapi', 'sqlalchemy', 'server', 'compressor', 'paho'}"
-    code = f"import sys, edge_agent.infer, edge_agent.probe; print({heavy} & set(sys.modules))"
+    code = f"import sys, edge_agent.inference.child, edge_agent.inference.probe; print({heavy} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)
     assert result.stdout.strip() == b"set()"

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edge_agent.probe import Verdict, judge, probe
+from edge_agent.inference.probe import Verdict, judge, probe
 from edge_agent.updater.children import ChildProber
 from wire.bundle import build_bundle, parse_bundle
 from wire.manifest import Budgets
@@ -20,7 +20,7 @@ from wire.reference import write_reference
 
 def test_a_good_bundle_passes_in_a_fresh_process(bundle: Callable) -> None:
     """One JSON line with latencies, memory and exact logits; exit code 0."""
-    command = [sys.executable, "-m", "edge_agent.probe", str(bundle())]
+    command = [sys.executable, "-m", "edge_agent.inference.probe", str(bundle())]
     result = subprocess.run(command, capture_output=True, timeout=60, check=True)
     verdict = json.loads(result.stdout)
     assert (verdict["ok"], verdict["code"], verdict["flips"], verdict["max_abs"]) == (True, "", 0, 0.0)
@@ -30,7 +30,7 @@ def test_a_good_bundle_passes_in_a_fresh_process(bundle: Callable) -> None:
 
 def test_a_missing_bundle_is_one_coded_line_and_exit_code_1() -> None:
     """No traceback reaches the control process."""
-    command = [sys.executable, "-m", "edge_agent.probe", "/nonexistent.tfb"]
+    command = [sys.executable, "-m", "edge_agent.inference.probe", "/nonexistent.tfb"]
     result = subprocess.run(command, capture_output=True, timeout=60, check=False)
     assert (result.returncode, json.loads(result.stdout)["code"], result.stderr) == (1, "bundle_invalid", b"")
 

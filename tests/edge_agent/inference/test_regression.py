@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge_agent import monitor
+from edge_agent.inference import drift_counters
 from wire import leb128
 from wire.canonical import sha256_hex
 from wire.reference import Context, Reference, write_reference
@@ -19,7 +19,7 @@ STREAMS = 22
 def _of_values(tiny: dict, version: int = 1) -> bytes:
     """Return a reference of the tiny model whose three outputs are values."""
     artifact = tiny["onnx"](version)
-    specs = monitor.stream_specs(True, 3)
+    specs = drift_counters.stream_specs(True, 3)
     edges = tuple(float(np.float32(value)) for value in np.linspace(0, 1, 15))
     of_classes: Reference = tiny["reference"](artifact)
     counts = (0,) * 16 * len(specs)

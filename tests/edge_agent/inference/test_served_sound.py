@@ -13,8 +13,8 @@ import pytest
 from compressor.data import spoken
 from compressor.recipe import DataRecipe
 from edge_agent.errors import ImageError
-from edge_agent.preprocess import to_batch, to_tensor
-from edge_agent.served_model import ServedModel, load_model
+from edge_agent.inference.preprocess import to_batch, to_tensor
+from edge_agent.inference.served_model import ServedModel, load_model
 from wire.bundle import build_bundle
 from wire.reference import write_reference
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from edge_agent.sampling import Reservoir, SampleRequest
-from edge_agent.served_model import load_model
-from edge_agent.tally import MAX_WAITING, Tally
+from edge_agent.inference.batching import MAX_WAITING, Tally
+from edge_agent.inference.reservoir import Reservoir, SampleRequest
+from edge_agent.inference.served_model import load_model
 
 
 def test_inferences_wait_for_their_like_and_are_counted_once(bundle: Callable, tiny: dict) -> None:

@@ -13,7 +13,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from edge_agent.preprocess import to_batch
+from edge_agent.inference.preprocess import to_batch
 from wire.bundle import build_bundle
 from wire.canonical import sha256_file, sha256_hex
 from wire.codec import encode

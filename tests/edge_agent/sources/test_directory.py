@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent import sources
-from edge_agent.bad_inputs import BadInputs
 from edge_agent.device.clock import FakeClock
+from edge_agent.sources._bad_inputs import BadInputs
 
 
 @pytest.fixture(autouse=True)

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent import front_ends, monitor, runtimes
+from edge_agent import front_ends, runtimes
 from edge_agent.device.memory_limit import room_bytes
 from edge_agent.errors import RuntimeLoadError
-from edge_agent.preprocess import decode_image, resize_pixels, to_tensor
+from edge_agent.inference import drift_counters
+from edge_agent.inference.preprocess import decode_image, resize_pixels, to_tensor
 from wire.bundle import REFERENCE, read_bundle
 from wire.errors import BundleError
 from wire.manifest import Manifest
@@ -46,8 +47,8 @@ class ServedModel:
     runtime: runtimes.Runtime
     reference: Reference
     ref_id: str
-    projection: monitor.Projection
-    counter: monitor.Counter
+    projection: drift_counters.Projection
+    counter: drift_counters.Counter
     embedding_index: int | None
     max_memory_bytes: int = 0
     """What this process may have in all; 0: nobody said."""
@@ -84,7 +85,7 @@ class ServedModel:
         pixels = [resize_pixels(outcome.image, self.manifest.preprocessing) for outcome in outcomes]
         logits = np.concatenate([outcome.logits for outcome in outcomes])
         found = [outcome.embedding for outcome in outcomes if outcome.embedding is not None]
-        return monitor.values(pixels, logits, np.concatenate(found) if found else None, self.projection)
+        return drift_counters.values(pixels, logits, np.concatenate(found) if found else None, self.projection)
 
     def warm(self) -> None:
         """Run once through all of it.
@@ -115,8 +116,8 @@ def load_model(path: Path, *, threads: int | None = None, max_memory_bytes: int 
         runtimes.load(bundle.manifest, bundle.artifact, threads=threads),
         reference,
         reference.ref_id,
-        monitor.projection_of(reference),
-        monitor.Counter(reference),
+        drift_counters.projection_of(reference),
+        drift_counters.Counter(reference),
         _embedding_index(bundle.manifest, reference),
         max_memory_bytes,
     )

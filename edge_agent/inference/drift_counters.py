@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import ReferenceStreamsError
-from edge_agent.image_features import HIGHEST, LOWEST, NAMES, image_features
+from edge_agent.inference.image_features import HIGHEST, LOWEST, NAMES, image_features
 from wire.histogram import BINS, Counters, Shape
 from wire.reference import PROJECTIONS, Reference, StreamSpec
 

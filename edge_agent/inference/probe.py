@@ -1,4 +1,4 @@
-"""Does a bundle do on this device what the build host measured? ``python -m edge_agent.probe BUNDLE``.
+"""Does a bundle do on this device what the build host measured? ``python -m edge_agent.inference.probe BUNDLE``.
 
 Meant for a fresh process, whose peak memory is then the model's. Order: bundle and digests, runtime,
 golden vectors, latency, memory. Prints one JSON line and ends with 0 (it does) or 1.
@@ -148,7 +148,7 @@ def _latencies_ms(runtime: runtimes.Runtime, inputs: NDArray[np.float32]) -> lis
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the verdict on one bundle as a JSON line; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m edge_agent.probe", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m edge_agent.inference.probe", description=main.__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--limit-bytes", type=int, default=MAX_BUNDLE_BYTES)
     parser.add_argument("--memory-bytes", type=int, default=0, help="private memory; 0: what the machine allows")

@@ -1,4 +1,4 @@
-"""The inference child: ``python -m edge_agent.infer``, one thread that infers and counts, frames on its pipes.
+"""The inference child: ``python -m edge_agent.inference.child``, one thread that infers and counts, frames on its pipes.
 
 Says ``ready``, ``beat``, ``window``, ``sample``, ``swapped``, ``fault``; hears ``swap``, ``samples``,
 ``stop`` (``docs/explanation/architecture.md``). A bad image is counted and said, and never ends the child. Each image
@@ -24,15 +24,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from edge_agent import front_ends, sources
-from edge_agent.beat import rss_bytes
 from edge_agent.device import memory_limit
 from edge_agent.device.clock import Clock, SystemClock
 from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError
-from edge_agent.frames import Frame, FrameDecoder, encode_frame
 from edge_agent.in_flight import InFlight
-from edge_agent.sampling import Chosen, Reservoir, SampleRequest, media_type
-from edge_agent.served_model import ServedModel, load_model
-from edge_agent.tally import Tally
+from edge_agent.inference.batching import Tally
+from edge_agent.inference.heartbeat import rss_bytes
+from edge_agent.inference.reservoir import Chosen, Reservoir, SampleRequest, media_type
+from edge_agent.inference.served_model import ServedModel, load_model
+from edge_agent.pipe_frames import Frame, FrameDecoder, encode_frame
 from wire import leb128
 from wire.codec import Json, parse_json
 from wire.errors import WireError
@@ -314,7 +314,7 @@ def _listen(child: Child) -> None:
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m edge_agent.infer", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m edge_agent.inference.child", description=main.__doc__)
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--source", required=True, help='JSON, for example {"kind": "directory", "path": "inbox"}')
     parser.add_argument("--window-ms", type=int, default=_DEFAULTS.window_ms)

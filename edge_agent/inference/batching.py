@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.beat import Beat
-from edge_agent.monitor import STREAMS_OUTPUT
-from edge_agent.sampling import Reservoir
-from edge_agent.served_model import Outcome, ServedModel
+from edge_agent.inference.drift_counters import STREAMS_OUTPUT
+from edge_agent.inference.heartbeat import Beat
+from edge_agent.inference.reservoir import Reservoir
+from edge_agent.inference.served_model import Outcome, ServedModel
 
 MAX_WAITING = 16
 MAX_WAITING_BYTES = 1 << 20

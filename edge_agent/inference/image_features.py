@@ -1,4 +1,4 @@
-"""Ten figures of an image that drift shows in; private to ``monitor``, which owns their names.
+"""Ten figures of an image that drift shows in; private to ``drift_counters``, which owns their names.
 
 One image at a time, on flat arrays, with few numpy calls: on a small image the cost is the calls,
 not the pixels. Luma is kept as whole numbers in float32 (weights in 1/256), so that differences

@@ -1,0 +1,1 @@
+"""The inference process: preprocess, run, count, sample."""
