@@ -28,11 +28,12 @@ from edge_agent.listening import Listening
 from edge_agent.measuring.desk import Condition, Desk, MeasureDone
 from edge_agent.parts import Notice, Parts
 from edge_agent.reporting import Reporter, running
-from edge_agent.sample_ledger import SampleLedger
-from edge_agent.spool import Spool
 from edge_agent.status_file import StatusFile
 from edge_agent.supervisor import ChildEnded, ChildSaid, Fact, Supervisor
-from edge_agent.telemetry import Numberer, Telemetry
+from edge_agent.telemetry.rows import Numberer, Telemetry
+from edge_agent.telemetry.sample_ledger import SampleLedger
+from edge_agent.telemetry.spool import Spool
+from edge_agent.telemetry.uplink import Uplink
 from edge_agent.updater.repair import TOKEN as REPAIR
 from edge_agent.updater.repair import Repair
 from edge_agent.updater.seams import Refusal
@@ -40,7 +41,6 @@ from edge_agent.updater.slots import SlotRelease, Slots, other
 from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.time_floor import TimeFloor
 from edge_agent.updater.updater import Updater
-from edge_agent.uplink import Uplink
 from edge_agent.worker import JobDone
 from wire import __version__
 from wire.messages import Desired, Reported, Severity, Stream, UpdatePhase, Watermark

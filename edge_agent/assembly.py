@@ -17,7 +17,7 @@ from edge_agent.measuring.job import JobLimits, ProcessBench
 from edge_agent.parts import Notices, Parts
 from edge_agent.sources._placement import INBOX, check_placement
 from edge_agent.supervisor import ProcessLauncher
-from edge_agent.telemetry import new_boot
+from edge_agent.telemetry.rows import new_boot
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber, ChildVerifier
 from edge_agent.updater.download import FetchSettings, HttpFetcher

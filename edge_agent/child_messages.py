@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from edge_agent.pipe_frames import Frame
-from edge_agent.telemetry import Window
+from edge_agent.telemetry.rows import Window
 from wire import leb128
 from wire.codec import Json, from_document
 from wire.errors import MessageError

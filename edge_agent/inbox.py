@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge_agent.commands import BUDGET_KEY, KEPT_IDS, Ledger, allowed_bytes, expired, grant_samples
 from edge_agent.config import SampleConfig
 from edge_agent.measuring.desk import Desk as MeasureDesk
 from edge_agent.reporting import Reporter
-from edge_agent.sample_ledger import SampleLedger
 from edge_agent.supervisor import Supervisor
+from edge_agent.telemetry.commands import BUDGET_KEY, KEPT_IDS, Ledger, allowed_bytes, expired, grant_samples
+from edge_agent.telemetry.sample_ledger import SampleLedger
 from wire.codec import Json, decode, to_document
 from wire.errors import MessageError, WireError
 from wire.measurement import MEASURE_VERB

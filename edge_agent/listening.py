@@ -10,7 +10,7 @@ from edge_agent.errors import FrameError
 from edge_agent.pipe_frames import Frame
 from edge_agent.sources import SOURCE_UNREAD
 from edge_agent.supervisor import Supervisor
-from edge_agent.telemetry import Telemetry
+from edge_agent.telemetry.rows import Telemetry
 from edge_agent.updater.updater import Updater
 from wire.errors import WireError
 from wire.messages import Stream, UpdatePhase

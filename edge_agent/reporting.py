@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from edge_agent.errors import SourceError
 from edge_agent.garbage import Garbage
-from edge_agent.spool import Spool
 from edge_agent.supervisor import Supervisor
+from edge_agent.telemetry.spool import Spool
+from edge_agent.telemetry.uplink import Uplink
 from edge_agent.updater.repair import Repair
 from edge_agent.updater.slots import SlotRelease, Slots
 from edge_agent.updater.updater import Updater
-from edge_agent.uplink import Uplink
 from wire.codec import Json, to_document
 from wire.messages import DeviceState, InstalledRelease, Reported, UpdatePhase
 

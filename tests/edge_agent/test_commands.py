@@ -2,7 +2,7 @@
 
 import pytest
 
-from edge_agent.commands import DAY_MS, KEPT_GRANTS, KEPT_IDS, Ledger, SampleGrant
+from edge_agent.telemetry.commands import DAY_MS, KEPT_GRANTS, KEPT_IDS, Ledger, SampleGrant
 from wire.messages import Command
 
 

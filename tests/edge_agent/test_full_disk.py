@@ -15,8 +15,8 @@ from edge_agent.device.disk import DISK_FULL, DISK_READ_ONLY, FULL_BYTES, RealDi
 from edge_agent.device.identity import Identity
 from edge_agent.device.lock import StateLock
 from edge_agent.device.record_file import write_record
-from edge_agent.spool import VERSION, Spool
 from edge_agent.status_file import StatusFile
+from edge_agent.telemetry.spool import VERSION, Spool
 from wire.codec import to_document
 
 DISK_BYTES = 2_000_000

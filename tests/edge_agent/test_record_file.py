@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.commands import Ledger
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import read_identity
 from edge_agent.device.record_file import newer_records, read_record, write_record
 from edge_agent.errors import IdentityError, NewerFormatError
-from edge_agent.sample_ledger import SampleLedger
+from edge_agent.telemetry.commands import Ledger
+from edge_agent.telemetry.sample_ledger import SampleLedger
 from edge_agent.updater.records import Records
 from edge_agent.updater.slots import SlotRelease, Slots
 from edge_agent.updater.time_floor import TimeFloor

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.errors import SpoolError
-from edge_agent.spool import MAX_DAMAGED, VERSION, Row, Spool, merge_key, merged
+from edge_agent.telemetry.spool import MAX_DAMAGED, VERSION, Row, Spool, merge_key, merged
 from wire.drift_report import DriftReport, decode_report, encode_report
 from wire.histogram import Counters, Shape
 from wire.messages import Stream, Watermark
@@ -265,7 +265,7 @@ def test_a_spool_that_another_program_reads_is_not_taken_for_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A person with ``sqlite3 spool.db`` open costs a start, never what the spool holds."""
-    monkeypatch.setattr("edge_agent.spool._LOCKED_S", 0.0)
+    monkeypatch.setattr("edge_agent.telemetry.spool._LOCKED_S", 0.0)
     with closing(sqlite3.connect(tmp_path / "spool.db", isolation_level=None)) as other:
         other.executescript(OF_42F48EE)
         other.execute("BEGIN EXCLUSIVE")
@@ -392,7 +392,7 @@ def test_loses_nothing_committed_when_killed(tmp_path: Path) -> None:
     program = textwrap.dedent("""
         import itertools, sys
         from pathlib import Path
-        from edge_agent.spool import Row, Spool
+        from edge_agent.telemetry.spool import Row, Spool
         spool = Spool(Path(sys.argv[1]), 1 << 30)
         for seq in itertools.count(1):
             spool.add(Row("event", "00000000000000aa", seq, b"x" * 200))

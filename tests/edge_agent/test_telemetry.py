@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import AgentConfig
-from edge_agent.spool import Row, Spool
-from edge_agent.telemetry import CLOSING_MS, Numberer, Telemetry, Window, new_boot, seal, topic_of
+from edge_agent.telemetry.rows import CLOSING_MS, Numberer, Telemetry, Window, new_boot, seal, topic_of
+from edge_agent.telemetry.spool import Row, Spool
 from wire.codec import decode
 from wire.drift_report import decode_report
 from wire.errors import MessageError

@@ -14,7 +14,7 @@ import pytest
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
 from edge_agent.device.record_file import write_record
-from edge_agent.spool import Spool
+from edge_agent.telemetry.spool import Spool
 from edge_agent.updater.slots import SlotRelease, Slots
 from wire.canonical import sha256_hex
 from wire.codec import decode, to_document

@@ -10,9 +10,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_agent.commands import DAY_MS, Ledger
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import read_record, write_record
+from edge_agent.telemetry.commands import DAY_MS, Ledger
 from wire.codec import from_document, to_document
 from wire.errors import WireError
 

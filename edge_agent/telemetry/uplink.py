@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from edge_agent.config import TransportConfig
 from edge_agent.errors import SpoolError
-from edge_agent.spool import Row, Spool
-from edge_agent.telemetry import seal, topic_of
+from edge_agent.telemetry.rows import seal, topic_of
+from edge_agent.telemetry.spool import Row, Spool
 from wire.codec import encode
 from wire.errors import WireError
 from wire.messages import DeviceState, Get, Reported, Response, State, Watermark

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from edge_agent.device.sane_clock import EARLIEST_MS, TOLERANCE_MS
-from edge_agent.spool import Row, Spool, merge_key
+from edge_agent.telemetry.spool import Row, Spool, merge_key
 from wire.codec import Json, decode, encode
 from wire.drift_report import DriftReport, decode_report, encode_report
 from wire.errors import MessageError

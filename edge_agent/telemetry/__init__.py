@@ -1,0 +1,1 @@
+"""What the device keeps for the server and sends: rows, spool, uplink, commands."""
