@@ -20,6 +20,7 @@ from pathlib import Path
 import click
 
 from edge_agent.config import AgentConfig, read_config
+from edge_agent.control.status_file import Health, read_status
 from edge_agent.device import hardware
 from edge_agent.device.disk import RealDisk, advice
 from edge_agent.device.identity import enrol as trade_claim
@@ -35,7 +36,6 @@ from edge_agent.errors import (
     SourceError,
     SpoolError,
 )
-from edge_agent.status_file import Health, read_status
 from wire import __version__
 from wire.canonical import canonical_bytes
 from wire.codec import Json
@@ -200,8 +200,8 @@ def run(state: Path, config_path: Path | None, *, verbose: bool) -> None:
         config = read_config(config_path) if config_path is not None else AgentConfig()
         identity = read_identity(state)
         lock = StateLock(state)
-        from edge_agent.agent import run as run_loop  # noqa: PLC0415 - status and enrol need neither paho nor SQLite
-        from edge_agent.assembly import build_agent  # noqa: PLC0415 - the same
+        from edge_agent.control.agent import run as run_loop  # noqa: PLC0415 - status and enrol need neither paho nor SQLite
+        from edge_agent.control.assembly import build_agent  # noqa: PLC0415 - the same
 
         run_loop(build_agent(identity, config, state), _until_signal())
         lock.release()

@@ -16,13 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edge_agent.control.background import outcome
 from edge_agent.device.disk import Disk
 from edge_agent.measuring.ending import FOLDER, Measured, sweep
 from edge_agent.measuring.handing_in import hand_in
 from edge_agent.updater.children import NoAnswer, ask
 from edge_agent.updater.download import FetchSettings, HttpFetcher
 from edge_agent.updater.seams import FetchOrder, Progress, Refusal
-from edge_agent.worker import outcome
 from wire.canonical import sha256_file
 from wire.codec import Json, encode, from_document, parse_json
 from wire.errors import MessageError

@@ -311,7 +311,7 @@ def memory(folder: Path, seconds: float) -> list[Row]:
     warm = [
         sys.executable,
         "-c",
-        "import edge_agent.cli, edge_agent.assembly, edge_agent.inference.child, edge_agent.runtimes.onnx",
+        "import edge_agent.cli, edge_agent.control.assembly, edge_agent.inference.child, edge_agent.runtimes.onnx",
     ]
     subprocess.run(warm, env=environment, check=True)
     agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)

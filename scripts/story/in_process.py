@@ -10,9 +10,9 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
-from edge_agent.agent import run as run_agent
-from edge_agent.assembly import build_agent
 from edge_agent.config import read_config
+from edge_agent.control.agent import run as run_agent
+from edge_agent.control.assembly import build_agent
 from edge_agent.device.identity import read_identity
 from scripts.story.api import Api
 from scripts.story.console import StoryError

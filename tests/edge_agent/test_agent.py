@@ -11,22 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig, ChildConfig, SampleConfig, UpdateConfig
+from edge_agent.control.agent import Agent
+from edge_agent.control.background import InlineWorker
+from edge_agent.control.parts import Notices, Parts
+from edge_agent.control.supervisor import ChildEnded, ChildSaid
 from edge_agent.device.clock import FakeClock
 from edge_agent.device.disk import RealDisk, trouble
 from edge_agent.device.identity import Identity
 from edge_agent.device.record_file import read_record
 from edge_agent.in_flight import InFlight
-from edge_agent.parts import Notices, Parts
 from edge_agent.pipe_frames import Frame
-from edge_agent.supervisor import ChildEnded, ChildSaid
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
 from edge_agent.updater.integrity import Condition, condition
 from edge_agent.updater.seams import MemoryFetcher, MemoryProber, MemoryVerifier, TargetInfo
 from edge_agent.updater.slots import SlotRelease, Slots
 from edge_agent.updater.updater import Ports
-from edge_agent.worker import InlineWorker
 from wire import leb128
 from wire.bundle import build_bundle
 from wire.canonical import canonical_bytes, sha256_hex

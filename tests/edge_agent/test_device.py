@@ -14,21 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.agent import Agent
-from edge_agent.assembly import child_arguments, mqtt_settings
 from edge_agent.config import AgentConfig, ChildConfig, MonitorConfig, SourceConfig, SpoolConfig, UpdateConfig
+from edge_agent.control.agent import Agent
+from edge_agent.control.assembly import child_arguments, mqtt_settings
+from edge_agent.control.background import ThreadWorker
+from edge_agent.control.parts import Notices, Parts
+from edge_agent.control.supervisor import ProcessLauncher
 from edge_agent.device.clock import SystemClock
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
 from edge_agent.in_flight import read_held
-from edge_agent.parts import Notices, Parts
-from edge_agent.supervisor import ProcessLauncher
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.download import FetchSettings, HttpFetcher
 from edge_agent.updater.seams import MemoryVerifier, TargetInfo
 from edge_agent.updater.updater import Ports
-from edge_agent.worker import ThreadWorker
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex
 from wire.codec import decode, encode

@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from edge_agent.cli import main
+from edge_agent.control.status_file import StatusFile
 from edge_agent.device.disk import DISK_FULL, DISK_READ_ONLY, FULL_BYTES, RealDisk, advice, trouble
 from edge_agent.device.identity import Identity
 from edge_agent.device.lock import StateLock
 from edge_agent.device.record_file import write_record
-from edge_agent.status_file import StatusFile
 from edge_agent.telemetry.spool import VERSION, Spool
 from wire.codec import to_document
 

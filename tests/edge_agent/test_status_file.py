@@ -12,12 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from edge_agent.cli import main
+from edge_agent.control.status_file import EVERY_S, STALE_S, StatusFile, read_status
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
 from edge_agent.device.lock import StateLock, holder
 from edge_agent.device.record_file import write_record
 from edge_agent.errors import IdentityInUseError
-from edge_agent.status_file import EVERY_S, STALE_S, StatusFile, read_status
 from wire.codec import to_document
 
 SERVES = {"current": {"release": "m-1"}, "serving": True, "safe_mode": False, "state": "ready", "connected": True}

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import ChildConfig
+from edge_agent.control.supervisor import ChildEnded, ChildNotice, ChildSaid, Fact, ProcessLauncher, Supervisor
 from edge_agent.in_flight import InFlight
 from edge_agent.pipe_frames import Frame
-from edge_agent.supervisor import ChildEnded, ChildNotice, ChildSaid, Fact, ProcessLauncher, Supervisor
 
 OLD, NEW = Path("/blobs/old"), Path("/blobs/new")
 

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from compressor.worker_client import ServerClient
-from edge_agent.assembly import mqtt_settings
 from edge_agent.config import AgentConfig
+from edge_agent.control.assembly import mqtt_settings
 from edge_agent.device.identity import read_identity
 from edge_agent.transports.mqtt import MqttTransport
 

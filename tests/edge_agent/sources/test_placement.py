@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent import sources
-from edge_agent.assembly import placed
 from edge_agent.config import AgentConfig, SourceConfig, read_config
+from edge_agent.control.assembly import placed
 from edge_agent.device.clock import FakeClock
 from edge_agent.errors import SourceError
 

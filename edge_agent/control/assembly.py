@@ -6,23 +6,23 @@ import queue
 from dataclasses import replace
 from pathlib import Path
 
-from edge_agent.agent import Agent
 from edge_agent.config import AgentConfig, SourceConfig
+from edge_agent.control.agent import Agent
+from edge_agent.control.background import ThreadWorker
+from edge_agent.control.parts import Notices, Parts
+from edge_agent.control.supervisor import ProcessLauncher
 from edge_agent.device import hardware
 from edge_agent.device.clock import SystemClock
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
 from edge_agent.errors import SourceError
 from edge_agent.measuring.job import JobLimits, ProcessBench
-from edge_agent.parts import Notices, Parts
 from edge_agent.sources._placement import INBOX, check_placement
-from edge_agent.supervisor import ProcessLauncher
 from edge_agent.telemetry.rows import new_boot
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber, ChildVerifier
 from edge_agent.updater.download import FetchSettings, HttpFetcher
 from edge_agent.updater.updater import Ports
-from edge_agent.worker import ThreadWorker
 from wire.canonical import canonical_bytes
 from wire.codec import to_document
 from wire.transport import Transport

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from edge_agent.control.rate_limit import Garbage
+from edge_agent.control.supervisor import Supervisor
 from edge_agent.errors import SourceError
-from edge_agent.garbage import Garbage
-from edge_agent.supervisor import Supervisor
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.uplink import Uplink
 from edge_agent.updater.repair import Repair

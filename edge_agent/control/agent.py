@@ -16,20 +16,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from edge_agent.config import AgentConfig
+from edge_agent.control.background import JobDone
+from edge_agent.control.child_inbox import Listening
+from edge_agent.control.inbox import Inbox
+from edge_agent.control.parts import Notice, Parts
+from edge_agent.control.rate_limit import Garbage
+from edge_agent.control.reported import Reporter, running
+from edge_agent.control.status_file import StatusFile
+from edge_agent.control.supervisor import ChildEnded, ChildSaid, Fact, Supervisor
 from edge_agent.device.disk import DISK_FAILED, advice, trouble
 from edge_agent.device.hardware import Hardware
 from edge_agent.device.identity import Identity
 from edge_agent.device.record_file import newer_records
 from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.errors import SpoolError
-from edge_agent.garbage import Garbage
-from edge_agent.inbox import Inbox
-from edge_agent.listening import Listening
 from edge_agent.measuring.desk import Condition, Desk, MeasureDone
-from edge_agent.parts import Notice, Parts
-from edge_agent.reporting import Reporter, running
-from edge_agent.status_file import StatusFile
-from edge_agent.supervisor import ChildEnded, ChildSaid, Fact, Supervisor
 from edge_agent.telemetry.rows import Numberer, Telemetry
 from edge_agent.telemetry.sample_ledger import SampleLedger
 from edge_agent.telemetry.spool import Spool
@@ -41,7 +42,6 @@ from edge_agent.updater.slots import SlotRelease, Slots, other
 from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.time_floor import TimeFloor
 from edge_agent.updater.updater import Updater
-from edge_agent.worker import JobDone
 from wire import __version__
 from wire.messages import Desired, Reported, Severity, Stream, UpdatePhase, Watermark
 from wire.transport import Incoming, Link, LinkChange

@@ -5,12 +5,12 @@ from __future__ import annotations
 import queue
 from dataclasses import dataclass, field
 
+from edge_agent.control.background import JobDone
+from edge_agent.control.supervisor import ChildEnded, ChildSaid, Launch
 from edge_agent.device.clock import Clock
 from edge_agent.device.disk import Disk
 from edge_agent.measuring.desk import Bench, MeasureDone, NoBench
-from edge_agent.supervisor import ChildEnded, ChildSaid, Launch
 from edge_agent.updater.updater import Ports
-from edge_agent.worker import JobDone
 from wire.transport import Delivered, Incoming, LinkChange, Transport
 
 Notice = Incoming | LinkChange | Delivered | ChildSaid | ChildEnded | JobDone | MeasureDone

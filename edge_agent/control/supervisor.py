@@ -20,8 +20,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from edge_agent.blame import Suspicion
 from edge_agent.config import ChildConfig
+from edge_agent.control.blame import Suspicion
 from edge_agent.device.memory_limit import end_text, oom_kills
 from edge_agent.errors import FrameError, SourceError
 from edge_agent.in_flight import clear_held, read_held

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edge_agent.child_messages import Beat, Minute, read_beat, read_sample, read_window
+from edge_agent.control.child_messages import Beat, Minute, read_beat, read_sample, read_window
+from edge_agent.control.supervisor import Supervisor
 from edge_agent.errors import FrameError
 from edge_agent.pipe_frames import Frame
 from edge_agent.sources import SOURCE_UNREAD
-from edge_agent.supervisor import Supervisor
 from edge_agent.telemetry.rows import Telemetry
 from edge_agent.updater.updater import Updater
 from wire.errors import WireError
