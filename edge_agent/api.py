@@ -33,7 +33,7 @@ from edge_agent.errors import ImageError, ModelClosedError, SensorError, Signatu
 from edge_agent.inference import drift_counters
 from edge_agent.inference.served_model import Outcome, ServedModel, load_model
 from edge_agent.updater.children import ChildProber
-from edge_agent.updater.seams import ProbeResult
+from edge_agent.updater.ports import ProbeResult
 from wire.bundle import parse_bundle
 from wire.canonical import sha256_hex
 from wire.errors import BundleError

@@ -30,17 +30,17 @@ from edge_agent.device.identity import Identity
 from edge_agent.device.record_file import newer_records
 from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.errors import SpoolError
-from edge_agent.measuring.desk import Condition, Desk, MeasureDone
+from edge_agent.measuring.coordinator import Condition, Desk, MeasureDone
 from edge_agent.telemetry.rows import Numberer, Telemetry
 from edge_agent.telemetry.sample_ledger import SampleLedger
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.uplink import Uplink
-from edge_agent.updater.repair import TOKEN as REPAIR
-from edge_agent.updater.repair import Repair
-from edge_agent.updater.seams import Refusal
-from edge_agent.updater.slots import SlotRelease, Slots, other
+from edge_agent.updater.ports import Refusal
 from edge_agent.updater.states import UpdateRecord
-from edge_agent.updater.time_floor import TimeFloor
+from edge_agent.updater.storage.repair import TOKEN as REPAIR
+from edge_agent.updater.storage.repair import Repair
+from edge_agent.updater.storage.slots import SlotRelease, Slots, other
+from edge_agent.updater.storage.time_floor import TimeFloor
 from edge_agent.updater.updater import Updater
 from wire import __version__
 from wire.messages import Desired, Reported, Severity, Stream, UpdatePhase, Watermark

@@ -9,7 +9,7 @@ from edge_agent.control.background import JobDone
 from edge_agent.control.supervisor import ChildEnded, ChildSaid, Launch
 from edge_agent.device.clock import Clock
 from edge_agent.device.disk import Disk
-from edge_agent.measuring.desk import Bench, MeasureDone, NoBench
+from edge_agent.measuring.coordinator import Bench, MeasureDone, NoBench
 from edge_agent.updater.updater import Ports
 from wire.transport import Delivered, Incoming, LinkChange, Transport
 

@@ -11,8 +11,8 @@ from edge_agent.control.supervisor import Supervisor
 from edge_agent.errors import SourceError
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.uplink import Uplink
-from edge_agent.updater.repair import Repair
-from edge_agent.updater.slots import SlotRelease, Slots
+from edge_agent.updater.storage.repair import Repair
+from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.updater import Updater
 from wire.codec import Json, to_document
 from wire.messages import DeviceState, InstalledRelease, Reported, UpdatePhase

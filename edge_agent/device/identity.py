@@ -23,8 +23,8 @@ from edge_agent.device.record_file import read_record
 from edge_agent.device.state_folder import ROOM
 from edge_agent.device.tls import client_context
 from edge_agent.errors import EnrolmentError, IdentityError, NewerFormatError
-from edge_agent.updater.integrity import Condition
-from edge_agent.updater.twin import Twin, copy_of
+from edge_agent.updater.storage.integrity import Condition
+from edge_agent.updater.storage.twin import Twin, copy_of
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document
 from wire.errors import MessageError, WireError

@@ -18,7 +18,7 @@ from edge_agent.device.identity import Identity, read_identity
 from edge_agent.device.tls import client_context
 from edge_agent.errors import IdentityError
 from edge_agent.updater.children import ChildProber
-from edge_agent.updater.slots import Slots
+from edge_agent.updater.storage.slots import Slots
 from wire.codec import parse_json
 from wire.errors import MessageError
 

@@ -2,7 +2,7 @@
 
 Order: who signed it (a child), is there room, fetch bundle and rows, measure (a child), hand in the report. All files
 lie in the folder ``measure`` of the state directory, which is emptied at the end and at every start of the agent:
-nothing of a measurement reaches slots or ``blobs``. Decides nothing that ``desk`` decides.
+nothing of a measurement reaches slots or ``blobs``. Decides nothing that ``coordinator`` decides.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 from edge_agent.control.background import outcome
 from edge_agent.device.disk import Disk
 from edge_agent.measuring.ending import FOLDER, Measured, sweep
-from edge_agent.measuring.handing_in import hand_in
+from edge_agent.measuring.submit import hand_in
 from edge_agent.updater.children import NoAnswer, ask
 from edge_agent.updater.download import FetchSettings, HttpFetcher
-from edge_agent.updater.seams import FetchOrder, Progress, Refusal
+from edge_agent.updater.ports import FetchOrder, Progress, Refusal
 from wire.canonical import sha256_file
 from wire.codec import Json, encode, from_document, parse_json
 from wire.errors import MessageError

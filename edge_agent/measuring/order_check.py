@@ -33,7 +33,7 @@ from tuf.ngclient.updater import Updater
 from edge_agent.device.identity import Identity, read_identity
 from edge_agent.device.sane_clock import TOLERANCE_MS
 from edge_agent.errors import IdentityError
-from edge_agent.updater.time_floor import TimeFloor
+from edge_agent.updater.storage.time_floor import TimeFloor
 from edge_agent.updater.verification import LIMITS, HttpFetcher, trusted_root, tuf_folder
 from wire.canonical import canonical_bytes
 from wire.codec import Json, parse_json, to_document

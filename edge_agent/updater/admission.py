@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_agent.updater.seams import Refusal, TargetInfo
+from edge_agent.updater.ports import Refusal, TargetInfo
 from wire.messages import Desired
 from wire.tuf_target import MAX_TARGET_BYTES
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_agent.device.memory_limit import end_text, oom_kills
-from edge_agent.updater.seams import ProbeResult, Refusal, TargetInfo
+from edge_agent.updater.ports import ProbeResult, Refusal, TargetInfo
 from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError
 from wire.tuf_target import TargetCustom

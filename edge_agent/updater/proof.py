@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_agent.updater.seams import Prober, Proof, Refusal, TargetInfo, disk_refusal
+from edge_agent.updater.ports import Prober, Proof, Refusal, TargetInfo, disk_refusal
 from edge_agent.updater.states import UpdateRecord
 from wire.bundle import REFERENCE, Bundle, read_bundle
 from wire.canonical import sha256_file

@@ -25,10 +25,7 @@ from edge_agent.config import UpdateConfig
 from edge_agent.device.disk import Disk
 from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.updater.admission import DeviceFacts, admit, space
-from edge_agent.updater.probation import Health, Judgement, Limits, Outputs, Tries, judge
-from edge_agent.updater.records import Records
-from edge_agent.updater.refusals import DOUBTFUL_TRIES, Course, course
-from edge_agent.updater.seams import (
+from edge_agent.updater.ports import (
     Fetcher,
     FetchOrder,
     Prober,
@@ -40,8 +37,11 @@ from edge_agent.updater.seams import (
     Worker,
     disk_refusal,
 )
-from edge_agent.updater.slots import SlotRelease, Slots, other
+from edge_agent.updater.probation import Health, Judgement, Limits, Outputs, Tries, judge
+from edge_agent.updater.refusals import DOUBTFUL_TRIES, Course, course
 from edge_agent.updater.states import Signal, UpdateRecord, follow, same_attempt, too_late, window_open
+from edge_agent.updater.storage.records import Records
+from edge_agent.updater.storage.slots import SlotRelease, Slots, other
 from wire.messages import Desired, UpdatePhase, UpdateStatus
 
 _LOG = logging.getLogger(__name__)

@@ -45,7 +45,7 @@ from edge_agent.inference.served_model import ServedModel, load_model
 from edge_agent.pipe_frames import Frame
 from edge_agent.sources import Capture
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
-from edge_agent.updater.slots import SlotRelease, Slots
+from edge_agent.updater.storage.slots import SlotRelease, Slots
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex
 from wire.codec import encode, to_document

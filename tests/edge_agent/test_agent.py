@@ -23,9 +23,9 @@ from edge_agent.device.record_file import read_record
 from edge_agent.in_flight import InFlight
 from edge_agent.pipe_frames import Frame
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
-from edge_agent.updater.integrity import Condition, condition
-from edge_agent.updater.seams import MemoryFetcher, MemoryProber, MemoryVerifier, TargetInfo
-from edge_agent.updater.slots import SlotRelease, Slots
+from edge_agent.updater.ports import MemoryFetcher, MemoryProber, MemoryVerifier, TargetInfo
+from edge_agent.updater.storage.integrity import Condition, condition
+from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.updater import Ports
 from wire import leb128
 from wire.bundle import build_bundle

@@ -27,7 +27,7 @@ from edge_agent.in_flight import read_held
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.download import FetchSettings, HttpFetcher
-from edge_agent.updater.seams import MemoryVerifier, TargetInfo
+from edge_agent.updater.ports import MemoryVerifier, TargetInfo
 from edge_agent.updater.updater import Ports
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex

@@ -12,9 +12,9 @@ from edge_agent.device.record_file import newer_records, read_record, write_reco
 from edge_agent.errors import IdentityError, NewerFormatError
 from edge_agent.telemetry.commands import Ledger
 from edge_agent.telemetry.sample_ledger import SampleLedger
-from edge_agent.updater.records import Records
-from edge_agent.updater.slots import SlotRelease, Slots
-from edge_agent.updater.time_floor import TimeFloor
+from edge_agent.updater.storage.records import Records
+from edge_agent.updater.storage.slots import SlotRelease, Slots
+from edge_agent.updater.storage.time_floor import TimeFloor
 from wire.errors import MessageError
 
 OF_42F48EE = {

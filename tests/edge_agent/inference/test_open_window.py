@@ -15,7 +15,7 @@ from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
 from edge_agent.device.record_file import write_record
 from edge_agent.telemetry.spool import Spool
-from edge_agent.updater.slots import SlotRelease, Slots
+from edge_agent.updater.storage.slots import SlotRelease, Slots
 from wire.canonical import sha256_hex
 from wire.codec import decode, to_document
 from wire.drift_report import decode_report

@@ -11,9 +11,9 @@ import pytest
 from edge_agent.config import MeasureConfig
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.hardware import Hardware
-from edge_agent.measuring.desk import NOTE, Condition, Desk, MeasureDone, NoBench, refusal
+from edge_agent.measuring.coordinator import NOTE, Condition, Desk, MeasureDone, NoBench, refusal
 from edge_agent.measuring.ending import FOLDER, Measured
-from edge_agent.updater.seams import Progress, Refusal
+from edge_agent.updater.ports import Progress, Refusal
 from wire.measurement import MAX_ENVELOPE_BYTES
 from wire.messages import Command, Response
 

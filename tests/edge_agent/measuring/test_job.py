@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent.device.disk import RealDisk
-from edge_agent.measuring.handing_in import hand_in
 from edge_agent.measuring.job import JobLimits, ProcessBench, _verdict
+from edge_agent.measuring.submit import hand_in
 from edge_agent.updater.download import FetchSettings
-from edge_agent.updater.seams import Progress, Refusal
+from edge_agent.updater.ports import Progress, Refusal
 from wire.measurement import MeasureOrder
 
 LIMITS = JobLimits(max_bytes=1000, limit_s=30.0, reserve_bytes=0)

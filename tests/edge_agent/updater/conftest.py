@@ -10,9 +10,9 @@ import pytest
 from edge_agent.config import UpdateConfig
 from edge_agent.control.background import InlineWorker, JobDone
 from edge_agent.device.disk import Disk, RealDisk
-from edge_agent.updater.seams import MemoryFetcher, MemoryProber, MemoryVerifier, ProbeResult, Refusal, TargetInfo
-from edge_agent.updater.slots import SlotRelease, Slots
+from edge_agent.updater.ports import MemoryFetcher, MemoryProber, MemoryVerifier, ProbeResult, Refusal, TargetInfo
 from edge_agent.updater.states import UpdateRecord
+from edge_agent.updater.storage.slots import SlotRelease, Slots
 from edge_agent.updater.updater import Ports, Updater
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex

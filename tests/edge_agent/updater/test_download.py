@@ -16,7 +16,7 @@ import pytest
 
 from edge_agent.device.disk import RealDisk
 from edge_agent.updater.download import FetchSettings, HttpFetcher
-from edge_agent.updater.seams import FetchOrder, Progress, Refusal
+from edge_agent.updater.ports import FetchOrder, Progress, Refusal
 
 DATA = bytes(range(256)) * 2048  # 512 KiB
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -200,7 +200,7 @@ def test_goes_on_after_kill_9(fetch: Callable, source: Source, tmp_path: Path) -
         from pathlib import Path
         from edge_agent.device.disk import RealDisk
         from edge_agent.updater.download import FetchSettings, HttpFetcher
-        from edge_agent.updater.seams import FetchOrder, Progress
+        from edge_agent.updater.ports import FetchOrder, Progress
         url, folder, sha256, length = sys.argv[1:]
         settings = FetchSettings(url, "dev", "secret")
         HttpFetcher(settings, Path(folder), RealDisk()).fetch(FetchOrder(sha256, int(length)), Progress())

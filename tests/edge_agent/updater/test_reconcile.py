@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from edge_agent.updater.integrity import Condition
-from edge_agent.updater.reconcile import Choose, Facts, Fetch, Note, SlotFacts, reconcile
-from edge_agent.updater.slots import SlotRelease
+from edge_agent.updater.storage.integrity import Condition
+from edge_agent.updater.storage.reconcile import Choose, Facts, Fetch, Note, SlotFacts, reconcile
+from edge_agent.updater.storage.slots import SlotRelease
 
 OLD, NEW = SlotRelease("m-1", "11", 1, 0.0, 10), SlotRelease("m-2", "22", 1, 0.0, 20)
 WHOLE, ABSENT, DAMAGED = Condition

@@ -9,8 +9,8 @@ import pytest
 
 import edge_agent.updater
 from edge_agent.device.sane_clock import EARLIEST_MS, ClockWatch
+from edge_agent.updater.ports import Refusal
 from edge_agent.updater.refusals import COURSES, DOUBTFUL_TRIES, Course, course
-from edge_agent.updater.seams import Refusal
 from wire.messages import UpdatePhase
 
 HTTP = {"http_302": Course.PASSING, "http_404": Course.FINAL, "http_418": Course.FINAL, "http_999": Course.DOUBTFUL}

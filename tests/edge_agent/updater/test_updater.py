@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from edge_agent.device.disk import RealDisk
-from edge_agent.updater.seams import ProbeResult, Refusal
+from edge_agent.updater.ports import ProbeResult, Refusal
 from wire.messages import UpdatePhase
 
 GOOD = ["offered", "downloading", "verifying", "staged", "probation", "committed"]

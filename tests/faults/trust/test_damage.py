@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge_agent.updater.time_floor import Seen
-from edge_agent.updater.twin import copy_of
+from edge_agent.updater.storage.time_floor import Seen
+from edge_agent.updater.storage.twin import copy_of
 
 if TYPE_CHECKING:
     from conftest import Scene

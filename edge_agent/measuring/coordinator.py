@@ -16,7 +16,7 @@ from edge_agent.config import MeasureConfig
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import read_record, write_record
 from edge_agent.measuring.ending import Measured, sweep
-from edge_agent.updater.seams import Progress, Refusal
+from edge_agent.updater.ports import Progress, Refusal
 from wire.canonical import canonical_bytes
 from wire.codec import Json
 from wire.errors import MessageError

@@ -24,8 +24,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from edge_agent.updater.integrity import Condition
-from edge_agent.updater.slots import NAMES, SlotRelease, other
+from edge_agent.updater.storage.integrity import Condition
+from edge_agent.updater.storage.slots import NAMES, SlotRelease, other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

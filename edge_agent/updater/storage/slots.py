@@ -12,8 +12,8 @@ from pathlib import Path
 
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import make_way, read_record, write_record
-from edge_agent.updater.integrity import Condition
-from edge_agent.updater.twin import Twin, copy_of
+from edge_agent.updater.storage.integrity import Condition
+from edge_agent.updater.storage.twin import Twin, copy_of
 from wire.codec import Json, from_document, to_document
 from wire.errors import MessageError
 

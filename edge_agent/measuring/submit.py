@@ -8,7 +8,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from edge_agent.updater.download import FetchSettings, connection
-from edge_agent.updater.seams import Progress, Refusal
+from edge_agent.updater.ports import Progress, Refusal
 
 _OK = range(200, 300)
 _FINAL = range(300, 500)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import read_record, sealed, unsealed, write_record
-from edge_agent.updater.integrity import Condition
+from edge_agent.updater.storage.integrity import Condition
 from wire.codec import Json
 from wire.errors import MessageError
 

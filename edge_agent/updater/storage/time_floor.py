@@ -14,8 +14,8 @@ from pathlib import Path
 
 from edge_agent.device.disk import Disk, RealDisk
 from edge_agent.device.sane_clock import EARLIEST_MS, TOLERANCE_MS
-from edge_agent.updater.integrity import Condition
-from edge_agent.updater.twin import Twin
+from edge_agent.updater.storage.integrity import Condition
+from edge_agent.updater.storage.twin import Twin
 from wire.codec import from_document, to_document
 from wire.errors import MessageError
 

@@ -11,11 +11,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from edge_agent.updater.integrity import Condition, condition
-from edge_agent.updater.reconcile import Choose, Facts, Fetch, Note, Plan, SlotFacts, reconcile
-from edge_agent.updater.seams import FetchOrder, Progress, Refusal
-from edge_agent.updater.slots import NAMES, SlotRelease
+from edge_agent.updater.ports import FetchOrder, Progress, Refusal
 from edge_agent.updater.states import UpdateRecord
+from edge_agent.updater.storage.integrity import Condition, condition
+from edge_agent.updater.storage.reconcile import Choose, Facts, Fetch, Note, Plan, SlotFacts, reconcile
+from edge_agent.updater.storage.slots import NAMES, SlotRelease
 from edge_agent.updater.updater import Updater, committed_release
 from wire.messages import Severity, UpdatePhase
 

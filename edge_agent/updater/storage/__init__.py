@@ -1,0 +1,1 @@
+"""What the updater keeps on disk: slots, records and their second copies."""
