@@ -17,7 +17,7 @@ from server.registry.lineage import note_transition
 from server.store import boots as boot_store
 from server.store import events as event_store
 from server.store import fleet as fleet_store
-from server.store import ingest as store
+from server.store.monitoring import ingest as store
 from server.unsealing import WindowReport
 from server.watermarks import Progress, from_text, to_text
 from server.windows import fold

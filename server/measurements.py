@@ -23,9 +23,9 @@ from server.errors import (
     UnknownBlobError,
     UnknownMeasurementError,
 )
-from server.files import write_atomically
 from server.fleet import Fleet
 from server.registry.blobs import Blobs
+from server.store.files import write_atomically
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import Json
 from wire.errors import MessageError

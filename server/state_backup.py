@@ -14,9 +14,9 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from server.errors import StateDirectoryError
-from server.files import sync_directory, sync_tree, write_atomically
 from server.state_directory import StateDirectory
 from server.store.backup import back_up_sqlite, sqlite_file
+from server.store.files import sync_directory, sync_tree, write_atomically
 from server.trust.repository import mark_copy
 
 _SCRATCH = frozenset({"broker", "run", "backups", "server.lock"})

@@ -15,8 +15,8 @@ from functools import lru_cache
 import numpy as np
 import sqlalchemy as sa
 
-from server.store import windows as store
 from server.store.database import Database
+from server.store.monitoring import windows as store
 from server.unsealing import WindowReport
 from wire.drift_report import SealedReport
 from wire.errors import HistogramError

@@ -38,7 +38,7 @@ from server.credentials import hash_password, new_secret  # noqa: E402 - found t
 from server.state_directory import Ports, StateDirectory, init_state  # noqa: E402 - found through the line above
 from server.store.database import open_database  # noqa: E402 - found through the line above
 from server.store.fleet import DEVICES  # noqa: E402 - found through the line above
-from server.store.windows import WINDOWS  # noqa: E402 - found through the line above
+from server.store.monitoring.windows import WINDOWS  # noqa: E402 - found through the line above
 from server.trust.online_keys import init_online_keys  # noqa: E402 - found through the line above
 from wire.codec import decode, encode  # noqa: E402 - found through the line above
 from wire.drift_report import DriftReport, encode_report  # noqa: E402 - found through the line above

@@ -35,7 +35,7 @@ from server.registry.events import EventLog  # noqa: E402 - found through the li
 from server.registry.versions import Release  # noqa: E402 - found through the line above
 from server.store.database import Database, open_database  # noqa: E402 - found through the line above
 from server.store.fleet import DEVICES  # noqa: E402 - found through the line above
-from server.store.windows import insert_windows  # noqa: E402 - found through the line above
+from server.store.monitoring.windows import insert_windows  # noqa: E402 - found through the line above
 from server.windows import Windows  # noqa: E402 - found through the line above
 from wire.codec import encode  # noqa: E402 - found through the line above
 from wire.histogram import BINS  # noqa: E402 - found through the line above

@@ -9,8 +9,8 @@ from pydantic import BaseModel, JsonValue
 
 from server.api.auth import Auth
 from server.drift.ledger import StoredVerdict, Verdicts
-from server.store import evidence as store
 from server.store.database import Database
+from server.store.monitoring import evidence as store
 
 
 class StreamBody(BaseModel):

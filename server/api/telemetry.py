@@ -10,7 +10,7 @@ from pydantic import BaseModel, JsonValue
 from server.api.auth import Auth
 from server.fleet import Fleet
 from server.store.database import Database
-from server.store.ingest import latest_batches
+from server.store.monitoring.ingest import latest_batches
 
 
 class BatchBody(BaseModel):

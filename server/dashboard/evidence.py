@@ -12,7 +12,7 @@ from server.dashboard.views import Status, Tone, ago, evidence_share, evidence_s
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import VerdictKind
 from server.store.database import Database
-from server.store.evidence import evidence_of, latest_pools
+from server.store.monitoring.evidence import evidence_of, latest_pools
 
 _KINDS = {
     VerdictKind.DEVICE_FAULT: Status("Device fault", Tone.BAD),

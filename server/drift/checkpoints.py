@@ -28,8 +28,8 @@ from server.drift.health import Fault
 from server.drift.lane import DETECTORS, ROWS, Lane
 from server.drift.pools import Pool
 from server.drift.reference import TILTS, Singles
-from server.store import checkpoints as store
 from server.store.database import Database
+from server.store.monitoring import checkpoints as store
 from wire.histogram import BINS
 
 _LOG = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 
 from server.drift.baseline import Collected, Kept
 from server.drift.fold import LaneKey
-from server.store import baselines as store
 from server.store.database import Database
+from server.store.monitoring import baselines as store
 from wire.histogram import BINS
 
 _SCORES = 3

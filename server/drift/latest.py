@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import sqlalchemy as sa
 
-from server.store import evidence as store
 from server.store.database import Database
+from server.store.monitoring import evidence as store
 from wire.codec import Json
 
 

@@ -13,9 +13,9 @@ import sqlalchemy as sa
 from server.drift.attribution import UNKNOWN_CAUSE
 from server.drift.verdicts import ACTIONS, Attributes, Verdict, VerdictKind
 from server.registry.events import EventLog, event_row
-from server.store import evidence as store
 from server.store.database import Database
 from server.store.events import insert_events
+from server.store.monitoring import evidence as store
 from wire.messages import Severity
 
 _NAMED = 6  # a line's worth of devices

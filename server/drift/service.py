@@ -36,8 +36,8 @@ from server.errors import ServerError
 from server.fleet import Device, Fleet
 from server.registry.events import EventLog
 from server.registry.versions import Release
-from server.store import evidence as store
 from server.store.database import Database
+from server.store.monitoring import evidence as store
 from server.windows import Window, Windows
 from wire.errors import WireError
 from wire.messages import DeviceState

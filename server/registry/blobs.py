@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from server.errors import BlobOversizeError, BlobRefusedError, UnknownBlobError
-from server.files import sync_directory
+from server.store.files import sync_directory
 from wire.bundle import MAX_BUNDLE_BYTES
 
 _HEX = re.compile(r"[0-9a-f]{64}")

@@ -11,11 +11,11 @@ import sqlalchemy as sa
 
 from server.complaints import shortened
 from server.errors import LeaseLostError, UnknownJobError
-from server.files import write_atomically
 from server.retraining.config import RetrainingConfig
 from server.retraining.policy import JobFacts
 from server.store import retraining as store
 from server.store.database import Database
+from server.store.files import write_atomically
 from wire.canonical import sha256_hex
 from wire.codec import Json
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from server.errors import LabelRefusedError, SampleRefusedError, UnknownSampleError
-from server.files import write_atomically
 from server.retraining.config import RetrainingConfig
 from server.store import retraining as store
 from server.store.database import Database
+from server.store.files import write_atomically
 from wire.canonical import sha256_hex
 from wire.messages import Sample
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from server.files import sync_directory
+from server.store.files import sync_directory
 
 _PARTIAL = ".partial"
 

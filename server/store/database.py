@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-import server.store
+from server import store
 from server.errors import DatabaseRefusedError, DatabaseUnavailableError, DiskFullError, ValueRefusedError
 from server.store.revisions import prepare
 
@@ -114,8 +114,9 @@ def connect(url: str) -> sa.Engine:
 
 def declared_tables() -> sa.MetaData:
     """Return the tables of every domain."""
-    for module in pkgutil.iter_modules(server.store.__path__):
-        importlib.import_module(f"server.store.{module.name}")
+    for module in pkgutil.walk_packages(store.__path__, f"{store.__name__}."):
+        if ".migrations" not in module.name:
+            importlib.import_module(module.name)
     return METADATA
 
 

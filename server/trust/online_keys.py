@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
 
 from server.errors import StateDirectoryError, TrustError
-from server.files import write_atomically
+from server.store.files import write_atomically
 from wire.canonical import canonical_bytes
 
 ROLES = ("snapshot", "timestamp")

@@ -21,7 +21,7 @@ from tuf.api.serialization import DeserializationError
 
 from server.clock import Clock, system_now_ms
 from server.errors import MetadataRefusedError, TargetsVersionError, TrustError
-from server.files import write_atomically
+from server.store.files import write_atomically
 from server.trust.online_keys import load_online_key
 from server.trust.roots import TUF, check_online_keys, read_root, root_bytes
 from wire.codec import from_document

@@ -21,7 +21,7 @@ from server.retraining.policy import Phase as TriggerPhase
 from server.retraining.policy import Trigger
 from server.rollout.model import Group, Member, Phase, Rollout, Standing
 from server.state_directory import init_state
-from server.store.evidence import replace_slot
+from server.store.monitoring.evidence import replace_slot
 from server.trust.online_keys import init_online_keys
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex

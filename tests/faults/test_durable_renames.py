@@ -19,11 +19,11 @@ from compressor.train import checkpoint, resuming
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.record_file import write_record
 from edge_agent.sources._bad_inputs import Skipped
-from server.files import write_atomically
 from server.registry.blobs import Blobs
 from server.state_backup import back_up_state
 from server.state_directory import init_state
 from server.store.database import connect, open_database
+from server.store.files import write_atomically
 from server.trust.online_keys import init_online_keys
 from wire.canonical import sha256_hex
 
@@ -40,7 +40,7 @@ NOT_DURABLE = {
     "edge_agent/updater/verification.py": "moves a file out of the way of a folder",
 }
 DURABLE = {
-    "compressor/durable.py", "edge_agent/device/disk.py", "server/files.py", "server/registry/blobs.py",
+    "compressor/durable.py", "edge_agent/device/disk.py", "server/store/files.py", "server/registry/blobs.py",
     "server/store/backup.py",
 }  # fmt: skip
 

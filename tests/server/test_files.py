@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from server.files import write_atomically
+from server.store.files import write_atomically
 
 
 def test_writers_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:

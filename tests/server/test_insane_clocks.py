@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from server.store.events import latest_events
-from server.store.ingest import latest_batches
+from server.store.monitoring.ingest import latest_batches
 from wire.messages import (
     Batch,
     DeviceState,

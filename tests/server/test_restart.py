@@ -12,7 +12,7 @@ from server.app import ServerApp
 from server.clock import system_now_ms
 from server.parts import Parts
 from server.rollout.drafting import Request
-from server.store.windows import insert_windows
+from server.store.monitoring.windows import insert_windows
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex
 from wire.histogram import BINS

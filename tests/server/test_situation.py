@@ -14,7 +14,7 @@ from server.drift.ledger import Finding
 from server.drift.verdicts import Verdict, VerdictKind
 from server.overall import Signals
 from server.rollout.model import Group, Member, Phase, Rollout, Standing
-from server.store.evidence import replace_slot
+from server.store.monitoring.evidence import replace_slot
 from server.trust.roots import install_root
 from wire.messages import DeviceState, Reported, State, UpdatePhase, UpdateStatus
 

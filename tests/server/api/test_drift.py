@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from server.drift.ledger import Finding
 from server.drift.verdicts import Verdict, VerdictKind
 from server.retraining.policy import Phase, Trigger
-from server.store.evidence import replace_slot
+from server.store.monitoring.evidence import replace_slot
 from wire.messages import Batch, Stream
 
 if TYPE_CHECKING:

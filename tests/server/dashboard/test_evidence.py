@@ -9,8 +9,8 @@ from server.drift.latest import newest_evidence
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import ACTIONS, VerdictKind
 from server.store.database import open_database
-from server.store.evidence import replace_slot
 from server.store.fleet import insert_device
+from server.store.monitoring.evidence import replace_slot
 
 ROW = {
     "device": "gate-01",

@@ -11,9 +11,9 @@ import pytest
 
 from server.drift.checkpoints import SPANS, Moment, is_due, wanted
 from server.drift.service import DriftService
-from server.store.checkpoints import CHECKPOINTS, checkpoint_slots
-from server.store.evidence import EVIDENCE
-from server.store.windows import WINDOWS
+from server.store.monitoring.checkpoints import CHECKPOINTS, checkpoint_slots
+from server.store.monitoring.evidence import EVIDENCE
+from server.store.monitoring.windows import WINDOWS
 
 if TYPE_CHECKING:
     from tests.server.drift.conftest import FleetWorld

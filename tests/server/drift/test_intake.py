@@ -10,7 +10,7 @@ import pytest
 
 from server.drift.rows import attributes_of
 from server.drift.verdicts import DeviceView, Pools, VerdictKind, conclude
-from server.store.windows import WINDOWS
+from server.store.monitoring.windows import WINDOWS
 from wire.histogram import Counters, Shape
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from server.outbox import Outbox
 from server.revocation import Revocations
-from server.store.evidence import latest_evidence, latest_pools
+from server.store.monitoring.evidence import latest_evidence, latest_pools
 from wire.memory_broker import MemoryBroker, MemoryTransport
 
 if TYPE_CHECKING:

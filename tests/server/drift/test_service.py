@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from server.drift.ledger import Finding
 from server.drift.service import DriftService
 from server.drift.verdicts import Verdict, VerdictKind
-from server.store import evidence as store
+from server.store.monitoring import evidence as store
 
 if TYPE_CHECKING:
     from tests.server.drift.conftest import FleetWorld

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from server.store.database import METADATA, insert_many
 from server.store.fleet import DEVICES
-from server.store.windows import WINDOWS
+from server.store.monitoring.windows import WINDOWS
 
 EVIDENCE = sa.Table(
     "evidence",
