@@ -20,12 +20,12 @@ from server.api.enrol import Address, Reception
 from server.broker import Broker, free_port, listening_socket, loopback_of
 from server.clock import Clock, system_now_ms
 from server.config import ServerConfig, check_config, read_config
-from server.credentials import hash_password, new_secret
 from server.dashboard.mount import mount
-from server.enrolment import SERVER_USER, Enrolment, Identity
 from server.errors import ServerError, StateDirectoryError
+from server.fleet.credentials import hash_password, new_secret
+from server.fleet.enrolment import SERVER_USER, Enrolment, Identity
+from server.fleet.lost_devices import LostDevices
 from server.ingest import subscriptions
-from server.lost_devices import LostDevices
 from server.parts import Parts, Service, build_api, build_parts
 from server.state_directory import Ports, RunAddress, StateDirectory, StateLock, lock_state, open_state
 from server.tls import check_certificates

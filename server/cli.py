@@ -35,15 +35,15 @@ from server.api.enrol import comes_back
 from server.app import Overrides, ServerApp
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
-from server.enrolment import Enrolment
 from server.errors import AnsweredError, DatabaseOutdatedError, ServerError
-from server.fleet import Device, Fleet
-from server.liveness import presence
-from server.outbox import Outbox
+from server.fleet.enrolment import Enrolment
+from server.fleet.fleet import Device, Fleet
+from server.fleet.liveness import presence
+from server.fleet.outbox import Outbox
+from server.fleet.revocation import Revocations
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
 from server.registry.versions import Versions
-from server.revocation import Revocations
 from server.rollout.ledger import Ledger
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService

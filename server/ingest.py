@@ -19,10 +19,10 @@ from server.arrivals import Arrival, StreamKey, read_arrival
 from server.complaints import Complaints
 from server.config import IngestConfig
 from server.errors import DatabaseRefusedError, DiskFullError, ServerError
-from server.fleet import Fleet
+from server.fleet.fleet import Fleet
+from server.fleet.outbox import Outbox
 from server.journal import Journal, device_time, load_progress
 from server.outages import Outages
-from server.outbox import Outbox
 from server.store.database import Database
 from server.unsealing import unseal
 from server.watermarks import Offer, Progress

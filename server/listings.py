@@ -6,8 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from server.fleet import Device
-from server.liveness import Presence
+from server.fleet.fleet import Device
+from server.fleet.liveness import Presence
 from server.registry.events import LoggedEvent
 from server.registry.versions import Release
 from server.rollout.model import IN_FLIGHT, Rollout, Standing

@@ -25,18 +25,19 @@ from server.api import samples as samples_api
 from server.api import telemetry as telemetry_api
 from server.api import tuf as tuf_api
 from server.api.auth import Auth
-from server.assignments import Assignments
 from server.clock import Clock
 from server.config import ServerConfig
 from server.drift.latest import newest_evidence
 from server.drift.service import DriftService
-from server.enrolment import Enrolment
-from server.fleet import Fleet
+from server.fleet.assignments import Assignments
+from server.fleet.enrolment import Enrolment
+from server.fleet.fleet import Fleet
+from server.fleet.liveness import Liveness
+from server.fleet.measurements import Measurements
+from server.fleet.outbox import Outbox
+from server.fleet.revocation import Revocations
 from server.housekeeping import Housekeeping
 from server.ingest import Ingest
-from server.liveness import Liveness
-from server.measurements import Measurements
-from server.outbox import Outbox
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
 from server.registry.lineage import Lineage
@@ -46,7 +47,6 @@ from server.retraining.jobs import Jobs
 from server.retraining.ledger import Triggers
 from server.retraining.samples import Samples
 from server.retraining.service import RetrainingService
-from server.revocation import Revocations
 from server.rollout.ledger import Ledger
 from server.rollout.service import RolloutService
 from server.situation import Situation

@@ -9,8 +9,8 @@ from server.clock import Clock
 from server.drift.latest import newest_evidence, newest_pools
 from server.drift.ledger import Verdicts
 from server.errors import TrustError
-from server.fleet import Device, Fleet
-from server.liveness import Presence, is_reachable, is_silent, presence
+from server.fleet.fleet import Device, Fleet
+from server.fleet.liveness import Presence, is_reachable, is_silent, presence
 from server.overall import NEAR_RATIO, Overall, Signals, overall
 from server.registry.versions import Versions
 from server.rollout.ledger import Ledger

@@ -9,8 +9,8 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from server.credentials import new_secret
 from server.errors import AlreadyRunningError, StateDirectoryError
+from server.fleet.credentials import new_secret
 from server.store.files import write_atomically
 
 _PORT_LIMIT = 65_536

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from server.clock import Clock
 from server.complaints import shortened
 from server.errors import ReleaseWithdrawnError, ServerError
-from server.fleet import Device, Fleet
+from server.fleet.fleet import Device, Fleet
 from server.registry.events import event_row
 from server.registry.versions import Release, Versions
 from server.rollout.model import Phase

@@ -29,8 +29,8 @@ from scripts.bench.rows import Row, told  # noqa: E402 - found through the line 
 from server.app import keep_what_is_loaded  # noqa: E402 - found through the line above
 from server.drift.config import DriftConfig  # noqa: E402 - found through the line above
 from server.drift.service import DriftService  # noqa: E402 - found through the line above
-from server.fleet import Fleet  # noqa: E402 - found through the line above
-from server.outbox import Outbox  # noqa: E402 - found through the line above
+from server.fleet.fleet import Fleet  # noqa: E402 - found through the line above
+from server.fleet.outbox import Outbox  # noqa: E402 - found through the line above
 from server.registry.events import EventLog  # noqa: E402 - found through the line above
 from server.registry.versions import Release  # noqa: E402 - found through the line above
 from server.store.database import Database, open_database  # noqa: E402 - found through the line above

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from fastapi import Request
 
-from server.enrolment import Enrolment
 from server.errors import UnauthorizedError
+from server.fleet.enrolment import Enrolment
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 
 from server.api.auth import Auth
-from server.assignments import Assignments
 from server.errors import BlobOversizeError, BlobRefusedError
+from server.fleet.assignments import Assignments
 from server.registry.blobs import Blobs
 from wire.bundle import MAX_BUNDLE_BYTES
 

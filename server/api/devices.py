@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field, JsonValue
 from server.api.auth import Auth
 from server.api.numbers import StoredNumber
 from server.errors import UnknownDeviceError
-from server.fleet import Device, Fleet
-from server.liveness import Presence
+from server.fleet.fleet import Device, Fleet
+from server.fleet.liveness import Presence
 from server.registry.lineage import Lineage
 from wire.codec import Json, to_document
 

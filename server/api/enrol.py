@@ -9,8 +9,8 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
-from server.enrolment import Enrolment, Identity
 from server.errors import RootMissingError, ServerError
+from server.fleet.enrolment import Enrolment, Identity
 
 
 @dataclass(frozen=True, slots=True)

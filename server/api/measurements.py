@@ -10,8 +10,8 @@ from starlette.concurrency import run_in_threadpool
 from server.api.auth import Auth
 from server.api.blobs import BlobBody, check_announced, receive
 from server.errors import BlobOversizeError
-from server.fleet import Fleet
-from server.measurements import Measurement, Measurements
+from server.fleet.fleet import Fleet
+from server.fleet.measurements import Measurement, Measurements
 from wire.measurement import MAX_REPORT_BYTES, MAX_ROWS_BYTES
 
 _BYTES = "application/octet-stream"

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
-from server.fleet import Device
-from server.revocation import Revocations
+from server.fleet.fleet import Device
+from server.fleet.revocation import Revocations
 
 
 class EndRequest(BaseModel, extra="forbid"):

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, JsonValue
 
 from server.api.auth import Auth
-from server.fleet import Fleet
+from server.fleet.fleet import Fleet
 from server.store.database import Database
 from server.store.monitoring.ingest import latest_batches
 

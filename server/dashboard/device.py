@@ -26,8 +26,8 @@ from server.dashboard.views import (
     state_status,
 )
 from server.errors import UnknownDeviceError
-from server.fleet import Device
-from server.liveness import is_reachable
+from server.fleet.fleet import Device
+from server.fleet.liveness import is_reachable
 
 _WINDOWS = 200
 _EVENTS = 100

@@ -13,7 +13,7 @@ from server.dashboard.services import Services
 from server.dashboard.session import Sessions
 from server.dashboard.theme import LOGIN, ask_why, heading
 from server.errors import ServerError, UnknownDeviceError
-from server.fleet import Device
+from server.fleet.fleet import Device
 
 _QUESTIONS = {
     "revoke": "Its credentials are refused from now on; it comes back only by a new claim. Its history stays.",

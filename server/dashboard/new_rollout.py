@@ -12,7 +12,7 @@ from server.dashboard.services import Services
 from server.dashboard.session import Sessions
 from server.dashboard.theme import LOGIN, heading, keep_fresh
 from server.errors import ServerError
-from server.fleet import Device
+from server.fleet.fleet import Device
 from server.registry.versions import Release
 from server.rollout import drafting
 from server.rollout.selection import candidates

@@ -15,7 +15,7 @@ from server.dashboard.session import Sessions
 from server.dashboard.theme import LOGIN, ask_why, heading, live, pill
 from server.dashboard.views import Status, Tone, clock_time
 from server.errors import ServerError
-from server.fleet import Device
+from server.fleet.fleet import Device
 from server.registry.versions import Release
 
 _SHOWN = 50

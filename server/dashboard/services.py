@@ -6,12 +6,12 @@ from typing import Protocol
 
 from server.api.auth import Auth
 from server.drift.service import DriftService
-from server.fleet import Fleet
+from server.fleet.fleet import Fleet
+from server.fleet.revocation import Revocations
 from server.registry.events import EventLog
 from server.registry.lineage import Lineage
 from server.registry.versions import Versions
 from server.retraining.service import RetrainingService
-from server.revocation import Revocations
 from server.rollout.service import RolloutService
 from server.situation import Situation
 from server.store.database import Database

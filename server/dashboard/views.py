@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from server.fleet import Device
-from server.liveness import is_reachable, is_silent
+from server.fleet.fleet import Device
+from server.fleet.liveness import is_reachable, is_silent
 from server.overall import NEAR_RATIO
 from server.registry.events import LoggedEvent
 from wire.messages import DeviceState, Severity, UpdatePhase, UpdateStatus

@@ -33,7 +33,7 @@ from server.drift.reference import Ints, training_profile
 from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of, is_whole, pool_rows
 from server.drift.views import LaneFacts, Scene, findings
 from server.errors import ServerError
-from server.fleet import Device, Fleet
+from server.fleet.fleet import Device, Fleet
 from server.registry.events import EventLog
 from server.registry.versions import Release
 from server.store.database import Database

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from server.drift.ledger import StoredVerdict, Verdicts
 from server.errors import ServerError, TriggerPhaseError
-from server.fleet import Fleet
+from server.fleet.fleet import Fleet
 from server.registry.events import EventLog
 from server.registry.versions import Versions
 from server.retraining.archive import build_archive, distinct

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from server.errors import RolloutRefusedError
-from server.fleet import Device
+from server.fleet.fleet import Device
 from server.registry.versions import Release
 from server.rollout.conditions import MAX_CANARIES
 from server.rollout.config import MAX_TIME_S, RolloutConfig

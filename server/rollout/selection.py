@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 
-from server.fleet import Device
+from server.fleet.fleet import Device
 from server.registry.versions import Release
 from server.rollout.model import Member
 from wire.messages import DeviceState

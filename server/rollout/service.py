@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from server.clock import Clock, system_now_ms
 from server.errors import ReleaseWithdrawnError, RolloutPhaseError, RolloutRefusedError
-from server.fleet import Device, Fleet
-from server.liveness import is_reachable
+from server.fleet.fleet import Device, Fleet
+from server.fleet.liveness import is_reachable
 from server.registry.events import EventLog
 from server.registry.versions import Release, Versions
 from server.rollout.conditions import tally

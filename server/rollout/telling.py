@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from server.fleet import Device, Fleet
+from server.fleet.fleet import Device, Fleet
 from server.registry.versions import Release
 from server.rollout.ledger import Ledger
 from server.rollout.model import IN_VAIN, Member, Rollout, Settle, Standing

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 
 from compressor.keys import init_keys
 from server.app import ServerApp
-from server.enrolment import Identity
+from server.fleet.enrolment import Identity
 from server.state_directory import StateDirectory, init_state
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root

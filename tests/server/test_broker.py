@@ -17,8 +17,8 @@ import pytest
 
 from server.broker import Broker, free_port
 from server.config import BrokerConfig, TlsConfig
-from server.credentials import hash_password
 from server.errors import BrokerMissingError, PortInUseError
+from server.fleet.credentials import hash_password
 from server.transports.mqtt import MqttTransport
 from wire.transport import Delivered, Incoming, Link, LinkChange, Notice
 

@@ -8,13 +8,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from server.api.enrol import Address, Reception
-from server.credentials import hash_password, verify_password
 from server.errors import BrokerError, ClaimRefusedError, DeviceExistsError
+from server.fleet.credentials import hash_password, verify_password
 from server.parts import build_api
 from wire.errors import NameRefusedError
 
 if TYPE_CHECKING:
-    from server.enrolment import Identity
+    from server.fleet.enrolment import Identity
     from tests.server.conftest import MemoryFleet
 
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from server.errors import UnknownDeviceError
-from server.fleet import next_gen, would_ignore
+from server.fleet.fleet import next_gen, would_ignore
 from server.store.fleet import DEVICES, update_device
 from wire.codec import encode
 from wire.errors import NameRefusedError

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 
 from server.app import ServerApp
 from server.cli import main
-from server.enrolment import Identity
 from server.errors import ClaimRefusedError, DeviceEndedError
+from server.fleet.enrolment import Identity
 from server.state_directory import StateDirectory
 from server.transports.mqtt import MqttTransport
 from wire.messages import DeviceState, InstalledRelease, Reported, State

@@ -13,7 +13,7 @@ import pytest
 from compressor.device_bench import Subject
 from compressor.keys import init_keys
 from compressor.orders import make_order, sign_order
-from server.measurements import KEEP_MS
+from server.fleet.measurements import KEEP_MS
 from wire.canonical import sha256_hex
 from wire.codec import decode
 from wire.measurement import MeasureOrder, blank_report, encode_report

@@ -6,7 +6,7 @@ import pytest
 
 from server.dashboard.views import Tone, ago, clock_time, counts, device_row, event_row, evidence_share, phase_status
 from server.dashboard.views import evidence_status as said
-from server.fleet import Device
+from server.fleet.fleet import Device
 from server.registry.events import LoggedEvent
 from wire.messages import DeviceState, InstalledRelease, Reported, Severity, UpdatePhase, UpdateStatus
 

@@ -11,8 +11,8 @@ import pytest
 
 from server.drift.config import DriftConfig
 from server.drift.service import DriftService
-from server.fleet import Fleet
-from server.outbox import Outbox
+from server.fleet.fleet import Fleet
+from server.fleet.outbox import Outbox
 from server.registry.events import EventLog
 from server.registry.versions import Release
 from server.store.database import Database, open_database

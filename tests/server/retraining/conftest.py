@@ -12,8 +12,8 @@ import pytest
 from server.drift.ledger import Finding, Verdicts
 from server.drift.verdicts import Verdict, VerdictKind
 from server.errors import RolloutRefusedError
-from server.fleet import Fleet
-from server.outbox import Outbox
+from server.fleet.fleet import Fleet
+from server.fleet.outbox import Outbox
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
 from server.registry.versions import Versions

@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.fleet import Device
+from server.fleet.fleet import Device
 from server.registry.versions import Release
 from server.rollout.selection import candidates, pick_canaries
 from wire.messages import Desired, DeviceState, InstalledRelease, Reported

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.errors import NotAssignedError
-from server.fleet import as_device
+from server.fleet.fleet import as_device
 from server.store import assignments as store
 from server.store import fleet as fleet_store
 from server.store.database import Database

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from server.config import FleetConfig
-from server.fleet import Device, Fleet
+from server.fleet.fleet import Device, Fleet
 from server.registry.events import EventLog
 from wire.messages import DeviceState, Severity
 

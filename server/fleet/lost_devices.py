@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.fleet import Device, Fleet
+from server.fleet.fleet import Device, Fleet
 from server.registry.events import EventLog
 from wire.messages import DeviceState, Severity
 

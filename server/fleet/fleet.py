@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from server.clock import Clock
 from server.errors import DeviceEndedError, UnknownDeviceError
-from server.outbox import Outbox
+from server.fleet.outbox import Outbox
 from server.store import fleet as store
 from server.store.database import Database
 from wire.codec import Json, decode, encode

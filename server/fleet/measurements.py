@@ -23,7 +23,7 @@ from server.errors import (
     UnknownBlobError,
     UnknownMeasurementError,
 )
-from server.fleet import Fleet
+from server.fleet.fleet import Fleet
 from server.registry.blobs import Blobs
 from server.store.files import write_atomically
 from wire.canonical import canonical_bytes, sha256_hex

@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from server.clock import Clock
-from server.credentials import hash_password, new_secret, verify_password
 from server.errors import ClaimRefusedError, DeviceExistsError, ServerError
+from server.fleet.credentials import hash_password, new_secret, verify_password
 from server.registry.events import event_row
 from server.store import fleet as store
 from server.store.database import Database

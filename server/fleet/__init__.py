@@ -1,0 +1,1 @@
+"""Devices: enrolment, credentials, liveness, commands, measurements and how they leave."""
