@@ -25,7 +25,7 @@ from server.errors import ServerError, StateDirectoryError
 from server.fleet.credentials import hash_password, new_secret
 from server.fleet.enrolment import SERVER_USER, Enrolment, Identity
 from server.fleet.lost_devices import LostDevices
-from server.ingest import subscriptions
+from server.ingest.ingest import subscriptions
 from server.parts import Parts, Service, build_api, build_parts
 from server.state_directory import Ports, RunAddress, StateDirectory, StateLock, lock_state, open_state
 from server.tls import check_certificates

@@ -37,7 +37,8 @@ from server.fleet.measurements import Measurements
 from server.fleet.outbox import Outbox
 from server.fleet.revocation import Revocations
 from server.housekeeping import Housekeeping
-from server.ingest import Ingest
+from server.ingest.ingest import Ingest
+from server.ingest.windows import Windows
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
 from server.registry.lineage import Lineage
@@ -57,7 +58,6 @@ from server.trust.orders import SignedOrders
 from server.trust.releases import register_releases
 from server.trust.repository import TrustRepository
 from server.vitals import Vitals
-from server.windows import Windows
 from server.withdrawal import Withdrawal
 from wire import __version__
 from wire.transport import Transport

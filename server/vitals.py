@@ -19,7 +19,7 @@ import sqlalchemy as sa
 
 from server.config import HealthConfig
 from server.errors import ServerError
-from server.ingest import Ingest
+from server.ingest.ingest import Ingest
 from server.registry.events import EventLog
 from server.store.database import Database
 from server.store.heartbeat import put_heartbeat

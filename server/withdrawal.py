@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from server.clock import Clock
-from server.complaints import shortened
 from server.errors import ReleaseWithdrawnError, ServerError
 from server.fleet.fleet import Device, Fleet
+from server.ingest.faults import shortened
 from server.registry.events import event_row
 from server.registry.versions import Release, Versions
 from server.rollout.model import Phase

@@ -31,12 +31,12 @@ from server.drift.config import DriftConfig  # noqa: E402 - found through the li
 from server.drift.service import DriftService  # noqa: E402 - found through the line above
 from server.fleet.fleet import Fleet  # noqa: E402 - found through the line above
 from server.fleet.outbox import Outbox  # noqa: E402 - found through the line above
+from server.ingest.windows import Windows  # noqa: E402 - found through the line above
 from server.registry.events import EventLog  # noqa: E402 - found through the line above
 from server.registry.versions import Release  # noqa: E402 - found through the line above
 from server.store.database import Database, open_database  # noqa: E402 - found through the line above
 from server.store.fleet import DEVICES  # noqa: E402 - found through the line above
 from server.store.monitoring.windows import insert_windows  # noqa: E402 - found through the line above
-from server.windows import Windows  # noqa: E402 - found through the line above
 from wire.codec import encode  # noqa: E402 - found through the line above
 from wire.histogram import BINS  # noqa: E402 - found through the line above
 from wire.memory_broker import MemoryBroker, MemoryTransport  # noqa: E402 - found through the line above

@@ -11,8 +11,8 @@ from scripts.story.chapters import Story
 from scripts.story.console import StoryError
 from scripts.story.figures import SiteFigures, compare
 from scripts.story.fleet import WINDOW_S
+from server.ingest.windows import Window, Windows
 from server.store.database import open_database
-from server.windows import Window, Windows
 from wire.drift_report import DriftReport, encode_report
 
 _MAX_DROP = 0.01

@@ -14,7 +14,7 @@ from server.drift.fold import LaneKey
 from server.drift.lane import ROWS
 from server.drift.reference import Floats, Ints
 from server.drift.views import LaneFacts, Scene, causes
-from server.windows import Window
+from server.ingest.windows import Window
 from wire.histogram import BINS
 
 _TOP = 5

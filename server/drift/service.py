@@ -34,11 +34,11 @@ from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of,
 from server.drift.views import LaneFacts, Scene, findings
 from server.errors import ServerError
 from server.fleet.fleet import Device, Fleet
+from server.ingest.windows import Window, Windows
 from server.registry.events import EventLog
 from server.registry.versions import Release
 from server.store.database import Database
 from server.store.monitoring import evidence as store
-from server.windows import Window, Windows
 from wire.errors import WireError
 from wire.messages import DeviceState
 from wire.reference import Reference

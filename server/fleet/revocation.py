@@ -18,10 +18,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from server.clock import Clock
-from server.complaints import shortened
 from server.errors import DeviceEndedError
 from server.fleet.fleet import Device, Fleet, reported_gen
 from server.fleet.outbox import Outbox
+from server.ingest.faults import shortened
 from server.registry.events import event_row
 from server.store import fleet as store
 from server.store.events import insert_events

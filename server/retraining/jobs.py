@@ -9,8 +9,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from server.complaints import shortened
 from server.errors import LeaseLostError, UnknownJobError
+from server.ingest.faults import shortened
 from server.retraining.config import RetrainingConfig
 from server.retraining.policy import JobFacts
 from server.store import retraining as store

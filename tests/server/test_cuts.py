@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server.complaints import shortened
+from server.ingest.faults import shortened
 from wire.messages import DeviceState, Event, Response, Severity, State
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
-from server.arrivals import Arrival
 from server.errors import ServerError
-from server.ingest import Ingest
+from server.ingest.decode import Arrival
+from server.ingest.ingest import Ingest
 from wire.codec import encode
 from wire.drift_report import DriftReport, encode_report
 from wire.messages import (

@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.unsealing import unseal
+from server.ingest.drift_batches import unseal
 from wire.drift_report import DriftReport, decode_report, encode_report, open_report
 from wire.errors import MessageError, WireError
 from wire.histogram import BINS, Counters, Shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.watermarks import AHEAD_LIMIT, Offer, Progress, from_text, to_text
+from server.ingest.watermarks import AHEAD_LIMIT, Offer, Progress, from_text, to_text
 
 
 def test_the_watermark_stops_at_the_first_gap() -> None:

@@ -13,12 +13,12 @@ from server.drift.config import DriftConfig
 from server.drift.service import DriftService
 from server.fleet.fleet import Fleet
 from server.fleet.outbox import Outbox
+from server.ingest.drift_batches import WindowReport, unseal_one
+from server.ingest.windows import Windows, fold
 from server.registry.events import EventLog
 from server.registry.versions import Release
 from server.store.database import Database, open_database
 from server.store.fleet import insert_device
-from server.unsealing import WindowReport, unseal_one
-from server.windows import Windows, fold
 from wire.drift_report import DriftReport, encode_report
 from wire.errors import WireError
 from wire.histogram import BINS, Counters, Shape

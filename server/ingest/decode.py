@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.unsealing import WindowReport, unseal_one
+from server.ingest.drift_batches import WindowReport, unseal_one
 from wire.codec import decode
 from wire.errors import MessageError, TopicError, WireError
 from wire.messages import Batch, Event, Get, Reported, Response, Sample, State, Stream

@@ -15,17 +15,17 @@ from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
-from server.arrivals import Arrival, StreamKey, read_arrival
-from server.complaints import Complaints
 from server.config import IngestConfig
 from server.errors import DatabaseRefusedError, DiskFullError, ServerError
 from server.fleet.fleet import Fleet
 from server.fleet.outbox import Outbox
-from server.journal import Journal, device_time, load_progress
+from server.ingest.decode import Arrival, StreamKey, read_arrival
+from server.ingest.drift_batches import unseal
+from server.ingest.faults import Complaints
+from server.ingest.watermarks import Offer, Progress
+from server.ingest.write_batch import Journal, device_time, load_progress
 from server.outages import Outages
 from server.store.database import Database
-from server.unsealing import unseal
-from server.watermarks import Offer, Progress
 from wire.errors import WireError
 from wire.messages import Ack, Get, Sample, Stream, Watermark
 from wire.topics import Kind, Topic, fleet_filter, is_name

@@ -15,9 +15,9 @@ from functools import lru_cache
 import numpy as np
 import sqlalchemy as sa
 
+from server.ingest.drift_batches import WindowReport
 from server.store.database import Database
 from server.store.monitoring import windows as store
-from server.unsealing import WindowReport
 from wire.drift_report import SealedReport
 from wire.errors import HistogramError
 from wire.histogram import Counters, Shape, merge

@@ -7,20 +7,20 @@ from dataclasses import dataclass, field, replace
 
 import sqlalchemy as sa
 
-from server.arrivals import Arrival, StreamKey, is_key
-from server.boots import Mention, places
-from server.complaints import Complaints, shortened
 from server.config import IngestConfig
-from server.device_time import DeviceTime
+from server.ingest.boots import Mention, places
+from server.ingest.decode import Arrival, StreamKey, is_key
+from server.ingest.device_time import DeviceTime
+from server.ingest.drift_batches import WindowReport
+from server.ingest.faults import Complaints, shortened
+from server.ingest.watermarks import Progress, from_text, to_text
+from server.ingest.windows import fold
 from server.registry.events import Origin, event_row
 from server.registry.lineage import note_transition
 from server.store import boots as boot_store
 from server.store import events as event_store
 from server.store import fleet as fleet_store
 from server.store.monitoring import ingest as store
-from server.unsealing import WindowReport
-from server.watermarks import Progress, from_text, to_text
-from server.windows import fold
 from wire.codec import decode, encode
 from wire.messages import Batch, DeviceState, Event, Get, Reported, Response, Severity, State, Stream
 
