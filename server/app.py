@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from server.api.enrol import Address, Reception
-from server.broker import Broker, free_port, listening_socket, loopback_of
+from server.broker.mqtt import MqttTransport
+from server.broker.process import Broker, free_port, listening_socket, loopback_of
 from server.clock import Clock, system_now_ms
 from server.config import ServerConfig, check_config, read_config
 from server.dashboard.mount import mount
@@ -29,7 +30,6 @@ from server.ingest.ingest import subscriptions
 from server.parts import Parts, Service, build_api, build_parts
 from server.state_directory import Ports, RunAddress, StateDirectory, StateLock, lock_state, open_state
 from server.tls import check_certificates
-from server.transports.mqtt import MqttTransport
 from server.web import Web
 from wire.messages import Severity
 from wire.transport import Transport

@@ -17,9 +17,9 @@ import httpx
 import pytest
 
 from server.app import Overrides, ServerApp
+from server.broker.mqtt import MqttTransport
 from server.errors import AlreadyRunningError, ConfigError, PortInUseError
 from server.state_directory import StateDirectory, init_state
-from server.transports.mqtt import MqttTransport
 from wire.codec import decode, encode
 from wire.drift_report import DriftReport, encode_report
 from wire.messages import Ack, Desired, DeviceState, Reported, State

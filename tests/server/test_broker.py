@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from server.broker import Broker, free_port
+from server.broker.mqtt import MqttTransport
+from server.broker.process import Broker, free_port
 from server.config import BrokerConfig, TlsConfig
 from server.errors import BrokerMissingError, PortInUseError
 from server.fleet.credentials import hash_password
-from server.transports.mqtt import MqttTransport
 from wire.transport import Delivered, Incoming, Link, LinkChange, Notice
 
 pytestmark = pytest.mark.broker
@@ -78,7 +78,7 @@ def test_the_broker_may_open_as_many_files_as_the_hard_limit_says(
     own_files: int, *, said: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With the usual soft limit of 1,024 the devices beyond a thousand got no connection; too few for all is said."""
-    monkeypatch.setattr("server.broker._OWN_FILES", own_files)
+    monkeypatch.setattr("server.broker.process._OWN_FILES", own_files)
     before, broker = resource.getrlimit(resource.RLIMIT_NOFILE), _make(tmp_path)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[0]), before[1]))

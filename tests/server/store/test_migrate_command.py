@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from server.broker import free_port
+from server.broker.process import free_port
 from server.cli import main
 from server.state_directory import RunAddress, StateDirectory, lock_state
 from server.store.backup import back_up_sqlite

@@ -1,4 +1,4 @@
-"""A private mosquitto: started, watched, told of new devices, stopped. What it reads is in ``broker_files``.
+"""A private mosquitto: started, watched, told of new devices, stopped. What it reads is in ``files``.
 
 The port stays the same over the server's life, because devices were told it. When mosquitto dies it is started
 again, at once and then ever more slowly. A mosquitto that a killed server left behind is ended first.
@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from server.broker_files import BrokerPaths, render_acl, render_config, render_passwords
+from server.broker.files import BrokerPaths, render_acl, render_config, render_passwords
 from server.clock import system_now_ms
 from server.config import BrokerConfig, TlsConfig
 from server.errors import BrokerError, BrokerMissingError, PortInUseError

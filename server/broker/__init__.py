@@ -1,0 +1,1 @@
+"""The private mosquitto and the server's connections to a broker."""
