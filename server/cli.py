@@ -32,7 +32,9 @@ import sqlalchemy as sa
 
 from server import listings
 from server.api.enrol import comes_back
-from server.app import Overrides, ServerApp
+from server.app.server import Overrides, ServerApp
+from server.app.state_backup import back_up_state
+from server.app.state_directory import StateDirectory, init_state, is_locked, lock_state, open_state
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
 from server.errors import AnsweredError, DatabaseOutdatedError, ServerError
@@ -48,8 +50,6 @@ from server.rollout.ledger import Ledger
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
 from server.running import RunningServer
-from server.state_backup import back_up_state
-from server.state_directory import StateDirectory, init_state, is_locked, lock_state, open_state
 from server.store.backup import back_up_sqlite, sqlite_file
 from server.store.database import Database, connect, declared_tables, next_step, open_database, shown_url
 from server.store.heartbeat import latest_heartbeat_ms

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import httpx
 
+from server.app.state_directory import StateDirectory
 from server.config import read_config
 from server.errors import AnsweredError, NotRunningError
-from server.state_directory import StateDirectory
 from wire.codec import Json
 
 _TIMEOUT_S = 30.0

@@ -33,9 +33,9 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from scripts.bench.rows import Row, told  # noqa: E402 - found through the line above
+from server.app.state_directory import Ports, StateDirectory, init_state  # noqa: E402 - found through the line above
 from server.broker.process import free_port  # noqa: E402 - found through the line above
 from server.fleet.credentials import hash_password, new_secret  # noqa: E402 - found through the line above
-from server.state_directory import Ports, StateDirectory, init_state  # noqa: E402 - found through the line above
 from server.store.database import open_database  # noqa: E402 - found through the line above
 from server.store.fleet import DEVICES  # noqa: E402 - found through the line above
 from server.store.monitoring.windows import WINDOWS  # noqa: E402 - found through the line above

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from scripts.bench.rows import Row, told  # noqa: E402 - found through the line above
-from server.app import keep_what_is_loaded  # noqa: E402 - found through the line above
+from server.app.server import keep_what_is_loaded  # noqa: E402 - found through the line above
 from server.drift.config import DriftConfig  # noqa: E402 - found through the line above
 from server.drift.service import DriftService  # noqa: E402 - found through the line above
 from server.fleet.fleet import Fleet  # noqa: E402 - found through the line above

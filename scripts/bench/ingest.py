@@ -21,8 +21,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from server.app import ServerApp, keep_what_is_loaded
-from server.state_directory import init_state
+from server.app.server import ServerApp, keep_what_is_loaded
+from server.app.state_directory import init_state
 from server.trust.online_keys import init_online_keys
 from wire.drift_report import DriftReport, encode_report
 from wire.histogram import BINS, Counters, Shape

@@ -159,8 +159,8 @@ the same as OpenAPI at `/api/openapi.json`, with every body and answer, and as a
 
 def _calls() -> Iterator[_Call]:
     """Yield the calls of a server that is opened in a folder of its own, without a broker."""
-    from server.app import ServerApp  # noqa: PLC0415 - a page needs the package that it is about
-    from server.state_directory import init_state  # noqa: PLC0415 - as above
+    from server.app.server import ServerApp  # noqa: PLC0415 - a page needs the package that it is about
+    from server.app.state_directory import init_state  # noqa: PLC0415 - as above
     from wire.memory_broker import MemoryBroker, MemoryTransport  # noqa: PLC0415 - as above
 
     with tempfile.TemporaryDirectory(prefix="tinyfleet-docs-") as folder:

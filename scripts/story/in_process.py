@@ -18,7 +18,7 @@ from scripts.story.api import Api
 from scripts.story.console import StoryError
 from scripts.story.fleet import Fleet
 from scripts.story.plans import DevicePlan
-from server.app import ServerApp
+from server.app.server import ServerApp
 from wire.memory_broker import MemoryBroker, MemoryTransport
 
 LEFT_OUT = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
+from server.app.vitals import Vitals
 from server.clock import Clock
-from server.vitals import Vitals
 from wire import __version__
 
 _UNWELL = 503

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from server.api.auth import Auth
-from server.situation import Situation
+from server.app.situation import Situation
 
 
 class ConcernBody(BaseModel):

@@ -10,14 +10,14 @@ from functools import partial
 from fastapi import Request, Response
 from nicegui import ui
 
+from server.app.overall import Level, Overall
+from server.app.situation import Reading
 from server.dashboard import evidence
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
 from server.dashboard.tables import Column, live_table
 from server.dashboard.theme import empty, frame, heading, live, meter, pill, tone_class
 from server.dashboard.views import Counts, DeviceRow, Status, Tone, clock_time, counts, device_row
-from server.overall import Level, Overall
-from server.situation import Reading
 
 _ENDED_SHOWN = 20
 _FRESH_S = 1.0  # so often all visitors together read the fleet

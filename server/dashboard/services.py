@@ -1,10 +1,11 @@
-"""What the pages need of the server; ``server.parts.Parts`` has it all."""
+"""What the pages need of the server; ``server.app.services.Parts`` has it all."""
 
 from __future__ import annotations
 
 from typing import Protocol
 
 from server.api.auth import Auth
+from server.app.situation import Situation
 from server.drift.service import DriftService
 from server.fleet.fleet import Fleet
 from server.fleet.revocation import Revocations
@@ -13,7 +14,6 @@ from server.registry.lineage import Lineage
 from server.registry.versions import Versions
 from server.retraining.service import RetrainingService
 from server.rollout.service import RolloutService
-from server.situation import Situation
 from server.store.database import Database
 from server.withdrawal import Withdrawal
 

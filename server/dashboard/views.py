@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from server.app.overall import NEAR_RATIO
 from server.fleet.fleet import Device
 from server.fleet.liveness import is_reachable, is_silent
-from server.overall import NEAR_RATIO
 from server.registry.events import LoggedEvent
 from wire.messages import DeviceState, Severity, UpdatePhase, UpdateStatus
 

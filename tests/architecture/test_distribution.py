@@ -55,7 +55,7 @@ def test_the_sdist_has_the_sources_and_the_readme(built: Path) -> None:
     """The sdist carries what the wheel is built from."""
     with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"pyproject.toml", "README.md", "LICENSE", "wire/bundle.py", "server/app.py"} <= names
+    assert {"pyproject.toml", "README.md", "LICENSE", "wire/bundle.py", "server/app/server.py"} <= names
 
 
 @pytest.mark.slow

@@ -13,14 +13,14 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, Route, sync_playwright
 from sklearn.datasets import load_digits
 
-from server.app import ServerApp
+from server.app.server import ServerApp
+from server.app.state_directory import init_state
 from server.clock import system_now_ms
 from server.drift.ledger import Finding
 from server.drift.verdicts import Verdict, VerdictKind
 from server.retraining.policy import Phase as TriggerPhase
 from server.retraining.policy import Trigger
 from server.rollout.model import Group, Member, Phase, Rollout, Standing
-from server.state_directory import init_state
 from server.store.monitoring.evidence import replace_slot
 from server.trust.online_keys import init_online_keys
 from wire.bundle import build_bundle

@@ -5,7 +5,7 @@ from typing import Protocol
 import pytest
 from playwright.sync_api import Page, expect
 
-from server.app import ServerApp
+from server.app.server import ServerApp
 from wire.messages import Severity
 
 pytestmark = pytest.mark.browser

@@ -25,9 +25,9 @@ from compressor.publish import publish
 from compressor.recipe import DataRecipe, read_recipe
 from compressor.worker import Heartbeat, Workplace, find_checkpoint, read_samples, serve, sole_worker, worker_name
 from compressor.worker_client import ServerClient
-from server.app import ServerApp
+from server.app.server import ServerApp
+from server.app.state_directory import init_state
 from server.retraining.jobs import Job, JobOrder
-from server.state_directory import init_state
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire.memory_broker import MemoryBroker, MemoryTransport

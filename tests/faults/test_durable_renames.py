@@ -19,9 +19,9 @@ from compressor.train import checkpoint, resuming
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.record_file import write_record
 from edge_agent.sources._bad_inputs import Skipped
+from server.app.state_backup import back_up_state
+from server.app.state_directory import init_state
 from server.registry.blobs import Blobs
-from server.state_backup import back_up_state
-from server.state_directory import init_state
 from server.store.database import connect, open_database
 from server.store.files import write_atomically
 from server.trust.online_keys import init_online_keys

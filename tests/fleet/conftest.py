@@ -30,7 +30,7 @@ import pytest
 
 from compressor.keys import init_keys
 from compressor.publish import publish
-from server.state_directory import init_state
+from server.app.state_directory import init_state
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire.bundle import build_bundle

@@ -11,9 +11,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from compressor.keys import init_keys
-from server.app import ServerApp
+from server.app.server import ServerApp
+from server.app.state_directory import StateDirectory, init_state
 from server.fleet.enrolment import Identity
-from server.state_directory import StateDirectory, init_state
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire.codec import decode, encode

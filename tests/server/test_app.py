@@ -16,10 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.app import Overrides, ServerApp
+from server.app.server import Overrides, ServerApp
+from server.app.state_directory import StateDirectory, init_state
 from server.broker.mqtt import MqttTransport
 from server.errors import AlreadyRunningError, ConfigError, PortInUseError
-from server.state_directory import StateDirectory, init_state
 from wire.codec import decode, encode
 from wire.drift_report import DriftReport, encode_report
 from wire.messages import Ack, Desired, DeviceState, Reported, State

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from server.app import ServerApp
+from server.app.server import ServerApp
+from server.app.state_directory import RunAddress, StateDirectory
 from server.cli import main
 from server.clock import system_now_ms
 from server.rollout.model import Group, Member, Phase, Rollout, Standing
 from server.rollout.service import RolloutService
-from server.state_directory import RunAddress, StateDirectory
 from wire.memory_broker import MemoryBroker, MemoryTransport
 from wire.messages import Severity
 

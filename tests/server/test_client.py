@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from server.api import devices, events, evidence, overall, releases, rollouts, samples
-from server.app import ServerApp
+from server.app.server import ServerApp
 from server.client import (
     Concern,
     DeviceInfo,
@@ -42,7 +42,7 @@ from wire.messages import DeviceState, Sample, Severity, State
 from wire.tuf_target import TargetCustom, target_path
 
 if TYPE_CHECKING:
-    from server.state_directory import StateDirectory
+    from server.app.state_directory import StateDirectory
     from tests.server.conftest import FakeClock, MemoryFleet
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from server.app.state_directory import StateDirectory
 from server.bounds import BOUNDS, check_bounds, numbers_of
 from server.config import ServerConfig, is_loopback, read_config
 from server.errors import ConfigError
-from server.state_directory import StateDirectory
 
 
 def _read(tmp_path: Path, text: str) -> ServerConfig:

@@ -8,9 +8,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from server.api.enrol import Address, Reception
+from server.app.services import build_api
 from server.errors import BrokerError, ClaimRefusedError, DeviceExistsError
 from server.fleet.credentials import hash_password, verify_password
-from server.parts import build_api
 from wire.errors import NameRefusedError
 
 if TYPE_CHECKING:

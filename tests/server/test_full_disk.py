@@ -10,9 +10,9 @@ import pytest
 from click.testing import CliRunner
 
 from compressor.keys import init_keys
+from server.app.state_directory import StateDirectory, init_state
 from server.cli import main
 from server.config import HealthConfig
-from server.state_directory import StateDirectory, init_state
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire.canonical import sha256_hex

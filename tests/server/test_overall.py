@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 
 import pytest
 
-from server.overall import Level, Signals, overall
+from server.app.overall import Level, Signals, overall
 
 QUIET = Signals(devices=70)
 NAMES = [field.name for field in fields(Signals) if field.name != "devices"]

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from server.app import ServerApp
+from server.app.server import ServerApp
+from server.app.services import Parts
 from server.clock import system_now_ms
-from server.parts import Parts
 from server.rollout.drafting import Request
 from server.store.monitoring.windows import insert_windows
 from wire.bundle import build_bundle

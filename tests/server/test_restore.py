@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from server.app import Overrides, ServerApp
+from server.app.server import Overrides, ServerApp
+from server.app.state_directory import Ports, RunAddress, StateDirectory, open_state
 from server.cli import main
 from server.errors import DatabaseLostError, StateDirectoryError, TrustError
-from server.state_directory import Ports, RunAddress, StateDirectory, open_state
 from server.store.database import open_database
 from server.trust.online_keys import init_online_keys, load_online_key
 from server.trust.repository import TrustRepository

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from server.app import ServerApp
+from server.app.server import ServerApp
+from server.app.state_directory import StateDirectory
 from server.broker.mqtt import MqttTransport
 from server.cli import main
 from server.errors import ClaimRefusedError, DeviceEndedError
 from server.fleet.enrolment import Identity
-from server.state_directory import StateDirectory
 from wire.messages import DeviceState, InstalledRelease, Reported, State
 from wire.transport import Link, LinkChange, Notice
 

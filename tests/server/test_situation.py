@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from compressor.keys import init_keys
+from server.app.overall import Signals
 from server.clock import system_now_ms
 from server.drift.ledger import Finding
 from server.drift.verdicts import Verdict, VerdictKind
-from server.overall import Signals
 from server.rollout.model import Group, Member, Phase, Rollout, Standing
 from server.store.monitoring.evidence import replace_slot
 from server.trust.roots import install_root

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from server.app.tls import check_certificates
 from server.config import ServerConfig, TlsConfig, read_config
 from server.errors import ConfigError
-from server.tls import check_certificates
 
 TLS = '[tls]\ncertificate = "server.pem"\nkey = "/etc/server.key"\nca = "ca.pem"\n'
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import sqlalchemy as sa
 
+from server.app.vitals import LATE_S
 from server.config import HealthConfig
-from server.vitals import LATE_S
 from wire.messages import State
 
 if TYPE_CHECKING:

@@ -24,8 +24,8 @@ from compressor.keys import init_keys
 from compressor.publish import Published, _check, publish
 from compressor.signing import sign_bundles
 from edge_agent.updater.verification import Verdict, run
-from server.app import ServerApp
-from server.state_directory import init_state
+from server.app.server import ServerApp
+from server.app.state_directory import init_state
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire.memory_broker import MemoryBroker, MemoryTransport

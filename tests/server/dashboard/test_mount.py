@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.app import ServerApp
-from server.state_directory import init_state
+from server.app.server import ServerApp
+from server.app.state_directory import init_state
 from server.trust.online_keys import init_online_keys
 from wire.memory_broker import MemoryBroker, MemoryTransport
 

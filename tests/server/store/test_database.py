@@ -8,9 +8,9 @@ import pytest
 import sqlalchemy as sa
 from click.testing import CliRunner
 
+from server.app.state_directory import StateDirectory
 from server.cli import main
 from server.errors import DatabaseRefusedError, DatabaseUnavailableError, DiskFullError, ValueRefusedError
-from server.state_directory import StateDirectory
 from server.store.database import connect, open_database, shown_url
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from server.app.state_directory import RunAddress, StateDirectory, lock_state
 from server.broker.process import free_port
 from server.cli import main
-from server.state_directory import RunAddress, StateDirectory, lock_state
 from server.store.backup import back_up_sqlite
 from server.store.database import connect
 from server.store.revisions import standing_of

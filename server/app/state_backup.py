@@ -13,8 +13,8 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from server.app.state_directory import StateDirectory
 from server.errors import StateDirectoryError
-from server.state_directory import StateDirectory
 from server.store.backup import back_up_sqlite, sqlite_file
 from server.store.files import sync_directory, sync_tree, write_atomically
 from server.trust.repository import mark_copy

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from server.app.overall import NEAR_RATIO, Overall, Signals, overall
+from server.app.vitals import Vitals
 from server.clock import Clock
 from server.drift.latest import newest_evidence, newest_pools
 from server.drift.ledger import Verdicts
 from server.errors import TrustError
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence, is_reachable, is_silent, presence
-from server.overall import NEAR_RATIO, Overall, Signals, overall
 from server.registry.versions import Versions
 from server.rollout.ledger import Ledger
 from server.rollout.model import IN_VAIN, Phase, Rollout
 from server.trust.expiry import ending
 from server.trust.repository import TrustRepository
-from server.vitals import Vitals
 from wire.codec import Json
 from wire.messages import DeviceState, UpdatePhase
 

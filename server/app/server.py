@@ -17,6 +17,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from server.api.enrol import Address, Reception
+from server.app.http import Web
+from server.app.services import Parts, Service, build_api, build_parts
+from server.app.state_directory import Ports, RunAddress, StateDirectory, StateLock, lock_state, open_state
+from server.app.tls import check_certificates
 from server.broker.mqtt import MqttTransport
 from server.broker.process import Broker, free_port, listening_socket, loopback_of
 from server.clock import Clock, system_now_ms
@@ -27,10 +31,6 @@ from server.fleet.credentials import hash_password, new_secret
 from server.fleet.enrolment import SERVER_USER, Enrolment, Identity
 from server.fleet.lost_devices import LostDevices
 from server.ingest.ingest import subscriptions
-from server.parts import Parts, Service, build_api, build_parts
-from server.state_directory import Ports, RunAddress, StateDirectory, StateLock, lock_state, open_state
-from server.tls import check_certificates
-from server.web import Web
 from wire.messages import Severity
 from wire.transport import Transport
 

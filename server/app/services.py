@@ -25,6 +25,10 @@ from server.api import samples as samples_api
 from server.api import telemetry as telemetry_api
 from server.api import tuf as tuf_api
 from server.api.auth import Auth
+from server.app.retention import Housekeeping
+from server.app.situation import Situation
+from server.app.state_directory import StateDirectory
+from server.app.vitals import Vitals
 from server.clock import Clock
 from server.config import ServerConfig
 from server.drift.latest import newest_evidence
@@ -36,7 +40,6 @@ from server.fleet.liveness import Liveness
 from server.fleet.measurements import Measurements
 from server.fleet.outbox import Outbox
 from server.fleet.revocation import Revocations
-from server.housekeeping import Housekeeping
 from server.ingest.ingest import Ingest
 from server.ingest.windows import Windows
 from server.registry.blobs import Blobs
@@ -50,14 +53,11 @@ from server.retraining.samples import Samples
 from server.retraining.service import RetrainingService
 from server.rollout.ledger import Ledger
 from server.rollout.service import RolloutService
-from server.situation import Situation
-from server.state_directory import StateDirectory
 from server.store.database import Database, open_database
 from server.trust.expiry import ExpiryWatch
 from server.trust.orders import SignedOrders
 from server.trust.releases import register_releases
 from server.trust.repository import TrustRepository
-from server.vitals import Vitals
 from server.withdrawal import Withdrawal
 from wire import __version__
 from wire.transport import Transport
