@@ -30,11 +30,12 @@ import click
 import httpx
 import sqlalchemy as sa
 
-from server import listings
 from server.api.enrol import comes_back
 from server.app.server import Overrides, ServerApp
 from server.app.state_backup import back_up_state
 from server.app.state_directory import StateDirectory, init_state, is_locked, lock_state, open_state
+from server.cli import listings
+from server.cli.running import RunningServer
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
 from server.errors import AnsweredError, DatabaseOutdatedError, ServerError
@@ -49,7 +50,6 @@ from server.registry.versions import Versions
 from server.rollout.ledger import Ledger
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
-from server.running import RunningServer
 from server.store.backup import back_up_sqlite, sqlite_file
 from server.store.database import Database, connect, declared_tables, next_step, open_database, shown_url
 from server.store.heartbeat import latest_heartbeat_ms
@@ -724,7 +724,3 @@ def _pair(text: str) -> tuple[str, str]:
     if not found or not key:
         raise click.BadParameter(f"Expected KEY=VALUE, got {text!r}", param_hint="--attribute")
     return key, value
-
-
-if __name__ == "__main__":
-    main()
