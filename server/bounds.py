@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 
 from server.errors import ConfigError
-from server.rollout.conditions import MAX_CANARIES
 from server.rollout.config import MAX_TIME_S
+from server.rollout.thresholds import MAX_CANARIES
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, JsonValue
 from server.api.auth import Auth
 from server.registry.versions import Release, Versions
 from server.rollout.service import SOMEBODY
-from server.withdrawal import Withdrawal
+from server.rollout.withdrawal import Withdrawal
 
 
 class ReleaseBody(BaseModel):

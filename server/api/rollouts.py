@@ -12,13 +12,13 @@ from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
 from server.errors import RolloutRefusedError
-from server.rollout.conditions import MAX_CANARIES, canary_size, tally
 from server.rollout.config import MAX_TIME_S
-from server.rollout.drafting import Request
+from server.rollout.create import Request
 from server.rollout.model import Member, Rollout
 from server.rollout.outcome import removed_count, replaced_count
 from server.rollout.resuming import How
 from server.rollout.service import SOMEBODY, RolloutService
+from server.rollout.thresholds import MAX_CANARIES, canary_size, tally
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIME_S)]

@@ -46,19 +46,19 @@ from server.registry.blobs import Blobs
 from server.registry.events import EventLog
 from server.registry.lineage import Lineage
 from server.registry.versions import Versions
-from server.regressions import Regressions
 from server.retraining.jobs import Jobs
 from server.retraining.ledger import Triggers
 from server.retraining.samples import Samples
 from server.retraining.service import RetrainingService
 from server.rollout.ledger import Ledger
+from server.rollout.regressions import Regressions
 from server.rollout.service import RolloutService
+from server.rollout.withdrawal import Withdrawal
 from server.store.database import Database, open_database
 from server.trust.expiry import ExpiryWatch
 from server.trust.orders import SignedOrders
 from server.trust.releases import register_releases
 from server.trust.repository import TrustRepository
-from server.withdrawal import Withdrawal
 from wire import __version__
 from wire.transport import Transport
 

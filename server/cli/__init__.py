@@ -50,13 +50,13 @@ from server.registry.versions import Versions
 from server.rollout.ledger import Ledger
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService
+from server.rollout.withdrawal import Withdrawal
 from server.store.backup import back_up_sqlite, sqlite_file
 from server.store.database import Database, connect, declared_tables, next_step, open_database, shown_url
 from server.store.heartbeat import latest_heartbeat_ms
 from server.store.revisions import standing_of, upgrade
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
-from server.withdrawal import Withdrawal
 from wire import __version__
 from wire.codec import Json
 from wire.errors import WireError

@@ -14,7 +14,7 @@ from server.dashboard.theme import LOGIN, heading, keep_fresh
 from server.errors import ServerError
 from server.fleet.fleet import Device
 from server.registry.versions import Release
-from server.rollout import drafting
+from server.rollout import create
 from server.rollout.selection import candidates
 
 
@@ -83,7 +83,7 @@ class NewRollout:
             if not self.sessions.is_open(self.request):
                 ui.navigate.to(LOGIN)
                 return
-            wanted = drafting.Request(release or "", canary=None if canary is None else int(canary))
+            wanted = create.Request(release or "", canary=None if canary is None else int(canary))
             try:
                 made = await run.io_bound(self.services.rollouts.create, wanted)
             except ServerError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from server.dashboard.views import Status, Tone, ago
-from server.rollout.conditions import tally
 from server.rollout.model import IN_VAIN, OPEN_PHASES, REMOVED, REPLACED, Member, Phase, Rollout, Standing
 from server.rollout.outcome import removed_count
 from server.rollout.planner import passed
+from server.rollout.thresholds import tally
 
 _PHASES = {
     Phase.AWAITING_APPROVAL: Status("waits for approval", Tone.WARN),

@@ -14,8 +14,8 @@ from server.registry.lineage import Lineage
 from server.registry.versions import Versions
 from server.retraining.service import RetrainingService
 from server.rollout.service import RolloutService
+from server.rollout.withdrawal import Withdrawal
 from server.store.database import Database
-from server.withdrawal import Withdrawal
 
 
 class Services(Protocol):

@@ -17,7 +17,7 @@ from enum import StrEnum
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import VerdictKind
 from server.retraining.config import RetrainingConfig
-from server.retraining.harm import lower_bound
+from server.retraining.guard import lower_bound
 
 
 class Phase(StrEnum):

@@ -36,7 +36,7 @@ from server.retraining.policy import (
     withdrawn,
 )
 from server.retraining.samples import Samples, StoredSample
-from server.rollout.drafting import Request
+from server.rollout.create import Request
 from server.rollout.model import Phase as RolloutPhase
 from server.rollout.model import Rollout
 from server.rollout.selection import candidates

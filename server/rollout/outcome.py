@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from server.rollout.conditions import tally
 from server.rollout.model import REMOVED, Member, Rollout, Standing
+from server.rollout.thresholds import tally
 
 
 def outcome(rollout: Rollout) -> str:

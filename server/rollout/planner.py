@@ -22,7 +22,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from server.rollout.conditions import tally
 from server.rollout.model import (
     IN_FLIGHT,
     IN_VAIN,
@@ -41,6 +40,7 @@ from server.rollout.model import (
     Settle,
     Standing,
 )
+from server.rollout.thresholds import tally
 from wire.messages import UpdatePhase
 
 _UNTOLD = frozenset({Standing.WAITING, Standing.PENDING, Standing.ASSIGNING})

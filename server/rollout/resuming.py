@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from server.errors import RolloutRefusedError
-from server.rollout.conditions import tally
 from server.rollout.model import (
     IN_FLIGHT,
     IN_VAIN,
@@ -30,6 +29,7 @@ from server.rollout.model import (
     Standing,
 )
 from server.rollout.planner import apply_settlements, left_out, passed, plan, stop
+from server.rollout.thresholds import tally
 
 _NAMED = 20  # devices that a sentence names
 

@@ -14,9 +14,9 @@ from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import is_reachable
 from server.registry.events import EventLog
 from server.registry.versions import Release, Versions
-from server.rollout.conditions import tally
+from server.rollout.assignments import Teller
 from server.rollout.config import RolloutConfig
-from server.rollout.drafting import Request, draft
+from server.rollout.create import Request, draft
 from server.rollout.ledger import Ledger
 from server.rollout.model import (
     IN_VAIN,
@@ -37,7 +37,7 @@ from server.rollout.outcome import outcome
 from server.rollout.planner import plan, settled
 from server.rollout.resuming import Foresight, How, foresee, listed, replaced, resumed, skipped, to_replace
 from server.rollout.selection import candidates, choose_bundle, pick_canaries
-from server.rollout.telling import Teller
+from server.rollout.thresholds import tally
 from wire.messages import Severity, UpdateStatus
 
 _LOG = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server.rollout.drafting import Request
+from server.rollout.create import Request
 from wire.canonical import sha256_hex
 from wire.messages import DeviceState, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus
 from wire.tuf_target import TargetCustom, target_path

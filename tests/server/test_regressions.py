@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from server.drift.ledger import Finding
 from server.drift.verdicts import Verdict, VerdictKind
-from server.regressions import Regressions
 from server.rollout.model import Group, Phase, Rollout
+from server.rollout.regressions import Regressions
 
 if TYPE_CHECKING:
     from tests.server.conftest import MemoryFleet

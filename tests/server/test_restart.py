@@ -11,7 +11,7 @@ import pytest
 from server.app.server import ServerApp
 from server.app.services import Parts
 from server.clock import system_now_ms
-from server.rollout.drafting import Request
+from server.rollout.create import Request
 from server.store.monitoring.windows import insert_windows
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex

@@ -11,7 +11,7 @@ from server.cli import main
 from server.dashboard.new_rollout import offers
 from server.dashboard.releases import release_rows
 from server.errors import ReleaseWithdrawnError, UnknownReleaseError
-from server.rollout.drafting import Request
+from server.rollout.create import Request
 from server.rollout.model import Phase
 from wire.canonical import sha256_hex
 from wire.messages import DeviceState, InstalledRelease, Reported, State, UpdatePhase, UpdateStatus

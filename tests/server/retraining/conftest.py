@@ -22,7 +22,7 @@ from server.retraining.jobs import Jobs
 from server.retraining.ledger import Triggers
 from server.retraining.samples import Samples
 from server.retraining.service import RetrainingService
-from server.rollout.drafting import Request
+from server.rollout.create import Request
 from server.rollout.model import Phase, Rollout
 from server.store.database import open_database
 from server.store.fleet import insert_device

@@ -12,7 +12,7 @@ import pytest
 
 from server.errors import LabelRefusedError, LeaseLostError, SampleRefusedError, UnknownSampleError
 from server.retraining.archive import build_archive
-from server.retraining.harm import lower_bound
+from server.retraining.guard import lower_bound
 from server.retraining.jobs import Job, JobOrder
 from wire.canonical import sha256_hex
 from wire.messages import Sample

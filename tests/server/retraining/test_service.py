@@ -9,7 +9,7 @@ import pytest
 from server.drift.verdicts import VerdictKind
 from server.errors import LeaseLostError, TriggerPhaseError
 from server.registry.blobs import Blobs
-from server.rollout.drafting import Request
+from server.rollout.create import Request
 from server.rollout.model import Phase as RolloutPhase
 from server.store.fleet import DEVICES
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from server.errors import RolloutRefusedError
-from server.rollout.conditions import MAX_CANARIES, canary_size, tally
 from server.rollout.model import Group, Member, Standing
+from server.rollout.thresholds import MAX_CANARIES, canary_size, tally
 
 
 def members(**counts: int) -> tuple[Member, ...]:

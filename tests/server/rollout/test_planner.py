@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.errors import RolloutRefusedError
-from server.rollout.conditions import tally
 from server.rollout.model import (
     IN_VAIN,
     Assign,
@@ -28,6 +27,7 @@ from server.rollout.model import (
 from server.rollout.outcome import outcome
 from server.rollout.planner import apply_settlements, left_out, passed, plan, stop
 from server.rollout.resuming import How, foresee, resumed, skipped, to_replace
+from server.rollout.thresholds import tally
 from wire.messages import UpdatePhase, UpdateStatus
 
 NEW, OLD = "meter-2", "meter-1"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from server.errors import RolloutPhaseError, RolloutRefusedError, UnknownReleaseError
-from server.rollout.drafting import Request
+from server.rollout.create import Request
 from server.rollout.model import Phase, Rollout, Standing
 from server.rollout.resuming import How
 from server.rollout.service import RolloutService

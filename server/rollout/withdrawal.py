@@ -18,9 +18,9 @@ from server.fleet.fleet import Device, Fleet
 from server.ingest.faults import shortened
 from server.registry.events import event_row
 from server.registry.versions import Release, Versions
+from server.rollout.assignments import pointer
 from server.rollout.model import Phase
 from server.rollout.service import SOMEBODY, RolloutService
-from server.rollout.telling import pointer
 from server.store import registry as store
 from server.store.events import insert_events
 from wire.messages import Desired, Severity

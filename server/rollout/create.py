@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from server.errors import RolloutRefusedError
 from server.fleet.fleet import Device
 from server.registry.versions import Release
-from server.rollout.conditions import MAX_CANARIES
 from server.rollout.config import MAX_TIME_S, RolloutConfig
 from server.rollout.model import Group, Phase, Rollout
 from server.rollout.selection import as_members, candidates, pick_canaries
+from server.rollout.thresholds import MAX_CANARIES
 
 
 @dataclass(frozen=True, slots=True)
