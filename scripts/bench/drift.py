@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from server.drift.config import DriftConfig
-from server.drift.fold import FoldState, Outcome, fold_slot
-from server.drift.lane import Observation
-from server.drift.pools import FLEET
+from server.drift.detection.detector_bank import Observation
+from server.drift.detection.pools import FLEET
+from server.drift.detection.slot_update import FoldState, Outcome, fold_slot
 from server.drift.summaries import psi
 from wire.bundle import parse_bundle
 from wire.histogram import BINS

@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from server.drift.baseline import Collected, Commissioning, KeptOfDevice
 from server.drift.config import DriftConfig
-from server.drift.fold import Current, FoldState, LaneKey
+from server.drift.detection.baseline import Collected, Commissioning, KeptOfDevice
+from server.drift.detection.detector_bank import DETECTORS, ROWS, Lane
+from server.drift.detection.pools import Pool
+from server.drift.detection.reference import TILTS, Singles
+from server.drift.detection.slot_update import Current, FoldState, LaneKey
 from server.drift.health import Fault
-from server.drift.lane import DETECTORS, ROWS, Lane
-from server.drift.pools import Pool
-from server.drift.reference import TILTS, Singles
 from server.store.database import Database
 from server.store.monitoring import checkpoints as store
 from wire.histogram import BINS
@@ -165,7 +165,7 @@ class Checkpoints:
 @cache
 def _code() -> str:
     """Return a digest of this folder's source: whatever of it changes, the state may mean something else."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    files = sorted(Path(__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
 
 

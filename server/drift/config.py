@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from server.drift.evidence import log_alpha
-from server.drift.lane import Settings
+from server.drift.detection.detector_bank import Settings
+from server.drift.detection.evidence import log_alpha
 
 _DAY_MS = 86_400_000
 

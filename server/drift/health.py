@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.drift.reference import Floats, Ints
+from server.drift.detection.reference import Floats, Ints
 from wire.reference import Reference
 
 _INVALID_RATIO = 0.01

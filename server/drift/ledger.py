@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from server.drift.attribution import UNKNOWN_CAUSE
+from server.drift.detection.attribution import UNKNOWN_CAUSE
 from server.drift.verdicts import ACTIONS, Attributes, Verdict, VerdictKind
 from server.registry.events import EventLog, event_row
 from server.store.database import Database

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from server.drift import summaries
-from server.drift.attribution import Share, sentence, top_shares
-from server.drift.fold import LaneKey
-from server.drift.lane import ROWS
-from server.drift.reference import Floats, Ints
-from server.drift.views import LaneFacts, Scene, causes
+from server.drift.detection.attribution import Share, sentence, top_shares
+from server.drift.detection.detector_bank import ROWS
+from server.drift.detection.reference import Floats, Ints
+from server.drift.detection.slot_update import LaneKey
+from server.drift.findings import LaneFacts, Scene, causes
 from server.ingest.windows import Window
 from wire.histogram import BINS
 

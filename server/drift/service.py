@@ -24,14 +24,14 @@ import numpy as np
 
 from server.drift.checkpoints import Checkpoints, Heard, Lanes, Moment, is_due
 from server.drift.config import DriftConfig
-from server.drift.fold import FoldState, LaneKey, Outcome, fold_slot, outcome_of
+from server.drift.detection.detector_bank import ROWS, Observation
+from server.drift.detection.reference import Ints, training_profile
+from server.drift.detection.slot_update import FoldState, LaneKey, Outcome, fold_slot, outcome_of
+from server.drift.findings import LaneFacts, Scene, findings
 from server.drift.health import Fault, clock_fault, faults, silence, suspects, usual, worst
-from server.drift.keeping import Keeping
-from server.drift.lane import ROWS, Observation
+from server.drift.kept_baselines import Keeping
 from server.drift.ledger import Verdicts
-from server.drift.reference import Ints, training_profile
 from server.drift.rows import attributes_of, counts_of, device_rows, invalid_of, is_whole, pool_rows
-from server.drift.views import LaneFacts, Scene, findings
 from server.errors import ServerError
 from server.fleet.fleet import Device, Fleet
 from server.ingest.windows import Window, Windows

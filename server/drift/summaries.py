@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from server.drift.reference import Floats, Ints, proportions
+from server.drift.detection.reference import Floats, Ints, proportions
 
 
 def psi(counts: Ints | Floats, reference: Ints | Floats) -> Floats:

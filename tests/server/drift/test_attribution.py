@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from server.drift.attribution import UNKNOWN_CAUSE, Share, kind_of_change, sentence, shares, words
-from server.drift.evidence import fade, increments, sums
-from server.drift.reference import SHAPES, TILTS, Floats, Ints, Profile, profile
+from server.drift.detection.attribution import UNKNOWN_CAUSE, Share, kind_of_change, sentence, shares, words
+from server.drift.detection.evidence import fade, increments, sums
+from server.drift.detection.reference import SHAPES, TILTS, Floats, Ints, Profile, profile
 from wire.histogram import BINS
 
 NAMES = (

@@ -7,9 +7,9 @@ import math
 import numpy as np
 
 from server.drift import summaries
-from server.drift.baseline import Commissioning, baselines
-from server.drift.evidence import e_bh, increments, log_alpha, sums, update, values
-from server.drift.reference import TILTS, profile, shapes
+from server.drift.detection.baseline import Commissioning, baselines
+from server.drift.detection.evidence import e_bh, increments, log_alpha, sums, update, values
+from server.drift.detection.reference import TILTS, profile, shapes
 from wire.histogram import BINS
 
 UNIFORM = np.full(BINS, 1 / BINS)

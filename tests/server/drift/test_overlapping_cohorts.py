@@ -8,10 +8,10 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from server.drift.fold import FoldState, fold_slot
-from server.drift.lane import Observation, Settings
-from server.drift.pools import FLEET
-from server.drift.reference import Floats
+from server.drift.detection.detector_bank import Observation, Settings
+from server.drift.detection.pools import FLEET
+from server.drift.detection.reference import Floats
+from server.drift.detection.slot_update import FoldState, fold_slot
 from wire.histogram import BINS
 
 KEY = ("ef" * 16, "cd" * 16)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from server.drift.fold import FoldState, fold_slot
-from server.drift.lane import Observation, Settings
-from server.drift.reference import proportions, training_profile
+from server.drift.detection.detector_bank import Observation, Settings
+from server.drift.detection.reference import proportions, training_profile
+from server.drift.detection.slot_update import FoldState, fold_slot
 from server.registry.versions import Versions
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex

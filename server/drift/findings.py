@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from server.drift.attribution import Share, sentence, shares
 from server.drift.config import DriftConfig
-from server.drift.evidence import values
-from server.drift.fold import FoldState, LaneKey, Outcome
+from server.drift.detection.attribution import Share, sentence, shares
+from server.drift.detection.evidence import values
+from server.drift.detection.pools import FLEET
+from server.drift.detection.reference import Floats
+from server.drift.detection.slot_update import FoldState, LaneKey, Outcome
 from server.drift.health import Fault, Usual
 from server.drift.ledger import Finding
-from server.drift.pools import FLEET
-from server.drift.reference import Floats
 from server.drift.verdicts import DeviceView, Pools, Verdict, VerdictKind, conclude
 
 _LESS_SURE = {("confidence", "down"), ("margin", "down"), ("entropy", "up")}

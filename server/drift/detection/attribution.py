@@ -18,7 +18,7 @@ from functools import cache
 
 import numpy as np
 
-from server.drift.reference import SHAPES, THETAS, Floats, Singles
+from server.drift.detection.reference import SHAPES, THETAS, Floats, Singles
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.drift.reference import THETAS, TILTS, Floats, Ints, Singles
+from server.drift.detection.reference import THETAS, TILTS, Floats, Ints, Singles
 
 _FADING = 0.8  # of the evidence that attribution still counts one window later
 

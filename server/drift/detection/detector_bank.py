@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from server.drift.baseline import Commissioning, Kept, KeptOfDevice, baselines
-from server.drift.evidence import fade, increments, sums, update, values
-from server.drift.reference import TILTS, Floats, Ints, Profile, Singles, scores
+from server.drift.detection.baseline import Commissioning, Kept, KeptOfDevice, baselines
+from server.drift.detection.evidence import fade, increments, sums, update, values
+from server.drift.detection.reference import TILTS, Floats, Ints, Profile, Singles, scores
 from wire.histogram import BINS
 
 ROWS = 1024  # devices at a time, so that what is needed in between stays small

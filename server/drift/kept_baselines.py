@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import sqlalchemy as sa
 
-from server.drift.baseline import Collected, Kept
-from server.drift.fold import LaneKey
+from server.drift.detection.baseline import Collected, Kept
+from server.drift.detection.slot_update import LaneKey
 from server.store.database import Database
 from server.store.monitoring import baselines as store
 from wire.histogram import BINS

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from server.drift import pools as pooling
-from server.drift.baseline import Kept, KeptOfDevice
-from server.drift.evidence import Decision, e_bh, log_cap, values
-from server.drift.lane import Lane, Moment, Observation, Settings
-from server.drift.pools import FLEET, Pool, PoolName
-from server.drift.reference import Floats, Profile
+from server.drift.detection import pools as pooling
+from server.drift.detection.baseline import Kept, KeptOfDevice
+from server.drift.detection.detector_bank import Lane, Moment, Observation, Settings
+from server.drift.detection.evidence import Decision, e_bh, log_cap, values
+from server.drift.detection.pools import FLEET, Pool, PoolName
+from server.drift.detection.reference import Floats, Profile
 
 LaneKey = tuple[str, str]
 """(reference id, artifact), 32 hex digits each."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from server.drift.reference import Floats, Ints, profile, proportions, shapes, shares
+from server.drift.detection.reference import Floats, Ints, profile, proportions, shapes, shares
 from wire.histogram import BINS
 
 _UNIFORM = shapes(np.full(BINS, 1 / BINS))[[0, 2, 4]]

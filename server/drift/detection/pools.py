@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from server.drift.evidence import fade, increments, sums, update, values
-from server.drift.lane import ROWS, Lane, Observation, Settings
-from server.drift.reference import TILTS, Floats, log_normaliser, proportions, shapes
+from server.drift.detection.detector_bank import ROWS, Lane, Observation, Settings
+from server.drift.detection.evidence import fade, increments, sums, update, values
+from server.drift.detection.reference import TILTS, Floats, log_normaliser, proportions, shapes
 from wire.histogram import BINS
 
 PoolName = tuple[str, str]

@@ -1,0 +1,1 @@
+"""Drift detection: references, baselines, detectors, pools and attribution. Pure."""
