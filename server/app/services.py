@@ -8,23 +8,23 @@ from typing import Protocol
 
 from fastapi import FastAPI
 
-from server.api import blobs as blobs_api
 from server.api import describe, failures, health
 from server.api import devices as devices_api
 from server.api import enrol as enrol_api
 from server.api import events as events_api
 from server.api import evidence as evidence_api
-from server.api import jobs as jobs_api
 from server.api import measurements as measurements_api
 from server.api import overall as overall_api
-from server.api import releases as releases_api
-from server.api import retraining as retraining_api
 from server.api import revocations as revocations_api
-from server.api import rollouts as rollouts_api
-from server.api import samples as samples_api
 from server.api import telemetry as telemetry_api
-from server.api import tuf as tuf_api
 from server.api.auth import Auth
+from server.api.releases import blobs as blobs_api
+from server.api.releases import releases as releases_api
+from server.api.releases import rollouts as rollouts_api
+from server.api.releases import tuf as tuf_api
+from server.api.retraining import jobs as jobs_api
+from server.api.retraining import samples as samples_api
+from server.api.retraining import triggers as retraining_api
 from server.app.retention import Housekeeping
 from server.app.situation import Situation
 from server.app.state_directory import StateDirectory

@@ -20,7 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from server.api import devices, events, evidence, overall, releases, rollouts, samples
+from server.api import devices, events, evidence, overall
+from server.api.releases import releases, rollouts
+from server.api.retraining import samples
 from server.app.server import ServerApp
 from server.client import (
     Concern,

@@ -1,0 +1,1 @@
+"""Routers for releases, their bundles and metadata, and rollouts."""

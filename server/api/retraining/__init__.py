@@ -1,0 +1,1 @@
+"""Routers for samples, triggers and jobs of retraining."""
