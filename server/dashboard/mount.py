@@ -17,7 +17,7 @@ def mount(app: FastAPI, services: Services) -> None:
     """
     from nicegui import core, ui  # noqa: PLC0415 - takes a second; only who serves pages pays
 
-    from server.dashboard import device, events, overview, retraining, rollouts, samples  # noqa: PLC0415 - likewise
+    from server.dashboard.pages import device, events, overview, retraining, rollouts, samples  # noqa: PLC0415 - likewise
 
     sessions = Sessions(services.auth.is_operator, services.fleet.clock)
     add_login(app, sessions)

@@ -10,9 +10,9 @@ from typing import TypeVar
 from fastapi import Request, Response
 from nicegui import Client, run, ui
 
-from server.dashboard.new_rollout import NewRollout
+from server.dashboard.pages.new_rollout import NewRollout
+from server.dashboard.pages.releases import Releases
 from server.dashboard.progress import GroupView, RolloutCard, rollout_card
-from server.dashboard.releases import Releases
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
 from server.dashboard.theme import LOGIN, ask_name, choose, confirm, empty, frame, heading, live, meter, pill

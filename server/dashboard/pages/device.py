@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from nicegui import ui
 
 from server.dashboard import evidence
-from server.dashboard.leaving import Leaving
+from server.dashboard.pages.leaving import Leaving
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
 from server.dashboard.tables import Column, live_table
