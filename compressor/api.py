@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.cache import write_atomically
 from compressor.certificate import Certificate
 from compressor.data.arrays import pictures
 from compressor.errors import CheckpointError, DataError, ExportError, PackageError
@@ -36,7 +37,6 @@ from compressor.progress import Silent, Stage
 from compressor.quick import quick_of
 from compressor.recipe import Recipe, parse_recipe, read_recipe, recipe_of
 from compressor.search.recipe_text import recipe_text
-from compressor.step import write_atomically
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from compressor.cache import Cache, Code
 from compressor.closure import package, plugin
 from compressor.data import datasets, load
 from compressor.data.shares import Shares
 from compressor.data.table import Table, object_array
 from compressor.recipe import DataRecipe
-from compressor.step import Cache, Code
 from wire.canonical import sha256_file
 
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import measure
+from compressor.cache import Code
 from compressor.closure import plugin
 from compressor.data.table import Table
 from compressor.explanations import Explained, Flip, Predict, saliency
 from compressor.measure import Candidate
-from compressor.step import Code
 from compressor.workshop import Workshop, table_digest, versions
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import to_document

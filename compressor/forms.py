@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from compressor.cache import Result
 from compressor.data.table import Table
 from compressor.errors import MeasureError
 from compressor.measure import Candidate
 from compressor.recipe import Recipe, TargetRecipe
-from compressor.step import Result
 from wire.canonical import sha256_hex
 from wire.manifest import Manifest, TensorSpec
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import first_run, measure, onnx_contract
+from compressor.cache import Result
 from compressor.data.table import Table
 from compressor.errors import CheckpointError, MeasureError
 from compressor.forms import LITERT, ONNX, Form, Models, bare, float_target, input_of, with_contract
@@ -21,7 +22,6 @@ from compressor.measure import Candidate
 from compressor.node_order import in_order
 from compressor.recipe import Recipe
 from compressor.shaping import check_calibration, compress
-from compressor.step import Result
 from compressor.workshop import Workshop
 from edge_agent import runtimes
 from edge_agent.errors import AgentError

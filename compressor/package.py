@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import registry
+from compressor import plugins
 from compressor.certificate import Certificate, for_bundle, write_certificate
 from compressor.errors import PackageError
 from compressor.measure import Predictions
@@ -215,7 +215,7 @@ def _model_card(parts: Parts, certificate: Certificate, data_ref: str) -> dict[s
 
 
 def _is_ours(network: str) -> bool:
-    return network in registry.names("compressor.networks")
+    return network in plugins.names("compressor.networks")
 
 
 def _measured(certificate: Certificate, said: str, name: str = "accuracy") -> Json:

@@ -18,6 +18,7 @@ import numpy as np
 from compressor import certificate as certificates
 from compressor import evaluation, imported, preflight, regression, report
 from compressor.bundling import Judged, make_bundles
+from compressor.cache import Cache, Result, write_atomically
 from compressor.certificate import Certificate
 from compressor.closure import code_digests
 from compressor.comparison import ITSELF, Comparison, Material
@@ -40,7 +41,6 @@ from compressor.recipe import Recipe, TargetRecipe
 from compressor.rescue import rescued
 from compressor.shaping import Lesson, exported, models_of, shaped
 from compressor.statistics import drop_upper
-from compressor.step import Cache, Result, write_atomically
 from compressor.workshop import Workshop
 from wire.bundle import Bundle, read_bundle
 from wire.errors import WireError

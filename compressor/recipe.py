@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
-from compressor import registry, steps
+from compressor import plugins as registry
+from compressor import steps
 from compressor.closure import package, plugin
 from compressor.errors import DataError, PluginError, RecipeError
 from compressor.gates import GATE_NAMES, RENAMED, limits_of

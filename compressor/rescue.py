@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import evaluation, first_run
+from compressor.cache import Code
 from compressor.closure import package, plugin
 from compressor.data.table import Table
 from compressor.forms import LAYOUTS, ONNX, Form, bare
 from compressor.recipe import Recipe, TargetRecipe
-from compressor.step import Code
 from compressor.steps.quantize import Settings
 from compressor.workshop import Workshop, table_digest, versions
 from wire.canonical import sha256_hex

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import first_run, left_float, steps
+from compressor.cache import Code, Result
 from compressor.closure import plugin
 from compressor.data.table import Table
 from compressor.errors import DataError, PluginError
@@ -34,7 +35,6 @@ from compressor.forms import (
     with_contract,
 )
 from compressor.recipe import TargetRecipe
-from compressor.step import Code, Result
 from compressor.steps.base import Bench, Network, Rows
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from compressor.workshop import Workshop, table_digest, versions

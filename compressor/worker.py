@@ -22,6 +22,7 @@ from pathlib import Path
 
 import click
 
+from compressor.cache import write_atomically
 from compressor.certificate import Certificate
 from compressor.data import labelled_images
 from compressor.data.table import Table
@@ -32,7 +33,6 @@ from compressor.pipeline import BasePoint, Outcome, run_recipe
 from compressor.progress import Bars, Progress
 from compressor.publish import publish
 from compressor.recipe import DataRecipe, Recipe, read_recipe
-from compressor.step import write_atomically
 from compressor.worker_client import ServerClient, WorkOrder
 from wire.bundle import read_bundle
 from wire.canonical import sha256_file

@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import first_run, graph, measure
+from compressor.cache import Cache, Code, Result
 from compressor.closure import plugin
 from compressor.data.table import Table
 from compressor.measure import Candidate, Predictions
 from compressor.portions import rows_within
 from compressor.progress import Progress
 from compressor.recipe import Recipe, TrainRecipe
-from compressor.step import Cache, Code, Result
 from compressor.steps.base import Rows
 from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex

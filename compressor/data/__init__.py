@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from compressor import registry
+from compressor import plugins
 from compressor.data._keys import check_read
 from compressor.data._soundness import check_sound
 from compressor.data.numbers import as_numbers
@@ -23,7 +23,7 @@ from compressor.recipe import NUMBER, DataRecipe
 
 def datasets() -> tuple[str, ...]:
     """Return the names of the data sets in this folder."""
-    return registry.plugins(__name__)
+    return plugins.plugins(__name__)
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:
@@ -40,7 +40,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         quick = ", or try the recipe with --quick, on generated data" if data.stand_in else ""
         message = f"Expected data, got no [data] path: the recipe needs {data.needs}"
         raise DataError(f"{message}; pass it with --data{quick}")
-    found = registry.resolve(__name__, data.dataset, "load", known=datasets())
+    found = plugins.resolve(__name__, data.dataset, "load", known=datasets())
     table = _own(found, data, root) if ":" in data.dataset else found(data, root)
     if not isinstance(table, Table):
         message = f"Expected {data.dataset!r} to return a Table, got {type(table).__name__}"
@@ -72,5 +72,5 @@ def _own(found: Callable[..., object], data: DataRecipe, root: Path | None) -> o
     except CompressorError:
         raise
     except Exception as error:  # foreign code raises what it likes
-        message = f"Expected {data.dataset!r} to return a Table, got {registry.failure(error)}"
+        message = f"Expected {data.dataset!r} to return a Table, got {plugins.failure(error)}"
         raise PluginError(message) from error

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from compressor import data as data_sets
-from compressor import registry
+from compressor import plugins
 from compressor.data._front_end import Ranged
 from compressor.data.split import split
 from compressor.errors import DataError
@@ -34,7 +34,7 @@ def fit_ranges(data: DataRecipe, root: Path, *, seed: int, inside: float = SHARE
     if ":" not in data.dataset and not data.front_end:
         message = f"Expected data whose ranges can be fitted, got dataset = {data.dataset!r}, whose images need none"
         raise DataError(f"{message}: ranges are options of a front_end (log_mel, mfcc, window) of sounds and windows")
-    found = registry.resolve("compressor.data", data.dataset, "raw", known=data_sets.datasets())(data, root)
+    found = plugins.resolve("compressor.data", data.dataset, "raw", known=data_sets.datasets())(data, root)
     rows = [row for row in found if isinstance(row, Ranged)] if isinstance(found, list) else []
     table = data_sets.load(data, root)
     train = set(table.sources[split(table, seed, slices=data.train_slices).train].tolist())

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import nn
 
-from compressor import registry
+from compressor import plugins
 from compressor.errors import CompressorError, PluginError
 
 _INIT_SEED = 20_250_101
@@ -22,7 +22,7 @@ _SUM_SLACK = 1e-4
 
 def networks() -> tuple[str, ...]:
     """Return the names of the networks in this folder."""
-    return registry.names(__name__)
+    return plugins.names(__name__)
 
 
 def build(
@@ -34,7 +34,7 @@ def build(
         PluginError: If there is no such network, it does not know an option, can't be built with these or fails with
             an error of its own, or it does not return (logits, embedding) of these shapes.
     """
-    found = registry.resolve(__name__, name, "build", known=networks())
+    found = plugins.resolve(__name__, name, "build", known=networks())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_INIT_SEED)
         try:
@@ -46,7 +46,7 @@ def build(
             raise
         except Exception as error:  # torch refuses sizes with whatever comes up; a network of one's own is foreign code
             given = f"{classes} classes, {channels} x {height} x {width}, {dict(options or {})}"
-            message = f"Expected network {name!r} to build for {given}, got {registry.failure(error)}"
+            message = f"Expected network {name!r} to build for {given}, got {plugins.failure(error)}"
             raise PluginError(message) from error
     if not isinstance(network, nn.Module):
         message = f"Expected {name!r} to return a torch.nn.Module, got {type(network).__name__}"
@@ -114,7 +114,7 @@ def with_embedding(name: str, network: nn.Module, classes: int, inputs: torch.Te
             whole = _headed(network, classes, inputs, outputs) if alone else network
             outputs = whole(inputs) if alone and whole is not None else outputs
     except Exception as error:  # as above
-        message = f"Expected {name!r} to take inputs of {tuple(inputs.shape)}, got {registry.failure(error)}"
+        message = f"Expected {name!r} to take inputs of {tuple(inputs.shape)}, got {plugins.failure(error)}"
         raise PluginError(message) from error
     if whole is None and not torch.isfinite(outputs).all():
         message = f"Expected finite logits from {name!r}, got NaN or infinity"

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from compressor import registry
+from compressor import plugins
 from compressor.errors import PluginError
 from compressor.steps.quantize import Settings
 
@@ -29,7 +29,7 @@ Batches = Callable[[], Iterable[npt.NDArray[np.float32]]]
 
 def schemes() -> tuple[str, ...]:
     """Return the names of the schemes in this folder."""
-    return tuple(name for name in registry.names(__name__) if name not in registry.PARTS[__name__])
+    return tuple(name for name in plugins.names(__name__) if name not in plugins.PARTS[__name__])
 
 
 def reads(scheme: str, runtime: str) -> frozenset[str] | None:
@@ -74,7 +74,7 @@ def quantize(
         PluginError: If there is no such scheme.
         QuantizeError: If the model can't be quantized.
     """
-    scheme = registry.resolve(__name__, settings.scheme, "quantize", known=schemes())
+    scheme = plugins.resolve(__name__, settings.scheme, "quantize", known=schemes())
     learnt = {"ranges": ranges} if ranges and "ranges" in inspect.signature(scheme).parameters else {}
     quantized = scheme(model, batches, settings, **learnt)
     if not isinstance(quantized, bytes):

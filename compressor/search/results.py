@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from compressor.cache import write_atomically
 from compressor.recipe import Recipe
 from compressor.recipe_checks import check_recipe
 from compressor.search.front import Choice, Tried, chosen, feasible, front
 from compressor.search.recipe_text import absolute, recipe_text
 from compressor.search.study import allowed_drop, steps_for
 from compressor.search.trial import Ground, only
-from compressor.step import write_atomically
 
 SEARCH_JSON, SEARCH_HTML, CHOSEN = "search.json", "search.html", "chosen.toml"
 

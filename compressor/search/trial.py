@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import imported
+from compressor.cache import Cache, Result
 from compressor.closure import code_digests, package
 from compressor.comparison import Material
 from compressor.device_gates import device_for
@@ -29,7 +30,6 @@ from compressor.recipe_reader import nearest
 from compressor.search.space import NONE, STATIC, Point, Space, own_steps, steps_of
 from compressor.shaping import Lesson, compress, exported, shaped
 from compressor.statistics import drop_lower, drop_upper, paired
-from compressor.step import Cache, Result
 from compressor.steps import Settings
 from compressor.workshop import Workshop
 from wire.canonical import canonical_bytes, sha256_hex

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from compressor import registry
+from compressor import plugins
 from compressor.recipe import Recipe
 
 FOLDER = "stand_in"
@@ -19,7 +19,7 @@ FOLDER = "stand_in"
 
 def names() -> tuple[str, ...]:
     """Return the names of the stand-ins in this folder, without importing them."""
-    return registry.names(__name__)
+    return plugins.names(__name__)
 
 
 def stood_in(recipe: Recipe, out: Path) -> Recipe:
@@ -32,6 +32,6 @@ def stood_in(recipe: Recipe, out: Path) -> Recipe:
     data = recipe.data
     if data.path or not data.stand_in:
         return recipe
-    write = registry.resolve(__name__, data.stand_in, "write", known=names())
+    write = plugins.resolve(__name__, data.stand_in, "write", known=names())
     written = cast("Path", write(out / FOLDER, data))
     return replace(recipe, data=replace(data, path=str(written.resolve())))

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from compressor.step import write_atomically
+from compressor.cache import write_atomically
 
 
 def write_zip(path: Path, files: Mapping[str, bytes]) -> Path:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from compressor.cache import write_atomically
 from compressor.recipe import DataRecipe
-from compressor.step import write_atomically
 
 STROKES_A_DIGIT = 200
 _POINTS = 40

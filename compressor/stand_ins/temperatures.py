@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from compressor.cache import write_atomically
 from compressor.recipe import DataRecipe
-from compressor.step import write_atomically
 
 STEPS = 12_000
 _DAY_STEPS = 288

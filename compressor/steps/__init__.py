@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Protocol, TypeVar, cast
 
-from compressor import registry
+from compressor import plugins
 from compressor.errors import PluginError, StepDidNothingError
 from compressor.recipe_reader import Checked, nearest
 from compressor.steps.base import ARTIFACT, NETWORK, Applied, Bench, Network
@@ -54,7 +54,7 @@ class NetworkStep(Protocol):
 
 def names() -> tuple[str, ...]:
     """Return the names of the steps in this folder, without importing them."""
-    return tuple(name for name in registry.names(__name__) if name not in _NOT_STEPS)
+    return tuple(name for name in plugins.names(__name__) if name not in _NOT_STEPS)
 
 
 def module(name: str) -> ModuleType:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import measure
+from compressor.cache import Cache
 from compressor.comparison import Material
 from compressor.errors import CompressorError
 from compressor.measure import Candidate
@@ -20,7 +21,6 @@ from compressor.pipeline import material_of, run_recipe
 from compressor.progress import Bars
 from compressor.recipe import Recipe
 from compressor.statistics import drop_upper, paired, wilson
-from compressor.step import Cache
 from compressor.workshop import Workshop
 from scripts.bench import cases, contenders
 from scripts.bench.contenders import LITERT, ONNX, Contender

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.cache import Cache
 from compressor.comparison import Material
 from compressor.forms import Form, bare, float_target, with_contract
 from compressor.measure import Candidate
 from compressor.pipeline import lesson_of, trained_of
 from compressor.shaping import compress, exported, shaped
-from compressor.step import Cache
 from compressor.workshop import Workshop
 
 Floats = NDArray[np.float32]

@@ -23,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from compressor.cache import Cache
 from compressor.comparison import Material
 from compressor.data.table import Table
 from compressor.measure import Candidate, predict
 from compressor.pipeline import material_of
 from compressor.progress import Silent
 from compressor.recipe import Recipe, read_recipe
-from compressor.step import Cache
 from compressor.workshop import Workshop
 from scripts.bench.rows import Row, told
 from wire.bundle import read_bundle

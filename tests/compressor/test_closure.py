@@ -14,7 +14,7 @@ import pytest
 from compressor.closure import code_digests, package, plugin
 
 ROOT = Path(__file__).parents[2]
-APART = "compressor.step.Code"
+APART = "compressor.cache.Code"
 
 
 @pytest.fixture
@@ -126,13 +126,13 @@ EDITED = """
 import json, pathlib, sys
 from compressor.closure import code_digests
 entries = ["compressor.workshop", "compressor.train.supervised", "compressor.networks.resnet8"]
-before, same = code_digests(entries, apart="compressor.step.Code"), []
+before, same = code_digests(entries, apart="compressor.cache.Code"), []
 for name in before:
     path = pathlib.Path(*name.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     source = path.read_bytes()
     path.write_bytes(source + b"# another\\n")
-    if code_digests(entries, apart="compressor.step.Code")[name] == before[name]:
+    if code_digests(entries, apart="compressor.cache.Code")[name] == before[name]:
         same.append(name)
     path.write_bytes(source)
 print(json.dumps([sorted(before), same]))

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from compressor import data_step
+from compressor.cache import Cache
 from compressor.data.shares import Shares
 from compressor.data.table import make_table
 from compressor.data_step import load_kept, pack, unpack
 from compressor.errors import DataError
 from compressor.recipe import DataRecipe
-from compressor.step import Cache
 from wire.codec import encode
 
 STROKES = DataRecipe(dataset="windows", path="strokes.json", colour="grey", front_end="stroke", options={"side": 24})

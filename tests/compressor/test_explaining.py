@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from compressor.cache import Cache
 from compressor.data.table import Table, make_table
 from compressor.explaining import explained
 from compressor.explanations import Flip
 from compressor.measure import Candidate
 from compressor.progress import Silent
 from compressor.recipe import parse_recipe
-from compressor.step import Cache
 from compressor.workshop import Workshop
 from wire.manifest import Manifest, Preprocessing, TensorSpec
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from compressor import data, networks, quantize, registry
+from compressor import data, networks, plugins, quantize
 from compressor.errors import PluginError
 from compressor.recipe import DataRecipe
 
@@ -23,7 +23,7 @@ def test_every_plugin_has_the_agreed_function(folder: str, function: str) -> Non
     """A plug-in is tested by existing: it imports and has the function of its folder."""
     known = {"data": data.datasets, "networks": networks.networks, "quantize": quantize.schemes}[folder]()
     for name in known:
-        assert callable(registry.resolve(f"compressor.{folder}", name, function, known=known))
+        assert callable(plugins.resolve(f"compressor.{folder}", name, function, known=known))
 
 
 def test_an_unknown_plugin_names_the_nearest() -> None:
@@ -36,7 +36,7 @@ def test_a_dotted_path_brings_the_users_own(tmp_path: Path, monkeypatch: pytest.
     """``package.module:function`` is imported from wherever Python finds it."""
     (tmp_path / "my_loader.py").write_text("from compressor.data.digits import load as mine\n")
     monkeypatch.syspath_prepend(tmp_path)
-    assert registry.resolve("compressor.data", "my_loader:mine", "load", known=()) is not None
+    assert plugins.resolve("compressor.data", "my_loader:mine", "load", known=()) is not None
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +44,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "my_other_loader.py").write_text("import not_installed_anywhere\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(PluginError, match="not_installed_anywhere"):
-        registry.resolve("compressor.data", "my_other_loader:load", "load", known=())
+        plugins.resolve("compressor.data", "my_other_loader:load", "load", known=())
 
 
 def test_a_data_set_must_return_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ STAGES = """
 import json, os, sys
 from dataclasses import replace
 from pathlib import Path
-from compressor import step, rescue
+from compressor import cache as step, rescue
 from compressor.data_step import load_kept
 from compressor.forms import ONNX
 from compressor.progress import Silent

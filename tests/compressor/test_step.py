@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from compressor.cache import Cache, Code, write_atomically
 from compressor.errors import PackageError
-from compressor.step import Cache, Code, write_atomically
 
 
 def test_a_result_is_found_again_for_equal_inputs(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compressor import preflight, quantize, registry, steps
+from compressor import plugins, preflight, quantize, steps
 from compressor.errors import CompressorError, QuantizeError, RecipeError
 from compressor.quantize import KEYS, reads, schemes
 from compressor.recipe import DataRecipe, GateRecipe, ModelRecipe, TargetRecipe, TrainRecipe, parse_recipe
@@ -99,7 +99,7 @@ def test_a_scheme_reads_what_it_says(scheme: str) -> None:
     batches = np.random.default_rng(0).standard_normal((8, 4)).astype(np.float32)
     settings = Settings(scheme=scheme, calibration="percentile", float_layers_auto=1)
     recording = Recording(settings, set())
-    found = registry.resolve("compressor.quantize", scheme, "quantize", known=schemes())
+    found = plugins.resolve("compressor.quantize", scheme, "quantize", known=schemes())
     try:
         found(linear(), lambda: iter([batches]), recording)
     except CompressorError:

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compressor.cache import Cache, Result
 from compressor.data.table import Table, make_table
 from compressor.progress import Silent
 from compressor.recipe import Recipe, parse_recipe
-from compressor.step import Cache, Result
 from compressor.workshop import Workshop
 from wire.canonical import sha256_hex
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from compressor import keys, step
+from compressor import cache, keys
 from compressor.train import checkpoint, resuming
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.record_file import write_record
@@ -101,7 +101,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "server blob": lambda folder: Blobs(folder).put(sha256_hex(b"x"), [b"x"]),
     "server backup": _back_up,
     "compressor keys": lambda folder: keys.init_keys(folder / "offline", init_online_keys(folder)),
-    "compressor output": lambda folder: step.write_atomically(folder / "out" / "gate.json", b"{}"),
+    "compressor output": lambda folder: cache.write_atomically(folder / "out" / "gate.json", b"{}"),
     "compressor weights": lambda folder: checkpoint.save(nn.Linear(2, 2), folder / "weights.pt"),
     "compressor training": lambda folder: resuming.save(folder / "state.pt", {"epoch": 3}),
 }

@@ -16,8 +16,8 @@ import pytest
 from compressor import networks
 from compressor.errors import QuantizeError
 from compressor.export.onnx import OUTPUT_NAMES, export_onnx
+from compressor.plugins import PARTS
 from compressor.quantize import quantize, schemes
-from compressor.registry import PARTS
 from compressor.steps.quantize import Settings
 
 SHAPE = (1, 12, 12)

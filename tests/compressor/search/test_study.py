@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from compressor.cache import Cache
 from compressor.errors import CompressorError, MeasureError, PackageError, PluginError, RecipeError
 from compressor.progress import Silent
 from compressor.recipe import GateRecipe, Recipe, parse_recipe, read_recipe
@@ -19,7 +20,6 @@ from compressor.search.results import Found
 from compressor.search.space import Space
 from compressor.search.study import Budget, allowed_drop, search, steps_for
 from compressor.search.trial import Ground, measured, prepared, study_digest, target_of, workable
-from compressor.step import Cache
 from compressor.steps.quantize import Settings as QuantizeRecipe
 
 RECIPE = Path(__file__).with_name("search_recipe.toml")
