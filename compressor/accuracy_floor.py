@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from scipy import stats
 
 from compressor.evidence import Evidence, GateResult, Verdict, missing, more, points
-from compressor.power import POWER
-from compressor.statistics import proportion_bounds
+from compressor.statistics.paired import proportion_bounds
+from compressor.statistics.power import POWER
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from compressor.gates import (
     gate,
 )
 from compressor.recipe import GateRecipe
-from compressor.statistics import Paired
+from compressor.statistics.paired import Paired
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document
 from wire.errors import MessageError

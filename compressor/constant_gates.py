@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from compressor.evidence import Evidence, GateResult, Verdict, missing, points
-from compressor.statistics import wilson
+from compressor.statistics.paired import wilson
 
 BETTER_THAN_CONSTANT = "better_than_constant"
 LABEL_ORDER = "label_order"

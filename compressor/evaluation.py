@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import regression
-from compressor.bootstrap import Draws, auc_drop, ranking_precision_drop
-from compressor.calibration import calibration_error_increase
 from compressor.certificate import Rule
 from compressor.errors import MeasureError
 from compressor.gates import Evidence, MetricEvidence
 from compressor.measure import Predictions, log_probabilities
-from compressor.statistics import Paired, paired
+from compressor.statistics.bootstrap import Draws, auc_drop, ranking_precision_drop
+from compressor.statistics.confidence_calibration import calibration_error_increase
+from compressor.statistics.paired import Paired, paired
 
 _RANKED: Mapping[str, Callable[..., MetricEvidence]] = {
     "auc_drop": auc_drop, "ranking_precision_drop": ranking_precision_drop,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from compressor.statistics import Paired
+from compressor.statistics.paired import Paired
 
 AGREEMENT = "device_flip_ratio"
 """The gate on the share of rows on which a device answers otherwise than this host."""

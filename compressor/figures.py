@@ -19,7 +19,7 @@ from compressor.forms import FLOAT_NAMES, Models
 from compressor.graph import GraphFigures
 from compressor.measure import calibration_error
 from compressor.recipe import TargetRecipe
-from compressor.statistics import wilson
+from compressor.statistics.paired import wilson
 from compressor.workshop import Workshop
 
 _TIMED_ROWS = 64

@@ -34,8 +34,8 @@ from compressor.metric_gates import (
     MetricDrop,
     WorstSliceIncrease,
 )
-from compressor.power import POWER, samples_for, samples_still_needed
-from compressor.statistics import Paired, drop_lower, drop_upper, holm, p_value, wilson
+from compressor.statistics.paired import Paired, drop_lower, drop_upper, holm, p_value, wilson
+from compressor.statistics.power import POWER, samples_for, samples_still_needed
 
 __all__ = [
     "CONFIDENCE", "FIGURES", "GATE_NAMES", "SUPERIORITY", "AccuracyDrop", "AllOf", "Evidence", "Figure", "FlipRatio",

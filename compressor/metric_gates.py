@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass, replace
 from scipy import stats
 
 from compressor.evidence import Evidence, GateResult, MetricEvidence, Verdict, missing, more
-from compressor.power import MAX_SAMPLES, POWER
+from compressor.statistics.power import MAX_SAMPLES, POWER
 
 RANKED = ("auc_drop", "ranking_precision_drop", "calibration_error_increase")
 VALUED = ("error_increase", "rmse_increase")

@@ -40,7 +40,7 @@ from compressor.progress import Progress, Silent
 from compressor.recipe import Recipe, TargetRecipe
 from compressor.rescue import rescued
 from compressor.shaping import Lesson, exported, models_of, shaped
-from compressor.statistics import drop_upper
+from compressor.statistics.paired import drop_upper
 from compressor.workshop import Workshop
 from wire.bundle import Bundle, read_bundle
 from wire.errors import WireError

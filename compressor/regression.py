@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from compressor.bootstrap import Draws, error_increase
 from compressor.evidence import MetricEvidence
 from compressor.metric_gates import ERRORS, SLICE, VALUED, WORST_SLICE, level_of
+from compressor.statistics.bootstrap import Draws, error_increase
 
 if TYPE_CHECKING:
     from compressor.certificate import Rule

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from compressor.certificate import Certificate
 from compressor.explanations import Explained
 from compressor.parity import Pair
-from compressor.statistics import wilson
+from compressor.statistics.paired import wilson
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from compressor.recipe import Recipe, TargetRecipe
 from compressor.recipe_reader import nearest
 from compressor.search.space import NONE, STATIC, Point, Space, own_steps, steps_of
 from compressor.shaping import Lesson, compress, exported, shaped
-from compressor.statistics import drop_lower, drop_upper, paired
+from compressor.statistics.paired import drop_lower, drop_upper, paired
 from compressor.steps import Settings
 from compressor.workshop import Workshop
 from wire.canonical import canonical_bytes, sha256_hex

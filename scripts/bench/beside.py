@@ -20,7 +20,7 @@ from compressor.measure import Candidate
 from compressor.pipeline import material_of, run_recipe
 from compressor.progress import Bars
 from compressor.recipe import Recipe
-from compressor.statistics import drop_upper, paired, wilson
+from compressor.statistics.paired import drop_upper, paired, wilson
 from compressor.workshop import Workshop
 from scripts.bench import cases, contenders
 from scripts.bench.contenders import LITERT, ONNX, Contender

@@ -38,7 +38,7 @@ from compressor.data.table import Table
 from compressor.measure import Candidate, Predictions
 from compressor.quantize import quantize
 from compressor.recipe import QuantizeRecipe, Recipe, read_recipe
-from compressor.statistics import drop_upper, paired, wilson
+from compressor.statistics.paired import drop_upper, paired, wilson
 from edge_agent.inference import preprocess
 from scripts.bench.rows import Row
 from wire.bundle import read_bundle

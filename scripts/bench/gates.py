@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from scipy import optimize
 
 from compressor.gates import AccuracyDrop, Evidence, Verdict
-from compressor.power import POWER, Plan, approximate_samples_for, samples_for
-from compressor.statistics import Paired, score_upper, trinomial
+from compressor.statistics.paired import Paired, score_upper, trinomial
+from compressor.statistics.power import POWER, Plan, approximate_samples_for, samples_for
 from scripts.bench.rows import Row, told
 
 CASES = ((0.01, 0.01), (0.01, 0.038), (0.02, 0.05), (0.05, 0.3), (0.02, 0.02))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.data.table import Table
-from compressor.statistics import drop_upper, paired
+from compressor.statistics.paired import drop_upper, paired
 from edge_agent.inference.preprocess import to_batch
 from edge_agent.runtimes import load
 from scripts.story.plans import Judge

@@ -7,7 +7,7 @@ from scipy import stats
 
 from compressor.accuracy_floor import AccuracyFloor, samples_above
 from compressor.evidence import Evidence, Verdict
-from compressor.statistics import Paired
+from compressor.statistics.paired import Paired
 
 
 def _seen(right: int, n: int) -> Evidence:

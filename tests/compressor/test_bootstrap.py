@@ -7,8 +7,8 @@ import pytest
 from scipy import special
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from compressor.bootstrap import Draws, auc_drop, error_increase, ranking_precision_drop
 from compressor.errors import MeasureError
+from compressor.statistics.bootstrap import Draws, auc_drop, error_increase, ranking_precision_drop
 
 FEW = Draws(replicates=200)
 

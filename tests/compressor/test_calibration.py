@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compressor.bootstrap import Draws
-from compressor.calibration import calibration_error_increase
 from compressor.errors import MeasureError
 from compressor.gates import Evidence, MetricDrop, Verdict
+from compressor.statistics.bootstrap import Draws
+from compressor.statistics.confidence_calibration import calibration_error_increase
 
 DRAWS = Draws()
 

@@ -28,7 +28,7 @@ from compressor.gates import Evidence, Verdict
 from compressor.measure import Predictions
 from compressor.recipe import GateRecipe
 from compressor.regate import gate_again
-from compressor.statistics import Paired
+from compressor.statistics.paired import Paired
 
 EVIDENCE = Evidence(
     accuracy=Paired(1, 1, 900), slices={"a": Paired(0, 1, 400)}, classes={"7": Paired(1, 0, 90)},

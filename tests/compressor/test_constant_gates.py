@@ -13,7 +13,7 @@ from compressor.constant_gates import BetterThanConstant, LabelOrder, reordered
 from compressor.evidence import Evidence, Verdict
 from compressor.printing import slower
 from compressor.recipe import GateRecipe
-from compressor.statistics import Paired, wilson
+from compressor.statistics.paired import Paired, wilson
 
 CLASSES = {"a": Paired(0, 0, 60), "b": Paired(0, 0, 40)}
 ALONE = ("better_than_constant", "label_order")

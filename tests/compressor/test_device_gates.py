@@ -13,7 +13,7 @@ from compressor.device_gates import MAX_DISAGREEMENT, device_for, device_in
 from compressor.evidence import AGREEMENT, DeviceEvidence, Evidence, Verdict
 from compressor.gates import Judgement
 from compressor.recipe import GateRecipe
-from compressor.statistics import Paired
+from compressor.statistics.paired import Paired
 
 HERE = Evidence(accuracy=Paired(1, 1, 2000), figures={"latency_p95_ms": 2.0, "accuracy": 0.97})
 FIGURES = {

@@ -19,8 +19,8 @@ from compressor.gates import (
     gate,
     limits_of,
 )
-from compressor.power import samples_for
-from compressor.statistics import Paired
+from compressor.statistics.paired import Paired
+from compressor.statistics.power import samples_for
 
 LIMITED = ("accuracy_drop", "worst_slice_drop", "worst_class_drop", "flip_ratio", "negative_flip_ratio")
 

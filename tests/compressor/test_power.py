@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compressor.power import Plan, approximate_samples_for, samples_for, samples_still_needed
-from compressor.statistics import Paired, p_value, trinomial
+from compressor.statistics.paired import Paired, p_value, trinomial
+from compressor.statistics.power import Plan, approximate_samples_for, samples_for, samples_still_needed
 
 
 def test_the_approximation_equals_the_documented_figures() -> None:

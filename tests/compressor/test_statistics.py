@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from compressor.statistics import (
+from compressor.statistics.paired import (
     EXACT_UP_TO,
     Paired,
     drop_lower,

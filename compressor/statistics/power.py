@@ -18,7 +18,7 @@ from functools import lru_cache
 import numpy as np
 from scipy import stats
 
-from compressor.statistics import EXACT_UP_TO, SCORE_CAUTION, Floats, Paired, exact_p_values, score_statistic
+from compressor.statistics.paired import EXACT_UP_TO, SCORE_CAUTION, Floats, Paired, exact_p_values, score_statistic
 
 POWER = 0.8
 MAX_SAMPLES = 10_000_000

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from compressor.bootstrap import Draws
 from compressor.errors import MeasureError
 from compressor.evidence import MetricEvidence
+from compressor.statistics.bootstrap import Draws
 
 Floats = NDArray[np.float64]
 BINS = 15

@@ -1,0 +1,1 @@
+"""The statistics of the gates: paired tests, bounds, power, bootstrap. Pure."""
