@@ -28,10 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.cache import write_atomically
-from compressor.certificate import Certificate
 from compressor.data.arrays import pictures
 from compressor.errors import CheckpointError, DataError, ExportError, PackageError
-from compressor.evidence import Verdict
+from compressor.gates.certificate import Certificate
+from compressor.gates.evidence import Verdict
 from compressor.pipeline import Outcome, run_recipe
 from compressor.progress import Silent, Stage
 from compressor.quick import quick_of

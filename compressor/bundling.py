@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from compressor import package, profile
-from compressor.certificate import Certificate
 from compressor.comparison import Comparison, Material
 from compressor.data.table import Table, concatenate
-from compressor.device_gates import device_for
 from compressor.forms import Models
+from compressor.gates.certificate import Certificate
+from compressor.gates.device import device_for
 from compressor.measure import Candidate
 from compressor.recipe import AcceptanceRecipe, TargetRecipe
 from compressor.workshop import Workshop, table_digest

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compressor.certificate import Certificate
 from compressor.device_bench import ServerBench
-from compressor.device_gates import device_in
 from compressor.device_options import Reach
 from compressor.errors import DeviceMeasureError
+from compressor.gates.certificate import Certificate
+from compressor.gates.device import device_in
 from compressor.progress import Progress
 from compressor.recipe import Recipe
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import regression
-from compressor.certificate import Rule
 from compressor.errors import MeasureError
 from compressor.gates import Evidence, MetricEvidence
+from compressor.gates.certificate import Rule
 from compressor.measure import Predictions, log_probabilities
 from compressor.statistics.bootstrap import Draws, auc_drop, ranking_precision_drop
 from compressor.statistics.confidence_calibration import calibration_error_increase

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from compressor import evaluation, package
 from compressor.bundling import golden_budget, golden_of, sized
-from compressor.certificate import Rule
 from compressor.comparison import Comparison, Material
 from compressor.data.table import Table
 from compressor.device_bench import DeviceAnswer, DeviceBench, Subject
 from compressor.errors import DeviceMeasureError, PublishError
 from compressor.evaluation import Compared
-from compressor.evidence import AGREEMENT, DeviceEvidence
+from compressor.gates.certificate import Rule
+from compressor.gates.evidence import AGREEMENT, DeviceEvidence
 from compressor.measure import Predictions, calibration_error
 from compressor.workshop import Workshop
 from edge_agent.inference import preprocess

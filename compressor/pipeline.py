@@ -15,14 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor import certificate as certificates
 from compressor import evaluation, imported, preflight, regression, report
 from compressor.bundling import Judged, make_bundles
 from compressor.cache import Cache, Result, write_atomically
-from compressor.certificate import Certificate
 from compressor.closure import code_digests
 from compressor.comparison import ITSELF, Comparison, Material
-from compressor.constant_gates import BETTER_THAN_CONSTANT, LABEL_ORDER, Reordered, few, reordered
 from compressor.data.numbers import extremes, with_unit
 from compressor.data.split import absences, set_aside, split
 from compressor.data.table import Table, align
@@ -33,6 +30,9 @@ from compressor.errors import DataError, PackageError
 from compressor.figures import figures_of
 from compressor.forms import ONNX, Models
 from compressor.gates import Verdict
+from compressor.gates import certificate as certificates
+from compressor.gates.certificate import Certificate
+from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER, Reordered, few, reordered
 from compressor.on_devices import said_by_devices
 from compressor.presentation import shown
 from compressor.profile import MIN_REFERENCE_ROWS

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from compressor import divergence, evaluation, explanations, parity, report
 from compressor.bundling import Judged, lineage_of
-from compressor.certificate import Certificate
 from compressor.comparison import Comparison, Material
 from compressor.errors import MeasureError
 from compressor.evaluation import Compared
 from compressor.explaining import explained
 from compressor.forms import FLOAT_NAMES, ONNX, Models
+from compressor.gates.certificate import Certificate
 from compressor.measure import Predictions
 from compressor.portions import row_bytes, rows_within
 from compressor.recipe import Recipe

@@ -12,7 +12,7 @@ import click
 from wire.codec import to_document
 
 if TYPE_CHECKING:
-    from compressor.certificate import Certificate
+    from compressor.gates.certificate import Certificate
     from compressor.rebuild import Rebuilt
     from compressor.verify import Verified
 
@@ -50,7 +50,7 @@ def print_outcome(
     if as_json:
         click.echo(json.dumps({**to_document(certificate), "files": [str(path) for path in paths]}, sort_keys=True))
         return
-    from compressor.certificate import guessing  # noqa: PLC0415 - the command line starts fast
+    from compressor.gates.certificate import guessing  # noqa: PLC0415 - the command line starts fast
 
     for line in certificate.gates:
         where = f" [{line.target}]" if line.target else ""

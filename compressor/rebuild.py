@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from compressor.certificate import read_certificate
 from compressor.device_bench import DeviceBench
 from compressor.errors import PackageError
+from compressor.gates.certificate import read_certificate
 from compressor.pipeline import run_recipe
 from compressor.progress import Progress
 from compressor.recipe import Recipe

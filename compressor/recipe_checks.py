@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from compressor import steps
-from compressor.device_gates import NOT_ON_DEVICE, PREFIX, device_in
 from compressor.errors import RecipeError
-from compressor.evidence import AGREEMENT
+from compressor.gates.device import NOT_ON_DEVICE, PREFIX, device_in
+from compressor.gates.evidence import AGREEMENT
 from compressor.recipe_reader import Checked, nearest
 from compressor.recipe_task import check_task
 from compressor.steps.quantize import Settings as QuantizeRecipe

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor import certificate as certificates
 from compressor import first_run, graph, measure
-from compressor.certificate import TIMED, Certificate, Line, read_certificate
 from compressor.errors import PackageError
+from compressor.gates import certificate as certificates
+from compressor.gates.certificate import TIMED, Certificate, Line, read_certificate
 from compressor.measure import Candidate
 from compressor.package import Golden, read_golden
 from wire.bundle import CERTIFICATE, GOLDEN, Bundle, read_bundle

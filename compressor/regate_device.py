@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from compressor import certificate as certificates
-from compressor.certificate import Certificate, DeviceRecord, Rule
 from compressor.device_bench import DeviceAnswer, DeviceBench
-from compressor.device_gates import MAX_DISAGREEMENT, TIMED_ON_DEVICE
 from compressor.errors import DeviceMeasureError, PackageError, PublishError
-from compressor.evidence import AGREEMENT
+from compressor.gates import certificate as certificates
+from compressor.gates.certificate import Certificate, DeviceRecord, Rule
+from compressor.gates.device import MAX_DISAGREEMENT, TIMED_ON_DEVICE
+from compressor.gates.evidence import AGREEMENT
 from compressor.on_devices import figures_from, make_subject
 from compressor.progress import Progress
 from compressor.regate import gate_again, open_bundle

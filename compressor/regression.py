@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from compressor.evidence import MetricEvidence
-from compressor.metric_gates import ERRORS, SLICE, VALUED, WORST_SLICE, level_of
+from compressor.gates.evidence import MetricEvidence
+from compressor.gates.metrics import ERRORS, SLICE, VALUED, WORST_SLICE, level_of
 from compressor.statistics.bootstrap import Draws, error_increase
 
 if TYPE_CHECKING:
-    from compressor.certificate import Rule
     from compressor.evaluation import Compared
+    from compressor.gates.certificate import Rule
 
 CONFIDENCE = 0.95
 ERROR, SQUARED = VALUED

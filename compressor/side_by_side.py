@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from compressor.certificate import Certificate, DeviceRecord
-from compressor.evidence import AGREEMENT
+from compressor.gates.certificate import Certificate, DeviceRecord
+from compressor.gates.evidence import AGREEMENT
 
 NOTHING = "-"
 _FIGURES = (

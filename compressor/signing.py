@@ -14,8 +14,8 @@ from pathlib import Path
 
 from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
-from compressor.certificate import STAND_IN
 from compressor.errors import GateNotPassedError, PackageError, ReleaseExistsError
+from compressor.gates.certificate import STAND_IN
 from compressor.keys import (
     METADATA,
     TARGETS_DAYS,

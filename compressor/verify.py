@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from compressor import certificate as certificates
-from compressor.certificate import TIMED, Certificate, read_certificate
 from compressor.errors import PackageError, TrustError
+from compressor.gates import certificate as certificates
+from compressor.gates.certificate import TIMED, Certificate, read_certificate
 from compressor.package import derived_digests, missing_entries
 from compressor.regate import check_golden, open_bundle
 from wire.bundle import CERTIFICATE, GOLDEN, REFERENCE, Bundle

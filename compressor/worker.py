@@ -23,11 +23,11 @@ from pathlib import Path
 import click
 
 from compressor.cache import write_atomically
-from compressor.certificate import Certificate
 from compressor.data import labelled_images
 from compressor.data.table import Table
 from compressor.device_bench import ServerBench
 from compressor.errors import CompressorError, JobLostError, ServerUnreachableError, WorkerError
+from compressor.gates.certificate import Certificate
 from compressor.keys import load_signer, read_root
 from compressor.pipeline import BasePoint, Outcome, run_recipe
 from compressor.progress import Bars, Progress

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.certificate import Certificate
 from compressor.explanations import Explained
+from compressor.gates.certificate import Certificate
 from compressor.parity import Pair
 from compressor.statistics.paired import wilson
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
-from compressor.certificate import Certificate, Line
+from compressor.gates.certificate import Certificate, Line
 from compressor.parity import Pair, find
 from compressor.report import words
 from compressor.report.shown import Layers, Step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from compressor.certificate import Certificate, Line, guessing
+from compressor.gates.certificate import Certificate, Line, guessing
 from compressor.report.shown import Bar, Changes, Shown
 
 NOT_MEASURED = "not measured"

@@ -20,9 +20,9 @@ from compressor import imported
 from compressor.cache import Cache, Result
 from compressor.closure import code_digests, package
 from compressor.comparison import Material
-from compressor.device_gates import device_for
 from compressor.errors import MeasureError, PluginError, QuantizeError, RecipeError
 from compressor.forms import ONNX, Form
+from compressor.gates.device import device_for
 from compressor.pipeline import lesson_of, material_of, trained_of
 from compressor.progress import Progress
 from compressor.recipe import Recipe, TargetRecipe

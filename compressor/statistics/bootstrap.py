@@ -1,7 +1,7 @@
 """Paired bootstrap: how much worse a metric became, with one-sided bounds. Pure; the seed is an argument.
 
 Decides AUC, mean average precision, MAE and RMSE of two models on the same samples, and the BCa
-bounds of their difference. Does not decide how much is allowed (``metric_gates`` does).
+bounds of their difference. Does not decide how much is allowed (``metrics`` does).
 Calibration error is left to ``calibration``: binned, it is biased upwards most where it is least, and in simulation its
 bootstrap bound let half of the candidates at the margin pass.
 
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from compressor.errors import MeasureError
-from compressor.evidence import MetricEvidence
+from compressor.gates.evidence import MetricEvidence
 
 Floats = NDArray[np.float64]
 Metric = Callable[[Floats], Floats]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from compressor.errors import MeasureError
-from compressor.evidence import MetricEvidence
+from compressor.gates.evidence import MetricEvidence
 from compressor.statistics.bootstrap import Draws
 
 Floats = NDArray[np.float64]

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from compressor.certificate import Certificate, Line
+from compressor.gates.certificate import Certificate, Line
 from compressor.pipeline import Outcome
 from compressor.recipe import Recipe
 from compressor.tracking.tracker import Record

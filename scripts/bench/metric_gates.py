@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.evidence import Evidence, Verdict
-from compressor.metric_gates import ERRORS, SLICE, ErrorCeiling, MetricDrop, WorstSliceIncrease, level_of
+from compressor.gates.evidence import Evidence, Verdict
+from compressor.gates.metrics import ERRORS, SLICE, ErrorCeiling, MetricDrop, WorstSliceIncrease, level_of
 from compressor.statistics.bootstrap import Draws, error_increase
 from compressor.statistics.confidence_calibration import BINS, calibration_error_increase
 from scripts.bench.rows import Row, told

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from compressor.accuracy_floor import AccuracyFloor, samples_above
-from compressor.evidence import Evidence, Verdict
+from compressor.gates.accuracy_floor import AccuracyFloor, samples_above
+from compressor.gates.evidence import Evidence, Verdict
 from compressor.statistics.paired import Paired
 
 

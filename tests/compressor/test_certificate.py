@@ -8,7 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.certificate import (
+from compressor.errors import PackageError
+from compressor.evaluation import Compared, evidence, metrics
+from compressor.gates import Evidence, Verdict
+from compressor.gates.certificate import (
     Certificate,
     Line,
     Rule,
@@ -22,9 +25,6 @@ from compressor.certificate import (
     rules_for,
     write_certificate,
 )
-from compressor.errors import PackageError
-from compressor.evaluation import Compared, evidence, metrics
-from compressor.gates import Evidence, Verdict
 from compressor.measure import Predictions
 from compressor.recipe import GateRecipe
 from compressor.regate import gate_again

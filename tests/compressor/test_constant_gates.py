@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compressor import certificate as certificates
-from compressor.certificate import Certificate, Rule, rules_for
-from compressor.constant_gates import BetterThanConstant, LabelOrder, reordered
-from compressor.evidence import Evidence, Verdict
+from compressor.gates import certificate as certificates
+from compressor.gates.certificate import Certificate, Rule, rules_for
+from compressor.gates.constant import BetterThanConstant, LabelOrder, reordered
+from compressor.gates.evidence import Evidence, Verdict
 from compressor.printing import slower
 from compressor.recipe import GateRecipe
 from compressor.statistics.paired import Paired, wilson

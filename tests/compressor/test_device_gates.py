@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from compressor import certificate as certificates
-from compressor.certificate import Certificate, Rule, rules_for
-from compressor.device_gates import MAX_DISAGREEMENT, device_for, device_in
-from compressor.evidence import AGREEMENT, DeviceEvidence, Evidence, Verdict
 from compressor.gates import Judgement
+from compressor.gates import certificate as certificates
+from compressor.gates.certificate import Certificate, Rule, rules_for
+from compressor.gates.device import MAX_DISAGREEMENT, device_for, device_in
+from compressor.gates.evidence import AGREEMENT, DeviceEvidence, Evidence, Verdict
 from compressor.recipe import GateRecipe
 from compressor.statistics.paired import Paired
 

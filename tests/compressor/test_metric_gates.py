@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from compressor.gates import Evidence, MetricDrop, MetricEvidence, Verdict
-from compressor.metric_gates import METRICS
+from compressor.gates.metrics import METRICS
 
 GOOD = MetricEvidence(0.002, -0.002, 0.006, 0.95, 1000, 300, 0.95, 0.948)
 

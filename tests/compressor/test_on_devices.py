@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.certificate import Certificate, DeviceRecord, Rule
 from compressor.data import digits
 from compressor.device_bench import DeviceAnswer, ServerBench, Subject, _misfit, believed, silence
 from compressor.device_client import Known, Standing
@@ -17,7 +16,8 @@ from compressor.device_options import Reach
 from compressor.device_reach import bench_for, bench_of, devices_named, gate_bundle
 from compressor.errors import DeviceMeasureError, PackageError, RecipeError, ServerUnreachableError
 from compressor.evaluation import Compared
-from compressor.evidence import AGREEMENT
+from compressor.gates.certificate import Certificate, DeviceRecord, Rule
+from compressor.gates.evidence import AGREEMENT
 from compressor.measure import Predictions
 from compressor.on_devices import Asked, evidence_from, pixels_of
 from compressor.orders import make_order

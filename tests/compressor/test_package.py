@@ -11,8 +11,8 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from compressor.certificate import Certificate, Line, for_bundle
 from compressor.errors import PackageError
+from compressor.gates.certificate import Certificate, Line, for_bundle
 from compressor.measure import Predictions
 from compressor.package import Golden, Parts, bill_of_materials, card, golden_rows, read_golden, write_golden
 from wire.manifest import Manifest, TensorSpec

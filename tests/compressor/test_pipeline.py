@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from compressor.certificate import read_certificate
 from compressor.data import digits
 from compressor.data.camera import DRIFTED
 from compressor.errors import PackageError, TrustError
 from compressor.gates import Verdict
+from compressor.gates.certificate import read_certificate
 from compressor.keys import init_keys
 from compressor.pipeline import BasePoint, Outcome, run_recipe
 from compressor.recipe import AcceptanceRecipe, GateRecipe, Recipe, read_recipe

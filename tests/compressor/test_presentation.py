@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compressor.certificate import read_certificate
+from compressor.gates.certificate import read_certificate
 from compressor.pipeline import Outcome, run_recipe
 from compressor.recipe import GateRecipe, read_recipe
 from compressor.regate import gate_again

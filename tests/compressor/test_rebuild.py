@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from compressor.certificate import read_certificate, write_certificate
 from compressor.errors import PackageError
+from compressor.gates.certificate import read_certificate, write_certificate
 from compressor.pipeline import Outcome, run_recipe
 from compressor.printing import print_rebuilt
 from compressor.rebuild import rebuild

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.certificate import Certificate, Rule, write_certificate
 from compressor.export.ort_format import to_ort_format
 from compressor.export.tflite import export_tflite
+from compressor.gates.certificate import Certificate, Rule, write_certificate
 from compressor.measure import Candidate, predict
 from compressor.package import Golden, write_golden
 from compressor.regate import agrees, gate_again

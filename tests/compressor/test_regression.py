@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.certificate import read_certificate
 from compressor.data import load
 from compressor.errors import DataError
 from compressor.export.onnx import export_onnx
 from compressor.gates import Verdict
+from compressor.gates.certificate import read_certificate
 from compressor.measure import Candidate, predict
 from compressor.pipeline import BasePoint, Outcome, run_recipe
 from compressor.recipe import GateRecipe, Recipe, TrainRecipe, read_recipe

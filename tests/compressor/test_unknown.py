@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compressor import certificate as certificates
 from compressor import evaluation
-from compressor.certificate import Certificate, Rule
 from compressor.errors import MeasureError
 from compressor.evaluation import Compared
 from compressor.figures import Figures
+from compressor.gates import certificate as certificates
+from compressor.gates.certificate import Certificate, Rule
 from compressor.measure import Predictions
 
 RULES = (Rule("accuracy_drop", max=0.5), Rule("auc_drop", max=0.5), Rule("peak_memory_bytes", max=1))

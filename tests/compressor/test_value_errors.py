@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compressor.certificate import Rule
 from compressor.evaluation import Compared, evidence
 from compressor.gates import Evidence, MetricEvidence, Verdict, gate
+from compressor.gates.certificate import Rule
+from compressor.gates.metrics import WORST_SLICE, ErrorCeiling, WorstSliceIncrease
 from compressor.measure import Predictions
-from compressor.metric_gates import WORST_SLICE, ErrorCeiling, WorstSliceIncrease
 from compressor.package import golden_rows
 from compressor.regression import error_of, figures, metrics
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from compressor.certificate import Certificate, Line, read_certificate
 from compressor.cli import app
 from compressor.device_bench import ServerBench
-from compressor.evidence import AGREEMENT
+from compressor.gates.certificate import Certificate, Line, read_certificate
+from compressor.gates.evidence import AGREEMENT
 from compressor.pipeline import Outcome, run_recipe
 from compressor.recipe import GateRecipe, Recipe, read_recipe
 from compressor.regate import gate_again

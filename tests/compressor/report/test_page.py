@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compressor.certificate import Certificate, Line, Rule, combine
 from compressor.explanations import Explained, Flip
+from compressor.gates.certificate import Certificate, Line, Rule, combine
 from compressor.parity import Pair
 from compressor.report import Bar, Changed, Changes, Layers, Shown, Step, render
 from compressor.report.pictures import confusion

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compressor.certificate import Certificate, Line
+from compressor.gates.certificate import Certificate, Line
 from compressor.report.shown import Bar, Shown
 from compressor.report.words import count, figure, headline, sentences, short, times, used
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from compressor.certificate import Certificate, Line
 from compressor.cli import main
 from compressor.errors import TrackingUnreachableError
 from compressor.gates import Verdict
+from compressor.gates.certificate import Certificate, Line
 from compressor.pipeline import Outcome
 from compressor.progress import Silent
 from compressor.recipe import parse_recipe

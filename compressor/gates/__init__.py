@@ -11,20 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from compressor.accuracy_floor import AccuracyFloor
-from compressor.constant_gates import BETTER_THAN_CONSTANT, LABEL_ORDER, BetterThanConstant, LabelOrder
-from compressor.evidence import (
-    AGREEMENT,
-    Evidence,
-    Gate,
-    GateResult,
-    MetricEvidence,
-    Verdict,
-)
-from compressor.evidence import missing as _missing
-from compressor.evidence import more as _needs
-from compressor.evidence import points as _points
-from compressor.metric_gates import (
+from compressor.gates.accuracy_floor import AccuracyFloor
+from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER, BetterThanConstant, LabelOrder
+from compressor.gates.evidence import AGREEMENT, Evidence, Gate, GateResult, MetricEvidence, Verdict
+from compressor.gates.evidence import missing as _missing
+from compressor.gates.evidence import more as _needs
+from compressor.gates.evidence import points as _points
+from compressor.gates.metrics import (
     ERRORS,
     METRICS,
     RANKED,

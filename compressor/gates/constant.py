@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from compressor.evidence import Evidence, GateResult, Verdict, missing, points
+from compressor.gates.evidence import Evidence, GateResult, Verdict, missing, points
 from compressor.statistics.paired import wilson
 
 BETTER_THAN_CONSTANT = "better_than_constant"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from compressor.evidence import AGREEMENT, DeviceEvidence, Evidence, Gate, GateResult, Verdict, missing, points
+from compressor.gates.evidence import AGREEMENT, DeviceEvidence, Evidence, Gate, GateResult, Verdict, missing, points
 
 PREFIX = "device:"
 MAX_DISAGREEMENT = 0.01

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from scipy import stats
 
-from compressor.evidence import Evidence, GateResult, Verdict, missing, more, points
+from compressor.gates.evidence import Evidence, GateResult, Verdict, missing, more, points
 from compressor.statistics.paired import proportion_bounds
 from compressor.statistics.power import POWER
 

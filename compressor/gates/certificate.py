@@ -12,16 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from compressor.constant_gates import BETTER_THAN_CONSTANT, LABEL_ORDER
-from compressor.device_gates import (
-    MAX_DISAGREEMENT,
-    TIMED_ON_DEVICE,
-    Agreement,
-    OnDevice,
-    device_for,
-)
 from compressor.errors import PackageError
-from compressor.evidence import AGREEMENT, DeviceEvidence
 from compressor.gates import (
     RENAMED,
     SUPERIORITY,
@@ -35,6 +26,9 @@ from compressor.gates import (
     Verdict,
     gate,
 )
+from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER
+from compressor.gates.device import MAX_DISAGREEMENT, TIMED_ON_DEVICE, Agreement, OnDevice, device_for
+from compressor.gates.evidence import AGREEMENT, DeviceEvidence
 from compressor.recipe import GateRecipe
 from compressor.statistics.paired import Paired
 from wire.canonical import canonical_bytes
