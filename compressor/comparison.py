@@ -14,9 +14,9 @@ from compressor.data.split import Splits
 from compressor.data.table import Table
 from compressor.drifted import Drifted
 from compressor.errors import MeasureError
-from compressor.evaluation import Compared
 from compressor.forms import FLOAT_NAMES, Form, Models
 from compressor.measure import Candidate, Predictions
+from compressor.tasks.classification.evidence import Compared
 from compressor.workshop import Workshop
 from wire.bundle import Bundle
 

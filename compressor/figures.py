@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from compressor import evaluation, parity, regression
+from compressor import parity
 from compressor.comparison import Comparison, Material
 from compressor.errors import MeasureError
 from compressor.forms import FLOAT_NAMES, Models
@@ -20,6 +20,8 @@ from compressor.graph import GraphFigures
 from compressor.measure import calibration_error
 from compressor.recipe import TargetRecipe
 from compressor.statistics.paired import wilson
+from compressor.tasks.classification import evidence as classification
+from compressor.tasks.regression import evidence as regression
 from compressor.workshop import Workshop
 
 _TIMED_ROWS = 64
@@ -112,15 +114,15 @@ def _accuracy_figures(compared: Comparison) -> dict[str, float]:
         "accuracy": right / len(gate_set.labels),
         "accuracy_low": low,
         "accuracy_high": high,
-        "float_accuracy": evaluation.accuracy(gate_set.float_model, gate_set.labels),
-        "baseline_accuracy": evaluation.accuracy(gate_set.baseline, gate_set.labels),
+        "float_accuracy": classification.accuracy(gate_set.float_model, gate_set.labels),
+        "baseline_accuracy": classification.accuracy(gate_set.baseline, gate_set.labels),
         "calibration_error": calibration_error(gate_set.candidate.logits, gate_set.labels),
     }
     if compared.drifted is not None:
         drifted = compared.drifted
         figures |= {
             "n_drifted": float(len(drifted.labels)),
-            "drifted_accuracy_before": evaluation.accuracy(drifted.baseline, drifted.labels),
-            "drifted_accuracy": evaluation.accuracy(drifted.candidate, drifted.labels),
+            "drifted_accuracy_before": classification.accuracy(drifted.baseline, drifted.labels),
+            "drifted_accuracy": classification.accuracy(drifted.candidate, drifted.labels),
         }
     return figures

@@ -14,16 +14,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import evaluation, package
+from compressor import package
 from compressor.bundling import golden_budget, golden_of, sized
 from compressor.comparison import Comparison, Material
 from compressor.data.table import Table
 from compressor.device_bench import DeviceAnswer, DeviceBench, Subject
 from compressor.errors import DeviceMeasureError, PublishError
-from compressor.evaluation import Compared
 from compressor.gates.certificate import Rule
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence
 from compressor.measure import Predictions, calibration_error
+from compressor.tasks.classification import evidence as classification
+from compressor.tasks.classification.evidence import Compared
 from compressor.workshop import Workshop
 from edge_agent.inference import preprocess
 from wire.bundle import GOLDEN, build_bundle
@@ -123,7 +124,7 @@ def evidence_from(answer: DeviceAnswer, asked: Asked) -> DeviceEvidence:
     figures = figures_from(answer.report, asked.allowed)
     figures |= _compared(there, here, asked.allowed.golden_max_abs)
     rules = [rule for rule in asked.rules if rule.on == answer.report.device]
-    evidence = evaluation.evidence(there, asked.class_names, figures, None, rules)
+    evidence = classification.evidence(there, asked.class_names, figures, None, rules)
     return DeviceEvidence("", evidence, dict(answer.report.facts), answer.report.order)
 
 
@@ -142,12 +143,12 @@ def _compared(there: Compared, here: Predictions, allowed_abs: float) -> dict[st
     said, labels = there.candidate, there.labels
     if labels.ndim > 1:
         other = np.abs(said.logits - here.logits).max(axis=1) > allowed_abs
-        from compressor import regression  # noqa: PLC0415 - a classifier needs none of it
+        from compressor.tasks.regression import evidence as regression  # noqa: PLC0415 - a classifier needs none of it
 
         figures = dict(regression.figures(there))
     else:
         other = said.classes != here.classes
         error = calibration_error(said.logits, labels)
-        figures = {"accuracy": evaluation.accuracy(said, labels), "calibration_error": error}
+        figures = {"accuracy": classification.accuracy(said, labels), "calibration_error": error}
     flips = int(np.count_nonzero(other))
     return {**figures, "device_rows": float(len(labels)), "device_flips": float(flips), AGREEMENT: flips / len(labels)}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor import evaluation, imported, preflight, regression, report
+from compressor import imported, preflight, report
 from compressor.bundling import Judged, make_bundles
 from compressor.cache import Cache, Result, write_atomically
 from compressor.closure import code_digests
@@ -41,6 +41,8 @@ from compressor.recipe import Recipe, TargetRecipe
 from compressor.rescue import rescued
 from compressor.shaping import Lesson, exported, models_of, shaped
 from compressor.statistics.paired import drop_upper
+from compressor.tasks.classification import evidence as classification
+from compressor.tasks.regression import evidence as regression
 from compressor.workshop import Workshop
 from wire.bundle import Bundle, read_bundle
 from wire.errors import WireError
@@ -253,7 +255,7 @@ def _judge(
         recipe.gates, target.name, retrained=compared.drifted is not None, timed=timed, alone=_alone(recipe)
     )
     here = [rule for rule in rules if not rule.on]
-    evidence = evaluation.evidence(compared.gate_set, material.table.class_names, figures, compared.drifted, here)
+    evidence = classification.evidence(compared.gate_set, material.table.class_names, figures, compared.drifted, here)
     order = _order(material, compared)
     figures |= order.figures
     unknown = {**measured.unknown, **evidence.unknown}

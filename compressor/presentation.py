@@ -12,19 +12,20 @@ from dataclasses import fields
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import divergence, evaluation, explanations, parity, report
+from compressor import divergence, explanations, parity, report
 from compressor.bundling import Judged, lineage_of
 from compressor.comparison import Comparison, Material
 from compressor.errors import MeasureError
-from compressor.evaluation import Compared
 from compressor.explaining import explained
 from compressor.forms import FLOAT_NAMES, ONNX, Models
 from compressor.gates.certificate import Certificate
 from compressor.measure import Predictions
 from compressor.portions import row_bytes, rows_within
 from compressor.recipe import Recipe
-from compressor.regression import error_of
 from compressor.steps import Settings
+from compressor.tasks.classification import evidence as classification
+from compressor.tasks.classification.evidence import Compared
+from compressor.tasks.regression.evidence import error_of
 from compressor.workshop import Workshop
 from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
@@ -94,7 +95,7 @@ def _standing(judged: Judged) -> tuple[int, float]:
 def _confusion(gate_set: Compared, classes: int) -> NDArray[np.int64]:
     if gate_set.numeric:
         return np.zeros((0, 0), dtype=np.int64)
-    return evaluation.confusion(gate_set.candidate, gate_set.labels, classes)
+    return classification.confusion(gate_set.candidate, gate_set.labels, classes)
 
 
 def _values(gate_set: Compared, names: tuple[str, ...]) -> report.Values | None:

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import evaluation, first_run
+from compressor import first_run
 from compressor.cache import Code
 from compressor.closure import package, plugin
 from compressor.data.table import Table
 from compressor.forms import LAYOUTS, ONNX, Form, bare
 from compressor.recipe import Recipe, TargetRecipe
 from compressor.steps.quantize import Settings
+from compressor.tasks.classification import evidence as classification
 from compressor.workshop import Workshop, table_digest, versions
 from wire.canonical import sha256_hex
 
@@ -75,7 +76,7 @@ def _climbed(  # noqa: PLR0913, PLR0917 - what a rung is made from and judged by
     def judge(artifact: bytes) -> float:
         first_run.check(ONNX, artifact, tried(), "a file of the rescue")
         candidate = bare(workshop.recipe, table, artifact, replace(target, format=""))
-        return evaluation.accuracy(workshop.predict("rescue", candidate, search), search.labels)
+        return classification.accuracy(workshop.predict("rescue", candidate, search), search.labels)
 
     def make() -> bytes:
         from compressor.quantize.remedies import climb  # noqa: PLC0415 - onnxruntime only to quantize

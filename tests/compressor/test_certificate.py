@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from compressor.errors import PackageError
-from compressor.evaluation import Compared, evidence, metrics
 from compressor.gates import Evidence, Verdict
 from compressor.gates.certificate import (
     Certificate,
@@ -29,6 +28,7 @@ from compressor.measure import Predictions
 from compressor.recipe import GateRecipe
 from compressor.regate import gate_again
 from compressor.statistics.paired import Paired
+from compressor.tasks.classification.evidence import Compared, evidence, metrics
 
 EVIDENCE = Evidence(
     accuracy=Paired(1, 1, 900), slices={"a": Paired(0, 1, 400)}, classes={"7": Paired(1, 0, 90)},

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from compressor.errors import MeasureError
-from compressor.evaluation import Compared
 from compressor.explanations import Floats, flips, saliency
 from compressor.measure import Predictions
+from compressor.tasks.classification.evidence import Compared
 
 
 def _said(*logits: tuple[float, float]) -> Predictions:

@@ -15,7 +15,6 @@ from compressor.device_client import Known, Standing
 from compressor.device_options import Reach
 from compressor.device_reach import bench_for, bench_of, devices_named, gate_bundle
 from compressor.errors import DeviceMeasureError, PackageError, RecipeError, ServerUnreachableError
-from compressor.evaluation import Compared
 from compressor.gates.certificate import Certificate, DeviceRecord, Rule
 from compressor.gates.evidence import AGREEMENT
 from compressor.measure import Predictions
@@ -25,6 +24,7 @@ from compressor.progress import Silent
 from compressor.recipe import DataRecipe, parse_recipe
 from compressor.regate_device import gate_on, merged, rules_on
 from compressor.side_by_side import beside
+from compressor.tasks.classification.evidence import Compared
 from edge_agent.inference import preprocess
 from wire.manifest import Budgets, Manifest, Preprocessing
 from wire.measurement import MeasureReport, blank_report, encode_report

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compressor import evaluation
 from compressor.errors import MeasureError
-from compressor.evaluation import Compared
 from compressor.figures import Figures
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, Rule
 from compressor.measure import Predictions
+from compressor.tasks.classification import evidence as classification
+from compressor.tasks.classification.evidence import Compared
 
 RULES = (Rule("accuracy_drop", max=0.5), Rule("auc_drop", max=0.5), Rule("peak_memory_bytes", max=1))
 
@@ -25,7 +25,7 @@ def gate_set() -> Compared:
 
 def test_a_metric_that_needs_a_class_that_is_not_there_fails_alone() -> None:
     """The gate on accuracy passes beside it."""
-    found = evaluation.evidence(gate_set(), ("a", "b", "c"), {}, None, RULES)
+    found = classification.evidence(gate_set(), ("a", "b", "c"), {}, None, RULES)
     assert set(found.unknown) == {"auc_drop"}
     verdicts = {line.name: line.verdict.value for line in certificates.judge(RULES, found).results}
     assert verdicts == {"accuracy_drop": "pass", "auc_drop": "fail", "peak_memory_bytes": "fail"}
@@ -65,5 +65,5 @@ def test_all_classes_there_leave_nothing_unknown(labels: int) -> None:
     rows = np.arange(300) % labels
     said = Predictions(np.eye(labels, dtype=np.float32)[rows], np.zeros((300, 0), np.float32))
     compared = Compared(rows, np.array([""] * 300), said, said, said)
-    found = evaluation.evidence(compared, ("a", "b", "c")[:labels], {}, None, RULES)
+    found = classification.evidence(compared, ("a", "b", "c")[:labels], {}, None, RULES)
     assert (set(found.metrics), dict(found.unknown)) == ({"auc_drop"}, {})

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compressor.evaluation import Compared, evidence
 from compressor.gates import Evidence, MetricEvidence, Verdict, gate
 from compressor.gates.certificate import Rule
 from compressor.gates.metrics import WORST_SLICE, ErrorCeiling, WorstSliceIncrease
 from compressor.measure import Predictions
 from compressor.package import golden_rows
-from compressor.regression import error_of, figures, metrics
+from compressor.tasks.classification.evidence import Compared, evidence
+from compressor.tasks.regression.evidence import error_of, figures, metrics
 
 RANDOM = np.random.default_rng(0)
 GOOD = MetricEvidence(0.1, 0.0, 0.2, 0.975, 300, 300, 1.0, 1.1)

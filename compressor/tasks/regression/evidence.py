@@ -18,8 +18,8 @@ from compressor.gates.metrics import ERRORS, SLICE, VALUED, WORST_SLICE, level_o
 from compressor.statistics.bootstrap import Draws, error_increase
 
 if TYPE_CHECKING:
-    from compressor.evaluation import Compared
     from compressor.gates.certificate import Rule
+    from compressor.tasks.classification.evidence import Compared
 
 CONFIDENCE = 0.95
 ERROR, SQUARED = VALUED

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import regression
 from compressor.errors import MeasureError
 from compressor.gates import Evidence, MetricEvidence
 from compressor.gates.certificate import Rule
@@ -21,6 +20,7 @@ from compressor.measure import Predictions, log_probabilities
 from compressor.statistics.bootstrap import Draws, auc_drop, ranking_precision_drop
 from compressor.statistics.confidence_calibration import calibration_error_increase
 from compressor.statistics.paired import Paired, paired
+from compressor.tasks.regression import evidence as regression
 
 _RANKED: Mapping[str, Callable[..., MetricEvidence]] = {
     "auc_drop": auc_drop, "ranking_precision_drop": ranking_precision_drop,
