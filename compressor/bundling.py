@@ -17,7 +17,7 @@ from compressor.data.table import Table, concatenate
 from compressor.forms import Models
 from compressor.gates.certificate import Certificate
 from compressor.gates.device import device_for
-from compressor.measure import Candidate
+from compressor.measurement.predictions import Candidate
 from compressor.recipe import AcceptanceRecipe, TargetRecipe
 from compressor.workshop import Workshop, table_digest
 from wire.canonical import sha256_hex

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressor import parity
 from compressor.data.split import Splits
 from compressor.data.table import Table
 from compressor.drifted import Drifted
 from compressor.errors import MeasureError
 from compressor.forms import FLOAT_NAMES, Form, Models
-from compressor.measure import Candidate, Predictions
+from compressor.measurement import parity
+from compressor.measurement.predictions import Candidate, Predictions
 from compressor.tasks.classification.evidence import Compared
 from compressor.workshop import Workshop
 from wire.bundle import Bundle

@@ -1,6 +1,6 @@
 """The step that explains flips: saliency of both models on the inputs that flipped, kept by what it was made from.
 
-Decides what the pictures depend on. How saliency is computed is in ``explanations``.
+Decides what the pictures depend on. How saliency is computed is in ``saliency``.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import measure
 from compressor.cache import Code
 from compressor.closure import plugin
 from compressor.data.table import Table
-from compressor.explanations import Explained, Flip, Predict, saliency
-from compressor.measure import Candidate
+from compressor.measurement import predictions
+from compressor.measurement.predictions import Candidate
+from compressor.measurement.saliency import Explained, Flip, Predict, saliency
 from compressor.workshop import Workshop, table_digest, versions
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import to_document
@@ -67,7 +67,7 @@ def _predict(candidate: Candidate) -> Predict:
 
     def said(inputs: Floats) -> Floats:
         given = np.ascontiguousarray(inputs.transpose(0, 2, 3, 1)) if last else inputs
-        return measure.predict(candidate, given).logits
+        return predictions.predict(candidate, given).logits
 
     return said
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from compressor import parity
 from compressor.comparison import Comparison, Material
 from compressor.errors import MeasureError
 from compressor.forms import FLOAT_NAMES, Models
-from compressor.graph import GraphFigures
-from compressor.measure import calibration_error
+from compressor.measurement import parity
+from compressor.measurement.onnx_graph import GraphFigures
+from compressor.measurement.predictions import calibration_error
 from compressor.recipe import TargetRecipe
 from compressor.statistics.paired import wilson
 from compressor.tasks.classification import evidence as classification

@@ -12,7 +12,7 @@ from typing import Any
 from compressor.cache import Result
 from compressor.data.table import Table
 from compressor.errors import MeasureError
-from compressor.measure import Candidate
+from compressor.measurement.predictions import Candidate
 from compressor.recipe import Recipe, TargetRecipe
 from wire.canonical import sha256_hex
 from wire.manifest import Manifest, TensorSpec

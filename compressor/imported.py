@@ -13,12 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import first_run, measure, onnx_contract
+from compressor import onnx_contract
 from compressor.cache import Result
 from compressor.data.table import Table
 from compressor.errors import CheckpointError, MeasureError
 from compressor.forms import LITERT, ONNX, Form, Models, bare, float_target, input_of, with_contract
-from compressor.measure import Candidate
+from compressor.measurement import first_run, predictions
+from compressor.measurement.predictions import Candidate
 from compressor.node_order import in_order
 from compressor.recipe import Recipe
 from compressor.shaping import check_calibration, compress
@@ -141,9 +142,11 @@ def _meant(workshop: Workshop, candidate: Candidate, specs: tuple[Specs, Specs],
     """
     layout = candidate.manifest.inputs[0].layout
     given = workshop.inputs(rows.take(np.arange(min(len(rows), _TRIED_ROWS))), layout)
-    said = measure.predict(candidate, given)
+    said = predictions.predict(candidate, given)
     _check_width(candidate, said.logits)
-    _check_alone(said.logits, np.concatenate([measure.predict(candidate, row[None]).logits for row in given[:_ALONE]]))
+    _check_alone(
+        said.logits, np.concatenate([predictions.predict(candidate, row[None]).logits for row in given[:_ALONE]])
+    )
     inputs, outputs = specs
     if rows.numeric or not _probabilities(said.logits, outputs[0].scale):
         return specs

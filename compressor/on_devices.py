@@ -22,7 +22,7 @@ from compressor.device_bench import DeviceAnswer, DeviceBench, Subject
 from compressor.errors import DeviceMeasureError, PublishError
 from compressor.gates.certificate import Rule
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence
-from compressor.measure import Predictions, calibration_error
+from compressor.measurement.predictions import Predictions, calibration_error
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.classification.evidence import Compared
 from compressor.workshop import Workshop

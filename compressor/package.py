@@ -21,7 +21,7 @@ from compressor import plugins
 from compressor.errors import PackageError
 from compressor.gates.certificate import Certificate, for_bundle, write_certificate
 from compressor.gates.metrics import SLICE
-from compressor.measure import Predictions
+from compressor.measurement.predictions import Predictions
 from wire import __version__
 from wire.bundle import BILL_OF_MATERIALS, CARD, CERTIFICATE, GOLDEN, MANIFEST, REFERENCE, Bundle, build_bundle
 from wire.canonical import canonical_bytes, sha256_hex

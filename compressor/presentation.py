@@ -12,14 +12,15 @@ from dataclasses import fields
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import divergence, explanations, parity, report
+from compressor import report
 from compressor.bundling import Judged, lineage_of
 from compressor.comparison import Comparison, Material
 from compressor.errors import MeasureError
 from compressor.explaining import explained
 from compressor.forms import FLOAT_NAMES, ONNX, Models
 from compressor.gates.certificate import Certificate
-from compressor.measure import Predictions
+from compressor.measurement import layers, parity, saliency
+from compressor.measurement.predictions import Predictions
 from compressor.portions import row_bytes, rows_within
 from compressor.recipe import Recipe
 from compressor.steps import Settings
@@ -110,8 +111,8 @@ def _changes(workshop: Workshop, material: Material, models: Models, judged: Jud
     gate_set = judged.compared.gate_set
     if gate_set.numeric:
         return None
-    found = explanations.flips(gate_set)
-    shown = found[: explanations.SHOWN]
+    found = saliency.flips(gate_set)
+    shown = found[: saliency.SHOWN]
     rows = material.rows("gate").take(np.array([flip.row for flip in shown], dtype=np.int64))
     try:
         pictured = explained(workshop, shown, rows, models.baseline.candidate, judged.compared.form.candidate)
@@ -149,15 +150,15 @@ def _layers(workshop: Workshop, material: Material, models: Models, results: Seq
 def _parting(float_model: bytes, compressed: bytes, inputs: Floats) -> str:
     """Return where two files part, in words."""
     try:
-        reference, other = divergence.onnx_layers(float_model, compressed, inputs)
-        found = divergence.first_diverging(reference, other)
+        reference, other = layers.onnx_layers(float_model, compressed, inputs)
+        found = layers.first_diverging(reference, other)
     except MeasureError as error:
         return f"not compared: {error}"
     if found is not None:
         return f"{found} (signal to quantization noise on {len(inputs)} inputs, largest difference {found.max_abs:.3g})"
-    ratios = {name: divergence.sqnr_db(signal, other[name]) for name, signal in reference if name in other}
+    ratios = {name: layers.sqnr_db(signal, other[name]) for name, signal in reference if name in other}
     least = min(ratios, key=ratios.__getitem__)
-    kept = f"none: all {len(ratios)} compared tensors keep {divergence.LIMIT_DB:g} dB"
+    kept = f"none: all {len(ratios)} compared tensors keep {layers.LIMIT_DB:g} dB"
     if ratios[least] == np.inf:
         return f"{kept}, without any difference"
     return (

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
 
-from compressor.measure import Predictions
+from compressor.measurement.predictions import Predictions
 from edge_agent.inference import drift_counters
 from wire.histogram import BINS
 from wire.reference import EDGES, PROJECTIONS, Context, Reference

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor import first_run, graph, measure
 from compressor.errors import PackageError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import TIMED, Certificate, Line, read_certificate
-from compressor.measure import Candidate
+from compressor.measurement import first_run, onnx_graph, predictions
+from compressor.measurement.predictions import Candidate
 from compressor.package import Golden, read_golden
 from wire.bundle import CERTIFICATE, GOLDEN, Bundle, read_bundle
 from wire.errors import WireError
@@ -40,7 +40,7 @@ def check_golden(bundle: Bundle) -> Golden:
     first_run.check(
         bundle.manifest.runtime, bundle.artifact, golden.inputs, f"the artifact of {bundle.manifest.release}"
     )
-    said = measure.predict(Candidate(bundle.manifest, bundle.artifact), golden.inputs).logits
+    said = predictions.predict(Candidate(bundle.manifest, bundle.artifact), golden.inputs).logits
     budgets = bundle.manifest.budgets
     difference = float(np.abs(said - golden.logits).max()) if said.shape == golden.logits.shape else float("inf")
     flips = int((said.argmax(axis=1) != golden.logits.argmax(axis=1)).sum())
@@ -98,9 +98,9 @@ def _measured(bundle: Bundle) -> dict[str, float]:
     golden = check_golden(bundle)
     figures = {"size_bytes": float(len(bundle.artifact))} | _graph_figures(bundle)
     if platform.machine() in bundle.manifest.hardware:
-        taken = measure.latency({"int8": candidate}, golden.inputs)["int8"]
+        taken = predictions.latency({"int8": candidate}, golden.inputs)["int8"]
         figures |= {"latency_p50_ms": taken.p50_ms, "latency_p95_ms": taken.p95_ms}
-        figures["peak_memory_bytes"] = float(measure.peak_memory_bytes(candidate, golden.inputs))
+        figures["peak_memory_bytes"] = float(predictions.peak_memory_bytes(candidate, golden.inputs))
     return figures
 
 
@@ -113,11 +113,11 @@ def _graph_figures(bundle: Bundle) -> dict[str, float]:
         return _share(inspect(artifact))
     if artifact[4:8] == _ORT_IDENTIFIER:
         return {}
-    inspected = graph.inspect(artifact, manifest.session_options, manifest.threads)
+    inspected = onnx_graph.inspect(artifact, manifest.session_options, manifest.threads)
     return _share(inspected)
 
 
-def _share(inspected: graph.GraphFigures) -> dict[str, float]:
+def _share(inspected: onnx_graph.GraphFigures) -> dict[str, float]:
     return {} if inspected.int8_macs_ratio is None else {"int8_macs_ratio": inspected.int8_macs_ratio}
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import first_run
 from compressor.cache import Code
 from compressor.closure import package, plugin
 from compressor.data.table import Table
 from compressor.forms import LAYOUTS, ONNX, Form, bare
+from compressor.measurement import first_run
 from compressor.recipe import Recipe, TargetRecipe
 from compressor.steps.quantize import Settings
 from compressor.tasks.classification import evidence as classification

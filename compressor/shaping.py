@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import first_run, left_float, steps
+from compressor import steps
 from compressor.cache import Code, Result
 from compressor.closure import plugin
 from compressor.data.table import Table
@@ -34,6 +34,7 @@ from compressor.forms import (
     float_target,
     with_contract,
 )
+from compressor.measurement import first_run, left_float
 from compressor.recipe import TargetRecipe
 from compressor.steps.base import Bench, Network, Rows
 from compressor.steps.quantize import Settings as QuantizeRecipe

@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import first_run, graph, measure
 from compressor.cache import Cache, Code, Result
 from compressor.closure import plugin
 from compressor.data.table import Table
-from compressor.measure import Candidate, Predictions
+from compressor.measurement import first_run
+from compressor.measurement import onnx_graph as graph
+from compressor.measurement import predictions as measure
+from compressor.measurement.predictions import Candidate, Predictions
 from compressor.portions import rows_within
 from compressor.progress import Progress
 from compressor.recipe import Recipe, TrainRecipe

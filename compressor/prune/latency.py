@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from compressor import measure
 from compressor.export.onnx import INPUT_NAME, OUTPUT_NAMES, export_onnx
+from compressor.measurement import predictions
 from compressor.prune.groups import Shape
 from compressor.steps.base import Floats
 from wire.manifest import Manifest, TensorSpec
@@ -28,12 +28,12 @@ def latency_ratio(network: nn.Module, unpruned: nn.Module, inputs: Floats) -> fl
         name: _candidate(module, (channels, height, width))
         for name, module in (("pruned", network), ("unpruned", unpruned))
     }
-    measured = measure.latency(candidates, inputs)
+    measured = predictions.latency(candidates, inputs)
     return measured["pruned"].p50_ms / max(measured["unpruned"].p50_ms, 1e-6)
 
 
-def _candidate(network: nn.Module, shape: Shape) -> measure.Candidate:
+def _candidate(network: nn.Module, shape: Shape) -> predictions.Candidate:
     artifact = export_onnx(network, *shape)
     outputs = tuple(TensorSpec(name, (-1, -1)) for name in OUTPUT_NAMES)
     manifest = Manifest(inputs=(TensorSpec(INPUT_NAME, (-1, *shape)),), outputs=outputs)
-    return measure.Candidate(manifest, artifact)
+    return predictions.Candidate(manifest, artifact)

@@ -7,7 +7,7 @@ from html import escape
 
 import numpy as np
 
-from compressor.explanations import Flip
+from compressor.measurement.saliency import Flip
 from compressor.report import words
 from compressor.report.shown import Changed, Changes
 from compressor.report.thumbnails import data_uri, overlay

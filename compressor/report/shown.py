@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.explanations import Explained
 from compressor.gates.certificate import Certificate
-from compressor.parity import Pair
+from compressor.measurement.parity import Pair
+from compressor.measurement.saliency import Explained
 from compressor.statistics.paired import wilson
 
 

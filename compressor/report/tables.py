@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 
 from compressor.gates.certificate import Certificate, Line
-from compressor.parity import Pair, find
+from compressor.measurement.parity import Pair, find
 from compressor.report import words
 from compressor.report.shown import Layers, Step
 from compressor.side_by_side import Beside

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from compressor.errors import MeasureError
-from compressor.graph import GraphFigures
+from compressor.measurement.onnx_graph import GraphFigures
 from compressor.tflite import flatbuffer
 from compressor.tflite.packages import required
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import measure
 from compressor.cache import Cache
 from compressor.comparison import Material
 from compressor.errors import CompressorError
-from compressor.measure import Candidate
+from compressor.measurement import predictions
+from compressor.measurement.predictions import Candidate
 from compressor.pipeline import material_of, run_recipe
 from compressor.progress import Bars
 from compressor.recipe import Recipe
@@ -117,18 +117,18 @@ class Bench:
         inputs = {layout: workshop.inputs(gate, layout) for layout in ("NCHW", "NHWC")}
         own = {name: inputs[item.candidate.manifest.preprocessing.layout] for name, item in found.items()}
         timed = _timed({name: item.candidate for name, item in found.items()}, own)
-        base = measure.predict(found["fp32 ORT"].candidate, own["fp32 ORT"]).classes
+        base = predictions.predict(found["fp32 ORT"].candidate, own["fp32 ORT"]).classes
         learnt = workshop.recipe.data.train_slices
         print(f"{self.name}: {len(gate)} gate rows, {len(material.splits.train)} training rows"
               f"{f' of {len(learnt)} sites' if learnt else ''}, {workshop.recipe.train.epochs} epochs")  # fmt: skip
         lines = []
         for name, item in found.items():
-            seen = _Seen(base, measure.predict(item.candidate, own[name]).classes, gate.labels, gate.slices)
+            seen = _Seen(base, predictions.predict(item.candidate, own[name]).classes, gate.labels, gate.slices)
             taken = {
                 "bytes": len(item.candidate.artifact), "ms": timed[name],
                 "speed": timed["fp32 ORT"] / timed[name], "quantize_s": item.seconds,
                 "quantize_mb": item.memory_bytes / MEGA,
-                "run_mb": measure.peak_memory_bytes(item.candidate, own[name][:8]) / MEGA,
+                "run_mb": predictions.peak_memory_bytes(item.candidate, own[name][:8]) / MEGA,
             }  # fmt: skip
             lines.append(Line(self.name, name, item.candidate.manifest.runtime, {**seen.figures(), **taken}))
             print(lines[-1].told(), flush=True)
@@ -159,7 +159,7 @@ class Bench:
 def _timed(found: Mapping[str, Candidate], inputs: Mapping[str, Floats]) -> dict[str, float]:
     """Return the median of each candidate, milliseconds: the least of some medians, a busy host only ever adds."""
     rows = {name: own[:TIMED_ROWS] for name, own in inputs.items()}
-    turns = [measure.latency(found, rows) for _ in range(LATENCY_TURNS)]
+    turns = [predictions.latency(found, rows) for _ in range(LATENCY_TURNS)]
     return {name: min(turn[name].p50_ms for turn in turns) for name in found}
 
 

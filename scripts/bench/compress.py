@@ -31,11 +31,11 @@ from numpy.typing import NDArray
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from compressor import measure
 from compressor.data import load
 from compressor.data.split import split
 from compressor.data.table import Table
-from compressor.measure import Candidate, Predictions
+from compressor.measurement import predictions as measure
+from compressor.measurement.predictions import Candidate, Predictions
 from compressor.quantize import quantize
 from compressor.recipe import QuantizeRecipe, Recipe, read_recipe
 from compressor.statistics.paired import drop_upper, paired, wilson

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from compressor.cache import Cache
 from compressor.comparison import Material
 from compressor.forms import Form, bare, float_target, with_contract
-from compressor.measure import Candidate
+from compressor.measurement.predictions import Candidate
 from compressor.pipeline import lesson_of, trained_of
 from compressor.shaping import compress, exported, shaped
 from compressor.workshop import Workshop

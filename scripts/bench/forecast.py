@@ -26,7 +26,7 @@ from scipy import stats
 from compressor.cache import Cache
 from compressor.comparison import Material
 from compressor.data.table import Table
-from compressor.measure import Candidate, predict
+from compressor.measurement.predictions import Candidate, predict
 from compressor.pipeline import material_of
 from compressor.progress import Silent
 from compressor.recipe import Recipe, read_recipe

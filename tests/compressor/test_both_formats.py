@@ -9,7 +9,7 @@ import pytest
 
 from compressor.errors import RecipeError
 from compressor.gates import Verdict
-from compressor.measure import Candidate, predict
+from compressor.measurement.predictions import Candidate, predict
 from compressor.pipeline import Outcome, run_recipe
 from compressor.recipe import read_recipe
 from compressor.recipe_checks import check_recipe

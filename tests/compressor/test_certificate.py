@@ -24,7 +24,7 @@ from compressor.gates.certificate import (
     rules_for,
     write_certificate,
 )
-from compressor.measure import Predictions
+from compressor.measurement.predictions import Predictions
 from compressor.recipe import GateRecipe
 from compressor.regate import gate_again
 from compressor.statistics.paired import Paired

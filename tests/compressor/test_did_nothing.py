@@ -11,8 +11,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from compressor import left_float, networks, steps
+from compressor import networks, steps
 from compressor.errors import PruneError, QuantizeError, StepDidNothingError
+from compressor.measurement import left_float
 from compressor.recipe import TrainRecipe
 from compressor.steps import distill, equalize, prune, qat, sparsify
 from compressor.steps.base import Bench, Rows

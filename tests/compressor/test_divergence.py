@@ -9,9 +9,9 @@ import onnx
 import pytest
 
 from compressor import networks
-from compressor.divergence import first_diverging, onnx_layers, sqnr_db
 from compressor.errors import MeasureError
 from compressor.export.onnx import export_onnx
+from compressor.measurement.layers import first_diverging, onnx_layers, sqnr_db
 from compressor.quantize import quantize
 from compressor.steps.quantize import Settings
 

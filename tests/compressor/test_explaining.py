@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from compressor.cache import Cache
 from compressor.data.table import Table, make_table
 from compressor.explaining import explained
-from compressor.explanations import Flip
-from compressor.measure import Candidate
+from compressor.measurement.predictions import Candidate
+from compressor.measurement.saliency import Flip
 from compressor.progress import Silent
 from compressor.recipe import parse_recipe
 from compressor.workshop import Workshop

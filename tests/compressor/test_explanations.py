@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from compressor.errors import MeasureError
-from compressor.explanations import Floats, flips, saliency
-from compressor.measure import Predictions
+from compressor.measurement.predictions import Predictions
+from compressor.measurement.saliency import Floats, flips, saliency
 from compressor.tasks.classification.evidence import Compared
 
 

@@ -15,9 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from compressor.data.table import Table, make_table
 from compressor.drifted import part, repeats
 from compressor.errors import MeasureError, SplitError
-from compressor.graph import GraphFigures, inspect
-from compressor.measure import Candidate, calibration_error, latency, peak_memory_bytes, predict
-from compressor.parity import find, matrix
+from compressor.measurement.onnx_graph import GraphFigures, inspect
+from compressor.measurement.parity import find, matrix
+from compressor.measurement.predictions import Candidate, calibration_error, latency, peak_memory_bytes, predict
 from wire.codec import encode
 from wire.manifest import Manifest, TensorSpec
 
@@ -163,7 +163,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import numpy as np
-from compressor.measure import Candidate, peak_memory_bytes
+from compressor.measurement.predictions import Candidate, peak_memory_bytes
 from wire.codec import decode
 from wire.manifest import Manifest
 print("ran")

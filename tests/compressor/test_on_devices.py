@@ -17,7 +17,7 @@ from compressor.device_reach import bench_for, bench_of, devices_named, gate_bun
 from compressor.errors import DeviceMeasureError, PackageError, RecipeError, ServerUnreachableError
 from compressor.gates.certificate import Certificate, DeviceRecord, Rule
 from compressor.gates.evidence import AGREEMENT
-from compressor.measure import Predictions
+from compressor.measurement.predictions import Predictions
 from compressor.on_devices import Asked, evidence_from, pixels_of
 from compressor.orders import make_order
 from compressor.progress import Silent

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compressor.errors import MeasureError
-from compressor.parity import find, matrix
+from compressor.measurement.parity import find, matrix
 
 
 def test_five_forms_give_ten_pairs() -> None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from compressor.measure import Predictions
+from compressor.measurement.predictions import Predictions
 from compressor.profile import Seen, equal_mass_edges, fit_temperature, make_reference
 from wire.reference import read_reference, write_reference
 

@@ -51,14 +51,20 @@ def test_other_code_is_named_as_the_reason(
     """A certificate names the code that judged: of a bundle from before an update only that differs."""
     bundle = open_bundle(outcome.bundles[0])
     certificate = read_certificate(bundle.files[CERTIFICATE])
-    older = replace(certificate, code_digests={**certificate.code_digests, "compressor.graph": "0" * 64})
+    older = replace(
+        certificate, code_digests={**certificate.code_digests, "compressor.measurement.onnx_graph": "0" * 64}
+    )
     entries = {name: data for name, data in bundle.files.items() if name != MANIFEST}
     path = tmp_path / outcome.bundles[0].name
     path.write_bytes(build_bundle(bundle.manifest, {**entries, CERTIFICATE: write_certificate(older)}))
     rebuilt = rebuild(path, recipe)
     print_rebuilt(rebuilt)
-    assert (rebuilt.different, rebuilt.lineage, rebuilt.code) == (("gate.json",), (), ("compressor.graph",))
-    assert "other code of ours: compressor.graph" in capsys.readouterr().out
+    assert (rebuilt.different, rebuilt.lineage, rebuilt.code) == (
+        ("gate.json",),
+        (),
+        ("compressor.measurement.onnx_graph",),
+    )
+    assert "other code of ours: compressor.measurement.onnx_graph" in capsys.readouterr().out
 
 
 def test_a_recipe_that_does_not_pass_any_more_is_an_error(recipe: Recipe, outcome: Outcome) -> None:

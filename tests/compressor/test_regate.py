@@ -12,7 +12,7 @@ from torch import nn
 from compressor.export.ort_format import to_ort_format
 from compressor.export.tflite import export_tflite
 from compressor.gates.certificate import Certificate, Rule, write_certificate
-from compressor.measure import Candidate, predict
+from compressor.measurement.predictions import Candidate, predict
 from compressor.package import Golden, write_golden
 from compressor.regate import agrees, gate_again
 from wire.bundle import build_bundle

@@ -15,7 +15,7 @@ from compressor.errors import DataError
 from compressor.export.onnx import export_onnx
 from compressor.gates import Verdict
 from compressor.gates.certificate import read_certificate
-from compressor.measure import Candidate, predict
+from compressor.measurement.predictions import Candidate, predict
 from compressor.pipeline import BasePoint, Outcome, run_recipe
 from compressor.recipe import GateRecipe, Recipe, TrainRecipe, read_recipe
 from compressor.regate import check_golden, gate_again

@@ -9,7 +9,7 @@ from compressor.errors import MeasureError
 from compressor.figures import Figures
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, Rule
-from compressor.measure import Predictions
+from compressor.measurement.predictions import Predictions
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.classification.evidence import Compared
 

@@ -10,7 +10,7 @@ import pytest
 from compressor.gates import Evidence, MetricEvidence, Verdict, gate
 from compressor.gates.certificate import Rule
 from compressor.gates.metrics import WORST_SLICE, ErrorCeiling, WorstSliceIncrease
-from compressor.measure import Predictions
+from compressor.measurement.predictions import Predictions
 from compressor.package import golden_rows
 from compressor.tasks.classification.evidence import Compared, evidence
 from compressor.tasks.regression.evidence import error_of, figures, metrics

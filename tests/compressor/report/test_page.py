@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compressor.explanations import Explained, Flip
 from compressor.gates.certificate import Certificate, Line, Rule, combine
-from compressor.parity import Pair
+from compressor.measurement.parity import Pair
+from compressor.measurement.saliency import Explained, Flip
 from compressor.report import Bar, Changed, Changes, Layers, Shown, Step, render
 from compressor.report.pictures import confusion
 

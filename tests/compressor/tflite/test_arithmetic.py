@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from compressor import first_run
 from compressor.errors import MeasureError, QuantizeError
 from compressor.export.onnx import export_onnx
 from compressor.export.tflite import export_tflite
+from compressor.measurement import first_run
 from compressor.quantize import quantize as quantize_onnx
 from compressor.quantize.running import logits
 from compressor.steps.quantize import Settings

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pytest
 
-from compressor import left_float
 from compressor.errors import QuantizeError
+from compressor.measurement import left_float
 from compressor.steps.quantize import Settings
 from compressor.tflite.contract import contract
 from compressor.tflite.graph import inspect

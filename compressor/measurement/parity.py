@@ -1,7 +1,7 @@
 """Parity: how far the outputs of one model in several forms lie apart. Pure.
 
 Compares every pair of forms (torch, ONNX and TFLite, float and int8) on the same inputs. Does not run anything;
-``divergence`` finds the layer where two forms part.
+``layers`` finds the layer where two forms part.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A model file is first opened and run in a child process: what ends that process does not end the run.
 
 A runtime may abort on a file (LiteRT does on scales that are not finite), or never end; in this process that would be
-the end of everything, without a word. ``python -m compressor.first_run FOLDER`` is the child: it opens ``model`` with
-the bare runtime and runs ``rows.npy``, row by row. What the runtime refuses with an error is no matter here: whoever
-opens the file next says it better.
+the end of everything, without a word. ``python -m compressor.measurement.first_run FOLDER`` is the child: it opens
+``model`` with the bare runtime and runs ``rows.npy``, row by row. What the runtime refuses with an error is no matter
+here: whoever opens the file next says it better.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def check(runtime: str, artifact: bytes, rows: npt.NDArray[np.float32], what: st
         (folder / _RUNTIME).write_text(runtime)
         np.save(folder / _INPUTS, rows[:ROWS], allow_pickle=False)
         path = os.pathsep.join(filter(None, [str(_OURS), os.environ.get("PYTHONPATH", "")]))
-        command = [sys.executable, "-m", "compressor.first_run", name]
+        command = [sys.executable, "-m", "compressor.measurement.first_run", name]
         try:
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s, check=False,
