@@ -35,7 +35,7 @@ from compressor.gates.evidence import Verdict
 from compressor.pipeline import Outcome, run_recipe
 from compressor.progress import Silent, Stage
 from compressor.quick import quick_of
-from compressor.recipe import Recipe, parse_recipe, read_recipe, recipe_of
+from compressor.recipe.read import Recipe, parse_recipe, read_recipe, recipe_of
 from compressor.search.recipe_text import recipe_text
 
 if TYPE_CHECKING:

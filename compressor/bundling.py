@@ -18,7 +18,7 @@ from compressor.forms import Models
 from compressor.gates.certificate import Certificate
 from compressor.gates.device import device_for
 from compressor.measurement.predictions import Candidate
-from compressor.recipe import AcceptanceRecipe, TargetRecipe
+from compressor.recipe.read import AcceptanceRecipe, TargetRecipe
 from compressor.workshop import Workshop, table_digest
 from wire.canonical import sha256_hex
 from wire.manifest import Budgets, TensorSpec

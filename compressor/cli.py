@@ -29,7 +29,7 @@ from wire.extras import missing_extra
 if TYPE_CHECKING:
     from compressor.pipeline import Outcome
     from compressor.rebuild import Rebuilt
-    from compressor.recipe import Recipe
+    from compressor.recipe.read import Recipe
     from compressor.tracking.logbook import Logbook
 
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_NOT_LOGGED, EXIT_INTERRUPTED = 0, 2, 3, 4, 5, 130
@@ -165,7 +165,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     from compressor.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.quick import quick_of  # noqa: PLC0415 - the command line starts fast
-    from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.tracking.logbook import logbook  # noqa: PLC0415 - the command line starts fast
 
     bars = Bars()
@@ -198,8 +198,8 @@ def _show(outcome: Outcome, keys: Path | None, *, as_json: bool) -> None:
 
 def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
     """Return ``recipe`` with the model file that the command line names in the place of its own."""
-    from compressor.recipe_checks import check_recipe  # noqa: PLC0415 - the command line starts fast
-    from compressor.unread import unread  # noqa: PLC0415 - the command line starts fast
+    from compressor.recipe.checks import check_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.recipe.unread import unread  # noqa: PLC0415 - the command line starts fast
 
     named = {name: str(path.resolve()) for name, path in given.items() if path is not None}
     if not named:
@@ -291,7 +291,7 @@ def verify_command(
       compressor verify build/digits-1-gateway.tfb --keys keys    and who signed it
       compressor verify build/digits-1-gateway.tfb --rebuild models/digits/recipe.toml
     """  # noqa: D301 - \b is click's: keep the lines
-    from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.verify import verify_bundle  # noqa: PLC0415 - the command line starts fast
 
     verified = verify_bundle(bundle, keys)

@@ -18,7 +18,7 @@ from compressor.forms import FLOAT_NAMES, Models
 from compressor.measurement import parity
 from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.predictions import calibration_error
-from compressor.recipe import TargetRecipe
+from compressor.recipe.read import TargetRecipe
 from compressor.statistics.paired import wilson
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.regression import evidence as regression

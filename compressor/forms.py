@@ -13,7 +13,7 @@ from compressor.cache import Result
 from compressor.data.table import Table
 from compressor.errors import MeasureError
 from compressor.measurement.predictions import Candidate
-from compressor.recipe import Recipe, TargetRecipe
+from compressor.recipe.read import Recipe, TargetRecipe
 from wire.canonical import sha256_hex
 from wire.manifest import Manifest, TensorSpec
 

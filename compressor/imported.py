@@ -21,7 +21,7 @@ from compressor.forms import LITERT, ONNX, Form, Models, bare, float_target, inp
 from compressor.measurement import first_run, predictions
 from compressor.measurement.predictions import Candidate
 from compressor.node_order import in_order
-from compressor.recipe import Recipe
+from compressor.recipe.read import Recipe
 from compressor.shaping import check_calibration, compress
 from compressor.workshop import Workshop
 from edge_agent import runtimes

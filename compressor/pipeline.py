@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor import imported, preflight, report
+from compressor import imported, report
 from compressor.bundling import Judged, make_bundles
 from compressor.cache import Cache, Result, write_atomically
 from compressor.closure import code_digests
@@ -37,7 +37,8 @@ from compressor.on_devices import said_by_devices
 from compressor.presentation import shown
 from compressor.profile import MIN_REFERENCE_ROWS
 from compressor.progress import Progress, Silent
-from compressor.recipe import Recipe, TargetRecipe
+from compressor.recipe import preflight
+from compressor.recipe.read import Recipe, TargetRecipe
 from compressor.rescue import rescued
 from compressor.shaping import Lesson, exported, models_of, shaped
 from compressor.statistics.paired import drop_upper

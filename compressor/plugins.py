@@ -15,7 +15,7 @@ from pathlib import Path
 
 from compressor import torchvision_import
 from compressor.errors import PluginError
-from compressor.recipe_reader import nearest
+from compressor.recipe.toml_fields import nearest
 
 PARTS = {
     "compressor.data": frozenset({"table", "shares", "split", "camera", "numbers"}),

@@ -22,7 +22,7 @@ from compressor.gates.certificate import Certificate
 from compressor.measurement import layers, parity, saliency
 from compressor.measurement.predictions import Predictions
 from compressor.portions import row_bytes, rows_within
-from compressor.recipe import Recipe
+from compressor.recipe.read import Recipe
 from compressor.steps import Settings
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.classification.evidence import Compared

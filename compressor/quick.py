@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from compressor import stand_ins
-from compressor.preflight import missing
 from compressor.progress import Progress
-from compressor.recipe import Recipe
+from compressor.recipe.preflight import missing
+from compressor.recipe.read import Recipe
 
 
 def quick_of(recipe: Recipe, out: Path, progress: Progress) -> Recipe:

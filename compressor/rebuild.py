@@ -15,7 +15,7 @@ from compressor.errors import PackageError
 from compressor.gates.certificate import read_certificate
 from compressor.pipeline import run_recipe
 from compressor.progress import Progress
-from compressor.recipe import Recipe
+from compressor.recipe.read import Recipe
 from compressor.regate import open_bundle
 from wire.bundle import CERTIFICATE, Bundle
 from wire.canonical import sha256_hex

@@ -20,7 +20,7 @@ from compressor.closure import package, plugin
 from compressor.data.table import Table
 from compressor.forms import LAYOUTS, ONNX, Form, bare
 from compressor.measurement import first_run
-from compressor.recipe import Recipe, TargetRecipe
+from compressor.recipe.read import Recipe, TargetRecipe
 from compressor.steps.quantize import Settings
 from compressor.tasks.classification import evidence as classification
 from compressor.workshop import Workshop, table_digest, versions

@@ -35,7 +35,7 @@ from compressor.forms import (
     with_contract,
 )
 from compressor.measurement import first_run, left_float
-from compressor.recipe import TargetRecipe
+from compressor.recipe.read import TargetRecipe
 from compressor.steps.base import Bench, Network, Rows
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from compressor.workshop import Workshop, table_digest, versions

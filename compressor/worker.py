@@ -32,7 +32,7 @@ from compressor.keys import load_signer, read_root
 from compressor.pipeline import BasePoint, Outcome, run_recipe
 from compressor.progress import Bars, Progress
 from compressor.publish import publish
-from compressor.recipe import DataRecipe, Recipe, read_recipe
+from compressor.recipe.read import DataRecipe, Recipe, read_recipe
 from compressor.worker_client import ServerClient, WorkOrder
 from wire.bundle import read_bundle
 from wire.canonical import sha256_file

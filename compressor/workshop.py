@@ -28,7 +28,7 @@ from compressor.measurement import predictions as measure
 from compressor.measurement.predictions import Candidate, Predictions
 from compressor.portions import rows_within
 from compressor.progress import Progress
-from compressor.recipe import Recipe, TrainRecipe
+from compressor.recipe.read import Recipe, TrainRecipe
 from compressor.steps.base import Rows
 from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex

@@ -24,7 +24,7 @@ from compressor.data._keys import FLOOR
 from compressor.data.split import told_groups
 from compressor.data.table import Table, check_label, make_table
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
-from compressor.recipe import NUMBER, DataRecipe
+from compressor.recipe.read import NUMBER, DataRecipe
 from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import MAX_IMAGE_PIXELS as DECODED_PIXELS
 from edge_agent.inference.preprocess import decode_image

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from compressor.data.shares import Shares
 from compressor.data.table import Integers, Table, Texts
 from compressor.errors import SplitError
-from compressor.recipe_reader import nearest
+from compressor.recipe.toml_fields import nearest
 
 _NAMES = ("train", "calibration", "gate", "reference")
 SEARCH_SHARE = 0.15

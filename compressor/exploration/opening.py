@@ -9,7 +9,7 @@ from compressor.data import load
 from compressor.data._archive import opened
 from compressor.data.table import Table, align
 from compressor.errors import DataError
-from compressor.recipe import DataRecipe, read_recipe
+from compressor.recipe.read import DataRecipe, read_recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import numpy as np
 from compressor.data.numbers import grouped
 from compressor.data.table import Table
 from compressor.errors import RecipeError
-from compressor.recipe_reader import fields_from
+from compressor.recipe.toml_fields import fields_from
 
 _MAX_BYTES = 256 * 1024
 _SIDES = 2

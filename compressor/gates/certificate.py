@@ -29,7 +29,7 @@ from compressor.gates import (
 from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER
 from compressor.gates.device import MAX_DISAGREEMENT, TIMED_ON_DEVICE, Agreement, OnDevice, device_for
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence
-from compressor.recipe import GateRecipe
+from compressor.recipe.read import GateRecipe
 from compressor.statistics.paired import Paired
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document

@@ -16,7 +16,7 @@ import onnx
 from compressor.errors import QuantizeError
 from compressor.quantize.reach import within_reach
 from compressor.quantize.running import Batches, Floats, run
-from compressor.recipe_reader import nearest
+from compressor.recipe.toml_fields import nearest
 from compressor.steps.quantize import CALIBRATIONS
 
 Doubles = npt.NDArray[np.float64]

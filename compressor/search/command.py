@@ -14,7 +14,7 @@ from compressor.errors import DeviceMeasureError
 
 if TYPE_CHECKING:
     from compressor.pipeline import Outcome
-    from compressor.recipe import Recipe
+    from compressor.recipe.read import Recipe
     from compressor.search.results import Found
     from compressor.search.study import Budget
 
@@ -76,7 +76,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
     \b
     Exit codes: 0 pass, 2 a gate failed, 3 inconclusive; 0 with --no-gate; 4 error, 130 stopped.
     """  # noqa: D301 - \b is click's: keep the lines
-    from compressor.recipe import read_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.search.study import Budget  # noqa: PLC0415 - the command line starts fast
 
     read = _gateable(read_recipe(recipe).with_data(data), no_gate=no_gate)
@@ -101,9 +101,9 @@ def _gateable(recipe: Recipe, *, no_gate: bool) -> Recipe:
 def _search(
     recipe: Recipe, name: str, budget: Budget, storage: str | None, out: Path
 ) -> tuple[Found, tuple[Path, ...]]:  # fmt: skip
-    from compressor import preflight  # noqa: PLC0415 - the command line starts fast
     from compressor.pipeline import opened  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
+    from compressor.recipe import preflight  # noqa: PLC0415 - the command line starts fast
     from compressor.search import results  # noqa: PLC0415 - the command line starts fast
     from compressor.search.space import Space  # noqa: PLC0415 - the command line starts fast
     from compressor.search.study import check_storage, search  # noqa: PLC0415 - the command line starts fast

@@ -13,7 +13,7 @@ from typing import TypeAlias, TypeVar
 from compressor import quantize
 from compressor.forms import LITERT, ONNX
 from compressor.quantize import unread
-from compressor.recipe import Recipe, TargetRecipe
+from compressor.recipe.read import Recipe, TargetRecipe
 from compressor.steps import Settings, equalize, plain, prune, qat
 from compressor.steps.quantize import CALIBRATIONS
 from compressor.steps.quantize import Settings as QuantizeRecipe

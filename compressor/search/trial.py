@@ -25,8 +25,8 @@ from compressor.forms import ONNX, Form
 from compressor.gates.device import device_for
 from compressor.pipeline import lesson_of, material_of, trained_of
 from compressor.progress import Progress
-from compressor.recipe import Recipe, TargetRecipe
-from compressor.recipe_reader import nearest
+from compressor.recipe.read import Recipe, TargetRecipe
+from compressor.recipe.toml_fields import nearest
 from compressor.search.space import NONE, STATIC, Point, Space, own_steps, steps_of
 from compressor.shaping import Lesson, compress, exported, shaped
 from compressor.statistics.paired import drop_lower, drop_upper, paired

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar, cast
 
 from compressor import plugins
 from compressor.errors import PluginError, StepDidNothingError
-from compressor.recipe_reader import Checked, nearest
+from compressor.recipe.toml_fields import Checked, nearest
 from compressor.steps.base import ARTIFACT, NETWORK, Applied, Bench, Network
 
 __all__ = [

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compressor.errors import QuantizeError
-from compressor.recipe_reader import Checked
+from compressor.recipe.toml_fields import Checked
 from compressor.steps.base import NETWORK, Applied, Bench, Network
 
 LEVEL = NETWORK

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compressor.recipe_reader import Checked
+from compressor.recipe.toml_fields import Checked
 from compressor.steps.base import NETWORK, Applied, Bench, Network
 
 LEVEL = NETWORK

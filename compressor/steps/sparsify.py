@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from compressor.recipe_reader import Checked
+from compressor.recipe.toml_fields import Checked
 from compressor.steps.base import NETWORK, Applied, Bench, Network
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from compressor.errors import QuantizeError
 from compressor.quantize.reach import within_reach
-from compressor.recipe_reader import nearest
+from compressor.recipe.toml_fields import nearest
 from compressor.tflite import flatbuffer
 from compressor.tflite.biases import fitted
 from compressor.tflite.edges import make_float

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 from compressor.gates.certificate import Certificate, Line
 from compressor.pipeline import Outcome
-from compressor.recipe import Recipe
+from compressor.recipe.read import Recipe
 from compressor.tracking.tracker import Record
 from wire import __version__
 from wire.bundle import CARD, read_bundle

@@ -19,7 +19,7 @@ from compressor.measurement import predictions
 from compressor.measurement.predictions import Candidate
 from compressor.pipeline import material_of, run_recipe
 from compressor.progress import Bars
-from compressor.recipe import Recipe
+from compressor.recipe.read import Recipe
 from compressor.statistics.paired import drop_upper, paired, wilson
 from compressor.workshop import Workshop
 from scripts.bench import cases, contenders

@@ -37,7 +37,7 @@ from compressor.data.table import Table
 from compressor.measurement import predictions as measure
 from compressor.measurement.predictions import Candidate, Predictions
 from compressor.quantize import quantize
-from compressor.recipe import QuantizeRecipe, Recipe, read_recipe
+from compressor.recipe.read import QuantizeRecipe, Recipe, read_recipe
 from compressor.statistics.paired import drop_upper, paired, wilson
 from edge_agent.inference import preprocess
 from scripts.bench.rows import Row

@@ -29,7 +29,7 @@ from compressor.data.table import Table
 from compressor.measurement.predictions import Candidate, predict
 from compressor.pipeline import material_of
 from compressor.progress import Silent
-from compressor.recipe import Recipe, read_recipe
+from compressor.recipe.read import Recipe, read_recipe
 from compressor.workshop import Workshop
 from scripts.bench.rows import Row, told
 from wire.bundle import read_bundle

@@ -44,7 +44,7 @@ from compressor.data.digits import source_images
 from compressor.export.onnx import export_onnx
 from compressor.qat import equalization, folding
 from compressor.quantize import placed, quantize
-from compressor.recipe import TrainRecipe
+from compressor.recipe.read import TrainRecipe
 from compressor.steps import equalize, qat
 from compressor.steps.base import Applied, Bench, Rows
 from compressor.steps.quantize import Settings

@@ -11,8 +11,8 @@ from compressor.errors import RecipeError
 from compressor.gates import Verdict
 from compressor.measurement.predictions import Candidate, predict
 from compressor.pipeline import Outcome, run_recipe
-from compressor.recipe import read_recipe
-from compressor.recipe_checks import check_recipe
+from compressor.recipe.checks import check_recipe
+from compressor.recipe.read import read_recipe
 from compressor.regate import check_golden, gate_again
 from compressor.steps.quantize import Settings
 from compressor.verify import verify_bundle

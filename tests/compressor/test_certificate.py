@@ -25,7 +25,7 @@ from compressor.gates.certificate import (
     write_certificate,
 )
 from compressor.measurement.predictions import Predictions
-from compressor.recipe import GateRecipe
+from compressor.recipe.read import GateRecipe
 from compressor.regate import gate_again
 from compressor.statistics.paired import Paired
 from compressor.tasks.classification.evidence import Compared, evidence, metrics

@@ -12,7 +12,7 @@ from compressor.gates.certificate import Certificate, Rule, rules_for
 from compressor.gates.constant import BetterThanConstant, LabelOrder, reordered
 from compressor.gates.evidence import Evidence, Verdict
 from compressor.printing import slower
-from compressor.recipe import GateRecipe
+from compressor.recipe.read import GateRecipe
 from compressor.statistics.paired import Paired, wilson
 
 CLASSES = {"a": Paired(0, 0, 60), "b": Paired(0, 0, 40)}

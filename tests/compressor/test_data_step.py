@@ -15,7 +15,7 @@ from compressor.data.shares import Shares
 from compressor.data.table import make_table
 from compressor.data_step import load_kept, pack, unpack
 from compressor.errors import DataError
-from compressor.recipe import DataRecipe
+from compressor.recipe.read import DataRecipe
 from wire.codec import encode
 
 STROKES = DataRecipe(dataset="windows", path="strokes.json", colour="grey", front_end="stroke", options={"side": 24})

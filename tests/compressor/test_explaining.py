@@ -14,7 +14,7 @@ from compressor.explaining import explained
 from compressor.measurement.predictions import Candidate
 from compressor.measurement.saliency import Flip
 from compressor.progress import Silent
-from compressor.recipe import parse_recipe
+from compressor.recipe.read import parse_recipe
 from compressor.workshop import Workshop
 from wire.manifest import Manifest, Preprocessing, TensorSpec
 

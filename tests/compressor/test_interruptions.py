@@ -19,7 +19,7 @@ import pytest
 
 from compressor.cli import main
 from compressor.pipeline import run_recipe
-from compressor.recipe import read_recipe
+from compressor.recipe.read import read_recipe
 
 pytestmark = pytest.mark.slow
 RECIPE = Path(__file__).with_name("pipeline_recipe.toml").read_text()

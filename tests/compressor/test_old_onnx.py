@@ -14,7 +14,7 @@ from compressor import imported, onnx_contract
 from compressor.forms import bare, float_target
 from compressor.quantize import quantize
 from compressor.quantize.running import logits
-from compressor.recipe import parse_recipe
+from compressor.recipe.read import parse_recipe
 from compressor.steps.quantize import Settings
 from tests.compressor.data.test_keys import anything
 

@@ -21,7 +21,7 @@ from compressor.measurement.predictions import Predictions
 from compressor.on_devices import Asked, evidence_from, pixels_of
 from compressor.orders import make_order
 from compressor.progress import Silent
-from compressor.recipe import DataRecipe, parse_recipe
+from compressor.recipe.read import DataRecipe, parse_recipe
 from compressor.regate_device import gate_on, merged, rules_on
 from compressor.side_by_side import beside
 from compressor.tasks.classification.evidence import Compared

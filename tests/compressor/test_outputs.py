@@ -6,7 +6,7 @@ import pytest
 
 from compressor.errors import PackageError
 from compressor.outputs import check_report_folder, check_run_folder
-from compressor.preflight import RESULTS
+from compressor.recipe.preflight import RESULTS
 from compressor.search import results
 
 DATA = ("data.json", "data.html")

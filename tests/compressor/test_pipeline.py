@@ -15,7 +15,7 @@ from compressor.gates import Verdict
 from compressor.gates.certificate import read_certificate
 from compressor.keys import init_keys
 from compressor.pipeline import BasePoint, Outcome, run_recipe
-from compressor.recipe import AcceptanceRecipe, GateRecipe, Recipe, read_recipe
+from compressor.recipe.read import AcceptanceRecipe, GateRecipe, Recipe, read_recipe
 from compressor.regate import gate_again
 from compressor.signing import read_signable, sign_bundles
 from compressor.verify import verify_bundle

@@ -12,7 +12,7 @@ from compressor.gates.certificate import read_certificate, write_certificate
 from compressor.pipeline import Outcome, run_recipe
 from compressor.printing import print_rebuilt
 from compressor.rebuild import rebuild
-from compressor.recipe import GateRecipe, Recipe, read_recipe
+from compressor.recipe.read import GateRecipe, Recipe, read_recipe
 from compressor.regate import open_bundle
 from wire.bundle import CERTIFICATE, MANIFEST, build_bundle
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from compressor.errors import RecipeError
-from compressor.recipe import parse_recipe, read_recipe
+from compressor.recipe.read import parse_recipe, read_recipe
 
 MODELS = Path(__file__).parents[2] / "models"
 MINIMAL = '[model]\nname = "digits"\n'

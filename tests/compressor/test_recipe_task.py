@@ -6,7 +6,7 @@ import pytest
 
 from compressor.errors import RecipeError
 from compressor.gates import OF_CLASSES, OF_NUMBERS, limits_of
-from compressor.recipe import parse_recipe
+from compressor.recipe.read import parse_recipe
 
 MODEL = '[model]\nname = "m"\n'
 NUMBERS = f'{MODEL}[data]\nlabel = "number"\n'

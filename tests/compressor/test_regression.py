@@ -17,7 +17,7 @@ from compressor.gates import Verdict
 from compressor.gates.certificate import read_certificate
 from compressor.measurement.predictions import Candidate, predict
 from compressor.pipeline import BasePoint, Outcome, run_recipe
-from compressor.recipe import GateRecipe, Recipe, TrainRecipe, read_recipe
+from compressor.recipe.read import GateRecipe, Recipe, TrainRecipe, read_recipe
 from compressor.regate import check_golden, gate_again
 from compressor.verify import verify_bundle
 from edge_agent.inference.batching import Tally

@@ -9,8 +9,8 @@ import pytest
 
 from compressor.errors import RecipeError
 from compressor.pipeline import Outcome, run_recipe
-from compressor.recipe import Recipe, TargetRecipe, read_recipe
-from compressor.recipe_checks import check_recipe
+from compressor.recipe.checks import check_recipe
+from compressor.recipe.read import Recipe, TargetRecipe, read_recipe
 from compressor.steps.quantize import Settings
 
 

@@ -17,7 +17,7 @@ from compressor import cache as step, rescue
 from compressor.data_step import load_kept
 from compressor.forms import ONNX
 from compressor.progress import Silent
-from compressor.recipe import parse_recipe
+from compressor.recipe.read import parse_recipe
 from compressor.shaping import Lesson, compress, exported, shaped
 from compressor.workshop import Workshop
 import numpy as np

@@ -14,7 +14,7 @@ import torch
 
 from compressor import networks, steps
 from compressor.errors import PluginError, RecipeError
-from compressor.recipe import TrainRecipe
+from compressor.recipe.read import TrainRecipe
 from compressor.steps.base import ARTIFACT, NETWORK, Applied, Bench, Rows
 from compressor.train import checkpoint
 

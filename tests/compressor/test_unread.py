@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from compressor import plugins, preflight, quantize, steps
+from compressor import plugins, quantize, steps
 from compressor.errors import CompressorError, QuantizeError, RecipeError
 from compressor.quantize import KEYS, reads, schemes
-from compressor.recipe import DataRecipe, GateRecipe, ModelRecipe, TargetRecipe, TrainRecipe, parse_recipe
+from compressor.recipe import preflight
+from compressor.recipe.read import DataRecipe, GateRecipe, ModelRecipe, TargetRecipe, TrainRecipe, parse_recipe
 from compressor.steps.quantize import Settings
 from compressor.tflite import by_recipe
 from compressor.tflite.quantizing import SCHEMES

@@ -22,7 +22,7 @@ from compressor.keys import init_keys
 from compressor.pipeline import Outcome, run_recipe
 from compressor.progress import Silent
 from compressor.publish import publish
-from compressor.recipe import DataRecipe, read_recipe
+from compressor.recipe.read import DataRecipe, read_recipe
 from compressor.worker import Heartbeat, Workplace, find_checkpoint, read_samples, serve, sole_worker, worker_name
 from compressor.worker_client import ServerClient
 from server.app.server import ServerApp

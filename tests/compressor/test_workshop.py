@@ -12,7 +12,7 @@ import pytest
 from compressor.cache import Cache, Result
 from compressor.data.table import Table, make_table
 from compressor.progress import Silent
-from compressor.recipe import Recipe, parse_recipe
+from compressor.recipe.read import Recipe, parse_recipe
 from compressor.workshop import Workshop
 from wire.canonical import sha256_hex
 

@@ -16,7 +16,7 @@ from compressor.device_bench import ServerBench
 from compressor.gates.certificate import Certificate, Line, read_certificate
 from compressor.gates.evidence import AGREEMENT
 from compressor.pipeline import Outcome, run_recipe
-from compressor.recipe import GateRecipe, Recipe, read_recipe
+from compressor.recipe.read import GateRecipe, Recipe, read_recipe
 from compressor.regate import gate_again
 from compressor.verify import verify_bundle
 

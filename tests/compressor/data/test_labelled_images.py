@@ -13,7 +13,7 @@ from PIL import Image
 from compressor import data
 from compressor.data import labelled_images
 from compressor.errors import ArchiveError, ColumnError, CompressorError, CorruptImageError, DataError
-from compressor.recipe import DataRecipe
+from compressor.recipe.read import DataRecipe
 from edge_agent.inference.preprocess import decode_image
 
 Entries = dict[str, bytes]

@@ -73,7 +73,7 @@ def build(c, n, h, w):
 """
 FRESH = """
 import sys
-from compressor import networks, preflight
+from compressor import networks; from compressor.recipe import preflight
 name = sys.argv[1]
 preflight._require("compressor.networks", name, "[model] network")
 assert "torch" in sys.modules and "torchvision" not in sys.modules

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compressor import data
-from compressor.recipe import DataRecipe, TrainRecipe
+from compressor.recipe.read import DataRecipe, TrainRecipe
 from compressor.steps.base import Bench, Rows
 from edge_agent.inference import preprocess
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compressor.recipe import GateRecipe, Recipe, parse_recipe, read_recipe
+from compressor.recipe.read import GateRecipe, Recipe, parse_recipe, read_recipe
 from compressor.search.recipe_text import absolute, recipe_text
 from compressor.search.space import Space, steps_of
 

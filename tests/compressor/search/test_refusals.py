@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compressor.errors import RecipeError
-from compressor.recipe import parse_recipe
+from compressor.recipe.read import parse_recipe
 from compressor.search.trial import target_of
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.recipe import Recipe, read_recipe
-from compressor.recipe_checks import check_recipe
+from compressor.recipe.checks import check_recipe
+from compressor.recipe.read import Recipe, read_recipe
 from compressor.search.space import (
     MACS_RATIOS,
     NONE,

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from compressor.cache import Cache
 from compressor.errors import CompressorError, MeasureError, PackageError, PluginError, RecipeError
 from compressor.progress import Silent
-from compressor.recipe import GateRecipe, Recipe, parse_recipe, read_recipe
+from compressor.recipe.read import GateRecipe, Recipe, parse_recipe, read_recipe
 from compressor.search import results
 from compressor.search.command import command
 from compressor.search.front import FP32, OWN, SAMPLED, Tried

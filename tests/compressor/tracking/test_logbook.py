@@ -15,7 +15,7 @@ from compressor.gates import Verdict
 from compressor.gates.certificate import Certificate, Line
 from compressor.pipeline import Outcome
 from compressor.progress import Silent
-from compressor.recipe import parse_recipe
+from compressor.recipe.read import parse_recipe
 from compressor.tracking.logbook import Logbook, logbook
 from compressor.tracking.record import parameters_of, record_of
 from compressor.tracking.timing import Timed

@@ -11,7 +11,7 @@ import torch
 
 from compressor import networks, steps
 from compressor.errors import TrainError
-from compressor.recipe import TrainRecipe
+from compressor.recipe.read import TrainRecipe
 from compressor.steps import distill, fine_tune
 from compressor.steps.base import Bench, Rows
 from compressor.train.distillation import DistillationLoss, Mixture, agreement, divergence

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from compressor import networks
 from compressor.errors import CompressorError
-from compressor.recipe import TrainRecipe
+from compressor.recipe.read import TrainRecipe
 from compressor.train import hosts
 from compressor.train.distributed import fit_distributed
 class Dies(torch.nn.Module):

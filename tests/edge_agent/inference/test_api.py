@@ -15,7 +15,7 @@ import pytest
 
 from compressor.data.table import make_table
 from compressor.keys import init_keys
-from compressor.recipe import DataRecipe
+from compressor.recipe.read import DataRecipe
 from compressor.signing import sign_bundles
 from edge_agent.api import DeviceModel, Trust, open_bundle
 from edge_agent.errors import (

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from compressor.data import spoken
-from compressor.recipe import DataRecipe
+from compressor.recipe.read import DataRecipe
 from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import to_batch, to_tensor
 from edge_agent.inference.served_model import ServedModel, load_model

@@ -15,7 +15,7 @@ from compressor.errors import RecipeError
 from compressor.gates import JUDGED_WITHOUT_BOUND
 
 if TYPE_CHECKING:
-    from compressor.recipe import Recipe
+    from compressor.recipe.read import Recipe
 
 READ_BY_IMPORTS = frozenset({"seed"})
 """What an imported file leaves of ``[train]`` to read: the seed of the splits."""

@@ -10,15 +10,15 @@ from compressor import steps
 from compressor.errors import RecipeError
 from compressor.gates.device import NOT_ON_DEVICE, PREFIX, device_in
 from compressor.gates.evidence import AGREEMENT
-from compressor.recipe_reader import Checked, nearest
-from compressor.recipe_task import check_task
+from compressor.recipe.task_checks import check_task
+from compressor.recipe.toml_fields import Checked, nearest
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.errors import NameRefusedError
 from wire.manifest import DECODES, MAX_IMAGE_SIDE, ORIENTATIONS
 from wire.topics import check_name
 
 if TYPE_CHECKING:
-    from compressor.recipe import GateRecipe, Recipe
+    from compressor.recipe.read import GateRecipe, Recipe
 
 _ROUNDING = 1e-9
 _SHARES = frozenset({"accuracy", "calibration_error", "int8_macs_ratio", "superiority"})

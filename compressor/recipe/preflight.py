@@ -15,8 +15,8 @@ from compressor.closure import located
 from compressor.data._keys import check_read
 from compressor.errors import PackageError, PluginError, RecipeError
 from compressor.outputs import check_run_folder
-from compressor.recipe import Recipe, TargetRecipe
-from compressor.recipe_reader import nearest
+from compressor.recipe.read import Recipe, TargetRecipe
+from compressor.recipe.toml_fields import nearest
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent import runtimes
 

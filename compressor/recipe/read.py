@@ -18,11 +18,11 @@ from compressor import steps
 from compressor.closure import package, plugin
 from compressor.errors import DataError, PluginError, RecipeError
 from compressor.gates import GATE_NAMES, RENAMED, limits_of
-from compressor.recipe_checks import check_recipe
-from compressor.recipe_reader import fields_from, nearest, plain_table
+from compressor.recipe.checks import check_recipe
+from compressor.recipe.toml_fields import fields_from, nearest, plain_table
+from compressor.recipe.unread import check_unread
 from compressor.steps import Settings as StepSettings
 from compressor.steps.quantize import Settings as QuantizeRecipe
-from compressor.unread import check_unread
 from wire.errors import PathError
 from wire.manifest import DECODES, ORIENTATIONS, Preprocessing
 from wire.paths import without_tilde
