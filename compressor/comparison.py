@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compressor.data._drifted import Drifted
 from compressor.data.split import Splits
 from compressor.data.table import Table
-from compressor.drifted import Drifted
 from compressor.errors import MeasureError
 from compressor.forms import FLOAT_NAMES, Form, Models
 from compressor.measurement import parity

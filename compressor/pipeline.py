@@ -20,12 +20,12 @@ from compressor.bundling import Judged, make_bundles
 from compressor.cache import Cache, Result, write_atomically
 from compressor.closure import code_digests
 from compressor.comparison import ITSELF, Comparison, Material
+from compressor.data._cached import load_kept
+from compressor.data._drifted import part, repeats
 from compressor.data.numbers import extremes, with_unit
 from compressor.data.split import absences, set_aside, split
 from compressor.data.table import Table, align
-from compressor.data_step import load_kept
 from compressor.device_bench import DeviceBench
-from compressor.drifted import part, repeats
 from compressor.errors import DataError, PackageError
 from compressor.figures import figures_of
 from compressor.forms import ONNX, Models

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor import data_step
 from compressor.cache import Cache
+from compressor.data import _cached as cached
+from compressor.data._cached import load_kept, pack, unpack
 from compressor.data.shares import Shares
 from compressor.data.table import make_table
-from compressor.data_step import load_kept, pack, unpack
 from compressor.errors import DataError
 from compressor.recipe.read import DataRecipe
 from wire.codec import encode
@@ -52,7 +52,7 @@ def test_a_table_is_rendered_once_and_again_with_other_options(tmp_path: Path) -
 
 def test_a_kept_table_depends_on_the_code_of_the_front_ends() -> None:
     """A changed front end renders anew: its source is part of the step's name."""
-    digests = data_step.code_of(STROKES).digests()
+    digests = cached.code_of(STROKES).digests()
     assert {f"edge_agent.front_ends.{name}" for name in ("base", "log_mel", "stroke", "window")} <= set(digests)
     assert "compressor.data.windows" in digests
     assert "compressor.data.spoken" not in digests

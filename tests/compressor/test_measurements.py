@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from compressor.data._drifted import part, repeats
 from compressor.data.table import Table, make_table
-from compressor.drifted import part, repeats
 from compressor.errors import MeasureError, SplitError
 from compressor.measurement.onnx_graph import GraphFigures, inspect
 from compressor.measurement.parity import find, matrix
