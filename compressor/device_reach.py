@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compressor.device_bench import ServerBench
 from compressor.device_options import Reach
+from compressor.devices.bench import ServerBench
 from compressor.errors import DeviceMeasureError
 from compressor.gates.certificate import Certificate
 from compressor.gates.device import device_in

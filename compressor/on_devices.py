@@ -18,7 +18,7 @@ from compressor import package
 from compressor.bundling import golden_budget, golden_of, sized
 from compressor.comparison import Comparison, Material
 from compressor.data.table import Table
-from compressor.device_bench import DeviceAnswer, DeviceBench, Subject
+from compressor.devices.bench import DeviceAnswer, DeviceBench, Subject
 from compressor.errors import DeviceMeasureError, PublishError
 from compressor.gates.certificate import Rule
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence

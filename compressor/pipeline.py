@@ -25,7 +25,7 @@ from compressor.data._drifted import part, repeats
 from compressor.data.numbers import extremes, with_unit
 from compressor.data.split import absences, set_aside, split
 from compressor.data.table import Table, align
-from compressor.device_bench import DeviceBench
+from compressor.devices.bench import DeviceBench
 from compressor.errors import DataError, PackageError
 from compressor.figures import figures_of
 from compressor.forms import ONNX, Models

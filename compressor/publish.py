@@ -17,7 +17,7 @@ import httpx
 from tqdm import tqdm
 from tuf.api.metadata import Root, Targets
 
-from compressor.connection import connect
+from compressor.devices.connection import connect
 from compressor.errors import PublishError, ServerUnreachableError, VersionConflictError
 from compressor.keys import METADATA, TARGETS_DAYS, read_root, write_file
 from compressor.signing import (

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from compressor.device_bench import DeviceBench
+from compressor.devices.bench import DeviceBench
 from compressor.errors import PackageError
 from compressor.gates.certificate import read_certificate
 from compressor.pipeline import run_recipe

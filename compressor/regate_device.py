@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from compressor.device_bench import DeviceAnswer, DeviceBench
+from compressor.devices.bench import DeviceAnswer, DeviceBench
 from compressor.errors import DeviceMeasureError, PackageError, PublishError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, DeviceRecord, Rule

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 
-from compressor.connection import Connection
+from compressor.devices.connection import Connection
 from compressor.errors import JobLostError, WorkerError
 from wire.bundle import MAX_BUNDLE_BYTES
 from wire.codec import Json, parse_json

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from compressor.data import digits
-from compressor.device_bench import DeviceAnswer, ServerBench, Subject, _misfit, believed, silence
-from compressor.device_client import Known, Standing
 from compressor.device_options import Reach
 from compressor.device_reach import bench_for, bench_of, devices_named, gate_bundle
+from compressor.devices.bench import DeviceAnswer, ServerBench, Subject, _misfit, believed, silence
+from compressor.devices.client import Known, Standing
+from compressor.devices.orders import make_order
 from compressor.errors import DeviceMeasureError, PackageError, RecipeError, ServerUnreachableError
 from compressor.gates.certificate import Certificate, DeviceRecord, Rule
 from compressor.gates.evidence import AGREEMENT
 from compressor.measurement.predictions import Predictions
 from compressor.on_devices import Asked, evidence_from, pixels_of
-from compressor.orders import make_order
 from compressor.progress import Silent
 from compressor.recipe.read import DataRecipe, parse_recipe
 from compressor.regate_device import gate_on, merged, rules_on

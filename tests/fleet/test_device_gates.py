@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from compressor.cli import app
-from compressor.device_bench import ServerBench
+from compressor.devices.bench import ServerBench
 from compressor.gates.certificate import Certificate, Line, read_certificate
 from compressor.gates.evidence import AGREEMENT
 from compressor.pipeline import Outcome, run_recipe

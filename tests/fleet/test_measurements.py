@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from compressor.device_bench import DeviceAnswer, ServerBench, Subject
+from compressor.devices.bench import DeviceAnswer, ServerBench, Subject
+from compressor.devices.orders import make_order, sign_order
 from compressor.errors import DeviceMeasureError
 from compressor.keys import init_keys
-from compressor.orders import make_order, sign_order
 from compressor.progress import Silent
 from server.clock import system_now_ms
 from wire.bundle import build_bundle, read_bundle

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from compressor.device_bench import Subject
+from compressor.devices.bench import Subject
+from compressor.devices.orders import make_order, sign_order
 from compressor.keys import init_keys
-from compressor.orders import make_order, sign_order
 from server.fleet.measurements import KEEP_MS
 from wire.canonical import sha256_hex
 from wire.codec import decode

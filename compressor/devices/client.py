@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from compressor.connection import Connection
+from compressor.devices.connection import Connection
 from compressor.errors import DeviceMeasureError
 from wire.canonical import sha256_hex
 from wire.codec import Json, parse_json

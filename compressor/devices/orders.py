@@ -18,7 +18,7 @@ from wire.codec import encode
 from wire.measurement import ORDER_TYPE, MeasureOrder, read_order
 
 if TYPE_CHECKING:
-    from compressor.device_bench import Subject
+    from compressor.devices.bench import Subject
 
 
 def make_order(subject: Subject, device: str, *, now_ms: int, holds_s: float) -> MeasureOrder:

@@ -15,8 +15,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.device_client import DeviceClient, Known, Standing
 from compressor.device_options import WAIT_S
+from compressor.devices.client import DeviceClient, Known, Standing
 from compressor.errors import DeviceMeasureError, ServerUnreachableError
 from compressor.progress import Progress, Silent
 from wire.errors import MessageError
@@ -93,7 +93,7 @@ class ServerBench:
             ServerUnreachableError: If the server did not answer.
             TrustError: If the release key is missing.
         """
-        from compressor.orders import make_order, sign_order  # noqa: PLC0415 - cryptography only where keys are used
+        from compressor.devices.orders import make_order, sign_order  # noqa: PLC0415 - cryptography only where keys are used
 
         progress = progress or Silent()
         holds_s = min(self.wait_s, MAX_ORDER_MS / 1000)
