@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor import package, profile
 from compressor.comparison import Comparison, Material
 from compressor.data.table import Table, concatenate
 from compressor.forms import Models
@@ -19,6 +18,7 @@ from compressor.gates.certificate import Certificate
 from compressor.gates.device import device_for
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.read import AcceptanceRecipe, TargetRecipe
+from compressor.release import drift_reference, package
 from compressor.workshop import Workshop, table_digest
 from wire.canonical import sha256_hex
 from wire.manifest import Budgets, TensorSpec
@@ -136,12 +136,12 @@ def _reference(workshop: Workshop, material: Material, compared: Comparison) -> 
     calibration = material.rows("calibration")
     temperature = 1.0
     if not calibration.numeric:
-        temperature = profile.fit_temperature(compared.calibration.logits, calibration.labels)
+        temperature = drift_reference.fit_temperature(compared.calibration.logits, calibration.labels)
     seen = _seen(workshop, candidate, train, "train")
-    return profile.make_reference(compared.form.digest, seen, contexts, temperature)
+    return drift_reference.make_reference(compared.form.digest, seen, contexts, temperature)
 
 
-def _seen(workshop: Workshop, candidate: Candidate, table: Table, name: str) -> profile.Seen:
+def _seen(workshop: Workshop, candidate: Candidate, table: Table, name: str) -> drift_reference.Seen:
     predictions = workshop.predict(f"profile {name}", candidate, table)
     effective = len(np.unique(table.sources))
-    return profile.Seen(workshop.pixels(table), table.labels, predictions, effective, name)
+    return drift_reference.Seen(workshop.pixels(table), table.labels, predictions, effective, name)

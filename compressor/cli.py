@@ -28,15 +28,15 @@ from wire.extras import missing_extra
 
 if TYPE_CHECKING:
     from compressor.pipeline import Outcome
-    from compressor.rebuild import Rebuilt
     from compressor.recipe.read import Recipe
+    from compressor.release.rebuild import Rebuilt
     from compressor.tracking.logbook import Logbook
 
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_NOT_LOGGED, EXIT_INTERRUPTED = 0, 2, 3, 4, 5, 130
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _DEBUG = "TINYFLEET_DEBUG"
 _EXITS = {"pass": EXIT_PASS, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE}
-_LAZY = {"keys": ("compressor.keys", "keys"), "publish": ("compressor.publish", "command"),
+_LAZY = {"keys": ("compressor.release.keys", "keys"), "publish": ("compressor.release.publish", "command"),
          "worker": ("compressor.worker", "command"), "data": ("compressor.data_cli", "data"),
          "search": ("compressor.search.command", "command")}  # fmt: skip
 _LAZY_HELP = {
@@ -217,13 +217,13 @@ def _check_keys(keys: Path | None) -> None:
     """Find out now, not after the training, that nothing could be signed; without keys nothing is to be."""
     if keys is None:
         return
-    from compressor.keys import load_signer, read_root  # noqa: PLC0415 - cryptography only where keys are used
+    from compressor.release.keys import load_signer, read_root  # noqa: PLC0415 - cryptography only where keys are used
 
     load_signer(keys, "targets", read_root(keys))
 
 
 def _sign(bundles: list[Path], keys: Path) -> Path:
-    from compressor.publish import sign_bundles  # noqa: PLC0415 - cryptography only where keys are used
+    from compressor.release.publish import sign_bundles  # noqa: PLC0415 - cryptography only where keys are used
 
     return sign_bundles(bundles, keys)
 
@@ -292,7 +292,7 @@ def verify_command(
       compressor verify build/digits-1-gateway.tfb --rebuild models/digits/recipe.toml
     """  # noqa: D301 - \b is click's: keep the lines
     from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
-    from compressor.verify import verify_bundle  # noqa: PLC0415 - the command line starts fast
+    from compressor.release.verify import verify_bundle  # noqa: PLC0415 - the command line starts fast
 
     verified = verify_bundle(bundle, keys)
     rebuilt = _rebuilt(bundle, read_recipe(rebuild).with_data(data), Reach(**reach), keys) if rebuild else None
@@ -310,7 +310,7 @@ def verify_command(
 def _rebuilt(bundle: Path, recipe: Recipe, reach: Reach, keys: Path | None) -> Rebuilt:
     from compressor.device_reach import bench_for  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
-    from compressor.rebuild import rebuild  # noqa: PLC0415 - the command line starts fast
+    from compressor.release.rebuild import rebuild  # noqa: PLC0415 - the command line starts fast
 
     return rebuild(bundle, recipe, Bars(), bench_for(recipe, reach, keys))
 

@@ -70,8 +70,8 @@ def gate_bundle(path: Path, on: str, reach: Reach, keys: Path | None, progress: 
         MeasureError: If the artifact can't be run here.
         TrustError: If the release key is missing.
     """
-    from compressor.regate import gate_again  # noqa: PLC0415 - runtimes only where something is measured
     from compressor.regate_device import gate_on  # noqa: PLC0415 - runtimes only where something is measured
+    from compressor.release.regate import gate_again  # noqa: PLC0415 - runtimes only where something is measured
 
     if not on:
         return gate_again(path)

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import package
 from compressor.bundling import golden_budget, golden_of, sized
 from compressor.comparison import Comparison, Material
 from compressor.data.table import Table
@@ -23,6 +22,7 @@ from compressor.errors import DeviceMeasureError, PublishError
 from compressor.gates.certificate import Rule
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence
 from compressor.measurement.predictions import Predictions, calibration_error
+from compressor.release import package
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.classification.evidence import Compared
 from compressor.workshop import Workshop

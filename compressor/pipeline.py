@@ -35,10 +35,10 @@ from compressor.gates.certificate import Certificate
 from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER, Reordered, few, reordered
 from compressor.on_devices import said_by_devices
 from compressor.presentation import shown
-from compressor.profile import MIN_REFERENCE_ROWS
 from compressor.progress import Progress, Silent
 from compressor.recipe import preflight
 from compressor.recipe.read import Recipe, TargetRecipe
+from compressor.release.drift_reference import MIN_REFERENCE_ROWS
 from compressor.rescue import rescued
 from compressor.shaping import Lesson, exported, models_of, shaped
 from compressor.statistics.paired import drop_upper

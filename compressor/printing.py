@@ -13,8 +13,8 @@ from wire.codec import to_document
 
 if TYPE_CHECKING:
     from compressor.gates.certificate import Certificate
-    from compressor.rebuild import Rebuilt
-    from compressor.verify import Verified
+    from compressor.release.rebuild import Rebuilt
+    from compressor.release.verify import Verified
 
 
 def print_verified(verified: Verified) -> None:

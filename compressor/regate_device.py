@@ -17,7 +17,7 @@ from compressor.gates.device import MAX_DISAGREEMENT, TIMED_ON_DEVICE
 from compressor.gates.evidence import AGREEMENT
 from compressor.on_devices import figures_from, make_subject
 from compressor.progress import Progress
-from compressor.regate import gate_again, open_bundle
+from compressor.release.regate import gate_again, open_bundle
 from wire.bundle import CERTIFICATE, GOLDEN, Bundle
 from wire.manifest import Budgets
 

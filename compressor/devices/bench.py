@@ -79,7 +79,7 @@ class ServerBench:
             ServerUnreachableError: If the server did not answer.
             DeviceMeasureError: If there is no such device.
         """
-        from compressor.keys import load_signer, read_root  # noqa: PLC0415 - cryptography only where keys are used
+        from compressor.release.keys import load_signer, read_root  # noqa: PLC0415 - cryptography only where keys are used
 
         load_signer(self.keys, "targets", read_root(self.keys))
         with DeviceClient(self.url, self.token, self.ca) as client:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from securesystemslib.dsse import Envelope
 
-from compressor.keys import load_signer, read_root
+from compressor.release.keys import load_signer, read_root
 from wire.canonical import sha256_hex
 from wire.codec import encode
 from wire.measurement import ORDER_TYPE, MeasureOrder, read_order

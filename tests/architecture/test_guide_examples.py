@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.keys import init_keys
-from compressor.publish import publish
+from compressor.release.keys import init_keys
+from compressor.release.publish import publish
 from server.app.server import ServerApp
 from server.app.state_directory import init_state
 from server.trust.online_keys import init_online_keys

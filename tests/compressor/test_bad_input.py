@@ -18,8 +18,8 @@ import pytest
 from PIL import Image
 
 from compressor.cli import main
-from compressor.keys import init_keys
-from compressor.package import Golden, write_golden
+from compressor.release.keys import init_keys
+from compressor.release.package import Golden, write_golden
 from edge_agent.inference.probe import probe
 from server.trust.online_keys import init_online_keys
 from wire.bundle import build_bundle

@@ -26,7 +26,7 @@ from compressor.gates.certificate import (
 )
 from compressor.measurement.predictions import Predictions
 from compressor.recipe.read import GateRecipe
-from compressor.regate import gate_again
+from compressor.release.regate import gate_again
 from compressor.statistics.paired import Paired
 from compressor.tasks.classification.evidence import Compared, evidence, metrics
 

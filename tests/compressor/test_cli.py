@@ -71,7 +71,7 @@ def test_a_fault_of_ours_is_no_traceback(
     def broken(path: Path) -> None:
         raise ZeroDivisionError(path)
 
-    monkeypatch.setattr("compressor.regate.gate_again", broken)
+    monkeypatch.setattr("compressor.release.regate.gate_again", broken)
     assert _exit(["gate", str(tmp_path)]) == 4
     assert capsys.readouterr().err.startswith("error [internal]: ZeroDivisionError")
 

@@ -84,7 +84,7 @@ def written(kind: str, folder: Path) -> bytes:
 def _bundle() -> bytes:
     import numpy as np  # noqa: PLC0415 - only for bundles
 
-    from compressor.package import Golden, write_golden  # noqa: PLC0415 - as above
+    from compressor.release.package import Golden, write_golden  # noqa: PLC0415 - as above
     from wire.bundle import build_bundle  # noqa: PLC0415 - as above
     from wire.manifest import Manifest, Preprocessing, TensorSpec  # noqa: PLC0415 - as above
 

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from tuf.api.metadata import Metadata
 
 from compressor.errors import KeysExistError, TrustError
-from compressor.keys import init_keys, keys, load_signer, read_root, show_keys
+from compressor.release.keys import init_keys, keys, load_signer, read_root, show_keys
 from server.trust.online_keys import init_online_keys
 
 

@@ -15,7 +15,7 @@ from compressor.cli import main
 from compressor.data import load
 from compressor.errors import DataError, GateNotPassedError, RecipeError
 from compressor.recipe.read import Recipe, parse_recipe, read_recipe
-from compressor.signing import read_signable
+from compressor.release.signing import read_signable
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = {path.parent.name: read_recipe(path) for path in sorted(ROOT.glob("models/*/recipe.toml"))}

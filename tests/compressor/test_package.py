@@ -14,7 +14,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 from compressor.errors import PackageError
 from compressor.gates.certificate import Certificate, Line, for_bundle
 from compressor.measurement.predictions import Predictions
-from compressor.package import Golden, Parts, bill_of_materials, card, golden_rows, read_golden, write_golden
+from compressor.release.package import Golden, Parts, bill_of_materials, card, golden_rows, read_golden, write_golden
 from wire.manifest import Manifest, TensorSpec
 from wire.reference import Reference
 

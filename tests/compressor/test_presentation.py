@@ -10,7 +10,7 @@ import pytest
 from compressor.gates.certificate import read_certificate
 from compressor.pipeline import Outcome, run_recipe
 from compressor.recipe.read import GateRecipe, read_recipe
-from compressor.regate import gate_again
+from compressor.release.regate import gate_again
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compressor.measurement.predictions import Predictions
-from compressor.profile import Seen, equal_mass_edges, fit_temperature, make_reference
+from compressor.release.drift_reference import Seen, equal_mass_edges, fit_temperature, make_reference
 from wire.reference import read_reference, write_reference
 
 

@@ -13,8 +13,8 @@ from compressor.export.ort_format import to_ort_format
 from compressor.export.tflite import export_tflite
 from compressor.gates.certificate import Certificate, Rule, write_certificate
 from compressor.measurement.predictions import Candidate, predict
-from compressor.package import Golden, write_golden
-from compressor.regate import agrees, gate_again
+from compressor.release.package import Golden, write_golden
+from compressor.release.regate import agrees, gate_again
 from wire.bundle import build_bundle
 from wire.manifest import Budgets, Manifest, Preprocessing, TensorSpec
 

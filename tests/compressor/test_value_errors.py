@@ -11,7 +11,7 @@ from compressor.gates import Evidence, MetricEvidence, Verdict, gate
 from compressor.gates.certificate import Rule
 from compressor.gates.metrics import WORST_SLICE, ErrorCeiling, WorstSliceIncrease
 from compressor.measurement.predictions import Predictions
-from compressor.package import golden_rows
+from compressor.release.package import golden_rows
 from compressor.tasks.classification.evidence import Compared, evidence
 from compressor.tasks.regression.evidence import error_of, figures, metrics
 

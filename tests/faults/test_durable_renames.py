@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from compressor import cache, keys
+from compressor import cache
+from compressor.release import keys
 from compressor.train import checkpoint, resuming
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.record_file import write_record

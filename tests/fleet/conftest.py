@@ -28,8 +28,8 @@ from types import ModuleType
 import httpx
 import pytest
 
-from compressor.keys import init_keys
-from compressor.publish import publish
+from compressor.release.keys import init_keys
+from compressor.release.publish import publish
 from server.app.state_directory import init_state
 from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root

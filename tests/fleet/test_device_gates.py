@@ -17,8 +17,8 @@ from compressor.gates.certificate import Certificate, Line, read_certificate
 from compressor.gates.evidence import AGREEMENT
 from compressor.pipeline import Outcome, run_recipe
 from compressor.recipe.read import GateRecipe, Recipe, read_recipe
-from compressor.regate import gate_again
-from compressor.verify import verify_bundle
+from compressor.release.regate import gate_again
+from compressor.release.verify import verify_bundle
 
 if TYPE_CHECKING:
     from conftest import Fleet

@@ -15,8 +15,8 @@ import pytest
 from compressor.devices.bench import DeviceAnswer, ServerBench, Subject
 from compressor.devices.orders import make_order, sign_order
 from compressor.errors import DeviceMeasureError
-from compressor.keys import init_keys
 from compressor.progress import Silent
+from compressor.release.keys import init_keys
 from server.clock import system_now_ms
 from wire.bundle import build_bundle, read_bundle
 from wire.canonical import sha256_hex

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from compressor.keys import init_keys
-from compressor.signing import sign_bundles
+from compressor.release.keys import init_keys
+from compressor.release.signing import sign_bundles
 from server.clock import system_now_ms
 from server.trust.repository import TrustRepository
 

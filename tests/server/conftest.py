@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from compressor.keys import init_keys
+from compressor.release.keys import init_keys
 from server.app.server import ServerApp
 from server.app.state_directory import StateDirectory, init_state
 from server.fleet.enrolment import Identity

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from compressor.keys import init_keys
+from compressor.release.keys import init_keys
 from server.app.state_directory import StateDirectory, init_state
 from server.cli import main
 from server.config import HealthConfig

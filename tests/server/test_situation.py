@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from compressor.keys import init_keys
+from compressor.release.keys import init_keys
 from server.app.overall import Signals
 from server.clock import system_now_ms
 from server.drift.ledger import Finding

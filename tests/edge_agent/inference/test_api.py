@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from compressor.data.table import make_table
-from compressor.keys import init_keys
 from compressor.recipe.read import DataRecipe
-from compressor.signing import sign_bundles
+from compressor.release.keys import init_keys
+from compressor.release.signing import sign_bundles
 from edge_agent.api import DeviceModel, Trust, open_bundle
 from edge_agent.errors import (
     ImageError,

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from tuf.api.metadata import Metadata
 
-from compressor.keys import init_keys
-from compressor.signing import sign_bundles
+from compressor.release.keys import init_keys
+from compressor.release.signing import sign_bundles
 from edge_agent.updater.verification import Verdict, run
 from server.trust.online_keys import init_online_keys
 from server.trust.repository import TrustRepository

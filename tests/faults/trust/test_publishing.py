@@ -20,9 +20,9 @@ from compressor.errors import (
     TrustError,
     VersionConflictError,
 )
-from compressor.keys import init_keys
-from compressor.publish import Published, _check, publish
-from compressor.signing import sign_bundles
+from compressor.release.keys import init_keys
+from compressor.release.publish import Published, _check, publish
+from compressor.release.signing import sign_bundles
 from edge_agent.updater.verification import Verdict, run
 from server.app.server import ServerApp
 from server.app.state_directory import init_state

@@ -12,7 +12,7 @@ import pytest
 
 from compressor.devices.bench import Subject
 from compressor.devices.orders import make_order, sign_order
-from compressor.keys import init_keys
+from compressor.release.keys import init_keys
 from server.fleet.measurements import KEEP_MS
 from wire.canonical import sha256_hex
 from wire.codec import decode

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, Targets
 
-from compressor.keys import init_keys
+from compressor.release.keys import init_keys
 from server.registry.events import EventLog, LoggedEvent
 from server.store.database import open_database
 from server.trust.expiry import ExpiryWatch

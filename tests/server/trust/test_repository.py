@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, TargetFile, Targets
 
-from compressor.keys import init_keys
+from compressor.release.keys import init_keys
 from server.errors import MetadataRefusedError, RootMissingError, StateDirectoryError, TargetsVersionError, TrustError
 from server.trust.online_keys import init_online_keys
 from server.trust.repository import TIMESTAMP_DAYS, TrustRepository, mark_copy

@@ -18,7 +18,7 @@ from compressor.gates import certificate as certificates
 from compressor.gates.certificate import TIMED, Certificate, Line, read_certificate
 from compressor.measurement import first_run, onnx_graph, predictions
 from compressor.measurement.predictions import Candidate
-from compressor.package import Golden, read_golden
+from compressor.release.package import Golden, read_golden
 from wire.bundle import CERTIFICATE, GOLDEN, Bundle, read_bundle
 from wire.errors import WireError
 from wire.manifest import Budgets

@@ -13,8 +13,8 @@ from pathlib import Path
 from compressor.errors import PackageError, TrustError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import TIMED, Certificate, read_certificate
-from compressor.package import derived_digests, missing_entries
-from compressor.regate import check_golden, open_bundle
+from compressor.release.package import derived_digests, missing_entries
+from compressor.release.regate import check_golden, open_bundle
 from wire.bundle import CERTIFICATE, GOLDEN, REFERENCE, Bundle
 from wire.canonical import sha256_file
 from wire.reference import read_reference
@@ -98,8 +98,8 @@ def _certificate(bundle: Bundle) -> Certificate:
 
 
 def _signature(path: Path, bundle: Bundle, keys: Path) -> Signature | None:
-    from compressor.keys import read_root  # noqa: PLC0415 - cryptography only where keys are used
-    from compressor.signing import read_targets  # noqa: PLC0415 - cryptography only where keys are used
+    from compressor.release.keys import read_root  # noqa: PLC0415 - cryptography only where keys are used
+    from compressor.release.signing import read_targets  # noqa: PLC0415 - cryptography only where keys are used
 
     manifest = bundle.manifest
     targets = read_targets(keys, read_root(keys))

@@ -19,8 +19,8 @@ from tuf.api.metadata import Root, Targets
 
 from compressor.devices.connection import connect
 from compressor.errors import PublishError, ServerUnreachableError, VersionConflictError
-from compressor.keys import METADATA, TARGETS_DAYS, read_root, write_file
-from compressor.signing import (
+from compressor.release.keys import METADATA, TARGETS_DAYS, read_root, write_file
+from compressor.release.signing import (
     TARGETS_FILE,
     Signable,
     add_targets,

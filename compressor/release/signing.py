@@ -16,7 +16,7 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 
 from compressor.errors import GateNotPassedError, PackageError, ReleaseExistsError
 from compressor.gates.certificate import STAND_IN
-from compressor.keys import (
+from compressor.release.keys import (
     METADATA,
     TARGETS_DAYS,
     load_signer,

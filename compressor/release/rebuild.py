@@ -16,7 +16,7 @@ from compressor.gates.certificate import read_certificate
 from compressor.pipeline import run_recipe
 from compressor.progress import Progress
 from compressor.recipe.read import Recipe
-from compressor.regate import open_bundle
+from compressor.release.regate import open_bundle
 from wire.bundle import CERTIFICATE, Bundle
 from wire.canonical import sha256_hex
 

@@ -1,0 +1,1 @@
+"""From files to a release: bundle, drift reference, keys, signatures, publishing, rebuilding."""
