@@ -115,7 +115,7 @@ def print_sizes(figures: Mapping[str, float]) -> None:
 
 def print_devices(certificate: Certificate) -> None:
     """Print what each device said beside what this host said."""
-    from compressor.side_by_side import beside  # noqa: PLC0415 - the command line starts fast
+    from compressor.report.side_by_side import beside  # noqa: PLC0415 - the command line starts fast
 
     for one in beside(certificate):
         name = f"{one.device} ({one.target})" if one.target else one.device

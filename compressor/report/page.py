@@ -8,9 +8,9 @@ from importlib import resources
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from compressor.report import changed, pictures, tables, words
-from compressor.report.shown import Shown
-from compressor.side_by_side import beside
+from compressor.report import flips, phrases, pictures, tables
+from compressor.report.contents import Shown
+from compressor.report.side_by_side import beside
 
 # A picture is drawn while the page is still being read; it takes its place's width once all places are there.
 _FIT = "addEventListener('load',()=>dispatchEvent(new Event('resize')))"
@@ -75,14 +75,14 @@ def _cards(shown: Shown) -> str:
 def _changes(shown: Shown) -> str:
     if shown.changes is None:
         return ""
-    return card("What changed", changed.section(shown.changes, shown.class_names))
+    return card("What changed", flips.section(shown.changes, shown.class_names))
 
 
 def _head(shown: Shown) -> str:
     certificate = shown.certificate
-    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in words.sentences(shown))
+    said = "".join(f"<p>{escape(sentence)}</p>" for sentence in phrases.sentences(shown))
     badge = f'<span class="badge">{escape(certificate.verdict.upper())}</span>'
-    return f"<header><h1>{escape(words.headline(certificate))} {badge}</h1>{said}</header>"
+    return f"<header><h1>{escape(phrases.headline(certificate))} {badge}</h1>{said}</header>"
 
 
 def _pictures(shown: Shown) -> list[str]:

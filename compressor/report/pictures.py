@@ -8,8 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from compressor.report.shown import Bar, Bars, ErrorBar, Values
-from compressor.report.words import short
+from compressor.report.contents import Bar, Bars, ErrorBar, Values
+from compressor.report.phrases import short
 
 COLOURS = {"float": "#8c959f", "compressed": "#2f81f7"}
 _BASE = "#d29922"

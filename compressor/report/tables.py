@@ -8,9 +8,9 @@ from html import escape
 
 from compressor.gates.certificate import Certificate, Line
 from compressor.measurement.parity import Pair, find
-from compressor.report import words
-from compressor.report.shown import Layers, Step
-from compressor.side_by_side import Beside
+from compressor.report import phrases
+from compressor.report.contents import Layers, Step
+from compressor.report.side_by_side import Beside
 
 _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
@@ -33,11 +33,11 @@ def _gate(line: Line, *, at_least: bool, several: bool) -> list[str]:
     where = f" <small>{escape(line.target)}</small>" if several else ""
     where += f" <small>on {escape(line.on)}</small>" if line.on else ""
     badge = f'<span class="mark {escape(line.verdict)}">{_MARKS.get(line.verdict, "?")} {escape(line.verdict)}</span>'
-    bound = "" if line.bound == line.value else words.figure(line.name, line.bound)
-    limit = f"{sign} {words.figure(line.name, line.limit)}" if line.limit is not None else words.NOTHING
+    bound = "" if line.bound == line.value else phrases.figure(line.name, line.bound)
+    limit = f"{sign} {phrases.figure(line.name, line.limit)}" if line.limit is not None else phrases.NOTHING
     return [
-        f"<b>{escape(line.name)}</b>{where}", badge, words.figure(line.name, line.value), bound, limit,
-        _meter(words.used(line, at_least=at_least), line.verdict), f'<span class="muted">{escape(line.text)}</span>',
+        f"<b>{escape(line.name)}</b>{where}", badge, phrases.figure(line.name, line.value), bound, limit,
+        _meter(phrases.used(line, at_least=at_least), line.verdict), f'<span class="muted">{escape(line.text)}</span>',
     ]  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def _cell(pairs: Sequence[Pair], places: tuple[str, str], *, above: bool) -> str
     if pair is None:
         return "·"
     if not above:
-        return words.percent(pair.flip_ratio) if not math.isnan(pair.flip_ratio) else ""
+        return phrases.percent(pair.flip_ratio) if not math.isnan(pair.flip_ratio) else ""
     return f"{pair.max_abs:.2g}<br><small>cos {pair.cosine:.5f}</small>"
 
 
@@ -84,9 +84,9 @@ def steps(made: Sequence[Step], *, numeric: bool = False) -> str:
     rows = [
         [
             f"<b>{escape(step.name)}</b> <small>{escape(step.remark)}</small>",
-            _change(step.error, words.deviations) if step.error else _change(step.accuracy, words.percent),
-            _change(step.macs, words.count),
-            _change(step.parameters, words.count),
+            _change(step.error, phrases.deviations) if step.error else _change(step.accuracy, phrases.percent),
+            _change(step.macs, phrases.count),
+            _change(step.parameters, phrases.count),
             _change(step.size_bytes, _size),
         ]
         for step in made
@@ -99,11 +99,11 @@ def steps(made: Sequence[Step], *, numeric: bool = False) -> str:
 
 
 def _size(value: float) -> str:
-    return words.figure("size_bytes", value)
+    return phrases.figure("size_bytes", value)
 
 
 def _change(change: tuple[float, float] | None, said: Callable[[float], str]) -> str:
-    return words.NOTHING if change is None else f"{said(change[0])} → {said(change[1])}"
+    return phrases.NOTHING if change is None else f"{said(change[0])} → {said(change[1])}"
 
 
 def tiles(certificate: Certificate) -> str:
@@ -111,13 +111,13 @@ def tiles(certificate: Certificate) -> str:
     figures = certificate.figures
     latency = f"{figures.get('float_latency_p50_ms', 0):.3f} → {figures.get('latency_p50_ms', 0):.3f} ms, one image"
     size = f"{figures.get('float_size_bytes', 0) / 1000:.1f} → {figures.get('size_bytes', 0) / 1000:.1f} kB"
-    smaller = words.times(figures.get("float_size_bytes"), figures.get("size_bytes"), ("smaller", "larger"))
-    faster = words.times(figures.get("float_latency_p50_ms"), figures.get("latency_p50_ms"), ("faster", "slower"))
+    smaller = phrases.times(figures.get("float_size_bytes"), figures.get("size_bytes"), ("smaller", "larger"))
+    faster = phrases.times(figures.get("float_latency_p50_ms"), figures.get("latency_p50_ms"), ("faster", "slower"))
     shown = [
         *(_errors(figures) if "mae" in figures else _accuracies(figures)),
         ("size", smaller, size),
         ("latency p50", faster, latency),
-        ("done in int8", words.percent(figures.get("int8_macs_ratio")), "of multiplications, after the optimiser"),
+        ("done in int8", phrases.percent(figures.get("int8_macs_ratio")), "of multiplications, after the optimiser"),
     ]  # fmt: skip
     cells = (f"<div><span>{escape(a)}</span><b>{escape(b)}</b><span>{escape(c)}</span></div>" for a, b, c in shown)
     return f'<div class="tiles">{"".join(cells)}</div>'
@@ -126,15 +126,15 @@ def tiles(certificate: Certificate) -> str:
 def _accuracies(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:
     bounds = f"{100 * figures.get('accuracy_low', 0):.1f} to {100 * figures.get('accuracy_high', 1):.1f} %"
     return [
-        ("accuracy, compressed", words.percent(figures.get("accuracy")),
-         f"{bounds}; float {words.percent(figures.get('float_accuracy'))}"),
-        ("drop at most (95 %)", words.percent(figures.get("drop_upper")),
-         f"measured {words.percent(figures.get('drop'))}"),
+        ("accuracy, compressed", phrases.percent(figures.get("accuracy")),
+         f"{bounds}; float {phrases.percent(figures.get('float_accuracy'))}"),
+        ("drop at most (95 %)", phrases.percent(figures.get("drop_upper")),
+         f"measured {phrases.percent(figures.get('drop'))}"),
     ]  # fmt: skip
 
 
 def _errors(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    said = {name: words.figure(name, figures.get(name)) for name in (*_ERRORS, *_INCREASE)}
+    said = {name: phrases.figure(name, figures.get(name)) for name in (*_ERRORS, *_INCREASE)}
     mean, low, high, plain = (said[name] for name in _ERRORS)
     drop, most = (said[name] for name in _INCREASE)
     return [
@@ -156,7 +156,7 @@ def targets(certificates: Sequence[Certificate]) -> str:
         [
             f"<b>{escape(item.target)}</b>",
             f'<span class="mark {escape(item.verdict)}">{escape(item.verdict)}</span>',
-            *(words.figure(name, item.figures.get(name)) for name in names),
+            *(phrases.figure(name, item.figures.get(name)) for name in names),
         ]
         for item in certificates
     ]
@@ -183,7 +183,7 @@ def pairs(rows: Mapping[str, str], *, digests: bool = False) -> str:
 
 def figures(certificate: Certificate) -> str:
     """Return every figure by name."""
-    rows = [[escape(name), words.figure(name, value)] for name, value in sorted(certificate.figures.items())]
+    rows = [[escape(name), phrases.figure(name, value)] for name, value in sorted(certificate.figures.items())]
     rows += [[escape(name), f"unknown: {escape(why)}"] for name, why in sorted(certificate.unknown.items())]
     return _table(("figure", "measured"), rows, numeric=(1,))
 

@@ -23,7 +23,7 @@ from compressor.on_devices import Asked, evidence_from, pixels_of
 from compressor.progress import Silent
 from compressor.recipe.read import DataRecipe, parse_recipe
 from compressor.regate_device import gate_on, merged, rules_on
-from compressor.side_by_side import beside
+from compressor.report.side_by_side import beside
 from compressor.tasks.classification.evidence import Compared
 from edge_agent.inference import preprocess
 from wire.manifest import Budgets, Manifest, Preprocessing

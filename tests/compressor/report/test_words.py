@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from compressor.gates.certificate import Certificate, Line
-from compressor.report.shown import Bar, Shown
-from compressor.report.words import count, figure, headline, sentences, short, times, used
+from compressor.report.contents import Bar, Shown
+from compressor.report.phrases import count, figure, headline, sentences, short, times, used
 
 
 def _certificate(verdict: str, *lines: Line) -> Certificate:

@@ -8,8 +8,8 @@ from html import escape
 import numpy as np
 
 from compressor.measurement.saliency import Flip
-from compressor.report import words
-from compressor.report.shown import Changed, Changes
+from compressor.report import phrases
+from compressor.report.contents import Changed, Changes
 from compressor.report.thumbnails import data_uri, overlay
 
 _NOTE = (
@@ -21,7 +21,7 @@ _NOTE = (
 
 def section(changes: Changes, class_names: Sequence[str]) -> str:
     """Return how many inputs flipped, and the first of them with their pictures."""
-    said = f"<p>{escape(words.flips(changes))}</p>"
+    said = f"<p>{escape(phrases.flips(changes))}</p>"
     if not changes.first:
         return said
     flips = "".join(_flip(changed, class_names) for changed in changes.first)
@@ -35,7 +35,7 @@ def _flip(changed: Changed, class_names: Sequence[str]) -> str:
     return (
         f'<div class="flip">{_pictures(changed, before, after)}'
         f'<p><span class="mark {verdict}">{word}</span> label <b>{label}</b>'
-        f'<span class="muted"> · {escape(words.short(flip.slice))} · row {flip.row}</span></p>'
+        f'<span class="muted"> · {escape(phrases.short(flip.slice))} · row {flip.row}</span></p>'
         f"<p>{before} <small>margin {flip.before_margin:.2f}</small> → {after} "
         f"<small>margin {flip.after_margin:.2f}</small></p></div>"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compressor.gates.certificate import Certificate, Line, guessing
-from compressor.report.shown import Bar, Changes, Shown
+from compressor.report.contents import Bar, Changes, Shown
 
 NOT_MEASURED = "not measured"
 NOTHING = "\N{EN DASH}"
