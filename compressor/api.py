@@ -32,10 +32,10 @@ from compressor.data.arrays import pictures
 from compressor.errors import CheckpointError, DataError, ExportError, PackageError
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import Verdict
-from compressor.pipeline import Outcome, run_recipe
 from compressor.progress import Silent, Stage
-from compressor.quick import quick_of
 from compressor.recipe.read import Recipe, parse_recipe, read_recipe, recipe_of
+from compressor.run.pipeline import Outcome, run_recipe
+from compressor.run.quick import quick_of
 from compressor.search.recipe_text import recipe_text
 
 if TYPE_CHECKING:

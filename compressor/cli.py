@@ -27,9 +27,9 @@ from wire.errors import WireError
 from wire.extras import missing_extra
 
 if TYPE_CHECKING:
-    from compressor.pipeline import Outcome
     from compressor.recipe.read import Recipe
     from compressor.release.rebuild import Rebuilt
+    from compressor.run.pipeline import Outcome
     from compressor.tracking.logbook import Logbook
 
 EXIT_PASS, EXIT_FAIL, EXIT_INCONCLUSIVE, EXIT_ERROR, EXIT_NOT_LOGGED, EXIT_INTERRUPTED = 0, 2, 3, 4, 5, 130
@@ -162,10 +162,10 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     every key of a recipe.
     """  # noqa: D301 - \b is click's: keep the lines
     from compressor.device_reach import bench_for  # noqa: PLC0415 - the command line starts fast
-    from compressor.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
-    from compressor.quick import quick_of  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.run.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
+    from compressor.run.quick import quick_of  # noqa: PLC0415 - the command line starts fast
     from compressor.tracking.logbook import logbook  # noqa: PLC0415 - the command line starts fast
 
     bars = Bars()

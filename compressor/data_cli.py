@@ -154,7 +154,7 @@ def digest_command(
     """  # noqa: D301 - \b is click's: keep the lines
     from compressor.exploration.explore import PARTS, UNUSED, parts_of  # noqa: PLC0415 - the command line starts fast
     from compressor.exploration.opening import open_path  # noqa: PLC0415 - the command line starts fast
-    from compressor.workshop import table_digest  # noqa: PLC0415 - the command line starts fast
+    from compressor.run.stages import table_digest  # noqa: PLC0415 - the command line starts fast
 
     what = open_path(path, given)
     table = what.table()

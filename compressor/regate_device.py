@@ -15,9 +15,9 @@ from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, DeviceRecord, Rule
 from compressor.gates.device import MAX_DISAGREEMENT, TIMED_ON_DEVICE
 from compressor.gates.evidence import AGREEMENT
-from compressor.on_devices import figures_from, make_subject
 from compressor.progress import Progress
 from compressor.release.regate import gate_again, open_bundle
+from compressor.run.device_evidence import figures_from, make_subject
 from wire.bundle import CERTIFICATE, GOLDEN, Bundle
 from wire.manifest import Budgets
 

@@ -28,11 +28,11 @@ from compressor.data.table import Table
 from compressor.devices.bench import ServerBench
 from compressor.errors import CompressorError, JobLostError, ServerUnreachableError, WorkerError
 from compressor.gates.certificate import Certificate
-from compressor.pipeline import BasePoint, Outcome, run_recipe
 from compressor.progress import Bars, Progress
 from compressor.recipe.read import DataRecipe, Recipe, read_recipe
 from compressor.release.keys import load_signer, read_root
 from compressor.release.publish import publish
+from compressor.run.pipeline import BasePoint, Outcome, run_recipe
 from compressor.worker_client import ServerClient, WorkOrder
 from wire.bundle import read_bundle
 from wire.canonical import sha256_file

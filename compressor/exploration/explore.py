@@ -16,7 +16,7 @@ from compressor.errors import SplitError
 from compressor.exploration import duplicates, label_noise, outliers
 from compressor.exploration.thumbnails import thumbnails
 from compressor.progress import Progress
-from compressor.workshop import table_digest
+from compressor.run.stages import table_digest
 
 SHOWN = 60
 PARTS = ("train", "calibration", "gate", "reference", "other")

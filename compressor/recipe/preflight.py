@@ -1,7 +1,7 @@
 """What can be known to be wrong before data is read or anything is trained.
 
 Decides nothing about data; of a plug-in named by a dotted path it checks the module alone, of a model file what
-``imported`` can know without data.
+``imported_model`` can know without data.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def check(recipe: Recipe, out: Path) -> None:
     _writable(out)
     check_run_folder(out, RESULTS)
     if recipe.model.imported or recipe.model.checkpoint:
-        from compressor import imported  # noqa: PLC0415 - it needs data sets, which need this module
+        from compressor.run import imported_model  # noqa: PLC0415 - it needs data sets, which need this module
 
-        imported.check(recipe)
+        imported_model.check(recipe)
 
 
 def missing(target: TargetRecipe) -> list[str]:

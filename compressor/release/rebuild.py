@@ -13,10 +13,10 @@ from pathlib import Path
 from compressor.devices.bench import DeviceBench
 from compressor.errors import PackageError
 from compressor.gates.certificate import read_certificate
-from compressor.pipeline import run_recipe
 from compressor.progress import Progress
 from compressor.recipe.read import Recipe
 from compressor.release.regate import open_bundle
+from compressor.run.pipeline import run_recipe
 from wire.bundle import CERTIFICATE, Bundle
 from wire.canonical import sha256_hex
 

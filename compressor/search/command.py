@@ -13,8 +13,8 @@ from compressor import printing
 from compressor.errors import DeviceMeasureError
 
 if TYPE_CHECKING:
-    from compressor.pipeline import Outcome
     from compressor.recipe.read import Recipe
+    from compressor.run.pipeline import Outcome
     from compressor.search.results import Found
     from compressor.search.study import Budget
 
@@ -101,9 +101,9 @@ def _gateable(recipe: Recipe, *, no_gate: bool) -> Recipe:
 def _search(
     recipe: Recipe, name: str, budget: Budget, storage: str | None, out: Path
 ) -> tuple[Found, tuple[Path, ...]]:  # fmt: skip
-    from compressor.pipeline import opened  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe import preflight  # noqa: PLC0415 - the command line starts fast
+    from compressor.run.pipeline import opened  # noqa: PLC0415 - the command line starts fast
     from compressor.search import results  # noqa: PLC0415 - the command line starts fast
     from compressor.search.space import Space  # noqa: PLC0415 - the command line starts fast
     from compressor.search.study import check_storage, search  # noqa: PLC0415 - the command line starts fast
@@ -121,8 +121,8 @@ def _search(
 
 
 def _gate(found: Found, out: Path) -> Outcome:
-    from compressor.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
+    from compressor.run.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
 
     return run_recipe(found.recipe, out=out, progress=Bars())
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from compressor import quantize
-from compressor.forms import LITERT, ONNX
 from compressor.quantize import unread
 from compressor.recipe.read import Recipe, TargetRecipe
+from compressor.run.model_files import LITERT, ONNX
 from compressor.steps import Settings, equalize, plain, prune, qat
 from compressor.steps.quantize import CALIBRATIONS
 from compressor.steps.quantize import Settings as QuantizeRecipe

@@ -16,22 +16,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import imported
 from compressor.cache import Cache, Result
 from compressor.closure import code_digests, package
-from compressor.comparison import Material
 from compressor.errors import MeasureError, PluginError, QuantizeError, RecipeError
-from compressor.forms import ONNX, Form
 from compressor.gates.device import device_for
-from compressor.pipeline import lesson_of, material_of, trained_of
 from compressor.progress import Progress
 from compressor.recipe.read import Recipe, TargetRecipe
 from compressor.recipe.toml_fields import nearest
+from compressor.run import imported_model
+from compressor.run.comparison import Material
+from compressor.run.compression import Lesson, compress, exported, shaped
+from compressor.run.model_files import ONNX, Form
+from compressor.run.pipeline import lesson_of, material_of, trained_of
+from compressor.run.stages import Workshop
 from compressor.search.space import NONE, STATIC, Point, Space, own_steps, steps_of
-from compressor.shaping import Lesson, compress, exported, shaped
 from compressor.statistics.paired import drop_lower, drop_upper, paired
 from compressor.steps import Settings
-from compressor.workshop import Workshop
 from wire.canonical import canonical_bytes, sha256_hex
 
 CONFIDENCE = 0.95
@@ -123,7 +123,7 @@ def prepared(
     material = material_of(workshop, data_root, None, None)
     lesson = lesson_of(workshop, material, searched=True)
     if recipe.model.imported:
-        trained, baseline = None, imported.models_of(workshop, material.table, lesson.calibration).baseline
+        trained, baseline = None, imported_model.models_of(workshop, material.table, lesson.calibration).baseline
     else:
         trained = trained_of(workshop, lesson, None)
         baseline = exported(workshop, material.table, trained, ONNX)
@@ -162,7 +162,7 @@ def form_of(ground: Ground, steps: Sequence[Settings]) -> Form:
     workshop = Workshop(replace(shop.recipe, compress=tuple(steps)), shop.cache, shop.progress)
     table, target = ground.material.table, ground.target
     if ground.trained is None:
-        return imported.models_of(workshop, table, ground.lesson.calibration).compressed[target.name]
+        return imported_model.models_of(workshop, table, ground.lesson.calibration).compressed[target.name]
     weights, _ = shaped(workshop, ground.trained, ground.lesson)
     plain = exported(workshop, table, weights, target.runtime)
     return compress(workshop, table, plain, target, ground.lesson.calibration, weights)

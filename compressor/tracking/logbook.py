@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from compressor.errors import CompressorError, TrackingError, TrackingUnreachableError
-from compressor.pipeline import Outcome
 from compressor.progress import Progress
+from compressor.run.pipeline import Outcome
 from compressor.tracking.mlflow_tracker import EXPERIMENT_VARIABLE, tracker_at
 from compressor.tracking.record import record_of
 from compressor.tracking.timing import Timed

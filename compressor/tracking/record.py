@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from compressor.gates.certificate import Certificate, Line
-from compressor.pipeline import Outcome
 from compressor.recipe.read import Recipe
+from compressor.run.pipeline import Outcome
 from compressor.tracking.tracker import Record
 from wire import __version__
 from wire.bundle import CARD, read_bundle

@@ -13,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.cache import Cache
-from compressor.comparison import Material
 from compressor.errors import CompressorError
 from compressor.measurement import predictions
 from compressor.measurement.predictions import Candidate
-from compressor.pipeline import material_of, run_recipe
 from compressor.progress import Bars
 from compressor.recipe.read import Recipe
+from compressor.run.comparison import Material
+from compressor.run.pipeline import material_of, run_recipe
+from compressor.run.stages import Workshop
 from compressor.statistics.paired import drop_upper, paired, wilson
-from compressor.workshop import Workshop
 from scripts.bench import cases, contenders
 from scripts.bench.contenders import LITERT, ONNX, Contender
 from scripts.bench.rows import Row, told

@@ -212,8 +212,8 @@ def prepare(name: str, recipe: Recipe, out: Path, *, quick: bool) -> Bench:
     """Train and compress (found again in ``out`` when done before), and lay out what is compared."""
     from compressor import networks  # noqa: PLC0415 - torch stays out of the processes whose memory is measured
     from compressor.export.onnx import export_onnx  # noqa: PLC0415 - as above
-    from compressor.pipeline import run_recipe  # noqa: PLC0415 - as above
     from compressor.progress import Bars  # noqa: PLC0415 - as above
+    from compressor.run.pipeline import run_recipe  # noqa: PLC0415 - as above
     from compressor.train import checkpoint  # noqa: PLC0415 - as above
 
     folder = out / name

@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.cache import Cache
-from compressor.comparison import Material
-from compressor.forms import Form, bare, float_target, with_contract
 from compressor.measurement.predictions import Candidate
-from compressor.pipeline import lesson_of, trained_of
-from compressor.shaping import compress, exported, shaped
-from compressor.workshop import Workshop
+from compressor.run.comparison import Material
+from compressor.run.compression import compress, exported, shaped
+from compressor.run.model_files import Form, bare, float_target, with_contract
+from compressor.run.pipeline import lesson_of, trained_of
+from compressor.run.stages import Workshop
 
 Floats = NDArray[np.float32]
 HERE = Path(__file__).resolve().parent

@@ -24,13 +24,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from compressor.cache import Cache
-from compressor.comparison import Material
 from compressor.data.table import Table
 from compressor.measurement.predictions import Candidate, predict
-from compressor.pipeline import material_of
 from compressor.progress import Silent
 from compressor.recipe.read import Recipe, read_recipe
-from compressor.workshop import Workshop
+from compressor.run.comparison import Material
+from compressor.run.pipeline import material_of
+from compressor.run.stages import Workshop
 from scripts.bench.rows import Row, told
 from wire.bundle import read_bundle
 

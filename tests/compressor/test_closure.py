@@ -80,11 +80,11 @@ def test_a_network_is_its_own_file_and_what_it_imports() -> None:
 
 def test_the_code_that_judges_has_the_modules_that_the_lists_by_hand_left_out() -> None:
     """An edited floor of accuracy, recipe or wire module shows in the certificate."""
-    found = set(code_digests(["compressor.pipeline"]))
+    found = set(code_digests(["compressor.run.pipeline"]))
     assert {
         "compressor.gates.accuracy_floor",
         "compressor.recipe.read",
-        "compressor.forms",
+        "compressor.run.model_files",
         "wire.codec",
         "wire.reference",
     } <= found
@@ -93,11 +93,11 @@ def test_the_code_that_judges_has_the_modules_that_the_lists_by_hand_left_out() 
 
 def test_a_stage_leaves_out_what_other_stages_of_its_module_import() -> None:
     """A changed quantizer trains nothing anew."""
-    found = code_digests(["compressor.workshop", "compressor.train.supervised"], apart=APART)
+    found = code_digests(["compressor.run.stages", "compressor.train.supervised"], apart=APART)
     assert not [
         name for name in found if name.startswith(("compressor.quantize", "compressor.export", "compressor.qat"))
     ]
-    assert "compressor.export.onnx" in code_digests(["compressor.workshop"])
+    assert "compressor.export.onnx" in code_digests(["compressor.run.stages"])
 
 
 def test_an_installed_package_counts_where_a_plug_in_is_part_of_it() -> None:
@@ -115,7 +115,7 @@ def test_a_module_that_is_not_there_has_no_digest() -> None:
 
 def test_knowing_the_code_imports_nothing() -> None:
     """A run that finds every step needs no torch."""
-    code = "import sys; from compressor.closure import code_digests; code_digests(['compressor.pipeline'])"
+    code = "import sys; from compressor.closure import code_digests; code_digests(['compressor.run.pipeline'])"
     done = subprocess.run(
         [sys.executable, "-c", f"{code}; print('torch' in sys.modules)"], capture_output=True, check=True
     )
@@ -125,7 +125,7 @@ def test_knowing_the_code_imports_nothing() -> None:
 EDITED = """
 import json, pathlib, sys
 from compressor.closure import code_digests
-entries = ["compressor.workshop", "compressor.train.supervised", "compressor.networks.resnet8"]
+entries = ["compressor.run.stages", "compressor.train.supervised", "compressor.networks.resnet8"]
 before, same = code_digests(entries, apart="compressor.cache.Code"), []
 for name in before:
     path = pathlib.Path(*name.split("."))

@@ -16,9 +16,9 @@ from PIL import Image
 
 from compressor.cli import main
 from compressor.errors import CompressorError
-from compressor.pipeline import Outcome, run_recipe
 from compressor.progress import Silent, Stage
 from compressor.recipe.read import read_recipe
+from compressor.run.pipeline import Outcome, run_recipe
 
 pytestmark = pytest.mark.slow
 DISK_BYTES = 24_000_000

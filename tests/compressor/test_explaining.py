@@ -10,12 +10,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compressor.cache import Cache
 from compressor.data.table import Table, make_table
-from compressor.explaining import explained
 from compressor.measurement.predictions import Candidate
 from compressor.measurement.saliency import Flip
 from compressor.progress import Silent
 from compressor.recipe.read import parse_recipe
-from compressor.workshop import Workshop
+from compressor.run.explained_flips import explained
+from compressor.run.stages import Workshop
 from wire.manifest import Manifest, Preprocessing, TensorSpec
 
 RECIPE = b'[model]\nname = "m"\n[data]\nwidth = 8\nheight = 8\n'

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from compressor.cli import main
-from compressor.pipeline import run_recipe
 from compressor.recipe.read import read_recipe
+from compressor.run.pipeline import run_recipe
 
 pytestmark = pytest.mark.slow
 RECIPE = Path(__file__).with_name("pipeline_recipe.toml").read_text()

@@ -10,11 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor import imported, onnx_contract
-from compressor.forms import bare, float_target
 from compressor.quantize import quantize
 from compressor.quantize.running import logits
 from compressor.recipe.read import parse_recipe
+from compressor.run import imported_model, imported_onnx
+from compressor.run.model_files import bare, float_target
 from compressor.steps.quantize import Settings
 from tests.compressor.data.test_keys import anything
 
@@ -50,10 +50,10 @@ def test_a_file_of_an_old_exporter_is_taken_and_quantized(tmp_path: Path, *, las
     (tmp_path / "m.onnx").write_bytes(old(last=last, ir_version=ir_version))
     text = '[model]\nname = "m"\nonnx = "m.onnx"\nlabels = ["a", "b"]\n[data]\nwidth = 8\nheight = 8\n'
     recipe = replace(parse_recipe(text.encode()), folder=tmp_path)
-    imported.check(recipe)
-    plain = onnx_contract.without_weights_as_inputs(old(last=last, ir_version=ir_version))
+    imported_model.check(recipe)
+    plain = imported_onnx.without_weights_as_inputs(old(last=last, ir_version=ir_version))
     candidate = bare(recipe, anything(recipe.data), plain, float_target(recipe, "onnx"))
-    inputs, outputs = imported.contract_of(plain, candidate.manifest)
+    inputs, outputs = imported_model.contract_of(plain, candidate.manifest)
     assert ([spec.name for spec in inputs], [spec.name for spec in outputs]) == (["x"], ["logits"])
     rows = np.random.default_rng(1).standard_normal((8, 3, 8, 8)).astype(np.float32)
     small = quantize(plain, lambda: iter([rows]), Settings())
@@ -63,6 +63,6 @@ def test_a_file_of_an_old_exporter_is_taken_and_quantized(tmp_path: Path, *, las
 
 def test_a_file_whose_inputs_are_inputs_stays_as_it_is() -> None:
     """Byte for byte, and so does what is no ONNX file."""
-    plain = onnx_contract.without_weights_as_inputs(old())
-    assert onnx_contract.without_weights_as_inputs(plain) == plain
-    assert onnx_contract.without_weights_as_inputs(b"no model") == b"no model"
+    plain = imported_onnx.without_weights_as_inputs(old())
+    assert imported_onnx.without_weights_as_inputs(plain) == plain
+    assert imported_onnx.without_weights_as_inputs(b"no model") == b"no model"

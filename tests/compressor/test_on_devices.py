@@ -19,11 +19,11 @@ from compressor.errors import DeviceMeasureError, PackageError, RecipeError, Ser
 from compressor.gates.certificate import Certificate, DeviceRecord, Rule
 from compressor.gates.evidence import AGREEMENT
 from compressor.measurement.predictions import Predictions
-from compressor.on_devices import Asked, evidence_from, pixels_of
 from compressor.progress import Silent
 from compressor.recipe.read import DataRecipe, parse_recipe
 from compressor.regate_device import gate_on, merged, rules_on
 from compressor.report.side_by_side import beside
+from compressor.run.device_evidence import Asked, evidence_from, pixels_of
 from compressor.tasks.classification.evidence import Compared
 from edge_agent.inference import preprocess
 from wire.manifest import Budgets, Manifest, Preprocessing

@@ -13,12 +13,12 @@ from compressor.data.camera import DRIFTED
 from compressor.errors import PackageError, TrustError
 from compressor.gates import Verdict
 from compressor.gates.certificate import read_certificate
-from compressor.pipeline import BasePoint, Outcome, run_recipe
 from compressor.recipe.read import AcceptanceRecipe, GateRecipe, Recipe, read_recipe
 from compressor.release.keys import init_keys
 from compressor.release.regate import gate_again
 from compressor.release.signing import read_signable, sign_bundles
 from compressor.release.verify import verify_bundle
+from compressor.run.pipeline import BasePoint, Outcome, run_recipe
 from server.trust.online_keys import init_online_keys
 from wire.bundle import read_bundle
 from wire.reference import read_reference

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from compressor.gates.certificate import read_certificate
-from compressor.pipeline import Outcome, run_recipe
 from compressor.recipe.read import GateRecipe, read_recipe
 from compressor.release.regate import gate_again
+from compressor.run.pipeline import Outcome, run_recipe
 
 pytestmark = pytest.mark.slow
 

@@ -9,11 +9,11 @@ import pytest
 
 from compressor.errors import PackageError
 from compressor.gates.certificate import read_certificate, write_certificate
-from compressor.pipeline import Outcome, run_recipe
 from compressor.printing import print_rebuilt
 from compressor.recipe.read import GateRecipe, Recipe, read_recipe
 from compressor.release.rebuild import rebuild
 from compressor.release.regate import open_bundle
+from compressor.run.pipeline import Outcome, run_recipe
 from wire.bundle import CERTIFICATE, MANIFEST, build_bundle
 
 pytestmark = pytest.mark.slow

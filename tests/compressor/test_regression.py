@@ -16,10 +16,10 @@ from compressor.export.onnx import export_onnx
 from compressor.gates import Verdict
 from compressor.gates.certificate import read_certificate
 from compressor.measurement.predictions import Candidate, predict
-from compressor.pipeline import BasePoint, Outcome, run_recipe
 from compressor.recipe.read import GateRecipe, Recipe, TrainRecipe, read_recipe
 from compressor.release.regate import check_golden, gate_again
 from compressor.release.verify import verify_bundle
+from compressor.run.pipeline import BasePoint, Outcome, run_recipe
 from edge_agent.inference.batching import Tally
 from edge_agent.inference.probe import probe
 from edge_agent.inference.served_model import ServedModel, load_model

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from compressor.errors import RecipeError
-from compressor.pipeline import Outcome, run_recipe
 from compressor.recipe.checks import check_recipe
 from compressor.recipe.read import Recipe, TargetRecipe, read_recipe
+from compressor.run.pipeline import Outcome, run_recipe
 from compressor.steps.quantize import Settings
 
 

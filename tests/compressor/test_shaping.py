@@ -13,7 +13,7 @@ from PIL import Image
 from compressor.cli import main
 from compressor.data.table import make_table
 from compressor.errors import DataError
-from compressor.shaping import Lesson, check_calibration
+from compressor.run.compression import Lesson, check_calibration
 
 RECIPE = '[model]\nname = "m"\n[data]\ndataset = "labelled_images"\npath = "set.zip"\nslices = "site"\n'
 SHARES = "shares = {train = 0.6, calibration = 0.2, gate = 0.1, reference = 0.1}\n"

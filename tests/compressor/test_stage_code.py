@@ -13,13 +13,13 @@ STAGES = """
 import json, os, sys
 from dataclasses import replace
 from pathlib import Path
-from compressor import cache as step, rescue
+from compressor import cache as step; from compressor.run import rescue
 from compressor.data._cached import load_kept
-from compressor.forms import ONNX
+from compressor.run.model_files import ONNX
 from compressor.progress import Silent
 from compressor.recipe.read import parse_recipe
-from compressor.shaping import Lesson, compress, exported, shaped
-from compressor.workshop import Workshop
+from compressor.run.compression import Lesson, compress, exported, shaped
+from compressor.run.stages import Workshop
 import numpy as np
 
 OURS = ("compressor", "edge_agent", "wire")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from compressor.errors import MeasureError
-from compressor.figures import Figures
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, Rule
 from compressor.measurement.predictions import Predictions
+from compressor.run.figures import Figures
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.classification.evidence import Compared
 

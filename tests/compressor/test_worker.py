@@ -18,11 +18,11 @@ from compressor import worker
 from compressor.data import digits
 from compressor.data.camera import DRIFTED
 from compressor.errors import JobLostError, TrustError, WorkerError
-from compressor.pipeline import Outcome, run_recipe
 from compressor.progress import Silent
 from compressor.recipe.read import DataRecipe, read_recipe
 from compressor.release.keys import init_keys
 from compressor.release.publish import publish
+from compressor.run.pipeline import Outcome, run_recipe
 from compressor.worker import Heartbeat, Workplace, find_checkpoint, read_samples, serve, sole_worker, worker_name
 from compressor.worker_client import ServerClient
 from server.app.server import ServerApp

@@ -13,7 +13,7 @@ from compressor.cache import Cache, Result
 from compressor.data.table import Table, make_table
 from compressor.progress import Silent
 from compressor.recipe.read import Recipe, parse_recipe
-from compressor.workshop import Workshop
+from compressor.run.stages import Workshop
 from wire.canonical import sha256_hex
 
 RECIPE = parse_recipe(b'[model]\nname = "own"\nnetwork = "own_package.net:build"\n[data]\nwidth = 4\nheight = 4\n')

@@ -12,7 +12,7 @@ from compressor.exploration.explore import explore
 from compressor.exploration.report import render
 from compressor.exploration.schema import read_schema, validate
 from compressor.progress import Silent
-from compressor.workshop import table_digest
+from compressor.run.stages import table_digest
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from compressor.cli import main
 from compressor.errors import TrackingUnreachableError
 from compressor.gates import Verdict
 from compressor.gates.certificate import Certificate, Line
-from compressor.pipeline import Outcome
 from compressor.progress import Silent
 from compressor.recipe.read import parse_recipe
+from compressor.run.pipeline import Outcome
 from compressor.tracking.logbook import Logbook, logbook
 from compressor.tracking.record import parameters_of, record_of
 from compressor.tracking.timing import Timed

@@ -14,8 +14,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.bundling import golden_budget, golden_of, sized
-from compressor.comparison import Comparison, Material
 from compressor.data.table import Table
 from compressor.devices.bench import DeviceAnswer, DeviceBench, Subject
 from compressor.errors import DeviceMeasureError, PublishError
@@ -23,9 +21,11 @@ from compressor.gates.certificate import Rule
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence
 from compressor.measurement.predictions import Predictions, calibration_error
 from compressor.release import package
+from compressor.run.bundles import golden_budget, golden_of, sized
+from compressor.run.comparison import Comparison, Material
+from compressor.run.stages import Workshop
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.classification.evidence import Compared
-from compressor.workshop import Workshop
 from edge_agent.inference import preprocess
 from wire.bundle import GOLDEN, build_bundle
 from wire.canonical import sha256_hex

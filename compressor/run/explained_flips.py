@@ -17,7 +17,7 @@ from compressor.data.table import Table
 from compressor.measurement import predictions
 from compressor.measurement.predictions import Candidate
 from compressor.measurement.saliency import Explained, Flip, Predict, saliency
-from compressor.workshop import Workshop, table_digest, versions
+from compressor.run.stages import Workshop, table_digest, versions
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import to_document
 

@@ -13,17 +13,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import onnx_contract
 from compressor.cache import Result
 from compressor.data.table import Table
 from compressor.errors import CheckpointError, MeasureError
-from compressor.forms import LITERT, ONNX, Form, Models, bare, float_target, input_of, with_contract
 from compressor.measurement import first_run, predictions
 from compressor.measurement.predictions import Candidate
-from compressor.node_order import in_order
 from compressor.recipe.read import Recipe
-from compressor.shaping import check_calibration, compress
-from compressor.workshop import Workshop
+from compressor.run import imported_onnx
+from compressor.run.compression import check_calibration, compress
+from compressor.run.model_files import LITERT, ONNX, Form, Models, bare, float_target, input_of, with_contract
+from compressor.run.node_order import in_order
+from compressor.run.stages import Workshop
 from edge_agent import runtimes
 from edge_agent.errors import AgentError
 from wire.canonical import sha256_hex
@@ -71,13 +71,13 @@ def models_of(workshop: Workshop, table: Table, calibration: Sequence[Table]) ->
     plain = bare(recipe, table, data, float_target(recipe, runtime))
     specs = contract_of(data, plain.manifest)
     if runtime == ONNX:
-        data = onnx_contract.of_known_sizes(data, specs[0][0])
+        data = imported_onnx.of_known_sizes(data, specs[0][0])
         plain = replace(plain, artifact=data)
     specs = _meant(workshop, _stated(plain, specs, data), specs, calibration[0])
     start = Form(_stated(plain, specs, data))
     compressed = {}
     for target in recipe.targets:
-        given = onnx_contract.logits_first(data, specs[1][0].name) if recipe.artifact_steps(target.name) else data
+        given = imported_onnx.logits_first(data, specs[1][0].name) if recipe.artifact_steps(target.name) else data
         form = compress(workshop, table, Form(replace(start.candidate, artifact=given)), target, calibration)
         compressed[target.name] = replace(form, candidate=_stated(form.candidate, specs, form.onnx))
     return Models(None, None, start, {runtime: start}, compressed)
@@ -131,7 +131,7 @@ def _stated(candidate: Candidate, specs: tuple[Specs, Specs], onnx_data: bytes) 
     stated = with_contract(candidate, *specs)
     if stated.manifest.runtime != ONNX:
         return stated
-    return replace(stated, manifest=replace(stated.manifest, opset=onnx_contract.opset(onnx_data)))
+    return replace(stated, manifest=replace(stated.manifest, opset=imported_onnx.opset(onnx_data)))
 
 
 def _meant(workshop: Workshop, candidate: Candidate, specs: tuple[Specs, Specs], rows: Table) -> tuple[Specs, Specs]:
@@ -189,7 +189,7 @@ def contract_of(data: bytes, wanted: Manifest) -> tuple[Specs, Specs]:
 
 def _tensors(data: bytes, runtime: str) -> tuple[Specs, Specs]:
     if runtime == ONNX:
-        return onnx_contract.contract(data)
+        return imported_onnx.contract(data)
     from compressor.tflite.contract import contract  # noqa: PLC0415 - LiteRT only for its targets
 
     return contract(data)
@@ -229,7 +229,7 @@ def _imported(recipe: Recipe) -> bytes:
     """Return the file that the recipe brings; an ONNX file as the standard has it today: order of nodes, weights."""
     model = recipe.model
     data = _read(recipe.folder / model.imported, f"[model] {'onnx' if model.onnx else 'tflite'}")
-    return onnx_contract.without_weights_as_inputs(in_order(data)) if model.onnx else data
+    return imported_onnx.without_weights_as_inputs(in_order(data)) if model.onnx else data
 
 
 def _read(path: Path, where: str) -> bytes:

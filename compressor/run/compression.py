@@ -22,7 +22,9 @@ from compressor.cache import Code, Result
 from compressor.closure import plugin
 from compressor.data.table import Table
 from compressor.errors import DataError, PluginError
-from compressor.forms import (
+from compressor.measurement import first_run, left_float
+from compressor.recipe.read import TargetRecipe
+from compressor.run.model_files import (
     FLOAT_NAMES,
     LAYOUTS,
     LITERT,
@@ -34,11 +36,9 @@ from compressor.forms import (
     float_target,
     with_contract,
 )
-from compressor.measurement import first_run, left_float
-from compressor.recipe.read import TargetRecipe
+from compressor.run.stages import Workshop, table_digest, versions
 from compressor.steps.base import Bench, Network, Rows
 from compressor.steps.quantize import Settings as QuantizeRecipe
-from compressor.workshop import Workshop, table_digest, versions
 from wire.canonical import sha256_hex
 
 Floats = NDArray[np.float32]

@@ -13,21 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import report
-from compressor.bundling import Judged, lineage_of
-from compressor.comparison import Comparison, Material
 from compressor.errors import MeasureError
-from compressor.explaining import explained
-from compressor.forms import FLOAT_NAMES, ONNX, Models
 from compressor.gates.certificate import Certificate
 from compressor.measurement import layers, parity, saliency
 from compressor.measurement.predictions import Predictions
 from compressor.portions import row_bytes, rows_within
 from compressor.recipe.read import Recipe
+from compressor.run.bundles import Judged, lineage_of
+from compressor.run.comparison import Comparison, Material
+from compressor.run.explained_flips import explained
+from compressor.run.model_files import FLOAT_NAMES, ONNX, Models
+from compressor.run.stages import Workshop
 from compressor.steps import Settings
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.classification.evidence import Compared
 from compressor.tasks.regression.evidence import error_of
-from compressor.workshop import Workshop
 from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
 

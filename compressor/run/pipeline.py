@@ -15,11 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor import imported, report
-from compressor.bundling import Judged, make_bundles
+from compressor import report
 from compressor.cache import Cache, Result, write_atomically
 from compressor.closure import code_digests
-from compressor.comparison import ITSELF, Comparison, Material
 from compressor.data._cached import load_kept
 from compressor.data._drifted import part, repeats
 from compressor.data.numbers import extremes, with_unit
@@ -27,24 +25,27 @@ from compressor.data.split import absences, set_aside, split
 from compressor.data.table import Table, align
 from compressor.devices.bench import DeviceBench
 from compressor.errors import DataError, PackageError
-from compressor.figures import figures_of
-from compressor.forms import ONNX, Models
 from compressor.gates import Verdict
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate
 from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER, Reordered, few, reordered
-from compressor.on_devices import said_by_devices
-from compressor.presentation import shown
 from compressor.progress import Progress, Silent
 from compressor.recipe import preflight
 from compressor.recipe.read import Recipe, TargetRecipe
 from compressor.release.drift_reference import MIN_REFERENCE_ROWS
-from compressor.rescue import rescued
-from compressor.shaping import Lesson, exported, models_of, shaped
+from compressor.run import imported_model
+from compressor.run.bundles import Judged, make_bundles
+from compressor.run.comparison import ITSELF, Comparison, Material
+from compressor.run.compression import Lesson, exported, models_of, shaped
+from compressor.run.device_evidence import said_by_devices
+from compressor.run.figures import figures_of
+from compressor.run.model_files import ONNX, Models
+from compressor.run.report_inputs import shown
+from compressor.run.rescue import rescued
+from compressor.run.stages import Workshop
 from compressor.statistics.paired import drop_upper
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.regression import evidence as regression
-from compressor.workshop import Workshop
 from wire.bundle import Bundle, read_bundle
 from wire.errors import WireError
 
@@ -182,7 +183,7 @@ def material_of(workshop: Workshop, data_root: Path | None, before: Bundle | Non
 
 def _models(workshop: Workshop, material: Material, base: BasePoint | None) -> Models:
     if workshop.recipe.model.imported:
-        return imported.models_of(workshop, material.table, calibration_of(material, material.rows("train")))
+        return imported_model.models_of(workshop, material.table, calibration_of(material, material.rows("train")))
     lesson = lesson_of(workshop, material)
     trained = trained_of(workshop, lesson, base)
     weights, notes = shaped(workshop, trained, lesson)
@@ -228,7 +229,7 @@ def trained_of(workshop: Workshop, lesson: Lesson, base: BasePoint | None) -> Re
     """
     model = workshop.recipe.model
     if base is None and model.checkpoint:
-        return imported.checkpoint_of(workshop, len(lesson.search.class_names))
+        return imported_model.checkpoint_of(workshop, len(lesson.search.class_names))
     start = _checkpoint(base)
     settings = workshop.recipe.train.for_fine_tuning() if start is not None else workshop.recipe.train
     return workshop.train(lesson.train, settings, start, lesson.search)

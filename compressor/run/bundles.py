@@ -11,15 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor.comparison import Comparison, Material
 from compressor.data.table import Table, concatenate
-from compressor.forms import Models
 from compressor.gates.certificate import Certificate
 from compressor.gates.device import device_for
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.read import AcceptanceRecipe, TargetRecipe
 from compressor.release import drift_reference, package
-from compressor.workshop import Workshop, table_digest
+from compressor.run.comparison import Comparison, Material
+from compressor.run.model_files import Models
+from compressor.run.stages import Workshop, table_digest
 from wire.canonical import sha256_hex
 from wire.manifest import Budgets, TensorSpec
 from wire.reference import Reference

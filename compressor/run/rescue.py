@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from compressor.cache import Code
 from compressor.closure import package, plugin
 from compressor.data.table import Table
-from compressor.forms import LAYOUTS, ONNX, Form, bare
 from compressor.measurement import first_run
 from compressor.recipe.read import Recipe, TargetRecipe
+from compressor.run.model_files import LAYOUTS, ONNX, Form, bare
+from compressor.run.stages import Workshop, table_digest, versions
 from compressor.steps.quantize import Settings
 from compressor.tasks.classification import evidence as classification
-from compressor.workshop import Workshop, table_digest, versions
 from wire.canonical import sha256_hex
 
 Floats = NDArray[np.float32]

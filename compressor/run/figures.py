@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from compressor.comparison import Comparison, Material
 from compressor.errors import MeasureError
-from compressor.forms import FLOAT_NAMES, Models
 from compressor.measurement import parity
 from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.predictions import calibration_error
 from compressor.recipe.read import TargetRecipe
+from compressor.run.comparison import Comparison, Material
+from compressor.run.model_files import FLOAT_NAMES, Models
+from compressor.run.stages import Workshop
 from compressor.statistics.paired import wilson
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.regression import evidence as regression
-from compressor.workshop import Workshop
 
 _TIMED_ROWS = 64
 

@@ -13,11 +13,11 @@ from compressor.data._drifted import Drifted
 from compressor.data.split import Splits
 from compressor.data.table import Table
 from compressor.errors import MeasureError
-from compressor.forms import FLOAT_NAMES, Form, Models
 from compressor.measurement import parity
 from compressor.measurement.predictions import Candidate, Predictions
+from compressor.run.model_files import FLOAT_NAMES, Form, Models
+from compressor.run.stages import Workshop
 from compressor.tasks.classification.evidence import Compared
-from compressor.workshop import Workshop
 from wire.bundle import Bundle
 
 _PARITY_ROWS = 512
