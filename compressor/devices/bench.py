@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.device_options import WAIT_S
+from compressor.cli.device_options import WAIT_S
 from compressor.devices.client import DeviceClient, Known, Standing
 from compressor.errors import DeviceMeasureError, ServerUnreachableError
 from compressor.progress import Progress, Silent

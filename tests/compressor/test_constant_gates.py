@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from compressor.cli.output import slower
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, Rule, rules_for
 from compressor.gates.constant import BetterThanConstant, LabelOrder, reordered
 from compressor.gates.evidence import Evidence, Verdict
-from compressor.printing import slower
 from compressor.recipe.read import GateRecipe
 from compressor.statistics.paired import Paired, wilson
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compressor.cli.device_options import Reach
+from compressor.cli.devices import bench_for, bench_of, devices_named, gate_bundle
+from compressor.cli.regate_device import gate_on, merged, rules_on
 from compressor.data import digits
-from compressor.device_options import Reach
-from compressor.device_reach import bench_for, bench_of, devices_named, gate_bundle
 from compressor.devices.bench import DeviceAnswer, ServerBench, Subject, _misfit, believed, silence
 from compressor.devices.client import Known, Standing
 from compressor.devices.orders import make_order
@@ -21,7 +22,6 @@ from compressor.gates.evidence import AGREEMENT
 from compressor.measurement.predictions import Predictions
 from compressor.progress import Silent
 from compressor.recipe.read import DataRecipe, parse_recipe
-from compressor.regate_device import gate_on, merged, rules_on
 from compressor.report.side_by_side import beside
 from compressor.run.device_evidence import Asked, evidence_from, pixels_of
 from compressor.tasks.classification.evidence import Compared

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from compressor.cli.output import print_rebuilt
 from compressor.errors import PackageError
 from compressor.gates.certificate import read_certificate, write_certificate
-from compressor.printing import print_rebuilt
 from compressor.recipe.read import GateRecipe, Recipe, read_recipe
 from compressor.release.rebuild import rebuild
 from compressor.release.regate import open_bundle

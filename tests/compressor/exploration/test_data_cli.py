@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from compressor.data_cli import data
+from compressor.cli.data import data
 from compressor.errors import DataError, RecipeError
 from compressor.exploration.schema import read_schema
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from compressor.cli.search import command
 from compressor.errors import CompressorError
-from compressor.search.command import command
 
 
 def test_help_shows_examples_and_exit_codes() -> None:
@@ -23,7 +23,7 @@ def test_help_shows_examples_and_exit_codes() -> None:
 
 def test_help_imports_neither_torch_nor_optuna() -> None:
     """The command line starts fast."""
-    code = "import sys, compressor.search.command as c; print({'torch', 'optuna', 'plotly'} & set(sys.modules))"
+    code = "import sys, compressor.cli.search as c; print({'torch', 'optuna', 'plotly'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

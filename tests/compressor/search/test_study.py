@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 
 from compressor.cache import Cache
+from compressor.cli.search import command
 from compressor.errors import CompressorError, MeasureError, PackageError, PluginError, RecipeError
 from compressor.progress import Silent
 from compressor.recipe.read import GateRecipe, Recipe, parse_recipe, read_recipe
 from compressor.search import results
-from compressor.search.command import command
 from compressor.search.front import FP32, OWN, SAMPLED, Tried
 from compressor.search.results import Found
 from compressor.search.space import Space

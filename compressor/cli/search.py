@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from compressor import printing
+from compressor.cli import output
 from compressor.errors import DeviceMeasureError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 def _gateable(recipe: Recipe, *, no_gate: bool) -> Recipe:
     """Return ``recipe``; refuse now, not after all trials, gates that would fail for want of a way to their devices."""
-    from compressor.device_reach import devices_named  # noqa: PLC0415 - the command line starts fast
+    from compressor.cli.devices import devices_named  # noqa: PLC0415 - the command line starts fast
 
     devices = devices_named(recipe)
     if devices and not no_gate:
@@ -146,7 +146,7 @@ def _print(found: Found, files: tuple[Path, ...], outcome: Outcome | None, *, as
     for sentence in found.choice.reason:
         click.echo(sentence)
     if outcome is not None:
-        printing.print_outcome(outcome.certificate, written, as_json=False, targets=outcome.targets)
+        output.print_outcome(outcome.certificate, written, as_json=False, targets=outcome.targets)
     else:
         for path in written:
             click.echo(f"  {path}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compressor.device_options import Reach
+from compressor.cli.device_options import Reach
 from compressor.devices.bench import ServerBench
 from compressor.errors import DeviceMeasureError
 from compressor.gates.certificate import Certificate
@@ -70,7 +70,7 @@ def gate_bundle(path: Path, on: str, reach: Reach, keys: Path | None, progress: 
         MeasureError: If the artifact can't be run here.
         TrustError: If the release key is missing.
     """
-    from compressor.regate_device import gate_on  # noqa: PLC0415 - runtimes only where something is measured
+    from compressor.cli.regate_device import gate_on  # noqa: PLC0415 - runtimes only where something is measured
     from compressor.release.regate import gate_again  # noqa: PLC0415 - runtimes only where something is measured
 
     if not on:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compressor import printing
-from compressor.device_options import Reach, device_options
+from compressor.cli import output
+from compressor.cli.device_options import Reach, device_options
 from compressor.errors import CompressorError
 from wire import __version__
 from wire.errors import WireError
@@ -37,8 +37,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _DEBUG = "TINYFLEET_DEBUG"
 _EXITS = {"pass": EXIT_PASS, "fail": EXIT_FAIL, "inconclusive": EXIT_INCONCLUSIVE}
 _LAZY = {"keys": ("compressor.release.keys", "keys"), "publish": ("compressor.release.publish", "command"),
-         "worker": ("compressor.worker", "command"), "data": ("compressor.data_cli", "data"),
-         "search": ("compressor.search.command", "command")}  # fmt: skip
+         "worker": ("compressor.worker", "command"), "data": ("compressor.cli.data", "data"),
+         "search": ("compressor.cli.search", "command")}  # fmt: skip
 _LAZY_HELP = {
     "keys": "Make and show the keys that sign releases.",
     "publish": "Sign bundles that passed and hand them to the server.",
@@ -161,7 +161,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
     Exit codes are those of `compressor --help`; docs/reference/recipe.md explains
     every key of a recipe.
     """  # noqa: D301 - \b is click's: keep the lines
-    from compressor.device_reach import bench_for  # noqa: PLC0415 - the command line starts fast
+    from compressor.cli.devices import bench_for  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe.read import read_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.run.pipeline import run_recipe  # noqa: PLC0415 - the command line starts fast
@@ -193,7 +193,7 @@ def _show(outcome: Outcome, keys: Path | None, *, as_json: bool) -> None:
     """Sign what passed, where there are keys, and print what the run came to."""
     signed = _sign(list(outcome.bundles), keys) if keys is not None and outcome.verdict == "pass" else None
     files = [*outcome.bundles, outcome.report, *([signed] if signed else [])]
-    printing.print_outcome(outcome.certificate, files, as_json=as_json, targets=outcome.targets)
+    output.print_outcome(outcome.certificate, files, as_json=as_json, targets=outcome.targets)
 
 
 def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
@@ -253,11 +253,11 @@ def gate_command(
       compressor gate build                         the last run's, from what it measured
       compressor gate my.tfb --on device:cam-1 --server URL --token-file t --keys keys
     """  # noqa: D301 - \b is click's: keep the lines
-    from compressor.device_reach import gate_bundle  # noqa: PLC0415 - the command line starts fast
+    from compressor.cli.devices import gate_bundle  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
 
     certificate = gate_bundle(path, on or "", Reach(**reach), keys, Bars())
-    printing.print_outcome(certificate, [], as_json=as_json)
+    output.print_outcome(certificate, [], as_json=as_json)
     raise SystemExit(_EXITS[certificate.verdict])
 
 
@@ -301,14 +301,14 @@ def verify_command(
         again = asdict(rebuilt) if rebuilt else None
         click.echo(json.dumps({**asdict(verified), "rebuilt": again, "ok": ok}, sort_keys=True))
     else:
-        printing.print_verified(verified)
+        output.print_verified(verified)
         if rebuilt is not None:
-            printing.print_rebuilt(rebuilt)
+            output.print_rebuilt(rebuilt)
     raise SystemExit(EXIT_PASS if ok else EXIT_ERROR)
 
 
 def _rebuilt(bundle: Path, recipe: Recipe, reach: Reach, keys: Path | None) -> Rebuilt:
-    from compressor.device_reach import bench_for  # noqa: PLC0415 - the command line starts fast
+    from compressor.cli.devices import bench_for  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
     from compressor.release.rebuild import rebuild  # noqa: PLC0415 - the command line starts fast
 
@@ -375,7 +375,3 @@ def _failed(code: str, text: str) -> int:
 
     click.echo(f"error [{code}]: {printable(' '.join(text.split()))}", err=True)
     return EXIT_ERROR
-
-
-if __name__ == "__main__":
-    main()
