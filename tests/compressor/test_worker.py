@@ -24,7 +24,7 @@ from compressor.release.keys import init_keys
 from compressor.release.publish import publish
 from compressor.run.pipeline import Outcome, run_recipe
 from compressor.worker import Heartbeat, Workplace, find_checkpoint, read_samples, serve, sole_worker, worker_name
-from compressor.worker_client import ServerClient
+from compressor.worker.client import ServerClient
 from server.app.server import ServerApp
 from server.app.state_directory import init_state
 from server.retraining.jobs import Job, JobOrder

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from compressor.worker_client import ServerClient
+from compressor.worker.client import ServerClient
 from edge_agent.config import AgentConfig
 from edge_agent.control.assembly import mqtt_settings
 from edge_agent.device.identity import read_identity

@@ -33,7 +33,7 @@ from compressor.recipe.read import DataRecipe, Recipe, read_recipe
 from compressor.release.keys import load_signer, read_root
 from compressor.release.publish import publish
 from compressor.run.pipeline import BasePoint, Outcome, run_recipe
-from compressor.worker_client import ServerClient, WorkOrder
+from compressor.worker.client import ServerClient, WorkOrder
 from wire.bundle import read_bundle
 from wire.canonical import sha256_file
 from wire.codec import to_document
