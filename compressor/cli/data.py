@@ -60,7 +60,7 @@ def explore_command(
     """  # noqa: D301 - \b is click's: keep the lines
     from compressor.exploration import report  # noqa: PLC0415 - the command line starts fast
     from compressor.exploration.explore import explore  # noqa: PLC0415 - the command line starts fast
-    from compressor.exploration.opening import open_path  # noqa: PLC0415 - the command line starts fast
+    from compressor.exploration.load import open_path  # noqa: PLC0415 - the command line starts fast
     from compressor.progress import Bars  # noqa: PLC0415 - the command line starts fast
 
     what, progress = open_path(path, given), Bars()
@@ -118,7 +118,7 @@ def validate_command(
       compressor data validate models/digits --schema digits-schema.toml
       compressor data validate models/digits --schema s.toml | grep ^violated
     """  # noqa: D301 - \b is click's: keep the lines
-    from compressor.exploration.opening import open_path  # noqa: PLC0415 - the command line starts fast
+    from compressor.exploration.load import open_path  # noqa: PLC0415 - the command line starts fast
     from compressor.exploration.schema import read_schema, validate  # noqa: PLC0415 - the command line starts fast
 
     wanted = read_schema(schema)
@@ -153,7 +153,7 @@ def digest_command(
       compressor data digest models/digits | cut -f2 | head -1
     """  # noqa: D301 - \b is click's: keep the lines
     from compressor.exploration.explore import PARTS, UNUSED, parts_of  # noqa: PLC0415 - the command line starts fast
-    from compressor.exploration.opening import open_path  # noqa: PLC0415 - the command line starts fast
+    from compressor.exploration.load import open_path  # noqa: PLC0415 - the command line starts fast
     from compressor.run.stages import table_digest  # noqa: PLC0415 - the command line starts fast
 
     what = open_path(path, given)
@@ -183,7 +183,7 @@ def fit_command(path: Path, given: Path | None, inside: float) -> None:
       compressor data fit models/spoken_digits --data spoken-digits.zip
     """  # noqa: D301 - \b is click's: keep the lines
     from compressor.exploration.fitting import fit_ranges  # noqa: PLC0415 - the command line starts fast
-    from compressor.exploration.opening import open_path  # noqa: PLC0415 - the command line starts fast
+    from compressor.exploration.load import open_path  # noqa: PLC0415 - the command line starts fast
 
     what = open_path(path, given)
     for name, value in fit_ranges(what.data, what.root, seed=what.seed, inside=inside).items():

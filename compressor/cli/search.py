@@ -128,7 +128,7 @@ def _gate(found: Found, out: Path) -> Outcome:
 
 
 def _print(found: Found, files: tuple[Path, ...], outcome: Outcome | None, *, as_json: bool) -> None:
-    from compressor.search.front import points  # noqa: PLC0415 - the command line starts fast
+    from compressor.search.pareto import points  # noqa: PLC0415 - the command line starts fast
 
     written = [*files, *((*outcome.bundles, outcome.report) if outcome is not None else ())]
     if as_json:

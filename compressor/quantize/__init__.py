@@ -3,7 +3,7 @@
 It has ``quantize(model, batches, settings) -> bytes`` and ``READS``, the settings that it reads: a recipe that gives
 others is refused.
 What schemes are made with is no scheme: ``calibrator``, ``reach``, ``layers``, ``qdq``, ``compact``, ``bias``,
-``sensitivity``, ``remedies``, ``running`` and ``placed``.
+``sensitivity``, ``remedies``, ``running`` and ``_learned_ranges``.
 """
 
 from __future__ import annotations

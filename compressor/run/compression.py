@@ -239,7 +239,7 @@ def _quantized(
         entries.append("compressor.tflite.by_recipe")
     if learnt:
         network = plugin("compressor.networks", workshop.recipe.model.network)
-        entries += ("compressor.quantize.placed", "compressor.train.checkpoint", network)
+        entries += ("compressor.quantize._learned_ranges", "compressor.train.checkpoint", network)
     return workshop.cache.step("quantize", inputs, make, code=Code((__name__, *entries))).data
 
 
@@ -262,7 +262,7 @@ def _by_scheme(model: bytes, batches: Any, step: QuantizeRecipe, runtime: str, p
 
 def _placed(workshop: Workshop, model: bytes, runtime: str, calibration: Sequence[Table], weights: Result) -> Ranges:
     """Return learnt ranges by the names of the file's tensors, found by value on a few calibration rows."""
-    from compressor.quantize import placed  # noqa: PLC0415 - torch is loaded only where needed
+    from compressor.quantize import _learned_ranges as placed  # noqa: PLC0415 - torch is loaded only where needed
 
     rows = calibration[0].take(np.arange(min(_PROBE_ROWS, len(calibration[0]))))
     learnt, network = workshop.learnt(weights), workshop.loaded(weights.data, len(rows.class_names))

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from compressor.report.page import card, figure_div
-from compressor.search.front import Tried, feasible
+from compressor.search.pareto import Tried, feasible
 from compressor.search.results import Found
 from compressor.search.trial import Measured
 

@@ -43,7 +43,8 @@ from compressor import networks
 from compressor.data.digits import source_images
 from compressor.export.onnx import export_onnx
 from compressor.qat import equalization, folding
-from compressor.quantize import placed, quantize
+from compressor.quantize import _learned_ranges as learned_ranges
+from compressor.quantize import quantize
 from compressor.recipe.read import TrainRecipe
 from compressor.steps import equalize, qat
 from compressor.steps.base import Applied, Bench, Rows
@@ -192,8 +193,8 @@ class Stand:
         model, probe = export_onnx(applied.network, CHANNELS, SIDE, SIDE), self.data.calibration.inputs[:4]
         ranges = None
         if applied.ranges:
-            held = placed.activations(applied.network, probe)
-            ranges = placed.place(applied.ranges, held, placed.onnx_tensors(model, probe))
+            held = learned_ranges.activations(applied.network, probe)
+            ranges = learned_ranges.place(applied.ranges, held, learned_ranges.onnx_tensors(model, probe))
         rows = self.data.calibration.inputs
         made = quantize(model, lambda: iter(np.array_split(rows, 1 + len(rows) // 64)), settings, ranges=ranges)
         return Made(made, accuracy(made, self.data.gate), *spent)

@@ -17,8 +17,8 @@ from compressor.export.onnx import export_onnx
 from compressor.qat.fake_quantize import Grid
 from compressor.qat.simulation import simulate
 from compressor.quantize import static_int8
+from compressor.quantize._learned_ranges import activations, onnx_tensors, place
 from compressor.quantize.layers import prepare
-from compressor.quantize.placed import activations, onnx_tensors, place
 from compressor.quantize.running import logits
 from compressor.steps.quantize import Settings
 
@@ -110,7 +110,7 @@ def test_bytes_that_are_no_model_are_refused() -> None:
 
 def test_importing_loads_no_torch() -> None:
     """Quantizing without learned ranges needs no torch in the process."""
-    code = "import sys, compressor.quantize.placed, compressor.steps.qat, compressor.steps.equalize; "
+    code = "import sys, compressor.quantize._learned_ranges, compressor.steps.qat, compressor.steps.equalize; "
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compressor.errors import MeasureError
-from compressor.search.front import FP32, OWN, SAMPLED, Tried, chosen, dominates, feasible, front
+from compressor.search.pareto import FP32, OWN, SAMPLED, Tried, chosen, dominates, feasible, front
 from compressor.search.trial import Measured
 
 ALLOWED = 0.01

@@ -15,7 +15,7 @@ from compressor.errors import CompressorError, MeasureError, PackageError, Plugi
 from compressor.progress import Silent
 from compressor.recipe.read import GateRecipe, Recipe, parse_recipe, read_recipe
 from compressor.search import results
-from compressor.search.front import FP32, OWN, SAMPLED, Tried
+from compressor.search.pareto import FP32, OWN, SAMPLED, Tried
 from compressor.search.results import Found
 from compressor.search.space import Space
 from compressor.search.study import Budget, allowed_drop, search, steps_for
