@@ -13,7 +13,7 @@ from functools import partial
 
 from compressor.gates.accuracy_floor import AccuracyFloor
 from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER, BetterThanConstant, LabelOrder
-from compressor.gates.evidence import AGREEMENT, Evidence, Gate, GateResult, MetricEvidence, Verdict
+from compressor.gates.evidence import AGREEMENT, Evidence, Gate, GateResult, Verdict
 from compressor.gates.evidence import missing as _missing
 from compressor.gates.evidence import more as _needs
 from compressor.gates.evidence import points as _points
@@ -27,6 +27,7 @@ from compressor.gates.metrics import (
     MetricDrop,
     WorstSliceIncrease,
 )
+from compressor.statistics.bounds import MetricEvidence
 from compressor.statistics.paired import Paired, drop_lower, drop_upper, holm, p_value, wilson
 from compressor.statistics.power import POWER, samples_for, samples_still_needed
 

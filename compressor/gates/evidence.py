@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from compressor.statistics.bounds import MetricEvidence
 from compressor.statistics.paired import Paired
 
 AGREEMENT = "device_flip_ratio"
@@ -41,25 +42,6 @@ class GateResult:
     text: str
     needs: int = 0
     on: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class MetricEvidence:
-    """How much worse a metric became, with its bootstrap bounds; larger is worse, in the metric's own unit.
-
-    ``drop`` is the estimate, ``lower`` and ``upper`` its one-sided bounds at ``confidence`` each, ``n`` the number of
-    samples, ``rarest`` the number of samples in the smallest group that the metric needs (positives or negatives of a
-    class; ``n`` where it needs none). ``baseline`` and ``candidate`` are the metric's values.
-    """
-
-    drop: float = 0.0
-    lower: float = 0.0
-    upper: float = 0.0
-    confidence: float = 0.0
-    n: int = 0
-    rarest: int = 0
-    baseline: float = 0.0
-    candidate: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ from dataclasses import astuple, dataclass, replace
 
 from scipy import stats
 
-from compressor.gates.evidence import Evidence, GateResult, MetricEvidence, Verdict, missing, more
+from compressor.gates.evidence import Evidence, GateResult, Verdict, missing, more
+from compressor.statistics.bounds import MetricEvidence
 from compressor.statistics.power import MAX_SAMPLES, POWER
 
 RANKED = ("auc_drop", "ranking_precision_drop", "calibration_error_increase")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 from compressor.errors import MeasureError
-from compressor.gates.evidence import MetricEvidence
+from compressor.statistics.bounds import MetricEvidence
 
 Floats = NDArray[np.float64]
 Metric = Callable[[Floats], Floats]

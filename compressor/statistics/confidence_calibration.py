@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from compressor.errors import MeasureError
-from compressor.gates.evidence import MetricEvidence
 from compressor.statistics.bootstrap import Draws
+from compressor.statistics.bounds import MetricEvidence
 
 Floats = NDArray[np.float64]
 BINS = 15

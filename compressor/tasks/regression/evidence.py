@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from compressor.gates.evidence import MetricEvidence
 from compressor.gates.metrics import ERRORS, SLICE, VALUED, WORST_SLICE, level_of
 from compressor.statistics.bootstrap import Draws, error_increase
+from compressor.statistics.bounds import MetricEvidence
 
 if TYPE_CHECKING:
     from compressor.gates.certificate import Rule

@@ -1,0 +1,24 @@
+"""The bootstrap's answer: how much a metric dropped, with its bounds. Pure data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class MetricEvidence:
+    """How much worse a metric became, with its bootstrap bounds; larger is worse, in the metric's own unit.
+
+    ``drop`` is the estimate, ``lower`` and ``upper`` its one-sided bounds at ``confidence`` each, ``n`` the number of
+    samples, ``rarest`` the number of samples in the smallest group that the metric needs (positives or negatives of a
+    class; ``n`` where it needs none). ``baseline`` and ``candidate`` are the metric's values.
+    """
+
+    drop: float = 0.0
+    lower: float = 0.0
+    upper: float = 0.0
+    confidence: float = 0.0
+    n: int = 0
+    rarest: int = 0
+    baseline: float = 0.0
+    candidate: float = 0.0
