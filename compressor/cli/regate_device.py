@@ -12,9 +12,10 @@ from pathlib import Path
 from compressor.devices.bench import DeviceAnswer, DeviceBench
 from compressor.errors import DeviceMeasureError, PackageError, PublishError
 from compressor.gates import certificate as certificates
-from compressor.gates.certificate import Certificate, DeviceRecord, Rule
+from compressor.gates.certificate import Certificate, DeviceRecord
 from compressor.gates.device import MAX_DISAGREEMENT, TIMED_ON_DEVICE
 from compressor.gates.evidence import AGREEMENT
+from compressor.gates.rule import Rule
 from compressor.progress import Progress
 from compressor.release.regate import gate_again, open_bundle
 from compressor.run.device_evidence import figures_from, make_subject

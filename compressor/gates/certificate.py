@@ -29,7 +29,7 @@ from compressor.gates import (
 from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER
 from compressor.gates.device import MAX_DISAGREEMENT, TIMED_ON_DEVICE, Agreement, OnDevice, device_for
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence
-from compressor.recipe.read import GateRecipe
+from compressor.gates.rule import GateRecipe, Rule
 from compressor.statistics.paired import Paired
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document
@@ -44,17 +44,6 @@ TIMED = frozenset({
     "latency_p50_ms", "latency_p95_ms", "latency_ratio", "speed_up_ratio", "peak_memory_bytes",
     "float_latency_p50_ms", "float_latency_p95_ms", "float_peak_memory_bytes",
 })  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One gate of the recipe, as the certificate keeps it; ``on``: the device it is judged on, "" for the host."""
-
-    name: str = ""
-    max: float | None = None
-    min: float | None = None
-    confidence: float = 0.95
-    on: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,8 @@ from wire.manifest import DECODES, MAX_IMAGE_SIDE, ORIENTATIONS
 from wire.topics import check_name
 
 if TYPE_CHECKING:
-    from compressor.recipe.read import GateRecipe, Recipe
+    from compressor.gates.rule import GateRecipe
+    from compressor.recipe.read import Recipe
 
 _ROUNDING = 1e-9
 _SHARES = frozenset({"accuracy", "calibration_error", "int8_macs_ratio", "superiority"})

@@ -18,6 +18,7 @@ from compressor import steps
 from compressor.closure import package, plugin
 from compressor.errors import DataError, PluginError, RecipeError
 from compressor.gates import GATE_NAMES, RENAMED, limits_of
+from compressor.gates.rule import GateRecipe
 from compressor.recipe.checks import check_recipe
 from compressor.recipe.toml_fields import fields_from, nearest, plain_table
 from compressor.recipe.unread import check_unread
@@ -210,20 +211,6 @@ class TargetRecipe:
     cpu: str = "x86_64"
     threads: int = 1
     format: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class GateRecipe:
-    """One line of ``[gates]``: at most ``max``, at least ``min``, at this ``confidence``, measured on target ``on``.
-
-    ``on = "device:ID"``, or ``"TARGET@device:ID"`` for one target of several: on that device too, through its agent.
-    """
-
-    name: str
-    max: float | None = None
-    min: float | None = None
-    confidence: float = 0.95
-    on: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from compressor.data.table import Table
 from compressor.devices.bench import DeviceAnswer, DeviceBench, Subject
 from compressor.errors import DeviceMeasureError, PublishError
-from compressor.gates.certificate import Rule
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence
+from compressor.gates.rule import Rule
 from compressor.measurement.predictions import Predictions, calibration_error
 from compressor.release import package
 from compressor.run.bundles import golden_budget, golden_of, sized

@@ -13,7 +13,6 @@ from compressor.gates import Evidence, Verdict
 from compressor.gates.certificate import (
     Certificate,
     Line,
-    Rule,
     combine,
     counts_of,
     evidence_of,
@@ -24,8 +23,8 @@ from compressor.gates.certificate import (
     rules_for,
     write_certificate,
 )
+from compressor.gates.rule import GateRecipe, Rule
 from compressor.measurement.predictions import Predictions
-from compressor.recipe.read import GateRecipe
 from compressor.release.regate import gate_again
 from compressor.statistics.paired import Paired
 from compressor.tasks.classification.evidence import Compared, evidence, metrics

@@ -9,10 +9,10 @@ import pytest
 
 from compressor.gates import Judgement
 from compressor.gates import certificate as certificates
-from compressor.gates.certificate import Certificate, Rule, rules_for
+from compressor.gates.certificate import Certificate, rules_for
 from compressor.gates.device import MAX_DISAGREEMENT, device_for, device_in
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence, Evidence, Verdict
-from compressor.recipe.read import GateRecipe
+from compressor.gates.rule import GateRecipe, Rule
 from compressor.statistics.paired import Paired
 
 HERE = Evidence(accuracy=Paired(1, 1, 2000), figures={"latency_p95_ms": 2.0, "accuracy": 0.97})

@@ -17,8 +17,9 @@ from compressor.devices.bench import DeviceAnswer, ServerBench, Subject, _misfit
 from compressor.devices.client import Known, Standing
 from compressor.devices.orders import make_order
 from compressor.errors import DeviceMeasureError, PackageError, RecipeError, ServerUnreachableError
-from compressor.gates.certificate import Certificate, DeviceRecord, Rule
+from compressor.gates.certificate import Certificate, DeviceRecord
 from compressor.gates.evidence import AGREEMENT
+from compressor.gates.rule import Rule
 from compressor.measurement.predictions import Predictions
 from compressor.progress import Silent
 from compressor.recipe.read import DataRecipe, parse_recipe

@@ -13,7 +13,8 @@ from compressor.data.camera import DRIFTED
 from compressor.errors import PackageError, TrustError
 from compressor.gates import Verdict
 from compressor.gates.certificate import read_certificate
-from compressor.recipe.read import AcceptanceRecipe, GateRecipe, Recipe, read_recipe
+from compressor.gates.rule import GateRecipe
+from compressor.recipe.read import AcceptanceRecipe, Recipe, read_recipe
 from compressor.release.keys import init_keys
 from compressor.release.regate import gate_again
 from compressor.release.signing import read_signable, sign_bundles

@@ -10,7 +10,8 @@ import pytest
 from compressor.cli.output import print_rebuilt
 from compressor.errors import PackageError
 from compressor.gates.certificate import read_certificate, write_certificate
-from compressor.recipe.read import GateRecipe, Recipe, read_recipe
+from compressor.gates.rule import GateRecipe
+from compressor.recipe.read import Recipe, read_recipe
 from compressor.release.rebuild import rebuild
 from compressor.release.regate import open_bundle
 from compressor.run.pipeline import Outcome, run_recipe

@@ -15,8 +15,9 @@ from compressor.errors import DataError
 from compressor.export.onnx import export_onnx
 from compressor.gates import Verdict
 from compressor.gates.certificate import read_certificate
+from compressor.gates.rule import GateRecipe
 from compressor.measurement.predictions import Candidate, predict
-from compressor.recipe.read import GateRecipe, Recipe, TrainRecipe, read_recipe
+from compressor.recipe.read import Recipe, TrainRecipe, read_recipe
 from compressor.release.regate import check_golden, gate_again
 from compressor.release.verify import verify_bundle
 from compressor.run.pipeline import BasePoint, Outcome, run_recipe

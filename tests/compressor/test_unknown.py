@@ -7,7 +7,8 @@ import pytest
 
 from compressor.errors import MeasureError
 from compressor.gates import certificate as certificates
-from compressor.gates.certificate import Certificate, Rule
+from compressor.gates.certificate import Certificate
+from compressor.gates.rule import Rule
 from compressor.measurement.predictions import Predictions
 from compressor.run.figures import Figures
 from compressor.tasks.classification import evidence as classification

@@ -13,9 +13,10 @@ import pytest
 
 from compressor import plugins, quantize, steps
 from compressor.errors import CompressorError, QuantizeError, RecipeError
+from compressor.gates.rule import GateRecipe
 from compressor.quantize import KEYS, reads, schemes
 from compressor.recipe import preflight
-from compressor.recipe.read import DataRecipe, GateRecipe, ModelRecipe, TargetRecipe, TrainRecipe, parse_recipe
+from compressor.recipe.read import DataRecipe, ModelRecipe, TargetRecipe, TrainRecipe, parse_recipe
 from compressor.steps.quantize import Settings
 from compressor.tflite import by_recipe
 from compressor.tflite.quantizing import SCHEMES

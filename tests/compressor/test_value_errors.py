@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from compressor.gates import Evidence, MetricEvidence, Verdict, gate
-from compressor.gates.certificate import Rule
 from compressor.gates.metrics import WORST_SLICE, ErrorCeiling, WorstSliceIncrease
+from compressor.gates.rule import Rule
 from compressor.measurement.predictions import Predictions
 from compressor.release.package import golden_rows
 from compressor.tasks.classification.evidence import Compared, evidence

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from compressor.errors import MeasureError
 from compressor.gates import Evidence, MetricEvidence
-from compressor.gates.certificate import Rule
+from compressor.gates.rule import Rule
 from compressor.measurement.predictions import Predictions, log_probabilities
 from compressor.statistics.bootstrap import Draws, auc_drop, ranking_precision_drop
 from compressor.statistics.confidence_calibration import calibration_error_increase

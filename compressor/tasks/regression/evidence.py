@@ -18,7 +18,7 @@ from compressor.statistics.bootstrap import Draws, error_increase
 from compressor.statistics.bounds import MetricEvidence
 
 if TYPE_CHECKING:
-    from compressor.gates.certificate import Rule
+    from compressor.gates.rule import Rule
     from compressor.tasks.classification.evidence import Compared
 
 CONFIDENCE = 0.95

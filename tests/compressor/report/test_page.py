@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compressor.gates.certificate import Certificate, Line, Rule, combine
+from compressor.gates.certificate import Certificate, Line, combine
+from compressor.gates.rule import Rule
 from compressor.measurement.parity import Pair
 from compressor.measurement.saliency import Explained, Flip
 from compressor.report import Bar, Changed, Changes, Layers, Shown, Step, render

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from compressor.recipe.read import GateRecipe, Recipe, parse_recipe, read_recipe
+from compressor.gates.rule import GateRecipe
+from compressor.recipe.read import Recipe, parse_recipe, read_recipe
 from compressor.search.recipe_text import absolute, recipe_text
 from compressor.search.space import Space, steps_of
 

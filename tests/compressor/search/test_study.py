@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from compressor.cache import Cache
 from compressor.cli.search import command
 from compressor.errors import CompressorError, MeasureError, PackageError, PluginError, RecipeError
+from compressor.gates.rule import GateRecipe
 from compressor.progress import Silent
-from compressor.recipe.read import GateRecipe, Recipe, parse_recipe, read_recipe
+from compressor.recipe.read import Recipe, parse_recipe, read_recipe
 from compressor.search import results
 from compressor.search.pareto import FP32, OWN, SAMPLED, Tried
 from compressor.search.results import Found
