@@ -11,12 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from compressor.gates.accuracy_floor import AccuracyFloor
+from scipy import stats
+
 from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER, BetterThanConstant, LabelOrder
-from compressor.gates.evidence import AGREEMENT, Evidence, Gate, GateResult, Verdict
-from compressor.gates.evidence import missing as _missing
-from compressor.gates.evidence import more as _needs
-from compressor.gates.evidence import points as _points
+from compressor.gates.evidence import AGREEMENT, Evidence, Gate, GateResult, Verdict, missing, more, points
 from compressor.gates.metrics import (
     ERRORS,
     METRICS,
@@ -28,7 +26,7 @@ from compressor.gates.metrics import (
     WorstSliceIncrease,
 )
 from compressor.statistics.bounds import MetricEvidence
-from compressor.statistics.paired import Paired, drop_lower, drop_upper, holm, p_value, wilson
+from compressor.statistics.paired import Paired, drop_lower, drop_upper, holm, p_value, proportion_bounds, wilson
 from compressor.statistics.power import POWER, samples_for, samples_still_needed
 
 __all__ = [
@@ -38,6 +36,51 @@ __all__ = [
 ]  # fmt: skip
 
 CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class AccuracyFloor:
+    """The one-sided lower bound of the accuracy is at least ``floor`` (0..1).
+
+    Decides by the exact (Clopper-Pearson) bound of one proportion. Does not compare with a baseline: that is
+    ``AccuracyDrop``, which is paired and much sharper.
+
+    Source: C. J. Clopper, E. S. Pearson, Biometrika 26 (1934) 404-413; the number of samples by the normal
+    approximation, J. L. Fleiss, Statistical Methods for Rates and Proportions, 2nd edition (1981), section 2.2.
+    """
+
+    floor: float
+    confidence: float = 0.95
+    name: str = "accuracy"
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return PASS when shown, FAIL when measured below the floor, else INCONCLUSIVE with the samples needed."""
+        value, counts = evidence.figures.get(self.name), evidence.accuracy
+        if value is None or not math.isfinite(value) or counts is None or not counts.n:
+            return missing(self.name, self.floor, evidence.unknown)
+        low, _ = proportion_bounds(round(value * counts.n), counts.n, self.confidence)
+        if low >= self.floor:
+            verdict, needs = Verdict.PASS, 0
+        elif value < self.floor:
+            verdict, needs = Verdict.FAIL, 0
+        else:
+            verdict, needs = Verdict.INCONCLUSIVE, max(0, samples_above(value, self) - counts.n)
+        text = (
+            f"{points(value)}, at least {points(low)} with {self.confidence:.0%} confidence, "
+            f"allowed at least {points(self.floor)} ({counts.n} samples){more(needs)}"
+        )
+        return GateResult(self.name, verdict, value, low, self.floor, counts.n, text, needs)
+
+
+def samples_above(accuracy: float, gate: AccuracyFloor) -> int:
+    """Return about how many samples show that a true ``accuracy`` (0..1) is above the floor; 0: no number does."""
+    floor, gap = gate.floor, accuracy - gate.floor
+    if gap <= 0:
+        return 0
+    sure, often = (float(stats.norm.ppf(share)) for share in (gate.confidence, POWER))
+    spread = sure * math.sqrt(floor * (1 - floor)) + often * math.sqrt(accuracy * (1 - accuracy))
+    exact = 1 / gap  # the continuity correction of an exact bound
+    return math.ceil((spread / gap) ** 2 + exact)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +95,12 @@ class AccuracyDrop:
         """Return PASS when shown, FAIL when refuted or when enough samples still show a drop above the margin."""
         counts = evidence.accuracy
         if counts is None or not counts.n:
-            return _missing(self.name, self.margin, evidence.unknown)
+            return missing(self.name, self.margin, evidence.unknown)
         bound = drop_upper(counts, self.confidence)
         verdict, needs = _three(counts, bound, self.margin, self.confidence)
         text = (
-            f"drop {_points(counts.drop)}, at most {_points(bound)} with {self.confidence:.0%} confidence, "
-            f"allowed {_points(self.margin)} ({counts.lost} lost, {counts.won} won of {counts.n}){_needs(needs)}"
+            f"drop {points(counts.drop)}, at most {points(bound)} with {self.confidence:.0%} confidence, "
+            f"allowed {points(self.margin)} ({counts.lost} lost, {counts.won} won of {counts.n}){more(needs)}"
             f"{_planned(counts, self)}"
         )
         return GateResult(self.name, verdict, counts.drop, bound, self.margin, counts.n, text, needs)
@@ -67,9 +110,7 @@ def _planned(counts: Paired, gate: AccuracyDrop) -> str:
     planned = samples_for(gate.margin, counts.discordance, confidence=gate.confidence)
     if not planned:
         return ""
-    return (
-        f"; {planned} samples show an equal model with {POWER:.0%} power at {_points(counts.discordance)} discordance"
-    )
+    return f"; {planned} samples show an equal model with {POWER:.0%} power at {points(counts.discordance)} discordance"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +131,7 @@ class WorstSliceDrop:
         groups = evidence.classes if self.by_class else evidence.slices
         slices = {name: counts for name, counts in groups.items() if counts.n}
         if not slices:
-            return _missing(f"worst_{kind}_drop", self.margin, evidence.unknown)
+            return missing(f"worst_{kind}_drop", self.margin, evidence.unknown)
         adjusted = dict(zip(slices, holm([p_value(counts, self.margin) for counts in slices.values()]), strict=True))
         level = 1 - (1 - self.confidence) / len(slices)
         verdicts = {name: self._one(counts, adjusted[name], level) for name, counts in slices.items()}
@@ -98,8 +139,8 @@ class WorstSliceDrop:
         verdict, needs = verdicts[worst]
         counts, bound = slices[worst], drop_upper(slices[worst], level)
         text = (
-            f"{kind} {worst!r}: drop {_points(counts.drop)}, at most {_points(bound)}, allowed {_points(self.margin)} "
-            f"({counts.lost} lost, {counts.won} won of {counts.n}; {len(slices)} tested together){_needs(needs)}"
+            f"{kind} {worst!r}: drop {points(counts.drop)}, at most {points(bound)}, allowed {points(self.margin)} "
+            f"({counts.lost} lost, {counts.won} won of {counts.n}; {len(slices)} tested together){more(needs)}"
         )
         return GateResult(f"worst_{kind}_drop", verdict, counts.drop, bound, self.margin, counts.n, text, needs)
 
@@ -121,12 +162,12 @@ class Superiority:
         """Return PASS when the lower bound of the gain exceeds ``gain``, FAIL when the candidate is not better."""
         counts = evidence.drifted
         if counts is None or not counts.n:
-            return _missing(self.name, self.gain, evidence.unknown)
+            return missing(self.name, self.gain, evidence.unknown)
         bound = -drop_upper(counts, self.confidence)
         verdict, needs = _three(counts, -bound, -self.gain, self.confidence, strict=True)
         text = (
-            f"gain {_points(-counts.drop)}, at least {_points(bound)} with {self.confidence:.0%} confidence, "
-            f"wanted more than {_points(self.gain)} ({counts.won} won, {counts.lost} lost of {counts.n}){_needs(needs)}"
+            f"gain {points(-counts.drop)}, at least {points(bound)} with {self.confidence:.0%} confidence, "
+            f"wanted more than {points(self.gain)} ({counts.won} won, {counts.lost} lost of {counts.n}){more(needs)}"
         )
         return GateResult(self.name, verdict, -counts.drop, bound, self.gain, counts.n, text, needs)
 
@@ -145,15 +186,15 @@ class FlipRatio:
         counts = evidence.compressed
         flips = counts.lost if counts and self.negative else evidence.flips
         if counts is None or flips is None or not counts.n:
-            return _missing(name, self.limit, evidence.unknown)
+            return missing(name, self.limit, evidence.unknown)
         bound = wilson(flips, counts.n, 2 * self.confidence - 1)[1]
         share = flips / counts.n
         verdict = Verdict.PASS if bound <= self.limit else Verdict.INCONCLUSIVE
         verdict = Verdict.FAIL if share > self.limit else verdict
         needs = _wilson_needs(share, counts.n, self) if verdict is Verdict.INCONCLUSIVE else 0
         text = (
-            f"{flips} of {counts.n} {'got worse' if self.negative else 'changed'}: {_points(share)}, "
-            f"at most {_points(bound)}, allowed {_points(self.limit)}{_needs(needs)}"
+            f"{flips} of {counts.n} {'got worse' if self.negative else 'changed'}: {points(share)}, "
+            f"at most {points(bound)}, allowed {points(self.limit)}{more(needs)}"
         )
         return GateResult(name, verdict, share, bound, self.limit, counts.n, text, needs)
 
@@ -183,7 +224,7 @@ class Figure:
         limit = self.maximum if self.maximum is not None else self.minimum
         value = evidence.figures.get(self.name)
         if value is None or not math.isfinite(value) or limit is None or not math.isfinite(limit):
-            return _missing(self.name, math.nan if limit is None else limit, evidence.unknown)
+            return missing(self.name, math.nan if limit is None else limit, evidence.unknown)
         above = self.maximum is not None and value > self.maximum
         below = self.minimum is not None and value < self.minimum
         verdict = Verdict.FAIL if above or below else Verdict.PASS

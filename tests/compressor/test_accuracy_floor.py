@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy import stats
 
-from compressor.gates.accuracy_floor import AccuracyFloor, samples_above
+from compressor.gates import AccuracyFloor, samples_above
 from compressor.gates.evidence import Evidence, Verdict
 from compressor.statistics.paired import Paired
 
