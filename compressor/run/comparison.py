@@ -17,7 +17,7 @@ from compressor.measurement import parity
 from compressor.measurement.predictions import Candidate, Predictions
 from compressor.run.model_files import FLOAT_NAMES, Form, Models
 from compressor.run.stages import Workshop
-from compressor.tasks.classification.evidence import Compared
+from compressor.tasks.compared import Compared
 from wire.bundle import Bundle
 
 _PARITY_ROWS = 512

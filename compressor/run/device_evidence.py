@@ -25,7 +25,7 @@ from compressor.run.bundles import golden_budget, golden_of, sized
 from compressor.run.comparison import Comparison, Material
 from compressor.run.stages import Workshop
 from compressor.tasks.classification import evidence as classification
-from compressor.tasks.classification.evidence import Compared
+from compressor.tasks.compared import Compared
 from edge_agent.inference import preprocess
 from wire.bundle import GOLDEN, build_bundle
 from wire.canonical import sha256_hex

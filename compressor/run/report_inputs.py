@@ -26,7 +26,7 @@ from compressor.run.model_files import FLOAT_NAMES, ONNX, Models
 from compressor.run.stages import Workshop
 from compressor.steps import Settings
 from compressor.tasks.classification import evidence as classification
-from compressor.tasks.classification.evidence import Compared
+from compressor.tasks.compared import Compared
 from compressor.tasks.regression.evidence import error_of
 from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex

@@ -25,7 +25,7 @@ from compressor.progress import Silent
 from compressor.recipe.read import DataRecipe, parse_recipe
 from compressor.report.side_by_side import beside
 from compressor.run.device_evidence import Asked, evidence_from, pixels_of
-from compressor.tasks.classification.evidence import Compared
+from compressor.tasks.compared import Compared
 from edge_agent.inference import preprocess
 from wire.manifest import Budgets, Manifest, Preprocessing
 from wire.measurement import MeasureReport, blank_report, encode_report

@@ -12,7 +12,7 @@ from compressor.gates.rule import Rule
 from compressor.measurement.predictions import Predictions
 from compressor.run.figures import Figures
 from compressor.tasks.classification import evidence as classification
-from compressor.tasks.classification.evidence import Compared
+from compressor.tasks.compared import Compared
 
 RULES = (Rule("accuracy_drop", max=0.5), Rule("auc_drop", max=0.5), Rule("peak_memory_bytes", max=1))
 

@@ -12,7 +12,8 @@ from compressor.gates.metrics import WORST_SLICE, ErrorCeiling, WorstSliceIncrea
 from compressor.gates.rule import Rule
 from compressor.measurement.predictions import Predictions
 from compressor.release.package import golden_rows
-from compressor.tasks.classification.evidence import Compared, evidence
+from compressor.tasks.classification.evidence import evidence
+from compressor.tasks.compared import Compared
 from compressor.tasks.regression.evidence import error_of, figures, metrics
 
 RANDOM = np.random.default_rng(0)

@@ -7,8 +7,6 @@ costs seconds. Does not judge.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,33 +18,13 @@ from compressor.measurement.predictions import Predictions, log_probabilities
 from compressor.statistics.bootstrap import Draws, auc_drop, ranking_precision_drop
 from compressor.statistics.confidence_calibration import calibration_error_increase
 from compressor.statistics.paired import Paired, paired
+from compressor.tasks.compared import Compared
 from compressor.tasks.regression import evidence as regression
 
 _RANKED: Mapping[str, Callable[..., MetricEvidence]] = {
     "auc_drop": auc_drop, "ranking_precision_drop": ranking_precision_drop,
     "calibration_error_increase": calibration_error_increase,
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Compared:
-    """One labelled set under all models.
-
-    ``baseline``: what the candidate must not be worse than (the float model, or the release before);
-    ``float_model``: what the candidate was compressed from; ``labels`` int64 (N,), or float32 (N, D) of a regression;
-    ``slices`` str (N,).
-    """
-
-    labels: NDArray[Any]
-    slices: NDArray[np.str_]
-    baseline: Predictions
-    float_model: Predictions
-    candidate: Predictions
-
-    @property
-    def numeric(self) -> bool:
-        """Whether numbers are predicted, not classes."""
-        return self.labels.ndim > 1
 
 
 def evidence(

@@ -19,7 +19,7 @@ from compressor.statistics.bounds import MetricEvidence
 
 if TYPE_CHECKING:
     from compressor.gates.rule import Rule
-    from compressor.tasks.classification.evidence import Compared
+    from compressor.tasks.compared import Compared
 
 CONFIDENCE = 0.95
 ERROR, SQUARED = VALUED
