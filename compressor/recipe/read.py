@@ -22,7 +22,7 @@ from compressor.gates.rule import GateRecipe
 from compressor.recipe.checks import check_recipe
 from compressor.recipe.toml_fields import fields_from, nearest, plain_table
 from compressor.recipe.unread import check_unread
-from compressor.steps import Settings as StepSettings
+from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.errors import PathError
 from wire.manifest import DECODES, ORIENTATIONS, Preprocessing

@@ -37,6 +37,7 @@ from compressor.run.model_files import (
     with_contract,
 )
 from compressor.run.stages import Workshop, table_digest, versions
+from compressor.steps._settings import Settings
 from compressor.steps.base import Bench, Network, Rows
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.canonical import sha256_hex
@@ -119,7 +120,7 @@ def _rows(workshop: Workshop, tables: Sequence[Table]) -> Rows:
     return Rows(workshop.joined(tables), np.concatenate([table.lessons for table in tables]))
 
 
-def _applied(workshop: Workshop, weights: Result, trained: Result, step: steps.Settings, lesson: Lesson) -> bytes:
+def _applied(workshop: Workshop, weights: Result, trained: Result, step: Settings, lesson: Lesson) -> bytes:
     from compressor.train import checkpoint  # noqa: PLC0415 - torch is loaded only where needed
 
     classes = len(lesson.search.class_names)

@@ -24,7 +24,7 @@ from compressor.run.comparison import Comparison, Material
 from compressor.run.explained_flips import explained
 from compressor.run.model_files import FLOAT_NAMES, ONNX, Models
 from compressor.run.stages import Workshop
-from compressor.steps import Settings
+from compressor.steps._settings import Settings
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.compared import Compared
 from compressor.tasks.regression.evidence import error_of

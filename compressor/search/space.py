@@ -14,7 +14,8 @@ from compressor import quantize
 from compressor.quantize import unread
 from compressor.recipe.read import Recipe, TargetRecipe
 from compressor.run.model_files import LITERT, ONNX
-from compressor.steps import Settings, equalize, plain, prune, qat
+from compressor.steps import equalize, plain, prune, qat
+from compressor.steps._settings import Settings
 from compressor.steps.quantize import CALIBRATIONS
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.canonical import sha256_hex

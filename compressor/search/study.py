@@ -37,7 +37,7 @@ from compressor.recipe.read import Recipe
 from compressor.search.pareto import FP32, OWN, SAMPLED, Tried, points
 from compressor.search.space import Point, Space, is_integer, key_of, nearest, parameters, said, steps_of, suggested
 from compressor.search.trial import Ground, Measured, measured, study_digest
-from compressor.steps import Settings
+from compressor.steps._settings import Settings
 
 if TYPE_CHECKING:
     import optuna

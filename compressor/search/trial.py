@@ -31,7 +31,7 @@ from compressor.run.pipeline import lesson_of, material_of, trained_of
 from compressor.run.stages import Workshop
 from compressor.search.space import NONE, STATIC, Point, Space, own_steps, steps_of
 from compressor.statistics.paired import drop_lower, drop_upper, paired
-from compressor.steps import Settings
+from compressor.steps._settings import Settings
 from wire.canonical import canonical_bytes, sha256_hex
 
 CONFIDENCE = 0.95

@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar, cast
 from compressor import plugins
 from compressor.errors import PluginError, StepDidNothingError
 from compressor.recipe.toml_fields import Checked, nearest
+from compressor.steps._settings import Settings
 from compressor.steps.base import ARTIFACT, NETWORK, Applied, Bench, Network
 
 __all__ = [
@@ -35,14 +36,6 @@ __all__ = [
 
 T = TypeVar("T")
 _NOT_STEPS = frozenset({"base"})
-
-
-class Settings(Protocol):
-    """The settings of one step in a recipe."""
-
-    @property
-    def step(self) -> str:
-        """The step's name, which is its file's."""
 
 
 class NetworkStep(Protocol):

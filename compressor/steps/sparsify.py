@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from compressor.recipe.toml_fields import Checked
+from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.base import NETWORK, Applied, Bench, Network
 
 if TYPE_CHECKING:
-    from compressor import steps
+    pass
 
 LEVEL = NETWORK
 UNSTRUCTURED = "unstructured"
@@ -67,7 +68,7 @@ def unread(settings: Settings) -> Mapping[str, str]:
     )
 
 
-def apply(network: Network, bench: Bench, settings: steps.Settings) -> Applied:
+def apply(network: Network, bench: Bench, settings: StepSettings) -> Applied:
     """Return ``network`` with zeros in its weights, and what that changed.
 
     Raises:

@@ -16,6 +16,7 @@ from compressor.errors import PruneError, QuantizeError, StepDidNothingError
 from compressor.measurement import left_float
 from compressor.recipe.read import TrainRecipe
 from compressor.steps import distill, equalize, prune, qat, sparsify
+from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.base import Bench, Rows
 from compressor.steps.quantize import Settings
 
@@ -58,7 +59,7 @@ NOTHING = [
 
 @pytest.mark.parametrize(("settings", "network", "why"), NOTHING, ids=lambda value: getattr(value, "step", ""))
 def test_a_step_that_did_nothing_is_an_error_unless_allowed(
-    settings: steps.Settings, network: type[Tiny], why: str
+    settings: StepSettings, network: type[Tiny], why: str
 ) -> None:
     """The line says why; ``allow_unchanged`` lets it pass."""
     with pytest.raises(StepDidNothingError, match=f"{why}.*allow_unchanged = true"):

@@ -15,6 +15,7 @@ import torch
 from compressor import networks, steps
 from compressor.errors import PluginError, RecipeError
 from compressor.recipe.read import TrainRecipe
+from compressor.steps._settings import Settings
 from compressor.steps.base import ARTIFACT, NETWORK, Applied, Bench, Rows
 from compressor.train import checkpoint
 
@@ -36,11 +37,11 @@ def rows(seed: int) -> Rows:
     return Rows((noise + labels[:, None, None, None] - 1).astype(np.float32), labels)
 
 
-def small(name: str) -> steps.Settings:
+def small(name: str) -> Settings:
     """Return the step's defaults with as little training as it can do."""
     settings = steps.module(name).Settings()
     known = {field.name for field in dataclasses.fields(settings)}
-    made: steps.Settings = dataclasses.replace(settings, **{key: SMALL[key] for key in known & set(SMALL)})
+    made: Settings = dataclasses.replace(settings, **{key: SMALL[key] for key in known & set(SMALL)})
     return made
 
 

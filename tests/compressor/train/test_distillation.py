@@ -13,6 +13,7 @@ from compressor import networks, steps
 from compressor.errors import TrainError
 from compressor.recipe.read import TrainRecipe
 from compressor.steps import distill, fine_tune
+from compressor.steps._settings import Settings
 from compressor.steps.base import Bench, Rows
 from compressor.train.distillation import DistillationLoss, Mixture, agreement, divergence
 from compressor.train.losses import CrossEntropy
@@ -103,7 +104,7 @@ def test_refuses_what_is_no_teacher(bench: Bench) -> None:
 
 @pytest.mark.parametrize("settings", [distill.Settings(epochs=2), fine_tune.Settings(epochs=2)])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_what_a_mask_pruned_stays_pruned(bench: Bench, settings: steps.Settings, optimizer: str) -> None:
+def test_what_a_mask_pruned_stays_pruned(bench: Bench, settings: Settings, optimizer: str) -> None:
     """Zeros in weights are zero after training further, the others move, and no hook stays behind."""
     network = _network(4)
     weight = network.get_parameter("blocks.0.first.weight")
