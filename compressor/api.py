@@ -33,7 +33,8 @@ from compressor.errors import CheckpointError, DataError, ExportError, PackageEr
 from compressor.gates.certificate import Certificate
 from compressor.gates.evidence import Verdict
 from compressor.progress import Silent, Stage
-from compressor.recipe.read import Recipe, parse_recipe, read_recipe, recipe_of
+from compressor.recipe.model import Recipe
+from compressor.recipe.read import parse_recipe, read_recipe, recipe_of
 from compressor.run.pipeline import Outcome, run_recipe
 from compressor.run.quick import quick_of
 from compressor.search.recipe_text import recipe_text

@@ -27,7 +27,7 @@ from wire.errors import WireError
 from wire.extras import missing_extra
 
 if TYPE_CHECKING:
-    from compressor.recipe.read import Recipe
+    from compressor.recipe.model import Recipe
     from compressor.release.rebuild import Rebuilt
     from compressor.run.pipeline import Outcome
     from compressor.tracking.logbook import Logbook

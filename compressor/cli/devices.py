@@ -13,7 +13,7 @@ from compressor.errors import DeviceMeasureError
 from compressor.gates.certificate import Certificate
 from compressor.gates.device import device_in
 from compressor.progress import Progress
-from compressor.recipe.read import Recipe
+from compressor.recipe.model import Recipe
 
 
 def bench_of(reach: Reach, keys: Path | None) -> ServerBench | None:

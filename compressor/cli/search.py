@@ -13,7 +13,7 @@ from compressor.cli import output
 from compressor.errors import DeviceMeasureError
 
 if TYPE_CHECKING:
-    from compressor.recipe.read import Recipe
+    from compressor.recipe.model import Recipe
     from compressor.run.pipeline import Outcome
     from compressor.search.results import Found
     from compressor.search.study import Budget

@@ -18,7 +18,7 @@ from compressor.data.numbers import as_numbers
 from compressor.data.shares import Shares
 from compressor.data.table import Table, Texts
 from compressor.errors import CompressorError, DataError, PluginError
-from compressor.recipe.read import NUMBER, DataRecipe
+from compressor.recipe.model import NUMBER, DataRecipe
 
 
 def datasets() -> tuple[str, ...]:

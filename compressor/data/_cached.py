@@ -13,7 +13,7 @@ from compressor.closure import package, plugin
 from compressor.data import datasets, load
 from compressor.data.shares import Shares
 from compressor.data.table import Table, object_array
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 from wire.canonical import sha256_file
 
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from compressor.data.table import Table, make_table, make_value_table
 from compressor.errors import CorruptImageError, DataError
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 from edge_agent import front_ends
 from edge_agent.errors import SensorError
 

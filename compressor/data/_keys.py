@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Mapping
 
 from compressor.errors import DataError
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 
 FLOOR = 'label = "floor"'
 KEYS = ("path", "slices", "split", "allow_corrupt", "orientation", "decode", "front_end", "options", FLOOR)

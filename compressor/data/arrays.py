@@ -21,7 +21,7 @@ import numpy.typing as npt
 from compressor.data.shares import DEFAULT_SHARES
 from compressor.data.table import Table, Texts, check_label, image_hash, object_array
 from compressor.errors import ArchiveError, ColumnError, DataError
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 
 READS = frozenset({"path", "slices", "split", "orientation", "decode"})  # the last two: for the manifest
 MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # a set is held in memory

@@ -20,7 +20,7 @@ from compressor.data.camera import LENS_A, LENS_B, Camera, capture_all
 from compressor.data.shares import DEFAULT_SHARES, Shares
 from compressor.data.table import Table, make_table
 from compressor.errors import DataError
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 
 READS = frozenset({"orientation", "decode"})  # for the manifest: the device's images come encoded
 VIEWS = 7

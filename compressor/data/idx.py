@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from compressor.data.table import Table, make_table
 from compressor.errors import ArchiveError, DataError
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 
 READS = frozenset({"path", "orientation", "decode"})
 MAX_IDX_BYTES = 1 << 30

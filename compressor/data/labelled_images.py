@@ -21,10 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.data._keys import FLOOR
+from compressor.data._preprocessing import preprocessing_of
 from compressor.data.split import told_groups
 from compressor.data.table import Table, check_label, make_table
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
-from compressor.recipe.read import NUMBER, DataRecipe
+from compressor.recipe.model import NUMBER, DataRecipe
 from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import MAX_IMAGE_PIXELS as DECODED_PIXELS
 from edge_agent.inference.preprocess import decode_image
@@ -74,7 +75,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     path = (root or Path()) / data.path
     with _opened(path) as store:
         rows = _read_rows(store, data, path)
-        images, kept, corrupt = _decode_all(store, rows, data.preprocessing())
+        images, kept, corrupt = _decode_all(store, rows, preprocessing_of(data))
     if len(corrupt) > data.allow_corrupt:
         shown = "; ".join(corrupt[:_NAMES_SHOWN])
         message = f"Expected at most {data.allow_corrupt} corrupt images in {path}, got {len(corrupt)}: {shown}"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from compressor.data.table import Table, Unit
 from compressor.errors import DataError
-from compressor.recipe.read import Recipe
+from compressor.recipe.model import Recipe
 
 Wide = npt.NDArray[np.float64]
 GROUPS, EXTREMES = 5, 16

@@ -13,7 +13,7 @@ from compressor.data._archive import Names, opened
 from compressor.data._front_end import Ranged, Sample, Values, chosen, tabled
 from compressor.data.table import Table
 from compressor.errors import ArchiveError, DataError
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 from edge_agent.front_ends import log_mel, mfcc
 
 READS = frozenset({"path", "allow_corrupt", "front_end", "options"})

@@ -26,7 +26,7 @@ from compressor.data._front_end import Ranged, Sample, chosen, options_of, table
 from compressor.data._keys import check_options
 from compressor.data.table import Table
 from compressor.errors import ArchiveError, DataError
-from compressor.recipe.read import NUMBER, DataRecipe
+from compressor.recipe.model import NUMBER, DataRecipe
 from edge_agent.front_ends import window
 
 READS = frozenset({"path", "slices", "allow_corrupt", "front_end", "options"})

@@ -16,7 +16,7 @@ from compressor import plugins
 from compressor.data._front_end import Ranged
 from compressor.data.split import split
 from compressor.errors import DataError
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 
 SHARE_INSIDE = 0.99
 

@@ -9,7 +9,8 @@ from compressor.data import load
 from compressor.data._archive import opened
 from compressor.data.table import Table, align
 from compressor.errors import DataError
-from compressor.recipe.read import DataRecipe, read_recipe
+from compressor.recipe.model import DataRecipe
+from compressor.recipe.read import read_recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from compressor.gates.device import NOT_ON_DEVICE, PREFIX, device_in
 from compressor.gates.evidence import AGREEMENT
 from compressor.recipe.task_checks import check_task
 from compressor.recipe.toml_fields import Checked, nearest
+from compressor.steps._selection import network_steps
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.errors import NameRefusedError
 from wire.manifest import DECODES, MAX_IMAGE_SIDE, ORIENTATIONS
@@ -19,7 +20,7 @@ from wire.topics import check_name
 
 if TYPE_CHECKING:
     from compressor.gates.rule import GateRecipe
-    from compressor.recipe.read import Recipe
+    from compressor.recipe.model import Recipe
 
 _ROUNDING = 1e-9
 _SHARES = frozenset({"accuracy", "calibration_error", "int8_macs_ratio", "superiority"})
@@ -188,7 +189,7 @@ def _check_import(recipe: Recipe) -> None:
 
 def _check_grid(recipe: Recipe) -> None:
     """Training on one grid and quantizing to another loses what was trained for."""
-    trained = [step for step in recipe.network_steps if step.step == "qat"]
+    trained = [step for step in network_steps(recipe) if step.step == "qat"]
     static = [step for step in recipe.compress if isinstance(step, QuantizeRecipe) and step.scheme == "static_int8"]
     for step in static:
         tflite = any(item.name == step.on and item.runtime == "litert" for item in recipe.targets)

@@ -15,7 +15,7 @@ from compressor.closure import located
 from compressor.data._keys import check_read
 from compressor.errors import PackageError, PluginError, RecipeError
 from compressor.outputs import check_run_folder
-from compressor.recipe.read import Recipe, TargetRecipe
+from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.recipe.toml_fields import nearest
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent import runtimes

@@ -12,7 +12,7 @@ from compressor.errors import RecipeError
 from compressor.gates import OF_CLASSES, OF_NUMBERS
 
 if TYPE_CHECKING:
-    from compressor.recipe.read import Recipe
+    from compressor.recipe.model import Recipe
 
 _OF_NUMBERS_TEXT = ", ".join(sorted(OF_NUMBERS))
 

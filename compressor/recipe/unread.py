@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 from compressor import steps
 from compressor.errors import RecipeError
 from compressor.gates import JUDGED_WITHOUT_BOUND
+from compressor.steps._selection import network_steps
 
 if TYPE_CHECKING:
-    from compressor.recipe.read import Recipe
+    from compressor.recipe.model import Recipe
 
 READ_BY_IMPORTS = frozenset({"seed"})
 """What an imported file leaves of ``[train]`` to read: the seed of the splits."""
@@ -56,7 +57,7 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
             if key not in READ_BY_IMPORTS and _given(recipe.train, key)
         )
     elif model.checkpoint:
-        read = [steps.train_reads(step) for step in recipe.network_steps]
+        read = [steps.train_reads(step) for step in network_steps(recipe)]
         used = (
             frozenset(_names(recipe.train)) - _OF_TRAINING if None in read else frozenset().union(*filter(None, read))
         )

@@ -14,7 +14,7 @@ from compressor.devices.bench import DeviceBench
 from compressor.errors import PackageError
 from compressor.gates.certificate import read_certificate
 from compressor.progress import Progress
-from compressor.recipe.read import Recipe
+from compressor.recipe.model import Recipe
 from compressor.release.regate import open_bundle
 from compressor.run.pipeline import run_recipe
 from wire.bundle import CERTIFICATE, Bundle

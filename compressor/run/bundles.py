@@ -15,7 +15,7 @@ from compressor.data.table import Table, concatenate
 from compressor.gates.certificate import Certificate
 from compressor.gates.device import device_for
 from compressor.measurement.predictions import Candidate
-from compressor.recipe.read import AcceptanceRecipe, TargetRecipe
+from compressor.recipe.model import AcceptanceRecipe, TargetRecipe
 from compressor.release import drift_reference, package
 from compressor.run.comparison import Comparison, Material
 from compressor.run.model_files import Models

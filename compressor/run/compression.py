@@ -23,7 +23,7 @@ from compressor.closure import plugin
 from compressor.data.table import Table
 from compressor.errors import DataError, PluginError
 from compressor.measurement import first_run, left_float
-from compressor.recipe.read import TargetRecipe
+from compressor.recipe.model import TargetRecipe
 from compressor.run.model_files import (
     FLOAT_NAMES,
     LAYOUTS,
@@ -37,6 +37,7 @@ from compressor.run.model_files import (
     with_contract,
 )
 from compressor.run.stages import Workshop, table_digest, versions
+from compressor.steps._selection import artifact_steps, network_steps
 from compressor.steps._settings import Settings
 from compressor.steps.base import Bench, Network, Rows
 from compressor.steps.quantize import Settings as QuantizeRecipe
@@ -100,7 +101,7 @@ def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result,
     """
     weights, notes = trained, []
     network = plugin("compressor.networks", workshop.recipe.model.network)
-    for step in workshop.recipe.network_steps:
+    for step in network_steps(workshop.recipe):
         inputs = {
             "weights": weights.digest, "teacher": trained.digest, "step": repr(step), "data": lesson.digest(),
             "settings": repr(workshop.recipe.train), "network": repr(workshop.recipe.model.network),
@@ -194,7 +195,7 @@ def compress(
         PluginError: If a scheme is not there.
     """
     data = form.data
-    for step in workshop.recipe.artifact_steps(target.name):
+    for step in artifact_steps(workshop.recipe, target.name):
         data = _quantized(workshop, data, target, calibration, step, weights)
         if left := left_float.check(data, target.runtime, step):
             workshop.progress.say(f"{target.name}: {left}")

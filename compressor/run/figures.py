@@ -16,7 +16,7 @@ from compressor.errors import MeasureError
 from compressor.measurement import parity
 from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.predictions import calibration_error
-from compressor.recipe.read import TargetRecipe
+from compressor.recipe.model import TargetRecipe
 from compressor.run.comparison import Comparison, Material
 from compressor.run.model_files import FLOAT_NAMES, Models
 from compressor.run.stages import Workshop

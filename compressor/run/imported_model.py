@@ -18,12 +18,13 @@ from compressor.data.table import Table
 from compressor.errors import CheckpointError, MeasureError
 from compressor.measurement import first_run, predictions
 from compressor.measurement.predictions import Candidate
-from compressor.recipe.read import Recipe
+from compressor.recipe.model import Recipe
 from compressor.run import imported_onnx
 from compressor.run.compression import check_calibration, compress
 from compressor.run.model_files import LITERT, ONNX, Form, Models, bare, float_target, input_of, with_contract
 from compressor.run.node_order import in_order
 from compressor.run.stages import Workshop
+from compressor.steps._selection import artifact_steps
 from edge_agent import runtimes
 from edge_agent.errors import AgentError
 from wire.canonical import sha256_hex
@@ -77,7 +78,7 @@ def models_of(workshop: Workshop, table: Table, calibration: Sequence[Table]) ->
     start = Form(_stated(plain, specs, data))
     compressed = {}
     for target in recipe.targets:
-        given = imported_onnx.logits_first(data, specs[1][0].name) if recipe.artifact_steps(target.name) else data
+        given = imported_onnx.logits_first(data, specs[1][0].name) if artifact_steps(recipe, target.name) else data
         form = compress(workshop, table, Form(replace(start.candidate, artifact=given)), target, calibration)
         compressed[target.name] = replace(form, candidate=_stated(form.candidate, specs, form.onnx))
     return Models(None, None, start, {runtime: start}, compressed)

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from compressor.cache import Result
+from compressor.data._preprocessing import preprocessing_of
 from compressor.data.table import Table
 from compressor.errors import MeasureError
 from compressor.measurement.predictions import Candidate
-from compressor.recipe.read import Recipe, TargetRecipe
+from compressor.recipe.model import Recipe, TargetRecipe
 from wire.canonical import sha256_hex
 from wire.manifest import Manifest, TensorSpec
 
@@ -67,7 +68,7 @@ def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
     """Return the manifest of a model with float32 input on ``target``, as our exporters name inputs and outputs."""
     data, layout = recipe.data, LAYOUTS[target.runtime]
     suffix = {ONNX: target.format or "onnx", LITERT: "tflite"}[target.runtime]
-    preprocessing = data.preprocessing(layout)
+    preprocessing = preprocessing_of(data, layout)
     return Manifest(
         schema=preprocessing.schema,
         model=recipe.model.name,

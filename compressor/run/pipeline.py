@@ -31,7 +31,7 @@ from compressor.gates.certificate import Certificate
 from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER, Reordered, few, reordered
 from compressor.progress import Progress, Silent
 from compressor.recipe import preflight
-from compressor.recipe.read import Recipe, TargetRecipe
+from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.release.drift_reference import MIN_REFERENCE_ROWS
 from compressor.run import imported_model
 from compressor.run.bundles import Judged, make_bundles
@@ -44,6 +44,7 @@ from compressor.run.report_inputs import shown
 from compressor.run.rescue import rescued
 from compressor.run.stages import Workshop
 from compressor.statistics.paired import drop_upper
+from compressor.steps._selection import has_choices, plugins_of
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.regression import evidence as regression
 from wire.bundle import Bundle, read_bundle
@@ -210,7 +211,7 @@ def lesson_of(workshop: Workshop, material: Material, *, searched: bool = False)
     """
     train, recipe = material.rows("train"), workshop.recipe
     search = train
-    if searched or recipe.chooses:
+    if searched or has_choices(recipe):
         train, search = set_aside(train, recipe.train.seed)
     learnt, calibrated = [train], calibration_of(material, train)
     if material.drifted is not None:
@@ -289,7 +290,7 @@ def _judge(
             *_remarks(recipe, compared),
             *(f"Labels: {result.text}." for result in order_said if result.verdict is Verdict.PASS and few(figures)),
         ),
-        code_digests=code_digests((__name__, *recipe.plugins)),
+        code_digests=code_digests((__name__, *plugins_of(recipe))),
     )
     return Judged(target, compared, certificate)
 

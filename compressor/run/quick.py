@@ -10,8 +10,8 @@ from pathlib import Path
 
 from compressor import stand_ins
 from compressor.progress import Progress
+from compressor.recipe.model import Recipe
 from compressor.recipe.preflight import missing
-from compressor.recipe.read import Recipe
 
 
 def quick_of(recipe: Recipe, out: Path, progress: Progress) -> Recipe:

@@ -18,12 +18,13 @@ from compressor.gates.certificate import Certificate
 from compressor.measurement import layers, parity, saliency
 from compressor.measurement.predictions import Predictions
 from compressor.portions import row_bytes, rows_within
-from compressor.recipe.read import Recipe
+from compressor.recipe.model import Recipe
 from compressor.run.bundles import Judged, lineage_of
 from compressor.run.comparison import Comparison, Material
 from compressor.run.explained_flips import explained
 from compressor.run.model_files import FLOAT_NAMES, ONNX, Models
 from compressor.run.stages import Workshop
+from compressor.steps._selection import artifact_steps
 from compressor.steps._settings import Settings
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.compared import Compared
@@ -170,7 +171,7 @@ def _steps(recipe: Recipe, models: Models, judged: Judged) -> tuple[report.Step,
     """Return what each network step noted, and what the steps after the export did to the file of ``judged``."""
     made = [_step_cost(name, notes) for name, notes in models.notes]
     target, form = judged.target, judged.compared.form
-    after = recipe.artifact_steps(target.name)
+    after = artifact_steps(recipe, target.name)
     if after and target.runtime in models.floats:
         sizes = float(len(models.floats[target.runtime].data)), float(len(form.data))
         made.append(report.Step(f"{' + '.join(step.step for step in after)} ({target.name})", size_bytes=sizes))

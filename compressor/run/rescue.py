@@ -19,7 +19,7 @@ from compressor.cache import Code
 from compressor.closure import package, plugin
 from compressor.data.table import Table
 from compressor.measurement import first_run
-from compressor.recipe.read import Recipe, TargetRecipe
+from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.run.model_files import LAYOUTS, ONNX, Form, bare
 from compressor.run.stages import Workshop, table_digest, versions
 from compressor.steps.quantize import Settings

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from compressor.cache import Cache, Code, Result
 from compressor.closure import plugin
+from compressor.data._preprocessing import preprocessing_of
 from compressor.data.table import Table
 from compressor.measurement import first_run
 from compressor.measurement import onnx_graph as graph
@@ -28,7 +29,8 @@ from compressor.measurement import predictions as measure
 from compressor.measurement.predictions import Candidate, Predictions
 from compressor.portions import rows_within
 from compressor.progress import Progress
-from compressor.recipe.read import Recipe, TrainRecipe
+from compressor.recipe.model import Recipe, TrainRecipe
+from compressor.steps._selection import network_steps
 from compressor.steps.base import Rows
 from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
@@ -58,7 +60,7 @@ class Workshop:
     @property
     def preprocessing(self) -> Preprocessing:
         """How an image becomes an input, as the manifest carries it."""
-        return self.recipe.data.preprocessing()
+        return preprocessing_of(self.recipe.data)
 
     def inputs(self, table: Table, layout: str = "NCHW") -> Floats:
         """Return the images of ``table`` as the device's preprocessing makes them, float32 (N, C, H, W) or NHWC."""
@@ -70,7 +72,7 @@ class Workshop:
         made = self.batches(tables, layout)
         first = next(made, None)
         if first is None:
-            return preprocess.to_batch([], self.recipe.data.preprocessing(layout))
+            return preprocess.to_batch([], preprocessing_of(self.recipe.data, layout))
         inputs = np.empty((size, *first.shape[1:]), np.float32)
         end = 0
         for batch in chain([first], made):
@@ -183,7 +185,7 @@ class Workshop:
         """
         from compressor.train import checkpoint  # noqa: PLC0415 - torch is loaded only where needed
 
-        if not any(step.step == "qat" for step in self.recipe.network_steps):
+        if not any(step.step == "qat" for step in network_steps(self.recipe)):
             return {}  # spares quantization the import of torch
         with _file(weights.data) as path:
             return checkpoint.load_ranges(path)
@@ -236,7 +238,7 @@ class Workshop:
 
     def batches(self, tables: Sequence[Table], layout: str = "NCHW", *, most: int = _BATCH) -> Iterator[Floats]:
         """Yield inputs in batches of at most ``most`` rows and ``INPUT_BYTES``: memory does not grow with the rows."""
-        preprocessing = self.recipe.data.preprocessing(layout)
+        preprocessing = preprocessing_of(self.recipe.data, layout)
         for table in tables:
             size = rows_within(preprocess.to_batch(list(table.images[:1]), preprocessing).nbytes, most=most)
             for start in range(0, len(table), size):

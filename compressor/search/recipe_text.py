@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compressor.recipe.read import Recipe
+from compressor.recipe.model import Recipe
 
 _BARE = re.compile("[A-Za-z0-9_-]+")
 _EMPTY: tuple[object, ...] = ("", (), {})

@@ -9,7 +9,7 @@ from typing import Any
 
 from compressor.cache import write_atomically
 from compressor.recipe.checks import check_recipe
-from compressor.recipe.read import Recipe
+from compressor.recipe.model import Recipe
 from compressor.search.pareto import Choice, Tried, chosen, feasible, front
 from compressor.search.recipe_text import absolute, recipe_text
 from compressor.search.study import allowed_drop, steps_for

@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 
 from compressor import quantize
 from compressor.quantize import unread
-from compressor.recipe.read import Recipe, TargetRecipe
+from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.run.model_files import LITERT, ONNX
 from compressor.steps import equalize, plain, prune, qat
 from compressor.steps._settings import Settings

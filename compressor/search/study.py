@@ -33,7 +33,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 from compressor.errors import CompressorError, PackageError, PluginError, PruneError, QuantizeError
-from compressor.recipe.read import Recipe
+from compressor.recipe.model import Recipe
 from compressor.search.pareto import FP32, OWN, SAMPLED, Tried, points
 from compressor.search.space import Point, Space, is_integer, key_of, nearest, parameters, said, steps_of, suggested
 from compressor.search.trial import Ground, Measured, measured, study_digest

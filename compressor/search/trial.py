@@ -21,7 +21,7 @@ from compressor.closure import code_digests, package
 from compressor.errors import MeasureError, PluginError, QuantizeError, RecipeError
 from compressor.gates.device import device_for
 from compressor.progress import Progress
-from compressor.recipe.read import Recipe, TargetRecipe
+from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.recipe.toml_fields import nearest
 from compressor.run import imported_model
 from compressor.run.comparison import Material
@@ -31,6 +31,7 @@ from compressor.run.pipeline import lesson_of, material_of, trained_of
 from compressor.run.stages import Workshop
 from compressor.search.space import NONE, STATIC, Point, Space, own_steps, steps_of
 from compressor.statistics.paired import drop_lower, drop_upper, paired
+from compressor.steps._selection import plugins_of
 from compressor.steps._settings import Settings
 from wire.canonical import canonical_bytes, sha256_hex
 
@@ -207,6 +208,6 @@ def study_digest(ground: Ground, space: Space) -> str:
     given = ground.baseline.digest if recipe.model.imported or recipe.model.checkpoint else ""
     told = {
         "recipe": repr(plain), "steps": repr(ground.own), "data": ground.lesson.digest(), "model": given,
-        "space": repr(space), "code": code_digests((__name__, *_TRIED, *recipe.plugins)),
+        "space": repr(space), "code": code_digests((__name__, *_TRIED, *plugins_of(recipe))),
     }  # fmt: skip
     return sha256_hex(canonical_bytes(told))

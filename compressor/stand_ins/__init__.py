@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import cast
 
 from compressor import plugins
-from compressor.recipe.read import Recipe
+from compressor.recipe.model import Recipe
 
 FOLDER = "stand_in"
 

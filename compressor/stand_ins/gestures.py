@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.cache import write_atomically
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 
 STROKES_A_DIGIT = 200
 _POINTS = 40

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 from compressor.stand_ins._zipped import write_zip
 
 ROWS_A_SLICE = 1_000

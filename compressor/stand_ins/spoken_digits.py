@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 from compressor.stand_ins._zipped import write_zip
 
 TAKES = 80

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from compressor.cache import write_atomically
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 
 STEPS = 12_000
 _DAY_STEPS = 288

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import nn
 
-    from compressor.recipe.read import TrainRecipe
+    from compressor.recipe.model import TrainRecipe
 
 Network: TypeAlias = "nn.Module"
 Floats = NDArray[np.float32]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from compressor.gates.certificate import Certificate, Line
-from compressor.recipe.read import Recipe
+from compressor.recipe.model import Recipe
 from compressor.run.pipeline import Outcome
 from compressor.tracking.tracker import Record
 from wire import __version__

@@ -16,7 +16,7 @@ from torch import nn
 from compressor.errors import TrainError
 from compressor.evaluating import evaluating
 from compressor.portions import portions
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.steps.base import Bench, Rows
 from compressor.train.losses import CrossEntropy, Outputs, ValueLoss, loss_of
 from compressor.train.samples import checked

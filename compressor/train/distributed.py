@@ -27,7 +27,7 @@ from torch import nn
 
 from compressor import networks
 from compressor.errors import CompressorError, LostProcessError, TrainError
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.steps.base import Rows
 from compressor.train import checkpoint, hosts, job, torchrun
 from compressor.train.job import Job, NetworkSpec

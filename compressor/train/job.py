@@ -17,7 +17,7 @@ from torch import nn
 
 from compressor import networks
 from compressor.errors import TrainError
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.steps.base import Rows
 from compressor.train import checkpoint
 from compressor.train.batch_norm import synchronized

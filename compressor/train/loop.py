@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from compressor.errors import TrainError
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.train import augmentation, mixing
 from compressor.train.averaging import Average, State
 from compressor.train.losses import Objective, share_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.train.samples import Samples
 
 Outputs = tuple[torch.Tensor, torch.Tensor]

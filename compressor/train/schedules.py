@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 
 from compressor.errors import TrainError
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 
 Schedule = torch.optim.lr_scheduler.LRScheduler
 _RISING_RATIO = 0.25

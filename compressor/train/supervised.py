@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from compressor.errors import TrainError
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.steps.base import Rows
 from compressor.train import resuming
 from compressor.train.averaging import copied

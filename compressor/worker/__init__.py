@@ -29,7 +29,8 @@ from compressor.devices.bench import ServerBench
 from compressor.errors import CompressorError, JobLostError, ServerUnreachableError, WorkerError
 from compressor.gates.certificate import Certificate
 from compressor.progress import Bars, Progress
-from compressor.recipe.read import DataRecipe, Recipe, read_recipe
+from compressor.recipe.model import DataRecipe, Recipe
+from compressor.recipe.read import read_recipe
 from compressor.release.keys import load_signer, read_root
 from compressor.release.publish import publish
 from compressor.run.pipeline import BasePoint, Outcome, run_recipe

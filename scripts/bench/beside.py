@@ -17,7 +17,7 @@ from compressor.errors import CompressorError
 from compressor.measurement import predictions
 from compressor.measurement.predictions import Candidate
 from compressor.progress import Bars
-from compressor.recipe.read import Recipe
+from compressor.recipe.model import Recipe
 from compressor.run.comparison import Material
 from compressor.run.pipeline import material_of, run_recipe
 from compressor.run.stages import Workshop

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from compressor.recipe.read import Recipe, parse_recipe
+from compressor.recipe.model import Recipe
+from compressor.recipe.read import parse_recipe
 
 METER, ZIP = "meter", "meter-digits-dev.zip"
 TARGETS = {"ort": "onnx", "litert": "litert", "ort_int8": "onnx", "litert_int8": "litert"}

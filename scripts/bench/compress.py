@@ -32,13 +32,16 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compressor.data import load
+from compressor.data._preprocessing import preprocessing_of
 from compressor.data.split import split
 from compressor.data.table import Table
 from compressor.measurement import predictions as measure
 from compressor.measurement.predictions import Candidate, Predictions
 from compressor.quantize import quantize
-from compressor.recipe.read import QuantizeRecipe, Recipe, read_recipe
+from compressor.recipe.model import Recipe
+from compressor.recipe.read import read_recipe
 from compressor.statistics.paired import drop_upper, paired, wilson
+from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent.inference import preprocess
 from scripts.bench.rows import Row
 from wire.bundle import read_bundle
@@ -181,7 +184,7 @@ def flips(before: Predictions, after: Predictions) -> float:
 
 def tensors(table: Table, recipe: Recipe) -> Floats:
     """Return the images of ``table`` as the device's preprocessing makes them."""
-    return preprocess.to_batch(list(table.images), recipe.data.preprocessing())
+    return preprocess.to_batch(list(table.images), preprocessing_of(recipe.data))
 
 
 def child_memory(kind: str, model: Path, data: Path, count: int) -> float:

@@ -37,7 +37,7 @@ from compressor.exploration.explore import explore
 from compressor.exploration.simple_model import gradients, out_of_sample
 from compressor.exploration.thumbnails import Thumbs, thumbnails
 from compressor.progress import Silent
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 from scripts.bench.rows import Row, told
 
 Image8 = NDArray[np.uint8]

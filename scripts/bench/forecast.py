@@ -27,7 +27,8 @@ from compressor.cache import Cache
 from compressor.data.table import Table
 from compressor.measurement.predictions import Candidate, predict
 from compressor.progress import Silent
-from compressor.recipe.read import Recipe, read_recipe
+from compressor.recipe.model import Recipe
+from compressor.recipe.read import read_recipe
 from compressor.run.comparison import Material
 from compressor.run.pipeline import material_of
 from compressor.run.stages import Workshop

@@ -84,7 +84,7 @@ def rows_of(count: int) -> Iterator[NDArray[np.float32]]:
 def calibrate_ours(model: str, count: int) -> None:
     """Quantize in this process with the project's calibration, in batches as a run makes them."""
     from compressor.quantize import quantize  # noqa: PLC0415 - the other child must not pay for it
-    from compressor.recipe.read import QuantizeRecipe  # noqa: PLC0415 - likewise
+    from compressor.steps.quantize import Settings as QuantizeRecipe  # noqa: PLC0415 - likewise
 
     def batches() -> Iterator[NDArray[np.float32]]:
         held: list[NDArray[np.float32]] = []

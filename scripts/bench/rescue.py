@@ -45,7 +45,7 @@ from compressor.export.onnx import export_onnx
 from compressor.qat import equalization, folding
 from compressor.quantize import _learned_ranges as learned_ranges
 from compressor.quantize import quantize
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.steps import equalize, qat
 from compressor.steps.base import Applied, Bench, Rows
 from compressor.steps.quantize import Settings

@@ -18,7 +18,8 @@ from compressor.data.camera import DRIFTED, LENS_A, LENS_B
 from compressor.data.digits import render, source_number
 from compressor.data.split import Splits, split
 from compressor.data.table import Integers, Table
-from compressor.recipe.read import Recipe, read_recipe
+from compressor.recipe.model import Recipe
+from compressor.recipe.read import read_recipe
 
 MODELS = Path("models")
 CAMERAS_NORTH = 3

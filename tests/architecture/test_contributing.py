@@ -18,7 +18,7 @@ import torch
 from compressor import data, networks, quantize, steps
 from compressor.errors import DataError
 from compressor.export.onnx import export_onnx
-from compressor.recipe.read import DataRecipe, TrainRecipe
+from compressor.recipe.model import DataRecipe, TrainRecipe
 from compressor.steps.base import Bench, Rows
 from edge_agent import front_ends, runtimes, sources
 from edge_agent.device.clock import FakeClock

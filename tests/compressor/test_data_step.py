@@ -12,10 +12,11 @@ import pytest
 from compressor.cache import Cache
 from compressor.data import _cached as cached
 from compressor.data._cached import load_kept, pack, unpack
+from compressor.data._preprocessing import preprocessing_of
 from compressor.data.shares import Shares
 from compressor.data.table import make_table
 from compressor.errors import DataError
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 from wire.codec import encode
 
 STROKES = DataRecipe(dataset="windows", path="strokes.json", colour="grey", front_end="stroke", options={"side": 24})
@@ -60,18 +61,18 @@ def test_a_kept_table_depends_on_the_code_of_the_front_ends() -> None:
 
 def test_a_manifest_carries_every_option_of_the_front_end() -> None:
     """What the recipe leaves out is written with today's default."""
-    pre = STROKES.preprocessing()
+    pre = preprocessing_of(STROKES)
     assert (pre.front_end, pre.front_end_options) == ("stroke", {"side": 24.0, "line_px": 2.5, "margin_px": 3.0})
     assert (pre.orientation, pre.decode) == ("stored", "full")
-    images = DataRecipe().preprocessing()
+    images = preprocessing_of(DataRecipe())
     assert (images.orientation, images.decode, images.front_end) == ("exif", "reduced", "")
-    assert b"decode" not in encode(DataRecipe(orientation="stored", decode="full").preprocessing())
+    assert b"decode" not in encode(preprocessing_of(DataRecipe(orientation="stored", decode="full")))
 
 
 def test_options_of_a_data_set_of_ones_own_stay_out_of_the_manifest() -> None:
     """A data set that names no front end itself may keep its own options beside the front end's, numbered or not."""
     own = DataRecipe(dataset="json:loads", front_end="window", options={"folds": 3, "low_0": 0.5, "channels": 2})
-    options = own.preprocessing().front_end_options
+    options = preprocessing_of(own).front_end_options
     assert "folds" not in options
     assert (options["low_0"], options["channels"], options["steps"]) == (0.5, 2.0, 64.0)
 
@@ -79,4 +80,4 @@ def test_options_of_a_data_set_of_ones_own_stay_out_of_the_manifest() -> None:
 def test_a_misspelled_option_is_refused() -> None:
     """The data set knows all options of its front end, and says which was meant."""
     with pytest.raises(DataError, match="did you mean 'line_px'"):
-        replace(STROKES, options={"line_pixels": 2}).preprocessing()
+        preprocessing_of(replace(STROKES, options={"line_pixels": 2}))

@@ -14,7 +14,7 @@ from torch import nn
 from compressor import networks, steps
 from compressor.errors import PruneError, QuantizeError, StepDidNothingError
 from compressor.measurement import left_float
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.steps import distill, equalize, prune, qat, sparsify
 from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.base import Bench, Rows

@@ -16,7 +16,7 @@ from compressor.cli import app
 from compressor.data import datasets
 from compressor.gates import GATE_NAMES
 from compressor.gates.rule import GateRecipe
-from compressor.recipe.read import AcceptanceRecipe, DataRecipe, ModelRecipe, TargetRecipe, TrainRecipe
+from compressor.recipe.model import AcceptanceRecipe, DataRecipe, ModelRecipe, TargetRecipe, TrainRecipe
 from compressor.recipe.toml_fields import said
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "recipe.md").read_text()

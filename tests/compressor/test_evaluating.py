@@ -18,7 +18,7 @@ from compressor.prune.latency import latency_ratio
 from compressor.prune.macs import count_macs
 from compressor.qat import equalization, training
 from compressor.quantize._learned_ranges import activations
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.steps.base import Bench, Rows
 from compressor.train import distillation, stopping
 from compressor.train.samples import checked

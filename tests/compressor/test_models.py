@@ -14,7 +14,8 @@ from compressor.api import run
 from compressor.cli import main
 from compressor.data import load
 from compressor.errors import DataError, GateNotPassedError, RecipeError
-from compressor.recipe.read import Recipe, parse_recipe, read_recipe
+from compressor.recipe.model import Recipe
+from compressor.recipe.read import parse_recipe, read_recipe
 from compressor.release.signing import read_signable
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,7 +22,8 @@ from compressor.gates.evidence import AGREEMENT
 from compressor.gates.rule import Rule
 from compressor.measurement.predictions import Predictions
 from compressor.progress import Silent
-from compressor.recipe.read import DataRecipe, parse_recipe
+from compressor.recipe.model import DataRecipe
+from compressor.recipe.read import parse_recipe
 from compressor.report.side_by_side import beside
 from compressor.run.device_evidence import Asked, evidence_from, pixels_of
 from compressor.tasks.compared import Compared

@@ -14,7 +14,8 @@ from compressor.errors import PackageError, TrustError
 from compressor.gates import Verdict
 from compressor.gates.certificate import read_certificate
 from compressor.gates.rule import GateRecipe
-from compressor.recipe.read import AcceptanceRecipe, Recipe, read_recipe
+from compressor.recipe.model import AcceptanceRecipe, Recipe
+from compressor.recipe.read import read_recipe
 from compressor.release.keys import init_keys
 from compressor.release.regate import gate_again
 from compressor.release.signing import read_signable, sign_bundles

@@ -11,7 +11,8 @@ from compressor.cli.output import print_rebuilt
 from compressor.errors import PackageError
 from compressor.gates.certificate import read_certificate, write_certificate
 from compressor.gates.rule import GateRecipe
-from compressor.recipe.read import Recipe, read_recipe
+from compressor.recipe.model import Recipe
+from compressor.recipe.read import read_recipe
 from compressor.release.rebuild import rebuild
 from compressor.release.regate import open_bundle
 from compressor.run.pipeline import Outcome, run_recipe

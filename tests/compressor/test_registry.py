@@ -8,7 +8,7 @@ import pytest
 
 from compressor import data, networks, plugins, quantize
 from compressor.errors import PluginError
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 
 
 def test_the_folder_is_the_registry() -> None:

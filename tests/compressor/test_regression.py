@@ -17,7 +17,8 @@ from compressor.gates import Verdict
 from compressor.gates.certificate import read_certificate
 from compressor.gates.rule import GateRecipe
 from compressor.measurement.predictions import Candidate, predict
-from compressor.recipe.read import Recipe, TrainRecipe, read_recipe
+from compressor.recipe.model import Recipe, TrainRecipe
+from compressor.recipe.read import read_recipe
 from compressor.release.regate import check_golden, gate_again
 from compressor.release.verify import verify_bundle
 from compressor.run.pipeline import BasePoint, Outcome, run_recipe

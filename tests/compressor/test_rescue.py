@@ -9,7 +9,8 @@ import pytest
 
 from compressor.errors import RecipeError
 from compressor.recipe.checks import check_recipe
-from compressor.recipe.read import Recipe, TargetRecipe, read_recipe
+from compressor.recipe.model import Recipe, TargetRecipe
+from compressor.recipe.read import read_recipe
 from compressor.run.pipeline import Outcome, run_recipe
 from compressor.steps.quantize import Settings
 

@@ -14,7 +14,7 @@ import torch
 
 from compressor import networks, steps
 from compressor.errors import PluginError, RecipeError
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.steps._settings import Settings
 from compressor.steps.base import ARTIFACT, NETWORK, Applied, Bench, Rows
 from compressor.train import checkpoint

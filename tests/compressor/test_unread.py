@@ -16,7 +16,8 @@ from compressor.errors import CompressorError, QuantizeError, RecipeError
 from compressor.gates.rule import GateRecipe
 from compressor.quantize import KEYS, reads, schemes
 from compressor.recipe import preflight
-from compressor.recipe.read import DataRecipe, ModelRecipe, TargetRecipe, TrainRecipe, parse_recipe
+from compressor.recipe.model import DataRecipe, ModelRecipe, TargetRecipe, TrainRecipe
+from compressor.recipe.read import parse_recipe
 from compressor.steps.quantize import Settings
 from compressor.tflite import by_recipe
 from compressor.tflite.quantizing import SCHEMES

@@ -19,7 +19,8 @@ from compressor.data import digits
 from compressor.data.camera import DRIFTED
 from compressor.errors import JobLostError, TrustError, WorkerError
 from compressor.progress import Silent
-from compressor.recipe.read import DataRecipe, read_recipe
+from compressor.recipe.model import DataRecipe
+from compressor.recipe.read import read_recipe
 from compressor.release.keys import init_keys
 from compressor.release.publish import publish
 from compressor.run.pipeline import Outcome, run_recipe

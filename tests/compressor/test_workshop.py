@@ -12,7 +12,8 @@ import pytest
 from compressor.cache import Cache, Result
 from compressor.data.table import Table, make_table
 from compressor.progress import Silent
-from compressor.recipe.read import Recipe, parse_recipe
+from compressor.recipe.model import Recipe
+from compressor.recipe.read import parse_recipe
 from compressor.run.stages import Workshop
 from wire.canonical import sha256_hex
 

@@ -16,7 +16,8 @@ from compressor.devices.bench import ServerBench
 from compressor.gates.certificate import Certificate, Line, read_certificate
 from compressor.gates.evidence import AGREEMENT
 from compressor.gates.rule import GateRecipe
-from compressor.recipe.read import Recipe, read_recipe
+from compressor.recipe.model import Recipe
+from compressor.recipe.read import read_recipe
 from compressor.release.regate import gate_again
 from compressor.release.verify import verify_bundle
 from compressor.run.pipeline import Outcome, run_recipe

@@ -10,7 +10,7 @@ import pytest
 from compressor import data
 from compressor.data.split import split
 from compressor.errors import ArchiveError, ColumnError, DataError, SplitError
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 
 ARRAYS = DataRecipe(dataset="arrays", path="a.npz")
 GOOD = {

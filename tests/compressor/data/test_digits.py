@@ -10,7 +10,7 @@ from compressor.data.camera import DRIFTED
 from compressor.data.digits import VIEWS, render, source_images, source_number
 from compressor.data.split import split
 from compressor.errors import DataError
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 
 
 def test_there_are_1797_real_images_of_ten_classes() -> None:

@@ -12,7 +12,7 @@ import pytest
 from compressor import data
 from compressor.data.idx import read_idx
 from compressor.errors import ArchiveError, DataError
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 
 
 def _idx(array: np.ndarray) -> bytes:

@@ -13,10 +13,11 @@ import pytest
 
 from compressor import data
 from compressor.data import _keys, numbers
+from compressor.data._preprocessing import preprocessing_of
 from compressor.data.split import split
 from compressor.data.table import Table
 from compressor.errors import CompressorError, DataError
-from compressor.recipe.read import DataRecipe, ModelRecipe, Recipe, TrainRecipe
+from compressor.recipe.model import DataRecipe, ModelRecipe, Recipe, TrainRecipe
 from compressor.recipe.task_checks import check_task
 from edge_agent import front_ends
 from tests.compressor.data.test_idx import _write
@@ -99,7 +100,7 @@ def outcome(asked: DataRecipe) -> str:
         recipe = Recipe(ModelRecipe("m"), asked, TrainRecipe(), (), (), ())
         unit = numbers.with_unit(recipe, table, table.take(parts.train)).unit
         rows = [part.tolist() for part in (parts.train, parts.gate, parts.reference)]
-        return f"{loaded(table)} {rows} {unit} {asked.preprocessing()}"
+        return f"{loaded(table)} {rows} {unit} {preprocessing_of(asked)}"
     except CompressorError as error:
         return f"refused: {error}"
 

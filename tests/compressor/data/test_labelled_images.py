@@ -12,8 +12,9 @@ from PIL import Image
 
 from compressor import data
 from compressor.data import labelled_images
+from compressor.data._preprocessing import preprocessing_of
 from compressor.errors import ArchiveError, ColumnError, CompressorError, CorruptImageError, DataError
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 from edge_agent.inference.preprocess import decode_image
 
 Entries = dict[str, bytes]
@@ -163,10 +164,10 @@ def test_the_same_picture_is_the_same_however_the_camera_was_held(tmp_path: Path
     path = _zip(tmp_path / "d.zip", {"labels.csv": f"path,label,site\n{rows}".encode(), **entries})
     recipe = _recipe(path, width=4, height=6)
     assert all(np.array_equal(image, np.asarray(picture)) for image in data.load(recipe).images)
-    assert all(np.array_equal(decode_image(entries[name], recipe.preprocessing()), picture) for name in names)
+    assert all(np.array_equal(decode_image(entries[name], preprocessing_of(recipe)), picture) for name in names)
     stored = _recipe(path, width=4, height=6, orientation="stored", decode="full")
     assert sum(np.array_equal(image, np.asarray(picture)) for image in data.load(stored).images) == 1
-    assert stored.preprocessing().schema == 1
+    assert preprocessing_of(stored).schema == 1
 
 
 def test_a_large_picture_is_held_as_the_device_decodes_it(tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_a_large_picture_is_held_as_the_device_decodes_it(tmp_path: Path) -> Non
     recipe = _recipe(path)
     held = data.load(recipe).images[0]
     assert held.shape == (300, 375, 3)
-    assert np.array_equal(held, decode_image(buffer.getvalue(), recipe.preprocessing()))
+    assert np.array_equal(held, decode_image(buffer.getvalue(), preprocessing_of(recipe)))
     with pytest.raises(CorruptImageError, match="1 to 4194304 pixels, got 3000x2400"):
         data.load(_recipe(path, decode="full"))
 

@@ -13,7 +13,8 @@ from compressor import data
 from compressor.data.numbers import EXTREMES, as_numbers, extremes, grouped, with_unit
 from compressor.data.table import Table, make_table, make_value_table
 from compressor.errors import ColumnError, DataError
-from compressor.recipe.read import DataRecipe, parse_recipe
+from compressor.recipe.model import DataRecipe
+from compressor.recipe.read import parse_recipe
 
 OPTIONS = {"steps": 2, "channels": 1, "low": 0, "high": 10}
 NUMBERS = parse_recipe(b'[model]\nname = "n"\n[data]\nlabel = "number"')

@@ -15,7 +15,7 @@ from compressor.data import spoken
 from compressor.data.split import split
 from compressor.errors import ArchiveError, CorruptImageError, DataError
 from compressor.exploration.fitting import fit_ranges
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 from edge_agent import front_ends
 
 OPTIONS = {"sample_rate_hz": 8000, "clip_s": 0.1, "mels": 16, "low_hz": 200}

@@ -11,7 +11,7 @@ import pytest
 from compressor import data
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
 from compressor.exploration.fitting import fit_ranges
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 from edge_agent import front_ends
 
 STEPS = {"steps": 2, "channels": 2, "low": 0, "high": 10}

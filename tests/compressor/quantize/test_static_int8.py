@@ -15,7 +15,7 @@ from compressor import networks
 from compressor.errors import QuantizeError
 from compressor.export.onnx import OUTPUT_NAMES, export_onnx
 from compressor.quantize import quantize
-from compressor.recipe.read import QuantizeRecipe
+from compressor.steps.quantize import Settings as QuantizeRecipe
 
 SHAPE = (3, 32, 20)
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from compressor.gates.rule import GateRecipe
-from compressor.recipe.read import Recipe, parse_recipe, read_recipe
+from compressor.recipe.model import Recipe
+from compressor.recipe.read import parse_recipe, read_recipe
 from compressor.search.recipe_text import absolute, recipe_text
 from compressor.search.space import Space, steps_of
 

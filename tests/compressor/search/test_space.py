@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from compressor.recipe.checks import check_recipe
-from compressor.recipe.read import Recipe, read_recipe
+from compressor.recipe.model import Recipe
+from compressor.recipe.read import read_recipe
 from compressor.search.space import (
     MACS_RATIOS,
     NONE,

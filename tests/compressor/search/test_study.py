@@ -14,7 +14,8 @@ from compressor.cli.search import command
 from compressor.errors import CompressorError, MeasureError, PackageError, PluginError, RecipeError
 from compressor.gates.rule import GateRecipe
 from compressor.progress import Silent
-from compressor.recipe.read import Recipe, parse_recipe, read_recipe
+from compressor.recipe.model import Recipe
+from compressor.recipe.read import parse_recipe, read_recipe
 from compressor.search import results
 from compressor.search.pareto import FP32, OWN, SAMPLED, Tried
 from compressor.search.results import Found

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.train.averaging import Average
 from compressor.train.loop import begun
 from compressor.train.losses import CrossEntropy

@@ -11,7 +11,7 @@ import torch
 
 from compressor import networks, steps
 from compressor.errors import TrainError
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.steps import distill, fine_tune
 from compressor.steps._settings import Settings
 from compressor.steps.base import Bench, Rows

@@ -15,7 +15,7 @@ import torch
 
 from compressor import networks
 from compressor.errors import TrainError
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.steps.base import Rows
 from compressor.train.distributed import Launch, fit_distributed
 from compressor.train.job import NetworkSpec

@@ -11,7 +11,7 @@ import torch
 
 from compressor import networks
 from compressor.errors import TrainError
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.steps.base import Rows
 from compressor.train.supervised import Epoch, fit
 

@@ -8,7 +8,7 @@ import torch
 
 from compressor import networks
 from compressor.errors import TrainError
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.train.losses import balanced_weights
 from compressor.train.samples import Samples
 from compressor.train.supervised import fit

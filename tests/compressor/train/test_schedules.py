@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compressor.errors import TrainError
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.train.schedules import schedule
 
 

@@ -16,7 +16,7 @@ from compressor.errors import TrainError
 from compressor.prune.groups import find_groups
 from compressor.prune.importance import channel_scores
 from compressor.prune.sensitivity import measure_sensitivity
-from compressor.recipe.read import TrainRecipe
+from compressor.recipe.model import TrainRecipe
 from compressor.steps import distill, qat, sparsify
 from compressor.steps.base import Bench, Rows
 from compressor.train import job, mixing

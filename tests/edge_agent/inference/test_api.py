@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compressor.data._preprocessing import preprocessing_of
 from compressor.data.table import make_table
-from compressor.recipe.read import DataRecipe
+from compressor.recipe.model import DataRecipe
 from compressor.release.keys import init_keys
 from compressor.release.signing import sign_bundles
 from edge_agent.api import DeviceModel, Trust, open_bundle
@@ -52,7 +53,7 @@ def with_front_end(tiny: dict, path: Path, data: DataRecipe) -> Path:
     """Write a bundle of the tiny model that reads what ``data`` says."""
     artifact = tiny["onnx"]()
     files = {"model.onnx": artifact, "reference.bin": write_reference(tiny["reference"](artifact))}
-    path.write_bytes(build_bundle(replace(tiny["manifest"], preprocessing=data.preprocessing()), files))
+    path.write_bytes(build_bundle(replace(tiny["manifest"], preprocessing=preprocessing_of(data)), files))
     return path
 
 

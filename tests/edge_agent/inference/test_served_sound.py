@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from compressor.data import spoken
-from compressor.recipe.read import DataRecipe
+from compressor.data._preprocessing import preprocessing_of
+from compressor.recipe.model import DataRecipe
 from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import to_batch, to_tensor
 from edge_agent.inference.served_model import ServedModel, load_model
@@ -43,7 +44,7 @@ def spoken_wav(seed: int, seconds: float = 0.3) -> bytes:
 def sound_bundle(tmp_path: Path, tiny: dict) -> Path:
     """A bundle of the tiny model whose manifest names the front end as a recipe writes it."""
     artifact = tiny["onnx"]()
-    manifest = replace(tiny["manifest"], preprocessing=DATA.preprocessing())
+    manifest = replace(tiny["manifest"], preprocessing=preprocessing_of(DATA))
     path = tmp_path / "sound.tfb"
     files = {"model.onnx": artifact, "reference.bin": write_reference(tiny["reference"](artifact))}
     path.write_bytes(build_bundle(manifest, files))
@@ -63,7 +64,7 @@ def test_a_wav_gives_the_tensor_and_logits_of_the_compressors_path(model: Served
     folder.mkdir()
     for index, data in enumerate(sounds):
         (folder / f"{index}_anna_{index}.wav").write_bytes(data)
-    learnt = to_batch(list(spoken.load(replace(DATA, path="sounds"), tmp_path).images), DATA.preprocessing())
+    learnt = to_batch(list(spoken.load(replace(DATA, path="sounds"), tmp_path).images), preprocessing_of(DATA))
     outcomes = [model.infer(data) for data in sounds]
     served = np.concatenate([to_tensor(outcome.image, model.manifest.preprocessing) for outcome in outcomes])
     assert np.array_equal(served, learnt)

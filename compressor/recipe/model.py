@@ -1,0 +1,211 @@
+"""A recipe: everything that a run is made from. Data alone; ``read`` decides what a file may say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from compressor.errors import DataError
+from compressor.gates.rule import GateRecipe
+from compressor.steps._settings import Settings as StepSettings
+
+NUMBER = "number"
+"""``[data] label`` of a regression."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecipe:
+    """``[model]``: what is built. ``network_options`` go to the network's ``build`` by name.
+
+    A model of one's own comes in by one of three: ``checkpoint`` (a state dict for ``network``: training is left out),
+    ``onnx`` (the steps after training, gates and bundle) or ``tflite`` (gates and bundle), each a path beside the
+    recipe.
+
+    ``allow_constant``: why the model need not be better than one answer to everything, nor its labels be in the order
+    that fits best; empty: it must.
+
+    ``security_floor``: a device that committed this release refuses every release with a lower floor from then on.
+    Raise it only when the releases before are not safe to run; a roll-back to an equal floor stays possible.
+    """
+
+    name: str
+    network: str = "resnet8"
+    version: int = 1
+    security_floor: int = 0
+    labels: tuple[str, ...] = ()
+    network_options: Mapping[str, int | float] = field(default_factory=dict)
+    checkpoint: str = ""
+    onnx: str = ""
+    tflite: str = ""
+    allow_constant: str = ""
+
+    @property
+    def architecture(self) -> str:
+        """What the model is, in a few words: its network, or the kind of file that it came as."""
+        return "model from an ONNX file" if self.onnx else "model from a TFLite file" if self.tflite else self.network
+
+    @property
+    def imported(self) -> str:
+        """The exported file that takes the place of a network, or nothing."""
+        return self.onnx or self.tflite
+
+
+@dataclass(frozen=True, slots=True)
+class DataRecipe:
+    """``[data]``: what is learnt from, and how an image becomes an input.
+
+    ``slices``: the CSV column of per-slice gates. ``split``: the CSV column that tells each row's split (``train``,
+    ``calibration``, ``gate``, ``reference``, or nothing: drawn). ``train_slices``: the only slices that are trained,
+    calibrated, gated and referenced on (none: all). ``label``: ``exact`` (each label is a class),
+    ``floor`` (3.7 is class 3) or ``number`` (3.7 is a value to predict: a regression). ``allow_corrupt``: how many
+    broken images may be left out.
+    ``mean`` and ``std``: of the input after scaling to 0..1, per channel. ``target_mean`` and ``target_std``: of a
+    regression's values, in their unit: the network gives deviations, the device turns them back (none: those of the
+    train rows; of an imported model 0 and 1). ``shares``: of the sources in each split,
+    ``{train, calibration, gate, reference}``, sum 1 (none: what the data set recommends). ``front_end``: what makes an
+    image of raw sensor bytes (``log_mel``, ``mfcc``, ``window``); ``options``: its numbers, and the data set's own.
+    ``orientation`` (``exif``: images are turned upright as their tag says; ``stored``: the tag is ignored) and
+    ``decode`` (``reduced``: large ones are decoded at a fraction of their size; ``full``) go into the manifest, so that
+    the device decodes as the build host did; sensor bytes have neither.
+    ``needs``: of a recipe without a path, one sentence that says what to pass with ``--data`` and where it comes from;
+    ``stand_in``: a file of ``compressor/stand_ins`` that generates data in its place for ``--quick``. Neither is a part
+    of what a model is made from.
+    """
+
+    dataset: str = "digits"
+    path: str = ""
+    slices: str = ""
+    split: str = ""
+    train_slices: tuple[str, ...] = ()
+    label: str = "exact"
+    width: int = 32
+    height: int = 32
+    colour: str = "rgb"
+    orientation: str = "exif"
+    decode: str = "reduced"
+    allow_corrupt: int = 0
+    mean: float = 0.5
+    std: float = 0.25
+    target_mean: tuple[float, ...] = ()
+    target_std: tuple[float, ...] = ()
+    shares: Mapping[str, int | float] = field(default_factory=dict)
+    front_end: str = ""
+    options: Mapping[str, int | float] = field(default_factory=dict)
+    needs: str = field(default="", repr=False)
+    stand_in: str = field(default="", repr=False)
+
+    @property
+    def generated(self) -> bool:
+        """Whether the data is the stand-in, generated in the place of what the recipe needs."""
+        return bool(self.stand_in and self.path)
+
+    @property
+    def channels(self) -> int:
+        """The channels of the input tensor."""
+        return 3 if self.colour == "rgb" else 1
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRecipe:
+    """``[train]``. ``fine_tune_*`` hold when training starts from a checkpoint.
+
+    ``augment``: strength of the random geometry and light, 0 (none) to 2; 1 is a mild default.
+    ``schedule``: of the learning rate: ``one_cycle``, ``cosine``, ``step`` (a tenth from 1/2 and 3/4 on) or
+    ``constant``. ``warm_up_epochs``: in which the rate rises to its peak (0: none; ``one_cycle`` then keeps its own
+    quarter). ``early_stopping``: epochs without improvement on the search rows after which training ends with its
+    best weights, 0 off. ``ema``: decay of the averaged weights that are kept, 0 off. ``mixup`` and ``cutmix``: alpha
+    of the Beta distribution that mixes pairs of inputs, 0 off. ``class_weights``: ``none`` or ``balanced``.
+    ``processes``: that share each batch on this host. ``loss``: of a regression, on errors in standard deviations of
+    the targets: ``huber`` (the default, quadratic up to 1) or ``mse``; ``label_smoothing`` and ``class_weights`` are
+    for classes alone.
+    """
+
+    epochs: int = 12
+    seed: int = 0
+    batch: int = 64
+    learning_rate: float = 0.005
+    augment: float = 1.0
+    optimizer: str = "adamw"
+    weight_decay: float = 0.01
+    label_smoothing: float = 0.05
+    fine_tune_epochs: int = 5
+    fine_tune_learning_rate: float = 0.002
+    schedule: str = "one_cycle"
+    warm_up_epochs: int = 0
+    early_stopping: int = 0
+    ema: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    class_weights: str = "none"
+    processes: int = 1
+    loss: str = ""
+
+    def for_fine_tuning(self) -> TrainRecipe:
+        """Return the settings of a training that starts from a checkpoint."""
+        return replace(self, epochs=self.fine_tune_epochs, learning_rate=self.fine_tune_learning_rate)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRecipe:
+    """``[targets.NAME]``: where the artifact runs.
+
+    ``format``: ``ort`` gives an ONNX target onnxruntime's own format, which small devices load without its parser.
+    """
+
+    name: str
+    runtime: str = "onnx"
+    cpu: str = "x86_64"
+    threads: int = 1
+    format: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptanceRecipe:
+    """``[acceptance]``: what a device must confirm of a release before it keeps it; the budgets of the manifest.
+
+    ``golden_tolerance``: how far a device's answers to the golden inputs may be from this host's, as a share of the
+    largest logit (of a regression: of the values' range). int8 kernels of other processors round differently.
+    ``latency_slack``: how many times slower than the gate ``latency_p95_ms`` (or than measured here) a device may be:
+    it does other work too. ``min_latency_budget_ms``: a tighter budget would measure how busy a device is.
+    """
+
+    golden_tolerance: float = 0.05
+    latency_slack: float = 4.0
+    min_latency_budget_ms: float = 50.0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The whole recipe. ``folder`` is where it was read from: relative paths start there.
+
+    ``acceptance`` stands in no ``repr``: the digest of a recipe that leaves it out is what it was before there was
+    such a table (``bundling.lineage_of`` adds it where it differs).
+    """
+
+    model: ModelRecipe
+    data: DataRecipe
+    train: TrainRecipe
+    compress: tuple[StepSettings, ...]
+    targets: tuple[TargetRecipe, ...]
+    gates: tuple[GateRecipe, ...]
+    folder: Path = Path()
+    acceptance: AcceptanceRecipe = field(default_factory=AcceptanceRecipe, repr=False)
+
+    @property
+    def regression(self) -> bool:
+        """Whether numbers are predicted, not classes."""
+        return self.data.label == NUMBER
+
+    def with_data(self, path: Path | None) -> Recipe:
+        """Return the recipe with the data at ``path`` in the place of its own, or as it is where none is given.
+
+        Raises:
+            DataError: If nothing is there.
+        """
+        if path is None:
+            return self
+        if not path.exists():
+            message = f"Expected data at {path}, got nothing there: give --data the zip or folder"
+            raise DataError(message)
+        return replace(self, data=replace(self.data, path=str(path.resolve()), stand_in=""))

@@ -1,0 +1,40 @@
+"""Which steps and plug-ins a recipe asks for."""
+
+from __future__ import annotations
+
+from compressor import steps
+from compressor.closure import package, plugin
+from compressor.recipe.model import Recipe
+from compressor.steps._settings import Settings as StepSettings
+from compressor.steps.quantize import Settings as QuantizeRecipe
+
+
+def network_steps(recipe: Recipe) -> tuple[StepSettings, ...]:
+    """Return the steps before the export, in order."""
+    return tuple(step for step in recipe.compress if steps.level(step) == steps.NETWORK)
+
+
+def artifact_steps(recipe: Recipe, target: str) -> tuple[QuantizeRecipe, ...]:
+    """Return the steps of ``recipe`` after the export that hold for ``target``, in order."""
+    found = (step for step in recipe.compress if isinstance(step, QuantizeRecipe))
+    return tuple(step for step in found if step.on in {"", target})
+
+
+def has_choices(recipe: Recipe) -> bool:
+    """Return whether anything in the recipe makes a choice that search rows must judge."""
+    rescues = any(isinstance(step, QuantizeRecipe) and step.rescue for step in recipe.compress)
+    return bool(network_steps(recipe) or recipe.train.early_stopping or rescues)
+
+
+def plugins_of(recipe: Recipe) -> tuple[str, ...]:
+    """Return the modules of all plug-ins that a run of the recipe loads by name: no import statement shows them."""
+    found = {plugin("compressor.networks", recipe.model.network), plugin("compressor.data", recipe.data.dataset)}
+    found |= {plugin("edge_agent.runtimes", name) for name in ("onnx", *(item.runtime for item in recipe.targets))}
+    found |= {plugin("compressor.steps", step.step) for step in recipe.compress}
+    quantizers = [step for step in recipe.compress if isinstance(step, QuantizeRecipe)]
+    found |= {plugin("compressor.quantize", step.scheme) for step in quantizers}
+    if any(step.rescue for step in quantizers):  # a rung may be any scheme
+        found.update(package("compressor.quantize"))
+    if recipe.data.front_end:
+        found.add(plugin("edge_agent.front_ends", recipe.data.front_end))
+    return tuple(sorted(found))
