@@ -17,8 +17,8 @@ from compressor.data._preprocessing import preprocessing_of
 from compressor.data.split import split
 from compressor.data.table import Table
 from compressor.errors import CompressorError, DataError
+from compressor.recipe.checks import check_task
 from compressor.recipe.model import DataRecipe, ModelRecipe, Recipe, TrainRecipe
-from compressor.recipe.task_checks import check_task
 from edge_agent import front_ends
 from tests.compressor.data.test_idx import _write
 from tests.compressor.data.test_labelled_images import _png
