@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from compressor.cli.device_options import WAIT_S
 from compressor.devices.client import DeviceClient, Known, Standing
+from compressor.devices.orders import Subject
 from compressor.errors import DeviceMeasureError, ServerUnreachableError
 from compressor.progress import Progress, Silent
 from wire.errors import MessageError
@@ -24,21 +25,6 @@ from wire.measurement import MAX_ORDER_MS, MeasureOrder, MeasureReport, answers,
 
 _POLL_S = 0.5
 _NOT_A_NUMBER = 1e29
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Subject:
-    """What is measured: ``bundle`` with artifact, manifest and golden vectors; ``rows``: npy of uint8 (n, H, W, C).
-
-    ``hardware`` (none: any) and ``runtime`` ("": any) are what the bundle is for.
-    """
-
-    artifact_sha256: str
-    bundle: bytes
-    rows: bytes = b""
-    n: int = 0
-    hardware: tuple[str, ...] = ()
-    runtime: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

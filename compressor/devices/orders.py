@@ -7,8 +7,9 @@ for nothing that TUF metadata could be taken for, and the reverse (ADR 9).
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from securesystemslib.dsse import Envelope
 
@@ -16,9 +17,6 @@ from compressor.release.keys import load_signer, read_root
 from wire.canonical import sha256_hex
 from wire.codec import encode
 from wire.measurement import ORDER_TYPE, MeasureOrder, read_order
-
-if TYPE_CHECKING:
-    from compressor.devices.bench import Subject
 
 
 def make_order(subject: Subject, device: str, *, now_ms: int, holds_s: float) -> MeasureOrder:
@@ -45,3 +43,18 @@ def sign_order(order: MeasureOrder, keys: Path) -> dict[str, Any]:
     envelope = Envelope(encode(order), ORDER_TYPE, {})
     envelope.sign(load_signer(keys, "targets", read_root(keys)))
     return dict(envelope.to_dict())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subject:
+    """What is measured: ``bundle`` with artifact, manifest and golden vectors; ``rows``: npy of uint8 (n, H, W, C).
+
+    ``hardware`` (none: any) and ``runtime`` ("": any) are what the bundle is for.
+    """
+
+    artifact_sha256: str
+    bundle: bytes
+    rows: bytes = b""
+    n: int = 0
+    hardware: tuple[str, ...] = ()
+    runtime: str = ""

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.data.table import Table
-from compressor.devices.bench import DeviceAnswer, DeviceBench, Subject
+from compressor.devices.bench import DeviceAnswer, DeviceBench
+from compressor.devices.orders import Subject
 from compressor.errors import DeviceMeasureError, PublishError
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence
 from compressor.gates.rule import Rule
