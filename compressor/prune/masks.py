@@ -20,17 +20,17 @@ from torch.nn.utils import parametrize
 
 from compressor.errors import PruneError
 from compressor.prune import fine_tune, judged
+from compressor.prune.settings import n_of_m
 from compressor.steps.base import Applied, Bench
-from compressor.steps.sparsify import n_of_m
 
 if TYPE_CHECKING:
-    from compressor.steps.sparsify import Settings
+    from compressor.prune.settings import SparsifySettings
 
 Masks = Mapping[str, torch.Tensor]
 _NO_SPEED = "none: onnxruntime and LiteRT kernels run dense, zeros only make the download smaller"
 
 
-def sparsify(network: nn.Module, bench: Bench, settings: Settings) -> Applied:
+def sparsify(network: nn.Module, bench: Bench, settings: SparsifySettings) -> Applied:
     """Return ``network`` with zeros as ``settings`` ask, in place, with what they gain as notes.
 
     Args:
@@ -81,7 +81,7 @@ def cubic(number: int, rounds: int) -> float:
     return 1 - (1 - number / rounds) ** 3
 
 
-def make_masks(network: nn.Module, settings: Settings, progress: float = 1.0) -> dict[str, torch.Tensor]:
+def make_masks(network: nn.Module, settings: SparsifySettings, progress: float = 1.0) -> dict[str, torch.Tensor]:
     """Return a bool mask in the shape of each masked layer's weight, by the layer's name; True stays.
 
     Args:

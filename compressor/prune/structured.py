@@ -25,7 +25,7 @@ from compressor.prune.sensitivity import RATIOS, Sensitivity, measure_sensitivit
 from compressor.steps.base import Applied, Bench
 
 if TYPE_CHECKING:
-    from compressor.steps.prune import Settings
+    from compressor.prune.settings import PruneSettings
 
 _LADDER, _HELPS, _PATIENCE, _EXTRA_ROUNDS = 0.85, 0.98, 3, 3
 
@@ -35,14 +35,14 @@ class _Job:
     """What all rounds share; ``first_channels`` are the widths before the first, by root layer."""
 
     bench: Bench
-    settings: Settings
+    settings: PruneSettings
     shape: Shape
     protected: frozenset[str]
     first_channels: Mapping[str, int]
     macs: int
 
 
-def prune(network: nn.Module, bench: Bench, settings: Settings) -> Applied:
+def prune(network: nn.Module, bench: Bench, settings: PruneSettings) -> Applied:
     """Return ``network`` narrowed in place and fine-tuned, with MACs, parameters and accuracy of each round as notes.
 
     Args:
@@ -78,7 +78,7 @@ def prune(network: nn.Module, bench: Bench, settings: Settings) -> Applied:
     return Applied(network, notes=notes | _sensitivity_notes(measured, job.protected), nothing=nothing)
 
 
-def _job(network: nn.Module, bench: Bench, settings: Settings, measured: tuple[Sensitivity, ...]) -> _Job:
+def _job(network: nn.Module, bench: Bench, settings: PruneSettings, measured: tuple[Sensitivity, ...]) -> _Job:
     _, channels, height, width = bench.train.inputs.shape
     shape = (channels, height, width)
     limit = settings.protect_sensitive
@@ -152,7 +152,7 @@ def _share_for_latency(unpruned: nn.Module, job: _Job) -> tuple[float, str]:
     return best_share, why or f"further pruning does not help: {best:.3f} of the time at {best_share:.3f} of the MACs"
 
 
-def _sensitivity(network: nn.Module, bench: Bench, settings: Settings) -> tuple[Sensitivity, ...]:
+def _sensitivity(network: nn.Module, bench: Bench, settings: PruneSettings) -> tuple[Sensitivity, ...]:
     if not (settings.sensitivity or settings.protect_sensitive):
         return ()
     bench.tell("measuring the sensitivity of each layer")

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
 from compressor import quantize
+from compressor.prune.settings import PruneSettings
 from compressor.quantize import unread
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.run.model_files import LITERT, ONNX
-from compressor.steps import equalize, plain, prune, qat
+from compressor.steps import equalize, plain, qat
 from compressor.steps._settings import Settings
 from compressor.steps.quantize import CALIBRATIONS
 from compressor.steps.quantize import Settings as QuantizeRecipe
@@ -29,7 +30,7 @@ _ABSENT = {ONNX: ("static_int8_16",)}  # onnxruntime's CPU has no 16-bit convolu
 _FIRST, _HALF = CALIBRATIONS[0], "float16"
 Value: TypeAlias = str | float | bool
 Choose: TypeAlias = Callable[[str, Sequence[Value]], object]
-T = TypeVar("T", prune.Settings, equalize.Settings, qat.Settings, QuantizeRecipe)
+T = TypeVar("T", PruneSettings, equalize.Settings, qat.Settings, QuantizeRecipe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ def steps_of(point: Point, recipe: Recipe, target: TargetRecipe) -> tuple[Settin
     per_channel, reduce_range = quantized.per_channel, quantized.reduce_range
     found: list[Settings] = []
     if point.macs_ratio < NO_PRUNING:
-        found.append(replace(_like(own, prune.Settings()), macs_ratio=point.macs_ratio, latency_ratio=0.0))
+        found.append(replace(_like(own, PruneSettings()), macs_ratio=point.macs_ratio, latency_ratio=0.0))
     if point.equalize:
         own_equalize = _like(own, equalize.Settings())
         found.append(replace(own_equalize, per_channel=per_channel, reduce_range=reduce_range))
@@ -160,7 +161,7 @@ def nearest(steps: Sequence[Settings], space: Space) -> Point:
     """Return the point of ``space`` nearest to ``steps``, for the sampler to learn from."""
     quantized = [step for step in steps if isinstance(step, QuantizeRecipe)]
     scheme = quantized[-1].scheme if quantized and quantized[-1].scheme in space.schemes else NONE
-    pruned = [step.macs_ratio for step in steps if isinstance(step, prune.Settings)]
+    pruned = [step.macs_ratio for step in steps if isinstance(step, PruneSettings)]
     wanted = {"equalize": any(isinstance(step, equalize.Settings) for step in steps),
               "qat": any(isinstance(step, qat.Settings) for step in steps)}  # fmt: skip
     return Point(
@@ -179,7 +180,7 @@ def said(steps: Sequence[Settings]) -> str:
         if isinstance(step, QuantizeRecipe):
             words.append(f"{step.scheme} ({step.calibration})" if step.scheme in _CALIBRATED else step.scheme)
         else:
-            words.append(f"prune {step.macs_ratio:g}" if isinstance(step, prune.Settings) else step.step)
+            words.append(f"prune {step.macs_ratio:g}" if isinstance(step, PruneSettings) else step.step)
     return " + ".join(words) or "fp32"
 
 

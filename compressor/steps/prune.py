@@ -7,9 +7,9 @@ embedding may narrow.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
+from compressor.prune.settings import PruneSettings as Settings
 from compressor.recipe.toml_fields import Checked
 from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.base import NETWORK, Applied, Bench, Network
@@ -19,33 +19,6 @@ if TYPE_CHECKING:
 
 LEVEL = NETWORK
 IMPORTANCES = ("magnitude", "taylor", "bn_scale")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """Settings of the step.
-
-    ``macs_ratio``: share of the multiply-accumulates that stays, counted, at most. ``importance``: ``magnitude``,
-    ``taylor`` or ``bn_scale``. ``rounds``: prune a bit, fine-tune, again. ``fine_tune_epochs``: after the last round;
-    1 after each before. ``round_to``: widths are multiples of it, which runtimes with wide registers like.
-    ``latency_ratio``: if above 0, prune until the exported network takes at most this share of its time before, in
-    onnxruntime on one thread, whatever ``macs_ratio`` says. ``max_layer_ratio``: share of a layer's channels that may
-    go at most. ``sensitivity``: measure and note what each layer costs. ``protect_sensitive``: points of accuracy (of
-    100) that a layer may cost at half its channels before it is left alone; 0 protects none.
-    ``allow_unchanged``: the step may find nothing to do; without it that is an error.
-    """
-
-    step: str = "prune"
-    macs_ratio: float = 0.5
-    importance: str = "magnitude"
-    rounds: int = 3
-    fine_tune_epochs: int = 3
-    round_to: int = 8
-    latency_ratio: float = 0.0
-    max_layer_ratio: float = 0.8
-    sensitivity: bool = False
-    protect_sensitive: float = 0.0
-    allow_unchanged: bool = False
 
 
 def checks(settings: Settings) -> list[Checked]:

@@ -14,8 +14,9 @@ from torch import nn
 from compressor import networks, steps
 from compressor.errors import PruneError, QuantizeError, StepDidNothingError
 from compressor.measurement import left_float
+from compressor.prune.settings import PruneSettings, SparsifySettings
 from compressor.recipe.model import TrainRecipe
-from compressor.steps import distill, equalize, prune, qat, sparsify
+from compressor.steps import distill, equalize, qat
 from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.base import Bench, Rows
 from compressor.steps.quantize import Settings
@@ -53,7 +54,7 @@ def zeroed() -> Tiny:
 NOTHING = [
     (distill.Settings(epochs=1, weight=0.0, feature_weight=0.0), Tiny, "the teacher counts for nothing"),
     (equalize.Settings(), Tiny, "no pairs"),
-    (sparsify.Settings(sparsity=0.25, rounds=1, fine_tune_epochs=0), zeroed, "no weight became zero"),
+    (SparsifySettings(sparsity=0.25, rounds=1, fine_tune_epochs=0), zeroed, "no weight became zero"),
 ]
 
 
@@ -74,7 +75,7 @@ def conv() -> nn.Module:
 
 def test_a_pruning_that_removed_no_channel_is_an_error_unless_allowed() -> None:
     """By a latency that can't be reached; a share of MACs out of reach is an error of its own."""
-    settings = prune.Settings(rounds=1, fine_tune_epochs=0, round_to=1024, latency_ratio=0.9)
+    settings = PruneSettings(rounds=1, fine_tune_epochs=0, round_to=1024, latency_ratio=0.9)
     at = replace(bench(), teacher=conv())
     with pytest.raises(StepDidNothingError, match=r"'prune'.*no channel was removed.*allow_unchanged = true"):
         steps.apply(conv(), at, settings)
@@ -115,7 +116,7 @@ def learnt() -> Tiny:
 
 def test_a_step_that_did_something_passes() -> None:
     """One weight more is zero."""
-    steps.apply(zeroed(), bench(), sparsify.Settings(sparsity=0.8, rounds=1, fine_tune_epochs=0))
+    steps.apply(zeroed(), bench(), SparsifySettings(sparsity=0.8, rounds=1, fine_tune_epochs=0))
     steps.apply(Tiny(), bench(), distill.Settings(epochs=1, weight=0.1))
 
 

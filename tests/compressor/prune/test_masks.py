@@ -15,20 +15,21 @@ from compressor import networks, steps
 from compressor.errors import PruneError, RecipeError
 from compressor.export.onnx import export_onnx
 from compressor.prune.masks import cubic, held, make_masks
+from compressor.prune.settings import SparsifySettings, n_of_m
 from compressor.steps.base import Bench
-from compressor.steps.sparsify import Settings, checks, n_of_m
+from compressor.steps.sparsify import checks
 
 pytestmark = pytest.mark.slow
 
 SHAPE = (1, 32, 32)
-QUICK = Settings(rounds=2, fine_tune_epochs=1)
+QUICK = SparsifySettings(rounds=2, fine_tune_epochs=1)
 
 
 def _network(name: str = "resnet8") -> nn.Module:
     return networks.build(name, 10, *SHAPE)
 
 
-def _sparse(bench: Bench, name: str = "resnet8", settings: Settings = QUICK) -> steps.Applied:
+def _sparse(bench: Bench, name: str = "resnet8", settings: SparsifySettings = QUICK) -> steps.Applied:
     return steps.apply(_network(name), bench, settings)
 
 
@@ -98,7 +99,7 @@ def test_the_schedule_is_cubic() -> None:
 def test_masks_come_off_when_training_fails() -> None:
     """An error inside leaves plain weights with their zeros."""
     network = _network()
-    masks = make_masks(network, Settings(sparsity=0.5))
+    masks = make_masks(network, SparsifySettings(sparsity=0.5))
     with pytest.raises(KeyboardInterrupt), held(network, masks):
         raise KeyboardInterrupt
     assert list(network.state_dict()) == list(_network().state_dict())
@@ -118,7 +119,7 @@ def test_a_pattern_that_fits_no_layer_is_a_coded_error(bench: Bench) -> None:
 )  # fmt: skip
 def test_refuses_bad_settings(bad: dict[str, Any]) -> None:
     """A value out of range is refused before anything runs; defaults and any N:M are not."""
-    for check in (*checks(Settings()), *checks(Settings(pattern="3:8"))):
+    for check in (*checks(SparsifySettings()), *checks(SparsifySettings(pattern="3:8"))):
         check.require()
     with pytest.raises(RecipeError, match="sparsify " + next(iter(bad))):
-        [check.require() for check in checks(replace(Settings(), **bad))]
+        [check.require() for check in checks(replace(SparsifySettings(), **bad))]

@@ -9,8 +9,8 @@ import torch
 
 from compressor import networks, steps
 from compressor.prune.sensitivity import RATIOS, Sensitivity, measure_sensitivity, sensitive_layers
+from compressor.prune.settings import PruneSettings
 from compressor.steps.base import Bench
-from compressor.steps.prune import Settings
 from compressor.train.supervised import fit
 
 
@@ -47,7 +47,7 @@ def test_protected_layers_keep_their_width(bench: Bench) -> None:
     width = trained.get_parameter(f"{layer}.weight").shape[0]
     limit = max(drops[layer] - 0.01, least)
     assert limit > 0
-    quick = Settings(macs_ratio=0.8, rounds=1, fine_tune_epochs=0, protect_sensitive=limit)
+    quick = PruneSettings(macs_ratio=0.8, rounds=1, fine_tune_epochs=0, protect_sensitive=limit)
     applied = steps.apply(trained, bench, quick)
     assert layer in applied.notes["protected_layers"]
     assert applied.network.get_parameter(f"{layer}.weight").shape[0] == width

@@ -16,21 +16,22 @@ from compressor.errors import PruneError, RecipeError
 from compressor.export.onnx import OUTPUT_NAMES, export_onnx
 from compressor.prune import accuracy
 from compressor.prune.macs import count_macs, count_parameters
+from compressor.prune.settings import PruneSettings
 from compressor.steps.base import Bench, Rows
-from compressor.steps.prune import IMPORTANCES, Settings, checks
+from compressor.steps.prune import IMPORTANCES, checks
 
 pytestmark = pytest.mark.slow
 
 SHAPE = (1, 32, 32)
 LEAST = {"window_cnn": 0.25}  # three layers of 16 and 32: multiples of 8 are steps this wide
-QUICK = Settings(macs_ratio=0.5, rounds=1, fine_tune_epochs=1)
+QUICK = PruneSettings(macs_ratio=0.5, rounds=1, fine_tune_epochs=1)
 
 
 def _network(name: str = "resnet8") -> torch.nn.Module:
     return networks.build(name, 10, *SHAPE)
 
 
-def _pruned(bench: Bench, name: str = "resnet8", settings: Settings = QUICK) -> steps.Applied:
+def _pruned(bench: Bench, name: str = "resnet8", settings: PruneSettings = QUICK) -> steps.Applied:
     return steps.apply(_network(name), bench, settings)
 
 
@@ -163,10 +164,10 @@ def test_says_when_pruning_does_not_help(bench: Bench) -> None:
 )  # fmt: skip
 def test_refuses_bad_settings(bad: dict[str, Any]) -> None:
     """A value out of range is refused before anything runs; the defaults are not."""
-    for check in checks(Settings()):
+    for check in checks(PruneSettings()):
         check.require()
     with pytest.raises(RecipeError, match="prune " + next(iter(bad))):
-        [check.require() for check in checks(replace(Settings(), **bad))]
+        [check.require() for check in checks(replace(PruneSettings(), **bad))]
 
 
 def test_a_pruned_network_prunes_again(bench: Bench) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compressor.prune.settings import PruneSettings
 from compressor.recipe.checks import check_recipe
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import read_recipe
@@ -26,7 +27,7 @@ from compressor.search.space import (
     steps_of,
     suggested,
 )
-from compressor.steps import prune, qat
+from compressor.steps import qat
 from compressor.steps.quantize import Settings as QuantizeRecipe
 
 
@@ -79,11 +80,11 @@ def test_a_setting_that_makes_no_difference_is_not_asked_for(space: Space) -> No
 
 def test_steps_keep_the_recipes_own_settings_and_one_grid(recipe: Recipe) -> None:
     """Epochs and reduce_range are the recipe's; qat trains for the grid of the quantization."""
-    own = (prune.Settings(rounds=7), QuantizeRecipe(reduce_range=False, percentile=99))
+    own = (PruneSettings(rounds=7), QuantizeRecipe(reduce_range=False, percentile=99))
     point = Point("static_int8", "percentile", 0.5, qat=True)
     steps = steps_of(point, replace(recipe, compress=own), recipe.targets[0])
     assert steps == (
-        prune.Settings(rounds=7, macs_ratio=0.5),
+        PruneSettings(rounds=7, macs_ratio=0.5),
         qat.Settings(reduce_range=False),
         QuantizeRecipe(calibration="percentile", reduce_range=False, percentile=99),
     )
@@ -93,7 +94,7 @@ def test_steps_keep_the_recipes_own_settings_and_one_grid(recipe: Recipe) -> Non
 def test_the_recipes_own_steps_have_a_nearest_point(recipe: Recipe, space: Space) -> None:
     """The sampler learns from them as from that point; an unknown scheme is as no scheme."""
     assert nearest(recipe.compress, space) == Point("static_int8", "percentile")
-    assert nearest([prune.Settings(macs_ratio=0.3)], space).macs_ratio in MACS_RATIOS
+    assert nearest([PruneSettings(macs_ratio=0.3)], space).macs_ratio in MACS_RATIOS
     assert nearest([QuantizeRecipe(scheme="mine:quantize")], space).scheme == NONE
 
 

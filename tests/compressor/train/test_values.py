@@ -16,8 +16,9 @@ from compressor.errors import TrainError
 from compressor.prune.groups import find_groups
 from compressor.prune.importance import channel_scores
 from compressor.prune.sensitivity import measure_sensitivity
+from compressor.prune.settings import SparsifySettings
 from compressor.recipe.model import TrainRecipe
-from compressor.steps import distill, qat, sparsify
+from compressor.steps import distill, qat
 from compressor.steps.base import Bench, Rows
 from compressor.train import job, mixing
 from compressor.train.job import Job
@@ -136,7 +137,7 @@ def test_a_student_comes_nearer_to_its_teacher(bench: Bench) -> None:
 def test_pruning_notes_errors(bench: Bench) -> None:
     """Masks and channels are judged by the error on the search rows."""
     trained = copy.deepcopy(bench.teacher)
-    applied = steps.apply(trained, bench, sparsify.Settings(rounds=1, fine_tune_epochs=1))
+    applied = steps.apply(trained, bench, SparsifySettings(rounds=1, fine_tune_epochs=1))
     assert {"error_before", "error_after", "round_1_error"} <= set(applied.notes)
     assert not any("accuracy" in name for name in applied.notes)
 

@@ -1,0 +1,63 @@
+"""Settings of pruning, structured and not. Pure data, free of torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PruneSettings:
+    """Settings of the step.
+
+    ``macs_ratio``: share of the multiply-accumulates that stays, counted, at most. ``importance``: ``magnitude``,
+    ``taylor`` or ``bn_scale``. ``rounds``: prune a bit, fine-tune, again. ``fine_tune_epochs``: after the last round;
+    1 after each before. ``round_to``: widths are multiples of it, which runtimes with wide registers like.
+    ``latency_ratio``: if above 0, prune until the exported network takes at most this share of its time before, in
+    onnxruntime on one thread, whatever ``macs_ratio`` says. ``max_layer_ratio``: share of a layer's channels that may
+    go at most. ``sensitivity``: measure and note what each layer costs. ``protect_sensitive``: points of accuracy (of
+    100) that a layer may cost at half its channels before it is left alone; 0 protects none.
+    ``allow_unchanged``: the step may find nothing to do; without it that is an error.
+    """
+
+    step: str = "prune"
+    macs_ratio: float = 0.5
+    importance: str = "magnitude"
+    rounds: int = 3
+    fine_tune_epochs: int = 3
+    round_to: int = 8
+    latency_ratio: float = 0.0
+    max_layer_ratio: float = 0.8
+    sensitivity: bool = False
+    protect_sensitive: float = 0.0
+    allow_unchanged: bool = False
+
+
+UNSTRUCTURED = "unstructured"
+
+_N_OF_M = re.compile(r"([1-9]\d?):([1-9]\d?)")
+
+
+@dataclass(frozen=True, slots=True)
+class SparsifySettings:
+    """Settings of the step.
+
+    ``pattern``: ``unstructured``, or ``N:M`` (``2:4``, ``1:4``): N of every M neighbouring inputs stay. ``sparsity``:
+    share of zeros in each masked layer, for ``unstructured``. ``rounds``: zeros grow along the cubic schedule, with an
+    epoch of fine-tuning after each round and ``fine_tune_epochs`` after the last.
+    ``allow_unchanged``: the step may find nothing to do; without it that is an error.
+    """
+
+    step: str = "sparsify"
+    pattern: str = UNSTRUCTURED
+    sparsity: float = 0.5
+    rounds: int = 3
+    fine_tune_epochs: int = 3
+    allow_unchanged: bool = False
+
+
+def n_of_m(pattern: str) -> tuple[int, int]:
+    """Return N and M of ``pattern``; (1, 1) where it is no ``N:M`` with N below M, such as ``unstructured``."""
+    found = _N_OF_M.fullmatch(pattern)
+    n, m = (int(found[1]), int(found[2])) if found else (1, 1)
+    return (n, m) if n < m else (1, 1)
