@@ -15,7 +15,7 @@ from compressor.errors import DeviceMeasureError
 if TYPE_CHECKING:
     from compressor.recipe.model import Recipe
     from compressor.run.pipeline import Outcome
-    from compressor.search.results import Found
+    from compressor.search.found import Found
     from compressor.search.study import Budget
 
 _PATH = click.Path(path_type=Path)

@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from compressor.report.page import card, figure_div
+from compressor.search.found import Found
 from compressor.search.pareto import Tried, feasible
-from compressor.search.results import Found
 from compressor.search.trial import Measured
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; font-src data:"
