@@ -21,8 +21,8 @@ from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import Recipe
 from compressor.run import imported_onnx
 from compressor.run.compression import check_calibration, compress
+from compressor.run.imported_onnx import in_order
 from compressor.run.model_files import LITERT, ONNX, Form, Models, bare, float_target, input_of, with_contract
-from compressor.run.node_order import in_order
 from compressor.run.stages import Workshop
 from compressor.steps._selection import artifact_steps
 from edge_agent import runtimes
