@@ -5,7 +5,10 @@ Decides who is compared on which samples. Does not judge.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,10 +17,15 @@ from compressor.data.split import Splits
 from compressor.data.table import Table
 from compressor.errors import MeasureError
 from compressor.measurement import parity
-from compressor.measurement.predictions import Candidate, Predictions
+from compressor.measurement.onnx_graph import GraphFigures
+from compressor.measurement.predictions import Candidate, Predictions, calibration_error
+from compressor.recipe.model import TargetRecipe
 from compressor.run.model_files import FLOAT_NAMES, Form, Models
 from compressor.run.stages import Workshop
+from compressor.statistics.paired import wilson
+from compressor.tasks.classification import evidence as classification
 from compressor.tasks.compared import Compared
+from compressor.tasks.regression import evidence as regression
 from wire.bundle import Bundle
 
 _PARITY_ROWS = 512
@@ -113,3 +121,109 @@ def _compare(workshop: Workshop, models: Models, form: Form, before: Bundle | No
     if before is not None:
         baseline = workshop.predict("release before", Candidate(before.manifest, before.artifact), rows)
     return Compared(rows.labels, rows.slices, baseline, float_model, candidate)
+
+
+_TIMED_ROWS = 64
+
+
+@dataclass(slots=True)
+class Figures:
+    """Figures by name. ``unknown``: why the others could not be measured, by their names."""
+
+    known: dict[str, float] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
+
+    def add(self, names: Sequence[str], measured: Callable[[], Mapping[str, float]]) -> None:
+        """Add what ``measured`` returns; if it can't be measured, that ``names`` are unknown and why."""
+        try:
+            self.known |= measured()
+        except MeasureError as error:
+            self.unknown |= dict.fromkeys(names, str(error))
+
+
+_LATENCY = ("latency_p50_ms", "latency_p95_ms", "latency_ratio", "speed_up_ratio")
+
+_PARITY = ("parity_max_abs", "parity_cosine", "parity_flip_ratio")
+
+_GRAPH = ("macs", "int8_macs_ratio", "converting_nodes")
+
+
+def figures_of(
+    workshop: Workshop, target: TargetRecipe, material: Material, models: Models, compared: Comparison
+) -> Figures:
+    """Return every figure of ``target``; latency and memory only where this host is such a processor.
+
+    The run has its predictions by now: what can't be measured beside them is unknown, and ends nothing.
+    """
+    form, baseline = compared.form, models.baseline
+    numeric = compared.gate_set.numeric
+    found = Figures(dict(regression.figures(compared.gate_set)) if numeric else _accuracy_figures(compared))
+    found.known |= {
+        "size_bytes": float(len(form.data)),
+        "float_size_bytes": float(len(baseline.data)),
+        "size_ratio": len(form.data) / len(baseline.data),
+    }
+    found.add(_GRAPH, lambda: _graph_figures(found, workshop.graph(form.candidate, form.onnx)))
+    found.add(("float_macs",), lambda: _float_macs(workshop.graph(baseline.candidate)))
+    found.known |= _parity_figures(compared, target)
+    found.unknown |= {name: compared.parity_unknown for name in _PARITY if compared.parity_unknown}
+    if target.cpu == platform.machine():  # this host says nothing about another processor: the gate then fails
+        rows = material.rows("gate").take(np.arange(min(_TIMED_ROWS, len(compared.gate_set.labels))))
+        both = {"float": baseline.candidate, "candidate": form.candidate}
+        found.add(_LATENCY, lambda: _with_ratios(workshop.timings(both, rows)))
+        found.add(("peak_memory_bytes",), lambda: workshop.memory(both, rows))
+    found.unknown = {name: why for name, why in found.unknown.items() if name not in found.known}
+    return found
+
+
+def _graph_figures(found: Figures, inspected: GraphFigures) -> dict[str, float]:
+    converting = {"converting_nodes": float(inspected.converting)}
+    if inspected.macs is None or inspected.int8_macs_ratio is None:
+        found.unknown |= {"macs": inspected.unknown, "int8_macs_ratio": inspected.unknown}
+        return converting
+    return {"macs": float(inspected.macs), "int8_macs_ratio": inspected.int8_macs_ratio, **converting}
+
+
+def _float_macs(inspected: GraphFigures) -> dict[str, float]:
+    if inspected.macs is None:
+        raise MeasureError(inspected.unknown)
+    return {"float_macs": float(inspected.macs)}
+
+
+def _with_ratios(timed: Mapping[str, float]) -> dict[str, float]:
+    ratio = timed["latency_p50_ms"] / timed["float_latency_p50_ms"]
+    return {**timed, "latency_ratio": ratio, "speed_up_ratio": 1 / ratio}
+
+
+def _parity_figures(compared: Comparison, target: TargetRecipe) -> dict[str, float]:
+    float_name = FLOAT_NAMES[target.runtime]
+    exported = parity.find(compared.parity, float_name, "torch")
+    quantized = parity.find(compared.parity, float_name, target.name)
+    figures = {"parity_max_abs": exported.max_abs} if exported else {}
+    if quantized is None:
+        return figures
+    flips = {} if math.isnan(quantized.flip_ratio) else {"parity_flip_ratio": quantized.flip_ratio}
+    return figures | {"parity_cosine": quantized.cosine} | flips
+
+
+def _accuracy_figures(compared: Comparison) -> dict[str, float]:
+    gate_set = compared.gate_set
+    right = int((gate_set.candidate.classes == gate_set.labels).sum())
+    low, high = wilson(right, len(gate_set.labels), 0.95)
+    figures = {
+        "n_gate": float(len(gate_set.labels)),
+        "accuracy": right / len(gate_set.labels),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "float_accuracy": classification.accuracy(gate_set.float_model, gate_set.labels),
+        "baseline_accuracy": classification.accuracy(gate_set.baseline, gate_set.labels),
+        "calibration_error": calibration_error(gate_set.candidate.logits, gate_set.labels),
+    }
+    if compared.drifted is not None:
+        drifted = compared.drifted
+        figures |= {
+            "n_drifted": float(len(drifted.labels)),
+            "drifted_accuracy_before": classification.accuracy(drifted.baseline, drifted.labels),
+            "drifted_accuracy": classification.accuracy(drifted.candidate, drifted.labels),
+        }
+    return figures

@@ -35,10 +35,9 @@ from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.release.drift_reference import MIN_REFERENCE_ROWS
 from compressor.run import imported_model
 from compressor.run.bundles import Judged, make_bundles
-from compressor.run.comparison import ITSELF, Comparison, Material
+from compressor.run.comparison import ITSELF, Comparison, Material, figures_of
 from compressor.run.compression import Lesson, exported, models_of, shaped
 from compressor.run.device_evidence import said_by_devices
-from compressor.run.figures import figures_of
 from compressor.run.model_files import ONNX, Models
 from compressor.run.report_inputs import shown
 from compressor.run.rescue import rescued

@@ -10,7 +10,7 @@ from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate
 from compressor.gates.rule import Rule
 from compressor.measurement.predictions import Predictions
-from compressor.run.figures import Figures
+from compressor.run.comparison import Figures
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.compared import Compared
 
