@@ -5,15 +5,23 @@ Decides what must be there before anything is trained: server, token, release ke
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from compressor.cli.device_options import Reach
-from compressor.devices.bench import ServerBench
-from compressor.errors import DeviceMeasureError
-from compressor.gates.certificate import Certificate
-from compressor.gates.device import device_in
+from compressor.devices.bench import DeviceAnswer, DeviceBench, ServerBench
+from compressor.errors import DeviceMeasureError, PackageError, PublishError
+from compressor.gates import certificate as certificates
+from compressor.gates.certificate import Certificate, DeviceRecord
+from compressor.gates.device import MAX_DISAGREEMENT, TIMED_ON_DEVICE, device_in
+from compressor.gates.evidence import AGREEMENT
+from compressor.gates.rule import Rule
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe
+from compressor.release.regate import gate_again, open_bundle
+from compressor.run.device_evidence import figures_from, make_subject
+from wire.bundle import CERTIFICATE, GOLDEN, Bundle
+from wire.manifest import Budgets
 
 
 def bench_of(reach: Reach, keys: Path | None) -> ServerBench | None:
@@ -70,7 +78,6 @@ def gate_bundle(path: Path, on: str, reach: Reach, keys: Path | None, progress: 
         MeasureError: If the artifact can't be run here.
         TrustError: If the release key is missing.
     """
-    from compressor.cli.regate_device import gate_on  # noqa: PLC0415 - runtimes only where something is measured
     from compressor.release.regate import gate_again  # noqa: PLC0415 - runtimes only where something is measured
 
     if not on:
@@ -82,3 +89,59 @@ def gate_bundle(path: Path, on: str, reach: Reach, keys: Path | None, progress: 
         raise DeviceMeasureError(f"{message} and {'a' if bench else 'no'} server")
     bench.check(device)
     return gate_on(path, device, bench, progress)
+
+
+def gate_on(path: Path, device: str, bench: DeviceBench, progress: Progress) -> Certificate:
+    """Return the certificate of the bundle at ``path`` after judging it again here and on ``device``.
+
+    Raises:
+        PackageError: If there is no bundle, or no certificate or golden vectors in it.
+        MeasureError: If the artifact can't be run here.
+        TrustError: If the release key is missing.
+    """
+    if path.is_dir():
+        message = f"Expected a bundle to measure on {device}, got the folder {path}: give its .tfb file"
+        raise PackageError(message)
+    here, bundle = gate_again(path), open_bundle(path)
+    if not {CERTIFICATE, GOLDEN} <= bundle.files.keys():
+        message = f"Expected {CERTIFICATE} and {GOLDEN} in {path}, got {sorted(bundle.files)}: build the bundle again"
+        raise PackageError(message)
+    before = next((item for item in here.devices if item.device == device), DeviceRecord(device))
+    record = _record(bundle, before, bench, progress)
+    others = tuple(item for item in here.devices if item.device != device)
+    rules = tuple(rule for rule in here.rules if rule.on != device) + rules_on(here, device)
+    measured = replace(here, rules=rules, devices=(*others, record))
+    judged = certificates.lines(certificates.judge(rules, certificates.evidence_of(measured)))
+    gates = [line for line in here.gates if line.on != device] + [line for line in judged if line.on == device]
+    return replace(measured, gates=tuple(gates), verdict=certificates.worst(line.verdict for line in gates))
+
+
+def rules_on(certificate: Certificate, device: str) -> tuple[Rule, ...]:
+    """Return the rules that hold on ``device``: its own, else the host's on latency and memory; and agreement."""
+    own = tuple(rule for rule in certificate.rules if rule.on == device)
+    timed = {rule.name for rule in own}
+    added = tuple(
+        replace(rule, on=device)
+        for rule in certificate.rules
+        if not rule.on and rule.name in TIMED_ON_DEVICE and rule.name not in timed
+    )
+    agreeing = () if AGREEMENT in timed else (Rule(AGREEMENT, MAX_DISAGREEMENT, on=device),)
+    return (*added, *own, *agreeing)
+
+
+def _record(bundle: Bundle, before: DeviceRecord, bench: DeviceBench, progress: Progress) -> DeviceRecord:
+    subject = make_subject(bundle.manifest, bundle.artifact, bundle.files[GOLDEN], None)
+    try:
+        return merged(before, bench.measure(subject, before.device, progress), bundle.manifest.budgets)
+    except (DeviceMeasureError, PublishError) as error:
+        return DeviceRecord(before.device, problem=str(error))
+
+
+def merged(before: DeviceRecord, answer: DeviceAnswer, allowed: Budgets) -> DeviceRecord:
+    """Return ``before`` with what was measured again; agreement on golden vectors where there was none on rows."""
+    report = answer.report
+    rows, flips = float(report.golden_rows), float(max(0, report.golden_flips - allowed.golden_max_flips))
+    compared = {"device_rows": rows, "device_flips": flips, AGREEMENT: flips / max(rows, 1.0)}
+    kept = before.figures if AGREEMENT in before.figures else compared
+    figures = {**kept, **figures_from(report, allowed)}
+    return replace(before, figures=figures, facts=dict(report.facts), order=report.order, problem="")

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from compressor.cli.device_options import Reach
-from compressor.cli.devices import bench_for, bench_of, devices_named, gate_bundle
-from compressor.cli.regate_device import gate_on, merged, rules_on
+from compressor.cli.devices import bench_for, bench_of, devices_named, gate_bundle, gate_on, merged, rules_on
 from compressor.data import digits
 from compressor.devices.bench import DeviceAnswer, ServerBench, _misfit, believed, silence
 from compressor.devices.client import Known, Standing
