@@ -11,7 +11,7 @@ import contextlib
 import logging
 import queue
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,18 +19,18 @@ from edge_agent.config import AgentConfig
 from edge_agent.control.background import JobDone
 from edge_agent.control.child_inbox import Listening
 from edge_agent.control.inbox import Inbox
-from edge_agent.control.parts import Notice, Parts
 from edge_agent.control.rate_limit import Garbage
 from edge_agent.control.reported import Reporter, running
 from edge_agent.control.status_file import StatusFile
-from edge_agent.control.supervisor import ChildEnded, ChildSaid, Fact, Supervisor
-from edge_agent.device.disk import DISK_FAILED, advice, trouble
+from edge_agent.control.supervisor import ChildEnded, ChildSaid, Fact, Launch, Supervisor
+from edge_agent.device.clock import Clock
+from edge_agent.device.disk import DISK_FAILED, Disk, advice, trouble
 from edge_agent.device.hardware import Hardware
 from edge_agent.device.identity import Identity
 from edge_agent.device.record_file import newer_records
 from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.errors import SpoolError
-from edge_agent.measuring.coordinator import Condition, Desk, MeasureDone
+from edge_agent.measuring.coordinator import Bench, Condition, Desk, MeasureDone, NoBench
 from edge_agent.telemetry.rows import Numberer, Telemetry
 from edge_agent.telemetry.sample_ledger import SampleLedger
 from edge_agent.telemetry.spool import Spool
@@ -41,10 +41,10 @@ from edge_agent.updater.storage.repair import TOKEN as REPAIR
 from edge_agent.updater.storage.repair import Repair
 from edge_agent.updater.storage.slots import SlotRelease, Slots, other
 from edge_agent.updater.storage.time_floor import TimeFloor
-from edge_agent.updater.updater import Updater
+from edge_agent.updater.updater import Ports, Updater
 from wire import __version__
 from wire.messages import Desired, Reported, Severity, Stream, UpdatePhase, Watermark
-from wire.transport import Incoming, Link, LinkChange
+from wire.transport import Delivered, Incoming, Link, LinkChange, Transport
 
 _LOG = logging.getLogger(__name__)
 _BAD_ENDS = frozenset({UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED})
@@ -442,3 +442,21 @@ def run(agent: Agent, stopped: Callable[[], bool], pause_s: float = 0.1) -> None
                 agent.wait(pause_s)
     finally:
         agent.stop()
+
+
+Notice = Incoming | LinkChange | Delivered | ChildSaid | ChildEnded | JobDone | MeasureDone
+
+Notices = queue.SimpleQueue[Notice]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The seams of an agent, real or in memory."""
+
+    clock: Clock
+    transport: Transport
+    launch: Launch
+    disk: Disk
+    ports: Ports
+    notices: Notices
+    bench: Bench = field(default_factory=NoBench)

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from edge_agent.config import AgentConfig, SourceConfig
-from edge_agent.control.agent import Agent
+from edge_agent.control.agent import Agent, Notices, Parts
 from edge_agent.control.background import ThreadWorker
-from edge_agent.control.parts import Notices, Parts
 from edge_agent.control.supervisor import ProcessLauncher
 from edge_agent.device import hardware
 from edge_agent.device.clock import SystemClock

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import AgentConfig, ChildConfig, SampleConfig, UpdateConfig
-from edge_agent.control.agent import Agent
+from edge_agent.control.agent import Agent, Notices, Parts
 from edge_agent.control.background import InlineWorker
-from edge_agent.control.parts import Notices, Parts
 from edge_agent.control.supervisor import ChildEnded, ChildSaid
 from edge_agent.device.clock import FakeClock
 from edge_agent.device.disk import RealDisk, trouble

@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 
 from edge_agent.config import AgentConfig, ChildConfig, MonitorConfig, SourceConfig, SpoolConfig, UpdateConfig
-from edge_agent.control.agent import Agent
+from edge_agent.control.agent import Agent, Notices, Parts
 from edge_agent.control.assembly import child_arguments, mqtt_settings
 from edge_agent.control.background import ThreadWorker
-from edge_agent.control.parts import Notices, Parts
 from edge_agent.control.supervisor import ProcessLauncher
 from edge_agent.device.clock import SystemClock
 from edge_agent.device.disk import RealDisk
