@@ -31,8 +31,8 @@ from edge_agent.device.record_file import newer_records
 from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.errors import SpoolError
 from edge_agent.measuring.coordinator import Bench, Condition, Desk, MeasureDone, NoBench
+from edge_agent.telemetry.commands import SampleLedger
 from edge_agent.telemetry.rows import Numberer, Telemetry
-from edge_agent.telemetry.sample_ledger import SampleLedger
 from edge_agent.telemetry.spool import Spool
 from edge_agent.telemetry.uplink import Uplink
 from edge_agent.updater.ports import Refusal

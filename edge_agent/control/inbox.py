@@ -10,8 +10,15 @@ from edge_agent.config import SampleConfig
 from edge_agent.control.reported import Reporter
 from edge_agent.control.supervisor import Supervisor
 from edge_agent.measuring.coordinator import Desk as MeasureDesk
-from edge_agent.telemetry.commands import BUDGET_KEY, KEPT_IDS, Ledger, allowed_bytes, expired, grant_samples
-from edge_agent.telemetry.sample_ledger import SampleLedger
+from edge_agent.telemetry.commands import (
+    BUDGET_KEY,
+    KEPT_IDS,
+    Ledger,
+    SampleLedger,
+    allowed_bytes,
+    expired,
+    grant_samples,
+)
 from wire.codec import Json, decode, to_document
 from wire.errors import MessageError, WireError
 from wire.measurement import MEASURE_VERB

@@ -5,9 +5,14 @@ Acknowledgements are no commands in this sense; ``agent`` takes them at once.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from wire.codec import Json
+from edge_agent.device.disk import Disk
+from edge_agent.device.record_file import read_record, write_record
+from wire.codec import Json, from_document, to_document
+from wire.errors import WireError
 from wire.messages import Command, Response
 
 DAY_MS = 86_400_000
@@ -92,3 +97,28 @@ def grant_samples(command: Command, left_bytes: int) -> SampleGrant | Response:
         return Response(command.id, ok=False, code="budget_zero", text=text)
     asked = budget if isinstance(budget, int) and budget > 0 else left_bytes
     return SampleGrant(request, count, min(asked, left_bytes), lane)
+
+
+@dataclass(frozen=True, slots=True)
+class SampleLedger:
+    """The file ``samples.json`` below the state directory."""
+
+    state: Path
+    disk: Disk
+
+    def read(self, now_ms: int) -> Ledger:
+        """Return the ledger."""
+        try:
+            return from_document(Ledger, read_record(self.state / "samples.json"))
+        except FileNotFoundError:
+            return Ledger()
+        except (OSError, WireError):
+            return Ledger(now_ms // DAY_MS, sys.maxsize)
+
+    def write(self, ledger: Ledger) -> None:
+        """Keep the ledger.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        write_record(self.disk, self.state / "samples.json", to_document(ledger))
