@@ -327,7 +327,7 @@ def _processes() -> AbstractContextManager[bool]:
     """Join the other processes where torchrun started this one; yield whether this one does the command's work."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return nullcontext(enter_result=True)
-    from compressor.train import hosts  # noqa: PLC0415 - torch, only under torchrun
+    from compressor.train.processes import hosts  # noqa: PLC0415 - torch, only under torchrun
 
     return hosts.shared()
 

@@ -18,7 +18,7 @@ from compressor.errors import TrainError
 from compressor.evaluating import evaluating
 from compressor.qat.simulation import Simulation
 from compressor.steps.base import Rows
-from compressor.train.augmentation import augment
+from compressor.train.batches.augmentation import augment
 from compressor.train.losses import ValueLoss
 
 _TEMPERATURE = 2.0

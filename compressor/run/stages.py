@@ -107,7 +107,11 @@ class Workshop:
         }  # fmt: skip
         stops = held if settings.early_stopping else None
         inputs |= {"held": table_digest(stops)} if stops is not None else {}
-        entries = ("compressor.train.checkpoint", "compressor.train.distributed", "compressor.train.supervised")
+        entries = (
+            "compressor.train.checkpoint",
+            "compressor.train.processes.distributed",
+            "compressor.train.supervised",
+        )
         code = Code((__name__, *entries, self._network_code))
         resume = self.cache.results / f"training-{self.cache.key('train', inputs, code)[:24]}.part"
 
@@ -127,7 +131,8 @@ class Workshop:
         held: Table | None,
         resume: Path,
     ) -> bytes:
-        from compressor.train import checkpoint, distributed, hosts, supervised  # noqa: PLC0415 - torch is loaded only to train
+        from compressor.train import checkpoint, supervised  # noqa: PLC0415 - torch is loaded only to train
+        from compressor.train.processes import distributed, hosts  # noqa: PLC0415 - torch is loaded only to train
 
         x = self.joined(tables)
         y = np.concatenate([table.lessons for table in tables])

@@ -17,12 +17,12 @@ from torch import nn
 
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
-from compressor.train import augmentation, mixing
 from compressor.train.averaging import Average, State
+from compressor.train.batches import augmentation, mixing
+from compressor.train.batches.samples import Samples
 from compressor.train.losses import Objective, share_of
-from compressor.train.samples import Samples
+from compressor.train.processes.world import World, answered
 from compressor.train.schedules import Schedule, schedule
-from compressor.train.world import World, answered
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)

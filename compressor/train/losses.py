@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compressor.recipe.model import TrainRecipe
-from compressor.train.samples import Samples
+from compressor.train.batches.samples import Samples
 
 Outputs = tuple[torch.Tensor, torch.Tensor]
 

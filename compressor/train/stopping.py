@@ -10,7 +10,7 @@ from torch import nn
 from compressor.evaluating import evaluating
 from compressor.portions import rows_within
 from compressor.train.averaging import State, copied
-from compressor.train.samples import Samples
+from compressor.train.batches.samples import Samples
 
 _MOST_ROWS = 256
 

@@ -20,11 +20,11 @@ from compressor.recipe.model import TrainRecipe
 from compressor.steps.base import Rows
 from compressor.train import resuming
 from compressor.train.averaging import copied
+from compressor.train.batches.samples import Floats, Labels, Samples, check_learnable, checked
 from compressor.train.loop import Training, begun
 from compressor.train.losses import loss_of
-from compressor.train.samples import Floats, Labels, Samples, check_learnable, checked
+from compressor.train.processes.world import World
 from compressor.train.stopping import Best, Score, score
-from compressor.train.world import World
 
 
 @dataclass(frozen=True, slots=True)

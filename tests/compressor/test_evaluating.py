@@ -21,7 +21,7 @@ from compressor.quantize._learned_ranges import activations
 from compressor.recipe.model import TrainRecipe
 from compressor.steps.base import Bench, Rows
 from compressor.train import distillation, stopping
-from compressor.train.samples import checked
+from compressor.train.batches.samples import checked
 
 SHAPE = (1, 8, 8)
 ROWS = Rows(np.random.default_rng(0).standard_normal((32, *SHAPE)).astype(np.float32), np.arange(32) % 3)

@@ -9,10 +9,10 @@ from torch import nn
 
 from compressor.recipe.model import TrainRecipe
 from compressor.train.averaging import Average
+from compressor.train.batches.samples import Samples
 from compressor.train.loop import begun
 from compressor.train.losses import CrossEntropy
-from compressor.train.samples import Samples
-from compressor.train.world import World
+from compressor.train.processes.world import World
 
 
 def test_equals_the_average_by_hand() -> None:

@@ -10,8 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from compressor.train.batch_norm import synchronized
-from compressor.train.world import World
+from compressor.train.processes.batch_norm import synchronized
+from compressor.train.processes.world import World
 
 
 @pytest.fixture

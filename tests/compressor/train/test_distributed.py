@@ -17,8 +17,8 @@ from compressor import networks
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.steps.base import Rows
-from compressor.train.distributed import Launch, fit_distributed
-from compressor.train.job import NetworkSpec
+from compressor.train.processes.distributed import Launch, fit_distributed
+from compressor.train.processes.job import NetworkSpec
 from compressor.train.supervised import Epoch, fit
 
 SETTINGS = TrainRecipe(epochs=3, batch=16, learning_rate=0.01, augment=0.0, processes=2)

@@ -20,8 +20,8 @@ import torch
 from compressor import networks
 from compressor.errors import CompressorError
 from compressor.recipe.read import TrainRecipe
-from compressor.train import hosts
-from compressor.train.distributed import fit_distributed
+from compressor.train.processes import hosts
+from compressor.train.processes.distributed import fit_distributed
 class Dies(torch.nn.Module):
     def __init__(self, inner):
         super().__init__()

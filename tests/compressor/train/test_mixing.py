@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compressor.train import mixing
+from compressor.train.batches import mixing
 
 
 def _batch() -> tuple[torch.Tensor, torch.Tensor]:

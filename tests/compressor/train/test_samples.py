@@ -9,8 +9,8 @@ import torch
 from compressor import networks
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
+from compressor.train.batches.samples import Samples
 from compressor.train.losses import balanced_weights
-from compressor.train.samples import Samples
 from compressor.train.supervised import fit
 
 

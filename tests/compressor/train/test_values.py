@@ -20,9 +20,10 @@ from compressor.prune.settings import SparsifySettings
 from compressor.recipe.model import TrainRecipe
 from compressor.steps import distill, qat
 from compressor.steps.base import Bench, Rows
-from compressor.train import job, mixing
-from compressor.train.job import Job
+from compressor.train.batches import mixing
 from compressor.train.losses import ValueLoss
+from compressor.train.processes import job
+from compressor.train.processes.job import Job
 from compressor.train.supervised import Epoch, fit
 
 SETTINGS = TrainRecipe(epochs=12, batch=32, learning_rate=0.01, augment=0.0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from compressor.train.losses import CrossEntropy, share_of
-from compressor.train.world import World
+from compressor.train.processes.world import World
 
 
 @pytest.mark.parametrize(("rows", "size"), [(16, 1), (16, 3), (17, 2), (7, 3)])

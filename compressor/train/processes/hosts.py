@@ -13,8 +13,8 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from compressor.errors import LostProcessError
-from compressor.train import job
-from compressor.train.world import Channel, joined
+from compressor.train.processes import job
+from compressor.train.processes.world import Channel, joined
 
 _CHANNEL: ContextVar[Channel | None] = ContextVar("channel", default=None)
 

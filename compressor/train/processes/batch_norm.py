@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from compressor.train.world import World
+from compressor.train.processes.world import World
 
 
 def synchronized(network: nn.Module, world: World) -> nn.Module:

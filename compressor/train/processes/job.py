@@ -20,9 +20,9 @@ from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.steps.base import Rows
 from compressor.train import checkpoint
-from compressor.train.batch_norm import synchronized
+from compressor.train.processes.batch_norm import synchronized
+from compressor.train.processes.world import Channel, World
 from compressor.train.supervised import Epoch, Options, fit_with
-from compressor.train.world import Channel, World
 
 NetworkSpec: TypeAlias = tuple[str, int, int, int, int, Mapping[str, int | float]]
 TRAINED = "trained.pt"

@@ -29,12 +29,13 @@ from compressor import networks
 from compressor.errors import CompressorError, LostProcessError, TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.steps.base import Rows
-from compressor.train import checkpoint, hosts, job, torchrun
-from compressor.train.job import Job, NetworkSpec
+from compressor.train import checkpoint
+from compressor.train.batches.samples import Floats, Labels, check_learnable, checked
 from compressor.train.loop import steps_and_batch
-from compressor.train.samples import Floats, Labels, check_learnable, checked
+from compressor.train.processes import hosts, job, torchrun
+from compressor.train.processes.job import Job, NetworkSpec
+from compressor.train.processes.world import Channel, World, joined
 from compressor.train.supervised import Epoch
-from compressor.train.world import Channel, World, joined
 
 _POLL_S = 0.1
 _GRACE_S = 40.0  # torchrun itself gives its processes 30 s to end before it kills them

@@ -1,0 +1,1 @@
+"""Training that several processes share, on one host or several."""
