@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-WAIT_S = 300.0
-"""How long a device is waited for unless the command line says otherwise."""
+from compressor.devices import WAIT_S
+
 _MAX_WAIT_S = 21_600.0
 
 

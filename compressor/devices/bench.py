@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.cli.device_options import WAIT_S
+from compressor.devices import WAIT_S
 from compressor.devices.client import DeviceClient, Known, Standing
 from compressor.devices.orders import Subject
 from compressor.errors import DeviceMeasureError, ServerUnreachableError

@@ -1,6 +1,6 @@
 """Gates on metrics whose bounds others made: AUC, ranking precision, calibration error, regression error.
 
-Decides what a difference with its bounds shows. Does not measure (``bootstrap`` and ``calibration`` do).
+Decides what a difference with its bounds shows. Does not measure (``bootstrap`` and ``confidence_calibration`` do).
 """
 
 from __future__ import annotations

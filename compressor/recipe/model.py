@@ -180,7 +180,7 @@ class Recipe:
     """The whole recipe. ``folder`` is where it was read from: relative paths start there.
 
     ``acceptance`` stands in no ``repr``: the digest of a recipe that leaves it out is what it was before there was
-    such a table (``bundling.lineage_of`` adds it where it differs).
+    such a table (``run.bundles.lineage_of`` adds it where it differs).
     """
 
     model: ModelRecipe

@@ -1,7 +1,7 @@
 """A recipe: everything a run is made from, read strictly from one TOML file.
 
 Decides which keys exist, their types, defaults and ranges. Does not decide whether a data set or
-a network of that name exists (their folders do), nor what a gate means (``gates.py`` does).
+a network of that name exists (their folders do), nor what a gate means (``gates`` does).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From a TOML table to a frozen dataclass, strictly: unknown keys and wrong types are errors.
 
-Decides how a mistake is said. Does not decide which keys exist (``recipe.py`` does).
+Decides how a mistake is said. Does not decide which keys exist (``model`` does).
 """
 
 from __future__ import annotations

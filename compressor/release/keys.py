@@ -2,7 +2,7 @@
 
 Decides who may sign what: root (offline), targets (this host, after the gates), snapshot and timestamp (the
 server, by the public keys in ``online.pub.json``). Threshold 1 each, ed25519, so that devices verify without
-``cryptography``. Signing a release is ``publish.py``.
+``cryptography``. Signing a release is ``publish``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From a passed bundle to the server: upload the blobs first, then the signed metadata that names them.
 
-Decides the order and what a conflict means. Does not decide who may be signed (``signing.py``).
+Decides the order and what a conflict means. Does not decide who may be signed (``signing``).
 The server's list is the base, after its signature verified with our root; our own ``targets.json`` is
 replaced only after the server accepted the new one. What was signed for an air gap alone keeps its bytes
 (a name is never signed twice with others) but appears on the server only once it is published there.

@@ -1,9 +1,9 @@
 """Paired bootstrap: how much worse a metric became, with one-sided bounds. Pure; the seed is an argument.
 
 Decides AUC, mean average precision, MAE and RMSE of two models on the same samples, and the BCa
-bounds of their difference. Does not decide how much is allowed (``metrics`` does).
-Calibration error is left to ``calibration``: binned, it is biased upwards most where it is least, and in simulation its
-bootstrap bound let half of the candidates at the margin pass.
+bounds of their difference. Does not decide how much is allowed (``gates.metrics`` does).
+Calibration error is left to ``confidence_calibration``: binned, it is biased upwards most where it is least, and in
+simulation its bootstrap bound let half of the candidates at the margin pass.
 
 A metric is a function of weights: how often each sample was drawn. So one sort serves all replicates. AUC and mean
 average precision are drawn within each class, so that no replicate lacks one.

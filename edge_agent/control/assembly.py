@@ -77,7 +77,7 @@ def placed(source: SourceConfig, state: Path) -> SourceConfig:
 
 
 def child_arguments(config: AgentConfig, state: Path | None = None, boot: str = "") -> tuple[str, ...]:
-    """Return the arguments of ``edge_agent.inference.child`` beside the bundle; in ``state`` it marks what it works on.
+    """Return the arguments of the inference child beside the bundle; in ``state`` it marks what it works on.
 
     ``boot`` names the agent's start: under another one, what is marked is tried once more.
     """

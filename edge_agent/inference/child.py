@@ -1,4 +1,4 @@
-"""The inference child: ``python -m edge_agent.inference.child``, one thread that infers and counts, frames on its pipes.
+"""The inference child, ``python -m edge_agent.inference.child``: one thread infers and counts, frames on its pipes.
 
 Says ``ready``, ``beat``, ``window``, ``sample``, ``swapped``, ``fault``; hears ``swap``, ``samples``,
 ``stop`` (``docs/explanation/architecture.md``). A bad image is counted and said, and never ends the child. Each image
