@@ -1,6 +1,7 @@
 """The rules of the house that no linter knows."""
 
 import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,51 @@ def test_every_test_says_in_one_sentence_what_it_shows(path: Path) -> None:
 def test_every_package_ships_its_types() -> None:
     """Type checkers of users see our annotations."""
     assert all((ROOT / package / "py.typed").exists() for package in PACKAGES)
+
+
+ROOMS_MAY_HAVE = 14
+PLUG_IN_ROOMS = {
+    "data",
+    "networks",
+    "steps",
+    "quantize",
+    "tasks",
+    "sources",
+    "sinks",
+    "runtimes",
+    "transports",
+    "front_ends",
+}
+
+
+@pytest.mark.parametrize("package", ["compressor", "edge_agent", "server"])
+def test_a_folder_is_one_room(package: str) -> None:
+    """At most 14 files a folder, plug-in folders aside; ``wire`` stays flat."""
+    rooms = Counter(path.parent for path in SOURCES if path.is_relative_to(ROOT / package))
+    full = {_name(room): count for room, count in rooms.items() if count > ROOMS_MAY_HAVE}
+    assert {room: count for room, count in full.items() if Path(room).name not in PLUG_IN_ROOMS} == {}
+
+
+def _modules() -> dict[str, Path]:
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in SOURCES}
+
+
+def _imports(path: Path, modules: dict[str, Path]) -> set[str]:
+    """Return the modules of ours that a file imports: at its top, late, or for types alone."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            inner = (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {name if name in modules else node.module for name in inner}
+    return found & modules.keys()
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """No import circles, late imports and imports for types counted."""
+    modules = _modules()
+    left = {name: _imports(path, modules) - {name} for name, path in modules.items()}
+    while free := {name for name, imports in left.items() if not imports & left.keys()}:
+        left = {name: imports for name, imports in left.items() if name not in free}
+    assert {name: sorted(imports & left.keys()) for name, imports in left.items()} == {}
