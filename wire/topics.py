@@ -35,7 +35,6 @@ class Kind(StrEnum):
 
 
 WITH_LEAF = frozenset({Kind.TELE, Kind.CMD, Kind.BLOB})
-RETAINED = frozenset({Kind.STATE, Kind.REPORTED, Kind.DESIRED})
 
 
 def is_name(text: str) -> bool:

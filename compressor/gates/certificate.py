@@ -348,9 +348,3 @@ def read_certificate(data: bytes) -> Certificate:
         message = f"Expected a certificate of schema {SCHEMA}, got {certificate.schema}: update the compressor"
         raise PackageError(message)
     return certificate
-
-
-def superiority_gain(certificate: Certificate) -> float:
-    """Return the gain that the certificate's superiority rule asks for; 0 without one."""
-    made = [rule.min or 0.0 for rule in certificate.rules if rule.name == SUPERIORITY]
-    return made[0] if made else 0.0

@@ -78,7 +78,6 @@ class Tried:
 class Climbed:
     """``chosen`` is the last of ``tried``: the first rung within the allowed drop, or the float model."""
 
-    float_accuracy: float
     tried: tuple[Tried, ...]
 
     @property
@@ -127,7 +126,7 @@ def climb(
         drop = None if failure else accuracy - (accuracy if base.scheme == NONE else judge(artifact))
         why = failure or told(rung, base, drop, allowed_drop, worst)
         tried.append(Tried(rung, base, drop, seconds, why, artifact))
-    return Climbed(accuracy, tuple(tried))
+    return Climbed(tuple(tried))
 
 
 def following(tried: Sequence[Tried], settings: Settings, allowed_drop: float) -> Rung | None:

@@ -42,7 +42,6 @@ from compressor.steps._settings import Settings
 if TYPE_CHECKING:
     import optuna
 
-SAMPLERS = ("tpe", "nsga2")
 DEFAULT_DROP = 0.01
 """The drop that is allowed where the recipe has no gate ``accuracy_drop``: one point, as in the guide's recipes."""
 

@@ -34,7 +34,6 @@ from wire.messages import Watermark
 
 LOG = "log"
 PRIORITIES: Mapping[str, int] = {"event": 0, "drift": 1, "hw": 2, "infer": 2, "sample": 3, LOG: 4}
-_EVENT = 0
 _OVERHEAD_BYTES = 64  # a row's columns and its part of the indexes
 _MIGRATIONS = (
     # 1: the spool of the first agents, who left the version at 0

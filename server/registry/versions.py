@@ -71,10 +71,6 @@ class Versions:
         message = f"Expected a published release, got {name!r}: publish it with compressor publish"
         raise UnknownReleaseError(message)
 
-    def by_bundle(self, sha256: str) -> Release | None:
-        """Return the release whose bundle has this digest."""
-        return next((release for release in self.releases() if release.sha256 == sha256), None)
-
     def register(self, path: str, custom: TargetCustom, *, sha256: str, length_bytes: int, now_ms: int) -> Release:
         """Remember a target of verified metadata; registering it again changes nothing but its custom data.
 
