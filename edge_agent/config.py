@@ -255,7 +255,8 @@ def _check_meant(config: AgentConfig, where: str) -> None:
 
 def _value(config: AgentConfig, name: str) -> float:
     table, key = name.split(".")
-    return float(getattr(getattr(config, table), key))
+    value: float = getattr(getattr(config, table), key)
+    return value
 
 
 def _shown(name: str) -> str:

@@ -6,11 +6,12 @@ logits. Everything else is a ``DeviceMeasureError`` with its reason, and the gat
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from compressor.progress import Progress, Silent
 from wire.errors import MessageError
 from wire.measurement import MAX_ORDER_MS, MeasureOrder, MeasureReport, answers, decode_report
 
+T = TypeVar("T")
 _POLL_S = 0.5
 _NOT_A_NUMBER = 1e29
 
@@ -97,15 +99,37 @@ class ServerBench:
                     if data:
                         client.upload(data)
                     stage.advance()
-            client.order(sign_order(order, self.keys))
+            deadline_s = time.monotonic() + self.wait_s
             try:
-                self._await(client, order, progress)
-                return believed(order, client.report(order.order))
+                self._pass_on(client, order, sign_order(order, self.keys), deadline_s)
+                self._await(client, order, progress, deadline_s)
+                return believed(order, self._patiently(lambda: client.report(order.order), deadline_s))
             finally:
-                client.drop(order.order)
+                with contextlib.suppress(ServerUnreachableError):  # the server ends an order that has run out itself
+                    client.drop(order.order)
 
-    def _await(self, client: DeviceClient, order: MeasureOrder, progress: Progress) -> None:
-        deadline_s, said = time.monotonic() + self.wait_s, ""
+    def _pass_on(
+        self, client: DeviceClient, order: MeasureOrder, envelope: Mapping[str, Any], deadline_s: float
+    ) -> None:
+        """Order; with a server that ends the answer alone may be lost, and an order is taken once."""
+        try:
+            client.order(envelope)
+        except ServerUnreachableError:
+            if not self._patiently(lambda: client.has(order.order), deadline_s):
+                client.order(envelope)
+
+    def _patiently(self, ask: Callable[[], T], deadline_s: float) -> T:
+        """Return what ``ask`` returns; a server that is away for a moment is asked again, until the deadline."""
+        while True:
+            try:
+                return ask()
+            except ServerUnreachableError:
+                if time.monotonic() > deadline_s:
+                    raise
+                time.sleep(self.poll_s)
+
+    def _await(self, client: DeviceClient, order: MeasureOrder, progress: Progress, deadline_s: float) -> None:
+        said = ""
         while (standing := _asked(client, order.order, late=time.monotonic() > deadline_s)).phase != "done":
             if standing.phase != said:
                 said = standing.phase

@@ -71,6 +71,19 @@ class DeviceClient(Connection):
         """
         self._ask("POST", "/api/measurements", json={"envelope": dict(envelope)})
 
+    def has(self, order: str) -> bool:
+        """Return whether the server knows a measurement.
+
+        Raises:
+            ServerUnreachableError: If the server did not answer.
+            DeviceMeasureError: If it refused to say.
+        """
+        try:
+            response = self._http.get(f"/api/measurements/{order}")
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        return response.status_code != _NOT_FOUND and bool(_check(response))
+
     def standing(self, order: str) -> Standing:
         """Return how far the measurement is.
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import struct
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +26,12 @@ from compressor.measurement.predictions import Predictions
 from compressor.progress import Silent
 from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import parse_recipe
+from compressor.release.keys import init_keys
 from compressor.report.side_by_side import beside
 from compressor.run.device_evidence import Asked, evidence_from, pixels_of
 from compressor.tasks.compared import Compared
 from edge_agent.inference import preprocess
+from server.trust.online_keys import init_online_keys
 from wire.manifest import Budgets, Manifest, Preprocessing
 from wire.measurement import MeasureReport, blank_report, encode_report
 
@@ -132,6 +137,56 @@ def test_too_many_rows_are_said_before_anything_is_sent(tmp_path: Path) -> None:
     bench = ServerBench("http://127.0.0.1:9", "t", tmp_path)
     with pytest.raises(DeviceMeasureError, match="at most"):
         bench.measure(replace(SUBJECT, n=2_000_000), "cam-1", Silent())
+
+
+class Losing(BaseHTTPRequestHandler):
+    """A server of measurements that ends its first answer to an order, with or without having taken it."""
+
+    keeps, orders = True, 0
+
+    def do_POST(self) -> None:
+        """Take the order, the first time perhaps, and say nothing the first time."""
+        type(self).orders += 1
+        if self.orders == 1:
+            self.close_connection = True
+            self.connection.close()
+        else:
+            self._say(200)
+
+    def do_GET(self) -> None:
+        """Know the device, and the order where one was taken; it failed."""
+        known = "/devices/" in self.path or "/blobs/" in self.path or self.keeps or self.orders > 1
+        self._say(200 if known else 404, phase="failed", code="child_crashed", state="ready")
+
+    do_PUT = do_DELETE = do_GET  # noqa: N815 - the names that the standard library calls
+
+    def _say(self, status: int, **told: str) -> None:
+        body = json.dumps(told).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing on the terminal."""
+
+
+@pytest.mark.parametrize(("keeps", "orders"), [(True, 1), (False, 2)])
+def test_an_order_whose_answer_is_lost_is_asked_for_and_sent_again_only_where_it_did_not_arrive(
+    keeps: bool,  # noqa: FBT001 - a case
+    orders: int,
+    tmp_path: Path,
+) -> None:
+    """A server that was killed with the order taken would refuse it the second time."""
+    init_keys(tmp_path / "keys", init_online_keys(tmp_path / "server"))
+    handler = type("Handler", (Losing,), {"keeps": keeps})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        bench = ServerBench(f"http://127.0.0.1:{server.server_port}", "t", tmp_path / "keys", wait_s=20.0, poll_s=0.01)
+        with pytest.raises(DeviceMeasureError, match="Expected a measurement"):
+            bench.measure(SUBJECT, "cam-1", Silent())
+        server.shutdown()
+    assert handler.orders == orders
 
 
 RECIPE = '[model]\nname = "m"\n[targets.pi]\n[targets.host]\n[gates]\n'
