@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from compressor.errors import PruneError
-from compressor.prune import fine_tune, judged
+from compressor.prune.judging import fine_tune, judged
 from compressor.prune.settings import n_of_m
 from compressor.steps.base import Applied, Bench
 

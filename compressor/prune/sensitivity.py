@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from compressor.prune import points
 from compressor.prune.groups import find_groups, narrow
 from compressor.prune.importance import channel_scores
+from compressor.prune.judging import points
 from compressor.steps.base import Bench
 
 RATIOS = (0.25, 0.5, 0.75)

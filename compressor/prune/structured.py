@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from compressor.errors import PruneError
-from compressor.prune import fine_tune, judged
 from compressor.prune.groups import ChannelGroup, Shape, find_groups, narrow
 from compressor.prune.importance import channel_scores
+from compressor.prune.judging import fine_tune, judged
 from compressor.prune.latency import latency_ratio
 from compressor.prune.macs import count_macs, count_parameters
 from compressor.prune.plan import Limits, plan

@@ -7,15 +7,12 @@ embedding may narrow.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from compressor.prune.settings import PruneSettings as Settings
 from compressor.recipe.toml_fields import Checked
 from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.base import NETWORK, Applied, Bench, Network
-
-if TYPE_CHECKING:
-    pass
 
 LEVEL = NETWORK
 IMPORTANCES = ("magnitude", "taylor", "bn_scale")

@@ -6,16 +6,13 @@ They make the download smaller once it is compressed. They make nothing faster: 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from compressor.prune.settings import UNSTRUCTURED, n_of_m
 from compressor.prune.settings import SparsifySettings as Settings
 from compressor.recipe.toml_fields import Checked
 from compressor.steps._settings import Settings as StepSettings
 from compressor.steps.base import NETWORK, Applied, Bench, Network
-
-if TYPE_CHECKING:
-    pass
 
 LEVEL = NETWORK
 

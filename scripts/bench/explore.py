@@ -278,7 +278,7 @@ def exact_rows(case: Case) -> Iterator[Row]:
 def main() -> int:
     """Print the table; return 1 while a figure is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="digits only, 5 % of the labels")
+    parser.add_argument("--quick", action="store_true", help="digits only, 5 %% of the labels")
     parser.add_argument("--data", type=Path, help="folder with meter-digits/meter-digits-dev.zip")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

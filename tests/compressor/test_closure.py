@@ -83,7 +83,7 @@ def test_the_code_that_judges_has_the_modules_that_the_lists_by_hand_left_out() 
     found = set(code_digests(["compressor.run.pipeline"]))
     assert {
         "compressor.gates",
-        "compressor.recipe.read",
+        "compressor.recipe.model",
         "compressor.run.model_files",
         "wire.codec",
         "wire.reference",

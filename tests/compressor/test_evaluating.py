@@ -11,9 +11,9 @@ from torch import nn
 
 from compressor.evaluating import evaluating
 from compressor.export.onnx import export_onnx
-from compressor.prune import points
 from compressor.prune.groups import find_groups
 from compressor.prune.importance import channel_scores
+from compressor.prune.judging import points
 from compressor.prune.latency import latency_ratio
 from compressor.prune.macs import count_macs
 from compressor.qat import equalization, training

@@ -14,7 +14,7 @@ import torch
 from compressor import networks, steps
 from compressor.errors import PruneError, RecipeError
 from compressor.export.onnx import OUTPUT_NAMES, export_onnx
-from compressor.prune import accuracy
+from compressor.prune.judging import accuracy
 from compressor.prune.macs import count_macs, count_parameters
 from compressor.prune.settings import PruneSettings
 from compressor.steps.base import Bench, Rows

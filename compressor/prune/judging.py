@@ -1,0 +1,93 @@
+"""How pruning judges and trains on: accuracy or error, and the fine-tuning after it, for channels and masks.
+
+Decides how accuracy (of a regression the error) is taken and how a pruned network is trained on. Does not decide what
+is pruned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from compressor.errors import PruneError
+from compressor.evaluating import evaluating
+from compressor.portions import portions
+from compressor.steps.base import Bench, Rows
+from compressor.train.supervised import fit
+
+_MOST_ROWS = 256
+
+
+def accuracy(network: nn.Module, rows: Rows) -> float:
+    """Return the share (0..1) of ``rows`` that ``network`` gets right, in evaluation mode.
+
+    Args:
+        network: Returns (logits (N, classes), embedding) of float32 (N, C, H, W); left in evaluation mode.
+        rows: Inputs float32 (N, C, H, W) and labels int64 (N,).
+
+    Raises:
+        PruneError: If there are no rows to judge with.
+    """
+    said = _outputs(network, rows).argmax(1)
+    return int((said == torch.from_numpy(rows.labels)).sum()) / len(rows)
+
+
+def error(network: nn.Module, rows: Rows) -> float:
+    """Return the mean absolute error of a regression on ``rows``, in standard deviations; evaluation mode stays.
+
+    Raises:
+        PruneError: If there are no rows to judge with.
+    """
+    return float((_outputs(network, rows) - torch.from_numpy(rows.labels)).abs().mean())
+
+
+def judged(network: nn.Module, rows: Rows, name: str) -> dict[str, float]:
+    """Return accuracy or error on ``rows`` as a note; ``name`` has ``{}`` where it says which.
+
+    Raises:
+        PruneError: If there are no rows to judge with.
+    """
+    if rows.numeric:
+        return {name.format("error"): error(network, rows)}
+    return {name.format("accuracy"): accuracy(network, rows)}
+
+
+def points(network: nn.Module, rows: Rows) -> float:
+    """Return 100 x the accuracy; of a regression -100 x the error in standard deviations.
+
+    Raises:
+        PruneError: If there are no rows to judge with.
+    """
+    if rows.numeric:
+        return -100 * error(network, rows)
+    return 100 * accuracy(network, rows)
+
+
+def _outputs(network: nn.Module, rows: Rows) -> torch.Tensor:
+    if not len(rows):
+        raise PruneError("Expected rows in the search split to judge pruning with, got none: raise its share in [data]")
+    with torch.no_grad(), evaluating(network):
+        return torch.cat([network(torch.from_numpy(x))[0] for x in portions(rows.inputs, most=_MOST_ROWS)])
+
+
+def fine_tune(network: nn.Module, bench: Bench, epochs: int) -> nn.Module:
+    """Return ``network`` trained on for ``epochs`` on ``bench.train``, at ``fine_tune_learning_rate``; in place.
+
+    No epochs, no change.
+
+    Raises:
+        TrainError: If there are too few rows, or the loss is not finite.
+    """
+    if not epochs:
+        return network.eval()
+    settings = replace(bench.settings, epochs=epochs, learning_rate=bench.settings.fine_tune_learning_rate)
+    return fit(
+        network,
+        bench.train.inputs,
+        bench.train.labels,
+        settings,
+        on_epoch=lambda epoch: bench.tell(f"fine-tuning, epoch {epoch.number} of {epoch.of}"),
+        held=bench.search if settings.early_stopping else None,
+    )
