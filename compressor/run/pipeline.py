@@ -52,6 +52,9 @@ from wire.errors import WireError
 _QUICK_EPOCHS = 2
 _NAMES_SHOWN = 5
 
+JUDGES = (__name__, "compressor.recipe.read")
+"""Modules whose code judges a run, with all that they import: the reader decides what the gates of a recipe mean."""
+
 
 @dataclass(frozen=True, slots=True)
 class BasePoint:
@@ -289,7 +292,7 @@ def _judge(
             *_remarks(recipe, compared),
             *(f"Labels: {result.text}." for result in order_said if result.verdict is Verdict.PASS and few(figures)),
         ),
-        code_digests=code_digests((__name__, *plugins_of(recipe))),
+        code_digests=code_digests((*JUDGES, *plugins_of(recipe))),
     )
     return Judged(target, compared, certificate)
 
