@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from compressor import networks, prune, steps
+from compressor import networks, steps
 from compressor.errors import TrainError
+from compressor.prune import judging
 from compressor.prune.groups import find_groups
 from compressor.prune.importance import channel_scores
 from compressor.prune.sensitivity import measure_sensitivity
@@ -72,7 +73,7 @@ def test_early_stopping_keeps_the_weights_of_the_smallest_error() -> None:
     settings = replace(SETTINGS, early_stopping=20)
     trained = fit(network(), data.inputs, data.labels, settings, held=held, on_epoch=told.append)
     errors = [epoch.held_accuracy for epoch in told if epoch.held_accuracy is not None]
-    assert prune.error(trained, held) == pytest.approx(min(errors), abs=1e-5)
+    assert judging.error(trained, held) == pytest.approx(min(errors), abs=1e-5)
     assert told[0].numeric
     assert told[0].said.startswith("loss ")
     assert " error " in told[0].said
