@@ -19,13 +19,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from compressor import child
 from compressor.errors import MeasureError
 
 LIMIT_S = 120.0
 ROWS = 2
 _ONNX, _MODEL, _INPUTS, _RUNTIME = "onnx", "model", "rows.npy", "runtime"
-_TAIL = 200
-_OURS = Path(__file__).resolve().parents[1]
 
 
 def check(runtime: str, artifact: bytes, rows: npt.NDArray[np.float32], what: str, *, limit_s: float = LIMIT_S) -> None:
@@ -46,20 +45,15 @@ def check(runtime: str, artifact: bytes, rows: npt.NDArray[np.float32], what: st
         (folder / _MODEL).write_bytes(artifact)
         (folder / _RUNTIME).write_text(runtime)
         np.save(folder / _INPUTS, rows[:ROWS], allow_pickle=False)
-        path = os.pathsep.join(filter(None, [str(_OURS), os.environ.get("PYTHONPATH", "")]))
-        command = [sys.executable, "-m", "compressor.measurement.first_run", name]
         try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s, check=False,
-                env={**os.environ, "PYTHONPATH": path},
-            )  # fmt: skip
+            done = child.run(__name__, folder, limit_s)
         except subprocess.TimeoutExpired as error:
             message = f"Expected {what} to open and run {min(ROWS, len(rows))} rows in {limit_s:g} s, got no end"
             raise MeasureError(f"{message}: it was ended; make the model smaller, or take another runtime") from error
     if done.returncode < 0:
         end = signal.Signals(-done.returncode).name
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-        said = f" ({last[0][:_TAIL]})" if last else ""
+        last = child.last_line(done)
+        said = f" ({last})" if last else ""
         message = f"Expected {what} to open and run, got a process of {runtime} ended by {end}{said}"
         raise MeasureError(f"{message}: leave layers float (float_layers), or take another scheme or runtime")
 

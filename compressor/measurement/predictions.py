@@ -8,7 +8,6 @@ decide whether a figure is good enough.
 from __future__ import annotations
 
 import gc
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor import child
 from compressor.errors import MeasureError
 from compressor.portions import portions
 from edge_agent import runtimes
@@ -36,7 +36,7 @@ _WARM_UP_RUNS = 20
 _REPEATS = 7
 _RUNS = 60
 _CHILD_LIMIT_S = 60.0
-_MEMORY_ROWS, _TAIL = 8, 200
+_MEMORY_ROWS = 8
 _MANIFEST, _ARTIFACT, _INPUTS = "manifest.json", "model", "inputs.npy"
 
 
@@ -162,19 +162,14 @@ def peak_memory_bytes(candidate: Candidate, inputs: Floats) -> int:
         (folder / _MANIFEST).write_bytes(encode(candidate.manifest))
         (folder / _ARTIFACT).write_bytes(candidate.artifact)
         np.save(folder / _INPUTS, inputs[:_MEMORY_ROWS], allow_pickle=False)
-        path = os.pathsep.join(filter(None, sys.path))
-        command = [sys.executable, "-m", __name__, name]
         try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_CHILD_LIMIT_S, check=False,
-                env={**os.environ, "PYTHONPATH": path},
-            )  # fmt: skip
+            done = child.run(__name__, folder, _CHILD_LIMIT_S)
             return int(done.stdout)
         except subprocess.TimeoutExpired as error:
             raise MeasureError(f"Expected a memory measurement within {_CHILD_LIMIT_S:g} s, got none") from error
         except ValueError as error:
-            last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-            said = f": {last[0][:_TAIL]}" if last else ""
+            last = child.last_line(done)
+            said = f": {last}" if last else ""
             message = f"Expected a memory measurement, got none: the child process ended early{said}"
             raise MeasureError(message) from error
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from torch import nn
 
-from compressor import networks
+from compressor import child, networks
 from compressor.errors import CompressorError, LostProcessError, TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.steps.base import Rows
@@ -129,10 +129,7 @@ def _check_size(processes: int, size: int) -> None:
 @contextmanager
 def _torchrun(folder: Path, processes: int) -> Iterator[subprocess.Popen[bytes]]:
     """Run the crew; whatever happens in the block, no process of it outlives the block."""
-    environment = {
-        **os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+    environment = {**child.environment(), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     with (folder / _STDERR).open("wb") as stderr:
         process = subprocess.Popen(
             torchrun.arguments(folder, processes, __name__),
