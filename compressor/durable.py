@@ -1,12 +1,14 @@
-"""How a finished file of the compressor survives a power cut: renamed when it is whole, then its folder flushed.
-
-Source: Pillai et al., All File Systems Are Not Created Equal, OSDI 2014, section 4.
-"""
+"""How a finished file of the compressor survives a power cut: renamed when it is whole, then its folder flushed."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+from wire.durable import sync_folder
 
 
 def move(part: Path, path: Path) -> None:
@@ -19,14 +21,20 @@ def move(part: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush the names in ``folder`` to disk.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file that becomes ``path`` when the block ends well; if not, ``path`` is as before and nothing is left.
 
     Raises:
-        OSError: If it can't be opened or flushed.
+        OSError: If it can't be written.
     """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    part = path.with_name(path.name + ".part")
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        move(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise

@@ -6,7 +6,6 @@ Ranges that a step has learnt are tensors beside the weights, their names begin 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from compressor.durable import move
+from compressor.durable import replacing
 from compressor.errors import CheckpointError
 
 
@@ -24,17 +23,12 @@ def save(network: nn.Module, path: Path, ranges: Mapping[str, tuple[float, float
     Raises:
         CheckpointError: If the file can't be written.
     """
-    part = path.with_name(path.name + ".part")
     state = dict(network.state_dict())
     state |= {f"{RANGE}{name}": torch.tensor(pair, dtype=torch.float64) for name, pair in (ranges or {}).items()}
     try:
-        with part.open("wb") as file:
+        with replacing(path) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        move(part, path)
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when the disk is full
-        part.unlink(missing_ok=True)
         message = f"Expected to write weights to {path}, got: {error}"
         raise CheckpointError(message) from error
 

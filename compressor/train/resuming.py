@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from compressor.durable import move
+from compressor.durable import replacing
 from compressor.errors import TrainError
 
 
@@ -30,15 +29,10 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         TrainError: If the file can't be written.
     """
-    part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as file:
+        with replacing(path) as file:
             torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        move(part, path)
     except (OSError, RuntimeError) as error:  # torch's own writer raises RuntimeError when the disk is full
-        part.unlink(missing_ok=True)
         message = f"Expected to write the state of the training to {path}, got: {error}: free space, then run again"
         raise TrainError(message) from error
 

@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
+from wire.durable import sync_folder
+
 DISK_FULL, DISK_READ_ONLY, DISK_FAILED = "disk_full", "disk_read_only", "disk_failed"
 FULL_BYTES = 64 * 1024
 """A disk with less than this free is full: the spool's next write, its log and ``status.json`` need as much."""
@@ -60,7 +62,7 @@ class RealDisk:
         except OSError:
             beside.unlink(missing_ok=True)  # a full disk: nothing half-written stays
             raise
-        _flush_folder(path.parent)
+        sync_folder(path.parent)
 
     def move(self, source: Path, target: Path) -> None:
         """Flush ``source`` and rename it to ``target``, durably.
@@ -71,7 +73,7 @@ class RealDisk:
         with source.open("rb") as file:
             os.fsync(file.fileno())
         source.replace(target)
-        _flush_folder(target.parent)
+        sync_folder(target.parent)
 
     def remove(self, path: Path) -> None:
         """Remove ``path`` if it exists, durably.
@@ -81,7 +83,7 @@ class RealDisk:
         """
         path.unlink(missing_ok=True)
         if path.parent.exists():
-            _flush_folder(path.parent)
+            sync_folder(path.parent)
 
     def free_bytes(self, folder: Path) -> int:
         """Return what can still be written below ``folder``.
@@ -122,11 +124,3 @@ def advice(folder: Path, error: OSError | None = None) -> str:
     if error is not None and error.errno == errno.EIO:
         return "the disk fails (dmesg): replace it; what is on it may still be copied"
     return "free the disk or set their rights"
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,8 +16,9 @@ import sqlalchemy as sa
 from server.app.state_directory import StateDirectory
 from server.errors import StateDirectoryError
 from server.store.backup import back_up_sqlite, sqlite_file
-from server.store.files import sync_directory, sync_tree, write_atomically
+from server.store.files import sync_tree, write_atomically
 from server.trust.repository import mark_copy
+from wire.durable import sync_folder
 
 _SCRATCH = frozenset({"broker", "run", "backups", "server.lock"})
 _TIMESTAMP = Path("tuf", "timestamp.json")
@@ -56,7 +57,7 @@ def back_up_state(state: StateDirectory, engine: sa.Engine, target: Path, now_ms
         mark_copy(target, now_ms)
     sync_tree(target)
     write_atomically(target / state.config.name, state.config.read_bytes())
-    sync_directory(target.parent)
+    sync_folder(target.parent)
 
 
 def _partial_files(folder: str, names: list[str]) -> set[str]:

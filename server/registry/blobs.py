@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from server.errors import BlobOversizeError, BlobRefusedError, UnknownBlobError
-from server.store.files import sync_directory
 from wire.bundle import MAX_BUNDLE_BYTES
+from wire.durable import sync_folder
 
 _HEX = re.compile(r"[0-9a-f]{64}")
 
@@ -122,7 +122,7 @@ class Upload:
         self.file.flush()
         os.fsync(self.file.fileno())
         self.part.rename(self.folder / self.sha256)
-        sync_directory(self.folder)
+        sync_folder(self.folder)
         return self.length_bytes
 
     def close(self) -> None:

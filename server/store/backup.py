@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from server.store.files import sync_directory
+from wire.durable import sync_folder
 
 _PARTIAL = ".partial"
 
@@ -48,4 +48,4 @@ def back_up_sqlite(source: Path, target: Path) -> None:
         raise
     finally:
         os.close(descriptor)
-    sync_directory(target.parent)
+    sync_folder(target.parent)

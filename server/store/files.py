@@ -6,6 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
+from wire.durable import sync_folder
+
 _PRIVATE = 0o600
 
 
@@ -25,16 +27,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = _PRIVATE) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
-
-
-def sync_directory(folder: Path) -> None:
-    """Make renames in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path.parent)
 
 
 def sync_tree(folder: Path) -> None:
@@ -44,5 +37,5 @@ def sync_tree(folder: Path) -> None:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         elif path.is_dir():
-            sync_directory(path)
-    sync_directory(folder)
+            sync_folder(path)
+    sync_folder(folder)
