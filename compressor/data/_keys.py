@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe
+from compressor.recipe.toml_fields import is_given
 
 FLOOR = 'label = "floor"'
 KEYS = ("path", "slices", "split", "allow_corrupt", "orientation", "decode", "front_end", "options", FLOOR)
@@ -55,5 +56,4 @@ def reads(dataset: str) -> frozenset[str]:
 
 def _given(data: DataRecipe) -> Mapping[str, bool]:
     """Return which of ``KEYS`` are other than what they are unless a recipe says so."""
-    plain = DataRecipe()
-    return {key: data.label == "floor" if key == FLOOR else getattr(data, key) != getattr(plain, key) for key in KEYS}
+    return {key: data.label == "floor" if key == FLOOR else is_given(data, key) for key in KEYS}

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from compressor import plugins
 from compressor.errors import PluginError
+from compressor.recipe.toml_fields import is_given
 from compressor.steps.quantize import Settings
 
 KEYS = (
@@ -29,7 +30,7 @@ Batches = Callable[[], Iterable[npt.NDArray[np.float32]]]
 
 def schemes() -> tuple[str, ...]:
     """Return the names of the schemes in this folder."""
-    return tuple(name for name in plugins.names(__name__) if name not in plugins.PARTS[__name__])
+    return plugins.plugins(__name__)
 
 
 def reads(scheme: str, runtime: str) -> frozenset[str] | None:
@@ -59,8 +60,8 @@ def unread(settings: Settings, runtimes: Iterable[str]) -> tuple[str, ...]:
     told = [reads(settings.scheme, runtime) for runtime in runtimes]
     if settings.rescue or None in told:
         return ()
-    known, default = frozenset[str]().union(*(item or () for item in told)), Settings()
-    return tuple(key for key in KEYS if key not in known and getattr(settings, key) != getattr(default, key))
+    known = frozenset[str]().union(*(item or () for item in told))
+    return tuple(key for key in KEYS if key not in known and is_given(settings, key))
 
 
 def quantize(

@@ -58,6 +58,17 @@ def fields_from(cls: type[T], value: object, where: str, *, given: Mapping[str, 
     return cls(**arguments)
 
 
+def default_of(table: object, key: str) -> object:
+    """Return what ``key`` of ``table``, a dataclass of a recipe, is unless a recipe says otherwise."""
+    found = {field.name: field for field in dataclasses.fields(table)}[key]  # type: ignore[arg-type]
+    return found.default if found.default_factory is dataclasses.MISSING else found.default_factory()
+
+
+def is_given(table: object, key: str) -> bool:
+    """Return whether ``key`` of ``table`` is other than its default: nothing tells one that says the default."""
+    return bool(getattr(table, key) != default_of(table, key))
+
+
 def _typed(value: object, hint: object, where: str) -> object:
     converted = _convert(value, hint)
     if converted is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from compressor import steps
 from compressor.errors import RecipeError
 from compressor.gates import JUDGED_WITHOUT_BOUND
+from compressor.recipe.toml_fields import is_given
 from compressor.steps._selection import network_steps
 
 if TYPE_CHECKING:
@@ -50,11 +51,11 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
     model = recipe.model
     if model.imported:
         why = f"with [model] {'onnx' if model.onnx else 'tflite'}"
-        yield from (Unread("[model]", key, why) for key in ("network", "network_options") if _given(model, key))
+        yield from (Unread("[model]", key, why) for key in ("network", "network_options") if is_given(model, key))
         yield from (
             Unread("[train]", key, f"{why}, which is not trained")
             for key in _names(recipe.train)
-            if key not in READ_BY_IMPORTS and _given(recipe.train, key)
+            if key not in READ_BY_IMPORTS and is_given(recipe.train, key)
         )
     elif model.checkpoint:
         read = [steps.train_reads(step) for step in network_steps(recipe)]
@@ -64,35 +65,28 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
         used |= READ_BY_IMPORTS | {"fine_tune_epochs", "fine_tune_learning_rate"}  # the latter: of a later retraining
         unused = frozenset(_names(recipe.train)) - used
         why = "with [model] checkpoint, whose weights are taken as they are"
-        yield from (Unread("[train]", key, why) for key in sorted(unused) if _given(recipe.train, key))
+        yield from (Unread("[train]", key, why) for key in sorted(unused) if is_given(recipe.train, key))
     if recipe.regression:
         yield from (
-            Unread("[train]", key, "of a regression") for key in sorted(_OF_CLASSES) if _given(recipe.train, key)
+            Unread("[train]", key, "of a regression") for key in sorted(_OF_CLASSES) if is_given(recipe.train, key)
         )
     yield from _of_steps(recipe)
     for target in recipe.targets:
         if target.runtime != "onnx" and target.format:
             yield Unread(f"[targets.{target.name}]", "format", f"of runtime {target.runtime!r}")
     for gate in recipe.gates:
-        if gate.name in JUDGED_WITHOUT_BOUND and _given(gate, "confidence"):
+        if gate.name in JUDGED_WITHOUT_BOUND and is_given(gate, "confidence"):
             yield Unread(f"[gates] {gate.name}", "confidence", "of a gate that compares a figure with its limit")
 
 
 def _of_steps(recipe: Recipe) -> Iterator[Unread]:
     for step in recipe.compress:
         for key, why in steps.unread(step).items():
-            if _given(step, key):
+            if is_given(step, key):
                 yield Unread(f"[[compress]] {step.step}", key, why)
-        if step.step == "distill" and recipe.regression and _given(step, "temperature"):
+        if step.step == "distill" and recipe.regression and is_given(step, "temperature"):
             yield Unread("[[compress]] distill", "temperature", "of a regression, which has no softmax")
 
 
 def _names(table: Any) -> tuple[str, ...]:  # noqa: ANN401 - any dataclass of a recipe
     return tuple(field.name for field in dataclasses.fields(table))
-
-
-def _given(table: Any, key: str) -> bool:  # noqa: ANN401 - any dataclass of a recipe
-    """Return whether ``key`` of ``table`` is other than what it is unless a recipe says so."""
-    field = next(field for field in dataclasses.fields(table) if field.name == key)
-    default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-    return bool(getattr(table, key) != default)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.recipe.model import Recipe
+from compressor.recipe.toml_fields import is_given
 
 _BARE = re.compile("[A-Za-z0-9_-]+")
 _EMPTY: tuple[object, ...] = ("", (), {})
@@ -54,8 +55,7 @@ def _pairs(value: Any, without: str) -> dict[str, Any]:  # noqa: ANN401 - any da
     found = {}
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
-        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if field.name != without and item is not None and not (item in _EMPTY and item == default):
+        if field.name != without and item is not None and not (item in _EMPTY and not is_given(value, field.name)):
             found[field.name] = item
     return found
 

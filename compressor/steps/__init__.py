@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar, cast
 
 from compressor import plugins
 from compressor.errors import PluginError, StepDidNothingError
-from compressor.recipe.toml_fields import Checked, nearest
+from compressor.recipe.toml_fields import Checked, default_of, nearest
 from compressor.steps._settings import Settings
 from compressor.steps.base import ARTIFACT, NETWORK, Applied, Bench, Network
 
@@ -87,9 +87,8 @@ def train_reads(settings: Settings) -> frozenset[str] | None:
 
 def plain(settings: T) -> T:
     """Return ``settings`` with every key that has no use at its default."""
-    defaults = {field.name: field.default for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
     unused = unread(settings)  # type: ignore[arg-type]
-    return dataclasses.replace(settings, **{key: defaults[key] for key in unused})  # type: ignore[type-var]
+    return dataclasses.replace(settings, **{key: default_of(settings, key) for key in unused})  # type: ignore[type-var]
 
 
 def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
