@@ -101,36 +101,43 @@ class ServerBench:
                     stage.advance()
             deadline_s = time.monotonic() + self.wait_s
             try:
-                self._pass_on(client, order, sign_order(order, self.keys), deadline_s)
+                self._pass_on(client, sign_order(order, self.keys), order.order, deadline_s, progress)
                 self._await(client, order, progress, deadline_s)
-                return believed(order, self._patiently(lambda: client.report(order.order), deadline_s))
+                return believed(order, self._patiently(lambda: client.report(order.order), deadline_s, progress))
             finally:
                 with contextlib.suppress(ServerUnreachableError):  # the server ends an order that has run out itself
                     client.drop(order.order)
 
     def _pass_on(
-        self, client: DeviceClient, order: MeasureOrder, envelope: Mapping[str, Any], deadline_s: float
+        self, client: DeviceClient, envelope: Mapping[str, Any], order: str, deadline_s: float, progress: Progress
     ) -> None:
         """Order; with a server that ends the answer alone may be lost, and an order is taken once."""
         try:
             client.order(envelope)
         except ServerUnreachableError:
-            if not self._patiently(lambda: client.has(order.order), deadline_s):
+            if not self._patiently(lambda: client.has(order), deadline_s, progress):
                 client.order(envelope)
 
-    def _patiently(self, ask: Callable[[], T], deadline_s: float) -> T:
-        """Return what ``ask`` returns; a server that is away for a moment is asked again, until the deadline."""
+    def _patiently(self, ask: Callable[[], T], deadline_s: float, progress: Progress) -> T:
+        """Return what ``ask`` returns; a server that is away is said to be so, and asked again until the deadline."""
+        away = False
         while True:
             try:
                 return ask()
             except ServerUnreachableError:
                 if time.monotonic() > deadline_s:
                     raise
+                if not away:
+                    progress.say("server away: it is asked again")
+                away = True
                 time.sleep(self.poll_s)
 
     def _await(self, client: DeviceClient, order: MeasureOrder, progress: Progress, deadline_s: float) -> None:
         said = ""
-        while (standing := _asked(client, order.order, late=time.monotonic() > deadline_s)).phase != "done":
+        while True:
+            standing = self._patiently(lambda: client.standing(order.order), deadline_s, progress)
+            if standing.phase == "done":
+                return
             if standing.phase != said:
                 said = standing.phase
                 progress.say(f"{order.device}: measurement {said} (device {standing.device_state or 'unknown'})")
@@ -148,16 +155,6 @@ def _misfit(subject: Subject, device: str, known: Known) -> str:
         message = f"Expected a device with runtime {subject.runtime}, got {device} with {', '.join(known.runtimes)}"
         return f"{message}: install it there (pip install tinyfleet[{subject.runtime}])"
     return ""
-
-
-def _asked(client: DeviceClient, order: str, *, late: bool) -> Standing:
-    """Return how far the measurement is; a server that is away for a moment is asked again, until it is ``late``."""
-    try:
-        return client.standing(order)
-    except ServerUnreachableError:
-        if late:
-            raise
-        return Standing("server away", "", "", "", 0)
 
 
 def silence(device: str, standing: Standing, wait_s: float) -> str:
