@@ -34,10 +34,7 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "monitor.hw_s": _TIME_S,
     "monitor.rows_a_batch": (1, 10_000),
     "monitor.context": (0, _U16),
-    "transport.keepalive_s": (
-        5,
-        _U16,
-    ),  # MQTT 5, 3.1.2.10: two bytes; 0 would leave a dead link unseen
+    "transport.keepalive_s": (5, _U16),  # MQTT 5, 3.1.2.10: two bytes; 0 would leave a dead link unseen
     "transport.min_backoff_s": _TIME_S,
     "transport.max_backoff_s": _TIME_S,
     "transport.session_expiry_s": (0, min(_U32, _MOST_S)),  # MQTT 5, 3.1.2.11.2: four bytes

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from edge_agent.device.disk import RealDisk, advice
 from edge_agent.device.identity import Identity, read_identity
-from edge_agent.device.tls import client_context
+from edge_agent.device.tls import http_connection
 from edge_agent.errors import IdentityError
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.storage.slots import Slots
@@ -75,16 +75,9 @@ def _server(identity: Identity, pause: Callable[[float], None]) -> Check:
 
 
 def _ask(identity: Identity) -> Check:
-    parts = urllib.parse.urlsplit(identity.http_url)
-    host = parts.hostname or ""
-    connection: http.client.HTTPConnection
-    if parts.scheme == "https":
-        context = client_context(identity.mqtt_tls_ca)
-        connection = http.client.HTTPSConnection(host, parts.port, timeout=LIMIT_S, context=context)
-    else:
-        connection = http.client.HTTPConnection(host, parts.port, timeout=LIMIT_S)
+    connection = http_connection(identity.http_url, identity.mqtt_tls_ca, LIMIT_S)
     try:
-        connection.request("GET", f"{parts.path.rstrip('/')}/api/health")
+        connection.request("GET", f"{urllib.parse.urlsplit(identity.http_url).path.rstrip('/')}/api/health")
         answer = connection.getresponse()
         text = "" if answer.status == _OK else _words(answer.read(_MAX_ANSWER_BYTES))
         return Check(SERVER, answer.status == _OK, f"{identity.http_url} answers {answer.status}{text}", own=False)

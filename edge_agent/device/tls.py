@@ -1,8 +1,10 @@
-"""Whom the device believes: one TLS context for enrolment, MQTT, metadata and bundles."""
+"""Whom the device believes: one TLS context for enrolment, MQTT, metadata and bundles; the connection over HTTP."""
 
 from __future__ import annotations
 
 import ssl
+import urllib.parse
+from http.client import HTTPConnection, HTTPSConnection
 
 
 def client_context(ca: str = "") -> ssl.SSLContext:
@@ -15,3 +17,21 @@ def client_context(ca: str = "") -> ssl.SSLContext:
         ssl.SSLError: If ``ca`` holds no certificate (it is an OSError).
     """
     return ssl.create_default_context(cadata=ca) if ca else ssl.create_default_context()
+
+
+def http_connection(url: str, ca: str, timeout_s: float) -> HTTPConnection:
+    """Return a connection to the server at ``url``, not opened yet; it follows no redirects.
+
+    Args:
+        url: http://… or https://….
+        ca: as of ``client_context``.
+        timeout_s: for connecting, and between two pieces of an answer.
+
+    Raises:
+        ssl.SSLError: If ``ca`` holds no certificate (it is an OSError).
+    """
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme == "https":
+        return HTTPSConnection(host, parts.port, timeout=timeout_s, context=client_context(ca))
+    return HTTPConnection(host, parts.port, timeout=timeout_s)

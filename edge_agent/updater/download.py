@@ -17,13 +17,13 @@ import random
 import time
 import urllib.parse
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from io import FileIO
 from pathlib import Path
 
 from edge_agent.device.disk import Disk
 from edge_agent.device.record_file import make_way
-from edge_agent.device.tls import client_context
+from edge_agent.device.tls import http_connection
 from edge_agent.updater.ports import FetchOrder, Progress, Refusal, disk_refusal
 from edge_agent.updater.storage.integrity import Condition, condition
 
@@ -241,9 +241,4 @@ def _opened(part: Path) -> FileIO:
 
 def connection(settings: FetchSettings) -> HTTPConnection:
     """Return a connection to the server of ``settings``, not opened yet; it follows no redirects."""
-    parts = urllib.parse.urlsplit(settings.base_url)
-    host = parts.hostname or ""
-    if parts.scheme == "https":
-        context = client_context(settings.tls_ca)
-        return HTTPSConnection(host, parts.port, timeout=settings.stall_s, context=context)
-    return HTTPConnection(host, parts.port, timeout=settings.stall_s)
+    return http_connection(settings.base_url, settings.tls_ca, settings.stall_s)
