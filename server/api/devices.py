@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field, JsonValue
 
 from server.api.auth import Auth
-from server.api.numbers import StoredNumber
+from server.api.values import StoredNumber
 from server.errors import UnknownDeviceError
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, JsonValue
 
 from server.api.auth import Auth
-from server.api.numbers import StoredNumber
+from server.api.values import StoredNumber
 from server.registry.events import EventLog, LoggedEvent
 
 

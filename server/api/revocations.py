@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from server.api.auth import Auth
+from server.api.values import Person, Why
 from server.fleet.fleet import Device
 from server.fleet.revocation import Revocations
+from server.people import SOMEBODY
 
 
 class EndRequest(BaseModel, extra="forbid"):
     """Why; it is kept with the device and in the events. ``by``: who decided it, for the events."""
 
-    why: str = Field(default="", max_length=500)
-    by: str = Field(default="an operator", min_length=1, max_length=100)
+    why: Why = ""
+    by: Person = SOMEBODY
 
 
 class EndedBody(BaseModel):

@@ -1,4 +1,4 @@
-"""Whole numbers in paths and queries that the store can hold: others are a caller's mistake, never a fault of ours."""
+"""Values that many requests have. Others than these are a caller's mistake, never a fault of ours."""
 
 from __future__ import annotations
 
@@ -6,5 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
+from server.people import MAX_NAME, MAX_WHY
+
 StoredNumber = Annotated[int, Field(ge=0, lt=2**63)]
 """An id or a time in UTC ms, as signed 64 bits hold it."""
+Person = Annotated[str, Field(min_length=1, max_length=MAX_NAME)]
+"""Who decides something."""
+Why = Annotated[str, Field(max_length=MAX_WHY)]
+"""Why it is decided; "" where that is not said."""

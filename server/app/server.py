@@ -214,9 +214,9 @@ class ServerApp:
                 notices = self.parts.ingest.take(_INGEST_WAIT_S)
                 self.parts.ingest.handle(notices, self.clock())
                 self.parts.vitals.beat(_INGEST, self.clock())
-                self.parts.ingest.outages.worked(_INGEST)
+                self.parts.outages.worked(_INGEST)
             except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
-                self.parts.ingest.outages.failed(_INGEST, error)
+                self.parts.outages.failed(_INGEST, error)
                 self.parts.vitals.fault(_INGEST, f"{type(error).__name__}: {error}"[:500])
                 self._stopping.wait(_PAUSE_AFTER_FAULT_S)
         with contextlib.suppress(Exception):  # what is still in the inbox; the devices would send it again anyway
@@ -228,9 +228,9 @@ class ServerApp:
             try:
                 self._enforce(self.clock())
                 self.parts.vitals.beat(_REVOCATIONS, self.clock())
-                self.parts.ingest.outages.worked(_REVOCATIONS)
+                self.parts.outages.worked(_REVOCATIONS)
             except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
-                self.parts.ingest.outages.failed(_REVOCATIONS, error)
+                self.parts.outages.failed(_REVOCATIONS, error)
                 self.parts.vitals.fault(_REVOCATIONS, f"{type(error).__name__}: {error}"[:500])
 
     def _turn_loop(self) -> None:
@@ -254,9 +254,9 @@ class ServerApp:
         try:
             service.turn(now_ms)
             self.parts.vitals.beat(name, self.clock())
-            self.parts.ingest.outages.worked(name)
+            self.parts.outages.worked(name)
         except Exception as error:  # noqa: BLE001 - the outermost loop of this thread
-            self.parts.ingest.outages.failed(name, error)
+            self.parts.outages.failed(name, error)
             text = f"{name} failed: {type(error).__name__}: {error}"[:500]
             self.parts.vitals.fault(name, text)
             with contextlib.suppress(Exception):

@@ -42,6 +42,7 @@ from server.fleet.outbox import Outbox
 from server.fleet.revocation import Revocations
 from server.ingest.ingest import Ingest
 from server.ingest.windows import Windows
+from server.outages import Outages
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
 from server.registry.lineage import Lineage
@@ -92,6 +93,7 @@ class Parts:
     retraining: RetrainingService
     measurements: Measurements
     ingest: Ingest
+    outages: Outages
     vitals: Vitals
     situation: Situation
     clock: Clock
@@ -118,7 +120,8 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     )
     withdrawal = Withdrawal(versions, fleet, rollouts, clock)
     measurements = Measurements(state.measurements, fleet, clock, SignedOrders(state.path))
-    ingest = Ingest(database, fleet, outbox, config.ingest, samples.accept)
+    outages = Outages()
+    ingest = Ingest(database, fleet, outbox, config.ingest, samples.accept, outages=outages)
     vitals = Vitals(database, events, ingest, transport, state.path, config.health)
     return Parts(
         database=database,
@@ -140,6 +143,7 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         trust=trust,
         clock=clock,
         ingest=ingest,
+        outages=outages,
         vitals=vitals,
         situation=Situation(
             fleet, drift.verdicts, rollouts.ledger, versions, trust, vitals, clock, config.fleet.silent_s,

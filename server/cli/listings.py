@@ -10,8 +10,9 @@ from server.fleet.fleet import Device
 from server.fleet.liveness import Presence
 from server.registry.events import LoggedEvent
 from server.registry.versions import Release
-from server.rollout.model import IN_FLIGHT, Rollout, Standing
+from server.rollout.model import IN_FLIGHT, Rollout
 from server.rollout.outcome import removed_count, replaced_count
+from server.rollout.thresholds import tally
 
 Row = Mapping[str, object]
 _BLANKS = str.maketrans({"\t": " ", "\n": " ", "\r": " "})
@@ -77,12 +78,11 @@ def event_row(event: LoggedEvent) -> Row:
 
 def rollout_row(rollout: Rollout) -> Row:
     """Return one rollout with the number of its devices by where they are; a failure stays one, replaced or not."""
-    counted = [member.standing for member in rollout.members if member.standing is not Standing.CANCELLED]
+    counts = tally(rollout.members)
     return {
         "id": rollout.id, "release": rollout.release, "phase": rollout.phase.value,
-        "committed": counted.count(Standing.COMMITTED), "failed": counted.count(Standing.FAILED),
-        "stuck": counted.count(Standing.STUCK), "pending": counted.count(Standing.PENDING),
-        "under_way": sum(standing in IN_FLIGHT for standing in counted), "devices": len(counted),
+        "committed": counts.committed, "failed": counts.failed, "stuck": counts.stuck, "pending": counts.pending,
+        "under_way": sum(member.standing in IN_FLIGHT for member in rollout.members), "devices": counts.total,
         "replaced": replaced_count(rollout.members), "removed": removed_count(rollout.members),
         "created_ms": rollout.created_ms, "updated_ms": rollout.updated_ms, "code": rollout.code, "text": rollout.text,
         "air_bytes": sum(member.air_bytes for member in rollout.members),

@@ -22,6 +22,7 @@ from server.errors import DeviceEndedError
 from server.fleet.fleet import Device, Fleet, reported_gen
 from server.fleet.outbox import Outbox
 from server.ingest.faults import shortened
+from server.people import MAX_WHY, SOMEBODY
 from server.registry.events import event_row
 from server.store import fleet as store
 from server.store.events import insert_events
@@ -33,7 +34,6 @@ REVOKED, REMOVED = "revoked", "removed"
 _RETAINED = (Kind.STATE, Kind.REPORTED, Kind.DESIRED)
 _CLEAR_AFTER_MS = (0, 2_000, 10_000)
 _CLEARED_A_TURN = 200
-_MAX_WHY = 500
 
 
 @dataclass(eq=False, slots=True)
@@ -46,7 +46,7 @@ class Revocations:
     _ended: dict[str, int] = field(default_factory=dict)
     _to_clear: list[tuple[int, str]] = field(default_factory=list)
 
-    def revoke(self, device: str, why: str = "", *, by: str = "an operator") -> Device:
+    def revoke(self, device: str, why: str = "", *, by: str = SOMEBODY) -> Device:
         """Refuse the credentials of ``device`` from now on, as ``by`` decided; it stays listed as revoked.
 
         Raises:
@@ -59,7 +59,7 @@ class Revocations:
             raise DeviceEndedError(message)
         return known if known.ended == REVOKED else self._end(known, REVOKED, {}, why=why, by=by)
 
-    def remove(self, device: str, why: str = "", *, by: str = "an operator") -> Device:
+    def remove(self, device: str, why: str = "", *, by: str = SOMEBODY) -> Device:
         """Refuse the credentials of ``device`` and forget what it was to run, as ``by`` decided; its history stays.
 
         Raises:
@@ -71,7 +71,7 @@ class Revocations:
         return self._end(known, REMOVED, {"desired": None, "reported": None}, why=why, by=by)
 
     def _end(self, known: Device, ended: str, changes: dict[str, object], *, why: str, by: str) -> Device:
-        now_ms, why = self.clock(), shortened(why, _MAX_WHY)
+        now_ms, why = self.clock(), shortened(why, MAX_WHY)
         gone = {"ended": ended, "ended_ms": now_ms, "ended_why": why, "password_hash": "", **changes}
         # the generation outlives what it counted, so that a device that comes back follows what it is told next
         gone["desired_gen"] = max(known.desired_gen, reported_gen(known))

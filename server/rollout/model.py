@@ -21,6 +21,7 @@ class Phase(StrEnum):
 
 
 OPEN_PHASES = frozenset({Phase.AWAITING_APPROVAL, Phase.RUNNING, Phase.PAUSED, Phase.ABORTING})
+ABORTABLE = OPEN_PHASES - {Phase.ABORTING}
 
 
 class Standing(StrEnum):

@@ -11,7 +11,7 @@ from server.rollout.thresholds import tally
 def outcome(rollout: Rollout) -> str:
     """Return the figures of ``rollout`` in words; failures stay failures, whatever became of the devices since."""
     members, counts = rollout.members, tally(rollout.members)
-    parts = [f"{counts.committed} of {_devices(counts.tried)} committed" if counts.tried else "no device tried it"]
+    parts = [f"{counts.committed} of {devices(counts.tried)} committed" if counts.tried else "no device tried it"]
     for standing, one, many in (
         (Standing.FAILED, "failed", "failed"), (Standing.STUCK, "was stuck", "were stuck"),
     ):  # fmt: skip
@@ -47,5 +47,6 @@ def _replaced(found: Sequence[Member]) -> str:
     return f" and was {who}" if count == 1 else f" and were {who}"
 
 
-def _devices(count: int) -> str:
+def devices(count: int) -> str:
+    """Return ``count`` devices in words."""
     return "1 device" if count == 1 else f"{count} devices"

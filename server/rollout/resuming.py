@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from server.errors import RolloutRefusedError
+from server.people import SOMEBODY
 from server.rollout.model import (
     IN_FLIGHT,
     IN_VAIN,
@@ -28,6 +29,7 @@ from server.rollout.model import (
     Settle,
     Standing,
 )
+from server.rollout.outcome import devices
 from server.rollout.planner import apply_settlements, left_out, passed, plan, stop
 from server.rollout.thresholds import tally
 
@@ -61,7 +63,7 @@ class Foresight:
     def text(self) -> str:
         """What will happen, in words."""
         parts = [
-            f"{_devices(names)} {what}: {listed(names)}"
+            f"{devices(len(names))} {what}: {listed(names)}"
             for names, what in (
                 (self.tells, "told now"), (self.later, "told when heard again"), (self.sets_back, "set back"),
                 (self.unaffected, "not affected"),
@@ -73,8 +75,7 @@ class Foresight:
 
 
 def resumed(
-    rollout: Rollout, how: How, substitutes: Sequence[str] = (), *, by: str = "an operator",
-    gone: Collection[str] = (),
+    rollout: Rollout, how: How, substitutes: Sequence[str] = (), *, by: str = SOMEBODY, gone: Collection[str] = (),
 ) -> Rollout:  # fmt: skip
     """Return ``rollout`` running again, as the person ``by`` decided.
 
@@ -225,7 +226,3 @@ def _with_others(rollout: Rollout, substitutes: tuple[str, ...], by: str) -> Seq
 def _advice(how: How) -> str:
     others = [other.value for other in How if other is not how]
     return f"{' or '.join(others)}, or skip the group, which names who decided it"
-
-
-def _devices(names: Sequence[str]) -> str:
-    return "1 device" if len(names) == 1 else f"{len(names)} devices"

@@ -12,6 +12,7 @@ from server.clock import Clock, system_now_ms
 from server.errors import ReleaseWithdrawnError, RolloutPhaseError, RolloutRefusedError
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import is_reachable
+from server.people import SOMEBODY
 from server.registry.events import EventLog
 from server.registry.versions import Release, Versions
 from server.rollout.assignments import Teller
@@ -19,6 +20,7 @@ from server.rollout.config import RolloutConfig
 from server.rollout.create import Request, draft
 from server.rollout.ledger import Ledger
 from server.rollout.model import (
+    ABORTABLE,
     IN_VAIN,
     Action,
     Assign,
@@ -41,11 +43,10 @@ from server.rollout.thresholds import tally
 from wire.messages import Severity, UpdateStatus
 
 _LOG = logging.getLogger(__name__)
-SOMEBODY = "an operator"
 _PHASES = {  # of an act: the phases it is for, and the one it leads to
     "approve": (frozenset({Phase.AWAITING_APPROVAL}), Phase.RUNNING),
     "pause": (frozenset({Phase.RUNNING}), Phase.PAUSED),
-    "abort": (frozenset({Phase.AWAITING_APPROVAL, Phase.RUNNING, Phase.PAUSED}), Phase.ABORTING),
+    "abort": (ABORTABLE, Phase.ABORTING),
 }
 
 

@@ -16,19 +16,18 @@ from server.clock import Clock
 from server.errors import ReleaseWithdrawnError, ServerError
 from server.fleet.fleet import Device, Fleet
 from server.ingest.faults import shortened
+from server.people import MAX_NAME, MAX_WHY, SOMEBODY
 from server.registry.events import event_row
 from server.registry.versions import Release, Versions
 from server.rollout.assignments import pointer
-from server.rollout.model import Phase
-from server.rollout.service import SOMEBODY, RolloutService
+from server.rollout.model import ABORTABLE
+from server.rollout.service import RolloutService
 from server.store import registry as store
 from server.store.events import insert_events
 from wire.messages import Desired, Severity
 
 _LOG = logging.getLogger(__name__)
 _CHECK_EVERY_MS = 2_000
-_ABORTABLE = frozenset({Phase.AWAITING_APPROVAL, Phase.RUNNING, Phase.PAUSED})
-_MAX_WHY, _MAX_NAME = 500, 100
 
 
 @dataclass(eq=False, slots=True)
@@ -48,7 +47,7 @@ class Withdrawal:
             UnknownReleaseError: If there is none.
         """
         self.versions.release(name)
-        now_ms, why, by = self.clock(), shortened(why, _MAX_WHY), shortened(by, _MAX_NAME)
+        now_ms, why, by = self.clock(), shortened(why, MAX_WHY), shortened(by, MAX_NAME)
         text = f"Release {name} was withdrawn by {by}" + (f": {why}" if why else "")
         data = {"release": name, "by": by}
         event = event_row(now_ms, "release", "withdrawn", Severity.WARNING, text, data=data)
@@ -79,7 +78,7 @@ class Withdrawal:
 
     def _stop_rollouts(self, withdrawn: Mapping[str, Release]) -> None:
         for rollout in self.rollouts.ledger.open():
-            if rollout.release in withdrawn and rollout.phase in _ABORTABLE:
+            if rollout.release in withdrawn and rollout.phase in ABORTABLE:
                 release = withdrawn[rollout.release]
                 why = "the release was withdrawn" + (f": {release.withdrawn_why}" if release.withdrawn_why else "")
                 by = release.withdrawn_by or SOMEBODY

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tuf.api.exceptions import RepositoryError
@@ -40,14 +41,12 @@ def install_root(state_dir: Path, root_file: Path) -> int:
         message = f"Expected root version {newest + 1}, got {version}: a root is never replaced, only followed"
         raise MetadataRefusedError(message)
     _verify(metadata, previous)
-    for role in ROLES:
-        ours = load_online_key(state_dir, role).public_key.keyid
-        if ours not in metadata.signed.roles[role].keyids:
-            message = (
-                f"Expected a root that names our {role} key {ours[:12]}…, got another: "
-                "make it with `compressor keys init DIR --online` and the online.pub.json of this state directory"
-            )
-            raise MetadataRefusedError(message)
+    for role, ours, _ in _unnamed_keys(state_dir, metadata.signed):
+        message = (
+            f"Expected a root that names our {role} key {ours[:12]}…, got another: "
+            "make it with `compressor keys init DIR --online` and the online.pub.json of this state directory"
+        )
+        raise MetadataRefusedError(message)
     (state_dir / TUF).mkdir(mode=0o700, exist_ok=True)
     write_atomically(_path(state_dir, version), data, mode=0o644)
     return version
@@ -83,16 +82,22 @@ def check_online_keys(state_dir: Path, root: Root) -> None:
     Raises:
         TrustError: If a key is missing, damaged or another server's.
     """
+    for role, ours, named in _unnamed_keys(state_dir, root):
+        theirs = ", ".join(f"{key[:12]}…" for key in named)
+        message = (
+            f"Expected the {role} key {theirs} that the installed root names in {state_dir / 'keys' / role}.key, "
+            f"got {ours[:12]}…, another server's: restore keys/ from the backup of this state directory; if the "
+            "keys were changed on purpose, bring the next root that names them: fleet-server trust DIR --root FILE"
+        )
+        raise TrustError(message)
+
+
+def _unnamed_keys(state_dir: Path, root: Root) -> Iterator[tuple[str, str, Sequence[str]]]:
+    """Yield the roles whose online key ``root`` does not name: role, id of our key, ids that it names."""
     for role in ROLES:
         ours, named = load_online_key(state_dir, role).public_key.keyid, root.roles[role].keyids
         if ours not in named:
-            theirs = ", ".join(f"{key[:12]}…" for key in named)
-            message = (
-                f"Expected the {role} key {theirs} that the installed root names in {state_dir / 'keys' / role}.key, "
-                f"got {ours[:12]}…, another server's: restore keys/ from the backup of this state directory; if the "
-                "keys were changed on purpose, bring the next root that names them: fleet-server trust DIR --root FILE"
-            )
-            raise TrustError(message)
+            yield role, ours, named
 
 
 def newest_version(state_dir: Path) -> int:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import BaseModel, JsonValue
 
 from server.api.auth import Auth
+from server.api.values import Person, Why
+from server.people import SOMEBODY
 from server.registry.versions import Release, Versions
-from server.rollout.service import SOMEBODY
 from server.rollout.withdrawal import Withdrawal
 
 
@@ -34,8 +35,8 @@ class ReleaseBody(BaseModel):
 class WithdrawRequest(BaseModel, extra="forbid"):
     """Why, and who; both are kept with the release and in the events."""
 
-    why: str = Field(default="", max_length=500)
-    by: str = Field(default=SOMEBODY, min_length=1, max_length=100)
+    why: Why = ""
+    by: Person = SOMEBODY
 
 
 class RunningBody(BaseModel):

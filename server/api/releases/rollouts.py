@@ -11,18 +11,19 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
+from server.api.values import Person, Why
 from server.errors import RolloutRefusedError
+from server.people import SOMEBODY
 from server.rollout.config import MAX_TIME_S
 from server.rollout.create import Request
 from server.rollout.model import Member, Rollout
 from server.rollout.outcome import removed_count, replaced_count
 from server.rollout.resuming import How
-from server.rollout.service import SOMEBODY, RolloutService
+from server.rollout.service import RolloutService
 from server.rollout.thresholds import MAX_CANARIES, canary_size, tally
 
 Ratio = Annotated[float, Field(ge=0, le=1)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_TIME_S)]
-Person = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class RolloutRequest(BaseModel, extra="forbid"):
@@ -53,7 +54,7 @@ class StopRequest(BaseModel, extra="forbid"):
     """Who pauses or aborts, and why; both are kept with the rollout."""
 
     by: Person = SOMEBODY
-    why: str = Field(default="", max_length=500)
+    why: Why = ""
 
 
 class ResumeRequest(BaseModel, extra="forbid"):

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
-from server.api.numbers import StoredNumber
+from server.api.values import StoredNumber
 from server.clock import Clock
 from server.retraining.samples import Samples, StoredSample
 

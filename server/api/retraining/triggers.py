@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel
 
 from server.api.auth import Auth
-from server.api.numbers import StoredNumber
+from server.api.values import StoredNumber
 from server.clock import Clock
 from server.retraining.policy import APPROVABLE, Trigger
 from server.retraining.service import RetrainingService

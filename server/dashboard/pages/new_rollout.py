@@ -15,6 +15,7 @@ from server.errors import ServerError
 from server.fleet.fleet import Device
 from server.registry.versions import Release
 from server.rollout import create
+from server.rollout.outcome import devices
 from server.rollout.selection import candidates
 
 
@@ -28,8 +29,8 @@ class Offer:
     @property
     def text(self) -> str:
         """How the list shows it."""
-        devices = "1 device" if self.devices == 1 else f"{self.devices} devices"
-        return f"{self.release}: {devices} can take it" if self.devices else f"{self.release}: no device needs it"
+        can = f"{devices(self.devices)} can take it" if self.devices else "no device needs it"
+        return f"{self.release}: {can}"
 
 
 def offers(releases: Sequence[Release], devices: Sequence[Device]) -> tuple[Offer, ...]:

@@ -9,7 +9,7 @@ from functools import lru_cache, partial
 from fastapi import FastAPI, Request, Response
 from nicegui import Client, run, ui
 
-from server.api.numbers import StoredNumber
+from server.api.values import StoredNumber
 from server.dashboard.learning import SampleCard, sample_card
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
