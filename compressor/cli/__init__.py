@@ -12,7 +12,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -323,21 +322,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(_run(arguments))
 
 
-def _processes() -> AbstractContextManager[bool]:
-    """Join the other processes where torchrun started this one; yield whether this one does the command's work."""
+def _run(arguments: Sequence[str] | None) -> int:
+    """Return the exit code; under torchrun one process does the command's work, the others share its trainings."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
-        return nullcontext(enter_result=True)
+        return _command(arguments)
     from compressor.train.processes import hosts  # noqa: PLC0415 - torch, only under torchrun
 
-    return hosts.shared()
-
-
-def _run(arguments: Sequence[str] | None) -> int:  # noqa: PLR0911 - one exit per kind of end
     try:
-        with _processes() as leads:
-            if not leads:
-                return EXIT_PASS
-            code = app.main(args=arguments, prog_name="compressor", standalone_mode=False)
+        return hosts.shared(lambda: _command(arguments))
+    except CompressorError as error:
+        return _failed(error.code, str(error))
+
+
+def _command(arguments: Sequence[str] | None) -> int:  # noqa: PLR0911 - one exit per kind of end
+    try:
+        code = app.main(args=arguments, prog_name="compressor", standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (click.Abort, KeyboardInterrupt):

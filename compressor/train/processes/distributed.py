@@ -217,7 +217,7 @@ def _work(folder: Path, channel: Channel) -> None:
     if channel.world.rank > 0:
         with tempfile.TemporaryDirectory(prefix="tinyfleet-train-") as name:
             received = job.receive(channel, Path(name))
-            if received is not None:
+            if isinstance(received, job.Job):
                 received.train(channel.world)
         return
     work = job.read(folder)

@@ -7,8 +7,8 @@ to them through the process group, so that a host needs the code alone.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from pathlib import Path
 
@@ -24,31 +24,31 @@ def leading() -> Channel | None:
     return _CHANNEL.get()
 
 
-@contextmanager
-def shared() -> Iterator[bool]:
-    """Join the processes that torchrun started and yield whether this one does the work of the command.
+def shared(command: Callable[[], int]) -> int:
+    """Run ``command`` on rank 0 of the processes that torchrun started; the others share its trainings.
 
-    The others have shared all trainings of rank 0 by then.
+    Returns:
+        The exit code of ``command``, on all of them: a host that ended well would wait for one that did not.
 
     Raises:
         LostProcessError: If a process ends before the work is done.
-        CompressorError: As the trainings say.
+        CompressorError: As the trainings say, where rank 0 did not say it.
     """
     with joined() as channel:
         if channel.world.rank > 0:
-            _follow(channel)
-            yield False
-            return
+            return _follow(channel)
         token = _CHANNEL.set(channel)
         try:
-            yield True
+            code = command()
         finally:
             _CHANNEL.reset(token)
-            with suppress(LostProcessError):  # they are gone: what ended them has been said
-                job.send(channel, None)
+        with suppress(LostProcessError):  # they are gone: what ended them has been said
+            job.send(channel, code)
+        return code
 
 
-def _follow(channel: Channel) -> None:
+def _follow(channel: Channel) -> int:
     with tempfile.TemporaryDirectory(prefix="tinyfleet-train-") as folder:
-        while (work := job.receive(channel, Path(folder))) is not None:
+        while isinstance(work := job.receive(channel, Path(folder)), job.Job):
             work.train(channel.world)
+        return work

@@ -109,15 +109,15 @@ def read(folder: Path) -> Job:
     return _job(document, arrays, (folder / _STARTED).read_bytes(), resume, document["parent"])
 
 
-def send(channel: Channel, work: Job | None) -> None:
-    """Send ``work`` from rank 0 to the other processes; None sends them home.
+def send(channel: Channel, work: Job | int) -> None:
+    """Send ``work`` from rank 0 to the other processes; a number sends them home with this exit code.
 
     Raises:
         LostProcessError: If one of them is gone.
         TrainError: If the state to resume from can't be read.
     """
-    if work is None:
-        channel.message()
+    if isinstance(work, int):
+        channel.message(json.dumps({"exit": work}).encode())
         return
     arrays = {name: np.ascontiguousarray(values) for name, values in work._arrays().items()}  # noqa: SLF001 - this module's
     shapes = {name: [values.shape, values.dtype.str] for name, values in arrays.items()}
@@ -130,16 +130,15 @@ def send(channel: Channel, work: Job | None) -> None:
         channel.message(state)
 
 
-def receive(channel: Channel, folder: Path) -> Job | None:
-    """Return the next job that rank 0 sends, None at the end; the state to resume from is written to ``folder``.
+def receive(channel: Channel, folder: Path) -> Job | int:
+    """Return the next job that rank 0 sends, at the end its exit code; the state to resume from comes to ``folder``.
 
     Raises:
         LostProcessError: If rank 0 is gone.
     """
-    text = channel.message()
-    if not text:
-        return None
-    document = json.loads(text)
+    document = json.loads(channel.message())
+    if "exit" in document:
+        return int(document["exit"])
     arrays = {
         name: channel.array(np.empty(shape, np.dtype(kind))) for name, (shape, kind) in document["arrays"].items()
     }

@@ -139,5 +139,12 @@ def joined() -> Iterator[Channel]:
     with answered(world):
         dist.init_process_group("nccl" if own_gpu else "gloo", timeout=answer)
         idle, busy = (dist.new_group(backend="gloo", timeout=timeout) for timeout in (_IDLE, answer))
-    yield Channel(world, idle, busy)
-    dist.destroy_process_group()  # not after an error: it would wait for processes that are gone
+    waits = False
+    try:
+        yield Channel(world, idle, busy)
+    except (LostProcessError, KeyboardInterrupt):
+        waits = True  # a message may be under way, and to leave would wait for processes that are gone
+        raise
+    finally:
+        if not waits:  # else gloo's threads end this process by a signal when it exits, whatever its exit code
+            dist.destroy_process_group()

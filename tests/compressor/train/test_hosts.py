@@ -35,12 +35,15 @@ def build(*shape):
 def work():
     labels = np.arange(40) % 2
     settings = TrainRecipe(epochs=1, batch=16, processes=int(sys.argv[2]))
-    fit_distributed((sys.argv[1], 2, 1, 6, 6, {}), np.ones((40, 1, 6, 6), np.float32), labels, settings)
+    try:
+        fit_distributed((sys.argv[1], 2, 1, 6, 6, {}), np.ones((40, 1, 6, 6), np.float32), labels, settings)
+    except CompressorError as error:
+        print(f"{error.code}: {error}", file=sys.stderr)
+        return 4
+    return 0
 if __name__ == "__main__":
     try:
-        with hosts.shared() as leads:
-            if leads:
-                work()
+        sys.exit(hosts.shared(work))
     except CompressorError as error:
         sys.exit(f"{error.code}: {error}")
 """
@@ -87,11 +90,10 @@ def test_a_host_that_dies_ends_the_other(tmp_path: Path) -> None:
     assert "train_process_lost: Expected an answer of all 2 training processes" in output
 
 
-# After a refusal torchrun may wait until it is ended (torch 2.13, seen in one run of three on a busy machine).
-@pytest.mark.nightly
 def test_another_number_of_processes_than_started_is_refused(tmp_path: Path) -> None:
-    """The recipe's number is part of what a training is kept by."""
+    """The recipe's number is part of what a training is kept by. Both hosts fail, so that neither waits long."""
     (tmp_path / "shared_command.py").write_text(COMMAND)
     codes, output = _two_hosts(tmp_path, "-m", "shared_command", "resnet8", "3")
-    assert 1 in codes, output  # the other host ends well, or with the store that the first one took with it
+    assert codes == [1, 1], output
+    assert output.count("exitcode  : 4") == 2
     assert "set processes = 2, or start 3" in output
