@@ -62,13 +62,15 @@ class Revocations:
     def remove(self, device: str, why: str = "", *, by: str = SOMEBODY) -> Device:
         """Refuse the credentials of ``device`` and forget what it was to run, as ``by`` decided; its history stays.
 
+        So does its last report: an open rollout judges it in its next turn.
+
         Raises:
             UnknownDeviceError: If there is none of that id.
         """
         known = self.fleet.device(device)
         if known.ended == REMOVED:
             return known
-        return self._end(known, REMOVED, {"desired": None, "reported": None}, why=why, by=by)
+        return self._end(known, REMOVED, {"desired": None}, why=why, by=by)
 
     def _end(self, known: Device, ended: str, changes: dict[str, object], *, why: str, by: str) -> Device:
         now_ms, why = self.clock(), shortened(why, MAX_WHY)

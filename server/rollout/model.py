@@ -111,7 +111,8 @@ class Rollout:
 class DeviceStatus:
     """What the planner must know of a device: what it shall run now, how far it says it is, whether it can be told.
 
-    ``reachable``: it was seen, and it is neither away nor silent.
+    ``reachable``: it was seen, and it is neither away nor silent. ``removed``: it is of the fleet no longer (revoked
+    or removed); ``update`` is what it reported before that.
     """
 
     device: str
@@ -119,6 +120,7 @@ class DeviceStatus:
     desired_gen: int = 0
     update: UpdateStatus = field(default_factory=UpdateStatus)
     reachable: bool = True
+    removed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,10 @@
 """What a rollout does next. A pure function of the rollout, the devices and the time.
 
 1. Devices that were told are settled: only ``committed`` of this release and generation is success; rolled
-   back and refused are failures; past the deadline is stuck; told otherwise since, or removed, is cancelled. Who
-   failed or was stuck stays so, whatever happens to the device afterwards (removed, replaced, told otherwise), also
-   where it was to try again and that try ends without an outcome. Only who was stuck and commits later counts as
-   committed, if nobody replaced it.
+   back and refused are failures; past the deadline is stuck; told otherwise since, or removed, is cancelled. What a
+   device reported before it was removed counts first. Who failed or was stuck stays so, whatever happens to the device
+   afterwards (removed, replaced, told otherwise), also where it was to try again and that try ends without an outcome.
+   Only who was stuck and commits later counts as committed, if nobody replaced it.
 2. While running: too many errors in an open group pause, before anything else is told, and so does a group that
    can't reach its success any more or in which nobody is left to try the release.
 3. When every open group reached its success (committed of those that committed, failed, are stuck or are still
@@ -125,13 +125,15 @@ def _settlements(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms:
 
 def _settle(rollout: Rollout, member: Member, status: DeviceStatus | None, now_ms: int) -> Settle | None:
     if status is None:
-        return None if member.standing in IN_VAIN else left_out(member, REMOVED)
+        status = DeviceStatus(member.device, removed=True)
     update, told = status.update, member.standing in {Standing.ASSIGNED, Standing.STUCK}
     about = member.gen > 0 and update.gen >= member.gen and update.release == rollout.release
     if about and update.phase is UpdatePhase.COMMITTED and member.standing is not Standing.ASSIGNING:
         return Settle(member.device, Standing.COMMITTED, "", update.done_bytes)
     if told and about and update.phase in {UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED}:
         return Settle(member.device, Standing.FAILED, update.code or update.phase.value, update.done_bytes)
+    if status.removed:
+        return None if member.standing in IN_VAIN else left_out(member, REMOVED)
     if member.standing is Standing.ASSIGNED and status.desired_release != rollout.release:
         return left_out(member, "superseded")
     if told and now_ms > member.assigned_ms + rollout.deadline_s * 1000:

@@ -142,7 +142,10 @@ def foresee(before: Rollout, after: Rollout, statuses: Mapping[str, DeviceStatus
             if isinstance(action, Settle) and action.standing is Standing.PENDING
         ),
         (
-            *(member.device for member in replaced(before, after) if member.gen > 0 and member.device in statuses),
+            *(
+                member.device for member in replaced(before, after)
+                if member.gen > 0 and member.device in statuses and not statuses[member.device].removed
+            ),
             *(action.device for action in actions if isinstance(action, SetBack)),
         ),
         tuple(after.groups[action.index].name for action in actions if isinstance(action, OpenGroup)),

@@ -21,6 +21,7 @@ from server.rollout.create import Request, draft
 from server.rollout.ledger import Ledger
 from server.rollout.model import (
     ABORTABLE,
+    IN_FLIGHT,
     IN_VAIN,
     Action,
     Assign,
@@ -204,7 +205,7 @@ class RolloutService:
     def _foreseen(self, before: Rollout, after: Rollout) -> Foresight:
         devices, releases, now_ms = self.fleet.devices(), self.versions.releases(), self.clock()
         fresh = self._newcomers(after, devices, releases)
-        statuses = {device.device: self._status(device, now_ms) for device in devices}
+        statuses = self._statuses(after, {device.device: device for device in devices}, now_ms)
         return foresee(before, replace(after, members=(*after.members, *fresh)), statuses, now_ms)
 
     def _steer(
@@ -252,7 +253,7 @@ class RolloutService:
                 self._turn(self._with_newcomers(rollout, devices, releases), devices, releases, now_ms)
 
     def _turn(self, rollout: Rollout, devices: Mapping[str, Device], releases: Sequence[Release], now_ms: int) -> None:
-        statuses = {name: self._status(device, now_ms) for name, device in devices.items()}
+        statuses = self._statuses(rollout, devices, now_ms)
         members = {member.device: member for member in rollout.members}
         teller = Teller(self.ledger, self.fleet, releases)
         for action in plan(rollout, statuses, now_ms, limit=self.config.assignments_a_turn):
@@ -350,6 +351,19 @@ class RolloutService:
         data = {"rollout": rollout.id, "release": rollout.release, **({"by": by} if by else {})}
         self.events.add(self.clock(), "rollout", code, severity, text, device=device, data=data)
         _LOG.info("Rollout changed. id=%s release=%s code=%s", rollout.id, rollout.release, code)
+
+    def _statuses(self, rollout: Rollout, devices: Mapping[str, Device], now_ms: int) -> dict[str, DeviceStatus]:
+        """Return the status of every device, and of the members that left the fleet while the rollout awaits them."""
+        statuses = {name: self._status(device, now_ms) for name, device in devices.items()}
+        gone = {
+            member.device for member in rollout.members
+            if member.device not in devices and member.standing in {*IN_FLIGHT, Standing.STUCK}
+        }  # fmt: skip
+        for device in self.fleet.ended() if gone else ():
+            if device.device in gone:
+                update = device.reported.update if device.reported else UpdateStatus()
+                statuses[device.device] = DeviceStatus(device.device, update=update, reachable=False, removed=True)
+        return statuses
 
     def _status(self, device: Device, now_ms: int) -> DeviceStatus:
         update = device.reported.update if device.reported else UpdateStatus()

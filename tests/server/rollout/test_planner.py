@@ -138,6 +138,22 @@ def test_a_removed_canary_pauses_and_only_a_skip_goes_past_it() -> None:
     assert plan(past, statuses, 2000) == (OpenGroup(1), Assign("d1"))
 
 
+@pytest.mark.parametrize(
+    ("phase", "standing"),
+    [
+        (UpdatePhase.COMMITTED, Standing.COMMITTED), (UpdatePhase.ROLLED_BACK, Standing.FAILED),
+        (UpdatePhase.REFUSED, Standing.FAILED), (UpdatePhase.PROBATION, Standing.CANCELLED),
+    ],
+)  # fmt: skip
+def test_what_a_device_reported_before_it_was_removed_counts(phase: UpdatePhase, standing: Standing) -> None:
+    """Both came within one turn: what is known of the release on it is not lost with it."""
+    statuses = known() | {"d0": status("d0", phase, desired_release="", removed=True)}
+    settle = plan(rollout(Standing.ASSIGNED, Standing.WAITING), statuses, 2000)[0]
+    assert isinstance(settle, Settle)
+    assert (settle.device, settle.standing) == ("d0", standing)
+    assert plan(rollout(standing, Standing.WAITING, phase=Phase.PAUSED), statuses, 2000) == ()
+
+
 def test_a_failure_stays_one_when_the_device_is_removed_or_told_otherwise() -> None:
     """What is known of the release on a device outlives the device; only who was awaited is cancelled."""
     going = rollout(Standing.FAILED, Standing.STUCK, Standing.STUCK, Standing.ASSIGNED, opened=2, phase=Phase.PAUSED)

@@ -184,6 +184,25 @@ def test_the_end_says_who_failed_and_who_replaced_it(scene: Scene) -> None:
     assert [body["groups"][0][key] for key in ("total", "failed", "replaced", "success_reached")] == [2, 1, 1, True]
 
 
+@pytest.mark.parametrize("action", ["revoke", "remove"])
+@pytest.mark.parametrize(("reported_first", "standing"), [(True, "failed"), (False, "cancelled")])
+def test_a_report_counts_that_came_before_its_device_left_in_the_same_turn(
+    scene: Scene, action: str, standing: str, *, reported_first: bool
+) -> None:
+    """The registry has both before the rollout looks; what a device says that is out already is not believed."""
+    rollout, parts = scene.start(), scene.fleet.app.parts
+    scene.turn()
+    leave, update = getattr(parts.revocations, action), UpdateStatus(UpdatePhase.ROLLED_BACK, 1, NEW, "child_crashed")
+    if not reported_first:
+        leave("d0")
+    scene.devices["d0"].say("reported", Reported(gen=1, at_ms=scene.fleet.clock(), update=update), retain=True)
+    parts.ingest.turn(scene.fleet.clock())
+    if reported_first:
+        leave("d0")
+    scene.turn()
+    assert scene.standings(rollout)["d0"] == standing
+
+
 def test_a_failed_canary_that_is_removed_stays_failed_over_a_restart(scene: Scene) -> None:
     """Removing the hardware makes no release better; a try that had no outcome yet is cancelled and counted apart."""
     rollout = scene.failed_canary()
