@@ -1,5 +1,7 @@
 """The folder is the registry: a plug-in is a module of a package, or ``my_package.my_module:function``.
 
+Modules whose names begin with ``_`` are what plug-ins are made with, and are none themselves.
+
 Decides how a name becomes a function; nothing is imported before it is asked for, so a plug-in's
 missing package concerns only those who use it, and is named.
 """
@@ -17,25 +19,6 @@ from compressor import torchvision_import
 from compressor.errors import PluginError
 from compressor.recipe.toml_fields import nearest
 
-PARTS = {
-    "compressor.data": frozenset({"table", "shares", "split", "camera", "numbers"}),
-    "compressor.quantize": frozenset(
-        {
-            "bias",
-            "calibrator",
-            "reach",
-            "compact",
-            "layers",
-            "placed",
-            "qdq",
-            "remedies",
-            "running",
-            "sensitivity",
-        }
-    ),
-}
-"""Modules of a plug-in folder that plug-ins are made with, and are none themselves."""
-
 
 def names(package: str) -> tuple[str, ...]:
     """Return the plug-ins of ``package``: its modules that are not private, without importing them."""
@@ -43,11 +26,6 @@ def names(package: str) -> tuple[str, ...]:
     folders = spec.submodule_search_locations if spec else None
     found = (module.name for module in pkgutil.iter_modules(folders) if not module.name.startswith("_"))
     return tuple(sorted(found))
-
-
-def plugins(package: str) -> tuple[str, ...]:
-    """Return the plug-ins of ``package`` without the modules that they are made with (``PARTS``)."""
-    return tuple(name for name in names(package) if name not in PARTS.get(package, frozenset()))
 
 
 def resolve(package: str, name: str, function: str, *, known: tuple[str, ...]) -> Callable[..., object]:

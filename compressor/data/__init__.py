@@ -2,7 +2,7 @@
 
 ``READS``: which of ``_keys.KEYS`` it reads; a recipe that gives another is refused.
 
-``table``, ``numbers``, ``shares``, ``split`` and ``camera`` are what data sets are made with, not data sets.
+Modules that begin with ``_`` are what data sets are made with: ``_table.Table`` above all.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from pathlib import Path
 
 from compressor import plugins
 from compressor.data._keys import check_read
+from compressor.data._numbers import as_numbers
+from compressor.data._shares import Shares
 from compressor.data._soundness import check_sound
-from compressor.data.numbers import as_numbers
-from compressor.data.shares import Shares
-from compressor.data.table import Table, Texts
+from compressor.data._table import Table, Texts
 from compressor.errors import CompressorError, DataError, PluginError
 from compressor.recipe.model import NUMBER, DataRecipe
 
 
 def datasets() -> tuple[str, ...]:
     """Return the names of the data sets in this folder."""
-    return plugins.plugins(__name__)
+    return plugins.names(__name__)
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:

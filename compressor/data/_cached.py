@@ -11,8 +11,8 @@ import numpy as np
 from compressor.cache import Cache, Code
 from compressor.closure import package, plugin
 from compressor.data import datasets, load
-from compressor.data.shares import Shares
-from compressor.data.table import Table, object_array
+from compressor.data._shares import Shares
+from compressor.data._table import Table, object_array
 from compressor.recipe.model import DataRecipe
 from wire.canonical import sha256_file
 

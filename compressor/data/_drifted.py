@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compressor.data.table import Table, align
+from compressor.data._table import Table, align
 from compressor.errors import SplitError
 
 TRAIN_SHARE = 0.7

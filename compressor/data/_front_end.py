@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data.table import Table, make_table, make_value_table
+from compressor.data._table import Table, make_table, make_value_table
 from compressor.errors import CorruptImageError, DataError
 from compressor.recipe.model import DataRecipe
 from edge_agent import front_ends

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from compressor.data.table import Table, image_hash
+from compressor.data._table import Table, image_hash
 from compressor.errors import DataError
 
 _COLUMNS = ("labels", "slices", "sources", "hashes")

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from compressor.data._archive import Names
 from compressor.data._front_end import Sample
-from compressor.data.table import check_label
+from compressor.data._table import check_label
 from compressor.errors import DataError
 
 _MAX_FILE_BYTES = 64 * 1024 * 1024

@@ -12,7 +12,7 @@ import numpy as np
 
 from compressor.data._archive import Names
 from compressor.data._front_end import Sample, Values
-from compressor.data.table import check_label
+from compressor.data._table import check_label
 from compressor.errors import ArchiveError, ColumnError, DataError, PluginError
 
 MAX_TABLE_BYTES = 256 * 1024 * 1024

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data.table import Table, make_table
+from compressor.data._table import Table, make_table
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
 

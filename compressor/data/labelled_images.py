@@ -22,8 +22,8 @@ import numpy.typing as npt
 
 from compressor.data._keys import FLOOR
 from compressor.data._preprocessing import preprocessing_of
-from compressor.data.split import told_groups
-from compressor.data.table import Table, check_label, make_table
+from compressor.data._split import told_groups
+from compressor.data._table import Table, check_label, make_table
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
 from compressor.recipe.model import NUMBER, DataRecipe
 from edge_agent.errors import ImageError

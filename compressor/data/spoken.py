@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from compressor.data._archive import Names, opened
 from compressor.data._front_end import Ranged, Sample, Values, chosen, tabled
-from compressor.data.table import Table
+from compressor.data._table import Table
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
 from edge_agent.front_ends import log_mel, mfcc

@@ -24,7 +24,7 @@ from compressor.data import _series, _strokes, _window_table
 from compressor.data._archive import Names, opened
 from compressor.data._front_end import Ranged, Sample, chosen, options_of, tabled
 from compressor.data._keys import check_options
-from compressor.data.table import Table
+from compressor.data._table import Table
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import NUMBER, DataRecipe
 from edge_agent.front_ends import window

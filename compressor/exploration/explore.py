@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data.numbers import grouped
-from compressor.data.split import split
-from compressor.data.table import Table
+from compressor.data._numbers import grouped
+from compressor.data._split import split
+from compressor.data._table import Table
 from compressor.errors import SplitError
 from compressor.exploration import duplicates, label_noise, outliers
 from compressor.exploration.thumbnails import thumbnails

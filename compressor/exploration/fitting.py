@@ -1,6 +1,6 @@
 """Ranges of features, fitted on train rows only, to be written into a recipe and shipped in the manifest.
 
-The train rows are those of ``compressor.data.split`` under the recipe's seed: a row's split follows from its source
+The train rows are those of ``compressor.data._split`` under the recipe's seed: a row's split follows from its source
 alone, so it is known before any range is. One exception is said here: rows whose *pictures* come out equal are
 grouped later, which can move such a row out of train, never the range of a gate row in.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from compressor import data as data_sets
 from compressor import plugins
 from compressor.data._front_end import Ranged
-from compressor.data.split import split
+from compressor.data._split import split
 from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data.table import Table
+from compressor.data._table import Table
 from compressor.exploration.simple_model import Integers, Scores, out_of_sample
 from compressor.exploration.thumbnails import Thumbs
 from compressor.progress import Stage

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from compressor.data import load
 from compressor.data._archive import opened
-from compressor.data.table import Table, align
+from compressor.data._table import Table, align
 from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import read_recipe

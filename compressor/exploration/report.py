@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
-from compressor.data.table import Table
+from compressor.data._table import Table
 from compressor.exploration.explore import Exploration, Pair, Row, Suspect
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; font-src data:"

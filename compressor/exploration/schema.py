@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor.data.numbers import grouped
-from compressor.data.table import Table
+from compressor.data._numbers import grouped
+from compressor.data._table import Table
 from compressor.errors import RecipeError
 from compressor.recipe.toml_fields import fields_from
 

@@ -169,7 +169,7 @@ def _float_tensors(model: onnx.ModelProto) -> list[str]:
 
 
 def _values(model: onnx.ModelProto, names: Sequence[str], inputs: Floats) -> dict[str, Floats]:
-    from compressor.quantize.running import run  # noqa: PLC0415 - loads onnxruntime
+    from compressor.quantize._running import run  # noqa: PLC0415 - loads onnxruntime
 
     try:
         ((_, values),) = run(model, names, lambda: [inputs], together=True)

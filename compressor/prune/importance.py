@@ -21,7 +21,7 @@ from compressor.errors import PruneError
 from compressor.evaluating import evaluating
 from compressor.portions import row_bytes, rows_within
 from compressor.prune.groups import ChannelGroup
-from compressor.steps.base import Rows
+from compressor.steps._base import Rows
 
 _BATCH, _MAX_ROWS = 64, 1024
 _ESTIMATORS = {

@@ -14,7 +14,7 @@ from torch import nn
 from compressor.errors import PruneError
 from compressor.evaluating import evaluating
 from compressor.portions import portions
-from compressor.steps.base import Bench, Rows
+from compressor.steps._base import Bench, Rows
 from compressor.train.supervised import fit
 
 _MOST_ROWS = 256

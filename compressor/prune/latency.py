@@ -10,7 +10,7 @@ from torch import nn
 from compressor.export.onnx import INPUT_NAME, OUTPUT_NAMES, export_onnx
 from compressor.measurement import predictions
 from compressor.prune.groups import Shape
-from compressor.steps.base import Floats
+from compressor.steps._base import Floats
 from wire.manifest import Manifest, TensorSpec
 
 

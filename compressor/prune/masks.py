@@ -21,7 +21,7 @@ from torch.nn.utils import parametrize
 from compressor.errors import PruneError
 from compressor.prune.judging import fine_tune, judged
 from compressor.prune.settings import n_of_m
-from compressor.steps.base import Applied, Bench
+from compressor.steps._base import Applied, Bench
 
 if TYPE_CHECKING:
     from compressor.prune.settings import SparsifySettings

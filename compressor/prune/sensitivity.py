@@ -15,7 +15,7 @@ from torch import nn
 from compressor.prune.groups import find_groups, narrow
 from compressor.prune.importance import channel_scores
 from compressor.prune.judging import points
-from compressor.steps.base import Bench
+from compressor.steps._base import Bench
 
 RATIOS = (0.25, 0.5, 0.75)
 _PROTECT_AT = 0.5

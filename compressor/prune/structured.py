@@ -22,7 +22,7 @@ from compressor.prune.latency import latency_ratio
 from compressor.prune.macs import count_macs, count_parameters
 from compressor.prune.plan import Limits, plan
 from compressor.prune.sensitivity import RATIOS, Sensitivity, measure_sensitivity, sensitive_layers
-from compressor.steps.base import Applied, Bench
+from compressor.steps._base import Applied, Bench
 
 if TYPE_CHECKING:
     from compressor.prune.settings import PruneSettings

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from compressor.qat import equalization
 from compressor.qat.simulation import Simulation
 from compressor.qat.training import Score, score
-from compressor.steps.base import Rows
+from compressor.steps._base import Rows
 
 PLAIN, CLIPPED, EQUALIZED = "min/max ranges", "clipped weights", "equalized channels, clipped weights"
 

@@ -17,7 +17,7 @@ from torch import nn
 from compressor.errors import TrainError
 from compressor.evaluating import evaluating
 from compressor.qat.simulation import Simulation
-from compressor.steps.base import Rows
+from compressor.steps._base import Rows
 from compressor.train.batches.augmentation import augment
 from compressor.train.losses import ValueLoss
 

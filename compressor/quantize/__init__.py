@@ -2,8 +2,7 @@
 
 It has ``quantize(model, batches, settings) -> bytes`` and ``READS``, the settings that it reads: a recipe that gives
 others is refused.
-What schemes are made with is no scheme: ``calibrator``, ``reach``, ``layers``, ``qdq``, ``compact``, ``bias``,
-``sensitivity``, ``remedies``, ``running`` and ``_learned_ranges``.
+Modules that begin with ``_`` are what schemes are made with.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ Batches = Callable[[], Iterable[npt.NDArray[np.float32]]]
 
 def schemes() -> tuple[str, ...]:
     """Return the names of the schemes in this folder."""
-    return plugins.plugins(__name__)
+    return plugins.names(__name__)
 
 
 def reads(scheme: str, runtime: str) -> frozenset[str] | None:

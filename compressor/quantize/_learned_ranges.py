@@ -111,8 +111,8 @@ def onnx_tensors(model: bytes, probe: Floats) -> dict[str, Floats]:
     """
     import onnx  # noqa: PLC0415 - only those who quantize ONNX need it
 
-    from compressor.quantize.calibrator import _float_tensors, _input  # noqa: PLC0415 - likewise
-    from compressor.quantize.running import run  # noqa: PLC0415 - likewise
+    from compressor.quantize._calibrator import _float_tensors, _input  # noqa: PLC0415 - likewise
+    from compressor.quantize._running import run  # noqa: PLC0415 - likewise
 
     try:
         loaded = onnx.shape_inference.infer_shapes(onnx.load_from_string(model))

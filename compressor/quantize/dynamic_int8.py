@@ -12,10 +12,10 @@ from pathlib import Path
 import onnx
 
 from compressor.errors import QuantizeError
-from compressor.quantize.compact import compact
-from compressor.quantize.layers import CONVOLUTIONS, PRODUCTS, chosen, layers, prepare
-from compressor.quantize.qdq import silenced, unable
-from compressor.quantize.running import Batches
+from compressor.quantize._compact import compact
+from compressor.quantize._layers import CONVOLUTIONS, PRODUCTS, chosen, layers, prepare
+from compressor.quantize._qdq import silenced, unable
+from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 
 from compressor.errors import QuantizeError
-from compressor.quantize.compact import compact
-from compressor.quantize.layers import prepare
-from compressor.quantize.running import Batches
+from compressor.quantize._compact import compact
+from compressor.quantize._layers import prepare
+from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 READS: frozenset[str] = frozenset()

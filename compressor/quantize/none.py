@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from compressor.quantize.layers import loaded
-from compressor.quantize.running import Batches
+from compressor.quantize._layers import loaded
+from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 READS: frozenset[str] = frozenset()

@@ -9,14 +9,14 @@ from __future__ import annotations
 import onnx
 
 from compressor.errors import QuantizeError
-from compressor.quantize.bias import corrected
-from compressor.quantize.calibrator import collect_ranges, nudged
-from compressor.quantize.compact import compact
-from compressor.quantize.layers import chosen, layers, prepare
-from compressor.quantize.qdq import Ranges, place
-from compressor.quantize.reach import within_reach
-from compressor.quantize.running import Batches
-from compressor.quantize.sensitivity import of_layers
+from compressor.quantize._bias import corrected
+from compressor.quantize._calibrator import collect_ranges, nudged
+from compressor.quantize._compact import compact
+from compressor.quantize._layers import chosen, layers, prepare
+from compressor.quantize._qdq import Ranges, place
+from compressor.quantize._reach import within_reach
+from compressor.quantize._running import Batches
+from compressor.quantize._sensitivity import of_layers
 from compressor.steps.quantize import Settings
 
 READS = frozenset({

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 from compressor.errors import QuantizeError
-from compressor.quantize.running import Batches
+from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 READS: frozenset[str] = frozenset()

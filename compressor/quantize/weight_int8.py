@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compressor.quantize.compact import compact
-from compressor.quantize.layers import CONVOLUTIONS, PRODUCTS, chosen, layers, prepare
-from compressor.quantize.running import Batches
+from compressor.quantize._compact import compact
+from compressor.quantize._layers import CONVOLUTIONS, PRODUCTS, chosen, layers, prepare
+from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 READS = frozenset({"per_channel", "float_layers"})

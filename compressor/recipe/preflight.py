@@ -36,7 +36,7 @@ def check(recipe: Recipe, out: Path) -> None:
         MeasureError: If an ONNX or TFLite file does not fit the recipe, or the runtime rejects it.
     """
     _require("compressor.data", recipe.data.dataset, "[data] dataset")
-    check_read(recipe.data, plugins.plugins("compressor.data"))
+    check_read(recipe.data, plugins.names("compressor.data"))
     _require("compressor.networks", recipe.model.network, "[model] network")
     if recipe.data.stand_in:
         _require("compressor.stand_ins", recipe.data.stand_in, "[data] stand_in")
@@ -83,7 +83,7 @@ def _installed(target: TargetRecipe) -> None:
 
 
 def _require(package: str, name: str, where: str) -> None:
-    known = plugins.plugins(package)
+    known = plugins.names(package)
     module = name.partition(":")[0]
     if ":" in name and not _there(module):
         message = f"Expected as {where} a module {module!r}, got none: put its folder on PYTHONPATH or install it"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor.data.table import Table, concatenate
+from compressor.data._table import Table, concatenate
 from compressor.gates.certificate import Certificate
 from compressor.gates.device import device_for
 from compressor.measurement.predictions import Candidate

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from compressor.data._drifted import Drifted
-from compressor.data.split import Splits
-from compressor.data.table import Table
+from compressor.data._split import Splits
+from compressor.data._table import Table
 from compressor.errors import MeasureError
 from compressor.measurement import parity
 from compressor.measurement.onnx_graph import GraphFigures

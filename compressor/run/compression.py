@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from compressor import steps
 from compressor.cache import Code, Result
 from compressor.closure import plugin
-from compressor.data.table import Table
+from compressor.data._table import Table
 from compressor.errors import DataError, PluginError
 from compressor.measurement import first_run, left_float
 from compressor.recipe.model import TargetRecipe
@@ -37,9 +37,9 @@ from compressor.run.model_files import (
     with_contract,
 )
 from compressor.run.stages import Workshop, table_digest, versions
+from compressor.steps._base import Bench, Network, Rows
 from compressor.steps._selection import artifact_steps, network_steps
 from compressor.steps._settings import Settings
-from compressor.steps.base import Bench, Network, Rows
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.canonical import sha256_hex
 

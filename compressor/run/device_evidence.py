@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.data.table import Table
+from compressor.data._table import Table
 from compressor.devices.bench import DeviceAnswer, DeviceBench
 from compressor.devices.orders import Subject
 from compressor.errors import DeviceMeasureError, PublishError

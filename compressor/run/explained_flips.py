@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from compressor.cache import Code
 from compressor.closure import plugin
-from compressor.data.table import Table
+from compressor.data._table import Table
 from compressor.measurement import predictions
 from compressor.measurement.predictions import Candidate
 from compressor.measurement.saliency import Explained, Flip, Predict, saliency

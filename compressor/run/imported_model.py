@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor.cache import Result
-from compressor.data.table import Table
+from compressor.data._table import Table
 from compressor.errors import CheckpointError, MeasureError
 from compressor.measurement import first_run, predictions
 from compressor.measurement.predictions import Candidate
@@ -45,7 +45,7 @@ def checkpoint_of(workshop: Workshop, classes: int) -> Result:
         CheckpointError: If the file is not there, is too large, holds anything but tensors, fits another network or
             has weights that are no finite numbers.
     """
-    from compressor.steps.base import Applied  # noqa: PLC0415 - its check needs torch, which only this path has
+    from compressor.steps._base import Applied  # noqa: PLC0415 - its check needs torch, which only this path has
 
     path = workshop.recipe.folder / workshop.recipe.model.checkpoint
     data = _read(path, "[model] checkpoint")

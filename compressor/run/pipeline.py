@@ -20,9 +20,9 @@ from compressor.cache import Cache, Result, write_atomically
 from compressor.closure import code_digests
 from compressor.data._cached import load_kept
 from compressor.data._drifted import part, repeats
-from compressor.data.numbers import extremes, with_unit
-from compressor.data.split import absences, set_aside, split
-from compressor.data.table import Table, align
+from compressor.data._numbers import extremes, with_unit
+from compressor.data._split import absences, set_aside, split
+from compressor.data._table import Table, align
 from compressor.devices.bench import DeviceBench
 from compressor.errors import DataError, PackageError
 from compressor.gates import Verdict

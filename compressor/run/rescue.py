@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from compressor.cache import Code
 from compressor.closure import package, plugin
-from compressor.data.table import Table
+from compressor.data._table import Table
 from compressor.measurement import first_run
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.run.model_files import LAYOUTS, ONNX, Form, bare
@@ -79,7 +79,7 @@ def _climbed(  # noqa: PLR0913, PLR0917 - what a rung is made from and judged by
         return classification.accuracy(workshop.predict("rescue", candidate, search), search.labels)
 
     def make() -> bytes:
-        from compressor.quantize.remedies import climb  # noqa: PLC0415 - onnxruntime only to quantize
+        from compressor.quantize._remedies import climb  # noqa: PLC0415 - onnxruntime only to quantize
 
         climbed = climb(form.data, batches, judge, replace(step, rescue=0.0), allowed_drop=step.rescue)
         rungs = {

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from compressor.cache import Cache, Code, Result
 from compressor.closure import plugin
 from compressor.data._preprocessing import preprocessing_of
-from compressor.data.table import Table
+from compressor.data._table import Table
 from compressor.measurement import first_run
 from compressor.measurement import onnx_graph as graph
 from compressor.measurement import predictions as measure
@@ -30,8 +30,8 @@ from compressor.measurement.predictions import Candidate, Predictions
 from compressor.portions import rows_within
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe, TrainRecipe
+from compressor.steps._base import Rows
 from compressor.steps._selection import network_steps
-from compressor.steps.base import Rows
 from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import parse_json, to_document

@@ -17,8 +17,8 @@ from typing import Protocol, TypeVar, cast
 from compressor import plugins
 from compressor.errors import PluginError, StepDidNothingError
 from compressor.recipe.toml_fields import Checked, default_of, nearest
+from compressor.steps._base import ARTIFACT, NETWORK, Applied, Bench, Network
 from compressor.steps._settings import Settings
-from compressor.steps.base import ARTIFACT, NETWORK, Applied, Bench, Network
 
 __all__ = [
     "ARTIFACT",
@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_NOT_STEPS = frozenset({"base"})
 
 
 class NetworkStep(Protocol):
@@ -47,7 +46,7 @@ class NetworkStep(Protocol):
 
 def names() -> tuple[str, ...]:
     """Return the names of the steps in this folder, without importing them."""
-    return tuple(name for name in plugins.names(__name__) if name not in _NOT_STEPS)
+    return plugins.names(__name__)
 
 
 def module(name: str) -> ModuleType:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from compressor.errors import QuantizeError
 from compressor.recipe.toml_fields import Checked
-from compressor.steps.base import NETWORK, Applied, Bench, Network
+from compressor.steps._base import NETWORK, Applied, Bench, Network
 
 LEVEL = NETWORK
 TRAIN_READS: frozenset[str] = frozenset()

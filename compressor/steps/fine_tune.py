@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from compressor.recipe.toml_fields import Checked
-from compressor.steps.base import NETWORK, Applied, Bench, Network
+from compressor.steps._base import NETWORK, Applied, Bench, Network
 
 LEVEL = NETWORK
 

@@ -11,8 +11,8 @@ from typing import cast
 
 from compressor.prune.settings import PruneSettings as Settings
 from compressor.recipe.toml_fields import Checked
+from compressor.steps._base import NETWORK, Applied, Bench, Network
 from compressor.steps._settings import Settings as StepSettings
-from compressor.steps.base import NETWORK, Applied, Bench, Network
 
 LEVEL = NETWORK
 IMPORTANCES = ("magnitude", "taylor", "bn_scale")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compressor.recipe.toml_fields import Checked
-from compressor.steps.base import NETWORK, Applied, Bench, Network
+from compressor.steps._base import NETWORK, Applied, Bench, Network
 
 LEVEL = NETWORK
 TRAIN_READS = frozenset({"batch", "augment", "label_smoothing", "seed", "loss"})

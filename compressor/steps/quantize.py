@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compressor.recipe.toml_fields import Checked
-from compressor.steps.base import ARTIFACT
+from compressor.steps._base import ARTIFACT
 
 LEVEL = ARTIFACT
 CALIBRATIONS = ("min_max", "percentile", "mse")

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.errors import QuantizeError
-from compressor.quantize.calibrator import Summary, nudged
-from compressor.quantize.running import Batches
+from compressor.quantize._calibrator import Summary, nudged
+from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 from compressor.tflite import ranges as calibrating
 from compressor.tflite.quantizing import quantize

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from compressor.errors import MeasureError, QuantizeError
-from compressor.quantize.calibrator import Summary
-from compressor.quantize.running import Batches
+from compressor.quantize._calibrator import Summary
+from compressor.quantize._running import Batches
 from compressor.tflite import flatbuffer
 from compressor.tflite.packages import required
 from compressor.tflite.recording import Recorder

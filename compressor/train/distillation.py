@@ -17,7 +17,7 @@ from compressor.errors import TrainError
 from compressor.evaluating import evaluating
 from compressor.portions import portions
 from compressor.recipe.model import TrainRecipe
-from compressor.steps.base import Bench, Rows
+from compressor.steps._base import Bench, Rows
 from compressor.train.batches.samples import checked
 from compressor.train.losses import CrossEntropy, Outputs, ValueLoss, loss_of
 from compressor.train.sparsity import zeros_kept

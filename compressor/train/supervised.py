@@ -17,7 +17,7 @@ from torch import nn
 
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
-from compressor.steps.base import Rows
+from compressor.steps._base import Rows
 from compressor.train import resuming
 from compressor.train.averaging import copied
 from compressor.train.batches.samples import Floats, Labels, Samples, check_learnable, checked

@@ -24,7 +24,7 @@ import click
 
 from compressor.cache import write_atomically
 from compressor.data import labelled_images
-from compressor.data.table import Table
+from compressor.data._table import Table
 from compressor.devices.bench import ServerBench
 from compressor.errors import CompressorError, JobLostError, ServerUnreachableError, WorkerError
 from compressor.gates.certificate import Certificate

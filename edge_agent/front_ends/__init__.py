@@ -16,17 +16,15 @@ from collections.abc import Mapping
 from typing import cast
 
 from edge_agent.errors import SensorError
-from edge_agent.front_ends.base import FrontEnd, Pixels
+from edge_agent.front_ends._base import FrontEnd, Pixels
 
 __all__ = ["Pixels", "complete", "decode", "names", "suffixes"]
-
-_NOT_FRONT_ENDS = frozenset({"base"})
 
 
 def names() -> tuple[str, ...]:
     """Return the names of the front ends in this folder."""
     found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if name not in _NOT_FRONT_ENDS and not name.startswith("_")))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
 
 
 def decode(name: str, data: bytes, options: Mapping[str, float]) -> Pixels:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import SensorError
-from edge_agent.front_ends.base import Option, Pixels, Values, settled, to_pixels
+from edge_agent.front_ends._base import Option, Pixels, Values, settled, to_pixels
 
 MAX_WAV_BYTES = 16 * 1024 * 1024
 MAX_FRAMES = 4096

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from edge_agent.errors import SensorError
-from edge_agent.front_ends.base import Option, Pixels, Values, ranges, settled, to_pixels
+from edge_agent.front_ends._base import Option, Pixels, Values, ranges, settled, to_pixels
 from edge_agent.front_ends.log_mel import SPECTRUM_OPTIONS, check_spectrum, decibels
 
 SUFFIXES = frozenset({".wav", ".wave"})

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edge_agent.errors import SensorError
-from edge_agent.front_ends.base import Option, Pixels, Values, as_array, settled
+from edge_agent.front_ends._base import Option, Pixels, Values, as_array, settled
 
 MAX_STROKE_BYTES = 1024 * 1024
 MAX_POINTS = 4096

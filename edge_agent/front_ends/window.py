@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from edge_agent.errors import SensorError
-from edge_agent.front_ends.base import MAX_SIDE, Option, Pixels, Values, as_array, ranges, settled, to_pixels
+from edge_agent.front_ends._base import MAX_SIDE, Option, Pixels, Values, as_array, ranges, settled, to_pixels
 
 MAX_WINDOW_BYTES = 4 * 1024 * 1024
 MAX_STEPS = 65_536

@@ -8,18 +8,16 @@ import pkgutil
 from typing import cast
 
 from edge_agent.errors import RuntimeMissingError
-from edge_agent.runtimes.base import Array, Runtime, RuntimeModule
+from edge_agent.runtimes._base import Array, Runtime, RuntimeModule
 from wire.manifest import Manifest
 
 __all__ = ["Array", "Runtime", "available", "load", "names"]
-
-_NOT_RUNTIMES = frozenset({"base"})
 
 
 def names() -> tuple[str, ...]:
     """Return the names of the runtimes in this folder, installed or not."""
     found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if name not in _NOT_RUNTIMES and not name.startswith("_")))
+    return tuple(sorted(name for name in found if not name.startswith("_")))
 
 
 def available() -> tuple[str, ...]:

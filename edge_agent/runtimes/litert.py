@@ -27,7 +27,7 @@ except ImportError as missing:
         raise missing from None
 
 from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
-from edge_agent.runtimes.base import (
+from edge_agent.runtimes._base import (
     QUANTIZED_DTYPES,
     Array,
     Runtime,

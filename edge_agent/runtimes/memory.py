@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
-from edge_agent.runtimes.base import Array, Runtime, check_contract, model_input, real_output
+from edge_agent.runtimes._base import Array, Runtime, check_contract, model_input, real_output
 from wire.manifest import Manifest
 
 Function = Callable[[Array], tuple[Array, ...]]

@@ -14,7 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
-from edge_agent.runtimes.base import Array, Runtime, check_contract, failure, model_input, real_output, shape_matches
+from edge_agent.runtimes._base import Array, Runtime, check_contract, failure, model_input, real_output, shape_matches
 from wire.manifest import Manifest, TensorSpec
 
 # Denormals make an untrained or saturated network seven times slower (measured).

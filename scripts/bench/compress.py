@@ -33,8 +33,8 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compressor.data import load
 from compressor.data._preprocessing import preprocessing_of
-from compressor.data.split import split
-from compressor.data.table import Table
+from compressor.data._split import split
+from compressor.data._table import Table
 from compressor.measurement import predictions as measure
 from compressor.measurement.predictions import Candidate, Predictions
 from compressor.quantize import quantize

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from compressor.data import load
-from compressor.data.table import Table, make_table
+from compressor.data._table import Table, make_table
 from compressor.exploration import duplicates, label_noise, outliers
 from compressor.exploration.explore import explore
 from compressor.exploration.simple_model import gradients, out_of_sample

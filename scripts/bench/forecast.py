@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from compressor.cache import Cache
-from compressor.data.table import Table
+from compressor.data._table import Table
 from compressor.measurement.predictions import Candidate, predict
 from compressor.progress import Silent
 from compressor.recipe.model import Recipe

@@ -31,7 +31,7 @@ SIDE, BATCH = 224, 13
 CALIBRATION_RATIO, RUN_MB, FLAT_RATIO = 1.2, 700.0, 1.05
 PICTURES = f"""
 import numpy as np
-from compressor.data.table import make_table
+from compressor.data._table import make_table
 def load(data, root=None):
     drawn, count = np.random.default_rng(0), int(open(__file__ + ".count").read())
     images = [drawn.integers(0, 256, ({SIDE}, {SIDE}, 3), dtype=np.uint8) for _ in range(count)]

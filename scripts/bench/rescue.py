@@ -47,7 +47,7 @@ from compressor.quantize import _learned_ranges as learned_ranges
 from compressor.quantize import quantize
 from compressor.recipe.model import TrainRecipe
 from compressor.steps import equalize, qat
-from compressor.steps.base import Applied, Bench, Rows
+from compressor.steps._base import Applied, Bench, Rows
 from compressor.steps.quantize import Settings
 from compressor.train import checkpoint, supervised
 from scripts.bench.rows import Row, told

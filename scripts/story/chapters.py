@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from compressor.data.table import Table
+from compressor.data._table import Table
 from scripts.story.api import Api
 from scripts.story.console import Console, StoryError
 from scripts.story.fleet import BASELINE_WINDOWS, PROBATION_S, WINDOW_S, Fleet

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.data.table import Table
+from compressor.data._table import Table
 from compressor.statistics.paired import drop_upper, paired
 from edge_agent.inference.preprocess import to_batch
 from edge_agent.runtimes import load

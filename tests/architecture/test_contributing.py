@@ -19,7 +19,7 @@ from compressor import data, networks, quantize, steps
 from compressor.errors import DataError
 from compressor.export.onnx import export_onnx
 from compressor.recipe.model import DataRecipe, TrainRecipe
-from compressor.steps.base import Bench, Rows
+from compressor.steps._base import Bench, Rows
 from edge_agent import front_ends, runtimes, sources
 from edge_agent.device.clock import FakeClock
 from wire.manifest import Manifest, TensorSpec

@@ -13,8 +13,8 @@ from compressor.cache import Cache
 from compressor.data import _cached as cached
 from compressor.data._cached import load_kept, pack, unpack
 from compressor.data._preprocessing import preprocessing_of
-from compressor.data.shares import Shares
-from compressor.data.table import make_table
+from compressor.data._shares import Shares
+from compressor.data._table import make_table
 from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe
 from wire.codec import encode
@@ -54,7 +54,7 @@ def test_a_table_is_rendered_once_and_again_with_other_options(tmp_path: Path) -
 def test_a_kept_table_depends_on_the_code_of_the_front_ends() -> None:
     """A changed front end renders anew: its source is part of the step's name."""
     digests = cached.code_of(STROKES).digests()
-    assert {f"edge_agent.front_ends.{name}" for name in ("base", "log_mel", "stroke", "window")} <= set(digests)
+    assert {f"edge_agent.front_ends.{name}" for name in ("_base", "log_mel", "stroke", "window")} <= set(digests)
     assert "compressor.data.windows" in digests
     assert "compressor.data.spoken" not in digests
 

@@ -17,8 +17,8 @@ from compressor.measurement import left_float
 from compressor.prune.settings import PruneSettings, SparsifySettings
 from compressor.recipe.model import TrainRecipe
 from compressor.steps import distill, equalize, qat
+from compressor.steps._base import Bench, Rows
 from compressor.steps._settings import Settings as StepSettings
-from compressor.steps.base import Bench, Rows
 from compressor.steps.quantize import Settings
 
 ROWS = Rows(np.random.default_rng(0).standard_normal((64, 1, 8, 8)).astype(np.float32), np.arange(64) % 3)

@@ -19,7 +19,7 @@ from compressor.prune.macs import count_macs
 from compressor.qat import equalization, training
 from compressor.quantize._learned_ranges import activations
 from compressor.recipe.model import TrainRecipe
-from compressor.steps.base import Bench, Rows
+from compressor.steps._base import Bench, Rows
 from compressor.train import distillation, stopping
 from compressor.train.batches.samples import checked
 

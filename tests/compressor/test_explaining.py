@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.cache import Cache
-from compressor.data.table import Table, make_table
+from compressor.data._table import Table, make_table
 from compressor.measurement.predictions import Candidate
 from compressor.measurement.saliency import Flip
 from compressor.progress import Silent

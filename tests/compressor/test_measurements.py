@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.data._drifted import part, repeats
-from compressor.data.table import Table, make_table
+from compressor.data._table import Table, make_table
 from compressor.errors import MeasureError, SplitError
 from compressor.measurement.onnx_graph import GraphFigures, inspect
 from compressor.measurement.parity import find, matrix

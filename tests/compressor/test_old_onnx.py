@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compressor.quantize import quantize
-from compressor.quantize.running import logits
+from compressor.quantize._running import logits
 from compressor.recipe.read import parse_recipe
 from compressor.run import imported_model, imported_onnx
 from compressor.run.model_files import bare, float_target

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from compressor.cli import main
-from compressor.data.table import make_table
+from compressor.data._table import make_table
 from compressor.errors import DataError
 from compressor.run.compression import Lesson, check_calibration
 

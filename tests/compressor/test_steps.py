@@ -15,8 +15,8 @@ import torch
 from compressor import networks, steps
 from compressor.errors import PluginError, RecipeError
 from compressor.recipe.model import TrainRecipe
+from compressor.steps._base import ARTIFACT, NETWORK, Applied, Bench, Rows
 from compressor.steps._settings import Settings
-from compressor.steps.base import ARTIFACT, NETWORK, Applied, Bench, Rows
 from compressor.train import checkpoint
 
 OPTIONS = {"filters": 4, "stem_stride": 2}
@@ -61,7 +61,7 @@ def test_all_steps_of_the_issue_are_there() -> None:
     """The names are those of the files, and each has a level."""
     assert {"prune", "sparsify", "distill", "fine_tune", "qat", "equalize", "quantize"} <= set(steps.names())
     assert set(LEVELS.values()) <= {NETWORK, ARTIFACT}
-    assert "base" not in steps.names()
+    assert "_base" not in steps.names()
 
 
 @pytest.mark.parametrize("name", steps.names())
@@ -176,7 +176,7 @@ def test_equal_copies_become_equal(done: tuple[str, Applied]) -> None:
 WRAPS = """
 from dataclasses import dataclass
 from torch import nn
-from compressor.steps.base import NETWORK, Applied
+from compressor.steps._base import NETWORK, Applied
 LEVEL = NETWORK
 
 @dataclass(frozen=True, slots=True)

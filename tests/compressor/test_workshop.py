@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from compressor.cache import Cache, Result
-from compressor.data.table import Table, make_table
+from compressor.data._table import Table, make_table
 from compressor.progress import Silent
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import parse_recipe

@@ -28,7 +28,7 @@ from torch import nn
 from compressor import child, networks
 from compressor.errors import CompressorError, LostProcessError, TrainError
 from compressor.recipe.model import TrainRecipe
-from compressor.steps.base import Rows
+from compressor.steps._base import Rows
 from compressor.train import checkpoint
 from compressor.train.batches.samples import Floats, Labels, check_learnable, checked
 from compressor.train.loop import steps_and_batch

@@ -18,7 +18,7 @@ from torch import nn
 from compressor import networks
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
-from compressor.steps.base import Rows
+from compressor.steps._base import Rows
 from compressor.train import checkpoint
 from compressor.train.processes.batch_norm import synchronized
 from compressor.train.processes.world import Channel, World

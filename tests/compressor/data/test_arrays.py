@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compressor import data
-from compressor.data.split import split
+from compressor.data._split import split
 from compressor.errors import ArchiveError, ColumnError, DataError, SplitError
 from compressor.recipe.model import DataRecipe
 

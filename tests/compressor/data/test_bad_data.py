@@ -271,7 +271,7 @@ def test_a_bad_parquet_table_is_named(
 
 MADE = """import numpy as np
 from dataclasses import replace
-from compressor.data.table import make_table
+from compressor.data._table import make_table
 rows = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 3)).astype(np.uint8)
 table = make_table(list(rows), [str(i % 2) for i in range(400)], slices=["s"] * 400)
 def load(data, root=None):

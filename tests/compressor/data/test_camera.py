@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from compressor.data.camera import DRIFTED, LENS_A, Camera, capture
+from compressor.data._camera import DRIFTED, LENS_A, Camera, capture
 from compressor.data.digits import source_images
 
 STILL = Camera(

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from compressor.data import load
-from compressor.data.camera import DRIFTED
+from compressor.data._camera import DRIFTED
+from compressor.data._split import split
 from compressor.data.digits import VIEWS, render, source_images, source_number
-from compressor.data.split import split
 from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from compressor import data
-from compressor.data import _keys, numbers
+from compressor.data import _keys, _numbers
 from compressor.data._preprocessing import preprocessing_of
-from compressor.data.split import split
-from compressor.data.table import Table
+from compressor.data._split import split
+from compressor.data._table import Table
 from compressor.errors import CompressorError, DataError
 from compressor.recipe.checks import check_task
 from compressor.recipe.model import DataRecipe, ModelRecipe, Recipe, TrainRecipe
@@ -98,7 +98,7 @@ def outcome(asked: DataRecipe) -> str:
         table = data.load(asked)
         parts = split(table, 0, slices=asked.train_slices)
         recipe = Recipe(ModelRecipe("m"), asked, TrainRecipe(), (), (), ())
-        unit = numbers.with_unit(recipe, table, table.take(parts.train)).unit
+        unit = _numbers.with_unit(recipe, table, table.take(parts.train)).unit
         rows = [part.tolist() for part in (parts.train, parts.gate, parts.reference)]
         return f"{loaded(table)} {rows} {unit} {preprocessing_of(asked)}"
     except CompressorError as error:
@@ -190,4 +190,4 @@ def anything(asked: DataRecipe, root: Path | None = None) -> Table:
     """Return two rows."""
     del asked, root
     images = [np.full((4, 4, 3), shade, np.uint8) for shade in (0, 9)]
-    return data.table.make_table(images, ["a", "b"], slices=["s", "s"])
+    return data._table.make_table(images, ["a", "b"], slices=["s", "s"])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from compressor import data
-from compressor.data.numbers import EXTREMES, as_numbers, extremes, grouped, with_unit
-from compressor.data.table import Table, make_table, make_value_table
+from compressor.data._numbers import EXTREMES, as_numbers, extremes, grouped, with_unit
+from compressor.data._table import Table, make_table, make_value_table
 from compressor.errors import ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import parse_recipe
@@ -130,7 +130,7 @@ def test_numbers_where_classes_are_wanted_are_refused(tmp_path: Path) -> None:
     """A data set of one's own that gives numbers needs label = "number"."""
     module = tmp_path / "own_numbers.py"
     module.write_text(
-        "import numpy as np\nfrom compressor.data.table import make_value_table\n\n\n"
+        "import numpy as np\nfrom compressor.data._table import make_value_table\n\n\n"
         "def load(data, root):\n"
         "    images = [np.full((4, 4, 3), i, np.uint8) for i in range(3)]\n"
         "    return make_value_table(images, [[1], [2], [4]], ['litres'], slices=['all'] * 3)\n"

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compressor.data.split import Shares, Splits, absences, check_disjoint, split
-from compressor.data.table import Table, make_table
+from compressor.data._split import Shares, Splits, absences, check_disjoint, split
+from compressor.data._table import Table, make_table
 from compressor.errors import SplitError
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from compressor import data
 from compressor.data import spoken
-from compressor.data.split import split
+from compressor.data._split import split
 from compressor.errors import ArchiveError, CorruptImageError, DataError
 from compressor.exploration.fitting import fit_ranges
 from compressor.recipe.model import DataRecipe

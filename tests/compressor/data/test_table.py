@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compressor.data.table import Table, align, concatenate, make_table, sort_classes
+from compressor.data._table import Table, align, concatenate, make_table, sort_classes
 from compressor.errors import DataError
 
 

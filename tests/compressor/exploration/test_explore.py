@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from compressor.data.table import Table, make_table
+from compressor.data._table import Table, make_table
 from compressor.exploration import duplicates, label_noise, report
 from compressor.exploration.explore import Exploration, explore
 from compressor.progress import Silent

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.data.table import Table, make_value_table
+from compressor.data._table import Table, make_value_table
 from compressor.exploration.explore import explore
 from compressor.exploration.report import render
 from compressor.exploration.schema import read_schema, validate

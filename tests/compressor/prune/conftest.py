@@ -8,7 +8,7 @@ import pytest
 from compressor import data
 from compressor.data._preprocessing import preprocessing_of
 from compressor.recipe.model import DataRecipe, TrainRecipe
-from compressor.steps.base import Bench, Rows
+from compressor.steps._base import Bench, Rows
 from edge_agent.inference import preprocess
 
 

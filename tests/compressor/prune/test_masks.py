@@ -16,7 +16,7 @@ from compressor.errors import PruneError, RecipeError
 from compressor.export.onnx import export_onnx
 from compressor.prune.masks import cubic, held, make_masks
 from compressor.prune.settings import SparsifySettings, n_of_m
-from compressor.steps.base import Bench
+from compressor.steps._base import Bench
 from compressor.steps.sparsify import checks
 
 pytestmark = pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 from compressor import networks, steps
 from compressor.prune.sensitivity import RATIOS, Sensitivity, measure_sensitivity, sensitive_layers
 from compressor.prune.settings import PruneSettings
-from compressor.steps.base import Bench
+from compressor.steps._base import Bench
 from compressor.train.supervised import fit
 
 

@@ -17,7 +17,7 @@ from compressor.export.onnx import OUTPUT_NAMES, export_onnx
 from compressor.prune.judging import accuracy
 from compressor.prune.macs import count_macs, count_parameters
 from compressor.prune.settings import PruneSettings
-from compressor.steps.base import Bench, Rows
+from compressor.steps._base import Bench, Rows
 from compressor.steps.prune import IMPORTANCES, checks
 
 pytestmark = pytest.mark.slow

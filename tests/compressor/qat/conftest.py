@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from compressor import networks
-from compressor.steps.base import Rows
+from compressor.steps._base import Rows
 
 SIDES = {"resnet8": 12, "ds_cnn": 16, "mobilenet_v2": 32, "mobilenet_v3_small": 32}
 OPTIONS = {"resnet8": {"filters": 4}, "ds_cnn": {"filters": 8}}

@@ -13,7 +13,7 @@ from compressor.errors import QuantizeError
 from compressor.qat.equalization import absorb, equalize, extremes, pairs, spread
 from compressor.qat.folding import fold
 from compressor.recipe.model import TrainRecipe
-from compressor.steps.base import Applied, Bench, Rows
+from compressor.steps._base import Applied, Bench, Rows
 from compressor.steps.equalize import Settings, apply
 
 Make = Callable[[str], nn.Module]

@@ -16,7 +16,7 @@ from compressor.qat.preparation import CLIPPED, EQUALIZED, PLAIN, prepare
 from compressor.qat.simulation import simulate
 from compressor.qat.training import score
 from compressor.recipe.model import TrainRecipe
-from compressor.steps.base import Bench, Rows
+from compressor.steps._base import Bench, Rows
 from compressor.steps.equalize import Settings, apply
 from compressor.train.supervised import fit
 

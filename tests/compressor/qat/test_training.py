@@ -18,7 +18,7 @@ from compressor.qat.graph import layers, trace
 from compressor.qat.simulation import simulate
 from compressor.qat.training import Plan, score, train
 from compressor.recipe.model import TrainRecipe
-from compressor.steps.base import Applied, Bench, Rows
+from compressor.steps._base import Applied, Bench, Rows
 from compressor.steps.qat import Settings, apply, checks
 from compressor.train.supervised import fit
 

@@ -12,7 +12,7 @@ import pytest
 from compressor import networks
 from compressor.errors import QuantizeError
 from compressor.export.onnx import export_onnx
-from compressor.quantize.calibrator import Summary, collect_ranges, nudged
+from compressor.quantize._calibrator import Summary, collect_ranges, nudged
 
 
 def _summary(values: np.ndarray, percentile: float, parts: int = 7) -> Summary:

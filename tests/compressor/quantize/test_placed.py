@@ -17,9 +17,9 @@ from compressor.export.onnx import export_onnx
 from compressor.qat.fake_quantize import Grid
 from compressor.qat.simulation import simulate
 from compressor.quantize import static_int8
+from compressor.quantize._layers import prepare
 from compressor.quantize._learned_ranges import activations, onnx_tensors, place
-from compressor.quantize.layers import prepare
-from compressor.quantize.running import logits
+from compressor.quantize._running import logits
 from compressor.steps.quantize import Settings
 
 SIZES = {"resnet8": (12, 15, {"filters": 4}), "ds_cnn": (16, 12, {"filters": 8}), "mobilenet_v2": (32, 65, {})}

@@ -13,12 +13,12 @@ import pytest
 from onnx import TensorProto, helper
 
 from compressor.portions import TENSOR_BYTES
-from compressor.quantize.running import logits, run
+from compressor.quantize._running import logits, run
 
 MEASURED = """
 import sys
 import numpy as np, onnx
-from compressor.quantize.calibrator import collect_ranges
+from compressor.quantize._calibrator import collect_ranges
 def peak():
     return int(next(x for x in open("/proc/self/status") if x.startswith("VmHWM")).split()[1])
 model = onnx.shape_inference.infer_shapes(onnx.load(sys.argv[1]))

@@ -16,7 +16,6 @@ import pytest
 from compressor import networks
 from compressor.errors import QuantizeError
 from compressor.export.onnx import OUTPUT_NAMES, export_onnx
-from compressor.plugins import PARTS
 from compressor.quantize import quantize, schemes
 from compressor.steps.quantize import Settings
 
@@ -80,9 +79,9 @@ def test_what_is_no_model_is_a_coded_error(scheme: str, model: bytes) -> None:
 
 
 def test_parts_are_no_schemes() -> None:
-    """What schemes are made with is not offered as one, and every part that is listed may exist beside them."""
+    """What schemes are made with is not offered as one."""
     assert set(schemes()) >= {"static_int8", "weight_int8", "float16", "dynamic_int8", "static_int8_16", "none"}
-    assert not PARTS["compressor.quantize"] & set(schemes())
+    assert not [name for name in schemes() if name.startswith("_")]
 
 
 def test_none_is_the_float_model_itself() -> None:
@@ -144,6 +143,6 @@ def test_schemes_that_would_harm_a_convolutional_onnx_refuse_it(scheme: str, sai
 
 def test_schemes_import_without_torch() -> None:
     """Quantizing needs no torch in the process: 200 MB less."""
-    names = [f"compressor.quantize.{name}" for name in (*schemes(), "remedies", "sensitivity")]
+    names = [f"compressor.quantize.{name}" for name in (*schemes(), "_remedies", "_sensitivity")]
     code = f"import sys, {', '.join(names)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,13 +13,13 @@ import pytest
 from compressor import networks
 from compressor.errors import QuantizeError, RecipeError
 from compressor.export.onnx import export_onnx
-from compressor.quantize.bias import corrected
-from compressor.quantize.calibrator import collect_ranges
-from compressor.quantize.compact import compact
-from compressor.quantize.layers import chosen, layers, prepare
-from compressor.quantize.qdq import place
-from compressor.quantize.running import logits
-from compressor.quantize.sensitivity import measured, sqnr_db
+from compressor.quantize._bias import corrected
+from compressor.quantize._calibrator import collect_ranges
+from compressor.quantize._compact import compact
+from compressor.quantize._layers import chosen, layers, prepare
+from compressor.quantize._qdq import place
+from compressor.quantize._running import logits
+from compressor.quantize._sensitivity import measured, sqnr_db
 from compressor.quantize.static_int8 import quantize
 from compressor.steps.quantize import Settings, checks
 

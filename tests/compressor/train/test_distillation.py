@@ -13,8 +13,8 @@ from compressor import networks, steps
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.steps import distill, fine_tune
+from compressor.steps._base import Bench, Rows
 from compressor.steps._settings import Settings
-from compressor.steps.base import Bench, Rows
 from compressor.train.distillation import DistillationLoss, Mixture, agreement, divergence
 from compressor.train.losses import CrossEntropy
 from compressor.train.supervised import fit

@@ -16,7 +16,7 @@ import torch
 from compressor import networks
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
-from compressor.steps.base import Rows
+from compressor.steps._base import Rows
 from compressor.train.processes.distributed import Launch, fit_distributed
 from compressor.train.processes.job import NetworkSpec
 from compressor.train.supervised import Epoch, fit

@@ -12,7 +12,7 @@ import torch
 from compressor import networks
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
-from compressor.steps.base import Rows
+from compressor.steps._base import Rows
 from compressor.train.supervised import Epoch, fit
 
 SETTINGS = TrainRecipe(epochs=4, batch=16, learning_rate=0.01)

@@ -20,7 +20,7 @@ from compressor.prune.sensitivity import measure_sensitivity
 from compressor.prune.settings import SparsifySettings
 from compressor.recipe.model import TrainRecipe
 from compressor.steps import distill, qat
-from compressor.steps.base import Bench, Rows
+from compressor.steps._base import Bench, Rows
 from compressor.train.batches import mixing
 from compressor.train.losses import ValueLoss
 from compressor.train.processes import job

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from compressor.data._preprocessing import preprocessing_of
-from compressor.data.table import make_table
+from compressor.data._table import make_table
 from compressor.recipe.model import DataRecipe
 from compressor.release.keys import init_keys
 from compressor.release.signing import sign_bundles

@@ -12,7 +12,7 @@ import torch
 
 from edge_agent import runtimes
 from edge_agent.errors import InputShapeError, RuntimeLoadError, RuntimeSeamError
-from edge_agent.runtimes.base import quantize
+from edge_agent.runtimes._base import quantize
 from wire.manifest import Manifest, TensorSpec
 
 INPUT = TensorSpec("image", (-1, 6, 6, 2), layout="NHWC")

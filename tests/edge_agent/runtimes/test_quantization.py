@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_agent import runtimes
 from edge_agent.errors import InputShapeError, RuntimeLoadError
 from edge_agent.runtimes import memory
-from edge_agent.runtimes.base import check_contract, dequantize, is_decoded, is_quantized, quantize, real_output
+from edge_agent.runtimes._base import check_contract, dequantize, is_decoded, is_quantized, quantize, real_output
 from wire.manifest import Manifest, TensorSpec
 
 INT8 = TensorSpec("x", (-1, 3), "int8", scale=0.5, zero_point=-1)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data.shares import DEFAULT_SHARES, Shares
+from compressor.data._shares import DEFAULT_SHARES, Shares
 from compressor.errors import DataError
 
 Images = npt.NDArray[np.object_]

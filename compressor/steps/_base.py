@@ -72,9 +72,9 @@ class Applied:
     """What a step made.
 
     ``ranges``: learnt (low, high) of activations by the name of the FX node that makes them in
-    ``torch.fx.symbolic_trace(network)`` (``quantize.placed`` finds the same tensors in an exported file by value);
-    ``notes``: what the step measured, for report and card, values as text or numbers. ``nothing``: why the step changed
-    nothing of what it is for, empty where it did.
+    ``torch.fx.symbolic_trace(network)`` (``quantize._learned_ranges`` finds the same tensors in an exported file by
+    value); ``notes``: what the step measured, for report and card, values as text or numbers. ``nothing``: why the
+    step changed nothing of what it is for, empty where it did.
     """
 
     network: Network

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data.table import Table, Unit
+from compressor.data._table import Table, Unit
 from compressor.errors import DataError
 from compressor.recipe.model import Recipe
 

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import onnx
 
 from compressor.errors import QuantizeError
-from compressor.quantize.reach import within_reach
-from compressor.quantize.running import Batches, Floats, run
+from compressor.quantize._reach import within_reach
+from compressor.quantize._running import Batches, Floats, run
 from compressor.recipe.toml_fields import nearest
 from compressor.steps.quantize import CALIBRATIONS
 

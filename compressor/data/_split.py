@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data.shares import Shares
-from compressor.data.table import Integers, Table, Texts
+from compressor.data._shares import Shares
+from compressor.data._table import Integers, Table, Texts
 from compressor.errors import SplitError
 from compressor.recipe.toml_fields import nearest
 

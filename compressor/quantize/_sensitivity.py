@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from compressor.quantize.calibrator import collect_ranges
-from compressor.quantize.layers import layers, prepare
-from compressor.quantize.qdq import Ranges, place
-from compressor.quantize.running import Batches, logits
+from compressor.quantize._calibrator import collect_ranges
+from compressor.quantize._layers import layers, prepare
+from compressor.quantize._qdq import Ranges, place
+from compressor.quantize._running import Batches, logits
 from compressor.steps.quantize import Settings
 
 _TINY = 1e-30
