@@ -51,6 +51,7 @@ _BOUNDS: Mapping[str, tuple[float, float]] = {
     "update.probe_deadline_s": _TIME_S,
     "update.repair_s": _TIME_S,
     "update.max_boots": (1, 1_000_000),
+    "update.max_machine_ends": (1, 1_000_000),
     "update.max_error_ratio": (0, 1),
     "child.beat_s": _TIME_S,
     "child.hang_s": _TIME_S,
@@ -140,6 +141,7 @@ class UpdateConfig:
     probe_deadline_s: float = 300.0
     repair_s: float = 600.0  # how often what is installed is read and compared with its digest
     max_boots: int = 3  # starts of a slot without becoming healthy, before the other one is taken
+    max_machine_ends: int = 20  # power cuts in one probation, before the release is taken for their reason
     max_error_ratio: float = 0.05  # of inferences in probation
     latency_slack_ratio: float = 1.5  # over the budget, in probation: other programs run too
     reserve_bytes: int = 16 * 1024 * 1024  # stays free on disk after a download

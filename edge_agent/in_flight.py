@@ -23,6 +23,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent.device.last_end import boot_id
+
 FOLDER = "source"
 SYNCED = 20
 _FILE = "in_flight"
@@ -72,7 +74,7 @@ class InFlight:
         ``left`` stays in the file until ``begin`` or ``end``, ``again`` is noted as the suspect.
         """
         held = (read_held(state) or Held()) if state is not None else Held()
-        self._boot, self._run = _digest(_boot_id()), _digest(run)
+        self._boot, self._run = _digest(boot_id()), _digest(run)
         alone = (held.boot, held.run) == (self._boot, self._run)
         self.left = held.item if alone or held.item == held.suspect else ""
         self.again = "" if self.left else held.item
@@ -133,14 +135,3 @@ def clear_held(state: Path) -> None:
 
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
-
-
-def _boot_id() -> str:
-    """Return the name of the machine's start; "" where the kernel gives none.
-
-    Source: random(4), /proc/sys/kernel/random/boot_id.
-    """
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text()
-    except OSError:
-        return ""

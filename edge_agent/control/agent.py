@@ -23,6 +23,7 @@ from edge_agent.control.rate_limit import Garbage
 from edge_agent.control.reported import Reporter, running
 from edge_agent.control.status_file import StatusFile
 from edge_agent.control.supervisor import ChildEnded, ChildSaid, Fact, Launch, Supervisor
+from edge_agent.device import last_end
 from edge_agent.device.clock import Clock
 from edge_agent.device.disk import DISK_FAILED, Disk, advice, trouble
 from edge_agent.device.hardware import Hardware
@@ -123,7 +124,8 @@ class Agent:
         self._guard("spool", self.telemetry.take_up)
         self.telemetry.event("agent", "started", at_ms=self._now_ms, data={"version": __version__})
         self._activate(self._slots.current())
-        self._guard("updater", lambda: self.updater.resume(self._now_ms, self._now_s))
+        ended = last_end.begin(self.state, self.parts.disk)
+        self._guard("updater", lambda: self.updater.resume(self._now_ms, self._now_s, ended))
         self._guard("measure", self._measuring.resume)
         if self.updater.damage:
             self._event("update", "record_damaged", Severity.WARNING, self.updater.damage)
@@ -158,6 +160,7 @@ class Agent:
 
     def stop(self) -> None:
         """End the child, keep what it said last, try to send it, say goodbye."""
+        last_end.end(self.state, self.parts.disk)
         self._measuring.stop()
         self.supervisor.stop()
         self._drain()

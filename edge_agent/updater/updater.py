@@ -23,6 +23,7 @@ from pathlib import Path
 
 from edge_agent.config import UpdateConfig
 from edge_agent.device.disk import Disk
+from edge_agent.device.last_end import LastEnd
 from edge_agent.device.sane_clock import ClockWatch
 from edge_agent.updater.admission import DeviceFacts, admit, space
 from edge_agent.updater.ports import (
@@ -102,19 +103,26 @@ class Updater:
         """What ``reported`` says of the update."""
         return self.record.status(self._progress.done_bytes)
 
-    def resume(self, now_ms: int, now_s: float) -> None:
-        """Read the persisted record and take its step again; ``damage`` says afterwards what could not be read."""
+    def resume(self, now_ms: int, now_s: float, ended: LastEnd = LastEnd.AGENT) -> None:
+        """Read the persisted record and take its step again; ``damage`` says afterwards what could not be read.
+
+        ``ended``: how the agent's run before ended, which may be the fault of a release in probation.
+        """
         self.record, self.damage = self._records.read()
-        if self.record.phase is _P.PROBATION and not self.record.code:
-            self._count_boot()
+        if self.record.phase is _P.PROBATION and not self.record.code and ended is not LastEnd.IN_ORDER:
+            self._count_boot(ended)
         self._step(now_ms, now_s)
 
-    def _count_boot(self) -> None:
-        """A release that ends the agent itself, again and again, must not stay for ever."""
+    def _count_boot(self, ended: LastEnd) -> None:
+        """A release that ends the agent itself, or the machine, again and again, must not stay for ever."""
         slots, name = self.slots, self.record.slot
-        slots.set_boots(name, slots.boots(name) + 1)
-        if slots.boots(name) > self.config.max_boots:
-            text = f"Expected a healthy start, got {slots.boots(name)} starts in probation"
+        if ended is LastEnd.MACHINE:
+            count, allowed, what = slots.count_machine_end(name), self.config.max_machine_ends, "ends of the machine"
+        else:
+            count, allowed, what = slots.boots(name) + 1, self.config.max_boots, "starts"
+            slots.set_boots(name, count)
+        if count > allowed:
+            text = f"Expected a healthy start, got {count} {what} in probation"
             self._keep(replace(self.record, code="child_crashed", text=text))
 
     def offer(self, desired: Desired, now_ms: int, now_s: float) -> bool:

@@ -75,7 +75,7 @@ def test_another_start_of_the_machine_is_another_start_of_the_agent(
 ) -> None:
     """Also where nobody names the agent's."""
     _held_under(tmp_path, "", "a.png")
-    monkeypatch.setattr(in_flight, "_boot_id", lambda: "the next")
+    monkeypatch.setattr(in_flight, "boot_id", lambda: "the next")
     assert InFlight(tmp_path).again == "a.png"
 
 
@@ -95,10 +95,10 @@ def test_marks_reach_the_disk_at_once_only_after_the_machine_went_down(
         return len(synced)
 
     assert (marks("1"), marks("1")) == (1, 0)
-    monkeypatch.setattr(in_flight, "_boot_id", lambda: "the next")
+    monkeypatch.setattr(in_flight, "boot_id", lambda: "the next")
     assert (marks("2"), marks("2")) == (SYNCED + 1, 0)
     clear_held(tmp_path)
-    monkeypatch.setattr(in_flight, "_boot_id", lambda: "the one after")
+    monkeypatch.setattr(in_flight, "boot_id", lambda: "the one after")
     assert marks("3") == 1
 
 

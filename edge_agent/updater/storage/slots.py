@@ -18,6 +18,7 @@ from wire.codec import Json, from_document, to_document
 from wire.errors import MessageError
 
 NAMES = ("a", "b")
+_MACHINE = "_machine_ends"  # after a slot's name in ``boots.json``
 _NONE = "none"  # what ``current`` holds when no slot is
 
 
@@ -158,18 +159,32 @@ class Slots:
         return tuple(hurt)
 
     def boots(self, name: str) -> int:
-        """Return how often a slot was started without becoming healthy."""
+        """Return how often a slot was started without becoming healthy, but for the ends of the machine."""
         return self._boots().get(name, 0)
 
+    def count_machine_end(self, name: str) -> int:
+        """Count that the machine ended, and not the agent alone, before a slot became healthy; return how often it has.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        counts, key = self._boots(), name + _MACHINE
+        count = counts.get(key, 0) + 1
+        write_record(self.disk, self.state / "slots" / "boots.json", {**counts, key: count})
+        return count
+
     def set_boots(self, name: str, count: int) -> None:
-        """Keep how often a slot was started without becoming healthy.
+        """Keep how often a slot was started without becoming healthy; 0 forgets the ends of the machine too.
 
         Raises:
             OSError: If it can't be written.
         """
         counts = self._boots()
-        if name in NAMES and counts.get(name, 0) != count:
-            write_record(self.disk, self.state / "slots" / "boots.json", {**counts, name: count})
+        changed = {**counts, name: count}
+        if not count:
+            changed.pop(name + _MACHINE, None)
+        if name in NAMES and changed != {name: 0, **counts}:
+            write_record(self.disk, self.state / "slots" / "boots.json", changed)
 
     def reclaim(self, keep: frozenset[str]) -> int:
         """Remove every bundle and part but those of the slots and of ``keep`` (digests); return how many went.

@@ -10,6 +10,7 @@ import pytest
 from edge_agent.config import UpdateConfig
 from edge_agent.control.background import InlineWorker, JobDone
 from edge_agent.device.disk import Disk, RealDisk
+from edge_agent.device.last_end import LastEnd
 from edge_agent.updater.ports import MemoryFetcher, MemoryProber, MemoryVerifier, ProbeResult, Refusal, TargetInfo
 from edge_agent.updater.states import UpdateRecord
 from edge_agent.updater.storage.slots import SlotRelease, Slots
@@ -130,10 +131,10 @@ class Device:
         self.pass_time(release.desired.probation_s)
         assert self.updater.record.phase is UpdatePhase.COMMITTED, self.updater.record
 
-    def restart(self) -> None:
-        """Reboot and take up what was persisted."""
+    def restart(self, ended: LastEnd = LastEnd.AGENT) -> None:
+        """Reboot and take up what was persisted; ``ended``: how the agent's run before did."""
         self.boot()
-        self.updater.resume(self.now_ms, self.now_s)
+        self.updater.resume(self.now_ms, self.now_s, ended)
 
     def fail_probe(self, code: str) -> None:
         """Let every probe fail from now on."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from edge_agent.device.disk import RealDisk
+from edge_agent.device.last_end import LastEnd
 from edge_agent.updater.ports import ProbeResult, Refusal
 from wire.messages import UpdatePhase
 
@@ -233,3 +234,30 @@ def test_too_many_starts_in_probation_roll_back(device: object, release: Callabl
     for _ in range(device.config.max_boots + 1):
         device.restart()
     assert (device.updater.record.code, device.current()) == ("child_crashed", "m-1")
+
+
+@pytest.mark.parametrize(("ended", "starts", "current"), [
+    (LastEnd.MACHINE, 20, "m-2"), (LastEnd.MACHINE, 21, "m-1"), (LastEnd.IN_ORDER, 50, "m-2"),
+])  # fmt: skip
+def test_power_cuts_and_orders_to_end_are_not_the_releases_fault(
+    device: object, release: Callable, ended: LastEnd, starts: int, current: str
+) -> None:
+    """A machine that goes down may be the release's doing, so its ends count too, against a limit far higher."""
+    device.install(release(1))
+    device.offer(device.publish(release(2)).desired)
+    device.work()
+    for _ in range(starts):
+        device.restart(ended)
+    assert device.current() == current
+
+
+def test_a_healthy_end_of_probation_forgets_the_power_cuts(device: object, release: Callable) -> None:
+    """The next release in the same slot starts from none."""
+    device.install(release(1))
+    device.offer(device.publish(release(2)).desired)
+    device.work()
+    device.restart(LastEnd.MACHINE)
+    slot = device.updater.record.slot
+    device.beat()
+    device.pass_time(release(2).desired.probation_s)
+    assert device.updater.slots.count_machine_end(slot) == 1
