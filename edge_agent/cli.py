@@ -64,19 +64,21 @@ _EXITS: tuple[tuple[type[Exception], int], ...] = (
 _MAX_CLAIM_BYTES = 1024
 
 
-def _expanded(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
+def _path(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
     """Return a path with its tilde expanded: a shell leaves the one in ``--state=~/agent`` as it is."""
+    if value == "":  # pathlib takes it for the current folder
+        raise click.BadParameter("Expected a path, got an empty one: is a variable of your shell not set?")
     try:
-        return None if value is None else Path(without_tilde(str(value)))
+        return None if value is None else Path(without_tilde(value))
     except PathError as error:
         raise click.BadParameter(str(error)) from error
 
 
 _STATE = click.option(
     "--state",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(file_okay=False),
     required=True,
-    callback=_expanded,
+    callback=_path,
     help="The agent's state directory.",
 )
 
@@ -132,8 +134,8 @@ def main() -> None:
 @click.option("--claim", help="The claim itself, where nobody else uses this machine.")
 @click.option(
     "--ca",
-    type=click.Path(path_type=Path),
-    callback=_expanded,
+    type=click.Path(),
+    callback=_path,
     help="PEM file to trust for https, instead of the system's.",
 )
 @_STATE
@@ -184,8 +186,8 @@ def _certificates(path: Path) -> str:
 @click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    callback=_expanded,
+    type=click.Path(dir_okay=False),
+    callback=_path,
     help="agent.toml: source, windows, limits. Default: images from the folder STATE/inbox, one report an hour.",
 )
 @click.option("--verbose", is_flag=True, help="Log every step.")

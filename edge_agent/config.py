@@ -209,7 +209,9 @@ def read_config(path: Path) -> AgentConfig:
             raise AgentConfigError(message)
         document = tomllib.loads(data.decode())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        message = f"Expected TOML in {path}, got: {error}"
+        missing = isinstance(error, FileNotFoundError)
+        hint = "write it, or leave --config out: every setting has a default" if missing else "correct it"
+        message = f"Expected TOML in {path}, got: {error}: {hint}"
         raise AgentConfigError(message) from error
     config = _fill(AgentConfig, document, str(path))
     _check_meant(config, str(path))

@@ -42,7 +42,7 @@ def read_recipe(path: Path | str) -> Recipe:
     try:
         data = file.read_bytes()
     except OSError as error:
-        message = f"Expected a recipe at {file}, got: {error.strerror}"
+        message = f"Expected a recipe at {file}, got: {error.strerror}: give a recipe's TOML file, or its folder"
         raise RecipeError(message) from error
     recipe = parse_recipe(data, str(file))
     model = recipe.model

@@ -38,12 +38,20 @@ from server.cli import listings
 from server.cli.running import RunningServer
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
-from server.errors import AnsweredError, DatabaseOutdatedError, ServerError
+from server.errors import (
+    AnsweredError,
+    DatabaseOutdatedError,
+    DeviceEndedError,
+    ReleaseWithdrawnError,
+    ServerError,
+)
 from server.fleet.enrolment import Enrolment
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import presence
 from server.fleet.outbox import Outbox
 from server.fleet.revocation import Revocations
+from server.ingest.faults import shortened
+from server.people import MAX_WHY
 from server.registry.blobs import Blobs
 from server.registry.events import EventLog
 from server.registry.versions import Versions
@@ -65,7 +73,15 @@ from wire.memory_broker import MemoryBroker, MemoryTransport
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_STATE = click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+
+def _path(_context: click.Context, _parameter: click.Parameter, value: str) -> Path:
+    """Return ``value`` as a path; an empty one would be the current folder."""
+    if not value:
+        raise click.BadParameter("Expected a path, got an empty one: is a variable of your shell not set?")
+    return Path(value)
+
+
+_STATE = click.argument("directory", metavar="DIR", type=click.Path(), callback=_path)
 _JSON = click.option("--json", "as_json", is_flag=True, help="A JSON array with every field instead of a table.")
 _EPILOG = """\b
 From nothing to a first rollout:
@@ -247,7 +263,7 @@ def _migrate(state: StateDirectory, *, assume_yes: bool) -> None:
 
 @main.command(epilog=_example("fleet-server backup state /backups/fleet-2026-11-28"))
 @_STATE
-@click.argument("target", metavar="TARGET", type=click.Path(path_type=Path))
+@click.argument("target", metavar="TARGET", type=click.Path(), callback=_path)
 @_coded
 def backup(directory: Path, target: Path) -> None:
     """Copy a state directory to the new directory TARGET; the server may run meanwhile.
@@ -302,7 +318,12 @@ def claim(directory: Path, site: str, device: str, attributes: tuple[str, ...]) 
     The device enrols itself with it. It expires after enrolment.claim_ttl_s of server.toml. The device's id is
     unique in the whole fleet.
     """
-    pairs = dict(_pair(text) for text in attributes)
+    pairs: dict[str, str] = {}
+    for key, value in map(_pair, attributes):
+        if key in pairs:
+            text = f"Expected one value for {key}, got {pairs[key]!r} and {value!r}: give the one that holds"
+            raise click.BadParameter(text, param_hint="--attribute")
+        pairs[key] = value
     config, database = _opened(directory)
     enrolment = Enrolment(database, system_now_ms, config.enrolment.claim_ttl_s)
     note = comes_back(device, enrolment.ended(device))
@@ -314,7 +335,7 @@ def claim(directory: Path, site: str, device: str, attributes: tuple[str, ...]) 
 
 @main.command(epilog=_example("fleet-server trust state --root keys/metadata/1.root.json"))
 @_STATE
-@click.option("--root", required=True, type=click.Path(path_type=Path, dir_okay=False), help="The file N.root.json.")
+@click.option("--root", required=True, type=click.Path(dir_okay=False), callback=_path, help="The file N.root.json.")
 @_coded
 def trust(directory: Path, root: Path) -> None:
     """Install the root that devices trust first.
@@ -390,7 +411,7 @@ def revoke(directory: Path, device: str, why: str, by: str) -> None:
     are void; it comes back only by a new one. Rollouts leave it out, unless it failed in one: that stays counted. Its
     history stays.
     """
-    _end_device(directory, device, lambda revocations: revocations.revoke(device, why, by=_person(by)))
+    _end_device(directory, device, why, lambda revocations: revocations.revoke(device, why, by=_person(by)))
 
 
 @devices.command(epilog=_example("fleet-server devices remove state cam-1 --why 'scrapped'"))
@@ -405,15 +426,24 @@ def remove(directory: Path, device: str, why: str, by: str) -> None:
     For hardware that is gone. Events, evidence and what ran on it stay. A new claim for the same id lets it in again,
     without a release.
     """
-    _end_device(directory, device, lambda revocations: revocations.remove(device, why, by=_person(by)))
+    _end_device(directory, device, why, lambda revocations: revocations.remove(device, why, by=_person(by)))
 
 
-def _end_device(directory: Path, device: str, end: Callable[[Revocations], Device]) -> None:
+def _end_device(directory: Path, device: str, why: str, end: Callable[[Revocations], Device]) -> None:
     _, database = _opened(directory)
     fleet = _fleet(database)
     ended = end(Revocations(fleet, fleet.outbox, system_now_ms))
     database.close()
+    if why and shortened(why, MAX_WHY) != ended.ended_why:
+        raise DeviceEndedError(_kept(device, f"{ended.ended} already", ended.ended_why, why))
     click.echo(f"{device} {ended.ended}")
+
+
+def _kept(name: str, ended: str, first: str, why: str) -> str:
+    """Return that ``name`` ended before, for another reason than ``why``."""
+    reason = f"with the reason {first!r}" if first else "without a reason"
+    said = f"Expected no other reason than the first, got {why!r} for {name}, which was {ended} {reason}"
+    return f"{said}: the first is kept; leave --why out"
 
 
 @main.group(
@@ -458,7 +488,10 @@ def withdraw(directory: Path, release: str, why: str, by: str) -> None:
     fleet, versions = _fleet(database), Versions(database, Blobs(state.blobs))
     rollouts = RolloutService(Ledger(database), fleet, versions, EventLog(database), config.rollout)
     running = Withdrawal(versions, fleet, rollouts, system_now_ms).withdraw(release, why, by=_person(by))
+    first = versions.release(release).withdrawn_why
     database.close()
+    if why and shortened(why, MAX_WHY) != first:
+        raise ReleaseWithdrawnError(_kept(release, "withdrawn already", first, why))
     click.echo(f"{release} withdrawn; it still runs on {len(running)} devices")
     for device in running:
         click.echo(device.device)

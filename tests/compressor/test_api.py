@@ -225,7 +225,7 @@ def test_why_logits_are_none_is_named(tmp_path: Path, last: nn.Module, said: str
 
 def test_paths_that_are_not_there_are_named(tmp_path: Path) -> None:
     """A recipe and data."""
-    with pytest.raises(RecipeError, match="Expected a recipe at"):
+    with pytest.raises(RecipeError, match=r"Expected a recipe at .*: give a recipe.s TOML file, or its folder"):
         run(tmp_path / "recipe.toml", out=tmp_path)
     with pytest.raises(DataError, match="Expected data at"):
         run(parse_recipe(RECIPE), out=tmp_path, data=tmp_path / "nothing.zip")

@@ -214,6 +214,22 @@ def test_a_tilde_behind_an_equals_sign_is_the_home_directory(
     assert call("status", "--state=~nobody-here/agent")[0] == 2
 
 
+@pytest.mark.parametrize("command", [["enrol", "--server", "http://x", "--claim", "c"], ["run"], ["status"]])
+def test_an_empty_state_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    """A variable of the shell that is not set would otherwise mean the current folder."""
+    monkeypatch.chdir(tmp_path)
+    code, output = call(*command, "--state", "")
+    assert (code, "Expected a path, got an empty one" in output) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_settings_say_what_to_do(url: str, tmp_path: Path) -> None:
+    """The agent runs without a file of settings, too."""
+    call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)
+    code, output = call("run", "--state", tmp_path, "--config", tmp_path / "agent.toml")
+    assert (code, "write it, or leave --config out" in output) == (3, True)
+
+
 def test_an_unknown_key_names_the_nearest(url: str, tmp_path: Path) -> None:
     """agent.toml is read strictly."""
     call("enrol", "--server", url, "--claim", "good", "--state", tmp_path)

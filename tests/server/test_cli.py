@@ -74,6 +74,22 @@ def test_a_state_directory_without_a_layout_is_the_first(state: StateDirectory) 
     assert _run("devices", state.path)[0] == 0
 
 
+def test_an_attribute_given_twice_is_refused_with_both_values(fleet: MemoryFleet) -> None:
+    """Which of them is meant nobody can tell; no claim is made."""
+    given = ["--attribute", "lens=wide", "--attribute", "lens=tele"]
+    code, out, error = _run("claim", fleet.state.path, "--site", "a", "--device", "b", *given)
+    assert (code, out, "got 'wide' and 'tele'" in error) == (2, "", True)
+
+
+@pytest.mark.parametrize("command", [["init"], ["devices", "list"], ["backup", "s"]])
+def test_an_empty_path_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    """A variable of the shell that is not set would otherwise mean the current folder."""
+    monkeypatch.chdir(tmp_path)
+    code, _, error = _run(*command, "")
+    assert (code, "Expected a path, got an empty one" in error) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_claim_prints_a_claim_and_devices_lists_who_used_it(fleet: MemoryFleet) -> None:
     """Both work beside a running server."""
     code, claim, _ = _run("claim", fleet.state.path, "--site", "berlin", "--device", "cam-9", "--attribute", "lens=b")

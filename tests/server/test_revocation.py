@@ -171,6 +171,8 @@ def test_commands_beside_the_server_do_the_same(fleet: MemoryFleet) -> None:
 
     path = str(fleet.state.path)
     assert run("devices", "revoke", path, "cam-1", "--why", "stolen") == (0, "cam-1 revoked\n")
+    assert run("devices", "revoke", path, "cam-1") == (0, "cam-1 revoked\n")
+    assert run("devices", "revoke", path, "cam-1", "--why", "lost")[0] == 1
     assert run("devices", path)[1].count("\n") == 1
     assert run("devices", "list", path, "--ended")[1].splitlines()[1].split("\t")[::4] == ["cam-1", "stolen"]
     fleet.turn()

@@ -141,6 +141,19 @@ def test_the_command_withdraws_beside_a_running_server(fleet: MemoryFleet) -> No
         fleet.app.parts.withdrawal.withdraw("m-9")
 
 
+def test_withdrawing_again_for_another_reason_is_refused_and_the_first_stays(fleet: MemoryFleet) -> None:
+    """Who reads the events later must find the reason that a person gave; repeating it changes nothing."""
+    publish(fleet, 1)
+    command = ["releases", "withdraw", str(fleet.state.path), "m-1", "--why"]
+    assert CliRunner().invoke(main, [*command, "bad"]).exit_code == 0
+    again = CliRunner().invoke(main, [*command, "worse"])
+    assert (
+        again.exit_code,
+        "got 'worse' for m-1, which was withdrawn already with the reason 'bad'" in again.stderr,
+    ) == (1, True)
+    assert fleet.app.parts.versions.release("m-1").withdrawn_why == "bad"
+
+
 def test_a_revoked_member_leaves_the_rollout(fleet: MemoryFleet) -> None:
     """It counts neither as a success nor as a failure."""
     publish(fleet, 1)
