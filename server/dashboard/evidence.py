@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from server.dashboard.views import Status, Tone, ago, evidence_share, evidence_status
+from server.dashboard.views import Cut, Status, Tone, ago, cut, evidence_share, evidence_status
 from server.drift.ledger import StoredVerdict
 from server.drift.verdicts import VerdictKind
 from server.store.database import Database
@@ -88,7 +88,7 @@ def read(database: Database, device: str | None, limit: int) -> tuple[Point, ...
                      evidence_of(connection, device, limit))  # fmt: skip
 
 
-def pools(database: Database) -> tuple[PoolView, ...]:
+def pools(database: Database) -> Cut[PoolView]:
     """Return the pools of the newest window, the whole fleet first, then those with the most evidence."""
     with database.begin() as connection:
         rows = [{str(key): value for key, value in row.items()} for row in latest_pools(connection)]
@@ -96,7 +96,7 @@ def pools(database: Database) -> tuple[PoolView, ...]:
     views = [pool_view(row) for row in rows]
     for view in sorted(views, key=lambda view: (view.name != _EVERYBODY, -view.ratio, view.name)):
         found.setdefault(view.name, view)  # during a rollout a pool has two references; the higher one counts
-    return tuple(found.values())[:_POOLS]
+    return cut(tuple(found.values()), _POOLS)
 
 
 def pool_view(row: Mapping[str, object]) -> PoolView:

@@ -92,6 +92,12 @@ def empty(title: str, text: str) -> None:
         ui.label(text).classes("tf-muted")
 
 
+def and_more(count: int, where: str = "") -> None:
+    """Show how many more there are than the page shows, and ``where``; nothing where it shows all."""
+    if count:
+        ui.label(f"and {count} more" + (f": {where}" if where else "")).classes("tf-muted tf-small")
+
+
 def live(look: Callable[[], View], show: Callable[[View], None]) -> Callable[[], None]:
     """Show ``look()`` and show it again when it has changed, so that nothing flickers; return "look now"."""
     seen = look()

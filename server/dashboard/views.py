@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Generic, TypeVar
 
 from server.app.overall import NEAR_RATIO
 from server.fleet.fleet import Device
@@ -12,6 +14,7 @@ from server.fleet.liveness import is_reachable, is_silent
 from server.registry.events import LoggedEvent
 from wire.messages import DeviceState, Severity, UpdatePhase, UpdateStatus
 
+T = TypeVar("T")
 _SECOND_MS, _MINUTE_MS, _HOUR_MS, _DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
 
 
@@ -91,6 +94,19 @@ class EventRow:
     device: str
     what: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cut(Generic[T]):
+    """The first rows of a list, and how many more it has."""
+
+    rows: tuple[T, ...]
+    more: int
+
+
+def cut(rows: Sequence[T], limit: int) -> Cut[T]:
+    """Return the first ``limit`` of ``rows``."""
+    return Cut(tuple(rows[:limit]), max(len(rows) - limit, 0))
 
 
 def ago(at_ms: int, now_ms: int) -> str:

@@ -173,6 +173,11 @@ def attributes_of(site: str, *documents: Mapping[str, str]) -> dict[str, str]:
     return merged | {"site": site}
 
 
+def attributes_left_out(taken: Mapping[str, str], *documents: Mapping[str, str]) -> int:
+    """Return how many attributes of ``documents`` are not in ``taken``, which ``attributes_of`` returned."""
+    return len(set().union(*documents) - taken.keys())
+
+
 def number(value: float | None) -> float | None:
     """Return ``value`` as JSON can carry it: None for unknown, never infinite."""
     if value is None or math.isnan(value):

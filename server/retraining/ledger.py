@@ -25,6 +25,11 @@ class Triggers:
         with self.database.begin() as connection:
             return tuple(_trigger(row) for row in store.all_triggers(connection, limit))
 
+    def count(self) -> int:
+        """Return how many triggers there are."""
+        with self.database.begin() as connection:
+            return store.count_triggers(connection)
+
     def open(self) -> tuple[Trigger, ...]:
         """Return the triggers that are not over, oldest first."""
         return tuple(one for one in reversed(self.all()) if one.phase not in OVER)

@@ -173,6 +173,11 @@ def update_trigger(connection: sa.Connection, trigger: int, values: Mapping[str,
     connection.execute(TRIGGERS.update().where(TRIGGERS.c.id == trigger).values(dict(values)))
 
 
+def count_triggers(connection: sa.Connection) -> int:
+    """Return how many triggers there are."""
+    return connection.execute(sa.select(sa.func.count()).select_from(TRIGGERS)).scalar_one()
+
+
 def all_triggers(connection: sa.Connection, limit: int) -> list[sa.RowMapping]:
     """Return the newest ``limit`` triggers, newest first."""
     return list(connection.execute(TRIGGERS.select().order_by(TRIGGERS.c.id.desc()).limit(limit)).mappings())

@@ -107,7 +107,7 @@ def test_where_it_still_runs_is_shown(fleet: MemoryFleet) -> None:
     assert fleet.client().get("/api/releases/m-1").json()["running"] == ["cam-1"]
     settle(fleet)
     assert device.desired().release == "m-1"
-    row = release_rows(fleet.app.parts.versions.releases(), fleet.app.parts.fleet.devices())[0]
+    row = release_rows(fleet.app.parts.versions.releases(), fleet.app.parts.fleet.devices()).rows[0]
     assert (row.running, row.devices) == (1, ("cam-1",))
     done = CliRunner().invoke(main, ["releases", str(fleet.state.path)])
     assert done.stdout.splitlines()[1].split("\t")[0:5:4] == ["m-1", "1"]

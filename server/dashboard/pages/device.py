@@ -11,20 +11,23 @@ from nicegui import ui
 from server.dashboard import evidence
 from server.dashboard.pages.leaving import Leaving
 from server.dashboard.services import Services
-from server.dashboard.session import Sessions
 from server.dashboard.tables import Column, live_table
-from server.dashboard.theme import empty, frame, heading, keep_fresh, live, meter, pill
+from server.dashboard.theme import and_more, empty, heading, keep_fresh, live, meter, pill
 from server.dashboard.views import (
+    Cut,
     EventRow,
     Status,
     Tone,
     ago,
     clock_time,
+    cut,
     event_row,
     evidence_status,
     phase_status,
     state_status,
 )
+from server.dashboard.visit import Pages, Visit
+from server.drift.rows import attributes_left_out, attributes_of
 from server.errors import UnknownDeviceError
 from server.fleet.fleet import Device
 from server.fleet.liveness import is_reachable
@@ -51,17 +54,17 @@ class Summary:
     fault: str
 
 
-def add_page(services: Services, sessions: Sessions) -> None:
+def add_page(pages: Pages) -> None:
     """Add the page."""
 
     @ui.page("/device/{device}")
     def page(request: Request, device: str) -> Response | None:
-        if (refusal := sessions.refusal(request)) is not None:
-            return refusal
-        with frame(device[:63], "/device", partial(sessions.is_open, request)):
-            _page(services, device)
-            Leaving(services, sessions, request, ui.context.client, device).build()
-        return None
+        return pages.show(request, "/device", device[:63], partial(_build, device))
+
+
+def _build(device: str, visit: Visit) -> None:
+    _page(visit.services, device)
+    Leaving(visit, device).build()
 
 
 def _page(services: Services, device: str) -> None:
@@ -86,6 +89,7 @@ def _page(services: Services, device: str) -> None:
         heading("Releases that ran here")
         live(lambda: _ran_here(services, device), lambda seen: _ran(*seen))
     heading("Events of this device")
+    ui.label(f"The newest {_EVENTS}; more by GET /api/events?device={device}.").classes("tf-muted tf-small")
     live_table(_EVENT_COLUMNS, "id", lambda: _events(services, device), rows_per_page=15)
 
 
@@ -113,11 +117,14 @@ def _summary(services: Services, name: str) -> Summary:
 def _facts(device: Device, now_ms: int) -> tuple[tuple[str, str], ...]:
     reported = device.reported
     said = (("hardware", reported.hardware), ("agent", reported.agent_version)) if reported else ()
-    attributes = {**(reported.attributes if reported else {}), **device.attributes}
+    documents = (device.attributes, reported.attributes if reported else {})
+    attributes = attributes_of(device.site, *documents)
+    left_out = attributes_left_out(attributes, *documents)
     wanted = device.desired_release
     return (
-        ("site", device.site), ("release", device.release or "none"),
+        ("site", attributes.pop("site")), ("release", device.release or "none"),
         *((("wanted", wanted),) if wanted and wanted != device.release else ()), *said, *attributes.items(),
+        *((("attributes left out", f"{left_out}, too many or too long"),) if left_out else ()),
         ("last seen", ago(device.last_seen_ms, now_ms)),
         *((("clock", f"off by {device.clock_skew_ms / 1000:.0f} s"),) if device.clock_skew_ms else ()),
     )  # fmt: skip
@@ -158,27 +165,28 @@ def _streams(newest: evidence.Point | None) -> None:
     ui.label(f"{newest.n} inferences in the newest window").classes("tf-muted tf-small")
 
 
-def _history(services: Services, device: str) -> tuple[tuple[str, str], ...]:
-    newest_first = tuple(reversed(services.lineage.history(device)))
-    return tuple((clock_time(ran.from_ms), ran.release or "nothing") for ran in newest_first[:_HISTORY])
+def _history(services: Services, device: str) -> Cut[tuple[str, str]]:
+    found = cut(services.lineage.history(device)[::-1], _HISTORY)
+    return Cut(tuple((clock_time(ran.from_ms), ran.release or "nothing") for ran in found.rows), found.more)
 
 
-def _ran_here(services: Services, device: str) -> tuple[tuple[tuple[str, str], ...], bool]:
+def _ran_here(services: Services, device: str) -> tuple[Cut[tuple[str, str]], bool]:
     there = is_reachable(services.fleet.device(device), services.fleet.clock(), services.situation.silent_s)
     return _history(services, device), there
 
 
-def _ran(history: tuple[tuple[str, str], ...], there: bool) -> None:  # noqa: FBT001 - what one look found
-    if not history:
+def _ran(history: Cut[tuple[str, str]], there: bool) -> None:  # noqa: FBT001 - what one look found
+    if not history.rows:
         ui.label("Nothing yet: start a rollout.").classes("tf-muted")
         return
     with ui.element("div").classes("tf-timeline"):
-        for index, (since, release) in enumerate(history):
+        for index, (since, release) in enumerate(history.rows):
             ui.label(since).classes("tf-muted tf-number")
             with ui.element("div").classes("tf-row"):
                 ui.label(release)
                 if index == 0:
                     pill(Status("running now", Tone.GOOD) if there else Status("running when last heard", Tone.CALM))
+    and_more(history.more)
 
 
 def _events(services: Services, device: str) -> tuple[EventRow, ...]:

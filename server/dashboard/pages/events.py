@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from fastapi import Request, Response
 from nicegui import ui
 
-from server.dashboard.services import Services
-from server.dashboard.session import Sessions
 from server.dashboard.tables import Column, live_table
-from server.dashboard.theme import frame, heading
 from server.dashboard.views import EventRow, event_row
+from server.dashboard.visit import Pages, Visit
 
 _SHOWN = 300
 COLUMNS = (
@@ -23,18 +18,14 @@ COLUMNS = (
 )
 
 
-def add_page(services: Services, sessions: Sessions) -> None:
+def add_page(pages: Pages) -> None:
     """Add the page."""
+    pages.add("/events", "Events", _build)
 
+
+def _build(visit: Visit) -> None:
     def look() -> tuple[EventRow, ...]:
-        return tuple(event_row(event) for event in services.events.latest(_SHOWN))
+        return tuple(event_row(event) for event in visit.services.events.latest(_SHOWN))
 
-    @ui.page("/events")
-    def page(request: Request) -> Response | None:
-        if (refusal := sessions.refusal(request)) is not None:
-            return refusal
-        with frame("Events", "/events", partial(sessions.is_open, request)):
-            heading("Events", 1)
-            ui.label(f"The newest {_SHOWN}; more by GET /api/events.").classes("tf-muted")
-            live_table(COLUMNS, "id", look, rows_per_page=50)
-        return None
+    ui.label(f"The newest {_SHOWN}; more by GET /api/events.").classes("tf-muted")
+    live_table(COLUMNS, "id", look, rows_per_page=50)

@@ -6,13 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from fastapi import Request
-from nicegui import Client, run, ui
+from nicegui import ui
 
-from server.dashboard.services import Services
-from server.dashboard.session import Sessions
-from server.dashboard.theme import LOGIN, ask_why, heading
-from server.errors import ServerError, UnknownDeviceError
+from server.dashboard.theme import ask_why, heading
+from server.dashboard.visit import Visit
+from server.errors import UnknownDeviceError
 from server.fleet.fleet import Device
 
 _QUESTIONS = {
@@ -25,16 +23,13 @@ _QUESTIONS = {
 class Leaving:
     """The two buttons on one visitor's page."""
 
-    services: Services
-    sessions: Sessions
-    request: Request
-    client: Client
+    visit: Visit
     device: str
 
     def build(self) -> None:
         """Show the buttons of what can still be done."""
         try:
-            ended = self.services.fleet.device(self.device).ended
+            ended = self.visit.services.fleet.device(self.device).ended
         except UnknownDeviceError:
             return
         actions = {"": ("revoke", "remove"), "revoked": ("remove",)}.get(ended, ())
@@ -49,19 +44,11 @@ class Leaving:
 
     async def _ask(self, action: str) -> None:
         question = f"{action.capitalize()} {self.device}?"
-        why = await ask_why(self.client, question, _QUESTIONS[action], action.capitalize())
+        why = await ask_why(self.visit.client, question, _QUESTIONS[action], action.capitalize())
         if why is None:
             return
-        with self.client:
-            if not self.sessions.is_open(self.request):
-                ui.navigate.to(LOGIN)
-                return
-            end: dict[str, Callable[[str, str], Device]] = {
-                "revoke": self.services.revocations.revoke, "remove": self.services.revocations.remove,
-            }  # fmt: skip
-            try:
-                await run.io_bound(end[action], self.device, why)
-            except ServerError as error:
-                ui.notify(str(error), type="negative")
-                return
-            ui.navigate.reload()
+        revocations = self.visit.services.revocations
+        end: dict[str, Callable[[str, str], Device]] = {"revoke": revocations.revoke, "remove": revocations.remove}
+        if await self.visit.ask(partial(end[action], self.device, why)) is not None:
+            with self.visit.client:
+                ui.navigate.reload()

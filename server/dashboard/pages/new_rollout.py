@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from fastapi import Request
-from nicegui import Client, run, ui
+from nicegui import ui
 
-from server.dashboard.services import Services
-from server.dashboard.session import Sessions
-from server.dashboard.theme import LOGIN, heading, keep_fresh
-from server.errors import ServerError
+from server.dashboard.theme import heading, keep_fresh
+from server.dashboard.visit import Visit
 from server.fleet.fleet import Device
 from server.registry.versions import Release
 from server.rollout import create
@@ -45,13 +43,9 @@ def offers(releases: Sequence[Release], devices: Sequence[Device]) -> tuple[Offe
 
 @dataclass(slots=True)
 class NewRollout:
-    """The form on one visitor's page; ``look`` shows the rollouts again."""
+    """The form on one visitor's page."""
 
-    services: Services
-    sessions: Sessions
-    request: Request
-    client: Client
-    look: Callable[[], None]
+    visit: Visit
 
     def build(self) -> None:
         """Show the form where there is a release; it appears with the first one."""
@@ -77,20 +71,12 @@ class NewRollout:
         keep_fresh(again)
 
     def _offers(self) -> tuple[Offer, ...]:
-        return offers(self.services.versions.releases(), self.services.fleet.devices())
+        services = self.visit.services
+        return offers(services.versions.releases(), services.fleet.devices())
 
     async def _make(self, release: str | None, canary: float | None) -> None:
-        with self.client:
-            if not self.sessions.is_open(self.request):
-                ui.navigate.to(LOGIN)
-                return
-            wanted = create.Request(release or "", canary=None if canary is None else int(canary))
-            try:
-                made = await run.io_bound(self.services.rollouts.create, wanted)
-            except ServerError as error:
-                ui.notify(str(error), type="negative")
-                return
-            if made is None:  # the server is stopping
-                return
-            ui.notify(f"Rollout of {made.release} to {len(made.members)} devices made: approve it to begin")
-            self.look()
+        wanted = create.Request(release or "", canary=None if canary is None else int(canary))
+        made = await self.visit.do(partial(self.visit.services.rollouts.create, wanted))
+        if made is not None:
+            with self.visit.client:
+                ui.notify(f"Rollout of {made.release} to {len(made.members)} devices made: approve it to begin")

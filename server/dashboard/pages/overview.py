@@ -7,17 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from fastapi import Request, Response
 from nicegui import ui
 
 from server.app.overall import Level, Overall
 from server.app.situation import Reading
 from server.dashboard import evidence
 from server.dashboard.services import Services
-from server.dashboard.session import Sessions
 from server.dashboard.tables import Column, live_table
-from server.dashboard.theme import empty, frame, heading, live, meter, pill, tone_class
-from server.dashboard.views import Counts, DeviceRow, Status, Tone, clock_time, counts, device_row
+from server.dashboard.theme import and_more, empty, heading, live, meter, pill, tone_class
+from server.dashboard.views import Counts, Cut, DeviceRow, Status, Tone, clock_time, counts, cut, device_row
+from server.dashboard.visit import Pages, Visit
 
 _ENDED_SHOWN = 20
 _FRESH_S = 1.0  # so often all visitors together read the fleet
@@ -46,23 +45,18 @@ class View:
     counts: Counts
     overall: Overall
     verdicts: tuple[evidence.VerdictCard, ...]
-    pools: tuple[evidence.PoolView, ...]
+    pools: Cut[evidence.PoolView]
 
 
-def add_page(services: Services, sessions: Sessions) -> None:
+def add_page(pages: Pages) -> None:
     """Add the page."""
-    look = shared(lambda: _overview(services))
+    pages.add("/", "Fleet", partial(_build, shared(lambda: _overview(pages.services))))
 
-    @ui.page("/")
-    def page(request: Request) -> Response | None:
-        if (refusal := sessions.refusal(request)) is not None:
-            return refusal
-        with frame("Fleet", "/", partial(sessions.is_open, request)):
-            heading("Fleet", 1)
-            live(lambda: replace(look(), rows=()), _show)
-            live(lambda: bool(look().rows), lambda known: _table(look) if known else _no_devices())
-            live(lambda: _ended(services), _show_ended)
-        return None
+
+def _build(look: Callable[[], View], visit: Visit) -> None:
+    live(lambda: replace(look(), rows=()), _show)
+    live(lambda: bool(look().rows), lambda known: _table(look) if known else _no_devices())
+    live(lambda: _ended(visit.services), _show_ended)
 
 
 def shared(look: Callable[[], View]) -> Callable[[], View]:
@@ -110,7 +104,7 @@ def _show(view: View) -> None:
         heading("Open verdicts")
     for card in view.verdicts:
         show_verdict(card)
-    if view.pools:
+    if view.pools.rows:
         _pools(view.pools)
 
 
@@ -127,19 +121,20 @@ def show_overall(status: Overall) -> None:
                 ui.label(concern.text)
 
 
-def _pools(pools: tuple[evidence.PoolView, ...]) -> None:
+def _pools(pools: Cut[evidence.PoolView]) -> None:
     """Show what no single device shows: evidence of many together, without those that are flagged already."""
     with ui.element("section").classes("tf-card"):
         heading("Devices taken together")
         ui.label("Evidence of the devices that are not flagged, added up: a small change that all share.").classes(
             "tf-muted tf-small"
         )
-        for pool in pools:
+        for pool in pools.rows:
             with ui.element("div").classes("tf-pool"):
                 ui.label(pool.name).style("font-weight: 550")
                 ui.label(pool.members).classes("tf-muted tf-small")
                 meter(pool.ratio, pool.status.tone)
                 ui.label(pool.status.text).classes(f"tf-number tf-small tf-plain-{pool.status.tone}")
+        and_more(pools.more, "with less evidence")
 
 
 def show_verdict(card: evidence.VerdictCard) -> None:
@@ -157,27 +152,26 @@ def show_verdict(card: evidence.VerdictCard) -> None:
         with ui.element("div").classes("tf-row tf-small"):
             for device in card.devices:
                 ui.link(device, f"/device/{device}").classes("tf-link")
-            if card.more:
-                ui.label(f"and {card.more} more").classes("tf-muted")
+            and_more(card.more)
 
 
-def _ended(services: Services) -> tuple[tuple[str, str], ...]:
-    return tuple(
-        (device.device, f"{device.ended} {clock_time(device.ended_ms)}")
-        for device in services.fleet.ended()[:_ENDED_SHOWN]
-    )
+def _ended(services: Services) -> Cut[tuple[str, str]]:
+    found = cut(services.fleet.ended(), _ENDED_SHOWN)
+    rows = ((device.device, f"{device.ended} {clock_time(device.ended_ms)}") for device in found.rows)
+    return Cut(tuple(rows), found.more)
 
 
-def _show_ended(devices: tuple[tuple[str, str], ...]) -> None:
+def _show_ended(devices: Cut[tuple[str, str]]) -> None:
     """Show who left the fleet last; they count nowhere else."""
-    if not devices:
+    if not devices.rows:
         return
     heading("Revoked and removed")
     with ui.element("section").classes("tf-card"):
-        for name, ended in devices:
+        for name, ended in devices.rows:
             with ui.element("div").classes("tf-row tf-small"):
                 ui.link(name, f"/device/{name}").classes("tf-link")
                 ui.label(ended).classes("tf-muted")
+        and_more(devices.more, "see fleet-server devices list --ended")
 
 
 def _figure(value: int, name: str, tone: Tone) -> None:

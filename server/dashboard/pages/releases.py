@@ -7,14 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from fastapi import Request
-from nicegui import Client, run, ui
+from nicegui import ui
 
-from server.dashboard.services import Services
-from server.dashboard.session import Sessions
-from server.dashboard.theme import LOGIN, ask_why, heading, live, pill
-from server.dashboard.views import Status, Tone, clock_time
-from server.errors import ServerError
+from server.dashboard.theme import and_more, ask_why, heading, live, pill
+from server.dashboard.views import Cut, Status, Tone, clock_time, cut
+from server.dashboard.visit import Visit
 from server.fleet.fleet import Device
 from server.registry.versions import Release
 
@@ -38,39 +35,38 @@ class ReleaseRow:
     devices: tuple[str, ...]
 
 
-def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> tuple[ReleaseRow, ...]:
+def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> Cut[ReleaseRow]:
     """Return the releases, newest first; the devices of those that were withdrawn are named."""
     running = Counter(device.release for device in devices)
     newest_first = sorted(releases, key=lambda one: (-one.registered_ms, -one.version, one.path))
     by_name = {release.name: release for release in reversed(newest_first)}
-    names = list(dict.fromkeys(release.name for release in newest_first))[:_SHOWN]
-    return tuple(
+    shown = cut(tuple(dict.fromkeys(release.name for release in newest_first)), _SHOWN)
+    rows = tuple(
         ReleaseRow(
             name, clock_time(by_name[name].registered_ms), clock_time(by_name[name].withdrawn_ms),
             by_name[name].withdrawn_by, by_name[name].withdrawn_why, running[name],
             tuple(one.device for one in devices if one.release == name)[:_NAMED] if by_name[name].withdrawn_ms else (),
         )
-        for name in names
+        for name in shown.rows
     )  # fmt: skip
+    return Cut(rows, shown.more)
 
 
 @dataclass(slots=True)
 class Releases:
     """The list on one visitor's page."""
 
-    services: Services
-    sessions: Sessions
-    request: Request
-    client: Client
+    visit: Visit
 
     def build(self) -> None:
         """Show the list; it is empty before the first release."""
-        live(lambda: release_rows(self.services.versions.releases(), self.services.fleet.devices()), self._show)
+        services = self.visit.services
+        live(lambda: release_rows(services.versions.releases(), services.fleet.devices()), self._show)
 
-    def _show(self, rows: tuple[ReleaseRow, ...]) -> None:
-        if rows:
+    def _show(self, found: Cut[ReleaseRow]) -> None:
+        if found.rows:
             heading("Releases")
-        for row in rows:
+        for row in found.rows:
             with ui.element("div").classes("tf-card"), ui.element("div").classes("tf-row"):
                 ui.label(row.name).style("font-weight: 600")
                 ui.label(f"published {row.published}").classes("tf-muted tf-small")
@@ -90,19 +86,14 @@ class Releases:
                     button.props("no-caps dense outline color=negative").style("padding: 4px 14px")
                 for device in row.devices:
                     ui.link(device, f"/device/{device}").classes("tf-link tf-small")
+                and_more(row.running - len(row.devices) if row.devices else 0)
+        and_more(found.more, "see fleet-server releases list")
 
     async def _ask(self, release: str) -> None:
-        why = await ask_why(self.client, f"Withdraw {release}?", _DETAIL, "Withdraw")
+        why = await ask_why(self.visit.client, f"Withdraw {release}?", _DETAIL, "Withdraw")
         if why is None:
             return
-        with self.client:
-            if not self.sessions.is_open(self.request):
-                ui.navigate.to(LOGIN)
-                return
-            try:
-                running = await run.io_bound(self.services.withdrawal.withdraw, release, why)
-            except ServerError as error:
-                ui.notify(str(error), type="negative")
-                return
-            if running is not None:
+        running = await self.visit.ask(partial(self.visit.services.withdrawal.withdraw, release, why))
+        if running is not None:
+            with self.visit.client:
                 ui.notify(f"{release} withdrawn; it still runs on {len(running)} devices")

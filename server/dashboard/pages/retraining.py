@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from fastapi import Request, Response
-from nicegui import Client, run, ui
+from nicegui import ui
 
 from server.dashboard.learning import Stage, TriggerCard, trigger_card
 from server.dashboard.services import Services
-from server.dashboard.session import Sessions
-from server.dashboard.theme import LOGIN, confirm, empty, frame, heading, live, pill, tone_class
-from server.dashboard.views import Tone
-from server.errors import ServerError
+from server.dashboard.theme import and_more, confirm, empty, heading, live, pill, tone_class
+from server.dashboard.views import Cut, Tone
+from server.dashboard.visit import Pages, Visit
 
 _SHOWN = 20
 _DETAILS = {
@@ -23,38 +20,30 @@ _DETAILS = {
 }
 
 
-def add_page(services: Services, sessions: Sessions) -> None:
+def add_page(pages: Pages) -> None:
     """Add the page."""
-
-    @ui.page("/retraining")
-    def page(request: Request) -> Response | None:
-        if (refusal := sessions.refusal(request)) is not None:
-            return refusal
-        approval = Approval(services, sessions, request, ui.context.client)
-        with frame("Retraining", "/retraining", partial(sessions.is_open, request)):
-            heading("Retraining", 1)
-            approval.look = live(lambda: _cards(services), approval.show)
-        return None
+    pages.add("/retraining", "Retraining", _build)
 
 
-@dataclass(slots=True)
+def _build(visit: Visit) -> None:
+    visit.look = live(lambda: _cards(visit.services), Approval(visit).show)
+
+
+@dataclass(frozen=True, slots=True)
 class Approval:
     """The cards of one visitor's page and what their buttons do."""
 
-    services: Services
-    sessions: Sessions
-    request: Request
-    client: Client
-    look: Callable[[], None] = lambda: None
+    visit: Visit
 
-    def show(self, cards: tuple[TriggerCard, ...]) -> None:
-        """Show every retraining, open ones first."""
-        if not cards:
+    def show(self, found: Cut[TriggerCard]) -> None:
+        """Show the retrainings, open ones first."""
+        if not found.rows:
             text = "It begins when a site, a cohort or the fleet sees something new for several windows."
             empty("No retraining yet", text)
-        for card in cards:
+        for card in found.rows:
             with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{card.phase.tone}"):
                 self._card(card)
+        and_more(found.more, "see GET /api/retraining")
 
     def _card(self, card: TriggerCard) -> None:
         with ui.element("div").classes("tf-row"):
@@ -75,21 +64,11 @@ class Approval:
                 f"; result {card.result}" if card.result else "")).classes("tf-muted")  # fmt: skip
             for device in card.devices:
                 ui.link(device, f"/device/{device}").classes("tf-link")
-            if card.more:
-                ui.label(f"and {card.more} more").classes("tf-muted")
+            and_more(card.more)
 
     async def _ask(self, card: TriggerCard) -> None:
-        if not await confirm(self.client, f"{card.ask}?", _DETAILS[card.ask], card.ask):
-            return
-        with self.client:
-            if not self.sessions.is_open(self.request):
-                ui.navigate.to(LOGIN)
-                return
-            try:
-                await run.io_bound(self.services.retraining.triggers.approve, card.id)
-            except ServerError as error:
-                ui.notify(str(error), type="negative")
-            self.look()
+        if await confirm(self.visit.client, f"{card.ask}?", _DETAILS[card.ask], card.ask):
+            await self.visit.do(partial(self.visit.services.retraining.triggers.approve, card.id))
 
 
 def show_stages(stages: tuple[Stage, ...]) -> None:
@@ -104,7 +83,7 @@ def show_stages(stages: tuple[Stage, ...]) -> None:
                 ui.label(stage.name)
 
 
-def _cards(services: Services) -> tuple[TriggerCard, ...]:
-    now_ms = services.fleet.clock()
-    cards = [trigger_card(trigger, now_ms) for trigger in services.retraining.triggers.all(_SHOWN)]
-    return tuple(sorted(cards, key=lambda card: not card.open))
+def _cards(services: Services) -> Cut[TriggerCard]:
+    triggers, now_ms = services.retraining.triggers, services.fleet.clock()
+    cards = [trigger_card(trigger, now_ms) for trigger in triggers.all(_SHOWN)]
+    return Cut(tuple(sorted(cards, key=lambda card: not card.open)), triggers.count() - len(cards))

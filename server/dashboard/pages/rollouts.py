@@ -5,23 +5,19 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
-from fastapi import Request, Response
-from nicegui import Client, run, ui
+from nicegui import run, ui
 
 from server.dashboard.pages.new_rollout import NewRollout
 from server.dashboard.pages.releases import Releases
 from server.dashboard.progress import GroupView, RolloutCard, rollout_card
 from server.dashboard.services import Services
-from server.dashboard.session import Sessions
-from server.dashboard.theme import LOGIN, ask_name, choose, confirm, empty, frame, heading, live, meter, pill
-from server.dashboard.views import Tone
+from server.dashboard.theme import and_more, ask_name, choose, confirm, empty, heading, live, meter, pill
+from server.dashboard.views import Cut, Tone, cut
+from server.dashboard.visit import Pages, Visit
 from server.errors import ServerError
 from server.rollout.model import Rollout
 from server.rollout.resuming import Foresight, How
-
-Result = TypeVar("Result")
 
 _SHOWN = 20
 _QUESTIONS = {
@@ -39,43 +35,31 @@ _BY = "an operator on the page"  # where it asks for no name
 _LOOKS = {"approve": "unelevated", "resume": "unelevated", "pause": "outline", "abort": "outline color=negative"}
 
 
-def add_page(services: Services, sessions: Sessions) -> None:
+def add_page(pages: Pages) -> None:
     """Add the page."""
-
-    @ui.page("/rollouts")
-    def page(request: Request) -> Response | None:
-        if (refusal := sessions.refusal(request)) is not None:
-            return refusal
-        steering = Steering(services, sessions, request, ui.context.client)
-        with frame("Rollouts", "/rollouts", partial(sessions.is_open, request)):
-            heading("Rollouts", 1)
-            NewRollout(services, sessions, request, ui.context.client, steering.again).build()
-            steering.look = live(lambda: _cards(services), steering.show)
-            Releases(services, sessions, request, ui.context.client).build()
-        return None
+    pages.add("/rollouts", "Rollouts", _build)
 
 
-@dataclass(slots=True)
+def _build(visit: Visit) -> None:
+    NewRollout(visit).build()
+    visit.look = live(lambda: _cards(visit.services), Steering(visit).show)
+    Releases(visit).build()
+
+
+@dataclass(frozen=True, slots=True)
 class Steering:
     """The cards of one visitor's page and what their buttons do."""
 
-    services: Services
-    sessions: Sessions
-    request: Request
-    client: Client
-    look: Callable[[], None] = lambda: None
+    visit: Visit
 
-    def again(self) -> None:
-        """Look now and show what changed."""
-        self.look()
-
-    def show(self, cards: tuple[RolloutCard, ...]) -> None:
-        """Show every rollout, those that go on first."""
-        if not cards:
+    def show(self, found: Cut[RolloutCard]) -> None:
+        """Show the rollouts, those that go on first."""
+        if not found.rows:
             empty("No rollouts yet", "Publish a release with compressor publish; then make its rollout here.")
-        for card in cards:
+        for card in found.rows:
             with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{card.phase.tone}"):
                 self._card(card)
+        and_more(found.more, "see fleet-server rollouts list")
 
     def _card(self, card: RolloutCard) -> None:
         with ui.element("div").classes("tf-row"):
@@ -99,11 +83,11 @@ class Steering:
         if action == "resume":
             await self._resume(card, question)
             return
-        seen = await self._try(partial(self.services.rollouts.foresee, card.id, action))
+        seen = await self.visit.ask(partial(self.visit.services.rollouts.foresee, card.id, action))
         if seen is not None and await confirm(
-            self.client, question, f"{seen.text}. {detail}", action.capitalize()
+            self.visit.client, question, f"{seen.text}. {detail}", action.capitalize()
         ):  # fmt: skip
-            await self._do(partial(self._act(action), card.id))
+            await self.visit.do(partial(self._act(action), card.id))
 
     async def _resume(self, card: RolloutCard, question: str) -> None:
         """Offer the ways to go on, each with whom it tells; what would pause again at once is not offered."""
@@ -111,50 +95,35 @@ class Steering:
         refusals = []
         for how in How:
             try:
-                seen = await run.io_bound(partial(self.services.rollouts.foresee, card.id, "resume", how=how))
+                seen = await run.io_bound(partial(self.visit.services.rollouts.foresee, card.id, "resume", how=how))
             except ServerError as error:
                 refusals.append(str(error))
             else:
                 if seen is not None and seen not in found.values():
                     found[how] = seen
         if not found:
-            with self.client:
+            with self.visit.client:
                 ui.notify("; ".join(refusals[:1]), type="negative", multi_line=True)
             return
         choices = {how.value: f"{_WAYS[how]}: {seen.text}" for how, seen in found.items()}
-        answer = await choose(self.client, question, choices, "Resume")
+        answer = await choose(self.visit.client, question, choices, "Resume")
         if answer is not None:
             how, by = How(answer[0]), answer[1]
-            await self._do(partial(self.services.rollouts.resume, card.id, how, by=by, only=found[how].tells))
+            await self.visit.do(
+                partial(self.visit.services.rollouts.resume, card.id, how, by=by, only=found[how].tells)
+            )
 
     async def _skip(self, card: RolloutCard, group: str) -> None:
-        seen = await self._try(partial(self.services.rollouts.foresee, card.id, "skip", group=group))
+        seen = await self.visit.ask(partial(self.visit.services.rollouts.foresee, card.id, "skip", group=group))
         if seen is None:
             return
         detail = f"It did not reach its success. {seen.text}. Your name is recorded."
-        name = await ask_name(self.client, f"Skip {group} of {card.release}?", detail, "Skip group")
+        name = await ask_name(self.visit.client, f"Skip {group} of {card.release}?", detail, "Skip group")
         if name is not None:
-            await self._do(partial(self.services.rollouts.skip, card.id, group, by=name, only=seen.tells))
-
-    async def _do(self, act: Callable[[], Rollout]) -> None:
-        if not self.sessions.is_open(self.request):
-            with self.client:
-                ui.navigate.to(LOGIN)
-            return
-        await self._try(act)
-        with self.client:
-            self.look()
-
-    async def _try(self, act: Callable[[], Result]) -> Result | None:
-        try:
-            return await run.io_bound(act)
-        except ServerError as error:
-            with self.client:
-                ui.notify(str(error), type="negative", multi_line=True)
-            return None
+            await self.visit.do(partial(self.visit.services.rollouts.skip, card.id, group, by=name, only=seen.tells))
 
     def _act(self, action: str) -> Callable[[str], Rollout]:
-        rollouts = self.services.rollouts
+        rollouts = self.visit.services.rollouts
         acts: dict[str, Callable[..., Rollout]] = {
             "approve": rollouts.approve, "pause": rollouts.pause, "abort": rollouts.abort,
         }  # fmt: skip
@@ -178,12 +147,11 @@ def show_group(group: GroupView, skip: Callable[[], Awaitable[None]] | None = No
                 with ui.element("span").classes("tf-row").style("gap: 6px"):
                     ui.link(member.device, f"/device/{member.device}").classes("tf-link")
                     pill(member.standing)
-            if group.more:
-                ui.label(f"and {group.more} more").classes("tf-muted")
+            and_more(group.more)
         ui.label(group.needs).classes("tf-muted tf-small")
 
 
-def _cards(services: Services) -> tuple[RolloutCard, ...]:
+def _cards(services: Services) -> Cut[RolloutCard]:
     now_ms = services.fleet.clock()
     cards = [rollout_card(rollout, now_ms) for rollout in services.rollouts.list()]
-    return tuple(sorted(cards, key=lambda card: not card.open)[:_SHOWN])
+    return cut(sorted(cards, key=lambda card: not card.open), _SHOWN)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from fastapi import FastAPI, Request, Response
-from nicegui import Client, run, ui
+from nicegui import ui
 
 from server.api.values import StoredNumber
 from server.dashboard.learning import SampleCard, sample_card
 from server.dashboard.services import Services
 from server.dashboard.session import Sessions
-from server.dashboard.theme import LOGIN, empty, frame, heading, live
+from server.dashboard.theme import empty, live
+from server.dashboard.visit import Pages, Visit
 from server.errors import ServerError
 from server.registry.versions import Versions
 from wire.errors import WireError
@@ -44,29 +44,20 @@ def add_images(app: FastAPI, services: Services, sessions: Sessions) -> None:
         return Response(services.retraining.samples.image(known), media_type=known.media_type, headers=headers)
 
 
-def add_page(services: Services, sessions: Sessions) -> None:
+def add_page(pages: Pages) -> None:
     """Add the page."""
-
-    @ui.page("/samples")
-    def page(request: Request) -> Response | None:
-        if (refusal := sessions.refusal(request)) is not None:
-            return refusal
-        desk = Desk(services, sessions, request, ui.context.client)
-        with frame("Samples", "/samples", partial(sessions.is_open, request)):
-            heading("Samples to label", 1)
-            desk.look = live(lambda: _waiting(services), desk.show)
-        return None
+    pages.add("/samples", "Samples", _build, text="Samples to label")
 
 
-@dataclass(slots=True)
-class Desk:
-    """One visitor's page and what its buttons do."""
+def _build(visit: Visit) -> None:
+    visit.look = live(lambda: _waiting(visit.services), Labelling(visit).show)
 
-    services: Services
-    sessions: Sessions
-    request: Request
-    client: Client
-    look: Callable[[], None] = lambda: None
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """The images on one visitor's page and what their buttons do."""
+
+    visit: Visit
 
     def show(self, waiting: Waiting) -> None:
         """Show the images that wait."""
@@ -97,16 +88,9 @@ class Desk:
         field.on("keydown.enter", lambda: self._label(card.id, str(field.value or "")))
 
     async def _label(self, sample: int, name: str) -> None:
-        with self.client:
-            if not self.sessions.is_open(self.request):
-                ui.navigate.to(LOGIN)
-                return
-            now_ms = self.services.fleet.clock()
-            try:
-                await run.io_bound(self.services.retraining.samples.label, sample, name, _BY, now_ms)
-            except ServerError as error:
-                ui.notify(str(error), type="negative")
-            self.look()
+        services = self.visit.services
+        now_ms = services.fleet.clock()
+        await self.visit.do(partial(services.retraining.samples.label, sample, name, _BY, now_ms))
 
 
 def _waiting(services: Services) -> Waiting:

@@ -104,7 +104,8 @@ def test_pools_are_shown_of_the_newest_window_with_the_fleet_first(tmp_path: Pat
         with database.begin() as connection:
             replace_slot(connection, start_ms, start_ms + 1, [], made)
     found = pools(database)
-    assert [(view.name, view.ratio) for view in found] == [
+    assert [(view.name, view.ratio) for view in found.rows] == [
         ("the whole fleet", 0.1), ("site south", 1.2), ("site north", 0.5),
     ]  # fmt: skip
-    assert [view.status.tone.value for view in found] == ["good", "bad", "good"]
+    assert [view.status.tone.value for view in found.rows] == ["good", "bad", "good"]
+    assert found.more == 0

@@ -4,7 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from server.dashboard.views import Tone, ago, clock_time, counts, device_row, event_row, evidence_share, phase_status
+from server.dashboard.views import (
+    Cut,
+    Tone,
+    ago,
+    clock_time,
+    counts,
+    cut,
+    device_row,
+    event_row,
+    evidence_share,
+    phase_status,
+)
 from server.dashboard.views import evidence_status as said
 from server.fleet.fleet import Device
 from server.registry.events import LoggedEvent
@@ -127,3 +138,9 @@ def test_an_event_says_what_happened_once() -> None:
     assert event_row(event).what == "update: digest mismatch"
     assert event_row(event).severity.tone is Tone.BAD
     assert event_row(LoggedEvent(2, NOW_MS, "alarm", "alarm", Severity.INFO, "")).what == "alarm"
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(2, Cut(("a", "b"), 1)), (3, Cut(("a", "b", "c"), 0))])
+def test_a_list_that_is_cut_says_how_many_are_not_shown(limit: int, expected: Cut[str]) -> None:
+    """Nobody takes the first twenty for all."""
+    assert cut(["a", "b", "c"], limit) == expected

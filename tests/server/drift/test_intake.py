@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from server.drift.rows import attributes_of
+from server.drift.rows import attributes_left_out, attributes_of
 from server.drift.verdicts import DeviceView, Pools, VerdictKind, conclude
 from server.store.monitoring.windows import WINDOWS
 from wire.histogram import Counters, Shape
@@ -77,3 +77,5 @@ def test_reported_attributes_are_few_and_short() -> None:
     found = attributes_of("west", {"lens": "a"}, reported)
     assert len(found) == 33
     assert (found["lens"], found["site"], "a" in found) == ("a", "west", False)
+    assert attributes_left_out(found, {"lens": "a"}, reported) == 970
+    assert attributes_left_out(attributes_of("west", {"lens": "a"}, {"a": "b"}), {"lens": "a"}, {"a": "b"}) == 0

@@ -1,0 +1,79 @@
+"""One visitor's page: it is shown to who is logged in, and what its buttons do happens only then.
+
+What a page lists and what its buttons are called stands in its own file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from fastapi import Request, Response
+from nicegui import Client, run, ui
+
+from server.dashboard.services import Services
+from server.dashboard.session import Sessions
+from server.dashboard.theme import LOGIN, frame, heading
+from server.errors import ServerError
+
+Result = TypeVar("Result")
+
+
+@dataclass(slots=True)
+class Visit:
+    """One page in one browser; ``look`` shows its list anew at once."""
+
+    services: Services
+    sessions: Sessions
+    request: Request
+    client: Client
+    look: Callable[[], None] = lambda: None
+
+    async def ask(self, call: Callable[[], Result]) -> Result | None:
+        """Return what ``call`` returns; None where it is refused, which is shown, or the visitor is not logged in."""
+        if not self.sessions.is_open(self.request):
+            with self.client:
+                ui.navigate.to(LOGIN)
+            return None
+        try:
+            return await run.io_bound(call)
+        except ServerError as error:
+            with self.client:
+                ui.notify(str(error), type="negative", multi_line=True)
+            return None
+
+    async def do(self, call: Callable[[], Result]) -> Result | None:
+        """Do the same, and show the list anew."""
+        done = await self.ask(call)
+        with self.client:
+            self.look()
+        return done
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """Where the pages of one server are added."""
+
+    services: Services
+    sessions: Sessions
+
+    def add(self, path: str, title: str, build: Callable[[Visit], None], *, text: str = "") -> None:
+        """Add the page at ``path``, which ``build`` fills; its heading is ``text``, by default its title."""
+
+        @ui.page(path)
+        def page(request: Request) -> Response | None:
+            return self.show(request, path, title, partial(self._headed, text or title, build))
+
+    def show(self, request: Request, path: str, title: str, build: Callable[[Visit], None]) -> Response | None:
+        """Show a page that ``build`` fills, or return the refusal of who is not logged in."""
+        if (refusal := self.sessions.refusal(request)) is not None:
+            return refusal
+        with frame(title, path, partial(self.sessions.is_open, request)):
+            build(Visit(self.services, self.sessions, request, ui.context.client))
+        return None
+
+    def _headed(self, text: str, build: Callable[[Visit], None], visit: Visit) -> None:
+        heading(text, 1)
+        build(visit)
