@@ -48,6 +48,16 @@ def resolve(package: str, name: str, function: str, *, known: tuple[str, ...]) -
     return found
 
 
+def attribute(name: str) -> object:
+    """Return what ``name``, ``my_package.my_module:ATTRIBUTE``, is; None where the module has no such attribute.
+
+    Raises:
+        PluginError: If the module, or a package it needs, is missing or fails when it is imported.
+    """
+    module_name, _, found = name.partition(":")
+    return getattr(_module(module_name, name), found, None)
+
+
 def _module(module_name: str, name: str) -> object:
     torchvision_import.make_possible()  # plug-ins of a person's own import it as they like
     try:

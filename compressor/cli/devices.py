@@ -13,9 +13,10 @@ from compressor.devices.bench import DeviceAnswer, DeviceBench, ServerBench
 from compressor.errors import DeviceMeasureError, PackageError, PublishError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, DeviceRecord
-from compressor.gates.device import MAX_DISAGREEMENT, TIMED_ON_DEVICE, device_in
-from compressor.gates.evidence import AGREEMENT
-from compressor.gates.rule import Rule
+from compressor.gates.device import device_in
+from compressor.gates.evidence import AGREEMENT, worst
+from compressor.gates.kinds import KINDS, Place
+from compressor.gates.rule import GateRecipe
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe
 from compressor.release.regate import gate_again, open_bundle
@@ -113,19 +114,24 @@ def gate_on(path: Path, device: str, bench: DeviceBench, progress: Progress) -> 
     measured = replace(here, rules=rules, devices=(*others, record))
     judged = certificates.lines(certificates.judge(rules, certificates.evidence_of(measured)))
     gates = [line for line in here.gates if line.on != device] + [line for line in judged if line.on == device]
-    return replace(measured, gates=tuple(gates), verdict=certificates.worst(line.verdict for line in gates))
+    return replace(measured, gates=tuple(gates), verdict=worst(line.verdict for line in gates).value)
 
 
-def rules_on(certificate: Certificate, device: str) -> tuple[Rule, ...]:
+def rules_on(certificate: Certificate, device: str) -> tuple[GateRecipe, ...]:
     """Return the rules that hold on ``device``: its own, else the host's on latency and memory; and agreement."""
     own = tuple(rule for rule in certificate.rules if rule.on == device)
-    timed = {rule.name for rule in own}
+    named = {rule.name for rule in own}
+    timed = {kind.name for kind in KINDS.values() if kind.timed and kind.place is Place.BOTH}
     added = tuple(
         replace(rule, on=device)
         for rule in certificate.rules
-        if not rule.on and rule.name in TIMED_ON_DEVICE and rule.name not in timed
+        if not rule.on and rule.name in timed and rule.name not in named
     )
-    agreeing = () if AGREEMENT in timed else (Rule(AGREEMENT, MAX_DISAGREEMENT, on=device),)
+    agreeing = tuple(
+        kind.rule(kind.added, device)
+        for kind in KINDS.values()
+        if kind.place is Place.DEVICE and kind.added is not None and kind.name not in named
+    )
     return (*added, *own, *agreeing)
 
 

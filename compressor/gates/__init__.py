@@ -7,32 +7,20 @@ measurement fails. Does not measure, and reads no file or clock.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from scipy import stats
 
-from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER, BetterThanConstant, LabelOrder
-from compressor.gates.evidence import AGREEMENT, Evidence, Gate, GateResult, Verdict, missing, more, points
-from compressor.gates.metrics import (
-    ERRORS,
-    METRICS,
-    RANKED,
-    VALUED,
-    WORST_SLICE,
-    ErrorCeiling,
-    MetricDrop,
-    WorstSliceIncrease,
-)
+from compressor.gates.evidence import Evidence, Gate, GateResult, Verdict, missing, more, points, worst
+from compressor.gates.metrics import MetricDrop
 from compressor.statistics.bounds import MetricEvidence
 from compressor.statistics.paired import Paired, drop_lower, drop_upper, holm, p_value, proportion_bounds, wilson
 from compressor.statistics.power import POWER, samples_for, samples_still_needed
 
 __all__ = [
-    "CONFIDENCE", "FIGURES", "GATE_NAMES", "SUPERIORITY", "AccuracyDrop", "AllOf", "Evidence", "Figure", "FlipRatio",
-    "Gate", "GateResult", "Judgement", "MetricDrop", "MetricEvidence", "Superiority", "Verdict", "WorstSliceDrop",
-    "gate", "limits_of",
+    "CONFIDENCE", "AccuracyDrop", "AllOf", "Evidence", "Figure", "FlipRatio", "Gate", "GateResult", "Judgement",
+    "MetricDrop", "MetricEvidence", "Superiority", "Verdict", "WorstSliceDrop",
 ]  # fmt: skip
 
 CONFIDENCE = 0.95
@@ -135,7 +123,7 @@ class WorstSliceDrop:
         adjusted = dict(zip(slices, holm([p_value(counts, self.margin) for counts in slices.values()]), strict=True))
         level = 1 - (1 - self.confidence) / len(slices)
         verdicts = {name: self._one(counts, adjusted[name], level) for name, counts in slices.items()}
-        worst = max(slices, key=lambda name: (_RANK[verdicts[name][0]], adjusted[name], slices[name].drop))
+        worst = max(slices, key=lambda name: (verdicts[name][0].rank, adjusted[name], slices[name].drop))
         verdict, needs = verdicts[worst]
         counts, bound = slices[worst], drop_upper(slices[worst], level)
         text = (
@@ -236,24 +224,12 @@ class Figure:
         return GateResult(self.name, verdict, value, value, limit, 0, f"{value:.6g}, allowed {allowed}")
 
 
-FIGURES = frozenset({
-    "calibration_error", "size_bytes", "size_ratio", "latency_p50_ms", "latency_p95_ms", "latency_ratio",
-    "speed_up_ratio", "peak_memory_bytes", "int8_macs_ratio", "parity_max_abs", "parity_cosine", "parity_flip_ratio",
-})  # fmt: skip
-"""Names of the gates that compare one measured figure with a limit."""
-JUDGED_WITHOUT_BOUND = FIGURES | {AGREEMENT, BETTER_THAN_CONSTANT, LABEL_ORDER}
-"""Names of the gates that have no use for a confidence."""
-
-
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """All gates together."""
 
     verdict: Verdict
     results: tuple[GateResult, ...]
-
-
-_RANK = {Verdict.PASS: 0, Verdict.INCONCLUSIVE: 1, Verdict.FAIL: 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,53 +241,7 @@ class AllOf:
     def judge(self, evidence: Evidence) -> Judgement:
         """Return the worst verdict and all results, in the order of the gates."""
         results = tuple(gate.judge(evidence) for gate in self.gates)
-        worst = max((result.verdict for result in results), key=_RANK.__getitem__, default=Verdict.FAIL)
-        return Judgement(worst, results)
-
-
-SUPERIORITY = "superiority"
-_BY_MINIMUM: Mapping[str, Callable[[float, float], Gate]] = {
-    "accuracy": AccuracyFloor,
-    SUPERIORITY: Superiority,
-    BETTER_THAN_CONSTANT: BetterThanConstant,
-}
-_BY_MAXIMUM: Mapping[str, Callable[[float, float], Gate]] = {
-    "accuracy_drop": AccuracyDrop,
-    LABEL_ORDER: LabelOrder,
-    "worst_slice_drop": WorstSliceDrop,
-    "worst_class_drop": lambda limit, confidence: WorstSliceDrop(limit, confidence, by_class=True),
-    "flip_ratio": FlipRatio,
-    "negative_flip_ratio": lambda limit, confidence: FlipRatio(limit, confidence, negative=True),
-    AGREEMENT: lambda limit, _confidence: Figure(AGREEMENT, limit),
-    **{metric: partial(MetricDrop, metric) for metric in METRICS},
-    WORST_SLICE: WorstSliceIncrease,
-    **{error: partial(ErrorCeiling, error) for error in ERRORS},
-}
-OF_NUMBERS = frozenset({*VALUED, *ERRORS, WORST_SLICE})
-"""Gates that only a regression has."""
-OF_CLASSES = frozenset({
-    *RANKED, "accuracy", "accuracy_drop", "worst_slice_drop", "worst_class_drop", "flip_ratio", "negative_flip_ratio",
-    "calibration_error", "parity_flip_ratio", SUPERIORITY, LABEL_ORDER,
-})  # fmt: skip
-"""Gates that only a classifier has."""
-GATE_NAMES = (*_BY_MAXIMUM, *_BY_MINIMUM, *sorted(FIGURES))
-"""Every gate that a recipe may name: what ``gate`` can make, and nothing else."""
-RENAMED: Mapping[str, str] = {"map_drop": "ranking_precision_drop"}
-"""Names of gates in older recipes and certificates, and what they are called now."""
-
-
-def limits_of(name: str) -> tuple[str, ...]:
-    """Return which limits the gate ``name`` takes: ``max``, ``min`` or either."""
-    return ("max",) if name in _BY_MAXIMUM else ("min",) if name in _BY_MINIMUM else ("max", "min")
-
-
-def gate(name: str, *, maximum: float | None, minimum: float | None, confidence: float = CONFIDENCE) -> Gate | None:
-    """Return the gate that a recipe calls ``name``; None when there is no such gate or its limit is missing."""
-    if name in FIGURES:
-        return Figure(name, maximum, minimum)
-    if name in _BY_MINIMUM:
-        return _BY_MINIMUM[name](minimum, confidence) if minimum is not None else None
-    return _BY_MAXIMUM[name](maximum, confidence) if name in _BY_MAXIMUM and maximum is not None else None
+        return Judgement(worst(result.verdict for result in results), results)
 
 
 def _three(

@@ -1,35 +1,23 @@
 """The certificate (``gate.json``): what was measured, the rules, and what they said. Pure.
 
 Decides the document's form and how its verdict is derived again from it. A bundle's certificate leaves out what a
-host's clock or memory said (``TIMED``): it is different each time, would make every build another file, and a device
-measures it itself.
+host's clock or memory said (``kinds.is_timed``): it is different each time, would make every build another file, and a
+device measures it itself.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from compressor.errors import PackageError
-from compressor.gates import (
-    RENAMED,
-    SUPERIORITY,
-    AllOf,
-    Evidence,
-    Gate,
-    GateResult,
-    Judgement,
-    MetricDrop,
-    MetricEvidence,
-    Verdict,
-    gate,
-)
-from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER
-from compressor.gates.device import MAX_DISAGREEMENT, TIMED_ON_DEVICE, Agreement, OnDevice, device_for
-from compressor.gates.evidence import AGREEMENT, DeviceEvidence
-from compressor.gates.rule import GateRecipe, Rule
+from compressor.errors import PackageError, PluginError
+from compressor.gates import AllOf, Evidence, Gate, GateResult, Judgement, MetricEvidence, Verdict
+from compressor.gates.device import Agreement, OnDevice, device_for
+from compressor.gates.evidence import AGREEMENT, DeviceEvidence, worst
+from compressor.gates.kinds import KINDS, Kind, Place, gate, is_timed, kind_of
+from compressor.gates.rule import GateRecipe
 from compressor.statistics.paired import Paired
 from wire.canonical import canonical_bytes
 from wire.codec import Json, from_document, parse_json, to_document
@@ -40,10 +28,6 @@ SCHEMA = 1
 STAND_IN = "It ran on a stand-in, data generated in the place of its own: no figure says what the model is worth."
 """The remark of a certificate that must not be signed."""
 MAX_CERTIFICATE_BYTES = 1024 * 1024
-TIMED = frozenset({
-    "latency_p50_ms", "latency_p95_ms", "latency_ratio", "speed_up_ratio", "peak_memory_bytes",
-    "float_latency_p50_ms", "float_latency_p95_ms", "float_peak_memory_bytes",
-})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +90,7 @@ class Certificate:
     baseline: str = ""
     gates: tuple[Line, ...] = ()
     figures: Mapping[str, float] = field(default_factory=dict)
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[GateRecipe, ...] = ()
     counts: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     metrics: Mapping[str, MetricEvidence] = field(default_factory=dict)
     targets: tuple[Certificate, ...] = ()
@@ -120,74 +104,71 @@ class Certificate:
 
 def rules_for(
     gates: Sequence[GateRecipe], target: str, *, retrained: bool, timed: bool = True, alone: Sequence[str] = ()
-) -> tuple[Rule, ...]:
+) -> tuple[GateRecipe, ...]:
     """Return the rules that hold on ``target``; a retrained model must also be better on the drifted samples.
 
     A gate on a device holds on this host too, but for figures that a host of another processor can't take (``timed``
     is False then); and every device must agree with this host. ``alone``: gates that look at the candidate alone, which
     hold beside any others; without others there is nothing that they could stand beside.
+
+    Raises:
+        PluginError: If a gate from outside can't be found.
     """
     here, there = [], []
     for item in gates:
-        device = device_for(item.on, target)
-        if item.on in {"", target} or (device and _judged_here(item.name, timed=timed)):
-            here.append(Rule(item.name, item.max, item.min, item.confidence))
+        device, kind = device_for(item.on, target), kind_of(item.name)
+        if item.on in {"", target}:
+            here.append(replace(item, on=""))
         if device:
-            there.append(Rule(item.name, item.max, item.min, item.confidence, device))
-    named = {rule.name for rule in here}
+            there.append(replace(item, on=device))
+            if kind is None or (kind.place is not Place.DEVICE and (timed or not kind.timed)):
+                here.append(replace(item, on=""))
     if here or there:
-        here += [_ALONE[name] for name in alone if name not in named]
-    rules = (*_drifted(here, retrained=retrained), *there)
-    agreeing = {rule.on for rule in there if rule.name == AGREEMENT}
+        here += _added(here, [KINDS[name] for name in alone])
+    if retrained:
+        here += _added(here, [kind for kind in KINDS.values() if kind.retrained])
+    else:
+        here = [rule for rule in here if rule.name not in KINDS or not KINDS[rule.name].retrained]
+    of_devices = [kind for kind in KINDS.values() if kind.place is Place.DEVICE]
     devices = dict.fromkeys(rule.on for rule in there)
-    return (*rules, *(Rule(AGREEMENT, MAX_DISAGREEMENT, on=name) for name in devices if name not in agreeing))
+    agreeing = (rule for name in devices for rule in _added([r for r in there if r.on == name], of_devices, name))
+    return (*here, *there, *agreeing)
 
 
-_ALONE = {
-    BETTER_THAN_CONSTANT: Rule(BETTER_THAN_CONSTANT, min=0.0),
-    LABEL_ORDER: Rule(LABEL_ORDER, max=0.0),
-}
+def _added(rules: Sequence[GateRecipe], kinds: Sequence[Kind], on: str = "") -> list[GateRecipe]:
+    """Return the rules of those ``kinds`` that hold by themselves and that no rule is of yet."""
+    named = {rule.name for rule in rules}
+    return [kind.rule(kind.added, on) for kind in kinds if kind.added is not None and kind.name not in named]
 
 
-def _judged_here(name: str, *, timed: bool) -> bool:
-    return name != AGREEMENT and (timed or name not in TIMED_ON_DEVICE)
-
-
-def _drifted(rules: Sequence[Rule], *, retrained: bool) -> tuple[Rule, ...]:
-    if not retrained:
-        return tuple(rule for rule in rules if rule.name != SUPERIORITY)
-    return (*rules,) if any(rule.name == SUPERIORITY for rule in rules) else (*rules, Rule(SUPERIORITY, min=0.0))
-
-
-def judge(rules: Sequence[Rule], evidence: Evidence) -> Judgement:
+def judge(rules: Sequence[GateRecipe], evidence: Evidence) -> Judgement:
     """Return what the gates of ``rules`` say of ``evidence``; a rule that is no gate fails."""
     return AllOf([_gate(rule, rules) for rule in rules]).judge(evidence)
 
 
-def _gate(rule: Rule, rules: Sequence[Rule]) -> Gate:
+def _gate(rule: GateRecipe, rules: Sequence[GateRecipe]) -> Gate:
     if rule.on and rule.name == AGREEMENT and rule.max is not None:
         both = [_plain_gate(item) for item in rules if item.on == rule.on and item.name != AGREEMENT]
         return Agreement(rule.on, rule.max, both)
-    made = _plain_gate(rule)
-    limit = rule.max if rule.max is not None else rule.min
+    made, limit = _plain_gate(rule), rule.limit
     return OnDevice(made, rule.on, rule.name, math.nan if limit is None else limit) if rule.on else made
 
 
-def _plain_gate(rule: Rule) -> Gate:
-    if rule.name in RENAMED and rule.max is not None:  # a certificate from before keeps its words and its verdict
-        return MetricDrop(rule.name, rule.max, rule.confidence)
-    made = gate(rule.name, maximum=rule.max, minimum=rule.min, confidence=rule.confidence)
-    return made or _Unknown(rule.name)
+def _plain_gate(rule: GateRecipe) -> Gate:
+    try:
+        return gate(rule) or _Unknown(rule.name)
+    except PluginError as error:
+        return _Unknown(rule.name, str(error))
 
 
 @dataclass(frozen=True, slots=True)
 class _Unknown:
     name: str
+    text: str = "Expected a gate that this version knows, with its limit, got neither: update the compressor"
 
     def judge(self, evidence: Evidence) -> GateResult:
         del evidence
-        text = "Expected a gate that this version knows, with its limit, got neither: update the compressor"
-        return GateResult(self.name, Verdict.FAIL, None, None, float("nan"), 0, text)
+        return GateResult(self.name, Verdict.FAIL, None, None, float("nan"), 0, self.text)
 
 
 def lines(judgement: Judgement) -> tuple[Line, ...]:
@@ -298,7 +279,7 @@ def for_bundle(certificate: Certificate) -> Certificate:
     """
     gates = tuple(
         replace(line, value=None, bound=None, text="measured on the build host; a device measures again")
-        if line.name in TIMED and line.value is not None
+        if is_timed(line.name) and line.value is not None
         else line
         for line in certificate.gates
     )
@@ -308,20 +289,14 @@ def for_bundle(certificate: Certificate) -> Certificate:
 
 
 def _untimed(figures: Mapping[str, V]) -> dict[str, V]:
-    return {name: value for name, value in figures.items() if name not in TIMED}
-
-
-def worst(verdicts: Iterable[str]) -> str:
-    """Return the worst of ``verdicts``; of none, that nothing passed."""
-    order = [Verdict.PASS.value, Verdict.INCONCLUSIVE.value, Verdict.FAIL.value]
-    return max(verdicts, key=order.index, default=Verdict.FAIL.value)
+    return {name: value for name, value in figures.items() if not is_timed(name)}
 
 
 def combine(certificates: Sequence[Certificate]) -> Certificate:
     """Return one certificate for all targets: every line with its target, the worst verdict."""
     first = certificates[0]
     gates = tuple(replace(line, target=item.target) for item in certificates for line in item.gates)
-    verdict = worst(item.verdict for item in certificates)
+    verdict = worst(item.verdict for item in certificates).value
     if len(certificates) == 1:
         return replace(first, gates=gates, verdict=verdict)
     parts = tuple(replace(item, code_digests={}) for item in certificates)  # the same code judged them all

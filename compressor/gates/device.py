@@ -1,6 +1,6 @@
 """Gates on a device: the recipe's own gates on what the device said, and whether it agrees with this host. Pure.
 
-Decides which gates a device can give evidence for, how ``on`` is read, and what a disagreement is: more rows with
+Decides how ``on`` is read, and what a disagreement is: more rows with
 another class than the stated share, golden vectors outside of their tolerance, or a gate that the device passes and
 this host does not. A disagreement fails: one of the two does not run what the other runs. Measures nothing.
 """
@@ -11,16 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence, Evidence, Gate, GateResult, Verdict, missing, points
+from compressor.gates.kinds import is_timed
 
 PREFIX = "device:"
-MAX_DISAGREEMENT = 0.01
-"""The share of rows on which a device may name another class, unless the recipe sets ``device_flip_ratio``."""
-TIMED_ON_DEVICE = frozenset({"latency_p50_ms", "latency_p95_ms", "peak_memory_bytes"})
-NOT_ON_DEVICE = frozenset({
-    "superiority", "size_bytes", "size_ratio", "latency_ratio", "speed_up_ratio", "int8_macs_ratio", "parity_max_abs",
-    "parity_cosine", "parity_flip_ratio", "label_order", "better_than_constant",
-})  # fmt: skip
-"""Gates for which a device has no evidence: they need the float model, the file, or the drifted samples."""
 
 
 def device_in(on: str) -> tuple[str, str]:
@@ -101,7 +94,7 @@ def _golden(figures: Mapping[str, float]) -> list[str]:
 
 def _better_there(there: GateResult, here: GateResult) -> str:
     """Return the words for a gate that passes on the device alone; a figure that this host can't take is no reason."""
-    unmeasurable = here.value is None and here.name in TIMED_ON_DEVICE
+    unmeasurable = here.value is None and is_timed(here.name)
     if there.verdict is not Verdict.PASS or here.verdict is Verdict.PASS or unmeasurable:
         return ""
     return f"{here.name} passes there and is {here.verdict.value} here"

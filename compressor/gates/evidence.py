@@ -5,8 +5,8 @@ Decides the words: measurements in, verdicts out. Does not judge.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -18,11 +18,21 @@ AGREEMENT = "device_flip_ratio"
 
 
 class Verdict(StrEnum):
-    """What a gate says."""
+    """What a gate says, from the best to the worst."""
 
     PASS = "pass"  # noqa: S105 - a verdict, not a password
-    FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
+    FAIL = "fail"
+
+    @property
+    def rank(self) -> int:
+        """How bad it is: 0 is the best."""
+        return list(Verdict).index(self)
+
+
+def worst(verdicts: Iterable[str]) -> Verdict:
+    """Return the worst of ``verdicts``; of none, that nothing passed."""
+    return max(map(Verdict, verdicts), key=lambda verdict: verdict.rank, default=Verdict.FAIL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,15 @@ class Evidence:
     devices: Mapping[str, DeviceEvidence] = field(default_factory=dict)
     unknown: Mapping[str, str] = field(default_factory=dict)
     label_order: str = ""
+
+    def beside(self, other: Evidence) -> Evidence:
+        """Return this evidence with the figures, metrics and reasons of ``other`` too."""
+        return replace(
+            self,
+            figures={**self.figures, **other.figures},
+            metrics={**self.metrics, **other.metrics},
+            unknown={**self.unknown, **other.unknown},
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,9 @@ from compressor.gates.evidence import Evidence, GateResult, Verdict, missing, mo
 from compressor.statistics.bounds import MetricEvidence
 from compressor.statistics.power import MAX_SAMPLES, POWER
 
-RANKED = ("auc_drop", "ranking_precision_drop", "calibration_error_increase")
 VALUED = ("error_increase", "rmse_increase")
 ERRORS = ("mae", "rmse")
-METRICS = (*RANKED, *VALUED)
-"""Names of the gates on metrics with bounds of their own: of classes, and of the numbers of a regression."""
+"""Names of a regression's gates: how much its error grew, and the error itself."""
 WORST_SLICE = "worst_slice_error_increase"
 SLICE = "slice:"
 """Begins the name of the evidence of one slice, in the same unit as ``error_increase``."""
@@ -103,12 +101,9 @@ class WorstSliceIncrease:
             return missing(WORST_SLICE, self.margin, evidence.unknown)
         level = level_of(self.confidence, len(slices))
         judged = {name: MetricDrop(name, self.margin, level).judge(evidence) for name in slices}
-        worst = max(slices, key=lambda name: (_RANK[judged[name].verdict], _distance(judged[name])))
+        worst = max(slices, key=lambda name: (judged[name].verdict.rank, _distance(judged[name])))
         text = f"slice {worst.removeprefix(SLICE)!r} ({len(slices)} tested together): {judged[worst].text}"
         return replace(judged[worst], name=WORST_SLICE, text=text)
-
-
-_RANK = {Verdict.PASS: 0, Verdict.INCONCLUSIVE: 1, Verdict.FAIL: 2}
 
 
 def _distance(result: GateResult) -> float:

@@ -1,4 +1,4 @@
-"""One gate of a recipe: its limit, its confidence and where it is measured. Pure data."""
+"""One gate of a recipe or certificate: its limit, its confidence and where it is measured. Pure data."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
-    """One gate of the recipe, as the certificate keeps it; ``on``: the device it is judged on, "" for the host."""
+class GateRecipe:
+    """One line of ``[gates]``: at most ``max``, at least ``min``, at this ``confidence``.
+
+    ``on`` of a recipe: a target's name, or ``device:ID`` or ``TARGET@device:ID``: on that device too, through its
+    agent. A certificate keeps the line for the one target that it stands for: there ``on`` is the device that the gate
+    was judged on, "" for the host.
+    """
 
     name: str = ""
     max: float | None = None
@@ -15,16 +20,7 @@ class Rule:
     confidence: float = 0.95
     on: str = ""
 
-
-@dataclass(frozen=True, slots=True)
-class GateRecipe:
-    """One line of ``[gates]``: at most ``max``, at least ``min``, at this ``confidence``, measured on target ``on``.
-
-    ``on = "device:ID"``, or ``"TARGET@device:ID"`` for one target of several: on that device too, through its agent.
-    """
-
-    name: str
-    max: float | None = None
-    min: float | None = None
-    confidence: float = 0.95
-    on: str = ""
+    @property
+    def limit(self) -> float | None:
+        """The limit that is given, ``max`` or ``min``."""
+        return self.max if self.max is not None else self.min

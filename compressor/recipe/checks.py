@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from compressor import steps
 from compressor.errors import RecipeError
-from compressor.gates import OF_CLASSES, OF_NUMBERS
-from compressor.gates.device import NOT_ON_DEVICE, PREFIX, device_in
-from compressor.gates.evidence import AGREEMENT
+from compressor.gates.device import PREFIX, device_in
+from compressor.gates.kinds import CLASSES, KINDS, NUMBERS, Place, holds_for, kind_of
 from compressor.recipe.toml_fields import Checked, nearest
 from compressor.steps._selection import network_steps
 from compressor.steps.quantize import Settings as QuantizeRecipe
@@ -23,10 +21,6 @@ if TYPE_CHECKING:
     from compressor.recipe.model import Recipe
 
 _ROUNDING = 1e-9
-_SHARES = frozenset({"accuracy", "calibration_error", "int8_macs_ratio", "superiority"})
-_POSITIVE = ("_bytes", "_ms", "size_ratio", "latency_ratio", "speed_up_ratio")
-_LEAST = 1e-9
-_NEARLY_ALL = 0.999
 SHARE_NAMES = ("train", "calibration", "gate", "reference")
 
 
@@ -117,16 +111,13 @@ def _check_texts(recipe: Recipe) -> None:
 
 
 def _limit(gate: GateRecipe) -> list[Checked]:
-    """Return what the limit of a gate of shares must be, lest points or per cent let everything pass or nothing."""
+    """Return what the limit of ``gate`` must be, lest points or per cent let everything pass or nothing."""
+    kind = kind_of(gate.name)
     name, value = ("max", gate.max) if gate.max is not None else ("min", gate.min)
-    where = f"[gates] {gate.name} {name}"
-    if gate.name.endswith("_drop"):
-        return [Checked(f"{where} as a share (0.01 is one point)", value or 0.0, -_NEARLY_ALL, _NEARLY_ALL)]
-    if gate.name in _SHARES or gate.name.endswith("flip_ratio"):
-        return [Checked(f"{where} as a share (0.01 is 1 %)", value or 0.0, 0, 1)]
-    if gate.max is not None and gate.max <= 0 and (gate.name.endswith(_POSITIVE)):
-        return [Checked(f"{where} (nothing is of that size)", value or 0.0, _LEAST, math.inf)]
-    return []
+    allowed = kind.unit.range_of(maximum=name == "max") if kind is not None else None
+    if kind is None or allowed is None:
+        return []
+    return [Checked(f"[gates] {gate.name} {name}{kind.unit.hint}", value or 0.0, *allowed)]
 
 
 def _check_shares(shares: Mapping[str, float]) -> None:
@@ -150,13 +141,14 @@ def _check_gate_targets(recipe: Recipe) -> None:
 def _target_on(gate: GateRecipe) -> str:
     """Return the target that a gate is for, "" for all; the device that its ``on`` names, if any, is checked here."""
     device, target = device_in(gate.on)
-    where = f"[gates] {gate.name}"
+    where, kind = f"[gates] {gate.name}", kind_of(gate.name)
+    place = Place.BOTH if kind is None else kind.place
     if not device:
-        if gate.name == AGREEMENT or PREFIX in gate.on:
+        if place is Place.DEVICE or PREFIX in gate.on:
             message = f'Expected in {where} on = "device:ID" or "TARGET@device:ID", got {gate.on!r}'
             raise RecipeError(message)
         return gate.on
-    if gate.name in NOT_ON_DEVICE:
+    if place is Place.HOST:
         message = f"Expected in {where} on = a target, got {gate.on!r}: a device has no evidence for this gate"
         raise RecipeError(message)
     try:
@@ -213,9 +205,6 @@ def _check_rescue(recipe: Recipe) -> None:
             raise RecipeError(f"{message}: set on = the ONNX target in this step, and another step for the others")
 
 
-_OF_NUMBERS_TEXT = ", ".join(sorted(OF_NUMBERS))
-
-
 def check_task(recipe: Recipe) -> None:
     """Do nothing if gates and settings of ``recipe`` fit what it predicts.
 
@@ -231,15 +220,17 @@ def check_task(recipe: Recipe) -> None:
 
 
 def _check_gates(recipe: Recipe) -> None:
-    foreign = OF_CLASSES if recipe.regression else OF_NUMBERS
-    wrong = [gate.name for gate in recipe.gates if gate.name in foreign]
+    (task,) = NUMBERS if recipe.regression else CLASSES
+    kinds = [kind for gate in recipe.gates if (kind := kind_of(gate.name)) is not None]
+    wrong = [kind.name for kind in kinds if not holds_for(kind, task)]
     if not wrong:
         return
+    own = ", ".join(sorted(name for name, kind in KINDS.items() if kind.tasks == (task,)))
     if recipe.regression:
         message = f"Expected in [gates] what a regression has ([data] label = 'number'), got {', '.join(wrong)}"
-        raise RecipeError(f"{message}: numbers are no classes; use {_OF_NUMBERS_TEXT}")
+        raise RecipeError(f"{message}: numbers are no classes; use {own}")
     message = f"Expected in [gates] what a recipe of classes has, got {', '.join(wrong)}"
-    raise RecipeError(f"{message}: use accuracy_drop, or set label = 'number' in [data] to predict numbers")
+    raise RecipeError(f"{message}: use one of {own}, or set label = 'number' in [data] to predict numbers")
 
 
 def _check_settings(recipe: Recipe) -> None:

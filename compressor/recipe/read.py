@@ -15,7 +15,7 @@ from typing import cast
 
 from compressor import steps
 from compressor.errors import RecipeError
-from compressor.gates import GATE_NAMES, RENAMED, limits_of
+from compressor.gates.kinds import KINDS, RENAMED, kind_of
 from compressor.gates.rule import GateRecipe
 from compressor.recipe.checks import check_recipe
 from compressor.recipe.model import AcceptanceRecipe, DataRecipe, ModelRecipe, Recipe, TargetRecipe, TrainRecipe
@@ -37,6 +37,7 @@ def read_recipe(path: Path | str) -> Recipe:
 
     Raises:
         RecipeError: If it can't be read, or has an unknown key, a wrong type or a value out of range.
+        PluginError: If a gate from outside can't be found.
     """
     file = Path(path) / "recipe.toml" if Path(path).is_dir() else Path(path)
     try:
@@ -85,6 +86,7 @@ def recipe_of(document: Mapping[str, object]) -> Recipe:
 
     Raises:
         RecipeError: If there is an unknown key, a wrong type or a value out of range.
+        PluginError: If a gate from outside can't be found.
     """
     for key in document:
         if key not in _TABLES:
@@ -142,11 +144,12 @@ def _gates(table: Mapping[str, object]) -> tuple[GateRecipe, ...]:
         if name in RENAMED:
             message = f"Expected in [gates] {RENAMED[name]}, as this gate is called now, got {name!r}: rename the key"
             raise RecipeError(message)
-        if name not in GATE_NAMES:
-            message = f"Expected in [gates] one of {', '.join(GATE_NAMES)}, got {name!r}{nearest(name, GATE_NAMES)}"
-            raise RecipeError(message)
+        kind = kind_of(name)
+        if kind is None:
+            message = f"Expected in [gates] one of {', '.join(KINDS)} or 'package.module:ATTRIBUTE', got {name!r}"
+            raise RecipeError(message + nearest(name, KINDS))
         gate = fields_from(GateRecipe, limits, f"[gates] {name}", given={"name": name})
-        given, wanted = [limit for limit in ("max", "min") if getattr(gate, limit) is not None], limits_of(name)
+        given, wanted = [limit for limit in ("max", "min") if getattr(gate, limit) is not None], kind.limits
         if len(given) != 1 or given[0] not in wanted:
             got = dict(plain_table(limits, name))
             message = f"Expected in [gates] {name} {' or '.join(wanted)}, as {{{wanted[0]} = 0.01}}, got {got}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from compressor import steps
 from compressor.errors import RecipeError
-from compressor.gates import JUDGED_WITHOUT_BOUND
+from compressor.gates.kinds import kind_of
 from compressor.recipe.toml_fields import is_given
 from compressor.steps._selection import network_steps
 
@@ -75,7 +75,8 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
         if target.runtime != "onnx" and target.format:
             yield Unread(f"[targets.{target.name}]", "format", f"of runtime {target.runtime!r}")
     for gate in recipe.gates:
-        if gate.name in JUDGED_WITHOUT_BOUND and is_given(gate, "confidence"):
+        kind = kind_of(gate.name)
+        if kind is not None and not kind.bounded and is_given(gate, "confidence"):
             yield Unread(f"[gates] {gate.name}", "confidence", "of a gate that compares a figure with its limit")
 
 

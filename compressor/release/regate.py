@@ -15,7 +15,9 @@ import numpy as np
 
 from compressor.errors import PackageError
 from compressor.gates import certificate as certificates
-from compressor.gates.certificate import TIMED, Certificate, Line, read_certificate
+from compressor.gates.certificate import Certificate, Line, read_certificate
+from compressor.gates.evidence import worst
+from compressor.gates.kinds import KINDS, Place, is_timed
 from compressor.measurement import first_run, onnx_graph, predictions
 from compressor.measurement.predictions import Candidate
 from compressor.release.package import Golden, read_golden
@@ -24,7 +26,6 @@ from wire.errors import WireError
 from wire.manifest import Budgets
 
 _ORT_IDENTIFIER = b"ORTM"  # onnxruntime core/flatbuffers/schema/ort.fbs, file_identifier: bytes 4 to 8
-_ALREADY_COMPARED = frozenset({"latency_ratio", "speed_up_ratio"})  # need the float model, which does not travel
 
 
 def check_golden(bundle: Bundle) -> Golden:
@@ -125,13 +126,14 @@ def _again(certificate: Certificate, figures: Mapping[str, float]) -> Certificat
     judgement = certificates.judge(certificate.rules, certificates.evidence_of(certificate, figures))
     recorded = {(line.name, line.on): line for line in certificate.gates}
     lines = tuple(_kept(line, recorded.get((line.name, line.on))) for line in certificates.lines(judgement))
-    verdict = certificates.worst(line.verdict for line in lines)
+    verdict = worst(line.verdict for line in lines).value
     return replace(certificate, gates=lines, verdict=verdict, figures={**certificate.figures, **figures})
 
 
 def _kept(line: Line, recorded: Line | None) -> Line:
     """Return the recorded line where a bundle can't be measured again for want of the float model, or of the device."""
-    unmeasurable = line.name in (TIMED if line.on else TIMED & _ALREADY_COMPARED) and line.value is None
+    compared = line.name in KINDS and KINDS[line.name].place is Place.HOST  # needs the float model: it does not travel
+    unmeasurable = is_timed(line.name) and bool(line.on or compared) and line.value is None
     return recorded if recorded is not None and unmeasurable else line
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from compressor.errors import PackageError, TrustError
 from compressor.gates import certificate as certificates
-from compressor.gates.certificate import TIMED, Certificate, read_certificate
+from compressor.gates.certificate import Certificate, read_certificate
+from compressor.gates.kinds import is_timed
 from compressor.release.package import derived_digests, missing_entries
 from compressor.release.regate import check_golden, open_bundle
 from wire.bundle import CERTIFICATE, GOLDEN, REFERENCE, Bundle
@@ -86,7 +87,7 @@ def _certificate(bundle: Bundle) -> Certificate:
         message = f"Expected a certificate of {manifest.release} for {manifest.target!r}, got one of {got}"
         raise PackageError(message)
     judged = certificates.lines(certificates.judge(read.rules, certificates.evidence_of(read)))
-    derived = {(line.name, line.on): line.verdict for line in judged if line.name not in TIMED}
+    derived = {(line.name, line.on): line.verdict for line in judged if not is_timed(line.name)}
     stated = {(line.name, line.on): line.verdict for line in read.gates}
     wrong = [name for name, verdict in derived.items() if stated.get(name) != verdict]
     if wrong or (read.verdict == "pass" and set(stated.values()) != {"pass"}):

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from compressor.gates.certificate import Certificate, Line, guessing
+from compressor.gates.kinds import text_of
 from compressor.report.contents import Bar, Changes, Shown
 
 NOT_MEASURED = "not measured"
 NOTHING = "\N{EN DASH}"
 _TIMES = "\N{MULTIPLICATION SIGN}"
-_RATIOS = ("ratio", "accuracy", "drop", "error", "superiority", "low", "high", "before", "upper")
-_IN_THEIR_UNIT = frozenset({"mae", "rmse", "increase"})
-"""Parts of the names of a regression's figures: errors, in the unit of its values."""
-_UNITLESS = ("speed_up_ratio", "latency_ratio")
 
 
 def headline(certificate: Certificate) -> str:
@@ -140,18 +137,7 @@ def deviations(value: float) -> str:
 
 def figure(name: str, value: float | None) -> str:
     """Return the figure ``name`` with its unit."""
-    if value is None:
-        return NOTHING
-    if name.endswith("_bytes"):
-        return f"{value / 1000:,.1f} kB" if value < 1e6 else f"{value / 1e6:,.1f} MB"  # noqa: PLR2004 - a megabyte
-    if name.endswith("_ms"):
-        return f"{value:.3f} ms"
-    if name in _UNITLESS:
-        return f"{value:.2f} {_TIMES}"
-    own = bool(_IN_THEIR_UNIT & set(name.split("_")))
-    if name.rpartition("_")[2] in _RATIOS and not own:
-        return percent(value)
-    return f"{value:,.4g}" if own else f"{value:,.6g}"
+    return NOTHING if value is None else text_of(name, value)
 
 
 def used(line: Line, *, at_least: bool) -> float | None:

@@ -19,7 +19,8 @@ from compressor.devices.bench import DeviceAnswer, DeviceBench
 from compressor.devices.orders import Subject
 from compressor.errors import DeviceMeasureError, PublishError
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence
-from compressor.gates.rule import Rule
+from compressor.gates.kinds import measured
+from compressor.gates.rule import GateRecipe
 from compressor.measurement.predictions import Predictions, calibration_error
 from compressor.release import package
 from compressor.run.bundles import golden_budget, golden_of, sized
@@ -41,12 +42,12 @@ class Asked:
     subject: Subject
     gate_set: Compared
     class_names: tuple[str, ...]
-    rules: Sequence[Rule]
+    rules: Sequence[GateRecipe]
     allowed: Budgets
 
 
 def said_by_devices(
-    workshop: Workshop, material: Material, compared: Comparison, rules: Sequence[Rule], bench: DeviceBench | None
+    workshop: Workshop, material: Material, compared: Comparison, rules: Sequence[GateRecipe], bench: DeviceBench | None
 ) -> dict[str, DeviceEvidence]:
     """Return what each device that ``rules`` name said of the candidate, by device.
 
@@ -63,7 +64,7 @@ def said_by_devices(
     return {device: _one(workshop, device, asked, bench) for device in devices}
 
 
-def _asked(workshop: Workshop, material: Material, compared: Comparison, rules: Sequence[Rule]) -> Asked:
+def _asked(workshop: Workshop, material: Material, compared: Comparison, rules: Sequence[GateRecipe]) -> Asked:
     candidate, gate_set = compared.form.candidate, compared.gate_set
     golden = golden_of(workshop, material, compared)
     budgets = golden_budget(golden, workshop.recipe.acceptance)
@@ -125,7 +126,7 @@ def evidence_from(answer: DeviceAnswer, asked: Asked) -> DeviceEvidence:
     figures = figures_from(answer.report, asked.allowed)
     figures |= _compared(there, here, asked.allowed.golden_max_abs)
     rules = [rule for rule in asked.rules if rule.on == answer.report.device]
-    evidence = classification.evidence(there, asked.class_names, figures, None, rules)
+    evidence = classification.evidence(there, asked.class_names, figures, None, rules).beside(measured(rules, there))
     return DeviceEvidence("", evidence, dict(answer.report.facts), answer.report.order)
 
 

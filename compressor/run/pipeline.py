@@ -28,7 +28,9 @@ from compressor.errors import DataError, PackageError
 from compressor.gates import Verdict
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate
-from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER, Reordered, few, reordered
+from compressor.gates.constant import LABEL_ORDER, Reordered, few, reordered
+from compressor.gates.kinds import CLASSES, NUMBERS, added_to
+from compressor.gates.kinds import measured as measured_by
 from compressor.progress import Progress, Silent
 from compressor.recipe import preflight
 from compressor.recipe.model import Recipe, TargetRecipe
@@ -261,8 +263,9 @@ def _judge(
     )
     here = [rule for rule in rules if not rule.on]
     evidence = classification.evidence(compared.gate_set, material.table.class_names, figures, compared.drifted, here)
+    evidence = evidence.beside(measured_by(here, compared.gate_set))
     order = _order(material, compared)
-    figures |= order.figures
+    figures |= {**evidence.figures, **order.figures}
     unknown = {**measured.unknown, **evidence.unknown}
     devices_said = said_by_devices(workshop, material, compared, rules, devices)
     evidence = replace(evidence, devices=devices_said, figures=figures, unknown=unknown, label_order=order.named)
@@ -301,7 +304,8 @@ def _alone(recipe: Recipe) -> tuple[str, ...]:
     """Return the gates on the candidate alone: for a reason that the recipe gives, none."""
     if recipe.model.allow_constant:
         return ()
-    return (BETTER_THAN_CONSTANT,) if recipe.regression else (BETTER_THAN_CONSTANT, LABEL_ORDER)
+    (task,) = NUMBERS if recipe.regression else CLASSES
+    return added_to(task)
 
 
 def _order(material: Material, compared: Comparison) -> Reordered:

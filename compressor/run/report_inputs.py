@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from compressor import report
 from compressor.errors import MeasureError
 from compressor.gates.certificate import Certificate
+from compressor.gates.evidence import Verdict
 from compressor.measurement import layers, parity, saliency
 from compressor.measurement.predictions import Predictions
 from compressor.portions import row_bytes, rows_within
@@ -34,7 +35,6 @@ from wire.canonical import canonical_bytes, sha256_hex
 
 Floats = NDArray[np.float32]
 
-_RANK = {"fail": 0, "inconclusive": 1, "pass": 2}
 _LAYER_ROWS = 8
 _LAYER_INPUT_BYTES = 1 << 20  # every tensor of both files is held for them
 _MAX_FLIP_RATIO, _MIN_COSINE = 0.01, 0.99
@@ -91,7 +91,7 @@ def shown(
 
 def _standing(judged: Judged) -> tuple[int, float]:
     """Return how well a target did: its verdict, then how far it is from a drop in accuracy."""
-    return _RANK[judged.certificate.verdict], -judged.certificate.figures.get("drop_upper", 0.0)
+    return -Verdict(judged.certificate.verdict).rank, -judged.certificate.figures.get("drop_upper", 0.0)
 
 
 def _confusion(gate_set: Compared, classes: int) -> NDArray[np.int64]:
@@ -134,7 +134,7 @@ def _layers(workshop: Workshop, material: Material, models: Models, results: Seq
     """Return where float and compressed file of the worst ONNX target part; None without such a target."""
     judged = min(
         (item for item in results if item.target.runtime == ONNX and ONNX in models.floats),
-        key=lambda item: _RANK[item.certificate.verdict],
+        key=lambda item: -Verdict(item.certificate.verdict).rank,
         default=None,
     )
     if judged is None:

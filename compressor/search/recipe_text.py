@@ -42,7 +42,7 @@ def recipe_text(recipe: Recipe, remarks: tuple[str, ...] = ()) -> str:
     parts += [_table(f"[{name}]", getattr(recipe, name)) for name in ("model", "data", "train")]
     parts += [_table("[[compress]]", step) for step in recipe.compress]
     parts += [_table(f"[targets.{_key(target.name)}]", target, without="name") for target in recipe.targets]
-    gates = [f"{gate.name} = {_inline(_pairs(gate, 'name'))}" for gate in recipe.gates]
+    gates = [f"{_key(gate.name)} = {_inline(_pairs(gate, 'name'))}" for gate in recipe.gates]
     return "\n\n".join([*parts, "\n".join(["[gates]", *gates])]) + "\n"
 
 

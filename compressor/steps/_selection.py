@@ -35,6 +35,7 @@ def plugins_of(recipe: Recipe) -> tuple[str, ...]:
     found |= {plugin("compressor.quantize", step.scheme) for step in quantizers}
     if any(step.rescue for step in quantizers):  # a rung may be any scheme
         found.update(package("compressor.quantize"))
+    found |= {plugin("compressor.gates", gate.name) for gate in recipe.gates if ":" in gate.name}
     if recipe.data.front_end:
         found.add(plugin("edge_agent.front_ends", recipe.data.front_end))
     return tuple(sorted(found))

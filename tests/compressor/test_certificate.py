@@ -23,7 +23,7 @@ from compressor.gates.certificate import (
     rules_for,
     write_certificate,
 )
-from compressor.gates.rule import GateRecipe, Rule
+from compressor.gates.rule import GateRecipe
 from compressor.measurement.predictions import Predictions
 from compressor.release.regate import gate_again
 from compressor.statistics.paired import Paired
@@ -44,7 +44,7 @@ def test_the_evidence_survives_the_file() -> None:
 
 def test_an_unknown_rule_fails() -> None:
     """A gate from the future is not skipped."""
-    judgement = judge((Rule("size_bytes", max=20), Rule("beauty", min=1)), EVIDENCE)
+    judgement = judge((GateRecipe("size_bytes", max=20), GateRecipe("beauty", min=1)), EVIDENCE)
     assert judgement.verdict is Verdict.FAIL
     assert lines(judgement)[1].limit is None
 
@@ -92,7 +92,11 @@ def _compared() -> Compared:
 
 
 PRECISION = "ranking_precision_drop"
-RULES = (Rule("auc_drop", max=0.02), Rule(PRECISION, max=0.02, confidence=0.9), Rule(PRECISION, max=0.05))
+RULES = (
+    GateRecipe("auc_drop", max=0.02),
+    GateRecipe(PRECISION, max=0.02, confidence=0.9),
+    GateRecipe(PRECISION, max=0.05),
+)
 
 
 def test_only_metrics_that_a_rule_names_are_bootstrapped() -> None:
@@ -125,13 +129,13 @@ def test_a_certificate_with_a_gates_older_name_keeps_its_verdict(limit: float, v
     """A signed bundle is judged again by what it says, not by what the gate is called since."""
     shown = evidence(_compared(), ("a", "b", "c"), {}, None, RULES)
     old = replace(shown, metrics={"map_drop": shown.metrics[PRECISION]})
-    judged = judge([Rule("map_drop", max=limit)], old)
+    judged = judge([GateRecipe("map_drop", max=limit)], old)
     assert (judged.verdict, judged.results[0].name) == (verdict, "map_drop")
 
 
 def test_no_regression_error_is_made_up_for_a_classifier() -> None:
     """Its gate fails for want of a measurement."""
-    rules = (Rule("error_increase", max=1.0),)
+    rules = (GateRecipe("error_increase", max=1.0),)
     assert judge(rules, evidence(_compared(), ("a", "b", "c"), {}, None, rules)).verdict is Verdict.FAIL
 
 
@@ -144,8 +148,10 @@ def test_a_broken_metric_is_an_error(metrics: bytes) -> None:
 
 def test_every_target_is_judged_again_by_its_own_rules(tmp_path: Path) -> None:
     """A folder whose second target failed does not pass because the first one does."""
-    good = Certificate(target="a", rules=(Rule("size_bytes", max=20),), figures={"size_bytes": 10.0}, verdict="pass")
-    bad = replace(good, target="b", rules=(Rule("accuracy", min=0.9),), figures={"accuracy": 0.5}, verdict="fail")
+    good = Certificate(
+        target="a", rules=(GateRecipe("size_bytes", max=20),), figures={"size_bytes": 10.0}, verdict="pass"
+    )
+    bad = replace(good, target="b", rules=(GateRecipe("accuracy", min=0.9),), figures={"accuracy": 0.5}, verdict="fail")
     (tmp_path / "gate.json").write_bytes(write_certificate(combine([good, bad])))
     again = gate_again(tmp_path)
     assert again.verdict == "fail"

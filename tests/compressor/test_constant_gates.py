@@ -12,7 +12,7 @@ from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, rules_for
 from compressor.gates.constant import BetterThanConstant, LabelOrder, reordered
 from compressor.gates.evidence import Evidence, Verdict
-from compressor.gates.rule import GateRecipe, Rule
+from compressor.gates.rule import GateRecipe
 from compressor.statistics.paired import Paired, wilson
 
 CLASSES = {"a": Paired(0, 0, 60), "b": Paired(0, 0, 40)}
@@ -89,7 +89,7 @@ def test_both_stand_beside_other_gates_and_nowhere_else() -> None:
 
 def test_a_certificate_judged_again_says_the_same_of_the_order() -> None:
     """The words travel in it."""
-    rules = (Rule("label_order", max=0.0),)
+    rules = (GateRecipe("label_order", max=0.0),)
     figures = {"accuracy": 0.5, "accuracy_high": 0.55, "reordered_accuracy": 0.9, "reordered_accuracy_low": 0.85}
     kept = Certificate(rules=rules, figures=figures, label_order="'x' is 'y'")
     read = certificates.read_certificate(certificates.write_certificate(kept))

@@ -10,9 +10,10 @@ import pytest
 from compressor.gates import Judgement
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate, rules_for
-from compressor.gates.device import MAX_DISAGREEMENT, device_for, device_in
+from compressor.gates.device import device_for, device_in
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence, Evidence, Verdict
-from compressor.gates.rule import GateRecipe, Rule
+from compressor.gates.kinds import KINDS
+from compressor.gates.rule import GateRecipe
 from compressor.statistics.paired import Paired
 
 HERE = Evidence(accuracy=Paired(1, 1, 2000), figures={"latency_p95_ms": 2.0, "accuracy": 0.97})
@@ -125,7 +126,7 @@ def test_an_answer_without_a_comparison_fails() -> None:
 def test_the_share_is_the_recipe_s_where_it_says_one() -> None:
     """``device_flip_ratio`` replaces the default, once per device."""
     own = (*GATES, GateRecipe(AGREEMENT, max=0.001, on="device:cam-1"))
-    assert [rule.max for rule in RULES if rule.name == AGREEMENT] == [MAX_DISAGREEMENT]
+    assert [rule.max for rule in RULES if rule.name == AGREEMENT] == [KINDS[AGREEMENT].added]
     assert [(rule.max, rule.on) for rule in rules_for(own, "pi", retrained=False) if rule.name == AGREEMENT] == [
         (0.001, "cam-1")
     ]
@@ -163,6 +164,6 @@ def test_the_certificate_keeps_what_devices_said() -> None:
 
 def test_a_rule_of_a_later_version_fails_on_a_device_too() -> None:
     """What this version does not know is no pass."""
-    rules = (Rule("beauty", min=1.0, on="cam-1"),)
+    rules = (GateRecipe("beauty", min=1.0, on="cam-1"),)
     evidence = replace(HERE, devices={"cam-1": DeviceEvidence("", Evidence(figures=FIGURES))})
     assert certificates.judge(rules, evidence).verdict is Verdict.FAIL

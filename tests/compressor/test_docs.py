@@ -14,7 +14,7 @@ import pytest
 from compressor import steps
 from compressor.cli import app
 from compressor.data import datasets
-from compressor.gates import GATE_NAMES
+from compressor.gates.kinds import KINDS
 from compressor.gates.rule import GateRecipe
 from compressor.recipe.model import AcceptanceRecipe, DataRecipe, ModelRecipe, TargetRecipe, TrainRecipe
 from compressor.recipe.toml_fields import said
@@ -58,7 +58,7 @@ def test_the_guide_has_each_key_with_its_type_and_default(key: str, kind: str, d
 
 def test_the_guide_names_every_gate_data_set_and_command() -> None:
     """What can be asked for can be found."""
-    wanted = {*GATE_NAMES, *datasets()}
+    wanted = {*KINDS, *datasets()}
     assert {name for name in wanted if f"`{name}`" not in GUIDE} == set()
     commands = app.list_commands(click.Context(app))
     assert {name for name in commands if f"compressor {name} " not in GUIDE} == set()

@@ -7,8 +7,6 @@ import math
 import pytest
 
 from compressor.gates import (
-    FIGURES,
-    GATE_NAMES,
     AccuracyDrop,
     AllOf,
     Evidence,
@@ -16,29 +14,28 @@ from compressor.gates import (
     Superiority,
     Verdict,
     WorstSliceDrop,
-    gate,
-    limits_of,
 )
+from compressor.gates.kinds import KINDS, gate
+from compressor.gates.rule import GateRecipe
 from compressor.statistics.paired import Paired
 from compressor.statistics.power import samples_for
 
+FIGURES = tuple(name for name, kind in KINDS.items() if kind.make is None)
 LIMITED = ("accuracy_drop", "worst_slice_drop", "worst_class_drop", "flip_ratio", "negative_flip_ratio")
 
 
-@pytest.mark.parametrize("name", [*LIMITED, "superiority", "accuracy", *sorted(FIGURES)])
+@pytest.mark.parametrize("name", [*LIMITED, "superiority", "accuracy", *FIGURES])
 def test_a_missing_measurement_fails(name: str) -> None:
     """Every gate fails on empty evidence."""
-    limits = {limit: 0.5 if limit in limits_of(name)[:1] else None for limit in ("max", "min")}
-    made = gate(name, maximum=limits["max"], minimum=limits["min"])
+    made = gate(KINDS[name].rule(0.5))
     assert made is not None
     assert made.judge(Evidence()).verdict is Verdict.FAIL
 
 
-@pytest.mark.parametrize("name", [*LIMITED, "superiority", "accuracy", "auc_drop", "mae", *sorted(FIGURES)])
+@pytest.mark.parametrize("name", [*LIMITED, "superiority", "accuracy", "auc_drop", "mae", *FIGURES])
 def test_an_unknown_measurement_fails_its_own_gate_with_the_reason(name: str) -> None:
     """Why it could not be measured stands in the line; another gate's reason does not."""
-    limits = {limit: 0.5 if limit in limits_of(name)[:1] else None for limit in ("max", "min")}
-    made = gate(name, maximum=limits["max"], minimum=limits["min"])
+    made = gate(KINDS[name].rule(0.5))
     assert made is not None
     known, other = (made.judge(Evidence(unknown={key: "the child was killed"})) for key in (name, "another"))
     assert known.verdict is other.verdict is Verdict.FAIL
@@ -91,7 +88,7 @@ def test_a_slice_too_small_to_judge_is_inconclusive() -> None:
 
 def test_classes_are_judged_like_slices() -> None:
     """The class gate reads the classes."""
-    made = gate("worst_class_drop", maximum=0.05, minimum=None)
+    made = gate(GateRecipe("worst_class_drop", max=0.05))
     assert made is not None
     result = made.judge(Evidence(classes={"7": Paired(0, 0, 500)}))
     assert (result.name, result.verdict) == ("worst_class_drop", Verdict.PASS)
@@ -109,7 +106,7 @@ def test_superiority_must_be_shown(counts: Paired, verdict: Verdict) -> None:
 @pytest.mark.parametrize(("flips", "verdict"), [(2, Verdict.PASS), (15, Verdict.INCONCLUSIVE), (40, Verdict.FAIL)])
 def test_flips_are_bounded(flips: int, verdict: Verdict) -> None:
     """The share of changed predictions is compared by its upper bound."""
-    made = gate("flip_ratio", maximum=0.02, minimum=None)
+    made = gate(GateRecipe("flip_ratio", max=0.02))
     assert made is not None
     assert made.judge(Evidence(compressed=Paired(0, 0, 1000), flips=flips)).verdict is verdict
 
@@ -141,15 +138,14 @@ def test_all_of_takes_the_worst_and_fails_when_empty() -> None:
 
 def test_an_unknown_gate_or_one_without_limit_is_none() -> None:
     """The caller turns it into an error that names it."""
-    assert gate("accuracy_dorp", maximum=0.1, minimum=None) is None
-    assert gate("accuracy_drop", maximum=None, minimum=0.1) is None
+    assert gate(GateRecipe("accuracy_dorp", max=0.1)) is None
+    assert gate(GateRecipe("accuracy_drop", min=0.1)) is None
 
 
-@pytest.mark.parametrize("name", GATE_NAMES)
+@pytest.mark.parametrize("name", list(KINDS))
 def test_every_gate_a_recipe_may_name_is_one_that_judges(name: str) -> None:
     """One registry: a name that a recipe takes never ends as an unknown gate, and fails without a measurement."""
-    limits = {limit: 0.5 if limit in limits_of(name)[:1] else None for limit in ("max", "min")}
-    made = gate(name, maximum=limits["max"], minimum=limits["min"])
+    made = gate(KINDS[name].rule(0.5))
     assert made is not None
     result = made.judge(Evidence())
     assert (result.name, result.verdict) == (name, Verdict.FAIL)

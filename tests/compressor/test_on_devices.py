@@ -21,7 +21,7 @@ from compressor.devices.orders import Subject, make_order
 from compressor.errors import DeviceMeasureError, PackageError, RecipeError, ServerUnreachableError
 from compressor.gates.certificate import Certificate, DeviceRecord
 from compressor.gates.evidence import AGREEMENT
-from compressor.gates.rule import Rule
+from compressor.gates.rule import GateRecipe
 from compressor.measurement.predictions import Predictions
 from compressor.progress import Silent
 from compressor.recipe.model import DataRecipe
@@ -261,9 +261,9 @@ def test_a_folder_is_not_measured_on_a_device(tmp_path: Path) -> None:
 def test_a_bundle_s_limits_on_time_and_memory_hold_on_the_device() -> None:
     """A rule that it has for this device already is kept."""
     rules = (
-        Rule("latency_p95_ms", max=5.0),
-        Rule("accuracy_drop", max=0.1),
-        Rule("latency_p50_ms", max=1.0, on="cam-1"),
+        GateRecipe("latency_p95_ms", max=5.0),
+        GateRecipe("accuracy_drop", max=0.1),
+        GateRecipe("latency_p50_ms", max=1.0, on="cam-1"),
     )
     found = rules_on(Certificate(rules=rules), "cam-1")
     assert [(rule.name, rule.on) for rule in found] == [

@@ -12,7 +12,7 @@ from torch import nn
 from compressor.export.ort_format import to_ort_format
 from compressor.export.tflite import export_tflite
 from compressor.gates.certificate import Certificate, write_certificate
-from compressor.gates.rule import Rule
+from compressor.gates.rule import GateRecipe
 from compressor.measurement.predictions import Candidate, predict
 from compressor.release.package import Golden, write_golden
 from compressor.release.regate import agrees, gate_again
@@ -73,7 +73,7 @@ def int8_bundle(path: Path, artifact: bytes, runtime: str, suffix: str) -> Path:
     )  # fmt: skip
     x = np.random.default_rng(1).normal(size=(3, *shape)).astype(np.float32)
     golden = Golden(x, predict(Candidate(manifest, artifact), x).logits, np.zeros(3, np.int64))
-    rules, figures = (Rule("int8_macs_ratio", min=0.95),), {"int8_macs_ratio": 1.0}
+    rules, figures = (GateRecipe("int8_macs_ratio", min=0.95),), {"int8_macs_ratio": 1.0}
     said = Certificate(verdict="pass", model="m", version=1, target="host", rules=rules, figures=figures)
     files = {manifest.artifact: artifact, "golden.npz": write_golden(golden), "gate.json": write_certificate(said)}
     path.write_bytes(build_bundle(manifest, files))

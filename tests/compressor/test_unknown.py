@@ -8,13 +8,13 @@ import pytest
 from compressor.errors import MeasureError
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate
-from compressor.gates.rule import Rule
+from compressor.gates.rule import GateRecipe
 from compressor.measurement.predictions import Predictions
 from compressor.run.comparison import Figures
 from compressor.tasks.classification import evidence as classification
 from compressor.tasks.compared import Compared
 
-RULES = (Rule("accuracy_drop", max=0.5), Rule("auc_drop", max=0.5), Rule("peak_memory_bytes", max=1))
+RULES = (GateRecipe("accuracy_drop", max=0.5), GateRecipe("auc_drop", max=0.5), GateRecipe("peak_memory_bytes", max=1))
 
 
 def gate_set() -> Compared:

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from compressor.gates import Evidence, MetricEvidence, Verdict, gate
+from compressor.gates import Evidence, MetricEvidence, Verdict
+from compressor.gates.kinds import gate
 from compressor.gates.metrics import WORST_SLICE, ErrorCeiling, WorstSliceIncrease
-from compressor.gates.rule import Rule
+from compressor.gates.rule import GateRecipe
 from compressor.measurement.predictions import Predictions
 from compressor.release.package import golden_rows
 from compressor.tasks.classification.evidence import evidence
@@ -63,7 +64,7 @@ def test_figures_are_of_candidate_float_and_baseline(compared: Compared) -> None
 def test_only_what_rules_name_is_bootstrapped(compared: Compared) -> None:
     """The increase of the error is always; slices at the level of all together."""
     assert set(metrics(compared, ())) == {"error_increase"}
-    found = metrics(compared, (Rule("rmse_increase", max=1.0), Rule(WORST_SLICE, max=1.0, confidence=0.9)))
+    found = metrics(compared, (GateRecipe("rmse_increase", max=1.0), GateRecipe(WORST_SLICE, max=1.0, confidence=0.9)))
     assert set(found) == {"error_increase", "rmse_increase", "slice:east", "slice:west"}
     assert found["slice:east"].confidence == pytest.approx(0.95)
     assert found["slice:west"].drop > 2 > found["slice:east"].drop == 0
@@ -71,17 +72,17 @@ def test_only_what_rules_name_is_bootstrapped(compared: Compared) -> None:
 
 def test_a_regression_has_no_evidence_of_classes(compared: Compared) -> None:
     """What another gate wants is missing, and a missing measurement fails."""
-    found = evidence(compared, ("value",), {}, None, (Rule("error_increase", max=9.0),))
+    found = evidence(compared, ("value",), {}, None, (GateRecipe("error_increase", max=9.0),))
     assert (found.accuracy, found.flips, dict(found.slices)) == (None, None, {})
     for name in ("accuracy_drop", "flip_ratio", "auc_drop"):
-        made = gate(name, maximum=0.5, minimum=None)
+        made = gate(GateRecipe(name, max=0.5))
         assert made is not None
         assert made.judge(found).verdict is Verdict.FAIL
 
 
 def test_the_worst_slice_decides(compared: Compared) -> None:
     """The mean may pass while one slice fails; it is named."""
-    found = metrics(compared, (Rule(WORST_SLICE, max=3.0),))
+    found = metrics(compared, (GateRecipe(WORST_SLICE, max=3.0),))
     result = WorstSliceIncrease(3.0).judge(Evidence(metrics=found))
     assert (result.name, result.verdict) == (WORST_SLICE, Verdict.FAIL)
     assert "slice 'west' (2 tested together)" in result.text
@@ -114,7 +115,7 @@ def test_golden_rows_reach_from_the_smallest_to_the_largest_value() -> None:
 
 def test_the_error_itself_is_judged_by_its_bound(compared: Compared) -> None:
     """A measured error below the limit is not yet shown to be; the text says bound and samples."""
-    found = metrics(compared, (Rule("mae", max=1.0), Rule("rmse", max=1.0, confidence=0.9)))
+    found = metrics(compared, (GateRecipe("mae", max=1.0), GateRecipe("rmse", max=1.0, confidence=0.9)))
     mean, most = found["mae"].drop, found["mae"].upper
     assert mean == pytest.approx(figures(compared)["mae"])
     assert found["rmse"].drop == pytest.approx(figures(compared)["rmse"])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from compressor.errors import MeasureError
 from compressor.gates import Evidence, MetricEvidence
-from compressor.gates.rule import Rule
+from compressor.gates.rule import GateRecipe
 from compressor.measurement.predictions import Predictions, log_probabilities
 from compressor.statistics.bootstrap import Draws, auc_drop, ranking_precision_drop
 from compressor.statistics.confidence_calibration import calibration_error_increase
@@ -29,7 +29,7 @@ _RANKED: Mapping[str, Callable[..., MetricEvidence]] = {
 
 def evidence(
     gate_set: Compared, class_names: tuple[str, ...], figures: Mapping[str, float], drifted: Compared | None = None,
-    rules: Sequence[Rule] = (),
+    rules: Sequence[GateRecipe] = (),
 ) -> Evidence:  # fmt: skip
     """Return the evidence of a gate set, and of a drifted set where there is one.
 
@@ -57,7 +57,7 @@ def evidence(
     )
 
 
-def _measured(gate_set: Compared, rules: Sequence[Rule]) -> tuple[Mapping[str, MetricEvidence], dict[str, str]]:
+def _measured(gate_set: Compared, rules: Sequence[GateRecipe]) -> tuple[Mapping[str, MetricEvidence], dict[str, str]]:
     """Return the metrics that ``rules`` name, and why each of the others could not be measured."""
     if gate_set.numeric:
         return regression.metrics(gate_set, rules), {}
@@ -71,7 +71,7 @@ def _measured(gate_set: Compared, rules: Sequence[Rule]) -> tuple[Mapping[str, M
     return found, unknown
 
 
-def metrics(gate_set: Compared, rules: Sequence[Rule], *, seed: int = 0) -> dict[str, MetricEvidence]:
+def metrics(gate_set: Compared, rules: Sequence[GateRecipe], *, seed: int = 0) -> dict[str, MetricEvidence]:
     """Return the bootstrapped metrics that ``rules`` name, at the highest confidence that any asks for.
 
     Scores are log-probabilities: they rank samples as probabilities do, and don't tie where these round to 1.

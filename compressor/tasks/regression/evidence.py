@@ -18,7 +18,7 @@ from compressor.statistics.bootstrap import Draws, error_increase
 from compressor.statistics.bounds import MetricEvidence
 
 if TYPE_CHECKING:
-    from compressor.gates.rule import Rule
+    from compressor.gates.rule import GateRecipe
     from compressor.tasks.compared import Compared
 
 CONFIDENCE = 0.95
@@ -50,7 +50,7 @@ def error_of(said: NDArray[Any], values: NDArray[Any]) -> Error:
     return Error(mean, max(0.0, mean - reach), mean + reach, float((wide**2).mean() ** 0.5), float(wide.max()), n)
 
 
-def metrics(gate_set: Compared, rules: Sequence[Rule], *, seed: int = 0) -> dict[str, MetricEvidence]:
+def metrics(gate_set: Compared, rules: Sequence[GateRecipe], *, seed: int = 0) -> dict[str, MetricEvidence]:
     """Return the increase of the error with its bounds, and what else ``rules`` name.
 
     That is the increase of the RMSE, that of each slice, and the errors themselves: increases from no error at all.

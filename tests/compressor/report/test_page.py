@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from compressor.gates.certificate import Certificate, Line, combine
-from compressor.gates.rule import Rule
+from compressor.gates.rule import GateRecipe
 from compressor.measurement.parity import Pair
 from compressor.measurement.saliency import Explained, Flip
 from compressor.report import Bar, Changed, Changes, Layers, Shown, Step, render
@@ -23,7 +23,7 @@ def shown() -> Shown:
     """A small run."""
     line = Line("accuracy_drop", "pass", 0.001, 0.004, 0.01, 900, "1 lost")
     certificate = Certificate(
-        verdict="pass", model="m", version=1, gates=(line,), rules=(Rule("accuracy_drop", max=0.01),),
+        verdict="pass", model="m", version=1, gates=(line,), rules=(GateRecipe("accuracy_drop", max=0.01),),
         figures={"accuracy": 0.99, "size_bytes": 10.0, "float_size_bytes": 30.0}, counts={"accuracy": (1, 0, 900)},
     )  # fmt: skip
     bars = [Bar("float", 890, 900), Bar("int8", 889, 900)]
@@ -120,7 +120,7 @@ def test_a_lower_limit_of_one_target_is_shown_as_one(shown: Shown) -> None:
     """Each target's lines are read by its own rules."""
     first = replace(shown.certificate, target="a")
     line = Line("accuracy", "fail", 0.98, 0.98, 0.999)
-    second = replace(first, target="b", gates=(line,), rules=(Rule("accuracy", min=0.999),))
+    second = replace(first, target="b", gates=(line,), rules=(GateRecipe("accuracy", min=0.999),))
     assert "≥ 99.90 %" in render(replace(shown, certificate=combine([first, second])))
 
 

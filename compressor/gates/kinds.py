@@ -1,0 +1,241 @@
+"""Every kind of gate, one row each: the table ``KINDS``, and gates from outside by ``my_package.my_module:ATTRIBUTE``.
+
+Decides which gates there are and everything that differs between them: limits, tasks, unit, where there is evidence,
+what the host's clock says, and which are added to a recipe that leaves them out. A new gate is a row here; a class of
+its own beside it where it is more than a figure with a limit. Nothing else names a kind to tell it from others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from compressor import plugins
+from compressor.errors import MeasureError, PluginError
+from compressor.gates import AccuracyDrop, AccuracyFloor, Figure, FlipRatio, Gate, Superiority, WorstSliceDrop
+from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER, BetterThanConstant, LabelOrder
+from compressor.gates.evidence import AGREEMENT, Evidence
+from compressor.gates.metrics import ERRORS, VALUED, WORST_SLICE, ErrorCeiling, MetricDrop, WorstSliceIncrease
+from compressor.gates.rule import GateRecipe
+from compressor.gates.units import BYTES, FACTOR, MILLISECONDS, NUMBER, POINTS, PROPORTION, SHARE, VALUES, Unit
+from compressor.statistics.bounds import MetricEvidence
+
+CLASSES = ("classification",)
+NUMBERS = ("regression",)
+
+
+class Place(Enum):
+    """Where there is evidence for a gate.
+
+    ``HOST``: here alone, for it needs the float model, the file or the drifted samples; ``BOTH``: on a device too;
+    ``DEVICE``: of a device alone.
+    """
+
+    HOST = 1
+    BOTH = 2
+    DEVICE = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of gate.
+
+    ``limits``: which of ``max`` and ``min`` a recipe may give. ``tasks``: the tasks that have it; none: every task.
+    ``place``: where there is evidence. ``timed``: a clock or the memory of a host says it, differently each time: no
+    bundle carries it, and a host of another processor has none. ``make``: from the gate's name, limit and confidence to
+    the gate; None: the figure of the gate's name is compared with the limit as it is. ``bounded``: the confidence
+    counts. ``added``: the limit at which it holds where a recipe leaves it out. ``retrained``: of a retraining alone.
+    ``beside``: other figures of a certificate in the same unit. ``formerly``: its names in older recipes and
+    certificates. ``measure``: of a gate from outside, what it looks at, from the labelled set under all models
+    (``tasks.compared.Compared``): a number, or a metric with its bounds.
+    """
+
+    name: str = ""
+    unit: Unit = NUMBER
+    limits: tuple[str, ...] = ("max", "min")
+    tasks: tuple[str, ...] = ()
+    place: Place = Place.BOTH
+    timed: bool = False
+    make: Callable[[str, float, float], Gate] | None = None
+    bounded: bool = False
+    added: float | None = None
+    retrained: bool = False
+    beside: tuple[str, ...] = ()
+    formerly: tuple[str, ...] = ()
+    measure: Callable[[Any], float | MetricEvidence] | None = None
+
+    def rule(self, limit: float, on: str = "") -> GateRecipe:
+        """Return the gate at ``limit``, on the device ``on`` or this host."""
+        plain = GateRecipe(self.name, on=on)
+        return replace(plain, max=limit) if self.limits[0] == "max" else replace(plain, min=limit)
+
+
+def _of(gate: Callable[[float, float], Gate]) -> Callable[[str, float, float], Gate]:
+    """Return the maker of a gate that knows its own name."""
+    return lambda _name, limit, confidence: gate(limit, confidence)
+
+
+MOST, LEAST = ("max",), ("min",)
+_ROWS = (
+    Kind(name="accuracy_drop", make=_of(AccuracyDrop), limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True,
+         beside=("drop", "drop_upper")),
+    Kind(name="worst_slice_drop", make=_of(WorstSliceDrop), limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
+    Kind(name="worst_class_drop", make=_of(partial(WorstSliceDrop, by_class=True)), limits=MOST, tasks=CLASSES,
+         unit=POINTS, bounded=True),
+    Kind(name="flip_ratio", make=_of(FlipRatio), limits=MOST, tasks=CLASSES, unit=SHARE, bounded=True),
+    Kind(name="negative_flip_ratio", make=_of(partial(FlipRatio, negative=True)), limits=MOST, tasks=CLASSES,
+         unit=SHARE, bounded=True),
+    Kind(name="auc_drop", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
+    Kind(name="ranking_precision_drop", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True,
+         formerly=("map_drop",)),
+    Kind(name="calibration_error_increase", make=MetricDrop, limits=MOST, tasks=CLASSES, unit=POINTS, bounded=True),
+    *(Kind(name=name, make=MetricDrop, limits=MOST, tasks=NUMBERS, unit=VALUES, bounded=True,
+           beside=(f"{name}_upper",)) for name in VALUED),
+    Kind(name=WORST_SLICE, make=_of(WorstSliceIncrease), limits=MOST, tasks=NUMBERS, unit=VALUES, bounded=True),
+    *(Kind(name=name, make=ErrorCeiling, limits=MOST, tasks=NUMBERS, unit=VALUES, bounded=True,
+           beside=(f"{name}_low", f"{name}_high", f"float_{name}", f"baseline_{name}", f"constant_{name}"))
+      for name in ERRORS),
+    Kind(name="accuracy", make=_of(AccuracyFloor), limits=LEAST, tasks=CLASSES, unit=SHARE, bounded=True,
+         beside=("accuracy_low", "accuracy_high", "float_accuracy", "baseline_accuracy", "reordered_accuracy",
+                 "reordered_accuracy_low", "drifted_accuracy_before", "drifted_accuracy")),
+    Kind(name=BETTER_THAN_CONSTANT, make=_of(BetterThanConstant), limits=LEAST, place=Place.HOST, unit=POINTS,
+         added=0.0),
+    Kind(name=LABEL_ORDER, make=_of(LabelOrder), limits=MOST, tasks=CLASSES, place=Place.HOST, unit=POINTS, added=0.0),
+    Kind(name="superiority", make=_of(Superiority), limits=LEAST, tasks=CLASSES, place=Place.HOST, unit=SHARE,
+         bounded=True, added=0.0, retrained=True),
+    Kind(name=AGREEMENT, limits=MOST, place=Place.DEVICE, unit=SHARE, added=0.01),
+    Kind(name="calibration_error", tasks=CLASSES, unit=SHARE),
+    Kind(name="int8_macs_ratio", place=Place.HOST, unit=SHARE),
+    Kind(name="latency_p50_ms", unit=MILLISECONDS, timed=True, beside=("float_latency_p50_ms",)),
+    Kind(name="latency_p95_ms", unit=MILLISECONDS, timed=True, beside=("float_latency_p95_ms",)),
+    Kind(name="latency_ratio", place=Place.HOST, unit=FACTOR, timed=True),
+    Kind(name="parity_cosine", place=Place.HOST),
+    Kind(name="parity_flip_ratio", tasks=CLASSES, place=Place.HOST, unit=SHARE),
+    Kind(name="parity_max_abs", place=Place.HOST),
+    Kind(name="peak_memory_bytes", unit=BYTES, timed=True, beside=("float_peak_memory_bytes",)),
+    Kind(name="size_bytes", place=Place.HOST, unit=BYTES, beside=("float_size_bytes",)),
+    Kind(name="size_ratio", place=Place.HOST, unit=PROPORTION),
+    Kind(name="speed_up_ratio", place=Place.HOST, unit=FACTOR, timed=True),
+)  # fmt: skip
+KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ROWS}
+"""Every gate that a recipe may name, by its name; gates from outside aside."""
+RENAMED: Mapping[str, str] = {old: kind.name for kind in _ROWS for old in kind.formerly}
+"""Names of gates in older recipes and certificates, and what they are called now."""
+_BESIDE: Mapping[str, Kind] = {name: kind for kind in _ROWS for name in kind.beside}
+
+
+def kind_of(name: str) -> Kind | None:
+    """Return the kind of gate that ``name`` is in a recipe or certificate; None where this version has none.
+
+    One from outside, ``my_package.my_module:ATTRIBUTE``, is imported. It goes by its whole name.
+
+    Raises:
+        PluginError: If the module of one from outside can't be imported, or the attribute is no ``Kind``.
+    """
+    if ":" not in name:
+        found = KINDS.get(RENAMED.get(name, name))
+        return None if found is None else replace(found, name=name)
+    made = plugins.attribute(name)
+    if not isinstance(made, Kind):
+        message = f"Expected as the gate {name!r} a compressor.gates.kinds.Kind, got {type(made).__name__}"
+        raise PluginError(message)
+    if made.make is None and made.measure is None:
+        message = f"Expected the gate {name!r} with measure or make, got neither: say what it looks at"
+        raise PluginError(message)
+    if not set(made.limits) <= {*MOST, *LEAST} or len(made.limits) != (1 if made.make else len(set(made.limits))):
+        message = f"Expected limits of the gate {name!r} to be max, min or both (one with make), got {made.limits}"
+        raise PluginError(message)
+    return replace(made, name=name)
+
+
+def gate(rule: GateRecipe) -> Gate | None:
+    """Return the gate of ``rule``; None when there is no such gate or its limit is missing.
+
+    Raises:
+        PluginError: As ``kind_of``.
+    """
+    kind = kind_of(rule.name)
+    if kind is None or (rule.min if rule.max is None else rule.max) is None:
+        return None
+    if kind.make is None:
+        return Figure(rule.name, rule.max, rule.min)
+    limit = getattr(rule, kind.limits[0])
+    return kind.make(rule.name, limit, rule.confidence) if limit is not None else None
+
+
+def added_to(task: str) -> tuple[str, ...]:
+    """Return the gates on the candidate alone that hold for ``task`` beside any others."""
+    return tuple(
+        kind.name
+        for kind in _ROWS
+        if kind.added is not None and not kind.retrained and kind.place is Place.HOST and holds_for(kind, task)
+    )
+
+
+def holds_for(kind: Kind, task: str) -> bool:
+    """Return whether ``task`` has gates of ``kind``."""
+    return not kind.tasks or task in kind.tasks
+
+
+def is_timed(figure: str) -> bool:
+    """Return whether a host's clock or memory says the figure or gate, so that it differs from run to run."""
+    kind = _behind(figure)
+    return kind is not None and kind.timed
+
+
+def text_of(figure: str, value: float) -> str:
+    """Return the value of a gate or figure with its unit."""
+    kind = _behind(figure)
+    return (NUMBER if kind is None else kind.unit).text(value)
+
+
+def _behind(figure: str) -> Kind | None:
+    """Return the kind of gate that has the unit of ``figure``; None of one that no gate looks at or is not here."""
+    try:
+        return _BESIDE.get(figure) or kind_of(figure)
+    except PluginError:
+        return None
+
+
+def measured(rules: Sequence[GateRecipe], compared: object) -> Evidence:
+    """Return what gates from outside among ``rules`` measure on ``compared``; what fails is unknown, with its reason.
+
+    ``compared``: the labelled set under all models (``tasks.compared.Compared``).
+
+    Raises:
+        PluginError: As ``kind_of``.
+    """
+    figures: dict[str, float] = {}
+    metrics: dict[str, MetricEvidence] = {}
+    unknown: dict[str, str] = {}
+    for name in dict.fromkeys(rule.name for rule in rules):
+        kind = kind_of(name)
+        if kind is None or kind.measure is None:
+            continue
+        try:
+            value = _taken(kind.measure, compared)
+        except MeasureError as error:
+            unknown[name] = str(error)
+            continue
+        if isinstance(value, MetricEvidence):
+            metrics[name] = value
+        else:
+            figures[name] = value
+    return Evidence(figures=figures, metrics=metrics, unknown=unknown)
+
+
+def _taken(measure: Callable[[Any], float | MetricEvidence], compared: object) -> float | MetricEvidence:
+    try:
+        value = measure(compared)
+        if isinstance(value, MetricEvidence) or math.isfinite(value):
+            return value if isinstance(value, MetricEvidence) else float(value)
+    except MeasureError:
+        raise
+    except Exception as error:  # it is foreign code, and raises what it likes
+        raise MeasureError(plugins.failure(error)) from error
+    message = f"Expected a finite number, got {value}"
+    raise MeasureError(message)
