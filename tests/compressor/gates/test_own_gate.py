@@ -1,0 +1,163 @@
+"""A gate from outside: one row in a module of a person's own, by its dotted path, from the recipe to the report."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from compressor.errors import PluginError, RecipeError
+from compressor.gates import certificate as certificates
+from compressor.gates.evidence import Evidence, Verdict
+from compressor.gates.kinds import KINDS, measured
+from compressor.gates.rule import GateRecipe
+from compressor.recipe.model import Recipe
+from compressor.recipe.read import parse_recipe, read_recipe
+from compressor.release.regate import gate_again
+from compressor.release.verify import verify_bundle
+from compressor.run.pipeline import Outcome, run_recipe
+from compressor.search.recipe_text import recipe_text
+
+HERE = Path(__file__).parent
+GUIDE = HERE.parents[2] / "docs" / "how-to" / "own-gate.md"
+SURE, HOST = "trial_gate:RIGHT_WHERE_SURE", "trial_gate:HERE_ONLY"
+MODEL = '[model]\nname = "m"\n'
+
+
+@pytest.fixture(autouse=True)
+def beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put this folder on the path, as a person puts theirs."""
+    monkeypatch.syspath_prepend(HERE)
+
+
+def tiny(*gates: GateRecipe) -> Recipe:
+    """Return a recipe that trains one epoch, with these gates."""
+    return replace(read_recipe(HERE.parent / "pipeline_recipe.toml"), gates=gates)
+
+
+def refusal(gates: str, error: type[Exception] = RecipeError) -> str:
+    """Return what is said of the lines ``gates`` of a recipe."""
+    with pytest.raises(error) as caught:
+        parse_recipe(f"{MODEL}[gates]\n{gates}".encode())
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (f'"{SURE}" = {{max = 0.5}}', "min, as {min = 0.01}"),
+        (f'"{SURE}" = {{min = 50}}', "as a share (0.01 is 1 %) between 0 and 1, got 50"),
+        (f'"{SURE}" = {{min = 0.5, confidence = 0.9}}', "no confidence"),
+        (f'"{HOST}" = {{min = 0.5, on = "device:cam-1"}}', "a device has no evidence for this gate"),
+    ],
+)
+def test_a_recipe_is_checked_by_what_the_row_says(line: str, said: str) -> None:
+    """Limits, unit, confidence and place, as of our own."""
+    assert said in refusal(line)
+
+
+def test_a_gate_of_another_task_is_refused() -> None:
+    """A regression has no right answers."""
+    with pytest.raises(RecipeError, match=f"got {SURE}"):
+        parse_recipe(f'{MODEL}[data]\nlabel = "number"\n[gates]\n"{SURE}" = {{min = 0.5}}'.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("not_there_at_all:GATE", "the package 'not_there_at_all'"),
+        ("trial_gate:NO_KIND", "a compressor.gates.kinds.Kind, got int"),
+        ("trial_gate:NOTHING", "got NoneType"),
+        ("trial_gate:EMPTY", "with measure or make, got neither"),
+    ],
+)
+def test_what_is_no_gate_is_named(name: str, said: str) -> None:
+    """Before anything is trained."""
+    assert said in refusal(f'"{name}" = {{max = 1}}', PluginError)
+
+
+@pytest.mark.parametrize(("name", "said"), [("BROKEN", "no_such_field"), ("WITHOUT_END", "a finite number, got nan")])
+def test_a_measurement_that_fails_fails_its_own_gate_alone(name: str, said: str) -> None:
+    """With the reason and, of a mistake, the line to mend."""
+    rules = [GateRecipe(f"trial_gate:{name}", max=1.0), GateRecipe("size_bytes", max=9.0)]
+    evidence = Evidence(figures={"size_bytes": 3.0}).beside(measured(rules, object()))
+    broken, size = certificates.judge(rules, evidence).results
+    assert (broken.verdict, size.verdict) == (Verdict.FAIL, Verdict.PASS)
+    assert said in broken.text
+
+
+def test_a_certificate_whose_gate_is_not_on_the_path_fails_it() -> None:
+    """Nothing passes by being absent."""
+    rules, evidence = [GateRecipe("gone_since:GATE", max=1.0)], Evidence(figures={"gone_since:GATE": 0.5})
+    (result,) = certificates.judge(rules, evidence).results
+    assert result.verdict is Verdict.FAIL
+    assert "gone_since" in result.text
+
+
+def test_a_recipe_written_by_the_search_reads_again() -> None:
+    """The name has a colon, which a bare key of TOML can't have."""
+    recipe = parse_recipe(f'{MODEL}[gates]\n"{SURE}" = {{min = 0.5}}'.encode())
+    assert parse_recipe(recipe_text(recipe).encode()).gates == recipe.gates
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """One run with a gate from outside that passes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(HERE)
+        return run_recipe(tiny(GateRecipe(SURE, min=0.05)), out=tmp_path_factory.mktemp("own"))
+
+
+@pytest.mark.slow
+def test_a_run_judges_it_and_keeps_number_code_and_line(outcome: Outcome) -> None:
+    """Certificate and report have it like any other."""
+    certificate = outcome.certificate
+    (line,) = [line for line in certificate.gates if line.name == SURE]
+    assert (line.verdict, line.value) == ("pass", certificate.figures[SURE])
+    assert "trial_gate" in certificate.code_digests
+    assert SURE in outcome.report.read_text()
+    assert f"{100 * certificate.figures[SURE]:.2f} %" in outcome.report.read_text()
+
+
+@pytest.mark.slow
+def test_bundle_and_folder_are_judged_again_by_it(outcome: Outcome) -> None:
+    """By the number that the certificate keeps."""
+    assert verify_bundle(outcome.bundles[0]).verdict == "pass"
+    for path in (outcome.report.parent, outcome.bundles[0]):
+        assert [line.verdict for line in gate_again(path).gates if line.name == SURE] == ["pass"]
+
+
+@pytest.mark.slow
+def test_a_limit_that_is_not_met_leaves_no_bundle(tmp_path: Path) -> None:
+    """It decides, as any gate does."""
+    failed = run_recipe(tiny(GateRecipe(SURE, min=1.0)), out=tmp_path)
+    assert (failed.verdict, failed.bundles) == (Verdict.FAIL, ())
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_guide_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two modules and the two lines as they stand there, in one run."""
+    text = GUIDE.read_text()
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)
+    monkeypatch.syspath_prepend(tmp_path)
+    gates = [
+        GateRecipe(name, **limits)
+        for block in re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        for name, limits in tomllib.loads(block)["gates"].items()
+    ]
+    outcome = run_recipe(tiny(*gates), out=tmp_path / "out")
+    said = {line.name: line.verdict for line in outcome.certificate.gates}
+    assert said["margins:SMALLEST_MARGIN"] in {"pass", "fail"}
+    assert said["spread:SPREAD"] == "pass"
+    assert outcome.certificate.metrics["spread:SPREAD"].n > 0
+
+
+def test_no_two_rows_share_a_name_or_a_figure() -> None:
+    """A figure has one unit."""
+    names = [name for kind in KINDS.values() for name in (kind.name, *kind.beside, *kind.formerly)]
+    assert len(names) == len(set(names))
+    assert all(len(kind.limits) == 1 for kind in KINDS.values() if kind.make is not None or kind.added is not None)
