@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from compressor.errors import PackageError, PluginError
+from compressor.errors import PackageError
 from compressor.gates import AllOf, Evidence, Gate, GateResult, Judgement, MetricEvidence, Verdict
 from compressor.gates.device import Agreement, OnDevice, device_for
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence, worst
@@ -155,20 +155,17 @@ def _gate(rule: GateRecipe, rules: Sequence[GateRecipe]) -> Gate:
 
 
 def _plain_gate(rule: GateRecipe) -> Gate:
-    try:
-        return gate(rule) or _Unknown(rule.name)
-    except PluginError as error:
-        return _Unknown(rule.name, str(error))
+    return gate(rule) or _Unknown(rule.name)
 
 
 @dataclass(frozen=True, slots=True)
 class _Unknown:
     name: str
-    text: str = "Expected a gate that this version knows, with its limit, got neither: update the compressor"
 
     def judge(self, evidence: Evidence) -> GateResult:
         del evidence
-        return GateResult(self.name, Verdict.FAIL, None, None, float("nan"), 0, self.text)
+        text = "Expected a gate that this version knows, with its limit, got neither: update the compressor"
+        return GateResult(self.name, Verdict.FAIL, None, None, float("nan"), 0, text)
 
 
 def lines(judgement: Judgement) -> tuple[Line, ...]:

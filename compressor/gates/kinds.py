@@ -8,6 +8,7 @@ its own beside it where it is more than a figure with a limit. Nothing else name
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -18,7 +19,7 @@ from compressor import plugins
 from compressor.errors import MeasureError, PluginError
 from compressor.gates import AccuracyDrop, AccuracyFloor, Figure, FlipRatio, Gate, Superiority, WorstSliceDrop
 from compressor.gates.constant import BETTER_THAN_CONSTANT, LABEL_ORDER, BetterThanConstant, LabelOrder
-from compressor.gates.evidence import AGREEMENT, Evidence
+from compressor.gates.evidence import AGREEMENT, Evidence, GateResult
 from compressor.gates.metrics import ERRORS, VALUED, WORST_SLICE, ErrorCeiling, MetricDrop, WorstSliceIncrease
 from compressor.gates.rule import GateRecipe
 from compressor.gates.units import BYTES, FACTOR, MILLISECONDS, NUMBER, POINTS, PROPORTION, SHARE, VALUES, Unit
@@ -51,7 +52,8 @@ class Kind:
     counts. ``added``: the limit at which it holds where a recipe leaves it out. ``retrained``: of a retraining alone.
     ``beside``: other figures of a certificate in the same unit. ``formerly``: its names in older recipes and
     certificates. ``measure``: of a gate from outside, what it looks at, from the labelled set under all models
-    (``tasks.compared.Compared``): a number, or a metric with its bounds.
+    (``tasks.compared.Compared``): a number or, of a ``bounded`` one, a metric with its bounds. It has no ``make``: the
+    limit and the bounds decide, so that a certificate is judged again without the module.
     """
 
     name: str = ""
@@ -139,32 +141,50 @@ def kind_of(name: str) -> Kind | None:
     if ":" not in name:
         found = KINDS.get(RENAMED.get(name, name))
         return None if found is None else replace(found, name=name)
-    made = plugins.attribute(name)
+    return _from_outside(name, plugins.attribute(name))
+
+
+def _from_outside(name: str, made: object) -> Kind:
     if not isinstance(made, Kind):
         message = f"Expected as the gate {name!r} a compressor.gates.kinds.Kind, got {type(made).__name__}"
         raise PluginError(message)
-    if made.make is None and made.measure is None:
-        message = f"Expected the gate {name!r} with measure or make, got neither: say what it looks at"
+    if made.measure is None or made.make is not None:
+        message = f"Expected the gate {name!r} with measure and without make, got others: say what it looks at"
         raise PluginError(message)
-    if not set(made.limits) <= {*MOST, *LEAST} or len(made.limits) != (1 if made.make else len(set(made.limits))):
-        message = f"Expected limits of the gate {name!r} to be max, min or both (one with make), got {made.limits}"
-        raise PluginError(message)
-    return replace(made, name=name)
+    if made.limits not in ((MOST,) if made.bounded else (MOST, LEAST, (*MOST, *LEAST))):
+        message = f"Expected limits of the gate {name!r} to be ('max',), ('min',) or both, got {made.limits}"
+        raise PluginError(f"{message}: of a bounded one ('max',)")
+    return replace(made, name=name, timed=False)
 
 
 def gate(rule: GateRecipe) -> Gate | None:
     """Return the gate of ``rule``; None when there is no such gate or its limit is missing.
 
-    Raises:
-        PluginError: As ``kind_of``.
+    One from outside is judged by what was measured for it: a certificate's words are no reason to import anything.
     """
-    kind = kind_of(rule.name)
-    if kind is None or (rule.min if rule.max is None else rule.max) is None:
+    if ":" in rule.name and rule.limit is not None:
+        return Measured(rule)
+    kind = KINDS.get(RENAMED.get(rule.name, rule.name))
+    if kind is None or rule.limit is None:
         return None
     if kind.make is None:
         return Figure(rule.name, rule.max, rule.min)
-    limit = getattr(rule, kind.limits[0])
+    limit: float | None = getattr(rule, kind.limits[0])
     return kind.make(rule.name, limit, rule.confidence) if limit is not None else None
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A gate from outside: the number, or the metric with its bounds, that was measured under its name."""
+
+    rule: GateRecipe
+
+    def judge(self, evidence: Evidence) -> GateResult:
+        """Return what the limit says of the number, or of the bounds; FAIL where neither was measured."""
+        rule = self.rule
+        if rule.name in evidence.metrics and rule.max is not None:
+            return MetricDrop(rule.name, rule.max, rule.confidence).judge(evidence)
+        return Figure(rule.name, rule.max, rule.min).judge(evidence)
 
 
 def added_to(task: str) -> tuple[str, ...]:
@@ -194,11 +214,12 @@ def text_of(figure: str, value: float) -> str:
 
 
 def _behind(figure: str) -> Kind | None:
-    """Return the kind of gate that has the unit of ``figure``; None of one that no gate looks at or is not here."""
-    try:
-        return _BESIDE.get(figure) or kind_of(figure)
-    except PluginError:
-        return None
+    """Return the kind of gate that has the unit of ``figure``; None of one that no gate here looks at."""
+    if ":" not in figure:
+        return _BESIDE.get(figure) or KINDS.get(figure)
+    module, _, attribute = figure.partition(":")
+    found = getattr(sys.modules.get(module), attribute, None)  # loaded by the run's recipe, or not at all
+    return found if isinstance(found, Kind) else None
 
 
 def measured(rules: Sequence[GateRecipe], compared: object) -> Evidence:

@@ -11,6 +11,7 @@ import pytest
 
 from compressor.errors import PluginError, RecipeError
 from compressor.gates import certificate as certificates
+from compressor.gates.certificate import Certificate, Line
 from compressor.gates.evidence import Evidence, Verdict
 from compressor.gates.kinds import KINDS, measured
 from compressor.gates.rule import GateRecipe
@@ -20,10 +21,12 @@ from compressor.release.regate import gate_again
 from compressor.release.verify import verify_bundle
 from compressor.run.pipeline import Outcome, run_recipe
 from compressor.search.recipe_text import recipe_text
+from compressor.statistics.bounds import MetricEvidence
 
 HERE = Path(__file__).parent
 GUIDE = HERE.parents[2] / "docs" / "how-to" / "own-gate.md"
 SURE, HOST = "trial_gate:RIGHT_WHERE_SURE", "trial_gate:HERE_ONLY"
+METRIC = MetricEvidence(0.5, 0.1, 0.9, 0.95, 500, 500, 1.0, 1.5)
 MODEL = '[model]\nname = "m"\n'
 
 
@@ -71,7 +74,8 @@ def test_a_gate_of_another_task_is_refused() -> None:
         ("not_there_at_all:GATE", "the package 'not_there_at_all'"),
         ("trial_gate:NO_KIND", "a compressor.gates.kinds.Kind, got int"),
         ("trial_gate:NOTHING", "got NoneType"),
-        ("trial_gate:EMPTY", "with measure or make, got neither"),
+        ("trial_gate:BOUNDED_FROM_BELOW", "of a bounded one ('max',)"),
+        ("trial_gate:EMPTY", "with measure and without make"),
     ],
 )
 def test_what_is_no_gate_is_named(name: str, said: str) -> None:
@@ -89,12 +93,30 @@ def test_a_measurement_that_fails_fails_its_own_gate_alone(name: str, said: str)
     assert said in broken.text
 
 
-def test_a_certificate_whose_gate_is_not_on_the_path_fails_it() -> None:
-    """Nothing passes by being absent."""
-    rules, evidence = [GateRecipe("gone_since:GATE", max=1.0)], Evidence(figures={"gone_since:GATE": 0.5})
-    (result,) = certificates.judge(rules, evidence).results
-    assert result.verdict is Verdict.FAIL
-    assert "gone_since" in result.text
+@pytest.mark.parametrize(
+    ("evidence", "verdict"),
+    [
+        (Evidence(figures={"gone_since:GATE": 0.5}), Verdict.PASS),
+        (Evidence(figures={"gone_since:GATE": 1.5}), Verdict.FAIL),
+        (Evidence(metrics={"gone_since:GATE": replace(METRIC, upper=0.9)}), Verdict.PASS),
+        (Evidence(metrics={"gone_since:GATE": replace(METRIC, lower=1.1, upper=1.2)}), Verdict.FAIL),
+        (Evidence(), Verdict.FAIL),
+    ],
+)
+def test_a_certificate_is_judged_again_without_the_module(evidence: Evidence, verdict: Verdict) -> None:
+    """By what was measured: nothing passes by being absent, and nothing is imported because a bundle names it."""
+    judged = certificates.judge([GateRecipe("gone_since:GATE", max=1.0)], evidence)
+    assert judged.verdict is verdict
+
+
+def test_a_certificate_names_no_module_into_being(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module lies on the path, and would write a file."""
+    (tmp_path / "a_trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "a_trap:GATE"
+    kept = Certificate(rules=(GateRecipe(name, max=1.0),), gates=(Line(name, "pass", 0.5),), figures={name: 0.5})
+    certificates.judge(kept.rules, certificates.evidence_of(certificates.for_bundle(kept)))
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_a_recipe_written_by_the_search_reads_again() -> None:

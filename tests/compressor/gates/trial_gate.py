@@ -26,5 +26,6 @@ RIGHT_WHERE_SURE = Kind(limits=("min",), tasks=("classification",), unit=SHARE, 
 HERE_ONLY = Kind(place=Place.HOST, measure=right_where_sure)
 BROKEN = Kind(measure=breaks)
 WITHOUT_END = Kind(measure=lambda _compared: float("nan"))
+BOUNDED_FROM_BELOW = Kind(limits=("min",), bounded=True, measure=right_where_sure)
 EMPTY = Kind()
 NO_KIND = 3
