@@ -17,7 +17,7 @@ from pathlib import Path
 
 from compressor import torchvision_import
 from compressor.errors import PluginError
-from compressor.recipe.toml_fields import nearest
+from wire.settings import nearest
 
 
 def names(package: str) -> tuple[str, ...]:

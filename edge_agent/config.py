@@ -7,60 +7,31 @@ Decides which keys exist and which values are possible. Secrets are never here: 
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, TypeAlias
 
 from edge_agent.errors import AgentConfigError, SourceError
 from edge_agent.sources import names, suffixes_in
-from wire.errors import PathError
+from wire.errors import PathError, SettingsError
 from wire.paths import without_tilde
+from wire.settings import Bound, fields_from, read_toml
 
-T = TypeVar("T")
-MAX_CONFIG_BYTES = 256 * 1024
 _MOST_S = 366 * 86_400  # a wait of more than a year is a slip of the pen
 _MOST = 2**53  # beyond it a whole number is no number of JSON
 _LEAST_S = 0.001  # times travel in milliseconds
-_TIME_S = (_LEAST_S, _MOST_S)
 _U16, _U32 = 2**16 - 1, 2**32 - 1
 
-_BOUNDS: Mapping[str, tuple[float, float]] = {
-    "source.backlog": (1, 1_000_000),
-    "monitor.window_s": _TIME_S,
-    "monitor.checkpoint_s": _TIME_S,
-    "monitor.infer_s": _TIME_S,
-    "monitor.hw_s": _TIME_S,
-    "monitor.rows_a_batch": (1, 10_000),
-    "monitor.context": (0, _U16),
-    "transport.keepalive_s": (5, _U16),  # MQTT 5, 3.1.2.10: two bytes; 0 would leave a dead link unseen
-    "transport.min_backoff_s": _TIME_S,
-    "transport.max_backoff_s": _TIME_S,
-    "transport.session_expiry_s": (0, min(_U32, _MOST_S)),  # MQTT 5, 3.1.2.11.2: four bytes
-    "transport.will_delay_s": (0, min(_U32, _MOST_S)),  # MQTT 5, 3.1.3.2.2: four bytes
-    "transport.inflight_messages": (1, _U16),  # MQTT 5, 2.2.1: packet identifiers have two bytes
-    "transport.ack_timeout_s": _TIME_S,
-    "transport.unacked_rows": (1, 1_000_000),
-    "spool.limit_bytes": (64 * 1024, _MOST),
-    "update.stall_s": _TIME_S,
-    "update.download_attempts": (1, 1_000_000),
-    "update.retry_max_s": _TIME_S,
-    "update.defer_max_s": _TIME_S,
-    "update.verify_deadline_s": _TIME_S,
-    "update.probe_deadline_s": _TIME_S,
-    "update.repair_s": _TIME_S,
-    "update.max_boots": (1, 1_000_000),
-    "update.max_machine_ends": (1, 1_000_000),
-    "update.max_error_ratio": (0, 1),
-    "child.beat_s": _TIME_S,
-    "child.hang_s": _TIME_S,
-    "child.start_s": _TIME_S,
-    "child.restart_max_s": _TIME_S,
-    "measure.limit_s": _TIME_S,
-    "measure.min_battery_ratio": (0, 1),
-}
-"""Tighter bounds than those of every number (0 to a year, or to 2**53), both ends included, by table and key."""
+Time: TypeAlias = Annotated[float, Bound(_LEAST_S, _MOST_S)]
+Wait: TypeAlias = Annotated[float, Bound(0, _MOST_S)]
+Bytes: TypeAlias = Annotated[int, Bound(0, _MOST)]
+Count: TypeAlias = Annotated[int, Bound(1, 1_000_000)]
+Number: TypeAlias = Annotated[float, Bound(0, _MOST)]
+Batch: TypeAlias = Annotated[int, Bound(1, 10_000)]
+Share: TypeAlias = Annotated[float, Bound(0, 1)]
+TwoBytes: TypeAlias = Annotated[int, Bound(0, _U16)]
+FourBytes: TypeAlias = Annotated[int, Bound(0, min(_U32, _MOST_S))]  # MQTT 5, 3.1.2.11.2 and 3.1.3.2.2
 _NO_MORE_THAN = (
     ("transport.min_backoff_s", "transport.max_backoff_s"),
     ("update.retry_min_s", "update.retry_max_s"),
@@ -85,86 +56,88 @@ class SourceConfig:
     kind: str = "directory"
     path: str = ""  # empty: the folder ``inbox`` of the state directory, which holds nothing else
     suffixes: str = ""  # more suffixes to take, as ".dat .raw", beside those that the served release reads
-    settle_s: float = 0.5  # a file written in place is taken when it has not changed for so long
-    interval_s: float = 0.2  # 5 images a second: what a Cortex-A53 does with a ResNet8 and room to spare
+    settle_s: Wait = 0.5  # a file written in place is taken when it has not changed for so long
+    interval_s: Wait = 0.2  # 5 images a second: what a Cortex-A53 does with a ResNet8 and room to spare
     repeat: bool = True  # synthetic replay starts again at its end
     keep: bool = False  # consumed images stay in the folder
-    backlog: int = 1000  # of a directory: when more files wait, the oldest are deleted unserved: now matters most
+    backlog: Count = 1000  # of a directory: when more files wait, the oldest are deleted unserved: now matters most
 
 
 @dataclass(frozen=True, slots=True)
 class MonitorConfig:
     """Windows of drift counters, and how often rows of infer and hw are made."""
 
-    window_s: float = 3600.0  # one report an hour: 800 bytes an hour
-    checkpoint_s: float = 45.0  # what a window counted is written so often: a power cut loses at most this and a second
-    infer_s: float = 60.0
-    hw_s: float = 60.0
-    rows_a_batch: int = 10  # batching rows on the device multiplies what the server ingests
-    context: int = 0
+    window_s: Time = 3600.0  # one report an hour: 800 bytes an hour
+    checkpoint_s: Time = 45.0  # what a window counted is written so often: a power cut loses at most this and a second
+    infer_s: Time = 60.0
+    hw_s: Time = 60.0
+    rows_a_batch: Batch = 10  # batching rows on the device multiplies what the server ingests
+    context: TwoBytes = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TransportConfig:
     """MQTT: how a connection is kept, and how much is under way at once."""
 
-    keepalive_s: int = 30
-    min_backoff_s: float = 1.0
-    max_backoff_s: float = 300.0  # full jitter up to five minutes: a thousand devices must not return at once
-    session_expiry_s: int = 3600  # finite: a device that is gone must not hold a queue at the broker for ever
-    will_delay_s: int = 30  # a short loss of network is no news
-    inflight_messages: int = 16  # what paho may hold; the rest stays in the spool
-    ack_timeout_s: float = 30.0  # no application acknowledgement for so long: send again
-    unacked_rows: int = 256  # sent and not yet acknowledged by the server, at most
+    keepalive_s: Annotated[int, Bound(5, _U16)] = 30  # 0 would leave a dead link unseen; MQTT 5, 3.1.2.10: two bytes
+    min_backoff_s: Time = 1.0
+    max_backoff_s: Time = 300.0  # full jitter up to five minutes: a thousand devices must not return at once
+    session_expiry_s: FourBytes = 3600  # finite: a device that is gone must not hold a queue at the broker for ever
+    will_delay_s: FourBytes = 30  # a short loss of network is no news
+    inflight_messages: Annotated[int, Bound(1, _U16)] = 16  # what paho may hold (MQTT 5, 2.2.1); the rest is spooled
+    ack_timeout_s: Time = 30.0  # no application acknowledgement for so long: send again
+    unacked_rows: Count = 256  # sent and not yet acknowledged by the server, at most
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolConfig:
     """The durable queue."""
 
-    limit_bytes: int = 16 * 1024 * 1024
-    commit_s: float = 1.0  # 3.6 x fewer bytes to flash than a commit a row
-    lazy_commit_s: float = 300.0  # readings of the machine wait for another write, at most so long
+    limit_bytes: Annotated[int, Bound(64 * 1024, _MOST)] = 16 * 1024 * 1024
+    commit_s: Wait = 1.0  # 3.6 x fewer bytes to flash than a commit a row
+    lazy_commit_s: Wait = 300.0  # readings of the machine wait for another write, at most so long
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateConfig:
     """Limits of an update. A deadline ends each phase, so that "stuck" is an outcome."""
 
-    max_bytes_per_s: int = 0  # 0: no limit of the device's own
-    stall_s: float = 30.0  # no byte for so long: connect again
-    download_attempts: int = 8
-    retry_min_s: float = 1.0
-    retry_max_s: float = 60.0
-    defer_max_s: float = 3600.0  # between two tries of an update that waits for a clock, a disk or a network
-    verify_deadline_s: float = 300.0
-    probe_deadline_s: float = 300.0
-    repair_s: float = 600.0  # how often what is installed is read and compared with its digest
-    max_boots: int = 3  # starts of a slot without becoming healthy, before the other one is taken
-    max_machine_ends: int = 20  # power cuts in one probation, before the release is taken for their reason
-    max_error_ratio: float = 0.05  # of inferences in probation
-    latency_slack_ratio: float = 1.5  # over the budget, in probation: other programs run too
-    reserve_bytes: int = 16 * 1024 * 1024  # stays free on disk after a download
+    max_bytes_per_s: Bytes = 0  # 0: no limit of the device's own
+    stall_s: Time = 30.0  # no byte for so long: connect again
+    download_attempts: Count = 8
+    retry_min_s: Wait = 1.0
+    retry_max_s: Time = 60.0
+    defer_max_s: Time = 3600.0  # between two tries of an update that waits for a clock, a disk or a network
+    verify_deadline_s: Time = 300.0
+    probe_deadline_s: Time = 300.0
+    repair_s: Time = 600.0  # how often what is installed is read and compared with its digest
+    max_boots: Count = 3  # starts of a slot without becoming healthy, before the other one is taken
+    max_machine_ends: Count = 20  # power cuts in one probation, before the release is taken for their reason
+    max_error_ratio: Share = 0.05  # of inferences in probation
+    latency_slack_ratio: Number = 1.5  # over the budget, in probation: other programs run too
+    reserve_bytes: Bytes = 16 * 1024 * 1024  # stays free on disk after a download
 
 
 @dataclass(frozen=True, slots=True)
 class ChildConfig:
     """The inference child and when it counts as hung."""
 
-    beat_s: float = 1.0
-    hang_s: float = 20.0  # no heartbeat for so long: killed and started again
-    start_s: float = 120.0  # loading a large model on a slow disk
-    restart_min_s: float = 1.0
-    restart_max_s: float = 60.0
-    healthy_s: float = 10.0  # beats for so long: the start counts as good
-    max_memory_bytes: int = 0  # private memory of the child and of the probe; 0: what the control group or machine has
+    beat_s: Time = 1.0
+    hang_s: Time = 20.0  # no heartbeat for so long: killed and started again
+    start_s: Time = 120.0  # loading a large model on a slow disk
+    restart_min_s: Wait = 1.0
+    restart_max_s: Time = 60.0
+    healthy_s: Wait = 10.0  # beats for so long: the start counts as good
+    max_memory_bytes: Bytes = (
+        0  # private memory of the child and of the probe; 0: what the control group or machine has
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class SampleConfig:
     """Raw inputs leave the device only within this budget; the server may lower it, never raise it above."""
 
-    max_bytes_per_day: int = 0  # nothing leaves a device unless its owner says so
+    max_bytes_per_day: Bytes = 0  # nothing leaves a device unless its owner says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,10 +145,10 @@ class MeasureConfig:
     """Measurements that the build host orders; each is signed with the release key and never installed."""
 
     enabled: bool = True
-    max_bytes: int = 128 * 1024 * 1024  # bundle and rows of one measurement, together
-    limit_s: float = 600.0  # of the child that measures
-    max_temperature_celsius: float = 80.0  # hotter processors are throttled; 0 never refuses
-    min_battery_ratio: float = 0.3  # below it, and not charging, energy is for the model that serves
+    max_bytes: Bytes = 128 * 1024 * 1024  # bundle and rows of one measurement, together
+    limit_s: Time = 600.0  # of the child that measures
+    max_temperature_celsius: Number = 80.0  # hotter processors are throttled; 0 never refuses
+    min_battery_ratio: Share = 0.3  # below it, and not charging, energy is for the model that serves
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,20 +173,11 @@ def read_config(path: Path) -> AgentConfig:
         AgentConfigError: If the file can't be read, a key is unknown, or a value is impossible.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_CONFIG_BYTES + 1)
-        if len(data) > MAX_CONFIG_BYTES:
-            message = (
-                f"Expected at most {MAX_CONFIG_BYTES} bytes in {path}, got {path.stat().st_size}: is it agent.toml?"
-            )
-            raise AgentConfigError(message)
-        document = tomllib.loads(data.decode())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        missing = isinstance(error, FileNotFoundError)
-        hint = "write it, or leave --config out: every setting has a default" if missing else "correct it"
-        message = f"Expected TOML in {path}, got: {error}: {hint}"
+        config = fields_from(AgentConfig, read_toml(path), str(path))
+    except SettingsError as error:
+        hint = "" if path.exists() else ": write it, or leave --config out: every setting has a default"
+        message = f"{error}{hint}"
         raise AgentConfigError(message) from error
-    config = _fill(AgentConfig, document, str(path))
     _check_meant(config, str(path))
     if not config.source.path:
         return config
@@ -227,16 +191,11 @@ def read_config(path: Path) -> AgentConfig:
 
 
 def _check_meant(config: AgentConfig, where: str) -> None:
-    """Check what a type alone does not say: bounds, pairs of bounds, the source's kind and suffixes.
+    """Check what no field says alone: pairs of keys, the source's kind and suffixes.
 
     Raises:
         AgentConfigError: If a value can't be meant.
     """
-    for name, (least, most) in _BOUNDS.items():
-        value = _value(config, name)
-        if not least <= value <= most:
-            message = f"Expected {where} {_shown(name)} of at least {least:.15g} and at most {most:.15g}, got {value!r}"
-            raise AgentConfigError(message)
     for low, high in _NO_MORE_THAN:
         if _value(config, low) > _value(config, high):
             message = (
@@ -263,33 +222,3 @@ def _value(config: AgentConfig, name: str) -> float:
 def _shown(name: str) -> str:
     table, key = name.split(".")
     return f"[{table}] {key}"
-
-
-def _fill(cls: type[T], table: Mapping[str, object], where: str) -> T:
-    hints = get_type_hints(cls)
-    for key in table:
-        if key not in hints:
-            import difflib  # noqa: PLC0415 - only a mistake needs it; the control process stays small
-
-            matches = difflib.get_close_matches(key, list(hints), n=1, cutoff=0.5)
-            guess = f": did you mean {matches[0]!r}?" if matches else ""
-            message = f"Expected in {where} one of {', '.join(hints)}, got {key!r}{guess}"
-            raise AgentConfigError(message)
-    return cls(**{key: _typed(value, hints[key], f"{where} {key}") for key, value in table.items()})
-
-
-def _typed(value: object, hint: type, where: str) -> object:
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return _fill(hint, value, where)
-    if get_origin(hint) is not None and isinstance(value, dict):  # Mapping[str, str]
-        return {str(key): _typed(item, get_args(hint)[1], f"{where} {key}") for key, item in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if hint not in {bool, int, float, str} or type(value) is not hint:
-        message = f"Expected {where} as {getattr(hint, '__name__', hint)}, got {value!r}"
-        raise AgentConfigError(message)
-    most = _MOST_S if where.endswith("_s") and not where.endswith("_per_s") else _MOST
-    if isinstance(value, int | float) and not 0 <= value <= most:
-        message = f"Expected {where} of at least 0 and at most {most}, got {value!r}"
-        raise AgentConfigError(message)
-    return value

@@ -8,17 +8,20 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
-from server.bounds import check_bounds
 from server.drift.config import DriftConfig
 from server.errors import ConfigError
 from server.retraining.config import RetrainingConfig
-from server.rollout.config import RolloutConfig
-from server.strict_toml import read_toml
-from wire.errors import PathError
+from server.rollout.config import MAX_TIME_S, Bytes, Count, RolloutConfig, Time
+from wire.errors import PathError, SettingsError
 from wire.paths import without_tilde
+from wire.settings import Bound, check, fields_from, read_toml
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+Port: TypeAlias = Annotated[int, Bound(0, 65_535)]
+Turn: TypeAlias = Annotated[float, Bound(0, 60, above=True)]  # broker, rollouts and health are looked after once a turn
+Large: TypeAlias = Annotated[int, Bound(0, 10**9, above=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class HttpConfig:
     """
 
     bind: str = "127.0.0.1"
-    port: int = 0
+    port: Port = 0
     public_url: str = ""
 
 
@@ -41,12 +44,12 @@ class BrokerConfig:
     """
 
     bind: str = "127.0.0.1"
-    port: int = 0
+    port: Port = 0
     public_host: str = ""
     program: str = "mosquitto"
-    max_queued_messages: int = 10_000
-    max_packet_bytes: int = 4 * 1024 * 1024
-    start_timeout_s: float = 10.0
+    max_queued_messages: Large = 10_000
+    max_packet_bytes: Annotated[int, Bound(0, 268_435_455, above=True)] = 4 * 1024 * 1024  # MQTT 5, 1.5.5: 4 x 7 bits
+    start_timeout_s: Annotated[float, Bound(0, 3_600, above=True)] = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ class TlsConfig:
 class EnrolmentConfig:
     """``claim_ttl_s``: a week, long enough to post a device."""
 
-    claim_ttl_s: float = 7 * 86_400.0
+    claim_ttl_s: Annotated[float, Bound(0, 10 * MAX_TIME_S, above=True)] = 7 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,24 +94,24 @@ class IngestConfig:
     telemetry older than that are deleted.
     """
 
-    queue_messages: int = 20_000
-    batch_messages: int = 500
-    clock_skew_s: float = 300.0
-    retention_days: float = 90.0
+    queue_messages: Large = 20_000
+    batch_messages: Count = 500
+    clock_skew_s: Time = 300.0
+    retention_days: Annotated[float, Bound(0, 36_600, above=True)] = 90.0
 
 
 @dataclass(frozen=True, slots=True)
 class FleetConfig:
     """``silent_s``: a device that says it is there but was not heard for so long is noted; two hourly windows."""
 
-    silent_s: float = 7_200.0
+    silent_s: Time = 7_200.0
 
 
 @dataclass(frozen=True, slots=True)
 class HealthConfig:
     """``min_free_bytes``: with less free for the state directory the server says that it is unwell (HTTP 503)."""
 
-    min_free_bytes: int = 64 * 1024 * 1024  # a bundle of usual size still fits, and there is time to act
+    min_free_bytes: Bytes = 64 * 1024 * 1024  # a bundle of usual size still fits, and there is time to act
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ class StoreConfig:
 class ServerConfig:
     """Everything in ``server.toml``. ``turn_interval_s``: how often every service gets its turn."""
 
-    turn_interval_s: float = 0.5
+    turn_interval_s: Turn = 0.5
     http: HttpConfig = field(default_factory=HttpConfig)
     broker: BrokerConfig = field(default_factory=BrokerConfig)
     tls: TlsConfig = field(default_factory=TlsConfig)
@@ -142,10 +145,12 @@ def read_config(path: Path) -> ServerConfig:
     Raises:
         ConfigError: If a key is unknown, or a value can't be.
     """
-    config = read_toml(ServerConfig, path)
     try:
+        config = fields_from(ServerConfig, read_toml(path), str(path))
         broker = replace(config.broker, program=without_tilde(config.broker.program))
         config = replace(config, broker=broker, tls=config.tls.below(path.parent.resolve()))
+    except SettingsError as error:
+        raise ConfigError(str(error)) from error
     except PathError as error:
         message = f"{path}: {error}"
         raise ConfigError(message) from error
@@ -156,9 +161,13 @@ def check_config(config: ServerConfig) -> ServerConfig:
     """Return ``config`` if it may be obeyed.
 
     Raises:
-        ConfigError: If a number is out of its bounds (``server.bounds``), or an address beyond loopback lacks TLS.
+        ConfigError: If a number is out of its bounds, or an address beyond loopback lacks TLS.
     """
-    check_bounds(config)
+    try:
+        check(config, "server.toml")
+    except SettingsError as error:
+        message = f"{error}: correct it in server.toml"
+        raise ConfigError(message) from error
     tls = config.tls
     _require(
         tls.enabled or not (tls.certificate or tls.key or tls.ca),

@@ -8,6 +8,7 @@ WireError
 ├── HistogramError          counters of different shapes
 ├── ReferenceProfileError   a reference that does not decode
 ├── PathError               a path with a home directory that nobody has, or a NUL character
+├── SettingsError           a file of settings with an unknown key, a wrong type or a value out of range
 └── BundleError             a bundle that may not be opened
     ├── BundleOversizeError
     ├── BundleEntryError
@@ -61,6 +62,12 @@ class PathError(WireError):
     """A path in a configuration begins with the home directory of nobody."""
 
     code = "path_invalid"
+
+
+class SettingsError(WireError):
+    """A file of settings can't be read, or has a key or a value that can't be meant."""
+
+    code = "settings_invalid"
 
 
 class ReferenceProfileError(WireError):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe
-from compressor.recipe.toml_fields import is_given
+from wire.settings import is_given
 
 FLOOR = 'label = "floor"'
 KEYS = ("path", "slices", "split", "allow_corrupt", "orientation", "decode", "front_end", "options", FLOOR)

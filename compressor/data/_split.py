@@ -18,7 +18,7 @@ import numpy.typing as npt
 from compressor.data._shares import Shares
 from compressor.data._table import Integers, Table, Texts
 from compressor.errors import SplitError
-from compressor.recipe.toml_fields import nearest
+from wire.settings import nearest
 
 _NAMES = ("train", "calibration", "gate", "reference")
 SEARCH_SHARE = 0.15

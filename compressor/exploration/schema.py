@@ -5,7 +5,6 @@ Decides what can be expected; the names of violated expectations are those of th
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ import numpy as np
 from compressor.data._numbers import grouped
 from compressor.data._table import Table
 from compressor.errors import RecipeError
-from compressor.recipe.toml_fields import fields_from
+from wire.errors import SettingsError
+from wire.settings import fields_from, read_toml
 
-_MAX_BYTES = 256 * 1024
 _SIDES = 2
 
 
@@ -64,17 +63,9 @@ def read_schema(path: Path) -> Schema:
         RecipeError: If it can't be read, or has an unknown key or a value of a wrong type.
     """
     try:
-        content = path.read_bytes()[: _MAX_BYTES + 1]
-        if len(content) > _MAX_BYTES:
-            message = f"Expected a schema of at most {_MAX_BYTES} bytes, got more"
-            raise RecipeError(message)
-        schema = fields_from(Schema, tomllib.loads(content.decode()), str(path))
-    except OSError as error:
-        message = f"Expected a schema at {path}, got: {error.strerror}"
-        raise RecipeError(message) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        message = f"{path}: Expected TOML, got: {error}"
-        raise RecipeError(message) from error
+        schema = fields_from(Schema, read_toml(path), str(path))
+    except SettingsError as error:
+        raise RecipeError(str(error)) from error
     for name in ("height", "width", "value_range", "mean_range"):
         limits = getattr(schema, name)
         if limits is not None and (len(limits) != _SIDES or limits[0] > limits[1]):

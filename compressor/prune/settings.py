@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
+
+from wire.settings import Bound, OneOf
+
+IMPORTANCES = ("magnitude", "taylor", "bn_scale")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +26,15 @@ class PruneSettings:
     """
 
     step: str = "prune"
-    macs_ratio: float = 0.5
-    importance: str = "magnitude"
-    rounds: int = 3
-    fine_tune_epochs: int = 3
-    round_to: int = 8
-    latency_ratio: float = 0.0
-    max_layer_ratio: float = 0.8
+    macs_ratio: Annotated[float, Bound(0.01, 0.99)] = 0.5
+    importance: Annotated[str, OneOf(IMPORTANCES)] = "magnitude"
+    rounds: Annotated[int, Bound(1, 100)] = 3
+    fine_tune_epochs: Annotated[int, Bound(0, 10_000)] = 3
+    round_to: Annotated[int, Bound(1, 1024)] = 8
+    latency_ratio: Annotated[float, Bound(0, 0.99)] = 0.0
+    max_layer_ratio: Annotated[float, Bound(0.01, 0.99)] = 0.8
     sensitivity: bool = False
-    protect_sensitive: float = 0.0
+    protect_sensitive: Annotated[float, Bound(0, 100)] = 0.0
     allow_unchanged: bool = False
 
 
@@ -50,9 +55,9 @@ class SparsifySettings:
 
     step: str = "sparsify"
     pattern: str = UNSTRUCTURED
-    sparsity: float = 0.5
-    rounds: int = 3
-    fine_tune_epochs: int = 3
+    sparsity: Annotated[float, Bound(0.01, 0.99)] = 0.5
+    rounds: Annotated[int, Bound(1, 100)] = 3
+    fine_tune_epochs: Annotated[int, Bound(0, 10_000)] = 3
     allow_unchanged: bool = False
 
 

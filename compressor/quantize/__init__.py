@@ -16,8 +16,8 @@ import numpy.typing as npt
 
 from compressor import plugins
 from compressor.errors import PluginError
-from compressor.recipe.toml_fields import is_given
 from compressor.steps.quantize import Settings
+from wire.settings import is_given
 
 KEYS = (
     "calibration", "percentile", "reduce_range", "per_channel", "bias_correction", "float_layers", "float_layers_auto",

@@ -16,8 +16,8 @@ import onnx
 from compressor.errors import QuantizeError
 from compressor.quantize._reach import within_reach
 from compressor.quantize._running import Batches, Floats, run
-from compressor.recipe.toml_fields import nearest
 from compressor.steps.quantize import CALIBRATIONS
+from wire.settings import nearest
 
 Doubles = npt.NDArray[np.float64]
 

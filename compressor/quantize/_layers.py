@@ -17,7 +17,7 @@ import onnx
 import onnx.version_converter
 
 from compressor.errors import QuantizeError
-from compressor.recipe.toml_fields import nearest
+from wire.settings import nearest
 
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 

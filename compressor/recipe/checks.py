@@ -9,11 +9,11 @@ from compressor import steps
 from compressor.errors import RecipeError
 from compressor.gates.device import PREFIX, device_in
 from compressor.gates.kinds import CLASSES, KINDS, NUMBERS, Place, holds_for, kind_of
-from compressor.recipe.toml_fields import Checked, nearest
+from compressor.recipe.checked import Checked
 from compressor.steps._selection import network_steps
 from compressor.steps.quantize import Settings as QuantizeRecipe
-from wire.errors import NameRefusedError
-from wire.manifest import DECODES, MAX_IMAGE_SIDE, ORIENTATIONS
+from wire.errors import NameRefusedError, SettingsError
+from wire.settings import check, nearest
 from wire.topics import check_name
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ def check_recipe(recipe: Recipe) -> None:
             check_name(target.name, "a target's name")
     except NameRefusedError as error:
         raise RecipeError(str(error)) from error
-    for check in _ranges(recipe):
-        check.require()
+    _check_ranges(recipe)
     _check_shares(recipe.data.shares)
     _check_gate_targets(recipe)
     _check_import(recipe)
@@ -47,49 +46,29 @@ def check_recipe(recipe: Recipe) -> None:
     check_task(recipe)
 
 
-def _ranges(recipe: Recipe) -> list[Checked]:
-    """Return every value that has a range or a list of choices, with it."""
-    model, data, train = recipe.model, recipe.data, recipe.train
+def _check_ranges(recipe: Recipe) -> None:
+    """Every value that has a range or a list of choices is in it."""
+    train = recipe.train
+    tables = [
+        ("[model]", recipe.model), ("[data]", recipe.data), ("[train]", train), ("[acceptance]", recipe.acceptance),
+        *((f"[targets.{target.name}]", target) for target in recipe.targets),
+    ]  # fmt: skip
+    try:
+        for where, table in tables:
+            check(table, where)
+    except SettingsError as error:
+        raise RecipeError(str(error)) from error
     checks = [
-        Checked("[model] version", model.version, 1, 2**31),
-        Checked("[model] security_floor", model.security_floor, 0, 2**31),
-        Checked("[data] width", data.width, 4, MAX_IMAGE_SIDE),
-        Checked("[data] height", data.height, 4, MAX_IMAGE_SIDE),
-        Checked("[data] allow_corrupt", data.allow_corrupt, 0, 2**31),
-        Checked("[data] mean", data.mean, -1e3, 1e3),
-        Checked("[data] std", data.std, 1e-3, 1e3),
-        Checked("[train] epochs", train.epochs, 1, 10_000),
-        Checked("[train] fine_tune_epochs", train.fine_tune_epochs, 1, 10_000),
-        Checked("[train] seed", train.seed, 0, 2**31),
-        Checked("[train] batch", train.batch, 2, 65_536),
-        Checked("[train] learning_rate", train.learning_rate, 1e-8, 10),
-        Checked("[train] fine_tune_learning_rate", train.fine_tune_learning_rate, 1e-8, 10),
-        Checked("[train] augment", train.augment, 0, 2),
-        Checked("[train] weight_decay", train.weight_decay, 0, 10),
-        Checked("[train] label_smoothing", train.label_smoothing, 0, 0.99),
-        Checked("[data] colour", data.colour, one_of=("rgb", "grey")),
-        Checked("[data] orientation", data.orientation, one_of=ORIENTATIONS),
-        Checked("[data] decode", data.decode, one_of=DECODES),
-        Checked("[data] label", data.label, one_of=("exact", "floor", "number")),
-        Checked("[train] optimizer", train.optimizer, one_of=("adamw", "sgd")),
-        Checked("[train] schedule", train.schedule, one_of=("one_cycle", "cosine", "step", "constant")),
         Checked("[train] warm_up_epochs", train.warm_up_epochs, 0, max(0, train.epochs - 1)),
-        Checked("[train] early_stopping", train.early_stopping, 0, 10_000),
-        Checked("[train] ema", train.ema, 0, 0.99999),
-        Checked("[train] mixup", train.mixup, 0, 10),
-        Checked("[train] cutmix", train.cutmix, 0, 10),
-        Checked("[train] class_weights", train.class_weights, one_of=("none", "balanced")),
-        Checked("[train] processes", train.processes, 1, 256),
-        Checked("[acceptance] golden_tolerance", recipe.acceptance.golden_tolerance, 0, 1),
-        Checked("[acceptance] latency_slack", recipe.acceptance.latency_slack, 1, 1000),
-        Checked("[acceptance] min_latency_budget_ms", recipe.acceptance.min_latency_budget_ms, 1, 60_000),
         Checked("[train] loss", train.loss or "huber", one_of=("huber", "mse")),
     ]
-    checks += [Checked(f"[targets.{target.name}] threads", target.threads, 1, 256) for target in recipe.targets]
     checks += [Checked(f"[gates] {gate.name} confidence", gate.confidence, 0.5, 0.9999) for gate in recipe.gates]
-    checks += [check for gate in recipe.gates for check in _limit(gate)]
+    checks += [limit for gate in recipe.gates for limit in _limit(gate)]
     checks += [Checked(f"[targets.{item.name}] format", item.format, one_of=("", "ort")) for item in recipe.targets]
-    return checks + [check for step in recipe.compress for check in steps.checks(step)]
+    for checked in checks:
+        checked.require()
+    for step in recipe.compress:
+        steps.check(step)
 
 
 def _check_texts(recipe: Recipe) -> None:

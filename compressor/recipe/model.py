@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
 from compressor.errors import DataError
 from compressor.gates.rule import GateRecipe
 from compressor.steps._settings import Settings as StepSettings
+from wire.manifest import DECODES, MAX_IMAGE_SIDE, ORIENTATIONS
+from wire.settings import Bound, OneOf
 
 NUMBER = "number"
 """``[data] label`` of a regression."""
+_LARGE = 2**31
+
+Side: TypeAlias = Annotated[int, Bound(4, MAX_IMAGE_SIDE)]
+Epochs: TypeAlias = Annotated[int, Bound(1, 10_000)]
+Rate: TypeAlias = Annotated[float, Bound(1e-8, 10)]
+Strength: TypeAlias = Annotated[float, Bound(0, 10)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +40,8 @@ class ModelRecipe:
 
     name: str
     network: str = "resnet8"
-    version: int = 1
-    security_floor: int = 0
+    version: Annotated[int, Bound(1, _LARGE)] = 1
+    security_floor: Annotated[int, Bound(0, _LARGE)] = 0
     labels: tuple[str, ...] = ()
     network_options: Mapping[str, int | float] = field(default_factory=dict)
     checkpoint: str = ""
@@ -78,15 +87,15 @@ class DataRecipe:
     slices: str = ""
     split: str = ""
     train_slices: tuple[str, ...] = ()
-    label: str = "exact"
-    width: int = 32
-    height: int = 32
-    colour: str = "rgb"
-    orientation: str = "exif"
-    decode: str = "reduced"
-    allow_corrupt: int = 0
-    mean: float = 0.5
-    std: float = 0.25
+    label: Annotated[str, OneOf(("exact", "floor", NUMBER))] = "exact"
+    width: Side = 32
+    height: Side = 32
+    colour: Annotated[str, OneOf(("rgb", "grey"))] = "rgb"
+    orientation: Annotated[str, OneOf(ORIENTATIONS)] = "exif"
+    decode: Annotated[str, OneOf(DECODES)] = "reduced"
+    allow_corrupt: Annotated[int, Bound(0, _LARGE)] = 0
+    mean: Annotated[float, Bound(-1e3, 1e3)] = 0.5
+    std: Annotated[float, Bound(1e-3, 1e3)] = 0.25
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
     shares: Mapping[str, int | float] = field(default_factory=dict)
@@ -121,24 +130,24 @@ class TrainRecipe:
     for classes alone.
     """
 
-    epochs: int = 12
-    seed: int = 0
-    batch: int = 64
-    learning_rate: float = 0.005
-    augment: float = 1.0
-    optimizer: str = "adamw"
-    weight_decay: float = 0.01
-    label_smoothing: float = 0.05
-    fine_tune_epochs: int = 5
-    fine_tune_learning_rate: float = 0.002
-    schedule: str = "one_cycle"
+    epochs: Epochs = 12
+    seed: Annotated[int, Bound(0, _LARGE)] = 0
+    batch: Annotated[int, Bound(2, 65_536)] = 64
+    learning_rate: Rate = 0.005
+    augment: Annotated[float, Bound(0, 2)] = 1.0
+    optimizer: Annotated[str, OneOf(("adamw", "sgd"))] = "adamw"
+    weight_decay: Strength = 0.01
+    label_smoothing: Annotated[float, Bound(0, 0.99)] = 0.05
+    fine_tune_epochs: Epochs = 5
+    fine_tune_learning_rate: Rate = 0.002
+    schedule: Annotated[str, OneOf(("one_cycle", "cosine", "step", "constant"))] = "one_cycle"
     warm_up_epochs: int = 0
-    early_stopping: int = 0
-    ema: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    class_weights: str = "none"
-    processes: int = 1
+    early_stopping: Annotated[int, Bound(0, 10_000)] = 0
+    ema: Annotated[float, Bound(0, 0.99999)] = 0.0
+    mixup: Strength = 0.0
+    cutmix: Strength = 0.0
+    class_weights: Annotated[str, OneOf(("none", "balanced"))] = "none"
+    processes: Annotated[int, Bound(1, 256)] = 1
     loss: str = ""
 
     def for_fine_tuning(self) -> TrainRecipe:
@@ -156,7 +165,7 @@ class TargetRecipe:
     name: str
     runtime: str = "onnx"
     cpu: str = "x86_64"
-    threads: int = 1
+    threads: Annotated[int, Bound(1, 256)] = 1
     format: str = ""
 
 
@@ -170,9 +179,9 @@ class AcceptanceRecipe:
     it does other work too. ``min_latency_budget_ms``: a tighter budget would measure how busy a device is.
     """
 
-    golden_tolerance: float = 0.05
-    latency_slack: float = 4.0
-    min_latency_budget_ms: float = 50.0
+    golden_tolerance: Annotated[float, Bound(0, 1)] = 0.05
+    latency_slack: Annotated[float, Bound(1, 1000)] = 4.0
+    min_latency_budget_ms: Annotated[float, Bound(1, 60_000)] = 50.0
 
 
 @dataclass(frozen=True, slots=True)

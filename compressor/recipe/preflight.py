@@ -16,9 +16,9 @@ from compressor.data._keys import check_read
 from compressor.errors import PackageError, PluginError, RecipeError
 from compressor.outputs import check_run_folder
 from compressor.recipe.model import Recipe, TargetRecipe
-from compressor.recipe.toml_fields import nearest
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent import runtimes
+from wire.settings import nearest
 
 RESULTS = ("float.pt", "report.html", "gate.json", "search.json", "search.html", "chosen.toml")
 _PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert", "litert_torch", "ai_edge_quantizer")}

@@ -7,7 +7,6 @@ a network of that name exists (their folders do), nor what a gate means (``gates
 from __future__ import annotations
 
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,14 +18,11 @@ from compressor.gates.kinds import KINDS, RENAMED, kind_of
 from compressor.gates.rule import GateRecipe
 from compressor.recipe.checks import check_recipe
 from compressor.recipe.model import AcceptanceRecipe, DataRecipe, ModelRecipe, Recipe, TargetRecipe, TrainRecipe
-from compressor.recipe.toml_fields import fields_from, nearest, plain_table
 from compressor.recipe.unread import check_unread
 from compressor.steps._settings import Settings as StepSettings
-from wire.errors import PathError
+from wire.errors import PathError, SettingsError
 from wire.paths import without_tilde
-
-MAX_RECIPE_BYTES = 256 * 1024
-
+from wire.settings import fields_from, nearest, parse_toml, plain_table, read_toml
 
 DEFAULT_STEPS = [{"step": "quantize"}]
 _TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance")
@@ -41,11 +37,13 @@ def read_recipe(path: Path | str) -> Recipe:
     """
     file = Path(path) / "recipe.toml" if Path(path).is_dir() else Path(path)
     try:
-        data = file.read_bytes()
-    except OSError as error:
-        message = f"Expected a recipe at {file}, got: {error.strerror}: give a recipe's TOML file, or its folder"
+        document = read_toml(file)
+    except SettingsError as error:
+        if file.is_file():
+            raise RecipeError(str(error)) from error
+        message = f"Expected a recipe at {file}, got none: give a recipe's TOML file, or its folder"
         raise RecipeError(message) from error
-    recipe = parse_recipe(data, str(file))
+    recipe = _named(document, str(file))
     model = recipe.model
     try:
         return replace(
@@ -68,14 +66,16 @@ def parse_recipe(data: bytes, name: str = "recipe") -> Recipe:
     Raises:
         RecipeError: As ``read_recipe``.
     """
-    if len(data) > MAX_RECIPE_BYTES:
-        message = f"{name}: Expected at most {MAX_RECIPE_BYTES} bytes, got {len(data)}"
-        raise RecipeError(message)
     try:
-        return recipe_of(tomllib.loads(data.decode()))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        message = f"{name}: Expected TOML, got: {error}"
-        raise RecipeError(message) from error
+        document = parse_toml(data, name)
+    except SettingsError as error:
+        raise RecipeError(str(error)) from error
+    return _named(document, name)
+
+
+def _named(document: Mapping[str, object], name: str) -> Recipe:
+    try:
+        return recipe_of(document)
     except RecipeError as error:
         message = f"{name}: {error}"
         raise RecipeError(message) from error
@@ -92,8 +92,18 @@ def recipe_of(document: Mapping[str, object]) -> Recipe:
         if key not in _TABLES:
             message = f"Expected one of the tables {', '.join(_TABLES)}, got [{key}]{nearest(key, _TABLES)}"
             raise RecipeError(message)
+    try:
+        recipe = _filled(document)
+    except SettingsError as error:
+        raise RecipeError(str(error)) from error
+    check_recipe(recipe)
+    check_unread(recipe)
+    return recipe
+
+
+def _filled(document: Mapping[str, object]) -> Recipe:
     targets = plain_table(document.get("targets", {"host": {}}), "[targets]")
-    recipe = Recipe(
+    return Recipe(
         model=fields_from(ModelRecipe, document.get("model", {}), "[model]"),
         data=fields_from(DataRecipe, document.get("data", {}), "[data]"),
         train=fields_from(TrainRecipe, document.get("train", {}), "[train]"),
@@ -105,9 +115,6 @@ def recipe_of(document: Mapping[str, object]) -> Recipe:
         gates=_gates(plain_table(document.get("gates", {}), "[gates]")),
         acceptance=fields_from(AcceptanceRecipe, document.get("acceptance", {}), "[acceptance]"),
     )
-    check_recipe(recipe)
-    check_unread(recipe)
-    return recipe
 
 
 def _finished(document: Mapping[str, object]) -> bool:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from compressor import steps
 from compressor.errors import RecipeError
 from compressor.gates.kinds import kind_of
-from compressor.recipe.toml_fields import is_given
 from compressor.steps._selection import network_steps
+from wire.settings import is_given
 
 if TYPE_CHECKING:
     from compressor.recipe.model import Recipe

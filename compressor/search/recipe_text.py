@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from compressor.recipe.model import Recipe
-from compressor.recipe.toml_fields import is_given
+from wire.settings import is_given
 
 _BARE = re.compile("[A-Za-z0-9_-]+")
 _EMPTY: tuple[object, ...] = ("", (), {})

@@ -22,7 +22,6 @@ from compressor.errors import MeasureError, PluginError, QuantizeError, RecipeEr
 from compressor.gates.device import device_for
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe, TargetRecipe
-from compressor.recipe.toml_fields import nearest
 from compressor.run import imported_model
 from compressor.run.comparison import Material
 from compressor.run.compression import Lesson, compress, exported, shaped
@@ -34,6 +33,7 @@ from compressor.statistics.paired import drop_lower, drop_upper, paired
 from compressor.steps._selection import plugins_of
 from compressor.steps._settings import Settings
 from wire.canonical import canonical_bytes, sha256_hex
+from wire.settings import nearest
 
 CONFIDENCE = 0.95
 _TIMED_ROWS = 64

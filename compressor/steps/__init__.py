@@ -1,9 +1,10 @@
 """Steps of ``[[compress]]``. The folder is the registry: a step is one file.
 
-A step's module has ``Settings`` (a frozen dataclass whose field ``step`` is the file's name), ``LEVEL``,
-``checks(settings)``, and ``unread(settings)`` where some settings leave others without use. A step of level
-``network`` has ``apply(network, bench, settings) -> Applied``; the one of level ``artifact`` turns the exported file
-into a smaller one. Importing a step loads neither torch nor a runtime.
+A step's module has ``LEVEL`` and ``Settings``, a frozen dataclass whose field ``step`` is the file's name; the other
+fields have their ranges in their types. Further: ``checks(settings)`` where a range depends on another setting, and
+``unread(settings)`` where some settings leave others without use. A step of level ``network`` has
+``apply(network, bench, settings) -> Applied``; the one of level ``artifact`` turns the exported file into a smaller
+one. Importing a step loads neither torch nor a runtime.
 """
 
 from __future__ import annotations
@@ -15,17 +16,20 @@ from types import ModuleType
 from typing import Protocol, TypeVar, cast
 
 from compressor import plugins
-from compressor.errors import PluginError, StepDidNothingError
-from compressor.recipe.toml_fields import Checked, default_of, nearest
+from compressor.errors import PluginError, RecipeError, StepDidNothingError
+from compressor.recipe.checked import Checked
 from compressor.steps._base import ARTIFACT, NETWORK, Applied, Bench, Network
 from compressor.steps._settings import Settings
+from wire.errors import SettingsError
+from wire.settings import check as check_ranges
+from wire.settings import default_of, nearest
 
 __all__ = [
     "ARTIFACT",
     "NETWORK",
     "Settings",
     "apply",
-    "checks",
+    "check",
     "level",
     "module",
     "names",
@@ -66,10 +70,19 @@ def level(settings: Settings) -> str:
     return str(module(settings.step).LEVEL)
 
 
-def checks(settings: Settings) -> Sequence[Checked]:
-    """Return what the step asks of its settings."""
-    found: Sequence[Checked] = module(settings.step).checks(settings)
-    return found
+def check(settings: Settings) -> None:
+    """Check every value of a step's settings against its range.
+
+    Raises:
+        RecipeError: If one is out of it.
+    """
+    try:
+        check_ranges(settings, f"[[compress]] {settings.step}")
+    except SettingsError as error:
+        raise RecipeError(str(error)) from error
+    found: Sequence[Checked] = getattr(module(settings.step), "checks", lambda _settings: ())(settings)
+    for checked in found:
+        checked.require()
 
 
 def unread(settings: Settings) -> Mapping[str, str]:

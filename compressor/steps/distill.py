@@ -5,11 +5,12 @@ Usually after ``prune``: the teacher is the network as it was trained, before th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
-from compressor.recipe.toml_fields import Checked
 from compressor.steps._base import NETWORK, Applied, Bench, Network
+from wire.settings import Bound
 
 LEVEL = NETWORK
 
@@ -25,23 +26,12 @@ class Settings:
     """
 
     step: str = "distill"
-    epochs: int = 5
-    temperature: float = 4.0
-    weight: float = 0.7
-    feature_weight: float = 0.0
-    learning_rate: float = 0.002
+    epochs: Annotated[int, Bound(1, 10_000)] = 5
+    temperature: Annotated[float, Bound(0.1, 100)] = 4.0
+    weight: Annotated[float, Bound(0, 1)] = 0.7
+    feature_weight: Annotated[float, Bound(0, 1000)] = 0.0
+    learning_rate: Annotated[float, Bound(1e-8, 10)] = 0.002
     allow_unchanged: bool = False
-
-
-def checks(settings: Settings) -> Sequence[Checked]:
-    """Return what the step asks of its settings."""
-    return (
-        Checked("[[compress]] epochs", settings.epochs, 1, 10_000),
-        Checked("[[compress]] temperature", settings.temperature, 0.1, 100),
-        Checked("[[compress]] weight", settings.weight, 0, 1),
-        Checked("[[compress]] feature_weight", settings.feature_weight, 0, 1000),
-        Checked("[[compress]] learning_rate", settings.learning_rate, 1e-8, 10),
-    )
 
 
 def unread(settings: Settings) -> Mapping[str, str]:

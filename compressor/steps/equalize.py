@@ -7,12 +7,13 @@ will lack, so that the float network moves a little and the quantized one comes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from compressor.errors import QuantizeError
-from compressor.recipe.toml_fields import Checked
 from compressor.steps._base import NETWORK, Applied, Bench, Network
+from wire.settings import OneOf
 
 LEVEL = NETWORK
 TRAIN_READS: frozenset[str] = frozenset()
@@ -33,18 +34,13 @@ class Settings:
     """
 
     step: str = "equalize"
-    relu6: str = EXACT
+    relu6: Annotated[str, OneOf((EXACT, WITHIN_CLIP))] = EXACT
     absorb_bias: bool = False
     clip_weights: bool = False
     bias_correction: bool = True
     per_channel: bool = True
     reduce_range: bool = False
     allow_unchanged: bool = False
-
-
-def checks(settings: Settings) -> Sequence[Checked]:
-    """Return what must hold for ``settings``."""
-    return [Checked("[[compress]] relu6", settings.relu6, one_of=(EXACT, WITHIN_CLIP))]
 
 
 def unread(settings: Settings) -> Mapping[str, str]:

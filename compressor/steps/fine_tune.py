@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
-from compressor.recipe.toml_fields import Checked
 from compressor.steps._base import NETWORK, Applied, Bench, Network
+from wire.settings import Bound
 
 LEVEL = NETWORK
 
@@ -16,16 +16,8 @@ class Settings:
     """``[[compress]] step = "fine_tune"``. ``learning_rate``: the peak of the schedule of ``[train]``."""
 
     step: str = "fine_tune"
-    epochs: int = 5
-    learning_rate: float = 0.002
-
-
-def checks(settings: Settings) -> Sequence[Checked]:
-    """Return what the step asks of its settings."""
-    return (
-        Checked("[[compress]] epochs", settings.epochs, 1, 10_000),
-        Checked("[[compress]] learning_rate", settings.learning_rate, 1e-8, 10),
-    )
+    epochs: Annotated[int, Bound(1, 10_000)] = 5
+    learning_rate: Annotated[float, Bound(1e-8, 10)] = 0.002
 
 
 def apply(network: Network, bench: Bench, settings: Settings) -> Applied:

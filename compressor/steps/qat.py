@@ -6,11 +6,11 @@ ranges go to the quantizers of either format.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from compressor.recipe.toml_fields import Checked
 from compressor.steps._base import NETWORK, Applied, Bench, Network
+from wire.settings import Bound
 
 LEVEL = NETWORK
 TRAIN_READS = frozenset({"batch", "augment", "label_smoothing", "seed", "loss"})
@@ -28,26 +28,15 @@ class Settings:
     """
 
     step: str = "qat"
-    epochs: int = 3
-    max_steps: int = 0
-    learning_rate: float = 0.0005
-    range_learning_rate: float = 0.005
+    epochs: Annotated[int, Bound(1, 10_000)] = 3
+    max_steps: Annotated[int, Bound(0, 2**31)] = 0
+    learning_rate: Annotated[float, Bound(1e-8, 1)] = 0.0005
+    range_learning_rate: Annotated[float, Bound(0, 1)] = 0.005
     per_channel: bool = True
     reduce_range: bool = False
-    distill: float = 0.5
+    distill: Annotated[float, Bound(0, 1)] = 0.5
     equalize: bool = True
     allow_unchanged: bool = False
-
-
-def checks(settings: Settings) -> Sequence[Checked]:
-    """Return what must hold for ``settings``."""
-    return [
-        Checked("[[compress]] epochs", settings.epochs, 1, 10_000),
-        Checked("[[compress]] max_steps", settings.max_steps, 0, 2**31),
-        Checked("[[compress]] learning_rate", settings.learning_rate, 1e-8, 1),
-        Checked("[[compress]] range_learning_rate", settings.range_learning_rate, 0, 1),
-        Checked("[[compress]] distill", settings.distill, 0, 1),
-    ]
 
 
 def apply(network: Network, bench: Bench, settings: Settings) -> Applied:

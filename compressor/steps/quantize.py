@@ -5,11 +5,12 @@ Decides the keys and their ranges. Does not decide what a scheme does with them,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
-from compressor.recipe.toml_fields import Checked
 from compressor.steps._base import ARTIFACT
+from wire.settings import Bound, OneOf
 
 LEVEL = ARTIFACT
 CALIBRATIONS = ("min_max", "percentile", "mse")
@@ -34,27 +35,17 @@ class Settings:
 
     step: str = "quantize"
     scheme: str = "static_int8"
-    calibration: str = "min_max"
-    percentile: float = 99.99
+    calibration: Annotated[str, OneOf(CALIBRATIONS)] = "min_max"
+    percentile: Annotated[float, Bound(90, 100)] = 99.99
     reduce_range: bool = True
     per_channel: bool = True
     bias_correction: bool = False
     float_layers: tuple[str, ...] = ()
-    float_layers_auto: int = 0
+    float_layers_auto: Annotated[int, Bound(0, _MAX_FLOAT_LAYERS)] = 0
     integer_io: bool = False
-    rescue: float = 0.0
+    rescue: Annotated[float, Bound(0, 1)] = 0.0
     allow_unquantized: bool = False
     on: str = ""
-
-
-def checks(settings: Settings) -> Sequence[Checked]:
-    """Return what must hold of the values; the recipe's reader says where one does not."""
-    return [
-        Checked("[[compress]] calibration", settings.calibration, one_of=CALIBRATIONS),
-        Checked("[[compress]] percentile", settings.percentile, 90, 100),
-        Checked("[[compress]] rescue", settings.rescue, 0, 1),
-        Checked("[[compress]] float_layers_auto", settings.float_layers_auto, 0, _MAX_FLOAT_LAYERS),
-    ]
 
 
 def unread(settings: Settings) -> Mapping[str, str]:

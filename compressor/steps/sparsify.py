@@ -10,7 +10,7 @@ from typing import cast
 
 from compressor.prune.settings import UNSTRUCTURED, n_of_m
 from compressor.prune.settings import SparsifySettings as Settings
-from compressor.recipe.toml_fields import Checked
+from compressor.recipe.checked import Checked
 from compressor.steps._base import NETWORK, Applied, Bench, Network
 from compressor.steps._settings import Settings as StepSettings
 
@@ -23,12 +23,7 @@ def checks(settings: Settings) -> list[Checked]:
     patterns: tuple[str, ...] = (UNSTRUCTURED, "2:4", "1:4")
     if n_of_m(settings.pattern) != (1, 1):
         patterns = (*patterns, settings.pattern)
-    return [
-        Checked(f"{where} pattern", settings.pattern, one_of=patterns),
-        Checked(f"{where} sparsity", settings.sparsity, 0.01, 0.99),
-        Checked(f"{where} rounds", settings.rounds, 1, 100),
-        Checked(f"{where} fine_tune_epochs", settings.fine_tune_epochs, 0, 10_000),
-    ]
+    return [Checked(f"{where} pattern", settings.pattern, one_of=patterns)]
 
 
 def unread(settings: Settings) -> Mapping[str, str]:

@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from compressor.errors import QuantizeError
 from compressor.quantize._reach import within_reach
-from compressor.recipe.toml_fields import nearest
 from compressor.tflite import flatbuffer
 from compressor.tflite.biases import fitted
 from compressor.tflite.edges import make_float
 from compressor.tflite.naming import OUTPUT_NAMES, WEIGHT_PLACE
 from compressor.tflite.packages import quiet, required
 from compressor.tflite.ranges import activations
+from wire.settings import nearest
 
 SCHEMES = ("static_int8", "static_int8_16", "dynamic_int8", "weight_int8", "float16")
 _LIMITING = frozenset({"MINIMUM", "MAXIMUM", "PADV2"})

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, TypeAlias
 
 from server.drift.detection.detector_bank import Settings
 from server.drift.detection.evidence import log_alpha
+from wire.settings import Bound
 
 _DAY_MS = 86_400_000
+_YEAR_MS = 366 * _DAY_MS
+
+Windows: TypeAlias = Annotated[int, Bound(0, 10**6)]
+Wait: TypeAlias = Annotated[int, Bound(0, _YEAR_MS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +33,18 @@ class DriftConfig:
         restart; completed baselines are kept for longer, for good.
     """
 
-    window_ms: int = 3_600_000
-    budget_per_day: float = 0.05
-    baseline_windows: int = 72
-    z: float = 4.0
-    epsilon: float = 0.0
-    grace_ms: int = 120_000
-    silence_windows: int = 3
-    silence_ms: int = 900_000
-    quiet_windows: int = 2
-    release_windows: int = 6
-    empty_windows: int = 3
-    horizon_ms: int = 30 * _DAY_MS
+    window_ms: Annotated[int, Bound(0, _YEAR_MS, above=True)] = 3_600_000
+    budget_per_day: Annotated[float, Bound(0, 1_000, above=True)] = 0.05
+    baseline_windows: Annotated[int, Bound(0, 10**6, above=True)] = 72
+    z: Annotated[float, Bound(0, 100)] = 4.0
+    epsilon: Annotated[float, Bound(0, 0.02)] = 0.0
+    grace_ms: Wait = 120_000
+    silence_windows: Windows = 3
+    silence_ms: Wait = 900_000
+    quiet_windows: Windows = 2
+    release_windows: Windows = 6
+    empty_windows: Windows = 3
+    horizon_ms: Annotated[int, Bound(0, 10 * _YEAR_MS, above=True)] = 30 * _DAY_MS
 
     @property
     def silent_ms(self) -> int:

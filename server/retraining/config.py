@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from server.rollout.config import MAX_TIME_S, Bytes, Canary, Count, Share, Time
+from wire.settings import Bound
+
+Wait: TypeAlias = Annotated[float, Bound(0, MAX_TIME_S)]
+Confidence: TypeAlias = Annotated[float, Bound(0, math.nextafter(1, 0), above=True)]  # of certainty there is no bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,20 +34,20 @@ class RetrainingConfig:
     """
 
     enabled: bool = True
-    sample_bytes_per_day: int = 0
-    persisted_windows: int = 3
-    min_labelled: int = 200
-    harm_margin: float = 0.02
-    confidence: float = 0.95
-    audit_share: float = 0.25
-    samples_per_request: int = 100
-    request_interval_s: float = 3_600.0
-    patience_s: float = 7_200.0
-    cooldown_s: float = 86_400.0
+    sample_bytes_per_day: Bytes = 0
+    persisted_windows: Annotated[int, Bound(0, 10**6)] = 3
+    min_labelled: Annotated[int, Bound(0, 10**9)] = 200
+    harm_margin: Share = 0.02
+    confidence: Confidence = 0.95
+    audit_share: Share = 0.25
+    samples_per_request: Count = 100
+    request_interval_s: Time = 3_600.0
+    patience_s: Wait = 7_200.0
+    cooldown_s: Wait = 86_400.0
     auto_rollout: bool = False
-    canary: int = 1
-    probation_s: float = 600.0
-    lease_s: float = 120.0
-    attempts: int = 3
-    max_sample_bytes: int = 2 * 1024 * 1024
-    max_device_bytes_per_day: int = 64 * 1024 * 1024
+    canary: Canary = 1
+    probation_s: Time = 600.0
+    lease_s: Time = 120.0
+    attempts: Annotated[int, Bound(1, 1_000)] = 3
+    max_sample_bytes: Annotated[int, Bound(0, 10**15, above=True)] = 2 * 1024 * 1024
+    max_device_bytes_per_day: Bytes = 64 * 1024 * 1024

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from server.rollout.thresholds import MAX_CANARIES
+from wire.settings import Bound
 
 MAX_TIME_S = 366 * 86_400  # a probation or deadline of more than a year is a slip of the pen
+
+Time: TypeAlias = Annotated[float, Bound(0, MAX_TIME_S, above=True)]
+Count: TypeAlias = Annotated[int, Bound(0, 10**6, above=True)]
+Bytes: TypeAlias = Annotated[int, Bound(0, 10**15)]
+Share: TypeAlias = Annotated[float, Bound(0, 1)]
+Canary: TypeAlias = Annotated[int, Bound(1, MAX_CANARIES)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +30,9 @@ class RolloutConfig:
     assignments_a_turn: devices told in one turn (twice a second): the rate ramp, 1,000 devices in 10 s.
     """
 
-    probation_s: float = 600.0
-    deadline_s: float = 86_400.0
-    success_ratio: float = 0.9
-    error_ratio: float = 0.2
-    canary: int = 1
-    assignments_a_turn: int = 50
+    probation_s: Time = 600.0
+    deadline_s: Time = 86_400.0
+    success_ratio: Share = 0.9
+    error_ratio: Share = 0.2
+    canary: Canary = 1
+    assignments_a_turn: Count = 50

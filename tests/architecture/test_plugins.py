@@ -12,7 +12,7 @@ AGREED = {
     "compressor/data": {"load", "READS"},
     "compressor/networks": {"build"},
     "compressor/quantize": {"quantize", "READS"},
-    "compressor/steps": {"Settings", "LEVEL", "checks"},
+    "compressor/steps": {"Settings", "LEVEL"},
     "edge_agent/front_ends": {"decode", "complete", "SUFFIXES", "OPTIONS"},
     "edge_agent/runtimes": {"load"},
     "edge_agent/sources": {"open_source"},

@@ -17,7 +17,7 @@ from compressor.data import datasets
 from compressor.gates.kinds import KINDS
 from compressor.gates.rule import GateRecipe
 from compressor.recipe.model import AcceptanceRecipe, DataRecipe, ModelRecipe, TargetRecipe, TrainRecipe
-from compressor.recipe.toml_fields import said
+from wire.settings import said
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "recipe.md").read_text()
 TABLES = {

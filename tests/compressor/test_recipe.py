@@ -97,7 +97,7 @@ def test_names_a_wrong_type_or_value(text: str, said: str) -> None:
 def test_says_where_a_recipe_is_not_toml() -> None:
     """A syntax error carries the file's name and the line."""
     refusal = _refusal("[model\n")
-    assert refusal.startswith("r.toml: Expected TOML")
+    assert refusal.startswith("Expected TOML in r.toml, got: ")
     assert "line 1" in refusal
 
 

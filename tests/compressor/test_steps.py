@@ -18,6 +18,7 @@ from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import ARTIFACT, NETWORK, Applied, Bench, Rows
 from compressor.steps._settings import Settings
 from compressor.train import checkpoint
+from wire.settings import Bound, rules
 
 OPTIONS = {"filters": 4, "stem_stride": 2}
 SMALL = {"epochs": 1, "fine_tune_epochs": 1, "rounds": 1, "round_to": 1}
@@ -80,18 +81,20 @@ def test_the_settings_are_a_frozen_value_named_as_the_file(name: str) -> None:
 @pytest.mark.parametrize("name", steps.names())
 def test_the_defaults_are_in_their_own_ranges(name: str) -> None:
     """``step = "<name>"`` alone is a step that runs."""
-    for check in steps.checks(steps.module(name).Settings()):
-        check.require()
+    steps.check(steps.module(name).Settings())
 
 
 @pytest.mark.parametrize("name", steps.names())
 def test_a_value_out_of_range_is_said_with_its_key(name: str) -> None:
-    """Each number that the step checks from below is refused below, by name."""
-    checked = [check for check in steps.checks(steps.module(name).Settings()) if not check.one_of]
-    for check in checked:
-        low = dataclasses.replace(check, value=check.low - 1)
-        with pytest.raises(RecipeError, match=check.where.split()[-1]):
-            low.require()
+    """Each number is refused below its bound and above it, and taken at both, by name."""
+    settings = steps.module(name).Settings()
+    bounds = {key: rule for key, rule in rules(type(settings)).items() if isinstance(rule, Bound)}
+    for key, bound in bounds.items():
+        steps.check(dataclasses.replace(settings, **{key: bound.low}))
+        steps.check(dataclasses.replace(settings, **{key: bound.high}))
+        for value in (bound.low - 1, bound.high + 1):
+            with pytest.raises(RecipeError, match=rf"\[\[compress\]\] {name} {key} between"):
+                steps.check(dataclasses.replace(settings, **{key: value}))
 
 
 def test_an_unknown_step_names_the_nearest() -> None:
@@ -104,7 +107,7 @@ def test_naming_and_checking_steps_loads_no_torch() -> None:
     """A recipe with a mistake is refused in a moment."""
     code = (
         "import sys; from compressor import steps\n"
-        "for name in steps.names(): steps.checks(steps.module(name).Settings())\n"
+        "for name in steps.names(): steps.check(steps.module(name).Settings())\n"
         "sys.exit(', '.join({'torch', 'onnxruntime', 'onnx', 'torch_pruning'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

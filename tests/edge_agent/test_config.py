@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent.config import MAX_CONFIG_BYTES, AgentConfig, read_config
+from edge_agent.config import AgentConfig, read_config
 from edge_agent.errors import AgentConfigError
+from wire.settings import MAX_TOML_BYTES
 
 
 def config_of(tmp_path: Path, text: str) -> AgentConfig:
@@ -44,13 +45,13 @@ def test_reads_attributes_and_whole_numbers_for_seconds(tmp_path: Path) -> None:
     [
         ("[spol]", "did you mean 'spool'"),
         ("[monitor]\nwindow = 5", "did you mean 'window_s'"),
-        ("[monitor]\nwindow_s = '5'", "as float, got '5'"),
-        ("[monitor]\nwindow_s = -1", "at least 0"),
-        ("[monitor]\nwindow_s = nan", "at least 0"),
-        ("[source]\nsettle_s = 1e300", "settle_s of at least 0 and at most 31622400, got 1e.300"),
-        ("[spool]\nlimit_bytes = 9007199254740993", "limit_bytes of at least 0 and at most 9007199254740992"),
-        ("[device]\nattributes = {lens = 5}", "lens as str"),
-        ("spool = 5", "spool"),
+        ("[monitor]\nwindow_s = '5'", r"\[monitor\] window_s to be a number, got str '5'"),
+        ("[monitor]\nwindow_s = -1", "window_s between 0.001 and 31622400, got -1"),
+        ("[monitor]\nwindow_s = nan", "window_s between 0.001 and 31622400, got nan"),
+        ("[source]\nsettle_s = 1e300", "settle_s between 0 and 31622400, got 1e.300"),
+        ("[spool]\nlimit_bytes = 9007199254740993", "limit_bytes between 65536 and 9007199254740992"),
+        ("[device]\nattributes = {lens = 5}", "lens to be text, got int 5"),
+        ("spool = 5", r"\[spool\] to be a table, got int 5"),
         ('[source]\npath = "\\u0000"', r"\[source\] path: Expected a path without a NUL character"),
         ("[spool", "Expected TOML"),
     ],
@@ -101,8 +102,8 @@ def test_a_file_beyond_the_limit_is_refused_not_cut(tmp_path: Path) -> None:
     """A key at the end of a long file would be ignored without a word; a file of the limit is read whole."""
     end = b'\n[source]\nkind = "synthetic"\n'
     path = tmp_path / "agent.toml"
-    path.write_bytes(b"#" * (MAX_CONFIG_BYTES - len(end)) + end)
+    path.write_bytes(b"#" * (MAX_TOML_BYTES - len(end)) + end)
     assert read_config(path).source.kind == "synthetic"
-    path.write_bytes(b"#" * (MAX_CONFIG_BYTES - len(end) + 1) + end)
-    with pytest.raises(AgentConfigError, match=f"at most {MAX_CONFIG_BYTES} bytes in .*agent.toml"):
+    path.write_bytes(b"#" * (MAX_TOML_BYTES - len(end) + 1) + end)
+    with pytest.raises(AgentConfigError, match=f"at most {MAX_TOML_BYTES} bytes in .*agent.toml"):
         read_config(path)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from server.app.state_directory import StateDirectory
-from server.bounds import BOUNDS, check_bounds, numbers_of
-from server.config import ServerConfig, is_loopback, read_config
+from server.config import ServerConfig, check_config, is_loopback, read_config
 from server.errors import ConfigError
+from wire.settings import MAX_TOML_BYTES, Bound, rules
 
 
 def _read(tmp_path: Path, text: str) -> ServerConfig:
@@ -24,17 +24,21 @@ def _read(tmp_path: Path, text: str) -> ServerConfig:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[htpp]\nport = 1", "'htpp'; the nearest is 'http'"),
-        ("[broker]\nprot = 1", "'prot'; the nearest is 'port'"),
-        ("[drift]\nwindow_s = 1", "the nearest is 'window_ms'"),
-        ("[http]\nport = '80'", "port as int, got str"),
-        ("[http]\nport = 70000", "http.port from 0 to 65535, got 70000"),
-        ("[ingest]\nbatch_messages = 0", "ingest.batch_messages above 0 and at most 1000000, got 0"),
-        ("[rollout]\ndeadline_s = 1e300", "rollout.deadline_s above 0 and at most 31622400, got 1e+300"),
+        ("[htpp]\nport = 1", "got 'htpp': did you mean 'http'"),
+        ("[broker]\nprot = 1", "server.toml [broker] one of bind, port"),
+        ("[broker]\nprot = 1", "got 'prot': did you mean 'port'"),
+        ("[ingest]\nqueue_messages = inf", "queue_messages to be a whole number, got float inf"),
+        ("[fleet]\nsilent_s = nan", "silent_s above 0 and at most 31622400, got nan"),
+        ("#" * MAX_TOML_BYTES + "\n", f"at most {MAX_TOML_BYTES} bytes in"),
+        ("[drift]\nwindow_s = 1", "did you mean 'window_ms'"),
+        ("[http]\nport = '80'", "server.toml [http] port to be a whole number, got str '80'"),
+        ("[http]\nport = 70000", "server.toml [http] port between 0 and 65535, got 70000"),
+        ("[ingest]\nbatch_messages = 0", "[ingest] batch_messages above 0 and at most 1000000, got 0"),
+        ("[rollout]\ndeadline_s = 1e300", "[rollout] deadline_s above 0 and at most 31622400, got 1e+300"),
         ("[broker]\nbind = '0.0.0.0'", "broker.bind on loopback"),
         ("[tls]\nkey = 'k.pem'", "all of certificate, key and ca"),
-        ("[http", "readable TOML"),
-        ("http = 3", "as dict, got int"),
+        ("[http", "Expected TOML in"),
+        ("http = 3", "server.toml [http] to be a table, got int 3"),
     ],
 )
 def test_refuses_what_it_cannot_obey(tmp_path: Path, text: str, words: str) -> None:
@@ -57,26 +61,37 @@ def test_a_tilde_in_a_path_is_the_home_directory(tmp_path: Path, monkeypatch: py
         read_config(path)
 
 
-@pytest.mark.parametrize("name", [name for name, _ in numbers_of(ServerConfig())])
-def test_every_number_has_a_bound_and_takes_both_ends(name: str) -> None:
+def _numbers() -> dict[tuple[str, str], Bound | None]:
+    """Return the bound of every number of the settings by table ("" for none) and key."""
+    tables = {field.name: getattr(ServerConfig(), field.name) for field in fields(ServerConfig)}
+    owners = {"": ServerConfig(), **{name: table for name, table in tables.items() if is_dataclass(table)}}
+    keys = [(name, owner, field.name) for name, owner in owners.items() for field in fields(owner)]
+    kinds = {(name, key): getattr(owner, key) for name, owner, key in keys}
+    return {
+        (name, key): rules(type(owners[name])).get(key)  # type: ignore[misc]
+        for (name, key), value in kinds.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+@pytest.mark.parametrize(("table", "key"), list(_numbers()))
+def test_every_number_has_a_bound_and_takes_both_ends(table: str, key: str) -> None:
     """Nothing infinite, NaN or absurd is obeyed; what the bound allows, and the default, are."""
-    bound, parts = BOUNDS[name], name.split(".")
+    bound = _numbers()[table, key]
+    assert bound is not None
 
-    def check(value: float) -> None:
-        kind = type(dict(numbers_of(ServerConfig()))[name])
-        inner: object = value if not math.isfinite(value) else kind(value)
-        config = ServerConfig()
-        for depth in range(len(parts) - 1, -1, -1):
-            owner = getattr(config, parts[0]) if depth else config
-            inner = replace(owner, **{parts[depth]: inner})  # type: ignore[type-var]
-        check_bounds(inner)
+    def with_value(value: float) -> ServerConfig:
+        owner = getattr(ServerConfig(), table) if table else ServerConfig()
+        inner = replace(owner, **{key: value if not math.isfinite(value) else type(getattr(owner, key))(value)})
+        return replace(ServerConfig(), **{table: inner}) if table else inner
 
-    check_bounds(ServerConfig())
+    check_config(ServerConfig())
     for value in (bound.high, bound.low + 1 if bound.above and bound.high > 1 else max(bound.low, bound.high / 2)):
-        check(value)
+        check_config(with_value(value))
+    name = rf"server\.toml {re.escape(f'[{table}] ' if table else '')}{key}"
     for value in (math.inf, -math.inf, math.nan, 1e300, -1, bound.high * 2 + 1, *([bound.low] if bound.above else [])):
-        with pytest.raises(ConfigError, match=rf"^Expected {re.escape(name)} .* got .*: correct it in server.toml$"):
-            check(value)
+        with pytest.raises(ConfigError, match=rf"^Expected {name} .* got .*: correct it in server.toml$"):
+            check_config(with_value(value))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

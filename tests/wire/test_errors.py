@@ -21,6 +21,7 @@ def test_codes_are_unique_and_stable() -> None:
         "name_refused",
         "path_invalid",
         "reference_invalid",
+        "settings_invalid",
         "too_large",
         "topic_unknown",
         "wire",

@@ -17,7 +17,6 @@ from compressor.export.onnx import export_onnx
 from compressor.prune.masks import cubic, held, make_masks
 from compressor.prune.settings import SparsifySettings, n_of_m
 from compressor.steps._base import Bench
-from compressor.steps.sparsify import checks
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +118,7 @@ def test_a_pattern_that_fits_no_layer_is_a_coded_error(bench: Bench) -> None:
 )  # fmt: skip
 def test_refuses_bad_settings(bad: dict[str, Any]) -> None:
     """A value out of range is refused before anything runs; defaults and any N:M are not."""
-    for check in (*checks(SparsifySettings()), *checks(SparsifySettings(pattern="3:8"))):
-        check.require()
+    steps.check(SparsifySettings())
+    steps.check(SparsifySettings(pattern="3:8"))
     with pytest.raises(RecipeError, match="sparsify " + next(iter(bad))):
-        [check.require() for check in checks(replace(SparsifySettings(), **bad))]
+        steps.check(replace(SparsifySettings(), **bad))

@@ -16,9 +16,8 @@ from compressor.errors import PruneError, RecipeError
 from compressor.export.onnx import OUTPUT_NAMES, export_onnx
 from compressor.prune.judging import accuracy
 from compressor.prune.macs import count_macs, count_parameters
-from compressor.prune.settings import PruneSettings
+from compressor.prune.settings import IMPORTANCES, PruneSettings
 from compressor.steps._base import Bench, Rows
-from compressor.steps.prune import IMPORTANCES, checks
 
 pytestmark = pytest.mark.slow
 
@@ -164,10 +163,9 @@ def test_says_when_pruning_does_not_help(bench: Bench) -> None:
 )  # fmt: skip
 def test_refuses_bad_settings(bad: dict[str, Any]) -> None:
     """A value out of range is refused before anything runs; the defaults are not."""
-    for check in checks(PruneSettings()):
-        check.require()
+    steps.check(PruneSettings())
     with pytest.raises(RecipeError, match="prune " + next(iter(bad))):
-        [check.require() for check in checks(replace(PruneSettings(), **bad))]
+        steps.check(replace(PruneSettings(), **bad))
 
 
 def test_a_pruned_network_prunes_again(bench: Bench) -> None:

@@ -1,0 +1,283 @@
+"""Settings: from a TOML file to a frozen dataclass, strictly, for the three programs.
+
+Decides how a mistake is said: an unknown key names the nearest; a wrong type or a number out of range names
+the key, what was expected, the value and the file. A file is not read beyond its limit. Which keys exist, their types,
+defaults and ranges stand in the dataclass: ``port: Annotated[int, Bound(0, 65_535)] = 0``. Only a mistake and a file of
+TOML load more than this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from wire.errors import PathError, SettingsError
+from wire.paths import without_tilde
+
+T = TypeVar("T")
+MAX_TOML_BYTES = 256 * 1024
+_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", Path: "a path as text"}
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A number from ``low`` to ``high``; with ``above``, ``low`` itself is too small."""
+
+    low: float
+    high: float
+    above: bool = False
+
+    def holds(self, value: float) -> bool:
+        """Return whether ``value`` is within; NaN never is."""
+        return (self.low < value or (self.low == value and not self.above)) and value <= self.high
+
+    @property
+    def text(self) -> str:
+        """The bound in words."""
+        low, high = _number(self.low), _number(self.high)
+        return f"above {low} and at most {high}" if self.above else f"between {low} and {high}"
+
+    def check(self, where: str, value: float) -> None:
+        """Check the value of ``where``.
+
+        Raises:
+            SettingsError: If it is not within.
+        """
+        if not self.holds(value):
+            message = f"Expected {where} {self.text}, got {_number(value)}"
+            raise SettingsError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """One of some names."""
+
+    names: tuple[str, ...]
+
+    def check(self, where: str, value: str) -> None:
+        """Check the value of ``where``.
+
+        Raises:
+            SettingsError: If it is none of the names.
+        """
+        if value not in self.names:
+            message = f"Expected {where} to be {' or '.join(self.names)}, got {value!r}{nearest(value, self.names)}"
+            raise SettingsError(message)
+
+
+Rule = Bound | OneOf
+
+
+def read_toml(path: Path, *, limit_bytes: int = MAX_TOML_BYTES) -> dict[str, Any]:
+    """Return the document in the TOML file at ``path``, of which no more than ``limit_bytes`` are read.
+
+    Raises:
+        SettingsError: If the file can't be read, is too long or is not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit_bytes + 1)
+    except OSError as error:
+        message = f"Expected a file that can be read at {path}, got: {error.strerror}"
+        raise SettingsError(message) from error
+    return parse_toml(data, str(path), limit_bytes=limit_bytes)
+
+
+def parse_toml(data: bytes, where: str, *, limit_bytes: int = MAX_TOML_BYTES) -> dict[str, Any]:
+    """Return the document in ``data``; ``where`` is the file's name, for messages.
+
+    Raises:
+        SettingsError: If it is too long or not TOML.
+    """
+    if len(data) > limit_bytes:
+        message = f"Expected at most {limit_bytes} bytes in {where}, got more: is it the right file?"
+        raise SettingsError(message)
+    import tomllib  # noqa: PLC0415 - a program that is given no file needs none of it
+
+    try:
+        return tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        message = f"Expected TOML in {where}, got: {error}: correct it"
+        raise SettingsError(message) from error
+    except RecursionError as error:
+        message = f"Expected TOML in {where}, got tables or lists nested too deeply"
+        raise SettingsError(message) from error
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """Return ``": did you mean 'x'?"`` for the known name nearest to ``name``, or nothing."""
+    import difflib  # noqa: PLC0415 - only a mistake needs it; the device's control process stays small
+
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f": did you mean {matches[0]!r}?" if matches else ""
+
+
+def plain_table(value: object, where: str) -> Mapping[str, Any]:
+    """Return ``value`` if it is a table.
+
+    Raises:
+        SettingsError: If it is not.
+    """
+    if not isinstance(value, Mapping):
+        message = f"Expected {where} to be a table, got {type(value).__name__} {value!r}"
+        raise SettingsError(message)
+    return value
+
+
+def fields_from(
+    cls: type[T], value: object, where: str, *, given: Mapping[str, object] | None = None, folder: Path | None = None
+) -> T:
+    """Return ``cls`` filled from the table ``value``; a dataclass in it is a table in the table.
+
+    Args:
+        cls: A dataclass.
+        value: A table of TOML, or the same as JSON.
+        where: What the table is, for messages: ``agent.toml [source]``.
+        given: Fields that the table may not set, with their values.
+        folder: Where a relative path of a field of type ``Path`` starts; without one it stays as it is.
+
+    Raises:
+        SettingsError: If a key is unknown or missing, or a value has the wrong type or is out of its range.
+    """
+    table, given = plain_table(value, where), given or {}
+    hints = _hints(cls)  # type: ignore[arg-type]  # every class is hashable; mypy doubts it
+    known = [name for name in hints if name not in given]
+    arguments: dict[str, object] = dict(given)
+    for key, item in table.items():
+        if key not in known:
+            message = f"Expected in {where} one of {', '.join(known)}, got {key!r}{nearest(key, known)}"
+            raise SettingsError(message)
+        inner = f"{where} [{key}]" if _is_table(hints[key]) else f"{where} {key}"
+        arguments[key] = _made(item, hints[key], inner, folder)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # a dataclass, by the caller
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name not in arguments:
+            message = f"Expected in {where} the key {field.name!r}, got {', '.join(table) or 'nothing'}"
+            raise SettingsError(message)
+    return cls(**arguments)
+
+
+def check(settings: object, where: str) -> None:
+    """Check every value of a dataclass, and of those in it, against its range: for values that no table gave.
+
+    Raises:
+        SettingsError: If one is out of its range.
+    """
+    for name, hint in _hints(type(settings)).items():  # type: ignore[arg-type]  # likewise
+        value = getattr(settings, name)
+        if _is_table(hint):
+            check(value, f"{where} [{name}]")
+        rule = rule_of(hint)
+        if rule is not None and value is not None:
+            rule.check(f"{where} {name}", value)
+
+
+def rules(cls: type) -> dict[str, Rule]:
+    """Return the range of each field of ``cls`` that has one."""
+    found = ((name, rule_of(hint)) for name, hint in _hints(cls).items())
+    return {name: rule for name, rule in found if rule is not None}
+
+
+def rule_of(hint: object) -> Rule | None:
+    """Return the range in a type: its own, or that of the one type which may also be absent."""
+    if get_origin(hint) is Annotated:
+        return next((rule for rule in get_args(hint)[1:] if isinstance(rule, Bound | OneOf)), None)
+    if get_origin(hint) in {Union, types.UnionType}:
+        return next((rule for option in get_args(hint) if (rule := rule_of(option)) is not None), None)
+    return None
+
+
+def default_of(table: object, key: str) -> object:
+    """Return what ``key`` of ``table``, a dataclass, is unless a file says otherwise."""
+    found = {field.name: field for field in dataclasses.fields(table)}[key]  # type: ignore[arg-type]  # likewise
+    return found.default if found.default_factory is dataclasses.MISSING else found.default_factory()
+
+
+def is_given(table: object, key: str) -> bool:
+    """Return whether ``key`` of ``table`` is other than its default: nothing tells one that says the default."""
+    return bool(getattr(table, key) != default_of(table, key))
+
+
+def said(hint: object) -> str:
+    """Return a type as error messages and the guide name it."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return said(arguments[0])
+    if origin in {Union, types.UnionType}:
+        return " or ".join(said(option) for option in arguments if option is not type(None))
+    if origin is tuple:
+        return f"a list of {said(arguments[0])}"
+    if origin is Mapping:
+        return f"a table of {said(arguments[1])}"
+    return "a table" if _is_table(hint) else _NAMES.get(hint, str(hint))  # type: ignore[call-overload]
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    names = {field.name for field in dataclasses.fields(cls)}
+    return {name: hint for name, hint in get_type_hints(cls, include_extras=True).items() if name in names}
+
+
+def _is_table(hint: object) -> bool:
+    return isinstance(hint, type) and dataclasses.is_dataclass(hint)
+
+
+def _made(value: object, hint: object, where: str, folder: Path | None) -> object:
+    """Return ``value`` as ``hint`` wants it."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Mapping and isinstance(value, dict):
+        return {str(key): _made(item, arguments[1], f"{where} {key}", folder) for key, item in value.items()}
+    if _is_table(hint):
+        return fields_from(hint, value, where, folder=folder)  # type: ignore[arg-type]
+    if not _fits(value, hint):
+        message = f"Expected {where} to be {said(hint)}, got {type(value).__name__} {value!r}"
+        raise SettingsError(message)
+    if origin in {Union, types.UnionType}:
+        return _made(value, next(_options(value, arguments)), where, folder)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_made(item, arguments[0], where, folder) for item in value)
+    plain = arguments[0] if origin is Annotated else hint
+    made = float(value) if plain is float and isinstance(value, int | float) else value
+    rule = rule_of(hint)
+    if rule is not None:
+        rule.check(where, made)  # type: ignore[arg-type]  # its type is that of the field
+    elif isinstance(made, float) and not math.isfinite(made):
+        message = f"Expected {where} to be a finite number, got {made}"
+        raise SettingsError(message)
+    return _path(str(value), where, folder) if plain is Path else made
+
+
+def _options(value: object, hints: tuple[object, ...]) -> Iterator[object]:
+    return (hint for hint in hints if hint is not type(None) and _fits(value, hint))
+
+
+def _fits(value: object, hint: object) -> bool:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _fits(value, arguments[0])
+    if origin in {Union, types.UnionType}:
+        return any(_options(value, arguments))
+    if origin is tuple:
+        return isinstance(value, list) and all(_fits(item, arguments[0]) for item in value)
+    if hint is float:
+        return type(value) in {int, float}
+    return type(value) is (str if hint is Path else hint)
+
+
+def _path(value: str, where: str, folder: Path | None) -> Path:
+    try:
+        path = Path(without_tilde(value))
+    except PathError as error:
+        message = f"{where}: {error}"
+        raise SettingsError(message) from error
+    return path if folder is None else (folder / path).resolve()
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.15g}"
