@@ -8,15 +8,13 @@ in a folder named after the cache's version, so that those of another version ar
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from compressor.closure import code_digests
-from compressor.durable import move
 from compressor.errors import PackageError
+from wire import durable
 from wire.canonical import canonical_bytes, sha256_hex
 
 CACHE_VERSION = 2
@@ -107,21 +105,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         PackageError: If the disk is full or the folder can't be written.
     """
-    temporary = ""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False) as file:
-            temporary = file.name
-            Path(temporary).chmod(0o644)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        move(Path(temporary), path)
+        durable.write_atomically(path, data, mode=0o644)
     except OSError as error:
         message = (
             f"Expected to write {len(data)} bytes to {path}, got: {error.strerror}: free space or choose another --out"
         )
         raise PackageError(message) from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)

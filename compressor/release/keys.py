@@ -8,7 +8,6 @@ server, by the public keys in ``online.pub.json``). Threshold 1 each, ed25519, s
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from tuf.api.serialization import DeserializationError
 
 from compressor.durable import move
 from compressor.errors import KeysExistError, TrustError
-from wire.durable import sync_folder
+from wire.durable import sync_folder, write_atomically
 
 ROOT_DAYS = 540  # between one and two years: rotated with the hardware's support, not with each release
 TARGETS_DAYS = 365
@@ -78,11 +77,11 @@ def _fill(folder: Path, online: Mapping[str, SSlibKey], now: datetime) -> None:
     for role, key in online.items():
         root.add_key(key, role)
     targets = Targets(expires=_days_after(now, TARGETS_DAYS))
-    write_file(folder / ROOT_KEY, root_signer.private_bytes, mode=0o600)
-    write_file(folder / TARGETS_KEY, targets_signer.private_bytes, mode=0o600)
+    write_atomically(folder / ROOT_KEY, root_signer.private_bytes)
+    write_atomically(folder / TARGETS_KEY, targets_signer.private_bytes)
     (folder / METADATA).mkdir(mode=0o700)
-    write_file(folder / METADATA / "1.root.json", signed_bytes(root, root_signer))
-    write_file(folder / METADATA / "targets.json", signed_bytes(targets, targets_signer))
+    write_atomically(folder / METADATA / "1.root.json", signed_bytes(root, root_signer), mode=0o644)
+    write_atomically(folder / METADATA / "targets.json", signed_bytes(targets, targets_signer), mode=0o644)
 
 
 def _days_after(now: datetime, days: int) -> datetime:
@@ -194,22 +193,6 @@ def show_keys(folder: Path) -> list[KeyRow]:
         for role in ("root", "targets", *ONLINE_ROLES)
         for keyid in root.roles[role].keyids
     ]
-
-
-def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write ``data`` to ``path`` at once: a file beside it, flushed to disk, then one rename.
-
-    Raises:
-        OSError: If it can't be written; ``path`` is then as before.
-    """
-    part = path.with_name(f".{path.name}.part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    move(part, path)
 
 
 @click.group()

@@ -19,7 +19,7 @@ from tuf.api.metadata import Root, Targets
 
 from compressor.devices.connection import connect
 from compressor.errors import PublishError, ServerUnreachableError, VersionConflictError
-from compressor.release.keys import METADATA, TARGETS_DAYS, read_root, write_file
+from compressor.release.keys import METADATA, TARGETS_DAYS, read_root
 from compressor.release.signing import (
     TARGETS_FILE,
     Signable,
@@ -30,6 +30,7 @@ from compressor.release.signing import (
     sign_targets,
     verified_targets,
 )
+from wire.durable import write_atomically
 
 __all__ = ["Published", "command", "publish", "sign_bundles"]
 
@@ -92,7 +93,7 @@ def publish(  # noqa: PLR0913 - who, what, where and how it is reached
                 sent_bytes = sum(_upload(client, signable, progress) for signable in signables)
                 data = sign_targets(published, max(base, ours.version) + 1, keys, root, expires_days)
                 _check(client.post("/api/tuf/targets", content=data, params={"base": base}))
-                write_file(keys / METADATA / TARGETS_FILE, data)
+                write_atomically(keys / METADATA / TARGETS_FILE, data, mode=0o644)
     except httpx.HTTPError as error:
         message = f"Expected an answer from {server_url}, got: {error!r}: is the server running?"
         raise ServerUnreachableError(message) from error

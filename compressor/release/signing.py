@@ -24,11 +24,11 @@ from compressor.release.keys import (
     read_root,
     signed_bytes,
     verify,
-    write_file,
 )
 from wire.bundle import CERTIFICATE, GOLDEN, MAX_BUNDLE_BYTES, REFERENCE, Bundle, parse_bundle
 from wire.canonical import sha256_hex
 from wire.codec import Json, parse_json, to_document
+from wire.durable import write_atomically
 from wire.errors import WireError
 from wire.tuf_target import TargetCustom, target_path
 
@@ -186,5 +186,5 @@ def sign_bundles(bundles: list[Path], keys: Path, *, expires_days: int = TARGETS
     targets = read_targets(keys, root)
     path = keys / METADATA / TARGETS_FILE
     if add_targets(targets, signables):
-        write_file(path, sign_targets(targets, targets.version + 1, keys, root, expires_days))
+        write_atomically(path, sign_targets(targets, targets.version + 1, keys, root, expires_days), mode=0o644)
     return path

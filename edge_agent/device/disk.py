@@ -1,7 +1,6 @@
 """The disk: the few durable operations of an update, as a seam so that tests can crash after each; and its troubles.
 
-Decides how a file is made durable: written beside, flushed to the disk, renamed, the folder flushed. Decides also when
-a disk is full, and what a person is to do about one that can't be written.
+Decides when a disk is full, and what a person is to do about one that can't be written.
 Source: Pillai et al., All File Systems Are Not Created Equal, OSDI 2014, section 4.
 """
 
@@ -14,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from wire.durable import sync_folder
+from wire.durable import sync_folder, write_atomically
 
 DISK_FULL, DISK_READ_ONLY, DISK_FAILED = "disk_full", "disk_read_only", "disk_failed"
 FULL_BYTES = 64 * 1024
@@ -51,18 +50,7 @@ class RealDisk:
             OSError: If it can't; the old file is untouched then.
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.new")
-        try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except OSError:
-            beside.unlink(missing_ok=True)  # a full disk: nothing half-written stays
-            raise
-        sync_folder(path.parent)
+        write_atomically(path, data, alone=True)
 
     def move(self, source: Path, target: Path) -> None:
         """Flush ``source`` and rename it to ``target``, durably.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from server.errors import AlreadyRunningError, StateDirectoryError
 from server.fleet.credentials import new_secret
-from server.store.files import write_atomically
+from wire.durable import write_atomically
 
 _PORT_LIMIT = 65_536
 _LAYOUT = 1  # raised when what lies where changes so that an older server would not find it

@@ -24,7 +24,7 @@ from server.broker.files import BrokerPaths, render_acl, render_config, render_p
 from server.clock import system_now_ms
 from server.config import BrokerConfig, TlsConfig
 from server.errors import BrokerError, BrokerMissingError, PortInUseError
-from server.store.files import write_atomically
+from wire.durable import write_atomically
 
 _LOG = logging.getLogger(__name__)
 _SYSTEM_PATH = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"

@@ -25,9 +25,9 @@ from server.errors import (
 )
 from server.fleet.fleet import Fleet
 from server.registry.blobs import Blobs
-from server.store.files import write_atomically
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import Json
+from wire.durable import write_atomically
 from wire.errors import MessageError
 from wire.measurement import MEASURE_VERB, MeasureOrder, answers, decode_report, unverified_order
 

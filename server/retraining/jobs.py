@@ -15,9 +15,9 @@ from server.retraining.config import RetrainingConfig
 from server.retraining.policy import JobFacts
 from server.store import retraining as store
 from server.store.database import Database
-from server.store.files import write_atomically
 from wire.canonical import sha256_hex
 from wire.codec import Json
+from wire.durable import write_atomically
 
 RELEASED = "released"
 """The code of a worker that gives a job back unharmed."""

@@ -19,8 +19,8 @@ from server.errors import LabelRefusedError, SampleRefusedError, UnknownSampleEr
 from server.retraining.config import RetrainingConfig
 from server.store import retraining as store
 from server.store.database import Database
-from server.store.files import write_atomically
 from wire.canonical import sha256_hex
+from wire.durable import write_atomically
 from wire.messages import Sample
 
 EXTENSIONS = {"image/png": "png", "image/jpeg": "jpg"}

@@ -1,33 +1,11 @@
-"""Files that are either the old or the new ones, never half of one."""
+"""Folders whose files all survive a power cut."""
 
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 
 from wire.durable import sync_folder
-
-_PRIVATE = 0o600
-
-
-def write_atomically(path: Path, data: bytes, *, mode: int = _PRIVATE) -> None:
-    """Replace ``path`` by ``data``: temporary file, sync, rename, sync of the folder.
-
-    The temporary file has a name of its own, so that of several writers at once each writes a whole file.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
 
 
 def sync_tree(folder: Path) -> None:

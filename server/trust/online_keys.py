@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
 
 from server.errors import StateDirectoryError, TrustError
-from server.store.files import write_atomically
 from wire.canonical import canonical_bytes
+from wire.durable import write_atomically
 
 ROLES = ("snapshot", "timestamp")
 PUBLIC_FILE = "online.pub.json"

@@ -21,10 +21,10 @@ from tuf.api.serialization import DeserializationError
 
 from server.clock import Clock, system_now_ms
 from server.errors import MetadataRefusedError, TargetsVersionError, TrustError
-from server.store.files import write_atomically
 from server.trust.online_keys import load_online_key
 from server.trust.roots import TUF, check_online_keys, read_root, root_bytes
 from wire.codec import from_document
+from wire.durable import write_atomically
 from wire.errors import MessageError
 from wire.tuf_target import MAX_TARGET_BYTES, TargetCustom, target_path
 

@@ -10,8 +10,8 @@ from tuf.api.metadata import Metadata, Root
 from tuf.api.serialization import DeserializationError
 
 from server.errors import MetadataRefusedError, RootMissingError, TrustError
-from server.store.files import write_atomically
 from server.trust.online_keys import ROLES, load_online_key
+from wire.durable import write_atomically
 
 MAX_ROOT_BYTES = 256 * 1024
 TUF = "tuf"

@@ -41,7 +41,7 @@ def recipe_with(folder: Path, step: str, epochs: int) -> Path:
 
 def half_written(out: Path) -> list[Path]:
     """Return bundles and parts of files below ``out``."""
-    return [*out.rglob("*.tfb"), *out.rglob(".part-*"), *out.rglob("*.part")]
+    return [*out.rglob("*.tfb"), *out.rglob(".*.new"), *out.rglob("*.part")]
 
 
 @pytest.fixture

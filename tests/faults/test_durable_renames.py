@@ -24,9 +24,9 @@ from server.app.state_backup import back_up_state
 from server.app.state_directory import init_state
 from server.registry.blobs import Blobs
 from server.store.database import connect, open_database
-from server.store.files import write_atomically
 from server.trust.online_keys import init_online_keys
 from wire.canonical import sha256_hex
+from wire.durable import write_atomically
 
 PACKAGES = ("wire", "edge_agent", "server", "compressor")
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ NOT_DURABLE = {
     "edge_agent/updater/verification.py": "moves a file out of the way of a folder",
 }
 DURABLE = {
-    "compressor/durable.py", "edge_agent/device/disk.py", "server/store/files.py", "server/registry/blobs.py",
+    "wire/durable.py", "compressor/durable.py", "edge_agent/device/disk.py", "server/registry/blobs.py",
     "server/store/backup.py",
 }  # fmt: skip
 
@@ -98,7 +98,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "edge_agent skipped": lambda folder: Skipped(folder).add("a.jpg"),
     "server state": lambda folder: init_state(folder / "state"),
     "server keys": init_online_keys,
-    "server file": lambda folder: write_atomically(folder / "ports.json", b"{}"),
+    "any file": lambda folder: write_atomically(folder / "ports.json", b"{}"),
     "server blob": lambda folder: Blobs(folder).put(sha256_hex(b"x"), [b"x"]),
     "server backup": _back_up,
     "compressor keys": lambda folder: keys.init_keys(folder / "offline", init_online_keys(folder)),
