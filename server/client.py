@@ -276,8 +276,9 @@ class FleetClient:
     """
 
     def __init__(
-        self, url: str, token_file: Path | str, *, ca: Path | str | None = None, timeout_s: float = 30.0
-    ) -> None:
+        self, url: str, token_file: Path | str, *, ca: Path | str | None = None, timeout_s: float = 30.0,
+        proxies: bool = True,
+    ) -> None:  # fmt: skip
         """Read the files; connect on first use.
 
         Args:
@@ -285,6 +286,7 @@ class FleetClient:
             token_file: File with the operator's token (``operator.token`` in the server's state directory).
             ca: PEM file whose certificates are trusted instead of the system's.
             timeout_s: For connecting, and between two pieces of an answer.
+            proxies: Whether the proxies that the environment names are used.
 
         Raises:
             ClientFileError: If a file can't be read or holds something else, or the address is none.
@@ -293,11 +295,18 @@ class FleetClient:
             raise ClientFileError(f"Expected an address as https://HOST:PORT, got {url[:200]!r}: see what run prints")
         headers = {"Authorization": f"Bearer {_token(Path(token_file))}"}
         verify = True if ca is None else _trusted(Path(ca))
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, verify=verify)
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, verify=verify, trust_env=proxies)
+        self.url = url.rstrip("/")
 
     def __repr__(self) -> str:
         """Return the address alone."""
-        return f"<FleetClient of {self._http.base_url}>"
+        return f"<FleetClient of {self.url}>"
+
+    def request(
+        self, method: str, path: str, body: Mapping[str, Json] | None = None, *, query: Mapping[str, str] | None = None
+    ) -> Mapping[str, Json]:
+        """Return the JSON object that the server answers, for a call of REST that has no method here."""
+        return self._document(self._ask(method, path, body, query=query))
 
     def devices(self, *, ended: bool = False) -> tuple[DeviceInfo, ...]:
         """Return every device of the fleet; with ``ended`` those that were revoked or removed, the last first."""
@@ -427,22 +436,32 @@ class FleetClient:
             answer = self._http.request(verb, path, json=body, params=query)
         except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError) as error:
             said = str(error) or type(error).__name__
-            hint = "see that the server runs and can be reached from here"
+            hint = "see that the server runs (fleet-server run) and can be reached from here"
             if "CERTIFICATE" in said or "certificate" in said:
                 hint = "give ca= the server's CA, and the host name that its certificate has"
-            raise NotRunningError(f"Expected an answer from {self._http.base_url}, got: {said}: {hint}") from error
+            raise NotRunningError(f"Expected an answer from {self.url}, got: {said}: {hint}") from error
         if answer.status_code < _FIRST_ERROR:
             return answer
         code, text = _refusal(answer)
         hint = ": give the operator.token of this server's state" if answer.status_code == _UNAUTHORIZED else ""
         raise AnsweredError(code, text + hint)
 
+    def _document(self, answer: httpx.Response) -> dict[str, Json]:
+        try:
+            return parse_json(answer.content, limit_bytes=MAX_ANSWER_BYTES)
+        except MessageError as error:
+            raise _invalid(answer, error) from error
+
     def _as(self, cls: type[T], answer: httpx.Response) -> T:
         try:
-            return from_document(cls, parse_json(answer.content, limit_bytes=MAX_ANSWER_BYTES))
+            return from_document(cls, self._document(answer))
         except MessageError as error:
-            message = f"Expected the answer of a fleet server at {answer.url.path}, got: {error}"
-            raise AnswerInvalidError(f"{message}: check the address, and the versions of both") from error
+            raise _invalid(answer, error) from error
+
+
+def _invalid(answer: httpx.Response, error: MessageError) -> AnswerInvalidError:
+    message = f"Expected the answer of a fleet server at {answer.url.path}, got: {error}"
+    return AnswerInvalidError(f"{message}: check the address, and the versions of both")
 
 
 def _refusal(answer: httpx.Response) -> tuple[str, str]:

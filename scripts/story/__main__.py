@@ -24,6 +24,7 @@ from scripts.story.in_process import LEFT_OUT, InProcessFleet
 from scripts.story.plans import digits_plan, meter_plan
 from scripts.story.processes import Programs
 from scripts.story.world import World
+from server.errors import ServerError
 
 _KEPT_FOLDERS = 2
 _OURS = re.compile(r"demo-\d{8}-\d{6}-\w+")  # as ``_root`` names them: a folder of another name is a person's
@@ -59,7 +60,7 @@ def main(data: Path | None, out: Path | None, json_file: Path | None, *, keep: b
     code = 0
     try:
         _tell(story, options)
-    except StoryError as error:
+    except (StoryError, ServerError) as error:
         click.echo(f"\nerror [story]: {error}\nlogs: {story.fleet.programs.logs}", err=True)
         code = 1
     except KeyboardInterrupt:

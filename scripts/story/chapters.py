@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from compressor.data._table import Table
-from scripts.story.api import Api
 from scripts.story.console import Console, StoryError
 from scripts.story.fleet import BASELINE_WINDOWS, PROBATION_S, WINDOW_S, Fleet
 from scripts.story.plans import Plan
 from scripts.story.processes import run
 from scripts.story.world import Shot, World, shots
+from server.client import FleetClient
 
 RATE_HZ = 25.0
 _DRIFT_KINDS = frozenset({"device_local", "site", "cohort", "fleet", "release_regression"})
@@ -29,7 +29,7 @@ class Story:
     console: Console
     out: Path
     world: World
-    api: Api | None = None
+    api: FleetClient | None = None
     changed_ms: int = 0
     detected: dict[str, Any] = field(default_factory=dict)
     first: dict[str, Any] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Story:
     retrained: str = ""
 
     @property
-    def server(self) -> Api:
+    def server(self) -> FleetClient:
         """The operator's API.
 
         Raises:
@@ -95,12 +95,12 @@ def serve(story: Story) -> None:
 
 def releases(story: Story) -> list[str]:
     """Return the names of the releases on the server, oldest first."""
-    return [release["name"] for release in story.server.get("/api/releases")["releases"]]
+    return [release.name for release in story.server.releases()]
 
 
 def devices(story: Story) -> list[dict[str, Any]]:
     """Return what the server knows of every device."""
-    found: list[dict[str, Any]] = story.server.get("/api/devices")["devices"]
+    found: list[dict[str, Any]] = story.server.request("GET", "/api/devices")["devices"]
     return found
 
 
@@ -131,7 +131,7 @@ def _online(story: Story) -> bool | None:
 def roll_out(story: Story, release: str, *, limit_s: float) -> None:
     """Roll a release out: one canary, then the rest."""
     story.console.chapter(f"Rollout of {release}: a canary first, then the rest")
-    story.server.send(
+    story.server.request(
         "POST", "/api/rollouts", {"release": release, "canary": 1, "probation_s": PROBATION_S, "approved": True}
     )
     watch_rollout(story, release, limit_s=limit_s)
@@ -158,7 +158,7 @@ def watch_rollout(story: Story, release: str, *, limit_s: float) -> None:
 
 def rollouts(story: Story) -> list[dict[str, Any]]:
     """Return every rollout, newest first."""
-    found: list[dict[str, Any]] = story.server.get("/api/rollouts")["rollouts"]
+    found: list[dict[str, Any]] = story.server.request("GET", "/api/rollouts")["rollouts"]
     return found
 
 
@@ -186,13 +186,14 @@ def commission(story: Story) -> None:
 
 
 def _judged(story: Story) -> set[str]:
-    rows = story.server.get("/api/evidence", limit=200)["evidence"]
+    rows = story.server.request("GET", "/api/evidence", query={"limit": "200"})["evidence"]
     return {row["device"] for row in rows if row["phase"] == "judged"}
 
 
 def drift_verdicts(story: Story) -> list[dict[str, Any]]:
     """Return the verdicts about drift (not about faults)."""
-    return [verdict for verdict in story.server.get("/api/verdicts")["verdicts"] if verdict["kind"] in _DRIFT_KINDS]
+    found = story.server.request("GET", "/api/verdicts")["verdicts"]
+    return [verdict for verdict in found if verdict["kind"] in _DRIFT_KINDS]
 
 
 def change(story: Story) -> None:
@@ -230,10 +231,11 @@ def label(story: Story, *, limit_s: float) -> None:
     done: set[str] = set()
 
     def proposed() -> bool | None:
-        for sample in story.server.get("/api/samples", unlabelled=1, limit=500)["samples"]:
+        waiting = story.server.request("GET", "/api/samples", query={"unlabelled": "1", "limit": "500"})
+        for sample in waiting["samples"]:
             truth = story.world.label_of(sample["sha256"])
             if truth is not None and sample["id"] not in done:
-                story.server.send("PUT", f"/api/samples/{sample['id']}/label", {"label": truth, "by": "demo"})
+                story.server.request("PUT", f"/api/samples/{sample['id']}/label", {"label": truth, "by": "demo"})
                 done.add(sample["id"])
         found = triggers(story)
         if found and found[0]["phase"] in {"failed", "withdrawn"}:
@@ -252,7 +254,7 @@ _BEYOND = frozenset({"proposed", "training", "gated", "rollout", "settled"})
 
 def triggers(story: Story) -> list[dict[str, Any]]:
     """Return the retraining triggers, newest first."""
-    found: list[dict[str, Any]] = story.server.get("/api/retraining")["retraining"]
+    found: list[dict[str, Any]] = story.server.request("GET", "/api/retraining")["retraining"]
     return found
 
 

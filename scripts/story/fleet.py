@@ -12,10 +12,10 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.story.api import Api
 from scripts.story.console import Console
 from scripts.story.plans import DevicePlan, Plan
 from scripts.story.processes import Programs, run
+from server.client import FleetClient
 
 WINDOW_S = 3.0
 BASELINE_WINDOWS = 12
@@ -93,11 +93,11 @@ class Fleet:
         root = self.keys / "metadata" / "1.root.json"
         run("fleet-server", "trust", str(self.server_dir), "--root", str(root), quiet=True)
 
-    def start_server(self) -> Api:
+    def start_server(self) -> FleetClient:
         """Start broker, ingest, store, REST and dashboard; return the operator's API."""
         self.programs.start("fleet-server", "fleet-server", "run", str(self.server_dir))
         address = self.console.wait_for("the server", self._address, limit_s=60)
-        return Api(address, (self.server_dir / "operator.token").read_text().strip())
+        return FleetClient(address, self.server_dir / "operator.token", proxies=False)
 
     def _address(self) -> str | None:
         self.programs.check_alive()
@@ -119,12 +119,12 @@ class Fleet:
         """Return where a device's camera puts its images."""
         return self.state_dir(device) / "inbox"
 
-    def enrol(self, api: Api, plan: Plan) -> None:
+    def enrol(self, api: FleetClient, plan: Plan) -> None:
         """Claim and enrol every device of the plan."""
         for device in plan.devices:
             attributes = dict(plan.attributes[device.device])
             body = {"site": device.site, "device": device.device, "attributes": attributes}
-            claim = api.send("POST", "/api/claims", body)["claim"]
+            claim = api.request("POST", "/api/claims", body)["claim"]
             state = self.state_dir(device.device)
             command = ("edge-agent", "enrol", "--server", api.url, "--claim-file", "-", "--state", str(state))
             run(*command, quiet=True, given=claim)

@@ -14,11 +14,11 @@ from edge_agent.config import read_config
 from edge_agent.control.agent import run as run_agent
 from edge_agent.control.assembly import build_agent
 from edge_agent.device.identity import read_identity
-from scripts.story.api import Api
 from scripts.story.console import StoryError
 from scripts.story.fleet import Fleet
 from scripts.story.plans import DevicePlan
 from server.app.server import ServerApp
+from server.client import FleetClient
 from wire.memory_broker import MemoryBroker, MemoryTransport
 
 LEFT_OUT = (
@@ -37,11 +37,11 @@ class InProcessFleet(Fleet):
     _agents: dict[str, threading.Thread] = field(default_factory=dict)
     _stopping: threading.Event = field(default_factory=threading.Event)
 
-    def start_server(self) -> Api:
+    def start_server(self) -> FleetClient:
         """Start the server on the in-memory broker; return the operator's API."""
         self._server = ServerApp.open(self.server_dir, transport=MemoryTransport(self._broker, "server"))
         self._server.start()
-        return Api(self._server.http_url, (self.server_dir / "operator.token").read_text().strip())
+        return FleetClient(self._server.http_url, self.server_dir / "operator.token", proxies=False)
 
     def start_agents(self, devices: tuple[DevicePlan, ...]) -> None:
         """Start the agents."""

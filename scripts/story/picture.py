@@ -24,12 +24,12 @@ def take(story: Story) -> None:
         return
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - a development tool, not needed for the story
 
-    device = min(story.plan.drifted)
+    device, token = min(story.plan.drifted), (story.fleet.server_dir / "operator.token").read_text().strip()
     folder = story.fleet.root
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=browser, args=_FLAGS)
         context = chromium.new_context(viewport={"width": _WIDTH_PX, "height": _HEIGHT_PX})
-        context.request.post(f"{url}/login", form={"token": story.server.token})
+        context.request.post(f"{url}/login", form={"token": token})
         page = context.new_page()
         for name, path in (("dashboard.png", "/"), ("device.png", f"/device/{device}")):
             page.goto(url + path)

@@ -35,7 +35,7 @@ from server.app.server import Overrides, ServerApp
 from server.app.state_backup import back_up_state
 from server.app.state_directory import StateDirectory, init_state, is_locked, lock_state, open_state
 from server.cli import listings
-from server.cli.running import RunningServer
+from server.cli.running import operator_client
 from server.clock import system_now_ms
 from server.config import ServerConfig, read_config
 from server.errors import (
@@ -683,14 +683,15 @@ def _steer(
     directory: Path, rollout: str, act: str, wanted: dict[str, Json], *, yes: bool, as_json: bool
 ) -> None:  # fmt: skip
     """Ask the running server to steer a rollout, after printing what that does at once."""
-    server, path = RunningServer(open_state(directory)), f"/api/rollouts/{quote(rollout, safe='')}"
+    path = f"/api/rollouts/{quote(rollout, safe='')}"
     query = {"act": act} | {key: str(value) for key, value in wanted.items() if key in {"how", "group"}}
-    seen = server.get(f"{path}/foresight", query)
-    click.echo(str(seen["text"]), err=as_json)
-    if not yes:
-        click.confirm("Go on?", abort=True, err=as_json)
-    expected: dict[str, Json] = {} if act in {"pause", "abort"} else {"only": seen["tells"]}
-    found = server.post(f"{path}/{act}", wanted | expected)
+    with operator_client(open_state(directory)) as server:
+        seen = server.request("GET", f"{path}/foresight", query=query)
+        click.echo(str(seen["text"]), err=as_json)
+        if not yes:
+            click.confirm("Go on?", abort=True, err=as_json)
+        expected: dict[str, Json] = {} if act in {"pause", "abort"} else {"only": seen["tells"]}
+        found = server.request("POST", f"{path}/{act}", wanted | expected)
     click.echo(json.dumps(found) if as_json else f"{rollout} {found['phase']}")
 
 

@@ -197,7 +197,7 @@ def test_silence_and_strangers_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("x")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        with pytest.raises(NotRunningError, match="see that the server runs"):
+        with pytest.raises(NotRunningError, match=r"see that the server runs \(fleet-server run\)"):
             FleetClient(f"http://127.0.0.1:{port}", tmp_path / "token", timeout_s=0.1).devices()
     with pytest.raises(NotRunningError, match="Connection refused"):
         FleetClient(f"http://127.0.0.1:{port}", tmp_path / "token").devices()
