@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field, JsonValue
 
 from server.api.auth import Auth
-from server.api.values import StoredNumber
+from server.api.values import Shown, StoredNumber
 from server.errors import UnknownDeviceError
 from server.fleet.fleet import Device, Fleet
 from server.fleet.liveness import Presence
@@ -71,7 +71,7 @@ class CommandRequest(BaseModel, extra="forbid"):
     ttl_s: float = Field(default=60.0, gt=0, le=86_400)
 
 
-class CommandBody(BaseModel):
+class CommandBody(Shown):
     """A command and, once ``answered_ms`` is not 0, its answer."""
 
     id: str
@@ -124,26 +124,16 @@ def router(
     @routes.post("/api/devices/{device}/commands", status_code=202)
     def command(device: str, request: CommandRequest) -> CommandBody:
         """Send a command to a device."""
-        return _command(fleet, fleet.send_command(device, request.verb, request.arguments, request.ttl_s))
+        sent = fleet.send_command(device, request.verb, request.arguments, request.ttl_s)
+        return CommandBody.of(fleet.command(sent))
 
     @routes.get("/api/devices/{device}/commands/{command_id}")
     def answer(device: str, command_id: str) -> CommandBody:
         """Return a command with its answer."""
         fleet.device(device)
-        return _command(fleet, command_id)
+        return CommandBody.of(fleet.command(command_id))
 
     return routes
-
-
-def _command(fleet: Fleet, command_id: str) -> CommandBody:
-    sent = fleet.command(command_id)
-    if sent is None:
-        message = f"Expected the id of a command, got {command_id[:40]!r}"
-        raise UnknownDeviceError(message)
-    return CommandBody(
-        id=sent.id, device=sent.device, verb=sent.verb, issued_ms=sent.issued_ms, expires_ms=sent.expires_ms,
-        answered_ms=sent.answered_ms, ok=sent.ok, code=sent.code, text=sent.text, data=dict(sent.data),
-    )  # fmt: skip
 
 
 def _body(device: Device, evidence: Mapping[str, Json], presence: Presence) -> DeviceBody:

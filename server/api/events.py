@@ -8,11 +8,11 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, JsonValue
 
 from server.api.auth import Auth
-from server.api.values import StoredNumber
-from server.registry.events import EventLog, LoggedEvent
+from server.api.values import Shown, StoredNumber
+from server.registry.events import EventLog
 
 
-class EventBody(BaseModel):
+class EventBody(Shown):
     """One event."""
 
     id: int
@@ -51,13 +51,6 @@ def router(auth: Auth, events: EventLog) -> APIRouter:
         else:
             found = events.after(after, limit, device=device)
         last_id = max((event.id for event in found), default=after or 0)
-        return EventsBody(events=[_body(event) for event in found], last_id=last_id)
+        return EventsBody(events=[EventBody.of(event) for event in found], last_id=last_id)
 
     return routes
-
-
-def _body(event: LoggedEvent) -> EventBody:
-    return EventBody(
-        id=event.id, at_ms=event.at_ms, kind=event.kind, code=event.code, severity=event.severity.value,
-        text=event.text, device=event.device, boot=event.boot, seq=event.seq, data=dict(event.data),
-    )  # fmt: skip

@@ -6,8 +6,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from server.api.auth import Auth
-from server.api.values import Person, Why
-from server.fleet.fleet import Device
+from server.api.values import Person, Shown, Why
 from server.fleet.revocation import Revocations
 from server.people import SOMEBODY
 
@@ -19,7 +18,7 @@ class EndRequest(BaseModel, extra="forbid"):
     by: Person = SOMEBODY
 
 
-class EndedBody(BaseModel):
+class EndedBody(Shown):
     """A device that is of the fleet no longer."""
 
     device: str
@@ -40,18 +39,12 @@ def router(auth: Auth, revocations: Revocations) -> APIRouter:
     def revoke(device: str, request: EndRequest | None = None) -> EndedBody:
         """Refuse a device's credentials on HTTP and broker; it comes back only by a new claim."""
         wanted = request or EndRequest()
-        return _body(revocations.revoke(device, wanted.why, by=wanted.by))
+        return EndedBody.of(revocations.revoke(device, wanted.why, by=wanted.by))
 
     @routes.post("/api/devices/{device}/remove")
     def remove(device: str, request: EndRequest | None = None) -> EndedBody:
         """Revoke a device and forget what it was to run; its events, evidence and history stay."""
         wanted = request or EndRequest()
-        return _body(revocations.remove(device, wanted.why, by=wanted.by))
+        return EndedBody.of(revocations.remove(device, wanted.why, by=wanted.by))
 
     return routes
-
-
-def _body(device: Device) -> EndedBody:
-    return EndedBody(
-        device=device.device, site=device.site, ended=device.ended, ended_ms=device.ended_ms, ended_why=device.ended_why
-    )  # fmt: skip

@@ -106,11 +106,8 @@ class Fleet:
         Raises:
             UnknownDeviceError: If there is none of that id.
         """
-        with self.database.begin() as connection:
-            row = store.one_device(connection, device)
-        if row is None:
-            raise _unknown(device)
-        return as_device(row)
+        missing = UnknownDeviceError(f"Expected a registered device, got {device!r}: see fleet-server devices")
+        return as_device(self.database.row(lambda connection: store.one_device(connection, device), missing))
 
     def active_device(self, device: str) -> Device:
         """Return one device that is neither revoked nor removed.
@@ -250,11 +247,15 @@ class Fleet:
             _LOG.warning("Command not sent: no connection to the broker. device=%s verb=%s", device, verb)
         return command.id
 
-    def command(self, command: str) -> SentCommand | None:
-        """Return one command with its answer."""
-        with self.database.begin() as connection:
-            row = store.one_command(connection, command)
-        return None if row is None else SentCommand(**{str(key): value for key, value in row.items()})
+    def command(self, command: str) -> SentCommand:
+        """Return one command with its answer.
+
+        Raises:
+            UnknownDeviceError: If there is none of that id.
+        """
+        missing = UnknownDeviceError(f"Expected the id of a command, got {command[:40]!r}: send it first")
+        row = self.database.row(lambda connection: store.one_command(connection, command), missing)
+        return SentCommand(**{str(key): value for key, value in row.items()})
 
 
 def as_device(row: sa.RowMapping) -> Device:
@@ -312,8 +313,3 @@ def has_lost(known: Device) -> bool:
         return False
     current = reported.current.sha256 if reported.current is not None else ""
     return reported.update.phase is UpdatePhase.COMMITTED and current != desired.sha256
-
-
-def _unknown(device: str) -> UnknownDeviceError:
-    message = f"Expected a registered device, got {device!r}: see fleet-server devices"
-    return UnknownDeviceError(message)

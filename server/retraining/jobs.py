@@ -95,12 +95,8 @@ class Jobs:
         Raises:
             UnknownJobError: If there is none of that id.
         """
-        with self.database.begin() as connection:
-            row = store.one_job(connection, job)
-        if row is None:
-            message = f"Expected the id of a job, got {job[:80]!r}"
-            raise UnknownJobError(message)
-        return _job(row)
+        missing = UnknownJobError(f"Expected the id of a job, got {job[:80]!r}: see GET /api/retraining")
+        return _job(self.database.row(lambda connection: store.one_job(connection, job), missing))
 
     def lease(self, worker: str, now_ms: int) -> Job | None:
         """Give ``worker`` a job: its own if it has one (it was restarted), else the oldest that nobody holds.

@@ -141,12 +141,8 @@ class Samples:
         Raises:
             UnknownSampleError: If there is none of that id.
         """
-        with self.database.begin() as connection:
-            row = store.one_sample(connection, sample)
-        if row is None:
-            message = f"Expected the id of a sample, got {sample}: see GET /api/samples"
-            raise UnknownSampleError(message)
-        return _sample(row)
+        missing = UnknownSampleError(f"Expected the id of a sample, got {sample}: see GET /api/samples")
+        return _sample(self.database.row(lambda connection: store.one_sample(connection, sample), missing))
 
     def image(self, sample: StoredSample) -> bytes:
         """Return the encoded image.

@@ -41,11 +41,9 @@ class Ledger:
         Raises:
             UnknownRolloutError: If there is none of that id.
         """
+        missing = UnknownRolloutError(f"Expected the id of a rollout, got {rollout[:80]!r}: see GET /api/rollouts")
+        row = self.database.row(lambda connection: store.one_rollout(connection, rollout), missing)
         with self.database.begin() as connection:
-            row = store.one_rollout(connection, rollout)
-            if row is None:
-                message = f"Expected the id of a rollout, got {rollout[:80]!r}: see GET /api/rollouts"
-                raise UnknownRolloutError(message)
             return _rollouts(connection, [row])[0]
 
     def add(self, rollout: Rollout) -> None:

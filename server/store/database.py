@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,7 +16,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from server import store
-from server.errors import DatabaseRefusedError, DatabaseUnavailableError, DiskFullError, ValueRefusedError
+from server.errors import (
+    DatabaseRefusedError,
+    DatabaseUnavailableError,
+    DiskFullError,
+    ServerError,
+    ValueRefusedError,
+)
 from server.store.revisions import prepare
 
 METADATA = sa.MetaData()
@@ -53,6 +59,18 @@ class Database:
         except OverflowError as error:  # what Python's SQLite driver says of an integer beyond 64 bits
             message = f"Expected numbers that the database can hold, got: {error}"
             raise ValueRefusedError(message) from error
+
+    def row(self, ask: Callable[[sa.Connection], sa.RowMapping | None], missing: ServerError) -> sa.RowMapping:
+        """Return the row that ``ask`` finds.
+
+        Raises:
+            ServerError: ``missing``, if there is none.
+        """
+        with self.begin() as connection:
+            found = ask(connection)
+        if found is None:
+            raise missing
+        return found
 
     def close(self) -> None:
         """Close every pooled connection."""

@@ -7,9 +7,10 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field, JsonValue
 
 from server.api.auth import Auth
+from server.api.values import Shown
 from server.clock import Clock
 from server.registry.versions import Versions
-from server.retraining.jobs import Job, Jobs
+from server.retraining.jobs import Jobs
 
 
 class WorkerBody(BaseModel):
@@ -32,7 +33,7 @@ class FailedBody(WorkerBody):
     text: str = ""
 
 
-class JobBody(BaseModel):
+class JobBody(Shown):
     """One job."""
 
     id: str
@@ -53,23 +54,23 @@ def router(auth: Auth, jobs: Jobs, versions: Versions, clock: Clock) -> APIRoute
     def lease(body: WorkerBody) -> JobBody | Response:
         """Lease a job; 204 when there is none."""
         job = jobs.lease(body.worker, clock())
-        return Response(status_code=204) if job is None else _body(job)
+        return Response(status_code=204) if job is None else JobBody.of(job)
 
     @routes.post("/api/jobs/{job}/heartbeat")
     def heartbeat(job: str, body: WorkerBody) -> JobBody:
         """Keep the lease."""
-        return _body(jobs.heartbeat(job, body.worker, clock()))
+        return JobBody.of(jobs.heartbeat(job, body.worker, clock()))
 
     @routes.post("/api/jobs/{job}/done")
     def done(job: str, body: DoneBody) -> JobBody:
         """Finish with a release that is published already."""
         versions.release(body.release)
-        return _body(jobs.done(job, body.worker, body.release, body.certificate, clock()))
+        return JobBody.of(jobs.done(job, body.worker, body.release, body.certificate, clock()))
 
     @routes.post("/api/jobs/{job}/failed")
     def failed(job: str, body: FailedBody) -> JobBody:
         """Finish without a release."""
-        return _body(jobs.failed(job, body.worker, body.code, body.text, clock()))
+        return JobBody.of(jobs.failed(job, body.worker, body.code, body.text, clock()))
 
     @routes.get("/api/jobs/{job}/samples.zip")
     def samples(job: str) -> FileResponse:
@@ -77,7 +78,3 @@ def router(auth: Auth, jobs: Jobs, versions: Versions, clock: Clock) -> APIRoute
         return FileResponse(jobs.samples(job), media_type="application/zip", filename="samples.zip")
 
     return routes
-
-
-def _body(job: Job) -> JobBody:
-    return JobBody(**{name: getattr(job, name) for name in JobBody.model_fields})

@@ -8,12 +8,12 @@ from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
-from server.api.values import StoredNumber
+from server.api.values import Shown, StoredNumber
 from server.clock import Clock
-from server.retraining.samples import Samples, StoredSample
+from server.retraining.samples import Samples
 
 
-class SampleBody(BaseModel):
+class SampleBody(Shown):
     """One sample; ``label`` is "" while nobody said. ``predicted`` is the index of the model's class."""
 
     id: int
@@ -55,7 +55,7 @@ def router(auth: Auth, samples: Samples, clock: Clock) -> APIRouter:
     ) -> SamplesBody:
         """Return samples; ``after``: the id of the last one of the page before."""
         found = samples.latest(unlabelled=unlabelled, limit=limit, after=after)
-        return SamplesBody(samples=[_body(one) for one in found])
+        return SamplesBody(samples=[SampleBody.of(one) for one in found])
 
     @routes.get("/api/samples/{sample}/image")
     def image(sample: StoredNumber) -> Response:
@@ -67,10 +67,6 @@ def router(auth: Auth, samples: Samples, clock: Clock) -> APIRouter:
     @routes.put("/api/samples/{sample}/label")
     def label(sample: StoredNumber, body: LabelBody) -> SampleBody:
         """Label the image of a sample."""
-        return _body(samples.label(sample, str(body.label), body.by, clock()))
+        return SampleBody.of(samples.label(sample, str(body.label), body.by, clock()))
 
     return routes
-
-
-def _body(sample: StoredSample) -> SampleBody:
-    return SampleBody(**{name: getattr(sample, name) for name in SampleBody.model_fields})
