@@ -150,6 +150,15 @@ def test_verdicts_and_the_status_of_all(client: FleetClient) -> None:
     assert {one.signal for one in status.concerns}
 
 
+def test_a_call_without_a_method_of_its_own_is_a_request(client: FleetClient) -> None:
+    """Its answer is the JSON object itself; a refusal is the same error as of any method."""
+    made = client.request("POST", "/api/claims", {"site": "berlin", "device": "cam-9"})
+    assert made["claim"]
+    assert client.request("GET", "/api/events", query={"limit": "1"})["events"] is not None
+    with pytest.raises(AnsweredError, match="no-such"):
+        client.request("GET", "/api/rollouts/no-such")
+
+
 def test_refusals_carry_the_servers_code_and_the_next_step(client: FleetClient, fleet: MemoryFleet) -> None:
     """An unknown device (whatever is in its name), a rollout of no release, the builder's token."""
     for name in ("cam-9", "../releases", "a/b?c", ""):
