@@ -129,7 +129,8 @@ def _check_size(processes: int, size: int) -> None:
 @contextmanager
 def _torchrun(folder: Path, processes: int) -> Iterator[subprocess.Popen[bytes]]:
     """Run the crew; whatever happens in the block, no process of it outlives the block."""
-    environment = {**child.environment(), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    scratch = {"TMPDIR": str(folder)}  # what they leave there when they are ended goes with the folder
+    environment = {**child.environment(), **scratch, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     with (folder / _STDERR).open("wb") as stderr:
         process = subprocess.Popen(
             torchrun.arguments(folder, processes, __name__),
@@ -215,7 +216,7 @@ def main(folder: Path) -> int:
 
 def _work(folder: Path, channel: Channel) -> None:
     if channel.world.rank > 0:
-        with tempfile.TemporaryDirectory(prefix="tinyfleet-train-") as name:
+        with tempfile.TemporaryDirectory() as name:
             received = job.receive(channel, Path(name))
             if isinstance(received, job.Job):
                 received.train(channel.world)
