@@ -1,13 +1,14 @@
-"""The Python interface of the build host: run a recipe, or compress a model with data that are in memory.
+"""The Python interface of the build host: run a recipe, or compress a model with data held in memory.
 
-``run`` takes a recipe; ``compress`` takes a trained model and arrays, and writes a recipe of its own beside its
-results, so that the command line can repeat the run. Both return a ``RunResult``. Nothing is decided here: stages,
-gates and bundles are those of ``compressor run``.
+``run`` takes a recipe; ``compress`` takes a trained model and arrays, and writes a recipe beside its results, so that
+the command line can repeat the run. Both return a ``RunResult``. This module decides nothing itself: stages, gates and
+bundles are those of ``compressor run``.
 
     result = run("models/digits/recipe.toml", out="build", quick=True)
     print(result.verdict, result.figures["gateway"]["size_bytes"])
 
-Every error is a ``CompressorError``. Nothing is printed; ``progress`` hears what a run does, and may end it by raising.
+Every error is a ``CompressorError``. Nothing is printed; ``progress`` is called with events, and may stop a run by
+raising.
 """
 
 from __future__ import annotations
@@ -51,14 +52,14 @@ INPUTS = "compress-inputs"
 """The folder below ``out`` in which ``compress`` keeps the model, the arrays and the recipe."""
 _TARGET = "host"
 _SHARES = MappingProxyType({"train": 0.02, "calibration": 0.18, "gate": 0.6, "reference": 0.2})
-"""Nothing is trained, so that nearly all rows of the train split's usual share may judge or calibrate."""
+"""Nothing is trained, so nearly all rows of the usual train split are used for gating and calibration."""
 _GREY = 3
 _RGB = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgressEvent:
-    """How far a stage is: ``done`` of ``total`` ``unit``, with a note in ``text``; or, without a stage, a remark."""
+    """Progress of a stage: ``done`` of ``total`` ``unit``, with a note in ``text``; or, without a stage, a remark."""
 
     stage: str = ""
     done: int = 0
@@ -75,8 +76,8 @@ class Arrays:
     """Labelled images in memory.
 
     ``x``: uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3), range 0..255. ``y``: integers (N,), rows of ``class_names``.
-    ``sources``: which rows are views of one thing (none: each picture is its own); they never part over splits.
-    ``slices``: the group of each row, for per-slice gates (none: no groups).
+    ``sources``: rows with the same source show the same object (empty: each picture is its own); a source is never
+    split between train and gate. ``slices``: the group of each row, for per-slice gates (empty: no groups).
     """
 
     x: NDArray[Any]
@@ -88,9 +89,9 @@ class Arrays:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompressOptions:
-    """How ``compress`` works, in the words of a recipe (``docs/reference/recipe.md``).
+    """Settings of ``compress``; names and values as in a recipe (``docs/reference/recipe.md``).
 
-    ``mean`` and ``std``: of the input after scaling to 0..1, as the model was trained (0 and 1: it takes 0..1).
+    ``mean`` and ``std``: normalisation of the input after scaling to 0..1, as used in training (0 and 1: none).
     ``quantize``: the keys of a step ``quantize``. ``gates``: the table ``[gates]``. ``seed``: of the splits.
     """
 
@@ -110,8 +111,8 @@ class CompressOptions:
 class GateRow:
     """One gate's result. ``value`` and ``bound`` are None where the measurement is missing.
 
-    ``n``: samples behind the value; ``needs``: how many more an inconclusive gate asks for; ``device``: the device it
-    was judged on, "" for this host; ``text``: all of it in words.
+    ``n``: samples behind the value; ``needs``: how many more an inconclusive gate asks for; ``device``: the device that
+    measured it, "" for this host; ``text``: the result as a sentence.
     """
 
     name: str
@@ -128,11 +129,11 @@ class GateRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What a run came to; in a notebook it shows itself as a table of gates.
+    """Result of a run; a notebook displays it as a table of gates.
 
     ``figures``: every measured number by target and name (``docs/reference/recipe.md``). ``bundles``: the bundle of
     each target; empty unless every gate passed. ``report``, ``certificate``: ``report.html`` and ``gate.json``.
-    ``remarks``: what should be read before the gates. ``recipe``: what was run.
+    ``remarks``: warnings to read before the gates. ``recipe``: the recipe that was run.
     """
 
     verdict: Verdict
@@ -150,7 +151,7 @@ class RunResult:
         return self.verdict is Verdict.PASS
 
     def bundle(self, target: str = "") -> Path:
-        """Return the path of the bundle for ``target``, which may be left out where there is one.
+        """Return the path of the bundle for ``target``, which may be omitted if there is only one.
 
         Raises:
             PackageError: If there is none, or there are several and none was named.
@@ -174,7 +175,7 @@ class RunResult:
             raise PackageError(f"Expected a bundle at {path}, got: {error.strerror}: run it again") from error
 
     def _repr_html_(self) -> str:
-        """Return verdict and gates as HTML that needs nothing from elsewhere."""
+        """Return verdict and gates as self-contained HTML."""
         model = self.recipe.model
         head = ("gate", "target", "verdict", "value", "bound", "limit", "in words")
         lines = [f"<tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>"]
@@ -202,18 +203,18 @@ def run(
     quick: bool = False,
     progress: OnProgress | None = None,
 ) -> RunResult:
-    """Run a recipe to its verdict; a run that was stopped goes on where it was.
+    """Run a recipe to its verdict; an interrupted run resumes where it stopped.
 
     Args:
         recipe: The path of a recipe or its folder, or a ``Recipe`` (``read_recipe``, ``parse_recipe``).
         out: The folder for bundles, report, certificate and the cache of stages.
         data: The data set's zip or folder, instead of the recipe's path.
-        version: Of the release, instead of the recipe's.
-        quick: Train two epochs only, on generated data where the recipe has none. The gates stay as they are.
-        progress: Called for every stage's step and every remark, in the thread of the caller.
+        version: Version of the release, instead of the recipe's.
+        quick: Train only two epochs, on generated data if the recipe's own is missing. The gates stay as they are.
+        progress: Called at every step of a stage and for every remark, in the caller's thread.
 
     Raises:
-        CompressorError: If anything can't be done; the subclass and its ``code`` say what.
+        CompressorError: If the run fails; the subclass and its ``code`` give the reason.
     """
     read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     read = read.with_data(None if data is None else Path(data))
@@ -231,20 +232,20 @@ def compress(
     options: CompressOptions | None = None,
     progress: OnProgress | None = None,
 ) -> RunResult:
-    """Quantize a trained classifier for onnxruntime on this host, and judge it against itself as it was.
+    """Quantize a trained classifier for onnxruntime on this host, and gate it against the original.
 
-    Of the rows, 60 % judge, 20 % make the drift reference, 18 % calibrate, and 2 % are left out.
+    Of the rows, 60 % gate, 20 % make the drift reference, 18 % calibrate, and 2 % are not used.
 
     Args:
         model: A network that takes float32 (N, C, H, W) and returns logits, or (logits, embedding): a torch module,
-            left as it is; or an ONNX file's path or bytes.
-        data: Rows that the model was not trained on: what it learnt can't judge it.
-        out: As of ``run``; model, arrays and recipe lie in its folder ``compress-inputs``.
+            which is not changed, or an ONNX file's path or bytes.
+        data: Rows that the model was not trained on: training rows can't gate it.
+        out: As in ``run``; model, arrays and recipe are kept in its folder ``compress-inputs``.
         options: Normalisation, gates and settings.
-        progress: As of ``run``.
+        progress: As in ``run``.
 
     Raises:
-        CompressorError: If anything can't be done; the subclass and its ``code`` say what.
+        CompressorError: If the run fails; the subclass and its ``code`` give the reason.
     """
     settings = options or CompressOptions()
     folder = Path(out) / INPUTS
@@ -281,7 +282,7 @@ def _artifact(model: nn.Module | bytes | Path | str, sizes: tuple[int, int, int,
         except OSError as error:
             message = f"Expected an ONNX file at {model}, got: {error.strerror}: check the path"
             raise CheckpointError(message) from error
-    import torch  # noqa: PLC0415 - only a module needs it
+    import torch  # noqa: PLC0415 - only a torch module needs it
 
     from compressor.export.onnx import export_onnx  # noqa: PLC0415 - as above
     from compressor.networks import with_embedding  # noqa: PLC0415 - as above
@@ -315,7 +316,7 @@ def _npz(data: Arrays) -> bytes:
 
 
 class _Reported:
-    """The progress of a run as events."""
+    """Turns the progress of a run into events."""
 
     def __init__(self, tell: OnProgress) -> None:
         self._tell = tell

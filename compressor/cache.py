@@ -1,9 +1,10 @@
-"""Steps: results kept by what they were made from, so that a run resumes where it stopped.
+"""Cache of step results, keyed by their inputs, so that a run resumes where it stopped.
 
-A result's name is the digest of the step's name, the source code it ran (``closure``) and the digests of its inputs. A
-changed parameter therefore re-runs that step and only what follows from its *result*: when a step gives the same bytes
-as before, the steps after it are found again. Files appear whole or not at all; a damaged one is made anew. Results lie
-in a folder named after the cache's version, so that those of another version are neither read nor removed.
+The key of a result is the digest of the step's name, the source code it ran (``closure``) and the digests of its
+inputs. A changed parameter therefore re-runs that step and only what depends on its *result*: if the step returns the
+same bytes as before, later steps still hit the cache. Files are written whole or not at all; a damaged one is made
+again. Results are in a folder named after the cache's version, so those of another version are neither read nor
+removed.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from wire import durable
 from wire.canonical import canonical_bytes, sha256_hex
 
 CACHE_VERSION = 2
-"""The layout of the cache and of what its steps keep. Raise it when either changes; version 1 had no folder."""
+"""Version of the cache's layout and of the steps' formats. Raise it when either changes; version 1 had no folder."""
 _DIGEST_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a step made. ``digest`` is the SHA-256 of ``data``; ``cached``: it was there already."""
+    """Result of a step. ``digest`` is the SHA-256 of ``data``; ``cached``: it was read from the cache."""
 
     data: bytes
     digest: str
@@ -33,7 +34,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What a step runs: its ``entries`` with all they import. The module that defines the step is one of them."""
+    """The code that a step runs: its ``entries`` and all they import, including the module that defines the step."""
 
     entries: tuple[str, ...] = ()
 
@@ -44,7 +45,7 @@ class Code:
 
 @dataclass(slots=True)
 class Cache:
-    """The folder of results. ``ran`` and ``found`` name the steps of this run, in order."""
+    """A folder of results. ``ran`` and ``found`` list this run's steps, in order: computed and read back."""
 
     folder: Path
     ran: list[str] = field(default_factory=list)
@@ -52,11 +53,11 @@ class Cache:
 
     @property
     def results(self) -> Path:
-        """The folder of this version's results."""
+        """The folder of results for this version of the cache."""
         return self.folder / f"v{CACHE_VERSION}"
 
     def left_aside(self) -> str:
-        """Return one sentence if the folder has results of other versions and none of this one, else nothing."""
+        """Return a sentence if the folder has results of other versions only, else an empty string."""
         if self.results.exists() or not self.folder.is_dir():
             return ""
         others = sorted(path.name for path in self.folder.iterdir())
@@ -73,7 +74,7 @@ class Cache:
         return sha256_hex(canonical_bytes({"step": name, "inputs": dict(inputs), "code": code.digests()}))
 
     def step(self, name: str, inputs: Mapping[str, str], make: Callable[[], bytes], *, code: Code = Code()) -> Result:
-        """Return what ``make`` returns, or what it returned for equal ``inputs`` and equal ``code``.
+        """Return the cached result for equal ``inputs`` and ``code``, or else what ``make`` returns.
 
         Raises:
             PackageError: If the result can't be written.
@@ -100,7 +101,7 @@ def _read(path: Path) -> bytes | None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``: the whole file or none, also when the power goes.
+    """Write ``data`` to ``path``, whole or not at all, even if the power fails.
 
     Raises:
         PackageError: If the disk is full or the folder can't be written.

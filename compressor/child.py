@@ -1,4 +1,4 @@
-"""A module run in a child process on the files of a folder: what ends the child does not end the run."""
+"""Runs a module in a child process on the files of a folder, so that a crash does not end the run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ _TAIL = 200
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of a child that finds the modules which this process finds."""
+    """Return an environment in which a child finds the same modules as this process."""
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def run(module: str, folder: Path, limit_s: float) -> subprocess.CompletedProcess[bytes]:
-    """Return how ``python -m module folder`` ended, with what it printed.
+    """Run ``python -m module folder`` and return its exit status and output.
 
     Raises:
-        subprocess.TimeoutExpired: If it took longer than ``limit_s``; it is ended then.
+        subprocess.TimeoutExpired: If it took longer than ``limit_s``; it is killed.
     """
     return subprocess.run(
         [sys.executable, "-m", module, str(folder)], stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s,
@@ -28,6 +28,6 @@ def run(module: str, folder: Path, limit_s: float) -> subprocess.CompletedProces
 
 
 def last_line(done: subprocess.CompletedProcess[bytes]) -> str:
-    """Return the end of what a child said on stderr, "" where it said nothing."""
+    """Return the last line that a child wrote to stderr, "" if it wrote nothing."""
     lines = done.stderr.decode(errors="replace").strip().splitlines()
     return lines[-1][:_TAIL] if lines else ""

@@ -1,17 +1,18 @@
-"""Which source a piece of work is made of: the modules that its entry modules import, transitively.
+"""Finds the source code that a piece of work depends on: the modules that its entry modules import, transitively.
 
-Decides what "the code of a stage" means, for the keys of the cache and the digests of a certificate. Reads files and
-imports nothing, so that a run that finds every step loads no torch.
+Decides what "the code of a stage" means for cache keys and for the digests of a certificate. Reads files and imports
+nothing, so that a run that finds every step in the cache does not load torch.
 
-1. An import counts wherever it stands in a module, at its top or inside a function; one for type checkers alone does
-   not, since nothing runs it.
-2. A plug-in is imported by a name that no import statement shows. The caller names the chosen one (``plugin``), so that
-   editing one network does not train the others anew.
-3. Of our packages, of the folder that a plug-in lies in and of whatever else lies on the path without being installed
-   (another folder of ``PYTHONPATH``, a package in editable mode) every import is followed. Of an installed package that
-   a plug-in is part of, all modules count; other installed packages count by their version, which the caller names.
-4. A module that defines stages (it imports the name ``apart``) imports late what only one of them needs. Its late
-   imports are left out, and each stage names its own as entries.
+1. An import counts wherever it stands in a module, at the top or inside a function; one under ``TYPE_CHECKING`` does
+   not, because it never runs.
+2. No import statement names a plug-in. The caller names the chosen one (``plugin``), so that editing one network does
+   not retrain the others.
+3. Imports are followed into our packages, into the folder that contains a plug-in, and into whatever else is on the
+   path without being installed (another folder of ``PYTHONPATH``, a package in editable mode). If a plug-in is part of
+   an installed package, all of that package's modules count; other installed packages count by version, which the
+   caller names.
+4. A module that defines stages (it imports the name ``apart``) imports inside functions what only one stage needs.
+   These late imports are left out, and each stage names its own as entries.
 """
 
 from __future__ import annotations
@@ -31,9 +32,9 @@ OURS = ("wire", "edge_agent", "compressor")
 
 
 def plugin(package: str, name: str) -> str:
-    """Return the module of the plug-in ``name``: one of ``package``, or what ``my_package.my_module:function`` names.
+    """Return the module of the plug-in ``name``: a module of ``package``, or that of ``my_package.my_module:function``.
 
-    The empty name, which some settings have for "none", is the package itself.
+    An empty name, which some settings use for "none", gives the package itself.
     """
     return name.partition(":")[0] if ":" in name else f"{package}.{name}".rstrip(".")
 
@@ -45,10 +46,9 @@ def package(name: str) -> tuple[str, ...]:
 
 
 def code_digests(entries: Sequence[str], *, apart: str = "") -> dict[str, str]:
-    """Return the SHA-256 of the source of every module that the work of ``entries`` may run, by the module's name.
+    """Return the SHA-256 of the source of every module that ``entries`` may run, by the module's name.
 
-    Of modules that import the name ``apart`` the late imports are left out (rule 4). A module that isn't there has no
-    digest.
+    For modules that import the name ``apart``, late imports are left out (rule 4). A missing module has no digest.
     """
     digests: dict[str, str] = {}
     beside, installed = _beside(entries), _installed()
@@ -77,18 +77,18 @@ def code_digests(entries: Sequence[str], *, apart: str = "") -> dict[str, str]:
 
 
 def _within(name: str) -> str:
-    """Return the package that the module ``name`` is in, "" for a top-level one."""
+    """Return the package that contains the module ``name``, "" for a top-level one."""
     return name.rpartition(".")[0]
 
 
 def _beside(entries: Sequence[str]) -> set[str]:
-    """Return the folders of the path that plug-ins lie in, those of installed packages left out."""
+    """Return the folders of the path that contain plug-ins, except those of installed packages."""
     firsts = {name.partition(".")[0] for name in entries} - set(OURS)
     return {_folder(located(name)) for name in firsts} - _installed() - {""}
 
 
 def _of_a_person(folder: str, beside: set[str], installed: set[str]) -> bool:
-    """Return whether modules in ``folder`` change without a new version: no installer put them there."""
+    """Return whether no installer manages ``folder``, so that its modules change without a new version."""
     return folder in beside or (folder not in installed | {""} and not any(Path(folder).glob("*.dist-info")))
 
 
@@ -100,7 +100,7 @@ def _installed() -> set[str]:
 
 
 def _folder(spec: ModuleSpec | None) -> str:
-    """Return the folder on the path in which a top-level module or package lies."""
+    """Return the folder of the path that contains a top-level module or package."""
     if spec is None:
         return ""
     if spec.submodule_search_locations is not None:
@@ -117,7 +117,7 @@ def _below(spec: ModuleSpec) -> Iterator[str]:
 
 
 def located(name: str) -> ModuleSpec | None:
-    """Return where the module ``name`` lies, without importing the packages it is in."""
+    """Return the spec of the module ``name``, without importing its parent packages."""
     first, *rest = name.split(".")
     try:
         spec = importlib.util.find_spec(first) if first else None
@@ -131,11 +131,11 @@ def located(name: str) -> ModuleSpec | None:
 
 @lru_cache(maxsize=2048)
 def _imported(source: bytes, at: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the modules that ``source`` in the package ``at`` may import: at once, and late (inside functions)."""
+    """Return the modules that ``source`` in the package ``at`` imports: at import time, and late (inside functions)."""
     found: tuple[list[str], list[str]] = ([], [])
     try:
         waiting: list[tuple[ast.AST, bool]] = [(ast.parse(source), False)]
-    except (SyntaxError, ValueError):  # it can't be imported, which is said with its line where that is tried
+    except (SyntaxError, ValueError):  # importing it fails anyway, with an error that names the line
         return (), ()
     while waiting:
         node, late = waiting.pop()

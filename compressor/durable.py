@@ -1,4 +1,4 @@
-"""How a finished file of the compressor survives a power cut: renamed when it is whole, then its folder flushed."""
+"""Writes files that survive a power cut: renamed once they are complete, then the folder is flushed."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from wire.durable import sync_folder
 
 
 def move(part: Path, path: Path) -> None:
-    """Rename ``part``, whose bytes or folder are flushed, to ``path``, and flush the folder that it is in now.
+    """Rename ``part``, already flushed, to ``path``, and flush the folder that contains it.
 
     Raises:
-        OSError: If it can't be renamed; ``path`` is then as before.
+        OSError: If it can't be renamed; ``path`` is then unchanged.
     """
     part.replace(path)
     sync_folder(path.parent)
@@ -23,7 +23,7 @@ def move(part: Path, path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Yield a file that becomes ``path`` when the block ends well; if not, ``path`` is as before and nothing is left.
+    """Yield a file that replaces ``path`` if the block succeeds; if not, ``path`` is unchanged and nothing remains.
 
     Raises:
         OSError: If it can't be written.

@@ -3,30 +3,30 @@
 CompressorError
 ├── RecipeError            a recipe that can't be read
 ├── PluginError            a data set, network or step that is not there, or lacks its package
-├── StepDidNothingError    a step that changed nothing, and may not
+├── StepDidNothingError    a step that changed nothing, although it must
 ├── DataError              data that can't be used
 │   ├── ColumnError        the CSV lacks a column
 │   ├── CorruptImageError  more images are broken than the recipe allows
 │   ├── ArchiveError       a zip or folder that may not be opened
 │   └── SplitError         splits that overlap or are too small
-├── CheckpointError        weights that don't fit the network, or are no weights
-├── TrainError             training that came to nothing (the loss is not finite)
-│   └── LostProcessError   another process of a shared training ended, or does not answer
-├── PruneError             a network that can't be pruned as far, or as, the recipe asks
-├── ExportError            a network that does not export
+├── CheckpointError        a file that holds no weights, or none that fit the network
+├── TrainError             training that failed (the loss is not finite)
+│   └── LostProcessError   another process of a distributed training ended, or does not answer
+├── PruneError             a network that can't be pruned as the recipe asks
+├── ExportError            a network that can't be exported
 ├── QuantizeError          a model that can't be quantized
 ├── MeasureError           an artifact that can't be measured
-│   └── DeviceMeasureError a device did not measure, or its answer is not believed
+│   └── DeviceMeasureError a device did not measure, or its report is not trusted
 ├── PackageError           a bundle that can't be written or verified
 ├── TrustError             keys or signatures
 │   └── KeysExistError     keys would be overwritten
-├── WorkerError            a retraining job that can't be had or done
-│   └── JobLostError       the job is another worker's now, or over
+├── WorkerError            a retraining job that can't be claimed or carried out
+│   └── JobLostError       the job was leased to another worker, or has ended
 ├── TrackingError          a finished run can't be logged
 │   └── TrackingUnreachableError  the tracking server did not answer
 └── PublishError           a release can't be signed, or the server refused it
     ├── GateNotPassedError       the certificate does not say "pass"
-    ├── ReleaseExistsError       the release is signed already, with other bytes
+        ├── ReleaseExistsError       the release is already signed, with other bytes
     ├── VersionConflictError     another build host published in between
     └── ServerUnreachableError   the server did not answer
 
@@ -51,7 +51,7 @@ class RecipeError(CompressorError):
 
 
 class PluginError(CompressorError):
-    """A plug-in is not in its folder, has not the agreed function, or lacks a package it needs."""
+    """A plug-in is not in its folder, lacks the agreed function, or lacks a package it needs."""
 
     code = "plugin_missing"
 
@@ -93,19 +93,19 @@ class CheckpointError(CompressorError):
 
 
 class TrainError(CompressorError):
-    """Training diverged or was given nothing to learn from."""
+    """Training diverged or had no data to learn from."""
 
     code = "train_failed"
 
 
 class LostProcessError(TrainError):
-    """Another process of a training that several share ended, or did not answer in time."""
+    """Another process of a distributed training ended, or did not answer in time."""
 
     code = "train_process_lost"
 
 
 class StepDidNothingError(CompressorError):
-    """A step changed nothing of what it is for, and its settings don't allow that."""
+    """A step changed nothing, and its settings don't allow that."""
 
     code = "step_did_nothing"
 
@@ -135,7 +135,7 @@ class MeasureError(CompressorError):
 
 
 class DeviceMeasureError(MeasureError):
-    """A device said nothing in time, refused, or answered something that is not believed."""
+    """A device did not answer in time, refused, or sent a report that is not trusted."""
 
     code = "device_measure"
 
@@ -189,24 +189,24 @@ class ServerUnreachableError(PublishError):
 
 
 class WorkerError(CompressorError):
-    """A retraining job can't be had from the server, or not be done here."""
+    """A retraining job can't be claimed from the server, or can't be carried out here."""
 
     code = "worker_failed"
 
 
 class JobLostError(WorkerError):
-    """The job is leased to another worker, or over: what was made is dropped."""
+    """The job was leased to another worker, or has ended; the result is discarded."""
 
     code = "lease_lost"
 
 
 class TrackingError(CompressorError):
-    """A finished run can't be logged; it is complete on the disk all the same."""
+    """A finished run can't be logged; its files are complete on disk."""
 
     code = "tracking_failed"
 
 
 class TrackingUnreachableError(TrackingError):
-    """The tracking server did not answer; it may later."""
+    """The tracking server did not answer; try again later."""
 
     code = "tracking_unreachable"

@@ -1,7 +1,7 @@
-"""Evaluation mode for as long as a network is only looked at: exported, run, counted or traced.
+"""Puts networks into evaluation mode while they are exported, run, counted or traced.
 
-A forward pass in training mode moves the statistics of batch norms and drops units. ``torch.onnx.export`` restores the
-mode of what it is given, which is a wrapper's where there is one, so that the network inside is left in training mode.
+A forward pass in training mode updates batch norm statistics and applies dropout. ``torch.onnx.export`` restores the
+mode only of the module it is given; if that is a wrapper, the network inside is left in training mode.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def evaluating(*networks: nn.Module) -> Iterator[None]:
-    """Keep ``networks`` in evaluation mode; afterwards each of their modules has the mode that it had itself."""
+    """Put ``networks`` into evaluation mode inside the block; afterwards restore the mode of each of their modules."""
     modes = [(module, module.training) for network in networks for module in network.modules()]
     try:
         for network in networks:

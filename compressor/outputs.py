@@ -1,4 +1,4 @@
-"""What a command writes under fixed names in a folder that a person named: it replaces its own files, nobody else's."""
+"""Guards a folder that a person named for output: a command overwrites its own files and no others."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ CACHE = "cache"
 
 
 def check_run_folder(out: Path, names: Iterable[str]) -> None:
-    """Check that files of ``names`` in ``out`` are those of an earlier run: its cache or its certificate lies beside.
+    """Check that files of ``names`` in ``out`` come from an earlier run, whose cache or certificate is beside them.
 
     Raises:
-        PackageError: If one is somebody else's.
+        PackageError: If one does not.
     """
     if not (out / CACHE).is_dir() and not _has_keys(out / "gate.json", {"verdict", "gates"}):
         _refuse(out, names)
 
 
 def check_report_folder(out: Path, names: Iterable[str], keys: frozenset[str]) -> None:
-    """Check that files of ``names`` in ``out`` were written together before: the first is JSON with ``keys``.
+    """Check that files of ``names`` in ``out`` were written by this command: the first is JSON with ``keys``.
 
     Raises:
-        PackageError: If one is somebody else's.
+        PackageError: If one was not.
     """
     names = tuple(names)
     if not _has_keys(out / names[0], keys):

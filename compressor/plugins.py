@@ -1,9 +1,9 @@
 """The folder is the registry: a plug-in is a module of a package, or ``my_package.my_module:function``.
 
-Modules whose names begin with ``_`` are what plug-ins are made with, and are none themselves.
+Modules whose names begin with ``_`` are helpers of plug-ins, not plug-ins.
 
-Decides how a name becomes a function; nothing is imported before it is asked for, so a plug-in's
-missing package concerns only those who use it, and is named.
+Decides how a name becomes a function. Nothing is imported before it is requested, so a missing package affects only
+those who use the plug-in, and the error names it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wire.settings import nearest
 
 
 def names(package: str) -> tuple[str, ...]:
-    """Return the plug-ins of ``package``: its modules that are not private, without importing them."""
+    """Return the plug-ins of ``package``: its public modules, without importing them."""
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec else None
     found = (module.name for module in pkgutil.iter_modules(folders) if not module.name.startswith("_"))
@@ -29,7 +29,7 @@ def names(package: str) -> tuple[str, ...]:
 
 
 def resolve(package: str, name: str, function: str, *, known: tuple[str, ...]) -> Callable[..., object]:
-    """Return ``function`` of the plug-in ``name`` in ``package``, or what the dotted path ``name`` names.
+    """Return ``function`` of the plug-in ``name`` in ``package``, or the function that a dotted path names.
 
     Raises:
         PluginError: If there is no such plug-in or function, or a package it needs is missing.
@@ -49,29 +49,29 @@ def resolve(package: str, name: str, function: str, *, known: tuple[str, ...]) -
 
 
 def attribute(name: str) -> object:
-    """Return what ``name``, ``my_package.my_module:ATTRIBUTE``, is; None where the module has no such attribute.
+    """Return the object named by ``name``, ``my_package.my_module:ATTRIBUTE``; None if there is no such attribute.
 
     Raises:
-        PluginError: If the module, or a package it needs, is missing or fails when it is imported.
+        PluginError: If the module, or a package it needs, is missing or fails to import.
     """
     module_name, _, found = name.partition(":")
     return getattr(_module(module_name, name), found, None)
 
 
 def _module(module_name: str, name: str) -> object:
-    torchvision_import.make_possible()  # plug-ins of a person's own import it as they like
+    torchvision_import.make_possible()  # a person's own plug-ins may import torchvision directly
     try:
         return importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         message = f"Expected the package {error.name!r} for {name!r}, got none: install it beside tinyfleet"
         raise PluginError(message) from error
-    except Exception as error:  # its code runs when it is imported, and raises what it likes
+    except Exception as error:  # importing runs the plug-in's code, which may raise anything
         message = f"Expected {name!r} to import, got {failure(error)}"
         raise PluginError(message) from error
 
 
 def failure(error: Exception) -> str:
-    """Return what a plug-in raised and where, for a person who wrote it: ``KeyError: 'x' in mine.py, line 3``."""
+    """Return what a plug-in raised and where, for its author: ``KeyError: 'x' in mine.py, line 3``."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}: {str(error)[:200]}{place}: mend the plug-in"

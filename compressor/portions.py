@@ -1,7 +1,7 @@
-"""How many rows are worked on at a time: as many as fit into a number of bytes, never a fixed number of rows.
+"""How many rows to process at a time: as many as fit into a number of bytes, never a fixed number of rows.
 
-A fixed number costs megabytes for small inputs and gigabytes for large ones. Decides sizes only; imports nothing of
-ours, so that every stage can ask.
+A fixed number costs megabytes for small inputs and gigabytes for large ones. Decides sizes only; imports none of our
+modules, so that every stage can use it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float32]
 
 TENSOR_BYTES = 64 * 1024 * 1024
-"""Of all tensors inside a model that are held at once: at 224 x 224 that is 1 to 4 rows, which is also the fastest."""
+"""Limit for all tensors of a model in memory at once: 1 to 4 rows at 224 x 224, which is also the fastest."""
 INPUT_BYTES = 8 * 1024 * 1024
-"""Of inputs that go through a model together: activations are some ten times as large."""
+"""Limit for the inputs of one forward pass: activations are about ten times as large."""
 
 
 def rows_within(row_bytes: int, *, most: int, limit_bytes: int = INPUT_BYTES) -> int:
@@ -30,7 +30,7 @@ def row_bytes(inputs: Floats) -> int:
 
 
 def portions(inputs: Floats, *, most: int) -> Iterator[Floats]:
-    """Yield ``inputs``, (N, ...), in views of at most ``most`` rows and ``INPUT_BYTES``."""
+    """Yield ``inputs``, (N, ...), as views of at most ``most`` rows and ``INPUT_BYTES``."""
     size = rows_within(row_bytes(inputs), most=most)
     for start in range(0, len(inputs), size):
         yield inputs[start : start + size]

@@ -1,4 +1,4 @@
-"""What a long run says while it runs. Implementations: bars on stderr, nothing."""
+"""Progress of a long run. Implementations: bars on stderr, and none."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tqdm import tqdm
 
 
 class Stage(Protocol):
-    """One part of the work under way."""
+    """One stage of the run."""
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Say that ``count`` more of the stage's units are done."""
+        """Report that ``count`` more units of the stage are done."""
 
 
 class Progress(Protocol):
-    """Where a run says what it does."""
+    """Receives the progress of a run."""
 
     def stage(self, name: str, total: int, unit: str) -> AbstractContextManager[Stage]:
-        """Return a context that lasts as long as the stage."""
+        """Return a context that is open while the stage runs."""
 
     def say(self, text: str) -> None:
-        """Say one line."""
+        """Report one line of text."""
 
 
 class _Nothing:
@@ -34,16 +34,16 @@ class _Nothing:
 
 
 class Silent:
-    """Says nothing: for tests and for programs that show their own progress."""
+    """Reports nothing: for tests and for programs that show their own progress."""
 
     @contextmanager
     def stage(self, name: str, total: int, unit: str) -> Iterator[Stage]:
-        """Yield a stage that says nothing."""
+        """Yield a stage that reports nothing."""
         del name, total, unit
         yield _Nothing()
 
     def say(self, text: str) -> None:
-        """Say nothing."""
+        """Ignore ``text``."""
         del text
 
 
@@ -58,16 +58,16 @@ class _Bar:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` as one line that can't move a terminal's cursor: names in it may come from anybody's archive."""
+    """Return ``text`` as one line without control characters: names in it may come from an untrusted archive."""
     return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split("\n")))
 
 
 class Bars:
-    """Bars on stderr; where stderr is no terminal, one line per stage instead."""
+    """Shows bars on stderr; if stderr is not a terminal, one line per stage instead."""
 
     @contextmanager
     def stage(self, name: str, total: int, unit: str) -> Iterator[Stage]:
-        """Yield a stage that moves a bar."""
+        """Yield a stage that advances a bar."""
         start = time.monotonic()
         shown = sys.stderr.isatty()
         with tqdm(total=total, desc=f"{name:<12}", unit=unit, file=sys.stderr, disable=not shown, leave=False) as bar:

@@ -1,8 +1,8 @@
-"""Importing torchvision beside a CPU torch, whoever imports it: a network of ours, or a plug-in of a person's own.
+"""Makes torchvision importable beside a CPU build of torch, for our networks and for a person's own plug-ins.
 
-torchvision on the package index is a CUDA build, whose import dies beside a CPU torch with "operator torchvision::nms
-does not exist". Declaring the operators first cures it and changes nothing where the real extension loads. A finder at
-the front of ``sys.meta_path`` does so when torchvision is about to be imported: torch is loaded for no one else.
+torchvision on the package index is a CUDA build, whose import fails beside a CPU torch with "operator torchvision::nms
+does not exist". Declaring the operators first fixes that and changes nothing if the real extension loads. A finder at
+the front of ``sys.meta_path`` declares them when torchvision is about to be imported, so torch is not loaded otherwise.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _SCHEMAS = {
     "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 }
 _libraries: list[Any] = []
-"""Kept: a library that is collected takes its declarations with it."""
+"""Referenced here, because a library that is garbage-collected takes its declarations with it."""
 
 
 class _Declaring:
-    """Declares torchvision's operators before it is imported, and finds nothing itself."""
+    """Declares torchvision's operators before it is imported; never finds a module itself."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
@@ -38,6 +38,6 @@ class _Declaring:
 
 
 def make_possible() -> None:
-    """Make every later ``import torchvision`` of this process work; once is enough, and more do no harm."""
+    """Make every later ``import torchvision`` of this process work; calling it again has no effect."""
     if _Declaring not in sys.meta_path:
         sys.meta_path.insert(0, _Declaring)

@@ -1,1 +1,1 @@
-"""The statistics of the gates: paired tests, bounds, power, bootstrap. Pure."""
+"""Statistics of the gates: paired tests, confidence bounds, power, bootstrap. Pure."""

@@ -1,16 +1,16 @@
 """Paired bootstrap: how much worse a metric became, with one-sided bounds. Pure; the seed is an argument.
 
-Decides AUC, mean average precision, MAE and RMSE of two models on the same samples, and the BCa
-bounds of their difference. Does not decide how much is allowed (``gates.metrics`` does).
-Calibration error is left to ``confidence_calibration``: binned, it is biased upwards most where it is least, and in
-simulation its bootstrap bound let half of the candidates at the margin pass.
+Computes AUC, average precision, MAE and RMSE of two models on the same samples, and the BCa bounds of their
+difference. Does not decide how large a difference is allowed (``gates.metrics`` does).
+Calibration error is in ``confidence_calibration``: the binned estimate is biased upwards, most where the true error is
+smallest, and in simulation its bootstrap bound let half of the candidates at the margin pass.
 
-A metric is a function of weights: how often each sample was drawn. So one sort serves all replicates. AUC and mean
-average precision are drawn within each class, so that no replicate lacks one.
+A metric is a function of sample weights (how often each sample was drawn), so one sort serves all replicates. For AUC
+and average precision the samples of each class are resampled separately, so that no replicate lacks a class.
 
 Source: B. Efron, Better bootstrap confidence intervals, JASA 82 (1987) 171-185, equations 2.3 and 6.6 (BCa);
-T. Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015) 371-386 (the
-quantile of Student's t and the factor n / (n - 1), which percentiles of few samples lack; n is the smallest group);
+T. Hesterberg, What teachers should know about the bootstrap, The American Statistician 69 (2015) 371-386 (Student's t
+quantile and the factor n / (n - 1), which correct the percentiles for small samples; n is the smallest group).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from compressor.statistics.bounds import MetricEvidence
 
 Floats = NDArray[np.float64]
 Metric = Callable[[Floats], Floats]
-"""From weights float64 (R, N) to values float64 (R,)."""
+"""Maps weights, float64 (R, N), to values, float64 (R,)."""
 
-_AT_ONCE = 2_000_000  # weights held at the same time: 16 MB
-_BLOCKS = 256  # of samples left out together for the acceleration
+_AT_ONCE = 2_000_000  # weights in memory at the same time: 16 MB
+_BLOCKS = 256  # number of blocks for the jackknife that estimates the acceleration
 
 
 @dataclass(frozen=True, slots=True)
 class Draws:
-    """How to draw: ``confidence`` (0.5..1) of each bound, number of ``replicates``, ``seed``."""
+    """Bootstrap settings: ``confidence`` (0.5..1) of each bound, number of ``replicates``, ``seed``."""
 
     confidence: float = 0.95
     replicates: int = 2000
@@ -48,13 +48,13 @@ def auc_drop(
     candidate: NDArray[np.floating],
     draws: Draws = Draws(),
 ) -> MetricEvidence:
-    """Return the drop of the area under the ROC curve, one class against the rest, mean over the classes.
+    """Return the drop of the area under the ROC curve, one class against the rest, averaged over the classes.
 
     Args:
-        targets: Classes int (N,), or for many labels a sample bool (N, classes).
-        baseline: Scores of the baseline, (N, classes), a larger one for the class; (N,) for two classes 0 and 1.
-        candidate: Scores of the candidate, likewise.
-        draws: How to draw.
+        targets: Class indices, int (N,); or for multi-label data bool (N, classes).
+        baseline: Scores of the baseline, (N, classes), larger meaning more likely; (N,) for two classes 0 and 1.
+        candidate: Scores of the candidate, in the same shape.
+        draws: Bootstrap settings.
 
     Raises:
         MeasureError: If shapes disagree, a score is not finite, or a class lacks positives or negatives.
@@ -68,11 +68,11 @@ def ranking_precision_drop(
     candidate: NDArray[np.floating],
     draws: Draws = Draws(),
 ) -> MetricEvidence:
-    """Return the drop of the average precision of each class's ranking, mean over the classes.
+    """Return the drop of the average precision, averaged over the classes.
 
-    Not the mean average precision of object detection, which matches boxes. Arguments as ``auc_drop``.
+    This is not the mean average precision of object detection, which matches boxes. Arguments as in ``auc_drop``.
 
-    Its bounds spend half of the risk: in simulation with 60 positives 7.5 % passed at the margin instead of 5 %.
+    The bounds use half of the allowed risk: in simulation with 60 positives 7.5 % passed at the margin instead of 5 %.
 
     Raises:
         MeasureError: If shapes disagree, a score is not finite, or a class lacks positives or negatives.
@@ -90,15 +90,16 @@ def error_increase(
 ) -> MetricEvidence:
     """Return the increase of the mean absolute error, or of the root mean squared error, in the targets' unit.
 
-    Its bounds spend a part of the risk: in simulation with heavy tails (Laplace, 150 to 500 samples) 6.5 % passed at
-    the margin instead of 5 %, and 9 % of squared errors. Of errors without a fourth moment no bound of squares holds.
+    The bounds use only part of the allowed risk: in simulation with heavy tails (Laplace, 150 to 500 samples) 6.5 %
+    passed at the margin instead of 5 %, and 9 % for RMSE. For errors without a fourth moment no bound of the RMSE
+    holds.
 
     Args:
         targets: True values, (N,) or (N, D).
-        baseline: What the baseline says, of the same shape.
-        candidate: What the candidate says, of the same shape.
-        draws: How to draw.
-        squared: RMSE instead of MAE.
+        baseline: Predictions of the baseline, in the same shape.
+        candidate: Predictions of the candidate, in the same shape.
+        draws: Bootstrap settings.
+        squared: Compute RMSE instead of MAE.
 
     Raises:
         MeasureError: If shapes disagree, or a value is not finite.
@@ -180,7 +181,7 @@ def _precisions(relevant: NDArray[np.bool_], scores: Floats) -> Metric:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Order:
-    """Samples of one class in the order of their scores; ``first`` and ``end`` bound each positive's equals."""
+    """Samples sorted by their score for one class; ``first`` and ``end`` bound the tied scores of each positive."""
 
     order: NDArray[np.intp]
     positive: NDArray[np.bool_]
@@ -195,14 +196,14 @@ class _Order:
         return cls(order, marked, first, end)
 
     def area(self, weights: Floats) -> Floats:
-        """Return the share of pairs (positive, negative) in the right order, a tie as half; (R,)."""
+        """Return the share of (positive, negative) pairs in the right order, counting a tie as half; (R,)."""
         drawn = weights[:, self.order]
         positives, below = drawn[:, self.positive], _cumulated(np.where(self.positive, 0.0, drawn))
         pairs = positives.sum(axis=1) * below[:, -1]
         return np.asarray((positives * (below[:, self.first] + below[:, self.end])).sum(axis=1) / 2 / pairs)
 
     def precision(self, weights: Floats) -> Floats:
-        """Return the mean over positives of the precision at their score, (R,)."""
+        """Return the precision at the score of each positive, averaged over the positives; (R,)."""
         drawn = weights[:, self.order]
         found = _cumulated(np.where(self.positive, drawn, 0.0))[:, self.end]
         shown = np.maximum(_cumulated(drawn)[:, self.end], 1e-12)
@@ -248,7 +249,7 @@ def _evidence(before: Metric, after: Metric, strata: NDArray[np.integer], rarest
 
 
 def _resampled(strata: NDArray[np.integer], replicates: int, generator: np.random.Generator) -> Iterator[Floats]:
-    """Yield weights (R, N), ``replicates`` rows in all: each stratum is drawn with replacement from itself."""
+    """Yield weights (R, N), ``replicates`` rows in all; each stratum is resampled with replacement."""
     rows = max(1, _AT_ONCE // len(strata))
     groups = [np.flatnonzero(strata == value) for value in np.unique(strata)]
     for start in range(0, replicates, rows):
@@ -260,7 +261,7 @@ def _resampled(strata: NDArray[np.integer], replicates: int, generator: np.rando
 
 
 def _left_out(n: int, generator: np.random.Generator) -> Iterator[Floats]:
-    """Yield weights (R, N), each without one block of samples."""
+    """Yield weights (R, N), each leaving out one block of samples."""
     blocks = min(n, _BLOCKS)
     block = generator.permutation(n) % blocks
     rows = max(1, _AT_ONCE // n)
@@ -270,9 +271,9 @@ def _left_out(n: int, generator: np.random.Generator) -> Iterator[Floats]:
 
 
 def _bca(value: float, replicates: Floats, left_out: Floats, reach: float) -> tuple[float, float]:
-    """Return the lower and upper bound, ``reach`` standard errors away where the replicates are normal.
+    """Return the lower and upper bound; ``reach`` is their distance in standard errors if the replicates are normal.
 
-    Source: Efron 1987: quantile at Phi(z0 + (z0 + z) / (1 - a (z0 + z))), z0 the bias, a the acceleration.
+    Source: Efron 1987: quantile at Phi(z0 + (z0 + z) / (1 - a (z0 + z))), with z0 the bias and a the acceleration.
     """
     below = (np.count_nonzero(replicates < value) + np.count_nonzero(replicates == value) / 2) / len(replicates)
     bias = float(special.ndtri(np.clip(below, 1 / len(replicates), 1 - 1 / len(replicates))))

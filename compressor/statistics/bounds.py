@@ -1,4 +1,4 @@
-"""The bootstrap's answer: how much a metric dropped, with its bounds. Pure data."""
+"""Result of the bootstrap: how much a metric dropped, with its confidence bounds. Pure data."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 class MetricEvidence:
     """How much worse a metric became, with its bootstrap bounds; larger is worse, in the metric's own unit.
 
-    ``drop`` is the estimate, ``lower`` and ``upper`` its one-sided bounds at ``confidence`` each, ``n`` the number of
-    samples, ``rarest`` the number of samples in the smallest group that the metric needs (positives or negatives of a
-    class; ``n`` where it needs none). ``baseline`` and ``candidate`` are the metric's values.
+    ``drop`` is the estimate, ``lower`` and ``upper`` its one-sided bounds, each at ``confidence``; ``n`` is the number
+    of samples, ``rarest`` the size of the smallest group that the metric needs (positives or negatives of a class;
+    ``n`` for metrics without such groups). ``baseline`` and ``candidate`` are the values of the metric for the two
+    models.
     """
 
     drop: float = 0.0

@@ -1,10 +1,10 @@
 """How much worse a classifier's confidence became: the root mean square calibration error, with bounds. Pure.
 
-Decides the bounds of an increase, without a bootstrap: binned calibration error is biased upwards most where it is
-least, a bootstrap repeats the bias, and half of the candidates at the margin passed by it in simulation. Three things
-keep the risk here (``scripts/bench/metric_gates.py``): the squared error of each bin is taken less its own noise, so
-that it has no bias; the bound of its increase is a score bound, with the noise that the increase itself would bring;
-and the root is taken at a lower bound of the baseline's error, where an increase counts most.
+Computes the bounds of the increase without a bootstrap: the binned calibration error is biased upwards, most where it
+is smallest; a bootstrap repeats the bias, and in simulation it let half of the candidates at the margin pass. Three
+things keep the risk here (``scripts/bench/metric_gates.py``): the noise of each bin is subtracted from its squared
+error, which removes the bias; the bound of the increase is a score bound, which includes the noise that the increase
+itself adds; and the root is taken at a lower bound of the baseline's error, where an increase counts most.
 
 Source: A. Kumar, P. Liang, T. Ma, Verified Uncertainty Calibration, NeurIPS 2019, section 4 (the debiased estimator);
 Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 2 (bins of equal width).
@@ -25,15 +25,15 @@ from compressor.statistics.bounds import MetricEvidence
 Floats = NDArray[np.float64]
 BINS = 15
 _OF_INCREASE = 0.8
-"""Share of the risk that the increase's bound takes; the rest is the baseline's."""
+"""Share of the risk that is spent on the bound of the increase; the rest is spent on that of the baseline."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Squared:
     """The squared calibration error of one model.
 
-    ``value``: without bias, so it may be below 0; ``influence``: of each sample, (N,); ``noise``: mean variance of
-    right less confidence inside of a bin.
+    ``value``: unbiased, so it may be below 0; ``influence``: of each sample, (N,); ``noise``: mean variance within a
+    bin of correctness minus confidence.
     """
 
     value: float
@@ -57,7 +57,7 @@ def calibration_error_increase(
         targets: Classes int (N,).
         baseline: Log-probabilities of the baseline, (N, classes).
         candidate: Log-probabilities of the candidate, of the same shape.
-        draws: Its ``confidence``; nothing is drawn.
+        draws: Only its ``confidence`` is used; nothing is resampled.
 
     Raises:
         MeasureError: If shapes disagree, there are fewer than two samples, or a score is not finite.
@@ -83,7 +83,7 @@ def calibration_error_increase(
 
 
 def _root(squared: float, increase: float) -> float:
-    """Return how much the root grows when ``squared`` grows by ``increase``; it does not fall below 0."""
+    """Return the increase of the root when ``squared`` grows by ``increase``; the radicand is clipped at 0."""
     return float(max(squared + increase, 0.0) ** 0.5 - squared**0.5)
 
 
@@ -92,9 +92,9 @@ def _paired(first: _Squared, second: _Squared) -> _Squared:
 
 
 def _upper(first: _Squared, second: _Squared, z: float) -> float:
-    """Return the largest increase D of the squared error that is not refuted: D - found <= z * sqrt(A + B * D).
+    """Return the largest increase D of the squared error that is not rejected: D - found <= z * sqrt(A + B * D).
 
-    A is the paired variance of what was found, B * D that of an error of root D, which pairing does not take away.
+    A is the paired variance of the estimate; B * D is the variance that an error of size sqrt(D) adds despite pairing.
     """
     both = _paired(first, second)
     a, b = both.reach(z) ** 2, z**2 * 4 * both.noise / len(both.influence)

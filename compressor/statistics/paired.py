@@ -1,7 +1,7 @@
-"""How sure are we that a candidate is not worse: paired proportions, pure arithmetic.
+"""Paired comparison of two accuracies: tests and confidence bounds for the difference of two proportions. Pure.
 
-Decides bounds and p-values. Does not decide what passes (``gates`` does) nor how many samples are needed
-(``power`` does), and measures nothing.
+Computes bounds and p-values. Does not decide what passes (``gates`` does) nor how many samples are needed (``power``
+does), and measures nothing.
 
 Notation, as in the literature: of ``n`` paired samples ``b`` were right under the baseline only (``lost``) and
 ``c`` under the candidate only (``won``); the drop in accuracy is d = (b - c) / n.
@@ -26,15 +26,15 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 EXACT_UP_TO = 40
-"""Discordant pairs up to which the bound is exact; at few of them Tango's bound errs beyond its nominal risk
+"""Up to this number of discordant pairs the bound is exact; Tango's bound exceeds its nominal risk when there are few
 (5.3 % for 5 % at 620 samples and 1 % discordance, enumerated in the tests)."""
 
 SCORE_CAUTION = 1.02
-"""Factor on the score test's p-value: above ``EXACT_UP_TO`` its risk was enumerated at up to 5.006 % for 5 %."""
+"""Factor on the score test's p-value: above ``EXACT_UP_TO`` pairs its enumerated risk was up to 5.006 % for 5 %."""
 
-_NUISANCE_RISK = 5e-4  # Berger and Boos: spent on the nuisance parameter's interval, added to every p-value
+_NUISANCE_RISK = 5e-4  # Berger and Boos: the risk of the nuisance parameter's interval, added to every p-value
 _NUISANCE_STEPS = 25
-_TAIL = 1e-7  # probability of the table that is not enumerated; counted as evidence for the null
+_TAIL = 1e-7  # probability of the tables that are not enumerated; counted as evidence for the null
 _TOLERANCE = 1e-6
 
 Floats = NDArray[np.float64]
@@ -42,7 +42,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Of ``n`` samples, ``lost`` (b) are right under the baseline only, ``won`` (c) under the candidate only."""
+    """Of ``n`` samples only the baseline got ``lost`` (b) right, and only the candidate got ``won`` (c) right."""
 
     lost: int
     won: int
@@ -55,12 +55,12 @@ class Paired:
 
     @property
     def discordance(self) -> float:
-        """The share of samples that one of both gets right."""
+        """The share of samples that exactly one of the two models gets right."""
         return (self.lost + self.won) / self.n if self.n else math.nan
 
     @property
     def swapped(self) -> Paired:
-        """The same with baseline and candidate exchanged."""
+        """The same counts with baseline and candidate exchanged."""
         return Paired(self.won, self.lost, self.n)
 
 
@@ -80,7 +80,7 @@ def score_statistic(lost: Floats, won: Floats, n: int, drop: float) -> Floats:
     linear = -lost - won + (2 * n - lost + won) * drop
     constant = -won * drop * (1 - drop)
     root = np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0))
-    # q = (root - linear) / (4 n) without cancellation: both forms are the same root of 2 n q^2 + linear q + constant
+    # q = (root - linear) / (4 n), avoiding cancellation: both forms are the same root of 2 n q^2 + linear q + constant
     stable = -2 * constant / np.where(linear > 0, root + linear, 1)
     nuisance = np.where(linear > 0, stable, (root - linear) / (4 * n))
     variance = n * (2 * nuisance + drop * (1 - drop))
@@ -105,8 +105,8 @@ def score_upper(counts: Paired, confidence: float) -> float:
 def exact_p_value(counts: Paired, margin: float) -> float:
     """Return the p-value of H0: d >= ``margin`` against d < margin, exact and unconditional.
 
-    All tables with a score statistic at most the observed one, their trinomial probability maximised over a
-    1 - 0.0005 Clopper-Pearson interval of the discordance, plus 0.0005.
+    Sums the probability of all tables whose score statistic is at most the observed one, maximised over a
+    1 - 0.0005 Clopper-Pearson interval of the discordance, and adds 0.0005.
     Source: Hsueh, Liu and Chen 2001 (ordering by the score statistic); Berger and Boos 1994 (the interval).
     """
     if not counts.n:
@@ -115,7 +115,7 @@ def exact_p_value(counts: Paired, margin: float) -> float:
 
 
 def exact_p_values(lost: Floats, discordant: int, n: int, margin: float) -> Floats:
-    """Return ``exact_p_value`` of each ``lost``, (K,), when ``discordant`` of ``n`` samples are lost or won."""
+    """Return ``exact_p_value`` for each ``lost``, (K,), when ``discordant`` of ``n`` samples are lost or won."""
     low, high = _clopper_pearson(discordant, n, _NUISANCE_RISK)
     low, high = max(low, abs(margin)), max(high, abs(margin))
     observed = score_statistic(lost, discordant - lost, n, margin) + 1e-9
@@ -127,9 +127,9 @@ def exact_p_values(lost: Floats, discordant: int, n: int, margin: float) -> Floa
 
 
 def _tables(cells: int, n: int, margin: float, largest: float) -> tuple[Floats, Floats, Floats]:
-    """Return statistic, lost and won, (K,) each, by rising statistic up to ``largest``.
+    """Return statistic, lost and won, (K,) each, of all tables with at most ``cells`` discordant pairs.
 
-    All tables of at most ``cells`` discordant pairs.
+    Sorted by rising statistic, up to ``largest``.
     """
     lost, won = (axis.ravel().astype(float) for axis in np.meshgrid(np.arange(cells + 1), np.arange(cells + 1)))
     inside = lost + won <= min(cells, n)
@@ -141,7 +141,7 @@ def _tables(cells: int, n: int, margin: float, largest: float) -> tuple[Floats, 
 
 
 def trinomial(lost: Floats, won: Floats, n: int, drop: float, discordance: float | Floats) -> Floats:
-    """Return the probability of each table (``lost``, ``won``) of ``n`` at true ``drop`` and ``discordance``.
+    """Return the probability of each table (``lost``, ``won``) of ``n`` pairs at the true ``drop`` and ``discordance``.
 
     All arguments broadcast.
     """
@@ -153,7 +153,7 @@ def trinomial(lost: Floats, won: Floats, n: int, drop: float, discordance: float
 
 
 def _times_log(count: Floats, share: float | Floats) -> Floats:
-    """Return count x log(share), 0 where the count is 0; the logarithm is taken once a share, not once a pair."""
+    """Return count x log(share), 0 where the count is 0; the logarithm is computed once per share, not per pair."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(count > 0, count * np.log(share), 0.0), dtype=np.float64)
 
@@ -205,7 +205,7 @@ def wilson(successes: int, n: int, confidence: float) -> tuple[float, float]:
 
 
 def proportion_bounds(successes: int, n: int, confidence: float) -> tuple[float, float]:
-    """Return the exact one-sided lower and upper bound of a proportion, each at ``confidence``; (0, 1) without samples.
+    """Return the exact one-sided bounds of a proportion, each at ``confidence``; (0, 1) without samples.
 
     Source: Clopper and Pearson 1934, Biometrika 26, 404-413.
     """
@@ -219,7 +219,7 @@ def _clopper_pearson(successes: int, n: int, risk: float) -> tuple[float, float]
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
-    """Return the p-values adjusted for their number, in the given order.
+    """Return the p-values adjusted for multiple testing, in the given order.
 
     Source: Holm 1979: the i-th smallest times (m - i + 1), made monotone.
     """

@@ -1,9 +1,9 @@
-"""How many labelled samples a paired gate needs: the real power of the very test that the gate applies. Pure.
+"""How many labelled samples a paired gate needs: the exact power of the test that the gate applies. Pure.
 
-Decides the probability to pass and the number of samples that makes it large enough. Does not decide what passes.
-The textbook's normal approximation is only the start of the search: at 1 % discordance and a margin of 1 point it
-asks for 619 samples, where the gate passes an equal candidate 66 % of the time and where no test that keeps a risk of
-5 % could pass it more than 72 % (``scripts/bench/gates.py`` prints both).
+Computes the probability that a gate passes, and the number of samples that makes it large enough. Does not decide what
+passes. The textbook's normal approximation only starts the search: at 1 % discordance and a margin of 1 point it gives
+619 samples, at which the gate passes an equal candidate 66 % of the time, and at which no test with a risk of 5 % could
+pass it more than 72 % of the time (``scripts/bench/gates.py`` prints both).
 
 Source: J.-M. Nam, Biometrics 53 (1997) 1422-1430 (the approximation); the rest is enumeration.
 """
@@ -23,20 +23,20 @@ from compressor.statistics.paired import EXACT_UP_TO, SCORE_CAUTION, Floats, Pai
 POWER = 0.8
 MAX_SAMPLES = 10_000_000
 
-_UNLIKELY = 1e-6  # probability of the numbers of discordant pairs that are left out at either end
+_UNLIKELY = 1e-6  # tail probability of the numbers of discordant pairs that are not enumerated, at either end
 _STEP = 1.1
-_CLOSE = 100  # the search ends within a hundredth of the number of samples
+_CLOSE = 100  # the search stops within a hundredth of the number of samples
 _ROUGHLY = 20
 _NOTHING = Paired(0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is known before samples are labelled.
+    """What is known before the samples are labelled.
 
-    ``margin``: the drop (-1..1) that must be refuted with ``confidence``; ``discordance``: true share (0..1) of
-    samples that one of both models gets right; ``drop``: true drop, in absolute value at most that; ``seen``: counts
-    that are known already.
+    ``margin``: the drop (-1..1) that must be rejected with ``confidence``; ``discordance``: true share (0..1) of
+    samples that exactly one model gets right; ``drop``: true drop, in absolute value at most the discordance; ``seen``:
+    counts already observed.
     """
 
     margin: float
@@ -46,9 +46,9 @@ class Plan:
     seen: Paired = _NOTHING
 
     def power(self, n: int, *, exact_up_to: int = EXACT_UP_TO) -> float:
-        """Return the probability (0..1) that the drop is refuted by ``n`` samples, those seen among them.
+        """Return the probability (0..1) that ``n`` samples, including those seen, reject the drop.
 
-        All tables are enumerated; the exact test, which is slow, decides up to ``exact_up_to`` discordant pairs.
+        All tables are enumerated; the slower exact test decides up to ``exact_up_to`` discordant pairs.
         """
         rest, before = n - self.seen.n, self.seen.lost + self.seen.won
         if rest < 0 or n < 1:
@@ -61,21 +61,21 @@ class Plan:
         return float((stats.binom.pmf(drawn, rest, self.discordance) * passing).sum())
 
     def _most_lost(self, discordant: Floats, n: int, exact_up_to: int) -> Floats:
-        """Return for each number of discordant pairs, (K,) rising, how many may be lost in a pass; -1: none may."""
+        """Return the most lost pairs with which each number of discordant pairs, (K,) rising, passes; -1: none."""
         risk, few = 1 - self.confidence, discordant <= exact_up_to
         exact = [_most_lost_exact(int(count), n, self.margin, risk) for count in discordant[few]]
         most = discordant[~few]
         low, high = np.full(len(most), -1.0), most
-        while (low < high).any():  # the statistic rises with the lost ones
+        while (low < high).any():  # the statistic rises with the number lost
             middle = np.ceil((low + high) / 2)
             passes = stats.norm.cdf(score_statistic(middle, most - middle, n, self.margin)) * SCORE_CAUTION <= risk
             low, high = np.where(passes, middle, low), np.where(passes, high, middle - 1)
         return np.concatenate([np.asarray(exact, dtype=np.float64), low])
 
     def samples(self, power_ratio: float, start: int, *, close: int = _CLOSE) -> int:
-        """Return about the least number of samples, at least ``start``, whose power is ``power_ratio``.
+        """Return approximately the smallest number of samples, at least ``start``, whose power is ``power_ratio``.
 
-        Searched with the fast score test first, then from there with the test that the gate applies, to one part in
+        Searches with the fast score test first, then from there with the test that the gate applies, to one part in
         ``close``.
         """
         fast = _least(lambda n: self.power(n, exact_up_to=-1) >= power_ratio, self.seen.n, start)
@@ -84,16 +84,16 @@ class Plan:
 
 @lru_cache(maxsize=16384)
 def _most_lost_exact(discordant: int, n: int, margin: float, risk: float) -> int:
-    lost = np.arange(min(discordant, math.ceil((discordant + n * margin) / 2)) + 1.0)  # more lose the margin and more
+    lost = np.arange(min(discordant, math.ceil((discordant + n * margin) / 2)) + 1.0)  # above, the drop exceeds margin
     return int(np.count_nonzero(exact_p_values(lost, discordant, n, margin) <= risk)) - 1
 
 
 @lru_cache(maxsize=1024)
 def samples_for(margin: float, discordance: float, *, drop: float = 0.0, confidence: float = 0.95,
                 power_ratio: float = POWER) -> int:  # fmt: skip
-    """Return how many paired samples show a drop below ``margin`` with probability ``power_ratio``; 0: none will.
+    """Return how many paired samples show a drop below ``margin`` with power ``power_ratio``; 0: no number does.
 
-    Power is a sawtooth in the number of samples: the number returned has it, and about one per cent fewer do not.
+    Power is a sawtooth in the number of samples: the number returned reaches it, about one per cent fewer do not.
     """
     if drop >= margin:
         return 0
@@ -113,9 +113,9 @@ def approximate_samples_for(margin: float, discordance: float, *, drop: float = 
 
 
 def samples_still_needed(counts: Paired, margin: float, *, confidence: float = 0.95, power_ratio: float = POWER) -> int:
-    """Return how many more samples at the observed rates reach ``margin`` with ``power_ratio``; 0 when never.
+    """Return how many more samples at the observed rates reach ``margin`` with ``power_ratio``; 0: no number does.
 
-    What is seen stays as it is, the rest is drawn at the observed rates. Collect them at once: each look at growing
+    The observed counts are kept, further samples follow the observed rates. Collect them at once: each test on growing
     data spends the risk again.
     """
     if not counts.n:
@@ -127,7 +127,7 @@ def samples_still_needed(counts: Paired, margin: float, *, confidence: float = 0
 
 
 def _least(holds: Callable[[int], bool], low: int, high: int, close: int = _CLOSE) -> int:
-    """Return about the least number above ``low`` for which ``holds``, itself one; ``MAX_SAMPLES`` at most."""
+    """Return approximately the smallest number above ``low`` for which ``holds`` is true; at most ``MAX_SAMPLES``."""
     while high < MAX_SAMPLES and not holds(high):
         low, high = high, min(MAX_SAMPLES, math.ceil(high * _STEP))
     while high - low > max(1, high // close):
