@@ -80,12 +80,10 @@ class MeasureReport:
     classes: int = 0
     latency_p50_ms: float = 0.0
     latency_p95_ms: float = 0.0
-    latency_runs: int = 0
     peak_memory_bytes: int = 0
     golden_max_abs: float = 0.0
     golden_flips: int = 0
     golden_rows: int = 0
-    measured_ms: int = 0
     facts: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Json] = field(default_factory=dict)
 

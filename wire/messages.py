@@ -46,9 +46,6 @@ class UpdatePhase(StrEnum):
     REFUSED = "refused"
 
 
-TERMINAL_PHASES = frozenset({UpdatePhase.COMMITTED, UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED})
-
-
 class Stream(StrEnum):
     """The last level of ``tele``; ``event`` is acknowledged like a stream too."""
 

@@ -30,7 +30,6 @@ class TargetCustom:
     security_floor: int = 0
     artifact_sha256: str = ""
     ref_id: str = ""
-    golden_sha256: str = ""
     certificate: Mapping[str, Json] = field(default_factory=dict)
     extra: Mapping[str, Json] = field(default_factory=dict)
 

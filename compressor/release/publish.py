@@ -41,11 +41,10 @@ Progress = Callable[[int], object]
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What was published: the TUF paths, the targets version, and the bytes sent."""
+    """What was published: the TUF paths and the targets version."""
 
     paths: tuple[str, ...]
     version: int
-    sent_bytes: int
 
 
 def publish(  # noqa: PLR0913 - who, what, where and how it is reached
@@ -88,16 +87,16 @@ def publish(  # noqa: PLR0913 - who, what, where and how it is reached
             theirs = _on_server(client, root)
             published = theirs or Targets()
             base = theirs.version if theirs else 0
-            sent_bytes = 0
             if add_targets(published, signables):
-                sent_bytes = sum(_upload(client, signable, progress) for signable in signables)
+                for signable in signables:
+                    _upload(client, signable, progress)
                 data = sign_targets(published, max(base, ours.version) + 1, keys, root, expires_days)
                 _check(client.post("/api/tuf/targets", content=data, params={"base": base}))
                 write_atomically(keys / METADATA / TARGETS_FILE, data, mode=0o644)
     except httpx.HTTPError as error:
         message = f"Expected an answer from {server_url}, got: {error!r}: is the server running?"
         raise ServerUnreachableError(message) from error
-    return Published(tuple(signable.path for signable in signables), published.version, sent_bytes)
+    return Published(tuple(signable.path for signable in signables), published.version)
 
 
 def _on_server(client: httpx.Client, root: Root) -> Targets | None:
@@ -108,10 +107,9 @@ def _on_server(client: httpx.Client, root: Root) -> Targets | None:
     return verified_targets(response.content, root, f"the answer of {client.base_url}").signed
 
 
-def _upload(client: httpx.Client, signable: Signable, progress: Progress) -> int:
+def _upload(client: httpx.Client, signable: Signable, progress: Progress) -> None:
     headers = {"Content-Length": str(signable.length_bytes), "Content-Type": "application/octet-stream"}
     _check(client.put(f"/api/blobs/{signable.sha256}", content=_chunks(signable.source, progress), headers=headers))
-    return signable.length_bytes
 
 
 def _chunks(path: Path, progress: Progress) -> Iterator[bytes]:

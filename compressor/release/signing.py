@@ -25,7 +25,7 @@ from compressor.release.keys import (
     signed_bytes,
     verify,
 )
-from wire.bundle import CERTIFICATE, GOLDEN, MAX_BUNDLE_BYTES, REFERENCE, Bundle, parse_bundle
+from wire.bundle import CERTIFICATE, MAX_BUNDLE_BYTES, REFERENCE, Bundle, parse_bundle
 from wire.canonical import sha256_hex
 from wire.codec import Json, parse_json, to_document
 from wire.durable import write_atomically
@@ -100,7 +100,6 @@ def _custom(bundle: Bundle, certificate: Mapping[str, Json]) -> TargetCustom:
         security_floor=manifest.security_floor,
         artifact_sha256=manifest.artifact_sha256,
         ref_id=manifest.files.get(REFERENCE, ""),
-        golden_sha256=manifest.files.get(GOLDEN, ""),
         certificate={"verdict": "pass", **(figures if isinstance(figures, dict) else {})},
     )
 

@@ -29,7 +29,6 @@ class Beat:
     dropped: int = 0
     p50_ms: float = 0.0
     p95_ms: float = 0.0
-    rss_bytes: int = 0
     classes: tuple[int, ...] = ()
     artifact: str = ""
     release: str = ""

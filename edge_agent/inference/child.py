@@ -29,7 +29,6 @@ from edge_agent.device.clock import Clock, SystemClock
 from edge_agent.errors import AgentError, ImageError, RuntimeSeamError, SampleRequestError
 from edge_agent.in_flight import InFlight
 from edge_agent.inference.batching import Tally
-from edge_agent.inference.heartbeat import rss_bytes
 from edge_agent.inference.reservoir import Chosen, Reservoir, SampleRequest, media_type
 from edge_agent.inference.served_model import ServedModel, load_model
 from edge_agent.pipe_frames import Frame, FrameDecoder, encode_frame
@@ -201,7 +200,7 @@ class Child:
         self._beat_due_s = self._clock.monotonic_s() + self._settings.beat_s
         self._said_faults.clear()
         figures = self._tally.take_beat().figures(self._source.take_dropped())
-        self._say({"type": "beat", **figures, "rss_bytes": rss_bytes(), **self._identity()}, b"")
+        self._say({"type": "beat", **figures, **self._identity()}, b"")
 
     def _fault(self, code: str, text: str) -> None:
         """Say a fault, each code once between two beats: the beat has the number."""

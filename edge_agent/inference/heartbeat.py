@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from wire.codec import Json
 
 MAX_LATENCIES = 4096
-_PAGE_BYTES = 4096
 
 
 class Beat:
@@ -46,8 +43,3 @@ class Beat:
 
 def _quantile(ordered: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
-
-
-def rss_bytes() -> int:
-    """Return the memory this process holds now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES

@@ -32,8 +32,8 @@ from wire.drift_report import DriftReport, decode_report, encode_report
 from wire.histogram import merge
 from wire.messages import Watermark
 
-LOG = "log"
-PRIORITIES: Mapping[str, int] = {"event": 0, "drift": 1, "hw": 2, "infer": 2, "sample": 3, LOG: 4}
+PRIORITIES: Mapping[str, int] = {"event": 0, "drift": 1, "hw": 2, "infer": 2, "sample": 3}
+_LAST = 4  # of a stream without one: sent last, dropped first
 _OVERHEAD_BYTES = 64  # a row's columns and its part of the indexes
 _MIGRATIONS = (
     # 1: the spool of the first agents, who left the version at 0
@@ -222,7 +222,7 @@ class Spool:
             " ON CONFLICT (stream, boot, seq) DO UPDATE SET payload = excluded.payload, open = excluded.open"
             " WHERE rows.open = 1",
             [
-                (PRIORITIES.get(row.stream, PRIORITIES[LOG]), *row.key, row.merge_key, row.payload, row.open)
+                (PRIORITIES.get(row.stream, _LAST), *row.key, row.merge_key, row.payload, row.open)
                 for row in self._pending.values()
                 if row.key not in self._open_bytes
             ],
@@ -393,7 +393,7 @@ class Spool:
 
     def _shorten_pending(self) -> None:
         while sum(row.length_bytes for row in self._pending.values()) > self.limit_bytes:
-            worst = max(self._pending.values(), key=lambda row: PRIORITIES.get(row.stream, PRIORITIES[LOG]))
+            worst = max(self._pending.values(), key=lambda row: PRIORITIES.get(row.stream, _LAST))
             del self._pending[worst.key]
             self._lost += 1
 

@@ -53,12 +53,9 @@ class GroupView:
     """
 
     name: str
-    open: bool
     committed: int
     failed: int
     stuck: int
-    pending: int
-    replaced: int
     total: int
     needs: str
     states: tuple[Status, ...]
@@ -127,8 +124,7 @@ def _group(rollout: Rollout, index: int) -> GroupView:
         *((Status(f"skipped by {group.skipped_by}", Tone.WARN),) if group.skipped_by else ()),
     )
     return GroupView(
-        group.name, is_open, counts.committed, counts.failed, counts.stuck, counts.pending, counts.replaced,
-        counts.total, needs, states,
+        group.name, counts.committed, counts.failed, counts.stuck, counts.total, needs, states,
         rollout.phase is Phase.PAUSED and is_open and not passed(rollout, index),
         tuple(_member(member) for member in members[:_NAMED]), max(len(members) - _NAMED, 0),
     )  # fmt: skip

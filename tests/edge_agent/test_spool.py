@@ -53,10 +53,10 @@ def held(spool: Spool) -> list[tuple[str, int]]:
 def test_sends_events_before_drift_before_samples(tmp_path: Path) -> None:
     """The most urgent leaves first, whatever came first."""
     spool = spool_at(tmp_path)
-    for stream in ["log", "sample", "infer", "drift", "event"]:
+    for stream in ["unknown", "sample", "infer", "drift", "event"]:
         spool.add(Row(stream, BOOT, 1, b"x"))
     spool.commit()
-    assert [stream for stream, _ in held(spool)] == ["event", "drift", "infer", "sample", "log"]
+    assert [stream for stream, _ in held(spool)] == ["event", "drift", "infer", "sample", "unknown"]
 
 
 def test_keeps_rows_over_a_restart(tmp_path: Path) -> None:

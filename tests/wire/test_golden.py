@@ -79,8 +79,8 @@ MESSAGES = {
     "ack": Ack((Watermark(Stream.DRIFT, BOOT, 41), Watermark(Stream.EVENT, BOOT, 4)), T_MS),
     "get": Get("desired", T_MS),
     "target": TargetCustom(
-        "meter-digits", 2, "gateway", "onnx", 17, ("x86_64",), 1, SHA, SHA, SHA, {"accuracy": 0.975}
-    ),
+        "meter-digits", 2, "gateway", "onnx", 17, ("x86_64",), 1, SHA, SHA, {"accuracy": 0.975}, {"golden_sha256": SHA}
+    ),  # signed before nobody read the last
 }
 
 MANIFEST = Manifest(

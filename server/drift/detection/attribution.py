@@ -60,7 +60,6 @@ _OTHERWISE = {"spread": "{name} more spread", "narrow": "{name} less spread"}
 _MOVED_RATIO = 1 / 3  # of its best tilt that a plain move must have to be what is said
 _MUCH, _SOME = 1 / 3, 1 / 8  # of the largest subject's evidence: said first, said at all
 _INPUTS, _OUTPUTS = 3, 1
-_ANY_KIND = 1 / 20  # of all evidence that makes a kind of stream part of the change
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +172,3 @@ def _row(share: Share) -> int:
 
 def _rank(share: Share) -> int:
     return _SUBJECTS.get(_subject(share), len(_SUBJECTS))
-
-
-def kind_of_change(found: Sequence[Share]) -> str:
-    """Return ``label shift`` (only outputs moved), ``inputs only``, or ``inputs and outputs``."""
-    kinds = {share.kind for share in found if share.share_ratio >= _ANY_KIND}
-    if kinds and kinds <= {"output"}:
-        return "label shift"
-    return "inputs only" if kinds and kinds <= {"input"} else "inputs and outputs"

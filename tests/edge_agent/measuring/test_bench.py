@@ -90,7 +90,7 @@ def test_reports_what_the_model_says_of_every_row(case: Case, tiny: ModuleType) 
     inputs = to_batch(list(np.repeat(case.pixels, 3, axis=3)), tiny.MANIFEST.preprocessing)
     expected = tiny.runtimes.load(tiny.MANIFEST, tiny.tiny_onnx(1)).run(inputs)[0]
     assert np.abs(logits - expected).max() < 1e-5
-    assert (report.golden_rows, report.golden_flips, report.latency_runs) == (4, 0, 35)
+    assert (report.golden_rows, report.golden_flips) == (4, 0)
     assert 0 < report.latency_p50_ms <= report.latency_p95_ms
     assert report.facts["priority"] == "nice 19"
 
