@@ -1,1 +1,1 @@
-"""What is measured of a model: predictions, latency, parity, layers, graph, saliency."""
+"""Measurements of a model: predictions, latency, parity, layers, graph, saliency."""

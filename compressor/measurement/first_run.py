@@ -1,9 +1,9 @@
-"""A model file is first opened and run in a child process: what ends that process does not end the run.
+"""First opens and runs a model file in a child process, so that a crash of the runtime does not end the run.
 
-A runtime may abort on a file (LiteRT does on scales that are not finite), or never end; in this process that would be
-the end of everything, without a word. ``python -m compressor.measurement.first_run FOLDER`` is the child: it opens
-``model`` with the bare runtime and runs ``rows.npy``, row by row. What the runtime refuses with an error is no matter
-here: whoever opens the file next says it better.
+A runtime may abort on a file (LiteRT does on scales that are not finite) or never return; in this process that would
+end the run without a message. ``python -m compressor.measurement.first_run FOLDER`` is the child: it opens ``model``
+with the bare runtime and runs ``rows.npy``, row by row. Errors that the runtime raises are ignored here: the next
+caller to open the file reports them in more detail.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _ONNX, _MODEL, _INPUTS, _RUNTIME = "onnx", "model", "rows.npy", "runtime"
 
 
 def check(runtime: str, artifact: bytes, rows: npt.NDArray[np.float32], what: str, *, limit_s: float = LIMIT_S) -> None:
-    """Check that ``artifact`` opens and runs without ending the process it is in.
+    """Check that ``artifact`` opens and runs without crashing its process.
 
     Args:
         runtime: ``onnx`` (ORT format too) or ``litert``.
         artifact: The model's file.
-        rows: Inputs as the model takes them, float32 (N, ...); the first two are run.
-        what: What the file is, for the error.
-        limit_s: Seconds after which the child is ended.
+        rows: Inputs of the model, float32 (N, ...); the first two are run.
+        what: A description of the file, for the error.
+        limit_s: Seconds after which the child is killed.
 
     Raises:
-        MeasureError: If the child was ended by a signal, or did not end in time.
+        MeasureError: If a signal ended the child, or it did not finish in time.
     """
     with tempfile.TemporaryDirectory(prefix="tinyfleet-") as name:
         folder = Path(name)
@@ -88,12 +88,12 @@ def _run_litert(model: bytes, rows: npt.NDArray[np.float32]) -> None:
 
 
 def main(folder: Path) -> None:
-    """Open the model in ``folder`` and run its rows; an error of the runtime is no matter."""
+    """Open the model in ``folder`` and run its rows; errors of the runtime are ignored."""
     model, rows = (folder / _MODEL).read_bytes(), np.load(folder / _INPUTS, allow_pickle=False)
     run = _run_onnx if (folder / _RUNTIME).read_text() == _ONNX else _run_litert
     try:
         run(model, rows)
-    except Exception as error:  # noqa: BLE001 - whatever the runtime raises: this process is still here, which is all
+    except Exception as error:  # noqa: BLE001 - any error of the runtime is fine: the process has not crashed
         sys.stderr.write(f"{error}\n")
 
 

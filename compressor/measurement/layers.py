@@ -1,7 +1,7 @@
-"""Which layer is the first where two forms of one model part: signal to noise, layer by layer.
+"""Finds the first layer at which two forms of one model diverge: signal-to-noise ratio, layer by layer.
 
-Decides how intermediate tensors of a float and an int8 ONNX file are paired, and where the noise is too much. What
-other forms (torch, TFLite) made is handed in by the caller, under the same names and in the same layout.
+Decides how intermediate tensors of a float and an int8 ONNX file are paired, and how much noise is too much. The caller
+passes the tensors of other forms (torch, TFLite) under the same names and in the same layout.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from compressor.errors import MeasureError, QuantizeError
 Floats = NDArray[np.float32]
 
 LIMIT_DB = 20.0
-"""Signal to noise at which a layer counts as diverged: noise of a tenth of the signal."""
+"""Signal-to-noise ratio below which a layer counts as diverged: noise of a tenth of the signal's amplitude."""
 
 _CLIPPING = frozenset({"Relu", "Clip"})
 ROUNDED = " (rounded)"
-"""Ends the name of a tensor as it is after its own quantization."""
+"""Suffix of the name of a tensor after its own quantization."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diverging:
     """The first layer below ``limit_db``: its ratio and largest difference, and the layer before it.
 
-    ``before`` is empty, and ``before_db`` infinite, when it is the first layer compared.
+    ``before`` is empty, and ``before_db`` infinite, if it is the first layer compared.
     """
 
     layer: str
@@ -41,15 +41,15 @@ class Diverging:
     before_db: float = math.inf
 
     def __str__(self) -> str:
-        """Say it in a sentence."""
+        """Describe it in a sentence."""
         after = f", after {self.before!r} with {self.before_db:.1f} dB" if self.before else ""
         return f"{self.layer!r} has {self.sqnr_db:.1f} dB, wanted {self.limit_db:g} dB{after}"
 
 
 def sqnr_db(reference: NDArray[np.floating], other: NDArray[np.floating]) -> float:
-    """Return the signal to noise ratio of ``other`` against ``reference``, same shape, in dB.
+    """Return the signal-to-noise ratio of ``other`` against ``reference``, same shape, in dB.
 
-    Infinite when equal; minus infinity when one is not finite or the reference is zero and the other is not.
+    Infinite if equal; minus infinity if a value is not finite, or the reference is zero and the other is not.
 
     Raises:
         MeasureError: If the shapes differ or there are no values.
@@ -68,12 +68,12 @@ def sqnr_db(reference: NDArray[np.floating], other: NDArray[np.floating]) -> flo
 
 def first_diverging(reference: Sequence[tuple[str, NDArray[np.floating]]], other: Mapping[str, NDArray[np.floating]],
                     *, limit_db: float = LIMIT_DB) -> Diverging | None:  # fmt: skip
-    """Return the first layer of ``reference``, in its order, below ``limit_db``; None when all reach it.
+    """Return the first layer of ``reference``, in its order, below ``limit_db``; None if all reach it.
 
     Args:
         reference: Name and tensor of each layer, in the order of execution.
-        other: Tensors of the other form by the same names; layers it lacks are passed over.
-        limit_db: Signal to noise that every layer must reach.
+        other: Tensors of the other form by the same names; layers that it lacks are skipped.
+        limit_db: Signal-to-noise ratio that every layer must reach.
 
     Raises:
         MeasureError: If no layer has a counterpart, or a pair differs in shape.
@@ -96,19 +96,19 @@ def first_diverging(reference: Sequence[tuple[str, NDArray[np.floating]]], other
 def onnx_layers(
     float_model: bytes, int8_model: bytes, inputs: Floats
 ) -> tuple[list[tuple[str, Floats]], dict[str, Floats]]:
-    """Return the paired tensors of two ONNX files, ready for ``first_diverging``, both run without optimisation.
+    """Return the paired tensors of two ONNX files for ``first_diverging``, both run without optimisation.
 
-    A tensor that both files make under one name, by the same operator, is a pair. Where the int8 file quantizes it, a
-    second pair holds it after rounding; its reference is the activation's output where the quantizer has merged that
+    Tensors of the same name and operator in both files form a pair. If the int8 file quantizes the tensor, a second
+    pair holds it after rounding; its reference is the activation's output if the quantizer has merged the activation
     into the rounding.
 
     Args:
         float_model: The file that was quantized, batch norms folded as in the int8 file.
         int8_model: The QDQ file made from it.
-        inputs: A few inputs, float32 (N, ...); every tensor for all of them is held.
+        inputs: A few inputs, float32 (N, ...); every tensor is held in memory for all of them.
 
     Raises:
-        MeasureError: If a file does not load or run on the inputs, or no tensor has the same name in both.
+        MeasureError: If a file does not load or run on the inputs, or the two have no tensor name in common.
     """
     one, other = _typed(float_model), _typed(int8_model)
     pairs = _pairs(one, other)
@@ -130,12 +130,12 @@ def _typed(model: bytes) -> onnx.ModelProto:
 
 
 def _pairs(one: onnx.ModelProto, other: onnx.ModelProto) -> list[tuple[str, str, str]]:
-    """Return (name, tensor of the one, tensor of the other) in the one's order."""
+    """Return (name, tensor of the first, tensor of the second) in the order of the first."""
     by, made = _makers(one), _makers(other)
     rounded = _rounded(other)
     pairs = []
     for name in _float_tensors(one):
-        if made.get(name) == by[name]:  # a convolution may go by the name of the activation that it took in
+        if made.get(name) == by[name]:  # a convolution may have the name of the activation merged into it
             pairs.append((name, name, name))
         if name in rounded:
             pairs.append((name + ROUNDED, _merged(one, name, made), rounded[name]))
@@ -148,14 +148,14 @@ def _makers(model: onnx.ModelProto) -> dict[str, str]:
 
 
 def _rounded(model: onnx.ModelProto) -> dict[str, str]:
-    """Return the dequantized tensor of every tensor that is quantized."""
+    """Return the dequantized tensor of every quantized tensor."""
     quantized = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     restored = {node.input[0]: node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     return {name: restored[integers] for name, integers in quantized.items() if integers in restored}
 
 
 def _merged(model: onnx.ModelProto, name: str, made: Mapping[str, str]) -> str:
-    """Return the output of the activation that alone reads ``name`` and that the other file has no more."""
+    """Return the output of the activation that is the only reader of ``name`` and that the other file lacks."""
     readers = [node for node in model.graph.node if name in node.input]
     gone = len(readers) == 1 and readers[0].op_type in _CLIPPING and readers[0].output[0] not in made
     return readers[0].output[0] if gone else name

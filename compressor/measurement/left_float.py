@@ -1,8 +1,7 @@
-"""How much of a file's weights a quantizer left in float32: a step that did nothing must not report success.
+"""Share of the weights that a quantizer left in float32: a step that did nothing must not report success.
 
-Counts the elements of constant tensors with two axes or more (biases and scales have one) whose type weights have:
-sizes and paddings are integers of 32 or 64 bits. Does not decide what a
-scheme can quantize.
+Counts the elements of constant tensors with at least two axes (biases and scales have one) and a weight's type: sizes
+and paddings are integers of 32 or 64 bits. Does not decide what a scheme can quantize.
 """
 
 from __future__ import annotations
@@ -15,28 +14,28 @@ from compressor.errors import QuantizeError
 from compressor.steps.quantize import Settings
 
 MOST_LEFT = 0.5
-"""Share of the weights that may stay float32 unasked; beyond it the file is a float file in the main."""
+"""Share of the weights that may stay float32 without being requested; above it the file is mainly a float file."""
 _NAMED = 3
 _AXES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """``ratio`` (0..1): the share of the weights that is float32; ``names``: the largest such tensors."""
+    """``ratio`` (0..1): the share of the weights in float32; ``names``: the largest such tensors."""
 
     ratio: float
     names: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Say it in a clause."""
+        """Describe it in a clause."""
         return f"{100 * self.ratio:.0f} % of its weights left float32 ({', '.join(self.names)})"
 
 
 def left_float(model: bytes, runtime: str) -> Left:
-    """Return what of the weights of ``model``, an ONNX or TFLite file, is float32; all of it where there are none.
+    """Return the share of float32 weights in ``model``, an ONNX or TFLite file; 1.0 if there are no weights.
 
     Raises:
-        QuantizeError: If it is no such file.
+        QuantizeError: If the file can't be read.
     """
     found = list(_tflite(model) if runtime == "litert" else _onnx(model))
     total = sum(size for _, size, _ in found)
@@ -47,10 +46,10 @@ def left_float(model: bytes, runtime: str) -> Left:
 
 
 def check(model: bytes, runtime: str, step: Settings) -> str:
-    """Return what is to be said of what ``step`` left float in ``model``; nothing where that is nothing.
+    """Return a remark on the weights that ``step`` left float in ``model``; empty if there are none.
 
     Raises:
-        QuantizeError: If it left more than half of the weights, and the recipe neither allows it nor asked for it.
+        QuantizeError: If more than half of the weights are float, and the recipe neither allows nor requests it.
     """
     if step.scheme == "none":
         return ""

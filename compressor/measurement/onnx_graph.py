@@ -1,7 +1,7 @@
-"""What the runtime really does with an artifact: the share of multiplications executed in int8.
+"""The share of multiplications that the runtime executes in int8, read from the optimised graph.
 
-One int8 recipe can run at three speeds, so a quantized file proves nothing: the graph is read after the runtime's own
-optimiser, with the session options of the manifest. Does not decide how large the share must be.
+The same int8 recipe can run at three speeds, so a quantized file proves nothing: the graph is read after the runtime's
+own optimiser, with the session options of the manifest. Does not decide how large the share must be.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from compressor.errors import MeasureError
 
 _WEIGHT = {"Conv": 1, "ConvTranspose": 1, "Gemm": 1, "MatMul": 1, "ConvInteger": 1, "MatMulInteger": 1,
            "QLinearConv": 3, "QLinearMatMul": 3}  # fmt: skip
-"""Which input of a multiplying operator is the weight."""
+"""Index of the input that holds the weight, for each multiplying operator."""
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _INTEGER = frozenset({"QLinearConv", "ConvInteger", "QGemm", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
                       "DynamicQuantizeMatMul"})  # fmt: skip
@@ -32,10 +32,10 @@ _ERROR = 3
 
 @dataclass(frozen=True, slots=True)
 class GraphFigures:
-    """``macs``: multiply-accumulates of one inference; ``int8_macs_ratio`` (0..1): those that run in integers.
+    """``macs``: multiply-accumulates of one inference; ``int8_macs_ratio`` (0..1): the share in integer arithmetic.
 
-    ``operators``: how often each operator is left after optimisation. Where multiplications can't be counted both
-    figures are None, and ``unknown`` says why.
+    ``operators``: how often each operator occurs after optimisation. If multiplications can't be counted, both figures
+    are None and ``unknown`` gives the reason.
     """
 
     macs: int | None
@@ -45,16 +45,16 @@ class GraphFigures:
 
     @property
     def converting(self) -> int:
-        """The Quantize and Dequantize nodes that are left, by ONNX's names and by TFLite's."""
+        """The number of Quantize and Dequantize nodes left, under ONNX's or TFLite's names."""
         return sum(self.operators.get(name, 0) for name in _CONVERTING)
 
 
 def inspect(artifact: bytes, session_options: Mapping[str, str], threads: int = 1) -> GraphFigures:
-    """Return the figures of the ONNX model in ``artifact`` under onnxruntime's optimiser.
+    """Return the figures of the ONNX model in ``artifact`` after onnxruntime's optimiser.
 
-    A multiplication counts as int8 when it is an integer operator in the file itself, else only when the optimised
-    graph has an integer operator of the same name: what can't be traced, by want of a name of its own too, counts as
-    float. A model whose shapes can't be inferred has no counts.
+    A multiplication counts as int8 if it is an integer operator in the file itself, or if the optimised graph has an
+    integer operator of the same name; one that can't be traced, for example because it has no name, counts as float. A
+    model whose shapes can't be inferred has no counts.
 
     Raises:
         MeasureError: If the model can't be read, or onnxruntime refuses it.
@@ -75,14 +75,14 @@ def inspect(artifact: bytes, session_options: Mapping[str, str], threads: int = 
 
 
 def _macs(artifact: bytes) -> tuple[int, list[tuple[str, int]]]:
-    """Return the multiply-accumulates of integer operators, and name and number of every other multiplying node's."""
+    """Return the multiply-accumulates of integer operators, and name and count of every other multiplying node."""
     try:
         model = onnx.load_model_from_string(artifact)
         weights = {tensor.name for tensor in model.graph.initializer}
         for value in model.graph.input:
             if value.name not in weights:  # older exporters list weights as inputs too
                 value.type.tensor_type.shape.dim[0].dim_value = 1
-        for value in model.graph.output:  # what follows from the input is inferred, not declared
+        for value in model.graph.output:  # inferred from the input instead of declared
             value.type.tensor_type.ClearField("shape")
         del model.graph.value_info[:]
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
@@ -106,7 +106,7 @@ def _macs(artifact: bytes) -> tuple[int, list[tuple[str, int]]]:
 
 
 def _recurrent_macs(node: onnx.NodeProto, shapes: Mapping[str, list[int]]) -> int:
-    """Return what a recurrent layer multiplies over all steps of one sequence: input weights and recurrent weights."""
+    """Return the multiplications of a recurrent layer over all steps of one sequence: input and recurrent weights."""
     taken, *weights = (shapes.get(name, []) for name in node.input[:3])
     batch_first = any(attribute.name == "layout" and attribute.i for attribute in node.attribute)
     known = len(taken) == len(weights[0]) == len(weights[1]) == 3  # noqa: PLR2004 - (steps, batch, in), (directions, ...)

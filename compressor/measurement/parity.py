@@ -1,7 +1,7 @@
-"""Parity: how far the outputs of one model in several forms lie apart. Pure.
+"""Parity: how far the outputs of one model in several forms differ. Pure.
 
 Compares every pair of forms (torch, ONNX and TFLite, float and int8) on the same inputs. Does not run anything;
-``layers`` finds the layer where two forms part.
+``layers`` finds the layer at which two forms diverge.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from compressor.errors import MeasureError
 class Pair:
     """Two forms of one model: largest absolute difference and lowest cosine of their logits, share of flips.
 
-    Of a regression ``cosine`` is the lowest correlation of a value, and ``flip_ratio`` is NaN: nothing flips.
+    For a regression ``cosine`` is the lowest correlation of an output, and ``flip_ratio`` is NaN.
     """
 
     first: str
@@ -32,9 +32,9 @@ class Pair:
 
 
 def matrix(logits: Mapping[str, NDArray[np.float32]], *, numeric: bool = False) -> tuple[Pair, ...]:
-    """Return every pair of ``logits``, each float32 (N, classes) of the same inputs, in the given order.
+    """Return every pair of ``logits``, each float32 (N, classes) for the same inputs, in the given order.
 
-    ``numeric``: they are the values (N, D) of a regression.
+    ``numeric``: the arrays are the values (N, D) of a regression.
 
     Raises:
         MeasureError: If two forms differ in shape or there are no inputs.
@@ -49,7 +49,7 @@ def matrix(logits: Mapping[str, NDArray[np.float32]], *, numeric: bool = False) 
 
 
 def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the lowest correlation of a column; columns that are constant in both count as 1, in one as 0."""
+    """Return the lowest correlation of a column; a column constant in both counts as 1, in one as 0."""
     left, right = (values.astype(np.float64) - values.mean(axis=0, dtype=np.float64) for values in (one, other))
     norms = np.linalg.norm(left, axis=0) * np.linalg.norm(right, axis=0)
     same = ~(left.any(axis=0) | right.any(axis=0))
@@ -62,12 +62,12 @@ def _pair(first: str, second: str, one: NDArray[np.float32], other: NDArray[np.f
         raise MeasureError(f"{message}{second!r}: run both on the same rows")
     left, right = one.astype(np.float64), other.astype(np.float64)
     norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    both_zero = ~(left.any(axis=1) | right.any(axis=1))  # one zero alone is no agreement: its cosine counts as 0
+    both_zero = ~(left.any(axis=1) | right.any(axis=1))  # if only one is zero they disagree: cosine 0
     cosine = np.where(both_zero, 1.0, (left * right).sum(axis=1) / np.where(norms == 0, 1, norms))
     flips = left.argmax(axis=1) != right.argmax(axis=1)
     return Pair(first, second, float(np.abs(left - right).max()), float(cosine.min()), float(flips.mean()))
 
 
 def find(pairs: tuple[Pair, ...], first: str, second: str) -> Pair | None:
-    """Return the pair of these two names, in either order; None when it was not compared."""
+    """Return the pair with these two names, in either order; None if they were not compared."""
     return next((pair for pair in pairs if {pair.first, pair.second} == {first, second}), None)

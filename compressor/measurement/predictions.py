@@ -1,8 +1,8 @@
-"""Measurements of an artifact, made with the very runtime the device uses.
+"""Measures an artifact with the same runtime that the device uses.
 
-Decides how predictions, latency and memory are taken: a trained model on real inputs, one image at a time, pinned
-threads, warm-up, the median of repeated runs (timings with untrained weights or zero inputs mislead). Does not
-decide whether a figure is good enough.
+Decides how predictions, latency and memory are measured: a trained model on real inputs, one image at a time, pinned
+threads, warm-up, the median of repeated runs (timings with untrained weights or zero inputs mislead). Does not decide
+whether a figure is good enough.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Floats = NDArray[np.float32]
 
 MOST_ROWS = 256
 _BY_BATCH = b"DynamicQuantize"
-"""Operators that take one range over a whole batch: a device, which sees one input at a time, gets other answers."""
+"""Operators that compute one range per batch: a device runs single inputs and would get other results."""
 _WARM_UP_RUNS = 20
 _REPEATS = 7
 _RUNS = 60
@@ -42,7 +42,7 @@ _MANIFEST, _ARTIFACT, _INPUTS = "manifest.json", "model", "inputs.npy"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predictions:
-    """What a model says of N inputs: ``logits`` float32 (N, classes), ``embedding`` float32 (N, D), D may be 0."""
+    """Outputs of a model for N inputs: ``logits`` float32 (N, classes), ``embedding`` float32 (N, D), D may be 0."""
 
     logits: Floats
     embedding: Floats
@@ -55,7 +55,7 @@ class Predictions:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """One inference at batch 1, in milliseconds: the median over repeated runs of each run's percentile."""
+    """One inference at batch size 1, in milliseconds: each percentile is the median over repeated runs."""
 
     p50_ms: float
     p95_ms: float
@@ -64,7 +64,7 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An artifact and what is needed to run it."""
+    """An artifact with the manifest needed to run it."""
 
     manifest: Manifest
     artifact: bytes
@@ -73,9 +73,9 @@ class Candidate:
 def predict(
     candidate: Candidate, inputs: Floats | Iterable[Floats], progress: Callable[[int], object] | None = None
 ) -> Predictions:
-    """Return the predictions for ``inputs`` through the device's runtime; no row alters another's.
+    """Return the predictions for ``inputs`` from the device's runtime; rows do not affect each other.
 
-    ``inputs``: float32 (N, ...), or such arrays one after another, so that not all rows need be held.
+    ``inputs``: float32 (N, ...), or an iterable of such arrays, so that not all rows need to be in memory.
 
     Raises:
         MeasureError: If the artifact can't be opened or run, or its outputs are not finite.
@@ -103,9 +103,9 @@ def predict(
 
 
 def latency(candidates: Mapping[str, Candidate], inputs: Mapping[str, Floats] | Floats) -> dict[str, Latency]:
-    """Return the latency of each candidate on real ``inputs``, (N, ...) or one such array a candidate, row by row.
+    """Return the latency of each candidate on real ``inputs``, (N, ...) or one such array per candidate, row by row.
 
-    The candidates take turns, so that a busy machine hits them alike.
+    The candidates take turns, so that a busy machine affects all alike.
 
     Raises:
         MeasureError: If an artifact can't be opened or run.
@@ -152,7 +152,7 @@ def _summary(repeats: Sequence[Floats]) -> Latency:
 def peak_memory_bytes(candidate: Candidate, inputs: Floats) -> int:
     """Return the peak resident memory of a fresh process that loads the artifact and runs a few inputs.
 
-    The process runs this module alone (``python -m``): a spawned one would run the caller's script again.
+    The process runs only this module (``python -m``): a spawned one would run the caller's script again.
 
     Raises:
         MeasureError: If the child fails or takes more than a minute.
@@ -175,7 +175,7 @@ def peak_memory_bytes(candidate: Candidate, inputs: Floats) -> int:
 
 
 def _own_peak_bytes(folder: Path) -> int:
-    """Return the peak memory of this process after it ran the model in ``folder``, which the parent has written."""
+    """Return the peak memory of this process after running the model that the parent wrote to ``folder``."""
     manifest = decode(Manifest, (folder / _MANIFEST).read_bytes(), limit_bytes=MAX_MANIFEST_BYTES)
     runtime = runtimes.load(manifest, (folder / _ARTIFACT).read_bytes())
     for row in np.load(folder / _INPUTS, allow_pickle=False):
@@ -185,7 +185,7 @@ def _own_peak_bytes(folder: Path) -> int:
 
 
 def log_probabilities(logits: Floats) -> NDArray[np.float64]:
-    """Return the logarithm of each class's probability, float64 (N, classes), of logits of that shape."""
+    """Return the log-probability of each class, float64 (N, classes), for logits of that shape."""
     wide = logits.astype(np.float64)
     shifted = wide - wide.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))

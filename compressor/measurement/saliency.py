@@ -1,7 +1,7 @@
-"""Why a model changed its mind: which inputs flipped, and which part of each the answer hangs on. Pure.
+"""Inputs whose prediction changed, and the image regions that it depends on (occlusion saliency). Pure.
 
-Decides which flips are shown first and how saliency is computed without gradients, so that it works for every
-runtime. Runs nothing itself: the model comes as a function.
+Decides which flips are shown first, and computes saliency without gradients, so that it works for every runtime. Does
+not run a model itself: the caller passes a function.
 
 Source: M. D. Zeiler, R. Fergus, Visualizing and understanding convolutional networks, ECCV 2014, section 4.2
 (occlusion sensitivity).
@@ -28,10 +28,10 @@ SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class Flip:
-    """One input that two models classify differently.
+    """One input that the two models classify differently.
 
-    ``row`` of the set, its true ``label`` and ``slice``; the class ``before`` and ``after``, and with it the margin:
-    probability of that class minus the largest other one (0..1).
+    ``row``: its index in the set, with the true ``label`` and ``slice``; the class ``before`` and ``after``, and for
+    each the margin: probability of that class minus the next largest (0..1).
     """
 
     row: int
@@ -55,7 +55,7 @@ class Flip:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explained:
-    """A flip with its saliency before and after, float32 (H, W): how far the class falls when a patch is hidden."""
+    """A flip with its saliency before and after, float32 (H, W): the drop of the class's probability under a patch."""
 
     flip: Flip
     before: Floats
@@ -63,7 +63,7 @@ class Explained:
 
 
 def flips(compared: Compared) -> tuple[Flip, ...]:
-    """Return the inputs that compression flipped: lost ones first, the most confident before first, then the rest."""
+    """Return the inputs that compression flipped: lost ones first, most confident first, then the others."""
     before, after = compared.float_model, compared.candidate
     rows = np.flatnonzero(before.classes != after.classes)
     surely_before, surely_after = _margins(before.logits[rows]), _margins(after.logits[rows])
@@ -90,16 +90,16 @@ def _margins(logits: Floats) -> NDArray[np.float64]:
 
 
 def saliency(predict: Predict, image: Floats, label: int, *, patches: int = 8) -> Floats:
-    """Return how far the probability of class ``label`` falls where the image is hidden, float32 (H, W), -1..1.
+    """Return how far the probability of class ``label`` drops where the image is hidden, float32 (H, W), -1..1.
 
     Args:
-        predict: From float32 (N, C, H, W) to logits (N, classes); called once.
-        image: One input, float32 (C, H, W); a patch is hidden by the mean of each channel.
-        label: The class that is explained.
-        patches: Steps along the longer side; each patch is two steps wide, so that they overlap.
+        predict: Maps float32 (N, C, H, W) to logits (N, classes); called once.
+        image: One input, float32 (C, H, W); a patch is replaced by the mean of each channel.
+        label: The class to explain.
+        patches: Steps along the longer side; each patch is two steps wide, so that patches overlap.
 
     Raises:
-        MeasureError: If the image has another rank, ``label`` is no class, or the logits are not finite.
+        MeasureError: If the image has another rank, ``label`` is not a class, or the logits are not finite.
     """
     if image.ndim != 3 or not image.size or patches < 1:  # noqa: PLR2004 - channel, row, column
         message = f"Expected an image (C, H, W) and at least one patch, got {image.shape} and {patches}"
@@ -116,7 +116,7 @@ def saliency(predict: Predict, image: Floats, label: int, *, patches: int = 8) -
 
 
 def _masks(height: int, width: int, patches: int) -> NDArray[np.bool_]:
-    """Return (P, H, W): overlapping squares that cover every pixel."""
+    """Return bool masks (P, H, W): overlapping squares that cover every pixel."""
     step = math.ceil(max(height, width) / patches)
     rows, columns = np.arange(height), np.arange(width)
     return np.array(

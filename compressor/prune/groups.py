@@ -1,7 +1,7 @@
-"""Channels that must go together, found by the dependency graph of ``torch-pruning``.
+"""Channels that must be removed together, found by the dependency graph of ``torch-pruning``.
 
-A residual add ties the outputs of all layers it adds; a depthwise convolution ties its outputs to its inputs. A group
-is named after its root layer. Decides which groups may be narrowed at all; not how far.
+A residual add couples the outputs of all layers it adds; a depthwise convolution couples its outputs to its inputs. A
+group is named after its root layer. Decides which groups may be narrowed; not by how much.
 Source: Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023.
 """
 
@@ -24,9 +24,9 @@ _ROOTS = (nn.Conv2d, nn.Linear)
 
 @dataclass(frozen=True, slots=True)
 class ChannelGroup:
-    """Channels that go together: ``layers`` are all whose outputs narrow, ``root`` is the first of them.
+    """Channels that are removed together: ``layers`` are all whose outputs narrow, ``root`` is the first of them.
 
-    ``members`` is torch-pruning's own group, as its importance estimators want it.
+    ``members`` is torch-pruning's own group, for its importance estimators.
     """
 
     root: str
@@ -38,11 +38,11 @@ class ChannelGroup:
 def find_groups(network: nn.Module, shape: Shape, protected: Collection[str] = ()) -> tuple[ChannelGroup, ...]:
     """Return the groups of ``network`` that may be narrowed; ``shape`` is (C, H, W) of its input.
 
-    Left out: the layer that makes the logits, groups with a ``protected`` layer, and groups that touch a grouped
+    Excludes the layer that outputs the logits, groups with a ``protected`` layer, and groups that include a grouped
     convolution that is not depthwise.
 
     Raises:
-        PruneError: If the layer that makes the logits is not found, or nothing is left to prune.
+        PruneError: If the layer that outputs the logits is not found, or nothing is left to prune.
     """
     kept = {*protected, output_layer(network, shape)}
     names = {module: name for name, module in network.named_modules()}
@@ -56,7 +56,7 @@ def find_groups(network: nn.Module, shape: Shape, protected: Collection[str] = (
 
 
 def narrow(network: nn.Module, shape: Shape, removed: Mapping[str, Sequence[int]]) -> nn.Module:
-    """Return ``network`` without the channels ``removed`` by root layer, in place; module names stay.
+    """Return ``network`` without the channels ``removed`` (by root layer), in place; module names stay.
 
     Raises:
         PruneError: If a group would lose its last channel.
@@ -75,10 +75,10 @@ def narrow(network: nn.Module, shape: Shape, removed: Mapping[str, Sequence[int]
 
 
 def output_layer(network: nn.Module, shape: Shape) -> str:
-    """Return the name of the ``Conv2d`` or ``Linear`` that makes the logits; its outputs are the classes.
+    """Return the name of the ``Conv2d`` or ``Linear`` that outputs the logits; its outputs are the classes.
 
     Raises:
-        PruneError: If another operation makes them.
+        PruneError: If another operation outputs them.
     """
     made: dict[int, str] = {}
     hooks = [

@@ -1,6 +1,7 @@
-"""Which channels matter least: by the size of their weights, by the loss they carry, or by their batch norms.
+"""Importance of channels: by the size of their weights, by their effect on the loss, or by their batch norms.
 
-Scores of one group are divided by their mean, so that groups compare. Decides the order, not how many go.
+Scores of one group are divided by their mean, so that groups are comparable. Decides the order, not how many are
+removed.
 Sources: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017 (magnitude); Molchanov et al., Importance
 Estimation for Neural Network Pruning, CVPR 2019, equation 8 (taylor); Liu et al., Network Slimming, ICCV 2017
 (bn_scale).
@@ -34,18 +35,18 @@ _ESTIMATORS = {
 def channel_scores(
     network: nn.Module, groups: Sequence[ChannelGroup], importance: str, rows: Rows
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the score of each channel, (channels,), by root layer; the smallest goes first.
+    """Return the score of each channel, (channels,), by root layer; the smallest is removed first.
 
     Args:
-        network: The one that ``groups`` was found in; its gradients are cleared.
-        groups: What to score.
+        network: The network in which ``groups`` were found; its gradients are cleared.
+        groups: The groups to score.
         importance: ``magnitude``, ``taylor`` (needs ``rows``) or ``bn_scale`` (groups without a batch norm are
             scored by magnitude).
         rows: Training rows, float32 (N, C, H, W) and int64 (N,), or numbers float32 (N, D); 1,024 of them, drawn by
             a fixed seed, give the gradients for ``taylor``: of the cross entropy, or of the squared error.
 
     Raises:
-        PruneError: If there is no such importance, ``taylor`` has no rows, or no group has a batch norm.
+        PruneError: If the importance is unknown, ``taylor`` has no rows, or no group has a batch norm.
     """
     if importance not in _ESTIMATORS:
         message = f"Expected importance {' or '.join(_ESTIMATORS)}, got {importance!r}"
@@ -64,7 +65,7 @@ def channel_scores(
 def _finite(score: torch.Tensor | None, group: ChannelGroup, magnitude: Any) -> NDArray[np.float64]:  # noqa: ANN401
     given = magnitude(group.members) if score is None else score
     array = np.asarray(given.detach(), dtype=np.float64)
-    return np.nan_to_num(array, nan=0.0)  # a group of nothing but zeros has no mean to divide by
+    return np.nan_to_num(array, nan=0.0)  # a group of zeros has no mean to divide by
 
 
 def _gradients(network: nn.Module, rows: Rows) -> None:

@@ -1,7 +1,7 @@
-"""How pruning judges and trains on: accuracy or error, and the fine-tuning after it, for channels and masks.
+"""Accuracy or error of a pruned network, and its fine-tuning, for channels and masks.
 
-Decides how accuracy (of a regression the error) is taken and how a pruned network is trained on. Does not decide what
-is pruned.
+Decides how accuracy (for a regression the error) is computed and how a pruned network is fine-tuned. Does not decide
+what is pruned.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def accuracy(network: nn.Module, rows: Rows) -> float:
 
 
 def error(network: nn.Module, rows: Rows) -> float:
-    """Return the mean absolute error of a regression on ``rows``, in standard deviations; evaluation mode stays.
+    """Return the mean absolute error of a regression on ``rows``, in standard deviations; stays in evaluation mode.
 
     Raises:
         PruneError: If there are no rows to judge with.
@@ -44,7 +44,7 @@ def error(network: nn.Module, rows: Rows) -> float:
 
 
 def judged(network: nn.Module, rows: Rows, name: str) -> dict[str, float]:
-    """Return accuracy or error on ``rows`` as a note; ``name`` has ``{}`` where it says which.
+    """Return accuracy or error on ``rows`` as a note; ``{}`` in ``name`` is replaced by which of the two it is.
 
     Raises:
         PruneError: If there are no rows to judge with.
@@ -55,7 +55,7 @@ def judged(network: nn.Module, rows: Rows, name: str) -> dict[str, float]:
 
 
 def points(network: nn.Module, rows: Rows) -> float:
-    """Return 100 x the accuracy; of a regression -100 x the error in standard deviations.
+    """Return 100 x the accuracy; for a regression -100 x the error in standard deviations.
 
     Raises:
         PruneError: If there are no rows to judge with.
@@ -73,9 +73,9 @@ def _outputs(network: nn.Module, rows: Rows) -> torch.Tensor:
 
 
 def fine_tune(network: nn.Module, bench: Bench, epochs: int) -> nn.Module:
-    """Return ``network`` trained on for ``epochs`` on ``bench.train``, at ``fine_tune_learning_rate``; in place.
+    """Return ``network`` fine-tuned for ``epochs`` on ``bench.train``, at ``fine_tune_learning_rate``; in place.
 
-    No epochs, no change.
+    With 0 epochs nothing changes.
 
     Raises:
         TrainError: If there are too few rows, or the loss is not finite.

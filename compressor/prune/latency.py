@@ -1,6 +1,6 @@
-"""How long a network takes beside another, as onnxruntime runs them on this host: one thread, one row at a time.
+"""Latency of a network relative to another, in onnxruntime on this host: one thread, one row at a time.
 
-Decides how a ratio of latencies is taken. Does not decide how far to prune.
+Decides how the ratio is measured. Does not decide how far to prune.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wire.manifest import Manifest, TensorSpec
 def latency_ratio(network: nn.Module, unpruned: nn.Module, inputs: Floats) -> float:
     """Return the median latency of ``network`` over that of ``unpruned``, both exported to float ONNX.
 
-    They take turns on the same real ``inputs``, float32 (N, C, H, W), so that a busy machine hits both alike.
+    They take turns on the same real ``inputs``, float32 (N, C, H, W), so that a busy machine affects both alike.
 
     Raises:
         ExportError: If one does not export.

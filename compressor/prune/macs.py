@@ -1,7 +1,7 @@
-"""Multiply-accumulates of a network, counted while it runs on one input of zeros.
+"""Multiply-accumulates of a network, counted in a forward pass on one input of zeros.
 
-Counts convolutions and linear layers, which are nearly all of the work of a small CNN; batch norms fold away at
-export and activations multiply nothing. Decides nothing.
+Counts convolutions and linear layers, which do nearly all of the work of a small CNN; batch norms are folded at export
+and activations multiply nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from compressor.evaluating import evaluating
 def layer_macs(network: nn.Module, channels: int, height: int, width: int) -> dict[str, int]:
     """Return the MACs of each ``Conv2d`` and ``Linear`` by its name, for one input (1, channels, height, width).
 
-    A layer that runs twice counts twice; one that does not run is not there. The network is not changed.
+    A layer that runs twice counts twice; one that does not run is missing. The network is not changed.
     """
     counted: dict[str, int] = {}
     layers = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}

@@ -1,8 +1,8 @@
-"""Zeros in the weights, unstructured or N of M, grown along the cubic schedule and held exactly while fine-tuning.
+"""Zeros in the weights, unstructured or N of M, increased along the cubic schedule and kept exactly while fine-tuning.
 
-Masks convolutions and linear layers; depthwise convolutions hold few weights and stay dense, as does with N:M a layer
-whose inputs don't divide by M. Zeros make the file compress better; onnxruntime and LiteRT multiply them all the same,
-and the notes say so. Does not touch shapes.
+Masks convolutions and linear layers. Depthwise convolutions hold few weights and stay dense; so does, with N:M, a layer
+whose inputs don't divide by M. Zeros make the file compress better; onnxruntime and LiteRT still multiply by them, and
+the notes say so. Does not change shapes.
 Sources: Zhu & Gupta, To Prune, or Not to Prune, 2017, equation 1 (schedule); Mishra et al., Accelerating Sparse Deep
 Neural Networks, 2021 (N:M).
 """
@@ -31,15 +31,15 @@ _NO_SPEED = "none: onnxruntime and LiteRT kernels run dense, zeros only make the
 
 
 def sparsify(network: nn.Module, bench: Bench, settings: SparsifySettings) -> Applied:
-    """Return ``network`` with zeros as ``settings`` ask, in place, with what they gain as notes.
+    """Return ``network`` with zeros as set in ``settings``, in place, with the effects as notes.
 
     Args:
         network: Returns (logits, embedding) of float32 (N, C, H, W).
-        bench: ``train`` is fine-tuned on, ``search`` judges.
-        settings: As the step says.
+        bench: ``train`` for fine-tuning, ``search`` to judge.
+        settings: Settings of the step.
 
     Raises:
-        PruneError: If no layer can be masked as asked, or there is nothing to judge with.
+        PruneError: If no layer can be masked as requested, or there are no rows to judge with.
         TrainError: If fine-tuning diverges.
     """
     notes: dict[str, Any] = {
@@ -74,18 +74,18 @@ def _gains(network: nn.Module, bench: Bench, masks: Masks) -> dict[str, Any]:
 
 
 def cubic(number: int, rounds: int) -> float:
-    """Return the share (0..1) of the final sparsity that round ``number`` of ``rounds`` (from 1) asks.
+    """Return the share (0..1) of the final sparsity at round ``number`` (from 1) of ``rounds``.
 
-    Source: Zhu & Gupta 2017, equation 1, from no sparsity.
+    Source: Zhu & Gupta 2017, equation 1, with initial sparsity 0.
     """
     return 1 - (1 - number / rounds) ** 3
 
 
 def make_masks(network: nn.Module, settings: SparsifySettings, progress: float = 1.0) -> dict[str, torch.Tensor]:
-    """Return a bool mask in the shape of each masked layer's weight, by the layer's name; True stays.
+    """Return a bool mask in the shape of each masked layer's weight, by the layer's name; True is kept.
 
     Args:
-        network: Not changed. Its smallest weights go, so zeros stay zeros from round to round.
+        network: Not changed. Its smallest weights are masked, so zeros stay zero from round to round.
         settings: ``pattern`` and ``sparsity``.
         progress: Share (0..1) of the final sparsity.
 
@@ -116,7 +116,7 @@ def _smallest_off(weight: torch.Tensor, share: float) -> torch.Tensor:
 
 
 def _n_of_m_on(weight: torch.Tensor, m: int, off: int) -> torch.Tensor:
-    """Return the mask with the ``off`` smallest of each ``m`` neighbouring inputs False; inputs are dimension 1."""
+    """Return the mask that is False for the ``off`` smallest of each ``m`` neighbouring inputs (dimension 1)."""
     by_input = weight.abs().movedim(1, -1)
     blocks = by_input.reshape(-1, m)
     mask = torch.ones_like(blocks, dtype=torch.bool)
@@ -125,21 +125,21 @@ def _n_of_m_on(weight: torch.Tensor, m: int, off: int) -> torch.Tensor:
 
 
 class _Masked(nn.Module):
-    """A weight with zeros where the mask is False, whatever the optimizer does to it."""
+    """A weight that is zero where the mask is False, whatever the optimizer does."""
 
     def __init__(self, mask: torch.Tensor) -> None:
         super().__init__()
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        return torch.where(self.get_buffer("mask"), weight, 0.0)  # a product would leave -0.0, other bytes
+        return torch.where(self.get_buffer("mask"), weight, 0.0)  # a product could give -0.0, which has other bytes
 
 
 @contextmanager
 def held(network: nn.Module, masks: Masks) -> Iterator[None]:
-    """Hold the zeros of ``masks`` while the block trains ``network`` in place; then they are in the weights.
+    """Keep the zeros of ``masks`` while the block trains ``network`` in place; afterwards the weights contain them.
 
-    The network's parameters and names are as before afterwards, also if the block raises.
+    The network's parameters and names are restored afterwards, even if the block raises.
     """
     modules = dict(network.named_modules())
     for name, mask in masks.items():
@@ -153,7 +153,7 @@ def held(network: nn.Module, masks: Masks) -> Iterator[None]:
 
 
 def _bias_last(module: nn.Module) -> None:
-    """Put the bias back behind the weight: a weight that was parametrized comes back last in the state dict."""
+    """Move the bias behind the weight again: removing a parametrization puts the weight last in the state dict."""
     bias = module.bias
     del module.bias
     module.register_parameter("bias", bias if isinstance(bias, nn.Parameter) else None)
@@ -175,6 +175,6 @@ def _share_of_zeros(weights: list[torch.nn.Parameter]) -> float:
 
 
 def compressed_bytes(network: nn.Module) -> int:
-    """Return the size of all float32 parameters compressed by zlib at level 9, in bytes: what a download takes."""
+    """Return the size in bytes of all float32 parameters compressed by zlib at level 9, an estimate of the download."""
     raw = b"".join(parameter.detach().numpy().tobytes() for parameter in network.parameters())
     return len(zlib.compress(raw, 9))

@@ -1,8 +1,9 @@
-"""How many channels each group gives so that the measured MACs come to a limit. Works on copies.
+"""How many channels to remove from each group so that the measured MACs meet a limit. Works on copies.
 
-All channels stand in one row, least important first, and ``k`` of them go; each group keeps a multiple of ``round_to``
-and at least what ``max_layer_ratio`` leaves of its first width. MACs fall with ``k``, so bisection finds the smallest
-``k`` that meets the limit; then groups take back, most important channels first, what the limit still allows.
+All channels are sorted by importance, least important first, and the first ``k`` are removed; each group keeps a
+multiple of ``round_to`` and at least what ``max_layer_ratio`` leaves of its original width. MACs fall with ``k``, so
+bisection finds the smallest ``k`` that meets the limit; then groups get back, most important channels first, what the
+limit still allows.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ Counts = Mapping[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a plan must keep to: ``macs`` at most, widths as multiples of ``round_to``.
+    """Limits of a plan: ``macs`` at most, widths as multiples of ``round_to``.
 
-    ``first_channels`` are the widths before any pruning, by root layer: at most ``max_layer_ratio`` of them may go.
+    ``first_channels`` are the original widths by root layer: at most ``max_layer_ratio`` of them may be removed.
     """
 
     macs: int
@@ -36,7 +37,7 @@ class Limits:
     first_channels: Mapping[str, int]
 
     def kept(self, group: ChannelGroup, wanted: int) -> int:
-        """Return the width nearest above ``wanted`` channels that ``group`` may have."""
+        """Return the smallest allowed width of ``group`` that is at least ``wanted`` channels."""
         first = self.first_channels.get(group.root, group.channels)
         least = max(wanted, 1, math.ceil(first * (1 - self.max_layer_ratio) - 1e-9))
         return min(group.channels, math.ceil(least / self.round_to) * self.round_to)
@@ -44,7 +45,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Row:
-    """The channels that may go, over all groups: root layers in the order in which their channels go."""
+    """The removable channels of all groups: root layers in the order in which their channels are removed."""
 
     roots: tuple[str, ...]
     orders: Mapping[str, NDArray[np.int64]]
@@ -63,9 +64,9 @@ def plan(
     Args:
         network: Returns (logits, embedding); not changed.
         shape: (C, H, W) of its input.
-        groups: What may be narrowed.
+        groups: The groups that may be narrowed.
         scores: Importance of each channel, (channels,), by root layer.
-        limits: What to keep to.
+        limits: Limits of the plan.
 
     Raises:
         PruneError: If the limit can't be met.
@@ -102,7 +103,7 @@ def _counts(gone: Sequence[str], by_root: Mapping[str, ChannelGroup], limits: Li
 
 
 def _bisect(macs_of: Callable[[int], int], most: int, limit: int) -> int:
-    """Return the smallest ``k`` with ``macs_of(k) <= limit``; ``macs_of`` never rises."""
+    """Return the smallest ``k`` with ``macs_of(k) <= limit``; ``macs_of`` never increases."""
     least_macs = macs_of(most)
     if least_macs > limit:
         message = f"Expected at most {limit} MACs, got {least_macs} at the narrowest allowed: raise macs_ratio, "
@@ -117,7 +118,7 @@ def _bisect(macs_of: Callable[[int], int], most: int, limit: int) -> int:
 def _take_back(
     counts: Counts, by_root: Mapping[str, ChannelGroup], row: _Row, limits: Limits, macs: Callable[[Counts], int]
 ) -> Counts:
-    """Return ``counts`` less what fits under the limit; a group whose next step does not fit is done."""
+    """Return ``counts`` reduced by what fits under the limit; a group stops when its next step does not fit."""
     best, waiting = dict(counts), {root for root, count in counts.items() if count}
     while waiting:
         root = max(sorted(waiting), key=lambda name: row.scores[name][row.orders[name][best[name] - 1]])

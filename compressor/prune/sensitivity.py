@@ -1,4 +1,4 @@
-"""How much accuracy each layer costs when it alone is narrowed, without any fine-tuning.
+"""Accuracy that each layer costs when only it is narrowed, without fine-tuning.
 
 Decides which layers a limit protects. Does not prune.
 Source: Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017, section 3.2.
@@ -23,10 +23,10 @@ _PROTECT_AT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """What it costs to take ``ratio`` of the channels from ``layer`` (and from ``layers``, tied to it) alone.
+    """The cost of removing ``ratio`` of the channels of ``layer`` (and of ``layers``, coupled to it) alone.
 
     ``removed`` is the number of channels; ``drop_points`` the accuracy lost on the search split, in points (0..100),
-    below zero where it rose. Of a regression a point is an error larger by a hundredth of the targets' deviation.
+    negative if it rose. For a regression a point is an error larger by a hundredth of the targets' standard deviation.
     """
 
     layer: str
@@ -41,11 +41,11 @@ def measure_sensitivity(network: nn.Module, bench: Bench, importance: str = "mag
 
     Args:
         network: Returns (logits, embedding) of float32 (N, C, H, W); not changed.
-        bench: ``search`` judges, ``train`` gives gradients for ``taylor``.
-        importance: As ``channel_scores`` says.
+        bench: ``search`` to judge, ``train`` for the gradients of ``taylor``.
+        importance: As in ``channel_scores``.
 
     Raises:
-        PruneError: If there is nothing to prune or to judge with.
+        PruneError: If there is nothing to prune or there are no rows to judge with.
     """
     _, channels, height, width = bench.train.inputs.shape
     shape = (channels, height, width)

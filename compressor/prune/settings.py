@@ -1,4 +1,4 @@
-"""Settings of pruning, structured and not. Pure data, free of torch."""
+"""Settings of structured and unstructured pruning. Pure data, without torch."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ IMPORTANCES = ("magnitude", "taylor", "bn_scale")
 
 @dataclass(frozen=True, slots=True)
 class PruneSettings:
-    """Settings of the step.
+    """Settings of the step ``prune``.
 
-    ``macs_ratio``: share of the multiply-accumulates that stays, counted, at most. ``importance``: ``magnitude``,
-    ``taylor`` or ``bn_scale``. ``rounds``: prune a bit, fine-tune, again. ``fine_tune_epochs``: after the last round;
-    1 after each before. ``round_to``: widths are multiples of it, which runtimes with wide registers like.
-    ``latency_ratio``: if above 0, prune until the exported network takes at most this share of its time before, in
-    onnxruntime on one thread, whatever ``macs_ratio`` says. ``max_layer_ratio``: share of a layer's channels that may
-    go at most. ``sensitivity``: measure and note what each layer costs. ``protect_sensitive``: points of accuracy (of
-    100) that a layer may cost at half its channels before it is left alone; 0 protects none.
-    ``allow_unchanged``: the step may find nothing to do; without it that is an error.
+    ``macs_ratio``: largest share of the counted multiply-accumulates that remains. ``importance``: ``magnitude``,
+    ``taylor`` or ``bn_scale``. ``rounds``: how often to prune a part and fine-tune. ``fine_tune_epochs``: after the
+    last round; 1 after each earlier one. ``round_to``: widths are multiples of it, which suits runtimes with wide
+    registers. ``latency_ratio``: if above 0, prune until the exported network takes at most this share of its original
+    time, in onnxruntime on one thread, regardless of ``macs_ratio``. ``max_layer_ratio``: largest share of a layer's
+    channels that may be removed. ``sensitivity``: measure and note the cost of each layer. ``protect_sensitive``:
+    points of accuracy (of 100) that a layer may cost at half its channels; costlier layers are not pruned; 0 protects
+    none. ``allow_unchanged``: no error if the step finds nothing to do.
     """
 
     step: str = "prune"
@@ -45,12 +45,12 @@ _N_OF_M = re.compile(r"([1-9]\d?):([1-9]\d?)")
 
 @dataclass(frozen=True, slots=True)
 class SparsifySettings:
-    """Settings of the step.
+    """Settings of the step ``sparsify``.
 
-    ``pattern``: ``unstructured``, or ``N:M`` (``2:4``, ``1:4``): N of every M neighbouring inputs stay. ``sparsity``:
-    share of zeros in each masked layer, for ``unstructured``. ``rounds``: zeros grow along the cubic schedule, with an
-    epoch of fine-tuning after each round and ``fine_tune_epochs`` after the last.
-    ``allow_unchanged``: the step may find nothing to do; without it that is an error.
+    ``pattern``: ``unstructured``, or ``N:M`` (``2:4``, ``1:4``): N of every M neighbouring inputs are kept.
+    ``sparsity``: share of zeros in each masked layer, for ``unstructured``. ``rounds``: zeros increase along the cubic
+    schedule, with an epoch of fine-tuning after each round and ``fine_tune_epochs`` after the last.
+    ``allow_unchanged``: no error if the step finds nothing to do.
     """
 
     step: str = "sparsify"
@@ -62,7 +62,7 @@ class SparsifySettings:
 
 
 def n_of_m(pattern: str) -> tuple[int, int]:
-    """Return N and M of ``pattern``; (1, 1) where it is no ``N:M`` with N below M, such as ``unstructured``."""
+    """Return N and M of ``pattern``; (1, 1) if it is not ``N:M`` with N below M, such as ``unstructured``."""
     found = _N_OF_M.fullmatch(pattern)
     n, m = (int(found[1]), int(found[2])) if found else (1, 1)
     return (n, m) if n < m else (1, 1)

@@ -1,8 +1,8 @@
-"""Structured pruning in rounds: narrow a bit, fine-tune, again, until the measured MACs or latency are as wanted.
+"""Structured pruning in rounds: narrow, fine-tune, repeat, until the measured MACs or latency meet the target.
 
-Each round takes an equal factor of the MACs. For a latency target the share of MACs is found first, by narrowing copies
-and timing them (weights hardly matter for time); it is checked again at the end. Decides the targets of the rounds;
-``plan`` decides the channels.
+Each round reduces the MACs by the same factor. For a latency target the share of MACs is found first, by narrowing
+copies and timing them (weights hardly affect the time), and checked again at the end. Decides the targets of the
+rounds; ``plan`` decides the channels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LADDER, _HELPS, _PATIENCE, _EXTRA_ROUNDS = 0.85, 0.98, 3, 3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Job:
-    """What all rounds share; ``first_channels`` are the widths before the first, by root layer."""
+    """What all rounds share; ``first_channels`` are the original widths by root layer."""
 
     bench: Bench
     settings: PruneSettings
@@ -47,13 +47,13 @@ def prune(network: nn.Module, bench: Bench, settings: PruneSettings) -> Applied:
 
     Args:
         network: Returns (logits, embedding) of float32 (N, C, H, W).
-        bench: ``train`` is fine-tuned on, ``search`` judges.
-        settings: As the step says.
+        bench: ``train`` for fine-tuning, ``search`` to judge.
+        settings: Settings of the step.
 
     Raises:
-        PruneError: If the wanted share can't be reached, or there is nothing to prune or to judge with.
+        PruneError: If the requested share can't be reached, or there is nothing to prune or no rows to judge with.
         TrainError: If fine-tuning diverges.
-        ExportError: If a latency is wanted and the network does not export.
+        ExportError: If there is a latency target and the network does not export.
     """
     measured = _sensitivity(network, bench, settings)
     job = _job(network, bench, settings, measured)
@@ -95,7 +95,7 @@ def _in_rounds(network: nn.Module, job: _Job, share: float, notes: dict[str, Any
 
 
 def _round(network: nn.Module, job: _Job, share: float, epochs: int, notes: dict[str, Any]) -> None:
-    """Narrow ``network`` to ``share`` of its first MACs, fine-tune, and note how it went."""
+    """Narrow ``network`` to ``share`` of its original MACs, fine-tune, and note the results."""
     number = 1 + sum(name.endswith("_macs") for name in notes)
     job.bench.tell(f"pruning, round {number}")
     _narrow_to(network, job, share)
@@ -114,7 +114,7 @@ def _narrow_to(network: nn.Module, job: _Job, share: float) -> nn.Module:
 
 
 def _to_latency(network: nn.Module, job: _Job, notes: dict[str, Any]) -> None:
-    """Prune to the first share of MACs that is fast enough, or to the fastest found; note which."""
+    """Prune to the first share of MACs that is fast enough, or to the fastest found, and note which."""
     unpruned, inputs, goal = copy.deepcopy(network), job.bench.train.inputs, job.settings.latency_ratio
     share, why = _share_for_latency(unpruned, job)
     _in_rounds(network, job, share, notes)
@@ -134,7 +134,7 @@ def _to_latency(network: nn.Module, job: _Job, notes: dict[str, Any]) -> None:
 
 
 def _share_for_latency(unpruned: nn.Module, job: _Job) -> tuple[float, str]:
-    """Return the share of MACs to keep, and why the goal is out of reach; no reason if it is not."""
+    """Return the share of MACs to keep, and why the goal can't be reached; "" if it can."""
     best_share, best, tried, why = 1.0, 1.0, 0, ""
     share = _LADDER
     while tried < _PATIENCE:

@@ -1,8 +1,7 @@
 """Quantizers. The folder is the registry: a scheme is one file.
 
-It has ``quantize(model, batches, settings) -> bytes`` and ``READS``, the settings that it reads: a recipe that gives
-others is refused.
-Modules that begin with ``_`` are what schemes are made with.
+A scheme has ``quantize(model, batches, settings) -> bytes`` and ``READS``, the settings that it reads: a recipe that
+sets others is rejected. Modules that begin with ``_`` are helpers of schemes.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ KEYS = (
     "calibration", "percentile", "reduce_range", "per_channel", "bias_correction", "float_layers", "float_layers_auto",
     "integer_io",
 )  # fmt: skip
-"""Of a step's settings, what is a scheme's to read."""
+"""The keys of a step's settings that a scheme may read."""
 Batches = Callable[[], Iterable[npt.NDArray[np.float32]]]
 
 
@@ -33,7 +32,7 @@ def schemes() -> tuple[str, ...]:
 
 
 def reads(scheme: str, runtime: str) -> frozenset[str] | None:
-    """Return which keys of ``KEYS`` ``scheme`` reads on targets of ``runtime``; None for a person's own, or no scheme.
+    """Return the keys of ``KEYS`` that ``scheme`` reads for ``runtime``; None for a person's own, or an unknown scheme.
 
     Raises:
         PluginError: If a package that the scheme needs is missing.
@@ -49,9 +48,9 @@ def reads(scheme: str, runtime: str) -> frozenset[str] | None:
 
 
 def unread(settings: Settings, runtimes: Iterable[str]) -> tuple[str, ...]:
-    """Return the keys that ``settings`` give and that its scheme reads on none of ``runtimes``.
+    """Return the keys that ``settings`` set but that the scheme reads for none of ``runtimes``.
 
-    A step with a rescue may come to any scheme, so all of its keys are of use.
+    A step with a rescue may end with any scheme, so all of its keys may be read.
 
     Raises:
         PluginError: If a package that the scheme needs is missing.
@@ -66,9 +65,9 @@ def unread(settings: Settings, runtimes: Iterable[str]) -> tuple[str, ...]:
 def quantize(
     model: bytes, batches: Batches, settings: Settings, *, ranges: Mapping[str, tuple[float, float]] | None = None
 ) -> bytes:
-    """Return ``model`` quantized by ``settings.scheme``; ``batches()`` starts the calibration data anew.
+    """Return ``model`` quantized by ``settings.scheme``; ``batches()`` restarts the calibration data.
 
-    ``ranges``: learnt (low, high) by tensor; a scheme that has no use for ranges of activations is not given them.
+    ``ranges``: learned (low, high) by tensor; passed only to schemes that accept them.
 
     Raises:
         PluginError: If there is no such scheme.

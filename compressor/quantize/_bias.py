@@ -1,11 +1,11 @@
-"""Bias correction: what rounding shifts the mean of an output channel by is taken back from the channel's bias.
+"""Bias correction: subtracts from each channel's bias the mean error that rounding causes in its output.
 
 Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, section 4.2, with
 the means measured on calibration data.
 
-One layer after the other, each behind the corrected ones before it: measured +0.9 dB to +4.0 dB of the logits'
-signal-to-noise ratio. All layers at once corrects a shift again in every layer that it passes through: -4 dB to -14 dB
-after one round, and worse with each further one.
+Layers are corrected one after the other, each after those before it: measured +0.9 dB to +4.0 dB of the logits'
+signal-to-noise ratio. Correcting all layers at once counts a shift again in every later layer: -4 dB to -14 dB after
+one round, and worse with each further one.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ Placing = Callable[[onnx.ModelProto], onnx.ModelProto]
 
 _ENOUGH = 64  # samples: measured within 0.06 dB of 200, because float and int8 see the same ones
 _WITH_BIAS = frozenset({"Conv", "ConvTranspose", "Gemm"})
-_BIAS = 2  # the input of a node that holds its bias
+_BIAS = 2  # index of the input that holds a node's bias
 
 
 def corrected(prepared: onnx.ModelProto, placing: Placing, batches: Batches) -> onnx.ModelProto:
-    """Return ``prepared`` with biases that bring its quantized form nearer to it, or as it is where they don't.
+    """Return ``prepared`` with biases that bring its quantized form closer to it, or unchanged if they don't.
 
     Args:
-        prepared: Float ONNX as ``layers.prepare`` makes it; left as it is.
-        placing: Quantizes a float model, keeping the names of its nodes.
-        batches: Starts the calibration data anew; the first 64 samples are used.
+        prepared: Float ONNX from ``layers.prepare``; not changed.
+        placing: Quantizes a float model and keeps its node names.
+        batches: Restarts the calibration data; the first 64 samples are used.
 
     Raises:
         QuantizeError: If a model does not quantize or run, has no bias to correct, or there is no data.
@@ -68,7 +68,7 @@ def _first(batches: Batches, count: int) -> Iterator[Floats]:
 
 
 def _with_biases(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy of ``model`` where each layer that can have a bias has one, of zeros where it had none."""
+    """Return a copy of ``model`` in which each ``Conv`` without a bias has one of zeros."""
     copied = onnx.ModelProto()
     copied.CopyFrom(model)
     constants = {tensor.name: tensor for tensor in copied.graph.initializer}
@@ -106,12 +106,12 @@ def _means(model: onnx.ModelProto, names: Sequence[str], batches: Batches) -> Ma
         for name, value in zip(names, values, strict=True):
             mean = value.reshape(*value.shape[:2], -1).mean(axis=2, dtype=np.float64).sum(axis=0)
             sums[name] = sums.get(name, 0) + mean
-        values.clear()  # or these live on while the next are made
+        values.clear()  # free these before the next portion is computed
     return {name: total / max(samples, 1) for name, total in sums.items()}
 
 
 def _until(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
-    """Return the part of ``model`` that the node ``name`` needs, and the node."""
+    """Return the part of ``model`` that computes the node ``name``, including the node."""
     needed: set[str] = set()
     kept = []
     for node in reversed(model.graph.node):
@@ -126,7 +126,7 @@ def _until(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
 
 
 def _shift(model: onnx.ModelProto, name: str, shift: Doubles) -> None:
-    """Add ``shift`` (channels,) to the bias of the layer ``name``, float or in int32 behind a DequantizeLinear."""
+    """Add ``shift`` (channels,) to the bias of the layer ``name``, float or in int32 before a DequantizeLinear."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     makers = {output: node for node in model.graph.node for output in node.output}
     bias = _bias(next(node for node in model.graph.node if node.name == name))

@@ -1,8 +1,8 @@
-"""Ranges of all tensors of a model from calibration data, in memory that doesn't grow with the data.
+"""Ranges of all tensors of a model from calibration data, in memory that does not grow with the data.
 
 Every tensor has one running summary: the true minimum and maximum, and for percentiles and least squared error a
 histogram of fixed size whose range doubles when a value falls outside (counts of neighbouring bins are added, so
-nothing is lost and no second pass is needed). Decides ranges only; scales and zero points are the quantizer's.
+nothing is lost and no second pass is needed). Decides ranges only; the quantizer chooses scales and zero points.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _ALL_PERCENT = 100.0
 
 
 def nudged(low: float, high: float) -> tuple[float, float]:
-    """Return the smallest range around (low, high) and zero whose zero point on 256 levels is whole.
+    """Return the smallest range around (low, high) and zero whose zero point on 256 levels is an integer.
 
-    Rounding the zero point alone shifts the grid by up to half a step. For pixels, normalised to mean 0.5, it is just
-    that half: all 256 values fall between two levels, which doubles their error and lets the last bit of a float
-    decide (0.50 against 0.29 of a pixel's step, root mean square).
+    Rounding only the zero point shifts the grid by up to half a step. For pixels normalised to mean 0.5 it is exactly
+    half: all 256 values fall between two levels, which doubles their error and makes it depend on the last bit of a
+    float (0.50 against 0.29 of a pixel's step, root mean square).
     """
     low, high = min(low, 0.0), max(high, 0.0)
     if not low or not high:
@@ -44,13 +44,13 @@ def nudged(low: float, high: float) -> tuple[float, float]:
 
 
 class Summary:
-    """The running range of one tensor by ``min_max``, ``percentile`` or ``mse``; percentile 100 is ``min_max``."""
+    """Running range of one tensor by ``min_max``, ``percentile`` or ``mse``; percentile 100 is ``min_max``."""
 
     def __init__(self, method: str = "min_max", percentile: float = 99.99) -> None:
-        """Start with no values.
+        """Start without values.
 
         Raises:
-            QuantizeError: If there is no such method.
+            QuantizeError: If the method is unknown.
         """
         if method not in CALIBRATIONS:
             message = (
@@ -64,10 +64,10 @@ class Summary:
         self._counts = np.zeros(_BINS, dtype=np.int64)
 
     def add(self, values: Floats, name: str = "") -> None:
-        """Take in more values of the tensor, of any shape; ``name`` is said where they can't be taken.
+        """Add values of the tensor, of any shape; ``name`` is for the error.
 
         Raises:
-            QuantizeError: If one is not finite.
+            QuantizeError: If a value is not finite.
         """
         if not values.size:
             return
@@ -102,7 +102,7 @@ class Summary:
         return max(self._low, float(low)), min(self._high, float(high))
 
     def _of_least_error(self) -> tuple[float, float]:
-        """Shrink the high end, then the low end, in turns: each to where the squared error is least."""
+        """Shrink the high end, then the low end, in turns, each to where the squared error is smallest."""
         used = np.flatnonzero(self._counts)
         width = 2 * self._reach / _BINS
         centres = np.clip((used + 0.5) * width - self._reach, self._low, self._high)
@@ -151,22 +151,22 @@ def _squared_error(limits: tuple[float, float], centres: Doubles, counts: Double
 def collect_ranges(
     model: onnx.ModelProto, batches: Batches, *, method: str = "percentile", percentile: float = _ALL_PERCENT
 ) -> dict[str, tuple[float, float]]:
-    """Return (low, high) of the input and of every float tensor that a node of ``model`` makes.
+    """Return (low, high) of the input and of every float tensor that a node of ``model`` outputs.
 
     Args:
-        model: Float ONNX with shapes inferred; run as it is, without optimisation, so that every tensor exists.
-        batches: Starts the calibration data: float32, (N, …), batch by batch.
+        model: Float ONNX with shapes inferred; run without optimisation, so that every tensor exists.
+        batches: Restarts the calibration data: float32, (N, …), batch by batch.
         method: ``min_max``, ``percentile`` or ``mse``.
-        percentile: Share of the values inside the range, 100 for the true minimum and maximum.
+        percentile: Percentage of the values inside the range; 100 for the true minimum and maximum.
 
     Raises:
-        QuantizeError: If there is no such method, the model does not run on the data, or there is none.
+        QuantizeError: If the method is unknown, the model does not run on the data, or there is no data.
     """
     names, feed = _float_tensors(model), _input(model)
     summaries = {name: Summary(method, percentile) for name in [feed, *names]}
     for rows, values in run(model, names, batches):
         _add(summaries, {feed: rows, **dict(zip(names, values, strict=True))})
-        values.clear()  # or these live on while the next are made
+        values.clear()  # free these before the next portion is computed
     ranges = {name: summary.range() for name, summary in summaries.items()}
     for name, (low, high) in ranges.items():
         within_reach(name, low, high)

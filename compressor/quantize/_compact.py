@@ -1,8 +1,7 @@
-"""Makes a quantized ONNX file small without changing a value: equal constants once, short names.
+"""Makes a quantized ONNX file smaller without changing a value: deduplicated constants, short names.
 
-Names of the layers and of the tensors they make stay as in the float file, so that the two can be compared layer by
-layer. What the float file has not (scales, zero points, Q/DQ pairs, nodes that schemes add without a name) gets a short
-one.
+Layers and their outputs keep the names of the float file, so that the two can be compared layer by layer. What the
+float file lacks (scales, zero points, Q/DQ pairs, unnamed nodes of schemes) gets a short name.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ _CONVERTING = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 def compact(model: onnx.ModelProto) -> bytes:
-    """Return ``model`` (raw or typed constants, no subgraphs) as the bytes of a smaller file that computes the same."""
+    """Return ``model`` (raw or typed constants, no subgraphs) as the bytes of a smaller, equivalent file."""
     if not any(
         attribute.HasField("g") or attribute.graphs for node in model.graph.node for attribute in node.attribute
     ):
@@ -30,7 +29,7 @@ def compact(model: onnx.ModelProto) -> bytes:
 
 
 def _merged(model: onnx.ModelProto) -> Mapping[str, str]:
-    """Drop every constant that another equals, and return which one stands for it."""
+    """Drop every constant that equals another, and return the name that replaces each."""
     first: dict[bytes, str] = {}
     merged: dict[str, str] = {}
     outputs = {info.name for info in model.graph.output}
@@ -50,7 +49,7 @@ def _merged(model: onnx.ModelProto) -> Mapping[str, str]:
 
 
 def _short(model: onnx.ModelProto) -> Mapping[str, str]:
-    """Return a short name for each constant and what a nameless node makes; inputs and outputs keep theirs."""
+    """Return a short name for each constant and each output of an unnamed node, except graph inputs and outputs."""
     fixed = {info.name for info in [*model.graph.input, *model.graph.output]}
     converted = [name for node in model.graph.node if not node.name for name in node.output]
     renamed = [name for name in [*(tensor.name for tensor in model.graph.initializer), *converted] if name not in fixed]

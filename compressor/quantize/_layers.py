@@ -1,6 +1,6 @@
-"""A float ONNX model as quantizers want it: prepared, with named layers and what each costs.
+"""Prepares a float ONNX model for quantizers: named layers, with the multiplications of each.
 
-Decides what a layer is (a convolution or matrix product) and how a recipe names one. Does not decide which layers are
+Decides what a layer is (a convolution or matrix product) and how a recipe names it. Does not decide which layers are
 quantized.
 """
 
@@ -39,10 +39,10 @@ class Layer:
 
 
 def loaded(model: bytes) -> onnx.ModelProto:
-    """Return the ONNX model in ``model``; every node has a name of its own.
+    """Return the ONNX model in ``model``, with a unique name for every node.
 
     Raises:
-        QuantizeError: If it is none, or has no nodes.
+        QuantizeError: If it can't be read, or has no nodes.
     """
     try:
         read = onnx.load_from_string(model)
@@ -56,9 +56,9 @@ def loaded(model: bytes) -> onnx.ModelProto:
 
 
 def prepare(model: bytes) -> onnx.ModelProto:
-    """Return ``model`` with shapes inferred, its constants and batch norms folded and its nodes named.
+    """Return ``model`` with shapes inferred, constants and batch norms folded and nodes named.
 
-    A file of an older opset than scales per channel have is lifted to that one, where all of its operators have a rule.
+    A file of an opset below 13, which lacks scales per channel, is converted to 13 if all of its operators can be.
 
     Raises:
         QuantizeError: If it can't be read or prepared.
@@ -83,9 +83,9 @@ def _lifted(read: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
-    """Return the layers of ``model`` (shapes inferred, nodes named) in the order of the graph.
+    """Return the layers of ``model`` (shapes inferred, nodes named) in graph order.
 
-    A dimension that is not known (batch, length of a sequence) counts as 1.
+    An unknown dimension (batch, sequence length) counts as 1.
     """
     shapes = _shapes(model)
     multiplying = [node for node in model.graph.node if node.op_type in CONVOLUTIONS | PRODUCTS]
@@ -93,10 +93,10 @@ def layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
 
 
 def chosen(wanted: Sequence[str], known: Collection[str]) -> tuple[str, ...]:
-    """Return the names in ``known`` that ``wanted`` means: each a whole name or a beginning that only one name has.
+    """Return the names in ``known`` that ``wanted`` selects: each a full name or a prefix of exactly one name.
 
     Raises:
-        QuantizeError: If one means none or more than one.
+        QuantizeError: If one matches none or several.
     """
     return tuple(_chosen(name, known) for name in wanted)
 
@@ -113,7 +113,7 @@ def _chosen(name: str, known: Collection[str]) -> str:
 
 
 def _named(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return ``model``; a node without a name, or with one that was there before, is called as its first output."""
+    """Return ``model``; a node whose name is missing or already used is named after its first output."""
     seen: set[str] = set()
     for node in model.graph.node:
         if not node.name or node.name in seen:
@@ -126,7 +126,7 @@ def _preprocessed(model: onnx.ModelProto, *, symbolic: bool) -> onnx.ModelProto:
     """Return ``model`` prepared by onnxruntime; symbolic shape inference imports torch: 220 MB and 3 s more."""
     with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
         given, path = Path(folder) / "given.onnx", Path(folder) / "prepared.onnx"
-        onnx.save(model, given)  # of a model in memory onnxruntime takes the constants out: axes, then shapes are lost
+        onnx.save(model, given)  # from a model in memory onnxruntime removes the constants, and shapes are lost
         quant_pre_process(str(given), str(path), auto_merge=True, skip_symbolic_shape=not symbolic)
         prepared: onnx.ModelProto = onnx.load(str(path))
         return prepared

@@ -1,10 +1,10 @@
-"""Learned ranges found in an exported file: tensors are matched by value, because exporters rename and reorder.
+"""Maps learned ranges to the tensors of an exported file, matched by value because exporters rename and reorder.
 
 The same few probe rows run through the network, node by node, and through the float export, tensor by tensor; a tensor
-that holds what a node holds is that node's, as it is, in channels-last order or flattened. Where sums cancel before a
-ReLU6 (a training that nearly diverged: sums of 10,000 behind a clip at 6), two exact computations differ by more than
-that in a few values: such a node gets the nearest tensor that is nobody's, if it is near on the whole. Decides which
-tensor has which range. It neither quantizes nor runs a TFLite file: its tensors come in as arrays.
+belongs to the node with the same values, in the same order, channels last, or flattened. Where sums cancel before a
+ReLU6 (a training that nearly diverged: sums of 10,000 clipped at 6), two exact computations differ by more than the
+tolerance in a few values: such a node gets the nearest unassigned tensor if it is close overall. Decides which tensor
+has which range. Neither quantizes nor runs a TFLite file: its tensors are passed in as arrays.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _IMAGE_AXES = 4
 _NAMED = 10
 _SMALLEST = 1e-30
 _NEAR_ON_THE_WHOLE = 1e-2
-"""Norm of the difference over the norm; other tensors of a network are off by about 1."""
+"""Norm of the difference over the norm; unrelated tensors of a network differ by about 1."""
 
 
 def place(
@@ -39,18 +39,18 @@ def place(
 ) -> dict[str, Range]:
     """Return (low, high) by tensor of an exported file.
 
-    Every tensor that holds a node's values gets the node's range: a pooled tensor and its flattened copy both do. A
-    tensor that could be several nodes' is the nearest one's, and where they are equal a node's that has none yet.
+    Every tensor with a node's values gets the node's range: both a pooled tensor and its flattened copy do. A tensor
+    that matches several nodes belongs to the nearest one, and if equally near to one that has no tensor yet.
 
     Args:
         ranges_by_node: Learned (low, high) by FX node.
-        activations_by_node: What the nodes hold for the probe, float32, (N, C, H, W) or (N, D).
-        tensors: What the file's float tensors hold for the same probe, any shape and order of axes.
+        activations_by_node: Values of the nodes for the probe, float32, (N, C, H, W) or (N, D).
+        tensors: Values of the file's float tensors for the same probe, in any shape and axis order.
         tolerance: Largest difference of a value, as a share of the node's largest magnitude.
 
     Raises:
-        QuantizeError: If a node has no activations or some that are not finite, or no tensor holds its values; all
-            such nodes are named, with the nearest tensor and how far it is off.
+        QuantizeError: If a node has no activations or some that are not finite, or no tensor matches; the message names
+            all such nodes, with the nearest tensor and its distance.
     """
     silent = [name for name in ranges_by_node if name not in activations_by_node]
     if silent:
@@ -79,12 +79,12 @@ def place(
 
 
 def activations(network: nn.Module, probe: Floats) -> dict[str, Floats]:
-    """Return what every FX node of ``network`` that makes a float tensor holds for ``probe``, float32 (N, C, H, W).
+    """Return the float values of every FX node of ``network`` for ``probe``, float32 (N, C, H, W).
 
     Raises:
         QuantizeError: If the network can't be traced.
     """
-    import torch  # noqa: PLC0415 - seconds to import, and quantizing ONNX needs none of it
+    import torch  # noqa: PLC0415 - takes seconds to import, and quantizing ONNX does not need it
     from torch import fx  # noqa: PLC0415 - likewise
 
     from compressor.qat.graph import trace  # noqa: PLC0415 - likewise
@@ -95,7 +95,7 @@ def activations(network: nn.Module, probe: Floats) -> dict[str, Floats]:
         def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - any node's value
             value = super().run_node(n)
             if n.op != "output" and isinstance(value, torch.Tensor) and value.is_floating_point():
-                held[n.name] = value.detach().numpy().copy()  # an operator in place may write over it
+                held[n.name] = value.detach().numpy().copy()  # an in-place operator may overwrite it
             return value
 
     with torch.no_grad(), evaluating(network):
@@ -104,12 +104,12 @@ def activations(network: nn.Module, probe: Floats) -> dict[str, Floats]:
 
 
 def onnx_tensors(model: bytes, probe: Floats) -> dict[str, Floats]:
-    """Return what the input and every float tensor of a float ONNX ``model`` holds for ``probe``, (N, C, H, W).
+    """Return the values of the input and of every float tensor of a float ONNX ``model`` for ``probe``, (N, C, H, W).
 
     Raises:
-        QuantizeError: If it is no ONNX model or does not run on the probe.
+        QuantizeError: If the file is not an ONNX model or does not run on the probe.
     """
-    import onnx  # noqa: PLC0415 - only those who quantize ONNX need it
+    import onnx  # noqa: PLC0415 - needed only to quantize ONNX
 
     from compressor.quantize._calibrator import _float_tensors, _input  # noqa: PLC0415 - likewise
     from compressor.quantize._running import run  # noqa: PLC0415 - likewise
@@ -125,7 +125,7 @@ def onnx_tensors(model: bytes, probe: Floats) -> dict[str, Floats]:
 
 
 def _distances(held: Floats, tensors: Mapping[str, Floats], tolerance: float) -> dict[str, float]:
-    """Return how far each tensor is from a node's values, for those within ``tolerance``."""
+    """Return the distance of each tensor from a node's values, for tensors within ``tolerance``."""
     orders = _orders(held)
     limit = tolerance * max(float(np.abs(held).max(initial=0)), _SMALLEST)
     found = {}
@@ -138,7 +138,7 @@ def _distances(held: Floats, tensors: Mapping[str, Floats], tolerance: float) ->
 
 
 def _nearest(held: Floats, tensors: Mapping[str, Floats]) -> tuple[str, float]:
-    """Return the tensor of the size of ``held`` nearest to it, and the norm of the difference over its norm."""
+    """Return the same-sized tensor with the smallest relative distance to ``held``, and that distance."""
     size = max(float(np.linalg.norm(held)), _SMALLEST)
     offs = {
         name: min(float(np.linalg.norm(order - tensor.ravel())) for order in _orders(held)) / size
@@ -150,7 +150,7 @@ def _nearest(held: Floats, tensors: Mapping[str, Floats]) -> tuple[str, float]:
 
 
 def _orders(held: Floats) -> list[Floats]:
-    """Return the values of a node flattened, as they are and channels last."""
+    """Return the values of a node flattened, in their own order and channels last."""
     return [held.ravel(), *([held.transpose(0, 2, 3, 1).ravel()] if held.ndim == _IMAGE_AXES else [])]
 
 

@@ -1,7 +1,7 @@
-"""Places the Q/DQ pairs of static int8: u8 activations, s8 weights, from ranges that are given.
+"""Inserts the Q/DQ pairs of static int8: u8 activations, s8 weights, from given ranges.
 
-onnxruntime's quantizer places them; its calibrators are not used (their memory grows with the data). u8 x s8 is the
-one pair of types that fuses into integer kernels on x86 and ARM alike. ``reduce_range`` makes weights 7 bits wide for
+onnxruntime's quantizer inserts them; its calibrators are not used (their memory grows with the data). u8 x s8 is the
+only pair of types that fuses into integer kernels on both x86 and ARM. ``reduce_range`` makes weights 7 bits wide for
 x86 without VNNI, where u8 x s8 sums saturate.
 """
 
@@ -31,13 +31,13 @@ Ranges = Mapping[str, tuple[float, float]]
 def place(
     model: onnx.ModelProto, ranges: Ranges, settings: Settings, *, only: Collection[str] = (), but: Collection[str] = ()
 ) -> onnx.ModelProto:
-    """Return ``model`` (left as it is) with Q/DQ pairs at every node that onnxruntime can run in int8.
+    """Return a copy of ``model`` with Q/DQ pairs at every node that onnxruntime can run in int8.
 
     Args:
-        model: Float ONNX as ``layers.prepare`` makes it.
-        ranges: (low, high) of every float tensor that a node makes, and of the input.
+        model: Float ONNX from ``layers.prepare``.
+        ranges: (low, high) of the input and of every float tensor that a node outputs.
         settings: Width of the weights, and whether they have a scale per output channel.
-        only: Names of the nodes that are quantized (none: all).
+        only: Names of the nodes to quantize (empty: all).
         but: Names of the nodes that stay float.
 
     Raises:
@@ -70,7 +70,7 @@ def place(
 
 
 def unable(error: Exception) -> QuantizeError:
-    """Return what is said where onnxruntime's quantizer ends in ``error``, with what a person can do."""
+    """Return the error for a failure of onnxruntime's quantizer, with the next step."""
     message = f"Expected a float ONNX model that onnxruntime can quantize, got: {str(error)[:300]}"
     steps = "export with opset_version=13 or higher, set per_channel = false, or take weight_int8 or float16"
     return QuantizeError(f"{message}: {steps}; of a file that is int8 already, take compress = []")
@@ -78,7 +78,7 @@ def unable(error: Exception) -> QuantizeError:
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Keep onnxruntime's quantizers from giving advice on the root logger."""
+    """Suppress the advice that onnxruntime's quantizers log on the root logger."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
-"""How large a number may be that becomes an 8-bit or 16-bit integer.
+"""The largest magnitude of a number that becomes an 8-bit or 16-bit integer.
 
-A mask of -3.4e38, the least float32, gives scales whose products leave float32: onnxruntime then computes another
-network, and LiteRT ends the process. Such a number stands for minus infinity, and -1e4 says the same to a softmax.
+A mask of -3.4e38, the lowest float32, gives scales whose products overflow float32: onnxruntime then computes wrong
+results, and LiteRT aborts the process. Such a number stands for minus infinity; -1e4 has the same effect in a softmax.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from compressor.errors import QuantizeError
 
 LARGEST = 1e30
-"""Products of two scales of such a range are still far inside float32 (3.4e38) once divided by 255 each."""
+"""The product of two scales of such ranges, each divided by 255, is still well within float32 (3.4e38)."""
 
 
 def within_reach(name: str, low: float, high: float) -> None:
-    """Check that the range (low, high) of the tensor ``name`` can be given a scale.
+    """Check that a scale exists for the range (low, high) of the tensor ``name``.
 
     Raises:
-        QuantizeError: If it reaches beyond 1e30.
+        QuantizeError: If it exceeds 1e30.
     """
     if max(-low, high) > LARGEST:
         message = f"Expected values of at most {LARGEST:g} to quantize, got {low:.3g} to {high:.3g} of {name!r}"

@@ -1,8 +1,8 @@
-"""What to do when int8 loses too much accuracy: remedies from the cheapest to the dearest, and why each is tried.
+"""Remedies for int8 that loses too much accuracy, from cheapest to most expensive, and the reason for each.
 
-The ladder is data and the choice of the next rung is pure; ``climb`` alone quantizes and has the result judged. A rung
-that can't be made counts as not passed. The float model is the last rung, so that something is always chosen; whether
-it passes the gates is theirs to say.
+The ladder is data and the choice of the next rung is pure; only ``climb`` quantizes and has the result judged. A rung
+that can't be made counts as not passed. The last rung is the float model, so that one is always chosen; whether it
+passes is decided by the gates.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ NONE = "none"
 class Rung:
     """One remedy.
 
-    ``changes``: of the settings; ``float_layers``: how many of the most sensitive layers stay float; ``cause``: what
-    was wrong if this remedy is enough. A rung that changes the scheme starts from the settings as they were set, any
-    other from the best before it.
+    ``changes``: changed settings; ``float_layers``: how many of the most sensitive layers stay float; ``cause``: the
+    cause of the loss if this remedy suffices. A rung that changes the scheme starts from the original settings, any
+    other from the best rung so far.
     """
 
     name: str
@@ -57,8 +57,8 @@ LADDER = (
 class Tried:
     """A rung that was tried.
 
-    ``drop``: accuracy of the float model less that of this one, 0..1, None where it could not be made. ``seconds``: to
-    quantize, without judging. ``why``: what came of it, in words.
+    ``drop``: accuracy of the float model minus that of this one, 0..1, None if it could not be made. ``seconds``: to
+    quantize, without judging. ``why``: the outcome as text.
     """
 
     rung: Rung
@@ -82,7 +82,7 @@ class Climbed:
 
     @property
     def chosen(self) -> Tried:
-        """The rung that was enough."""
+        """The last rung tried."""
         return self.tried[-1]
 
 
@@ -95,19 +95,19 @@ def climb(
     allowed_drop: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Climbed:
-    """Return the rungs tried until one loses no more than ``allowed_drop`` against the float ``model``.
+    """Return the rungs tried until one loses at most ``allowed_drop`` against the float ``model``.
 
     Args:
         model: Float ONNX.
-        batches: Starts the calibration data anew: float32, (N, C, H, W), batch by batch.
-        judge: Returns the accuracy, 0..1, of an artifact on search rows (never on those of the gate).
-        settings: What is tried first.
-        allowed_drop: 0..1, 0.01 is one point.
+        batches: Restarts the calibration data: float32, (N, C, H, W), batch by batch.
+        judge: Returns the accuracy, 0..1, of an artifact on search rows (never on the gate split).
+        settings: The first settings to try.
+        allowed_drop: 0..1; 0.01 is one point.
         clock: Seconds.
 
     Raises:
         QuantizeError: If the float model can't be read.
-        CompressorError: As ``judge`` says.
+        CompressorError: As raised by ``judge``.
     """
     accuracy, tried = judge(model), list[Tried]()
     worst: tuple[Sensitivity, ...] = ()
@@ -130,7 +130,7 @@ def climb(
 
 
 def following(tried: Sequence[Tried], settings: Settings, allowed_drop: float) -> Rung | None:
-    """Return the rung to try next; None when the last was enough, or was the float model. Pure."""
+    """Return the next rung to try; None if the last one sufficed, or was the float model. Pure."""
     if tried and (tried[-1].rung == LADDER[-1] or passes(tried[-1].drop, allowed_drop)):
         return None
     first = LADDER.index(tried[-1].rung) + 1 if tried else 0
@@ -138,12 +138,12 @@ def following(tried: Sequence[Tried], settings: Settings, allowed_drop: float) -
 
 
 def passes(drop: float | None, allowed_drop: float) -> bool:
-    """Return whether ``drop`` is known and no more than what is allowed (up to rounding)."""
+    """Return whether ``drop`` is known and at most ``allowed_drop`` (up to rounding)."""
     return drop is not None and drop <= allowed_drop + 1e-12
 
 
 def started_from(rung: Rung, tried: Sequence[Tried], settings: Settings) -> Settings:
-    """Return what ``rung`` changes: the settings with the least drop; for a new scheme, the first ones. Pure."""
+    """Return the settings that ``rung`` changes: those with the least drop; for a new scheme, the original. Pure."""
     made = [item for item in tried if item.drop is not None]
     if "scheme" in rung.changes or not made:
         return settings
@@ -151,7 +151,7 @@ def started_from(rung: Rung, tried: Sequence[Tried], settings: Settings) -> Sett
 
 
 def applied(rung: Rung, base: Settings, worst: Sequence[Sensitivity]) -> Settings:
-    """Return ``base`` with the changes of ``rung``; ``worst``: layers, the most sensitive first. Pure."""
+    """Return ``base`` with the changes of ``rung``; ``worst``: layers, most sensitive first. Pure."""
     changed = replace(base, **rung.changes)
     if not rung.float_layers:
         return changed
@@ -160,7 +160,7 @@ def applied(rung: Rung, base: Settings, worst: Sequence[Sensitivity]) -> Setting
 
 
 def told(rung: Rung, settings: Settings, drop: float | None, allowed_drop: float, worst: Sequence[Sensitivity]) -> str:
-    """Return in words what came of ``rung``. Pure."""
+    """Return the outcome of ``rung`` as text. Pure."""
     enough = passes(drop, allowed_drop)
     said = f"{100 * (drop or 0.0):.2f} points below float, {100 * allowed_drop:.2f} allowed"
     cause = f": {rung.cause}" if enough and rung is not LADDER[0] else ""
@@ -170,7 +170,7 @@ def told(rung: Rung, settings: Settings, drop: float | None, allowed_drop: float
 
 
 def _new(rung: Rung, tried: Sequence[Tried], settings: Settings) -> bool:
-    """Return whether ``rung`` would make something that was not tried."""
+    """Return whether ``rung`` differs from everything tried so far."""
     if "scheme" in rung.changes:
         return bool(rung.changes["scheme"] != settings.scheme)
     if settings.scheme != STATIC:

@@ -1,4 +1,4 @@
-"""Runs an ONNX model on calibration data, portion by portion, and hands over any of its tensors."""
+"""Runs an ONNX model on calibration data, portion by portion, and yields any of its tensors."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _MOST_ROWS = 64
 def run(
     model: onnx.ModelProto, names: Sequence[str], batches: Batches, *, together: bool = False
 ) -> Iterator[tuple[Floats, list[Floats]]]:
-    """Yield the data with the tensors ``names`` that ``model`` makes of it, on one thread, portion by portion.
+    """Yield the data with the tensors ``names`` that ``model`` computes from it, on one thread, portion by portion.
 
-    The model runs as it is, without optimisation, so that every tensor exists. A portion has as many rows as keep all
-    tensors within ``TENSOR_BYTES``; a caller that lets go of one before it asks for the next holds no more than that.
-    ``together``: a batch is one portion, whatever its size.
+    The model runs without optimisation, so that every tensor exists. A portion has as many rows as keep all tensors
+    within ``TENSOR_BYTES``; a caller that releases each portion before the next holds no more than that. ``together``:
+    each batch is one portion, whatever its size.
 
     Raises:
-        QuantizeError: If the model does not load, or does not run on the data.
+        QuantizeError: If the model does not load or does not run on the data.
     """
     whole = onnx.ModelProto()
     whole.CopyFrom(model)
@@ -49,7 +49,7 @@ def run(
 
 
 def _rows_at_once(session: onnxruntime.InferenceSession, names: Sequence[str], batch: Floats) -> int:
-    """Return how many rows to run together, measured on one; a model of a fixed batch takes what it is given."""
+    """Return how many rows to run together, measured with one row; with a fixed batch size, the whole batch."""
     if isinstance(session.get_inputs()[0].shape[0], int):
         return max(1, len(batch))
     one = sum(value.nbytes for value in _run(session, names, batch[:1]))
@@ -60,7 +60,7 @@ def logits(model: onnx.ModelProto, batches: Batches) -> Floats:
     """Return the output ``logits`` of ``model``, or its first: float32 (N, ...) for all data, optimised as on a device.
 
     Raises:
-        QuantizeError: If the model does not load or run on the data, or there is none.
+        QuantizeError: If the model does not load or run on the data, or there is no data.
     """
     names = [output.name for output in model.graph.output]
     name = "logits" if "logits" in names else names[0]

@@ -1,7 +1,7 @@
-"""How much each layer suffers from int8, measured: signal-to-quantization-noise ratio of the logits.
+"""Measures how much each layer loses in int8: signal-to-quantization-noise ratio of the logits.
 
-One layer is quantized at a time and all others stay float, so that a figure is the layer's own. The other way round
-(all but one) took 1.7 x the time, and the gain of one layer drowns in the noise of the rest (all within 2 dB).
+One layer at a time is quantized and all others stay float, so that each figure belongs to one layer. The reverse (all
+but one) took 1.7 x the time, and the gain of one layer is lost in the noise of the others (all within 2 dB).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TINY = 1e-30
 
 @dataclass(frozen=True, slots=True)
 class Sensitivity:
-    """``sqnr_db``: of the logits when only ``layer`` is in int8 (low: it suffers). ``macs``: for one sample."""
+    """``sqnr_db``: of the logits with only ``layer`` in int8 (low: sensitive). ``macs``: of the layer, per sample."""
 
     layer: str
     sqnr_db: float
@@ -31,11 +31,11 @@ class Sensitivity:
 
 
 def measured(model: bytes, batches: Batches, settings: Settings) -> tuple[Sensitivity, ...]:
-    """Return the layers of the float ONNX ``model``, the one that suffers most first.
+    """Return the layers of the float ONNX ``model``, most sensitive first.
 
     Args:
         model: ONNX with float32 input.
-        batches: Starts the calibration data anew: float32, (N, C, H, W), batch by batch.
+        batches: Restarts the calibration data: float32, (N, C, H, W), batch by batch.
         settings: Calibration, width and scales of the weights.
 
     Raises:
@@ -49,12 +49,12 @@ def measured(model: bytes, batches: Batches, settings: Settings) -> tuple[Sensit
 def of_layers(
     prepared: onnx.ModelProto, ranges: Ranges, batches: Batches, settings: Settings
 ) -> tuple[Sensitivity, ...]:
-    """Return the layers of ``prepared``, the one that suffers most first.
+    """Return the layers of ``prepared``, most sensitive first.
 
     Args:
-        prepared: Float ONNX as ``layers.prepare`` makes it.
+        prepared: Float ONNX from ``layers.prepare``.
         ranges: (low, high) of its tensors.
-        batches: Starts the calibration data anew.
+        batches: Restarts the calibration data.
         settings: Width of the weights, and whether they have a scale per output channel.
 
     Raises:
@@ -71,6 +71,6 @@ def of_layers(
 
 
 def sqnr_db(want: npt.NDArray[np.float32], got: npt.NDArray[np.float32]) -> float:
-    """Return 10 log10 of the energy of ``want`` over that of the difference, in decibels; both of one shape."""
+    """Return 10 log10 of the energy of ``want`` over the energy of the difference, in decibels; same shapes."""
     signal, noise = want.astype(np.float64), got.astype(np.float64) - want
     return float(10 * np.log10(max(float((signal**2).sum()), _TINY) / max(float((noise**2).sum()), _TINY)))

@@ -1,6 +1,6 @@
-"""Float16 weights in the file, float32 computation, input and output: half the size at the same speed.
+"""Float16 weights in the file; float32 computation, input and output: half the size at the same speed.
 
-The weights are widened by Cast, which onnxruntime folds once, when it loads the model.
+Cast converts the weights back, and onnxruntime folds it once, at load.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from compressor.quantize._running import Batches
 from compressor.steps.quantize import Settings
 
 READS: frozenset[str] = frozenset()
-_LEAST_VALUES = 64  # below, the node that widens costs more bytes than it saves
+_LEAST_VALUES = 64  # below it, the Cast node takes more bytes than it saves
 
 
 def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
-    """Return ``model`` with its float32 constants stored as float16. Needs no data.
+    """Return ``model`` with its float32 constants stored as float16; needs no data.
 
     Raises:
-        QuantizeError: If the model can't be read or prepared, or a constant is beyond float16's range.
+        QuantizeError: If the model can't be read or prepared, or a constant exceeds float16's range.
     """
     del batches, settings
     prepared = prepare(model)
@@ -38,7 +38,7 @@ def _large(tensor: onnx.TensorProto) -> bool:
 
 
 def _stored(tensor: onnx.TensorProto) -> onnx.NodeProto:
-    """Make ``tensor`` float16 under another name; return the node that makes the float32 one of it."""
+    """Store ``tensor`` as float16 under another name; return the Cast node that restores float32."""
     values, name, largest = onnx.numpy_helper.to_array(tensor), tensor.name, float(np.finfo(np.float16).max)
     if not np.abs(values).max() <= largest:
         message = f"Expected values within float16's {largest:g} in {name!r}, got {np.abs(values).max():g}: "

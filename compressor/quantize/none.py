@@ -1,4 +1,4 @@
-"""No quantization: the float model itself, so that it is a candidate like the others."""
+"""No quantization: the float model itself, as a candidate like the others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
     """Return ``model``, byte for byte.
 
     Raises:
-        QuantizeError: If it is no ONNX model.
+        QuantizeError: If it is not an ONNX model.
     """
     del batches, settings
     loaded(model)

@@ -1,7 +1,7 @@
-"""Static int8 as QDQ: u8 activations, s8 weights, ranges from our own calibrator or given (those that QAT learnt).
+"""Static int8 as QDQ: u8 activations, s8 weights, ranges from our own calibrator or given (learned by QAT).
 
-Decides the order: prepare, calibrate, leave the named and the most sensitive layers float, correct biases, place
-Q/DQ pairs, make the file small. Inputs and outputs stay float32.
+Decides the order: prepare, calibrate, keep the named and the most sensitive layers float, correct biases, insert Q/DQ
+pairs, compact the file. Inputs and outputs stay float32.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ READS = frozenset({
     "calibration", "percentile", "reduce_range", "per_channel", "bias_correction", "float_layers", "float_layers_auto",
 })  # fmt: skip
 _LIMITING = frozenset({"Clip", "Min", "Max", "Pad"})
-"""Operators whose constants limit or fill and are no operands of arithmetic: 3.4e38 there means no limit."""
+"""Operators whose constants are limits or fill values, not operands: 3.4e38 means "no limit" there."""
 
 
 def quantize(model: bytes, batches: Batches, settings: Settings, *, ranges: Ranges | None = None) -> bytes:
@@ -31,13 +31,13 @@ def quantize(model: bytes, batches: Batches, settings: Settings, *, ranges: Rang
 
     Args:
         model: ONNX with float32 input; outputs keep their names and order.
-        batches: Starts the calibration data anew: float32, (N, C, H, W), batch by batch.
+        batches: Restarts the calibration data: float32, (N, C, H, W), batch by batch.
         settings: Calibration, width and scales of the weights, bias correction, layers that stay float.
-        ranges: (low, high) by the name of a tensor in ``model``, instead of the calibrated ones.
+        ranges: (low, high) by name of a tensor in ``model``, instead of the calibrated ones.
 
     Raises:
-        QuantizeError: If the model can't be read, prepared, run on the data or quantized, or a layer or tensor that is
-            named is not there.
+        QuantizeError: If the model can't be read, prepared, run on the data or quantized, or a named layer or tensor
+            does not exist.
     """
     prepared = prepare(model)
     measured = collect_ranges(prepared, batches, method=settings.calibration, percentile=settings.percentile)
@@ -59,10 +59,10 @@ def _with_given(measured: Ranges, given: Ranges) -> Ranges:
 
 
 def _check_constants(prepared: onnx.ModelProto) -> None:
-    """Check that the float constants that become integers are of a size that a scale can tell apart.
+    """Check that the float constants to be quantized are within the range for which a scale exists.
 
     Raises:
-        QuantizeError: If one reaches beyond what has a scale.
+        QuantizeError: If one is out of range.
     """
     taken = {name for node in prepared.graph.node if node.op_type not in _LIMITING for name in node.input}
     for tensor in prepared.graph.initializer:

@@ -1,4 +1,4 @@
-"""Static int8 weights with 16-bit activations: not for ONNX, and says why."""
+"""Static int8 weights with 16-bit activations: rejected for ONNX, with the reason."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ READS: frozenset[str] = frozenset()
 
 
 def quantize(model: bytes, batches: Batches, settings: Settings) -> NoReturn:
-    """Refuse: onnxruntime would run 16-bit Q/DQ pairs around float convolutions, slower than no quantization.
+    """Raise: onnxruntime would run 16-bit Q/DQ pairs around float convolutions, slower than no quantization.
 
     Raises:
-        QuantizeError: Always; LiteRT has the kernels.
+        QuantizeError: Always; use LiteRT, which has the kernels.
     """
     del model, batches, settings
     message = (

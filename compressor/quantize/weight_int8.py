@@ -1,6 +1,6 @@
-"""Weight-only int8: s8 weights in the file, float computation; the runtime widens them once, when it loads the model.
+"""Weight-only int8: s8 weights in the file, float computation; the runtime converts them once, at load.
 
-The weights are widened by Cast and Mul, which onnxruntime folds at load. DequantizeLinear says the same in one node,
+Cast and Mul convert the weights, and onnxruntime folds both at load. DequantizeLinear would do the same in one node,
 but is kept for fusing and runs at every inference: measured 2 x (ResNet8) and 3.7 x (DS-CNN) slower than float.
 """
 
@@ -22,10 +22,10 @@ _LARGEST = 127  # symmetric: -128 is not used
 
 
 def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
-    """Return ``model`` with the weights of its layers in int8 and everything else float32. Needs no data.
+    """Return ``model`` with the weights of its layers in int8 and everything else float32; needs no data.
 
     Raises:
-        QuantizeError: If the model can't be read or prepared, or a float layer that is named is not there.
+        QuantizeError: If the model can't be read or prepared, or a layer in ``float_layers`` does not exist.
     """
     del batches
     prepared = prepare(model)
@@ -44,7 +44,7 @@ def quantize(model: bytes, batches: Batches, settings: Settings) -> bytes:
 def _weights(
     model: onnx.ModelProto, kept: tuple[str, ...], constants: Mapping[str, onnx.TensorProto]
 ) -> Mapping[str, int]:
-    """Return the axis of the output channels by the name of each float32 weight."""
+    """Return the axis of the output channels for each float32 weight, by name."""
     found: dict[str, int] = {}
     for node in model.graph.node:
         weight = constants.get(node.input[1]) if node.op_type in CONVOLUTIONS | PRODUCTS else None
@@ -61,7 +61,7 @@ def _axis(node: onnx.NodeProto, dimensions: int) -> int:
 
 
 def _rounded(values: npt.NDArray[np.float32], axis: int | None) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Return ``values`` as int8 and the scale of each channel, shaped to multiply; a dead channel has scale 1."""
+    """Return ``values`` as int8 and the scale of each channel, broadcastable; a channel of zeros has scale 1."""
     others = tuple(i for i in range(values.ndim) if i != axis)
     largest = np.abs(values).max(axis=others, keepdims=True)
     scale = np.where(largest > 0, largest / _LARGEST, 1).astype(np.float32)
@@ -71,7 +71,7 @@ def _rounded(values: npt.NDArray[np.float32], axis: int | None) -> tuple[npt.NDA
 def _replaced(
     model: onnx.ModelProto, weight: onnx.TensorProto, values: npt.NDArray[np.int8], scale: npt.NDArray[np.float32]
 ) -> list[onnx.NodeProto]:
-    """Put ``values`` and ``scale`` in the place of ``weight``; return the nodes that make it of them."""
+    """Replace ``weight`` by ``values`` and ``scale``; return the nodes that restore it."""
     name, stored, factor, cast = weight.name, *(f"{weight.name}_{part}" for part in ("int8", "scale", "cast"))
     model.graph.initializer.remove(weight)
     model.graph.initializer.append(onnx.numpy_helper.from_array(values, stored))

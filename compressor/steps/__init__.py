@@ -1,8 +1,8 @@
 """Steps of ``[[compress]]``. The folder is the registry: a step is one file.
 
-A step's module has ``LEVEL`` and ``Settings``, a frozen dataclass whose field ``step`` is the file's name; the other
-fields have their ranges in their types. Further: ``checks(settings)`` where a range depends on another setting, and
-``unread(settings)`` where some settings leave others without use. A step of level ``network`` has
+A step's module has ``LEVEL`` and ``Settings``, a frozen dataclass whose field ``step`` is the file's name; the types of
+the other fields carry their ranges. Optional: ``checks(settings)`` if a range depends on another setting, and
+``unread(settings)`` if some settings make others unused. A step of level ``network`` has
 ``apply(network, bench, settings) -> Applied``; the one of level ``artifact`` turns the exported file into a smaller
 one. Importing a step loads neither torch nor a runtime.
 """
@@ -42,10 +42,10 @@ T = TypeVar("T")
 
 
 class NetworkStep(Protocol):
-    """What a step's file of level ``network`` offers."""
+    """The functions of a step module of level ``network``."""
 
     def apply(self, network: Network, bench: Bench, settings: Settings) -> Applied:
-        """Return the changed network; ``network`` itself may be changed on the way."""
+        """Return the changed network; ``network`` itself may be modified."""
 
 
 def names() -> tuple[str, ...]:
@@ -74,7 +74,7 @@ def check(settings: Settings) -> None:
     """Check every value of a step's settings against its range.
 
     Raises:
-        RecipeError: If one is out of it.
+        RecipeError: If one is out of range.
     """
     try:
         check_ranges(settings, f"[[compress]] {settings.step}")
@@ -86,30 +86,30 @@ def check(settings: Settings) -> None:
 
 
 def unread(settings: Settings) -> Mapping[str, str]:
-    """Return the keys that the other ``settings`` leave without use, each with the words that say why."""
+    """Return the keys that other ``settings`` make unused, each with the reason as text."""
     found: Mapping[str, str] = getattr(module(settings.step), "unread", lambda _settings: {})(settings)
     return found
 
 
 def train_reads(settings: Settings) -> frozenset[str] | None:
-    """Return which keys of ``[train]`` the step reads; None where it trains as that table says, but for the length."""
+    """Return the keys of ``[train]`` that the step reads; None if it trains as the table says but for the length."""
     found: frozenset[str] | None = getattr(module(settings.step), "TRAIN_READS", None)
     return found
 
 
 def plain(settings: T) -> T:
-    """Return ``settings`` with every key that has no use at its default."""
+    """Return ``settings`` with every unused key at its default."""
     unused = unread(settings)  # type: ignore[arg-type]
     return dataclasses.replace(settings, **{key: default_of(settings, key) for key in unused})  # type: ignore[type-var]
 
 
 def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
-    """Return what the step makes of ``network``, checked against what every step promises.
+    """Return the step's result for ``network``, checked against what every step promises.
 
     Raises:
-        StepDidNothingError: If it changed nothing of what it is for, and its settings don't allow that.
-        PluginError: If the step's result has other modules than ``network`` had, or weights that are not finite.
-        CompressorError: As the step says.
+        StepDidNothingError: If it changed nothing, and its settings don't allow that.
+        PluginError: If the result has other modules than ``network`` had, or weights that are not finite.
+        CompressorError: As raised by the step.
     """
     step = cast("NetworkStep", module(settings.step))
     names_before = set(network.state_dict())

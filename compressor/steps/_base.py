@@ -1,8 +1,8 @@
-"""What a step of level ``network`` is given and gives back.
+"""Input and result of a step of level ``network``.
 
-A step changes weights and may narrow layers; it never adds, renames or removes modules, so that a state dict with its
-shapes is all there is to keep (``train.checkpoint`` fits a fresh network to the shapes it finds). Batch norms that a
-step folds stay as identities. Ranges that a step has learnt travel beside the weights.
+A step changes weights and may narrow layers; it never adds, renames or removes modules, so a state dict with its shapes
+is enough to store the result (``train.checkpoint`` fits a fresh network to the shapes). Batch norms that a step folds
+stay as identities. Learned ranges are stored beside the weights.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ NETWORK, ARTIFACT = "network", "artifact"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Labelled inputs as the device's preprocessing makes them: float32 (N, C, H, W) and int64 (N,).
+    """Labelled inputs after the device's preprocessing: float32 (N, C, H, W) and int64 (N,).
 
-    Of a regression ``labels`` are float32 (N, D), in standard deviations.
+    For a regression ``labels`` are float32 (N, D), in standard deviations.
     """
 
     inputs: Floats
@@ -51,12 +51,12 @@ def _silent(note: str) -> None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bench:
-    """What a step works with.
+    """Data and settings for a step.
 
-    ``train`` is learnt from; ``calibration`` gives ranges; ``search`` judges the step's own choices and early stopping
-    (it shares no row with the gate split, which no step ever sees). ``settings`` is ``[train]``: batch, optimizer,
-    augmentation, seed, and ``fine_tune_*`` for a step's own training. ``teacher`` is the network as it was trained,
-    before the first step, in evaluation mode. ``tell`` takes one short note for the progress bar.
+    ``train``: rows to learn from; ``calibration``: rows for ranges; ``search``: rows for the step's own choices and
+    early stopping (shares no row with the gate split, which no step ever sees). ``settings`` is ``[train]``: batch,
+    optimizer, augmentation, seed, and ``fine_tune_*`` for a step's own training. ``teacher`` is the network as it was
+    trained, before the first step, in evaluation mode. ``tell`` takes a short note for the progress bar.
     """
 
     train: Rows
@@ -69,12 +69,12 @@ class Bench:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Applied:
-    """What a step made.
+    """Result of a step.
 
-    ``ranges``: learnt (low, high) of activations by the name of the FX node that makes them in
+    ``ranges``: learned (low, high) of activations by the name of the FX node that outputs them in
     ``torch.fx.symbolic_trace(network)`` (``quantize._learned_ranges`` finds the same tensors in an exported file by
-    value); ``notes``: what the step measured, for report and card, values as text or numbers. ``nothing``: why the
-    step changed nothing of what it is for, empty where it did.
+    value); ``notes``: measurements of the step for report and card, as text or numbers. ``nothing``: the reason why the
+    step changed nothing, empty if it changed something.
     """
 
     network: Network

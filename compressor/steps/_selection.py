@@ -1,4 +1,4 @@
-"""Which steps and plug-ins a recipe asks for."""
+"""The steps and plug-ins that a recipe uses."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ def network_steps(recipe: Recipe) -> tuple[StepSettings, ...]:
 
 
 def artifact_steps(recipe: Recipe, target: str) -> tuple[QuantizeRecipe, ...]:
-    """Return the steps of ``recipe`` after the export that hold for ``target``, in order."""
+    """Return the steps of ``recipe`` after the export that apply to ``target``, in order."""
     found = (step for step in recipe.compress if isinstance(step, QuantizeRecipe))
     return tuple(step for step in found if step.on in {"", target})
 
 
 def has_choices(recipe: Recipe) -> bool:
-    """Return whether anything in the recipe makes a choice that search rows must judge."""
+    """Return whether the recipe makes a choice that search rows must judge."""
     rescues = any(isinstance(step, QuantizeRecipe) and step.rescue for step in recipe.compress)
     return bool(network_steps(recipe) or recipe.train.early_stopping or rescues)
 
 
 def plugins_of(recipe: Recipe) -> tuple[str, ...]:
-    """Return the modules of all plug-ins that a run of the recipe loads by name: no import statement shows them."""
+    """Return the modules of all plug-ins that a run of the recipe loads by name: no import statement names them."""
     found = {plugin("compressor.networks", recipe.model.network), plugin("compressor.data", recipe.data.dataset)}
     found |= {plugin("edge_agent.runtimes", name) for name in ("onnx", *(item.runtime for item in recipe.targets))}
     found |= {plugin("compressor.steps", step.step) for step in recipe.compress}

@@ -1,4 +1,4 @@
-"""What every step's settings have. Recipes and steps both need it."""
+"""The settings common to all steps, for recipes and steps."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ class Settings(Protocol):
 
     @property
     def step(self) -> str:
-        """The step's name, which is its file's."""
+        """The step's name, equal to its file's name."""

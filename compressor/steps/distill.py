@@ -1,4 +1,4 @@
-"""Step ``distill``: the network learns from the one it came from, logits and, where asked, embedding.
+"""Step ``distill``: trains towards the teacher's logits and, optionally, its embedding.
 
 Usually after ``prune``: the teacher is the network as it was trained, before the first step.
 """
@@ -19,10 +19,9 @@ LEVEL = NETWORK
 class Settings:
     """``[[compress]] step = "distill"``.
 
-    ``temperature``: of both softmaxes (none in a regression). ``weight``: of the teacher's logits (a regression's
-    values) against the labels, 0 to 1.
-    ``feature_weight``: of the embedding's direction; 0 is off. ``learning_rate``: the peak of the schedule.
-    ``allow_unchanged``: the step may find nothing to do; without it that is an error.
+    ``temperature``: of both softmaxes (unused in a regression). ``weight``: of the teacher's logits (or a regression's
+    values) against the labels, 0 to 1. ``feature_weight``: of the embedding's direction; 0 is off. ``learning_rate``:
+    peak of the schedule. ``allow_unchanged``: no error if the step finds nothing to do.
     """
 
     step: str = "distill"
@@ -35,12 +34,12 @@ class Settings:
 
 
 def unread(settings: Settings) -> Mapping[str, str]:
-    """Return the keys that the other settings leave without use, and why."""
+    """Return the keys that other settings make unused, with the reason."""
     return {} if settings.weight else {"temperature": "with weight = 0"}
 
 
 def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
-    """Return ``network``, trained towards ``bench.teacher``; notes say how near it was and is on the search rows.
+    """Return ``network``, trained towards ``bench.teacher``; notes give the agreement before and after on search rows.
 
     Raises:
         TrainError: If there is no teacher, or training fails.

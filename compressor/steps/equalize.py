@@ -1,8 +1,8 @@
-"""Rescue before post-training quantization, without training: cross-layer equalization, clipping, bias correction.
+"""Prepares a network for post-training quantization without training: equalization, clipping, bias correction.
 
-Float outputs stay as they are through equalization. Clipping then takes back weights whose size changes the outputs of
-calibration rows less than what they cost the others, and bias correction shifts biases by what weights on their grid
-will lack, so that the float network moves a little and the quantized one comes nearer to where it was.
+Equalization leaves float outputs unchanged. Clipping then limits weights where that changes the outputs on calibration
+rows less than their large range costs the others, and bias correction compensates for the rounding of the weights, so
+that the float network changes slightly and the quantized one comes closer to the original.
 """
 
 from __future__ import annotations
@@ -24,13 +24,12 @@ EXACT, WITHIN_CLIP = "exact", "within_clip"
 class Settings:
     """``[[compress]] step = "equalize"``.
 
-    ``relu6``: ``exact`` leaves pairs with ReLU6 between alone; ``within_clip`` scales them as far as no calibration
-    row reaches the clip, so that outputs are unchanged for such rows only. ``absorb_bias``: move into the next layer
-    what no calibration row falls below. ``clip_weights``: clip each layer's weights where its outputs over
-    calibration rows change least; with one scale per tensor it rescues networks in which channels died.
-    ``per_channel`` and ``reduce_range``: the weights' grid that is clipped and corrected for; as in the quantize step
-    that follows.
-    ``allow_unchanged``: the step may find nothing to do; without it that is an error.
+    ``relu6``: ``exact`` skips pairs with ReLU6 between them; ``within_clip`` scales them as far as no calibration row
+    reaches the clip, so that outputs are unchanged only for such rows. ``absorb_bias``: move the part of a bias that
+    every calibration row exceeds into the next layer. ``clip_weights``: clip each layer's weights where its outputs on
+    calibration rows change least; with one scale per tensor this rescues networks with dead channels. ``per_channel``
+    and ``reduce_range``: the grid of the weights, as in the following quantize step. ``allow_unchanged``: no error if
+    the step finds nothing to do.
     """
 
     step: str = "equalize"
@@ -44,14 +43,14 @@ class Settings:
 
 
 def unread(settings: Settings) -> Mapping[str, str]:
-    """Return the keys that the other settings leave without use, and why."""
+    """Return the keys that other settings make unused, with the reason."""
     if settings.clip_weights or settings.bias_correction:
         return {}
     return dict.fromkeys(("per_channel", "reduce_range"), "without clip_weights and bias_correction")
 
 
 def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
-    """Return ``network`` with its batch norms folded and its channels equalized; it is changed in place.
+    """Return ``network`` with its batch norms folded and its channels equalized; changed in place.
 
     Raises:
         QuantizeError: If it can't be traced, or there are no calibration rows.

@@ -1,4 +1,4 @@
-"""Step ``fine_tune``: some more training from the weights as they are, usually after ``prune``."""
+"""Step ``fine_tune``: more training from the current weights, usually after ``prune``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEVEL = NETWORK
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """``[[compress]] step = "fine_tune"``. ``learning_rate``: the peak of the schedule of ``[train]``."""
+    """``[[compress]] step = "fine_tune"``. ``learning_rate``: peak of the schedule of ``[train]``."""
 
     step: str = "fine_tune"
     epochs: Annotated[int, Bound(1, 10_000)] = 5
@@ -21,7 +21,7 @@ class Settings:
 
 
 def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
-    """Return ``network``, trained further in place; weights that are zero (pruned by a mask) stay so.
+    """Return ``network``, trained further in place; weights that are zero (pruned by a mask) stay zero.
 
     Raises:
         TrainError: If training fails.

@@ -1,7 +1,7 @@
-"""``[[compress]] step = "prune"``: fewer channels, by dependency graph, steered by measured MACs or latency.
+"""``[[compress]] step = "prune"``: removes channels by dependency graph, guided by measured MACs or latency.
 
-Narrows layers and trains what is left; module names stay. The classes of the output layer are never pruned; the
-embedding may narrow.
+Narrows layers and fine-tunes; module names stay. The outputs of the last layer (the classes) are never pruned; the
+embedding may become narrower.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ LEVEL = NETWORK
 
 
 def unread(settings: Settings) -> Mapping[str, str]:
-    """Return the keys that the other settings leave without use, and why."""
+    """Return the keys that other settings make unused, with the reason."""
     return {"macs_ratio": "with latency_ratio, which decides alone"} if settings.latency_ratio else {}
 
 
 def apply(network: Network, bench: Bench, settings: StepSettings) -> Applied:
-    """Return ``network`` narrowed, and what that changed.
+    """Return ``network`` narrowed, and the changes.
 
     Raises:
-        PruneError: If the wanted share can't be reached, or there is nothing to prune or to judge with.
+        PruneError: If the requested share can't be reached, or there is nothing to prune or no rows to judge with.
         TrainError: If fine-tuning diverges.
     """
     from compressor.prune.structured import prune  # noqa: PLC0415 - it imports torch

@@ -1,7 +1,7 @@
-"""Quantization-aware training: the network learns to live on int8 grids, and the ranges of its activations are learnt.
+"""Quantization-aware training: trains with fake-quantized weights and activations, and learns the activation ranges.
 
-Batch norms are folded before. The result has the structure it had, its weights lie on their grid, and the learned
-ranges go to the quantizers of either format.
+Batch norms are folded first. The result has the same structure, its weights lie on the quantization grid, and the
+learned ranges go to the quantizers of both formats.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ TRAIN_READS = frozenset({"batch", "augment", "label_smoothing", "seed", "loss"})
 class Settings:
     """``[[compress]] step = "qat"``.
 
-    ``max_steps``: 0 is no limit beside ``epochs``. ``learning_rate``: of weights, falling to 0 as a cosine.
+    ``max_steps``: 0 means no limit besides ``epochs``. ``learning_rate``: of weights, falling to 0 as a cosine.
     ``range_learning_rate``: of ranges, as a share of their width per step. ``per_channel`` and ``reduce_range`` must
-    be those of the quantize step that follows. ``distill``: share of the teacher in the loss, 0 to 1.
-    ``equalize``: channels are equalized before the first step where search rows score better so.
-    ``allow_unchanged``: no epoch need be better than the start; without it that is an error.
+    match the following quantize step. ``distill``: share of the teacher in the loss, 0 to 1. ``equalize``: equalize
+    channels before the first step if search rows then score better. ``allow_unchanged``: no error if no epoch is better
+    than the start.
     """
 
     step: str = "qat"
@@ -40,11 +40,11 @@ class Settings:
 
 
 def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
-    """Return ``network`` trained on its int8 grid, with the learned ranges; it is changed in place.
+    """Return ``network`` trained on its int8 grid, with the learned ranges; changed in place.
 
     Raises:
-        QuantizeError: If it can't be traced or simulated, or there is nothing to calibrate on.
-        TrainError: If there is nothing to learn from or to judge by, or the loss is not finite.
+        QuantizeError: If it can't be traced or simulated, or there are no calibration rows.
+        TrainError: If there are no rows to learn from or to judge by, or the loss is not finite.
     """
     from compressor.qat import fake_quantize, preparation, simulation, training  # noqa: PLC0415 - torch, seconds to import
 

@@ -1,6 +1,6 @@
-"""Step ``quantize``: the exported file becomes a smaller one, by one of the schemes in ``compressor.quantize``.
+"""Step ``quantize``: makes the exported file smaller with one of the schemes in ``compressor.quantize``.
 
-Decides the keys and their ranges. Does not decide what a scheme does with them, nor whether one of that name is there.
+Decides the keys and their ranges. Does not decide what a scheme does with them, nor whether the scheme exists.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Settings:
     ``calibration``: ``min_max``, ``percentile`` (then ``percentile`` of each tensor's values is inside the range) or
     ``mse`` (the range with the least squared error). ``reduce_range``: 7-bit weights. On by default, because u8 x s8
     sums saturate on x86 without VNNI: measured on meter digits, 1.1 points and 2.5 % flips with 8 bits, 0.04 points and
-    0.2 % with 7. Turn it off for targets that have VNNI or are ARM. ``per_channel``: one weight scale per output
-    channel; per tensor wrecks depthwise networks. ``bias_correction``: the mean error that rounding leaves in each
-    output channel is taken back from its bias. ``float_layers``: nodes, or unique beginnings of their names, that stay
-    float; ``float_layers_auto``: so many of the most sensitive layers stay float too. ``integer_io``: int8 input and
-    output of a TFLite file. ``rescue``: accuracy that search rows may lose (0..1) before remedies are tried, from the
-    cheapest to the dearest, on an ONNX target; 0 tries none. ``on``: the target that this step is for (empty: all).
-    ``allow_unquantized``: more than half of the weights may stay float32; without it the step then fails.
+    0.2 % with 7. Turn it off for ARM and for x86 with VNNI. ``per_channel``: one weight scale per output channel; one
+    per tensor ruins depthwise networks. ``bias_correction``: subtract the mean rounding error of each output channel
+    from its bias. ``float_layers``: nodes that stay float, by name or unique prefix; ``float_layers_auto``: how many of
+    the most sensitive layers also stay float. ``integer_io``: int8 input and output of a TFLite file. ``rescue``:
+    accuracy loss on search rows (0..1) above which remedies are tried, cheapest first, on an ONNX target; 0 disables
+    them. ``on``: the target that this step is for (empty: all). ``allow_unquantized``: more than half of the weights
+    may stay float32; otherwise that is an error.
     """
 
     step: str = "quantize"
@@ -49,7 +49,7 @@ class Settings:
 
 
 def unread(settings: Settings) -> Mapping[str, str]:
-    """Return the keys that the other settings leave without use, and why."""
+    """Return the keys that other settings make unused, with the reason."""
     if settings.rescue or settings.calibration == "percentile":  # a rung of the rescue uses it
         return {}
     return {"percentile": f"with calibration = {settings.calibration!r}"}

@@ -1,6 +1,6 @@
-"""``[[compress]] step = "sparsify"``: zeros in the weights, anywhere or N of every M.
+"""``[[compress]] step = "sparsify"``: zeros in the weights, unstructured or N of every M.
 
-They make the download smaller once it is compressed. They make nothing faster: onnxruntime and LiteRT run dense.
+They make the compressed download smaller, but inference no faster: onnxruntime and LiteRT use dense kernels.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LEVEL = NETWORK
 
 
 def checks(settings: Settings) -> list[Checked]:
-    """Return what the settings must be."""
+    """Return the checks of ``pattern``."""
     where = "[[compress]] sparsify"
     patterns: tuple[str, ...] = (UNSTRUCTURED, "2:4", "1:4")
     if n_of_m(settings.pattern) != (1, 1):
@@ -27,17 +27,17 @@ def checks(settings: Settings) -> list[Checked]:
 
 
 def unread(settings: Settings) -> Mapping[str, str]:
-    """Return the keys that the other settings leave without use, and why."""
+    """Return the keys that other settings make unused, with the reason."""
     return (
         {} if settings.pattern == UNSTRUCTURED else {"sparsity": f"with pattern = {settings.pattern!r}, which says it"}
     )
 
 
 def apply(network: Network, bench: Bench, settings: StepSettings) -> Applied:
-    """Return ``network`` with zeros in its weights, and what that changed.
+    """Return ``network`` with zeros in its weights, and the changes.
 
     Raises:
-        PruneError: If no layer can be masked as asked, or there is nothing to judge with.
+        PruneError: If no layer can be masked as requested, or there are no rows to judge with.
         TrainError: If fine-tuning diverges.
     """
     from compressor.prune.masks import sparsify  # noqa: PLC0415 - it imports torch
