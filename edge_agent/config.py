@@ -1,21 +1,20 @@
 """The agent's configuration: one frozen dataclass from ``agent.toml``; each default says why.
 
-Decides which keys exist and which values are possible. Secrets are never here: they live in
-``identity.json``. A relative path is relative to the folder of ``agent.toml``; ``~`` is the home directory.
+Decides which keys exist and which values are possible; a source's own keys stand in its file. Secrets are never
+here: they live in ``identity.json``. A relative path is relative to the folder of ``agent.toml``; ``~`` is the home
+directory.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
-from edge_agent.errors import AgentConfigError, SourceError
-from edge_agent.sources import names, suffixes_in
-from wire.errors import PathError, SettingsError
-from wire.paths import without_tilde
+from edge_agent.errors import AgentConfigError
+from edge_agent.sources import SourceConfig
+from wire.errors import SettingsError
 from wire.settings import Bound, fields_from, read_toml
 
 _MOST_S = 366 * 86_400  # a wait of more than a year is a slip of the pen
@@ -47,20 +46,6 @@ class DeviceConfig:
 
     hardware: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SourceConfig:
-    """Where images come from: a file of ``edge_agent/sources`` by name, and its settings."""
-
-    kind: str = "directory"
-    path: str = ""  # empty: the folder ``inbox`` of the state directory, which holds nothing else
-    suffixes: str = ""  # more suffixes to take, as ".dat .raw", beside those that the served release reads
-    settle_s: Wait = 0.5  # a file written in place is taken when it has not changed for so long
-    interval_s: Wait = 0.2  # 5 images a second: what a Cortex-A53 does with a ResNet8 and room to spare
-    repeat: bool = True  # synthetic replay starts again at its end
-    keep: bool = False  # consumed images stay in the folder
-    backlog: Count = 1000  # of a directory: when more files wait, the oldest are deleted unserved: now matters most
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,50 +152,25 @@ class AgentConfig:
 
 
 def read_config(path: Path) -> AgentConfig:
-    """Return the configuration in the TOML file at ``path``; a ``source.path`` comes back absolute.
+    """Return the configuration in the TOML file at ``path``; paths come back absolute.
 
     Raises:
         AgentConfigError: If the file can't be read, a key is unknown, or a value is impossible.
     """
     try:
-        config = fields_from(AgentConfig, read_toml(path), str(path))
+        config = fields_from(AgentConfig, read_toml(path), str(path), folder=path.parent.resolve())
     except SettingsError as error:
         hint = "" if path.exists() else ": write it, or leave --config out: every setting has a default"
         message = f"{error}{hint}"
         raise AgentConfigError(message) from error
-    _check_meant(config, str(path))
-    if not config.source.path:
-        return config
-    try:
-        folder = path.parent / without_tilde(config.source.path)
-    except PathError as error:
-        message = f"{path}: [source] path: {error}"
-        raise AgentConfigError(message) from error
-    source = dataclasses.replace(config.source, path=str(folder.resolve()))
-    return dataclasses.replace(config, source=source)
-
-
-def _check_meant(config: AgentConfig, where: str) -> None:
-    """Check what no field says alone: pairs of keys, the source's kind and suffixes.
-
-    Raises:
-        AgentConfigError: If a value can't be meant.
-    """
     for low, high in _NO_MORE_THAN:
         if _value(config, low) > _value(config, high):
             message = (
-                f"Expected {where} {_shown(low)} of at most {high.split('.')[1]} ({_value(config, high):g}), "
+                f"Expected {path} {_shown(low)} of at most {high.split('.')[1]} ({_value(config, high):g}), "
                 f"got {_value(config, low):g}"
             )
             raise AgentConfigError(message)
-    if config.source.kind not in names():
-        message = f"Expected {where} [source] kind as one of {', '.join(names())}, got {config.source.kind!r}"
-        raise AgentConfigError(message)
-    try:
-        suffixes_in(config.source.suffixes)
-    except SourceError as error:
-        message = f"{where}: {error}"
-        raise AgentConfigError(message) from error
+    return config
 
 
 def _value(config: AgentConfig, name: str) -> float:

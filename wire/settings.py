@@ -160,7 +160,11 @@ def fields_from(
         if required and field.name not in arguments:
             message = f"Expected in {where} the key {field.name!r}, got {', '.join(table) or 'nothing'}"
             raise SettingsError(message)
-    return cls(**arguments)
+    try:
+        return cls(**arguments)
+    except SettingsError as error:  # what a class says of its fields together
+        message = f"{where}: {error}"
+        raise SettingsError(message) from error
 
 
 def check(settings: object, where: str) -> None:
@@ -234,12 +238,14 @@ def _made(value: object, hint: object, where: str, folder: Path | None) -> objec
     if origin is Mapping and isinstance(value, dict):
         return {str(key): _made(item, arguments[1], f"{where} {key}", folder) for key, item in value.items()}
     if _is_table(hint):
-        return fields_from(hint, value, where, folder=folder)  # type: ignore[arg-type]
+        own = getattr(hint, "from_table", None)  # a table whose keys depend on one of them
+        return fields_from(hint, value, where, folder=folder) if own is None else own(value, where, folder)  # type: ignore[arg-type]
     if not _fits(value, hint):
         message = f"Expected {where} to be {said(hint)}, got {type(value).__name__} {value!r}"
         raise SettingsError(message)
     if origin in {Union, types.UnionType}:
-        return _made(value, next(_options(value, arguments)), where, folder)
+        absent = value == "" and Path in arguments and type(None) in arguments
+        return None if absent else _made(value, next(_options(value, arguments)), where, folder)
     if origin is tuple and isinstance(value, list):
         return tuple(_made(item, arguments[0], where, folder) for item in value)
     plain = arguments[0] if origin is Annotated else hint

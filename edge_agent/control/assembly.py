@@ -6,7 +6,7 @@ import queue
 from dataclasses import replace
 from pathlib import Path
 
-from edge_agent.config import AgentConfig, SourceConfig
+from edge_agent.config import AgentConfig
 from edge_agent.control.agent import Agent, Notices, Parts
 from edge_agent.control.background import ThreadWorker
 from edge_agent.control.supervisor import ProcessLauncher
@@ -14,16 +14,14 @@ from edge_agent.device import hardware
 from edge_agent.device.clock import SystemClock
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
-from edge_agent.errors import SourceError
 from edge_agent.measuring.job import JobLimits, ProcessBench
-from edge_agent.sources._placement import INBOX, check_placement
+from edge_agent.sources import placed
 from edge_agent.telemetry.rows import new_boot
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber, ChildVerifier
 from edge_agent.updater.download import FetchSettings, HttpFetcher
 from edge_agent.updater.updater import Ports
 from wire.canonical import canonical_bytes
-from wire.codec import to_document
 from wire.transport import Transport
 
 
@@ -56,26 +54,6 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
     return Agent(identity, config, state, boot, parts)
 
 
-def placed(source: SourceConfig, state: Path) -> SourceConfig:
-    """Return ``source`` with its folder: below ``state`` where none is named, and checked where files are consumed.
-
-    Raises:
-        SourceError: If files would be consumed where the agent or a person keeps others.
-    """
-    found = source if source.path else replace(source, path=str((state / INBOX).absolute()))
-    if found.kind == "directory":
-        folder = Path(found.path)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            if folder.exists():
-                message = f"Expected a folder in [source] path, got {folder}, which is none: name a folder"
-                raise SourceError(message) from error
-            return found  # a card that is not there yet: the child looks again at each start, and the fleet hears of it
-        check_placement(folder, state)
-    return found
-
-
 def child_arguments(config: AgentConfig, state: Path | None = None, boot: str = "") -> tuple[str, ...]:
     """Return the arguments of the inference child beside the bundle; in ``state`` it marks what it works on.
 
@@ -83,7 +61,7 @@ def child_arguments(config: AgentConfig, state: Path | None = None, boot: str = 
     """
     monitor = config.monitor
     return (
-        "--source", canonical_bytes(to_document(config.source)).decode(),
+        "--source", canonical_bytes(config.source.document).decode(),
         "--window-ms", str(round(monitor.window_s * 1000)),
         "--beat-s", str(config.child.beat_s),
         "--checkpoint-s", str(monitor.checkpoint_s),

@@ -11,8 +11,7 @@ import contextlib
 from pathlib import Path
 
 from edge_agent.errors import SourceError
-
-INBOX = "inbox"
+from edge_agent.sources import INBOX
 
 _Identity = tuple[int, int]
 

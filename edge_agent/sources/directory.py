@@ -25,17 +25,17 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
-from edge_agent.sources import SOURCE_UNREAD, Capture, Surroundings, setting, suffixes_in
+from edge_agent.sources import SOURCE_UNREAD, Capture, Surroundings
 from edge_agent.sources._bad_inputs import BadInputs, Skipped
 from edge_agent.sources._placement import check_placement
-from wire.codec import Json
+from wire.errors import SettingsError
+from wire.settings import Bound
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
-DEFAULT_BACKLOG = 1000
-DEFAULT_SETTLE_S = 0.5
 _UNKNOWN_WRITER = 4  # times as long, where nobody can tell whether a file is still open for writing
 _RETRY_S = 2.0
 _RESCAN_S = 1.0
@@ -46,19 +46,67 @@ _SCAN_SHARE = 20  # scanning a folder full of other files takes at most a twenti
 _UNFINISHED = (".tmp", ".part")
 
 
-def open_source(settings: Mapping[str, Json], clock: Clock, surroundings: Surroundings) -> DirectorySource:
-    """Return the source for the folder ``path``, created if missing.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """``[source]`` of ``kind = "directory"``: files that appear in a folder, deleted when served."""
 
-    Settings: ``path``; ``keep`` (false): leave files where they are, for trying things out; ``backlog`` (1000 files);
-    ``suffixes`` (""): more suffixes to take, as ".dat .raw"; ``settle_s`` (0.5 seconds).
+    path: Path | None = None  # the folder, which holds nothing else; without one STATE/inbox
+    suffixes: str = ""  # more suffixes to take, as ".dat .raw", beside those that the served release reads
+    settle_s: Annotated[float, Bound(0, 31_622_400)] = (
+        0.5  # a file written in place is whole when unchanged for so long
+    )
+    keep: bool = False  # served files stay in the folder
+    backlog: Annotated[int, Bound(1, 1_000_000)] = (
+        1000  # when more files wait, the oldest go unserved: now matters most
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse suffixes that are none."""
+        suffixes_in(self.suffixes)
+
+
+def suffixes_in(text: str) -> frozenset[str]:
+    """Return the suffixes that ``text`` lists, in lower case, as ``".dat .raw"`` does.
+
+    Raises:
+        SettingsError: If one has no dot or is no suffix.
+    """
+    found = frozenset(part.lower() for part in text.replace(",", " ").split())
+    wrong = sorted(part for part in found if not part.startswith(".") or "/" in part or len(part) == 1)
+    if wrong:
+        message = f'Expected suffixes as ".dat .raw", each with its dot, got {wrong[0]!r}'
+        raise SettingsError(message)
+    return found
+
+
+def check_place(settings: Settings, state: Path) -> None:
+    """Check that the folder, made if missing, may be consumed by an agent whose state lies in ``state``.
+
+    Raises:
+        SourceError: If files would be consumed where the agent or a person keeps others.
+    """
+    folder = settings.path
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if folder.exists():
+            message = f"Expected a folder in [source] path, got {folder}, which is none: name a folder"
+            raise SourceError(message) from error
+        return  # a card that is not there yet: the child looks again at each start, and the fleet hears of it
+    check_placement(folder, state)
+
+
+def open_source(settings: Settings, clock: Clock, surroundings: Surroundings) -> DirectorySource:
+    """Return the source for the folder of ``settings``, created if missing.
 
     Raises:
         SourceError: If the folder can't be made or read, or is one that must not be consumed.
     """
-    path = setting(settings, "path", "")
-    if not path:
+    folder = settings.path
+    if folder is None:
         raise SourceError("Expected a path of the folder that images appear in, got none: set path in [source]")
-    folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.scandir(folder).close()
@@ -66,23 +114,7 @@ def open_source(settings: Mapping[str, Json], clock: Clock, surroundings: Surrou
     except OSError as error:
         message = f"Expected a folder that can be read at {folder}, got: {error.strerror}"
         raise SourceError(message) from error
-    chosen = Choice(
-        keep=setting(settings, "keep", False),
-        backlog=max(1, setting(settings, "backlog", DEFAULT_BACKLOG)),
-        suffixes=suffixes_in(setting(settings, "suffixes", "")),
-        settle_s=setting(settings, "settle_s", DEFAULT_SETTLE_S),
-    )
-    return DirectorySource(folder, clock, chosen, surroundings)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """The source's settings; see ``open_source``."""
-
-    keep: bool = False
-    backlog: int = DEFAULT_BACKLOG
-    suffixes: frozenset[str] = frozenset()
-    settle_s: float = DEFAULT_SETTLE_S
+    return DirectorySource(folder, clock, settings, surroundings)
 
 
 @dataclass(slots=True)
@@ -98,9 +130,10 @@ class _Seen:
 class DirectorySource:
     """See the module."""
 
-    def __init__(self, folder: Path, clock: Clock, choice: Choice, surroundings: Surroundings) -> None:
+    def __init__(self, folder: Path, clock: Clock, settings: Settings, surroundings: Surroundings) -> None:
         """Watch ``folder``; nothing is read yet."""
-        self._folder, self._clock, self._choice, self._surroundings = folder, clock, choice, surroundings
+        self._folder, self._clock, self._settings, self._surroundings = folder, clock, settings, surroundings
+        self._more_suffixes = suffixes_in(settings.suffixes)
         self._bad, self._skipped = BadInputs(surroundings.state), Skipped(surroundings.state)
         self._waiting: deque[str] = deque()
         self._seen: dict[str, _Seen] = {}
@@ -128,7 +161,7 @@ class DirectorySource:
         return None
 
     def _scan(self, now_s: float) -> None:
-        suffixes = self._surroundings.suffixes() | self._choice.suffixes
+        suffixes = self._surroundings.suffixes() | self._more_suffixes
         found: list[str] = []
         unfinished: set[int] = set()
         present: dict[str, _Seen] = {}
@@ -154,7 +187,7 @@ class DirectorySource:
             self._tell_away(error, now_s)
         self._unfinished, self._seen = unfinished, present
         self._waiting = deque(sorted(found))
-        while len(self._waiting) > self._choice.backlog:
+        while len(self._waiting) > self._settings.backlog:
             self._dropped += 1
             self._dropped_untold += 1
             self._forget(self._waiting.popleft())
@@ -178,8 +211,8 @@ class DirectorySource:
 
     def _tell_dropped(self, now_s: float) -> None:
         if self._dropped_untold and now_s >= self._dropped_due_s:
-            end = "passed over" if self._choice.keep else "deleted"
-            text = f"Expected at most {self._choice.backlog} files to wait in {self._folder}, got more"
+            end = "passed over" if self._settings.keep else "deleted"
+            text = f"Expected at most {self._settings.backlog} files to wait in {self._folder}, got more"
             advice = "raise [source] backlog, or write fewer"
             self._surroundings.tell(
                 "source_dropped", f"{text}: the {self._dropped_untold} oldest were {end} unserved: {advice}"
@@ -206,7 +239,7 @@ class DirectorySource:
         if seen is None or (seen.size, seen.mtime_ns) != (status.st_size, status.st_mtime_ns):
             # another change after the last write: a rename, or a copy that was finished with its original's time
             renamed = entry.inode() in self._unfinished or status.st_ctime_ns > status.st_mtime_ns
-            whole_since_s = now_s - self._choice.settle_s * _UNKNOWN_WRITER if renamed and status.st_size else now_s
+            whole_since_s = now_s - self._settings.settle_s * _UNKNOWN_WRITER if renamed and status.st_size else now_s
             seen = _Seen(status.st_size, status.st_mtime_ns, whole_since_s)
         present[entry.name] = seen
         if self._kept.get(entry.name) == (seen.size, seen.mtime_ns):
@@ -214,7 +247,7 @@ class DirectorySource:
         if self._skipped and self._key(entry.name, seen) in self._skipped:
             return False
         return now_s - seen.rested_s >= (
-            max(_RETRY_S, self._choice.settle_s) if seen.refused else self._choice.settle_s
+            max(_RETRY_S, self._settings.settle_s) if seen.refused else self._settings.settle_s
         )
 
     def _read(self, name: str, now_s: float) -> bytes | None:
@@ -230,7 +263,7 @@ class DirectorySource:
             return None
         with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor
             written = _open_for_writing(descriptor)
-            if written or (written is None and now_s - seen.rested_s < self._choice.settle_s * _UNKNOWN_WRITER):
+            if written or (written is None and now_s - seen.rested_s < self._settings.settle_s * _UNKNOWN_WRITER):
                 return None
             try:
                 data = file.read(MAX_FILE_BYTES + 1)  # one more than allowed, so that decoding says "too large"
@@ -255,7 +288,7 @@ class DirectorySource:
         if not final and seen is not None and not seen.refused:
             seen.refused, seen.rested_s = True, self._clock.monotonic_s()
             return False
-        if self._choice.keep or not self._bad.move_in(self._folder / capture.name, code):
+        if self._settings.keep or not self._bad.move_in(self._folder / capture.name, code):
             kept = self._keep(capture.name, seen)
             if final and kept is not None:
                 self._skipped.add(self._key(capture.name, kept))
@@ -278,7 +311,7 @@ class DirectorySource:
 
     def _forget(self, name: str) -> None:
         seen = self._seen.pop(name, None)
-        if self._choice.keep:
+        if self._settings.keep:
             self._keep(name, seen)
             return
         path = self._folder / name

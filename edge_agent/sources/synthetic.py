@@ -9,15 +9,16 @@ from __future__ import annotations
 import logging
 import random
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
-from edge_agent.sources import Capture, Surroundings, setting
+from edge_agent.sources import Capture, Surroundings
 from edge_agent.sources._bad_inputs import Skipped
-from wire.codec import Json
+from wire.settings import Bound
 
 _LOG = logging.getLogger(__name__)
 MAX_IMAGES = 100_000
@@ -25,27 +26,37 @@ MAX_IMAGE_BYTES = 32 * 1024 * 1024
 _LATE_S = 1.0
 
 
-def open_source(settings: Mapping[str, Json], clock: Clock, surroundings: Surroundings) -> SyntheticSource:
-    """Return the replay of ``path``, a folder (searched through) or a zip.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """``[source]`` of ``kind = "synthetic"``: replay of a folder or zip at a steady rate; nothing is deleted."""
 
-    Settings: ``path``; ``rate_hz`` (5), or ``interval_s`` between two images; ``repeat`` (true); ``seed`` (0).
+    path: Path | None = None  # the folder, searched through, or the zip; without one STATE/inbox
+    interval_s: Annotated[float, Bound(0, 31_622_400)] = (
+        0.2  # 5 a second: a Cortex-A53 with a ResNet8 and room to spare
+    )
+    rate_hz: Annotated[float, Bound(0, 10_000)] = 0.0  # the same as a rate, which then counts; 0: as interval_s says
+    repeat: bool = True  # the replay starts again at its end
+    seed: Annotated[int, Bound(0, 2**53)] = 0  # of the order, which is another one in each round
+
+
+def open_source(settings: Settings, clock: Clock, surroundings: Surroundings) -> SyntheticSource:
+    """Return the replay of the folder or zip of ``settings``.
 
     Raises:
         SourceError: If there is nothing to replay.
     """
-    path = Path(setting(settings, "path", ""))
-    interval_s = setting(settings, "interval_s", 0.2)
-    rate_hz = setting(settings, "rate_hz", 0.0)
-    suffixes = surroundings.suffixes()
+    path, suffixes = settings.path, surroundings.suffixes()
+    if path is None:
+        raise SourceError("Expected a folder or zip of images to replay, got none: set path in [source]")
     names, read = _zip(path, suffixes) if path.is_file() else _folder(path, suffixes)
     if not names:
         message = f"Expected images ({', '.join(sorted(suffixes))}) in {path}, got none"
         raise SourceError(message)
     return SyntheticSource(
         Images(names, read, Skipped(surroundings.state)), clock,
-        interval_s=1 / rate_hz if rate_hz else interval_s,
-        repeat=setting(settings, "repeat", True),
-        seed=setting(settings, "seed", 0),
+        interval_s=1 / settings.rate_hz if settings.rate_hz else settings.interval_s,
+        repeat=settings.repeat,
+        seed=settings.seed,
     )  # fmt: skip
 
 

@@ -14,6 +14,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import click
 
+from edge_agent import sources
+from wire.settings import Bound, OneOf, rules
+
 APIS = ("compressor.api", "edge_agent.api", "server.client")
 PROGRAMS = {"compressor": ("compressor.cli", "app"), "edge-agent": ("edge_agent.cli", "main"),
             "fleet-server": ("server.cli", "main")}  # fmt: skip
@@ -69,19 +72,43 @@ def _tables(config: type) -> Iterator[str]:
     for field in dataclasses.fields(config):
         if dataclasses.is_dataclass(hints[field.name]):
             table = hints[field.name]
-            yield _section(f"[{field.name}]", table, {one.name for one in dataclasses.fields(table)})
+            if table is sources.SourceConfig:
+                yield from _sources()
+            else:
+                yield _section(f"[{field.name}]", table, {one.name for one in dataclasses.fields(table)})
+
+
+def _sources() -> Iterator[str]:
+    """Yield what all sources have in common, and a section for the keys of each."""
+    kinds, default = ", ".join(f"`{name}`" for name in sources.names()), sources.SourceConfig().kind
+    own = "[a source of your own](../how-to/own-sensor.md)"
+    yield f"""
+## [source]
+
+Where inputs come from. The other keys are those of the kind:
+
+| key | type | range | default | |
+|---|---|---|---|---|
+| `kind` | text | {kinds}, or `package.module:function` | `"{default}"` | {own} |
+"""
+    for name in sources.names():
+        table = sources.settings_of(name)
+        yield _section(f'[source] of kind = "{name}"', table, {one.name for one in dataclasses.fields(table)})
 
 
 def _section(title: str, table: type, names: set[str]) -> str:
     """Return heading, what the class says of itself, and a row for each key with the reason of its default."""
     hints, comments, text = get_type_hints(table), _comments(table), _plain(inspect.getdoc(table) or "")
+    ranges = rules(table)
     rows = []
     for field in dataclasses.fields(table):
         if field.name in names:
             default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
-            shown = f"`{_toml(default)}`"
-            rows.append(f"| `{field.name}` | {_type(hints[field.name])} | {shown} | {comments.get(field.name, '')} |")
-    lines = "\n".join(["| key | type | default | |", "|---|---|---|---|", *rows])
+            shown = "" if default is None else f"`{_toml(default)}`"
+            within = _range(ranges.get(field.name))
+            why = comments.get(field.name, "")
+            rows.append(f"| `{field.name}` | {_type(hints[field.name])} | {within} | {shown} | {why} |")
+    lines = "\n".join(["| key | type | range | default | |", "|---|---|---|---|---|", *rows])
     return f"\n## {title}\n\n{text}\n\n{lines}\n"
 
 
@@ -91,8 +118,14 @@ def _comments(table: type) -> dict[str, str]:
     return {one[1]: one[2].replace("|", "\\|") for one in found if one}
 
 
+def _range(rule: Bound | OneOf | None) -> str:
+    if rule is None:
+        return ""
+    return rule.text if isinstance(rule, Bound) else ", ".join(f"`{name}`" for name in rule.names)
+
+
 def _type(hint: Any) -> str:  # noqa: ANN401 - any annotation of a settings class
-    names = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+    names = {int: "whole number", float: "number", str: "text", bool: "true or false", Path | None: "path"}
     if hint in names:
         return names[hint]
     if get_origin(hint) is tuple:

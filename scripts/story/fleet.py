@@ -27,7 +27,6 @@ attributes = {{{attributes}}}
 [source]
 kind = "directory"
 path = "inbox"
-interval_s = 0.02
 [monitor]
 window_s = {window_s}
 infer_s = 3.0

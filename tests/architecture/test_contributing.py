@@ -21,6 +21,7 @@ from compressor.export.onnx import export_onnx
 from compressor.recipe.model import DataRecipe, TrainRecipe
 from compressor.steps._base import Bench, Rows
 from edge_agent import front_ends, runtimes, sources
+from edge_agent.config import read_config
 from edge_agent.device.clock import FakeClock
 from wire.manifest import Manifest, TensorSpec
 
@@ -102,10 +103,12 @@ def test_the_scheme_gives_a_model_that_runs() -> None:
 
 @pytest.mark.usefixtures("written")
 def test_the_source_gives_the_newest_picture_once(tmp_path: Path) -> None:
-    """Whole, by its name, and not again."""
+    """Whole, by its name, and not again; its own key comes from agent.toml."""
     folder = tmp_path / "pictures"
     folder.mkdir()
-    source = sources.load({"kind": "newest", "path": str(folder)}, FakeClock())
+    (tmp_path / "agent.toml").write_text('[source]\nkind = "newest"\npath = "pictures"\nlargest_bytes = 1\n')
+    source = sources.load(read_config(tmp_path / "agent.toml").source.document, FakeClock())
+    (folder / "b.png").write_bytes(b"bb")
     assert source.take() is None
     (folder / "a.png").write_bytes(b"a")
     taken = source.take()

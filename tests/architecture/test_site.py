@@ -14,6 +14,7 @@ from typing import get_type_hints
 
 import pytest
 
+from edge_agent import sources
 from edge_agent.config import AgentConfig
 from scripts.site import reference
 from server.config import ServerConfig
@@ -69,7 +70,12 @@ def test_every_relative_link_leads_to_a_page(path: Path) -> None:
 def _keys(config: type) -> Iterator[str]:
     hints = get_type_hints(config)
     for field in dataclasses.fields(config):
-        if dataclasses.is_dataclass(hints[field.name]):
+        if hints[field.name] is sources.SourceConfig:
+            yield from ("## [source]\n", "| `kind` |")
+            for name in sources.names():
+                yield f'## [source] of kind = "{name}"'
+                yield from _keys(sources.settings_of(name))
+        elif dataclasses.is_dataclass(hints[field.name]):
             yield f"## [{field.name}]"
             yield from _keys(hints[field.name])
         else:

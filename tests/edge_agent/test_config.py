@@ -23,13 +23,13 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path) -> None:
 
 def test_paths_are_beside_the_file(tmp_path: Path) -> None:
     """A relative source does not depend on where the agent was started."""
-    assert config_of(tmp_path, '[source]\npath = "inbox"\n').source.path == str(tmp_path / "inbox")
+    assert config_of(tmp_path, '[source]\npath = "inbox"\n').source.keys["path"] == str(tmp_path / "inbox")
 
 
 def test_a_tilde_in_the_path_is_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And not a folder of that name, which the source would make."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert config_of(tmp_path, '[source]\npath = "~/pics"\n').source.path == str(tmp_path / "home" / "pics")
+    assert config_of(tmp_path, '[source]\npath = "~/pics"\n').source.keys["path"] == str(tmp_path / "home" / "pics")
     with pytest.raises(AgentConfigError, match=r"\[source\] path: Expected a home directory for ~nobody-here"):
         config_of(tmp_path, '[source]\npath = "~nobody-here/pics"\n')
 
@@ -88,7 +88,7 @@ def test_refuses_what_no_device_could_obey(tmp_path: Path, table: str, good: str
     """Both sides of a bound; the message names table, key and value."""
     config_of(tmp_path, f"[{table}]\n{good}\n")
     key, value = bad.split(" = ")
-    with pytest.raises(AgentConfigError, match=rf"\[{table}\] {key} .*got .?{value.strip(chr(34))}"):
+    with pytest.raises(AgentConfigError, match=rf"\[{table}\].* {key} .*got .?{value.strip(chr(34))}"):
         config_of(tmp_path, f"[{table}]\n{bad}\n")
 
 

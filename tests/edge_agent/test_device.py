@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_agent.config import AgentConfig, ChildConfig, MonitorConfig, SourceConfig, SpoolConfig, UpdateConfig
+from edge_agent.config import AgentConfig, ChildConfig, MonitorConfig, SpoolConfig, UpdateConfig
 from edge_agent.control.agent import Agent, Notices, Parts
 from edge_agent.control.assembly import child_arguments, mqtt_settings
 from edge_agent.control.background import ThreadWorker
@@ -23,6 +23,7 @@ from edge_agent.device.clock import SystemClock
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.identity import Identity
 from edge_agent.in_flight import read_held
+from edge_agent.sources import SourceConfig
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.download import FetchSettings, HttpFetcher
@@ -115,7 +116,7 @@ def agent(broker: object, server: Server, tmp_path: Path) -> Iterator[Callable[[
         state.mkdir(exist_ok=True)
         url = f"http://127.0.0.1:{server.http.server_address[1]}"
         identity = Identity("site", "dev", "secret", "127.0.0.1", broker.port, url)
-        config = replace(CONFIG, source=SourceConfig("directory", str(tmp_path / "inbox")))
+        config = replace(CONFIG, source=SourceConfig("directory", {"path": str(tmp_path / "inbox")}))
         notices: Notices = queue.SimpleQueue()
         fetcher = HttpFetcher(FetchSettings(url, "dev", "secret"), state / "blobs" / "sha256", RealDisk())
         ports = Ports(MemoryVerifier(targets), fetcher, ChildProber(), ThreadWorker(notices.put), "x86_64", ("onnx",))

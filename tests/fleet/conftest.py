@@ -52,7 +52,6 @@ AGENT_TOML = """\
 [source]
 kind = "directory"
 path = "inbox"
-interval_s = 0.01
 [monitor]
 window_s = 1.0
 infer_s = 1.0

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent import sources
-from edge_agent.config import AgentConfig, SourceConfig, read_config
-from edge_agent.control.assembly import placed
+from edge_agent.config import AgentConfig, read_config
 from edge_agent.device.clock import FakeClock
 from edge_agent.errors import SourceError
+from edge_agent.sources import SourceConfig, placed
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_refuses_a_folder_that_holds_or_lies_in_what_is_kept(place: Callable[[Pa
     with pytest.raises(SourceError, match=r"Expected in \[source\] path a folder of its own"):
         sources.load({"kind": "directory", "path": str(folder)}, FakeClock(), sources.Surroundings(state=state))
     with pytest.raises(SourceError):
-        placed(SourceConfig(path=str(folder)), state)
+        placed(SourceConfig(keys={"path": str(folder)}), state)
     assert sorted(str(path) for path in state.rglob("*") if path.is_file()) == before
 
 
@@ -58,19 +58,19 @@ def test_refuses_where_a_link_in_the_state_directory_leads(state: Path, tmp_path
     disk.mkdir()
     (state / "blobs2").symlink_to(disk)
     with pytest.raises(SourceError, match="keeps its own files in"):
-        placed(SourceConfig(path=str(disk)), state)
+        placed(SourceConfig(keys={"path": str(disk)}), state)
 
 
 @pytest.mark.parametrize("name", ["inbox", "inbox/deep"])
 def test_takes_the_inbox_of_the_state_directory(name: str, state: Path) -> None:
     """The one folder there that holds nothing else, and what is below it."""
-    assert placed(SourceConfig(path=str(state / name)), state).path == str(state / name)
+    assert placed(SourceConfig(keys={"path": str(state / name)}), state).keys["path"] == str(state / name)
 
 
 def test_takes_a_folder_of_its_own_anywhere_else(state: Path) -> None:
     """Beside the state directory, and below the home directory."""
     for folder in (state.parent / "pictures", state.parents[1] / "camera"):
-        assert placed(SourceConfig(path=str(folder)), state).path == str(folder)
+        assert placed(SourceConfig(keys={"path": str(folder)}), state).keys["path"] == str(folder)
 
 
 def test_the_default_lies_below_the_state_directory_never_in_the_working_directory(
@@ -80,7 +80,7 @@ def test_the_default_lies_below_the_state_directory_never_in_the_working_directo
     monkeypatch.chdir(tmp_path)
     (tmp_path / "agent.toml").write_text("[monitor]\nwindow_s = 60\n")
     for config in (AgentConfig(), read_config(tmp_path / "agent.toml")):
-        assert placed(config.source, state).path == str(state / "inbox")
+        assert placed(config.source, state).keys["path"] == str(state / "inbox")
     assert not (tmp_path / "inbox").exists()
 
 
@@ -90,6 +90,6 @@ def test_a_folder_on_a_card_that_is_away_ends_nothing(state: Path, tmp_path: Pat
     (tmp_path / "link").symlink_to(card)
     for folder in (tmp_path / "link", tmp_path / "file" / "pictures"):
         (tmp_path / "file").write_bytes(b"")
-        assert placed(SourceConfig(path=str(folder)), state).path == str(folder)
+        assert placed(SourceConfig(keys={"path": str(folder)}), state).keys["path"] == str(folder)
     with pytest.raises(SourceError, match="which is none: name a folder"):
-        placed(SourceConfig(path=str(tmp_path / "file")), state)
+        placed(SourceConfig(keys={"path": str(tmp_path / "file")}), state)

@@ -1,15 +1,22 @@
 """Sources: what all of them promise, then each one's own."""
 
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from edge_agent import sources
+from edge_agent.config import AgentConfig, read_config
 from edge_agent.device.clock import FakeClock
-from edge_agent.errors import SourceError
+from edge_agent.errors import AgentConfigError, SourceError
 from edge_agent.sources.synthetic import MAX_IMAGE_BYTES
+from wire.settings import Bound, rules
+
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -27,10 +34,66 @@ def opened(tmp_path: Path) -> Callable[..., tuple[sources.Source, FakeClock]]:
     return build
 
 
-@pytest.mark.parametrize("kind", sources.names())
-def test_conformance_gives_each_image_whole_and_never_waits(kind: str, opened: Callable) -> None:
-    """Three images come once each within their time; then there is nothing, at once."""
-    source, clock = opened(kind, repeat=False)
+@pytest.fixture
+def outside(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The kind of a source that lies beside this file, for this process and those it starts."""
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    return "outside_microphone:open_source"
+
+
+@pytest.fixture(params=[*sources.names(), "outside"])
+def source(request: pytest.FixtureRequest, opened: Callable, outside: str) -> tuple[sources.Source, FakeClock]:
+    """Every source of the folder, on a folder of three images where it takes a path, and one from outside."""
+    if request.param == "outside":
+        clock = FakeClock()
+        return sources.load({"kind": outside}, clock), clock
+    if "path" in {field.name for field in fields(sources.settings_of(request.param))}:
+        return opened(request.param)
+    clock = FakeClock()
+    return sources.load({"kind": request.param}, clock), clock
+
+
+def _taken(source: sources.Source, clock: FakeClock, count: int) -> list[sources.Capture]:
+    """Return what comes within a minute of the clock, at most ``count``."""
+    taken: list[sources.Capture] = []
+    for _ in range(300):
+        if len(taken) == count:
+            break
+        taken += [capture] if (capture := source.take()) is not None else []
+        clock.advance(0.2)
+    return taken
+
+
+def test_conformance_gives_inputs_with_a_name_and_bytes(source: tuple[sources.Source, FakeClock]) -> None:
+    """They come one by one, and the source may be told that each was served."""
+    for capture in _taken(*source, 3):
+        assert capture.name
+        assert isinstance(capture.data, bytes)
+        source[0].done(capture)
+
+
+def test_conformance_an_input_refused_for_good_does_not_come_again(source: tuple[sources.Source, FakeClock]) -> None:
+    """``final`` is always heeded, by a source that repeats itself too."""
+    first = _taken(*source, 1)[0]
+    assert source[0].refuse(first, "input_crashed", final=True) is True
+    later = _taken(*source, 5)
+    assert first.name not in {capture.name for capture in later}
+
+
+def test_conformance_counts_what_was_dropped_once(source: tuple[sources.Source, FakeClock]) -> None:
+    """A number from 0, which is then told."""
+    _taken(*source, 1)
+    source[1].advance(10)
+    source[0].take()
+    assert source[0].take_dropped() >= 0
+    assert source[0].take_dropped() == 0
+
+
+@pytest.mark.parametrize("kind", ["directory", "synthetic"])
+def test_files_come_whole_and_once_each(kind: str, opened: Callable) -> None:
+    """Three images within their time; then there is nothing, at once."""
+    source, clock = opened(kind, **({"repeat": False} if kind == "synthetic" else {}))
     taken = []
     for _ in range(20):
         if (capture := source.take()) is not None:
@@ -40,6 +103,111 @@ def test_conformance_gives_each_image_whole_and_never_waits(kind: str, opened: C
     assert sorted(capture.name for capture in taken) == ["a.png", "b.png", "c.png"]
     assert all(capture.data == capture.name.encode() for capture in taken)
     assert source.take_dropped() == 0
+
+
+@pytest.mark.parametrize("kind", sources.names())
+def test_every_setting_of_a_source_says_its_range_or_needs_none(kind: str) -> None:
+    """A frozen dataclass of named fields, all with defaults, no number without a range."""
+    declared = sources.settings_of(kind)
+    declared()
+    numbers = {one.name for one in fields(declared) if type(one.default) in {int, float}}
+    assert numbers == {name for name, rule in rules(declared).items() if isinstance(rule, Bound)}
+
+
+@pytest.mark.parametrize("kind", sources.names())
+def test_the_files_of_the_folder_load_the_standard_library_only(kind: str) -> None:
+    """The control process imports them to check their settings."""
+    code = (
+        f"import sys; import edge_agent.sources.{kind}; names = {{name.partition('.')[0] for name in sys.modules}}\n"
+        "sys.exit(', '.join(names - sys.stdlib_module_names - {'__main__', 'edge_agent', 'wire'}))"
+    )
+    found = subprocess.run([sys.executable, "-S", "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert found.stderr.strip() == ""
+
+
+def _configured(tmp_path: Path, text: str) -> AgentConfig:
+    (tmp_path / "agent.toml").write_text(f"[source]\n{text}\n")
+    return read_config(tmp_path / "agent.toml")
+
+
+def test_settings_of_a_source_come_from_agent_toml(tmp_path: Path, opened: Callable) -> None:
+    """``backlog``, ``rate_hz`` and ``seed``, which nothing could set, reach the source that the child opens."""
+    opened("directory")
+    config = _configured(tmp_path, 'kind = "synthetic"\npath = "images"\nrate_hz = 10\nseed = 4')
+    assert config.source.document == {"kind": "synthetic", "path": f"{tmp_path}/images", "rate_hz": 10.0, "seed": 4}
+    clock = FakeClock()
+    source = sources.load(config.source.document, clock)
+    clock.advance(1.95)
+    assert source.take() is not None
+    assert source.take_dropped() == 19
+    config = _configured(tmp_path, 'path = "images"\nbacklog = 1')
+    source = sources.load(config.source.document, clock := FakeClock())
+    source.take()
+    clock.advance(2.1)
+    assert (source.take(), source.take_dropped()) == (sources.Capture("c.png", b"c.png"), 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("backlg = 10", r"agent.toml \[source\] one of path, .*, got 'backlg': did you mean 'backlog'"),
+        ('kind = "synthetic"\nsed = 1', r"got 'sed': did you mean 'seed'"),
+        ('kind = "synthetic"\nrate_hz = 10001', r"\[source\] rate_hz between 0 and 10000, got 10001"),
+        ('kind = "syntetic"', r"kind as one of directory, synthetic .*, got 'syntetic': did you mean 'synthetic'"),
+        ("kind = 3", r"kind as one of .*, got 3"),
+    ],
+)
+def test_a_key_or_value_that_is_none_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    """The file, the table and the nearest key are named."""
+    with pytest.raises(AgentConfigError, match=words):
+        _configured(tmp_path, text)
+
+
+def test_a_key_that_every_kind_once_took_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A device with such a file starts after an update of its agent, and says what it does not read."""
+    config = _configured(tmp_path, 'kind = "synthetic"\npath = "x"\nsettle_s = 1.0')
+    assert config.source.document == {"kind": "synthetic", "path": f"{tmp_path}/x"}
+    assert "kind=synthetic keys=['settle_s']" in caplog.text
+
+
+def test_a_source_from_outside_has_keys_of_its_own(tmp_path: Path, outside: str) -> None:
+    """Checked as strictly, without an edit elsewhere."""
+    config = _configured(tmp_path, f'kind = "{outside}"\nclip_s = 0.5\nrate_hz = 8000')
+    source = sources.load(config.source.document, clock := FakeClock())
+    clock.advance(0.5)
+    capture = source.take()
+    assert capture is not None
+    assert len(capture.data) == 44 + 8000
+    with pytest.raises(AgentConfigError, match=r"agent.toml \[source\] one of rate_hz, clip_s, got 'clip': did you"):
+        _configured(tmp_path, f'kind = "{outside}"\nclip = 0.5')
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("raise KeyError('x')", "to import, got KeyError"),
+        ("import os; os._exit(3)", r"got the end of its process \(3\)"),
+        ("print('hello')", "Expected a function 'open_source' in broken, got NoneType"),
+    ],
+)
+def test_a_source_from_outside_that_is_broken_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, words: str
+) -> None:
+    """It ends the process that asks it, not the agent's."""
+    (tmp_path / "broken.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(AgentConfigError, match=words):
+        _configured(tmp_path, 'kind = "broken:open_source"')
+
+
+def test_the_control_process_loads_nothing_of_a_source_from_outside(tmp_path: Path, outside: str) -> None:
+    """Its numpy stays in the process that was asked."""
+    (tmp_path / "agent.toml").write_text(f'[source]\nkind = "{outside}"\n')
+    code = (
+        "import sys; from pathlib import Path; from edge_agent.config import read_config\n"
+        f"read_config(Path({str(tmp_path / 'agent.toml')!r})); sys.exit('numpy' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -61,10 +229,10 @@ def test_refuses_what_it_can_not_open(settings: dict) -> None:
     assert raised.value.code == "source_invalid"
 
 
-@pytest.mark.parametrize("value", [-1, "many", True, 1.5])
+@pytest.mark.parametrize("value", [0, -1, "many", True, 1.5, 1_000_001])
 def test_refuses_a_setting_of_the_wrong_type(value: object, tmp_path: Path) -> None:
-    """A backlog is a number of images from 0."""
-    with pytest.raises(SourceError, match="the source's backlog as int"):
+    """A backlog is a number of images from 1."""
+    with pytest.raises(SourceError, match=r"\[source\] backlog (to be a whole number|between 1 and 1000000), got"):
         sources.load({"kind": "directory", "path": str(tmp_path), "backlog": value}, FakeClock())
 
 
