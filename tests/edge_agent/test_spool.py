@@ -8,6 +8,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,32 @@ def test_a_merged_window_spans_both() -> None:
     assert (both.seq, both.window_start_ms, both.window_len_ms, both.counters.n) == (5, 1000, 5000, 20)
 
 
+@pytest.mark.parametrize(("older_ms", "newer_ms", "length_ms"), [(9000, 1000, 9000), (1000, 9000, 13000)])
+def test_a_merged_window_ends_with_the_later_end(older_ms: int, newer_ms: int, length_ms: int) -> None:
+    """A long window may hold a later, short one."""
+    older, newer = decode_report(report(1).payload), decode_report(report(5).payload)
+    both = merged(replace(older, window_len_ms=older_ms), replace(newer, window_len_ms=newer_ms))
+    assert (both.window_start_ms, both.window_len_ms) == (1000, length_ms)
+
+
+def test_merges_until_there_is_room(tmp_path: Path) -> None:
+    """One commit may have to merge more than once."""
+    spool = spool_at(tmp_path, limit_bytes=2 * report(1).length_bytes)
+    for seq in range(1, 6):
+        spool.add(report(seq))
+    spool.commit()
+    assert spool.held_bytes <= spool.limit_bytes
+    assert sum(decode_report(row.payload).counters.n for row in spool._rows("", ())) == 50
+
+
+def test_a_report_that_alone_is_too_much_is_dropped(tmp_path: Path) -> None:
+    """There is nothing to merge it with."""
+    spool = spool_at(tmp_path, limit_bytes=report(1).length_bytes - 1)
+    spool.add(report(1))
+    spool.commit()
+    assert (held(spool), spool.dropped(), spool.held_bytes) == ([], 1, 0)
+
+
 def test_never_refuses_a_new_event(tmp_path: Path) -> None:
     """A spool full of events takes the newest one and lets the oldest go."""
     spool = spool_at(tmp_path, limit_bytes=3 * 65)
@@ -233,6 +260,22 @@ def no_file_grows() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_a_full_disk_does_not_take_waits_within_the_limit(tmp_path: Path) -> None:
+    """The memory of the rows that wait is bounded too: the least urgent go, the oldest first, and are counted."""
+    spool = spool_at(tmp_path, limit_bytes=4 * 164)
+    rows = [("sample", 1), ("event", 1), ("sample", 2), ("event", 2), ("sample", 3), ("event", 3)]
+    for stream, seq in rows:
+        spool.add(Row(stream, BOOT, seq, b"x" * 100))
+    with no_file_grows(), pytest.raises(SpoolError, match="free the disk"):
+        spool.commit()
+    assert (spool.held_bytes, spool.dropped()) == (4 * 164, 2)
+    spool.commit()
+    spool.close()
+    again = spool_at(tmp_path)
+    assert held(again) == [("event", 1), ("event", 2), ("event", 3), ("sample", 3)]
+    assert again.dropped() == 2
 
 
 def test_a_full_disk_at_the_start_costs_nothing(tmp_path: Path) -> None:
@@ -385,6 +428,53 @@ def test_a_file_that_is_damaged_while_it_is_open_is_replaced(tmp_path: Path) -> 
         spool.commit()
     spool.commit()
     assert ([code for code, _ in spool.taken_aside()], held(spool)) == (["spool_damaged"], [("event", 99)])
+
+
+def test_a_new_file_begins_without_marks_of_the_old_one(tmp_path: Path) -> None:
+    """Row numbers begin again: the first row of the new file is not taken for one that is on its way."""
+    spool = spool_at(tmp_path)
+    for seq in range(1, 40):
+        spool.add(Row("event", BOOT, seq, b"x" * 4000))
+    spool.commit()
+    assert len(spool.hand_out(0.0, limit=99, resend_s=30.0, unacked=99)) == 39
+    spool._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    spool._database.execute("PRAGMA cache_size = 1")
+    (tmp_path / "spool.db").write_bytes(b"\xff" * (tmp_path / "spool.db").stat().st_size)
+    spool.add(Row("event", BOOT, 99, b"y"))
+    with pytest.raises(SpoolError):
+        spool.commit()
+    spool.commit()
+    assert [row.seq for row in spool.hand_out(1.0, limit=9, resend_s=30.0, unacked=9)] == [99]
+
+
+def test_a_file_with_a_bad_page_is_kept_beside(tmp_path: Path) -> None:
+    """It opens and answers; only a look at every page shows that rows are lost."""
+    spool = spool_at(tmp_path)
+    for seq in range(1, 40):
+        spool.add(Row("event", BOOT, seq, b"x" * 2000))
+    spool.commit()
+    spool.close()
+    with (tmp_path / "spool.db").open("r+b") as file:
+        file.seek(-4096, 2)
+        file.write(bytes(4096))
+    assert [code for code, _ in spool_at(tmp_path).taken_aside()] == ["spool_damaged"]
+
+
+def test_a_log_that_can_not_be_opened_is_not_taken_for_damage(tmp_path: Path) -> None:
+    """The file itself is whole: the agent says so and leaves it where it is."""
+    spool_at(tmp_path).close()
+    (tmp_path / "spool.db-wal").mkdir()
+    with pytest.raises(SpoolError, match="nothing of it is lost"):
+        spool_at(tmp_path)
+    assert (tmp_path / "spool.db").exists()
+
+
+def test_a_watermark_of_a_stream_that_this_agent_does_not_know_deletes_nothing(tmp_path: Path) -> None:
+    """A newer server may know more streams."""
+    spool = spool_at(tmp_path)
+    spool.add(Row("event", BOOT, 1, b"x"))
+    spool.commit()
+    assert (spool.acked(Watermark(None, BOOT, 99)), spool.count()) == (0, 1)
 
 
 def test_loses_nothing_committed_when_killed(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from edge_agent.config import UpdateConfig
 from edge_agent.device.disk import RealDisk
 from edge_agent.device.last_end import LastEnd
 from edge_agent.updater.ports import ProbeResult, Refusal
@@ -187,6 +189,51 @@ def test_a_verification_without_end_is_an_end(device: object, release: Callable)
         device.pass_time(device.config.verify_deadline_s + 1)
     assert device.phases == ["offered", "stuck", "stuck"]
     assert device.updater.record.phase is UpdatePhase.REFUSED
+
+
+def _finish_one_job(device: object) -> None:
+    device.worker.work()
+    job = device.done.get()
+    device.updater.finished(job.token, job.result, device.now_ms, device.now_s)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "phase", "limit_s"), [(0, UpdatePhase.OFFERED, 100.0), (2, UpdatePhase.VERIFYING, 200.0)]
+)
+def test_verification_and_probe_end_at_their_own_deadline(
+    device_on: Callable, release: Callable, tmp_path: Path, jobs: int, phase: UpdatePhase, limit_s: float
+) -> None:
+    """A second before, the job may still answer; at its deadline the attempt is put off as stuck."""
+    config = UpdateConfig(reserve_bytes=0, verify_deadline_s=100.0, probe_deadline_s=200.0)
+    device = device_on(tmp_path, RealDisk(), config=config)
+    device.pass_time(1000.0)
+    device.offer(device.publish(release(1)).desired)
+    for _ in range(jobs):
+        _finish_one_job(device)
+    device.pass_time(limit_s - 1)
+    assert (device.updater.record.phase, device.updater.record.code) == (phase, "")
+    device.pass_time(1)
+    assert (device.updater.record.phase, device.updater.record.code) == (UpdatePhase.DEFERRED, "stuck")
+
+
+def test_a_bundle_with_another_digest_is_removed_before_the_next_try(device: object, release: Callable) -> None:
+    """Wrong bytes take no room while the device waits, and are never taken for a download that is done."""
+    new = device.publish(release(1))
+    device.blobs[new.target.sha256] = new.data[:-1] + b"?"
+    device.offer(new.desired)
+    device.work()
+    assert (device.updater.record.phase, device.updater.record.code) == (UpdatePhase.DEFERRED, "digest_mismatch")
+    assert not device.slots.bundle(new.target.sha256).exists()
+
+
+def test_a_whole_bundle_that_can_not_be_probed_now_stays(device: object, release: Callable) -> None:
+    """The next try need not fetch it again."""
+    new = device.publish(release(1))
+    device.fail_probe("out_of_memory")
+    device.offer(new.desired)
+    device.work()
+    assert (device.updater.record.phase, device.updater.record.code) == (UpdatePhase.DEFERRED, "out_of_memory")
+    assert device.slots.bundle(new.target.sha256).read_bytes() == new.data
 
 
 @pytest.mark.parametrize(
