@@ -17,8 +17,8 @@ from compressor.gates import (
 )
 from compressor.gates.kinds import KINDS, gate
 from compressor.gates.rule import GateRecipe
-from compressor.statistics.paired import Paired
-from compressor.statistics.power import samples_for
+from compressor.statistics.paired import Paired, wilson
+from compressor.statistics.power import samples_for, samples_still_needed
 
 FIGURES = tuple(name for name, kind in KINDS.items() if kind.make is None)
 LIMITED = ("accuracy_drop", "worst_slice_drop", "worst_class_drop", "flip_ratio", "negative_flip_ratio")
@@ -63,6 +63,50 @@ def test_inconclusive_says_how_many_more_are_needed() -> None:
     assert result.verdict is Verdict.INCONCLUSIVE
     assert result.needs > 50
     assert f"needs about {result.needs} more" in result.text
+
+
+@pytest.mark.parametrize(
+    ("counts", "margin", "needs"),
+    [
+        (Paired(1, 1, 200), 0.01, samples_still_needed(Paired(1, 1, 200), 0.01)),
+        (Paired(4, 1, 200), 0.01, samples_for(0.01, 5 / 200) - 200),
+        (Paired(3, 1, 200), 0.01, samples_for(0.01, 4 / 200) - 200),
+    ],
+)
+def test_the_number_that_is_asked_for_goes_by_what_was_seen(counts: Paired, margin: float, needs: int) -> None:
+    """Below the margin as many as have the power at the rates seen, above it what the plan lacks."""
+    result = AccuracyDrop(margin).judge(Evidence(accuracy=counts))
+    assert (result.verdict, result.needs) == (Verdict.INCONCLUSIVE, needs)
+
+
+@pytest.mark.parametrize(("n", "verdict", "needs"), [(56, Verdict.INCONCLUSIVE, 1), (57, Verdict.FAIL, 0)])
+def test_a_drop_above_the_margin_fails_once_all_planned_samples_are_there(n: int, verdict: Verdict, needs: int) -> None:
+    """57 show an equal model at this discordance: asking for more would be another draw of the same lot."""
+    assert samples_for(0.2, 20 / n) == 57
+    result = AccuracyDrop(0.2).judge(Evidence(accuracy=Paired(16, 4, n)))
+    assert (result.verdict, result.needs) == (verdict, needs)
+
+
+def test_slices_together_ask_for_more_than_one_alone() -> None:
+    """The number is that of the level at which each of two slices is tested."""
+    result = WorstSliceDrop(0.05).judge(Evidence(slices={"a": Paired(0, 0, 900), "b": Paired(0, 0, 10)}))
+    assert result.needs == samples_still_needed(Paired(0, 0, 10), 0.05, confidence=0.975)
+
+
+def test_superiority_asks_for_the_samples_that_show_it() -> None:
+    """A gain of nothing at least is to be refuted at the rates seen."""
+    result = Superiority().judge(Evidence(drifted=Paired(2, 4, 100)))
+    assert result.needs == samples_still_needed(Paired(2, 4, 100), 0.0) > 0
+
+
+@pytest.mark.parametrize(("flips", "limit"), [(15, 0.02), (1, 0.002)])
+def test_flips_ask_for_the_least_number_that_passes_at_the_same_share(flips: int, limit: float) -> None:
+    """With that number the bound is within the limit, with one sample less it is not."""
+    made = gate(GateRecipe("flip_ratio", max=limit))
+    assert made is not None
+    needs = made.judge(Evidence(compressed=Paired(0, 0, 1000), flips=flips)).needs
+    n, share = 1000 + needs, flips / 1000
+    assert wilson(math.ceil(share * n), n, 0.9)[1] <= limit < wilson(math.ceil(share * (n - 1)), n - 1, 0.9)[1]
 
 
 def test_accuracy_says_how_many_samples_have_the_power() -> None:

@@ -374,6 +374,7 @@ def test_an_open_row_is_replaced_and_stays_until_it_is_closed(tmp_path: Path) ->
         spool.commit()
         assert (spool.count(), spool.held_bytes) == (not is_open, len(payload) + 64)
     assert [row.payload for row in spool.hand_out(0.0, limit=9, resend_s=0.0, unacked=9)] == [b"five5"]
+    assert not spool._open_bytes  # nothing of closed rows is kept in memory
 
 
 def test_a_closed_row_is_never_replaced(tmp_path: Path) -> None:
