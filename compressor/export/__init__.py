@@ -1,1 +1,1 @@
-"""Exporters: from a trained network to the file a runtime reads."""
+"""Exporters: from a trained network to the file that a runtime reads."""

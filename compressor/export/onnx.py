@@ -1,7 +1,7 @@
 """Export to ONNX: dynamic batch, outputs ``logits`` and ``embedding``, the same bytes for the same weights.
 
-Uses torch's TorchScript exporter: measured at 0.3 s against 22 s for the dynamo exporter, with the
-same parity and a smaller file.
+Uses torch's TorchScript exporter: measured 0.3 s against 22 s for the dynamo exporter, with the same parity and a
+smaller file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def export_onnx(network: nn.Module, channels: int, height: int, width: int) -> b
     """Return ``network`` as an ONNX model with input float32 (batch, channels, height, width).
 
     Raises:
-        ExportError: If the network has an operator that does not export, or the result does not check.
+        ExportError: If an operator of the network can't be exported, or the result fails ONNX's checker.
     """
     buffer = io.BytesIO()
     with warnings.catch_warnings(), evaluating(network):

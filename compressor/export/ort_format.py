@@ -1,7 +1,7 @@
-"""ONNX to onnxruntime's own format, which small devices load without a protobuf parser and without optimising.
+"""ONNX to onnxruntime's own format, which small devices load without a protobuf parser and without an optimiser.
 
-The graph is optimised up to what holds on every processor (``ORT_ENABLE_EXTENDED``): layouts of this host's kernels
-are left out.
+The graph is optimised up to the level that is valid on every processor (``ORT_ENABLE_EXTENDED``): layouts for this
+host's kernels are excluded.
 """
 
 from __future__ import annotations
@@ -35,6 +35,6 @@ def to_ort_format(model: bytes) -> bytes:
         try:
             ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
             return path.read_bytes()
-        except Exception as error:  # onnxruntime raises a dozen unrelated classes
+        except Exception as error:  # onnxruntime raises many unrelated classes
             message = f"Expected a model that onnxruntime writes in its own format, got: {str(error)[:300]}"
             raise ExportError(message) from error

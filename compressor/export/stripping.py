@@ -1,4 +1,4 @@
-"""Takes out what only the making of an ONNX file left behind: equal models become equal bytes. Needs no torch."""
+"""Removes leftovers of the export from an ONNX file, so that equal models give equal bytes. Needs no torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import onnx
 
 
 def strip(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return ``model`` without what only its making left behind: producer, notes, shapes, unused operator sets."""
+    """Return ``model`` without leftovers of the export: producer, notes, shapes, unused operator sets."""
     model.producer_name, model.producer_version, model.doc_string = "tinyfleet", "", ""
     del model.metadata_props[:]
     model.graph.doc_string, model.graph.name = "", "graph"

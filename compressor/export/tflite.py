@@ -1,6 +1,6 @@
 """Export to TFLite: input NHWC, outputs ``logits`` and ``embedding``, the same bytes for the same weights.
 
-litert-torch converts without TensorFlow. The batch of the file is 1, as the format wants; interpreters resize it.
+litert-torch converts without TensorFlow. The file's batch size is 1, as the format requires; interpreters resize it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def export_tflite(network: nn.Module, channels: int, height: int, width: int) ->
         width: W of the input, pixels.
 
     Raises:
-        ExportError: If the network has an operator that does not convert, or not these two outputs.
+        ExportError: If an operator of the network can't be converted, or it does not have these two outputs.
         PluginError: If the extra ``tflite`` is not installed.
     """
     with quiet(), evaluating(network):
@@ -39,7 +39,7 @@ def export_tflite(network: nn.Module, channels: int, height: int, width: int) ->
         try:
             module = converter.to_channel_last_io(network, args=[0]).eval()
             content = converter.convert(module, (torch.zeros(1, height, width, channels),)).model_content()
-        except Exception as error:  # the converter raises classes of its own, of torch and of MLIR
+        except Exception as error:  # the converter raises its own classes, and those of torch and MLIR
             raise ExportError(_explained(error)) from error
     model = flatbuffer.read(bytes(content), ExportError)
     outputs = len(model.subgraphs[0].outputs)
@@ -59,7 +59,7 @@ def _explained(error: Exception) -> str:
 
 
 def _layers(network: nn.Module) -> dict[str, str]:
-    """Return the end of the converter's path of each layer with weights -> its dotted name."""
+    """Return the end of the converter's path of each layer with weights, mapped to its dotted name."""
     found = {}
     for name, layer in network.named_modules():
         if isinstance(layer, _WEIGHTED) and name:

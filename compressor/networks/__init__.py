@@ -1,8 +1,8 @@
 """Networks. The folder is the registry: each has ``build(classes, channels, height, width, **options) -> nn.Module``.
 
-Every network's forward takes float32 (N, C, H, W) and returns (logits (N, classes), embedding (N, D)). A network of a
-person's own may come from a function of ``num_classes`` alone and return logits alone, as torchvision's do: then the
-embedding is what goes into its last linear layer.
+Every network's forward takes float32 (N, C, H, W) and returns (logits (N, classes), embedding (N, D)). A person's own
+network may also come from a function that takes only ``num_classes``, and return only logits, as torchvision's do: then
+the embedding is the input of its last linear layer.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def build(
     """Return an untrained network; the same arguments give the same weights.
 
     Raises:
-        PluginError: If there is no such network, it does not know an option, can't be built with these or fails with
-            an error of its own, or it does not return (logits, embedding) of these shapes.
+        PluginError: If the network is unknown, rejects an option, fails while being built, or does not return
+            (logits, embedding) of these shapes.
     """
     found = plugins.resolve(__name__, name, "build", known=networks())
     with torch.random.fork_rng(devices=[]):
@@ -44,7 +44,7 @@ def build(
             raise PluginError(message) from error
         except CompressorError:
             raise
-        except Exception as error:  # torch refuses sizes with whatever comes up; a network of one's own is foreign code
+        except Exception as error:  # torch, or a person's own network, may raise anything
             given = f"{classes} classes, {channels} x {height} x {width}, {dict(options or {})}"
             message = f"Expected network {name!r} to build for {given}, got {plugins.failure(error)}"
             raise PluginError(message) from error
@@ -55,10 +55,10 @@ def build(
 
 
 def _called(found: Callable[..., object], given: tuple[int, int, int, int], options: Mapping[str, object]) -> object:
-    """Return what the function ``found`` builds, given what it takes: ours, or ``num_classes`` alone."""
+    """Return what ``found`` builds, called with our arguments or, if it takes only that, with ``num_classes``."""
     try:
         signature = inspect.signature(found)
-    except (TypeError, ValueError):  # of compiled code nothing is known
+    except (TypeError, ValueError):  # compiled code may have no signature
         return found(*given, **options)
     try:
         signature.bind(*given, **options)
@@ -70,10 +70,10 @@ def _called(found: Callable[..., object], given: tuple[int, int, int, int], opti
 
 
 class Headed(nn.Module):
-    """A network of logits alone, parted before its last linear layer: ``body`` gives the embedding, ``head`` logits."""
+    """A network that returns only logits, split before its last linear layer: ``body`` gives the embedding."""
 
     def __init__(self, body: nn.Module, head: nn.Linear) -> None:
-        """Hold both; ``body`` ends where ``head`` began."""
+        """Store both; ``head`` takes the output of ``body``."""
         super().__init__()
         self.body = body
         self.head = head
@@ -85,7 +85,7 @@ class Headed(nn.Module):
 
 
 def _headed(network: nn.Module, classes: int, inputs: torch.Tensor, logits: torch.Tensor) -> nn.Module | None:
-    """Return ``network`` with an embedding; None if its last linear layer isn't what gives ``logits``."""
+    """Return ``network`` with an embedding; None if its last linear layer does not compute ``logits``."""
     found = [(name, module) for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     if not found or not found[-1][0] or found[-1][1].out_features != classes:
         return None
@@ -99,9 +99,9 @@ def _headed(network: nn.Module, classes: int, inputs: torch.Tensor, logits: torc
 
 
 def with_embedding(name: str, network: nn.Module, classes: int, inputs: torch.Tensor) -> nn.Module:
-    """Return ``network`` in evaluation mode, checked; one of logits alone is changed into one with an embedding.
+    """Return ``network`` in evaluation mode, checked; one that returns only logits is extended by an embedding.
 
-    ``name`` is what messages call it; ``inputs``, float32 (2, C, H, W), are what it is tried with.
+    ``name`` is used in messages; the network is tried with ``inputs``, float32 (2, C, H, W).
 
     Raises:
         PluginError: If it fails on ``inputs``, or does not return (logits, embedding) of these shapes.
@@ -135,7 +135,7 @@ def with_embedding(name: str, network: nn.Module, classes: int, inputs: torch.Te
 
 
 def _check_logits(name: str, outputs: torch.Tensor) -> None:
-    """Check that ``outputs``, (N, classes), are no probabilities.
+    """Check that ``outputs``, (N, classes), are not probabilities.
 
     Raises:
         PluginError: If every row is positive and sums to 1.

@@ -18,7 +18,7 @@ class DsCnn(nn.Module):
     """A strided stem, four depthwise separable blocks, global mean, one linear layer."""
 
     def __init__(self, classes: int, channels: int, filters: int) -> None:
-        """Make the layers, untrained."""
+        """Create the layers, untrained."""
         super().__init__()
         stem = [nn.Conv2d(channels, filters, (5, 4), stride=2, padding=(2, 1), bias=False), _norm_relu(filters)]
         blocks: list[nn.Module] = []

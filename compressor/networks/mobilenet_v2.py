@@ -13,7 +13,7 @@ class MobileNet(nn.Module):
     """torchvision's features, global mean, one linear layer."""
 
     def __init__(self, features: nn.Module, classes: int, embedding: int) -> None:
-        """Make the layers, untrained."""
+        """Create the layers, untrained."""
         super().__init__()
         self.features = features
         self.head = nn.Linear(embedding, classes)
@@ -25,16 +25,16 @@ class MobileNet(nn.Module):
 
 
 def fit_stem(features: nn.Module, channels: int) -> None:
-    """Give torchvision's ``features`` a first convolution for ``channels``, where theirs takes another number."""
+    """Replace the first convolution of torchvision's ``features`` by one for ``channels`` if the number differs."""
     stem = features[0][0]  # type: ignore[index]
     if channels != stem.in_channels:
         features[0][0] = nn.Conv2d(channels, stem.out_channels, 3, stride=2, padding=1, bias=False)  # type: ignore[index]
 
 
 def build(classes: int, channels: int, height: int, width: int, *, width_mult: float = 0.35) -> nn.Module:
-    """Return a MobileNetV2; images below 64 pixels a side lose little when the stem keeps its stride."""
+    """Return a MobileNetV2; on images below 64 pixels a side keeping the stem's stride costs little accuracy."""
     del height, width
-    from torchvision import models  # noqa: PLC0415 - 82 MB that other networks do without
+    from torchvision import models  # noqa: PLC0415 - 82 MB that other networks do not need
 
     whole = models.mobilenet_v2(num_classes=classes, width_mult=width_mult)
     fit_stem(whole.features, channels)

@@ -1,7 +1,7 @@
 """ResNet8, the image classification network of MLPerf Tiny.
 
-``filters`` scales all three stages (16 is the original). ``stem_stride`` 2 quarters the work on inputs
-that are larger than their content needs.
+``filters`` scales all three stages (16 is the original). ``stem_stride`` 2 quarters the work for inputs that are larger
+than their content needs.
 Source: Banbury et al., MLPerf Tiny Benchmark, 2021 (``resnet_v1_eembc``); He et al., Deep Residual
 Learning for Image Recognition, 2015.
 """
@@ -33,7 +33,7 @@ class ResNet8(nn.Module):
     """Stem, three residual blocks, global mean, one linear layer."""
 
     def __init__(self, classes: int, channels: int, filters: int, stem_stride: int) -> None:
-        """Make the layers, untrained."""
+        """Create the layers, untrained."""
         super().__init__()
         self.stem = nn.Conv2d(channels, filters, 3, stride=stem_stride, padding=1, bias=False)
         self.stem_norm = nn.BatchNorm2d(filters)

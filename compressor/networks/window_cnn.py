@@ -1,7 +1,7 @@
-"""A small network for windows of a sensor that keeps where in the window something was: for forecasts and regression.
+"""A small network for sensor windows that keeps the position within the window: for forecasts and regression.
 
-A mean over the window, as the other networks end with, forgets what came last. Here two strided convolutions go along
-time and one as large as what is left sees every place of it by its own weights; then one linear layer.
+A mean over the window, as in the other networks, loses what came last. Here two convolutions are strided along time,
+and one as large as the remaining map has its own weights for every position; then comes one linear layer.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _PADDING = (2, 1)
 
 
 class WindowCnn(nn.Module):
-    """Two convolutions strided along time, one over all that is left, one linear layer."""
+    """Two convolutions strided along time, one over the remaining map, one linear layer."""
 
     def __init__(self, outputs: int, channels: int, size: tuple[int, int], widths: tuple[int, int]) -> None:
-        """Make the layers, untrained; ``widths`` of the convolutions and of the embedding."""
+        """Create the layers, untrained; ``widths`` are those of the convolutions and of the embedding."""
         super().__init__()
         filters, hidden = widths
         layers: list[nn.Module] = []
@@ -31,7 +31,7 @@ class WindowCnn(nn.Module):
         self.head = nn.Linear(hidden, outputs)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return (logits, embedding) of ``x``, float32 (N, C, steps, width); logits are the values of a regression."""
+        """Return (logits, embedding) of ``x``, float32 (N, C, steps, width); the logits are a regression's values."""
         embedding = self.features(x).flatten(1)
         return self.head(embedding), embedding
 

@@ -1,7 +1,8 @@
-"""Bias correction: the mean error that weights on their grid make is taken out of each layer's bias.
+"""Bias correction: subtracts from each layer's bias the mean error that rounded weights cause in its output.
 
-Layers are corrected in the order they run, each with the layers before it on their grid and corrected, so that errors
-don't add up; activations stay float. One pass over the calibration rows each for the float network and the corrected.
+Layers are corrected in the order in which they run, each after the earlier ones are rounded and corrected, so that
+errors don't add up; activations stay float. One pass over the calibration rows for the float network, one for the
+corrected.
 Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, section 4.2 and
 appendix D (empirical correction).
 """
@@ -20,20 +21,20 @@ from compressor.qat.fake_quantize import Grid, on_grid
 from compressor.qat.folding import bias_of, weight_of
 from compressor.qat.graph import Layer, layers, trace
 
-_MOST_ROWS = 256  # the corrected pass holds them all at once
-_MOST_BYTES = 32 << 20  # of inputs: 55 rows of 224 x 224, whose means over all places are still those of hundreds
+_MOST_ROWS = 256  # the second pass holds them all in memory
+_MOST_BYTES = 32 << 20  # of inputs: 55 rows of 224 x 224, enough because means are over all positions
 
 
 def correct_biases(network: nn.Module, inputs: npt.NDArray[np.float32], grid: Grid) -> tuple[int, float]:
-    """Correct the biases of a folded ``network`` in place; return how many layers, and the largest correction.
+    """Correct the biases of a folded ``network`` in place; return the number of layers and the largest correction.
 
-    Weights stay float: the bias is what they need once they are on ``grid``. Layers without a bias to hold the
-    correction (neither an own one nor a folded norm's) are passed by.
+    Weights stay float: the bias is right for weights on ``grid``. Layers that have no bias to hold the correction
+    (neither their own nor a folded norm's) are skipped.
 
     Args:
         network: Folded, in evaluation mode.
         inputs: Calibration rows, float32 (N, C, H, W); the first 256, or 32 MiB, are used.
-        grid: Of the weights.
+        grid: The grid of the weights.
 
     Raises:
         QuantizeError: If there are no rows, or the network can't be traced.
@@ -58,7 +59,7 @@ def correct_biases(network: nn.Module, inputs: npt.NDArray[np.float32], grid: Gr
 
 
 def _put_on_grid(network: nn.Module, found: tuple[Layer, ...], grid: Grid) -> dict[str, torch.Tensor]:
-    """Round all weights in place; return what they were, by node."""
+    """Round all weights in place; return the original ones, by node."""
     kept = {}
     for layer in found:
         weight = weight_of(network, layer)
@@ -72,7 +73,7 @@ def _channel_means(value: torch.Tensor) -> torch.Tensor:
 
 
 class _Means(fx.Interpreter):
-    """Notes the mean of every channel that a layer gives out, with its bias."""
+    """Records the mean of every channel of each layer's output, including its bias."""
 
     def __init__(self, traced: fx.GraphModule, found: tuple[Layer, ...]) -> None:
         super().__init__(traced)
@@ -88,7 +89,7 @@ class _Means(fx.Interpreter):
 
 
 class _Corrector(fx.Interpreter):
-    """Adds to every bias what the layer's mean lacks, and goes on with the corrected output."""
+    """Adds to every bias the difference of the means, and continues with the corrected output."""
 
     def __init__(self, traced: fx.GraphModule, network: nn.Module, wanted: _Means) -> None:
         super().__init__(traced)

@@ -1,8 +1,9 @@
-"""Cross-layer equalization: scale moved between neighbouring layers until their channels have alike ranges.
+"""Cross-layer equalization: moves scale between neighbouring layers until their channels have similar ranges.
 
-A pair is two layers with nothing between but what commutes with positive factors: ReLU, or no activation. ReLU6 does
-not (its clip would have to move along), so by default its pairs are left alone. With ``within_clip`` they are scaled
-as far as no calibration row reaches the clip before or after: the outputs of calibration rows stay, others may move.
+A pair is two layers with nothing between them but what commutes with positive factors: ReLU, or no activation. ReLU6
+does not (its clip would have to scale too), so by default pairs with ReLU6 are skipped. With ``within_clip`` they are
+scaled as far as no calibration row reaches the clip before or after: outputs of calibration rows stay, others may
+change.
 Source: Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction, 2019, sections 4.1 and
 4.2, equation 11 (s = sqrt(r1 r2) / r2).
 """
@@ -28,12 +29,12 @@ _ROUNDS = 40
 _CONVERGED = 1e-3
 _CLIP, _BELOW_CLIP = 6.0, 0.999
 _FACTOR = 1e3
-"""The largest step of one round: a channel that is nearly dead does not blow up its neighbour."""
+"""The largest factor of one round, so that a nearly dead channel does not inflate its neighbour."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two layers in a row; ``clipped`` where ReLU6 is between, ``rectified`` where either ReLU is."""
+    """Two consecutive layers; ``clipped`` if ReLU6 is between them, ``rectified`` if ReLU or ReLU6 is."""
 
     first: Layer
     second: Layer
@@ -42,7 +43,7 @@ class Pair:
 
 
 def pairs(network: nn.Module) -> tuple[Pair, ...]:
-    """Return the pairs of a folded ``network``, in the order they run.
+    """Return the pairs of a folded ``network``, in the order in which they run.
 
     Raises:
         QuantizeError: If it can't be traced or has weights outside of modules.
@@ -55,13 +56,13 @@ def pairs(network: nn.Module) -> tuple[Pair, ...]:
 
 
 def equalize(network: nn.Module, among: Sequence[Pair], *, largest: Mapping[str, torch.Tensor] | None = None) -> int:
-    """Scale the channels of every pair in ``among``, in place, until nothing moves; return the rounds it took.
+    """Scale the channels of every pair in ``among``, in place, until nothing changes; return the number of rounds.
 
     Args:
         network: Folded.
         among: From ``pairs`` of this network.
         largest: Largest value before each ReLU6 by its layer's node, (channels,): pairs with ReLU6 are then scaled as
-            far as these stay below the clip. Without it they are left alone.
+            far as these stay below the clip. Without it they are skipped.
     """
     reached = {node: value.clone() for node, value in (largest or {}).items()}
     usable = [pair for pair in among if not pair.clipped or pair.first.node in reached]
@@ -74,11 +75,11 @@ def equalize(network: nn.Module, among: Sequence[Pair], *, largest: Mapping[str,
 
 
 def absorb(network: nn.Module, among: Sequence[Pair], smallest: Mapping[str, torch.Tensor]) -> int:
-    """Move what no calibration row falls below from each first bias into the second, in place; return the channels.
+    """Move the smallest output on calibration rows from each first bias into the second, in place; return the channels.
 
-    ``smallest``: least output of the first layer by node, (channels,). Exact for rows above it. Only where the second
-    layer does not pad (its border would see zeros that were not moved) and ReLU6 is not between.
-    Source: Nagel et al., 2019, section 4.1.3, with the measured minimum for their three standard deviations.
+    ``smallest``: least output of the first layer by node, (channels,). Exact for rows above it. Applies only if the
+    second layer does not pad (the zeros of its border would not be shifted) and there is no ReLU6 between.
+    Source: Nagel et al., 2019, section 4.1.3, with the measured minimum instead of three standard deviations.
     """
     count = 0
     with torch.no_grad():
@@ -121,7 +122,7 @@ def extremes(
 
 
 def spread(network: nn.Module, among: Sequence[Pair]) -> float:
-    """Return the mean over the pairs' first layers of the largest channel range over the median one: 1 is even."""
+    """Return the largest channel range over the median one, averaged over the pairs' first layers; 1 is even."""
     ratios = []
     for pair in among:
         channels = weight_of(network, pair.first).detach().flatten(1).abs().amax(1)
@@ -130,7 +131,7 @@ def spread(network: nn.Module, among: Sequence[Pair]) -> float:
 
 
 def _pair(node: fx.Node, first: Layer, by_node: Mapping[str, Layer], traced: fx.GraphModule) -> Pair | None:
-    """Return the pair that ``first``, whose output is ``node``, begins, or None where anything else reads it."""
+    """Return the pair that starts at ``first``, whose output is ``node``; None if another node reads that output."""
     rectified = clipped = False
     while len(node.users) == 1:
         node = next(iter(node.users))
@@ -144,7 +145,7 @@ def _pair(node: fx.Node, first: Layer, by_node: Mapping[str, Layer], traced: fx.
 
 
 def _scale(network: nn.Module, pair: Pair, reached: dict[str, torch.Tensor]) -> float:
-    """Equalize one pair; return how far its channels moved, as the largest logarithm of a factor."""
+    """Equalize one pair; return how far its channels changed, as the largest logarithm of a factor."""
     weight, bias = weight_of(network, pair.first), bias_of(network, pair.first)
     groups = _by_input(network.get_submodule(pair.second.target), weight_of(network, pair.second))
     first, second = weight.flatten(1).abs().amax(1), groups.abs().amax(dim=(1, 3)).flatten()

@@ -1,10 +1,10 @@
-"""The grids of the int8 back-ends as differentiable modules: learned ranges for activations, learned clips for weights.
+"""The int8 back-ends' grids as differentiable modules: learned ranges for activations, learned clips for weights.
 
 Activations: uint8, asymmetric, one scale per tensor. The range is learned; gradients follow learned step size
-quantization with the range's ends as parameters. Weights: int8, symmetric, clipped at a learned magnitude of each
-output channel or of the tensor; the scale is that of the largest that is left, computed at every step, because that is
-what onnxruntime and ai-edge-quantizer give the exported weights. Learned in the logarithm by Adam, a range has one
-rate relative to its width, so that LSQ's factor on gradients (section 2.2) would change nothing.
+quantization (LSQ) with the range's ends as parameters. Weights: int8, symmetric, clipped at a learned magnitude per
+output channel or per tensor; the scale is that of the largest remaining weight, computed at every step, because
+onnxruntime and ai-edge-quantizer compute it so for the exported weights. Learned as logarithms by Adam, all ranges have
+the same rate relative to their width, so LSQ's gradient scale (section 2.2) would change nothing.
 Source: Esser et al., Learned Step Size Quantization, 2020, equations 1 to 3; Bhalgat et al., LSQ+, 2020, for the
 asymmetric range; Jain et al., Trained Quantization Thresholds, 2020, for learning in the logarithm.
 """
@@ -28,7 +28,7 @@ _CLIPS = tuple(2.0 ** (-i / 2) for i in range(21))
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The grid of weights: one scale per output channel or per tensor, 8 bits or, reduced, 7."""
+    """The grid of weights: one scale per output channel or per tensor, 8 bits or, if reduced, 7."""
 
     per_channel: bool = True
     reduce_range: bool = False
@@ -40,16 +40,16 @@ class Grid:
 
 
 def largest_weights(weight: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """Return the largest magnitude, shaped to divide ``weight``: (out, 1, ...) per channel, else all ones."""
+    """Return the largest magnitude, broadcastable to ``weight``: (out, 1, ...) per channel, else all ones."""
     kept = 1 if grid.per_channel else 0
     return weight.detach().abs().amax(dim=tuple(range(kept, weight.ndim)), keepdim=True)
 
 
 def weight_scale(weight: torch.Tensor, grid: Grid, clip: torch.Tensor | None = None) -> torch.Tensor:
-    """Return the scale of ``weight``, shaped as ``largest_weights``; differentiable in ``clip``.
+    """Return the scale of ``weight``, shaped as in ``largest_weights``; differentiable in ``clip``.
 
-    ``clip``: weights beyond are clipped to it, shaped alike. The largest weight is at the end of the grid with it and
-    without it, so that the back-ends, which go by the largest weight, find this scale again.
+    ``clip``: the magnitude to which weights are clipped, in the same shape. The largest weight is at the end of the
+    grid with and without it, so that the back-ends, which use the largest weight, compute the same scale.
     """
     largest = largest_weights(weight, grid)
     end = largest if clip is None else torch.where(clip > 0, torch.minimum(largest, clip), largest)
@@ -85,8 +85,8 @@ class _RoundedWeight(torch.autograd.Function):
 class _RoundedActivation(torch.autograd.Function):
     """``scale * (clamp(round(x / scale) + zero point) - zero point)`` with gradients for x and both ends.
 
-    With straight-through rounding the output is ``low`` below the range, ``high`` above it, and x plus a rounding
-    error proportional to the scale inside; the derivatives below are of that.
+    With straight-through rounding the output is ``low`` below the range, ``high`` above it, and inside it x plus a
+    rounding error proportional to the scale; the derivatives below are those of that function.
     """
 
     @staticmethod
@@ -111,14 +111,14 @@ class _RoundedActivation(torch.autograd.Function):
 
 
 class ActivationQuantizer(nn.Module):
-    """Fake-quantizes one tensor; observes its range first, then learns it.
+    """Fake-quantizes one tensor; first observes its range, then learns it.
 
-    The ends are learned as factors of what was observed, in the logarithm, so that one learning rate fits tensors of
-    any size and zero never leaves the range.
+    The ends are learned as factors of the observed range, as logarithms, so that one learning rate fits tensors of any
+    magnitude and zero never leaves the range.
     """
 
     def __init__(self, *, positive: bool = False, ceiling: float = math.inf) -> None:
-        """Start observing. ``positive`` pins the low end to 0, ``ceiling`` is never exceeded by the high end."""
+        """Start observing. ``positive`` fixes the low end at 0, ``ceiling`` limits the high end."""
         super().__init__()
         self._ceiling, self._positive = ceiling, positive
         self.log_low, self.log_high = nn.Parameter(torch.zeros(())), nn.Parameter(torch.zeros(()))
@@ -127,7 +127,7 @@ class ActivationQuantizer(nn.Module):
         self.observing = True
 
     def forget(self) -> None:
-        """Drop what was observed and learnt."""
+        """Reset the observed and learned range."""
         with torch.no_grad():
             for value in (self.observed, self.log_low, self.log_high):
                 value.zero_()
@@ -144,7 +144,7 @@ class ActivationQuantizer(nn.Module):
         return float(low.detach()), float(high.detach())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` as it is while observing, else rounded to the grid."""
+        """Return ``x`` unchanged while observing, else rounded to the grid."""
         if self.observing:
             self._observe(x.detach())
             return x
@@ -196,7 +196,7 @@ class QuantizedLayer(nn.Module):
         return weight
 
     def clip(self) -> torch.Tensor:
-        """Return what weights are clipped to, differentiable, shaped as ``largest_weights``."""
+        """Return the magnitude to which weights are clipped, differentiable, shaped as in ``largest_weights``."""
         return self.observed * torch.exp(self.log_clip)
 
     def rounded(self) -> torch.Tensor:
@@ -204,17 +204,17 @@ class QuantizedLayer(nn.Module):
         return on_grid(self.weight, self.grid, self.clip())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the layer's output; ``rounding`` off gives the float layer's."""
+        """Return the layer's output; without ``rounding`` that of the float layer."""
         if self.errors is not None:
             self._compare(x)
         return self._run(x, self.rounded() if self.rounding else self.weight)
 
     def watch(self) -> None:
-        """Begin to compare, with every input from now on, the outputs that different clips leave."""
+        """Compare, on every input from now on, the output errors that different clips cause."""
         self.errors = torch.zeros(len(_CLIPS), len(self.weight))
 
     def choose(self) -> None:
-        """Clip where the outputs were least wrong, and stop comparing."""
+        """Clip where the output error was smallest, and stop comparing."""
         if self.errors is None:
             return
         kept = self.errors if self.grid.per_channel else self.errors.sum(1, keepdim=True)

@@ -1,7 +1,7 @@
-"""Batch norms folded into the layer before them, inside the original module structure.
+"""Folds batch norms into the layer before them and keeps the original module structure.
 
 The layer's weights take the norm's scale; the norm becomes an exact identity that keeps the bias (weight 1, mean 0,
-variance 1 - eps), so that keys and classes of the network stay as they are and its export needs nothing new.
+variance 1 - eps), so that the network's keys and classes do not change and it can be exported as before.
 Source: Jacob et al., Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only Inference,
 2018, equation 14.
 """
@@ -17,10 +17,10 @@ from compressor.qat.graph import Layer, layers, trace
 
 
 def fold(network: nn.Module) -> tuple[Layer, ...]:
-    """Fold every batch norm that directly follows a layer, in place; return the layers in the order they run.
+    """Fold every batch norm that directly follows a layer, in place; return the layers in the order in which they run.
 
-    The network is left in evaluation mode and computes what it computed in evaluation mode. Folding twice changes
-    nothing more.
+    The network is left in evaluation mode, and its outputs in evaluation mode do not change. Folding twice has no
+    further effect.
 
     Raises:
         QuantizeError: If the network can't be traced or has weights outside of modules.
@@ -44,7 +44,7 @@ def weight_of(network: nn.Module, layer: Layer) -> nn.Parameter:
     """Return the weights of ``layer``: (out, in / groups, ...) of a convolution, (out, in) of a linear layer.
 
     Raises:
-        TypeError: If they are no parameter of its own (a parametrization).
+        TypeError: If the weight is not a plain parameter (but a parametrization).
     """
     weight = network.get_submodule(layer.target).weight
     if not isinstance(weight, nn.Parameter):

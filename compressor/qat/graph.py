@@ -1,8 +1,8 @@
-"""Which nodes of a traced network hold weights, and at which the int8 back-ends quantize activations.
+"""Finds the nodes of a traced network that hold weights, and those whose output the int8 back-ends quantize.
 
-Decides by what onnxruntime's QDQ quantizer and ai-edge-quantizer do: a ReLU or ReLU6 after a convolution, a linear
-layer, an addition or another computing operator becomes a part of it, so that only its output is quantized;
-operators that only move or choose values (flatten, max pooling) keep the grid of their input.
+Follows onnxruntime's QDQ quantizer and ai-edge-quantizer: a ReLU or ReLU6 after a convolution, a linear layer, an
+addition or another computing operator is fused into it, so that only its output is quantized; operators that only move
+or select values (flatten, max pooling) keep the grid of their input.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _UNSEEN = frozenset({"conv1d", "conv2d", "conv3d", "conv_transpose2d", "convtran
 class Layer:
     """A convolution or linear layer: FX ``node`` and module path ``target``.
 
-    ``norm`` is the module path of the batch norm that directly follows and nothing else reads past, or empty;
+    ``norm`` is the module path of the batch norm that follows directly and alone reads the layer's output, or empty;
     ``output`` is the FX node of the norm, or ``node`` itself.
     """
 
@@ -45,7 +45,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """An FX node whose output is quantized; ``ceiling`` is finite after ReLU6, ``positive`` after both ReLUs."""
+    """An FX node whose output is quantized; ``ceiling`` is finite after ReLU6, ``positive`` after ReLU and ReLU6."""
 
     node: str
     positive: bool = False
@@ -68,7 +68,7 @@ def trace(network: nn.Module) -> fx.GraphModule:
 
 
 def operation(traced: fx.GraphModule, node: fx.Node) -> str:
-    """Return what ``node`` does as one lower-case word: a module's class, a function's or a method's name."""
+    """Return the operation of ``node`` as one lower-case word: the name of a module's class, a function or a method."""
     if node.op == "call_module":
         return type(traced.get_submodule(str(node.target))).__name__.lower()
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
@@ -79,8 +79,8 @@ def layers(traced: fx.GraphModule) -> tuple[Layer, ...]:
     """Return the weighted layers in the order in which they run.
 
     Raises:
-        QuantizeError: If weights are used in a way that is not simulated: a function instead of a module, a
-            transposed convolution, a module that runs twice.
+        QuantizeError: If weights are used in a way that is not simulated: by a function instead of a module, in a
+            transposed convolution, in a module that runs twice.
     """
     calls = Counter(str(node.target) for node in traced.graph.nodes if node.op == "call_module")
     found = []
@@ -103,7 +103,7 @@ def layers(traced: fx.GraphModule) -> tuple[Layer, ...]:
 
 
 def points(traced: fx.GraphModule, floats: Iterable[str]) -> tuple[Point, ...]:
-    """Return where activations are quantized; ``floats`` are the nodes whose output is a float tensor."""
+    """Return the nodes whose activations are quantized; ``floats`` are the nodes whose output is a float tensor."""
     inside = {layer.node for layer in layers(traced) if layer.norm}
     known = set(floats) - inside
     return tuple(
@@ -119,7 +119,7 @@ def _point(traced: fx.GraphModule, node: fx.Node) -> Point:
 
 
 def _is_fused(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Return whether a ReLU alone reads the output of ``node``, so that runtimes make the two one."""
+    """Return whether a ReLU is the only reader of ``node``, so that runtimes fuse the two."""
     users = list(node.users)
     return node.op != "placeholder" and len(users) == 1 and operation(traced, users[0]) in CEILINGS
 

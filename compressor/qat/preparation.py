@@ -1,13 +1,13 @@
-"""Before the first step of training: ranges from calibration rows, and weights that their grid can hold.
+"""Preparation of quantization-aware training: ranges from calibration rows, and weights that fit their grid.
 
-One scale for a whole tensor is ruined by a few large channels. Where these matter (channels of unlike size),
-equalization moves their scale into the next layer; where they don't (channels that died, whose norms then blew them
-up), clipping gives their levels back to the others. Training alone mends neither: weights that round to 0 get no useful
-gradient. Measured on a MobileNetV2-0.35 with dead channels, one scale per tensor: 0.105 as it is, 0.990 clipped, 0.990
-equalized, 0.197 after 18 steps of training alone; with channels of unlike size: 0.105, 0.105, 0.990. Channels of unlike
-size ruin a scale per channel too (0.105), because activations have one scale in any case.
+A few large channels ruin one scale for a whole tensor. If these channels matter (channels of unequal size),
+equalization moves their scale into the next layer; if they don't (dead channels, whose norms made their weights
+large), clipping frees levels for the others. Training alone fixes neither: weights that round to 0 get no useful
+gradient. Measured on a MobileNetV2-0.35 with dead channels and one scale per tensor: 0.105 unchanged, 0.990 clipped,
+0.990 equalized, 0.197 after 18 steps of training only; with channels of unequal size: 0.105, 0.105, 0.990. Channels of
+unequal size also ruin a scale per channel (0.105), because activations have a single scale in any case.
 
-Decides which preparation training starts from: that with the best score on the search rows.
+Decides from which preparation training starts: the one with the best score on the search rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PLAIN, CLIPPED, EQUALIZED = "min/max ranges", "clipped weights", "equalized chan
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """``name`` of the preparation that is kept, its score, and that of plain min/max ranges."""
+    """Result: ``name`` of the chosen preparation, its score, and the score of plain min/max ranges."""
 
     name: str
     score: Score
@@ -36,12 +36,12 @@ class Prepared:
 
 
 def prepare(simulation: Simulation, inputs: npt.NDArray[np.float32], search: Rows, *, equalize: bool) -> Prepared:
-    """Observe ranges and put ``simulation``, in place, where training starts best.
+    """Observe ranges, and set ``simulation``, in place, to the best starting point for training.
 
     Args:
-        simulation: As ``simulate`` made it.
+        simulation: From ``simulate``.
         inputs: Calibration rows, float32 (N, C, H, W).
-        search: Rows that preparations are judged by.
+        search: Rows to judge the preparations by.
         equalize: Also try equalized channels.
 
     Raises:
@@ -64,7 +64,7 @@ def prepare(simulation: Simulation, inputs: npt.NDArray[np.float32], search: Row
 
 
 def _equalize(simulation: Simulation, inputs: npt.NDArray[np.float32]) -> None:
-    """Give channels alike ranges as far as no calibration row reaches a clip, then observe and clip anew."""
+    """Equalize channels as far as no calibration row reaches a clip, then observe and clip again."""
     among = equalization.pairs(simulation.network)
     largest = equalization.extremes(simulation.network, among, inputs)[1]
     equalization.equalize(simulation.network, among, largest=largest)

@@ -1,6 +1,6 @@
-"""The fake-quantized copy of a network: its graph with quantizers in it, its weights shared with the network.
+"""The fake-quantized copy of a network: its graph with quantizers inserted, its weights shared with the network.
 
-Training the copy trains the network. Norms that were folded are left out of the copy; the network keeps them.
+Training the copy trains the network. Folded norms are removed from the copy; the network keeps them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from compressor.qat.graph import Layer, Point, operation, points, trace
 
 _ROWS_AT_ONCE = 128
 _COMPARED_ROWS = 32
-"""On which clips are compared: each layer runs once for every clip."""
+"""Rows on which clips are compared: each layer runs once for every clip."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Simulation:
-    """A fake-quantized ``copy`` of ``network``; ``quantizers`` by the FX node of the network they follow."""
+    """A fake-quantized ``copy`` of ``network``; ``quantizers`` by the network's FX node whose output they quantize."""
 
     network: nn.Module
     copy: fx.GraphModule
@@ -36,18 +36,18 @@ class Simulation:
     grid: Grid
 
     def weights(self) -> list[nn.Parameter]:
-        """Return the weights and biases that are trained: norms that became identities keep their scale of 1."""
+        """Return the trained weights and biases: norms that became identities keep their scale of 1."""
         held = [weight_of(self.network, layer) for layer in self.layers]
         biases = [bias_of(self.network, layer) for layer in self.layers]
         return held + [bias for bias in biases if bias is not None]
 
     def ends(self) -> list[nn.Parameter]:
-        """Return the parameters of all learned ranges: those of activations, and where weights are clipped."""
+        """Return the parameters of all learned ranges: of activations, and the clips of weights."""
         learned = [end for quantizer in self.quantizers.values() for end in quantizer.parameters()]
         return learned + [layer.log_clip for layer in self.quantized()]
 
     def named(self) -> dict[str, nn.Parameter]:
-        """Return what ``weights`` and ``ends`` return, by a name for people."""
+        """Return the parameters of ``weights`` and ``ends`` with a readable name for each."""
         named: dict[str, nn.Parameter] = {}
         for layer, quantized in zip(self.layers, self.quantized(), strict=True):
             bias = bias_of(self.network, layer)
@@ -68,7 +68,7 @@ class Simulation:
         return {name: quantizer.learned() for name, quantizer in self.quantizers.items()}
 
     def observe(self, inputs: npt.NDArray[np.float32]) -> None:
-        """Set every range to the smallest and largest value over ``inputs``, float32 (N, C, H, W), unquantized.
+        """Set every range to the minimum and maximum over ``inputs``, float32 (N, C, H, W), without quantization.
 
         Raises:
             QuantizeError: If there are no inputs, or an activation is not finite.
@@ -85,10 +85,10 @@ class Simulation:
             raise QuantizeError(message)
 
     def clip_weights(self, inputs: npt.NDArray[np.float32]) -> None:
-        """Clip each layer's weights where its float outputs over the first 32 of ``inputs`` change least.
+        """Clip each layer's weights where its float outputs on the first 32 of ``inputs`` change least.
 
-        Weights that only ever meet zeros (channels that died in training, whose norms then blew them up) change no
-        output, so they no longer take the levels from all others.
+        Weights that only ever multiply zeros (channels that died in training, whose folded norms made the weights
+        large) do not affect the output, so clipping them leaves finer levels for the others.
         """
         for layer in self.quantized():
             layer.watch()
@@ -97,7 +97,7 @@ class Simulation:
             layer.choose()
 
     def keep_clips(self) -> int:
-        """Clip the network's weights for good, without rounding them; return how many moved."""
+        """Clip the network's weights permanently, without rounding them; return how many changed."""
         moved = 0
         with torch.no_grad():
             for layer in self.quantized():
@@ -111,11 +111,11 @@ class Simulation:
         return {name: value.detach().clone() for name, value in self.copy.state_dict().items()}
 
     def restore(self, state: Mapping[str, torch.Tensor]) -> None:
-        """Go back, network included, to what ``state`` returned."""
+        """Restore what ``state`` returned, also in the network."""
         self.copy.load_state_dict(dict(state))
 
     def settle(self) -> None:
-        """Put the network's weights on their grid for good: what is exported is what was trained."""
+        """Round the network's weights to their grid permanently: what is exported is what was trained."""
         with torch.no_grad():
             for layer in self.quantized():
                 layer.weight.copy_(layer.rounded())
@@ -142,7 +142,7 @@ def simulate(network: nn.Module, example: npt.NDArray[np.float32], grid: Grid) -
 
     Args:
         network: Any network that torch.fx traces.
-        example: float32, (N, C, H, W), N >= 1: run once, to know which nodes make float tensors.
+        example: float32, (N, C, H, W), N >= 1: run once, to find the nodes that output float tensors.
         grid: The grid of the weights.
 
     Raises:
@@ -162,7 +162,7 @@ def simulate(network: nn.Module, example: npt.NDArray[np.float32], grid: Grid) -
 
 
 def float_nodes(traced: fx.GraphModule, example: npt.NDArray[np.float32]) -> list[str]:
-    """Return the FX nodes of ``traced`` that make one float tensor, found by running ``example``, (N, C, H, W)."""
+    """Return the FX nodes of ``traced`` that output one float tensor, found by running ``example``, (N, C, H, W)."""
     names: list[str] = []
 
     class _Watch(fx.Interpreter):
@@ -184,7 +184,7 @@ def _wrap(copy: fx.GraphModule, network: nn.Module, found: tuple[Layer, ...], gr
 
 
 def _split_hardswish(copy: fx.GraphModule) -> None:
-    """Give every hard-swish of ``copy`` its rounded gate; nodes keep their names."""
+    """Replace every hard-swish of ``copy`` by one with a rounded gate; nodes keep their names."""
     for node in list(copy.graph.nodes):
         if operation(copy, node) == "hardswish":
             name = f"hardswish_of_{node.name}"
@@ -204,7 +204,7 @@ def _insert(copy: fx.GraphModule, point: Point) -> ActivationQuantizer:
 
 
 def _leave_out(copy: fx.GraphModule, layer: Layer) -> None:
-    """Take the folded norm of ``layer`` out of the copy's graph."""
+    """Remove the folded norm of ``layer`` from the copy's graph."""
     if not layer.norm:
         return
     norm = next(node for node in copy.graph.nodes if node.name == layer.output)

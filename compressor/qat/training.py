@@ -1,4 +1,4 @@
-"""The quantization-aware training loop: Adam under a cosine, labels and teacher, the best weights kept.
+"""The quantization-aware training loop: Adam with a cosine schedule, labels and teacher; keeps the best weights.
 
 The same inputs and settings give the same weights. Decides which weights and ranges are kept; not what a step reports.
 """
@@ -27,9 +27,9 @@ _EVALUATED_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to train. ``max_steps`` 0: no limit beside ``epochs``. ``distill``: share of the teacher in the loss.
+    """Training settings. ``max_steps`` 0: no limit besides ``epochs``. ``distill``: share of the teacher in the loss.
 
-    ``loss``: of a regression, as ``[train]`` says.
+    ``loss``: of a regression, as in ``[train]``.
     """
 
     epochs: int
@@ -48,7 +48,7 @@ class Plan:
 class Score:
     """Accuracy (0..1) and mean cross entropy on the search rows; ordered by accuracy, then by smaller loss.
 
-    Of a regression the mean absolute error with a minus, and the mean squared error, in standard deviations.
+    For a regression the negated mean absolute error, and the mean squared error, in standard deviations.
     """
 
     accuracy: float
@@ -61,7 +61,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What training came to: ``first`` before it, ``best`` of what was kept, ``steps`` taken in all."""
+    """Result: ``first``, the score before training, ``best``, the score that was kept, and the ``steps`` taken."""
 
     first: Score
     best: Score
@@ -87,15 +87,15 @@ def train(
     teacher: nn.Module | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Trained:
-    """Train ``simulation`` in place, and with it its network; leave it at the best epoch, the start included.
+    """Train ``simulation`` and its network in place, and restore the best epoch, which may be the start.
 
     Args:
         simulation: With observed ranges.
-        rows: What is learnt from.
-        search: What epochs are judged by, with fake quantization.
-        plan: How.
-        teacher: Its logits guide where ``plan.distill`` is not 0.
-        tell: Told after each epoch, and at the end where no epoch was better than the start.
+        rows: Rows to learn from.
+        search: Rows to judge epochs by, with fake quantization.
+        plan: Training settings.
+        teacher: Its logits are part of the loss if ``plan.distill`` is not 0.
+        tell: Called after each epoch, and at the end if no epoch was better than the start.
 
     Raises:
         TrainError: If there are no rows to learn from or to judge by, or the loss is not finite.
@@ -124,7 +124,7 @@ def train(
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """Compute on one thread: small layers gain nothing from two, and the result depends on no machine's cores."""
+    """Compute on one thread: small layers are no faster on two, and the result does not depend on the core count."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -134,7 +134,7 @@ def single_thread() -> Iterator[None]:
 
 
 def score(network: nn.Module, rows: Rows) -> Score:
-    """Return how ``network``, which returns (logits, ...), does on ``rows``.
+    """Return the score of ``network``, which returns (logits, ...), on ``rows``.
 
     Raises:
         TrainError: If there are no rows.
@@ -195,7 +195,7 @@ def _taken(rows: Rows, chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _check_finite(loss: float, simulation: Simulation, plan: Plan) -> None:
-    """Refuse a loss or a gradient of a range that is not finite: rounding hides NaN from the loss, not from those."""
+    """Reject a loss or a range's gradient that is not finite: rounding hides NaN from the loss, but not from these."""
     gradients = [end.grad.flatten() for end in simulation.ends() if end.grad is not None]
     if math.isfinite(loss) and (not gradients or torch.cat(gradients).isfinite().all()):
         return
@@ -206,7 +206,7 @@ def _check_finite(loss: float, simulation: Simulation, plan: Plan) -> None:
 
 
 def _not_finite(simulation: Simulation) -> tuple[str, float] | None:
-    """Return the first value that is not finite and where it is: weights and ranges before gradients."""
+    """Return the first value that is not finite, with its place: weights and ranges before gradients."""
     named = simulation.named()
     for what in ("", "the gradient of "):
         for name, parameter in named.items():
@@ -218,7 +218,7 @@ def _not_finite(simulation: Simulation) -> tuple[str, float] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Loss:
-    """Cross entropy mixed with the divergence from the teacher; of numbers their loss, on the teacher's values too.
+    """Cross entropy mixed with the divergence from the teacher; for numbers their loss, also on the teacher's values.
 
     Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2 (the factor T squared).
     """

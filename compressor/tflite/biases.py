@@ -1,8 +1,8 @@
-"""Weight scales that keep biases within int32: a channel whose weights are all but zero gets one that is wide enough.
+"""Weight scales large enough for int32 biases, for channels whose weights are nearly zero.
 
-A bias is stored as int32 in steps of (input scale x weight scale). Where a channel died in training, its weight scale
-is so small that a bias of 1 is beyond int32, and what runs is another network (measured: a relative error of .55).
-The channel's largest weight is lifted until the bias fits; that changes an output by at most 3e-5 of its bias.
+A bias is stored as int32 in steps of (input scale x weight scale). If a channel died in training, its weight scale is
+so small that a bias of 1 overflows int32, and the file computes something else (measured: a relative error of .55). The
+channel's largest weight is raised until the bias fits; that changes an output by at most 3e-5 of its bias.
 
 Source: TensorFlow, lite/tools/optimize/quantization_utils.cc, AdjustWeightsForBiasScale; onnxruntime's quantizer does
 the same for ONNX.
@@ -22,21 +22,21 @@ from compressor.tflite.packages import required
 
 _MOST_STEPS = 2**30  # half of int32: operators that share a scale may narrow the input's
 _WEIGHT_STEPS, _INPUT_STEPS = 127, 255
-_LEAST_RANGE = 1e-9  # what ai-edge-quantizer takes for a range of nothing
+_LEAST_RANGE = 1e-9  # the smallest range that ai-edge-quantizer uses
 _CHANNEL_AXIS = {"DEPTHWISE_CONV_2D": 3}
 _DATA_PLACE = {"TRANSPOSE_CONV": 2}
 
 
 def fitted(model: bytes, ranges: Mapping[str, tuple[float, float]], *, per_channel: bool) -> bytes:
-    """Return the float TFLite ``model`` with the weights that its biases need, unchanged where they fit.
+    """Return the float TFLite ``model`` with weights large enough for its biases, unchanged if they all fit.
 
     Args:
         model: Float TFLite, one graph.
-        ranges: (low, high) of the activations by tensor name; a layer whose input has none is left as it is.
+        ranges: (low, high) of the activations by tensor name; a layer whose input has none is not changed.
         per_channel: Whether each output channel of a layer has a weight scale of its own.
 
     Raises:
-        QuantizeError: If ``model`` is no TFLite file.
+        QuantizeError: If ``model`` is not a TFLite file.
         PluginError: If the extra ``tflite`` is not installed.
     """
     tree = flatbuffer.read(model, QuantizeError)
@@ -65,7 +65,7 @@ def fitted(model: bytes, ranges: Mapping[str, tuple[float, float]], *, per_chann
 
 
 def _lifted(weights: Any, least: Any, *, per_channel: bool) -> Any:  # noqa: ANN401 - arrays
-    """Return ``weights``, (channels, n), whose largest magnitude (of each channel, or of all) is at least ``least``."""
+    """Return ``weights``, (channels, n), with their largest magnitude (per channel, or over all) at least ``least``."""
     largest = np.abs(weights).max(axis=1)
     short = largest < least if per_channel else np.arange(len(least)) == int(np.argmax(least))
     if not per_channel and largest.max() >= least.max():
@@ -81,7 +81,7 @@ def _lifted(weights: Any, least: Any, *, per_channel: bool) -> Any:  # noqa: ANN
 
 
 def _with_buffer(tree: Any, values: Any) -> int:  # noqa: ANN401 - generated, untyped
-    """Return the index of a new buffer of ``values``: another layer may share the one there was."""
+    """Return the index of a new buffer with ``values``: another layer may share the original one."""
     buffer = required("ai_edge_litert.schema_py_generated").BufferT()
     buffer.data = np.frombuffer(values.tobytes(), np.uint8)
     tree.buffers.append(buffer)

@@ -1,6 +1,6 @@
-"""A step ``quantize`` of a recipe on a TFLite file: ranges from our calibrator or learnt, then the scheme.
+"""Applies a recipe's step ``quantize`` to a TFLite file: ranges from our calibrator or learned, then the scheme.
 
-Decides what of the step's settings holds for TFLite and refuses what does not.
+Decides which settings of the step apply to TFLite, and rejects the others.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ READS: Mapping[str, frozenset[str]] = {
     "static_int8": _CALIBRATED, "static_int8_16": _CALIBRATED, "dynamic_int8": _LAYERS, "weight_int8": _LAYERS,
     "float16": frozenset({"float_layers"}), "none": frozenset(),
 }  # fmt: skip
-"""The settings that each scheme reads here; what it refuses (``float_layers_auto``) it has read.
+"""The settings that each scheme reads here, including those that it rejects (``float_layers_auto``).
 
-``reduce_range = false`` says what is: weights have 8 bits here."""
+``reduce_range = false`` is accepted, because weights have 8 bits here."""
 _STATIC = frozenset({"static_int8", "static_int8_16"})
 
 
 def quantize_by(model: bytes, batches: Batches, settings: Settings, *, ranges: Ranges | None = None) -> bytes:
-    """Return the float TFLite ``model`` quantized as ``settings`` say; ``batches()`` gives float32 (N, H, W, C).
+    """Return the float TFLite ``model`` quantized with ``settings``; ``batches()`` yields float32 (N, H, W, C).
 
-    ``ranges``: learnt (low, high) by tensor name, instead of the calibrated ones.
+    ``ranges``: learned (low, high) by tensor name, instead of the calibrated ones.
 
     Raises:
-        QuantizeError: If a setting does not hold for TFLite, or the model can't be quantized.
+        QuantizeError: If a setting does not apply to TFLite, or the model can't be quantized.
         PluginError: If the extra ``tflite`` is not installed.
     """
     if settings.scheme == "none":
@@ -65,10 +65,10 @@ def quantize_by(model: bytes, batches: Batches, settings: Settings, *, ranges: R
 
 
 def tensors(model: bytes, rows: Floats) -> dict[str, Floats]:
-    """Return what the input and every float tensor of ``model`` holds for ``rows``, float32 (N, H, W, C).
+    """Return the values of the input and of every float tensor of ``model`` for ``rows``, float32 (N, H, W, C).
 
     Raises:
-        QuantizeError: If it is no TFLite file of one graph and one input.
+        QuantizeError: If it is not a TFLite file of one graph and one input.
         MeasureError: If the model does not run on the rows.
     """
     names = calibrating.activations(model)

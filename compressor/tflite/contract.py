@@ -1,6 +1,6 @@
-"""What a TFLite file eats and gives, as the manifest states it: read from the file itself.
+"""Input and output tensors of a TFLite file for the manifest, read from the file itself.
 
-Decides nothing: shapes, types, scales and zero points are the file's.
+Decides nothing: shapes, types, scales and zero points are those of the file.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _IMAGE_RANK = 4
 def contract(model: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """Return (inputs, outputs) of a TFLite file, in the order of its graph.
 
-    Names are those of the signature, else of the tensors. Shapes begin with -1, the batch; an input of four
+    Names are those of the signature, or else of the tensors. Shapes begin with -1, the batch; an input of four
     dimensions has layout ``NHWC``; scale and zero point are 0 for float tensors.
 
     Raises:
-        MeasureError: If the file can't be read, or a tensor has a type that no manifest states.
+        MeasureError: If the file can't be read, or a tensor has a type that manifests don't support.
         PluginError: If the extra ``tflite`` is not installed.
     """
     tree = flatbuffer.read(model, MeasureError)

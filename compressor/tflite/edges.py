@@ -1,7 +1,7 @@
-"""Float input and outputs for a quantized TFLite graph: one QUANTIZE before it, a DEQUANTIZE after each output.
+"""Float input and outputs for a quantized TFLite graph: a QUANTIZE before it, a DEQUANTIZE after each output.
 
-ai-edge-quantizer's own way of keeping the edges float makes a file that does not load when an output is also read
-inside the graph, as an embedding is. Decides the edges only.
+With ai-edge-quantizer's own option for float edges the file does not load if an output is also read inside the graph,
+as an embedding is. Decides the edges only.
 Source: TensorFlow, lite/tools/versioning/op_version.cc (versions of QUANTIZE and DEQUANTIZE by type).
 """
 
@@ -15,9 +15,9 @@ from compressor.tflite.packages import required
 
 
 def make_float(model: Any) -> None:  # noqa: ANN401 - generated, untyped
-    """Give the integer inputs and outputs of the first graph of ``model``, a ``ModelT``, float32 in their place.
+    """Replace the integer inputs and outputs of the first graph of ``model``, a ``ModelT``, by float32 ones.
 
-    The new tensors take over the names; those inside get ``.integers`` behind them. Changed in place.
+    The new tensors take over the names; the inner ones get the suffix ``.integers``. Changed in place.
     """
     schema = required("ai_edge_litert.schema_py_generated")
     graph = model.subgraphs[0]
@@ -31,7 +31,7 @@ def make_float(model: Any) -> None:  # noqa: ANN401 - generated, untyped
 
 
 def _edge(model: Any, graph: Any, index: int, ends: list[int]) -> int:  # noqa: ANN401 - generated, untyped
-    """Add the float tensor that stands for ``index`` outside, and return its index."""
+    """Add the float tensor that replaces ``index`` as input or output, and return its index."""
     schema = required("ai_edge_litert.schema_py_generated")
     inside, edge = graph.tensors[index], copy.copy(graph.tensors[index])
     edge.type, edge.quantization, edge.buffer = schema.TensorType.FLOAT32, None, 0
@@ -62,7 +62,7 @@ def _operator(model: Any, kind: str, integer: int, source: int, target: int) -> 
 
 
 def _code(model: Any, builtin: int, version: int) -> int:  # noqa: ANN401 - generated, untyped
-    """Return the index of the operator's code, added where the model has none, at least of this version."""
+    """Return the index of the operator's code with at least this version, added if the model has none."""
     for index, code in enumerate(model.operatorCodes):
         if code.builtinCode == builtin:
             code.version = max(code.version, version)

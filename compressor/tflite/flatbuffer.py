@@ -1,7 +1,7 @@
-"""Reads and writes TFLite files as the object tree of their schema, and takes out what only the making left behind.
+"""Reads and writes TFLite files as the object tree of their schema, and removes what only the conversion needed.
 
 Decides the form of a file: no metadata, no ranges beside the scales, data aligned to 16 bytes, so that equal models
-become equal bytes. Does not change what a model computes.
+give equal bytes. Does not change what a model computes.
 Source: LiteRT, schema.fbs (``Buffer.data`` has ``force_align: 16``).
 """
 
@@ -21,10 +21,10 @@ _IDENTIFIER = b"TFL3"
 
 
 def read(model: bytes, error_class: type[CompressorError]) -> Any:  # noqa: ANN401 - generated, untyped
-    """Return the ``ModelT`` of a TFLite file; empty buffers are one.
+    """Return the ``ModelT`` of a TFLite file; all empty buffers become one.
 
     Raises:
-        CompressorError: As ``error_class``, if ``model`` is no TFLite file.
+        CompressorError: As ``error_class``, if ``model`` is not a TFLite file.
         PluginError: If the extra is not installed.
     """
     tools = required("ai_edge_litert.tools.flatbuffer_utils")
@@ -41,7 +41,7 @@ def read(model: bytes, error_class: type[CompressorError]) -> Any:  # noqa: ANN4
 
 
 def write(model: Any) -> bytes:  # noqa: ANN401 - generated, untyped
-    """Return the file of ``model``, a ``ModelT``, stripped of what its making left behind."""
+    """Return the file of ``model``, a ``ModelT``, without leftovers of the conversion."""
     _strip(model)
     builder = _builder()
     builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
@@ -62,7 +62,7 @@ def operator_name(model: Any, operator: Any) -> str:  # noqa: ANN401 - generated
 
 
 def constant(model: Any, tensor: Any) -> npt.NDArray[np.float32] | None:  # noqa: ANN401 - generated, untyped
-    """Return the values of a float32 constant in its shape, None of what is made as the model runs."""
+    """Return the values of a float32 constant in its shape; None for a tensor that is computed."""
     data = model.buffers[tensor.buffer].data
     if (
         data is None
@@ -75,7 +75,7 @@ def constant(model: Any, tensor: Any) -> npt.NDArray[np.float32] | None:  # noqa
 
 
 def _check(model: Any) -> None:  # noqa: ANN401 - generated, untyped
-    """Raise where an index leads nowhere or a name is no text: everything else relies on it. Absent becomes empty."""
+    """Raise if an index is out of range or a name is no text: other code relies on both. Missing names become empty."""
     for graph in model.subgraphs:
         for tensor in graph.tensors:
             tensor.name = tensor.name or b""
@@ -110,7 +110,7 @@ def _has_scales(quantization: Any) -> bool:  # noqa: ANN401 - generated, untyped
 
 
 def _drop_unused_buffers(model: Any) -> None:  # noqa: ANN401 - generated, untyped
-    """Keep buffer 0, which the schema reserves for "no data", and those that a tensor has."""
+    """Keep buffer 0, which the schema reserves for "no data", and those that a tensor uses."""
     used = sorted({0} | {int(tensor.buffer) for graph in model.subgraphs for tensor in graph.tensors})
     places = {old: new for new, old in enumerate(used)}
     for graph in model.subgraphs:

@@ -1,7 +1,7 @@
-"""What LiteRT does with a TFLite file: its multiplications, and the share of them that runs in integers.
+"""Multiplications of a TFLite file in LiteRT, and the share of them that runs in integer arithmetic.
 
-LiteRT runs the operators of the file as they stand, so the types of their tensors say which kernel runs. Does not
-decide how large the share must be.
+LiteRT runs the operators of the file as they are, so the types of their tensors determine the kernel. Does not decide
+how large the share must be.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from compressor.tflite.packages import required
 
 Shapes = Sequence[tuple[int, ...]]
 
-# inputs and output -> multiply-accumulates; weights are (out, height, width, in), (1, height, width, out) or (out, in)
+# (inputs, output) -> multiply-accumulates; weights: (out, height, width, in), (1, height, width, out) or (out, in)
 _MACS: Mapping[str, Callable[[Shapes, tuple[int, ...]], int]] = {
     "CONV_2D": lambda inputs, output: math.prod(output) * math.prod(inputs[1][1:]),
     "DEPTHWISE_CONV_2D": lambda inputs, output: math.prod(output) * math.prod(inputs[1][1:3]),
@@ -31,8 +31,8 @@ _DATA_PLACE = {"TRANSPOSE_CONV": 2}
 def inspect(artifact: bytes) -> GraphFigures:
     """Return the figures of the TFLite model in ``artifact``.
 
-    A multiplication counts as int8 when its weights are int8 in the file and its kernel computes in integers: on int8
-    or int16 activations, or on float32 ones that the kernel quantizes as it runs (dynamic quantization).
+    A multiplication counts as int8 if its weights are int8 in the file and its kernel computes in integers: on int8 or
+    int16 activations, or on float32 ones that the kernel quantizes at run time (dynamic quantization).
 
     Raises:
         MeasureError: If the model can't be read or has custom operators.

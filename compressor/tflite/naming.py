@@ -1,7 +1,7 @@
-"""Short names of tensors in a converted file: the layer's dotted name in the network instead of the converter's paths.
+"""Short tensor names for a converted file: the layer's dotted name in the network instead of the converter's paths.
 
-The converter names a tensor after every module and pass that had a part in it, 300 letters and more, with class names
-in them: a third of a small file. Decides names only.
+The converter names a tensor after every module and pass that contributed to it, 300 letters and more, including class
+names: a third of a small file. Decides names only.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ BIAS_PLACE = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "FULLY_CONNECTED": 2, "TRANS
 def rename(model: Any, layers: Mapping[str, str]) -> None:  # noqa: ANN401 - generated, untyped
     """Give all tensors and signatures of ``model``, a ``ModelT``, short unique names.
 
-    The input becomes ``input``, the outputs ``logits`` and ``embedding``, what a layer makes its dotted name with
-    ``.weight`` and ``.bias`` beside it, everything else the operator's name and a number.
+    The input becomes ``input``, the outputs ``logits`` and ``embedding``; the output of a layer gets its dotted name,
+    its constants that name with ``.weight`` and ``.bias``, and everything else the operator's name and a number.
 
     Args:
         model: One graph, one input, two outputs in that order; changed in place.
-        layers: The end of the converter's path of each layer -> dotted name in the network.
+        layers: Maps the end of the converter's path of each layer to its dotted name in the network.
     """
     graph, names = model.subgraphs[0], _Names()
     for index, name in zip([*graph.inputs, *graph.outputs], (INPUT_NAME, *OUTPUT_NAMES), strict=True):
@@ -42,7 +42,7 @@ def rename(model: Any, layers: Mapping[str, str]) -> None:  # noqa: ANN401 - gen
 
 
 class _Names:
-    """Names by index of tensor; the first one given stays, and a name that is taken gets a number."""
+    """Names by tensor index; the first name given to a tensor stays, and a duplicate name gets a number."""
 
     def __init__(self) -> None:
         self.given: dict[int, str] = {}
@@ -72,7 +72,7 @@ def _name_operator(
 
 
 def _layer(graph: Any, indices: Sequence[int], layers: Mapping[str, str]) -> str:  # noqa: ANN401 - generated, untyped
-    """Return the layer that made the first of these tensors whose path is known, or nothing."""
+    """Return the layer that produced the first of these tensors with a known path, or an empty string."""
     for index in indices:
         for path in graph.tensors[index].name.decode(errors="replace").split(";") if index >= 0 else ():
             found = [name for end, name in layers.items() if path.endswith(end)]

@@ -1,4 +1,4 @@
-"""The packages of the extra ``tflite``, imported when they are needed; a missing one is named with how to get it.
+"""The packages of the extra ``tflite``, imported on first use; the error for a missing one says how to install it.
 
 Decides nothing about models.
 """
@@ -35,9 +35,9 @@ def required(module: str) -> Any:  # noqa: ANN401 - third-party modules without 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Send what is written to standard output and error nowhere, by C++ code too; no warnings, errors alone are logged.
+    """Discard standard output and error, including what C++ code writes; suppress warnings and log only errors.
 
-    Acts on the whole process: other threads are silenced as long as it lasts.
+    Affects the whole process: other threads are silenced too while the block runs.
     """
     sys.stdout.flush()
     sys.stderr.flush()

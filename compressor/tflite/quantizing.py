@@ -1,7 +1,7 @@
 """Quantization of TFLite files with our own ranges.
 
-ai-edge-quantizer places the scales; its calibrator is not used: its moving averages cost 1.5 points where true ranges
-cost none. Decides which operators are quantized and how; ranges come in.
+ai-edge-quantizer inserts the scales; its calibrator is not used: its moving averages cost 1.5 points, true ranges none.
+Decides which operators are quantized and how; the ranges are passed in.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ def quantize(
 
     Args:
         model: Float TFLite, one graph.
-        ranges: (low, high) of the input and of every float activation by tensor name (``ranges.collect_ranges``);
-            for the static schemes only, the others don't look at data.
+        ranges: (low, high) of the input and of every float activation by tensor name (``ranges.collect_ranges``); only
+            for the static schemes, the others use no data.
         scheme: ``static_int8`` (int8 activations), ``static_int8_16`` (int16 activations), ``dynamic_int8``
-            (activations are quantized as they come), ``weight_int8`` and ``float16`` (computes in float32).
-        per_channel: One weight scale per output channel instead of one per layer; ``dynamic_int8`` has no other.
-        integer_io: Static schemes only: input and outputs are integers, and the caller quantizes; without it they
-            stay float32, and the file has one QUANTIZE at the beginning and a DEQUANTIZE per output.
-        float_layers: Layers that stay float, by their name or a unique beginning of it.
+            (activations are quantized at run time), ``weight_int8`` and ``float16`` (computes in float32).
+        per_channel: One weight scale per output channel instead of one per layer; ``dynamic_int8`` requires it.
+        integer_io: Static schemes only: input and outputs are integers, and the caller quantizes; otherwise they stay
+            float32, and the file has one QUANTIZE at the beginning and a DEQUANTIZE per output.
+        float_layers: Layers that stay float, by name or unique prefix.
 
     Raises:
-        QuantizeError: If there is no such scheme or layer, ranges are missing or not finite, or the model can't be
+        QuantizeError: If the scheme or a layer does not exist, ranges are missing or not finite, or the model can't be
             quantized.
         PluginError: If the extra ``tflite`` is not installed.
     """
@@ -85,7 +85,7 @@ def quantize(
 
 
 def _instruct(quantizer: Any, scheme: str, *, per_channel: bool, kept: Sequence[str]) -> None:  # noqa: ANN401
-    """Give ``quantizer`` its rules; a later one wins."""
+    """Give ``quantizer`` its rules; a later rule overrides earlier ones."""
     types, algorithm = required("ai_edge_quantizer.qtyping"), required("ai_edge_quantizer.quantizer").AlgorithmName
     grain = types.QuantGranularity.CHANNELWISE if per_channel else types.QuantGranularity.TENSORWISE
     every, whole = types.TFLOperationName.ALL_SUPPORTED, ".*"
@@ -113,7 +113,7 @@ def _require_float(model: bytes) -> None:
 
 
 def _statistics(model: bytes, ranges: Ranges) -> dict[str, dict[str, Any]]:
-    """Return ``ranges`` as ai-edge-quantizer's calibration result."""
+    """Return ``ranges`` in the form of ai-edge-quantizer's calibration result."""
     missing = [name for name in activations(model).values() if name not in ranges]
     if missing:
         message = f"Expected ranges of all activations, got none of {missing[0]!r}: collect them from calibration data"
@@ -131,7 +131,7 @@ def _statistics(model: bytes, ranges: Ranges) -> dict[str, dict[str, Any]]:
 
 
 def _constants(model: bytes) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
-    """Yield name and values of the float constants that become integers: those of a clip or a padding don't."""
+    """Yield name and values of the float constants that are quantized: those of clips and paddings are not."""
     tree = flatbuffer.read(model, QuantizeError)
     graph = tree.subgraphs[0]
     for operator in graph.operators:
@@ -144,17 +144,17 @@ def _constants(model: bytes) -> Iterator[tuple[str, npt.NDArray[np.float32]]]:
 
 
 def layers(model: bytes) -> tuple[str, ...]:
-    """Return the names of the layers with weights, in the order they run: what ``float_layers`` can name.
+    """Return the names of the layers with weights, in the order in which they run, for ``float_layers``.
 
     Raises:
-        QuantizeError: If ``model`` is no TFLite file.
+        QuantizeError: If ``model`` is not a TFLite file.
         PluginError: If the extra ``tflite`` is not installed.
     """
     return tuple(_layers(model))
 
 
 def _layers(model: bytes) -> dict[str, str]:
-    """Return name -> name of the output tensor of each layer with weights."""
+    """Return the name of each layer with weights, mapped to the name of its output tensor."""
     tree = flatbuffer.read(model, QuantizeError)
     graph, found = tree.subgraphs[0], {}
     for operator in graph.operators:
@@ -168,7 +168,7 @@ def _layers(model: bytes) -> dict[str, str]:
 
 
 def _scopes(model: bytes, float_layers: Sequence[str]) -> list[str]:
-    """Return the patterns of ai-edge-quantizer that match exactly the layers named."""
+    """Return the ai-edge-quantizer patterns that match exactly the named layers."""
     if not float_layers:
         return []
     known, scopes = _layers(model), []
@@ -182,7 +182,7 @@ def _scopes(model: bytes, float_layers: Sequence[str]) -> list[str]:
 
 
 def _finished(model: bytes, *, integer_io: bool) -> bytes:
-    """Return ``model`` with float edges unless integers are wanted, stripped."""
+    """Return ``model`` stripped, with float edges unless ``integer_io``."""
     tree = flatbuffer.read(model, QuantizeError)
     if not integer_io:
         make_float(tree)

@@ -1,7 +1,7 @@
-"""Ranges of all tensors of a float TFLite model from calibration data, in memory that doesn't grow with the data.
+"""Ranges of all tensors of a float TFLite model from calibration data, in memory that does not grow with the data.
 
-Feeds the same running summaries as the ONNX calibrator, so both formats get the same ranges. Decides ranges only;
-scales and zero points are the quantizer's.
+Uses the same running summaries as the ONNX calibrator, so that both formats get the same ranges. Decides ranges only;
+the quantizer chooses scales and zero points.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from compressor.tflite.recording import Recorder
 def collect_ranges(
     model: bytes, batches: Batches, *, summary: Callable[[], Summary] = Summary
 ) -> dict[str, tuple[float, float]]:
-    """Return (low, high) of the input and of every float tensor that an operator of ``model`` makes, by its name.
+    """Return (low, high) of the input and of every float tensor that an operator of ``model`` outputs, by name.
 
     Args:
         model: Float TFLite with one graph and one input.
-        batches: Starts the calibration data anew: float32, laid out as the model's input, (N, H, W, C) for images.
-        summary: Makes the running summary of one tensor; the default keeps the true minimum and maximum.
+        batches: Restarts the calibration data: float32, laid out as the model's input, (N, H, W, C) for images.
+        summary: Creates the running summary of one tensor; the default keeps the true minimum and maximum.
 
     Raises:
-        QuantizeError: If the model can't be read or does not run on the data, or there is none.
+        QuantizeError: If the model can't be read or does not run on the data, or there is no data.
         PluginError: If the extra ``tflite`` is not installed.
     """
     tensors = activations(model)
@@ -46,10 +46,10 @@ def collect_ranges(
 
 
 def activations(model: bytes) -> dict[int, str]:
-    """Return index -> name of the float tensors of ``model`` that are no constants, in the order they are made.
+    """Return index -> name of the float tensors of ``model`` that are not constants, in the order of computation.
 
     Raises:
-        QuantizeError: If ``model`` is no TFLite file of one graph and one input.
+        QuantizeError: If ``model`` is not a TFLite file of one graph and one input.
         PluginError: If the extra ``tflite`` is not installed.
     """
     tree = flatbuffer.read(model, QuantizeError)

@@ -1,7 +1,7 @@
-"""Runs a TFLite model so that the values of every tensor inside can be read.
+"""Runs a TFLite model and reads the values of its intermediate tensors.
 
-Decides how: through XNNPACK where that gives the same values as the plain kernels on a probe (four times as fast),
-else by the plain kernels; and so many rows at a time as memory allows.
+Decides how: with XNNPACK if a probe gives the same values as with the plain kernels (four times as fast), else with the
+plain kernels; and how many rows at a time fit into memory.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from compressor.tflite.packages import quiet, required
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
 
-_MOST_BYTES = 64 * 1024 * 1024  # of tensors held at once
+_MOST_BYTES = 64 * 1024 * 1024  # of tensors in memory at once
 _PROBE_ROWS = 2
 _TOLERANCE = 1e-4
 
 
 class Recorder:
-    """Runs one model with one input and keeps what the tensors hold."""
+    """Runs one model with one input and reads its tensors."""
 
     def __init__(self, model: bytes, indices: Sequence[int], probe: Floats) -> None:
         """Choose how to run ``model``.
@@ -32,7 +32,7 @@ class Recorder:
         Args:
             model: TFLite with one graph and one input.
             indices: The tensors to read.
-            probe: At least one row laid out as the model's input, real data: zeros would prove nothing.
+            probe: At least one row of real data, laid out as the model's input: zeros would prove nothing.
 
         Raises:
             MeasureError: If LiteRT refuses the model, or the rows.
@@ -59,7 +59,7 @@ class Recorder:
             yield self._read(np.ascontiguousarray(rows[start : start + self._most]))
 
     def _several_rows(self, rows: Floats) -> bool:
-        """Return whether the model takes more rows than one: with a fixed Reshape in it it does not."""
+        """Return whether the model accepts several rows at once: one with a fixed Reshape does not."""
         if len(rows) < _PROBE_ROWS:
             return False
         try:
@@ -86,7 +86,7 @@ class Recorder:
 def _interpreter(model: bytes, resolver: str) -> Any:  # noqa: ANN401 - untyped
     litert = required("ai_edge_litert.interpreter")
     try:
-        with quiet():  # it advises against keeping tensors, which is what this is for
+        with quiet():  # it warns about preserving all tensors, which is intended here
             interpreter = litert.Interpreter(
                 model_content=model,
                 num_threads=1,

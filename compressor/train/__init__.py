@@ -1,1 +1,1 @@
-"""Training: small loops of our own, seeded."""
+"""Training: small seeded loops."""

@@ -1,4 +1,4 @@
-"""The exponential moving average of a network's weights (EMA), buffers of batch normalisation included."""
+"""Exponential moving average of a network's weights (EMA), including batch norm buffers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def copied(state: Mapping[str, torch.Tensor]) -> State:
 class Average:
     """average <- d * average + (1 - d) * weights after every step, with d = min(decay, (1 + n) / (10 + n)).
 
-    n counts the updates: without the ramp the untrained weights would outlive a short training. Whole numbers (the
-    batch counters) are copied.
+    n counts the updates: without this ramp the untrained weights would dominate a short training. Integers (the batch
+    counters) are copied.
     Source: tf.train.ExponentialMovingAverage, ``num_updates``.
     """
 

@@ -1,7 +1,7 @@
-"""Weights on disk: a state dict and nothing else, so that loading runs no code.
+"""Weights on disk: only a state dict, so that loading executes no code.
 
-A pruned network is the same network with narrower layers: a fresh one is fitted to the shapes that the state dict has.
-Ranges that a step has learnt are tensors beside the weights, their names begin with ``RANGE``.
+A pruned network is the same network with narrower layers: a fresh one is resized to the shapes of the state dict.
+Learned ranges are stored as tensors beside the weights; their names begin with ``RANGE``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from compressor.errors import CheckpointError
 
 
 def save(network: nn.Module, path: Path, ranges: Mapping[str, tuple[float, float]] | None = None) -> None:
-    """Write the weights of ``network``, and learnt ``ranges``, to ``path``: whole or not at all.
+    """Write the weights of ``network``, and learned ``ranges``, to ``path``, whole or not at all.
 
     Raises:
         CheckpointError: If the file can't be written.
@@ -47,10 +47,10 @@ _KEYS_SHOWN = 3
 def load(network: nn.Module, path: Path, named: str = "") -> nn.Module:
     """Return ``network`` with the weights in ``path``, narrowed to their shapes, in evaluation mode.
 
-    ``named``: how a message calls the file, where ``path`` is a copy of one that a user gave.
+    ``named``: the file's name in messages, if ``path`` is a copy of a user's file.
 
     Raises:
-        CheckpointError: If the file is not there, holds anything but tensors, or fits another network.
+        CheckpointError: If the file does not exist, holds anything but tensors, or is of another network.
     """
     state = {name: value for name, value in _read(path).items() if not name.startswith(RANGE)}
     try:
@@ -68,16 +68,16 @@ def load(network: nn.Module, path: Path, named: str = "") -> nn.Module:
 
 
 def _shown(what: str, keys: AbstractSet[str]) -> str:
-    """Return how many ``keys`` there are, and the first of them; "" for none."""
+    """Return the number of ``keys`` and the first of them as text; "" for none."""
     first = ", ".join(sorted(keys)[:_KEYS_SHOWN])
     return f"{len(keys)} {what} keys ({first}{', …' if len(keys) > _KEYS_SHOWN else ''})" if keys else ""
 
 
 def check_finite(path: Path) -> None:
-    """Do nothing if ``path`` holds a state dict of finite tensors, for whatever network.
+    """Check that ``path`` holds a state dict of finite tensors, of any network.
 
     Raises:
-        CheckpointError: If the file is not there, holds anything but tensors, none at all, or NaN or infinity.
+        CheckpointError: If the file does not exist, holds anything but tensors, no tensors at all, or NaN or infinity.
     """
     state = _read(path)
     if not state:
@@ -90,10 +90,10 @@ def check_finite(path: Path) -> None:
 
 
 def load_ranges(path: Path) -> dict[str, tuple[float, float]]:
-    """Return the learnt (low, high) of activations in ``path``, by FX node; empty where no step learnt any.
+    """Return the learned (low, high) of activations in ``path``, by FX node; empty if no step learned any.
 
     Raises:
-        CheckpointError: If the file is not there or holds anything but tensors.
+        CheckpointError: If the file does not exist or holds anything but tensors.
     """
     found = {name.removeprefix(RANGE): value for name, value in _read(path).items() if name.startswith(RANGE)}
     return {name: (float(value[0]), float(value[1])) for name, value in found.items()}
@@ -102,10 +102,10 @@ def load_ranges(path: Path) -> dict[str, tuple[float, float]]:
 def _read(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its reader met: zip, pickle and key errors
+    except Exception as error:  # torch raises errors of zip, pickle and dictionaries alike
         raise CheckpointError(_foreign(path)) from error
     if isinstance(state, Mapping) and isinstance(state.get("state_dict"), Mapping):
-        state = state["state_dict"]  # as training frameworks save it
+        state = state["state_dict"]  # the form in which training frameworks save it
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         message = f"Expected a state dict in {path}, got {type(state).__name__}: save network.state_dict()"
         raise CheckpointError(message)
@@ -113,9 +113,9 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _foreign(path: Path) -> str:
-    """Return what a file that torch does not read as plain tensors most likely is, and what is expected.
+    """Return the likely kind of a file that torch does not read as plain tensors, and what is expected.
 
-    torch's own words are left out: they advise to run code that a foreign file brings.
+    torch's own message is left out: it suggests allowing a foreign file to execute code.
     """
     import zipfile  # noqa: PLC0415 - only for the message
 
@@ -136,7 +136,7 @@ def _foreign(path: Path) -> str:
 
 
 def _narrow(network: nn.Module, state: Mapping[str, torch.Tensor]) -> None:
-    """Give every layer of ``network`` the shapes of its tensors in ``state``; wider than it was is left to fail."""
+    """Resize every layer of ``network`` to the shapes in ``state``; a wider layer is left, and fails to load."""
     for name, module in network.named_modules():
         for own, tensor in list(module.named_parameters(recurse=False)) + list(module.named_buffers(recurse=False)):
             new = state.get(f"{name}.{own}" if name else own)
@@ -152,7 +152,7 @@ def _fits(new: torch.Tensor, old: torch.Tensor) -> bool:
 
 
 def _resize(module: nn.Module, shaped: torch.Tensor) -> None:
-    """Say the new sizes in the module's own words, which export and MAC counting read."""
+    """Set the module's own size attributes, which export and MAC counting read."""
     for kind, sizes in _SIZES.items():
         if isinstance(module, kind):
             for attribute, axis in sizes:

@@ -1,7 +1,7 @@
-"""Distillation: a student learns the teacher's logits, and its embedding where asked.
+"""Distillation: a student learns the teacher's logits and, optionally, its embedding.
 
 Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2 (temperature, and the factor T^2);
-Romero et al., FitNets, 2015, equation 3 (a learnt regressor where widths differ). Teacher and student see the same
+Romero et al., FitNets, 2015, equation 3 (a learned regressor if widths differ). Teacher and student see the same
 augmented batch (Beyer et al., Knowledge distillation: A good teacher is patient and consistent, 2022).
 """
 
@@ -28,11 +28,11 @@ _MOST_ROWS = 256
 
 @dataclass(frozen=True, slots=True)
 class Mixture:
-    """What the loss is made of.
+    """Weights of the parts of the loss.
 
     ``temperature``: of both softmaxes. ``weight``: of the teacher's logits against the labels, 0..1.
-    ``feature_weight``: of the embedding's direction, from 0. Of a regression the teacher's values take the place of
-    its logits, and there is no temperature.
+    ``feature_weight``: of the embedding's direction, from 0. For a regression the teacher's values replace its logits,
+    and there is no temperature.
     """
 
     temperature: float = 4.0
@@ -43,8 +43,8 @@ class Mixture:
 class DistillationLoss(nn.Module):
     """(1 - w) * cross-entropy + w * T^2 * KL(teacher || student) + f * (1 - cosine of the embeddings).
 
-    Where embeddings differ in width, the student's first goes through a linear layer, which is learnt beside it. Of a
-    regression the loss on the labels is taken on the teacher's values too: (1 - w) * loss + w * loss(teacher) + ...
+    If the embeddings differ in width, the student's goes through a linear layer that is trained with it. For a
+    regression the loss on the labels is also applied to the teacher's values: (1 - w) * loss + w * loss(teacher) + ...
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class DistillationLoss(nn.Module):
         mixture: Mixture,
         widths: tuple[int, int],
     ) -> None:
-        """Keep what the loss is made of; ``widths`` are the embeddings' of student and teacher."""
+        """Store the parts of the loss; ``widths`` are the embedding widths of student and teacher."""
         super().__init__()
-        self._teacher = (teacher,)  # in a tuple: a submodule would be trained and put in training mode
+        self._teacher = (teacher,)  # in a tuple: as a submodule it would be trained and put in training mode
         self._labels = labels
         self._mixture = mixture
         differ = mixture.feature_weight > 0 and widths[0] != widths[1]
@@ -86,18 +86,18 @@ def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float 
 
 
 def distil(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mixture) -> nn.Module:
-    """Train ``network`` in place on the teacher's answers and the labels; return it, in evaluation mode.
+    """Train ``network`` in place on the teacher's outputs and the labels; return it, in evaluation mode.
 
-    Weights that are zero (pruned by a mask) stay so.
+    Weights that are zero (pruned by a mask) stay zero.
 
     Args:
         network: The student; returns (logits, embedding).
         bench: ``train``, ``search`` for early stopping, and ``teacher``, which is not changed.
-        settings: Epochs, rates, seed, as for ``supervised.fit``.
-        mixture: Of the loss.
+        settings: Epochs, rates, seed, as in ``supervised.fit``.
+        mixture: Weights of the loss.
 
     Raises:
-        TrainError: If there is no teacher, it is the student or of other classes, or training fails.
+        TrainError: If there is no teacher, it is the student itself or has other classes, or training fails.
     """
     loss = _loss(network, bench, settings, mixture)
     with zeros_kept(network), evaluating(*([bench.teacher] if bench.teacher is not None else [])):
@@ -123,7 +123,7 @@ def _loss(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mixt
 
 
 def teacher_of(network: nn.Module, bench: Bench) -> nn.Module:
-    """Return the bench's teacher; it and ``network`` end in evaluation mode.
+    """Return the bench's teacher; it and ``network`` are left in evaluation mode.
 
     Raises:
         TrainError: If there is none, it is ``network`` itself, or it has other classes.
@@ -151,9 +151,9 @@ def _answers(network: nn.Module, x: torch.Tensor) -> Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """How near a student is to its teacher: KL in nats at temperature 1, and the share of equal predictions.
+    """How close a student is to its teacher: KL in nats at temperature 1, and the share of equal predictions.
 
-    ``distance``: of a regression, the mean absolute difference in standard deviations; the others are then NaN.
+    ``distance``: for a regression, the mean absolute difference in standard deviations; the others are then NaN.
     """
 
     divergence: float
@@ -162,7 +162,7 @@ class Agreement:
 
 
 def agreement(network: nn.Module, teacher: nn.Module, rows: Rows) -> Agreement:
-    """Return how near ``network`` is to ``teacher`` on ``rows``. NaN without rows."""
+    """Return how close ``network`` is to ``teacher`` on ``rows``; NaN without rows."""
     if rows.numeric:
         return Agreement(math.nan, math.nan, _distance(network, teacher, rows))
     distance, equal = 0.0, 0

@@ -1,6 +1,6 @@
-"""One training in the making: network, optimizer, schedule and randomness, moved on epoch by epoch.
+"""State of one training: network, optimizer, schedule and random generators, advanced epoch by epoch.
 
-Decides how an epoch goes and what its state is; when to stop is ``supervised.py``'s.
+Decides how an epoch runs and what its state is; ``supervised.py`` decides when to stop.
 
 Tensors keep the default memory format on purpose: with torch 2.13 on a CPU, channels-last training of layers with
 4 channels corrupts memory (crashes, weights that differ from run to run), for a gain of 13 %.
@@ -29,7 +29,7 @@ from compressor.train.schedules import Schedule, schedule
 class Training:
     """What an epoch works with; ``generator`` shuffles and draws augmentation and mixing.
 
-    ``objective`` is the loss as a module; of several processes it averages their gradients.
+    ``objective`` is the loss as a module; with several processes it averages their gradients.
     """
 
     network: nn.Module
@@ -66,8 +66,8 @@ class Training:
         """Take one step of the optimizer on this process's part of the batch ``rows``.
 
         Returns:
-            Loss and accuracy (of a regression the mean error), weighted so that the mean over the processes is that
-            of the whole batch.
+            Loss and accuracy (for a regression the mean error), weighted so that the mean over the processes is that of
+            the whole batch.
         """
         own = self.world.part(len(rows))
         x, targets = self._batch(rows, own)
@@ -93,7 +93,7 @@ class Training:
     def _batch(self, rows: torch.Tensor, own: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Return inputs and targets of the ``own`` rows of a batch, augmented and mixed.
 
-        Draws are for the whole batch: every process draws the same and takes its part of it.
+        Values are drawn for the whole batch: every process draws the same and takes its part.
         """
         settings, samples = self.settings, self.samples
         shape = (len(rows), *samples.x.shape[1:])
@@ -109,11 +109,11 @@ class Training:
         return mix.inputs(x[first], x[second]), mix.labels(y[first], y[second], samples.classes)
 
     def weights(self) -> State:
-        """Return what the training has come to: the averaged weights if it averages, else the network's own."""
+        """Return the trained weights: the averaged ones if it averages, else the network's own."""
         return self.average.state if self.average else self.network.state_dict()
 
     def state(self) -> dict[str, Any]:
-        """Return all that the next epoch depends on: tensors and plain values."""
+        """Return everything that the next epoch depends on, as tensors and plain values."""
         return {
             "network": self.network.state_dict(), "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(), "schedule": self.schedule.state_dict(),
@@ -123,7 +123,7 @@ class Training:
         }  # fmt: skip
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from ``state``."""
+        """Continue from ``state``."""
         self.network.load_state_dict(state["network"])
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -136,9 +136,9 @@ class Training:
 
 
 def steps_and_batch(samples: Samples, settings: TrainRecipe, world: World) -> tuple[int, int]:
-    """Return the steps of an epoch and the rows of a step, whatever the number of processes.
+    """Return the steps of an epoch and the rows of a step, for any number of processes.
 
-    Rows that fill no batch are left out of this epoch; the next one shuffles anew.
+    Rows that do not fill a batch are left out of this epoch; the next one shuffles again.
 
     Raises:
         TrainError: If a process would get fewer than two rows.
@@ -154,10 +154,10 @@ def steps_and_batch(samples: Samples, settings: TrainRecipe, world: World) -> tu
 
 
 def begun(network: nn.Module, loss: nn.Module, samples: Samples, settings: TrainRecipe, world: World) -> Training:
-    """Return a training that has not taken a step; of several processes it starts with rank 0's weights.
+    """Return a training before its first step; with several processes it starts from rank 0's weights.
 
     Raises:
-        TrainError: If the batch is too small for the processes, there is no such schedule, or a process is lost.
+        TrainError: If the batch is too small for the processes, the schedule is unknown, or a process is lost.
     """
     objective: nn.Module = Objective(network, loss).to(world.device)
     if world.size > 1:
@@ -165,7 +165,7 @@ def begun(network: nn.Module, loss: nn.Module, samples: Samples, settings: Train
             objective = nn.parallel.DistributedDataParallel(
                 objective,
                 device_ids=[world.device] if world.device.type == "cuda" else None,
-                find_unused_parameters=True,  # an embedding may have layers that the loss does not reach
+                find_unused_parameters=True,  # an embedding may have layers that do not contribute to the loss
             )
     optimizer = _optimizer([*network.parameters(), *loss.parameters()], settings)
     steps, _ = steps_and_batch(samples, settings, world)

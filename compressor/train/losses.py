@@ -1,7 +1,7 @@
-"""The losses of supervised training, and what any other loss (distillation) must look like.
+"""The losses of supervised training, and the interface of any other loss (distillation).
 
-A loss is a module that is called with (x, (logits, embedding), targets) and returns a scalar; its own parameters, if
-it has any, are trained beside the network's and dropped afterwards.
+A loss is a module that is called with (x, (logits, embedding), targets) and returns a scalar; its own parameters, if it
+has any, are trained with the network's and discarded afterwards.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ class CrossEntropy(nn.Module):
     """Cross-entropy with label smoothing and class weights, for class indices and for mixed labels."""
 
     def __init__(self, label_smoothing: float, weights: torch.Tensor | None) -> None:
-        """Keep the settings; ``weights`` is float32, (classes,), or None for all equal."""
+        """Store the settings; ``weights`` is float32, (classes,), or None if all are equal."""
         super().__init__()
         self._label_smoothing = label_smoothing
         self._weights: torch.Tensor | None
-        self.register_buffer("_weights", weights, persistent=False)  # moves with the module, no part of its state
+        self.register_buffer("_weights", weights, persistent=False)  # moves with the module, not part of its state
 
     def forward(self, x: torch.Tensor, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
         """Return the mean loss; ``targets`` are int64 (N,) or float32 (N, classes)."""
@@ -33,7 +33,7 @@ class CrossEntropy(nn.Module):
         )
 
     def mass(self, targets: torch.Tensor) -> float:
-        """Return what the mean over ``targets``, int64 (N,), is divided by: the sum of their weights.
+        """Return the divisor of the mean over ``targets``, int64 (N,): the sum of their weights.
 
         Source: the documentation of ``torch.nn.CrossEntropyLoss``, ``reduction="mean"``.
         """
@@ -49,7 +49,7 @@ class ValueLoss(nn.Module):
     """
 
     def __init__(self, kind: str) -> None:
-        """Keep the kind: ``mse``, else Huber's."""
+        """Store the kind: ``mse``, or else Huber's."""
         super().__init__()
         self._squared = kind == "mse"
 
@@ -68,25 +68,25 @@ class ValueLoss(nn.Module):
 class Objective(nn.Module):
     """Network and loss as one module, called with inputs and targets.
 
-    ``DistributedDataParallel`` looks from the outputs of a module which parameters will have gradients: from the loss,
-    because a network also returns an embedding, which need not be part of it.
+    ``DistributedDataParallel`` finds the parameters that get gradients from the outputs of a module: here from the
+    loss, because a network also returns an embedding, which need not contribute to it.
     """
 
     def __init__(self, network: nn.Module, loss: nn.Module) -> None:
-        """Keep both; they stay what they are outside."""
+        """Store both; they are not changed."""
         super().__init__()
         self._network, self._loss = network, loss
 
     def forward(self, x: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the mean loss, and the logits (or values) without their gradients."""
+        """Return the mean loss, and the logits (or values) detached."""
         outputs = self._network(x)
         return self._loss(x, outputs, targets), outputs[0].detach()
 
 
 def share_of(loss: nn.Module, own: torch.Tensor, whole: torch.Tensor) -> float:
-    """Return which share in a batch's mean loss the part with the targets ``own`` has, 0..1.
+    """Return the share, 0..1, of the part with the targets ``own`` in a batch's mean loss.
 
-    ``whole`` are the batch's targets before mixing; mixed ones weigh the same each.
+    ``whole`` are the batch's targets before mixing; mixed rows all weigh the same.
     """
     if isinstance(loss, CrossEntropy) and own.ndim == 1:
         return loss.mass(own) / loss.mass(whole)
@@ -94,12 +94,12 @@ def share_of(loss: nn.Module, own: torch.Tensor, whole: torch.Tensor) -> float:
 
 
 def loss_of(settings: TrainRecipe, samples: Samples) -> CrossEntropy | ValueLoss:
-    """Return the loss that the settings ask for: of classes, or of the numbers of a regression."""
+    """Return the loss of the settings: for classes, or for the numbers of a regression."""
     return ValueLoss(settings.loss) if samples.numeric else cross_entropy(settings, samples)
 
 
 def cross_entropy(settings: TrainRecipe, samples: Samples) -> CrossEntropy:
-    """Return the loss that the settings ask for, class weights counted on ``samples``."""
+    """Return the cross-entropy of the settings, with class weights counted on ``samples``."""
     balanced = settings.class_weights == "balanced"
     return CrossEntropy(settings.label_smoothing, balanced_weights(samples) if balanced else None)
 

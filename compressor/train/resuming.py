@@ -1,4 +1,4 @@
-"""The state of a training on disk: whole or not at all, tensors and plain values only, and of this training alone."""
+"""The state of a training on disk: written whole or not at all, tensors and plain values only, tied to one training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from compressor.errors import TrainError
 
 
 def key(settings: str, tensors: Iterable[torch.Tensor]) -> str:
-    """Return the SHA-256 of what a training starts from, hexadecimal: another start is another training."""
+    """Return the SHA-256 of everything a training starts from, hexadecimal: another start is another training."""
     digest = hashlib.sha256(f"{torch.__version__} {settings}".encode())
     for tensor in tensors:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
@@ -24,7 +24,7 @@ def key(settings: str, tensors: Iterable[torch.Tensor]) -> str:
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write ``state`` to ``path``; what was there stays until the new one is whole.
+    """Write ``state`` to ``path``; the old file stays until the new one is complete.
 
     Raises:
         TrainError: If the file can't be written.
@@ -38,20 +38,20 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def load(path: Path, expected: str) -> dict[str, Any] | None:
-    """Return the state in ``path``, or None where there is no such file.
+    """Return the state in ``path``, or None if the file does not exist.
 
     Args:
-        path: Of the state.
+        path: The file of the state.
         expected: The key of this training.
 
     Raises:
-        TrainError: If the file is no such state, or another training's.
+        TrainError: If the file is not such a state, or is from another training.
     """
     if not path.exists():
         return None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its reader met: zip, pickle and key errors
+    except Exception as error:  # torch raises errors of zip, pickle and dictionaries alike
         message = f"Expected the state of a training in {path}, got {type(error).__name__}: delete it to start over"
         raise TrainError(message) from error
     if not isinstance(state, dict) or state.get("key") != expected:

@@ -1,7 +1,7 @@
-"""How the learning rate moves from step to step.
+"""Learning rate schedules.
 
-Decides rates only; which schedule a recipe asks for is ``TrainRecipe.schedule``. ``one_cycle`` is torch's, which also
-cycles momentum; the others are factors on the peak rate.
+Decides rates only; ``TrainRecipe.schedule`` names the schedule. ``one_cycle`` is torch's, which also cycles momentum;
+the others are factors on the peak rate.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _DROPS_AT = (0.5, 0.75)
 
 
 def schedule(optimizer: torch.optim.Optimizer, settings: TrainRecipe, steps: int) -> Schedule:
-    """Return the schedule that the settings ask for.
+    """Return the schedule of the settings.
 
     Args:
-        optimizer: Whose rate moves.
+        optimizer: The optimizer whose rate changes.
         settings: ``schedule``, ``learning_rate`` (the peak), ``epochs``, ``warm_up_epochs``.
         steps: Steps of the optimizer in one epoch.
 
     Raises:
-        TrainError: If there is no schedule of that name.
+        TrainError: If the schedule is unknown.
     """
     total = max(2, settings.epochs * steps)
     warm_up = min(settings.warm_up_epochs * steps, total - 1)
     if settings.schedule == "one_cycle":
         rising = warm_up / total if warm_up else _RISING_RATIO
-        if rising * total == 1:  # torch divides by the steps until the peak, counted from 0
+        if rising * total == 1:  # torch divides by the number of steps before the peak, counted from 0
             rising = 1.5 / total
         return torch.optim.lr_scheduler.OneCycleLR(
             optimizer, settings.learning_rate, total_steps=total, pct_start=rising
@@ -57,7 +57,7 @@ def _cosine(progress: float) -> float:
 
 
 def _step(progress: float) -> float:
-    """Return a tenth for each drop that is past. Source: He et al., 2015, section 4.2 (drops at 1/2 and 3/4)."""
+    """Return a tenth for each drop passed. Source: He et al., 2015, section 4.2 (drops at 1/2 and 3/4)."""
     return _DROP ** sum(progress >= drop for drop in _DROPS_AT)
 
 

@@ -1,4 +1,4 @@
-"""What a mask has pruned stays pruned while a network is trained further."""
+"""Keeps weights that a mask pruned at zero while a network is trained further."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import nn
 
 @contextmanager
 def zeros_kept(network: nn.Module) -> Iterator[None]:
-    """Keep weights of layers that are exactly zero at zero, whatever optimizer trains in the block.
+    """Keep weights of layers that are exactly zero at zero, whatever optimizer trains inside the block.
 
-    With a gradient of zero from the first step on, AdamW and SGD (momentum, decay) leave a zero where it is. A
-    trained weight is zero only if a mask made it so; biases and scales are left alone.
+    With a gradient of zero from the first step on, AdamW and SGD (momentum, decay) leave a zero unchanged. A trained
+    weight is zero only because of a mask; biases and scales are not affected.
     """
     weights = [weight for weight in network.parameters() if weight.ndim > 1 and bool((weight == 0).any())]
     handles = [

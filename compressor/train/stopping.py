@@ -1,4 +1,4 @@
-"""Early stopping: which epoch's weights stay, and when it is enough. Decides; evaluates nothing."""
+"""Early stopping: which epoch's weights to keep, and when to stop. Evaluates on held rows only."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _MOST_ROWS = 256
 
 @dataclass(frozen=True, slots=True, order=True)
 class Score:
-    """How weights do on the held rows; ordered by accuracy, equal ones by the smaller loss.
+    """Score of weights on the held rows; ordered by accuracy, equal ones by smaller loss.
 
-    Of a regression ``accuracy`` is the mean absolute error with a minus, in standard deviations of the targets.
+    For a regression ``accuracy`` is the negated mean absolute error, in standard deviations of the targets.
     """
 
     accuracy: float
@@ -28,21 +28,21 @@ class Score:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Best:
-    """The best weights so far, their score, and the epochs since then."""
+    """The best weights so far, their score, and the number of epochs since then."""
 
     score: Score | None = None
     state: State | None = None
     stale: int = 0
 
     def after(self, score: Score, state: State) -> Best:
-        """Return what is best once ``state`` got ``score``; a tie is no improvement. The best ``state`` is copied."""
+        """Return the best after ``state`` scored ``score``; a tie is no improvement. The best ``state`` is copied."""
         if self.score is None or score > self.score:
             return Best(score, copied(state))
         return Best(self.score, self.state, self.stale + 1)
 
 
 def score(network: nn.Module, state: State, held: Samples) -> Score:
-    """Return how ``network`` with the weights ``state`` does on ``held``; the network keeps its own weights."""
+    """Return the score of ``network`` with the weights ``state`` on ``held``; the network keeps its own weights."""
     right, loss = 0.0, 0.0
     with torch.no_grad(), evaluating(network):
         size = rows_within(held.x[:1].nbytes, most=_MOST_ROWS)

@@ -1,7 +1,7 @@
-"""The supervised training loop: AdamW or SGD under a schedule, mild augmentation, seeded.
+"""The supervised training loop: AdamW or SGD with a schedule, mild augmentation, seeded.
 
-The same inputs and settings give the same weights, resumed or not. Fine-tuning is the same loop
-from loaded weights with ``TrainRecipe.for_fine_tuning``; distillation is the same loop with another loss.
+The same inputs and settings give the same weights, resumed or not. Fine-tuning is the same loop from loaded weights
+with ``TrainRecipe.for_fine_tuning``; distillation is the same loop with another loss.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from compressor.train.stopping import Best, Score, score
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """How one epoch went; ``number`` counts from 1. ``accuracy`` is on augmented training batches.
+    """Result of one epoch; ``number`` counts from 1. ``accuracy`` is on augmented training batches.
 
-    ``held_accuracy``: on the held rows, where there are any. ``numeric``: both are mean absolute errors instead, in
+    ``held_accuracy``: on the held rows, if there are any. ``numeric``: both are mean absolute errors instead, in
     standard deviations of the targets.
     """
 
@@ -44,13 +44,13 @@ class Epoch:
 
     @property
     def said(self) -> str:
-        """Loss and accuracy, or error, in a few words."""
+        """Loss and accuracy, or error, as short text."""
         return f"loss {self.loss:.3f} {'error' if self.numeric else 'accuracy'} {self.accuracy:.3f}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Options:
-    """What a training may have beside data and settings; see ``fit``. ``world``: the processes that share it."""
+    """Options of a training besides data and settings; see ``fit``. ``world``: the processes that share it."""
 
     on_epoch: Callable[[Epoch], None] | None = None
     held: Rows | None = None
@@ -61,20 +61,20 @@ class Options:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Course:
-    """How far a training is: its epochs so far, and the best weights."""
+    """Progress of a training: its epochs so far, and the best weights."""
 
     epochs: tuple[Epoch, ...] = ()
     best: Best = field(default_factory=Best)
 
     def over(self, settings: TrainRecipe) -> bool:
-        """Return whether the last epoch is done, or too many were no better."""
+        """Return whether the last epoch is done, or too many brought no improvement."""
         stopped = 0 < settings.early_stopping <= self.best.stale
         return stopped or len(self.epochs) >= settings.epochs
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Train on one thread: small layers gain nothing from two, and on a busy machine two wait for each other.
+    """Train on one thread: small layers are no faster on two, and on a busy machine two wait for each other.
 
     Measured on 2 busy cores: an epoch of ResNet8 on digits takes 6.4 s on one thread, 32.8 s on two. It also makes
     the weights independent of the machine's number of cores.
@@ -104,16 +104,16 @@ def fit(  # noqa: PLR0913 - each option is one a caller can leave out
         network: Returns (logits, embedding).
         inputs: float32, (N, C, H, W), as the device's preprocessing makes them.
         labels: int64, (N,), class indices; or float32, (N, D), numbers in standard deviations.
-        settings: Epochs, seed, batch, rates. ``processes`` is ``distributed.fit_distributed``'s.
-        on_epoch: Told after every epoch; a resumed training tells the epochs before again.
-        held: Rows that early stopping and the choice of the best weights look at; not trained on.
-        resume: File that keeps the state after every epoch; if it is there, training goes on from it and gives the
-            weights of an uninterrupted one. It stays when the training ends: delete it once the weights are kept.
-        loss: As ``losses`` says (distillation); none: as the settings say.
+        settings: Epochs, seed, batch, rates. ``processes`` is used only by ``distributed.fit_distributed``.
+        on_epoch: Called after every epoch; a resumed training reports the earlier epochs again.
+        held: Rows for early stopping and the choice of the best weights; not trained on.
+        resume: File that keeps the state after every epoch; if it exists, training continues from it and gives the
+            weights of an uninterrupted one. It stays when the training ends: delete it once the weights are saved.
+        loss: A loss as described in ``losses`` (distillation); None: as in the settings.
 
     Raises:
-        TrainError: If there are too few samples or classes, a value or the loss is not finite, early stopping has
-            nothing to look at, or ``resume`` is another training's or can't be written.
+        TrainError: If there are too few samples or classes, a value or the loss is not finite, early stopping has no
+            held rows, or ``resume`` is from another training or can't be written.
     """
     return fit_with(network, Rows(inputs, labels), settings, Options(on_epoch, held, resume, loss))
 
@@ -122,7 +122,7 @@ def fit_with(network: nn.Module, rows: Rows, settings: TrainRecipe, options: Opt
     """Train ``network`` in place and return it; see ``fit``.
 
     Raises:
-        TrainError: As ``fit`` says.
+        TrainError: As in ``fit``.
     """
     samples = checked(network, rows.inputs, rows.labels)
     check_learnable(samples)

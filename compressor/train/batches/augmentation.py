@@ -1,7 +1,8 @@
-"""Random geometry and light for training batches: what mounting and daylight change.
+"""Random geometry and brightness for training batches: variations of mounting and daylight.
 
-Kept mild on purpose: the gates, not the augmentation, answer for sites the model has never seen. Drawing is apart from
-applying: processes that share a batch draw for all of it and apply to their own rows, so that they see what one would.
+Mild on purpose: the gates, not the augmentation, are responsible for sites the model has never seen. Drawing is
+separate from applying: processes that share a batch draw for all of it and apply to their own rows, as a single process
+would.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ class Drawn:
     noise: torch.Tensor
 
     def of(self, rows: torch.Tensor) -> Drawn:
-        """Return what was drawn for ``rows``, int64 (n,), of the batch."""
+        """Return the draws for ``rows``, int64 (n,), of the batch."""
         light = (self.light[0][rows], self.light[1][rows])
         return Drawn(self.strength, self.geometry[:, rows], light, self.noise[rows])
 
     def applied(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x``, float32 (N, C, H, W), shifted, scaled, turned, lit and noised."""
+        """Return ``x``, float32 (N, C, H, W), with shift, scale, rotation, brightness and noise applied."""
         x = nn.functional.grid_sample(
             x,
             nn.functional.affine_grid(self._matrices(x.shape[2] / x.shape[3]), list(x.shape), align_corners=False),
@@ -60,7 +61,7 @@ class Drawn:
 
 
 def draw(shape: tuple[int, ...], strength: float, generator: torch.Generator) -> Drawn | None:
-    """Return what is drawn for a batch of ``shape``, (N, C, H, W); None at ``strength`` 0, and nothing is drawn."""
+    """Return the draws for a batch of ``shape``, (N, C, H, W); None, without drawing, if ``strength`` is 0."""
     if strength <= 0:
         return None
     geometry = torch.randn(5, shape[0], generator=generator)
@@ -69,9 +70,9 @@ def draw(shape: tuple[int, ...], strength: float, generator: torch.Generator) ->
 
 
 def augment(x: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:
-    """Return ``x``, float32 (N, C, H, W), shifted, scaled, turned, lit and noised at random per sample.
+    """Return ``x``, float32 (N, C, H, W), randomly shifted, scaled, rotated, lit and noised per sample.
 
-    ``strength`` 0 returns ``x`` itself, 1 is shifts of 6 % (one sd) and turns of 4 degrees.
+    ``strength`` 0 returns ``x`` itself; 1 gives shifts of 6 % (one sd) and rotations of 4 degrees.
     """
     drawn = draw(tuple(x.shape), strength, generator)
     return x if drawn is None else drawn.applied(x)

@@ -1,4 +1,4 @@
-"""Mixup and CutMix: batches of mixed pairs, with labels mixed by the same share.
+"""Mixup and CutMix: batches of mixed pairs, with labels mixed in the same proportion.
 
 Source: Zhang et al., mixup: Beyond Empirical Risk Minimization, 2018, equation 1; Yun et al., CutMix, 2019,
 equations 1 and 2.
@@ -16,7 +16,7 @@ from torch import nn
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Mix:
-    """How a batch is mixed: each row with its ``partners`` row, ``share`` of the row itself; within ``box`` if pasted.
+    """How a batch is mixed: each row with its ``partners`` row, ``share`` of the row itself; in ``box`` for CutMix.
 
     ``box``: top, bottom, left, right in pixels.
     """
@@ -37,7 +37,7 @@ class Mix:
     def labels(self, y: torch.Tensor, partners: torch.Tensor, classes: int) -> torch.Tensor:
         """Return ``y`` mixed with the labels of its rows' ``partners``.
 
-        Of classes float32 (N, classes), rows sum to 1; of numbers float32 (N, D).
+        For classes float32 (N, classes), rows sum to 1; for numbers float32 (N, D).
         """
         if not y.is_floating_point():
             y, partners = (nn.functional.one_hot(labels, classes).float() for labels in (y, partners))
@@ -45,12 +45,12 @@ class Mix:
 
 
 def draw(shape: tuple[int, ...], alphas: tuple[float, float], generator: torch.Generator) -> Mix | None:
-    """Return how a batch is mixed; None where mixup and CutMix are both off, and nothing is drawn.
+    """Return how a batch is mixed; None, without drawing, if mixup and CutMix are both off.
 
     Args:
-        shape: Of the inputs, (N, C, H, W).
+        shape: Shape of the inputs, (N, C, H, W).
         alphas: Of mixup and of CutMix; 0 is off.
-        generator: All randomness.
+        generator: Source of all randomness.
     """
     if max(alphas) <= 0:
         return None
@@ -65,6 +65,6 @@ def draw(shape: tuple[int, ...], alphas: tuple[float, float], generator: torch.G
 
 
 def _span(size: int, ratio: float, rng: np.random.Generator) -> tuple[int, int]:
-    """Return where a box of ``ratio`` x ``size`` pixels around a random centre begins and ends, clipped."""
+    """Return the clipped begin and end of a box of ``ratio`` x ``size`` pixels around a random centre."""
     half, centre = int(size * ratio) // 2, int(rng.integers(size))
     return max(0, centre - half), min(size, centre + half)

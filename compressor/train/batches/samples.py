@@ -1,4 +1,4 @@
-"""What a training is given, checked before the first step: a bad row is named, not averaged into the weights."""
+"""Training data, checked before the first step: the error names a bad row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Labels = npt.NDArray[Any]
 class Samples:
     """Inputs, float32 (N, C, H, W), and labels, int64 (N,), of a network with ``classes`` logits.
 
-    Of a regression: ``y`` float32 (N, classes), numbers in standard deviations.
+    For a regression: ``y`` float32 (N, classes), numbers in standard deviations.
     """
 
     x: torch.Tensor
@@ -46,14 +46,14 @@ def checked(network: nn.Module, inputs: Floats, labels: Labels, what: str = "tra
     """Return the samples as tensors.
 
     Args:
-        network: Returns (logits, embedding); its logits say how many classes there are.
+        network: Returns (logits, embedding); its logits give the number of classes.
         inputs: float32, (N, C, H, W).
-        labels: int64, (N,), class indices; or of a regression float32, (N, D), in standard deviations.
-        what: Named in errors, such as "held".
+        labels: int64, (N,), class indices; or for a regression float32, (N, D), in standard deviations.
+        what: The kind of rows for errors, such as "held".
 
     Raises:
-        TrainError: If there are fewer than two, labels are missing or out of range, or a value is not finite; of a
-            regression if the network gives another number of values.
+        TrainError: If there are fewer than two, labels are missing or out of range, or a value is not finite; for a
+            regression, if the network outputs another number of values.
     """
     if len(inputs) != len(labels) or len(inputs) < 2:  # noqa: PLR2004 - batch normalisation needs two
         message = (
@@ -73,7 +73,7 @@ def checked(network: nn.Module, inputs: Floats, labels: Labels, what: str = "tra
 
 
 def check_learnable(samples: Samples) -> None:
-    """Do nothing if the labels are of two classes or more, or numbers that differ.
+    """Check that the labels have at least two classes, or are numbers that differ.
 
     Raises:
         TrainError: If all are of one class, or one number: any network would be right without learning.
@@ -94,7 +94,7 @@ def check_learnable(samples: Samples) -> None:
 
 
 def _check_finite(inputs: Floats, what: str, kind: str = "inputs") -> None:
-    for row, values in enumerate(inputs):  # row by row: memory does not grow with the data
+    for row, values in enumerate(inputs):  # row by row, so that memory does not grow with the data
         finite = np.isfinite(values)
         if not finite.all():
             message = f"Expected finite {what} {kind}, got {values[~finite][0]} in row {row}: mend or leave out the row"

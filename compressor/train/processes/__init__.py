@@ -1,1 +1,1 @@
-"""Training that several processes share, on one host or several."""
+"""Training shared by several processes, on one host or several."""

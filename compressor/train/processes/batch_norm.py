@@ -1,7 +1,7 @@
-"""Batch normalisation over the whole batch, of which each process has a part.
+"""Batch normalisation over the whole batch when each process has a part of it.
 
-Without it a network learns other weights on two processes than on one. torch's ``SyncBatchNorm`` does this on GPUs
-alone and refuses tensors of a CPU; this is its counterpart there.
+Without it a network trained on two processes gets other weights than on one. torch's ``SyncBatchNorm`` supports only
+GPUs; this is its counterpart for the CPU.
 Source: Ioffe and Szegedy, Batch Normalization, 2015, algorithm 1 and the gradients of section 3; Chan et al., Updating
 Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979, equation 2.1 (moments of parts combined).
 """
@@ -18,7 +18,7 @@ from compressor.train.processes.world import World
 
 
 def synchronized(network: nn.Module, world: World) -> nn.Module:
-    """Return ``network`` with batch norms that see the batch of all processes; names and weights stay."""
+    """Return ``network`` with batch norms over the batch of all processes; names and weights stay."""
     if world.size == 1:
         return network
     if world.device.type == "cuda":
@@ -26,13 +26,13 @@ def synchronized(network: nn.Module, world: World) -> nn.Module:
         return synced
     for module in network.modules():
         if type(module) in _SYNCED:
-            module.__class__ = _SYNCED[type(module)]  # the same object: a network may hold it under two names
+            module.__class__ = _SYNCED[type(module)]  # the same object, because a network may hold it under two names
     return network
 
 
 class _Synced(nn.modules.batchnorm._BatchNorm):  # noqa: SLF001 - the base of the three classes, public in no other way
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x``, (N, C, ...), normalised; in training by the moments of all processes' rows."""
+        """Return ``x``, (N, C, ...), normalised; in training with the moments of all processes' rows."""
         if not self.training:
             return super().forward(x)
         self._check_input_dim(x)  # type: ignore[no-untyped-call]

@@ -1,11 +1,11 @@
 """Data-parallel training: several processes of torchrun, each with a part of every batch.
 
-``fit_distributed`` starts torchrun on this host, passes the epochs on and reads the weights; ``main`` is what each
-process runs. Under the user's own torchrun (``hosts.py``) nothing is started: the processes that are there share the
+``fit_distributed`` starts torchrun on this host, reports the epochs and reads the weights; ``main`` is what each
+process runs. Under the user's own torchrun (``hosts.py``) nothing is started: the existing processes share the
 training. Gradients are averaged by ``DistributedDataParallel``, moments by ``batch_norm.py``; augmentation is drawn for
-the whole batch and losses are weighted by their part, so that N processes come to the weights of one but for rounding.
-Nothing waits for ever: a process that fails takes the others with it, one that hangs ends the training, and processes
-whose parent is gone stop by themselves.
+the whole batch and losses are weighted by their part, so that N processes give the same weights as one up to rounding.
+Nothing waits for ever: a process that fails ends the others, one that hangs ends the training, and processes whose
+parent is gone stop by themselves.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _STDERR = "stderr.txt"
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a distributed training may have beside data and settings.
+    """Options of a distributed training besides data and settings.
 
-    ``start``: weights to go on from, the bytes of a checkpoint. ``stall_s``: seconds without the end of an epoch
-    after which the training counts as hung. The rest is as in ``supervised.fit``.
+    ``start``: initial weights, the bytes of a checkpoint. ``stall_s``: seconds without a completed epoch after which
+    the training counts as hung. The others are as in ``supervised.fit``.
     """
 
     start: bytes | None = None
@@ -69,15 +69,15 @@ def fit_distributed(
     """Return the network, trained by ``settings.processes`` processes, in evaluation mode.
 
     Args:
-        network_spec: Name, classes, channels, height, width and options, as ``networks.build`` takes them.
+        network_spec: Name, classes, channels, height, width and options, the arguments of ``networks.build``.
         inputs: float32, (N, C, H, W).
         labels: int64, (N,), class indices; or float32, (N, D), numbers.
-        settings: As for ``supervised.fit``; ``batch`` is that of all processes together.
-        launch: Start weights, held rows, state to resume from, progress and patience.
+        settings: As in ``supervised.fit``; ``batch`` is that of all processes together.
+        launch: Initial weights, held rows, state to resume from, progress and time limit.
 
     Raises:
-        TrainError: If a process fails or hangs (with its last lines), or as ``supervised.fit`` says.
-        PluginError: If there is no such network.
+        TrainError: If a process fails or hangs (with its last lines), or as in ``supervised.fit``.
+        PluginError: If the network is unknown.
         CheckpointError: If the start weights don't fit.
     """
     launch = launch or Launch()
@@ -108,8 +108,8 @@ def _check(work: Job) -> None:
     """Check here what every process would reject, so that the error is immediate and appears once.
 
     Raises:
-        TrainError: If there are too few rows, or a value can't be learnt from.
-        PluginError: If there is no such network.
+        TrainError: If there are too few rows, or nothing can be learned from them.
+        PluginError: If the network is unknown.
         CheckpointError: If the start weights don't fit.
     """
     network = work.network()
@@ -128,8 +128,8 @@ def _check_size(processes: int, size: int) -> None:
 
 @contextmanager
 def _torchrun(folder: Path, processes: int) -> Iterator[subprocess.Popen[bytes]]:
-    """Run the crew; whatever happens in the block, no process of it outlives the block."""
-    scratch = {"TMPDIR": str(folder)}  # what they leave there when they are ended goes with the folder
+    """Run torchrun; when the block ends, for whatever reason, all of its processes have ended."""
+    scratch = {"TMPDIR": str(folder)}  # files that killed processes leave behind are removed with the folder
     environment = {**child.environment(), **scratch, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
     with (folder / _STDERR).open("wb") as stderr:
         process = subprocess.Popen(
@@ -156,7 +156,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _follow(process: subprocess.Popen[bytes], folder: Path, launch: Launch, processes: int) -> None:
-    """Pass epochs on until the processes are done."""
+    """Report epochs until the processes have finished."""
     passed, last_s = 0, time.monotonic()
     while True:
         code = process.poll()
@@ -175,9 +175,9 @@ def _follow(process: subprocess.Popen[bytes], folder: Path, launch: Launch, proc
 
 
 def _failure(folder: Path, processes: int, code: int) -> str:
-    """Return which process ended first, how, its message, and what to do.
+    """Return which process failed first, how, its message, and the next step.
 
-    A process that only lost another one is not the cause, nor one that torchrun ended because another had failed.
+    A process that only lost another one is not the cause, nor is one that torchrun ended because another had failed.
     """
     ends = torchrun.ends(folder)
     if not ends:
@@ -196,7 +196,7 @@ def _last_lines(folder: Path) -> str:
 
 
 def main(folder: Path) -> int:
-    """Be one process of those that torchrun started; return the exit code."""
+    """Run as one of the processes that torchrun started; return the exit code."""
     failed = folder / f"failed-{os.environ['RANK']}.txt"
     try:
         with joined() as channel:

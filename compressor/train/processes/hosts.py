@@ -1,7 +1,7 @@
-"""Training on several hosts: the user's own torchrun starts the same command everywhere.
+"""Training on several hosts: the user's own torchrun starts the same command on each of them.
 
-Rank 0 does the work of the command; the other processes wait for its trainings and share each of them. The data goes
-to them through the process group, so that a host needs the code alone.
+Rank 0 runs the command; the other processes wait for its trainings and take part in each. The process group transfers
+the data, so that the other hosts need only the code.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ _CHANNEL: ContextVar[Channel | None] = ContextVar("channel", default=None)
 
 
 def leading() -> Channel | None:
-    """Return how to reach the other processes of torchrun, None where this process was not started by one."""
+    """Return the channel to the other processes of torchrun, None if torchrun did not start this process."""
     return _CHANNEL.get()
 
 
 def shared(command: Callable[[], int]) -> int:
-    """Run ``command`` on rank 0 of the processes that torchrun started; the others share its trainings.
+    """Run ``command`` on rank 0 of the processes that torchrun started; the others take part in its trainings.
 
     Returns:
-        The exit code of ``command``, on all of them: a host that ended well would wait for one that did not.
+        The exit code of ``command``, in all of them: a host that exited with 0 would wait for one that did not.
 
     Raises:
         LostProcessError: If a process ends before the work is done.
-        CompressorError: As the trainings say, where rank 0 did not say it.
+        CompressorError: As raised by the trainings, if rank 0 did not report it.
     """
     with joined() as channel:
         if channel.world.rank > 0:
@@ -42,7 +42,7 @@ def shared(command: Callable[[], int]) -> int:
             code = command()
         finally:
             _CHANNEL.reset(token)
-        with suppress(LostProcessError):  # they are gone: what ended them has been said
+        with suppress(LostProcessError):  # they are gone, and the reason has been reported
             job.send(channel, code)
         return code
 

@@ -1,6 +1,6 @@
-"""A training as data: it goes to other processes through a folder or through the process group.
+"""A training as data, sent to other processes through a folder or through the process group.
 
-Nothing in it runs code: arrays are read without pickle, settings are JSON, weights tensors only.
+Nothing in it is executed: arrays are read without pickle, settings are JSON, weights are tensors only.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _JOB, _EPOCHS, _STARTED = "job.json", "epochs.jsonl", "started.pt"
 class Job:
     """A training for ``settings.processes`` processes.
 
-    ``spec``: name, classes, channels, height, width and options of the network. ``start``: a checkpoint to start
-    from, empty for random weights. ``resume``: where the state is kept. ``parent``: the process that waits for the
-    result; without it the training ends.
+    ``spec``: name, classes, channels, height, width and options of the network. ``start``: a checkpoint to start from,
+    empty for random weights. ``resume``: the file of the training's state. ``parent``: the process that waits for the
+    result; the training ends when it is gone.
     """
 
     spec: NetworkSpec
@@ -47,10 +47,10 @@ class Job:
     parent: int = 0
 
     def network(self) -> nn.Module:
-        """Return the network with the weights to start from.
+        """Return the network with its initial weights.
 
         Raises:
-            PluginError: If there is no such network.
+            PluginError: If the network is unknown.
             CheckpointError: If the start weights don't fit.
         """
         network = networks.build(*self.spec)
@@ -65,8 +65,8 @@ class Job:
         """Return the network, trained together with the other processes of ``world``, in evaluation mode.
 
         Raises:
-            TrainError: As ``supervised.fit`` says, or if another process is lost.
-            PluginError: If there is no such network.
+            TrainError: As raised by ``supervised.fit``, or if another process is lost.
+            PluginError: If the network is unknown.
             CheckpointError: If the start weights don't fit.
         """
         options = Options(on_epoch=on_epoch, held=self.held, resume=self.resume, world=world)
@@ -110,7 +110,7 @@ def read(folder: Path) -> Job:
 
 
 def send(channel: Channel, work: Job | int) -> None:
-    """Send ``work`` from rank 0 to the other processes; a number sends them home with this exit code.
+    """Send ``work`` from rank 0 to the other processes; a number ends them with this exit code.
 
     Raises:
         LostProcessError: If one of them is gone.
@@ -131,7 +131,7 @@ def send(channel: Channel, work: Job | int) -> None:
 
 
 def receive(channel: Channel, folder: Path) -> Job | int:
-    """Return the next job that rank 0 sends, at the end its exit code; the state to resume from comes to ``folder``.
+    """Return the next job from rank 0, or at the end its exit code; the state to resume from is written to ``folder``.
 
     Raises:
         LostProcessError: If rank 0 is gone.
@@ -170,13 +170,13 @@ def _state(path: Path | None) -> bytes:
 
 
 def append_epoch(folder: Path, epoch: Epoch) -> None:
-    """Append ``epoch`` to the progress that the parent process reads."""
+    """Append ``epoch`` to the progress file that the parent process reads."""
     with (folder / _EPOCHS).open("a") as file:
         file.write(json.dumps(astuple(epoch)) + "\n")
 
 
 def epochs(folder: Path) -> list[Epoch]:
-    """Return the epochs so far; a line that is not whole yet is left for later."""
+    """Return the epochs so far; an incomplete line is left for later."""
     path = folder / _EPOCHS
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     return [Epoch(*json.loads(line)) for line in lines if line.endswith("\n")]

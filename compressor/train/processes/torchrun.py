@@ -1,4 +1,4 @@
-"""torchrun in a process of its own, and how each of the training processes ended, as a file.
+"""Runs torchrun in a process of its own and records in a file how each training process ended.
 
 torchrun's command line reports failures as text on stderr; this runs the same function and keeps them as data.
 """
@@ -19,13 +19,13 @@ _ENDS = "ends.json"
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How a process ended that did not end well; a negative ``exit_code`` is the number of a signal."""
+    """How a failed process ended; a negative ``exit_code`` is the number of a signal."""
 
     rank: int
     exit_code: int
 
     def __str__(self) -> str:
-        """Return how it ended in words."""
+        """Describe how it ended."""
         if self.exit_code >= 0:
             return f"exit code {self.exit_code}"
         try:
@@ -35,7 +35,7 @@ class End:
 
     @property
     def killed(self) -> bool:
-        """Whether something other than torchrun, which sends SIGTERM once another process failed, ended it."""
+        """Whether it was killed by something other than torchrun, which sends SIGTERM when another process failed."""
         return self.exit_code < 0 and self.exit_code != -signal.SIGTERM
 
 
@@ -45,7 +45,7 @@ def arguments(folder: Path, processes: int, module: str) -> list[str]:
 
 
 def ends(folder: Path) -> list[End]:
-    """Return how the processes of a run in ``folder`` ended that did not end well; empty where that is not known."""
+    """Return how the failed processes of a run in ``folder`` ended; empty if that is not known."""
     path = folder / _ENDS
     return [End(**end) for end in json.loads(path.read_text())] if path.exists() else []
 

@@ -1,7 +1,7 @@
-"""The processes that share one training: their number, which one this is, and the few values they exchange.
+"""The processes that share one training: their number, the rank of this one, and the few values they exchange.
 
-Gradients are averaged by torch's ``DistributedDataParallel`` (``loop.py``), statistics of batch normalisation by
-``batch_norm.py``. A world of one exchanges nothing: it is what every training in one process has.
+Gradients are averaged by torch's ``DistributedDataParallel`` (``loop.py``), batch norm statistics by
+``batch_norm.py``. A world of size one exchanges nothing; every training in a single process has one.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from compressor.errors import LostProcessError
 from compressor.train.stopping import Score
 
 _CPU = torch.device("cpu")
-_ANSWER_S = 300.0  # in which every process must answer: longer than any epoch's end, short enough to notice a hang
+_ANSWER_S = 300.0  # time limit for an answer: longer than the end of any epoch, short enough to notice a hang
 _IDLE = timedelta(days=7)  # rank 0 may quantize and measure for hours between two trainings
-_PIECE = 2**26  # elements sent at once, so that ``_ANSWER_S`` bounds a piece and not a data set
+_PIECE = 2**26  # elements per message, so that ``_ANSWER_S`` limits a piece and not a data set
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class World:
     device: torch.device = _CPU
 
     def part(self, rows: int) -> slice:
-        """Return which of a batch's ``rows`` are this process's; parts differ by at most one row."""
+        """Return the slice of a batch's ``rows`` for this process; slices differ by at most one row."""
         return slice(rows * self.rank // self.size, rows * (self.rank + 1) // self.size)
 
     def begin_epoch(self, seed: int, number: int) -> None:
-        """Seed what a network itself draws (dropout): each rank has draws of its own, a resumed epoch the same."""
+        """Seed the network's own draws (dropout): they differ by rank and are the same for a resumed epoch."""
         if self.size > 1:
             torch.manual_seed(int(np.random.SeedSequence([seed, number, self.rank]).generate_state(1)[0]))
 
@@ -56,7 +56,7 @@ class World:
         return tuple(means.tolist())
 
     def agreed(self, score: Score) -> Score:
-        """Return the score of rank 0: processes that stop at different epochs would wait for each other."""
+        """Return the score of rank 0: processes that stopped at different epochs would wait for each other."""
         if self.size == 1:
             return score
         values = torch.tensor([score.accuracy, score.negative_loss], dtype=torch.float64, device=self.device)
@@ -67,9 +67,9 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """How rank 0 sends data to the others, between trainings too: over gloo, whatever the device.
+    """Sends data from rank 0 to the others, also between trainings; over gloo, whatever the device.
 
-    ``idle`` is the group on which the others wait for the next message, ``busy`` the one on which it arrives.
+    The others wait for the next message on the group ``idle``; its content arrives on the group ``busy``.
     """
 
     world: World
@@ -77,7 +77,7 @@ class Channel:
     busy: dist.ProcessGroup | None = None
 
     def message(self, data: bytes = b"") -> bytes:
-        """Return the ``data`` of rank 0; the others may wait long for its length, and then not for the rest.
+        """Return the ``data`` of rank 0; the others may wait long for its length, but not for the rest.
 
         Raises:
             LostProcessError: If rank 0 is gone.
@@ -91,7 +91,7 @@ class Channel:
         return self.array(received).tobytes()
 
     def array(self, values: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Return ``values`` with the content of rank 0's array; elsewhere they are overwritten.
+        """Return rank 0's ``values``; in the other processes the array is overwritten.
 
         Raises:
             LostProcessError: If rank 0 is gone.
@@ -127,7 +127,7 @@ def answered(world: World) -> Iterator[None]:
 def joined() -> Iterator[Channel]:
     """Join the processes that torchrun started, for as long as the block lasts.
 
-    Raises:
+    LostProcessError: If some do not join.
         LostProcessError: If they don't all come.
     """
     rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
@@ -143,8 +143,8 @@ def joined() -> Iterator[Channel]:
     try:
         yield Channel(world, idle, busy)
     except (LostProcessError, KeyboardInterrupt):
-        waits = True  # a message may be under way, and to leave would wait for processes that are gone
+        waits = True  # a message may be pending, and destroying the group would wait for processes that are gone
         raise
     finally:
-        if not waits:  # else gloo's threads end this process by a signal when it exits, whatever its exit code
+        if not waits:  # otherwise gloo's threads end this process by a signal when it exits, whatever its exit code
             dist.destroy_process_group()
