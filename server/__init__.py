@@ -1,1 +1,1 @@
-"""The fleet's half: ingest, weigh evidence, decide, roll out, hand out retraining jobs."""
+"""The fleet server: ingests telemetry, detects drift, rolls out releases and hands out retraining jobs."""

@@ -1,4 +1,4 @@
-"""``fleet-server`` and ``python -m server``: the command line, where the server's packages are installed."""
+"""Entry point of ``fleet-server`` and ``python -m server``; a missing dependency gives one line, not a stack."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A client of the server's REST interface, for notebooks and scripts of operators.
+"""A client of the server's REST interface, for operators' notebooks and scripts.
 
-Knows how the operator's token travels and what the answers mean; decides nothing about a fleet. Every field of an
-answer has a default and unknown ones are left out, so that client and server may age apart.
+Sends the operator's token and parses the answers; decides nothing about a fleet. Every field of an answer has a
+default and unknown fields are ignored, so that client and server may have different versions.
 
     with FleetClient("https://fleet.example:8080", "operator.token", ca="ca.pem") as fleet:
         for device in fleet.devices():
@@ -41,9 +41,9 @@ _FIRST_ERROR, _UNAUTHORIZED = 400, 401
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceInfo:
-    """One device: what the registry knows, and what it said last. Times are UTC milliseconds, 0 for never.
+    """One device: its registry entry and its last report. Times are UTC milliseconds, 0 for never.
 
-    ``presence``: there, away, silent, never_heard or gone. ``evidence``: of drift, of the newest window: phase,
+    ``presence``: there, away, silent, never_heard or gone. ``evidence``: drift evidence of the newest window: phase,
     threshold_ratio (1 and above is an alarm), flagged, fault, cause; empty before the first. ``ended``: "", revoked or
     removed. ``reported`` and ``desired``: as on the wire (``docs/reference/wire.md``), None before the first.
     """
@@ -93,8 +93,8 @@ class ReleaseInfo:
 class RolloutDevice:
     """One device of a rollout; ``group`` is the index of its group, ``code`` says why it failed.
 
-    ``replaced_by``: the person who let another device try in its place. ``retried_from``: failed or stuck, while it is
-    told to try again.
+    ``replaced_by``: the person who let another device try in its place. ``retried_from``: its earlier outcome, failed
+    or stuck, during a retry.
     """
 
     device: str = ""
@@ -111,7 +111,7 @@ class RolloutDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutGroup:
-    """One group of a rollout, counted without cancelled devices; it is judged without those of ``replaced``."""
+    """One group of a rollout. Cancelled devices are not counted; ``replaced`` ones are left out when it is judged."""
 
     name: str = ""
     open: bool = False
@@ -133,8 +133,8 @@ class RolloutGroup:
 class RolloutInfo:
     """One rollout, its groups and its devices (``members``).
 
-    ``failed`` and ``stuck`` count devices that were replaced or removed since, too; ``committed_ratio`` is
-    ``committed`` / (``committed`` + ``failed`` + ``stuck``), None before any.
+    ``failed`` and ``stuck`` include devices that were replaced or removed later; ``committed_ratio`` is
+    ``committed`` / (``committed`` + ``failed`` + ``stuck``), None while all three are 0.
     """
 
     id: str = ""
@@ -160,7 +160,7 @@ class RolloutInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleInfo:
-    """One input that a device uploaded. ``label`` is "" while nobody labelled it; ``predicted`` is a class's index."""
+    """One input that a device uploaded. ``label`` is "" until a person labels it; ``predicted`` is a class index."""
 
     id: int = 0
     device: str = ""
@@ -178,7 +178,7 @@ class SampleInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictInfo:
-    """One verdict on drift: what is the matter, where, and what to do. ``closed_ms`` is 0 while it is open."""
+    """One verdict on drift: its kind, the devices concerned, and the cause. ``closed_ms`` is 0 while it is open."""
 
     id: int = 0
     kind: str = ""
@@ -214,7 +214,7 @@ class EventInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Concern:
-    """One signal that keeps all from being well; ``names``: the devices, releases or rollouts that it concerns."""
+    """One problem; ``names``: the devices, releases or rollouts that it concerns."""
 
     signal: str = ""
     level: str = ""
@@ -272,7 +272,7 @@ class FleetClient:
     """The REST interface for operators. Close it, or use ``with``; may be shared between threads.
 
     Every method raises ``NotRunningError`` if no server answers in time, ``AnsweredError`` if it refuses (``answered``
-    is its code), ``AnswerInvalidError`` if the answer is none of this project's, as the private ``_ask`` says.
+    is its code), and ``AnswerInvalidError`` if the answer is not one that a server of this project gives.
     """
 
     def __init__(
@@ -285,11 +285,11 @@ class FleetClient:
             url: Address of the server, http://… or https://….
             token_file: File with the operator's token (``operator.token`` in the server's state directory).
             ca: PEM file whose certificates are trusted instead of the system's.
-            timeout_s: For connecting, and between two pieces of an answer.
-            proxies: Whether the proxies that the environment names are used.
+            timeout_s: Limit for connecting, and between two pieces of an answer.
+            proxies: Whether to use the proxies that the environment names.
 
         Raises:
-            ClientFileError: If a file can't be read or holds something else, or the address is none.
+            ClientFileError: If a file can't be read or holds something else, or the address is invalid.
         """
         if urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname:
             raise ClientFileError(f"Expected an address as https://HOST:PORT, got {url[:200]!r}: see what run prints")
@@ -305,11 +305,11 @@ class FleetClient:
     def request(
         self, method: str, path: str, body: Mapping[str, Json] | None = None, *, query: Mapping[str, str] | None = None
     ) -> Mapping[str, Json]:
-        """Return the JSON object that the server answers, for a call of REST that has no method here."""
+        """Return the server's JSON answer, for a REST call that has no method here."""
         return self._document(self._ask(method, path, body, query=query))
 
     def devices(self, *, ended: bool = False) -> tuple[DeviceInfo, ...]:
-        """Return every device of the fleet; with ``ended`` those that were revoked or removed, the last first."""
+        """Return every device of the fleet; with ``ended``, the revoked and removed ones instead, newest first."""
         return self._get(_Devices, "/api/devices", {"ended": str(ended).lower()}).devices
 
     def device(self, device: str) -> DeviceInfo:
@@ -317,11 +317,11 @@ class FleetClient:
         return self._get(DeviceInfo, f"/api/devices/{_part(device)}")
 
     def releases(self) -> tuple[ReleaseInfo, ...]:
-        """Return every release, oldest first, one entry a target."""
+        """Return every release, oldest first, one entry per target."""
         return self._get(_Releases, "/api/releases").releases
 
     def running(self, release: str) -> tuple[str, ...]:
-        """Return the ids of the devices that say they run ``release``."""
+        """Return the ids of the devices that report running ``release``."""
         return self._get(_Running, f"/api/releases/{_part(release)}").running
 
     def rollouts(self) -> tuple[RolloutInfo, ...]:
@@ -335,31 +335,31 @@ class FleetClient:
     def create_rollout(
         self, release: str, *, canary: int | Sequence[str] | None = None, approved: bool = False
     ) -> RolloutInfo:
-        """Make a rollout, which begins when approved; ``canary``: how many devices come first, or which."""
+        """Create a rollout, which starts when approved; ``canary``: how many devices come first, or a list."""
         chosen: Json = canary if canary is None or isinstance(canary, int) else list(canary)
         body: dict[str, Json] = {"release": release, "canary": chosen, "approved": approved}
         return self._post(RolloutInfo, "/api/rollouts", body)
 
     def approve(self, rollout: str, *, by: str = "an operator") -> RolloutInfo:
-        """Let a rollout begin; ``by``: who decided it."""
+        """Approve a rollout, so that it starts; ``by``: who decided it."""
         return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/approve", {"by": by})
 
     def pause(self, rollout: str, *, by: str = "an operator", why: str = "") -> RolloutInfo:
-        """Let no further device begin; ``by`` and ``why`` are kept."""
+        """Pause a rollout: no further device is assigned the release. ``by`` and ``why`` are recorded."""
         return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/pause", {"by": by, "why": why})
 
     def resume(self, rollout: str, *, how: str = "retry", by: str = "an operator") -> RolloutInfo:
-        """Go on after a pause; ``how``: ``retry``, ``replace`` or ``tolerate``; ``by``: who decided it."""
+        """Resume a paused rollout; ``how``: ``retry``, ``replace`` or ``tolerate``; ``by``: who decided it."""
         return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/resume", {"how": how, "by": by})
 
     def abort(self, rollout: str, *, by: str = "an operator", why: str = "") -> RolloutInfo:
-        """End a rollout; devices that have not committed are set back, ``by`` and ``why`` are kept."""
+        """Abort a rollout; devices that have not committed go back. ``by`` and ``why`` are recorded."""
         return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/abort", {"by": by, "why": why})
 
     def samples(self, *, unlabelled: bool = False, page: int = _PAGE) -> Iterator[SampleInfo]:
-        """Yield the samples, newest first; with ``unlabelled`` each unlabelled image once, oldest first.
+        """Yield the samples, newest first; with ``unlabelled``, each unlabelled image once, oldest first.
 
-        ``page``: how many are asked for at once, 1 to 5,000.
+        ``page``: how many one request fetches, 1 to 5,000.
         """
         query = {"unlabelled": str(unlabelled).lower(), "limit": str(page)}
         last: SampleInfo | None = None
@@ -387,9 +387,9 @@ class FleetClient:
         return self._get(_Verdicts, "/api/verdicts", {"limit": str(limit)}).verdicts
 
     def events(self, *, after: int = 0, device: str = "", page: int = _PAGE) -> Iterator[EventInfo]:
-        """Yield the events with a higher id than ``after``, those of a page as they happened.
+        """Yield the events with a higher id than ``after``; within a page, in the order in which they happened.
 
-        To follow, ask again later with the highest id that was seen. ``page``: 1 to 1,000.
+        To follow the log, call again with the highest id so far. ``page``: how many one request fetches, 1 to 1,000.
         """
         while True:
             query = {"after": str(after), "limit": str(page)} | ({"device": device} if device else {})
@@ -400,7 +400,7 @@ class FleetClient:
             after = found.last_id
 
     def status(self) -> FleetStatus:
-        """Return whether all is well with fleet and server, and if not, every concern."""
+        """Return the overall status of fleet and server, with every concern."""
         return self._get(FleetStatus, "/api/overall")
 
     def close(self) -> None:
@@ -426,11 +426,11 @@ class FleetClient:
     def _ask(
         self, verb: str, path: str, body: Mapping[str, Json] | None = None, *, query: Mapping[str, str] | None = None
     ) -> httpx.Response:
-        """Return the answer of the server.
+        """Return the server's answer.
 
         Raises:
-            NotRunningError: If none comes, or not in time.
-            AnsweredError: If it refuses; with the code and the text of the server.
+            NotRunningError: If there is no answer in time.
+            AnsweredError: If the server refuses; carries its code and text.
         """
         try:
             answer = self._http.request(verb, path, json=body, params=query)
@@ -474,7 +474,7 @@ def _refusal(answer: httpx.Response) -> tuple[str, str]:
 
 
 def _part(name: str) -> str:
-    """Return ``name`` as one part of a path, whatever is in it."""
+    """Return ``name`` percent-encoded, as one segment of a path."""
     return quote(name, safe="")
 
 

@@ -1,4 +1,4 @@
-"""Where the time comes from: a function, so that tests bring their own."""
+"""The clock: a function, so that tests can pass their own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """All settings of the server: one frozen dataclass from ``server.toml``, every default with its reason.
 
-The tables [drift], [rollout] and [retraining] are defined beside the code that obeys them.
+The tables [drift], [rollout] and [retraining] are defined beside the code that uses them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from wire.settings import Bound, check, fields_from, read_toml
 
 _EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 Port: TypeAlias = Annotated[int, Bound(0, 65_535)]
-Turn: TypeAlias = Annotated[float, Bound(0, 60, above=True)]  # broker, rollouts and health are looked after once a turn
+Turn: TypeAlias = Annotated[float, Bound(0, 60, above=True)]  # broker, rollouts and health are checked once a turn
 Large: TypeAlias = Annotated[int, Bound(0, 10**9, above=True)]
 
 
@@ -28,7 +28,7 @@ Large: TypeAlias = Annotated[int, Bound(0, 10**9, above=True)]
 class HttpConfig:
     """``bind``: loopback unless [tls] is set. ``port`` 0: a free one, kept from then on.
 
-    ``public_url`` is what devices are told, "" for the bound address.
+    ``public_url``: the address that devices get, "" for the bound address.
     """
 
     bind: str = "127.0.0.1"
@@ -38,7 +38,7 @@ class HttpConfig:
 
 @dataclass(frozen=True, slots=True)
 class BrokerConfig:
-    """The private mosquitto. ``port`` 0: a free one, kept from then on. ``public_host``: what devices are told.
+    """The private mosquitto. ``port`` 0: a free one, kept from then on. ``public_host``: the host that devices get.
 
     ``max_queued_messages``: per client; mosquitto's 1,000 drops silently. ``max_packet_bytes`` bounds a sample.
     """
@@ -54,7 +54,7 @@ class BrokerConfig:
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
-    """PEM files for broker and HTTP, all or none: needed to listen beyond loopback. ``ca`` is handed to devices.
+    """PEM files for broker and HTTP, all or none: needed to listen beyond loopback. Devices get ``ca``.
 
     A relative path is relative to the folder of ``server.toml``; ``~`` is the home directory.
     """
@@ -72,7 +72,7 @@ class TlsConfig:
         """Return the same with relative paths below ``folder``.
 
         Raises:
-            PathError: If one begins with the home directory of nobody.
+            PathError: If one begins with ``~user`` and there is no such user.
         """
         if not self.enabled:
             return self
@@ -88,9 +88,9 @@ class EnrolmentConfig:
 
 @dataclass(frozen=True, slots=True)
 class IngestConfig:
-    """``queue_messages`` bounds memory; ``batch_messages`` one transaction.
+    """``queue_messages`` bounds the memory, ``batch_messages`` one transaction.
 
-    ``clock_skew_s``: a device whose clock is off by more is noted. ``retention_days``: windows, events and
+    ``clock_skew_s``: a device whose clock is off by more is marked. ``retention_days``: windows, events and
     telemetry older than that are deleted.
     """
 
@@ -102,14 +102,14 @@ class IngestConfig:
 
 @dataclass(frozen=True, slots=True)
 class FleetConfig:
-    """``silent_s``: a device that says it is there but was not heard for so long is noted; two hourly windows."""
+    """``silent_s``: a connected device that has sent nothing for this long counts as silent; two hourly windows."""
 
     silent_s: Time = 7_200.0
 
 
 @dataclass(frozen=True, slots=True)
 class HealthConfig:
-    """``min_free_bytes``: with less free for the state directory the server says that it is unwell (HTTP 503)."""
+    """``min_free_bytes``: with less free disk for the state directory the server reports unhealthy (HTTP 503)."""
 
     min_free_bytes: Bytes = 64 * 1024 * 1024  # a bundle of usual size still fits, and there is time to act
 
@@ -123,7 +123,7 @@ class StoreConfig:
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Everything in ``server.toml``. ``turn_interval_s``: how often every service gets its turn."""
+    """Everything in ``server.toml``. ``turn_interval_s``: how often ``turn`` of every service is called."""
 
     turn_interval_s: Turn = 0.5
     http: HttpConfig = field(default_factory=HttpConfig)
@@ -143,7 +143,7 @@ def read_config(path: Path) -> ServerConfig:
     """Return the settings in ``path``.
 
     Raises:
-        ConfigError: If a key is unknown, or a value can't be.
+        ConfigError: If a key is unknown or a value is invalid.
     """
     try:
         config = fields_from(ServerConfig, read_toml(path), str(path))
@@ -158,7 +158,7 @@ def read_config(path: Path) -> ServerConfig:
 
 
 def check_config(config: ServerConfig) -> ServerConfig:
-    """Return ``config`` if it may be obeyed.
+    """Return ``config`` if it is valid.
 
     Raises:
         ConfigError: If a number is out of its bounds, or an address beyond loopback lacks TLS.

@@ -1,7 +1,7 @@
 """The errors of the server, as a tree.
 
 ServerError
-├── ConfigError               server.toml says something that cannot be
+├── ConfigError               server.toml has an unknown key or an invalid value
 ├── StateDirectoryError       the state directory is missing, foreign or damaged
 ├── AlreadyRunningError       another server holds the state directory
 ├── DiskFullError             the server's disk is full
@@ -14,7 +14,7 @@ ServerError
 │   ├── DatabaseNewerError        a newer tinyfleet has migrated it
 │   └── DatabaseForeignError      its tables or rows are not a fleet's
 ├── ClientFileError           a client's token or certificate file can't be used
-├── AnswerInvalidError        what answers is no server of this project, or one of another age
+├── AnswerInvalidError        the answer is not from a server of this project, or from another version
 ├── BrokerError               mosquitto can't be started or does not answer
 │   ├── BrokerMissingError    mosquitto is not installed
 │   └── PortInUseError        another program listens on the port
@@ -28,7 +28,7 @@ ServerError
 ├── NotAssignedError          a bundle that is not assigned to the device that asks
 ├── TrustError                keys, root or signed metadata of this server are missing or damaged
 │   ├── RootMissingError      no root was installed yet
-│   └── MetadataRefusedError  uploaded metadata is not signed by who must sign it, or lists what is not here
+│   └── MetadataRefusedError  uploaded metadata lacks a required signature, or lists a bundle that is not here
 │       └── TargetsVersionError   another build host published in between
 ├── UnknownRolloutError       no such rollout
 ├── RolloutRefusedError       a rollout that can't be made as asked
@@ -36,15 +36,15 @@ ServerError
 │   └── RolloutPhaseError     a rollout that can't do this in its phase
 ├── SampleRefusedError        a sample that may not be stored
 ├── UnknownSampleError        no such sample
-├── LabelRefusedError         a label that can't be
+├── LabelRefusedError         a label that is empty, too long or not a class
 ├── UnknownTriggerError       no such retraining
-├── TriggerPhaseError         a retraining that waits for nobody
+├── TriggerPhaseError         a retraining that awaits no approval
 ├── UnknownMeasurementError   no such measurement on a device, or no report of it
 ├── MeasurementRefusedError   an order or a report that can't be taken
-├── NotTheDeviceError         a measurement that is another device's
+├── NotTheDeviceError         a measurement that belongs to another device
 ├── UnknownJobError           no such training job
-├── LeaseLostError            a job that is another worker's, or over
-└── BlobRefusedError          an upload's digest or size is not what was announced
+├── LeaseLostError            a job that is leased to another worker, or over
+└── BlobRefusedError          an upload's digest or size differs from the announced one
     └── BlobOversizeError
 
 Every error carries a stable ``code`` that also travels in HTTP answers and events, and the HTTP ``status``.
@@ -56,7 +56,7 @@ from typing import ClassVar
 
 
 class ServerError(Exception):
-    """Something the server was asked for can't be done."""
+    """The server can't do what it was asked to."""
 
     code: ClassVar[str] = "server"
     status: ClassVar[int] = 400
@@ -69,7 +69,7 @@ class ConfigError(ServerError):
 
 
 class StateDirectoryError(ServerError):
-    """The state directory is missing, not ours, or already there."""
+    """The state directory is missing, foreign, damaged, or exists already."""
 
     code = "state_directory"
 
@@ -156,7 +156,7 @@ class AnsweredError(ServerError):
 
 
 class ClientFileError(ServerError):
-    """A client's file of a token or of certificates is missing, or holds something else."""
+    """A client's token or certificate file is missing, or holds something else."""
 
     code = "client_file"
 
@@ -195,7 +195,7 @@ class UnauthorizedError(ServerError):
 
 
 class ClaimRefusedError(ServerError):
-    """The claim can't be used; ``cause`` is unknown, used, void or expired, ``device`` whose it is, "" if unknown."""
+    """The claim can't be used. ``cause``: unknown, used, void or expired; ``device``: its device, "" if unknown."""
 
     code = "claim_refused"
     status = 403
@@ -278,7 +278,7 @@ class RootMissingError(TrustError):
 
 
 class MetadataRefusedError(TrustError):
-    """Uploaded metadata is not signed by who must sign it, or lists what is not here."""
+    """Uploaded metadata lacks a required signature, or lists a bundle that is not here."""
 
     code = "metadata_refused"
     status = 422
@@ -320,7 +320,7 @@ class RolloutPhaseError(RolloutRefusedError):
 
 
 class SampleRefusedError(ServerError):
-    """A sample is too large, of another media type, over the day's bytes, or not what its digest says."""
+    """A sample is too large, of another media type, beyond the daily limit, or does not match its digest."""
 
     code = "sample_refused"
     status = 422
@@ -348,7 +348,7 @@ class UnknownTriggerError(ServerError):
 
 
 class TriggerPhaseError(ServerError):
-    """A retraining waits for nobody's approval in its phase."""
+    """A retraining awaits no approval in its phase."""
 
     code = "retraining_phase"
     status = 409
@@ -369,7 +369,7 @@ class MeasurementRefusedError(ServerError):
 
 
 class NotTheDeviceError(ServerError):
-    """A measurement is another device's."""
+    """A measurement belongs to another device."""
 
     code = "not_the_device"
     status = 403

@@ -1,7 +1,7 @@
-"""What fails at every turn, in the log: once, then once a minute, and once more when it is over.
+"""Logs recurring failures: at the first, then once a minute, and once more when the outage is over.
 
 A database that another process has locked, or a full disk, fails many times a minute, and each time in the same way.
-What carries its own words gets one line; anything else is a fault of ours and gets its stack.
+Expected errors get one line; an unexpected exception is a bug and is logged with its stack.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _EXPLAINED = (ServerError, WireError, OSError, sa.exc.OperationalError)
 
 @dataclass(slots=True)
 class _Outage:
-    """What began at ``since_s`` and goes on: the failures of each part that has not worked since."""
+    """An outage since ``since_s``: the number of failures of each part that has not recovered."""
 
     since_s: float
     parts: dict[str, int] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Outages:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def failed(self, part: str, error: Exception) -> None:
-        """Log that ``part`` failed and tries again, unless the same was logged of any part within the last minute."""
+        """Log that ``part`` failed and will retry, unless the same failure was logged within the last minute."""
         now_s, text = self.monotonic(), f"{type(error).__name__}: {getattr(error, 'orig', None) or error}"[:500]
         with self._lock:
             outage = self._now = self._now or _Outage(now_s)
@@ -56,7 +56,7 @@ class Outages:
         _LOG.error("Failed; it is tried again. part=%s error=%s", part, text, exc_info=stack)
 
     def worked(self, part: str) -> None:
-        """Note that ``part`` works; log that the outage is over when every part that had failed works again."""
+        """Record that ``part`` works; log the end of the outage when every part that had failed works again."""
         outage = self._now
         if outage is None or part not in outage.parts:
             return

@@ -1,4 +1,4 @@
-"""Who decided something, and why, as it is kept: the words for nobody named, and how long each may be."""
+"""Names and reasons recorded with decisions: the name used when none was given, and their maximum lengths."""
 
 from __future__ import annotations
 

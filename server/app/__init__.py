@@ -1,1 +1,1 @@
-"""The composition root: services, HTTP, TLS, state directory, and the health of the whole."""
+"""The composition root: services, HTTP, TLS, the state directory, and the server's health."""

@@ -1,4 +1,4 @@
-"""Serves the web application by uvicorn, in a thread, on a socket that was bound before."""
+"""Serves the web application with uvicorn, in a thread, on a socket that is already bound."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WebError(ServerError):
 
 @dataclass(slots=True)
 class Web:
-    """One uvicorn server; signals stay with the caller, which is why it runs beside the main thread."""
+    """One uvicorn server; it runs outside the main thread, so that signals stay with the caller."""
 
     api: FastAPI
     listener: socket.socket
@@ -57,7 +57,7 @@ class Web:
             time.sleep(_POLL_S)
 
     def stop(self) -> None:
-        """Let running requests end, then stop."""
+        """Wait for running requests, then stop."""
         if self._server is not None and self._thread is not None:
             self._server.should_exit = True
             self._thread.join(_STOP_TIMEOUT_S)

@@ -1,7 +1,7 @@
-"""The overall status of fleet and server: all is well only when every signal says so. Pure.
+"""The overall status of fleet and server: all is well only when no signal reports a problem. Pure.
 
-Not knowing is a signal of its own: a device that was never heard, or whose drift is not judged, is no device that is
-well. A new signal is a field of ``Signals`` and a line of ``_WORDS``; ``overall`` then takes it into account by itself.
+Missing knowledge is a signal of its own: a device that never connected, or whose drift is not judged, does not count
+as well. To add a signal, add a field to ``Signals`` and a line to ``_WORDS``; ``overall`` needs no change.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
-NEAR_RATIO = 0.6  # from this share of its threshold on, evidence is worth a look; it alarms nobody
+NEAR_RATIO = 0.6  # evidence from this share of its threshold on is shown as near; it raises no alarm
 _NAMED = 6
 
 
 class Level(StrEnum):
-    """How urgent it is, the least first."""
+    """How urgent a status is, least urgent first."""
 
     WELL = "well"
     UNKNOWN = "unknown"  # nothing bad is known, but not everything is known
@@ -25,14 +25,14 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signals:
-    """Everything that can be the matter, each the names of what it concerns; nothing where all are empty.
+    """All possible problems, each with the names of what it concerns; all are empty in a healthy fleet.
 
-    ``devices``: how many there are. Devices: ``lost`` (broke off), ``silent`` (say that they are there and are not
-    heard), ``disconnected`` (ended in order), ``never_seen``, ``degraded`` (or in safe mode), ``update_failed``
+    ``devices``: how many there are. Devices: ``lost`` (connection broke), ``silent`` (connected, but they send
+    nothing), ``disconnected`` (in order), ``never_seen``, ``degraded`` (or in safe mode), ``update_failed``
     (refused or rolled back), ``withdrawn`` (run a release that was withdrawn), ``clock_off``. Drift: ``faulty``,
     ``flagged``, ``near`` (from ``NEAR_RATIO`` of the threshold on), ``unjudged`` (no evidence yet or lately, or still
     compared with training), ``pools_near``, ``verdicts``.
-    Rollouts: ``paused``, ``unapproved``, ``failed``, ``aborting``, ``members_failed``. ``server``: what is unwell in
+    Rollouts: ``paused``, ``unapproved``, ``failed``, ``aborting``, ``members_failed``. ``server``: unhealthy parts of
     the server; ``metadata``: signed metadata that is damaged, has expired or will soon.
     """
 
@@ -62,7 +62,7 @@ class Signals:
 
 @dataclass(frozen=True, slots=True)
 class Concern:
-    """One signal that keeps all from being well; ``names``: whom or what it concerns."""
+    """One problem; ``names``: the devices, releases or rollouts that it concerns."""
 
     signal: str
     level: Level
@@ -72,7 +72,7 @@ class Concern:
 
 @dataclass(frozen=True, slots=True)
 class Overall:
-    """The status: the worst level, a sentence, and each concern, the most urgent first."""
+    """The status: the worst level, a sentence, and every concern, most urgent first."""
 
     level: Level
     text: str
@@ -110,7 +110,7 @@ _LEVELS = tuple(Level)
 
 
 def overall(signals: Signals) -> Overall:
-    """Return the status that ``signals`` amount to."""
+    """Return the status that follows from ``signals``."""
     found = [_concern(field.name, getattr(signals, field.name)) for field in fields(signals) if field.name != _DEVICES]
     concerns = [concern for concern in found if concern is not None]
     if signals.devices == 0:

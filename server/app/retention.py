@@ -1,4 +1,4 @@
-"""Old rows go, so that a server that runs for years keeps its size."""
+"""Deletes old rows, so that the database of a server that runs for years stops growing."""
 
 from __future__ import annotations
 

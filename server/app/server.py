@@ -1,8 +1,8 @@
 """The composition root: opens everything on a state directory, starts and stops it in order.
 
-Threads: one takes telemetry from the inbox (``ingest``), one gives the services their turn (``turns``), one gives
-drift detection its own, since that may have weeks of windows to fold (``drift``), one turns away devices that were
-revoked, whatever the services are busy with, one serves HTTP. No service starts a thread of its own.
+Threads: one takes telemetry from the inbox (``ingest``), one calls ``turn`` of the services (``turns``), one that of
+drift detection, which may have weeks of windows to process (``drift``), one disconnects revoked devices without
+waiting for the services, and one serves HTTP. No service starts a thread of its own.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _JOIN_TIMEOUT_S = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """What the command line says instead of ``server.toml``; None leaves it."""
+    """Command-line options that replace settings of ``server.toml``; None keeps the setting."""
 
     http_port: int | None = None
     broker_port: int | None = None
@@ -69,7 +69,7 @@ class Admission:
         return {**self.enrolment.password_hashes(), SERVER_USER: self.server_hash}
 
     def refresh(self) -> None:
-        """Let the broker read who is of the fleet now; it ends the sessions of all others."""
+        """Make the broker reload its users; it disconnects everybody who is no longer one."""
         if self.broker is not None:
             with self._lock:
                 self.broker.update_users(self.hashes())
@@ -77,7 +77,7 @@ class Admission:
     def admit(self, identity: Identity) -> None:
         """Make the broker accept a device that was just enrolled.
 
-        List and file change together, one writer at a time: an older list must not replace a newer one.
+        The list is read and written under one lock: an older list must not replace a newer one.
 
         Raises:
             BrokerError: If the broker does not accept it in time.
@@ -91,7 +91,7 @@ class Admission:
 
 @dataclass(slots=True)
 class ServerApp:
-    """One server. Use ``ServerApp.open``; in tests, ``turn`` replaces the threads."""
+    """One server. Create it with ``ServerApp.open``; in tests, ``turn`` replaces the threads."""
 
     state: StateDirectory
     config: ServerConfig
@@ -114,7 +114,7 @@ class ServerApp:
     ) -> ServerApp:  # fmt: skip
         """Return a server on the state directory ``path``, not started yet.
 
-        With ``transport`` (a ``MemoryTransport``) there is no mosquitto. Without ``pages`` there is no dashboard.
+        With ``transport`` (a ``MemoryTransport``) no mosquitto runs. Without ``pages`` there is no dashboard.
 
         Raises:
             ServerError: If the directory, its settings or a port can't be used; the subclass says why.
@@ -134,14 +134,14 @@ class ServerApp:
 
     @property
     def http_url(self) -> str:
-        """Where operators, build hosts and devices reach the REST interface."""
+        """The URL at which operators, build hosts and devices reach the REST interface."""
         return self.address.http_url
 
     def start(self) -> None:
         """Start broker, connection, threads and HTTP, in this order.
 
         Raises:
-            ServerError: If one of them does not start; what was started is stopped again.
+            ServerError: If one of them does not start; those already started are stopped.
         """
         try:
             if self.broker is not None:
@@ -175,7 +175,7 @@ class ServerApp:
         """Connect to the broker (part of ``start``; alone in tests that call ``turn``).
 
         Raises:
-            StateDirectoryError: If the name of the shared subscription can't be read or made.
+            StateDirectoryError: If the name of the shared subscription can't be read or created.
         """
         group = self.state.ingest_group()
         self.transport.start(self.parts.ingest.hear, subscriptions=subscriptions(group))
@@ -195,7 +195,7 @@ class ServerApp:
         self._lock.release()
 
     def turn(self, now_ms: int) -> None:
-        """Handle all that has arrived, then give every service one turn (for tests without threads)."""
+        """Handle every message that has arrived, then call ``turn`` of every service (for tests without threads)."""
         while self.parts.ingest.turn(now_ms):
             pass
         self._enforce(now_ms)
@@ -219,7 +219,7 @@ class ServerApp:
                 self.parts.outages.failed(_INGEST, error)
                 self.parts.vitals.fault(_INGEST, f"{type(error).__name__}: {error}"[:500])
                 self._stopping.wait(_PAUSE_AFTER_FAULT_S)
-        with contextlib.suppress(Exception):  # what is still in the inbox; the devices would send it again anyway
+        with contextlib.suppress(Exception):  # drain the inbox; devices would send these messages again anyway
             while self.parts.ingest.turn(self.clock()):
                 pass
 
@@ -240,7 +240,7 @@ class ServerApp:
                     self._give_turn(service)
 
     def _drift_loop(self) -> None:
-        """Turns of the drift service alone: after a restart it may have weeks to fold, and no rollout waits for it."""
+        """Call ``turn`` of the drift service alone: catching up after a restart must not delay rollouts."""
         self.parts.drift.goes_on = self._drift_goes_on
         while not self._stopping.wait(self.config.turn_interval_s):
             self._give_turn(self.parts.drift)
@@ -268,15 +268,15 @@ def _name(service: Service) -> str:
 
 
 _YOUNG_OBJECTS = 50_000
-"""What one evidence step of 10,000 devices makes and drops again should die young: with Python's 700 it is moved to
-older generations, and four full collections a step look at it there (0.25 of 1.7 CPU s; 0.03 with this)."""
+"""Objects that one drift step of 10,000 devices allocates should die in the youngest generation: with Python's default
+of 700 they move to older ones, and four full collections a step scan them (0.25 of 1.7 CPU s; 0.03 with this)."""
 
 
 def keep_what_is_loaded() -> None:
-    """Tell the collector to pass over modules, tables and pages, which live as long as the process.
+    """Freeze modules, tables and pages, which live as long as the process, and raise the collector's threshold.
 
-    Else every full collection walks through all of them, about a tenth of the time of a busy ingest. What a busy
-    server makes for one batch or one step is collected in larger lots, for the same reason.
+    Otherwise every full collection scans all of them, about a tenth of the time of a busy ingest. The threshold is
+    higher for the same reason: fewer collections of what one batch or one step allocates.
     """
     gc.collect()
     gc.freeze()
@@ -325,7 +325,7 @@ def _assemble(
 
 
 def _refuse_to_orphan(state: StateDirectory, parts: Parts) -> None:
-    """Refuse ports that were drawn anew while devices know others.
+    """Refuse newly drawn ports if enrolled devices know other ones.
 
     Raises:
         StateDirectoryError: If there are devices.
@@ -341,10 +341,10 @@ def _refuse_to_orphan(state: StateDirectory, parts: Parts) -> None:
 
 
 def _refuse_lost_trust(parts: Parts) -> None:
-    """Refuse to serve devices without the keys and signed metadata that they know.
+    """Refuse to start without the keys and signed metadata that devices know.
 
     Raises:
-        TrustError: If some are lost.
+        TrustError: If one of them is lost.
     """
     try:
         parts.trust.refuse_losses(published=bool(parts.versions.releases()))

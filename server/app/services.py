@@ -1,4 +1,4 @@
-"""All services of one server, built and joined; nothing runs yet. The lifecycle is in ``app``."""
+"""Builds all services of one server and connects them; starts nothing. The lifecycle is in ``app.server``."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ from wire.transport import Transport
 
 
 class Service(Protocol):
-    """Something that gets a turn about twice a second."""
+    """Something whose ``turn`` is called about twice a second."""
 
     def turn(self, now_ms: int) -> object:
         """Do what is due at ``now_ms`` (UTC milliseconds) and return soon."""
@@ -73,7 +73,7 @@ class Service(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The services of one server; ``services`` get their turn in this order."""
+    """The services of one server; ``turn`` of ``services`` is called in this order."""
 
     database: Database
     auth: Auth
@@ -101,7 +101,7 @@ class Parts:
 
 
 def build_parts(state: StateDirectory, config: ServerConfig, transport: Transport, clock: Clock) -> Parts:
-    """Return every service on the state directory, joined by ``transport``."""
+    """Return every service on the state directory, with ``transport`` to reach devices."""
     database = open_database(config.store.url or state.database_url, str(state.path), may_be_new=not state.has_served())
     events, outbox = EventLog(database), Outbox(transport)
     fleet = Fleet(database, outbox, clock)

@@ -1,4 +1,4 @@
-"""Reads everything that can be the matter with fleet and server; ``overall`` says what it amounts to."""
+"""Reads the signals of the overall status from fleet and server; ``overall`` derives the status from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _UPDATE_FAILED = frozenset({UpdatePhase.REFUSED, UpdatePhase.ROLLED_BACK})
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """The fleet as it stood at ``now_ms``: its devices, and the newest evidence of each that has any, by device id."""
+    """The fleet at ``now_ms``: its devices, and the newest evidence of each that has any, by device id."""
 
     now_ms: int
     devices: Sequence[Device]
@@ -37,7 +37,7 @@ class Reading:
 class Situation:
     """The signals of one server. Safe to share between threads.
 
-    ``evidence_ms``: a device that is there and whose newest window began longer ago is judged no more.
+    ``evidence_ms``: a connected device whose newest window began longer ago counts as not judged.
     """
 
     fleet: Fleet
@@ -51,7 +51,7 @@ class Situation:
     evidence_ms: int
 
     def read(self) -> Reading:
-        """Return the fleet as it stands now; what the table shows and what is the matter come from one reading."""
+        """Return the fleet as it is now; the table of devices and the status are made from one reading."""
         devices, found = self.fleet.devices(), newest_evidence(self.verdicts.database)
         members = {device.device for device in devices}
         evidence = {name: one for name, one in found.items() if name in members}
@@ -62,11 +62,11 @@ class Situation:
         return overall(self.signals(reading))
 
     def presence(self, device: Device) -> Presence:
-        """Return whether ``device`` is there now."""
+        """Return the presence of ``device`` now."""
         return presence(device, self.clock(), self.silent_s)
 
     def signals(self, reading: Reading | None = None) -> Signals:
-        """Return what is the matter as of ``reading``, by default now."""
+        """Return the problems as of ``reading``, by default now."""
         reading = reading or self.read()
         devices, now_ms, evidence = reading.devices, reading.now_ms, reading.evidence
         pools = newest_pools(self.verdicts.database)
@@ -108,7 +108,7 @@ class Situation:
         if evidence is None or evidence["phase"] != "judged":
             return False
         late = int(str(evidence["window_start_ms"])) < now_ms - self.evidence_ms
-        return not (late and is_reachable(device, now_ms, self.silent_s))  # of who is away it is known that it is
+        return not (late and is_reachable(device, now_ms, self.silent_s))  # an absent one has its own signal
 
     def _metadata(self, now_ms: int) -> tuple[str, ...]:
         if self.trust.root() is None:

@@ -1,9 +1,9 @@
-"""A copy of a state directory from which a server comes back as the one that devices know.
+"""Copies a state directory, so that a server restored from the copy keeps its identity towards devices.
 
-Everything is copied but what is scratch; a list of what matters would forget what is added later. The database is
-copied first: bundles and metadata that are published meanwhile are then in the copy without being in the database,
-which the server notices when it starts; the other way round they would be missing. ``timestamp.json`` comes before the
-files that it names, for the same reason. ``server.toml`` comes when everything else is on the disk.
+Everything except scratch files is copied; a list of what to copy would miss what is added later. The database is
+copied first: bundles and metadata that are published meanwhile are then in the copy but not in the database, which
+the server repairs when it starts; the other way round they would be missing. ``timestamp.json`` is copied before the
+files that it names, for the same reason, and ``server.toml`` when everything else is on the disk.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _TIMESTAMP = Path("tuf", "timestamp.json")
 
 
 def back_up_state(state: StateDirectory, engine: sa.Engine, target: Path, now_ms: int) -> None:
-    """Copy ``state`` to the new directory ``target``, its SQLite database with it; the server may run meanwhile.
+    """Copy ``state`` with its SQLite database to the new directory ``target``; the server may run meanwhile.
 
-    The copy is marked as one of ``now_ms``, UTC: a server that starts on it signs above what devices saw since.
+    The copy is marked with ``now_ms``, UTC: a server that starts on it signs versions above those that devices saw.
 
     Raises:
-        StateDirectoryError: If ``target`` is there already, or lies in the state directory.
-        OSError: If it can't be written; what was written stays, without ``server.toml``, so that no server runs on it.
+        StateDirectoryError: If ``target`` exists, or lies in the state directory.
+        OSError: If it can't be written. A partial copy stays, without ``server.toml``, so that no server runs on it.
         sqlite3.Error: If the database is damaged.
     """
     inside = state.path in (target.resolve(), *target.resolve().parents)
@@ -61,6 +61,6 @@ def back_up_state(state: StateDirectory, engine: sa.Engine, target: Path, now_ms
 
 
 def _partial_files(folder: str, names: list[str]) -> set[str]:
-    """Return what is not copied: files being written, and the timestamp, which is there."""
+    """Return the names not to copy: files being written, and the timestamp, which is copied already."""
     done = {"timestamp.json"} if Path(folder).name == "tuf" else set()
     return done & set(names) | {name for name in names if name.startswith(".")}

@@ -1,4 +1,4 @@
-"""The server's state directory: what lies where, making a new one, and holding it against a second server."""
+"""The server's state directory: its layout, its creation, and the lock that keeps a second server out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.fleet.credentials import new_secret
 from wire.durable import write_atomically
 
 _PORT_LIMIT = 65_536
-_LAYOUT = 1  # raised when what lies where changes so that an older server would not find it
+_LAYOUT = 1  # raised when a change of the layout would break an older server
 _LOOK_S = 0.1
 _HOLDER_LIMIT = 200
 SERVER = "fleet-server run"
@@ -31,7 +31,7 @@ _TEMPLATE = """\
 
 @dataclass(frozen=True, slots=True)
 class RunAddress:
-    """Where a running server is found (``run/address.json``)."""
+    """The addresses of a running server (``run/address.json``)."""
 
     http_url: str
     mqtt_host: str
@@ -41,7 +41,7 @@ class RunAddress:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where devices were told to find this server (``ports.json``): lost, every device is orphaned."""
+    """The ports that devices know this server by (``ports.json``); if lost, no device finds it again."""
 
     http: int
     broker: int
@@ -60,7 +60,7 @@ class StateDirectory:
 
     @property
     def layout(self) -> Path:
-        """The version of this directory; directories of commit 42f48ee have none, which is 1."""
+        """The layout version; a directory without the file (up to commit 42f48ee) has version 1."""
         return self.path / "layout"
 
     @property
@@ -90,12 +90,12 @@ class StateDirectory:
 
     @property
     def measurements(self) -> Path:
-        """Orders for devices, what they need, and their reports."""
+        """Measurement orders for devices, the bytes these need, and the reports."""
         return self.path / "measurements"
 
     @property
     def backups(self) -> Path:
-        """Copies of the database from before it was migrated."""
+        """Copies of the database, made before each migration."""
         return self.path / "backups"
 
     @property
@@ -105,12 +105,12 @@ class StateDirectory:
 
     @property
     def ports(self) -> Path:
-        """The ports that devices were told; part of a backup."""
+        """The ports that devices know; part of a backup."""
         return self.path / "ports.json"
 
     @property
     def address(self) -> Path:
-        """Where the last run was found; scratch."""
+        """The addresses of the last run; scratch."""
         return self.path / "run" / "address.json"
 
     @property
@@ -136,7 +136,7 @@ class StateDirectory:
         return token
 
     def ingest_group(self) -> str:
-        """Return the secret name of the server's shared subscription; it is made where there is none yet.
+        """Return the secret name of the server's shared subscription; created on first use.
 
         Raises:
             StateDirectoryError: If its file can't be read or written.
@@ -153,7 +153,7 @@ class StateDirectory:
         return group
 
     def read_ports(self) -> Ports | None:
-        """Return the ports that devices were told, None before the first run.
+        """Return the ports that devices know, None before the first run.
 
         Raises:
             StateDirectoryError: If the file is damaged: other ports would orphan every device.
@@ -180,33 +180,33 @@ class StateDirectory:
         return Ports(int(tail), before.mqtt_port) if before and tail.isdigit() and before.mqtt_port else None
 
     def keep_ports(self, ports: Ports) -> None:
-        """Remember what devices are told from now on."""
+        """Store the ports that devices get from now on."""
         data = json.dumps(asdict(ports)).encode()
         if not self.ports.exists() or self.ports.read_bytes() != data:
             write_atomically(self.ports, data)
 
     def has_served(self) -> bool:
-        """Return whether a server ran here before, so that what is missing was lost."""
+        """Return whether a server ran here before, so that a missing file is a lost one."""
         return self.ports.exists() or self.address.exists() or any(self.blobs.glob("*"))
 
     def read_address(self) -> RunAddress | None:
-        """Return where the last run was found; None before the first."""
+        """Return the addresses of the last run; None before the first."""
         try:
             return RunAddress(**json.loads(self.address.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
     def write_address(self, address: RunAddress) -> None:
-        """Say where this run is found."""
+        """Store the addresses of this run."""
         self.address.parent.mkdir(mode=0o700, exist_ok=True)
         write_atomically(self.address, json.dumps(asdict(address), indent=1).encode())
 
 
 def init_state(path: Path) -> StateDirectory:
-    """Make a state directory with fresh tokens; the online keys are made by ``trust``.
+    """Create a state directory with fresh tokens; ``trust`` creates the online keys.
 
     Raises:
-        StateDirectoryError: If there is something already, or it can't be written.
+        StateDirectoryError: If the path exists and is not empty, or can't be written.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         message = f"Expected a new or empty directory, got {path}: choose another, or remove it first"
@@ -271,7 +271,7 @@ def open_state(path: Path) -> StateDirectory:
 
 @dataclass(slots=True)
 class StateLock:
-    """Held while a server runs on the directory; the kernel lets go of it when the process ends."""
+    """Held while a server runs on the directory; the kernel releases it when the process ends."""
 
     descriptor: int
 
@@ -281,9 +281,9 @@ class StateLock:
 
 
 def lock_state(state: StateDirectory, what: str = SERVER) -> StateLock:
-    """Return the lock on ``state``; whoever only looks whether it is held (``is_locked``) is waited for.
+    """Return the lock on ``state``; waits briefly, because ``is_locked`` takes the lock for a moment too.
 
-    The file says who holds it: ``what`` and the process id.
+    The lock file names the holder: ``what`` and the process id.
 
     Raises:
         AlreadyRunningError: If another process holds it; the text names it and the next step.
@@ -321,7 +321,7 @@ def _held_by(state: StateDirectory, holder: str) -> str:
 
 
 def is_locked(state: StateDirectory) -> bool:
-    """Return whether a server runs on ``state`` now; what files say outlives it, its lock does not."""
+    """Return whether a server runs on ``state`` now; files outlive a server, its lock does not."""
     try:
         os.close(_locked(state))
     except AlreadyRunningError:

@@ -1,4 +1,4 @@
-"""Certificate files: looked at before anything starts, so that what is wrong is said in one line."""
+"""Checks the certificate files before anything starts, so that a fault is reported in one line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def check_certificates(tls: TlsConfig) -> None:
     """Refuse files that broker and HTTP could not use.
 
     Raises:
-        ConfigError: If a file can't be read, is no PEM, or key and certificate don't belong together.
+        ConfigError: If a file can't be read or is not PEM, or key and certificate don't match.
     """
     if not tls.enabled:
         return

@@ -1,10 +1,10 @@
-"""Is this server well: what it watches of itself, in words for whoever has to act.
+"""The server's health checks, with texts for the person who has to act.
 
-1. A sign never outlives what it describes: a loop or service that has not ended its work for ``LATE_S`` is unwell,
-   whatever it said last.
-2. The database is written, not only read: a full disk lets every reader believe that all is well.
-3. What is cheap is looked at when somebody asks (disk, connection, inbox); writing is done by ``turn``, since anybody
-   may ask as often as they like.
+1. A check can't go stale: a loop or service that has not completed its work for ``LATE_S`` is unhealthy, whatever it
+   reported last.
+2. The database is written, not only read: on a full disk reading still works.
+3. Cheap checks (disk, connection, inbox) run on every request; the write is done by ``turn``, because requests are
+   not limited in number.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DATABASE = "database"
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """One thing that is watched; ``text`` says how it is and, where it is unwell, what to do."""
+    """One health check; ``text`` describes the state and, if unhealthy, what to do."""
 
     name: str
     ok: bool
@@ -44,7 +44,7 @@ class Sign:
 
 @dataclass(slots=True)
 class Vitals:
-    """Watches one server. Any thread may ask; each loop says for itself that it lives."""
+    """The health of one server. Any thread may read it; each loop sends its own heartbeats."""
 
     database: Database
     events: EventLog
@@ -60,20 +60,20 @@ class Vitals:
     _unwell_ms: int = 0
 
     def expect(self, names: Iterable[str], now_ms: int) -> None:
-        """Watch ``names`` from now on: each must ``beat`` again and again."""
+        """Watch ``names`` from now on: each must call ``beat`` regularly."""
         self._beats |= dict.fromkeys(names, now_ms)
 
     def beat(self, name: str, now_ms: int) -> None:
-        """Note that ``name`` ended its work well."""
+        """Record that ``name`` completed its work."""
         self._beats[name] = now_ms
         self._faults.pop(name, None)
 
     def fault(self, name: str, text: str) -> None:
-        """Note that ``name`` failed; it stays unwell until its next beat."""
+        """Record that ``name`` failed; it stays unhealthy until its next ``beat``."""
         self._faults[name] = text
 
     def turn(self, now_ms: int) -> None:
-        """Write to the database every 15 s, and put it into the event log when the server becomes unwell or well."""
+        """Write to the database every 15 s; log an event when the server becomes unhealthy or healthy."""
         if 0 <= now_ms - self._write_ms < _WRITE_EVERY_MS:
             return
         self._write_ms = now_ms
@@ -88,7 +88,7 @@ class Vitals:
         self._note([sign for sign in self.signs(now_ms) if not sign.ok], now_ms)
 
     def _note(self, bad: Sequence[Sign], now_ms: int) -> None:
-        """Put a change into the event log; what is bad only once, such as a broker that restarts, is no event."""
+        """Log a change of health as an event; a check that fails only once (a broker restarting) is no event."""
         before, self._bad = self._bad, "; ".join(f"{sign.name}: {sign.text}" for sign in bad)
         try:
             if self._bad and before and not self._unwell_ms:
@@ -104,11 +104,11 @@ class Vitals:
             sa.exc.SQLAlchemyError,
             ServerError,
             OSError,
-        ) as error:  # a full disk takes no event; that it was full is told later
+        ) as error:  # a full disk can't store the event; it is logged later
             _LOG.warning("The event log can't be written. error=%s", error)
 
     def signs(self, now_ms: int) -> tuple[Sign, ...]:
-        """Return everything that is watched, as it is at ``now_ms``."""
+        """Return the result of every check at ``now_ms``."""
         loops = [self._loop(name, beat_ms, now_ms) for name, beat_ms in sorted(self._beats.items())]
         return (self._database(), self._disk(), self._broker(), self._inbox(), *loops)
 

@@ -1,8 +1,8 @@
-"""What mosquitto reads: its configuration, passwords and access rules, as text. Decides, writes nothing.
+"""Renders mosquitto's files as text: configuration, passwords and access rules. Writes nothing.
 
 Source: mosquitto.conf(5), 2.0. Patterns expand ``%u`` to the user name, which is the device id, so one rule
-fences every device into its own subtree; the site in the topic is checked by ``ingest``. The client id is the
-user name whatever a client says, or one device could throw another, or the server, out by taking its id.
+confines every device to its own subtree; ``ingest`` checks the site in the topic. The client id is always the user
+name, whatever a client sends; otherwise a device could disconnect another, or the server, by taking its id.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class BrokerPaths:
 
     @property
     def log(self) -> Path:
-        """What mosquitto says; started anew with it."""
+        """The log of mosquitto; begun anew at each start."""
         return self.folder / "mosquitto.log"
 
     @property
     def pid(self) -> Path:
-        """The process id, so that the next server finds what a killed one left behind."""
+        """The process id, by which the next server finds the mosquitto of a killed one."""
         return self.folder / "mosquitto.pid"
 
 
@@ -79,7 +79,7 @@ def render_config(paths: BrokerPaths, config: BrokerConfig, tls: TlsConfig, port
 
 
 def render_acl(server_user: str) -> str:
-    """Return the access rules: the server everything, a device its own subtree and only its own direction."""
+    """Return the access rules: everything for the server; for a device its own subtree, each topic in one direction."""
     lines = [f"user {server_user}", f"topic readwrite {PREFIX}/#", "topic read $SYS/#", ""]
     lines += [f"pattern write {PREFIX}/+/%u/{leaf}" for leaf in _DEVICE_WRITES]
     lines += [f"pattern read {PREFIX}/+/%u/{leaf}" for leaf in _DEVICE_READS]

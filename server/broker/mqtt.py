@@ -1,7 +1,7 @@
-"""The server's connection to the broker, by paho. The only file of the server that knows MQTT.
+"""The server's connection to the broker, with paho. The only file of the server that speaks MQTT.
 
-Call-backs only hand over to the listener, which only enqueues; whatever goes wrong there is logged, because
-an exception would end paho's thread while it still looks connected.
+Callbacks only call the listener, which only enqueues. An exception there is logged, because it would end paho's
+thread while the connection still looks alive.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class MqttTransport:
     _up: threading.Event = field(default_factory=threading.Event)
 
     def start(self, listener: Listener, *, subscriptions: tuple[str, ...], will: Will | None = None) -> None:
-        """Connect in the background and keep connected; subscribe on every connect."""
+        """Connect in the background and stay connected; subscribe on every connect."""
         self._listener, self._subscriptions = listener, subscriptions
         client = paho.Client(CallbackAPIVersion.VERSION2, self.client_id, protocol=paho.MQTTv5)
         client.username_pw_set(self.user, self.password)
@@ -54,7 +54,7 @@ class MqttTransport:
         client.suppress_exceptions = True
         if self.tls_ca:
             client.tls_set(self.tls_ca, tls_version=ssl.PROTOCOL_TLS_CLIENT)
-            client.tls_insecure_set(True)  # our own child over loopback, whatever name its certificate has
+            client.tls_insecure_set(True)  # our own child process over loopback: its certificate may carry another name
         if will is not None:
             client.will_set(will.topic, will.payload, qos=1, retain=True)
         client.on_connect, client.on_disconnect = self._on_connect, self._on_disconnect
@@ -65,7 +65,7 @@ class MqttTransport:
         client.loop_start()
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:
-        """Hand over a QoS 1 message; return its handle, or None when not connected or the queue is full."""
+        """Queue a QoS 1 message; return its handle, or None when not connected or the queue is full."""
         if self._client is None or not self._up.is_set():
             return None
         info = self._client.publish(topic, payload, qos=1, retain=retain)
@@ -74,7 +74,7 @@ class MqttTransport:
     def idle_s(self) -> float:
         """Return the seconds since the broker last sent a message or a PUBACK (infinite while down).
 
-        paho shows no PINGRESP; it ends a connection without one itself, after 1.5 keep-alives.
+        paho doesn't report PINGRESP; it closes a connection without one itself, after 1.5 keep-alives.
         """
         return time.monotonic() - self._heard_s if self._up.is_set() else float("inf")
 

@@ -1,7 +1,7 @@
-"""A private mosquitto: started, watched, told of new devices, stopped. What it reads is in ``files``.
+"""Runs a private mosquitto: starts it, restarts it, reloads its users, stops it. Its files come from ``files``.
 
-The port stays the same over the server's life, because devices were told it. When mosquitto dies it is started
-again, at once and then ever more slowly. A mosquitto that a killed server left behind is ended first.
+The port stays the same over the server's life, because devices know it. When mosquitto dies it is restarted, at once
+and then with growing delays. A mosquitto that a killed server left behind is ended first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _POLL_S = 0.02
 _STOP_TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 2.0
 _BACK_OFF_LIMIT_MS = 30_000
-_OWN_FILES = 50  # of mosquitto: listeners, logs, its database
+_OWN_FILES = 50  # mosquitto's listeners, logs and database
 _ACCEPTED = bytes.fromhex("20020000")
 
 
@@ -54,7 +54,7 @@ class Broker:
     _paths: BrokerPaths = field(init=False)
 
     def __post_init__(self) -> None:
-        """Derive where the files lie."""
+        """Derive the paths of the files."""
         self._paths = BrokerPaths(self.folder)
 
     def start(self, hashes: Mapping[str, str]) -> None:
@@ -84,13 +84,13 @@ class Broker:
         self._wait_until_accepted(self.user, self.password, self.config.start_timeout_s)
 
     def update_users(self, hashes: Mapping[str, str]) -> None:
-        """Write the passwords anew and let mosquitto read them."""
+        """Write the password file anew and make mosquitto reload it."""
         write_atomically(self._paths.passwords, render_passwords(hashes).encode())
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGHUP)
 
     def wait_for_user(self, user: str, password: str) -> None:
-        """Return when mosquitto accepts ``user``, whom ``update_users`` just added.
+        """Wait until mosquitto accepts ``user``, whom ``update_users`` just added.
 
         Raises:
             BrokerError: If it does not in time.
@@ -98,7 +98,7 @@ class Broker:
         self._wait_until_accepted(user, password, self.config.start_timeout_s)
 
     def turn(self, now_ms: int) -> bool:
-        """Start mosquitto again if it died; return whether it was started."""
+        """Restart mosquitto if it died; return whether it was restarted."""
         process = self._process
         if process is None or process.poll() is None or now_ms < self._restart_at_ms:
             return False
@@ -110,7 +110,7 @@ class Broker:
         return True
 
     def stop(self) -> None:
-        """End mosquitto in order (it saves what it retains)."""
+        """Stop mosquitto with SIGTERM, so that it saves its retained messages."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -142,7 +142,7 @@ class Broker:
         if not self.tls.enabled:
             return raw
         context = ssl.create_default_context(cafile=self.tls.ca)
-        context.check_hostname = False  # we reach our own child over loopback, by whatever name its certificate has
+        context.check_hostname = False  # our own child process over loopback: its certificate may carry another name
         return context.wrap_socket(raw)
 
     def _spawn(self) -> None:
@@ -177,9 +177,9 @@ class Broker:
         return f"see {self._paths.log}"
 
     def _end_leftover(self) -> None:
-        """End the mosquitto of a killed server, and only it: its command line names our configuration.
+        """End the mosquitto of a killed server, and no other: its command line names our configuration.
 
-        It is looked for among all processes: the file with its id is gone where a backup was put in place of ours.
+        All processes are searched, because the pid file is missing after a restore from a backup.
         """
         for pid in _started_with(self._paths.config):
             _LOG.warning("A broker of an earlier run is ended. pid=%s", pid)
@@ -193,14 +193,14 @@ class Broker:
 
 
 def _let_open_files(pid: int) -> None:
-    """Give the broker ``pid`` our hard limit of open files: each connection is one, and 1,024 is the usual soft one."""
+    """Raise the soft limit of open files of ``pid`` to our hard one: each connection needs one; 1,024 is usual."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    with contextlib.suppress(OSError):  # it ended already, which is noticed elsewhere
+    with contextlib.suppress(OSError):  # the process has ended; ``turn`` notices
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _started_with(config: Path) -> list[int]:
-    """Return the processes that were given the file ``config``; none where there is no /proc."""
+    """Return the ids of processes whose command line names ``config``; none where there is no /proc."""
     found, wanted = [], os.fsencode(config)
     for entry in Path("/proc").glob("[1-9]*"):
         with contextlib.suppress(OSError):
@@ -210,10 +210,10 @@ def _started_with(config: Path) -> list[int]:
 
 
 def program_path(program: str) -> str:
-    """Return where ``program`` is; Debian's mosquitto is in /usr/sbin, which only root has on its path.
+    """Return the path of ``program``; Debian's mosquitto is in /usr/sbin, which only root has on its path.
 
     Raises:
-        BrokerMissingError: If it is nowhere.
+        BrokerMissingError: If it is not installed.
     """
     found = shutil.which(program) or shutil.which(program, path=_SYSTEM_PATH)
     if found is None:
@@ -226,12 +226,12 @@ def program_path(program: str) -> str:
 
 
 def loopback_of(bind: str) -> str:
-    """Return the address by which this machine reaches what listens on ``bind``."""
+    """Return the loopback address at which this machine reaches a listener on ``bind``."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bind, bind)  # noqa: S104 - translated, not bound
 
 
 def check_port_free(bind: str, port: int, what: str) -> None:
-    """Refuse a port that another program has.
+    """Check that no other program listens on a port.
 
     Raises:
         PortInUseError: If it can't be bound.
@@ -240,7 +240,7 @@ def check_port_free(bind: str, port: int, what: str) -> None:
 
 
 def listening_socket(bind: str, port: int, what: str) -> socket.socket:
-    """Return a bound TCP socket; ``port`` 0 takes a free one.
+    """Return a bound TCP socket; ``port`` 0 chooses a free one.
 
     Raises:
         PortInUseError: If the address can't be bound.

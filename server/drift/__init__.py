@@ -1,1 +1,1 @@
-"""From counters to verdicts: pure numpy, and one service that reads windows and stores what follows."""
+"""Drift detection: statistics in pure numpy, and a service that reads windows and stores evidence and verdicts."""

@@ -1,11 +1,11 @@
-"""The state of drift detection in the database, so that a restart does not fold the whole horizon again.
+"""Checkpoints of drift detection in the database, so that a restart does not process the whole horizon again.
 
-Decides what a checkpoint holds, which are kept, and whether one fits. It fits when the same code with the same
-settings made it, and when the registry still knows every lane and the store every baseline that it names; else it is
-discarded, and the windows are folded again, to the same bits. Baselines are not in it: they are kept elsewhere.
+Decides what a checkpoint holds, which ones are kept, and whether one is valid. It is valid if the same code with the
+same settings made it, the registry still knows every lane, and the store has every baseline that it names; otherwise
+it is discarded, and processing the windows again gives the same bits. Baselines are stored elsewhere.
 
-Which windows it has seen is said by ``cursor``: whoever reads it asks for the windows behind that. One that belongs
-to a slot before the checkpoint's own makes it stale.
+``cursor`` is the position in the windows up to which a checkpoint has processed them: the reader continues from there.
+A later arrival that belongs to a slot before the checkpoint's own makes it stale.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _LOG = logging.getLogger(__name__)
 _COUNT, _SCORE, _DETECTOR = np.dtype("<i8"), np.dtype("<f8"), np.dtype("<f4")
 _SCORES = 3
 SPANS = (8, 64, 256)
-"""In slots: of each length the first slot of this span and of the one before is kept, so far back fewer are."""
+"""In slots. For each length, the first slots of the newest span and of the one before are kept: fewer far back."""
 
 
 @dataclass(slots=True)
 class Heard:
-    """What the health checks remember of one device between windows."""
+    """The health checks' memory of one device between windows."""
 
     last_slot: int
     empty: int = 0
@@ -50,24 +50,24 @@ class Heard:
 
 @dataclass(slots=True)
 class Moment:
-    """The fleet after some slot: the folded state, what the health checks remember, and the windows seen so far."""
+    """The fleet after a slot: the detectors' state, the health checks' memory, and the windows processed so far."""
 
     state: FoldState = field(default_factory=FoldState)
     heard: dict[str, Heard] = field(default_factory=dict)
     cursor: int = -1
 
     def copy(self, spare: Moment | None = None) -> Moment:
-        """Return an independent copy, in the memory of ``spare`` where that fits: it must not be used any more."""
+        """Return an independent copy; it reuses the arrays of ``spare``, which must not be used afterwards."""
         heard = {device: Heard(one.last_slot, one.empty, one.fault) for device, one in self.heard.items()}
         return Moment(self.state.copy(spare.state if spare else None), heard, self.cursor)
 
 
 @dataclass(frozen=True, slots=True)
 class Lanes:
-    """What reading a checkpoint needs of the service.
+    """Callbacks to the service for reading a checkpoint.
 
-    ``open``: makes the lanes of these keys in the state and returns whether it could make all of them; ``kept``: the
-    kept baselines of a lane that is open, by device.
+    ``open``: opens the lanes of these keys in the state and returns whether all could be opened; ``kept``: the kept
+    baselines of an open lane, by device.
     """
 
     open: Callable[[FoldState, list[LaneKey]], bool]
@@ -75,16 +75,16 @@ class Lanes:
 
 
 def is_due(slot: int, before: int, newest: int) -> bool:
-    """Return whether ``slot``, folded after ``before``, begins a span that is worth a checkpoint.
+    """Return whether ``slot``, processed after ``before``, begins a span that gets a checkpoint.
 
-    While the fold is far behind ``newest``, the last slot that is due, short spans are not.
+    Short spans get none while processing is far behind ``newest``, the last slot that is due.
     """
     spans = SPANS if newest - slot < 2 * SPANS[0] else SPANS[1:]
     return any(slot // span != before // span for span in spans)
 
 
 def wanted(slots: list[int]) -> set[int]:
-    """Return which of ``slots`` keep their checkpoint: of each span the first of the newest and of the one before."""
+    """Return the ``slots`` whose checkpoint is kept: per length, the first of the newest span and the one before."""
     found: set[int] = set()
     newest = max(slots, default=0)
     for span in SPANS:
@@ -101,11 +101,11 @@ class Checkpoints:
     config: DriftConfig
 
     def save(self, moment: Moment) -> None:
-        """Write a checkpoint, block by block, and delete those that are not wanted any more."""
+        """Write a checkpoint, block by block, and delete those no longer needed."""
         slot = moment.state.slot
         self.drop(slot)
         for number, block in enumerate(_blocks(moment.state), start=1):
-            with self.database.begin() as connection:  # each on its own: nobody waits long for the database
+            with self.database.begin() as connection:  # one transaction each: the database is never locked for long
                 store.put_block(connection, slot, number, block)
         header = _header(moment) | {"stamp": self._stamp()}
         with self.database.begin() as connection:
@@ -115,13 +115,13 @@ class Checkpoints:
             store.delete_checkpoints(connection, [*unfinished, *(set(slots) - wanted(slots))])
 
     def drop(self, slot: int) -> None:
-        """Delete the checkpoints of ``slot`` and of later ones: what they were made from has changed."""
+        """Delete the checkpoints of ``slot`` and later slots: their input has changed."""
         with self.database.begin() as connection:
             late = [one for one in store.checkpoint_slots(connection) if one >= slot]
             store.delete_checkpoints(connection, [*late, *store.unfinished_slots(connection)])
 
     def newest(self, lanes: Lanes) -> Moment | None:
-        """Return the newest checkpoint that fits; those that don't are deleted."""
+        """Return the newest valid checkpoint; invalid ones are deleted."""
         with self.database.begin() as connection:
             slots = store.checkpoint_slots(connection)
         for slot in slots:
@@ -164,7 +164,7 @@ class Checkpoints:
 
 @cache
 def _code() -> str:
-    """Return a digest of this folder's source: whatever of it changes, the state may mean something else."""
+    """Return a digest of this folder's source: any change to it may change the meaning of the state."""
     files = sorted(Path(__file__).parent.rglob("*.py"))
     return hashlib.sha256(b"".join(file.name.encode() + file.read_bytes() for file in files)).hexdigest()
 
@@ -191,7 +191,7 @@ def _header(moment: Moment) -> dict[str, Any]:
 
 
 def _described(key: LaneKey, lane: Lane) -> dict[str, Any]:
-    """Return what the header says of a lane; ``collecting``: (row, context, windows) of incomplete baselines."""
+    """Return the header's entry of a lane; ``collecting``: (row, context, windows) of incomplete baselines."""
     return {
         "ref_id": key[0], "artifact": key[1], "streams": lane.streams, "devices": lane.devices,
         "complete": [sorted(part.complete) for part in lane.commissioning],
@@ -209,7 +209,7 @@ def _collecting(lane: Lane) -> list[tuple[int, int, Collected]]:
 
 
 def _blocks(state: FoldState) -> Iterator[bytes]:
-    """Yield the arrays: by lane the detectors of so many devices at a time, then what is collected; then the pools."""
+    """Yield the arrays: per lane the detectors in chunks of devices, then incomplete baselines; last the pools."""
     for lane in state.lanes.values():
         for first in range(0, len(lane.devices), ROWS):
             yield b"".join(getattr(lane, name)[first : first + ROWS].astype(_DETECTOR).tobytes() for name in DETECTORS)

@@ -18,19 +18,19 @@ Wait: TypeAlias = Annotated[int, Bound(0, _YEAR_MS)]
 
 @dataclass(frozen=True, slots=True)
 class DriftConfig:
-    """How drift is looked for.
+    """The settings of drift detection.
 
     window_ms: length of the agents' windows, UTC aligned; an hour in production, seconds in a demo.
     budget_per_day: false alerts a day over the whole fleet, 0.05: one in twenty days.
-    baseline_windows: a device's first windows that become what it is compared with; 72: three days of hours.
-    z: how many standard errors of the reference count as no drift; 4: with less, small baselines alarm by themselves.
-    epsilon: share of samples that may be anything (0..0.02); costs sensitivity.
-    grace_ms: how long after its end a window is waited for; later ones are folded in again.
+    baseline_windows: number of a device's first windows that form its baseline; 72: three days of hourly windows.
+    z: allowance for the reference's sampling error, in standard errors; 4: with less, small baselines raise alarms.
+    epsilon: share of arbitrary samples to tolerate (0..0.02); costs sensitivity.
+    grace_ms: how long after its end a window is waited for; later ones cause reprocessing.
     silence_windows, silence_ms: a device is silent when it missed both.
-    quiet_windows: a verdict closes after so many windows without it (or when all its devices are silent).
-    release_windows: an alarm within so many windows of a new release is laid to the release.
-    horizon_ms: older windows are a clock fault, not news; 30 days. Evidence is folded again from there after a
-        restart; completed baselines are kept for longer, for good.
+    quiet_windows: a verdict closes after this many windows without it (or when all its devices are silent).
+    release_windows: an alarm within this many windows after a new release is attributed to the release.
+    horizon_ms: older windows count as a clock fault; 30 days. After a restart without a checkpoint, evidence is
+        computed from there; completed baselines are kept for good.
     """
 
     window_ms: Annotated[int, Bound(0, _YEAR_MS, above=True)] = 3_600_000
@@ -48,10 +48,10 @@ class DriftConfig:
 
     @property
     def silent_ms(self) -> int:
-        """How long a device says nothing until it counts as silent: both limits, in milliseconds."""
+        """How long a device sends nothing before it counts as silent (the larger of both limits), in milliseconds."""
         return max(self.silence_windows * self.window_ms, self.silence_ms)
 
     @property
     def settings(self) -> Settings:
-        """What the statistics need of this."""
+        """The settings of the statistics."""
         return Settings(self.baseline_windows, self.z, self.epsilon, log_alpha(self.budget_per_day, self.window_ms))

@@ -1,8 +1,8 @@
-"""From the folded state to what the rules see, and to the words of the cause.
+"""Prepares the input of the verdict rules from the detectors' state, and words the cause.
 
-Decides which release an alarm is laid to. While a device commissions, an alarm against the training reference is
-only a note, with one exception: the inputs look as in training, the outputs suddenly don't and are less sure, and
-under the release before all was quiet.
+Decides which release an alarm is attributed to. While a device's baseline is being collected, an alarm against the
+training reference is only shown, with one exception: the inputs look as in training, the outputs do not and are less
+confident, and the device was quiet under the previous release.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _DEGREES = 1.0  # nats below the threshold at which inputs still count as quiet
 
 @dataclass(frozen=True, slots=True)
 class LaneFacts:
-    """What the registry knows of one lane: its release and model, and the streams' names (None: unknown bundle)."""
+    """Registry data of one lane: its release and model, and its usual streams (None: the bundle is unknown)."""
 
     release: str = ""
     model: str = ""
     usual: Usual | None = None
 
     def streams(self, count: int) -> list[tuple[str, str]]:
-        """Return (name, kind) of every stream, made up where the reference is not here."""
+        """Return (name, kind) of every stream; numbered names if the reference is unknown."""
         if self.usual is None:
             return [(f"stream {index}", "input") for index in range(count)]
         return list(zip(self.usual.names, self.usual.kinds, strict=True))
@@ -43,7 +43,7 @@ class LaneFacts:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Everything one window's verdicts follow from; ``heard``: the devices that sent a window in ``slot``."""
+    """The input of one window's verdicts; ``heard``: the devices that sent a window in ``slot``."""
 
     state: FoldState
     outcome: Outcome
@@ -79,7 +79,7 @@ def _pools(outcome: Outcome) -> Pools:
 
 
 def _regression(scene: Scene, device: str, fault: Fault | None) -> str:
-    """Return the release that this device's trouble started with, or ""."""
+    """Return the release with which this device's alarm or fault started, or ""."""
     now = scene.state.current.get(device)
     if now is None or now.previous is None or scene.slot - now.since_slot >= scene.config.release_windows:
         return ""
@@ -105,7 +105,7 @@ def _outputs_alone(scene: Scene, device: str, key: LaneKey) -> bool:
 
 
 def causes(scene: Scene, devices: Iterable[str], *, training: bool = False) -> tuple[Share, ...]:
-    """Return the shares of the evidence of ``devices`` together, in the lane that most of them are in."""
+    """Return the shares of the summed evidence of ``devices``, in the lane of most of them."""
     by_lane: dict[LaneKey, list[str]] = {}
     for device in devices:
         if device in scene.state.current:

@@ -1,7 +1,7 @@
 """Deterministic checks of a window before any statistics: a broken sensor is not drift.
 
-Decides what a device fault is. Frozen image, impossible values, a covered or blinded lens, an empty window, a
-clock far off, silence. ``docs/explanation/drift.md``, "Verdicts", says what follows.
+Decides what counts as a device fault: a frozen image, impossible values, a covered or blinded lens, an empty window, a
+clock far off, silence. Consequences: ``docs/explanation/drift.md``, "Verdicts".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MIN_STREAMS = 2
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One failed check: a stable ``code``, the text for people, the kind of stream it was seen in."""
+    """One failed check: a stable ``code``, a text for people, and the kind of stream that showed it."""
 
     code: str
     text: str
@@ -34,7 +34,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Usual:
-    """What the checks need of the reference: names, kinds, the usual proportions (S, 16), and edges (S, 15)."""
+    """The part of a reference that the checks use: names, kinds, usual proportions (S, 16), and edges (S, 15)."""
 
     names: tuple[str, ...]
     kinds: tuple[str, ...]
@@ -43,7 +43,7 @@ class Usual:
 
 
 def usual(reference: Reference) -> Usual:
-    """Return what the checks need of ``reference``; all contexts together."""
+    """Return the part of ``reference`` that the checks use, over all contexts."""
     streams = len(reference.streams)
     counts = np.array([context.counts for context in reference.contexts], np.float64).sum(axis=0).reshape(streams, -1)
     return Usual(
@@ -55,7 +55,7 @@ def usual(reference: Reference) -> Usual:
 
 
 def suspects(counts: Ints, invalid: Ints, n: Ints, normal: Usual) -> NDArray[np.bool_]:
-    """Return which of D windows fail a check of ``faults``, (D,); which one, and in what words, ``faults`` says.
+    """Return which of D windows fail a check of ``faults``, (D,); ``faults`` then returns which check and the text.
 
     ``counts`` (D, S, 16), ``invalid`` (D, S), ``n`` (D,): of one reference.
     """
@@ -92,7 +92,7 @@ def _invalid(invalid: Ints, n: int, normal: Usual | None) -> Fault | None:
 
 
 def _stuck(counts: Ints, normal: Usual | None) -> Fault | None:
-    """Frozen means that every input that usually varies stands still: one stream at its end bin may be drift."""
+    """Return a fault if no input that usually varies does: a single stream in its end bin may be drift."""
     if normal is None:
         return None
     varying = _varying(normal)
@@ -121,7 +121,7 @@ def _blind(name: str, counts: Ints, stream: int, normal: Usual) -> Fault | None:
 
 
 def _blinding(name: str, stream: int, normal: Usual) -> NDArray[np.bool_] | None:
-    """Return the bins (16,) of a picture that shows nothing; None where the stream can't say, or it is usual."""
+    """Return the bins (16,) of an image without content; None if the stream can't show that, or it is usual."""
     if "dark" not in name and "clip" not in name:
         return None
     high = np.concatenate([[False], normal.edges[stream] >= _BLIND_RATIO])
@@ -139,12 +139,12 @@ def clock_fault(start_ms: int, len_ms: int, received_ms: int, horizon_ms: int) -
 
 
 def silence(device_windows_missed: int, missed_ms: int, *, limit_windows: int, limit_ms: int) -> Fault | None:
-    """Return a fault when a device said nothing for ``limit_windows`` windows and ``limit_ms``."""
+    """Return a fault when a device sent nothing for ``limit_windows`` windows and ``limit_ms``."""
     if device_windows_missed < limit_windows or missed_ms < limit_ms:
         return None
     return Fault("silent", f"no window for {missed_ms / 1000:.0f} s", "device")
 
 
 def worst(found: Sequence[Fault]) -> Fault | None:
-    """Return the first fault: the checks stand in the order of how surely they explain the others."""
+    """Return the first fault: the checks are ordered so that an earlier one is more likely to explain later ones."""
     return found[0] if found else None

@@ -1,7 +1,7 @@
-"""Completed baselines in the store: read with the lane that they belong to, written when they are complete.
+"""Completed baselines in the store: read when their lane is opened, written when they are complete.
 
-A baseline is kept for good. A device that comes back after longer than the horizon is compared with the baseline it
-had; only a new release (another reference, another artifact) makes a new one.
+A baseline is kept for good. A device that returns after longer than the horizon is compared with its old baseline;
+only a new release (another reference or artifact) makes a new one.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _Lane = dict[str, dict[int, Kept]]
 
 @dataclass(slots=True)
 class Keeping:
-    """The kept baselines of the lanes that are open; only the drift service's thread may use it."""
+    """The kept baselines of open lanes; only the drift service's thread may use it."""
 
     database: Database
     window_ms: int
     lanes: dict[LaneKey, _Lane] = field(default_factory=dict)
 
     def open(self, key: LaneKey, streams: int) -> None:
-        """Read what is kept for the lane ``key``, once; what does not fit ``streams`` is left out."""
+        """Read the baselines of the lane ``key``, once; those that do not fit ``streams`` are left out."""
         if key in self.lanes:
             return
         lane: _Lane = {}
@@ -44,7 +44,7 @@ class Keeping:
         self.lanes[key] = lane
 
     def add(self, completed: Mapping[LaneKey, Mapping[tuple[str, int], Kept]]) -> None:
-        """Keep what was just completed; what is kept already stays as it is."""
+        """Store newly completed baselines; stored ones are never replaced."""
         fresh = [
             (key, device, context, kept)
             for key, found in completed.items()

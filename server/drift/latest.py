@@ -1,4 +1,4 @@
-"""Each device's newest evidence in a few words, for who lists devices."""
+"""A summary of each device's newest evidence, for lists of devices."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def newest_pools(database: Database) -> dict[str, float]:
         rows = store.latest_pools(connection)
     for row in rows:
         name = f"{row['attribute']} {row['value']}".strip() or "the whole fleet"
-        if row["log_value"] is not None and row["log_threshold"] > 0:  # of two references the higher one counts
+        if row["log_value"] is not None and row["log_threshold"] > 0:  # with two references, the higher value counts
             found[name] = max(found.get(name, 0.0), float(row["log_value"]) / float(row["log_threshold"]))
     return found
 

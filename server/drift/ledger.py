@@ -1,4 +1,4 @@
-"""Verdicts over time: opened when first found, kept while found again, closed when quiet.
+"""Verdicts over time: opened when first found, kept while found again, closed after quiet windows.
 
 Decides when a finding is the same as before (``Verdict.key``) and when it ended.
 """
@@ -23,10 +23,10 @@ _NAMED = 6  # a line's worth of devices
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A verdict of one window with its cause in words and the release it was found under.
+    """A verdict of one window with its cause in words and the release of its devices.
 
-    ``fresh``: one of its devices was heard in this window. Evidence of silent devices stands as it stood: it is no
-    news, neither that they drift still nor that they are well.
+    ``fresh``: one of its devices sent a window in this slot. The evidence of silent devices does not change: it shows
+    neither that they still drift nor that they are well.
     """
 
     verdict: Verdict
@@ -38,7 +38,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class StoredVerdict:
-    """A verdict with its history. ``closed_ms`` is 0 while it is open; ``windows`` counts those that had it."""
+    """A verdict with its history. ``closed_ms`` is 0 while it is open; ``windows`` counts the windows with it."""
 
     id: int
     key: str
@@ -84,10 +84,10 @@ class Verdicts:
         self, findings: Sequence[Finding], window_ms: int, now_ms: int, *, quiet_ms: int, silent_ms: int = 0,
         judged: bool,
     ) -> None:  # fmt: skip
-        """Take the findings of the window that started at ``window_ms``.
+        """Record the findings of the window that started at ``window_ms``.
 
         ``judged``: windows arrived, so it counts as one more window; ``quiet_ms``: how long a verdict stays open
-        without being found; ``silent_ms``: how long at least while nothing is heard of its devices.
+        without being found; ``silent_ms``: the minimum of that while its devices send nothing.
         """
         known = {verdict.key: verdict for verdict in self.open()}
         stale = {finding.verdict.key for finding in findings if not finding.fresh}
@@ -153,7 +153,7 @@ def _text(finding: Finding) -> str:
 
 
 def _subject(kind: VerdictKind, attributes: Attributes, detail: str) -> str:
-    """Return whom a verdict is about: "site south", "cohort lens b", "release_regression of digits-2"."""
+    """Return the subject of a verdict: "site south", "cohort lens b", "release_regression of digits-2"."""
     where = ", ".join(value if name == kind.value else f"{name} {value}" for name, value in attributes)
     what = f"{kind.value} of {detail}" if kind is VerdictKind.RELEASE_REGRESSION and detail else kind.value
     return f"{what} {where}" if where else what

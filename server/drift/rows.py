@@ -1,4 +1,4 @@
-"""One slot's evidence as rows of the store: what the dashboard draws and a person reads."""
+"""Formats one slot's evidence as rows of the store, for the dashboard and the API."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from server.ingest.windows import Window
 from wire.histogram import BINS
 
 _TOP = 5
-_TRAINED = 2000.0  # samples that the training reference stands for where a device has no baseline yet
+_TRAINED = 2000.0  # weight of the training reference, in samples, while a device has no baseline
 _WORD = np.dtype(np.uint32)
 _MAX_ATTRIBUTES, _MAX_ATTRIBUTE_CHARACTERS = 32, 127
-_FLOOR = -50.0  # a log value below that is drawn as that
+_FLOOR = -50.0  # lower log values are shown as this
 _AS_JSON = json.JSONEncoder(check_circular=False).encode
-"""Details become text where they are made: a hundred thousand small objects at once would keep the collector busy."""
+"""Details are encoded at once: a hundred thousand small live objects would slow down garbage collection."""
 
 
 def device_rows(scene: Scene, windows: Sequence[Window]) -> list[dict[str, object]]:
-    """Return one row for each device that sent a window (of several contexts the last), its details as JSON text."""
+    """Return one row per device that sent a window (of several contexts, the last), with its details as JSON text."""
     latest: dict[str, Window] = {}
     n: dict[str, int] = {}
     for window in windows:
@@ -55,7 +55,7 @@ def device_rows(scene: Scene, windows: Sequence[Window]) -> list[dict[str, objec
 
 
 def _top_shares(scene: Scene, devices: Iterable[str]) -> dict[str, str]:
-    """Return the streams with most evidence of each device: against training while it has no baseline of its own."""
+    """Return each device's streams with the most evidence; against training while it has no baseline of its own."""
     alike: dict[tuple[LaneKey, bool], list[str]] = {}
     for device in devices:
         if device in scene.state.current:
@@ -92,7 +92,7 @@ def _cause(scene: Scene, fault: str, training_value: float | None, device: str) 
 
 
 def _summaries(scene: Scene, latest: Mapping[str, Window]) -> dict[str, str]:
-    """Return by device PSI, Jensen-Shannon and Kolmogorov-Smirnov of the streams that differ most from the baseline."""
+    """Return PSI, Jensen-Shannon and Kolmogorov-Smirnov of the streams that differ most, by device, as JSON text."""
     alike: dict[LaneKey, list[Window]] = {}
     for device, window in latest.items():
         key = (window.ref_id, window.artifact)
@@ -139,7 +139,7 @@ def pool_rows(scene: Scene, start_ms: int) -> list[dict[str, object]]:
 
 
 def counts_of(windows: Sequence[Window]) -> Ints:
-    """Return the bin counts (W, S, 16) of windows that all have the same shape, as ``is_whole`` says of each."""
+    """Return the bin counts (W, S, 16) of windows of one shape; each must satisfy ``is_whole``."""
     streams = windows[0].shape.streams
     return _words(windows)[:, : streams * BINS].reshape(len(windows), streams, BINS)
 
@@ -151,7 +151,7 @@ def invalid_of(windows: Sequence[Window]) -> Ints:
 
 
 def is_whole(window: Window) -> bool:
-    """Return whether the counts of ``window`` are as many as its shape says."""
+    """Return whether the number of counts in ``window`` matches its shape."""
     return len(window.data) == window.shape.total * _WORD.itemsize
 
 
@@ -162,7 +162,7 @@ def _words(windows: Sequence[Window]) -> Ints:
 def attributes_of(site: str, *documents: Mapping[str, str]) -> dict[str, str]:
     """Return a device's attributes with its site; earlier documents win.
 
-    Devices report what they like: long ones, and those beyond the first 32 by name, are left out.
+    Devices may report anything: long attributes, and those beyond the first 32 by name, are left out.
     """
     merged: dict[str, str] = {}
     for document in documents:
@@ -179,7 +179,7 @@ def attributes_left_out(taken: Mapping[str, str], *documents: Mapping[str, str])
 
 
 def number(value: float | None) -> float | None:
-    """Return ``value`` as JSON can carry it: None for unknown, never infinite."""
+    """Return ``value`` for JSON: None for unknown, never infinite."""
     if value is None or math.isnan(value):
         return None
     return min(max(value, _FLOOR), 1e6)

@@ -1,16 +1,15 @@
-"""Reads windows slot by slot, folds them, stores evidence and verdicts; one turn at a time.
+"""Processes windows slot by slot: updates the detectors, stores evidence and verdicts.
 
-Decides when a slot is due (its end plus the grace has passed) and what a late window means: the slots from its own
-on are folded again, together with the next slot that is due, so that however many come late, each slot costs at most
-one folding again. Verdicts are spoken once per slot: folding again corrects evidence, not history. Evidence goes
-back to the horizon; a completed baseline is kept for good, and a device is judged against it however old it is.
+Decides when a slot is due (its end plus the grace has passed) and how a late window is handled: the slots from its own
+on are processed again, together with the next slot that is due, so that any number of late windows costs at most one
+more pass per slot. Verdicts are made once per slot: reprocessing corrects evidence, not history. Evidence goes back to
+the horizon; a completed baseline is kept for good, and a device is judged against it at any age. The states after the
+newest slot and before it are in memory; ``checkpoints`` keeps a few older ones in the database. Catching up after a
+restart, or after a very late window, may take minutes: the server runs this service in a thread of its own, and
+nothing else waits for it.
 
-In memory are the state after the newest slot and that before it; ``checkpoints`` keeps a few older ones in the
-database. What a restart or an old late window leaves to fold may take minutes: the server runs this service in a
-thread of its own, and nothing else waits for it.
-
-Lanes are opened only for references of published releases, made by the artifact that the window names: what
-devices invent opens none, and is a fault of the device.
+Lanes (one per reference and artifact) are opened only for references of published releases, made by the artifact that
+the window names. An unknown reference opens none and counts as a fault of the device.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def _always() -> bool:
 
 
 class References(Protocol):
-    """What drift needs of the registry; ``registry.versions.Versions`` has it."""
+    """The part of the registry that drift detection uses; ``registry.versions.Versions`` implements it."""
 
     def reference(self, ref_id: str) -> Reference | None:
         """Return the reference whose id starts with ``ref_id``."""
@@ -65,9 +64,9 @@ class References(Protocol):
 
 @dataclass(slots=True)
 class DriftService:
-    """Drift detection of one server. Only one thread gives it its turn; ``goes_on`` is asked after each slot.
+    """Drift detection of one server. Only one thread calls ``turn``.
 
-    Where it answers False the turn ends, and the next goes on with the next slot.
+    ``goes_on`` is called after each slot; if it returns False, the turn ends, and the next one continues there.
     """
 
     database: Database
@@ -89,7 +88,7 @@ class DriftService:
     _started_ms: int = 0
 
     def __post_init__(self) -> None:
-        """Join the parts; nothing is read yet."""
+        """Build the parts; reads nothing yet."""
         self._keeping = Keeping(self.database, self.config.window_ms)
 
     @property
@@ -102,7 +101,7 @@ class DriftService:
         return Checkpoints(self.database, self.config)
 
     def turn(self, now_ms: int) -> None:
-        """Fold every slot that is due, at most some hundred; then say what follows from the newest."""
+        """Process every slot that is due, at most a few hundred; then make verdicts for the newest."""
         due_ms = self._due_ms(now_ms)
         newest = due_ms // self.config.window_ms - 1
         if not self._started:
@@ -134,7 +133,7 @@ class DriftService:
         return sorted({start // self.config.window_ms * self.config.window_ms for start in starts})
 
     def _restart(self, now_ms: int) -> None:
-        """Go on from the newest checkpoint that fits; without one all windows are folded again."""
+        """Continue from the newest valid checkpoint; without one, process all windows again."""
         with self.database.begin() as connection:
             latest = store.latest_evidence_ms(connection)
         self._spoken_slot = -1 if latest is None else latest // self.config.window_ms
@@ -152,14 +151,14 @@ class DriftService:
         return not self._open(state, keys)
 
     def _take_late(self, now_ms: int) -> None:
-        """Go back to before the earliest window that arrived since the last turn, where that was folded already."""
+        """Rewind to before the earliest window that arrived since the last turn, if its slot is already processed."""
         horizon_ms = self._horizon(now_ms) * self.config.window_ms
         self._moment.cursor, start_ms = self.windows.arrived(self._moment.cursor, horizon_ms)
         if start_ms is not None and start_ms // self.config.window_ms <= self._moment.state.slot:
             self._rewind(start_ms // self.config.window_ms)
 
     def _rewind(self, slot: int) -> None:
-        """Go back to before ``slot``; the next lines of the turn fold forward again."""
+        """Restore the state before ``slot``; the caller then processes the slots again."""
         self._written_slot = min(self._written_slot, slot - 1)
         _LOG.info("Late window: folding again. slot=%s newest=%s", slot, self._moment.state.slot)
         cursor = self._moment.cursor
@@ -201,7 +200,7 @@ class DriftService:
         self._written_slot = slot
 
     def _observe(self, windows: Sequence[Window], slot: int) -> dict[LaneKey, list[Observation]]:
-        """Return what statistics may see: windows of devices that pass their health checks."""
+        """Return the input of the statistics: windows of devices that pass their health checks."""
         refused = self._open(self._moment.state, {(window.ref_id, window.artifact) for window in windows})
         found: dict[int, Fault | None] = {}
         counts: dict[int, Ints] = {}
@@ -227,7 +226,7 @@ class DriftService:
         return observed
 
     def _faults(self, windows: Sequence[Window], facts: LaneFacts) -> list[Fault | None]:
-        """Return the first failed check of each of some whole windows of one lane."""
+        """Return the first failed check, or None, of each of ``windows``, all whole and of one lane."""
         counts, invalid = counts_of(windows), invalid_of(windows)
         n, usual = np.array([window.n for window in windows]), facts.usual
         suspect = np.ones(len(windows), np.bool_) if usual is None else suspects(counts, invalid, n, usual)
@@ -238,7 +237,7 @@ class DriftService:
         ]
 
     def _open(self, state: FoldState, keys: Collection[LaneKey]) -> dict[LaneKey, Fault]:
-        """Open the lanes of ``keys``; return a fault for each that the registry does not know (asked every time)."""
+        """Open the lanes of ``keys``; return a fault for each that the registry does not know (not cached)."""
         fresh = sorted(key for key in keys if key not in state.lanes)
         releases = self.references.releases() if fresh else ()
         refused: dict[LaneKey, Fault] = {}
@@ -257,7 +256,7 @@ class DriftService:
         return refused
 
     def _reference(self, key: LaneKey) -> Reference | None:
-        """Return the reference of a lane; one that the lane's artifact did not make is refused."""
+        """Return the reference of a lane, None if unknown; raise if another artifact than the lane's made it."""
         reference = self.references.reference(key[0])
         if reference is not None and not reference.artifact_sha256.startswith(key[1]):
             reference.check_artifact(key[1])
@@ -302,7 +301,7 @@ class DriftService:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """What is read once a turn: the time, the newest slot that is due, the devices with their attributes."""
+    """The values read once per turn: the time, the newest slot that is due, the devices with their attributes."""
 
     now_ms: int
     newest: int
@@ -311,7 +310,7 @@ class _Turn:
 
 
 def _damage(window: Window, streams: int) -> Fault | None:
-    """Return a fault where the counts of ``window`` are not those of a reference with ``streams`` streams."""
+    """Return a fault if the counts of ``window`` do not fit a reference with ``streams`` streams."""
     if window.shape.streams != streams:
         text = f"{window.shape.streams} streams, where its reference has {streams}"
         return Fault("shape_mismatch", text, "device")

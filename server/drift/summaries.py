@@ -1,4 +1,4 @@
-"""PSI, Jensen-Shannon and Kolmogorov-Smirnov from the same bins: for people to look at, never to decide.
+"""PSI, Jensen-Shannon and Kolmogorov-Smirnov from the same bins: shown to people, never used to decide.
 
 At n = 60 and 16 bins PSI is 0.25 without any drift (E[PSI] = (B - 1) / n).
 """
@@ -31,7 +31,7 @@ def jensen_shannon(counts: Ints | Floats, reference: Ints | Floats) -> Floats:
 
 
 def kolmogorov_smirnov(counts: Ints | Floats, reference: Ints | Floats) -> Floats:
-    """Return the largest distance of the binned distribution functions per stream (0..1)."""
+    """Return the largest distance between the binned distribution functions, per stream (0..1)."""
     q = counts / np.maximum(counts.sum(axis=-1, keepdims=True), 1)
     p = reference / np.maximum(reference.sum(axis=-1, keepdims=True), 1)
     return np.asarray(np.abs(np.cumsum(q - p, axis=-1)).max(axis=-1))

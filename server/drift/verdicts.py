@@ -1,12 +1,13 @@
-"""From flagged devices and pools to a verdict a person can act on; pure.
+"""Derives verdicts that a person can act on from flagged devices and pools; pure.
 
 The rules, in their order (``docs/explanation/drift.md``, "Verdicts"):
+
 1. a health check fails: ``device_fault`` (soon after a release, in the model's outputs: ``release_regression``)
 2. an alarm that starts with a release: ``release_regression``: pause the rollout, never retrain
 3. flagged devices that share attributes (one-sided hypergeometric p < 0.01, risk ratio >= 3, at least 3 devices), or
-   the pool of a cohort: ``cohort``; at least half of one site: ``site``
-4. half of the fleet, or its pool, without concentration: ``fleet``
-5. what remains: ``device_local``
+   an alarm of a cohort's pool: ``cohort``; at least half of one site: ``site``
+4. half of the fleet, or an alarm of its pool, without concentration: ``fleet``
+5. all other flagged devices: ``device_local``
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _MIN_DEVICES = 3
 _MIN_SITE = 2
 _EXPLAINED_RATIO = 0.8
 _HALF = 0.5
-_NOTHING = 1e-17  # of a sum that another term can't change
+_NOTHING = 1e-17  # relative to a sum: a smaller term can't change it
 SITE = "site"
 
 Attribute = tuple[str, str]
@@ -32,7 +33,7 @@ Attributes = tuple[Attribute, ...]
 
 
 class VerdictKind(StrEnum):
-    """What is the matter; each kind has its own action."""
+    """The kind of problem; each kind has its own action."""
 
     DEVICE_FAULT = "device_fault"  # repair or look at the device
     DEVICE_LOCAL = "device_local"  # something in front of this device
@@ -54,7 +55,7 @@ ACTIONS: Mapping[VerdictKind, str] = {
 
 @dataclass(frozen=True, slots=True)
 class DeviceView:
-    """What the rules see of one device. ``attributes`` include its site; ``fault`` is a health code or "".
+    """The input of the rules for one device. ``attributes`` include its site; ``fault`` is a health code or "".
 
     ``regression`` names the release that the trouble started with, or "".
     """
@@ -68,7 +69,7 @@ class DeviceView:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One finding: its kind, whom it concerns, and what they share."""
+    """One finding: its kind, its devices, and the attributes that they share."""
 
     kind: VerdictKind
     devices: tuple[str, ...]
@@ -77,7 +78,7 @@ class Verdict:
 
     @property
     def key(self) -> str:
-        """What makes it the same finding in the next window, though devices come and go."""
+        """The identity of the finding over windows, although its devices may change."""
         if self.kind in {VerdictKind.DEVICE_FAULT, VerdictKind.DEVICE_LOCAL}:
             return f"{self.kind}:{','.join(self.devices)}:{self.detail}"
         return f"{self.kind}:{','.join(f'{name}={value}' for name, value in self.attributes)}:{self.detail}"
@@ -151,7 +152,7 @@ def _explained(found: Sequence[Verdict], flagged: int) -> bool:
 
 
 def _concentrated(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> tuple[list[Verdict], list[DeviceView]]:
-    """Return cohorts until 80 % of the flagged are explained (or nothing more is concentrated), and the rest."""
+    """Return cohorts until 80 % of the flagged devices are explained (or none is concentrated), and the rest."""
     found: list[Verdict] = []
     members = _members(devices, flagged)
     rest = {view.device: view for view in flagged}
@@ -174,7 +175,7 @@ def _concentrated(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> t
 
 
 def _members(devices: Sequence[DeviceView], flagged: Sequence[DeviceView]) -> dict[Attribute, frozenset[str]]:
-    """Return who has each value that enough flagged devices have: a set holds no more of them than its values do."""
+    """Return the devices with each attribute value that enough flagged devices share: no set can have more."""
     hits = Counter(item for view in flagged for item in view.attributes.items())
     found: dict[Attribute, set[str]] = {item: set() for item, count in hits.items() if count >= _MIN_DEVICES}
     for view in devices:
@@ -187,10 +188,10 @@ def _members(devices: Sequence[DeviceView], flagged: Sequence[DeviceView]) -> di
 def _best(
     hits: Mapping[Attributes, int], members: Mapping[Attribute, frozenset[str]], flagged: int, total: int
 ) -> Attributes | None:
-    """Return the set of attributes that is concentrated and explains most; source: Nazar, arXiv:2305.07772.
+    """Return the concentrated set of attributes that explains most; source: Nazar, arXiv:2305.07772.
 
-    ``hits``: how many of the ``flagged`` devices have each set, of ``total`` devices. Sets that no flagged device has
-    are not in it, so the work grows with the devices, not with the square of the values.
+    ``hits``: how many of the ``flagged`` devices have each set, of ``total`` devices. It lists only sets that a flagged
+    device has, so the work grows with the devices, not with the square of the values.
     """
     scored = [
         (-count, -count / size, subset, size)
@@ -205,14 +206,14 @@ def _best(
 
 
 def _is_concentrated(hits: int, members: int, flagged: int, total: int) -> bool:
-    """Return whether a cohort of ``members`` devices, ``hits`` of which are flagged, passes the tests.
+    """Return whether a cohort of ``members`` devices, of which ``hits`` are flagged, passes the tests.
 
     ``flagged`` of ``total`` devices are flagged.
     """
     outside = total - members
     if not outside:
         return False
-    risk_outside = max(flagged - hits, 0.5) / outside  # half a device where there is none: never divide by 0
+    risk_outside = max(flagged - hits, 0.5) / outside  # at least half a device: never divide by 0
     if hits / members < _RISK_RATIO * risk_outside:
         return False
     return hypergeometric_p(hits, members, flagged, total) < _P_LIMIT
@@ -233,7 +234,7 @@ def _sites(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> tuple[li
 
 
 def _from_pools(devices: Sequence[DeviceView], pools: Pools, known: set[Attributes]) -> list[Verdict]:
-    """Return what the pools of the devices that are not flagged say: a cohort if only some of them alarm."""
+    """Return verdicts from pools, which hold the devices that are not flagged: cohorts if only some pools alarm."""
     mixed = [
         (name, value)
         for name, value in sorted(pools.cohorts)

@@ -1,1 +1,1 @@
-"""Devices: enrolment, credentials, liveness, commands, measurements and how they leave."""
+"""Devices: enrolment, credentials, liveness, commands, measurements, revocation and removal."""

@@ -2,7 +2,7 @@
 
 1. The bundle of its ``desired`` may be fetched.
 2. The bundle that it reports as ``current`` or ``previous`` may be fetched, so that it can be repaired, where this
-   server once told the device to run it. A report alone proves nothing: any device can read every digest in the
+   server has assigned it to the device before. A report alone proves nothing: any device can read every digest in the
    published metadata and report it as its own.
 """
 
@@ -19,12 +19,12 @@ from server.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class Assignments:
-    """What each device was told to run. Safe to share between threads."""
+    """The bundles assigned to each device. Safe to share between threads."""
 
     database: Database
 
     def check(self, device: str, sha256: str) -> None:
-        """Refuse a bundle that is not assigned to ``device``.
+        """Check that a bundle is assigned to ``device``.
 
         Raises:
             NotAssignedError: If it is not.

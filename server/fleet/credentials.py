@@ -1,7 +1,7 @@
-"""Device passwords and their hashes, in the form that mosquitto's password file takes.
+"""Device passwords and their hashes, in the format of mosquitto's password file.
 
-A password is 256 random bits that we draw, so a slow hash would add nothing; PBKDF2 with mosquitto's own
-101 iterations keeps one hash for broker and HTTP. Source: mosquitto 2.0, ``mosquitto_passwd``, hash ``$7$``.
+The server generates passwords of 256 random bits, so a slow hash would add nothing; PBKDF2 with mosquitto's own
+101 iterations gives one hash for broker and HTTP. Source: mosquitto 2.0, ``mosquitto_passwd``, hash ``$7$``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PARTS = 5
 
 
 def new_secret() -> str:
-    """Return 256 random bits as text that fits URLs and headers."""
+    """Return 256 random bits as text that is safe in URLs and headers."""
     return secrets.token_urlsafe(32)
 
 
@@ -29,7 +29,7 @@ def hash_password(password: str, *, salt: bytes | None = None) -> str:
 
 
 def verify_password(password: str, stored: str) -> bool:
-    """Return whether ``password`` has the hash ``stored``, in constant time."""
+    """Return whether ``password`` matches the hash ``stored``, compared in constant time."""
     parts = stored.split("$")
     if len(parts) != _PARTS:
         return False

@@ -1,9 +1,10 @@
-"""How a device comes into the fleet: an operator's one-time claim, exchanged for credentials of its own.
+"""Enrols devices: a device exchanges an operator's one-time claim for credentials of its own.
 
 Claims and passwords are stored as hashes only. A claim for a device that exists on the same site gives it a
 new password (its disk was lost); ids are unique in the fleet, because the broker's user name is the id. A device that
 was revoked or removed comes back only by a claim that was made afterwards; those made before are void.
-Each refusal is an event that names its cause, and the device where the claim is one of ours; never the claim itself.
+
+Each refusal is an event that names the cause, and the device if the claim is known; never the claim itself.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ _MAX_ATTRIBUTES, _MAX_KEY, _MAX_VALUE = 32, 63, 255
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a device gets once: who it is, and its password (kept here only as a hash)."""
+    """A device's identity and password, handed out once (the server stores only a hash)."""
 
     site: str
     device: str
@@ -46,7 +47,7 @@ class Identity:
 
 @dataclass(eq=False, slots=True)
 class Enrolment:
-    """Claims, credentials, and who is who. Safe to share between threads."""
+    """Claims, credentials and their verification. Safe to share between threads."""
 
     database: Database
     clock: Clock
@@ -78,11 +79,11 @@ class Enrolment:
         return secret
 
     def enrol(self, claim: str) -> Identity:
-        """Use ``claim`` up and return the device's new identity.
+        """Consume ``claim`` and return the device's new identity.
 
         Raises:
             ClaimRefusedError: If the claim is unknown, used, void or expired.
-            DeviceExistsError: If the id was taken on another site since.
+            DeviceExistsError: If the id has been taken on another site since.
         """
         now_ms, password, claim_sha256 = self.clock(), new_secret(), sha256_hex(claim.encode())
         try:
@@ -100,7 +101,7 @@ class Enrolment:
                 if known is None:
                     store.insert_device(connection, {"device": device, "site": site, **changes})
                 else:
-                    fresh = store.NEVER_HEARD if known["ended"] else {}  # what it said before it was ended is over
+                    fresh = store.NEVER_HEARD if known["ended"] else {}  # its old reports no longer count
                     store.update_device(connection, device, {**changes, **fresh})
         except ClaimRefusedError as error:
             self._note_refusal(error, error.cause, error.device, now_ms)
@@ -111,7 +112,7 @@ class Enrolment:
         return Identity(site, device, password)
 
     def _note_refusal(self, error: ServerError, cause: str, device: str, now_ms: int) -> None:
-        """Note an event, at most one a minute for each cause and device: anybody may try any claim."""
+        """Log an event, at most one a minute for each cause and device: anybody may try any claim."""
         with self._lock:
             if now_ms < self._noted_ms.get((cause, device), 0) + _NOTED_EVERY_MS:
                 return
@@ -125,12 +126,12 @@ class Enrolment:
             insert_events(connection, [event])
 
     def reopen(self, claim: str) -> None:
-        """Make a used ``claim`` good again until it expires, because its device was told nothing."""
+        """Make a used ``claim`` valid again until it expires, because its device received nothing."""
         with self.database.begin() as connection:
             store.reopen_claim(connection, sha256_hex(claim.encode()))
 
     def authenticate(self, device: str, password: str) -> bool:
-        """Return whether ``password`` is that of ``device``; a positive answer is remembered as a digest."""
+        """Return whether ``password`` is that of ``device``; a positive answer is cached as a digest."""
         with self.database.begin() as connection:
             row = store.one_device(connection, device)
         row = row if row is not None and not row["ended"] else None
@@ -158,7 +159,7 @@ class Enrolment:
 
 
 def _check_attributes(attributes: Mapping[str, str]) -> None:
-    """Refuse what no person would name a pool of devices by; every page and every step of detection reads them."""
+    """Refuse empty and very long attributes: every page and every step of drift detection reads them."""
     if len(attributes) > _MAX_ATTRIBUTES:
         message = f"Expected at most {_MAX_ATTRIBUTES} attributes, got {len(attributes)}"
         raise NameRefusedError(message)

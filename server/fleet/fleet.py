@@ -1,7 +1,7 @@
-"""The fleet: which devices there are, what they said last, and what they shall run.
+"""The fleet: the registered devices, their last reports, and their ``desired`` documents.
 
 ``desired`` is written to the database first and published (retained) second; the broker's retained copy is a
-cache that is filled again after every start. Which release a device shall run is decided elsewhere (``rollout``).
+cache that is filled again after every start. Does not decide which release a device gets (``rollout`` does).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _Message = TypeVar("_Message", Reported, Desired)
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One registered device. ``reported`` is None until it was heard; times are UTC milliseconds, 0: never.
+    """One registered device. ``reported`` is None before its first report; times are UTC milliseconds, 0: never.
 
-    ``ended`` is "" for a device of the fleet, else "revoked" or "removed": only its history is left.
+    ``ended`` is "" for a device of the fleet, otherwise "revoked" or "removed": only its history is left.
     """
 
     device: str
@@ -53,7 +53,7 @@ class Device:
 
     @property
     def release(self) -> str:
-        """The release that the device says it runs, "" for none."""
+        """The release that the device reports as current, "" for none."""
         return self.reported.current.release if self.reported and self.reported.current else ""
 
 
@@ -84,17 +84,17 @@ class Fleet:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def devices(self) -> tuple[Device, ...]:
-        """Return every device of the fleet, by id: those that are neither revoked nor removed."""
+        """Return every device that is neither revoked nor removed, by id."""
         with self.database.begin() as connection:
             return tuple(as_device(row) for row in store.active_devices(connection))
 
     def ended(self) -> tuple[Device, ...]:
-        """Return every device that was revoked or removed, the last one first."""
+        """Return every device that was revoked or removed, newest first."""
         with self.database.begin() as connection:
             return tuple(as_device(row) for row in store.ended_devices(connection))
 
     def sites(self, devices: Collection[str]) -> dict[str, str]:
-        """Return the sites of those of ``devices`` that are registered, by id."""
+        """Return the sites of ``devices``, by id; unregistered ones are left out."""
         if not devices:
             return {}
         with self.database.begin() as connection:
@@ -128,10 +128,10 @@ class Fleet:
         self, device: str, *, release: str, target: str, sha256: str, length_bytes: int, probation_s: float = 600.0,
         config: Mapping[str, Json] | None = None,
     ) -> int:  # fmt: skip
-        """Let ``device`` run ``release``; return the new ``gen``.
+        """Assign ``release`` to ``device``; return the new ``gen``.
 
         ``target`` is the TUF target path, ``sha256`` and ``length_bytes`` the bundle's. ``config`` None keeps
-        the device's settings as they are. It is a new attempt, also of a release that the device refused before.
+        the device's settings. It counts as a new attempt, even of a release that the device refused before.
 
         Raises:
             UnknownDeviceError: If there is none of that id.
@@ -173,7 +173,7 @@ class Fleet:
         return gen
 
     def set_lost(self, device: Device, now_ms: int) -> None:
-        """Note that ``device`` is lost, in place of the will that its broker could not publish."""
+        """Mark ``device`` as lost, in place of the will that the broker could not publish."""
         with self.database.begin() as connection:
             store.update_device(connection, device.device, {"state": DeviceState.LOST.value})
         boot = device.reported.boot if device.reported else ""
@@ -182,10 +182,10 @@ class Fleet:
         )
 
     def publish_desired(self, device: str) -> None:
-        """Publish what ``device`` shall run once more (it asked); nothing when nothing was ever set.
+        """Publish the ``desired`` of ``device`` again (it asked for it); does nothing if there is none.
 
-        Where it would ignore the generation it gets another one, and where it lost what it had committed, or went back
-        from it, a new attempt.
+        If the device would ignore the generation, it gets a newer one; if it lost the release that it had committed,
+        or rolled back from it, it gets a new attempt.
 
         Raises:
             UnknownDeviceError: If there is none of that id.
@@ -208,12 +208,12 @@ class Fleet:
         return sent
 
     def forget_published(self) -> None:
-        """Publish every ``desired`` again in the next turns: the broker may have lost what it retained."""
+        """Publish every ``desired`` again in the next turns: the broker may have lost its retained messages."""
         with self._lock:
             self._published.clear()
 
-    def turn(self, now_ms: int) -> None:  # noqa: ARG002 - every service's turn takes the time
-        """Publish the ``desired`` that the broker does not have yet, a few hundred at most."""
+    def turn(self, now_ms: int) -> None:  # noqa: ARG002 - every service's ``turn`` takes the time
+        """Publish ``desired`` documents that the broker does not have yet, at most a few hundred."""
         with self._lock:
             with self.database.begin() as connection:
                 behind = [
@@ -273,8 +273,8 @@ def as_device(row: sa.RowMapping) -> Device:
 
 _REPORTED: dict[str, tuple[str, Reported]] = {}
 _DESIRED: dict[str, tuple[str, Desired]] = {}
-"""What each device's newest text was decoded to. One entry a device: a cache of a fixed size that is read in order
-keeps nothing of a fleet that is larger by one."""
+"""The decoded form of each device's newest document, one entry per device: an LRU cache of fixed size that is read in
+order never hits once the fleet is larger than the cache."""
 
 
 def _decoded(known: dict[str, tuple[str, _Message]], kind: type[_Message], device: str, text: str) -> _Message:
@@ -285,21 +285,21 @@ def _decoded(known: dict[str, tuple[str, _Message]], kind: type[_Message], devic
 
 
 def reported_gen(known: Device) -> int:
-    """Return the generation that the device knows: above ours after a database was restored from a backup."""
+    """Return the generation that the device reports: above ours after the database was restored from a backup."""
     gen = known.reported.gen if known.reported else 0
     return gen if 0 <= gen <= MAX_GEN else 0
 
 
 def next_gen(known: Device) -> int:
-    """Return a generation that the device will take for newer than all it knows."""
+    """Return a generation that the device accepts as newer than any that it knows."""
     theirs = reported_gen(known)
     if known.reported is not None and known.desired_gen - theirs > MAX_GEN_STEP:
-        return theirs + 1  # it would not follow so far: it was enrolled again
+        return theirs + 1  # only a device that was enrolled again is so far ahead
     return min(MAX_GEN, max(known.desired_gen, theirs) + 1)
 
 
 def would_ignore(known: Device) -> bool:
-    """Say whether the device takes our generation for an old one, or for none that a server counts to."""
+    """Return whether the device would ignore our generation as old, or as out of range."""
     if known.reported is None:
         return False
     ahead = reported_gen(known) - known.desired_gen
@@ -307,7 +307,7 @@ def would_ignore(known: Device) -> bool:
 
 
 def has_lost(known: Device) -> bool:
-    """Say whether the device reports that it committed what is desired, and does not have it any more."""
+    """Return whether the device reports that it committed the desired release and no longer has it."""
     reported, desired = known.reported, known.desired
     if reported is None or desired is None or not desired.sha256 or reported.gen != desired.gen:
         return False

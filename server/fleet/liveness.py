@@ -1,4 +1,4 @@
-"""Devices that say they are there but are not heard: one event when it begins and one when it ends."""
+"""Detects silent devices (connected, but sending nothing): one event when it begins and one when it ends."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _AWAY = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED})
 
 
 class Presence(StrEnum):
-    """Whether a device is there."""
+    """Whether a device is connected and sends."""
 
     NEVER_HEARD = "never_heard"
     AWAY = "away"  # lost, disconnected or asleep
-    SILENT = "silent"  # it says that it is there, and is not heard
+    SILENT = "silent"  # connected by its state, but it sends nothing
     GONE = "gone"  # revoked or removed
     THERE = "there"
 
@@ -35,7 +35,7 @@ class Liveness:
     _checked_ms: int = -_CHECK_EVERY_MS
 
     def turn(self, now_ms: int) -> None:
-        """Compare every device with the clock, every 15 s."""
+        """Check every device, every 15 s."""
         if now_ms - self._checked_ms < _CHECK_EVERY_MS:
             return
         self._checked_ms = now_ms
@@ -52,18 +52,18 @@ class Liveness:
 
 
 def is_silent(device: Device, now_ms: int, silent_s: float) -> bool:
-    """Return whether ``device`` should have been heard since ``silent_s`` ago."""
+    """Return whether ``device`` is connected by its state and has sent nothing for ``silent_s``."""
     expected = device.last_seen_ms > 0 and device.state not in _AWAY
     return expected and now_ms - device.last_seen_ms > silent_s * 1000
 
 
 def is_reachable(device: Device, now_ms: int, silent_s: float) -> bool:
-    """Return whether ``device`` is there to be told something: it was heard, and it is neither away nor silent."""
+    """Return whether messages reach ``device``: it has connected before, and is neither away nor silent."""
     return presence(device, now_ms, silent_s) is Presence.THERE
 
 
 def presence(device: Device, now_ms: int, silent_s: float) -> Presence:
-    """Return whether what ``device`` said last is what it is now."""
+    """Return the presence of ``device``; unless it is there, its last report may be out of date."""
     if device.ended:
         return Presence.GONE
     if device.last_seen_ms <= 0:

@@ -1,8 +1,8 @@
-"""Devices that did not come back after the broker started anew: their last word, retained, says that they are there.
+"""Marks devices as lost that did not reconnect after a restart of the broker: their retained state says connected.
 
-A device that is lost while the broker runs leaves its will. One that is lost while the broker is down leaves nothing:
-mosquitto keeps what it retained over a restart, but no wills. So the server says it in their place, once every device
-had time to connect again, in the database and to the broker.
+When a device is lost while the broker runs, the broker publishes its will. When it is lost while the broker is down,
+nothing is published: mosquitto keeps retained messages over a restart, but no wills. So the server sets the state in
+their place, in the database and on the broker, once every device had time to reconnect.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NAMED = 10
 
 @dataclass(slots=True)
 class LostDevices:
-    """Looks once for each start of the broker; ``started_ms`` returns when that was, 0 for never."""
+    """Checks once after each start of the broker; ``started_ms`` returns the time of the start, 0 for never."""
 
     fleet: Fleet
     events: EventLog
@@ -29,7 +29,7 @@ class LostDevices:
     _looked_at_ms: int = 0
 
     def turn(self, now_ms: int) -> None:
-        """Mark who was not heard since the broker started, when its time to come back is over."""
+        """Mark devices not seen since the broker started as lost, once their time to reconnect is over."""
         started_ms = self.started_ms()
         if started_ms == self._looked_at_ms or now_ms - started_ms < BACK_MS:
             return

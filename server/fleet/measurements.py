@@ -1,8 +1,8 @@
-"""Measurements that a build host orders from a device: its order, the bytes it needs, and the device's report.
+"""Measurements that a build host orders from a device: the order, the bytes it needs, and the device's report.
 
-One folder each, ``measurements/<order>``, beside ``measurements/sha256`` with bundles and rows, which are no releases
-and are handed to the named device alone. Decides who gets and gives what, and how far a measurement is. The order's
-signature is the device's to judge; here it only spares everybody an order that no device would obey.
+Each has a folder ``measurements/<order>``. Bundles and rows are in ``measurements/sha256``; they are not releases, and
+only the named device may fetch them. Decides who may read and write, and the phase of a measurement. The device
+verifies the order's signature; the check here only rejects early an order that every device would refuse.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from wire.errors import MessageError
 from wire.measurement import MEASURE_VERB, MeasureOrder, answers, decode_report, unverified_order
 
 KEEP_MS = 24 * 3_600_000
-"""How long order, report and bytes stay: rows are training data, and a server is no place for them."""
+"""How long order, report and bytes are kept: rows are training data, which a server should not keep."""
 _EVERY_MS = 600_000
 _REPORT, _ENVELOPE, _COMMAND, _ASKED = "report.tfm", "envelope.json", "command", "asked"
 _ID_LENGTH = 32
 
 
 class Phase(StrEnum):
-    """How far a measurement is; ``done`` alone has a report."""
+    """The phase of a measurement; only ``done`` has a report."""
 
     SENT = "sent"
     RUNNING = "running"
@@ -49,15 +49,15 @@ class Phase(StrEnum):
 
 
 class OrderCheck(Protocol):
-    """Judges the signature of an order."""
+    """Verifies the signature of an order."""
 
     def __call__(self, envelope: Mapping[str, Json]) -> None:
-        """Do nothing if the release key signed ``envelope``; raise ``MetadataRefusedError`` otherwise."""
+        """Check that the release key signed ``envelope``; raise ``MetadataRefusedError`` otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One measurement; ``code`` and ``text`` say why it failed, ``report_sha256`` is "" while there is none."""
+    """One measurement; ``code`` and ``text`` give the cause of a failure, ``report_sha256`` is "" without a report."""
 
     order: MeasureOrder
     phase: Phase
@@ -78,15 +78,15 @@ class Measurements:
     blobs: Blobs = field(init=False)
 
     def __post_init__(self) -> None:
-        """Take away what uploads left behind when the server was killed."""
+        """Delete the partial uploads of a killed server."""
         self.blobs = Blobs(self.folder / "sha256")
         self.blobs.sweep()
 
     def order(self, envelope: Mapping[str, Json]) -> Measurement:
-        """Pass an order on to the device it names.
+        """Send an order to the device that it names.
 
         Raises:
-            MeasurementRefusedError: If it is no order, has run out, was ordered before, or its bytes are not here.
+            MeasurementRefusedError: If it is not an order, has expired, was ordered before, or its bytes are missing.
             MetadataRefusedError: If the release key did not sign it.
             UnknownDeviceError: If there is no such device.
         """
@@ -137,12 +137,12 @@ class Measurements:
         return Measurement(parsed, Phase.RUNNING if (folder / _ASKED).exists() else Phase.SENT, "", "", "")
 
     def bytes_for(self, order: str, sha256: str, device: str) -> Path:
-        """Return where the bytes lie that ``device`` needs; it has then begun.
+        """Return the path of the bytes that ``device`` needs; the measurement then counts as begun.
 
         Raises:
             UnknownMeasurementError: If there is no such measurement.
-            NotTheDeviceError: If it is another device's.
-            UnknownBlobError: If the order does not name these bytes, or they are gone.
+            NotTheDeviceError: If it belongs to another device.
+            UnknownBlobError: If the order does not name these bytes, or they are deleted.
         """
         folder = self._folder(order)
         parsed = self._of(folder, device)
@@ -153,12 +153,12 @@ class Measurements:
         return self.blobs.path(sha256)
 
     def take(self, order: str, device: str, data: bytes) -> None:
-        """Keep the report of ``device``; the same bytes again change nothing.
+        """Store the report of ``device``; the same bytes again change nothing.
 
         Raises:
             UnknownMeasurementError: If there is no such measurement.
-            NotTheDeviceError: If it is another device's.
-            MeasurementRefusedError: If it is no report, answers something else, or another one is here.
+            NotTheDeviceError: If it belongs to another device.
+            MeasurementRefusedError: If it is not a report, answers another order, or there is a different report.
         """
         folder = self._folder(order)
         parsed = self._of(folder, device)
@@ -174,10 +174,10 @@ class Measurements:
         write_atomically(path, data)
 
     def report(self, order: str) -> Path:
-        """Return where the report lies.
+        """Return the path of the report.
 
         Raises:
-            UnknownMeasurementError: If there is none yet, or no such measurement.
+            UnknownMeasurementError: If there is no report yet, or no such measurement.
         """
         path = self._folder(order) / _REPORT
         if not path.is_file():
@@ -186,7 +186,7 @@ class Measurements:
         return path
 
     def drop(self, order: str) -> None:
-        """Forget a measurement and the bytes that no other one needs.
+        """Delete a measurement and the bytes that no other measurement needs.
 
         Raises:
             UnknownMeasurementError: If there is none of that id.
@@ -198,7 +198,7 @@ class Measurements:
             (self.blobs.folder / sha256).unlink(missing_ok=True)
 
     def turn(self, now_ms: int) -> None:
-        """Forget what is old."""
+        """Delete old measurements."""
         if now_ms >= self._next_ms:
             self._next_ms = now_ms + _EVERY_MS
             self._sweep(now_ms)

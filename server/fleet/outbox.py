@@ -1,4 +1,4 @@
-"""Everything the server says to devices goes through here."""
+"""Publishes all messages from the server to devices."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from wire.transport import Transport
 
 @dataclass(frozen=True, slots=True)
 class Outbox:
-    """Publishes messages; never queues: what must arrive is kept by who sends it and sent again."""
+    """Publishes messages without a queue: a caller whose message must arrive keeps it and sends it again."""
 
     transport: Transport
 
     def send(self, topic: Topic, message: object, *, retain: bool = False) -> bool:
-        """Publish ``message`` (a wire dataclass); return False when the transport can't take it now."""
+        """Publish ``message`` (a wire dataclass); return False if the transport can't accept it now."""
         return self.transport.publish(str(topic), encode(message), retain=retain) is not None
 
     def clear(self, topic: Topic) -> bool:
-        """Remove what is retained on ``topic``."""
+        """Clear the retained message of ``topic``."""
         return self.transport.publish(str(topic), b"", retain=True) is not None
 
 

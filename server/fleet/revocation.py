@@ -1,11 +1,12 @@
-"""Devices that leave the fleet: revoked (its credentials are refused) or removed (it is forgotten, too).
+"""Ends devices: revoked (credentials are refused) or removed (its assignment is deleted, too).
 
-Both are one change in the database: the device is of the fleet no longer, its password is gone, and claims for it that
-nobody used are void. Its events, evidence and lineage stay. HTTP asks the database each time. The broker is made to
-follow by ``enforce``, whoever made the change: this process, or a command beside it. mosquitto drops the session of a
-user who is not in its password file any more when it reads that again. Last, what the broker retains of the device is
-cleared, more than once, because its will may come after its session was cut.
-Who was removed is also told no release when a new claim lets it in again: it may be other hardware.
+Both are one change in the database: the device leaves the fleet, its password is deleted, and its unused claims become
+void. Its events, evidence and lineage stay. HTTP reads the database for each request. ``enforce`` applies the change
+to the broker, whether this process or a command beside it made the change: mosquitto disconnects users that are no
+longer in its password file when it reloads the file. Last, the retained messages of the device are cleared, more than
+once, because its will may arrive after its session was closed.
+
+A removed device that enrols again with a new claim has no release assigned: it may be other hardware.
 
 Source: mosquitto 2.0, security_default.c: at SIGHUP, clients that are no longer authorised are disconnected (measured:
 0.1 s).
@@ -38,7 +39,7 @@ _CLEARED_A_TURN = 200
 
 @dataclass(eq=False, slots=True)
 class Revocations:
-    """Ends devices, and sees to it that the broker follows. ``enforce`` is for one thread, the rest for any."""
+    """Ends devices and disconnects them from the broker. ``enforce`` is for one thread, the rest for any."""
 
     fleet: Fleet
     outbox: Outbox
@@ -60,9 +61,9 @@ class Revocations:
         return known if known.ended == REVOKED else self._end(known, REVOKED, {}, why=why, by=by)
 
     def remove(self, device: str, why: str = "", *, by: str = SOMEBODY) -> Device:
-        """Refuse the credentials of ``device`` and forget what it was to run, as ``by`` decided; its history stays.
+        """Refuse the credentials of ``device`` and delete its assignment, as ``by`` decided; its history stays.
 
-        So does its last report: an open rollout judges it in its next turn.
+        Its last report stays too: an open rollout judges it in its next turn.
 
         Raises:
             UnknownDeviceError: If there is none of that id.
@@ -75,7 +76,7 @@ class Revocations:
     def _end(self, known: Device, ended: str, changes: dict[str, object], *, why: str, by: str) -> Device:
         now_ms, why = self.clock(), shortened(why, MAX_WHY)
         gone = {"ended": ended, "ended_ms": now_ms, "ended_why": why, "password_hash": "", **changes}
-        # the generation outlives what it counted, so that a device that comes back follows what it is told next
+        # the generation is kept, so that a device that comes back accepts its next assignment
         gone["desired_gen"] = max(known.desired_gen, reported_gen(known))
         text = f"{known.device} was {ended} by {by}" + (f": {why}" if why else "")
         data = {"release": known.release, "site": known.site, "by": by}
@@ -88,11 +89,11 @@ class Revocations:
         return self.fleet.device(known.device)
 
     def enforce(self, now_ms: int, admit_only_the_fleet: Callable[[], None]) -> None:
-        """Make the broker follow the database, if that changed: its users first, then what it retains.
+        """Apply changes in the database to the broker: to its users first, then to its retained messages.
 
         Args:
             now_ms: the time.
-            admit_only_the_fleet: writes the broker's users anew and lets it read them.
+            admit_only_the_fleet: writes the broker's users anew and makes it reload them.
         """
         with self.fleet.database.begin() as connection:
             ended = store.ended_since(connection)

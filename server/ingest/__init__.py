@@ -1,1 +1,1 @@
-"""From messages to rows and windows."""
+"""Decodes the devices' messages and stores them as rows and windows."""

@@ -1,10 +1,10 @@
-"""The order of a device's boots among themselves: their names are random, and no clock of a device can be trusted.
+"""Orders the boots of a device: their ids are random, and a device's clock can't be trusted.
 
-A device that runs says so (``state``, ``reported``) before it sends anything else, so a boot that is first heard of
-in that way is newer than all before. What the device kept from earlier boots comes after that, oldest first: a boot
-that is first heard of in an event, while another is known, goes right before the newest.
+A running device sends ``state`` and ``reported`` before anything else, so a boot first mentioned in one of them is
+newer than all known boots. Messages kept from earlier boots follow, oldest first: a boot first mentioned in an event,
+while another boot is known, is placed right before the newest.
 
-Pure. A place once given is never changed, so events carry it, and its order holds when the boots are forgotten.
+Pure. A place never changes once assigned, so events carry it, and their order holds when the boots are deleted.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-_SPAN = 2**20  # room for boots that are heard of late between two that were heard of in time
+_SPAN = 2**20  # room between two boots for others that are mentioned late
 
 
 @dataclass(frozen=True, slots=True)
 class Mention:
-    """A message of ``boot``; ``runs``: it says that this boot runs now."""
+    """A message that names ``boot``; ``runs``: the message shows that this boot is the running one."""
 
     boot: str
     runs: bool

@@ -1,4 +1,4 @@
-"""From what arrived on a topic to a value that may be believed, or an error that says why not. Pure."""
+"""Decodes a topic and its payload to a checked value, or raises an error that names the fault. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_SAMPLE_BYTES = 4 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class StreamKey:
-    """What a number counts in: one stream of one boot of one device."""
+    """The scope of a sequence number: one stream of one boot of one device."""
 
     device: str
     stream: Stream
@@ -30,7 +30,7 @@ class StreamKey:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One message that decodes. ``key``, ``seq`` and ``oldest_seq`` are there for what is acknowledged."""
+    """One decoded message. ``key``, ``seq`` and ``oldest_seq`` are set for messages that get an acknowledgement."""
 
     topic: Topic
     message: Message
@@ -43,7 +43,7 @@ class Arrival:
 def read_arrival(
     topic: str, payload: bytes, *, retained: bool = False, report: WindowReport | WireError | None = None
 ) -> Arrival:
-    """Return what arrived; ``report``: what decoding the payload as a drift report gave, where that is done already.
+    """Return the decoded message; ``report``: the payload decoded as a drift report, if that was done before.
 
     Raises:
         WireError: If the topic is not one that devices publish on, or the payload does not decode.
@@ -70,7 +70,7 @@ def read_arrival(
 
 
 def is_key(name: str) -> bool:
-    """Return whether ``name`` may be a key of the store: 1 to 64 printable characters. A cut one may be another's."""
+    """Return whether ``name`` may be a key of the store: 1 to 64 printable characters (a cut one could collide)."""
     return 0 < len(name) <= _MAX_KEY and name.isprintable()
 
 

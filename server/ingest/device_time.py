@@ -1,8 +1,8 @@
-"""When something happened on a device: its own word while that can be true, else the time of arrival. Pure.
+"""When something happened on a device: the device's own time if plausible, else the time of arrival. Pure.
 
-A device's clock may stand in 1970 or in the next year. What it says of time decides nothing here but the place of what
-it sends: a time that can't be true must make no row that counts as the newest, is never deleted, or is deleted at once,
-and no window that lets the fleet's evidence be folded again. See ADR 16.
+A device's clock may show 1970 or next year. Its times only order what it sends. An implausible time must not make a
+row that counts as the newest, is never deleted or is deleted at once, nor a window that makes the server recompute
+the fleet's evidence. See ADR 16.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ _MAX_WINDOW_MS = 7 * 86_400_000  # a longer window has no grid worth keeping
 
 @dataclass(frozen=True, slots=True)
 class DeviceTime:
-    """What can be true for something that arrives at ``now_ms``.
+    """The plausible times of something that arrives at ``now_ms``.
 
-    ``skew_ms``: a clock may be off by so much unnoticed. ``oldest_ms``: what waited longer on a device is not told
-    from a wrong clock. ``is_off``: the device's clock is known to be off by more, so what seems late is not.
+    ``skew_ms``: tolerated error of a clock. ``oldest_ms``: an older time can't be told from a wrong clock.
+    ``is_off``: the device's clock is known to be off by more, so a message that seems late is not.
     """
 
     now_ms: int
@@ -26,11 +26,11 @@ class DeviceTime:
     is_off: bool = False
 
     def of(self, at_ms: int) -> int:
-        """Return when something at ``at_ms`` by the device's clock happened; never after its arrival."""
+        """Return the time of something at ``at_ms`` by the device's clock; never after its arrival."""
         return min(at_ms, self.now_ms) if self._can_be(at_ms, at_ms) else self.now_ms
 
     def of_window(self, start_ms: int, len_ms: int) -> int:
-        """Return the start under which a window is filed: its own, or that of the window in which it arrived."""
+        """Return the start under which a window is stored: its own, or that of the window in which it arrived."""
         length_ms = min(len_ms, _MAX_WINDOW_MS)
         if self._can_be(
             start_ms, start_ms + 2 * length_ms

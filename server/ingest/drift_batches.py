@@ -1,7 +1,7 @@
-"""Many drift reports at once: what ``wire.drift_report.decode_report`` does to one, in a few array operations.
+"""Decodes many drift reports at once: ``wire.drift_report.decode_report``, in a few array operations.
 
 Ingest spends most of its time on reports, and most of that on counts of a few bits each. Only packed bodies of
-ordinary size are taken here; whatever is odd goes to the wire's own decoder, which alone decides what is refused.
+ordinary size are decoded here; all others go to the wire's own decoder, which alone decides what is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WORD = "I"
 
 @dataclass(frozen=True, slots=True)
 class WindowReport:
-    """A report as the server keeps it: what its head says, and its counters.
+    """A report in the form in which the server stores it: its head and its counters.
 
     ``words``: ``head.shape.total`` counts as native uint32, in the order of ``wire.histogram.Counters.values``;
     None when one of them is over 2^32 - 1.
@@ -37,7 +37,7 @@ class WindowReport:
 
 
 def unseal(payloads: Sequence[bytes]) -> list[WindowReport | WireError]:
-    """Return each payload's report, or the error that decoding it raises."""
+    """Return the report of each payload, or the error that decoding it raises."""
     found: list[WindowReport | WireError | None] = [None] * len(payloads)
     groups: dict[Shape, list[tuple[int, SealedReport, bytes, bytes]]] = {}
     for index, payload in enumerate(payloads):
@@ -57,7 +57,7 @@ def unseal(payloads: Sequence[bytes]) -> list[WindowReport | WireError]:
 
 
 def unseal_one(payload: bytes) -> WindowReport | WireError:
-    """Return the report in ``payload``, by the wire's own decoder, or the error that decoding it raises."""
+    """Return the report in ``payload``, decoded by ``wire``, or the error that decoding it raises."""
     try:
         values = decode_report(payload).counters.values
         return WindowReport(open_report(payload), array(_WORD, values).tobytes())
@@ -86,7 +86,7 @@ def _counters(shape: Shape, parts: Sequence[tuple[bytes, bytes]], n: Ints) -> In
 
 
 def _unpacked(parts: Sequence[tuple[bytes, bytes]]) -> Ints:
-    """Return all values of ``parts`` one after the other; see ``wire.bitpack`` for the layout."""
+    """Return the values of all ``parts``, concatenated; see ``wire.bitpack`` for the layout."""
     lengths = np.frombuffer(b"".join(part[0] for part in parts), np.uint8)
     bits = np.unpackbits(np.frombuffer(b"".join(part[1] for part in parts), np.uint8))
     zeros_before = np.array([8 * len(tail) - bits_below_leading(own) for own, tail in parts], np.int32)

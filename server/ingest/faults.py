@@ -1,4 +1,4 @@
-"""What is wrong with messages, as events, at most one a minute for each device and kind of fault.
+"""Rate-limited events for rejected messages: at most one a minute per device and kind of fault.
 
 A device that sends garbage a thousand times a second must not fill the event log.
 """
@@ -17,14 +17,14 @@ _WORDS_LIMIT, _SENDER_LIMIT = 500, 200  # characters
 
 @dataclass(slots=True)
 class Complaints:
-    """Counts faults and lets through what the log should say."""
+    """Counts faults and selects those that become events."""
 
     counts: dict[str, int] = field(default_factory=dict)
     _said: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     _rows: list[dict[str, object]] = field(default_factory=list)
 
     def add(self, now_ms: int, code: str, text: str, *, sender: str = "", registered: bool = False) -> None:
-        """Count a fault of ``sender``; it becomes an event when none was made in the last minute."""
+        """Count a fault of ``sender``; it becomes an event unless there was one in the last minute."""
         self.counts[code] = self.counts.get(code, 0) + 1
         said_ms, silent = self._said.get((sender, code), (-_QUIET_MS, 0))
         if now_ms - said_ms < _QUIET_MS:
@@ -40,25 +40,25 @@ class Complaints:
 
     @property
     def pending(self) -> bool:
-        """Whether there is something for the event log."""
+        """Whether there are rows for the event log."""
         return bool(self._rows)
 
     def take(self) -> list[dict[str, object]]:
-        """Return the rows for the event log and forget them."""
+        """Return the rows for the event log and clear them."""
         rows, self._rows = self._rows, []
         return rows
 
 
 def printable(text: str) -> str:
-    """Return ``text`` without what a database or a terminal chokes on (lone surrogates, control characters)."""
+    """Replace what a database or a terminal can't take in ``text`` (lone surrogates, control characters)."""
     clean = text.encode("utf-8", "replace").decode()
     return "".join(character if character.isprintable() or character in "\n\t" else "\ufffd" for character in clean)
 
 
 def shortened(text: str, limit: int) -> str:
-    """Return ``text`` printable and of at most ``limit`` characters; what was cut ends with how long it was.
+    """Return ``text`` printable and of at most ``limit`` characters; a cut text ends with its full length.
 
-    For texts that people read. A name that is a key is never cut, because two would become one.
+    For texts that people read. A name that is a key is never cut, because two names could become equal.
     """
     clean = printable(text)
     if len(clean) <= limit:

@@ -1,8 +1,8 @@
-"""From notices to the store: every message counts once, and is acknowledged only after it is safe.
+"""Stores the devices' messages: each counts exactly once, and is acknowledged only after it is committed.
 
-Order: take a batch from the inbox; decode (what can't be believed is counted and becomes an event); in one
-transaction fold, store and move the watermarks; after the commit, acknowledge. What is dropped or fails on the
-way is not acknowledged, so the device sends it again. What a message means is decided by those who read the store.
+Order: take a batch from the inbox; decode (rejected messages are counted and become events); in one transaction
+merge windows, store rows and advance the watermarks; after the commit, acknowledge. A message that is dropped or fails
+on the way is not acknowledged, so the device sends it again. Does not interpret messages: the readers of the store do.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _STORE = "storing of messages"
 _REPORT_LEAF = f"/{Kind.TELE.value}/{Stream.DRIFT.value}"
 
 SampleSink = Callable[[str, Sample, int], None]
-"""Keeps a sample of a device that arrived at a time (UTC ms); must take the same sample twice."""
+"""Stores a sample of a device that arrived at a time (UTC ms); idempotent."""
 
 
 def subscriptions(group: str) -> tuple[str, ...]:
-    """Return what the server subscribes to; ``group`` is the name of its shared subscription.
+    """Return the topics that the server subscribes to; ``group`` is the name of its shared subscription.
 
-    mosquitto grants every client every subscription and checks only what it delivers, so a device that knew the name
-    would join the group, and what the broker gives to it is lost. So the name is a secret of the server.
+    mosquitto grants every subscription and checks access only on delivery: a device that knew the name could join the
+    group, and messages that the broker routes to it would be lost. So the name is a secret of the server.
     """
     return (
         f"$share/{group}/{fleet_filter(Kind.TELE)}",
@@ -61,7 +61,7 @@ def subscriptions(group: str) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class Figures:
-    """What ingest did since the start."""
+    """Counts of ingest since the start."""
 
     accepted: int = 0
     duplicates: int = 0
@@ -71,7 +71,7 @@ class Figures:
 
 @dataclass(slots=True)
 class Ingest:
-    """The one consumer. ``hear`` may be called by any thread; ``turn`` by one."""
+    """The consumer of the inbox. ``hear`` may be called by any thread; ``turn`` by one."""
 
     database: Database
     fleet: Fleet
@@ -88,18 +88,18 @@ class Ingest:
     _progress: dict[StreamKey, Progress] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Make the bounded inbox."""
+        """Create the bounded inbox."""
         self._inbox = queue.Queue(self.config.queue_messages)
 
     def hear(self, notice: Notice) -> None:
-        """Take a notice from the transport; waits a second when the inbox is full, then drops it. Never raises."""
+        """Enqueue a notice of the transport; waits a second when the inbox is full, then drops it. Never raises."""
         try:
             self._inbox.put((time.monotonic(), notice), timeout=_HAND_OVER_TIMEOUT_S)
         except queue.Full:
             self.figures.dropped += 1
 
     def turn(self, now_ms: int) -> int:
-        """Handle what the store refused before and what is in the inbox; return the number of notices, one batch."""
+        """Retry what the store refused, then handle one batch of the inbox; return the number of notices."""
         if self._retry or self._unread:
             self.handle((), now_ms)
         notices = self.take(0.0)
@@ -107,7 +107,7 @@ class Ingest:
         return len(notices)
 
     def handle(self, notices: Sequence[Notice], now_ms: int) -> None:
-        """Handle one batch that ``take`` returned, and what the store refused before."""
+        """Handle one batch that ``take`` returned, after what the store refused before."""
         for notice in notices:
             if isinstance(notice, LinkChange):
                 self._link(notice)
@@ -130,7 +130,7 @@ class Ingest:
     def take(self, wait_s: float) -> list[Notice]:
         """Return up to one batch of notices; wait up to ``wait_s`` for the first.
 
-        None while the store refuses: what waits is bounded by the inbox, and devices keep the rest.
+        Empty while the store refuses: the inbox bounds what waits, and devices keep the rest.
         """
         taken: list[Notice] = []
         if self._retry or self._unread:
@@ -145,7 +145,7 @@ class Ingest:
         return taken
 
     def lag_s(self) -> float:
-        """Return for how many seconds the oldest message has waited to be stored; 0 when none waits."""
+        """Return how many seconds the oldest message has waited to be stored; 0 when none waits."""
         with self._inbox.mutex:
             oldest_s = self._inbox.queue[0][0] if self._inbox.queue else float("inf")
         return max(0.0, time.monotonic() - min(oldest_s, self._refused_s))
@@ -158,16 +158,16 @@ class Ingest:
             _LOG.warning("The connection to the broker changed. link=%s reason=%s", change.link.value, change.reason)
 
     def _believe(self, notices: Sequence[Incoming], sites: Mapping[str, str], now_ms: int) -> list[Arrival]:
-        """Return what decodes and comes from a device in ``sites``, the sites of the registered ones by id.
+        """Return the messages that decode and come from a device in ``sites`` (sites of registered devices, by id).
 
-        ``sites`` is asked of the store for each batch. Nothing is remembered between batches: a device that was
-        enrolled a moment ago, by whatever process, is known, and one that was removed no longer is.
+        ``sites`` is read from the store for each batch and not cached: a device that another process enrolled a
+        moment ago is known, and a removed one no longer is.
         """
         reports = [notice for notice in notices if notice.topic.endswith(_REPORT_LEAF) and notice.payload]
         decoded = iter(unseal([notice.payload for notice in reports]))
         found = []
         for notice in notices:
-            if not notice.payload:  # somebody removed what was retained
+            if not notice.payload:  # a retained message was cleared
                 continue
             report = next(decoded) if notice.topic.endswith(_REPORT_LEAF) else None
             sender = _sender(notice.topic)
@@ -205,7 +205,7 @@ class Ingest:
             self._discard(arrivals, now_ms, error)
 
     def _discard(self, arrivals: list[Arrival], now_ms: int, error: Exception) -> None:
-        """Pass over a message that can never be stored, or the device would send it for ever."""
+        """Skip a message that can never be stored; otherwise the device would send it forever."""
         _LOG.warning("A message can't be stored. topic=%s error=%s", arrivals and arrivals[0].topic, error)
         self._refuse(
             now_ms, "not_storable", f"Expected a message that can be stored, got: {error}", "", registered=False
@@ -219,7 +219,7 @@ class Ingest:
         progress = self._progress_of({arrival.key for arrival in arrivals if arrival.key is not None})
         fresh = [arrival for arrival in arrivals if self._is_new(arrival, progress, now_ms)]
         fresh = [] if discard else fresh
-        if unkept := self._keep_samples(fresh, now_ms):  # without them, as if they had not come: sent again
+        if unkept := self._keep_samples(fresh, now_ms):  # treated as not received, so that they are sent again
             self._commit([arrival for arrival in arrivals if arrival.key not in unkept], now_ms)
             return
         with self.database.begin() as connection:
@@ -251,7 +251,7 @@ class Ingest:
         return offer is Offer.NEW
 
     def _keep_samples(self, fresh: Sequence[Arrival], now_ms: int) -> set[StreamKey | None]:
-        """Hand samples to their keeper; return the streams whose sample the disk did not take."""
+        """Store the samples; return the streams whose sample did not fit on the disk."""
         unkept: set[StreamKey | None] = set()
         for arrival in fresh:
             if not isinstance(arrival.message, Sample):

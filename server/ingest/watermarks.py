@@ -1,8 +1,8 @@
-"""Which numbers of a stream have arrived: a contiguous watermark and what lies ahead of it.
+"""Which sequence numbers of a stream have arrived: a contiguous watermark and the numbers ahead of it.
 
-An acknowledgement carries the watermark, never the highest number seen: acking max(seq) after a restart loses
-what is still on its way. A PUBACK is not durability: mosquitto answers before it has
-written anything (mosquitto.conf(5), autosave_interval).
+An acknowledgement carries the watermark, never the highest number seen: acknowledging max(seq) after a restart loses
+messages still in flight. A PUBACK does not mean durable: mosquitto sends it before it has written anything
+(mosquitto.conf(5), autosave_interval).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Offer(Enum):
 
 @dataclass(slots=True)
 class Progress:
-    """One stream of one boot of one device. ``through_seq`` -1: nothing is safe yet."""
+    """The progress of one stream of one boot of one device. ``through_seq`` -1: nothing is stored yet."""
 
     through_seq: int = -1
     ahead: set[int] = field(default_factory=set)
@@ -34,7 +34,7 @@ class Progress:
         return Progress(self.through_seq, set(self.ahead))
 
     def offer(self, seq: int, oldest_seq: int) -> Offer:
-        """Take note of ``seq``; what lies below ``oldest_seq`` will never come, so the watermark passes it."""
+        """Record ``seq``; numbers below ``oldest_seq`` will never arrive, so the watermark passes them."""
         if seq <= self.through_seq or seq in self.ahead:
             self._advance(oldest_seq)
             return Offer.DUPLICATE
@@ -55,10 +55,10 @@ class Progress:
 
 
 def to_text(ahead: Iterable[int]) -> str:
-    """Return ``ahead`` for the store."""
+    """Return ``ahead`` as text for the store."""
     return ",".join(str(seq) for seq in sorted(ahead))
 
 
 def from_text(text: str) -> set[int]:
-    """Return what ``to_text`` wrote."""
+    """Return the numbers that ``to_text`` wrote."""
     return {int(part) for part in text.split(",") if part}

@@ -1,8 +1,8 @@
-"""Drift reports, folded into one window per (device, start, reference, artifact, context).
+"""Merges drift reports into one window per (device, start, reference, artifact, context).
 
-Two reports of one window (the agent restarted in the middle of it, or one came late) are added up; the
-folded window gets a new ``id``, so that a service that reads by cursor sees it again. Whether a report was
-seen before is decided in ``ingest``, by its key; what a window means is decided in ``drift``.
+Two reports of one window (the agent restarted in the middle of it, or one came late) are added up; the merged
+window gets a new ``id``, so that a service that reads by cursor sees it again. Does not decide whether a report is a
+duplicate (``ingest`` does, by its key) nor interpret windows (``drift`` does).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _WORD = "I"
 class Window:
     """One window of one device. ``artifact`` and ``ref_id`` are the first 32 hex digits of their SHA-256.
 
-    ``id`` grows with every arrival and refold: it is the cursor of ``Windows.since``.
+    ``id`` grows with every arrival and merge: it is the cursor of ``Windows.since``.
     """
 
     id: int
@@ -51,7 +51,7 @@ class Window:
 
     @property
     def counters(self) -> Counters:
-        """The counts as the wire's value, for merging."""
+        """The counts as ``wire.histogram.Counters``, for merging."""
         return Counters(self.shape, self.n, tuple(_words(self.data)))
 
     @property
@@ -67,14 +67,14 @@ class Windows:
     database: Database
 
     def since(self, cursor: int, limit: int = 5_000) -> list[Window]:
-        """Return up to ``limit`` windows that arrived or were folded again after ``cursor``, by id."""
+        """Return up to ``limit`` windows that arrived or changed after ``cursor``, by id."""
         with self.database.begin() as connection:
             return [_window(row) for row in store.windows_since(connection, cursor, limit)]
 
     def arrived(self, cursor: int, from_ms: int) -> tuple[int, int | None]:
-        """Return the cursor behind what arrived after ``cursor``, and the earliest start of these from ``from_ms`` on.
+        """Return the newest cursor after ``cursor``, and the earliest start of those windows from ``from_ms`` on.
 
-        The start is None when none of them starts there.
+        The start is None when no such window starts at ``from_ms`` or later.
         """
         with self.database.begin() as connection:
             return store.arrived_since(connection, cursor, from_ms)
@@ -85,13 +85,13 @@ class Windows:
             return [_window(row) for row in store.windows_between(connection, start_ms, end_ms, device)]
 
     def cursor(self) -> int:
-        """Return the cursor behind everything that is here now."""
+        """Return the cursor after the newest window."""
         with self.database.begin() as connection:
             return store.latest_cursor(connection)
 
 
 def check_report(report: WindowReport) -> bytes:
-    """Return the counts of ``report`` as they are stored; refuse what can't be.
+    """Return the counts of ``report`` in the form in which they are stored.
 
     Raises:
         HistogramError: If a count is over 2^32 - 1, the window has no length, or a time or context is out of range.
@@ -110,9 +110,9 @@ def check_report(report: WindowReport) -> bytes:
 def fold(
     connection: sa.Connection, reports: Iterable[tuple[str, str, WindowReport]], now_ms: int
 ) -> list[HistogramError]:
-    """Fold (site, device, report) into the stored windows; return what did not fit what was there.
+    """Merge (site, device, report) into the stored windows; return an error for each that did not fit.
 
-    The caller owns the transaction and has made sure that no report is folded twice.
+    The caller owns the transaction and makes sure that no report is merged twice.
     """
     rows, problems = _believed(reports, now_ms)
     stored = store.windows_at(connection, {_key(row) for row in rows})
@@ -197,5 +197,5 @@ def _window(row: sa.RowMapping) -> Window:
 
 @lru_cache(maxsize=256)
 def _same_shape(streams: int, classes: int, confidence_bins: int) -> Shape:
-    """Return the shape; a fleet has as many as it has models, and thousands of windows of each."""
+    """Return the shape, cached: a fleet has few shapes and thousands of windows of each."""
     return Shape(streams, classes, confidence_bins)

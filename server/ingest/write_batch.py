@@ -1,4 +1,4 @@
-"""What one batch of messages changes in the store, inside one transaction."""
+"""Writes one batch of messages to the store, inside one transaction."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Journal:
     def write(
         self, fresh: Sequence[Arrival], arrivals: Sequence[Arrival], progress: Mapping[StreamKey, Progress]
     ) -> None:
-        """Store ``fresh``; note who was heard (``arrivals``, duplicates too) and how far every stream got."""
+        """Store ``fresh``, every stream's progress, and when devices were last seen (``arrivals``: with duplicates)."""
         self._heard = frozenset(item.topic.device for item in arrivals)
         self._places = self._placed(fresh)
-        for item in fresh:  # first, because it says whose clock is off
+        for item in fresh:  # first, because it records which clocks are off
             self._apply(item)
         reports = [self._filed(item, item.message) for item in fresh if isinstance(item.message, WindowReport)]
         for error in fold(self.connection, reports, self.now_ms):
@@ -60,7 +60,7 @@ class Journal:
         event_store.insert_events(self.connection, rows + self.complaints.take())
 
     def _placed(self, fresh: Sequence[Arrival]) -> Mapping[str, Mapping[str, int]]:
-        """Return the place of each boot of the devices that speak of one, those that are new noted in the store."""
+        """Return the place of every boot, by device; new boots are stored."""
         mentions: dict[str, list[Mention]] = {}
         for item in fresh:
             message = item.message
@@ -83,7 +83,7 @@ class Journal:
         return found
 
     def _is_outlived(self, device: str, state: State) -> bool:
-        """Return whether ``state`` is the will of a boot after which another was heard: it says nothing about now."""
+        """Return whether ``state`` is the will of an earlier boot than the newest known: it is out of date."""
         known = self._places.get(device, {})
         place = known.get(state.boot)
         return state.state is DeviceState.LOST and place is not None and place < max(known.values())
@@ -102,7 +102,7 @@ class Journal:
                 "text": shortened(message.text, _TEXT_LIMIT), "data": dict(message.data),
             }  # fmt: skip
             awaited = fleet_store.answer_command(self.connection, device, message.id, answer)
-            if awaited and message.code == _NO_BUDGET:  # nobody waits for this answer, and nothing else would say it
+            if awaited and message.code == _NO_BUDGET:  # nobody waits for this answer, and nothing else would report it
                 self.complaints.add(self.now_ms, "samples_refused", message.text, sender=device, registered=True)
 
     def _state(self, device: str, message: State, *, retained: bool) -> None:
@@ -139,13 +139,13 @@ class Journal:
             self.complaints.add(self.now_ms, "clock_skew", text, sender=device, registered=True)
 
     def _time(self, device: str) -> DeviceTime:
-        """Return what a device's times are worth; whose clock is off is asked of the store once for a batch."""
+        """Return the plausible times of a device; the store is queried once per batch for clocks that are off."""
         if self._off is None:
             self._off = fleet_store.devices_with_skew(self.connection, self._heard)
         return device_time(self.config, self.now_ms, is_off=device in self._off)
 
     def _filed(self, item: Arrival, report: WindowReport) -> tuple[str, str, WindowReport]:
-        """Return a report as ``fold`` takes it, under a time that can be true."""
+        """Return a report as ``fold`` takes it, under a plausible time."""
         head, device = report.head, item.topic.device
         start_ms = self._time(device).of_window(head.window_start_ms, head.window_len_ms)
         if start_ms != head.window_start_ms:
@@ -168,10 +168,10 @@ class Journal:
         }  # fmt: skip
 
     def _event(self, device: str, event: Event) -> dict[str, object]:
-        """Return the row of ``event``; one whose kind or code is no name keeps its place and text under another."""
+        """Return the row of ``event``; an invalid kind or code is replaced, so that the event keeps its number."""
         kind, code, text, severity = event.kind, event.code, event.text, event.severity or Severity.INFO
         wrong = next((name for name in (kind, code) if not (name == "" or is_key(name))), None)
-        if wrong is not None:  # it keeps its number: refused as a whole, the device would send it for ever
+        if wrong is not None:  # refused as a whole, the device would send it forever
             got = f"{shortened(wrong, _SHOWN)!r} of {len(wrong):,}"
             text = f"Expected kind and code of an event of at most 64 printable characters, got {got}: {text}"
             kind, code, severity = "ingest", "event_name_refused", Severity.WARNING
@@ -188,18 +188,18 @@ class Journal:
 
 
 def _is_will(item: Arrival) -> bool:
-    """Return whether the broker says for a device that it is lost: no sign of life."""
+    """Return whether ``item`` is a will, published by the broker: no sign of life."""
     return isinstance(item.message, State) and item.message.state is DeviceState.LOST
 
 
 def device_time(config: IngestConfig, now_ms: int, *, is_off: bool = False) -> DeviceTime:
-    """Return what the times of a device are worth by these settings."""
+    """Return the plausible times of a device under these settings."""
     oldest_ms = int(config.retention_days * _DAY_MS)
     return DeviceTime(now_ms, int(config.clock_skew_s * 1000), oldest_ms, is_off)
 
 
 def load_progress(connection: sa.Connection, keys: Collection[StreamKey]) -> dict[StreamKey, Progress]:
-    """Return how far the streams ``keys`` got, from the store; a new one got nowhere."""
+    """Return the stored progress of the streams ``keys``; a new stream starts at -1."""
     found = {key: Progress() for key in keys}
     for row in store.progress_of(connection, {key.device for key in keys}, {key.boot for key in keys}):
         key = StreamKey(row["device"], Stream(row["stream"]), row["boot"])

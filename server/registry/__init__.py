@@ -1,1 +1,1 @@
-"""What the server knows for good: releases, blobs, events and what ran where and when."""
+"""Permanent records: releases, blobs, events, and which release ran on which device when."""

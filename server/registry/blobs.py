@@ -1,4 +1,4 @@
-"""Bundles on disk, named by their SHA-256; nothing half-written ever has a name.
+"""Bundles on disk, named by their SHA-256; a partly written file never has such a name.
 
 Written to ``<hex>.<random>.new``, synced, renamed, directory synced. Source: Pillai et al., All File
 Systems Are Not Created Equal, OSDI 2014, section 4.
@@ -29,7 +29,7 @@ class Blobs:
     folder: Path
 
     def path(self, sha256: str) -> Path:
-        """Return where the blob lies.
+        """Return the path of the blob.
 
         Raises:
             UnknownBlobError: If it is not there.
@@ -69,7 +69,7 @@ class Blobs:
         """Store a blob from ``chunks``; return its length in bytes.
 
         Raises:
-            BlobRefusedError: If its digest or size is not what was announced; nothing stays behind.
+            BlobRefusedError: If its digest or size differs from the announced one; no partial file is left.
         """
         upload = self.upload(sha256, limit_bytes=limit_bytes)
         try:
@@ -80,14 +80,14 @@ class Blobs:
             upload.close()
 
     def sweep(self) -> None:
-        """Remove what uploads left behind when the server was killed."""
+        """Delete the partial uploads of a killed server."""
         for path in self.folder.glob("*.new"):
             path.unlink(missing_ok=True)
 
 
 @dataclass(slots=True)
 class Upload:
-    """One blob on its way in: ``write`` pieces, then ``commit``; ``close`` always."""
+    """One upload: ``write`` chunks, then ``commit``; always ``close``."""
 
     folder: Path
     sha256: str
@@ -101,7 +101,7 @@ class Upload:
         """Append ``chunk``.
 
         Raises:
-            BlobOversizeError: If the blob grows over the limit.
+            BlobOversizeError: If the blob exceeds the limit.
         """
         self.length_bytes += len(chunk)
         if self.length_bytes > self.limit_bytes:
@@ -126,8 +126,8 @@ class Upload:
         return self.length_bytes
 
     def close(self) -> None:
-        """End the upload; without ``commit`` nothing stays behind."""
+        """End the upload; without ``commit`` the partial file is deleted."""
         try:
-            self.file.close()  # on a full disk what is still in its buffer has no room
+            self.file.close()  # on a full disk, flushing the buffer fails
         finally:
             self.part.unlink(missing_ok=True)

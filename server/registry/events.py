@@ -1,8 +1,8 @@
-"""The event log: what happened in the fleet and in the server, append only.
+"""The event log of fleet and server, append only.
 
-Ids are in the order of arrival. What a device says arrives late when the server was away, so each answer has the
-device's own events in the order in which they happened, by boot and number; what the server itself notes stays between
-them where it was noted.
+Ids are in the order of arrival. A device's events arrive late when the server was unreachable, so each answer sorts a
+device's own events by boot and sequence number, in the order in which they happened; the server's own events keep
+their positions between them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wire.messages import Severity
 class LoggedEvent:
     """One entry. ``kind`` groups (update, alarm, ingest, rollout, ...), ``code`` is stable, ``text`` is for people.
 
-    ``boot`` and ``seq`` are the device's, "" and 0 for what the server notes; ``place`` orders its boots.
+    ``boot`` and ``seq`` are the device's, "" and 0 for the server's own events; ``place`` orders its boots.
     """
 
     id: int
@@ -40,7 +40,7 @@ class LoggedEvent:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an event comes from: the boot of a device, the place of that boot among its boots, and the number in it."""
+    """The origin of an event: the boot of a device, that boot's place in the order of boots, and its number in it."""
 
     boot: str = ""
     place: int = 0
@@ -48,7 +48,7 @@ class Origin:
 
 
 NOBODY = Origin()
-_LATE = 64  # an event arrives at most so many after one that happened later: a device has 16 on the way
+_LATE = 64  # an event arrives at most this many positions late: a device has 16 in flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class EventLog:
     def after(self, after: int, limit: int = 200, *, device: str | None = None) -> tuple[LoggedEvent, ...]:
         """Return up to ``limit`` events with an id above ``after``, oldest first.
 
-        To go on, ask again with the highest id among them, which is not always that of the last.
+        To continue, call again with the highest id among them, which is not always that of the last.
         """
         with self.database.begin() as connection:
             return in_order([_event(row) for row in events_after(connection, after, limit, device)])
@@ -81,7 +81,7 @@ class EventLog:
 
 
 def in_order(events: Sequence[LoggedEvent]) -> tuple[LoggedEvent, ...]:
-    """Return ``events`` (by id) with each device's own events, in the slots they take together, as they happened."""
+    """Return ``events`` (by id) with each device's own events sorted among the positions that they occupy."""
     slots: dict[str, list[int]] = {}
     for index, event in enumerate(events):
         if event.boot and event.device is not None:

@@ -1,4 +1,4 @@
-"""What ran on device X at time T, from the transitions that devices reported."""
+"""Which release ran on a device at a given time, from the transitions that devices reported."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def note_transition(
 ) -> bool:
     """Record that the release on ``device`` changed, if it did; return whether it did.
 
-    ``newer.at_ms`` counts while it is neither in the future nor before the transition that came before: reports may
-    come hours late, but they come in the order in which things happened.
+    ``newer.at_ms`` is used unless it is in the future or before the previous transition: reports may arrive hours
+    late, but in the order in which the transitions happened.
     """
     before = older.current if older else None
     if older is not None and before == newer.current:

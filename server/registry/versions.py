@@ -1,6 +1,6 @@
-"""The releases that may be rolled out: those of the signed targets metadata whose bundle is here.
+"""The releases that may be rolled out: those of the signed targets metadata whose bundle is stored here.
 
-Who may add one is decided by ``trust`` (it verifies the build host's signature); this file only remembers.
+Does not decide who may add one: ``trust`` verifies the build host's signature.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Release:
     """One release for one target class.
 
     ``name`` is ``<model>-<version>``, ``target`` the target class (``gateway``), ``path`` the TUF target path
-    (what ``Desired.target`` wants), ``sha256`` and ``length_bytes`` the bundle's. ``withdrawn_ms`` is 0 as long as it
+    (as in ``Desired.target``), ``sha256`` and ``length_bytes`` the bundle's. ``withdrawn_ms`` is 0 as long as it
     may be rolled out.
     """
 
@@ -60,7 +60,7 @@ class Versions:
             return tuple(_release(row) for row in store.all_releases(connection))
 
     def release(self, name: str, target: str | None = None) -> Release:
-        """Return the release ``name``; of several target classes the one asked for, else the first.
+        """Return the release ``name`` for the target class ``target``, by default the first.
 
         Raises:
             UnknownReleaseError: If there is none.
@@ -72,9 +72,9 @@ class Versions:
         raise UnknownReleaseError(message)
 
     def register(self, path: str, custom: TargetCustom, *, sha256: str, length_bytes: int, now_ms: int) -> Release:
-        """Remember a target of verified metadata; registering it again changes nothing but its custom data.
+        """Store a target of verified metadata as a release; registering it again changes only its custom data.
 
-        A release that was withdrawn stays so.
+        A withdrawn release stays withdrawn.
 
         Raises:
             UnknownBlobError: If its bundle was not uploaded first.
@@ -92,31 +92,31 @@ class Versions:
         return _release(row)
 
     def bundle(self, sha256: str) -> Bundle:
-        """Return the checked bundle.
+        """Return the bundle, parsed and checked.
 
         Raises:
             UnknownBlobError: If it is not here.
-            BundleError: If it may not be opened.
+            BundleError: If it is invalid.
         """
         return parse_bundle(self.blobs.read(sha256))
 
     def labels(self, artifact_sha256: str) -> tuple[str, ...]:
-        """Return the class names of the artifact, in the order of its outputs; none where it is of no release here.
+        """Return the class names of the artifact, in the order of its outputs; empty if no release here has it.
 
         Raises:
-            UnknownBlobError: If its bundle is gone.
-            BundleError: If it may not be opened.
+            UnknownBlobError: If its bundle is missing.
+            BundleError: If it is invalid.
         """
         found = (one.sha256 for one in self.releases() if one.custom.artifact_sha256 == artifact_sha256 != "")
         sha256 = next(found, None)
         return () if sha256 is None else self.labels_of_bundle(sha256)
 
     def labels_of_bundle(self, sha256: str) -> tuple[str, ...]:
-        """Return the class names of a bundle; it is opened once, since a digest never changes what it stands for.
+        """Return the class names of a bundle; cached, because a digest always names the same bytes.
 
         Raises:
             UnknownBlobError: If it is not here.
-            BundleError: If it may not be opened.
+            BundleError: If it is invalid.
         """
         return _labels(self.blobs, sha256)
 
@@ -125,8 +125,8 @@ class Versions:
 
         Raises:
             UnknownBlobError: If the bundle is not here.
-            BundleError: If it may not be opened.
-            ReferenceProfileError: If another artifact made it than the one that the release's signature names.
+            BundleError: If it is invalid.
+            ReferenceProfileError: If it was made by another artifact than the signed release names.
         """
         for release in self.releases():
             if ref_id and release.custom.ref_id.startswith(ref_id):

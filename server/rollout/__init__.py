@@ -1,1 +1,1 @@
-"""Which devices get a release, and when: groups, thresholds, canaries; nobody outside the opened groups."""
+"""Decides which devices get a release, and when: groups, canaries, thresholds; none outside the opened groups."""

@@ -1,7 +1,7 @@
-"""Tells single devices what to run, so that dying at any point tells nobody twice and forgets nobody.
+"""Assigns a release to single devices; a crash at any point neither repeats nor loses an assignment.
 
-An assignment is noted as ``assigning`` before ``desired`` is set and as ``assigned`` after; dying in between,
-the next start finds either the old ``desired`` (it is set) or the new one (its ``gen`` is taken over).
+An assignment is stored as ``assigning`` before ``desired`` is set and as ``assigned`` after. After a crash in between,
+the next start finds either the old ``desired`` (and sets the new one) or the new one (and takes over its ``gen``).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from wire.messages import Desired
 
 @dataclass(frozen=True, slots=True)
 class Teller:
-    """The way to a device's ``desired``, with the releases there are."""
+    """Writes ``desired`` documents for the devices of a rollout."""
 
     ledger: Ledger
     fleet: Fleet
     releases: Sequence[Release]
 
     def assign(self, rollout: Rollout, member: Member, device: Device, now_ms: int) -> Settle | None:
-        """Tell ``device`` to run the release; return how it ended where no bundle fits it."""
+        """Assign the release to ``device``; return its settlement if no bundle fits it."""
         bundle = choose_bundle(self.releases, rollout.release, device)
         if bundle is None:
             return left_out(member, "no_bundle_for_it")
@@ -45,7 +45,7 @@ class Teller:
         return None
 
     def set_back(self, rollout: Rollout, member: Member, device: Device) -> Settle | None:
-        """Tell ``device`` to run what it was to run before; a device that failed or is stuck keeps its standing."""
+        """Restore the previous ``desired`` of ``device``; a device that failed or is stuck keeps its standing."""
         self._tell(device, self._before(rollout, member, device))
         if member.standing in IN_VAIN:
             return None

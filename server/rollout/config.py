@@ -8,7 +8,7 @@ from typing import Annotated, TypeAlias
 from server.rollout.thresholds import MAX_CANARIES
 from wire.settings import Bound
 
-MAX_TIME_S = 366 * 86_400  # a probation or deadline of more than a year is a slip of the pen
+MAX_TIME_S = 366 * 86_400  # a probation or deadline of more than a year is a typing error
 
 Time: TypeAlias = Annotated[float, Bound(0, MAX_TIME_S, above=True)]
 Count: TypeAlias = Annotated[int, Bound(0, 10**6, above=True)]
@@ -19,15 +19,15 @@ Canary: TypeAlias = Annotated[int, Bound(1, MAX_CANARIES)]
 
 @dataclass(frozen=True, slots=True)
 class RolloutConfig:
-    """What a rollout gets that does not say otherwise.
+    """Defaults of a rollout.
 
     probation_s: how long a new release must stay healthy on a device before it is committed; ten minutes.
-    deadline_s: a device that neither commits nor fails for so long is stuck, which counts as an error; a day,
+    deadline_s: a device that neither commits nor fails within this time is stuck, which counts as an error; a day,
     because devices sleep.
     success_ratio: share of a group that must commit before the next opens (>=).
-    error_ratio: share of a group whose failure pauses the rollout (>); 0.2: one of five may fail.
+    error_ratio: share of failures in a group above which the rollout pauses (>); 0.2: one of five may fail.
     canary: devices in the first group.
-    assignments_a_turn: devices told in one turn (twice a second): the rate ramp, 1,000 devices in 10 s.
+    assignments_a_turn: devices assigned in one turn (twice a second), which limits the rate: 1,000 devices in 10 s.
     """
 
     probation_s: Time = 600.0

@@ -1,4 +1,4 @@
-"""From what an operator asks for to a rollout: checked, grouped, not stored and not started. Pure."""
+"""Turns an operator's request into a rollout: checks it and forms groups. Pure; neither stores nor starts it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from server.rollout.thresholds import MAX_CANARIES
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a rollout shall be; None takes the setting of ``[rollout]``.
+    """A request for a rollout; None takes the setting of ``[rollout]``.
 
-    ``canary``: how many devices, or which. ``groups``: device lists that follow; who is in none comes last,
+    ``canary``: a number of devices, or a list. ``groups``: device lists that follow; devices in no list come last,
     together with devices that enrol later. ``approved``: start at once.
     """
 
@@ -36,10 +36,10 @@ def draft(
     request: Request, config: RolloutConfig, devices: Sequence[Device], releases: Sequence[Release], *, identity: str,
     now_ms: int,
 ) -> Rollout:  # fmt: skip
-    """Return the rollout that ``request`` asks for; ``config`` fills what it leaves open.
+    """Return the rollout for ``request``; ``config`` gives the defaults.
 
     Raises:
-        RolloutRefusedError: If there is no device for it, or a number is impossible.
+        RolloutRefusedError: If no device can run it, or a number is impossible.
     """
     _check(request)
     names, groups = _grouping(request, config, candidates(devices, releases, request.release), identity)

@@ -1,4 +1,4 @@
-"""Rollouts in the database: between rows and values, nothing decided."""
+"""Stores and loads rollouts; converts between rows and values. Decides nothing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Ledger:
             return _rollouts(connection, store.rollouts_in(connection, sorted(OPEN_PHASES)))
 
     def newest(self) -> Rollout | None:
-        """Return the rollout that was made last, None before the first."""
+        """Return the rollout that was created last, None before the first."""
         with self.database.begin() as connection:
             row = store.newest_rollout(connection)
             return _rollouts(connection, [row])[0] if row is not None else None
@@ -69,7 +69,7 @@ class Ledger:
             store.update_member(connection, rollout, device, changes)
 
     def rewrite(self, before: Rollout, after: Rollout, now_ms: int) -> None:
-        """Write what differs between ``before`` and ``after``, all or nothing."""
+        """Write the differences between ``before`` and ``after`` in one transaction."""
         known = {member.device: member for member in before.members}
         with self.database.begin() as connection:
             for member in after.members:
@@ -86,7 +86,7 @@ def _row(rollout: str, member: Member) -> dict[str, object]:
 
 
 def _standing(row: sa.RowMapping) -> Standing:
-    """Return where a device is; being stuck was a failure with that code before it had a standing of its own."""
+    """Return the standing of a device; older rows store stuck as a failure with the code ``stuck``."""
     stuck = row["standing"] == Standing.FAILED and row["code"] == Standing.STUCK
     return Standing.STUCK if stuck else Standing(row["standing"])
 

@@ -9,15 +9,15 @@ from wire.messages import UpdateStatus
 
 
 class Phase(StrEnum):
-    """Where a rollout is."""
+    """The phase of a rollout."""
 
-    AWAITING_APPROVAL = "awaiting_approval"  # nothing is sent before a person approves
+    AWAITING_APPROVAL = "awaiting_approval"  # nothing is assigned before a person approves
     RUNNING = "running"
-    PAUSED = "paused"  # no device is told anything new; those that were told go on
-    ABORTING = "aborting"  # who has not committed is being set back
+    PAUSED = "paused"  # no device is assigned the release; those that were go on
+    ABORTING = "aborting"  # devices that have not committed are being set back
     ABORTED = "aborted"
     SUCCEEDED = "succeeded"
-    FAILED = "failed"  # it is over, every group that stood in its way was skipped, and no device committed
+    FAILED = "failed"  # over: every failing group was skipped, and no device committed
 
 
 OPEN_PHASES = frozenset({Phase.AWAITING_APPROVAL, Phase.RUNNING, Phase.PAUSED, Phase.ABORTING})
@@ -25,34 +25,34 @@ ABORTABLE = OPEN_PHASES - {Phase.ABORTING}
 
 
 class Standing(StrEnum):
-    """Where one device of a rollout is."""
+    """The standing of one device in a rollout."""
 
     WAITING = "waiting"  # its group is not open yet, or its turn has not come
-    PENDING = "pending"  # its group is open, but nobody can tell it: offline or never seen; no failure, told when heard
-    ASSIGNING = "assigning"  # about to be told; found so after a restart, it is told again
-    ASSIGNED = "assigned"  # told
+    PENDING = "pending"  # its group is open, but it is offline or was never seen: assigned when it connects
+    ASSIGNING = "assigning"  # about to be assigned; after a restart the assignment is repeated
+    ASSIGNED = "assigned"  # its ``desired`` names the release
     COMMITTED = "committed"  # the only success
     FAILED = "failed"  # rolled back or refused; ``code`` says which
-    STUCK = "stuck"  # told, and neither committed nor failed by its deadline; may still commit
-    CANCELLED = "cancelled"  # leaves the denominator: nothing is known of how the release does on it
+    STUCK = "stuck"  # assigned, and neither committed nor failed by its deadline; may still commit
+    CANCELLED = "cancelled"  # not in the denominator: the release had no outcome on it
 
 
 IN_FLIGHT = frozenset({Standing.ASSIGNING, Standing.ASSIGNED})
 IN_VAIN = frozenset({Standing.FAILED, Standing.STUCK})
 SETTLED = frozenset({Standing.COMMITTED, *IN_VAIN, Standing.CANCELLED})
 REMOVED = "device_removed"  # the code of a cancelled member that left the fleet
-REPLACED = "replaced"  # the code of a cancelled member that another device tries the release for
+REPLACED = "replaced"  # the code of a cancelled member in whose place another device tries the release
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
     """One device of a rollout.
 
-    ``gen`` is that of its ``desired`` since assignment, ``before`` what it was to run before (as JSON, "" for
-    nothing), ``air_bytes`` what it downloaded. ``tolerated``: a failure that pauses no more, since an operator resumed
-    over it; against success it still counts. ``replaced_by``: the person who let another device try in its place; a
-    failure stays one, but its group is judged without it. ``retried_from``: failed or stuck, while a person has it try
-    again; ``code`` is still that of then, and both hold again if the new try ends without an outcome.
+    ``gen`` is that of its ``desired`` since assignment, ``before`` its ``desired`` before that (as JSON, "" for none),
+    ``air_bytes`` what it downloaded. ``tolerated``: a failure that no longer pauses, because an operator resumed with
+    ``tolerate``; it still counts against success. ``replaced_by``: the person who let another device try in its place;
+    the failure stays, but the group is judged without it. ``retried_from``: the earlier standing (failed or stuck)
+    during a retry; ``code`` is still the earlier one, and both apply again if the retry ends without an outcome.
     """
 
     device: str
@@ -71,10 +71,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One group: it opens the next when ``success_ratio`` of it committed, pauses above ``error_ratio``.
+    """One group: the next opens when ``success_ratio`` of it committed; the rollout pauses above ``error_ratio``.
 
-    ``skipped_by``: the person who decided that the next may open although this one did not reach its success, at
-    ``skipped_ms``; "" for nobody.
+    ``skipped_by``: the person who at ``skipped_ms`` let the next group open although this one did not reach its
+    ``success_ratio``; "" for nobody.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """One rollout. Groups below ``opened`` are open; the last takes in devices that enrol later if ``dynamic``."""
+    """One rollout. Groups below ``opened`` are open; if ``dynamic``, devices that enrol later join the last group."""
 
     id: str
     release: str
@@ -109,10 +109,10 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class DeviceStatus:
-    """What the planner must know of a device: what it shall run now, how far it says it is, whether it can be told.
+    """The planner's view of a device: its ``desired``, the progress that it reports, whether messages reach it.
 
-    ``reachable``: it was seen, and it is neither away nor silent. ``removed``: it is of the fleet no longer (revoked
-    or removed); ``update`` is what it reported before that.
+    ``reachable``: it has connected before, and is neither away nor silent. ``removed``: it left the fleet (revoked or
+    removed); ``update`` is its last report before that.
     """
 
     device: str
@@ -125,21 +125,21 @@ class DeviceStatus:
 
 @dataclass(frozen=True, slots=True)
 class Assign:
-    """Tell ``device`` to run the release."""
+    """Assign the release to ``device``."""
 
     device: str
 
 
 @dataclass(frozen=True, slots=True)
 class SetBack:
-    """Tell ``device`` to run again what it was to run before."""
+    """Restore the previous ``desired`` of ``device``."""
 
     device: str
 
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """Note where ``device`` is now: how it ended, or that it can't be told yet."""
+    """Record the standing of ``device``: its outcome, or that it can't be reached yet."""
 
     device: str
     standing: Standing
@@ -156,7 +156,7 @@ class OpenGroup:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Stop telling further devices; ``code`` says why."""
+    """Stop assigning further devices; ``code`` gives the reason."""
 
     code: str
     text: str

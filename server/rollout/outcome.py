@@ -1,4 +1,4 @@
-"""How a rollout went, in one sentence: who committed, who failed, whom a person replaced, who was left out. Pure."""
+"""The outcome of a rollout in one sentence: devices committed, failed, replaced and left out. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from server.rollout.thresholds import tally
 
 
 def outcome(rollout: Rollout) -> str:
-    """Return the figures of ``rollout`` in words; failures stay failures, whatever became of the devices since."""
+    """Return the figures of ``rollout`` in words; failures stay failures, whatever became of the devices later."""
     members, counts = rollout.members, tally(rollout.members)
     parts = [f"{counts.committed} of {devices(counts.tried)} committed" if counts.tried else "no device tried it"]
     for standing, one, many in (
@@ -28,12 +28,12 @@ def outcome(rollout: Rollout) -> str:
 
 
 def removed_count(members: Iterable[Member]) -> int:
-    """Return how many left the fleet before anything was known of the release on them."""
+    """Return how many devices left the fleet before the release had an outcome on them."""
     return sum(member.standing is Standing.CANCELLED and member.code == REMOVED for member in members)
 
 
 def replaced_count(members: Iterable[Member]) -> int:
-    """Return how many a person let other devices try in place of: failed, stuck and pending ones."""
+    """Return how many devices a person replaced by others: failed, stuck and pending ones."""
     return sum(bool(member.replaced_by) for member in members)
 
 

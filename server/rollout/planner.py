@@ -1,19 +1,21 @@
-"""What a rollout does next. A pure function of the rollout, the devices and the time.
+"""Plans the next steps of a rollout: a pure function of the rollout, the devices and the time.
 
-1. Devices that were told are settled: only ``committed`` of this release and generation is success; rolled
-   back and refused are failures; past the deadline is stuck; told otherwise since, or removed, is cancelled. What a
-   device reported before it was removed counts first. Who failed or was stuck stays so, whatever happens to the device
-   afterwards (removed, replaced, told otherwise), also where it was to try again and that try ends without an outcome.
-   Only who was stuck and commits later counts as committed, if nobody replaced it.
-2. While running: too many errors in an open group pause, before anything else is told, and so does a group that
-   can't reach its success any more or in which nobody is left to try the release.
-3. When every open group reached its success (committed of those that committed, failed, are stuck or are still
-   awaited; at least one), the next opens. Only a person's skip stands in for that. After the last group, when nobody
-   is awaited, the rollout has succeeded, or failed where no device committed at all.
-4. Waiting devices of open groups are told, some a turn. Who is offline or was never seen is pending: no failure, told
-   when it is heard. When everybody else is done, pending devices are left out one deadline after the last news.
-Aborting, after 1 whoever is still to run the release, and did not commit, is set back to what it was to run
-before. Paused or awaiting approval, nothing but 1 happens.
+1. Assigned devices are settled: only ``committed`` of this release and generation is success; rolled back and
+   refused are failures; past the deadline is stuck; a device assigned another release meanwhile, or removed, is
+   cancelled. A report from before the removal counts first. A failed or stuck device stays so, whatever happens to it
+   later (removed, replaced, assigned another release), and also if a retry ends without an outcome. Only a stuck
+   device that commits later counts as committed, unless it was replaced.
+2. While running, too many errors in an open group pause the rollout before any further assignment; so does a group
+   that can't reach its success ratio any more, or in which no device is left to try the release.
+3. When every open group has reached its success ratio (committed / (committed + failed + stuck + awaited), at least
+   one device), the next opens. Only a person's skip replaces that. After the last group, when no device is awaited,
+   the rollout has succeeded, or failed if no device committed at all.
+4. Waiting devices of open groups are assigned, a limited number per turn. A device that is offline or was never seen
+   is pending: not a failure, assigned when it connects. When all others are done, pending devices are left out one
+   deadline after the last change.
+
+Aborting: after 1, devices that are still assigned the release and have not committed are set back to their previous
+``desired``. Paused or awaiting approval: only 1 happens.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ _UNTOLD = frozenset({Standing.WAITING, Standing.PENDING, Standing.ASSIGNING})
 
 
 def plan(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int, *, limit: int = 50) -> tuple[Action, ...]:
-    """Return what to do now, in order; ``limit`` devices at most are told in one turn."""
+    """Return the actions to take now, in order; at most ``limit`` devices are assigned in one turn."""
     settled = tuple(_settlements(rollout, statuses, now_ms))
     after = apply_settlements(rollout, settled, now_ms)
     if rollout.phase is Phase.ABORTING:
@@ -65,7 +67,7 @@ def plan(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int, *,
 
 
 def apply_settlements(rollout: Rollout, settlements: Iterable[Settle], now_ms: int) -> Rollout:
-    """Return the rollout with devices settled."""
+    """Return the rollout with ``settlements`` applied."""
     by_device = {settle.device: settle for settle in settlements}
     members = tuple(
         settled(member, by_device[member.device], now_ms) if member.device in by_device else member
@@ -75,21 +77,21 @@ def apply_settlements(rollout: Rollout, settlements: Iterable[Settle], now_ms: i
 
 
 def settled(member: Member, settle: Settle, now_ms: int) -> Member:
-    """Return ``member`` as it was settled; an outcome ends what it was retried from, being pending does not."""
+    """Return ``member`` with ``settle`` applied; an outcome clears ``retried_from``, being pending does not."""
     retried_from = member.retried_from if settle.standing is Standing.PENDING else None
     ended = replace(member, standing=settle.standing, code=settle.code, settled_ms=now_ms)
     return replace(ended, air_bytes=settle.air_bytes, tolerated=False, retried_from=retried_from)
 
 
 def left_out(member: Member, code: str) -> Settle:
-    """Return how a device ends whose try has no outcome: cancelled, or as it failed before it was to try again."""
+    """Return the settlement of a device without an outcome: cancelled, or its earlier failure if this was a retry."""
     if member.retried_from is None:
         return Settle(member.device, Standing.CANCELLED, code, member.air_bytes)
     return Settle(member.device, member.retried_from, member.code, member.air_bytes)
 
 
 def stop(rollout: Rollout) -> Pause | None:
-    """Return why the rollout must not go on as it is, None when it may."""
+    """Return why the rollout must pause, None if it may go on."""
     for index, group in enumerate(rollout.groups[: rollout.opened]):
         if group.skipped_by:
             continue
@@ -109,7 +111,7 @@ def stop(rollout: Rollout) -> Pause | None:
 
 
 def passed(rollout: Rollout, index: int) -> bool:
-    """Return whether group ``index`` stands in nobody's way: it reached its success, or a person skipped it."""
+    """Return whether group ``index`` is passed: it reached its success ratio, or a person skipped it."""
     group = rollout.groups[index]
     return bool(group.skipped_by) or tally(rollout.group_members(index)).success_reached(group)
 
@@ -152,7 +154,7 @@ def _may_open(rollout: Rollout) -> bool:
 
 
 def _ending(rollout: Rollout, now_ms: int) -> tuple[Action, ...]:
-    """Return what ends a rollout in which every group is open and nobody is awaited; nothing before that."""
+    """Return the actions that end a rollout once every group is open and no device is awaited."""
     counts = tally(rollout.members)
     if rollout.opened < len(rollout.groups) or counts.awaited:
         return ()

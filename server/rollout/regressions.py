@@ -1,4 +1,4 @@
-"""Where drift and rollouts meet: an alarm that began with a release pauses its rollout, once for each verdict."""
+"""Pauses a rollout when a drift alarm began with its release, once for each verdict."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.store.monitoring.regressions import note_paused_for, paused_for
 
 @dataclass(frozen=True, slots=True)
 class Regressions:
-    """Pauses; never resumes: an operator who resumes has seen the verdict, also after a restart."""
+    """Pauses rollouts, never resumes; a verdict pauses only once, even over restarts, so an operator's resume lasts."""
 
     verdicts: Verdicts
     rollouts: RolloutService
@@ -27,5 +27,5 @@ class Regressions:
         for verdict in found:
             if verdict.id not in known:
                 self.rollouts.pause_release(verdict.release, verdict.kind.value, verdict.cause)
-                with self.verdicts.database.begin() as connection:  # after the pause: dying between pauses again
+                with self.verdicts.database.begin() as connection:  # after the pause: a crash in between pauses again
                     note_paused_for(connection, verdict.id, now_ms)

@@ -1,10 +1,10 @@
-"""How a paused rollout goes on, and whom it will tell then. Pure.
+"""Resumes a paused rollout, and foresees which devices it will assign. Pure.
 
-Resuming never makes a group count as good. It tries the release again on the devices that failed or are stuck
-(``retry``), or on others of groups that are not open yet (``replace``), or it lets failures stand that a person has
-seen (``tolerate``): they pause no more, and they still count against the group's success. Who was replaced stays failed
-or stuck in every figure, with the name of the person; only the group is judged by the others. A group that can't reach
-its success is passed over by ``skipped`` alone, which names the person.
+Resuming never makes a group count as successful. It tries the release again on the devices that failed or are stuck
+(``retry``), or on devices of groups that are not open yet (``replace``), or it accepts the failures (``tolerate``):
+they no longer pause the rollout, and still count against the group's success. A replaced device stays failed or stuck
+in every figure, with the name of the person; only the group is judged without it. Only ``skipped``, which records the
+person, passes over a group that can't reach its success ratio.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ from server.rollout.outcome import devices
 from server.rollout.planner import apply_settlements, left_out, passed, plan, stop
 from server.rollout.thresholds import tally
 
-_NAMED = 20  # devices that a sentence names
+_NAMED = 20  # at most so many devices are named in a sentence
 
 
 class How(StrEnum):
-    """How to go on after failures."""
+    """How to resume after failures."""
 
-    RETRY = "retry"  # the devices that failed or are stuck are told again
-    REPLACE = "replace"  # they, and those that can't be told, are set back; others try instead; failures stay failures
-    TOLERATE = "tolerate"  # they stay as they are and pause no more
+    RETRY = "retry"  # the devices that failed or are stuck are assigned again
+    REPLACE = "replace"  # they and the pending ones are set back; others try instead; failures stay failures
+    TOLERATE = "tolerate"  # they keep their standing and no longer pause
 
 
 @dataclass(frozen=True, slots=True)
 class Foresight:
-    """What an act of a person will do at once.
+    """The immediate effects of an act of a person.
 
-    ``tells``: the devices that are told. ``later``: those that are told when they are heard. ``sets_back``: those that
-    go back to what they ran before. ``opens``: the groups that open. ``unaffected``: where a rollout stops, those that
-    go on with the release all the same: under way when it is paused, committed when it is aborted.
+    ``tells``: devices that are assigned the release now. ``later``: devices that are assigned it when they connect.
+    ``sets_back``: devices that go back to their previous release. ``opens``: groups that open. ``unaffected``: devices
+    that keep the release when the rollout stops: under way when it is paused, committed when it is aborted.
     """
 
     tells: tuple[str, ...] = ()
@@ -61,7 +61,7 @@ class Foresight:
 
     @property
     def text(self) -> str:
-        """What will happen, in words."""
+        """The effects, in words."""
         parts = [
             f"{devices(len(names))} {what}: {listed(names)}"
             for names, what in (
@@ -81,13 +81,13 @@ def resumed(
 
     Args:
         rollout: a paused rollout.
-        how: what becomes of failures.
-        substitutes: the devices that try the release in place of others where ``how`` is REPLACE.
+        how: how failures are treated.
+        substitutes: the devices that try the release in place of others if ``how`` is REPLACE.
         by: the person.
-        gone: devices that are of the fleet no longer, so that they can't try again.
+        gone: devices that left the fleet, so that they can't try again.
 
     Raises:
-        RolloutRefusedError: If it would pause again at once; the text says what to do instead.
+        RolloutRefusedError: If it would pause again at once; the text names the alternative.
     """
     others = how is How.REPLACE
     members = _with_others(rollout, tuple(substitutes), by) if others else _again(rollout, how, gone)
@@ -100,7 +100,7 @@ def resumed(
 
 
 def to_replace(rollout: Rollout) -> tuple[tuple[int, int], ...]:
-    """Return (group, number of devices wanted) for each open group that others must try the release for."""
+    """Return (group, number of substitutes) for each open group that needs any."""
     wanted = []
     for index in _in_the_way(rollout):
         counts = tally(rollout.group_members(index))
@@ -112,10 +112,10 @@ def to_replace(rollout: Rollout) -> tuple[tuple[int, int], ...]:
 
 
 def skipped(rollout: Rollout, name: str, by: str, now_ms: int) -> Rollout:
-    """Return ``rollout`` running, with the group ``name`` passed over by the person ``by``.
+    """Return ``rollout`` running, with the group ``name`` skipped by the person ``by``.
 
     Raises:
-        RolloutRefusedError: If it is not an open group short of its success, or nobody is named.
+        RolloutRefusedError: If the group is not open or reached its success ratio, or ``by`` is empty.
     """
     found = [index for index in range(rollout.opened) if rollout.groups[index].name == name]
     if not found or passed(rollout, found[0]):
@@ -131,7 +131,7 @@ def skipped(rollout: Rollout, name: str, by: str, now_ms: int) -> Rollout:
 
 
 def foresee(before: Rollout, after: Rollout, statuses: Mapping[str, DeviceStatus], now_ms: int) -> Foresight:
-    """Return what happens when ``before`` becomes ``after``."""
+    """Return the effects of replacing ``before`` by ``after``."""
     actions = plan(after, statuses, now_ms, limit=len(after.members))
     settled = apply_settlements(after, (action for action in actions if isinstance(action, Settle)), now_ms)
     going_on = {Phase.PAUSED: IN_FLIGHT, Phase.ABORTING: {Standing.COMMITTED}}.get(after.phase, frozenset())
@@ -154,7 +154,7 @@ def foresee(before: Rollout, after: Rollout, statuses: Mapping[str, DeviceStatus
 
 
 def replaced(before: Rollout, after: Rollout) -> tuple[Member, ...]:
-    """Return the members, as they were, that ``after`` has others try the release for."""
+    """Return the members, as in ``before``, that ``after`` replaces by others."""
     known = {member.device: member for member in before.members}
     return tuple(
         known[member.device] for member in after.members
@@ -163,12 +163,12 @@ def replaced(before: Rollout, after: Rollout) -> tuple[Member, ...]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return the names for a sentence, not all where they are many."""
+    """Return the names for a sentence; of many names only the first ones, with the number of the rest."""
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _in_the_way(rollout: Rollout) -> tuple[int, ...]:
-    """Return the open groups that are short of their success or have too many failures."""
+    """Return the open groups that can't pass: too few successes or too many failures."""
     return tuple(
         index for index in range(rollout.opened)
         if not passed(rollout, index)

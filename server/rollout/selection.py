@@ -1,4 +1,4 @@
-"""Who takes part in a rollout, in which group, and with which bundle. Pure; decides nothing about when."""
+"""Selects the devices of a rollout, their groups and their bundles. Pure; does not decide when they are assigned."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _AWAY = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED})
 def choose_bundle(releases: Iterable[Release], name: str, device: Device) -> Release | None:
     """Return the bundle of the release ``name`` that ``device`` can run, None when there is none.
 
-    The device's attribute ``target`` decides where it is set; else its reported runtimes and hardware; a device
-    that has not reported yet gets the only bundle there is.
+    The device's attribute ``target`` decides if it is set, otherwise its reported runtimes and hardware. A device
+    that has not reported yet gets the bundle if the release has only one.
     """
     bundles = [release for release in releases if release.name == name]
     wanted = device.attributes.get(TARGET_ATTRIBUTE)
@@ -39,7 +39,7 @@ def _runs(bundle: Release, device: Device) -> bool:
 
 
 def candidates(devices: Iterable[Device], releases: Sequence[Release], name: str) -> tuple[Device, ...]:
-    """Return the devices that a rollout of ``name`` is for: they can run it, don't have it, and run no other model."""
+    """Return the devices for a rollout of ``name``: they can run it, don't have it, and run no other model."""
     model = next((release.model for release in releases if release.name == name), "")
     models = {release.name: release.model for release in releases}
     return tuple(
@@ -52,15 +52,15 @@ def candidates(devices: Iterable[Device], releases: Sequence[Release], name: str
 
 
 def _in_trouble(device: Device) -> bool:
-    """Say whether a device says that its release does not run: then it may be sent once more."""
+    """Return whether a device reports that its release does not run: then it may be assigned again."""
     reported = device.reported
     return device.state is DeviceState.DEGRADED or (reported is not None and reported.safe_mode)
 
 
 def pick_canaries(devices: Iterable[Device], count: int, seed: str) -> tuple[str, ...]:
-    """Return ``count`` devices, the ones that are there first, one of each site before a second of any.
+    """Return ``count`` devices: connected ones first, and one of each site before a second of any site.
 
-    Within that the order is a hash of ``seed`` and device: not always the same ones suffer.
+    Ties are ordered by a hash of ``seed`` and device, so that the canaries are not always the same devices.
     """
     ordered = sorted(devices, key=lambda device: (_away(device), _hash(seed, device.device)))
     ranked: list[tuple[bool, int, str]] = []
@@ -73,7 +73,7 @@ def pick_canaries(devices: Iterable[Device], count: int, seed: str) -> tuple[str
 
 
 def _away(device: Device) -> bool:
-    """Say whether a device is not there now; one that was never heard is not, one without a release may well be."""
+    """Return whether a device is away, or has never connected; one without a release may well be connected."""
     return device.state in _AWAY or not device.last_seen_ms
 
 

@@ -1,4 +1,4 @@
-"""Carries rollouts out: asks the planner, writes down each step, then takes it. Idempotent after a restart."""
+"""Runs rollouts: asks the planner, stores each step, then performs it. Idempotent after a restart."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from server.rollout.thresholds import tally
 from wire.messages import Severity, UpdateStatus
 
 _LOG = logging.getLogger(__name__)
-_PHASES = {  # of an act: the phases it is for, and the one it leads to
+_PHASES = {  # for each act: the phases in which it is allowed, and the one it leads to
     "approve": (frozenset({Phase.AWAITING_APPROVAL}), Phase.RUNNING),
     "pause": (frozenset({Phase.RUNNING}), Phase.PAUSED),
     "abort": (ABORTABLE, Phase.ABORTING),
@@ -77,12 +77,12 @@ class RolloutService:
         return self.ledger.get(rollout)
 
     def create(self, request: Request) -> Rollout:
-        """Make a rollout; it runs at once when ``approved``.
+        """Create a rollout; it runs at once when ``approved``.
 
         Raises:
             UnknownReleaseError: If the release is not published.
             ReleaseWithdrawnError: If it was withdrawn.
-            RolloutRefusedError: If there is no device for it, a threshold is impossible, or another is open.
+            RolloutRefusedError: If no device can run it, a threshold is impossible, or another rollout is open.
         """
         with self._lock:
             if self.versions.release(request.release).withdrawn_ms:
@@ -97,11 +97,11 @@ class RolloutService:
             return rollout
 
     def approve(self, rollout: str, *, by: str = SOMEBODY, only: Sequence[str] | None = None) -> Rollout:
-        """Let a rollout begin; ``only``: the devices that the person expects to be told at once.
+        """Start a rollout; ``only``: the devices that the person expects to be assigned at once.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
-            RolloutPhaseError: If it does not await approval, or would tell other devices than ``only``.
+            RolloutPhaseError: If it does not await approval, or would assign other devices than ``only``.
         """
         with self._lock:
             known, after = self._after(rollout, "approve")
@@ -109,17 +109,17 @@ class RolloutService:
             return self._move(known, Phase.RUNNING, "approved", f"Approved by {by}", by)
 
     def pause(self, rollout: str, code: str = "operator", text: str = "", *, by: str = "") -> Rollout:
-        """Tell no further device; pausing what is paused keeps the first reason.
+        """Assign no further device; a rollout that is already paused keeps its first reason.
 
         Args:
             rollout: its id.
             code: the stable code of the reason.
-            text: the reason in words; by default that somebody did it.
+            text: the reason in words; by default that somebody paused it.
             by: the person who did it, "" for the server itself.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
-            RolloutPhaseError: If it is over, or awaits approval and so does nothing anyway.
+            RolloutPhaseError: If it is over, or still awaits approval.
         """
         with self._lock:
             known = self.get(rollout)
@@ -138,11 +138,11 @@ class RolloutService:
     def resume(
         self, rollout: str, how: How = How.RETRY, *, by: str = SOMEBODY, only: Sequence[str] | None = None
     ) -> Rollout:
-        """Go on after failures as ``how`` says; ``only``: the devices that the person expects to be told at once.
+        """Resume as ``how`` says; ``only``: the devices that the person expects to be assigned at once.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
-            RolloutPhaseError: If it is not paused, or would tell other devices than ``only``.
+            RolloutPhaseError: If it is not paused, or would assign other devices than ``only``.
             RolloutRefusedError: If it would pause again at once.
         """
         with self._lock:
@@ -150,23 +150,23 @@ class RolloutService:
             return self._steer(known, after, "resumed", f"Resumed by {by}: {how.value}", by, only)
 
     def skip(self, rollout: str, group: str, *, by: str, only: Sequence[str] | None = None) -> Rollout:
-        """Let the groups after ``group`` open although it did not reach its success; ``by`` names who decided it.
+        """Let the groups after ``group`` open although it missed its success ratio, as the person ``by`` decided.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
-            RolloutPhaseError: If it neither runs nor is paused, or would tell other devices than ``only``.
-            RolloutRefusedError: If the group is not an open one short of its success, or nobody is named.
+            RolloutPhaseError: If it neither runs nor is paused, or would assign other devices than ``only``.
+            RolloutRefusedError: If the group is not open or reached its success ratio, or ``by`` is empty.
         """
         with self._lock:
             known, after = self._skipped(rollout, group, by)
             return self._steer(known, after, "group_skipped", f"Group {group} skipped by {by}", by, only)
 
     def foresee(self, rollout: str, act: str, *, how: How = How.RETRY, group: str = "") -> Foresight:
-        """Return what ``act`` (approve, pause, resume, skip, abort) will do at once: whom it tells, whom it sets back.
+        """Return the immediate effects of ``act`` (approve, pause, resume, skip, abort) on devices, without acting.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
-            RolloutPhaseError: If it can't do this in its phase.
+            RolloutPhaseError: If the act is not allowed in its phase.
             RolloutRefusedError: If the act would be refused.
         """
         with self._lock:
@@ -225,13 +225,13 @@ class RolloutService:
         return self.get(before.id)
 
     def abort(self, rollout: str, *, by: str = SOMEBODY, why: str = "", code: str = "aborted") -> Rollout:
-        """End a rollout; who has not committed is set back to what it was to run before.
+        """Abort a rollout; devices that have not committed get their previous ``desired`` back.
 
         Args:
             rollout: its id.
             by: the person who decided it.
-            why: the cause in words, "" for none.
-            code: the stable code of the cause.
+            why: the reason in words, "" for none.
+            code: the stable code of the reason.
 
         Raises:
             UnknownRolloutError: If there is none of that id.
@@ -242,7 +242,7 @@ class RolloutService:
             return self._move(known, Phase.ABORTING, code, f"Aborted by {by}" + (f": {why}" if why else ""), by)
 
     def turn(self, now_ms: int) -> None:
-        """Take the next steps of every open rollout."""
+        """Perform the next steps of every open rollout."""
         with self._lock:
             rollouts = self.ledger.open()
             if not rollouts:
@@ -319,9 +319,9 @@ class RolloutService:
                 self.ledger.change(rollout.id, {"phase": Phase.PAUSED.value, "code": code, "text": text}, now_ms)
                 self._note(rollout, code, Severity.ERROR, f"Rollout of {rollout.release} paused: {text}")
             case Finish(phase):
-                said = outcome(self.get(rollout.id))  # with those that were settled in this turn
+                said = outcome(self.get(rollout.id))  # includes devices settled in this turn
                 changes = {"phase": phase.value, "code": phase.value, "text": said}
-                if phase is Phase.ABORTED:  # who aborted it and why stays
+                if phase is Phase.ABORTED:  # keep who aborted it and why
                     changes = {"phase": phase.value, "text": f"{rollout.text}; {said}"}
                 self.ledger.change(rollout.id, changes, now_ms)
                 self._note(rollout, phase.value, Severity.INFO, f"Rollout of {rollout.release}: {phase.value}, {said}")
@@ -353,7 +353,7 @@ class RolloutService:
         _LOG.info("Rollout changed. id=%s release=%s code=%s", rollout.id, rollout.release, code)
 
     def _statuses(self, rollout: Rollout, devices: Mapping[str, Device], now_ms: int) -> dict[str, DeviceStatus]:
-        """Return the status of every device, and of the members that left the fleet while the rollout awaits them."""
+        """Return the status of every device, and of awaited members that have left the fleet."""
         statuses = {name: self._status(device, now_ms) for name, device in devices.items()}
         gone = {
             member.device for member in rollout.members
@@ -372,7 +372,7 @@ class RolloutService:
 
 
 def _way_out(rollout: Rollout) -> str:
-    """Return how an open rollout ends; one that only waits for devices that are away may never do so by itself."""
+    """Return how a person can end an open rollout: one that waits for absent devices may never end by itself."""
     counts, aborting = tally(rollout.members), "abort it: what committed stays, all others go back to what they ran"
     if counts.awaited or not counts.pending:
         return f"let it end, or {aborting}"

@@ -1,4 +1,4 @@
-"""When a group is good enough, when it is too bad, and how large a canary must be. Pure arithmetic."""
+"""The success and error thresholds of a group, and the size of a canary. Pure arithmetic."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _ROUNDING = 1e-9  # 0.07 * 100 is a little more than 7
 class Tally:
     """A group counted without its cancelled devices.
 
-    ``failed`` and ``stuck`` are all there ever were, whatever became of the devices since. ``awaited``: under way or
-    about to be told. ``pending``: can't be told yet (offline, never seen), which says nothing about the release.
-    ``tolerated``: failures (stuck ones too) that an operator resumed over. ``replaced``: failures (stuck ones too) that
-    a person let other devices try for; the group is judged without them, or no other device could make it good.
+    ``failed`` and ``stuck`` count all, whatever became of the devices later. ``awaited``: under way or about to be
+    assigned. ``pending``: can't be reached yet (offline, never seen), which is no evidence about the release.
+    ``tolerated``: failures (stuck ones too) that an operator resumed with ``tolerate``. ``replaced``: failures (stuck
+    ones too) in whose place other devices try; the group is judged without them, so that it can still succeed.
     """
 
     committed: int = 0
@@ -35,17 +35,17 @@ class Tally:
 
     @property
     def tried(self) -> int:
-        """How many devices said something about the release."""
+        """How many devices had an outcome."""
         return self.committed + self.failed + self.stuck
 
     @property
     def judged(self) -> int:
-        """How many devices the group is judged by now: those that tried the release and were not replaced."""
+        """How many devices the group is judged by: those that had an outcome and were not replaced."""
         return self.tried - self.replaced
 
     @property
     def errors(self) -> int:
-        """How many failures nobody has tolerated or replaced."""
+        """How many failures are neither tolerated nor replaced."""
         return self.failed + self.stuck - self.tolerated - self.replaced
 
     @property
@@ -55,16 +55,16 @@ class Tally:
 
     @property
     def committed_ratio(self) -> float | None:
-        """The share of those that tried the release which committed, None before anybody did."""
+        """The share of devices with an outcome that committed, None while there are none."""
         return self.committed / self.tried if self.tried else None
 
     def success_reached(self, group: Group) -> bool:
-        """Return whether enough of the group committed (>=), at least one, whatever those under way will say."""
+        """Return whether enough of the group committed (>=), at least one, even if all those awaited fail."""
         asked = self.judged + self.awaited
         return self.committed > 0 and self.committed >= group.success_ratio * asked - _ROUNDING
 
     def success_possible(self, group: Group) -> bool:
-        """Return whether the group reaches its success if every device that is not judged yet commits."""
+        """Return whether the group reaches its success ratio if every remaining device commits."""
         best = self.committed + self.awaited + self.pending
         return best > 0 and best >= group.success_ratio * (self.total - self.replaced) - _ROUNDING
 
@@ -90,11 +90,11 @@ def tally(members: Sequence[Member]) -> Tally:
 def canary_size(defect_ratio: float) -> int:
     """Return how many canaries show a defect at least once with 95 % probability.
 
-    ``defect_ratio``: the share of devices on which it shows, 0 < ratio <= 1, devices being independent.
+    ``defect_ratio``: the share of devices with the defect, 0 < ratio <= 1; devices are independent.
     Source: 1 - (1 - p)^n >= 0.95, so n = ceil(ln 0.05 / ln(1 - p)).
 
     Raises:
-        RolloutRefusedError: If the ratio is not within (0, 1], or so small that no fleet would do.
+        RolloutRefusedError: If the ratio is not within (0, 1], or needs more canaries than any fleet has.
     """
     if not 0 < defect_ratio <= 1:
         message = f"Expected a defect ratio above 0 and at most 1, got {defect_ratio}"

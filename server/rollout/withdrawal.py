@@ -1,9 +1,11 @@
-"""Releases that may not be rolled out any more: withdrawn by a person, for good.
+"""Withdraws releases: a person decides, for good, that a release may not be rolled out any more.
 
-A withdrawn release starts in no rollout, its open rollouts are aborted, and a device that shall run it but does not yet
-is told to stay with what it runs. Devices that run it go on: nothing better is known for them; they are named. The
-signed metadata still lists it, because only the release key can change that; the server offers it to nobody.
-``turn`` makes what is so follow what was decided, whoever decided it: this process, or a command beside it.
+A withdrawn release can't start a rollout, its open rollouts are aborted, and a device that is assigned it but does not
+run it yet is assigned its current release. Devices that run it go on, because no better release is known for them;
+they are listed. The signed metadata still names it, because only the release key can change that; the server offers it
+to no device.
+
+``turn`` applies the decision, whether this process or a command beside it made it.
 """
 
 from __future__ import annotations
@@ -58,11 +60,11 @@ class Withdrawal:
         return self.running(name)
 
     def running(self, name: str) -> tuple[Device, ...]:
-        """Return the devices that say they run the release ``name``."""
+        """Return the devices that report running the release ``name``."""
         return tuple(device for device in self.fleet.devices() if device.release == name)
 
     def turn(self, now_ms: int) -> None:
-        """Every 2 s: stop what still rolls a withdrawn release out, and tell nobody to run it anew."""
+        """Every 2 s: abort rollouts of withdrawn releases, and replace assignments to them."""
         if now_ms - self._checked_ms < _CHECK_EVERY_MS:
             return
         self._checked_ms = now_ms
@@ -94,5 +96,5 @@ class Withdrawal:
                 device.device, release=wanted.release, target=wanted.target, sha256=wanted.sha256,
                 length_bytes=wanted.length_bytes, probation_s=wanted.probation_s,
             )  # fmt: skip
-        except ServerError as error:  # it left the fleet in between
+        except ServerError as error:  # the device left the fleet meanwhile
             _LOG.warning("A device can't be told. device=%s error=%s", device.device, error)

@@ -1,1 +1,1 @@
-"""Which releases are believed: the server signs freshness (snapshot, timestamp), never a release."""
+"""Signed metadata: the server signs freshness (snapshot, timestamp), never a release."""

@@ -1,7 +1,7 @@
-"""Says in time that signed metadata will expire: devices refuse what has, and then no update reaches them.
+"""Warns before signed metadata expires: devices refuse expired metadata, and then no update reaches them.
 
-Root and targets are signed by people, who need days to act. Snapshot and timestamp are signed anew by the server at
-half their time, so their getting close to the end means that this fails.
+Root and targets are signed by people, who need days to act. The server signs snapshot and timestamp again after half
+their lifetime; if one of them comes close to its expiry, that is failing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ADVICE = {
 
 @dataclass(slots=True)
 class ExpiryWatch:
-    """Warns once a day for each metadata file that is near its end."""
+    """Warns once a day for each metadata file that is near its expiry."""
 
     trust: TrustRepository
     events: EventLog
@@ -37,13 +37,13 @@ class ExpiryWatch:
     _told_ms: dict[str, int] = field(default_factory=dict)
 
     def turn(self, now_ms: int) -> None:
-        """Look once an hour; add an event for what expires soon or has expired."""
+        """Check once an hour; log an event for metadata that expires soon or has expired."""
         if now_ms - self._looked_ms < _LOOK_EVERY_MS:
             return
         self._looked_ms = now_ms
         try:
             expiries = self.trust.expiries()
-        except TrustError:  # damaged or missing: whoever reads it for a device says so
+        except TrustError:  # damaged or missing: reported when it is read for a device
             return
         for one, left_days, text in ending(expiries, now_ms):
             if now_ms - self._told_ms.get(one.role, -_DAY_MS) >= _DAY_MS:
@@ -55,7 +55,7 @@ class ExpiryWatch:
 
 
 def ending(expiries: Iterable[Expiry], now_ms: int) -> tuple[tuple[Expiry, float, str], ...]:
-    """Return what has expired or soon will: which, in how many days, and the text that says what to do."""
+    """Return the metadata that has expired or soon will, the days left, and the text that says what to do."""
     found = []
     for one in expiries:
         left_days = (one.expires_ms - now_ms) / _DAY_MS

@@ -1,7 +1,7 @@
-"""The server's two signing keys: they say what is current, never what may run.
+"""The server's two signing keys: they attest which metadata is current, never which release may run.
 
 ``keys/{snapshot,timestamp}.key`` stay here (0600); ``online.pub.json`` goes to the build host, which
-names them in the root.
+names the keys in the root.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ PUBLIC_FILE = "online.pub.json"
 
 
 def init_online_keys(state_dir: Path) -> Path:
-    """Make both keys in ``state_dir/keys`` and return the path of ``online.pub.json``.
+    """Create both keys in ``state_dir/keys`` and return the path of ``online.pub.json``.
 
     Raises:
-        StateDirectoryError: If there are keys already; they are never overwritten.
+        StateDirectoryError: If there are keys already, which are never overwritten.
     """
     folder = state_dir / "keys"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ def load_online_key(state_dir: Path, role: str) -> CryptoSigner:
     """Return the signer of ``role`` (``snapshot`` or ``timestamp``).
 
     Raises:
-        TrustError: If its file is missing or no key.
+        TrustError: If its file is missing or not a key.
     """
     path = state_dir / "keys" / f"{role}.key"
     try:

@@ -1,4 +1,4 @@
-"""Did the release key sign this measurement order? The device asks again; here it spares it the asking."""
+"""Verifies early that the release key signed a measurement order; the device verifies it again."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from wire.codec import Json
 
 @dataclass(frozen=True, slots=True)
 class SignedOrders:
-    """Orders under the installed root of ``state_dir``."""
+    """Verifies orders against the installed root of ``state_dir``."""
 
     state_dir: Path
 
     def __call__(self, envelope: Mapping[str, Json]) -> None:
-        """Do nothing if the key that the root names for targets signed ``envelope``.
+        """Check that the key that the root names for targets signed ``envelope``.
 
         Raises:
-            RootMissingError: If no root was installed.
-            MetadataRefusedError: If it did not.
+            RootMissingError: If no root is installed.
+            MetadataRefusedError: If the signature is missing or wrong.
         """
         root = read_root(self.state_dir)
         role = root.roles["targets"]

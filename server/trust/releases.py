@@ -1,4 +1,4 @@
-"""From signed targets to releases that may be rolled out. Idempotent: run after each publication and at the start."""
+"""Registers signed targets as releases that may be rolled out. Idempotent: runs after each publication and at start."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from server.trust.repository import TrustedTarget
 
 
 def register_releases(targets: Iterable[TrustedTarget], versions: Versions, *, now_ms: int) -> None:
-    """Remember every target as a release.
+    """Register every target as a release.
 
     Raises:
         UnknownBlobError: If a bundle is not here.

@@ -1,8 +1,8 @@
-"""The published TUF metadata: takes targets that the build host signed, signs snapshot and timestamp.
+"""The published TUF metadata: accepts targets that the build host signed, signs snapshot and timestamp.
 
-Order of a publication, each file written at once: ``N.targets.json``, ``N.snapshot.json``, ``timestamp.json``.
-The timestamp decides what is current: dying before its rename leaves the old state, whole, and the next
-publication writes the same unreferenced files again. The server can't invent a release: it has no key for it.
+Order of a publication, each file written atomically: ``N.targets.json``, ``N.snapshot.json``, ``timestamp.json``.
+The timestamp decides what is current: a crash before its rename leaves the old state intact, and the next
+publication writes the same unreferenced files again. The server can't invent a release: it has no key for that.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from wire.tuf_target import MAX_TARGET_BYTES, TargetCustom, target_path
 
 _LOG = logging.getLogger(__name__)
 MAX_TARGETS_BYTES = 4 * 1024 * 1024
-TIMESTAMP_DAYS = 7  # how long a device may be kept from news without noticing
+TIMESTAMP_DAYS = 7  # a device notices withheld updates after at most this long
 SNAPSHOT_DAYS = 30
 _MARK = "copied_ms"
-_LEAST_LEAP = 1000  # versions, where the clock says that no time has passed since the copy
+_LEAST_LEAP = 1000  # versions, if by the clock no time has passed since the copy
 _NAME = re.compile(r"timestamp\.json|[1-9][0-9]{0,8}\.(root|snapshot|targets)\.json")
 
 
 @dataclass(frozen=True, slots=True)
 class TrustedTarget:
-    """One signed target: TUF path, digest and length of the bundle, and what the build host says of it."""
+    """One signed target: TUF path, digest and length of the bundle, and the build host's custom data."""
 
     path: str
     sha256: str
@@ -49,7 +49,7 @@ class TrustedTarget:
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """When the current metadata of a role stops being believed."""
+    """When the current metadata of a role expires."""
 
     role: str
     version: int
@@ -65,9 +65,9 @@ class TrustRepository:
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     def refuse_losses(self, *, published: bool) -> None:
-        """Refuse to go on without what devices know of this server, which can't be made anew; before trust it has none.
+        """Check that the keys and metadata that devices know are still there, since they can't be made anew.
 
-        ``published``: whether there are releases, so that there was signed metadata.
+        ``published``: whether there are releases, and so must be signed metadata. Passes if no root was installed yet.
 
         Raises:
             TrustError: If the root, an online key or the current metadata is lost or damaged, or a key is not the one
@@ -86,7 +86,7 @@ class TrustRepository:
         return root_bytes(self.state_dir)
 
     def metadata_file(self, name: str) -> bytes | None:
-        """Return a published file by its name, None when there is none of that name."""
+        """Return a published file by its name, None if there is none."""
         if not _NAME.fullmatch(name):
             return None
         try:
@@ -106,7 +106,7 @@ class TrustRepository:
         return () if data is None else _trusted(_parse(data, Targets))
 
     def expiries(self) -> tuple[Expiry, ...]:
-        """Return when the current metadata expires, of those roles that have any.
+        """Return when the current metadata of each role expires; roles without any are left out.
 
         Raises:
             TrustError: If the installed root, or our own metadata, is damaged.
@@ -125,16 +125,16 @@ class TrustRepository:
     def publish_targets(
         self, data: bytes, blob_exists: Callable[[str], bool], *, base: int | None = None
     ) -> tuple[TrustedTarget, ...]:
-        """Publish ``data`` as the next targets; return what it lists. The same bytes again change nothing.
+        """Publish ``data`` as the next targets; return the targets in it. The same bytes again change nothing.
 
         Args:
             data: targets metadata, signed on a build host.
-            blob_exists: says whether the blob of a SHA-256 is here.
+            blob_exists: returns whether the blob of a SHA-256 is here.
             base: version on which the build host based it (0: none); None means the one below its own.
 
         Raises:
             RootMissingError: If no root was installed.
-            MetadataRefusedError: If it is not signed by the release key, expired, or lists what is not here.
+            MetadataRefusedError: If it is not signed by the release key, expired, or lists a bundle that is not here.
             TargetsVersionError: If the current version is not the one it was based on.
             TrustError: If our own metadata or keys are damaged.
         """
@@ -150,7 +150,7 @@ class TrustRepository:
             return trusted
 
     def turn(self, now_ms: int) -> None:
-        """Sign snapshot and timestamp again when half their time is over.
+        """Sign snapshot and timestamp again when half their lifetime is over.
 
         Raises:
             TrustError: If our own metadata or keys are damaged.
@@ -167,10 +167,10 @@ class TrustRepository:
                 self._sign_timestamp(timestamp.snapshot_meta, now_ms)
 
     def leap(self, now_ms: int) -> bool:
-        """Sign above all versions that devices may have seen since this directory was copied; False: it is no copy.
+        """In a restored copy, sign with versions above all that devices may have seen; return False if it is no copy.
 
-        A restored server has older metadata than devices saw, which they refuse as a rollback. Fewer versions than
-        seconds were signed since the copy was made, so the versions go up by as many.
+        A restored server has older metadata than devices saw, which they refuse as a rollback. At most one version per
+        second was signed since the copy was made, so the versions are raised by the seconds passed.
 
         Raises:
             TrustError: If our own metadata, keys or the mark are damaged.
@@ -250,9 +250,9 @@ class TrustRepository:
         return _parse(self._file(f"{timestamp.snapshot_meta.version}.snapshot.json"), Snapshot).signed
 
     def _refuse_lost_timestamp(self) -> None:
-        """Refuse to begin again at version 1: devices that saw later versions would refuse that as a rollback.
+        """Refuse to start again at version 1: devices that saw later versions would refuse it as a rollback.
 
-        A first snapshot alone is what dying in the middle of the first publication leaves.
+        A first snapshot without a timestamp is allowed: a crash during the first publication leaves it.
         """
         names = [path.name for path in (self.state_dir / TUF).glob("*.snapshot.json")]
         if any(name != "1.snapshot.json" for name in names):
@@ -270,7 +270,7 @@ class TrustRepository:
 
 
 def mark_copy(state_dir: Path, now_ms: int) -> None:
-    """Mark the state directory ``state_dir`` as a copy made at ``now_ms``, UTC, for the server that starts on it."""
+    """Mark ``state_dir`` as a copy made at ``now_ms``, UTC, for the server that starts on it."""
     write_atomically(state_dir / TUF / _MARK, f"{now_ms}\n".encode(), mode=0o644)
 
 

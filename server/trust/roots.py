@@ -1,4 +1,4 @@
-"""The root of trust that devices get at enrolment: installed once, followed by versions it signed itself."""
+"""The TUF root that devices get at enrolment: installed once, then replaced by versions signed by the one before."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ TUF = "tuf"
 def install_root(state_dir: Path, root_file: Path) -> int:
     """Install the root in ``root_file`` and return its version; the same one again changes nothing.
 
-    The first root is believed because an operator brings it; later ones only as the next version, signed by
+    The first root is trusted because an operator installs it; later ones only as the next version, signed by
     the one before. A root that names other snapshot or timestamp keys than ours is refused.
 
     Raises:
-        MetadataRefusedError: If it can't be read, is not signed as it must be, or does not name our keys.
+        MetadataRefusedError: If it can't be read, lacks a required signature, or does not name our keys.
     """
     try:
         data = root_file.read_bytes()[: MAX_ROOT_BYTES + 1]
@@ -77,10 +77,10 @@ def _verify(metadata: Metadata[Root], previous: Root | None) -> None:
 
 
 def check_online_keys(state_dir: Path, root: Root) -> None:
-    """Check that the online keys are those that the installed ``root`` names: devices believe no others.
+    """Check that the online keys are those that the installed ``root`` names: devices accept no others.
 
     Raises:
-        TrustError: If a key is missing, damaged or another server's.
+        TrustError: If a key is missing, damaged or belongs to another server.
     """
     for role, ours, named in _unnamed_keys(state_dir, root):
         theirs = ", ".join(f"{key[:12]}…" for key in named)
@@ -93,7 +93,7 @@ def check_online_keys(state_dir: Path, root: Root) -> None:
 
 
 def _unnamed_keys(state_dir: Path, root: Root) -> Iterator[tuple[str, str, Sequence[str]]]:
-    """Yield the roles whose online key ``root`` does not name: role, id of our key, ids that it names."""
+    """Yield (role, id of our key, ids in ``root``) for each role whose online key ``root`` does not name."""
     for role in ROLES:
         ours, named = load_online_key(state_dir, role).public_key.keyid, root.roles[role].keyids
         if ours not in named:

@@ -1,12 +1,12 @@
-"""Which streams carry the evidence, which way they moved, and how to say that to a person.
+"""Attributes evidence to streams and their direction of change, and words it for people.
 
-Decides words, never alarms. Three rules keep the words true and short:
+Decides texts, never alarms. Three rules keep the texts true and short:
 
-- A stream that moved as a whole is said to have moved, even where a wider tilt bets better: a histogram that stands
-  in its first bin altogether also has the largest possible spread, yet a person calls it "darker".
-- Streams that say the same thing (brightness three ways, sharpness three ways) are one subject, named once, by the
-  plainest stream that has much evidence.
-- Of the subjects with much evidence the plainest come first. Once a stream is far off, its evidence says how
+- A stream that shifted as a whole is reported as shifted, even if a tilt for spread has more evidence: a histogram
+  with all mass in its first bin also has the largest possible spread, yet a person calls it "darker".
+- Streams of one property (brightness three ways, sharpness three ways) are one subject, named once, by the plainest
+  stream that has much evidence.
+- Of the subjects with much evidence the plainest come first. Once a stream is far off, its evidence measures how
   often that was seen, not how far it moved, so a finer order would only be noise.
 """
 
@@ -23,7 +23,7 @@ from server.drift.detection.reference import SHAPES, THETAS, Floats, Singles
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
-    """What a stream is about (``subject``) and what a person calls its moving up, down, or neither way alone."""
+    """A stream's ``subject``, and the words for its moving up, down, or in both directions."""
 
     subject: str
     up: str
@@ -50,21 +50,21 @@ _PHRASES: Mapping[str, Phrases] = {
     "residual": Phrases("novelty", "looks unlike training", "closer to the average of training", "other content"),
     "projection": Phrases("novelty", *("looks unlike training",) * 3),
 }
-"""One row a stream; the order of the subjects is that in which they are said."""
+"""One row per stream; subjects are named in this order."""
 
 _ROWS = {stream: row for row, stream in enumerate(_PHRASES)}
 _SUBJECTS = {subject: rank for rank, subject in enumerate(dict.fromkeys(one.subject for one in _PHRASES.values()))}
 _UP, _DOWN = {"up", "tail_up", "high_end"}, {"down", "tail_down", "low_end"}
 UNKNOWN_CAUSE = "no single cause"
 _OTHERWISE = {"spread": "{name} more spread", "narrow": "{name} less spread"}
-_MOVED_RATIO = 1 / 3  # of its best tilt that a plain move must have to be what is said
-_MUCH, _SOME = 1 / 3, 1 / 8  # of the largest subject's evidence: said first, said at all
+_MOVED_RATIO = 1 / 3  # a plain shift is reported if it has this share of the best tilt's evidence
+_MUCH, _SOME = 1 / 3, 1 / 8  # shares of the largest subject's evidence: named first, named at all
 _INPUTS, _OUTPUTS = 3, 1
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One stream's share of the evidence (0..1), the shape of its change, and that in words."""
+    """One stream's share of the evidence (0..1), the shape of its change, and the words for it."""
 
     stream: str
     kind: str
@@ -75,7 +75,7 @@ class Share:
 
 @cache
 def words(stream: str, shape: str) -> str:
-    """Return how a change of ``shape`` in ``stream`` is said: "darker", "blurrier", "less confident"."""
+    """Return the words for a change of ``shape`` in ``stream``: "darker", "blurrier", "less confident"."""
     phrases = _phrases(stream)
     if phrases is not None:
         return phrases.up if shape in _UP else phrases.down if shape in _DOWN else phrases.other
@@ -91,8 +91,8 @@ def _phrases(stream: str) -> Phrases | None:
 def shares(recent: Floats, streams: Sequence[tuple[str, str]]) -> tuple[Share, ...]:
     """Return the streams' shares of the evidence, largest first; streams without any are left out.
 
-    ``recent`` (S, 24) is what ``evidence.fade`` keeps; ``streams`` are (name, kind). A stream counts with its
-    best tilt, so that no stream wins by having many related tilts.
+    ``recent`` (S, 24): the sums of ``evidence.fade``; ``streams``: (name, kind). A stream counts with its best tilt, so
+    that several related tilts are not added up.
     """
     best = recent.max(axis=1)
     total = float(best.sum())
@@ -104,7 +104,7 @@ def shares(recent: Floats, streams: Sequence[tuple[str, str]]) -> tuple[Share, .
 
 
 def top_shares(recent: Floats | Singles, streams: Sequence[tuple[str, str]], count: int) -> list[tuple[Share, ...]]:
-    """Return for each of D devices what ``shares`` would begin with: ``count`` of them, from ``recent`` (D, S, 24)."""
+    """Return the ``count`` largest ``shares`` of each of D devices, from ``recent`` (D, S, 24)."""
     best = recent.max(axis=2)
     total = best.sum(axis=1)
     by_shape = recent.reshape(*recent.shape[:2], len(SHAPES), len(THETAS)).max(axis=3)
@@ -124,7 +124,7 @@ def top_shares(recent: Floats | Singles, streams: Sequence[tuple[str, str]], cou
 
 
 def _direction(evidence: Floats) -> str:
-    """Return the shape to say of one stream, from its evidence by shape (8,): a plain move where there is one."""
+    """Return the shape to report for one stream, from its evidence by shape (8,): a plain shift if there is one."""
     up, down = float(evidence[SHAPES.index("up")]), float(evidence[SHAPES.index("down")])
     if max(up, down) >= _MOVED_RATIO * float(evidence.max()):
         return "up" if up > down else "down"
@@ -136,10 +136,10 @@ def _share(stream: tuple[str, str], shape: str, share_ratio: float) -> Share:
 
 
 def sentence(found: Sequence[Share]) -> str:
-    """Return the cause in words: up to three things about the inputs; then one about the outputs.
+    """Return the cause in words: up to three subjects of the inputs, then one of the outputs.
 
-    "darker, blurrier, flatter (less contrast); less confident". What the model makes of the images (embedding)
-    is said only where nothing plainer explains it.
+    "darker, blurrier, flatter (less contrast); less confident". The embedding is named only if no plainer subject
+    explains the change.
     """
     said = _subjects(found, "input")[:_INPUTS] or _subjects(found, "embedding")[:1]
     outputs = _subjects(found, "output")[: _OUTPUTS if said else _OUTPUTS + 1]
@@ -148,7 +148,7 @@ def sentence(found: Sequence[Share]) -> str:
 
 
 def _subjects(found: Sequence[Share], kind: str) -> list[Share]:
-    """Return the plainest strong share of each subject of ``kind`` that is worth saying, most telling first."""
+    """Return the plainest strong share of each subject of ``kind`` with enough evidence, most important first."""
     limit = max((share.share_ratio for share in found), default=0.0)
     telling: dict[str, Share] = {}
     for share in sorted(found, key=lambda share: (share.share_ratio < _MUCH * limit, _row(share), -share.share_ratio)):

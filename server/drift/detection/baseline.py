@@ -1,9 +1,9 @@
-"""A device's own commissioning: its first windows under one reference become what it is compared with.
+"""Collects a device's baseline: its first windows under one reference, with which later ones are compared.
 
-A baseline that is complete is final: it is kept in the store, and folding again after a restart, or since a late
-window, takes it from there. Were it collected again, drift that stands by then would become what is usual.
+A completed baseline is final: it is stored, and reprocessing after a restart or a late window loads it. If it were
+collected again, drift present by then would become part of the baseline.
 
-Decides when a baseline is complete and how far its samples depend on each other. The baseline's sampling error
+Decides when a baseline is complete and how strongly its samples depend on each other. The baseline's sampling error
 enters through z sd / sqrt(n) with n divided by the autocorrelation time; with 12 windows of 60 samples and z = 4
 a simulated fleet of 200 devices without drift raised no alarm in 200 windows, with z = 2 nine devices did.
 """
@@ -23,7 +23,7 @@ _UNIFORM = shapes(np.full(BINS, 1 / BINS))[[0, 2, 4]]
 
 @dataclass(slots=True)
 class Collected:
-    """What one context has seen: the number of windows, counts (S, 16), and sums of window scores (S, 3)."""
+    """The data of one context so far: the number of windows, counts (S, 16), and sums of window scores (S, 3)."""
 
     windows: int
     counts: Ints
@@ -32,7 +32,7 @@ class Collected:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A baseline that was completed in slot ``slot``, and stays what the device is compared with in that context."""
+    """A baseline that was completed in slot ``slot``; final for its device and context."""
 
     slot: int
     collected: Collected
@@ -47,7 +47,7 @@ class Baselines:
     """Complete baselines of R devices: normalisers (R, S, 24), memory (R, S), proportions (R, S, 16).
 
     ``memory`` is the autocorrelation time in samples, ``n_effective`` (R, S) the number of independent samples.
-    ``contexts``: for each, its own shares of the samples (R, S, 16), not smoothed, since pools add them up first, and
+    ``contexts``: for each, its shares of the samples (R, S, 16), not smoothed, because pools add them up first, and
     the number of independent samples (R, S).
     """
 
@@ -60,23 +60,23 @@ class Baselines:
 
 @dataclass(slots=True)
 class Commissioning:
-    """Collects the first ``wanted`` windows of each context; complete with the first context that has them."""
+    """Collects the first ``wanted`` windows of each context; complete once one context has them all."""
 
     wanted: int
     seen: dict[int, Collected] = field(default_factory=dict)
     complete: frozenset[int] = frozenset()
 
     def wants(self, context: int) -> bool:
-        """Return whether windows of ``context`` are still collected (and so judge nothing)."""
+        """Return whether windows of ``context`` are still collected (and so are not judged)."""
         return context not in self.complete
 
     def restore(self, context: int, collected: Collected) -> None:
-        """Take a kept baseline as it is, whatever ``wanted`` says by now."""
+        """Use a kept baseline unchanged, even if ``wanted`` has another value now."""
         self.seen[context] = collected
         self.complete |= {context}
 
     def add(self, context: int, counts: Ints) -> bool:
-        """Take one window's counts (S, 16); return whether that completed its context. Complete ones take no more."""
+        """Add one window's counts (S, 16); return whether that completed its context. A complete one ignores them."""
         if context in self.complete:
             return False
         score = counts @ _UNIFORM.T
@@ -93,7 +93,7 @@ class Commissioning:
 
     @property
     def windows(self) -> int:
-        """The number of windows of the context that is furthest."""
+        """The number of windows of the context that has most."""
         return max((part.windows for part in self.seen.values()), default=0)
 
     def copy(self) -> Commissioning:
@@ -123,9 +123,9 @@ def baselines(parts: Sequence[Commissioning], *, z: float, epsilon: float) -> Ba
 def autocorrelation_time(counts: Ints, squares: Floats, windows: Ints) -> Floats:
     """Return the integrated autocorrelation time per stream (R, S), in samples, at least 1.
 
-    ``counts`` (R, S, 16) and ``squares`` (R, S, 3) are what ``windows`` (R,) windows collected. The variance of
-    window means over what independent samples would give, the largest of Legendre 1 to 3; what varies from hour to
-    hour counts as memory too, so that it does not count as drift.
+    ``counts`` (R, S, 16) and ``squares`` (R, S, 3) come from ``windows`` (R,) windows. It is the variance of window
+    means over that of independent samples, the largest of Legendre 1 to 3; variation from hour to hour counts as
+    autocorrelation too, so that it does not count as drift.
     Source: batch means; S. Asmussen, P. Glynn, Stochastic Simulation (2007), chapter IV.5.
     """
     n = np.maximum(counts.sum(axis=-1), 1)[..., None]

@@ -1,8 +1,8 @@
-"""All devices under one (reference, artifact): arrays, one row per device, updated a window at a time.
+"""The detectors of all devices under one (reference, artifact): arrays, one row per device, updated per window.
 
 Two levels: against the training reference (shown; decides nothing), and against the device's own baseline. A kept
-baseline is in force from the slot on in which it was completed; what the device sent up to then judges nothing.
-Counts made with different references never meet: they are in different lanes.
+baseline applies from the slot in which it was completed; earlier windows of the device are not judged.
+Counts made with different references are never mixed: they are in different lanes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from server.drift.detection.evidence import fade, increments, sums, update, valu
 from server.drift.detection.reference import TILTS, Floats, Ints, Profile, Singles, scores
 from wire.histogram import BINS
 
-ROWS = 1024  # devices at a time, so that what is needed in between stays small
+ROWS = 1024  # devices at a time, which bounds the size of temporary arrays
 _ROWS_COMPLETED = 128  # their normalisers need 3 kB a device, stream and strength
 
 
@@ -26,14 +26,14 @@ _ROWS_COMPLETED = 128  # their normalisers need 3 kB a device, stream and streng
 class ContextBaselines:
     """The devices' baselines in one context: shares of the samples (D, S, 16), independent samples (D, S), 0 for none.
 
-    The shares are not smoothed: a prior for each device would not become smaller with the number of devices.
+    The shares are not smoothed: with a prior per device, the prior's weight in a pool would not shrink.
     """
 
     usual: Singles
     n_effective: Floats
 
     def with_rows(self, count: int) -> ContextBaselines:
-        """Return these with ``count`` further devices that have none yet."""
+        """Return a copy with rows for ``count`` more devices, without baselines."""
         streams = self.usual.shape[1]
         usual = np.concatenate([self.usual, np.full((count, streams, BINS), 1 / BINS, np.float32)])
         return ContextBaselines(usual, np.concatenate([self.n_effective, np.zeros((count, streams))]))
@@ -54,7 +54,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """When a window is taken, and what holds then: the cap of the detectors, the kept baselines by device."""
+    """The slot of a window, with the cap of the detectors and the kept baselines by device."""
 
     slot: int
     log_cap: float
@@ -63,7 +63,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the statistics are tuned by; see ``DriftConfig`` for the meaning of each."""
+    """The parameters of the statistics; ``DriftConfig`` explains each."""
 
     baseline_windows: int
     z: float
@@ -75,8 +75,8 @@ class Settings:
 class Lane:
     """The state of every device under one reference. D devices, S streams.
 
-    ``ready``, ``log_z``, ``memory``, ``usual`` (proportions) and ``n_effective`` say what the devices' own baselines
-    are; the detectors ``log_m`` and the fading evidence ``recent`` (D, S, 24) are against these, ``training_m`` and
+    ``ready``, ``log_z``, ``memory``, ``usual`` (proportions) and ``n_effective`` describe the devices' own baselines;
+    the detectors ``log_m`` and the fading evidence ``recent`` (D, S, 24) are against these, ``training_m`` and
     ``training_recent`` against the training reference.
     """
 
@@ -97,7 +97,7 @@ class Lane:
     training_recent: Singles = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the arrays, without rows."""
+        """Create the arrays, without rows."""
         s = self.streams
         self.ready = np.zeros(0, np.bool_)
         self.log_z = np.zeros((0, s, TILTS), np.float32)
@@ -107,9 +107,9 @@ class Lane:
             setattr(self, name, np.zeros((0, s, TILTS), np.float32))
 
     def step(self, window: Sequence[Observation], settings: Settings, moment: Moment) -> dict[tuple[str, int], Kept]:
-        """Take one window of any number of devices; several contexts of one device are taken one by one.
+        """Process one slot's windows of any number of devices; several contexts of one device one after the other.
 
-        Returns the baselines that this window completed, by (device, context).
+        Returns the baselines that these windows completed, by (device, context).
         """
         devices = list(dict.fromkeys(seen.device for seen in window))
         self._admit(devices, settings.baseline_windows)
@@ -117,7 +117,7 @@ class Lane:
         completed: dict[tuple[str, int], Kept] = {}
         for context in sorted({seen.context for seen in window}):
             part = [seen for seen in window if seen.context == context]
-            newest = list({seen.device: seen for seen in part}.values())  # of two in one slot the last is judged
+            newest = list({seen.device: seen for seen in part}.values())  # of two in one slot, the last is judged
             for first in range(0, len(newest), ROWS):
                 some = newest[first : first + ROWS]
                 rows = np.array([self.rows[seen.device] for seen in some])
@@ -149,9 +149,9 @@ class Lane:
         self, devices: Sequence[str], commissioning: Sequence[Commissioning], detectors: Mapping[str, Singles],
         settings: Settings,
     ) -> None:  # fmt: skip
-        """Take the devices of a checkpoint into this lane, which has none yet.
+        """Add the devices of a checkpoint to this lane, which must be empty.
 
-        ``commissioning``: what each has collected so far; ``detectors``: (D, S, 24) by the names of ``DETECTORS``.
+        ``commissioning``: the incomplete baseline of each; ``detectors``: (D, S, 24) by the names of ``DETECTORS``.
         """
         self._admit(devices, settings.baseline_windows)
         self.commissioning = list(commissioning)
@@ -160,7 +160,7 @@ class Lane:
             setattr(self, name, detectors[name])
 
     def _restore(self, devices: Sequence[str], settings: Settings, moment: Moment) -> None:
-        """Take the kept baselines that were completed before this slot."""
+        """Load the kept baselines that were completed before this slot."""
         rows = []
         for device in devices:
             row = self.rows[device]
@@ -179,7 +179,7 @@ class Lane:
         self.training_recent[rows] = fade(self.training_recent[rows], step)
 
     def _against_baseline(self, rows: NDArray[np.int64], counts: Ints, context: int, log_cap: float) -> None:
-        """Judge who has a baseline."""
+        """Update the detectors of devices that have a baseline."""
         has = np.array([not self.commissioning[row].wants(context) for row in rows], np.bool_)
         judged, own = rows[has], counts[has]
         if judged.size:
@@ -189,7 +189,7 @@ class Lane:
             self.recent[judged] = fade(self.recent[judged], step)
 
     def _collect(self, row: int, context: int, counts: Ints, moment: Moment) -> bool:
-        """Return whether the baseline is complete now: the kept one in its slot, else with the last window wanted."""
+        """Return whether the baseline is complete now: a kept one in its slot, otherwise after enough windows."""
         if not self.commissioning[row].wants(context):
             return False
         kept = moment.kept.get(self.devices[row], {}).get(context)
@@ -201,7 +201,7 @@ class Lane:
         return False
 
     def _complete(self, rows: Sequence[int], settings: Settings) -> None:
-        """Fill in what the baselines say; the arrays are replaced, since copies of the lane share them."""
+        """Fill in the completed baselines; the arrays are replaced, because copies of the lane share them."""
         if not rows:
             return
         for name in _SHARED:
@@ -235,9 +235,9 @@ class Lane:
         return _values(self.training_m)
 
     def copy(self, spare: Lane | None = None) -> Lane:
-        """Return an independent copy, for going back to when a late window arrives.
+        """Return an independent copy, to rewind to when a late window arrives.
 
-        The detectors take the place of those of ``spare``, a lane that is not needed any more, where they fit.
+        It reuses the detector arrays of ``spare``, a lane that is no longer needed, if their shapes fit.
         """
         twin = Lane(self.streams, self.training, list(self.devices), dict(self.rows))
         twin.contexts = dict(self.contexts)
@@ -255,7 +255,7 @@ class Lane:
 
 
 def _values(log_m: Singles) -> Floats:
-    """Return the values (D,) of detectors (D, S, 24), so many devices at a time."""
+    """Return the values (D,) of detectors (D, S, 24), in chunks of ``ROWS`` devices."""
     parts = [values(log_m[first : first + ROWS]) for first in range(0, len(log_m), ROWS)]
     return np.concatenate(parts) if parts else np.zeros(0)
 
@@ -265,5 +265,5 @@ _EMPTY = {
     "log_m": -np.inf, "recent": 0.0, "training_m": -np.inf, "training_recent": 0.0,
 }  # fmt: skip
 DETECTORS = ("log_m", "recent", "training_m", "training_recent")
-"""What a lane knows besides baselines: one array (D, S, 24) each."""
+"""The state of a lane besides its baselines: one array (D, S, 24) each."""
 _SHARED = ("ready", "log_z", "memory", "usual", "n_effective")

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from server.drift.detection.reference import THETAS, TILTS, Floats, Ints, Singles
 
-_FADING = 0.8  # of the evidence that attribution still counts one window later
+_FADING = 0.8  # share of the evidence that attribution still counts one window later
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Who is flagged, (D,), and the log threshold that applied to all this window."""
+    """Which devices are flagged, (D,), and the log threshold of this window."""
 
     flagged: NDArray[np.bool_]
     log_threshold: float
@@ -38,7 +38,7 @@ def sums(counts: Ints | Floats, shape: Floats) -> Floats:
 def increments(score: Floats, n: Ints | Floats, log_z: Floats | Singles, memory: Floats) -> Floats:
     """Return the log-increments (..., S, 24) of one window.
 
-    ``score`` (..., S, 8): the sums of every shape over the window's samples, ``n`` (..., S) how many these are;
+    ``score`` (..., S, 8): the sums of every shape over the window's samples, ``n`` (..., S) their number;
     ``log_z`` (..., S, 24) of the reference; ``memory`` (..., S): the integrated autocorrelation time in samples, 1
     for independent ones. l = (N g - n log Z) / m.
     """
@@ -49,15 +49,15 @@ def increments(score: Floats, n: Ints | Floats, log_z: Floats | Singles, memory:
 def update(log_m: Floats | Singles, increment: Floats, *, log_cap: float = math.inf) -> Floats:
     """Return the detectors after a window: log M = l + log(M + 1), at most ``log_cap``.
 
-    The cap only lowers M, so it costs no validity; it lets a device that is well again become quiet in
-    hours, where months of evidence would take months to fade.
+    The cap only lowers M, so validity is kept; it lets a recovered device become quiet in hours, where months of
+    evidence would take months to fade.
     """
     grown = np.maximum(log_m, 0.0) + np.log1p(np.exp(-np.abs(log_m)))  # logaddexp(log_m, 0), twice as fast
     return np.asarray(np.minimum(increment + grown, log_cap))
 
 
 def fade(recent: Floats | Singles, increment: Floats) -> Floats:
-    """Return the fading sum of log-evidence that attribution shares out; never decides."""
+    """Return the exponentially fading sum of log-evidence, used for attribution only, never to decide."""
     return np.maximum(_FADING * recent + increment, 0.0)
 
 
@@ -76,12 +76,12 @@ def log_alpha(budget_per_day: float, window_ms: int) -> float:
 
 
 def log_cap(members: int, streams: int, log_alpha_window: float) -> float:
-    """Return the cap for ``update``: one single tilt alone may still flag one single device of ``members``."""
+    """Return the cap for ``update``: high enough that a single tilt can flag a single device of ``members``."""
     return math.log(max(members, 1)) - log_alpha_window + math.log(streams * TILTS) + 1.0
 
 
 def e_bh(log_values: Floats, log_alpha_window: float) -> Decision:
-    """Return whom e-BH flags among ``log_values`` (D,): the largest r with M_(r) >= D / (alpha r).
+    """Return which of ``log_values`` (D,) e-BH flags: the largest r with M_(r) >= D / (alpha r).
 
     Source: R. Wang, A. Ramdas, JRSS B 84 (2022) 822-852, applied per window as in arXiv:2501.04130.
     """

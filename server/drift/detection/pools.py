@@ -1,14 +1,14 @@
-"""Many devices as one: the fleet's pool, and one pool for each value of each attribute.
+"""Pools the evidence of many devices: one pool for the fleet, and one for each value of each attribute.
 
-A pool hears what no single device shows. Each device counts at most the median number of samples; flagged devices
-are left out from the window on in which they are flagged: leaving out what has much evidence can only lower a
-pool. The pool's normaliser is that of its members' baselines, mixed as in this very window: by concavity of the
+A pool detects drift that no single device shows. Each device counts at most the median number of samples; flagged
+devices are left out from the window in which they are flagged: leaving out a device with much evidence can only lower
+a pool. The pool's normaliser is that of its members' baselines, mixed as in the current window: by concavity of the
 logarithm the product of the devices' own expectations is at most the power of their weighted mean.
 
-The prior counts once, after the mixing. Once for each member, its share of the mixture (8 of each member's n + 8)
-stays as it is however many members there are, while the allowance for the baselines' sampling error shrinks: in a
-stream that always stands in one bin every sample would then score a little, for ever. For the same reason the prior
-may only raise a normaliser, never lower it.
+The prior counts once, after mixing. With a prior per member, its share of the mixture (8 of each member's n + 8) would
+not shrink with the number of members, while the allowance for the baselines' sampling error does: in a stream that is
+always in one bin, every sample would then add a little evidence forever. For the same reason the prior may only raise
+a normaliser, never lower it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Judged:
 
     @classmethod
     def of(cls, lane: Lane, window: Iterable[Observation]) -> Judged:
-        """Return what pools may see of ``window``."""
+        """Return the observations of ``window`` whose devices have a baseline in that context."""
         seen = [one for one in window if _is_judged(lane, one)]
         return cls(
             tuple(one.device for one in seen),
@@ -82,7 +82,7 @@ class Judged:
         )
 
     def places(self) -> dict[str, list[int]]:
-        """Return the places of each device's windows."""
+        """Return the indices of each device's windows."""
         found: dict[str, list[int]] = {}
         for place, device in enumerate(self.devices):
             found.setdefault(device, []).append(place)
@@ -112,7 +112,7 @@ def _gain(lane: Lane, rows: NDArray[np.int64], counts: Floats, context: int, set
     capped = np.minimum(n, np.median(n, axis=0))
     weight = capped / np.maximum(capped.sum(axis=0), 1e-9)
     total, p, limit = np.zeros(counts.shape[1:]), np.zeros(counts.shape[1:]), np.zeros(counts.shape[1])
-    for first in range(0, len(rows), ROWS):  # what is needed in between stays small
+    for first in range(0, len(rows), ROWS):  # bounds the size of temporary arrays
         some = slice(first, first + ROWS)
         total += (counts[some] * (capped[some] / np.maximum(n[some], 1))[..., None]).sum(axis=0)
         p += np.einsum("ds,dsb->sb", weight[some], own.usual[rows[some]])

@@ -1,7 +1,7 @@
-"""Tilts and their normaliser: what "looks as usual" means for one stream, as numbers to bet against.
+"""Tilts and their normaliser: the null hypothesis of one stream, as numbers to bet against.
 
-Decides which departures are watched for (Legendre 1 to 3 of the mid-ranks, both ways, and either end bin) and
-how much each may score by chance. Deliberately knows nothing of devices, time or alarms.
+Decides which departures are tested (Legendre 1 to 3 of the mid-ranks, both ways, and either end bin) and how much each
+may score by chance. Deliberately knows nothing of devices, time or alarms.
 
 Sources: J. Neyman, Smooth test for goodness of fit, Skandinavisk Aktuarietidskrift 20 (1937) 149-199 (tilts);
 ``docs/explanation/drift.md`` (normaliser with sampling error, maximum over contexts).
@@ -20,7 +20,7 @@ from wire.reference import Reference
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
-"""What is kept of each device: log values are known to some 1e-6 of themselves, which decides nothing."""
+"""The precision of stored detectors (float32): log values have a relative error of about 1e-6, which is harmless."""
 Ints = NDArray[np.int64]
 
 THETAS = (0.1, 0.25, 0.6)
@@ -33,7 +33,7 @@ _PRIOR = 0.5  # Jeffreys: an empty bin of the reference is rare, not impossible
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What one reference says of every stream.
+    """The shapes and normalisers of every stream under one reference.
 
     ``shapes``: float64 (S, 8, 16), the value of each shape in each bin. ``log_z``: float64 (S, 24), the log of
     each tilt's normaliser, shape-major (three strengths of one shape stand side by side).
@@ -50,7 +50,7 @@ def proportions(counts: Ints | Floats) -> Floats:
 
 
 def shares(counts: Ints | Floats) -> Floats:
-    """Return the shares of the samples (..., 16) of counts (..., 16), not smoothed; uniform where there is none."""
+    """Return the shares of the samples (..., 16) of counts (..., 16), not smoothed; uniform without samples."""
     n = counts.sum(axis=-1, keepdims=True)
     return np.asarray(np.where(n > 0, counts / np.maximum(n, 1), 1 / BINS))
 
@@ -93,7 +93,7 @@ def log_normaliser(p: Floats, n_effective: Floats, shape: Floats, *, z: float, e
     """Return log Z (..., 24) of tilts over ``shape`` (..., 8, 16); ``p`` (..., 16) seen ``n_effective`` (...) times.
 
     Z = (1 - epsilon)(E_p[e^g] + z sd_p(e^g) / sqrt(n)) + epsilon max e^g, with g = theta shape. The second term is
-    the reference's own sampling error: without it a small reference raises alarms by itself.
+    the reference's own sampling error: without it a small reference raises false alarms.
     Source: ``docs/explanation/drift.md``, "Normaliser with sampling error".
     """
     columns = [_one_strength(theta, p, n_effective, shape, z=z, epsilon=epsilon) for theta in THETAS]
@@ -111,8 +111,8 @@ def _one_strength(theta: float, p: Floats, n: Floats, shape: Floats, *, z: float
 def profile(counts: Ints | Floats, n_effective: Floats, *, z: float = 4.0, epsilon: float = 0.0) -> Profile:
     """Return the profile of reference counts (C, S, 16), one row per context, ``n_effective`` (C, S) samples each.
 
-    The shapes follow the mid-ranks of all contexts together; the normaliser is the largest over the contexts, so
-    that neither day nor night alone is an alarm.
+    The shapes use the mid-ranks of all contexts together; the normaliser is the largest over the contexts, so that
+    neither day nor night alone raises an alarm.
     """
     together = shapes(proportions(counts.sum(axis=0)))
     per_context = log_normaliser(

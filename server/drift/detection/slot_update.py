@@ -1,8 +1,8 @@
 """One slot of the whole fleet: windows in, flags out. A pure fold over slots in order of time.
 
 The state is a function of the windows, in the order of their slots, and of the kept baselines: the same windows give
-the same state, however they arrived, after every restart. The horizon bounds how far back windows are folded; a
-baseline from before it is kept, so a device goes on being compared with its own commissioning.
+the same state, in any order of arrival and after every restart. The horizon bounds how far back windows are processed;
+an older baseline is kept, so a device is still compared with it.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ KeptBaselines = Mapping[LaneKey, Mapping[str, KeptOfDevice]]
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """The lane a device is in since slot ``since_slot``; ``previous``: the one before.
+    """The lane of a device since slot ``since_slot``; ``previous``: the one before.
 
-    ``was_quiet``: whether the device was quiet against the training reference in that one.
+    ``was_quiet``: whether the device was quiet against the training reference in the previous lane.
     """
 
     key: LaneKey
@@ -40,9 +40,9 @@ class Current:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one slot said: log values by device (only complete baselines), thresholds, flags, pools.
+    """The result of one slot: log values by device (only complete baselines), thresholds, flags, pools.
 
-    ``completed``: the baselines completed in this slot, by lane and (device, context): to be kept.
+    ``completed``: the baselines completed in this slot, by lane and (device, context), for the caller to store.
     """
 
     log_values: Mapping[str, float]
@@ -56,7 +56,7 @@ class Outcome:
 
 @dataclass(slots=True)
 class FoldState:
-    """The fleet after some slot."""
+    """The state of the fleet after a slot."""
 
     slot: int = -1
     lanes: dict[LaneKey, Lane] = field(default_factory=dict)
@@ -65,24 +65,24 @@ class FoldState:
     flagged: frozenset[str] = frozenset()
 
     def copy(self, spare: FoldState | None = None) -> FoldState:
-        """Return an independent copy, in the memory of ``spare`` where that fits: it must not be used any more."""
+        """Return an independent copy; it reuses the arrays of ``spare``, which must not be used afterwards."""
         spares = spare.lanes if spare is not None else {}
         lanes = {key: lane.copy(spares.get(key)) for key, lane in self.lanes.items()}
         return FoldState(self.slot, lanes, dict(self.pools), dict(self.current), self.flagged)
 
     def keep_only(self, devices: Collection[str]) -> None:
-        """Leave out every device that is not in ``devices``: it was revoked or removed, and is judged no more."""
+        """Remove every device that is not in ``devices``: it was revoked or removed and is no longer judged."""
         for gone in self.current.keys() - set(devices):
             del self.current[gone]
         self.flagged = self.flagged & set(devices)
 
     def is_in(self, device: str, key: LaneKey) -> bool:
-        """Return whether ``device`` is of the fleet and in the lane ``key`` now."""
+        """Return whether ``device`` belongs to the fleet and is in the lane ``key`` now."""
         now = self.current.get(device)
         return now is not None and now.key == key
 
     def open_lane(self, key: LaneKey, streams: int, training: Profile | None) -> None:
-        """Make the lane of ``key`` if there is none; the training profile may come later."""
+        """Create the lane of ``key`` if there is none; the training profile may be set later."""
         if key not in self.lanes:
             self.lanes[key] = Lane(streams, training)
         elif training is not None:
@@ -93,7 +93,7 @@ def fold_slot(
     state: FoldState, slot: int, windows: Mapping[LaneKey, Sequence[Observation]],
     attributes: Mapping[str, Mapping[str, str]], settings: Settings, kept: KeptBaselines | None = None,
 ) -> Outcome:  # fmt: skip
-    """Take one slot's windows into ``state`` (its lanes must be open); return what follows from them."""
+    """Update ``state`` with one slot's windows (their lanes must be open); return the outcome."""
     state.slot = slot
     _follow(state, slot, windows, settings)
     members = max(len(state.current), 1)
@@ -109,7 +109,7 @@ def fold_slot(
 
 
 def outcome_of(state: FoldState, settings: Settings) -> Outcome:
-    """Return what the slot said after which the fleet stands at ``state``."""
+    """Return the outcome of the slot after which ``state`` holds."""
     log_values, decision = _devices(state, settings)
     return _outcome(state, settings, log_values, decision.log_threshold, {})
 
@@ -147,9 +147,9 @@ def _decided(pools: Mapping[tuple[LaneKey, PoolName], Pool], settings: Settings)
 
 
 def _follow(state: FoldState, slot: int, windows: Mapping[LaneKey, Sequence[Observation]], settings: Settings) -> None:
-    """Note which lane each device is in now: a new reference means a new baseline, the old one is kept.
+    """Update the current lane of each device: a new reference means a new baseline; the old one is kept.
 
-    In the slot of a swap a device has windows in two lanes; the one it was not in before is the newer.
+    In the slot of a swap a device has windows in two lanes; the lane it was not in before is the newer one.
     """
     heard: dict[str, list[LaneKey]] = {}
     for key in sorted(windows):
@@ -210,7 +210,7 @@ def _step_pools(
 
 @dataclass(frozen=True, slots=True)
 class _PoolStep:
-    """One slot of one lane as its pools see it: who is in which pool, who is left out of all, and the windows."""
+    """The input of one lane's pools in one slot: the members of each pool, the excluded devices, and the windows."""
 
     lane: Lane
     named: Mapping[PoolName, frozenset[str]]
@@ -235,10 +235,10 @@ class _PoolStep:
 def _overlapping(
     named: Mapping[PoolName, frozenset[str]], alarms: Mapping[PoolName, float]
 ) -> Iterator[tuple[PoolName, frozenset[str]]]:
-    """Yield the cohorts that alarm and share devices with one that alarms more, each with the devices of those.
+    """Yield the alarming cohorts that share devices with a stronger alarm, each with the devices of the stronger ones.
 
-    What befell a site befell two of the three devices with its lens too: that lens would be accused, and with it a
-    device elsewhere to which nothing happened. An attribute all of whose cohorts alarm says nothing of a cohort.
+    A change at one site also reaches two of the three devices with some lens: that lens would be blamed, and with it
+    an unaffected device elsewhere. If all cohorts of an attribute alarm, that is no evidence about any one of them.
     """
     quiet = {attribute for attribute, value in named if (attribute, value) not in alarms}
     mixed = sorted((name for name in alarms if name != FLEET and name[0] in quiet), key=lambda name: -alarms[name])
