@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import tempfile
 import time
 import wave
@@ -30,7 +29,6 @@ from PIL import Image
 
 from edge_agent import front_ends
 from edge_agent.errors import ImageError, ModelClosedError, SensorError, SignatureRefusedError, SourceError
-from edge_agent.inference import drift_counters
 from edge_agent.inference.served_model import Outcome, ServedModel, load_model
 from edge_agent.updater.children import ChildProber
 from edge_agent.updater.ports import ProbeResult
@@ -131,12 +129,11 @@ class DeviceModel:
         served, logits = self._served, [float(value) for value in outcome.logits[0]]
         names = [spec.name for spec in served.reference.streams]
         streams = dict(zip(names, served.values([outcome])[0].tolist(), strict=True))
-        number = streams.get(drift_counters.STREAMS_OUTPUT[-1], math.nan)
-        labelled, labels = not served.projection.values and not math.isnan(number), self.manifest.labels
+        said = served.task.answer(logits, [streams[one.name] for one in served.task.streams], self.labels)
         return Answer(
-            label=(labels[int(number)] if number < len(labels) else str(int(number))) if labelled else "",
-            confidence=streams[drift_counters.STREAMS_OUTPUT[0]] if labelled else math.nan,
-            values=dict(zip(self.manifest.values, logits, strict=False)),
+            label=said.label,
+            confidence=said.confidence,
+            values=said.values,
             outputs=tuple(logits),
             streams=streams,
             run_ms=outcome.run_ms,

@@ -6,6 +6,7 @@ AgentError
 │   └── SensorError          bytes that are not the sound or window a front end reads
 ├── RuntimeSeamError         a runtime can't be had or can't run
 │   ├── RuntimeMissingError  the runtime a manifest names isn't installed
+│   ├── TaskMissingError     the task a manifest names isn't installed
 │   ├── RuntimeLoadError     the artifact can't be opened by its runtime
 │   │   └── RuntimeMemoryError   the model needs more memory than the process may have
 │   └── InputShapeError      a batch is not what the model eats
@@ -68,6 +69,12 @@ class RuntimeMissingError(RuntimeSeamError):
     """The runtime that a manifest names is unknown here or its package is not installed."""
 
     code = "runtime_missing"
+
+
+class TaskMissingError(RuntimeSeamError):
+    """The task that a manifest names is unknown here or its package is not installed."""
+
+    code = "task_missing"
 
 
 class RuntimeLoadError(RuntimeSeamError):

@@ -16,7 +16,7 @@ MAX_IMAGE_SIDE = 4096
 ORIENTATIONS = ("stored", "exif")
 DECODES = ("full", "reduced")
 """The first of each is what a manifest means that doesn't say."""
-SCHEMA_PLAIN, SCHEMA_DECODING = 1, 2
+SCHEMA_PLAIN, SCHEMA_DECODING, SCHEMA_TASK = 1, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,8 @@ class Manifest:
 
     ``outputs[0]`` are the logits, (N, classes), or of a regression its values, (N, D), whose names ``values`` are
     (``labels`` is then empty); an output named ``embedding`` feeds the projections.
+    ``task``: what makes an answer of the outputs, where it is neither of these two: a device must have it installed. A
+    manifest that names one is of schema 3, so that an agent that knows none refuses it.
     ``session_options`` are runtime settings as text (onnxruntime: config entries by their own name).
     """
 
@@ -119,12 +121,18 @@ class Manifest:
     lineage: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     values: tuple[str, ...] = field(default=(), metadata=OMIT_DEFAULT)
+    task: str = field(default="", metadata=OMIT_DEFAULT)
     extra: Mapping[str, Json] = field(default_factory=dict)
 
     @property
     def release(self) -> str:
         """The release's name, ``<model>-<version>``."""
         return f"{self.model}-{self.version}"
+
+    @property
+    def needed_schema(self) -> int:
+        """The least schema whose readers know all that this says."""
+        return SCHEMA_TASK if self.task else self.preprocessing.schema
 
 
 def read_manifest(data: bytes) -> Manifest:
@@ -146,8 +154,9 @@ def read_manifest(data: bytes) -> Manifest:
 
 def _problem(manifest: Manifest) -> str:
     pre = manifest.preprocessing
-    if manifest.schema != pre.schema:
-        return f"Expected manifest schema {pre.schema}, got {manifest.schema}: update the agent, or rebuild the bundle"
+    wanted = manifest.needed_schema
+    if manifest.schema != wanted:
+        return f"Expected manifest schema {wanted}, got {manifest.schema}: update the agent, or rebuild the bundle"
     if not manifest.model or manifest.version < 1:
         return f"Expected a model name and a version of at least 1, got {manifest.model!r} {manifest.version}"
     if not manifest.inputs or not manifest.outputs:

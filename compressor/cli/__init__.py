@@ -10,7 +10,6 @@ import importlib
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -320,15 +319,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if os.environ.get(_DEBUG):
         logging.basicConfig(level=logging.DEBUG)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
-            signal.signal(number, _stop)
     sys.exit(_run(arguments))
-
-
-def _stop(_number: int, _frame: object) -> None:
-    """End as by Ctrl-C, so that processes and files that were for a while go too."""
-    raise KeyboardInterrupt
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -39,6 +39,7 @@ _ROWS = (
     ("latency p50, ms", "latency_p50_ms", "{:.3f}"),
     ("latency p95, ms", "latency_p95_ms", "{:.3f}"),
 )
+_SCORES = (("accuracy", "accuracy", ".4f"), ("error", "mae", ".4g"))
 _CODE_SHOWN = 4
 _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
@@ -90,16 +91,17 @@ def _remarks(certificate: Certificate, targets: Sequence[Certificate]) -> list[s
 
 def print_targets(certificates: Sequence[Certificate]) -> None:
     """Print what every target came to, beside the float model."""
-    numeric = any("mae" in item.figures for item in certificates)
-    what, name, digits = ("error", "mae", ".4g") if numeric else ("accuracy", "accuracy", ".4f")
+    held = [score for score in _SCORES if any(score[1] in item.figures for item in certificates)]
+    what, name, digits = held[0] if held else ("", "", "")
     click.echo(f"  {'target':<14}{'verdict':<14}{what:>9}{'bytes':>10}{'smaller':>9}{'p50 ms':>9}{'faster':>9}")
     for item in certificates:
         figures = item.figures
         smaller = f"{1 / figures['size_ratio']:.2f} x" if figures.get("size_ratio") else "-"
         faster = f"{figures['speed_up_ratio']:.2f} x" if "speed_up_ratio" in figures else "-"
+        score = format(figures[name], digits) if name in figures else "-"
         p50 = f"{figures['latency_p50_ms']:.3f}" if "latency_p50_ms" in figures else "-"
         click.echo(
-            f"  {item.target:<14}{item.verdict:<14}{format(figures[name], digits):>9}{figures['size_bytes']:>10.0f}"
+            f"  {item.target:<14}{item.verdict:<14}{score:>9}{figures['size_bytes']:>10.0f}"
             f"{smaller:>9}{p50:>9}{faster:>9}"
         )
 

@@ -11,14 +11,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from compressor import plugins
+from compressor import plugins, tasks
 from compressor.data._keys import check_read
-from compressor.data._numbers import as_numbers
 from compressor.data._shares import Shares
 from compressor.data._soundness import check_sound
 from compressor.data._table import Table, Texts
 from compressor.errors import CompressorError, DataError, PluginError
-from compressor.recipe.model import NUMBER, DataRecipe
+from compressor.recipe.model import DataRecipe
 
 
 def datasets() -> tuple[str, ...]:
@@ -32,8 +31,8 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     Raises:
         PluginError: If there is no such data set, it fails with an error that is none of ours, or it does not return
             a ``Table``.
-        DataError: If its data can't be used, ``data`` gives a key that the data set does not read, or ``data.label``
-            wants numbers and gets others, or the other way round.
+        DataError: If its data can't be used, ``data`` gives a key that the data set does not read, or its labels are
+            no targets of the recipe's task.
     """
     check_read(data, datasets())
     if data.needs and not data.path:
@@ -52,11 +51,8 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     if data.shares and table.told is not None and _all_told(table.told):
         message = f"Expected no shares in [data] with split = {data.split!r}, whose column tells every row's split"
         raise DataError(f"{message}: nothing is drawn; leave shares out, or leave some rows open")
-    if data.label == NUMBER:
-        table = as_numbers(table)
-    elif table.numeric:
-        message = f"Expected classes from {data.dataset!r}, got the numbers {', '.join(table.class_names)}"
-        raise DataError(f"{message}: set label = {NUMBER!r} in [data]")
+    task = tasks.of(data)
+    table = replace(task.targets.read(table, data), task=task.name)
     return replace(table, shares=Shares(**data.shares)) if data.shares else table
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compressor import tasks
 from compressor.cache import Cache, Code
 from compressor.closure import package, plugin
 from compressor.data import datasets, load
@@ -27,7 +28,7 @@ def load_kept(cache: Cache, data: DataRecipe, root: Path) -> Table:
     path = root / data.path
     if data.dataset not in datasets() or (data.path and not path.is_file()):
         return load(data, root)
-    inputs = {"recipe": repr(data), "file": sha256_file(path) if data.path else ""}
+    inputs = {"recipe": repr(data), "task": tasks.of(data).name, "file": sha256_file(path) if data.path else ""}
     return unpack(cache.step("data", inputs, lambda: pack(load(data, root)), code=code_of(data)).data)
 
 
@@ -36,7 +37,8 @@ def code_of(data: DataRecipe) -> Code:
 
     Front ends are named by a data set as well as by a recipe, so all of them count.
     """
-    return Code((__name__, plugin("compressor.data", data.dataset), *package("edge_agent.front_ends")))
+    sources = (plugin("compressor.data", data.dataset), tasks.of(data).code("targets"))
+    return Code((__name__, *sources, *package("edge_agent.front_ends")))
 
 
 def pack(table: Table) -> bytes:
@@ -52,7 +54,7 @@ def pack(table: Table) -> bytes:
     np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": (size,)})
     for image in images:  # one after another: joined first, all pixels would be held twice
         buffer.write(np.ascontiguousarray(image).data)
-    for array in (*columns, names, corrupt, shares, told):
+    for array in (*columns, names, corrupt, shares, told, np.array(table.task)):
         np.lib.format.write_array(buffer, array, allow_pickle=False)
     return buffer.getvalue()
 
@@ -60,11 +62,11 @@ def pack(table: Table) -> bytes:
 def unpack(data: bytes) -> Table:
     """Return the table in ``data``, which ``pack`` made."""
     buffer = io.BytesIO(data)
-    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(10))
-    shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares, told = read
+    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(11))
+    shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares, told, task = read
     ends = np.cumsum(shapes.prod(axis=1)).tolist()
     starts = [0, *ends[:-1]]
     images = [pixels[a:b].reshape(shape) for a, b, shape in zip(starts, ends, shapes.tolist(), strict=True)]
     texts = tuple(names.tolist()), tuple(corrupt.tolist())
     columns = (object_array(images), labels, slices, sources, hashes)
-    return Table(*columns, *texts, Shares(*shares.tolist()), told=told if len(told) else None)
+    return Table(*columns, *texts, Shares(*shares.tolist()), told=told if len(told) else None, task=str(task))

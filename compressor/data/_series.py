@@ -45,16 +45,16 @@ class _Sizes:
         return self.steps + self.horizon
 
 
-def samples(store: Names, options: Mapping[str, float], *, binary: bool, numeric: bool = False) -> list[Sample]:
+def samples(store: Names, options: Mapping[str, float], *, binary: bool, ahead: bool = False) -> list[Sample]:
     """Return the windows of every CSV series that the label file knows, in the order of their names.
 
-    ``numeric``: the next ``horizon`` steps are the values to predict; a window that touches an anomaly, or whose next
+    ``ahead``: the next ``horizon`` steps are the values to predict; a window that touches an anomaly, or whose next
     steps do, is in the slice ``<series> anomaly``, so that ``train_slices`` can leave it out.
 
     Raises:
         DataError: If ``steps`` is not given, a series has no label entry, or a value or time can't be read.
     """
-    sizes = _sizes(options, numeric=numeric)
+    sizes = _sizes(options, ahead=ahead)
     spans = _labels(store)
     found: list[Sample] = []
     for name in store.names():
@@ -65,12 +65,12 @@ def samples(store: Names, options: Mapping[str, float], *, binary: bool, numeric
     return found
 
 
-def _sizes(options: Mapping[str, float], *, numeric: bool) -> _Sizes:
-    steps, horizon = int(options.get("steps", 0)), int(options.get(HORIZON, 1)) if numeric else 0
+def _sizes(options: Mapping[str, float], *, ahead: bool) -> _Sizes:
+    steps, horizon = int(options.get("steps", 0)), int(options.get(HORIZON, 1)) if ahead else 0
     if steps < 2:  # noqa: PLR2004 - a window is more than a point
         message = f"Expected [data] options with steps of 2 or more, got {steps}: a series is cut into such windows"
         raise DataError(message)
-    if numeric and not 1 <= horizon <= _MAX_HORIZON:
+    if ahead and not 1 <= horizon <= _MAX_HORIZON:
         message = f"Expected [data] options with horizon of 1 to {_MAX_HORIZON} steps, got {horizon}"
         raise DataError(message)
     stride = int(options.get("stride", OPTIONS["stride"])) or steps + horizon

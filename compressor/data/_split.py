@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from compressor import tasks
 from compressor.data._shares import Shares
 from compressor.data._table import Integers, Table, Texts
 from compressor.errors import SplitError
@@ -106,11 +107,12 @@ def check_disjoint(table: Table, splits: Splits) -> None:
 
 def absences(table: Table, splits: Splits) -> list[str]:
     """Return what is to be said of classes that no row teaches, or that no row judges."""
-    if table.numeric:
+    labels = tasks.of_labels(table.labels, table.task).targets.classes(table.labels)
+    if labels is None:
         return []
     said = []
     for name, meaning in (("train", "nothing is learnt of them"), ("gate", "no gate looks at them")):
-        there = set(table.labels[getattr(splits, name)].tolist())
+        there = set(labels[getattr(splits, name)].tolist())
         classes = [own for label, own in enumerate(table.class_names) if label not in there]
         if classes:
             more = f" and {len(classes) - _NAMED} more" if len(classes) > _NAMED else ""
@@ -205,10 +207,11 @@ def _one_of_each(table: Table, rows: Integers, keys: list[str], seed: int) -> In
     found: dict[str, list[int]] = {}
     for row in rows.tolist():
         found.setdefault(keys[row], []).append(row)
-    return np.array(sorted(_one(table, own, seed) for own in found.values()), dtype=np.int64)
+    labels = tasks.of_labels(table.labels, table.task).targets.classes(table.labels)
+    return np.array(sorted(_one(table, labels, own, seed) for own in found.values()), dtype=np.int64)
 
 
-def _one(table: Table, rows: list[int], seed: int) -> int:
-    if table.numeric or len(set(table.labels[rows].tolist())) == 1:
+def _one(table: Table, labels: Integers | None, rows: list[int], seed: int) -> int:
+    if labels is None or len(set(labels[rows].tolist())) == 1:
         return rows[0]
     return min(rows, key=lambda row: _position(seed, f"gate {table.hashes[row]}"))

@@ -47,7 +47,8 @@ class Table:
     equal for rows that are views of one thing. ``hashes``: str, (N,), SHA-256 of the content.
     ``corrupt``: the names of images that were left out. ``shares``: how the rows are split. ``unit``: of a
     regression, in which the network speaks, once it is known. ``told``: str, (N,), the split that the data set says
-    each row is in, empty where it leaves it open (None: it says nothing).
+    each row is in, empty where it leaves it open (None: it says nothing). ``task``: whose targets the labels are, as
+    ``tasks.named`` finds it; "": that of such labels.
     """
 
     images: Images
@@ -60,15 +61,11 @@ class Table:
     shares: Shares = DEFAULT_SHARES
     unit: Unit | None = None
     told: Texts | None = None
+    task: str = ""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.labels)
-
-    @property
-    def numeric(self) -> bool:
-        """Whether the labels are numbers to predict, not classes."""
-        return self.labels.ndim > 1
 
     @property
     def lessons(self) -> Labels:
@@ -88,6 +85,7 @@ class Table:
             shares=self.shares,
             unit=self.unit,
             told=None if self.told is None else self.told[rows],
+            task=self.task,
         )
 
 
@@ -190,7 +188,7 @@ def align(table: Table, class_names: tuple[str, ...]) -> Table:
     Raises:
         DataError: If a class of ``table`` is not among them.
     """
-    if table.numeric:
+    if table.labels.ndim > 1:  # a column of labels for each name: there is nothing to look up
         if table.class_names != class_names:
             message = f"Expected the numbers {', '.join(class_names)}, got {', '.join(table.class_names)}"
             raise DataError(message)
@@ -220,4 +218,5 @@ def concatenate(first: Table, second: Table) -> Table:
         corrupt=first.corrupt + second.corrupt,
         shares=first.shares,
         unit=first.unit,
+        task=first.task,
     )

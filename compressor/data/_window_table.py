@@ -66,10 +66,10 @@ class Columns:
         return found
 
 
-def samples(store: Names, name: str, slices: str, *, binary: bool, numeric: bool = False) -> list[Sample]:
+def samples(store: Names, name: str, slices: str, *, binary: bool, columns: bool = False) -> list[Sample]:
     """Return the windows of the table ``name``; ``slices`` is the slice column or nothing.
 
-    ``numeric``: what is to be predicted stands in the columns ``target`` and ``target_…``, not in ``label``.
+    ``columns``: what is to be predicted stands in the columns ``target`` and ``target_…``, not in ``label``.
 
     Raises:
         ArchiveError: If the table is too large.
@@ -79,8 +79,8 @@ def samples(store: Names, name: str, slices: str, *, binary: bool, numeric: bool
     """
     table = read(store, name)
     windows = table.required(_WINDOW)
-    targets = _targets(table) if numeric else {}
-    labels = [""] * len(windows) if numeric else table.required(_LABEL)
+    targets = _targets(table) if columns else {}
+    labels = [""] * len(windows) if columns else table.required(_LABEL)
     for row, label in enumerate(labels, start=table.first_row):
         check_label(label, f"{name}, row {row}, column {_LABEL!r}")
     sources = table.required(_SOURCE) if _SOURCE in table.columns else windows

@@ -20,12 +20,13 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from compressor import tasks
 from compressor.data._keys import FLOOR
 from compressor.data._preprocessing import preprocessing_of
 from compressor.data._split import told_groups
 from compressor.data._table import Table, check_label, make_table
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError
-from compressor.recipe.model import NUMBER, DataRecipe
+from compressor.recipe.model import DataRecipe
 from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import MAX_IMAGE_PIXELS as DECODED_PIXELS
 from edge_agent.inference.preprocess import decode_image
@@ -230,7 +231,7 @@ def _row(line: dict[str | None, str], data: DataRecipe, where: str) -> Row:
         if not line[column]:
             message = f"Expected a value in {where}, column {column!r}, got none: fill it in or leave the row out"
             raise DataError(message)
-    if data.label not in ("floor", NUMBER):
+    if data.label != "floor" and not tasks.of(data).columns:
         check_label(line["label"], f"{where}, column 'label'")
     part, split = ((line[name] or "") if name else "" for name in (data.slices, data.split))
     return Row(line["path"], line["label"], part if data.slices else "all", split, line.get(_SOURCE) or "")

@@ -9,8 +9,8 @@ What lies at ``data.path`` (a zip, a folder or one file) decides the form:
 - CSV or Parquet tables: columns ``window`` (its name) and ``label``, perhaps ``source`` and the slice column; every
   other column is a channel, every line a step.
 
-With ``[data] label = "number"`` a number is to be predicted: a table has ``target`` (or several ``target_…``) instead
-of ``label``; of a series it is the next ``horizon`` steps, and windows that touch an anomaly get a slice of their own.
+Where targets are numbers (``[data] label = "number"``), a table has ``target`` (or several ``target_…``) instead of
+``label``; of a series it is the next ``horizon`` steps, and windows that touch an anomaly get a slice of their own.
 
 Each becomes a picture by the device's own front end, ``window`` or ``stroke``, as ``[data] front_end`` says.
 """
@@ -20,13 +20,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from compressor import tasks
 from compressor.data import _series, _strokes, _window_table
 from compressor.data._archive import Names, opened
 from compressor.data._front_end import Ranged, Sample, chosen, options_of, tabled
 from compressor.data._keys import check_options
 from compressor.data._table import Table
 from compressor.errors import ArchiveError, DataError
-from compressor.recipe.model import NUMBER, DataRecipe
+from compressor.recipe.model import DataRecipe
 from edge_agent.front_ends import window
 
 READS = frozenset({"path", "slices", "allow_corrupt", "front_end", "options"})
@@ -78,12 +79,12 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
 def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[Sample]:
     """Return all windows; their bytes are raw float32 where options say ``binary`` and ``text`` is off, else JSON."""
     options = options_of(data)
-    binary, numeric = bool(options.get("binary", 0)) and not text, data.label == NUMBER
+    binary, columns = bool(options.get("binary", 0)) and not text, tasks.of(data).columns
     with opened(path) as store:
         names = store.names()
         if any(name.endswith(_series.LABELS) for name in names):
-            _check_unread(data, "a series", () if numeric else (_series.HORIZON,))
-            found = _series.samples(store, options, binary=binary, numeric=numeric)
+            _check_unread(data, "a series", () if columns else (_series.HORIZON,))
+            found = _series.samples(store, options, binary=binary, ahead=columns)
         elif any(name.endswith(".json") for name in names):
             _check_unread(data, "strokes", _OF_SERIES)
             found = _strokes.samples(store)
@@ -98,7 +99,7 @@ def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[Sample
 
 def _check_unread(data: DataRecipe, form: str, options: tuple[str, ...]) -> None:
     """Refuse what only tables have, the slice column, and ``options`` that ``form`` has no use for."""
-    check_options(data, options, form if data.label == NUMBER else f"{form} and classes as labels")
+    check_options(data, options, form if tasks.of(data).columns else f"{form} and classes as labels")
     if data.slices:
         message = f"Expected no slices = {data.slices!r} in [data] with {form}, whose slices are its files"
         raise DataError(f"{message}: leave it out; only a table of windows has a slice column")
@@ -109,5 +110,5 @@ def _tables(store: Names, data: DataRecipe, *, binary: bool) -> list[Sample]:
     return [
         sample
         for name in names
-        for sample in _window_table.samples(store, name, data.slices, binary=binary, numeric=data.label == NUMBER)
+        for sample in _window_table.samples(store, name, data.slices, binary=binary, columns=tasks.of(data).columns)
     ]

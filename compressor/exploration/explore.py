@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data._numbers import grouped
+from compressor import tasks
 from compressor.data._split import split
 from compressor.data._table import Table
 from compressor.errors import SplitError
@@ -102,9 +102,8 @@ def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence
     search for wrong ones; the notes say so.
     """
     notes, digest, labelled = [], table_digest(table), table
-    if table.numeric:
-        table = grouped(table)
-        notes.append(f"numbers are to be predicted: shown in {len(table.class_names)} groups of equal size")
+    table, note = tasks.of_labels(table.labels, table.task).targets.grouped(table)
+    notes += [note] if note else []
     try:
         parts = parts_of(table, seed, slices)
     except SplitError as error:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from compressor import tasks
 from compressor.data._table import Table
 from compressor.exploration.simple_model import Integers, Scores, out_of_sample
 from compressor.exploration.thumbnails import Thumbs
@@ -57,10 +58,11 @@ def suspects(table: Table, thumbs: Thumbs, stage: Stage) -> Noise:
 
     Deterministic. Of more than ``MAX_ROWS`` rows an even choice is judged; numbers to predict are not.
     """
-    if table.numeric:
+    classes = tasks.of_labels(table.labels, table.task).targets.classes(table.labels)
+    if classes is None:
         return unjudged("they are numbers, not classes")
     judged = np.arange(0, len(table), -(-len(table) // MAX_ROWS))
-    labels, folds = table.labels[judged], folds_of(table.sources[judged])
+    labels, folds = classes[judged], folds_of(table.sources[judged])
     short = [name for i, name in enumerate(table.class_names) if len(set(folds[labels == i].tolist())) < FOLDS]
     if len(table.class_names) < 2 or short:  # noqa: PLR2004 - nothing to confuse
         reason = f"too few sources of {', '.join(short[:5])}" if short else "only one class"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor.data._numbers import grouped
+from compressor import tasks
 from compressor.data._table import Table
 from compressor.errors import RecipeError
 from wire.errors import SettingsError
@@ -79,7 +79,7 @@ def validate(table: Table, schema: Schema) -> tuple[Expectation, ...]:
 
     Numbers to predict count as the groups that ``compressor data explore`` shows.
     """
-    table = grouped(table) if table.numeric else table
+    table, _ = tasks.of_labels(table.labels, table.task).targets.grouped(table)
     checks: Mapping[str, Callable[[Table, object], Expectation]] = {
         "classes": lambda t, want: _same("classes", want, set(t.class_names)),
         "slices": lambda t, want: _same("slices", want, set(t.slices.tolist())),

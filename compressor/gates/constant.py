@@ -30,7 +30,10 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class BetterThanConstant:
-    """A classifier is right more often than its commonest class; a regression is nearer than the mean of the values."""
+    """A classifier is right more often than its commonest class; a regression is nearer than the mean of the values.
+
+    Another task says its gain over one answer to everything in the figure ``constant_gain``.
+    """
 
     gain: float
     confidence: float = _CONFIDENCE
@@ -49,6 +52,9 @@ class BetterThanConstant:
             share = sizes[often] / n
             value = figures["accuracy"] - share
             said = f"right on {points(figures['accuracy'])}, the answer {often!r} to everything on {points(share)}"
+        elif "constant_gain" in figures:
+            value, n = figures["constant_gain"], int(figures.get("n_gate", 0))
+            said = f"better than one answer to everything by {points(value)}"
         else:
             return missing(self.name, self.gain, evidence.unknown)
         if value > self.gain:

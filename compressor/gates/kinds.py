@@ -52,7 +52,7 @@ class Kind:
     counts. ``added``: the limit at which it holds where a recipe leaves it out. ``retrained``: of a retraining alone.
     ``beside``: other figures of a certificate in the same unit. ``formerly``: its names in older recipes and
     certificates. ``measure``: of a gate from outside, what it looks at, from the labelled set under all models
-    (``tasks.compared.Compared``): a number or, of a ``bounded`` one, a metric with its bounds. It has no ``make``: the
+    (``tasks.Compared``): a number or, of a ``bounded`` one, a metric with its bounds. It has no ``make``: the
     limit and the bounds decide, so that a certificate is judged again without the module.
     """
 
@@ -187,18 +187,18 @@ class Measured:
         return Figure(rule.name, rule.max, rule.min).judge(evidence)
 
 
-def added_to(task: str) -> tuple[str, ...]:
-    """Return the gates on the candidate alone that hold for ``task`` beside any others."""
+def added_to(*tasks: str) -> tuple[str, ...]:
+    """Return the gates on the candidate alone that hold for one of ``tasks`` beside any others."""
     return tuple(
         kind.name
         for kind in _ROWS
-        if kind.added is not None and not kind.retrained and kind.place is Place.HOST and holds_for(kind, task)
+        if kind.added is not None and not kind.retrained and kind.place is Place.HOST and holds_for(kind, *tasks)
     )
 
 
-def holds_for(kind: Kind, task: str) -> bool:
-    """Return whether ``task`` has gates of ``kind``."""
-    return not kind.tasks or task in kind.tasks
+def holds_for(kind: Kind, *tasks: str) -> bool:
+    """Return whether one of ``tasks`` has gates of ``kind``."""
+    return not kind.tasks or not set(tasks).isdisjoint(kind.tasks)
 
 
 def is_timed(figure: str) -> bool:
@@ -225,7 +225,7 @@ def _behind(figure: str) -> Kind | None:
 def measured(rules: Sequence[GateRecipe], compared: object) -> Evidence:
     """Return what gates from outside among ``rules`` measure on ``compared``; what fails is unknown, with its reason.
 
-    ``compared``: the labelled set under all models (``tasks.compared.Compared``).
+    ``compared``: the labelled set under all models (``tasks.Compared``).
 
     Raises:
         PluginError: As ``kind_of``.

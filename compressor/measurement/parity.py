@@ -6,9 +6,8 @@ Compares every pair of forms (torch, ONNX and TFLite, float and int8) on the sam
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -31,29 +30,13 @@ class Pair:
     flip_ratio: float
 
 
-def matrix(logits: Mapping[str, NDArray[np.float32]], *, numeric: bool = False) -> tuple[Pair, ...]:
-    """Return every pair of ``logits``, each float32 (N, classes) for the same inputs, in the given order.
-
-    ``numeric``: the arrays are the values (N, D) of a regression.
+def matrix(logits: Mapping[str, NDArray[np.float32]]) -> tuple[Pair, ...]:
+    """Return every pair of ``logits``, each float32 (N, classes) of the same inputs, in the given order.
 
     Raises:
         MeasureError: If two forms differ in shape or there are no inputs.
     """
-    pairs = [_pair(first, second, logits[first], logits[second]) for first, second in combinations(logits, 2)]
-    if not numeric:
-        return tuple(pairs)
-    return tuple(
-        replace(pair, cosine=_correlation(logits[pair.first], logits[pair.second]), flip_ratio=math.nan)
-        for pair in pairs
-    )
-
-
-def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the lowest correlation of a column; a column constant in both counts as 1, in one as 0."""
-    left, right = (values.astype(np.float64) - values.mean(axis=0, dtype=np.float64) for values in (one, other))
-    norms = np.linalg.norm(left, axis=0) * np.linalg.norm(right, axis=0)
-    same = ~(left.any(axis=0) | right.any(axis=0))
-    return float(np.where(same, 1.0, (left * right).sum(axis=0) / np.where(norms == 0, 1, norms)).min())
+    return tuple(_pair(first, second, logits[first], logits[second]) for first, second in combinations(logits, 2))
 
 
 def _pair(first: str, second: str, one: NDArray[np.float32], other: NDArray[np.float32]) -> Pair:

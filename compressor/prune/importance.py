@@ -79,8 +79,5 @@ def _gradients(network: nn.Module, rows: Rows) -> None:
             batch = drawn[start : start + size]
             logits = network(torch.from_numpy(rows.inputs[batch]))[0]
             labels = torch.from_numpy(rows.labels[batch])
-            if rows.numeric:
-                loss = nn.functional.mse_loss(logits, labels, reduction="sum") / len(drawn)
-            else:
-                loss = nn.functional.cross_entropy(logits, labels, reduction="sum") / len(drawn)
+            loss = rows.of_task.training.loss_sum(logits, labels) / len(drawn)
             loss.backward()  # type: ignore[no-untyped-call]

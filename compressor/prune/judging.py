@@ -20,49 +20,27 @@ from compressor.train.supervised import fit
 _MOST_ROWS = 256
 
 
-def accuracy(network: nn.Module, rows: Rows) -> float:
-    """Return the share (0..1) of ``rows`` that ``network`` gets right, in evaluation mode.
+def score(network: nn.Module, rows: Rows) -> float:
+    """Return how good ``network`` is on ``rows``, in evaluation mode: accuracy 0..1, or its error with a minus.
 
     Args:
-        network: Returns (logits (N, classes), embedding) of float32 (N, C, H, W); left in evaluation mode.
-        rows: Inputs float32 (N, C, H, W) and labels int64 (N,).
+        network: Returns (logits (N, outputs), embedding) of float32 (N, C, H, W); left in evaluation mode.
+        rows: Inputs float32 (N, C, H, W) and labels of their task; errors are in standard deviations.
 
     Raises:
         PruneError: If there are no rows to judge with.
     """
-    said = _outputs(network, rows).argmax(1)
-    return int((said == torch.from_numpy(rows.labels)).sum()) / len(rows)
-
-
-def error(network: nn.Module, rows: Rows) -> float:
-    """Return the mean absolute error of a regression on ``rows``, in standard deviations; stays in evaluation mode.
-
-    Raises:
-        PruneError: If there are no rows to judge with.
-    """
-    return float((_outputs(network, rows) - torch.from_numpy(rows.labels)).abs().mean())
+    said = _outputs(network, rows)
+    return rows.of_task.training.goodness(said, torch.from_numpy(rows.labels)) / len(rows)
 
 
 def judged(network: nn.Module, rows: Rows, name: str) -> dict[str, float]:
-    """Return accuracy or error on ``rows`` as a note; ``{}`` in ``name`` is replaced by which of the two it is.
+    """Return the score on ``rows`` as a note; ``name`` has ``{}`` where it says what is measured.
 
     Raises:
         PruneError: If there are no rows to judge with.
     """
-    if rows.numeric:
-        return {name.format("error"): error(network, rows)}
-    return {name.format("accuracy"): accuracy(network, rows)}
-
-
-def points(network: nn.Module, rows: Rows) -> float:
-    """Return 100 x the accuracy; for a regression -100 x the error in standard deviations.
-
-    Raises:
-        PruneError: If there are no rows to judge with.
-    """
-    if rows.numeric:
-        return -100 * error(network, rows)
-    return 100 * accuracy(network, rows)
+    return {name.format(rows.of_task.measure): abs(score(network, rows))}
 
 
 def _outputs(network: nn.Module, rows: Rows) -> torch.Tensor:
@@ -88,6 +66,7 @@ def fine_tune(network: nn.Module, bench: Bench, epochs: int) -> nn.Module:
         bench.train.inputs,
         bench.train.labels,
         settings,
+        task=bench.train.task,
         on_epoch=lambda epoch: bench.tell(f"fine-tuning, epoch {epoch.number} of {epoch.of}"),
         held=bench.search if settings.early_stopping else None,
     )

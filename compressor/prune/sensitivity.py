@@ -14,7 +14,7 @@ from torch import nn
 
 from compressor.prune.groups import find_groups, narrow
 from compressor.prune.importance import channel_scores
-from compressor.prune.judging import points
+from compressor.prune.judging import score
 from compressor.steps._base import Bench
 
 RATIOS = (0.25, 0.5, 0.75)
@@ -50,7 +50,7 @@ def measure_sensitivity(network: nn.Module, bench: Bench, importance: str = "mag
     _, channels, height, width = bench.train.inputs.shape
     shape = (channels, height, width)
     network = copy.deepcopy(network)
-    before = points(network, bench.search)
+    before = 100 * score(network, bench.search)
     groups = find_groups(network, shape)
     scores = channel_scores(network, groups, importance, bench.train)
     found = []
@@ -59,7 +59,7 @@ def measure_sensitivity(network: nn.Module, bench: Bench, importance: str = "mag
         for ratio in RATIOS:
             removed = min(round(group.channels * ratio), group.channels - 1)
             narrowed = narrow(copy.deepcopy(network), shape, {group.root: order[:removed]})
-            drop_points = before - points(narrowed, bench.search)
+            drop_points = before - 100 * score(narrowed, bench.search)
             found.append(Sensitivity(group.root, group.layers, ratio, removed, round(drop_points, 4)))
     return tuple(found)
 

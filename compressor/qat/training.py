@@ -17,9 +17,10 @@ from torch import nn
 from compressor.errors import TrainError
 from compressor.evaluating import evaluating
 from compressor.qat.simulation import Simulation
+from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
+from compressor.tasks._loss import TaskLoss
 from compressor.train.batches.augmentation import augment
-from compressor.train.losses import ValueLoss
 
 _TEMPERATURE = 2.0
 _EVALUATED_AT_ONCE = 256
@@ -111,8 +112,7 @@ def train(
             steps += loss.steps
             reached = score(simulation.copy, search)
             if tell:
-                what = "error" if rows.numeric else "accuracy"
-                tell(f"qat epoch {epoch}: {what} {abs(reached.accuracy):.3f}, loss {loss.mean:.3f}")
+                tell(f"qat epoch {epoch}: {rows.of_task.measure} {abs(reached.accuracy):.3f}, loss {loss.mean:.3f}")
             if reached.better_than(kept.score):
                 kept = _Kept(reached, epoch, simulation.state())
         simulation.restore(kept.state)
@@ -147,12 +147,8 @@ def score(network: nn.Module, rows: Rows) -> Score:
             part = slice(start, start + _EVALUATED_AT_ONCE)
             labels = torch.from_numpy(np.ascontiguousarray(rows.labels[part]))
             logits = network(torch.from_numpy(np.ascontiguousarray(rows.inputs[part])))[0]
-            if rows.numeric:
-                right -= float((logits - labels).abs().mean(dim=1).sum())
-                loss += float(((logits - labels) ** 2).mean(dim=1).sum())
-                continue
-            right += int((logits.argmax(1) == labels).sum())
-            loss += float(nn.functional.cross_entropy(logits, labels, reduction="sum"))
+            right += rows.of_task.training.goodness(logits, labels)
+            loss += float(rows.of_task.training.loss_sum(logits, labels))
     return Score(right / len(rows), loss / len(rows))
 
 
@@ -174,7 +170,11 @@ def _epochs(simulation: Simulation, rows: Rows, plan: Plan, teacher: nn.Module |
     )
     cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / total)))
     generator = torch.Generator().manual_seed(plan.seed)
-    loss = _Loss(plan, teacher if plan.distill > 0 else None, generator)
+    settings = TrainRecipe(label_smoothing=plan.label_smoothing, loss=plan.loss)
+    with torch.no_grad():
+        outputs = simulation.copy(torch.from_numpy(rows.inputs[:1]))[0].shape[1]
+    own = rows.of_task.training.loss(settings, torch.from_numpy(rows.labels), outputs)
+    loss = _Loss(plan, own, teacher if plan.distill > 0 else None, generator)
     for done in range(0, total, per_epoch):
         order = torch.randperm(len(rows), generator=generator)
         batches = order[: min(per_epoch, total - done) * batch].reshape(-1, batch)
@@ -218,34 +218,20 @@ def _not_finite(simulation: Simulation) -> tuple[str, float] | None:
 
 @dataclass(frozen=True, slots=True)
 class _Loss:
-    """Cross entropy mixed with the divergence from the teacher; for numbers their loss, also on the teacher's values.
-
-    Source: Hinton et al., Distilling the Knowledge in a Neural Network, 2015, section 2 (the factor T squared).
-    """
+    """The task's loss on the labels mixed with its loss towards the teacher."""
 
     plan: Plan
+    own: TaskLoss
     teacher: nn.Module | None
     generator: torch.Generator
 
     def __call__(self, copy: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         x = augment(x, self.plan.augment, self.generator)
-        logits = copy(x)[0]
-        if y.is_floating_point():
-            return self._numeric(x, logits, y)
-        loss = nn.functional.cross_entropy(logits, y, label_smoothing=self.plan.label_smoothing)
-        if self.teacher is None:
-            return loss
-        with torch.no_grad():
-            wanted = nn.functional.log_softmax(self.teacher(x)[0] / _TEMPERATURE, dim=1)
-        given = nn.functional.log_softmax(logits / _TEMPERATURE, dim=1)
-        divergence = nn.functional.kl_div(given, wanted, reduction="batchmean", log_target=True) * _TEMPERATURE**2
-        return (1 - self.plan.distill) * loss + self.plan.distill * divergence
-
-    def _numeric(self, x: torch.Tensor, values: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        between = ValueLoss(self.plan.loss).between
-        loss = between(values, y)
+        answers = copy(x)
+        loss: torch.Tensor = self.own(x, answers, y)
         if self.teacher is None:
             return loss
         with torch.no_grad():
             wanted = self.teacher(x)[0]
-        return (1 - self.plan.distill) * loss + self.plan.distill * between(values, wanted)
+        share = self.plan.distill
+        return (1 - share) * loss + self.own.towards(answers[0], wanted, _TEMPERATURE, share)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from compressor import steps
+from compressor import steps, tasks
 from compressor.errors import RecipeError
 from compressor.gates.device import PREFIX, device_in
-from compressor.gates.kinds import CLASSES, KINDS, NUMBERS, Place, holds_for, kind_of
+from compressor.gates.kinds import KINDS, Place, holds_for, kind_of
 from compressor.recipe.checked import Checked
+from compressor.recipe.unread import gives
 from compressor.steps._selection import network_steps
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.errors import NameRefusedError, SettingsError
@@ -190,6 +191,7 @@ def check_task(recipe: Recipe) -> None:
     Raises:
         RecipeError: If one is of the other task; or if mean and deviation of the values don't fit each other.
     """
+    tasks.check(recipe.data)
     _check_gates(recipe)
     _check_settings(recipe)
     data = recipe.data
@@ -199,33 +201,20 @@ def check_task(recipe: Recipe) -> None:
 
 
 def _check_gates(recipe: Recipe) -> None:
-    (task,) = NUMBERS if recipe.regression else CLASSES
+    task = tasks.of(recipe.data)
     kinds = [kind for gate in recipe.gates if (kind := kind_of(gate.name)) is not None]
-    wrong = [kind.name for kind in kinds if not holds_for(kind, task)]
+    wrong = [kind for kind in kinds if not holds_for(kind, *task.gates)]
     if not wrong:
         return
-    own = ", ".join(sorted(name for name, kind in KINDS.items() if kind.tasks == (task,)))
-    if recipe.regression:
-        message = f"Expected in [gates] what a regression has ([data] label = 'number'), got {', '.join(wrong)}"
-        raise RecipeError(f"{message}: numbers are no classes; use {own}")
-    message = f"Expected in [gates] what a recipe of classes has, got {', '.join(wrong)}"
-    raise RecipeError(f"{message}: use one of {own}, or set label = 'number' in [data] to predict numbers")
+    own = ", ".join(sorted(name for name, kind in KINDS.items() if kind.tasks and holds_for(kind, *task.gates)))
+    names, whose = ", ".join(kind.name for kind in wrong), " or ".join(tasks.named(of).recipes for of in wrong[0].tasks)
+    message = f"Expected in [gates] what a recipe {task.recipes} has, got {names}"
+    raise RecipeError(f"{message}: that is for one {whose}; use {own or 'those of every recipe'}")
 
 
 def _check_settings(recipe: Recipe) -> None:
-    data, train = recipe.data, recipe.train
-    if recipe.regression:
-        given = {
-            "[model] labels": recipe.model.labels, "[train] class_weights": train.class_weights != "none",
-            "[[compress]] rescue": any(getattr(step, "rescue", 0) for step in recipe.compress),
-        }  # fmt: skip
-        only, got = "a recipe of classes", "of numbers ([data] label = 'number')"
-    else:
-        given = {
-            "[train] loss": train.loss, "[data] target_mean": data.target_mean, "[data] target_std": data.target_std,
-        }  # fmt: skip
-        only, got = "a regression ([data] label = 'number')", "of classes"
-    wrong = [name for name, value in given.items() if value]
-    if wrong:
-        message = f"Expected {wrong[0]} in {only} alone, got it in a recipe {got}: leave it out"
+    task = tasks.of(recipe.data)
+    wrong = next((place for place in task.foreign if gives(recipe, place)), None)
+    if wrong is not None:
+        message = f"Expected {wrong} in {task.foreign[wrong]} alone, got it in a recipe {task.recipes}: leave it out"
         raise RecipeError(message)

@@ -13,8 +13,6 @@ from compressor.steps._settings import Settings as StepSettings
 from wire.manifest import DECODES, MAX_IMAGE_SIDE, ORIENTATIONS
 from wire.settings import Bound, OneOf
 
-NUMBER = "number"
-"""``[data] label`` of a regression."""
 _LARGE = 2**31
 
 Side: TypeAlias = Annotated[int, Bound(4, MAX_IMAGE_SIDE)]
@@ -77,9 +75,10 @@ class DataRecipe:
     ``orientation`` (``exif``: images are turned upright as their tag says; ``stored``: the tag is ignored) and
     ``decode`` (``reduced``: large ones are decoded at a fraction of their size; ``full``) go into the manifest, so that
     the device decodes as the build host did; sensor bytes have neither.
+    ``task``: what is predicted, as ``compressor.tasks`` knows it, or ``module:attribute`` (none: what ``label`` says).
     ``needs``: of a recipe without a path, one sentence that says what to pass with ``--data`` and where it comes from;
     ``stand_in``: a file of ``compressor/stand_ins`` that generates data in its place for ``--quick``. Neither is a part
-    of what a model is made from.
+    of what a model is made from; a ``task`` is, and those who digest a recipe add it where there is one.
     """
 
     dataset: str = "digits"
@@ -87,7 +86,7 @@ class DataRecipe:
     slices: str = ""
     split: str = ""
     train_slices: tuple[str, ...] = ()
-    label: Annotated[str, OneOf(("exact", "floor", NUMBER))] = "exact"
+    label: Annotated[str, OneOf(("exact", "floor", "number"))] = "exact"
     width: Side = 32
     height: Side = 32
     colour: Annotated[str, OneOf(("rgb", "grey"))] = "rgb"
@@ -101,6 +100,7 @@ class DataRecipe:
     shares: Mapping[str, int | float] = field(default_factory=dict)
     front_end: str = ""
     options: Mapping[str, int | float] = field(default_factory=dict)
+    task: str = field(default="", repr=False)
     needs: str = field(default="", repr=False)
     stand_in: str = field(default="", repr=False)
 
@@ -200,11 +200,6 @@ class Recipe:
     gates: tuple[GateRecipe, ...]
     folder: Path = Path()
     acceptance: AcceptanceRecipe = field(default_factory=AcceptanceRecipe, repr=False)
-
-    @property
-    def regression(self) -> bool:
-        """Whether numbers are predicted, not classes."""
-        return self.data.label == NUMBER
 
     def with_data(self, path: Path | None) -> Recipe:
         """Return the recipe with the data at ``path`` in the place of its own, or as it is where none is given.

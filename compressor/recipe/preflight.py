@@ -10,7 +10,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from compressor import plugins
+from compressor import plugins, tasks
 from compressor.closure import located
 from compressor.data._keys import check_read
 from compressor.errors import PackageError, PluginError, RecipeError
@@ -18,6 +18,7 @@ from compressor.outputs import check_run_folder
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.steps.quantize import Settings as QuantizeRecipe
 from edge_agent import runtimes
+from edge_agent import tasks as device_tasks
 from wire.settings import nearest
 
 RESULTS = ("float.pt", "report.html", "gate.json", "search.json", "search.html", "chosen.toml")
@@ -38,6 +39,12 @@ def check(recipe: Recipe, out: Path) -> None:
     _require("compressor.data", recipe.data.dataset, "[data] dataset")
     check_read(recipe.data, plugins.names("compressor.data"))
     _require("compressor.networks", recipe.model.network, "[model] network")
+    half = tasks.of(recipe.data).device
+    if not device_tasks.is_installed(half):
+        message = (
+            f"Expected the device half {half!r} of [data] task to be installed here, where its drift reference is made"
+        )
+        raise PluginError(f"{message}, got none: install the package that declares it")
     if recipe.data.stand_in:
         _require("compressor.stand_ins", recipe.data.stand_in, "[data] stand_in")
     for step in recipe.compress:

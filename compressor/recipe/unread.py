@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from compressor import steps
+from compressor import steps, tasks
 from compressor.errors import RecipeError
 from compressor.gates.kinds import kind_of
 from compressor.steps._selection import network_steps
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 READ_BY_IMPORTS = frozenset({"seed"})
 """What an imported file leaves of ``[train]`` to read: the seed of the splits."""
-_OF_CLASSES = frozenset({"label_smoothing", "class_weights"})
 _OF_TRAINING = frozenset({"epochs", "learning_rate"})
 
 
@@ -66,10 +65,10 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
         unused = frozenset(_names(recipe.train)) - used
         why = "with [model] checkpoint, whose weights are taken as they are"
         yield from (Unread("[train]", key, why) for key in sorted(unused) if is_given(recipe.train, key))
-    if recipe.regression:
-        yield from (
-            Unread("[train]", key, "of a regression") for key in sorted(_OF_CLASSES) if is_given(recipe.train, key)
-        )
+    for place, why in tasks.of(recipe.data).unread.items():
+        table, _, key = place.rpartition(" ")
+        if gives(recipe, place):
+            yield Unread(table, key, why)
     yield from _of_steps(recipe)
     for target in recipe.targets:
         if target.runtime != "onnx" and target.format:
@@ -85,8 +84,15 @@ def _of_steps(recipe: Recipe) -> Iterator[Unread]:
         for key, why in steps.unread(step).items():
             if is_given(step, key):
                 yield Unread(f"[[compress]] {step.step}", key, why)
-        if step.step == "distill" and recipe.regression and is_given(step, "temperature"):
-            yield Unread("[[compress]] distill", "temperature", "of a regression, which has no softmax")
+
+
+def gives(recipe: Recipe, place: str) -> bool:
+    """Return whether ``recipe`` gives the key at ``place``, such as ``[train] loss`` or ``[[compress]] qat epochs``."""
+    table, _, key = place.rpartition(" ")
+    if not table.startswith("[["):
+        return is_given(getattr(recipe, table.strip("[]")), key)
+    name = table.partition("]] ")[2]
+    return any(hasattr(step, key) and is_given(step, key) for step in recipe.compress if name in {"", step.step})
 
 
 def _names(table: Any) -> tuple[str, ...]:  # noqa: ANN401 - any dataclass of a recipe

@@ -14,19 +14,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
 
 from compressor.measurement.predictions import Predictions
 from edge_agent.inference import drift_counters
+from edge_agent.tasks import DeviceTask
 from wire.histogram import BINS
-from wire.reference import EDGES, PROJECTIONS, Context, Reference
+from wire.reference import EDGES, PROJECTIONS, Context, Reference, StreamSpec
 
 Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 
 MIN_REFERENCE_ROWS = 2000
 _MIN_SPREAD = 1e-6
-_TEMPERATURES = (0.25, 4.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,50 +43,42 @@ class Seen:
     n_effective: int
     name: str = "default"
 
-    @property
-    def numeric(self) -> bool:
-        """Whether numbers are predicted, not classes."""
-        return self.labels.ndim > 1
 
-
-def make_reference(artifact_sha256: str, train: Seen, contexts: Sequence[Seen], temperature: float = 1.0) -> Reference:
-    """Return the reference profile of an artifact.
+def make_reference(
+    artifact_sha256: str, task: DeviceTask, train: Seen, contexts: Sequence[Seen], temperature: float = 1.0
+) -> Reference:
+    """Return the reference profile of an artifact that answers ``task``.
 
     ``train`` gives edges and projections; each of ``contexts`` gives its own counts; the first one, held out and
-    labelled, gives the table of right answers and the risk. A regression has neither: its reference is of no classes,
-    and its streams hold the values.
+    labelled, gives the table of right answers and the risk, where the task has classes.
     """
     temperature = float(np.float32(temperature))
-    outputs = train.predictions.logits.shape[1]
-    classes, values = (0, outputs) if train.numeric else (outputs, 0)
     has_embedding = train.predictions.embedding.shape[1] > 0
-    fitted = _projection(train.predictions.embedding, temperature) if has_embedding else None
-    projection = fitted and replace(fitted, values=min(values, drift_counters.MAX_VALUES))
-    specs = drift_counters.stream_specs(has_embedding, values)
-    none = drift_counters.no_projection(temperature, min(values, drift_counters.MAX_VALUES))
-    edges = _edges(_values(train, projection or none), classes)
+    projection = _projection(task, train.predictions.embedding, temperature) if has_embedding else None
+    specs = drift_counters.stream_specs(task, has_embedding=has_embedding)
+    rows = _values(train, projection or drift_counters.no_projection(task, temperature))
     bare = Reference(
         artifact_sha256=artifact_sha256,
         streams=specs,
-        classes=classes,
+        classes=task.classes,
         temperature=temperature,
         residual_scale=projection.residual_scale if projection else 1.0,
-        edges=edges,
+        edges=_edges(rows, specs, task),
         projection_mean=_tuple(projection.mean) if projection else (),
         projection=tuple(_tuple(row) for row in projection.rows) if projection else (),
         projection_scale=_tuple(projection.scale) if projection else (),
     )
-    return _counted(bare, contexts)
+    return _counted(bare, task, contexts)
 
 
-def _counted(bare: Reference, contexts: Sequence[Seen]) -> Reference:
-    projection = drift_counters.projection_of(bare)
+def _counted(bare: Reference, task: DeviceTask, contexts: Sequence[Seen]) -> Reference:
+    projection = drift_counters.projection_of(bare, task)
     counted: list[Context] = []
     first_rows = np.empty((0, len(bare.streams)))
     for seen in contexts:
         rows = _values(seen, projection)
         first_rows = first_rows if counted else rows
-        counter = drift_counters.Counter(bare)
+        counter = drift_counters.Counter(bare, task)
         counter.count(rows)
         taken = counter.take()
         counts = taken.values[: len(bare.streams) * BINS]
@@ -103,7 +94,7 @@ def _values(seen: Seen, projection: drift_counters.Projection) -> Floats:
     return drift_counters.values(seen.pixels, seen.predictions.logits, embedding, projection)
 
 
-def _projection(embedding: NDArray[np.float32], temperature: float) -> drift_counters.Projection:
+def _projection(task: DeviceTask, embedding: NDArray[np.float32], temperature: float) -> drift_counters.Projection:
     """Return the first 8 principal directions of (N, D), each value scaled to unit variance, and the residual's scale.
 
     Source: principal component analysis by singular values; sign fixed by the largest component, so that equal
@@ -122,12 +113,12 @@ def _projection(embedding: NDArray[np.float32], temperature: float) -> drift_cou
     along = centred @ rows.T
     rest = np.sqrt(np.maximum((centred**2).sum(axis=1) - (along**2).sum(axis=1), 0))
     residual = float(np.float32(max(float(np.sqrt((rest**2).mean())), _MIN_SPREAD)))
-    return drift_counters.Projection(mean, rows, _float32(scale), residual, temperature)
+    return drift_counters.Projection(task, mean, rows, _float32(scale), residual, temperature)
 
 
-def _edges(rows: Floats, classes: int) -> tuple[tuple[float, ...], ...]:
-    columns = [equal_mass_edges(column) for column in rows.T]
-    return (*columns[:-1], drift_counters.class_edges(classes)) if classes else tuple(columns)
+def _edges(rows: Floats, specs: Sequence[StreamSpec], task: DeviceTask) -> tuple[tuple[float, ...], ...]:
+    fixed = {stream.name: stream.edges for stream in task.streams if stream.edges}
+    return tuple(fixed.get(spec.name) or equal_mass_edges(column) for spec, column in zip(specs, rows.T, strict=True))
 
 
 def equal_mass_edges(values: Floats) -> tuple[float, ...]:
@@ -160,24 +151,6 @@ def _table(bare: Reference, rows: Floats, labels: NDArray[np.int64]) -> tuple[tu
     seen_cells = np.bincount(cells, minlength=total)
     right_cells = np.bincount(cells[right], minlength=total)
     return tuple(right_cells.tolist()), tuple(seen_cells.tolist()), float(np.float32(1 - right.mean()))
-
-
-def fit_temperature(logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-    """Return the temperature (0.25 to 4) that minimises the negative log-likelihood of (N, classes) logits.
-
-    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
-    """
-    wide = logits.astype(np.float64)
-    own = np.arange(len(labels))
-
-    def loss(log_temperature: float) -> float:
-        scaled = wide / np.exp(log_temperature)
-        scaled -= scaled.max(axis=1, keepdims=True)
-        return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[own, labels]).mean())
-
-    low, high = (float(np.log(edge)) for edge in _TEMPERATURES)
-    best = optimize.minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-3})
-    return float(np.float32(round(float(np.exp(best.x)), 3)))
 
 
 def _float32(values: Floats) -> Floats:

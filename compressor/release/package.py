@@ -21,7 +21,7 @@ from compressor import plugins
 from compressor.errors import PackageError
 from compressor.gates.certificate import Certificate, for_bundle, write_certificate
 from compressor.gates.metrics import SLICE
-from compressor.measurement.predictions import Predictions
+from compressor.tasks import Task
 from wire import __version__
 from wire.bundle import BILL_OF_MATERIALS, CARD, CERTIFICATE, GOLDEN, MANIFEST, REFERENCE, Bundle, build_bundle
 from wire.canonical import canonical_bytes, sha256_hex
@@ -56,30 +56,6 @@ class Golden:
     labels: NDArray[Any]
 
 
-def golden_rows(labels: NDArray[Any], predictions: Predictions) -> NDArray[np.int64]:
-    """Return up to 16 rows: of each class in turn the most confident right ones, so that rounding flips none.
-
-    Of a model that gets none right the most confident wrong ones do: what a device must repeat is an answer, right or
-    not. Of a regression: rows from the smallest to the largest first value that the model gives, evenly by rank.
-    """
-    if labels.ndim > 1:
-        ranked_rows = np.argsort(predictions.logits[:, 0], kind="stable")
-        places = np.unique(np.linspace(0, len(ranked_rows) - 1, GOLDEN_MAX).round().astype(np.int64))
-        return np.sort(ranked_rows[places]).astype(np.int64)
-    ordered = np.sort(predictions.logits, axis=1)
-    margin = ordered[:, -1] - ordered[:, -2] if ordered.shape[1] > 1 else ordered[:, -1]
-    right = predictions.classes == labels
-    right |= not right.any()
-    ranked = [row for row in np.argsort(-margin, kind="stable") if right[row]]
-    turns: dict[int, int] = {}
-    keyed = []
-    for row in ranked:
-        label = int(labels[row])
-        turns[label] = turns.get(label, 0) + 1
-        keyed.append((turns[label], label, int(row)))
-    return np.array(sorted(row for _, _, row in sorted(keyed)[:GOLDEN_MAX]), dtype=np.int64)
-
-
 def write_golden(golden: Golden) -> bytes:
     """Return ``golden`` as an npz without clock, host or pickle in it."""
     buffer = io.BytesIO()
@@ -109,7 +85,7 @@ def read_golden(data: bytes) -> Golden:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """Everything a bundle is made of. ``network`` and ``dataset`` name the architecture and the data.
+    """Everything a bundle of ``task`` is made of. ``network`` and ``dataset`` name the architecture and the data.
 
     ``elsewhere``: the weights came from outside, so that the data are only those it was judged on.
     """
@@ -121,6 +97,7 @@ class Parts:
     certificate: Certificate
     network: str
     dataset: str
+    task: Task
     elsewhere: bool = False
 
 
@@ -193,9 +170,8 @@ def bill_of_materials(parts: Parts, certificate: Certificate) -> bytes:
 
 
 def _model_card(parts: Parts, certificate: Certificate, data_ref: str) -> dict[str, Json]:
-    numeric = bool(parts.manifest.values)
-    task, outputs = ("regression", "values") if numeric else ("classification", "class scores")
-    metrics = [_measured(certificate, "mean absolute error", "mae") if numeric else _measured(certificate, "accuracy")]
+    task = parts.task
+    metrics = [_measured(certificate, task.score_name, task.headline[0])]
     metrics += [
         {"type": "accuracy drop", "value": f"{(lost - won) / n:.6f}", "slice": name.removeprefix("slice:")}
         for name, (lost, won, n) in _slices(certificate).items()
@@ -203,12 +179,12 @@ def _model_card(parts: Parts, certificate: Certificate, data_ref: str) -> dict[s
     return {
         "modelParameters": {
             "approach": {"type": "supervised"},
-            "task": f"{_sense(parts.manifest)} {task}",
+            "task": f"{_sense(parts.manifest)} {task.name}",
             **({"architectureFamily": "convolutional neural network"} if _is_ours(parts.network) else {}),
             "modelArchitecture": parts.network,
             **({} if parts.elsewhere else {"datasets": [{"ref": data_ref}]}),  # what it was trained on, and no other
             "inputs": [{"format": _sense(parts.manifest)}],
-            "outputs": [{"format": outputs}],
+            "outputs": [{"format": task.outputs}],
         },
         "quantitativeAnalysis": {"performanceMetrics": metrics},
     }
@@ -218,7 +194,7 @@ def _is_ours(network: str) -> bool:
     return network in plugins.names("compressor.networks")
 
 
-def _measured(certificate: Certificate, said: str, name: str = "accuracy") -> Json:
+def _measured(certificate: Certificate, said: str, name: str) -> Json:
     """Return the figure ``name`` with its bounds as the bill writes it; a missing one claims nothing."""
     figures = certificate.figures
     low, high = figures.get(f"{name}_low", 0.0), figures.get(f"{name}_high", 1.0)
@@ -263,11 +239,8 @@ def card(parts: Parts, certificate: Certificate) -> str:
     shape = " x ".join(str(size) for size in manifest.inputs[0].shape[1:])
     rows = [f"| {line.title} | {line.verdict} | {line.text} |" for line in certificate.gates]
     slices = _slice_rows(certificate)
-    unit = "increase of the mean absolute error" if manifest.values else "drop in accuracy"
     numbers = [f"| {name} | {value:.6g} |" for name, value in sorted(figures.items())]
-    does = f"sorts inputs ({_sense(manifest)}) into {len(manifest.labels)} classes ({', '.join(manifest.labels)})"
-    if manifest.values:
-        does = f"predicts {', '.join(manifest.values)} from inputs ({_sense(manifest)})"
+    does = parts.task.reporting.purpose(manifest, _sense(manifest))
     trained = "Trained elsewhere, calibrated and judged" if parts.elsewhere else "Trained"
     what = (
         f"A {parts.network} that {does}, "
@@ -286,7 +259,7 @@ def card(parts: Parts, certificate: Certificate) -> str:
             "|---|---|---|",
             *rows,
             "",
-            f"| slice | samples | {unit} |",
+            f"| slice | samples | {parts.task.change} |",
             "|---|---|---|",
             *slices,
             "",

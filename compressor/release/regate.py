@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from compressor.errors import PackageError
 from compressor.gates import certificate as certificates
@@ -21,9 +22,11 @@ from compressor.gates.kinds import KINDS, Place, is_timed
 from compressor.measurement import first_run, onnx_graph, predictions
 from compressor.measurement.predictions import Candidate
 from compressor.release.package import Golden, read_golden
+from edge_agent import tasks as device_tasks
+from edge_agent.errors import TaskMissingError
 from wire.bundle import CERTIFICATE, GOLDEN, Bundle, read_bundle
 from wire.errors import WireError
-from wire.manifest import Budgets
+from wire.manifest import Budgets, Manifest
 
 _ORT_IDENTIFIER = b"ORTM"  # onnxruntime core/flatbuffers/schema/ort.fbs, file_identifier: bytes 4 to 8
 
@@ -43,8 +46,9 @@ def check_golden(bundle: Bundle) -> Golden:
     )
     said = predictions.predict(Candidate(bundle.manifest, bundle.artifact), golden.inputs).logits
     budgets = bundle.manifest.budgets
-    difference = float(np.abs(said - golden.logits).max()) if said.shape == golden.logits.shape else float("inf")
-    flips = int((said.argmax(axis=1) != golden.logits.argmax(axis=1)).sum())
+    same = said.shape == golden.logits.shape
+    difference = float(np.abs(said - golden.logits).max()) if same else float("inf")
+    flips = _flips(bundle.manifest, said, golden.logits) if same else len(said)
     if not agrees(difference, flips, budgets):
         message = (
             f"Expected golden vectors within {budgets.golden_max_abs:g} and {budgets.golden_max_flips} flips, "
@@ -52,6 +56,13 @@ def check_golden(bundle: Bundle) -> Golden:
         )
         raise PackageError(message)
     return golden
+
+
+def _flips(manifest: Manifest, said: NDArray[np.float32], golden: NDArray[np.float32]) -> int:
+    try:
+        return device_tasks.of_manifest(manifest).flips(said, golden)
+    except TaskMissingError as error:
+        raise PackageError(str(error)) from error
 
 
 def agrees(difference: float, flips: int, budgets: Budgets) -> bool:

@@ -3,7 +3,7 @@
 Decides how results are shown; computes nothing that a gate uses.
 """
 
-from compressor.report.contents import Bar, Bars, Changed, Changes, ErrorBar, Layers, Shown, Step, Values
+from compressor.report.contents import Bar, Bars, Changed, Changes, ErrorBar, Layers, Picture, Shown, Step
 from compressor.report.page import render
 
-__all__ = ["Bar", "Bars", "Changed", "Changes", "ErrorBar", "Layers", "Shown", "Step", "Values", "render"]
+__all__ = ["Bar", "Bars", "Changed", "Changes", "ErrorBar", "Layers", "Picture", "Shown", "Step", "render"]

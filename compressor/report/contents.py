@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from compressor.gates.certificate import Certificate
@@ -74,12 +75,12 @@ Bars = Sequence[Bar | ErrorBar]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Values:
-    """What a regression was to say and said, both float (N, D), in the values' unit; ``names`` of the D values."""
+class Picture:
+    """A picture with its title; ``wide``: it takes the page's full width."""
 
-    names: tuple[str, ...]
-    wanted: NDArray[np.floating]
-    said: NDArray[np.floating]
+    title: str
+    figure: go.Figure
+    wide: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,14 +120,12 @@ class Layers:
 class Step:
     """What one step cost: pairs (before, after), None where it did not measure; ``notes``: the rest of what it noted.
 
-    ``accuracy`` (0..1) on the rows that judge the steps' own choices, or ``error`` of a regression there, in standard
-    deviations of its values; ``macs`` of one inference, ``parameters``;
+    ``score``, in words: on the rows that judge the steps' own choices; ``macs`` of one inference, ``parameters``;
     ``size_bytes`` of the file; ``remark``: what these are when they are something else.
     """
 
     name: str
-    accuracy: tuple[float, float] | None = None
-    error: tuple[float, float] | None = None
+    score: tuple[str, str] | None = None
     macs: tuple[float, float] | None = None
     parameters: tuple[float, float] | None = None
     size_bytes: tuple[float, float] | None = None
@@ -139,9 +138,10 @@ class Shown:
     """All that is shown.
 
     ``accuracies`` in the order (release before,) float, compressed; ``drifted``: the same on drifted samples;
-    ``slices``: the same per slice; ``confusion``: (classes, classes), rows are labels; ``lineage``: digests of what
+    ``slices``: the same per slice; ``measure``: what they are of, ``accuracy`` or another; ``answers``: what the
+    compressed model says against what is true; ``tiles``: the figures that people ask for first, each a name, a value
+    and what is behind it; ``headline``: the figures that compare targets; ``lineage``: digests of what
     the model was made from; ``made``: what was done, in words;
-    ``values``: of a regression, whose bars are errors and whose ``confusion`` is empty;
     ``targets``: the certificate of every target; ``pictured``: the one of the target that the pictures are of;
     ``changes``: what flipped; ``layers``: where forms part; ``steps``: what each step cost.
     """
@@ -150,7 +150,7 @@ class Shown:
     class_names: tuple[str, ...]
     accuracies: Bars
     slices: Mapping[str, Bars]
-    confusion: NDArray[np.int64]
+    answers: Picture
     parity: Sequence[Pair]
     drifted: Bars = field(default_factory=tuple)
     lineage: Mapping[str, str] = field(default_factory=dict)
@@ -159,5 +159,7 @@ class Shown:
     changes: Changes | None = None
     layers: Layers | None = None
     steps: Sequence[Step] = field(default_factory=tuple)
-    values: Values | None = None
+    measure: str = "accuracy"
+    tiles: Sequence[tuple[str, str, str]] = field(default_factory=tuple)
+    headline: Sequence[str] = field(default_factory=tuple)
     pictured: Certificate | None = None

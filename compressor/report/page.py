@@ -40,7 +40,7 @@ def _tiles(shown: Shown) -> str:
     """Return the figures that people ask for first, of the target that the pictures are of."""
     where = f"Figures and pictures{_of(shown)}, the one that did worst" if _of(shown) else ""
     said = f'<p class="muted">{escape(where)}:</p>' if where else ""
-    return said + tables.tiles(shown.pictured or shown.certificate)
+    return said + tables.tiles(shown.tiles, (shown.pictured or shown.certificate).figures)
 
 
 def _of(shown: Shown) -> str:
@@ -51,10 +51,9 @@ def _of(shown: Shown) -> str:
 def _cards(shown: Shown) -> str:
     """Return pictures, gates and tables; how it was made fills the place that an odd number of pictures leaves."""
     first, gates = _pictures(shown), card("Gates", tables.gates(shown.certificate))
-    many = shown.values is None and len(shown.class_names) >= pictures.WIDE_FROM
-    large = first.pop() if many else ""
+    large = first.pop() if shown.answers.wide else ""
     if len(shown.targets) > 1:
-        gates = card("Targets", tables.targets(shown.targets)) + gates
+        gates = card("Targets", tables.targets(shown.targets, shown.headline)) + gates
     made = card("How it was made", tables.pairs(shown.made))
     where = tables.layers(shown.layers) if shown.layers else ""
     parity = card("Parity of the forms", where + tables.parity(shown.parity))
@@ -86,12 +85,12 @@ def _head(shown: Shown) -> str:
 
 
 def _pictures(shown: Shown) -> list[str]:
-    what, where = "Accuracy" if shown.values is None else "Error", _of(shown)
+    what, where = shown.measure.capitalize(), _of(shown)
     figures = [
         (f"{what} on the gate split{where}", pictures.accuracy(shown.accuracies)),
         (f"Size and latency{where} on this host", pictures.size_latency((shown.pictured or shown.certificate).figures)),
         (f"{what} per slice{where}", pictures.slices(shown.slices)),
-        _answers(shown),
+        (shown.answers.title, shown.answers.figure),
     ]
     if shown.drifted:
         figures.insert(0, ("Before and after on the held-out drifted samples", pictures.accuracy(shown.drifted)))
@@ -101,14 +100,7 @@ def _pictures(shown: Shown) -> list[str]:
 def _steps(shown: Shown) -> str:
     if not shown.steps:
         return ""
-    return card("What each step cost", tables.steps(shown.steps, numeric=shown.values is not None))
-
-
-def _answers(shown: Shown) -> tuple[str, go.Figure]:
-    """Return what the compressed model says on the gate split: classes for classes, or numbers against numbers."""
-    if shown.values is not None:
-        return "Predicted against true (compressed, gate split)", pictures.values(shown.values)
-    return "What is taken for what (compressed, gate split)", pictures.confusion(shown.confusion, shown.class_names)
+    return card("What each step cost", tables.steps(shown.steps, shown.measure))
 
 
 def card(title: str, content: str) -> str:

@@ -130,11 +130,6 @@ def percent(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{100 * value:.2f} %"
 
 
-def deviations(value: float) -> str:
-    """Return an error in standard deviations of the values."""
-    return f"{value:.4f} sd"
-
-
 def figure(name: str, value: float | None) -> str:
     """Return the figure ``name`` with its unit."""
     return NOTHING if value is None else text_of(name, value)

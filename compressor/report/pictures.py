@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import NDArray
 
-from compressor.report.contents import Bar, Bars, ErrorBar, Values
+from compressor.report.contents import Bar, Bars, ErrorBar
 from compressor.report.phrases import short
 
 COLOURS = {"float": "#8c959f", "compressed": "#2f81f7"}
-_BASE = "#d29922"
-_CLEAR = "rgba(0,0,0,0)"
-_RIGHT = [[0, "rgba(47,129,247,0.06)"], [1, "rgba(47,129,247,0.9)"]]
-_WRONG = [[0, _CLEAR], [0.001, "rgba(229,83,75,0.35)"], [1, "rgba(229,83,75,1)"]]
+BASE = "#d29922"
+CLEAR = "rgba(0,0,0,0)"
 _ROW_PX, _FRAME_PX = 34, 96
-_DOTS = 2000  # of each value that are drawn
-WIDE_FROM = 25
-"""So many classes take the page's full width, without numbers in the cells."""
 _SPREAD = 0.24  # of a row, between two models
 
 
@@ -52,11 +45,11 @@ def _intervals(rows: Mapping[str, Bars], *, named: bool) -> go.Figure:
         range=[-len(rows) + 0.4, 0.6],
     )  # fmt: skip
     lines = len(rows) if not named else sum(map(len, rows.values())) * 0.8
-    return _plain(figure, height_px=int(_FRAME_PX + 20 + _ROW_PX * max(lines, 3)), left_px=20)
+    return plain(figure, height_px=int(_FRAME_PX + 20 + _ROW_PX * max(lines, 3)), left_px=20)
 
 
 def _interval(figure: go.Figure, bar: Bar | ErrorBar, y: float, *, legend: bool) -> None:
-    (low, high), colour = bar.bounds, COLOURS.get(bar.name, _BASE)
+    (low, high), colour = bar.bounds, COLOURS.get(bar.name, BASE)
     said = f"{bar.name}: {bar.told}<extra></extra>"
     figure.add_scatter(
         x=[low, high], y=[y, y], mode="lines", line={"color": colour, "width": 9}, opacity=0.35, hoverinfo="skip",
@@ -97,49 +90,14 @@ def size_latency(figures: Mapping[str, float]) -> go.Figure:
             }
         )
     figure.update_layout(grid={"rows": 1, "columns": 3, "pattern": "independent"}, showlegend=False)
-    return _plain(figure, height_px=300)
+    return plain(figure, height_px=300)
 
 
-def confusion(counts: NDArray[np.int64], names: Sequence[str]) -> go.Figure:
-    """Return the confusion matrix: right in blue, by share of the row; wrong in red, by share of the worst cell."""
-    right, places = np.eye(len(counts), dtype=bool), list(range(len(names)))
-    few = len(names) < WIDE_FROM
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = go.Figure()
-    for scale, mask in ((_RIGHT, right), (_WRONG, ~right)):
-        figure.add_heatmap(
-            z=np.where(mask & (counts > 0), shares, np.nan), x=places, y=places, colorscale=scale, zmin=0,
-            zmax=1 if mask is right else max(float(shares[~right].max(initial=0)), 1e-9), showscale=False, xgap=2,
-            ygap=2, text=np.where(mask & (counts > 0), counts.astype(str), ""), texttemplate="%{text}" if few else "",
-            customdata=[[[label, predicted] for predicted in names] for label in names],
-            hovertemplate="label %{customdata[0]}, predicted %{customdata[1]}: %{text}<extra></extra>",
-        )  # fmt: skip
-    said = {"tickvals": places, "ticktext": [short(name) for name in names], "showgrid": False, "zeroline": False}
-    figure.update_xaxes(title="predicted", **said)
-    figure.update_yaxes(title="label", autorange="reversed", **said)
-    plain = _plain(figure, height_px=max(320, 80 + 30 * len(names)) if few else 120 + 18 * len(names))
-    return plain if few else plain.update_layout(font={"size": 10})
-
-
-def values(found: Values) -> go.Figure:
-    """Return what a regression said against what was true: a dot a sample, on the diagonal where it is right."""
-    figure = go.Figure()
-    for i, name in enumerate(found.names):
-        figure.add_scatter(
-            x=found.wanted[:_DOTS, i].astype(float).tolist(), y=found.said[:_DOTS, i].astype(float).tolist(), name=name,
-            mode="markers", marker={"size": 5, "opacity": 0.6}, hovertemplate="true %{x:.5g}, said %{y:.5g}",
-        )  # fmt: skip
-    ends = [float(min(found.wanted.min(), found.said.min())), float(max(found.wanted.max(), found.said.max()))]
-    figure.add_scatter(x=ends, y=ends, mode="lines", line={"color": _BASE, "width": 1}, hoverinfo="skip", name="right")
-    figure.update_xaxes(title="true value")
-    figure.update_yaxes(title="predicted")
-    return _plain(figure, height_px=380)
-
-
-def _plain(figure: go.Figure, *, height_px: int, left_px: int = 48) -> go.Figure:
+def plain(figure: go.Figure, *, height_px: int, left_px: int = 48) -> go.Figure:
+    """Return ``figure`` in the page's looks, changed in place."""
     figure.update_layout(
         height=height_px, margin={"l": left_px, "r": 60, "t": 28, "b": 48}, template="plotly_white",
-        paper_bgcolor=_CLEAR, plot_bgcolor=_CLEAR, font={"family": "system-ui, sans-serif", "size": 13},
+        paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"family": "system-ui, sans-serif", "size": 13},
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"}, bargap=0.35,
     )  # fmt: skip
     figure.update_xaxes(automargin=True)

@@ -25,7 +25,7 @@ def gates(certificate: Certificate) -> str:
         for line in certificate.gates
     ]
     columns = ("gate", "", "measured", "bound", "limit", "limit used", "why")
-    return _table(columns, rows, numeric=(2, 3, 4))
+    return _table(columns, rows, numbers=(2, 3, 4))
 
 
 def _gate(line: Line, *, at_least: bool, several: bool) -> list[str]:
@@ -58,7 +58,7 @@ def parity(pairs: Sequence[Pair]) -> str:
     note = "above the diagonal: largest difference of logits and lowest cosine; below: predictions that flip"
     if all(math.isnan(pair.flip_ratio) for pair in pairs):
         note = "above the diagonal: largest difference of values, and their lowest correlation"
-    return f'{_table(("", *names), rows, numeric=range(1, 9))}<p class="muted">{note}</p>'
+    return f'{_table(("", *names), rows, numbers=range(1, 9))}<p class="muted">{note}</p>'
 
 
 def _cell(pairs: Sequence[Pair], places: tuple[str, str], *, above: bool) -> str:
@@ -76,23 +76,19 @@ def layers(found: Layers) -> str:
     return f'<p class="{"warned" if found.suspicious else "muted"}">{said}</p>'
 
 
-def steps(made: Sequence[Step], *, numeric: bool = False) -> str:
-    """Return what each step cost in accuracy and gained in work and size, then all it noted, folded.
-
-    ``numeric``: of a regression, whose steps cost error.
-    """
+def steps(made: Sequence[Step], measure: str) -> str:
+    """Return what each step cost in ``measure`` and gained in work and size, then all it noted, folded."""
     rows = [
         [
             f"<b>{escape(step.name)}</b> <small>{escape(step.remark)}</small>",
-            _change(step.error, phrases.deviations) if step.error else _change(step.accuracy, phrases.percent),
+            " → ".join(step.score) if step.score else phrases.NOTHING,
             _change(step.macs, phrases.count),
             _change(step.parameters, phrases.count),
             _change(step.size_bytes, _size),
         ]
         for step in made
     ]  # fmt: skip
-    what = "error" if numeric else "accuracy"
-    table = _table(("step", f"{what} on search rows", "MACs", "parameters", "bytes"), rows, numeric=range(1, 5))
+    table = _table(("step", f"{measure} on search rows", "MACs", "parameters", "bytes"), rows, numbers=range(1, 5))
     noted = {f"{step.name}: {name}": text for step in made for name, text in step.notes.items()}
     folded = f"<details><summary>All that the steps noted</summary>{pairs(noted)}</details>" if noted else ""
     return f"{table}{folded}"
@@ -106,15 +102,14 @@ def _change(change: tuple[float, float] | None, said: Callable[[float], str]) ->
     return phrases.NOTHING if change is None else f"{said(change[0])} → {said(change[1])}"
 
 
-def tiles(certificate: Certificate) -> str:
-    """Return the five figures that people ask for first."""
-    figures = certificate.figures
+def tiles(first: Sequence[tuple[str, str, str]], figures: Mapping[str, float]) -> str:
+    """Return the figures that people ask for first: ``first``, then size, latency and the share of int8."""
     latency = f"{figures.get('float_latency_p50_ms', 0):.3f} → {figures.get('latency_p50_ms', 0):.3f} ms, one image"
     size = f"{figures.get('float_size_bytes', 0) / 1000:.1f} → {figures.get('size_bytes', 0) / 1000:.1f} kB"
     smaller = phrases.times(figures.get("float_size_bytes"), figures.get("size_bytes"), ("smaller", "larger"))
     faster = phrases.times(figures.get("float_latency_p50_ms"), figures.get("latency_p50_ms"), ("faster", "slower"))
     shown = [
-        *(_errors(figures) if "mae" in figures else _accuracies(figures)),
+        *first,
         ("size", smaller, size),
         ("latency p50", faster, latency),
         ("done in int8", phrases.percent(figures.get("int8_macs_ratio")), "of multiplications, after the optimiser"),
@@ -123,35 +118,12 @@ def tiles(certificate: Certificate) -> str:
     return f'<div class="tiles">{"".join(cells)}</div>'
 
 
-def _accuracies(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    bounds = f"{100 * figures.get('accuracy_low', 0):.1f} to {100 * figures.get('accuracy_high', 1):.1f} %"
-    return [
-        ("accuracy, compressed", phrases.percent(figures.get("accuracy")),
-         f"{bounds}; float {phrases.percent(figures.get('float_accuracy'))}"),
-        ("drop at most (95 %)", phrases.percent(figures.get("drop_upper")),
-         f"measured {phrases.percent(figures.get('drop'))}"),
-    ]  # fmt: skip
-
-
-def _errors(figures: Mapping[str, float]) -> list[tuple[str, str, str]]:
-    said = {name: phrases.figure(name, figures.get(name)) for name in (*_ERRORS, *_INCREASE)}
-    mean, low, high, plain = (said[name] for name in _ERRORS)
-    drop, most = (said[name] for name in _INCREASE)
-    return [
-        ("mean absolute error, compressed", mean, f"{low} to {high}; float {plain}"),
-        ("increase at most", most, f"measured {drop}"),
-    ]
-
-
-_ERRORS = ("mae", "mae_low", "mae_high", "float_mae")
-_INCREASE = ("error_increase", "error_increase_upper")
 _TARGET_FIGURES = ("size_bytes", "latency_p50_ms", "speed_up_ratio", "int8_macs_ratio")
 
 
-def targets(certificates: Sequence[Certificate]) -> str:
-    """Return one line per target: its verdict and the figures people compare."""
-    numeric = all("mae" in item.figures for item in certificates)
-    names = (*(("mae", "error_increase_upper") if numeric else ("accuracy", "drop_upper")), *_TARGET_FIGURES)
+def targets(certificates: Sequence[Certificate], headline: Sequence[str]) -> str:
+    """Return one line per target: its verdict and the figures people compare, those of ``headline`` first."""
+    names = (*headline, *_TARGET_FIGURES)
     rows = [
         [
             f"<b>{escape(item.target)}</b>",
@@ -160,7 +132,7 @@ def targets(certificates: Sequence[Certificate]) -> str:
         ]
         for item in certificates
     ]
-    return _table(("target", "", *(name.replace("_", " ") for name in names)), rows, numeric=range(2, 8))
+    return _table(("target", "", *(name.replace("_", " ") for name in names)), rows, numbers=range(2, 2 + len(names)))
 
 
 def devices(found: Sequence[Beside]) -> str:
@@ -169,7 +141,7 @@ def devices(found: Sequence[Beside]) -> str:
     for one in found:
         rows = [[escape(what), escape(there), escape(here)] for what, there, here in one.rows]
         name = escape(f"{one.device} ({one.target})" if one.target else one.device)
-        table = _table((name, "on the device", "on this host"), rows, numeric=(1, 2)) if rows else f"<b>{name}</b>"
+        table = _table((name, "on the device", "on this host"), rows, numbers=(1, 2)) if rows else f"<b>{name}</b>"
         made.append(f'{table}<p class="muted">{escape(one.said)}</p>')
     return "".join(made)
 
@@ -185,11 +157,11 @@ def figures(certificate: Certificate) -> str:
     """Return every figure by name."""
     rows = [[escape(name), phrases.figure(name, value)] for name, value in sorted(certificate.figures.items())]
     rows += [[escape(name), f"unknown: {escape(why)}"] for name, why in sorted(certificate.unknown.items())]
-    return _table(("figure", "measured"), rows, numeric=(1,))
+    return _table(("figure", "measured"), rows, numbers=(1,))
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: Iterable[int] = ()) -> str:
-    right = set(numeric)
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Iterable[int] = ()) -> str:
+    right = set(numbers)
 
     def line(cells: Sequence[str], tag: str) -> str:
         made = (f"<{tag}{' class=n' if i in right else ''}>{cell}</{tag}>" for i, cell in enumerate(cells))

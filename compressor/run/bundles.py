@@ -20,6 +20,8 @@ from compressor.release import drift_reference, package
 from compressor.run.comparison import Comparison, Material
 from compressor.run.model_files import Models
 from compressor.run.stages import Workshop, table_digest
+from compressor.tasks import Task
+from edge_agent import tasks as device_tasks
 from wire.canonical import sha256_hex
 from wire.manifest import Budgets, TensorSpec
 from wire.reference import Reference
@@ -62,25 +64,23 @@ def _parts(workshop: Workshop, material: Material, models: Models, judged: Judge
     elsewhere = bool(recipe.model.imported or (recipe.model.checkpoint and material.drifted is None))
     return package.Parts(
         manifest, candidate.artifact, reference, golden, judged.certificate, recipe.model.architecture,
-        recipe.data.dataset, elsewhere,
+        recipe.data.dataset, workshop.task, elsewhere,
     )  # fmt: skip
 
 
 def golden_of(workshop: Workshop, material: Material, compared: Comparison) -> package.Golden:
     """Return the golden vectors of what was compared: some rows of the gate split and what the artifact said here."""
     gate_rows, predictions = material.rows("gate"), compared.gate_set.candidate
-    rows = package.golden_rows(gate_rows.labels, predictions)
+    rows = workshop.task.judging.golden_rows(gate_rows.labels, predictions, package.GOLDEN_MAX)
     table = gate_rows.take(rows)
     inputs = workshop.inputs(table, compared.form.candidate.manifest.preprocessing.layout)
     return package.Golden(inputs, predictions.logits[rows], table.labels)
 
 
-def golden_budget(golden: package.Golden, acceptance: AcceptanceRecipe) -> Budgets:
+def golden_budget(golden: package.Golden, task: Task, acceptance: AcceptanceRecipe) -> Budgets:
     """Return how far another processor's answers to ``golden`` may be from this host's, as budgets without others."""
-    said, numeric = golden.logits, golden.labels.ndim > 1
-    reach = np.ptp(said, axis=0).max() if numeric else np.abs(said).max()
+    reach, flips = task.judging.golden_reach(golden.logits)
     allowed = max(1e-3, float(np.float32(acceptance.golden_tolerance * reach)))
-    flips = len(said) if numeric else 0  # which of several values is largest says nothing
     return Budgets(golden_max_abs=allowed, golden_max_flips=flips)
 
 
@@ -104,14 +104,16 @@ def _budgets(workshop: Workshop, target: TargetRecipe, certificate: Certificate,
     doubled = acceptance.min_latency_budget_ms  # powers of two above: a little noise does not change the bundle's bytes
     while doubled < wanted:
         doubled *= 2
-    return replace(golden_budget(golden, acceptance), latency_p95_ms=float(doubled))
+    return replace(golden_budget(golden, workshop.task, acceptance), latency_p95_ms=float(doubled))
 
 
 def lineage_of(workshop: Workshop, material: Material, models: Models, compared: Comparison) -> dict[str, str]:
     """Return what a release was made from: digests of recipe, data and models, and what it was compared with."""
     recipe, acceptance = repr(replace(workshop.recipe, folder=Path())), workshop.recipe.acceptance
+    beside = [str(acceptance)] if acceptance != AcceptanceRecipe() else []
+    beside += [workshop.recipe.data.task] if workshop.recipe.data.task else []
     lineage = {
-        "recipe": sha256_hex((recipe if acceptance == AcceptanceRecipe() else f"{recipe} {acceptance}").encode()),
+        "recipe": sha256_hex(" ".join([recipe, *beside]).encode()),
         "data": table_digest(material.table),
         "float_weights": models.trained.digest if models.trained else models.baseline.digest,
         "float_model": models.baseline.digest,
@@ -133,12 +135,11 @@ def _reference(workshop: Workshop, material: Material, compared: Comparison) -> 
         drifted = concatenate(material.drifted.train, material.drifted.held)
         train = concatenate(train, material.drifted.train)
         contexts.append(_seen(workshop, candidate, drifted, "retrained"))
-    calibration = material.rows("calibration")
-    temperature = 1.0
-    if not calibration.numeric:
-        temperature = drift_reference.fit_temperature(compared.calibration.logits, calibration.labels)
+    labels = material.rows("calibration").labels
+    temperature = workshop.task.judging.temperature(compared.calibration.logits, labels)
     seen = _seen(workshop, candidate, train, "train")
-    return drift_reference.make_reference(compared.form.digest, seen, contexts, temperature)
+    task = device_tasks.make(workshop.task.device, seen.predictions.logits.shape[1])
+    return drift_reference.make_reference(compared.form.digest, task, seen, contexts, temperature)
 
 
 def _seen(workshop: Workshop, candidate: Candidate, table: Table, name: str) -> drift_reference.Seen:

@@ -18,14 +18,11 @@ from compressor.data._table import Table
 from compressor.errors import MeasureError
 from compressor.measurement import parity
 from compressor.measurement.onnx_graph import GraphFigures
-from compressor.measurement.predictions import Candidate, Predictions, calibration_error
+from compressor.measurement.predictions import Candidate, Predictions
 from compressor.recipe.model import TargetRecipe
 from compressor.run.model_files import FLOAT_NAMES, Form, Models
 from compressor.run.stages import Workshop
-from compressor.statistics.paired import wilson
-from compressor.tasks.classification import evidence as classification
-from compressor.tasks.compared import Compared
-from compressor.tasks.regression import evidence as regression
+from compressor.tasks._compared import Compared
 from wire.bundle import Bundle
 
 _PARITY_ROWS = 512
@@ -109,7 +106,7 @@ def parity_of(workshop: Workshop, material: Material, models: Models) -> tuple[t
         except MeasureError as error:
             failed.append(f"{name}: {error}")
     try:
-        return parity.matrix(forms, numeric=material.table.numeric), "; ".join(failed)
+        return workshop.task.judging.parity(forms), "; ".join(failed)
     except MeasureError as error:
         return (), "; ".join([*failed, str(error)])
 
@@ -156,8 +153,7 @@ def figures_of(
     The run has its predictions by now: what can't be measured beside them is unknown, and ends nothing.
     """
     form, baseline = compared.form, models.baseline
-    numeric = compared.gate_set.numeric
-    found = Figures(dict(regression.figures(compared.gate_set)) if numeric else _accuracy_figures(compared))
+    found = Figures(workshop.task.judging.figures(compared.gate_set, compared.drifted))
     found.known |= {
         "size_bytes": float(len(form.data)),
         "float_size_bytes": float(len(baseline.data)),
@@ -204,26 +200,3 @@ def _parity_figures(compared: Comparison, target: TargetRecipe) -> dict[str, flo
         return figures
     flips = {} if math.isnan(quantized.flip_ratio) else {"parity_flip_ratio": quantized.flip_ratio}
     return figures | {"parity_cosine": quantized.cosine} | flips
-
-
-def _accuracy_figures(compared: Comparison) -> dict[str, float]:
-    gate_set = compared.gate_set
-    right = int((gate_set.candidate.classes == gate_set.labels).sum())
-    low, high = wilson(right, len(gate_set.labels), 0.95)
-    figures = {
-        "n_gate": float(len(gate_set.labels)),
-        "accuracy": right / len(gate_set.labels),
-        "accuracy_low": low,
-        "accuracy_high": high,
-        "float_accuracy": classification.accuracy(gate_set.float_model, gate_set.labels),
-        "baseline_accuracy": classification.accuracy(gate_set.baseline, gate_set.labels),
-        "calibration_error": calibration_error(gate_set.candidate.logits, gate_set.labels),
-    }
-    if compared.drifted is not None:
-        drifted = compared.drifted
-        figures |= {
-            "n_drifted": float(len(drifted.labels)),
-            "drifted_accuracy_before": classification.accuracy(drifted.baseline, drifted.labels),
-            "drifted_accuracy": classification.accuracy(drifted.candidate, drifted.labels),
-        }
-    return figures

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor import steps
+from compressor import steps, tasks
 from compressor.cache import Code, Result
 from compressor.closure import plugin
 from compressor.data._table import Table
-from compressor.errors import DataError, PluginError
+from compressor.errors import PluginError
 from compressor.measurement import first_run, left_float
 from compressor.recipe.model import TargetRecipe
 from compressor.run.model_files import (
@@ -48,7 +48,6 @@ Ranges = Mapping[str, tuple[float, float]]
 Notes = tuple[tuple[str, Mapping[str, Any]], ...]
 _HEADER_BYTES = 8
 _PROBE_ROWS = 4
-_MIN_CLASSES = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,27 +69,17 @@ class Lesson:
     def digest(self) -> str:
         """Return the SHA-256 over the content of all tables."""
         tables = [*self.train, *self.calibration, self.search]
-        unit = repr(self.search.unit) if self.search.numeric else ""
+        unit = repr(self.search.unit) if self.search.unit is not None else ""
         return sha256_hex(("".join(table_digest(table) for table in tables) + unit).encode())
 
 
 def check_calibration(tables: Sequence[Table]) -> None:
-    """Do nothing if the rows of ``tables`` are of two classes or more: ranges of one class are those of no other.
+    """Check that the rows of ``tables`` can show the ranges of a model.
 
     Raises:
-        DataError: If they are not; of a regression if all have the same value.
+        DataError: If they can't: they are of one class, or of one value.
     """
-    if tables[0].numeric:
-        values = np.concatenate([table.labels for table in tables])
-        if np.ptp(values, axis=0).max() <= 0:
-            message = f"Expected calibration rows of different values, got {len(values)} of {values[0].tolist()}"
-            raise DataError(f"{message}: add sources, or give calibration more of [data] shares")
-        return
-    found = sorted({table.class_names[label] for table in tables for label in np.unique(table.labels)})
-    if len(found) < _MIN_CLASSES:
-        got = f"{sum(len(table) for table in tables)} of {', '.join(found) or 'none'}"
-        message = f"Expected calibration rows of {_MIN_CLASSES} classes or more, got {got}"
-        raise DataError(f"{message}: add sources of the other classes, or give calibration more of [data] shares")
+    tasks.of_labels(tables[0].labels, tables[0].task).targets.check_calibration(tables)
 
 
 def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
@@ -109,7 +98,8 @@ def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result,
             "preprocessing": repr(workshop.preprocessing), **versions("torch", "numpy", "torch-pruning"),
         }  # fmt: skip
         make = partial(_applied, workshop, weights, trained, step, lesson)
-        entries = (plugin("compressor.steps", step.step), "compressor.train.checkpoint", network)
+        step_code = plugin("compressor.steps", step.step)
+        entries = (step_code, "compressor.train.checkpoint", network, workshop.task.code("training"))
         made = workshop.cache.step(f"step-{step.step}", inputs, make, code=Code((__name__, *entries)))
         said, data = _unpack(made.data)
         weights = Result(data, sha256_hex(data), cached=made.cached)
@@ -118,7 +108,7 @@ def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result,
 
 
 def _rows(workshop: Workshop, tables: Sequence[Table]) -> Rows:
-    return Rows(workshop.joined(tables), np.concatenate([table.lessons for table in tables]))
+    return Rows(workshop.joined(tables), np.concatenate([table.lessons for table in tables]), tables[0].task)
 
 
 def _applied(workshop: Workshop, weights: Result, trained: Result, step: Settings, lesson: Lesson) -> bytes:

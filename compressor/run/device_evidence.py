@@ -21,13 +21,12 @@ from compressor.errors import DeviceMeasureError, PublishError
 from compressor.gates.evidence import AGREEMENT, DeviceEvidence
 from compressor.gates.kinds import measured
 from compressor.gates.rule import GateRecipe
-from compressor.measurement.predictions import Predictions, calibration_error
+from compressor.measurement.predictions import Predictions
 from compressor.release import package
 from compressor.run.bundles import golden_budget, golden_of, sized
 from compressor.run.comparison import Comparison, Material
 from compressor.run.stages import Workshop
-from compressor.tasks.classification import evidence as classification
-from compressor.tasks.compared import Compared
+from compressor.tasks import Compared, Task
 from edge_agent.inference import preprocess
 from wire.bundle import GOLDEN, build_bundle
 from wire.canonical import sha256_hex
@@ -39,6 +38,7 @@ from wire.measurement import MeasureReport
 class Asked:
     """One target's candidate, ready to be measured: ``allowed``: the tolerance of its golden vectors."""
 
+    task: Task
     subject: Subject
     gate_set: Compared
     class_names: tuple[str, ...]
@@ -67,12 +67,12 @@ def said_by_devices(
 def _asked(workshop: Workshop, material: Material, compared: Comparison, rules: Sequence[GateRecipe]) -> Asked:
     candidate, gate_set = compared.form.candidate, compared.gate_set
     golden = golden_of(workshop, material, compared)
-    budgets = golden_budget(golden, workshop.recipe.acceptance)
+    budgets = golden_budget(golden, workshop.task, workshop.recipe.acceptance)
     outputs = sized(candidate.manifest.outputs, gate_set.candidate.embedding.shape[1])
     manifest = replace(candidate.manifest, outputs=outputs, budgets=budgets)
     rows = material.rows("gate")
     subject = make_subject(manifest, candidate.artifact, package.write_golden(golden), pixels_of(rows, manifest))
-    return Asked(subject, gate_set, material.table.class_names, rules, budgets)
+    return Asked(workshop.task, subject, gate_set, material.table.class_names, rules, budgets)
 
 
 def make_subject(manifest: Manifest, artifact: bytes, golden: bytes, pixels: NDArray[np.uint8] | None) -> Subject:
@@ -124,9 +124,10 @@ def evidence_from(answer: DeviceAnswer, asked: Asked) -> DeviceEvidence:
         raise DeviceMeasureError(f"{message}: its runtime runs something else")
     there = replace(asked.gate_set, candidate=Predictions(logits, here.embedding))
     figures = figures_from(answer.report, asked.allowed)
-    figures |= _compared(there, here, asked.allowed.golden_max_abs)
+    figures |= _compared(asked, there)
     rules = [rule for rule in asked.rules if rule.on == answer.report.device]
-    evidence = classification.evidence(there, asked.class_names, figures, None, rules).beside(measured(rules, there))
+    evidence = asked.task.judging.evidence(there, asked.class_names, figures, None, rules)
+    evidence = evidence.beside(measured(rules, there))
     return DeviceEvidence("", evidence, dict(answer.report.facts), answer.report.order)
 
 
@@ -140,17 +141,10 @@ def figures_from(report: MeasureReport, allowed: Budgets) -> dict[str, float]:
     }  # fmt: skip
 
 
-def _compared(there: Compared, here: Predictions, allowed_abs: float) -> dict[str, float]:
-    """Return how many rows have another class there than here, or other values of a regression, and the accuracy."""
-    said, labels = there.candidate, there.labels
-    if labels.ndim > 1:
-        other = np.abs(said.logits - here.logits).max(axis=1) > allowed_abs
-        from compressor.tasks.regression import evidence as regression  # noqa: PLC0415 - a classifier needs none of it
-
-        figures = dict(regression.figures(there))
-    else:
-        other = said.classes != here.classes
-        error = calibration_error(said.logits, labels)
-        figures = {"accuracy": classification.accuracy(said, labels), "calibration_error": error}
+def _compared(asked: Asked, there: Compared) -> dict[str, float]:
+    """Return on how many rows the device answers otherwise than this host, and the task's figures of its answers."""
+    here, rows = asked.gate_set.candidate, len(there.labels)
+    other = asked.task.judging.differs(there.candidate, here, asked.allowed.golden_max_abs)
     flips = int(np.count_nonzero(other))
-    return {**figures, "device_rows": float(len(labels)), "device_flips": float(flips), AGREEMENT: flips / len(labels)}
+    figures = asked.task.judging.device_figures(there)
+    return {**figures, "device_rows": float(rows), "device_flips": float(flips), AGREEMENT: flips / rows}

@@ -149,15 +149,11 @@ def _meant(workshop: Workshop, candidate: Candidate, specs: tuple[Specs, Specs],
         said.logits, np.concatenate([predictions.predict(candidate, row[None]).logits for row in given[:_ALONE]])
     )
     inputs, outputs = specs
-    if rows.numeric or not _probabilities(said.logits, outputs[0].scale):
+    meaning = workshop.task.judging.meaning(said.logits, _SUM_SLACK + outputs[0].scale * said.logits.shape[1])
+    if not meaning:
         return specs
     workshop.progress.say("the file gives probabilities (a softmax at its end): their logarithms are taken as logits")
-    return inputs, (replace(outputs[0], meaning="probability"), *outputs[1:])
-
-
-def _probabilities(said: NDArray[np.float32], scale: float) -> bool:
-    slack = _SUM_SLACK + scale * said.shape[1]
-    return bool((said >= 0).all() and (np.abs(said.sum(axis=1) - 1) <= slack).all())
+    return inputs, (replace(outputs[0], meaning=meaning), *outputs[1:])
 
 
 def _check_width(candidate: Candidate, logits: NDArray[np.float32]) -> None:

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from compressor import tasks
 from compressor.cache import Result
 from compressor.data._preprocessing import preprocessing_of
 from compressor.data._table import Table
 from compressor.errors import MeasureError
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import Recipe, TargetRecipe
+from edge_agent import tasks as device_tasks
 from wire.canonical import sha256_hex
 from wire.manifest import Manifest, TensorSpec
 
@@ -68,8 +70,8 @@ def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
     """Return the manifest of a model with float32 input on ``target``, as our exporters name inputs and outputs."""
     data, layout = recipe.data, LAYOUTS[target.runtime]
     suffix = {ONNX: target.format or "onnx", LITERT: "tflite"}[target.runtime]
-    preprocessing = preprocessing_of(data, layout)
-    return Manifest(
+    preprocessing, task = preprocessing_of(data, layout), tasks.of(data)
+    bare = Manifest(
         schema=preprocessing.schema,
         model=recipe.model.name,
         version=recipe.model.version,
@@ -82,10 +84,11 @@ def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
         inputs=(input_of(recipe, target.runtime),),
         outputs=(_logits(table), TensorSpec("embedding", (-1, -1))),
         preprocessing=preprocessing,
-        labels=() if table.numeric else table.class_names,
         hardware=(target.cpu,),
-        values=table.class_names if table.numeric else (),
     )
+    known = task.device in device_tasks.names()  # found by the reference
+    named = replace(bare, task="" if known else task.device, **{task.names_are: table.class_names})  # type: ignore[arg-type]
+    return replace(named, schema=named.needed_schema)
 
 
 def _logits(table: Table) -> TensorSpec:

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from compressor import report
+from compressor import report, tasks
 from compressor.cache import Cache, Result, write_atomically
 from compressor.closure import code_digests
 from compressor.data._cached import load_kept
 from compressor.data._drifted import part, repeats
-from compressor.data._numbers import extremes, with_unit
 from compressor.data._split import absences, set_aside, split
 from compressor.data._table import Table, align
 from compressor.devices.bench import DeviceBench
@@ -28,8 +27,8 @@ from compressor.errors import DataError, PackageError
 from compressor.gates import Verdict
 from compressor.gates import certificate as certificates
 from compressor.gates.certificate import Certificate
-from compressor.gates.constant import LABEL_ORDER, Reordered, few, reordered
-from compressor.gates.kinds import CLASSES, NUMBERS, added_to
+from compressor.gates.constant import LABEL_ORDER, few
+from compressor.gates.kinds import added_to
 from compressor.gates.kinds import measured as measured_by
 from compressor.progress import Progress, Silent
 from compressor.recipe import preflight
@@ -44,10 +43,7 @@ from compressor.run.model_files import ONNX, Models
 from compressor.run.report_inputs import shown
 from compressor.run.rescue import rescued
 from compressor.run.stages import Workshop
-from compressor.statistics.paired import drop_upper
 from compressor.steps._selection import has_choices, plugins_of
-from compressor.tasks.classification import evidence as classification
-from compressor.tasks.regression import evidence as regression
 from wire.bundle import Bundle, read_bundle
 from wire.errors import WireError
 
@@ -172,14 +168,15 @@ def material_of(workshop: Workshop, data_root: Path | None, before: Bundle | Non
     splits = split(table, recipe.train.seed, slices=recipe.data.train_slices)
     for said in absences(table, splits):
         workshop.progress.say(said)
-    table = with_unit(recipe, table, table.take(splits.train))
+    table = workshop.task.targets.fitted(recipe, table, table.take(splits.train))
     if len(splits.reference) < MIN_REFERENCE_ROWS:
         workshop.progress.say(
             f"the drift reference has {len(splits.reference)} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later"
         )
-    if extra is not None and table.numeric:
-        message = "Expected a recipe of classes for a retraining from drifted samples, got label = 'number'"
-        raise DataError(f"{message}: people label classes; add the new samples to the data set and run it")
+    unfit = workshop.task.unfit.get("retraining", "")
+    if extra is not None and unfit:
+        message = f"Expected a recipe of classes for a retraining from drifted samples, got one {workshop.task.recipes}"
+        raise DataError(f"{message}: {unfit}")
     if extra is None:
         return Material(table, splits, None)
     used = np.concatenate([splits.train, splits.calibration, splits.gate, splits.reference])
@@ -200,9 +197,9 @@ def _models(workshop: Workshop, material: Material, base: BasePoint | None) -> M
 
 
 def calibration_of(material: Material, train: Table) -> list[Table]:
-    """Return what ranges are learnt from: the calibration split, of a regression with the extremes of ``train`` too."""
+    """Return what ranges are learnt from: the calibration split, and what the task needs of ``train`` beside it."""
     rows = material.rows("calibration")
-    return [rows, extremes(train)] if rows.numeric else [rows]
+    return tasks.of_labels(rows.labels, rows.task).targets.calibration(rows, train)
 
 
 def lesson_of(workshop: Workshop, material: Material, *, searched: bool = False) -> Lesson:
@@ -259,24 +256,21 @@ def _judge(
     figures = measured.known
     timed = target.cpu == platform.machine()
     rules = certificates.rules_for(
-        recipe.gates, target.name, retrained=compared.drifted is not None, timed=timed, alone=_alone(recipe)
+        recipe.gates, target.name, retrained=compared.drifted is not None, timed=timed, alone=_alone(workshop)
     )
     here = [rule for rule in rules if not rule.on]
-    evidence = classification.evidence(compared.gate_set, material.table.class_names, figures, compared.drifted, here)
+    names, judging = material.table.class_names, workshop.task.judging
+    evidence = judging.evidence(compared.gate_set, names, figures, compared.drifted, here)
     evidence = evidence.beside(measured_by(here, compared.gate_set))
-    order = _order(material, compared)
+    fitted = (compared.calibration, material.rows("calibration").labels)
+    order = judging.order(fitted, (compared.gate_set.candidate, compared.gate_set.labels), names)
     figures |= {**evidence.figures, **order.figures}
     unknown = {**measured.unknown, **evidence.unknown}
     devices_said = said_by_devices(workshop, material, compared, rules, devices)
     evidence = replace(evidence, devices=devices_said, figures=figures, unknown=unknown, label_order=order.named)
     judgement = certificates.judge(rules, evidence)
     order_said = [result for result in judgement.results if result.name == LABEL_ORDER and not result.on]
-    drop = evidence.accuracy
-    if drop is not None:
-        figures |= {"drop": drop.drop, "drop_upper": drop_upper(drop, 0.95)}
-    grown = evidence.metrics.get(regression.ERROR)
-    if grown is not None:
-        figures |= {"error_increase": grown.drop, "error_increase_upper": grown.upper}
+    figures |= judging.compared_figures(evidence)
     certificate = Certificate(
         verdict=judgement.verdict.value,
         model=recipe.model.name,
@@ -295,26 +289,14 @@ def _judge(
             *_remarks(recipe, compared),
             *(f"Labels: {result.text}." for result in order_said if result.verdict is Verdict.PASS and few(figures)),
         ),
-        code_digests=code_digests((*JUDGES, *plugins_of(recipe))),
+        code_digests=code_digests((*JUDGES, workshop.task.code("evidence"), *plugins_of(recipe))),
     )
     return Judged(target, compared, certificate)
 
 
-def _alone(recipe: Recipe) -> tuple[str, ...]:
+def _alone(workshop: Workshop) -> tuple[str, ...]:
     """Return the gates on the candidate alone: for a reason that the recipe gives, none."""
-    if recipe.model.allow_constant:
-        return ()
-    (task,) = NUMBERS if recipe.regression else CLASSES
-    return added_to(task)
-
-
-def _order(material: Material, compared: Comparison) -> Reordered:
-    """Return the order of the labels that fits the calibration rows best, judged on the gate rows."""
-    gate_set, rows = compared.gate_set, material.rows("calibration")
-    if gate_set.numeric:
-        return Reordered({}, "")
-    fitted = (compared.calibration.classes, rows.labels)
-    return reordered(fitted, (gate_set.candidate.classes, gate_set.labels), material.table.class_names)
+    return () if workshop.recipe.model.allow_constant else added_to(*workshop.task.gates)
 
 
 def _remarks(recipe: Recipe, compared: Comparison) -> tuple[str, ...]:

@@ -27,9 +27,7 @@ from compressor.run.model_files import FLOAT_NAMES, ONNX, Models
 from compressor.run.stages import Workshop
 from compressor.steps._selection import artifact_steps
 from compressor.steps._settings import Settings
-from compressor.tasks.classification import evidence as classification
-from compressor.tasks.compared import Compared
-from compressor.tasks.regression.evidence import error_of
+from compressor.tasks import Compared, Task
 from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
 
@@ -40,18 +38,15 @@ _LAYER_INPUT_BYTES = 1 << 20  # every tensor of both files is held for them
 _MAX_FLIP_RATIO, _MIN_COSINE = 0.01, 0.99
 """Forms that disagree more than this are suspicious as a whole."""
 _MEASURED = {
-    "accuracy": ("accuracy_before", "accuracy_after"),
-    "error": ("error_before", "error_after"),
-    "fake_quant_error": ("fake_quant_error_before", "fake_quant_error"),
-    "fake_quant_accuracy": ("fake_quant_accuracy_before", "fake_quant_accuracy"),
+    "score": ("{}_before", "{}_after"),
+    "fake_quant_score": ("fake_quant_{}_before", "fake_quant_{}"),
     "macs": ("macs_before", "macs_after"),
     "parameters": ("parameters_before", "parameters_after"),
     "bytes": ("weights_zlib_bytes_before", "weights_zlib_bytes_after"),
 }
-"""What steps note, before and after."""
+"""What steps note, before and after; ``{}`` is what the task measures."""
 _REMARKS = {
-    "fake_quant_accuracy": "accuracy with int8 simulated",
-    "fake_quant_error": "error with int8 simulated",
+    "fake_quant_score": "{} with int8 simulated",
     "bytes": "bytes of the packed weights",
 }
 
@@ -61,20 +56,24 @@ def shown(
 ) -> report.Shown:
     """Return what the report of a run shows; pictures are of the target that did worst."""
     worst = min(results, key=_standing)
-    compared = worst.compared
-    gate_set = compared.gate_set
+    compared, task = worst.compared, workshop.task
+    gate_set, names = compared.gate_set, material.table.class_names
     everything = np.ones(len(gate_set.labels), dtype=bool)
-    slices = {name: _bars(gate_set, gate_set.slices == name, compared) for name in np.unique(gate_set.slices).tolist()}
+    slices = {
+        name: _bars(task, gate_set, gate_set.slices == name, compared) for name in np.unique(gate_set.slices).tolist()
+    }
     drifted = compared.drifted
     return report.Shown(
         certificate=certificate,
-        class_names=material.table.class_names,
-        accuracies=_bars(gate_set, everything, compared),
+        class_names=names,
+        accuracies=_bars(task, gate_set, everything, compared),
         slices=slices,
-        confusion=_confusion(gate_set, len(material.table.class_names)),
-        values=_values(gate_set, material.table.class_names),
+        measure=task.measure,
+        answers=task.reporting.answers(gate_set, names),
+        tiles=task.reporting.tiles(worst.certificate.figures),
+        headline=task.headline,
         parity=compared.parity,
-        drifted=_bars(drifted, np.ones(len(drifted.labels), dtype=bool), compared) if drifted else (),
+        drifted=_bars(task, drifted, np.ones(len(drifted.labels), dtype=bool), compared) if drifted else (),
         lineage={
             **lineage_of(workshop, material, models, compared),
             **{f"artifact_{name}": form.digest for name, form in models.compressed.items()},
@@ -84,7 +83,7 @@ def shown(
         targets=tuple(judged.certificate for judged in results),
         changes=_changes(workshop, material, models, worst),
         layers=_layers(workshop, material, models, results),
-        steps=_steps(workshop.recipe, models, worst),
+        steps=_steps(workshop, models, worst),
         pictured=worst.certificate,
     )  # fmt: skip
 
@@ -94,25 +93,15 @@ def _standing(judged: Judged) -> tuple[int, float]:
     return -Verdict(judged.certificate.verdict).rank, -judged.certificate.figures.get("drop_upper", 0.0)
 
 
-def _confusion(gate_set: Compared, classes: int) -> NDArray[np.int64]:
-    if gate_set.numeric:
-        return np.zeros((0, 0), dtype=np.int64)
-    return classification.confusion(gate_set.candidate, gate_set.labels, classes)
-
-
-def _values(gate_set: Compared, names: tuple[str, ...]) -> report.Values | None:
-    return report.Values(names, gate_set.labels, gate_set.candidate.logits) if gate_set.numeric else None
-
-
 def _changes(workshop: Workshop, material: Material, models: Models, judged: Judged) -> report.Changes | None:
     """Return what compression flipped on the gate split, the first flips with pictures of what each model looked at.
 
-    None for a regression: numbers don't flip.
+    None of a task whose answers don't flip.
     """
     gate_set = judged.compared.gate_set
-    if gate_set.numeric:
+    found = workshop.task.reporting.flips(gate_set)
+    if found is None:
         return None
-    found = saliency.flips(gate_set)
     shown = found[: saliency.SHOWN]
     rows = material.rows("gate").take(np.array([flip.row for flip in shown], dtype=np.int64))
     try:
@@ -167,33 +156,34 @@ def _parting(float_model: bytes, compressed: bytes, inputs: Floats) -> str:
     )
 
 
-def _steps(recipe: Recipe, models: Models, judged: Judged) -> tuple[report.Step, ...]:
+def _steps(workshop: Workshop, models: Models, judged: Judged) -> tuple[report.Step, ...]:
     """Return what each network step noted, and what the steps after the export did to the file of ``judged``."""
-    made = [_step_cost(name, notes) for name, notes in models.notes]
+    made = [_step_cost(workshop.task, name, notes) for name, notes in models.notes]
     target, form = judged.target, judged.compared.form
-    after = artifact_steps(recipe, target.name)
+    after = artifact_steps(workshop.recipe, target.name)
     if after and target.runtime in models.floats:
         sizes = float(len(models.floats[target.runtime].data)), float(len(form.data))
         made.append(report.Step(f"{' + '.join(step.step for step in after)} ({target.name})", size_bytes=sizes))
     return tuple(made)
 
 
-def _step_cost(name: str, notes: Mapping[str, object]) -> report.Step:
-    found = {what: pair for what, keys in _MEASURED.items() if (pair := _pair(notes, keys)) is not None}
-    used = {key for what in found for key in _MEASURED[what]}
+def _step_cost(task: Task, name: str, notes: Mapping[str, object]) -> report.Step:
+    measured = {what: [key.format(task.measure) for key in keys] for what, keys in _MEASURED.items()}
+    found = {what: pair for what, keys in measured.items() if (pair := _pair(notes, *keys)) is not None}
+    used = {key for what in found for key in measured[what]}
+    score = found.get("score", found.get("fake_quant_score"))
     return report.Step(
         name,
-        accuracy=found.get("accuracy", found.get("fake_quant_accuracy")),
-        error=found.get("error", found.get("fake_quant_error")),
+        score=(task.reporting.goodness(score[0]), task.reporting.goodness(score[1])) if score else None,
         macs=found.get("macs"),
         parameters=found.get("parameters"),
         size_bytes=found.get("bytes"),
-        remark="; ".join(_REMARKS[what] for what in found if what in _REMARKS),
+        remark="; ".join(_REMARKS[what].format(task.measure) for what in found if what in _REMARKS),
         notes={key.replace("_", " "): _said(value) for key, value in notes.items() if key not in used},
     )
 
 
-def _pair(notes: Mapping[str, object], keys: tuple[str, str]) -> tuple[float, float] | None:
+def _pair(notes: Mapping[str, object], *keys: str) -> tuple[float, float] | None:
     before, after = (notes.get(key) for key in keys)
     if isinstance(before, int | float) and isinstance(after, int | float):
         return float(before), float(after)
@@ -240,12 +230,11 @@ def _said(value: object) -> str:
     return f"{value:,.6g}" if number else str(value)
 
 
-def _bars(compared: Compared, rows: np.ndarray[tuple[int], np.dtype[np.bool_]], run: Comparison) -> report.Bars:
+def _bars(
+    task: Task, compared: Compared, rows: np.ndarray[tuple[int], np.dtype[np.bool_]], run: Comparison
+) -> report.Bars:
     models: dict[str, Predictions] = {"float": compared.float_model, "compressed": compared.candidate}
     if compared.baseline is not compared.float_model:
         models = {run.baseline: compared.baseline, **models}
-    if compared.numeric:
-        errors = {name: error_of(item.logits[rows], compared.labels[rows]) for name, item in models.items()}
-        return [report.ErrorBar(name, one.mean, (one.low, one.high), one.n) for name, one in errors.items()]
-    right = {name: int((item.classes == compared.labels)[rows].sum()) for name, item in models.items()}
-    return [report.Bar(name, count, int(rows.sum())) for name, count in right.items()]
+    said = {name: Predictions(item.logits[rows], item.embedding[rows]) for name, item in models.items()}
+    return [task.reporting.bar(name, item, compared.labels[rows]) for name, item in said.items()]

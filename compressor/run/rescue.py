@@ -23,7 +23,6 @@ from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.run.model_files import LAYOUTS, ONNX, Form, bare
 from compressor.run.stages import Workshop, table_digest, versions
 from compressor.steps.quantize import Settings
-from compressor.tasks.classification import evidence as classification
 from wire.canonical import sha256_hex
 
 Floats = NDArray[np.float32]
@@ -76,7 +75,7 @@ def _climbed(  # noqa: PLR0913, PLR0917 - what a rung is made from and judged by
     def judge(artifact: bytes) -> float:
         first_run.check(ONNX, artifact, tried(), "a file of the rescue")
         candidate = bare(workshop.recipe, table, artifact, replace(target, format=""))
-        return classification.accuracy(workshop.predict("rescue", candidate, search), search.labels)
+        return workshop.task.judging.score(workshop.predict("rescue", candidate, search), search.labels)
 
     def make() -> bytes:
         from compressor.quantize._remedies import climb  # noqa: PLC0415 - onnxruntime only to quantize
@@ -88,4 +87,5 @@ def _climbed(  # noqa: PLR0913, PLR0917 - what a rung is made from and judged by
         return json.dumps({"settings": asdict(climbed.chosen.settings), "rungs": rungs}).encode()
 
     entries = (*package("compressor.quantize"), plugin("edge_agent.runtimes", ONNX))  # a rung may be any scheme
+    entries += (workshop.task.code("evidence"),)
     return workshop.cache.step("rescue", inputs, make, code=Code((__name__, *entries))).data

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor import tasks
 from compressor.cache import Cache, Code, Result
 from compressor.closure import plugin
 from compressor.data._preprocessing import preprocessing_of
@@ -32,6 +33,7 @@ from compressor.progress import Progress
 from compressor.recipe.model import Recipe, TrainRecipe
 from compressor.steps._base import Rows
 from compressor.steps._selection import network_steps
+from compressor.tasks import Task
 from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import parse_json, to_document
@@ -56,6 +58,15 @@ class Workshop:
     recipe: Recipe
     cache: Cache
     progress: Progress
+
+    @property
+    def task(self) -> Task:
+        """What is predicted.
+
+        Raises:
+            PluginError: If there is no such task.
+        """
+        return tasks.of(self.recipe.data)
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -111,6 +122,7 @@ class Workshop:
             "compressor.train.checkpoint",
             "compressor.train.processes.distributed",
             "compressor.train.supervised",
+            self.task.code("training"),
         )
         code = Code((__name__, *entries, self._network_code))
         resume = self.cache.results / f"training-{self.cache.key('train', inputs, code)[:24]}.part"
@@ -147,14 +159,17 @@ class Workshop:
                 def told(epoch: supervised.Epoch) -> None:
                     stage.advance(1, epoch.said)
 
-                rows = Rows(self.inputs(held), held.lessons) if held is not None else None
+                rows = Rows(self.inputs(held), held.lessons, held.task) if held is not None else None
                 if settings.processes > 1 or hosts.leading() is not None:
-                    launch = distributed.Launch(start, rows, resume, told)
+                    launch = distributed.Launch(start, rows, resume, told, task=self.task.name)
                     network = distributed.fit_distributed(
                         self._spec(len(tables[0].class_names)), x, y, settings, launch
                     )
                 else:
-                    supervised.fit(network, x, y, settings, on_epoch=told, held=rows, resume=resume)  # type: ignore[arg-type]
+                    supervised.fit(
+                        network,  # type: ignore[arg-type]
+                        x, y, settings, task=self.task.name, on_epoch=told, held=rows, resume=resume,
+                    )  # fmt: skip
             checkpoint.save(network, path)  # type: ignore[arg-type]
             return path.read_bytes()
 

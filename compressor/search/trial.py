@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor import tasks
 from compressor.cache import Cache, Result
 from compressor.closure import code_digests, package
 from compressor.errors import MeasureError, PluginError, QuantizeError, RecipeError
@@ -94,9 +95,9 @@ def target_of(recipe: Recipe, name: str) -> TargetRecipe:
     if name not in names and (name or len(names) > 1):
         message = f"Expected --target as one of {', '.join(names)}, got {name or 'none'!r}: name one"
         raise RecipeError(message + nearest(name, names))
-    if recipe.regression:
-        message = "Expected a recipe of classes to search, got one of numbers ([data] label = 'number')"
-        raise RecipeError(f"{message}: forms are compared by accuracy; write the steps and use `compressor run`")
+    task = tasks.of(recipe.data)
+    if unfit := task.unfit.get("search", ""):
+        raise RecipeError(f"Expected a recipe of classes to search, got one {task.recipes}: {unfit}")
     if recipe.model.tflite:
         raise RecipeError("Expected a network, checkpoint or ONNX file to search, got [model] tflite: it is as it is")
     found = recipe.targets[names.index(name) if name else 0]
@@ -208,6 +209,7 @@ def study_digest(ground: Ground, space: Space) -> str:
     given = ground.baseline.digest if recipe.model.imported or recipe.model.checkpoint else ""
     told = {
         "recipe": repr(plain), "steps": repr(ground.own), "data": ground.lesson.digest(), "model": given,
-        "space": repr(space), "code": code_digests((__name__, *_TRIED, *plugins_of(recipe))),
+        "space": repr(space), "task": recipe.data.task,
+        "code": code_digests((__name__, *_TRIED, *plugins_of(recipe))),
     }  # fmt: skip
     return sha256_hex(canonical_bytes(told))

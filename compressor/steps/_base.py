@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor import tasks
+
 if TYPE_CHECKING:
     from torch import nn
 
     from compressor.recipe.model import TrainRecipe
+    from compressor.tasks import Task
 
 Network: TypeAlias = "nn.Module"
 Floats = NDArray[np.float32]
@@ -29,20 +32,22 @@ NETWORK, ARTIFACT = "network", "artifact"
 class Rows:
     """Labelled inputs after the device's preprocessing: float32 (N, C, H, W) and int64 (N,).
 
-    For a regression ``labels`` are float32 (N, D), in standard deviations.
+    For a regression ``labels`` are float32 (N, D), in standard deviations. ``task``: as ``tasks.named`` finds it; "":
+    that of such labels.
     """
 
     inputs: Floats
     labels: NDArray[Any]
+    task: str = ""
 
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.labels)
 
     @property
-    def numeric(self) -> bool:
-        """Whether the labels are numbers to predict, not classes."""
-        return self.labels.ndim > 1
+    def of_task(self) -> Task:
+        """The task whose labels they are."""
+        return tasks.of_labels(self.labels, self.task)
 
 
 def _silent(note: str) -> None:

@@ -49,17 +49,8 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     from compressor.train import distillation  # noqa: PLC0415 - torch is loaded only to train
 
     teacher = distillation.teacher_of(network, bench)
-    before = distillation.agreement(network, teacher, bench.search)
+    before = distillation.agreement(network, teacher, bench.search, "before")
     mixture = distillation.Mixture(settings.temperature, settings.weight, settings.feature_weight)
     train = replace(bench.settings, epochs=settings.epochs, learning_rate=settings.learning_rate)
     network = distillation.distil(network, bench, train, mixture)
-    after = distillation.agreement(network, teacher, bench.search)
-    if bench.search.numeric:
-        notes = {"teacher_distance_before": before.distance, "teacher_distance_after": after.distance}
-    else:
-        notes = {
-            "teacher_kl_before_nats": before.divergence, "teacher_kl_after_nats": after.divergence,
-            "teacher_agreement_before_ratio": before.agreement_ratio,
-            "teacher_agreement_after_ratio": after.agreement_ratio,
-        }  # fmt: skip
-    return Applied(network, notes=notes if len(bench.search) else {})
+    return Applied(network, notes=before | distillation.agreement(network, teacher, bench.search, "after"))

@@ -37,5 +37,5 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     train = replace(bench.settings, epochs=settings.epochs, learning_rate=settings.learning_rate)
     rows = bench.train
     with sparsity.zeros_kept(network):
-        supervised.fit(network, rows.inputs, rows.labels, train, on_epoch=on_epoch, held=bench.search)
+        supervised.fit(network, rows.inputs, rows.labels, train, task=rows.task, on_epoch=on_epoch, held=bench.search)
     return Applied(network, notes={"epochs": len(told), "loss_last": told[-1].loss})

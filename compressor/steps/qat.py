@@ -66,7 +66,7 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     )
     trained = training.train(simulated, bench.train, bench.search, plan, teacher=bench.teacher, tell=bench.tell)
     simulated.settle()
-    what = "fake_quant_error" if bench.search.numeric else "fake_quant_accuracy"
+    what = f"fake_quant_{bench.search.of_task.measure}"
     notes = {
         f"{what}_before": abs(prepared.plain.accuracy),
         f"{what}_prepared": abs(prepared.score.accuracy),

@@ -7,7 +7,6 @@ augmented batch (Beyer et al., Knowledge distillation: A good teacher is patient
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +17,9 @@ from compressor.evaluating import evaluating
 from compressor.portions import portions
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Bench, Rows
+from compressor.tasks._loss import TaskLoss
 from compressor.train.batches.samples import checked
-from compressor.train.losses import CrossEntropy, Outputs, ValueLoss, loss_of
+from compressor.train.losses import Outputs
 from compressor.train.sparsity import zeros_kept
 from compressor.train.supervised import fit
 
@@ -41,16 +41,16 @@ class Mixture:
 
 
 class DistillationLoss(nn.Module):
-    """(1 - w) * cross-entropy + w * T^2 * KL(teacher || student) + f * (1 - cosine of the embeddings).
+    """(1 - w) * loss on the labels + w * loss towards the teacher + f * (1 - cosine of the embeddings).
 
-    If the embeddings differ in width, the student's goes through a linear layer that is trained with it. For a
-    regression the loss on the labels is also applied to the teacher's values: (1 - w) * loss + w * loss(teacher) + ...
+    Both losses are the task's: of classes the cross-entropy and T^2 * KL(teacher || student). Where embeddings differ
+    in width, the student's first goes through a linear layer, which is learnt beside it.
     """
 
     def __init__(
         self,
         teacher: nn.Module,
-        labels: CrossEntropy | ValueLoss,
+        labels: TaskLoss,
         mixture: Mixture,
         widths: tuple[int, int],
     ) -> None:
@@ -68,21 +68,11 @@ class DistillationLoss(nn.Module):
         with torch.no_grad():
             wanted, direction = self._teacher[0](x)
         loss: torch.Tensor = (1 - mixture.weight) * self._labels(x, outputs, targets)
-        if isinstance(self._labels, ValueLoss):
-            loss = loss + mixture.weight * self._labels.between(logits, wanted)
-        else:
-            loss = loss + mixture.weight * mixture.temperature**2 * divergence(logits, wanted, mixture.temperature)
+        loss = loss + self._labels.towards(logits, wanted, mixture.temperature, mixture.weight)
         if mixture.feature_weight > 0:
             cosine = nn.functional.cosine_similarity(self.regressor(embedding), direction, dim=1)
             loss = loss + mixture.feature_weight * (1 - cosine).mean()
         return loss
-
-
-def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
-    """Return the mean KL(teacher || student) in nats of logits, both (N, classes), at ``temperature``."""
-    wanted = nn.functional.log_softmax(teacher / temperature, dim=1)
-    got = nn.functional.log_softmax(student / temperature, dim=1)
-    return nn.functional.kl_div(got, wanted, reduction="batchmean", log_target=True)
 
 
 def distil(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mixture) -> nn.Module:
@@ -106,6 +96,7 @@ def distil(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mix
             bench.train.inputs,
             bench.train.labels,
             settings,
+            task=bench.train.task,
             on_epoch=lambda epoch: bench.tell(f"distill {epoch.number}/{epoch.of} loss {epoch.loss:.3f}"),
             held=bench.search,
             loss=loss,
@@ -114,12 +105,13 @@ def distil(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mix
 
 def _loss(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mixture) -> DistillationLoss:
     teacher = teacher_of(network, bench)
-    samples = checked(network, bench.train.inputs, bench.train.labels)
+    samples = checked(network, bench.train)
     (_, embedding), (_, direction) = _answers(network, samples.x), _answers(teacher, samples.x)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         widths = (embedding.shape[1], direction.shape[1])
-        return DistillationLoss(teacher, loss_of(settings, samples), mixture, widths)
+        labels = samples.task.training.loss(settings, samples.y, samples.outputs)
+        return DistillationLoss(teacher, labels, mixture, widths)
 
 
 def teacher_of(network: nn.Module, bench: Bench) -> nn.Module:
@@ -149,33 +141,11 @@ def _answers(network: nn.Module, x: torch.Tensor) -> Outputs:
     return outputs
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How close a student is to its teacher: KL in nats at temperature 1, and the share of equal predictions.
-
-    ``distance``: for a regression, the mean absolute difference in standard deviations; the others are then NaN.
-    """
-
-    divergence: float
-    agreement_ratio: float
-    distance: float = math.nan
-
-
-def agreement(network: nn.Module, teacher: nn.Module, rows: Rows) -> Agreement:
-    """Return how close ``network`` is to ``teacher`` on ``rows``; NaN without rows."""
-    if rows.numeric:
-        return Agreement(math.nan, math.nan, _distance(network, teacher, rows))
-    distance, equal = 0.0, 0
+def agreement(network: nn.Module, teacher: nn.Module, rows: Rows, when: str) -> dict[str, float]:
+    """Return how near ``network`` is to ``teacher``, a mean over ``rows``, as notes of ``when``; none without rows."""
+    sums: dict[str, float] = {}
     with torch.no_grad(), evaluating(network, teacher):
-        for x in map(torch.from_numpy, portions(rows.inputs, most=_MOST_ROWS)):
-            student, wanted = network(x)[0], teacher(x)[0]
-            distance += float(divergence(student, wanted)) * len(x)
-            equal += int((student.argmax(1) == wanted.argmax(1)).sum())
-    return Agreement(distance / len(rows), equal / len(rows)) if len(rows) else Agreement(math.nan, math.nan)
-
-
-def _distance(network: nn.Module, teacher: nn.Module, rows: Rows) -> float:
-    with torch.no_grad(), evaluating(network, teacher):
-        given = map(torch.from_numpy, portions(rows.inputs, most=_MOST_ROWS))
-        parts = [(network(x)[0] - teacher(x)[0]).abs().flatten() for x in given]
-    return float(torch.cat(parts).mean()) if len(rows) else math.nan
+        for x in map(torch.from_numpy, portions(rows.inputs, most=_MOST_ROWS)) if len(rows) else ():
+            for name, value in rows.of_task.training.agreement(network(x)[0], teacher(x)[0]).items():
+                sums[name] = sums.get(name, 0.0) + value
+    return {name.format(when): value / len(rows) for name, value in sums.items()}

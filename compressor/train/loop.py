@@ -44,7 +44,7 @@ class Training:
     world: World
 
     def epoch(self, number: int) -> tuple[float, float]:
-        """Run epoch ``number``; return mean loss and accuracy (or error) on its augmented batches.
+        """Run epoch ``number``; return mean loss and score on its augmented batches.
 
         Raises:
             TrainError: If the loss is not finite, or another process is lost.
@@ -66,8 +66,8 @@ class Training:
         """Take one step of the optimizer on this process's part of the batch ``rows``.
 
         Returns:
-            Loss and accuracy (for a regression the mean error), weighted so that the mean over the processes is that of
-            the whole batch.
+            Loss and score (accuracy, or mean error), weighted so that the mean over the processes is that of the whole
+            batch.
         """
         own = self.world.part(len(rows))
         x, targets = self._batch(rows, own)
@@ -82,13 +82,8 @@ class Training:
         self.schedule.step()
         if self.average:
             self.average.update(self.network)
-        outputs = outputs.to("cpu")
-        if self.samples.numeric:
-            figure = float((outputs - targets).abs().mean())
-        else:
-            wanted = targets.argmax(1) if targets.ndim > 1 else targets
-            figure = float((outputs.argmax(1) == wanted).float().mean())
-        return loss.item(), figure * self.world.size * len(targets) / len(rows)
+        score = abs(self.samples.task.training.goodness(outputs.to("cpu"), targets))
+        return loss.item(), score * self.world.size / len(rows)
 
     def _batch(self, rows: torch.Tensor, own: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Return inputs and targets of the ``own`` rows of a batch, augmented and mixed.
@@ -106,7 +101,7 @@ class Training:
         if mix is None:
             return x, y
         first, second = torch.searchsorted(needed, mine), torch.searchsorted(needed, mix.partners[own])
-        return mix.inputs(x[first], x[second]), mix.labels(y[first], y[second], samples.classes)
+        return mix.inputs(x[first], x[second]), mix.labels(y[first], y[second], samples.outputs)
 
     def weights(self) -> State:
         """Return the trained weights: the averaged ones if it averages, else the network's own."""

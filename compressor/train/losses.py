@@ -1,7 +1,7 @@
-"""The losses of supervised training, and the interface of any other loss (distillation).
+"""A loss beside its network: as one module, and as the share of a part of a batch.
 
-A loss is a module that is called with (x, (logits, embedding), targets) and returns a scalar; its own parameters, if it
-has any, are trained with the network's and discarded afterwards.
+A loss is a module that is called with (x, (logits, embedding), targets) and returns a scalar; its own parameters, if
+it has any, are trained beside the network's and dropped afterwards. Which loss it is, the task says.
 """
 
 from __future__ import annotations
@@ -9,60 +9,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compressor.recipe.model import TrainRecipe
-from compressor.train.batches.samples import Samples
+from compressor.tasks._loss import TaskLoss
 
 Outputs = tuple[torch.Tensor, torch.Tensor]
-
-
-class CrossEntropy(nn.Module):
-    """Cross-entropy with label smoothing and class weights, for class indices and for mixed labels."""
-
-    def __init__(self, label_smoothing: float, weights: torch.Tensor | None) -> None:
-        """Store the settings; ``weights`` is float32, (classes,), or None if all are equal."""
-        super().__init__()
-        self._label_smoothing = label_smoothing
-        self._weights: torch.Tensor | None
-        self.register_buffer("_weights", weights, persistent=False)  # moves with the module, not part of its state
-
-    def forward(self, x: torch.Tensor, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss; ``targets`` are int64 (N,) or float32 (N, classes)."""
-        del x
-        return nn.functional.cross_entropy(
-            outputs[0], targets, weight=self._weights, label_smoothing=self._label_smoothing
-        )
-
-    def mass(self, targets: torch.Tensor) -> float:
-        """Return the divisor of the mean over ``targets``, int64 (N,): the sum of their weights.
-
-        Source: the documentation of ``torch.nn.CrossEntropyLoss``, ``reduction="mean"``.
-        """
-        if self._weights is None:
-            return float(len(targets))
-        return float(self._weights[targets].sum())
-
-
-class ValueLoss(nn.Module):
-    """Huber's loss, quadratic up to an error of 1 (a standard deviation of the targets), or the squared error.
-
-    Source: P. J. Huber, Robust Estimation of a Location Parameter, 1964.
-    """
-
-    def __init__(self, kind: str) -> None:
-        """Store the kind: ``mse``, or else Huber's."""
-        super().__init__()
-        self._squared = kind == "mse"
-
-    def forward(self, x: torch.Tensor, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss; outputs and ``targets`` are float32 (N, D) in standard deviations."""
-        del x
-        return self.between(outputs[0], targets)
-
-    def between(self, values: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-        """Return the mean loss of ``values`` against ``wanted``, both float32 (N, D) in standard deviations."""
-        if self._squared:
-            return nn.functional.mse_loss(values, wanted)
-        return nn.functional.huber_loss(values, wanted)
 
 
 class Objective(nn.Module):
@@ -88,27 +37,6 @@ def share_of(loss: nn.Module, own: torch.Tensor, whole: torch.Tensor) -> float:
 
     ``whole`` are the batch's targets before mixing; mixed rows all weigh the same.
     """
-    if isinstance(loss, CrossEntropy) and own.ndim == 1:
+    if isinstance(loss, TaskLoss) and own.ndim == whole.ndim:
         return loss.mass(own) / loss.mass(whole)
     return len(own) / len(whole)
-
-
-def loss_of(settings: TrainRecipe, samples: Samples) -> CrossEntropy | ValueLoss:
-    """Return the loss of the settings: for classes, or for the numbers of a regression."""
-    return ValueLoss(settings.loss) if samples.numeric else cross_entropy(settings, samples)
-
-
-def cross_entropy(settings: TrainRecipe, samples: Samples) -> CrossEntropy:
-    """Return the cross-entropy of the settings, with class weights counted on ``samples``."""
-    balanced = settings.class_weights == "balanced"
-    return CrossEntropy(settings.label_smoothing, balanced_weights(samples) if balanced else None)
-
-
-def balanced_weights(samples: Samples) -> torch.Tensor:
-    """Return n / (k * n_c) for each class c, k classes being present; 0 for a class without samples.
-
-    Source: King and Zeng, Logistic Regression in Rare Events Data, 2001; ``class_weight="balanced"`` of scikit-learn.
-    """
-    counts = torch.bincount(samples.y, minlength=samples.classes)
-    present = int((counts > 0).sum())
-    return torch.where(counts > 0, len(samples) / (present * counts.clamp(min=1)), 0.0).float()

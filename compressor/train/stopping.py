@@ -48,10 +48,6 @@ def score(network: nn.Module, state: State, held: Samples) -> Score:
         size = rows_within(held.x[:1].nbytes, most=_MOST_ROWS)
         for x, y in zip(torch.split(held.x, size), torch.split(held.y, size), strict=True):
             logits = torch.func.functional_call(network, state, (x,))[0]
-            if held.numeric:
-                loss += float(nn.functional.huber_loss(logits, y, reduction="none").mean(dim=1).sum())
-                right -= float((logits - y).abs().mean(dim=1).sum())
-                continue
-            loss += float(nn.functional.cross_entropy(logits, y, reduction="sum"))
-            right += int((logits.argmax(1) == y).sum())
+            loss += float(held.task.training.loss_sum(logits, y))
+            right += held.task.training.goodness(logits, y)
     return Score(right / len(held), -loss / len(held))

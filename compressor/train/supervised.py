@@ -12,6 +12,7 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -20,9 +21,8 @@ from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
 from compressor.train import resuming
 from compressor.train.averaging import copied
-from compressor.train.batches.samples import Floats, Labels, Samples, check_learnable, checked
+from compressor.train.batches.samples import Floats, Samples, check_learnable, checked
 from compressor.train.loop import Training, begun
-from compressor.train.losses import loss_of
 from compressor.train.processes.world import World
 from compressor.train.stopping import Best, Score, score
 
@@ -31,8 +31,8 @@ from compressor.train.stopping import Best, Score, score
 class Epoch:
     """Result of one epoch; ``number`` counts from 1. ``accuracy`` is on augmented training batches.
 
-    ``held_accuracy``: on the held rows, if there are any. ``numeric``: both are mean absolute errors instead, in
-    standard deviations of the targets.
+    ``held_accuracy``: on the held rows, where there are any. ``measure``: what both are, if not the accuracy: the mean
+    absolute ``error`` in standard deviations of the targets.
     """
 
     number: int
@@ -40,12 +40,12 @@ class Epoch:
     loss: float
     accuracy: float
     held_accuracy: float | None = None
-    numeric: bool = False
+    measure: str = "accuracy"
 
     @property
     def said(self) -> str:
-        """Loss and accuracy, or error, as short text."""
-        return f"loss {self.loss:.3f} {'error' if self.numeric else 'accuracy'} {self.accuracy:.3f}"
+        """Loss and score in a few words."""
+        return f"loss {self.loss:.3f} {self.measure} {self.accuracy:.3f}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,9 +90,10 @@ def _one_thread() -> Iterator[None]:
 def fit(  # noqa: PLR0913 - each option is one a caller can leave out
     network: nn.Module,
     inputs: Floats,
-    labels: Labels,
+    labels: npt.NDArray[Any],
     settings: TrainRecipe,
     *,
+    task: str = "",
     on_epoch: Callable[[Epoch], None] | None = None,
     held: Rows | None = None,
     resume: Path | None = None,
@@ -105,6 +106,7 @@ def fit(  # noqa: PLR0913 - each option is one a caller can leave out
         inputs: float32, (N, C, H, W), as the device's preprocessing makes them.
         labels: int64, (N,), class indices; or float32, (N, D), numbers in standard deviations.
         settings: Epochs, seed, batch, rates. ``processes`` is used only by ``distributed.fit_distributed``.
+        task: The task of the labels, as ``tasks.named`` finds it; none: that of such labels.
         on_epoch: Called after every epoch; a resumed training reports the earlier epochs again.
         held: Rows for early stopping and the choice of the best weights; not trained on.
         resume: File that keeps the state after every epoch; if it exists, training continues from it and gives the
@@ -115,7 +117,7 @@ def fit(  # noqa: PLR0913 - each option is one a caller can leave out
         TrainError: If there are too few samples or classes, a value or the loss is not finite, early stopping has no
             held rows, or ``resume`` is from another training or can't be written.
     """
-    return fit_with(network, Rows(inputs, labels), settings, Options(on_epoch, held, resume, loss))
+    return fit_with(network, Rows(inputs, labels, task), settings, Options(on_epoch, held, resume, loss))
 
 
 def fit_with(network: nn.Module, rows: Rows, settings: TrainRecipe, options: Options) -> nn.Module:
@@ -124,13 +126,14 @@ def fit_with(network: nn.Module, rows: Rows, settings: TrainRecipe, options: Opt
     Raises:
         TrainError: As in ``fit``.
     """
-    samples = checked(network, rows.inputs, rows.labels)
+    samples = checked(network, rows)
     check_learnable(samples)
-    held = checked(network, options.held.inputs, options.held.labels, "held") if options.held else None
+    held = checked(network, options.held, "held") if options.held else None
     if settings.early_stopping and held is None:
         message = "Expected held rows for early_stopping, got none: set early_stopping = 0 in [train], or hold rows out"
         raise TrainError(message)
-    training = begun(network, options.loss or loss_of(settings, samples), samples, settings, options.world)
+    loss = options.loss or samples.task.training.loss(settings, samples.y, samples.outputs)
+    training = begun(network, loss, samples, settings, options.world)
     with _one_thread(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         course = _run(training, held.to(options.world.device) if held else None, options)
@@ -160,13 +163,13 @@ def _tell(epoch: Epoch, options: Options) -> None:
 def _after_one_more(training: Training, held: Samples | None, course: _Course) -> _Course:
     number, settings = len(course.epochs) + 1, training.settings
     loss, accuracy = training.epoch(number)
-    numeric = training.samples.numeric
+    measure = training.samples.task.measure
     if held is None:
-        return _Course((*course.epochs, Epoch(number, settings.epochs, loss, accuracy, None, numeric)))
+        return _Course((*course.epochs, Epoch(number, settings.epochs, loss, accuracy, None, measure)))
     reached = training.world.agreed(score(training.network, training.weights(), held))
     best = course.best.after(reached, training.weights()) if settings.early_stopping else course.best
     on_held = abs(reached.accuracy)
-    return _Course((*course.epochs, Epoch(number, settings.epochs, loss, accuracy, on_held, numeric)), best)
+    return _Course((*course.epochs, Epoch(number, settings.epochs, loss, accuracy, on_held, measure)), best)
 
 
 def _key(training: Training, held: Samples | None) -> str:

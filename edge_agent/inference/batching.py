@@ -10,13 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from edge_agent.inference.drift_counters import STREAMS_OUTPUT
 from edge_agent.inference.heartbeat import Beat
 from edge_agent.inference.reservoir import Reservoir
 from edge_agent.inference.served_model import Outcome, ServedModel
+from edge_agent.tasks import Seen
 
 MAX_WAITING = 16
 MAX_WAITING_BYTES = 1 << 20
@@ -43,8 +40,8 @@ class Tally:
         self._waiting_bytes = 0
 
     def _fresh(self) -> Beat:
-        """Return an empty heartbeat; a regression's has one class: its values were numbers."""
-        return Beat(1 if self.model.projection.values else len(self.model.manifest.labels))
+        """Return an empty heartbeat; that of a task without classes has one: its outputs were numbers."""
+        return Beat(len(self.model.manifest.labels) if self.model.task.classes else 1)
 
     def add(self, outcome: Outcome, data: bytes, at_ms: int) -> None:
         """Take one inference; it is counted now or soon."""
@@ -61,24 +58,18 @@ class Tally:
             return
         rows = self.model.values([item.outcome for item in waiting])
         self.model.counter.count(rows)
-        if self.model.projection.values:
-            self._count_values(waiting, rows)
-            return
-        for item, row in zip(waiting, rows[:, -len(STREAMS_OUTPUT) :].tolist(), strict=True):
-            confidence, _, margin, number = row
-            predicted = -1 if math.isnan(number) else int(number)
-            self._beat.inference(predicted, item.outcome.run_ms)
-            if item.data and predicted >= 0:
-                self._offer(item, predicted, confidence, margin)
+        outputs = len(self.model.task.streams)
+        for item, row in zip(waiting, rows[:, -outputs:].tolist(), strict=True):
+            seen = self.model.task.seen(row)
+            self._beat.inference(seen.predicted, item.outcome.run_ms)
+            if item.data and seen.predicted >= 0 and not math.isnan(seen.confidence):
+                self._offer(item, seen)
 
-    def _count_values(self, waiting: list[_Waiting], rows: NDArray[np.float64]) -> None:
-        """Count a regression's inferences. None becomes a sample: nobody labels numbers on the server."""
-        for item, row in zip(waiting, rows[:, -self.model.projection.values :].tolist(), strict=True):
-            self._beat.inference(0 if all(map(math.isfinite, row)) else -1, item.outcome.run_ms)
-
-    def _offer(self, item: _Waiting, predicted: int, confidence: float, margin: float) -> None:
+    def _offer(self, item: _Waiting, seen: Seen) -> None:
         for reservoir in self.reservoirs:
-            reservoir.offer(item.data, at_ms=item.at_ms, predicted=predicted, confidence=confidence, margin=margin)
+            reservoir.offer(
+                item.data, at_ms=item.at_ms, predicted=seen.predicted, confidence=seen.confidence, margin=seen.margin
+            )
 
     def error(self) -> None:
         """Count one image that could not be served."""

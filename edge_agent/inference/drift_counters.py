@@ -12,95 +12,66 @@ from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from operator import mul
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_agent import tasks
 from edge_agent.errors import ReferenceStreamsError
 from edge_agent.inference.image_features import HIGHEST, LOWEST, NAMES, image_features
-from wire.histogram import BINS, Counters, Shape
+from edge_agent.tasks import DeviceTask
+from edge_agent.tasks._base import UNBOUNDED
+from wire.histogram import Counters, Shape
 from wire.reference import PROJECTIONS, Reference, StreamSpec
 
 Floats: TypeAlias = "NDArray[np.float64]"
 
 STREAMS_IMAGE = NAMES
 STREAMS_EMBEDDING = (*(f"projection_{index}" for index in range(PROJECTIONS)), "residual")
-STREAMS_OUTPUT = ("confidence", "entropy", "margin", "predicted")
-MAX_VALUES = 4
-"""Of a regression's values so many have a stream, ``value_0`` first; more would hide a change among many streams."""
-_VALUE = "value_"
-_FINITE = 1e30
 _ROWS_AT_ONCE = 128  # their number fits into uint8, which adds four times faster than int64
+_OF_EMBEDDING = tuple(StreamSpec(name, "embedding") for name in STREAMS_EMBEDDING)
 
 
-def stream_specs(has_embedding: bool, values: int = 0) -> tuple[StreamSpec, ...]:  # noqa: FBT001 - agreed signature
-    """Return the streams in the order of the values: 23, or 14 without an embedding.
-
-    ``predicted`` is categorical: its value is the class index. ``values``: how many numbers a regression gives; each
-    has a stream (up to ``MAX_VALUES``) in the place of the four of a classifier.
-    """
-    outputs = tuple(StreamSpec(f"{_VALUE}{index}", "output") for index in range(min(values, MAX_VALUES)))
-    embedding = STREAMS_EMBEDDING if has_embedding else ()
-    return (
-        *(StreamSpec(name, "input") for name in STREAMS_IMAGE),
-        *(StreamSpec(name, "embedding") for name in embedding),
-        *(outputs or _CLASS_SPECS),
-    )
-
-
-_CLASS_SPECS = (
-    *(StreamSpec(name, "output") for name in STREAMS_OUTPUT[:-1]),
-    StreamSpec(STREAMS_OUTPUT[-1], "output", categorical=True),
-)
-
-
-def values_of(reference: Reference) -> int:
-    """Return how many streams hold values of a regression; 0 for a classifier's reference."""
-    return sum(spec.name.startswith(_VALUE) for spec in reference.streams) if not reference.classes else 0
-
-
-def class_edges(classes: int) -> tuple[float, ...]:
-    """Return the 15 edges of the stream ``predicted``: one bin a class, or runs of classes beyond 16."""
-    step = max(1, -(-classes // BINS))
-    return tuple(step * (index + 1) - 0.5 for index in range(BINS - 1))
+def stream_specs(task: DeviceTask, *, has_embedding: bool) -> tuple[StreamSpec, ...]:
+    """Return the streams in the order of the values: of a classifier 23, or 14 without an embedding."""
+    embedding = _OF_EMBEDDING if has_embedding else ()
+    return (*(StreamSpec(name, "input") for name in STREAMS_IMAGE), *embedding, *(one.spec for one in task.streams))
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """How an embedding becomes streams, and the temperature of the confidence.
+    """How an embedding and the outputs become streams, and the temperature of the confidence.
 
     ``mean``: float64 (D,); ``rows``: float64 (8, D), orthonormal (or zero where D < 8); ``scale``:
-    float64 (8,). D = 0: no embedding. ``values``: so many streams of a regression; 0: a classifier.
+    float64 (8,). D = 0: no embedding.
     """
 
+    task: DeviceTask
     mean: Floats
     rows: Floats
     scale: Floats
     residual_scale: float = 1.0
     temperature: float = 1.0
-    values: int = 0
 
 
-def no_projection(temperature: float = 1.0, values: int = 0) -> Projection:
+def no_projection(task: DeviceTask, temperature: float = 1.0) -> Projection:
     """Return the parameters for a model without an embedding."""
-    rows = np.empty((PROJECTIONS, 0))
-    return Projection(np.empty(0), rows, np.ones(PROJECTIONS), temperature=temperature, values=values)
+    return Projection(task, np.empty(0), np.empty((PROJECTIONS, 0)), np.ones(PROJECTIONS), temperature=temperature)
 
 
-def projection_of(reference: Reference) -> Projection:
+def projection_of(reference: Reference, task: DeviceTask) -> Projection:
     """Return the parameters that ``reference`` carries."""
     dimensions = len(reference.projection_mean)
     if not dimensions:
-        return no_projection(reference.temperature, values_of(reference))
+        return no_projection(task, reference.temperature)
     return Projection(
+        task,
         np.array(reference.projection_mean),
         np.array(reference.projection).reshape(PROJECTIONS, dimensions),
         np.array(reference.projection_scale),
         reference.residual_scale,
         reference.temperature,
-        values_of(reference),
     )
 
 
@@ -114,7 +85,7 @@ def values(
 
     Args:
         images: N images of one size, uint8 (H, W, 3), from ``preprocess.resize_pixels``.
-        logits: (N, classes), before softmax; of a regression its values, (N, D).
+        logits: what the model said, (N, D): logits before softmax, or values.
         embedding: (N, D), or None when the model gives none.
         projection: from ``projection_of(reference)``, or as the compressor fitted it.
 
@@ -138,11 +109,7 @@ def _row(
     row = image_features(image)
     if embedding is not None:
         row += _embedding_values(embedding, projection)
-    if projection.values:
-        row += logits[: projection.values].tolist()
-        return row
-    row += _output_values(logits.tolist(), projection.temperature)
-    return row
+    return row + projection.task.values(logits, projection.temperature)
 
 
 def _embedding_values(embedding: NDArray[np.floating], projection: Projection) -> list[float]:
@@ -157,30 +124,16 @@ def _embedding_values(embedding: NDArray[np.floating], projection: Projection) -
     return [*(along / projection.scale).tolist(), residual / projection.residual_scale]
 
 
-def _output_values(logits: list[float], temperature: float) -> list[float]:
-    top = max(logits)
-    scaled = [(value - top) / temperature for value in logits]
-    weights = [math.exp(value) if value <= 0 else math.nan for value in scaled]
-    total = sum(weights)
-    if not math.isfinite(total):
-        return [math.nan] * len(STREAMS_OUTPUT)
-    entropy = math.log(total) - sum(map(mul, weights, scaled)) / total
-    predicted = logits.index(top)
-    weights[predicted] = 0.0
-    return [1 / total, entropy, (1 - max(weights)) / total, float(predicted)]
-
-
 def confidence_bins(confidence: NDArray[np.floating], count: int) -> NDArray[np.int64]:
     """Return the bin (0 to ``count`` - 1) of each confidence in 0..1; 1.0 belongs to the last one."""
     return np.minimum((confidence * count).astype(np.int64), count - 1)
 
 
-def value_ranges(specs: Sequence[StreamSpec], classes: int) -> tuple[Floats, Floats]:
+def value_ranges(specs: Sequence[StreamSpec], task: DeviceTask) -> tuple[Floats, Floats]:
     """Return the lowest and highest physically possible value of each stream, each float64 (S,)."""
-    limits = dict(zip(NAMES, zip(LOWEST, HIGHEST, strict=True), strict=True))
-    limits |= {"residual": (0.0, _FINITE), "confidence": (0.0, 1.0), "margin": (0.0, 1.0)}
-    limits |= {"entropy": (-1e-6, np.log(max(classes, 2)) + 1e-3), "predicted": (0.0, float(classes - 1))}
-    rows = np.array([limits.get(spec.name, (-_FINITE, _FINITE)) for spec in specs])
+    limits = dict(zip(NAMES, zip(LOWEST, HIGHEST, strict=True), strict=True)) | {"residual": (0.0, UNBOUNDED)}
+    limits |= {stream.name: (stream.lowest, stream.highest) for stream in task.streams}
+    rows = np.array([limits.get(spec.name, (-UNBOUNDED, UNBOUNDED)) for spec in specs])
     return rows[:, 0], rows[:, 1]
 
 
@@ -192,20 +145,21 @@ class Counter:
     one comparison and one addition serve all streams of an inference.
     """
 
-    def __init__(self, reference: Reference) -> None:
-        """Start empty.
+    def __init__(self, reference: Reference, task: DeviceTask | None = None) -> None:
+        """Start empty; ``task``: whose outputs are counted, where it is not the one that the reference shows.
 
         Raises:
             ReferenceStreamsError: If the reference's streams aren't those of this agent, or edges don't ascend.
         """
-        specs = stream_specs(bool(reference.projection_mean), values_of(reference))
+        task = task or tasks.of_reference(reference)
+        specs = stream_specs(task, has_embedding=bool(reference.projection_mean))
         _check_streams(specs, reference)
         self._shape: Shape = reference.shape
-        lowest, highest = value_ranges(specs, reference.classes)
+        lowest, highest = value_ranges(specs, task)
         above = np.nextafter(highest, np.inf)[:, None]
         edges = np.array(reference.edges)
         self._thresholds = np.hstack([lowest[:, None], np.clip(edges, lowest[:, None], above), above])
-        self._confidence, self._predicted = len(specs) - len(STREAMS_OUTPUT), len(specs) - 1
+        self._confidence, self._predicted = len(specs) - len(task.streams), len(specs) - 1
         self._clear()
 
     def _clear(self) -> None:

@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent import runtimes
+from edge_agent import runtimes, tasks
 from edge_agent.device import memory_limit
-from edge_agent.errors import AgentError, GoldenError, RuntimeMemoryError, RuntimeMissingError
+from edge_agent.errors import AgentError, GoldenError, RuntimeMemoryError, RuntimeMissingError, TaskMissingError
+from edge_agent.tasks import DeviceTask
 from wire.bundle import GOLDEN, MAX_BUNDLE_BYTES, Bundle, read_bundle
 from wire.errors import WireError
 from wire.manifest import Budgets
@@ -104,9 +105,10 @@ def probe(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Verdict:
     try:
         bundle = read_bundle(path, limit_bytes=limit_bytes)
         golden = read_golden(bundle)
+        task = tasks.of_manifest(bundle.manifest)
         runtime = runtimes.load(bundle.manifest, bundle.artifact)
-        return judge(_figures(runtime, golden), bundle.manifest.budgets)
-    except (RuntimeMissingError, RuntimeMemoryError) as error:
+        return judge(_figures(runtime, task, golden), bundle.manifest.budgets)
+    except (RuntimeMissingError, TaskMissingError, RuntimeMemoryError) as error:
         return Verdict(ok=False, code=error.code, text=str(error))
     except MemoryError:
         return Verdict(ok=False, code=RuntimeMemoryError.code, text="Expected a model that fits this device's memory")
@@ -114,12 +116,12 @@ def probe(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Verdict:
         return Verdict(ok=False, code="bundle_invalid", text=str(error))
 
 
-def _figures(runtime: runtimes.Runtime, golden: Golden) -> Verdict:
+def _figures(runtime: runtimes.Runtime, task: DeviceTask, golden: Golden) -> Verdict:
     # one by one: it is what the device does, and a batch may take other kernels
     logits = np.concatenate([runtime.run(golden.inputs[i : i + 1])[0] for i in range(len(golden.inputs))])
     if logits.shape != golden.logits.shape:
         raise GoldenError(f"Expected logits of shape {golden.logits.shape}, got {logits.shape}")
-    flips = int(np.count_nonzero(logits.argmax(axis=1) != golden.logits.argmax(axis=1)))
+    flips = task.flips(logits, golden.logits)
     p50_ms, p95_ms = np.percentile(_latencies_ms(runtime, golden.inputs), [50, 95]).tolist()
     differences = np.nan_to_num(np.abs(logits - golden.logits), nan=_NOT_A_NUMBER, posinf=_NOT_A_NUMBER)
     return Verdict(False, "", "", p50_ms, p95_ms, peak_memory_bytes(), float(differences.max()), flips)

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent import front_ends, runtimes
+from edge_agent import front_ends, runtimes, tasks
 from edge_agent.device.memory_limit import room_bytes
 from edge_agent.errors import RuntimeLoadError
 from edge_agent.inference import drift_counters
 from edge_agent.inference.preprocess import decode_image, resize_pixels, to_tensor
+from edge_agent.tasks import DeviceTask
 from wire.bundle import REFERENCE, read_bundle
 from wire.errors import BundleError
 from wire.manifest import Manifest
@@ -49,6 +50,7 @@ class ServedModel:
     ref_id: str
     projection: drift_counters.Projection
     counter: drift_counters.Counter
+    task: DeviceTask
     embedding_index: int | None
     max_memory_bytes: int = 0
     """What this process may have in all; 0: nobody said."""
@@ -111,13 +113,15 @@ def load_model(path: Path, *, threads: int | None = None, max_memory_bytes: int 
         raise BundleError(message)
     reference = read_reference(bundle.files[REFERENCE])
     reference.check_artifact(bundle.manifest.artifact_sha256)
+    task = tasks.of(bundle.manifest, reference)
     model = ServedModel(
         bundle.manifest,
         runtimes.load(bundle.manifest, bundle.artifact, threads=threads),
         reference,
         reference.ref_id,
-        drift_counters.projection_of(reference),
-        drift_counters.Counter(reference),
+        drift_counters.projection_of(reference, task),
+        drift_counters.Counter(reference, task),
+        task,
         _embedding_index(bundle.manifest, reference),
         max_memory_bytes,
     )

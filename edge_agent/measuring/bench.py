@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent import runtimes
+from edge_agent import runtimes, tasks
 from edge_agent.errors import AgentError, ImageError
 from edge_agent.inference.preprocess import to_tensor
 from edge_agent.inference.probe import Golden, peak_memory_bytes, read_golden
+from edge_agent.tasks import DeviceTask
 from wire import __version__
 from wire.bundle import Bundle, read_bundle
 from wire.canonical import sha256_file
@@ -60,9 +61,9 @@ def measure(order: MeasureOrder, bundle_path: Path, rows_path: Path | None) -> b
     golden = read_golden(bundle)
     runtime = runtimes.load(bundle.manifest, bundle.artifact)
     peak_bytes = _peak(runtime, golden)
-    report = dataclasses.replace(
-        _golden(runtime, golden, blank_report(order)), peak_memory_bytes=peak_bytes, facts=_facts(bundle)
-    )
+    task = tasks.of_manifest(bundle.manifest)
+    report = _golden(runtime, task, golden, blank_report(order))
+    report = dataclasses.replace(report, peak_memory_bytes=peak_bytes, facts=_facts(bundle))
     pixels = _pixels(order, rows_path) if rows_path is not None else None
     report = _timed(runtime, _inputs(pixels, bundle.manifest, golden), report)
     logits = _logits(runtime, pixels, bundle.manifest) if pixels is not None else np.zeros((0, 0), "<f4")
@@ -76,13 +77,13 @@ def _peak(runtime: runtimes.Runtime, golden: Golden) -> int:
     return peak_memory_bytes()
 
 
-def _golden(runtime: runtimes.Runtime, golden: Golden, report: MeasureReport) -> MeasureReport:
+def _golden(runtime: runtimes.Runtime, task: DeviceTask, golden: Golden, report: MeasureReport) -> MeasureReport:
     logits = np.concatenate([runtime.run(golden.inputs[i : i + 1])[0] for i in range(len(golden.inputs))])
     if logits.shape != golden.logits.shape:
         message = f"Expected golden logits of shape {golden.logits.shape}, got {logits.shape}"
         raise MessageError(message)
     differences = np.nan_to_num(np.abs(logits - golden.logits), nan=_NOT_A_NUMBER, posinf=_NOT_A_NUMBER)
-    flips = int(np.count_nonzero(logits.argmax(axis=1) != golden.logits.argmax(axis=1)))
+    flips = task.flips(logits, golden.logits)
     return dataclasses.replace(
         report, golden_max_abs=float(differences.max()), golden_flips=flips, golden_rows=len(logits)
     )

@@ -44,6 +44,7 @@ from edge_agent.inference.child import Child, Settings
 from edge_agent.inference.served_model import ServedModel, load_model
 from edge_agent.pipe_frames import Frame
 from edge_agent.sources import Capture
+from edge_agent.tasks.classification import Classification
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from edge_agent.updater.storage.slots import SlotRelease, Slots
 from wire.bundle import build_bundle
@@ -104,7 +105,7 @@ def conv_net(layers: int) -> bytes:
 def write_bundle(folder: Path, layers: int, version: int = 1) -> Path:
     """Write a bundle whose reference has equal-mass edges on random values."""
     artifact = conv_net(layers)
-    specs = drift_counters.stream_specs(has_embedding=True)
+    specs = drift_counters.stream_specs(Classification(CLASSES), has_embedding=True)
     directions = np.linalg.qr(RNG.normal(size=(WIDTH, 8)))[0].T
     edges = tuple(float(np.float32(value)) for value in np.linspace(-1, 1, 15))
     reference = Reference(

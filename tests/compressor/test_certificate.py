@@ -27,8 +27,8 @@ from compressor.gates.rule import GateRecipe
 from compressor.measurement.predictions import Predictions
 from compressor.release.regate import gate_again
 from compressor.statistics.paired import Paired
+from compressor.tasks._compared import Compared
 from compressor.tasks.classification.evidence import evidence, metrics
-from compressor.tasks.compared import Compared
 
 EVIDENCE = Evidence(
     accuracy=Paired(1, 1, 900), slices={"a": Paired(0, 1, 400)}, classes={"7": Paired(1, 0, 90)},

@@ -13,7 +13,7 @@ from compressor.evaluating import evaluating
 from compressor.export.onnx import export_onnx
 from compressor.prune.groups import find_groups
 from compressor.prune.importance import channel_scores
-from compressor.prune.judging import points
+from compressor.prune.judging import score as pruning_score
 from compressor.prune.latency import latency_ratio
 from compressor.prune.macs import count_macs
 from compressor.qat import equalization, training
@@ -83,17 +83,15 @@ LOOKS: dict[str, Callable[[nn.Module], object]] = {
     "macs": lambda network: count_macs(network, *SHAPE),
     "groups": lambda network: find_groups(network, SHAPE),
     "importance": lambda network: channel_scores(network, find_groups(network, SHAPE), "taylor", ROWS),
-    "points": lambda network: points(network, ROWS),
+    "points": lambda network: pruning_score(network, ROWS),
     "latency": lambda network: latency_ratio(network, network, ROWS.inputs[:2]),
     "activations": lambda network: activations(network, ROWS.inputs[:4]),
     "extremes": trace_extremes,
-    "agreement": lambda network: distillation.agreement(network, Inner(), ROWS),
+    "agreement": lambda network: distillation.agreement(network, Inner(), ROWS, "now"),
     "teacher": student,
     "qat score": lambda network: training.score(network, ROWS),
-    "stopping": lambda network: stopping.score(
-        network, dict(network.state_dict()), checked(Inner(), ROWS.inputs, ROWS.labels)
-    ),
-    "samples": lambda network: checked(network, ROWS.inputs, ROWS.labels),
+    "stopping": lambda network: stopping.score(network, dict(network.state_dict()), checked(Inner(), ROWS)),
+    "samples": lambda network: checked(network, ROWS),
 }
 
 

@@ -8,7 +8,7 @@ import pytest
 from compressor.errors import MeasureError
 from compressor.measurement.predictions import Predictions
 from compressor.measurement.saliency import Floats, flips, saliency
-from compressor.tasks.compared import Compared
+from compressor.tasks._compared import Compared
 
 
 def _said(*logits: tuple[float, float]) -> Predictions:

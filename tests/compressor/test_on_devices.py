@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compressor import tasks
 from compressor.cli.device_options import Reach
 from compressor.cli.devices import bench_for, bench_of, devices_named, gate_bundle, gate_on, merged, rules_on
 from compressor.data import digits
@@ -29,7 +30,7 @@ from compressor.recipe.read import parse_recipe
 from compressor.release.keys import init_keys
 from compressor.report.side_by_side import beside
 from compressor.run.device_evidence import Asked, evidence_from, pixels_of
-from compressor.tasks.compared import Compared
+from compressor.tasks._compared import Compared
 from edge_agent.inference import preprocess
 from server.trust.online_keys import init_online_keys
 from wire.manifest import Budgets, Manifest, Preprocessing
@@ -51,7 +52,7 @@ def asked() -> Asked:
     """Return four rows whose last one this host gets wrong."""
     here = Predictions(HERE, NOTHING)
     gate_set = Compared(LABELS, np.array(["a", "a", "b", "b"]), here, here, here)
-    return Asked(SUBJECT, gate_set, ("x", "y", "z"), (), Budgets(golden_max_abs=0.05))
+    return Asked(tasks.named("classification"), SUBJECT, gate_set, ("x", "y", "z"), (), Budgets(golden_max_abs=0.05))
 
 
 @pytest.mark.slow

@@ -11,10 +11,12 @@ import pytest
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
+from compressor import tasks
 from compressor.errors import PackageError
 from compressor.gates.certificate import Certificate, Line, for_bundle
 from compressor.measurement.predictions import Predictions
-from compressor.release.package import Golden, Parts, bill_of_materials, card, golden_rows, read_golden, write_golden
+from compressor.release.package import Golden, Parts, bill_of_materials, card, read_golden, write_golden
+from compressor.tasks.classification.evidence import golden_rows
 from wire.manifest import Manifest, TensorSpec
 from wire.reference import Reference
 
@@ -38,7 +40,7 @@ def _parts() -> Parts:
     certificate = Certificate(
         verdict="pass", model="m", version=3, gates=(line,), figures=figures, counts={"slice:x": (1, 0, 10)}
     )
-    return Parts(manifest, b"model", Reference(), _golden(), certificate, "net", "data")
+    return Parts(manifest, b"model", Reference(), _golden(), certificate, "net", "data", tasks.named("classification"))
 
 
 def test_golden_vectors_have_no_clock_in_them() -> None:
@@ -59,7 +61,7 @@ def test_golden_rows_are_right_and_cover_the_classes() -> None:
     labels = np.arange(60) % 3
     logits = np.eye(3, dtype=np.float32)[labels]
     logits[0] = logits[0][::-1]
-    rows = golden_rows(labels, Predictions(logits, np.zeros((60, 0), np.float32)))
+    rows = golden_rows(labels, Predictions(logits, np.zeros((60, 0), np.float32)), 16)
     assert 0 not in rows
     assert set(labels[rows].tolist()) == {0, 1, 2}
 
@@ -68,7 +70,7 @@ def test_a_model_that_gets_nothing_right_has_golden_rows_all_the_same() -> None:
     """What a device must repeat is an answer, right or not; without any the bundle could not be made."""
     labels = np.arange(60) % 3
     logits = np.eye(3, dtype=np.float32)[(labels + 1) % 3]
-    assert len(golden_rows(labels, Predictions(logits, np.zeros((60, 0), np.float32)))) == 16
+    assert len(golden_rows(labels, Predictions(logits, np.zeros((60, 0), np.float32)), 16)) == 16
 
 
 def test_weights_from_elsewhere_claim_no_training_data() -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from compressor.errors import MeasureError
 from compressor.measurement.parity import find, matrix
+from compressor.tasks.regression.evidence import parity
 
 
 def test_five_forms_give_ten_pairs() -> None:
@@ -37,8 +38,8 @@ def test_values_have_a_correlation_and_no_flips() -> None:
     """Of a regression: rounding keeps the order, nothing is a class; a constant against something counts as 0."""
     values = np.arange(12, dtype=np.float32).reshape(6, 2)
     rounded = values + np.float32(100)
-    (pair,) = matrix({"float": values, "int8": rounded}, numeric=True)
+    (pair,) = parity({"float": values, "int8": rounded})
     assert (pair.max_abs, pair.cosine) == (100, pytest.approx(1))
     assert np.isnan(pair.flip_ratio)
-    (dead,) = matrix({"float": values, "int8": np.full_like(values, 7)}, numeric=True)
+    (dead,) = parity({"float": values, "int8": np.full_like(values, 7)})
     assert dead.cosine == 0

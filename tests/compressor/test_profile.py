@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from compressor.measurement.predictions import Predictions
-from compressor.release.drift_reference import Seen, equal_mass_edges, fit_temperature, make_reference
+from compressor.release.drift_reference import Seen, equal_mass_edges, make_reference
+from compressor.tasks.classification.evidence import temperature
+from edge_agent.tasks.classification import Classification
+from edge_agent.tasks.regression import Regression
 from wire.reference import read_reference, write_reference
 
 
@@ -45,7 +48,7 @@ def _seen(n: int, seed: int, width: int) -> Seen:
 @pytest.mark.parametrize("width", [0, 3, 20])
 def test_a_reference_survives_its_bytes(width: int) -> None:
     """Written and read it is the same, for no, a narrow and a wide embedding."""
-    reference = make_reference("ab" * 32, _seen(400, 0, width), [_seen(300, 1, width)], 1.3)
+    reference = make_reference("ab" * 32, Classification(4), _seen(400, 0, width), [_seen(300, 1, width)], 1.3)
     assert read_reference(write_reference(reference)) == reference
     assert reference.contexts[0].n == 300
     assert reference.contexts[0].n_effective == 150
@@ -54,7 +57,7 @@ def test_a_reference_survives_its_bytes(width: int) -> None:
 
 def test_every_context_has_its_own_counts() -> None:
     """A second context adds a row of counts under the same edges."""
-    reference = make_reference("ab" * 32, _seen(400, 0, 9), [_seen(300, 1, 9), _seen(50, 2, 9)])
+    reference = make_reference("ab" * 32, Classification(4), _seen(400, 0, 9), [_seen(300, 1, 9), _seen(50, 2, 9)])
     assert [context.n for context in reference.contexts] == [300, 50]
     assert sum(reference.contexts[1].counts) == 50 * len(reference.streams)
 
@@ -65,7 +68,7 @@ def test_temperature_of_overconfident_logits_is_above_one() -> None:
     logits = rng.normal(size=(4000, 3)) * 2
     weights = np.exp(logits)
     labels = np.array([rng.choice(3, p=row / row.sum()) for row in weights])
-    assert fit_temperature((3 * logits).astype(np.float32), labels) == pytest.approx(3, rel=0.1)
+    assert temperature((3 * logits).astype(np.float32), labels) == pytest.approx(3, rel=0.1)
 
 
 @pytest.mark.parametrize("width", [0, 9])
@@ -74,7 +77,7 @@ def test_a_regression_has_streams_of_its_values(width: int) -> None:
     seen = replace(_seen(400, 0, width), labels=np.zeros((400, 6), np.float32))
     values = np.random.default_rng(3).normal(300, 5, (400, 6)).astype(np.float32)
     seen = replace(seen, predictions=Predictions(values, seen.predictions.embedding))
-    reference = make_reference("ab" * 32, seen, [seen])
+    reference = make_reference("ab" * 32, Regression(6), seen, [seen])
     names = [spec.name for spec in reference.streams]
     assert names[-4:] == ["value_0", "value_1", "value_2", "value_3"]
     assert (reference.classes, reference.table_seen, reference.risk) == (0, (), 0.0)

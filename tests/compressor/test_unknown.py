@@ -11,8 +11,8 @@ from compressor.gates.certificate import Certificate
 from compressor.gates.rule import GateRecipe
 from compressor.measurement.predictions import Predictions
 from compressor.run.comparison import Figures
+from compressor.tasks._compared import Compared
 from compressor.tasks.classification import evidence as classification
-from compressor.tasks.compared import Compared
 
 RULES = (GateRecipe("accuracy_drop", max=0.5), GateRecipe("auc_drop", max=0.5), GateRecipe("peak_memory_bytes", max=1))
 

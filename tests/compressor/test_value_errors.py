@@ -12,10 +12,8 @@ from compressor.gates.kinds import gate
 from compressor.gates.metrics import WORST_SLICE, ErrorCeiling, WorstSliceIncrease
 from compressor.gates.rule import GateRecipe
 from compressor.measurement.predictions import Predictions
-from compressor.release.package import golden_rows
-from compressor.tasks.classification.evidence import evidence
-from compressor.tasks.compared import Compared
-from compressor.tasks.regression.evidence import error_of, figures, metrics
+from compressor.tasks._compared import Compared
+from compressor.tasks.regression.evidence import error_of, evidence, figures, golden_rows, metrics
 
 RANDOM = np.random.default_rng(0)
 GOOD = MetricEvidence(0.1, 0.0, 0.2, 0.975, 300, 300, 1.0, 1.1)
@@ -107,7 +105,7 @@ def test_slices_fail_closed(slices: dict[str, MetricEvidence], verdict: Verdict)
 def test_golden_rows_reach_from_the_smallest_to_the_largest_value() -> None:
     """Evenly by rank, each once, in ascending order of rows."""
     values = RANDOM.permutation(100).astype(np.float32)[:, None]
-    rows = golden_rows(values, said(values))
+    rows = golden_rows(values, said(values), 16)
     assert len(rows) == 16
     assert list(rows) == sorted(set(rows.tolist()))
     assert {0.0, 99.0} <= set(values[rows, 0].tolist())

@@ -6,20 +6,25 @@ import math
 import numpy as np
 import pytest
 
+from edge_agent import tasks
 from edge_agent.errors import ReferenceStreamsError
 from edge_agent.inference import drift_counters
+from edge_agent.tasks._base import equal_runs
+from edge_agent.tasks.classification import Classification
+from edge_agent.tasks.regression import Regression
 from wire.drift_report import DriftReport, decode_report, encode_report
 from wire.reference import Context, Reference
 
 D = 12
-NAMES = [spec.name for spec in drift_counters.stream_specs(has_embedding=True)]
+CLASSES = Classification(10)
+NAMES = [spec.name for spec in drift_counters.stream_specs(CLASSES, has_embedding=True)]
 RNG = np.random.default_rng(0)
 ROWS = np.linalg.qr(RNG.normal(size=(D, 8)))[0].T
-PROJECTION = drift_counters.Projection(np.full(D, 0.5), ROWS, np.full(8, 2.0), residual_scale=4.0)
+PROJECTION = drift_counters.Projection(CLASSES, np.full(D, 0.5), ROWS, np.full(8, 2.0), residual_scale=4.0)
 
 
 def _reference(edges: np.ndarray, classes: int = 10, *, embedding: bool = True) -> Reference:
-    specs = drift_counters.stream_specs(has_embedding=embedding)
+    specs = drift_counters.stream_specs(CLASSES, has_embedding=embedding)
     width = D if embedding else 0
     return Reference(
         "a" * 64, specs, (Context(counts=(0,) * 16 * len(specs)),), classes, 10, (0,) * classes * 10,
@@ -37,15 +42,19 @@ def _rows(count: int, *, embedding: bool = True) -> np.ndarray:
 
 
 def _value(image: np.ndarray, name: str) -> float:
-    rows = drift_counters.values([image], np.zeros((1, 10)), None, drift_counters.no_projection())
-    return float(rows[0, [spec.name for spec in drift_counters.stream_specs(has_embedding=False)].index(name)])
+    rows = drift_counters.values([image], np.zeros((1, 10)), None, drift_counters.no_projection(CLASSES))
+    return float(rows[0, [spec.name for spec in drift_counters.stream_specs(CLASSES, has_embedding=False)].index(name)])
 
 
 def test_there_are_23_streams_and_14_without_an_embedding() -> None:
     """Names are unique, kinds are known, and the values have one column each."""
     assert len(set(NAMES)) == len(NAMES) == _rows(2).shape[1] == 23
-    assert len(drift_counters.stream_specs(has_embedding=False)) == _rows(2, embedding=False).shape[1] == 14
-    assert {spec.kind for spec in drift_counters.stream_specs(has_embedding=True)} == {"input", "embedding", "output"}
+    assert len(drift_counters.stream_specs(CLASSES, has_embedding=False)) == _rows(2, embedding=False).shape[1] == 14
+    assert {spec.kind for spec in drift_counters.stream_specs(CLASSES, has_embedding=True)} == {
+        "input",
+        "embedding",
+        "output",
+    }
 
 
 def test_image_features_match_their_definitions() -> None:
@@ -86,7 +95,9 @@ def test_a_grey_image_has_exactly_no_colour() -> None:
 def test_output_streams_are_confidence_entropy_margin_and_class() -> None:
     """Of a softmax of logarithms: the probabilities themselves."""
     logits = np.log(np.array([[0.1, 0.7, 0.2]]))
-    row = drift_counters.values([np.zeros((4, 4, 3), np.uint8)], logits, None, drift_counters.no_projection())[0, -4:]
+    row = drift_counters.values([np.zeros((4, 4, 3), np.uint8)], logits, None, drift_counters.no_projection(CLASSES))[
+        0, -4:
+    ]
     entropy = -(0.1 * math.log(0.1) + 0.7 * math.log(0.7) + 0.2 * math.log(0.2))
     assert row == pytest.approx([0.7, entropy, 0.5, 1], rel=1e-6)
 
@@ -182,8 +193,8 @@ def test_refuses_a_reference_of_other_streams_or_unsorted_edges() -> None:
 
 def test_class_edges_give_each_class_its_bin_up_to_sixteen() -> None:
     """Ten classes: bins 0 to 9; forty classes: runs of three."""
-    assert list(np.searchsorted(drift_counters.class_edges(10), range(10), side="right")) == list(range(10))
-    assert list(np.searchsorted(drift_counters.class_edges(40), [0, 2, 3, 39], side="right")) == [0, 0, 1, 13]
+    assert list(np.searchsorted(equal_runs(10), range(10), side="right")) == list(range(10))
+    assert list(np.searchsorted(equal_runs(40), [0, 2, 3, 39], side="right")) == [0, 0, 1, 13]
 
 
 @pytest.mark.parametrize("n", [60, 3600, 86400])
@@ -202,17 +213,17 @@ def test_a_report_stays_under_800_bytes(n: int) -> None:
 
 def _values_reference() -> Reference:
     """Return the reference of a regression of two values, without an embedding."""
-    specs = drift_counters.stream_specs(False, 2)
+    specs = drift_counters.stream_specs(Regression(2), has_embedding=False)
     edges = tuple(float(value) for value in np.linspace(290, 310, 15))
     return Reference("a" * 64, specs, (Context(counts=(0,) * 16 * len(specs)),), edges=(edges,) * len(specs))
 
 
 def test_a_regression_has_a_stream_for_each_of_its_first_values() -> None:
     """In the place of confidence and class; more than four would hide a change among many."""
-    names = [spec.name for spec in drift_counters.stream_specs(True, 6)]
+    names = [spec.name for spec in drift_counters.stream_specs(Regression(6), has_embedding=True)]
     assert names[-4:] == ["value_0", "value_1", "value_2", "value_3"]
     assert "confidence" not in names
-    assert drift_counters.values_of(_values_reference()) == 2
+    assert len(tasks.of_reference(_values_reference()).streams) == 2
 
 
 def test_values_of_a_regression_are_counted_as_they_are() -> None:
@@ -220,7 +231,9 @@ def test_values_of_a_regression_are_counted_as_they_are() -> None:
     reference = _values_reference()
     images = np.zeros((3, 4, 4, 3), np.uint8)
     said = np.array([[289, 400], [300.5, 311], [np.nan, 290]], np.float32)
-    rows = drift_counters.values(images, said, None, drift_counters.projection_of(reference))
+    rows = drift_counters.values(
+        images, said, None, drift_counters.projection_of(reference, tasks.of_reference(reference))
+    )
     counter = drift_counters.Counter(reference)
     counter.count(rows)
     counters, last = counter.take(), len(reference.streams) - 1

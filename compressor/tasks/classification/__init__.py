@@ -1,1 +1,21 @@
-"""Classification."""
+"""Classification: each input has one class of several."""
+
+from __future__ import annotations
+
+from compressor.tasks._task import Task
+
+_OWN = "a regression ([data] label = 'number')"
+
+TASK = Task(
+    name="classification",
+    folder=__name__,
+    measure="accuracy",
+    score_name="accuracy",
+    headline=("accuracy", "drop_upper"),
+    recipes="of classes",
+    device="classification",
+    outputs="class scores",
+    change="drop in accuracy",
+    unfit={},
+    foreign={"[train] loss": _OWN, "[data] target_mean": _OWN, "[data] target_std": _OWN},
+)

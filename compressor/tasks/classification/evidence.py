@@ -1,4 +1,4 @@
-"""From predictions to evidence: who was right where, and how well the classes are ranked. Pure.
+"""From predictions to figures and evidence: who was right where, and how well the classes are ranked. Pure.
 
 Decides which scores a ranking metric is taken of, and that only the metrics that a rule names are bootstrapped: each
 costs seconds. Does not judge.
@@ -10,21 +10,25 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import optimize
 
 from compressor.errors import MeasureError
 from compressor.gates import Evidence, MetricEvidence
+from compressor.gates.constant import Reordered, reordered
 from compressor.gates.rule import GateRecipe
-from compressor.measurement.predictions import Predictions, log_probabilities
+from compressor.measurement.parity import Pair, matrix
+from compressor.measurement.predictions import Floats, Predictions, calibration_error, log_probabilities
 from compressor.statistics.bootstrap import Draws, auc_drop, ranking_precision_drop
 from compressor.statistics.confidence_calibration import calibration_error_increase
-from compressor.statistics.paired import Paired, paired
-from compressor.tasks.compared import Compared
-from compressor.tasks.regression import evidence as regression
+from compressor.statistics.paired import Paired, drop_upper, paired, wilson
+from compressor.tasks._compared import Compared
 
 _RANKED: Mapping[str, Callable[..., MetricEvidence]] = {
     "auc_drop": auc_drop, "ranking_precision_drop": ranking_precision_drop,
     "calibration_error_increase": calibration_error_increase,
 }  # fmt: skip
+
+_TEMPERATURES = (0.25, 4.0)
 
 
 def evidence(
@@ -33,13 +37,10 @@ def evidence(
 ) -> Evidence:  # fmt: skip
     """Return the evidence of a gate set, and of a drifted set where there is one.
 
-    ``rules`` say which metrics are bootstrapped. A classifier has no regression error, and a regression nothing but
-    it and figures: what the other's gates want stays unmeasured, and they fail, as does the gate of a ranking metric
-    where the gate set lacks a class.
+    ``rules`` say which metrics are bootstrapped. What the gates of other tasks want stays unmeasured, and they fail, as
+    does the gate of a ranking metric where the gate set lacks a class.
     """
     found, unknown = _measured(gate_set, rules)
-    if gate_set.numeric:
-        return Evidence(figures=figures, metrics=found, unknown=unknown)
     before, after = _right(gate_set.baseline, gate_set.labels), _right(gate_set.candidate, gate_set.labels)
     uncompressed = _right(gate_set.float_model, gate_set.labels)
     flips = int(np.count_nonzero(gate_set.float_model.classes != gate_set.candidate.classes))
@@ -59,8 +60,6 @@ def evidence(
 
 def _measured(gate_set: Compared, rules: Sequence[GateRecipe]) -> tuple[Mapping[str, MetricEvidence], dict[str, str]]:
     """Return the metrics that ``rules`` name, and why each of the others could not be measured."""
-    if gate_set.numeric:
-        return regression.metrics(gate_set, rules), {}
     found: dict[str, MetricEvidence] = {}
     unknown: dict[str, str] = {}
     for name in dict.fromkeys(rule.name for rule in rules):
@@ -109,3 +108,112 @@ def _within(before: NDArray[np.bool_], after: NDArray[np.bool_], rows: NDArray[n
 
 def _all(compared: Compared) -> Paired:
     return paired(_right(compared.baseline, compared.labels), _right(compared.candidate, compared.labels))
+
+
+def figures(gate_set: Compared, drifted: Compared | None = None) -> dict[str, float]:
+    """Return the accuracies of candidate, float model and baseline, and the candidate's calibration error."""
+    labels, said = gate_set.labels, gate_set.candidate
+    right = int(_right(said, labels).sum())
+    low, high = wilson(right, len(labels), 0.95)
+    found = {
+        "n_gate": float(len(labels)),
+        "accuracy": right / len(labels),
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "float_accuracy": accuracy(gate_set.float_model, labels),
+        "baseline_accuracy": accuracy(gate_set.baseline, labels),
+        "calibration_error": calibration_error(said.logits, labels),
+    }
+    if drifted is not None:
+        found |= {
+            "n_drifted": float(len(drifted.labels)),
+            "drifted_accuracy_before": accuracy(drifted.baseline, drifted.labels),
+            "drifted_accuracy": accuracy(drifted.candidate, drifted.labels),
+        }
+    return found
+
+
+def device_figures(gate_set: Compared) -> dict[str, float]:
+    """Return the accuracy and the calibration error of a device's answers."""
+    said, labels = gate_set.candidate, gate_set.labels
+    return {"accuracy": accuracy(said, labels), "calibration_error": calibration_error(said.logits, labels)}
+
+
+def compared_figures(evidence: Evidence) -> dict[str, float]:
+    """Return the drop in accuracy and its upper bound."""
+    counts = evidence.accuracy
+    return {} if counts is None else {"drop": counts.drop, "drop_upper": drop_upper(counts, 0.95)}
+
+
+def differs(one: Predictions, other: Predictions, allowed_abs: float) -> NDArray[np.bool_]:
+    """Return which rows have another class."""
+    del allowed_abs
+    return np.asarray(one.classes != other.classes)
+
+
+score = accuracy
+
+
+def order(
+    fitted: tuple[Predictions, NDArray[np.int64]], judged: tuple[Predictions, NDArray[np.int64]],
+    names: tuple[str, ...],
+) -> Reordered:  # fmt: skip
+    """Return the order of the labels that fits the rows of ``fitted`` best, judged on those of ``judged``."""
+    return reordered((fitted[0].classes, fitted[1]), (judged[0].classes, judged[1]), names)
+
+
+def parity(forms: Mapping[str, Floats]) -> tuple[Pair, ...]:
+    """Return the largest difference, the lowest cosine and the flips of each two forms' logits.
+
+    Raises:
+        MeasureError: If two forms differ in shape or there are no inputs.
+    """
+    return matrix(forms)
+
+
+def meaning(said: Floats, slack: float) -> str:
+    """Return ``probability`` where all rows are positive and sum to 1: the file ends in a softmax of its own."""
+    return "probability" if (said >= 0).all() and (np.abs(said.sum(axis=1) - 1) <= slack).all() else ""
+
+
+def golden_rows(labels: NDArray[np.int64], said: Predictions, most: int) -> NDArray[np.int64]:
+    """Return up to ``most`` rows: of each class in turn the most confident right ones, so that rounding flips none.
+
+    Of a model that gets none right the most confident wrong ones do: what a device must repeat is an answer, right or
+    not.
+    """
+    ordered = np.sort(said.logits, axis=1)
+    margin = ordered[:, -1] - ordered[:, -2] if ordered.shape[1] > 1 else ordered[:, -1]
+    right = said.classes == labels
+    right |= not right.any()
+    ranked = [row for row in np.argsort(-margin, kind="stable") if right[row]]
+    turns: dict[int, int] = {}
+    keyed = []
+    for row in ranked:
+        label = int(labels[row])
+        turns[label] = turns.get(label, 0) + 1
+        keyed.append((turns[label], label, int(row)))
+    return np.array(sorted(row for _, _, row in sorted(keyed)[:most]), dtype=np.int64)
+
+
+def golden_reach(said: Floats) -> tuple[float, int]:
+    """Return the largest logit, and that no flip is allowed."""
+    return float(np.abs(said).max()), 0
+
+
+def temperature(said: Floats, labels: NDArray[np.int64]) -> float:
+    """Return the temperature (0.25 to 4) that minimises the negative log-likelihood of (N, classes) logits.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
+    """
+    wide = said.astype(np.float64)
+    own = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        scaled = wide / np.exp(log_temperature)
+        scaled -= scaled.max(axis=1, keepdims=True)
+        return float((np.log(np.exp(scaled).sum(axis=1)) - scaled[own, labels]).mean())
+
+    low, high = (float(np.log(edge)) for edge in _TEMPERATURES)
+    best = optimize.minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-3})
+    return float(np.float32(round(float(np.exp(best.x)), 3)))

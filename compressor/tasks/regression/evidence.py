@@ -5,21 +5,26 @@ Decides which errors are taken, and at which confidence; slices are taken togeth
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from compressor.gates import Evidence
+from compressor.gates.constant import Reordered
 from compressor.gates.metrics import ERRORS, SLICE, VALUED, WORST_SLICE, level_of
+from compressor.measurement.parity import Pair, matrix
 from compressor.statistics.bootstrap import Draws, error_increase
 from compressor.statistics.bounds import MetricEvidence
 
 if TYPE_CHECKING:
     from compressor.gates.rule import GateRecipe
-    from compressor.tasks.compared import Compared
+    from compressor.measurement.predictions import Predictions
+    from compressor.tasks._compared import Compared
 
 CONFIDENCE = 0.95
 ERROR, SQUARED = VALUED
@@ -73,8 +78,9 @@ def metrics(gate_set: Compared, rules: Sequence[GateRecipe], *, seed: int = 0) -
     return found
 
 
-def figures(gate_set: Compared) -> Mapping[str, float]:
+def figures(gate_set: Compared, drifted: Compared | None = None) -> dict[str, float]:
     """Return the errors of candidate, float model and baseline by the names of gates and certificate."""
+    del drifted
     candidate = error_of(gate_set.candidate.logits, gate_set.labels)
     plain = error_of(gate_set.float_model.logits, gate_set.labels)
     return {
@@ -98,3 +104,90 @@ def _own(gate_set: Compared, draws: Draws, *, squared: bool) -> MetricEvidence:
 def _increase(gate_set: Compared, rows: NDArray[np.bool_], draws: Draws, *, squared: bool = False) -> MetricEvidence:
     before, after = gate_set.baseline.logits[rows], gate_set.candidate.logits[rows]
     return error_increase(gate_set.labels[rows], before, after, draws, squared=squared)
+
+
+def evidence(
+    gate_set: Compared, class_names: tuple[str, ...], figures: Mapping[str, float], drifted: Compared | None = None,
+    rules: Sequence[GateRecipe] = (),
+) -> Evidence:  # fmt: skip
+    """Return the errors of a gate set; what gates of classes want stays unmeasured, and they fail.
+
+    Raises:
+        MeasureError: If a value is not finite.
+    """
+    del class_names, drifted
+    return Evidence(figures=figures, metrics=metrics(gate_set, rules))
+
+
+def device_figures(gate_set: Compared) -> dict[str, float]:
+    """Return the errors of a device's answers, by the names of ``figures``."""
+    return figures(gate_set)
+
+
+def compared_figures(evidence: Evidence) -> dict[str, float]:
+    """Return the increase of the error and its upper bound."""
+    grown = evidence.metrics.get(ERROR)
+    return {} if grown is None else {"error_increase": grown.drop, "error_increase_upper": grown.upper}
+
+
+def differs(one: Predictions, other: Predictions, allowed_abs: float) -> NDArray[np.bool_]:
+    """Return which rows have a value that is more than ``allowed_abs`` away."""
+    return np.asarray(np.abs(one.logits - other.logits).max(axis=1) > allowed_abs)
+
+
+def score(said: Predictions, labels: NDArray[Any]) -> float:
+    """Return the mean absolute error with a minus."""
+    return -error_of(said.logits, labels).mean
+
+
+def order(
+    fitted: tuple[Predictions, NDArray[Any]], judged: tuple[Predictions, NDArray[Any]], names: tuple[str, ...]
+) -> Reordered:
+    """Return nothing: values are told apart by their size, not by their place."""
+    del fitted, judged, names
+    return Reordered({}, "")
+
+
+def parity(forms: Mapping[str, NDArray[np.float32]]) -> tuple[Pair, ...]:
+    """Return the largest difference and the lowest correlation of a value of each two forms; nothing flips (NaN).
+
+    Raises:
+        MeasureError: If two forms differ in shape or there are no inputs.
+    """
+    return tuple(
+        replace(pair, cosine=_correlation(forms[pair.first], forms[pair.second]), flip_ratio=math.nan)
+        for pair in matrix(forms)
+    )
+
+
+def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """Return the lowest correlation of a column; columns that are constant in both count as 1, in one as 0."""
+    left, right = (values.astype(np.float64) - values.mean(axis=0, dtype=np.float64) for values in (one, other))
+    norms = np.linalg.norm(left, axis=0) * np.linalg.norm(right, axis=0)
+    same = ~(left.any(axis=0) | right.any(axis=0))
+    return float(np.where(same, 1.0, (left * right).sum(axis=0) / np.where(norms == 0, 1, norms)).min())
+
+
+def meaning(said: NDArray[np.float32], slack: float) -> str:
+    """Return "": a value is what it seems."""
+    del said, slack
+    return ""
+
+
+def golden_rows(labels: NDArray[Any], said: Predictions, most: int) -> NDArray[np.int64]:
+    """Return up to ``most`` rows from the smallest to the largest first value that the model gives, evenly by rank."""
+    del labels
+    ranked = np.argsort(said.logits[:, 0], kind="stable")
+    places = np.unique(np.linspace(0, len(ranked) - 1, most).round().astype(np.int64))
+    return np.sort(ranked[places]).astype(np.int64)
+
+
+def golden_reach(said: NDArray[np.float32]) -> tuple[float, int]:
+    """Return the widest range of a value, and that any flips are allowed: which value is largest says nothing."""
+    return float(np.ptp(said, axis=0).max()), len(said)
+
+
+def temperature(said: NDArray[np.float32], labels: NDArray[Any]) -> float:
+    """Return 1: values have no confidence."""
+    del said, labels
+    return 1.0

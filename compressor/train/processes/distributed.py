@@ -22,7 +22,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy.typing as npt
 from torch import nn
 
 from compressor import child, networks
@@ -30,7 +32,7 @@ from compressor.errors import CompressorError, LostProcessError, TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
 from compressor.train import checkpoint
-from compressor.train.batches.samples import Floats, Labels, check_learnable, checked
+from compressor.train.batches.samples import Floats, check_learnable, checked
 from compressor.train.loop import steps_and_batch
 from compressor.train.processes import hosts, job, torchrun
 from compressor.train.processes.job import Job, NetworkSpec
@@ -57,12 +59,13 @@ class Launch:
     resume: Path | None = None
     on_epoch: Callable[[Epoch], None] | None = None
     stall_s: float = 3600.0
+    task: str = ""
 
 
 def fit_distributed(
     network_spec: NetworkSpec,
     inputs: Floats,
-    labels: Labels,
+    labels: npt.NDArray[Any],
     settings: TrainRecipe,
     launch: Launch | None = None,
 ) -> nn.Module:
@@ -83,7 +86,7 @@ def fit_distributed(
     launch = launch or Launch()
     work = Job(
         spec=network_spec,
-        rows=Rows(inputs, labels),
+        rows=Rows(inputs, labels, launch.task),
         settings=settings,
         held=launch.held,
         start=launch.start or b"",
@@ -113,11 +116,11 @@ def _check(work: Job) -> None:
         CheckpointError: If the start weights don't fit.
     """
     network = work.network()
-    samples = checked(network, work.rows.inputs, work.rows.labels)
+    samples = checked(network, work.rows)
     check_learnable(samples)
     steps_and_batch(samples, work.settings, World(0, work.settings.processes))
     if work.held:
-        checked(network, work.held.inputs, work.held.labels, "held")
+        checked(network, work.held, "held")
 
 
 def _check_size(processes: int, size: int) -> None:
@@ -216,7 +219,7 @@ def main(folder: Path) -> int:
 
 def _work(folder: Path, channel: Channel) -> None:
     if channel.world.rank > 0:
-        with tempfile.TemporaryDirectory() as name:
+        with tempfile.TemporaryDirectory(prefix="tinyfleet-train-") as name:
             received = job.receive(channel, Path(name))
             if isinstance(received, job.Job):
                 received.train(channel.world)

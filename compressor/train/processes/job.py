@@ -73,7 +73,7 @@ class Job:
         return fit_with(synchronized(self.network(), world), self.rows, self.settings, options).cpu()
 
     def _document(self) -> dict[str, Any]:
-        return {"spec": [*self.spec[:5], dict(self.spec[5])], "settings": asdict(self.settings)}
+        return {"spec": [*self.spec[:5], dict(self.spec[5])], "settings": asdict(self.settings), "task": self.rows.task}
 
     def _arrays(self) -> dict[str, np.ndarray[Any, Any]]:
         held = {} if self.held is None else {"held_inputs": self.held.inputs, "held_labels": self.held.labels}
@@ -152,9 +152,11 @@ def receive(channel: Channel, folder: Path) -> Job | int:
 def _job(document: Mapping[str, Any], arrays: Mapping[str, Any], start: bytes, resume: Path | None, parent: int) -> Job:
     return Job(
         spec=tuple(document["spec"]),
-        rows=Rows(arrays["inputs"], arrays["labels"]),
+        rows=Rows(arrays["inputs"], arrays["labels"], document["task"]),
         settings=TrainRecipe(**document["settings"]),
-        held=Rows(arrays["held_inputs"], arrays["held_labels"]) if "held_inputs" in arrays else None,
+        held=(
+            Rows(arrays["held_inputs"], arrays["held_labels"], document["task"]) if "held_inputs" in arrays else None
+        ),
         start=start,
         resume=resume,
         parent=parent,

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor import data
-from compressor.data import _keys, _numbers
+from compressor import data, tasks
+from compressor.data import _keys
 from compressor.data._preprocessing import preprocessing_of
 from compressor.data._split import split
 from compressor.data._table import Table
@@ -98,7 +98,7 @@ def outcome(asked: DataRecipe) -> str:
         table = data.load(asked)
         parts = split(table, 0, slices=asked.train_slices)
         recipe = Recipe(ModelRecipe("m"), asked, TrainRecipe(), (), (), ())
-        unit = _numbers.with_unit(recipe, table, table.take(parts.train)).unit
+        unit = tasks.of(asked).targets.fitted(recipe, table, table.take(parts.train)).unit
         rows = [part.tolist() for part in (parts.train, parts.gate, parts.reference)]
         return f"{loaded(table)} {rows} {unit} {preprocessing_of(asked)}"
     except CompressorError as error:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from compressor import data
-from compressor.data._numbers import EXTREMES, as_numbers, extremes, grouped, with_unit
 from compressor.data._table import Table, make_table, make_value_table
 from compressor.errors import ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import parse_recipe
+from compressor.tasks.regression.targets import EXTREMES, as_numbers, extremes, fitted, grouped
 
 OPTIONS = {"steps": 2, "channels": 1, "low": 0, "high": 10}
 NUMBERS = parse_recipe(b'[model]\nname = "n"\n[data]\nlabel = "number"')
@@ -35,7 +35,7 @@ def windows(path: Path, **settings: object) -> DataRecipe:
 def test_classes_named_by_numbers_become_these_numbers() -> None:
     """A meter's reading keeps its tenth."""
     table = as_numbers(labelled("3.7", "0.2", "3.7", "9.9"))
-    assert table.numeric
+    assert table.labels.ndim == 2
     assert table.labels.dtype == np.float32
     assert table.labels[:, 0].tolist() == pytest.approx([3.7, 0.2, 3.7, 9.9])
     assert table.class_names == ("value",)
@@ -152,7 +152,7 @@ def test_rows_without_a_number_for_every_name_are_refused() -> None:
 def test_the_unit_comes_from_the_train_rows_and_turns_back() -> None:
     """No other row has a say; what is learnt is centred, and real() is the inverse."""
     table = as_numbers(labelled("10", "20", "1000"))
-    known = with_unit(NUMBERS, table, table.take(np.array([0, 1])))
+    known = fitted(NUMBERS, table, table.take(np.array([0, 1])))
     assert known.unit is not None
     assert (known.unit.mean, known.unit.spread) == ((15.0,), (5.0,))
     assert known.lessons[:, 0].tolist() == [-1, 1, 197]
@@ -163,24 +163,24 @@ def test_a_recipe_may_state_the_unit() -> None:
     """Then the same weights mean the same on any rows; another number of values is refused."""
     table = as_numbers(labelled("1", "2"))
     stated = replace(NUMBERS, data=replace(NUMBERS.data, target_mean=(4.0,), target_std=(2.0,)))
-    assert with_unit(stated, table, table).lessons[:, 0].tolist() == [-1.5, -1.0]
+    assert fitted(stated, table, table).lessons[:, 0].tolist() == [-1.5, -1.0]
     wrong = replace(NUMBERS, data=replace(NUMBERS.data, target_mean=(4.0, 1.0), target_std=(2.0, 1.0)))
     with pytest.raises(DataError, match=r"1 numbers \(value\), got 2 and 2"):
-        with_unit(wrong, table, table)
+        fitted(wrong, table, table)
 
 
 def test_an_imported_model_speaks_the_values_own_unit() -> None:
     """Its file gives degrees already."""
     table = as_numbers(labelled("1", "2"))
     own = replace(NUMBERS, model=replace(NUMBERS.model, onnx="mine.onnx"))
-    assert np.array_equal(with_unit(own, table, table).lessons, table.labels)
+    assert np.array_equal(fitted(own, table, table).lessons, table.labels)
 
 
 def test_a_constant_among_the_train_rows_is_refused() -> None:
     """Its deviation would be 0."""
     table = as_numbers(labelled("1", "1.0", "2"))
     with pytest.raises(DataError, match="train rows of different 'value'"):
-        with_unit(NUMBERS, table, table.take(np.array([0, 1])))
+        fitted(NUMBERS, table, table.take(np.array([0, 1])))
 
 
 def test_extremes_are_the_smallest_and_largest_rows() -> None:
@@ -192,7 +192,7 @@ def test_extremes_are_the_smallest_and_largest_rows() -> None:
 
 def test_numbers_are_looked_at_in_groups_of_equal_size() -> None:
     """Exploration counts classes."""
-    table = grouped(as_numbers(labelled(*[str(i) for i in range(10)])))
-    assert not table.numeric
+    table, note = grouped(as_numbers(labelled(*[str(i) for i in range(10)])))
+    assert "5 groups" in note
     assert np.bincount(table.labels).tolist() == [2] * 5
     assert table.class_names[0] == "value 0 to 1.8"

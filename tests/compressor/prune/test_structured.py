@@ -14,7 +14,7 @@ import torch
 from compressor import networks, steps
 from compressor.errors import PruneError, RecipeError
 from compressor.export.onnx import OUTPUT_NAMES, export_onnx
-from compressor.prune.judging import accuracy
+from compressor.prune.judging import score
 from compressor.prune.macs import count_macs, count_parameters
 from compressor.prune.settings import IMPORTANCES, PruneSettings
 from compressor.steps._base import Bench, Rows
@@ -111,7 +111,7 @@ def test_no_rows_to_judge_with_is_a_coded_error(bench: Bench) -> None:
     """An empty search split ends in a PruneError, not in a NaN."""
     none = Rows(bench.search.inputs[:0], bench.search.labels[:0])
     with pytest.raises(PruneError, match="rows in the search split"):
-        accuracy(_network(), none)
+        score(_network(), none)
 
 
 def test_bn_scale_needs_batch_norms(bench: Bench) -> None:

@@ -12,8 +12,8 @@ from compressor.gates.certificate import Certificate, Line, combine
 from compressor.gates.rule import GateRecipe
 from compressor.measurement.parity import Pair
 from compressor.measurement.saliency import Explained, Flip
-from compressor.report import Bar, Changed, Changes, Layers, Shown, Step, render
-from compressor.report.pictures import confusion
+from compressor.report import Bar, Changed, Changes, Layers, Picture, Shown, Step, render
+from compressor.tasks.classification.report import confusion_picture
 
 EVIL = "<script>alert(1)</script>"
 
@@ -28,7 +28,8 @@ def shown() -> Shown:
     )  # fmt: skip
     bars = [Bar("float", 890, 900), Bar("int8", 889, 900)]
     pairs = (Pair("torch", "float", 1e-6, 1.0, 0.0), Pair("torch", "int8", 0.1, 0.99, 0.01))
-    return Shown(certificate, ("0", "1"), bars, {"a": bars, EVIL: bars}, np.array([[5, 1], [0, 7]]), pairs,
+    answers = Picture("What is taken for what", confusion_picture(np.array([[5, 1], [0, 7]]), ("0", "1")))
+    return Shown(certificate, ("0", "1"), bars, {"a": bars, EVIL: bars}, answers, pairs,
                  lineage={"data": "ab" * 32}, made={"network": EVIL})  # fmt: skip
 
 
@@ -102,7 +103,7 @@ def test_layers_that_part_are_marked_where_the_forms_disagree(shown: Shown) -> N
 
 def test_each_step_has_its_costs_and_what_was_not_measured_is_left_open(shown: Shown) -> None:
     """Before and after with their units; a step that measured nothing claims nothing."""
-    pruned = Step("prune", accuracy=(0.98, 0.97), macs=(12.5e6, 6.2e6), notes={"rounds": "2"})
+    pruned = Step("prune", score=("98.00 %", "97.00 %"), macs=(12.5e6, 6.2e6), notes={"rounds": "2"})
     page = render(replace(shown, steps=[pruned, Step("quantize", size_bytes=(4e5, 1e5))]))
     section = page[page.index("What each step cost") :]
     for said in ("98.00 % → 97.00 %", "12.5 M → 6.2 M", "400.0 kB → 100.0 kB", "prune: rounds"):
@@ -127,9 +128,9 @@ def test_a_lower_limit_of_one_target_is_shown_as_one(shown: Shown) -> None:
 def test_many_classes_take_the_full_width_and_keep_their_names_apart(shown: Shown) -> None:
     """Two long names that shorten alike are two rows; numbers in cells of a few pixels would be a smear."""
     names = tuple(f"a-very-long-name-{i}-of-a-class-with-one-end" for i in range(30))
-    figure = confusion(np.eye(30, dtype=np.int64), names)
+    figure = confusion_picture(np.eye(30, dtype=np.int64), names)
     assert (len(figure.data[0].y), figure.data[0].texttemplate) == (30, "")
-    page = render(replace(shown, class_names=names, confusion=np.eye(30, dtype=np.int64)))
+    page = render(replace(shown, class_names=names, answers=Picture("What is taken for what", figure, wide=True)))
     grid, rest = page.split('<section class="card"><h2>What is taken for what', 1)
     assert grid.endswith("</div>")
     assert "<h2>How it was made" in grid

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from compressor.gates.certificate import Certificate, Line
-from compressor.report.contents import Bar, Shown
+from compressor.report.contents import Bar, Picture, Shown
 from compressor.report.phrases import count, figure, headline, sentences, short, times, used
 
 
@@ -30,7 +30,7 @@ def test_the_headline_says_what_follows_from_the_verdict() -> None:
 def test_a_retraining_leads_with_before_and_after() -> None:
     """What changed for the drifted sites is the first thing a person reads."""
     drifted = [Bar("m-1", 40, 94), Bar("float", 93, 94), Bar("int8", 93, 94)]
-    shown = Shown(_certificate("pass"), ("a",), [], {}, np.zeros((1, 1), np.int64), [], drifted)
+    shown = Shown(_certificate("pass"), ("a",), [], {}, Picture("", go.Figure()), [], drifted)
     first, second = sentences(shown)
     assert "right on 98.9 %, where m-1 was right on 42.6 %" in first
     assert "with 95 % confidence it loses at most 0.43 points (of 912 images 3 got worse and 4 better)" in second
@@ -40,7 +40,7 @@ def test_every_target_is_said_by_its_name() -> None:
     """The numbers of the first alone would stand for the others."""
     first, second = replace(_certificate("pass"), target="pc"), replace(_certificate("pass"), target="pi")
     second = replace(second, figures={"drop_upper": 0.0071})
-    shown = Shown(_certificate("pass"), ("a",), [], {}, np.zeros((1, 1), np.int64), [], targets=(first, second))
+    shown = Shown(_certificate("pass"), ("a",), [], {}, Picture("", go.Figure()), [], targets=(first, second))
     said = sentences(shown)
     assert [line[:7] for line in said] == ["On pc: ", "On pi: "]
     assert "at most 0.43 points" in said[0]
@@ -51,7 +51,7 @@ def test_every_target_has_one_paragraph() -> None:
     """Drop and gain of one target stand together."""
     figures = {"drop_upper": 0.0071, "float_size_bytes": 8.0, "size_bytes": 4.0}
     targets = tuple(replace(_certificate("pass"), target=name, figures=figures) for name in ("pc", "pi"))
-    shown = Shown(_certificate("pass"), ("a",), [], {}, np.zeros((1, 1), np.int64), [], targets=targets)
+    shown = Shown(_certificate("pass"), ("a",), [], {}, Picture("", go.Figure()), [], targets=targets)
     assert len(sentences(shown)) == 2
     assert "worse and 4 better). The compressed model is 2.00" in sentences(shown)[1]
 
@@ -60,7 +60,7 @@ def test_a_file_compared_with_itself_is_said_to_be_so() -> None:
     """Its gates of drops can't fail: nobody should read them as a finding."""
     certificate = replace(_certificate("pass"), target="pi", figures={"drop_upper": 0.003, "size_bytes": 9.0})
     lineage = {"float_model": "abc", "artifact_pi": "abc"}
-    shown = Shown(certificate, ("a",), [], {}, np.zeros((1, 1), np.int64), [], lineage=lineage, targets=(certificate,))
+    shown = Shown(certificate, ("a",), [], {}, Picture("", go.Figure()), [], lineage=lineage, targets=(certificate,))
     assert "Nothing was compressed for pi: it is the very file it is compared with" in sentences(shown)[-1]
 
 

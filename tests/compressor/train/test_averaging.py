@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from compressor import tasks
 from compressor.recipe.model import TrainRecipe
+from compressor.tasks.classification.training import CrossEntropy
 from compressor.train.averaging import Average
 from compressor.train.batches.samples import Samples
 from compressor.train.loop import begun
-from compressor.train.losses import CrossEntropy
 from compressor.train.processes.world import World
 
 
@@ -55,7 +56,7 @@ class _Toy(nn.Module):
 def test_a_training_with_ema_comes_to_its_average() -> None:
     """What a training hands out is the average, buffers included, and differs from the raw weights."""
     torch.manual_seed(0)
-    samples = Samples(torch.randn(32, 1, 2, 2) + 3, torch.arange(32) % 2, 2)
+    samples = Samples(torch.randn(32, 1, 2, 2) + 3, torch.arange(32) % 2, 2, tasks.named("classification"))
     settings = TrainRecipe(epochs=1, batch=8, ema=0.9, augment=0)
     training = begun(_Toy(), CrossEntropy(0.0, None), samples, settings, World())
     training.epoch(1)

@@ -9,8 +9,7 @@ import torch
 from compressor import networks
 from compressor.errors import TrainError
 from compressor.recipe.model import TrainRecipe
-from compressor.train.batches.samples import Samples
-from compressor.train.losses import balanced_weights
+from compressor.tasks.classification.training import balanced_weights
 from compressor.train.supervised import fit
 
 
@@ -51,7 +50,7 @@ def test_one_class_is_nothing_to_learn() -> None:
 
 def test_balanced_weights_make_classes_count_alike() -> None:
     """Three of class 0 and one of class 1: weights times counts are equal, an absent class has none."""
-    weights = balanced_weights(Samples(torch.zeros(4, 1, 1, 1), torch.tensor([0, 0, 0, 1]), 3))
+    weights = balanced_weights(torch.tensor([0, 0, 0, 1]), 3)
     assert weights.tolist() == pytest.approx([4 / 6, 2.0, 0.0])
 
 

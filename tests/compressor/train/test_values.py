@@ -21,8 +21,8 @@ from compressor.prune.settings import SparsifySettings
 from compressor.recipe.model import TrainRecipe
 from compressor.steps import distill, qat
 from compressor.steps._base import Bench, Rows
+from compressor.tasks.regression.training import ValueLoss
 from compressor.train.batches import mixing
-from compressor.train.losses import ValueLoss
 from compressor.train.processes import job
 from compressor.train.processes.job import Job
 from compressor.train.supervised import Epoch, fit
@@ -73,8 +73,8 @@ def test_early_stopping_keeps_the_weights_of_the_smallest_error() -> None:
     settings = replace(SETTINGS, early_stopping=20)
     trained = fit(network(), data.inputs, data.labels, settings, held=held, on_epoch=told.append)
     errors = [epoch.held_accuracy for epoch in told if epoch.held_accuracy is not None]
-    assert judging.error(trained, held) == pytest.approx(min(errors), abs=1e-5)
-    assert told[0].numeric
+    assert -judging.score(trained, held) == pytest.approx(min(errors), abs=1e-5)
+    assert told[0].measure == "error"
     assert told[0].said.startswith("loss ")
     assert " error " in told[0].said
 

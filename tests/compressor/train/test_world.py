@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from compressor.train.losses import CrossEntropy, share_of
+from compressor.tasks.classification.training import CrossEntropy
+from compressor.train.losses import share_of
 from compressor.train.processes.world import World
 
 

@@ -18,6 +18,7 @@ from edge_agent import runtimes
 from edge_agent.inference import drift_counters
 from edge_agent.inference.preprocess import to_batch
 from edge_agent.pipe_frames import Frame, encode_frame, read_frame
+from edge_agent.tasks.classification import Classification
 from wire.bundle import build_bundle
 from wire.canonical import sha256_hex
 from wire.manifest import Budgets, Manifest, Preprocessing, TensorSpec
@@ -67,7 +68,7 @@ def png(image: np.ndarray) -> bytes:
 
 def reference_for(artifact: bytes) -> Reference:
     """Return a reference with edges from 0 to 1, for the streams of a model with an embedding."""
-    specs = drift_counters.stream_specs(has_embedding=True)
+    specs = drift_counters.stream_specs(Classification(CLASSES), has_embedding=True)
     rows = np.linalg.qr(np.random.default_rng(2).normal(size=(EMBEDDING, 8)))[0].T
     edges = tuple(float(np.float32(value)) for value in np.linspace(0, 1, 15))
     return Reference(

@@ -27,6 +27,7 @@ from edge_agent.errors import (
     SourceError,
 )
 from edge_agent.inference import drift_counters
+from edge_agent.tasks.regression import Regression
 from server.trust.online_keys import init_online_keys
 from server.trust.repository import TrustRepository
 from server.trust.roots import install_root
@@ -108,7 +109,7 @@ def test_sound_and_windows_are_taken_as_arrays(tiny: dict, tmp_path: Path) -> No
 
 def test_a_regression_answers_with_numbers(tiny: dict, tmp_path: Path) -> None:
     """Values by name, no label, and NaN for what a classifier alone has."""
-    artifact, specs = tiny["onnx"](), drift_counters.stream_specs(has_embedding=True, values=3)
+    artifact, specs = tiny["onnx"](), drift_counters.stream_specs(Regression(3), has_embedding=True)
     edges = tuple(float(np.float32(value)) for value in np.linspace(0, 1, 15))
     reference = replace(
         tiny["reference"](artifact), streams=specs, classes=0, table_right=(), table_seen=(),

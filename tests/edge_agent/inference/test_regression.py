@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from edge_agent.inference import drift_counters
+from edge_agent.tasks.regression import Regression
 from wire import leb128
 from wire.canonical import sha256_hex
 from wire.reference import Context, Reference, write_reference
@@ -19,7 +20,7 @@ STREAMS = 22
 def _of_values(tiny: dict, version: int = 1) -> bytes:
     """Return a reference of the tiny model whose three outputs are values."""
     artifact = tiny["onnx"](version)
-    specs = drift_counters.stream_specs(True, 3)
+    specs = drift_counters.stream_specs(Regression(3), has_embedding=True)
     edges = tuple(float(np.float32(value)) for value in np.linspace(0, 1, 15))
     of_classes: Reference = tiny["reference"](artifact)
     counts = (0,) * 16 * len(specs)

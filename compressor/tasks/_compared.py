@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.measurement.predictions import Predictions
+if TYPE_CHECKING:
+    from compressor.measurement.predictions import Predictions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,8 +26,3 @@ class Compared:
     baseline: Predictions
     float_model: Predictions
     candidate: Predictions
-
-    @property
-    def numeric(self) -> bool:
-        """Whether numbers are predicted, not classes."""
-        return self.labels.ndim > 1

@@ -1,26 +1,37 @@
-"""Labels as numbers: what ``[data] label = "number"`` makes of a table, and what it refuses.
+"""Numbers as targets: what ``[data] label = "number"`` makes of a table, and what it refuses.
 
 Decides that classes whose names are numbers become these numbers (a meter's ``3.7``), and that a value must be finite
-and differ between rows. Not a data set.
+and differ between rows.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data._table import Table, Unit
+from compressor.data._table import Labels, Table, Unit
 from compressor.errors import DataError
-from compressor.recipe.model import Recipe
+from compressor.recipe.model import DataRecipe, Recipe
 
 Wide = npt.NDArray[np.float64]
 GROUPS, EXTREMES = 5, 16
 VALUE = "value"
 """The name of the number where the data has none of its own."""
+
+
+def read(table: Table, data: DataRecipe) -> Table:
+    """Return ``table`` with numbers as labels; see ``as_numbers``.
+
+    Raises:
+        DataError: If a label is no finite number, or a number is the same in all rows.
+    """
+    del data
+    return as_numbers(table)
 
 
 def as_numbers(table: Table) -> Table:
@@ -29,7 +40,7 @@ def as_numbers(table: Table) -> Table:
     Raises:
         DataError: If a label is no finite number, or a number is the same in all rows: nothing could be learnt.
     """
-    if not table.numeric:
+    if table.labels.ndim == 1:
         parsed = np.array([_number(name) for name in table.class_names])
         labels = parsed[table.labels][:, None].astype(np.float32)
         table = replace(_checked(table, parsed), labels=labels, class_names=(VALUE,))
@@ -42,7 +53,13 @@ def as_numbers(table: Table) -> Table:
     return table
 
 
-def grouped(table: Table) -> Table:
+def classes(labels: Labels) -> npt.NDArray[np.int64] | None:
+    """Return None: a number is no class."""
+    del labels
+    return None
+
+
+def grouped(table: Table) -> tuple[Table, str]:
     """Return a table of numbers with ``GROUPS`` classes instead: equal shares of the rows by the first value.
 
     For looking at data, where classes are counted. Values that repeat may make fewer.
@@ -51,7 +68,26 @@ def grouped(table: Table) -> Table:
     inner = np.unique(np.quantile(values, np.arange(1, GROUPS) / GROUPS))
     ends = [values.min(), *inner.tolist(), values.max()]
     names = tuple(f"{table.class_names[0]} {low:.4g} to {high:.4g}" for low, high in itertools.pairwise(ends))
-    return replace(table, labels=np.searchsorted(inner, values, side="right").astype(np.int64), class_names=names)
+    labels = np.searchsorted(inner, values, side="right").astype(np.int64)
+    note = f"numbers are to be predicted: shown in {len(names)} groups of equal size"
+    return replace(table, labels=labels, class_names=names, task=""), note
+
+
+def calibration(rows: Table, train: Table) -> list[Table]:
+    """Return the calibration split, and the extremes of ``train``."""
+    return [rows, extremes(train)]
+
+
+def check_calibration(tables: Sequence[Table]) -> None:
+    """Check that not all rows have the same values.
+
+    Raises:
+        DataError: If they have.
+    """
+    values = np.concatenate([table.labels for table in tables])
+    if np.ptp(values, axis=0).max() <= 0:
+        message = f"Expected calibration rows of different values, got {len(values)} of {values[0].tolist()}"
+        raise DataError(f"{message}: add sources, or give calibration more of [data] shares")
 
 
 def extremes(table: Table) -> Table:
@@ -64,8 +100,8 @@ def extremes(table: Table) -> Table:
     return table.take(np.unique(np.concatenate([order[:EXTREMES], order[-EXTREMES:]]).ravel()))
 
 
-def with_unit(recipe: Recipe, table: Table, train: Table) -> Table:
-    """Return ``table`` with the unit in which the network gives its values; classes stay as they are.
+def fitted(recipe: Recipe, table: Table, train: Table) -> Table:
+    """Return ``table`` with the unit in which the network gives its values.
 
     It is the recipe's; else that of the ``train`` rows, so that no other row has a say; an imported model that states
     none speaks the values' own unit.
@@ -73,8 +109,6 @@ def with_unit(recipe: Recipe, table: Table, train: Table) -> Table:
     Raises:
         DataError: If the recipe's has another number of values, or a value is the same in all train rows.
     """
-    if not table.numeric:
-        return table
     data, model, count = recipe.data, recipe.model, len(table.class_names)
     given = data.target_mean or data.target_std
     if given:

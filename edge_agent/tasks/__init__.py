@@ -1,0 +1,88 @@
+"""The device halves of tasks: the folder is the registry, and installed packages may add to it.
+
+A task is a file with ``make(outputs) -> DeviceTask``. One from outside is such a function that an installed package
+declares as an entry point of the group ``edge_agent.tasks``: a manifest names it, but never a module to import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from importlib import metadata
+from typing import cast
+
+from edge_agent.errors import TaskMissingError
+from edge_agent.tasks._base import DeviceTask, Outputs, Said, Seen, Stream
+from wire.manifest import Manifest
+from wire.reference import Reference
+
+__all__ = [
+    "DeviceTask", "Outputs", "Said", "Seen", "Stream", "is_installed", "make", "names", "of", "of_manifest",
+    "of_reference",
+]  # fmt: skip
+
+GROUP = "edge_agent.tasks"
+
+
+def names() -> tuple[str, ...]:
+    """Return the names of the tasks in this folder."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
+
+
+def is_installed(name: str) -> bool:
+    """Return whether this folder or an installed package has the task ``name``; nothing is imported."""
+    return name in names() or any(point.name == name for point in metadata.entry_points(group=GROUP))
+
+
+def make(name: str, outputs: int) -> DeviceTask:
+    """Return the task ``name`` for a model of so many ``outputs``.
+
+    Raises:
+        TaskMissingError: If neither this folder nor an installed package has it, or it can't be made.
+    """
+    if name in names():
+        return cast("DeviceTask", importlib.import_module(f"{__name__}.{name}").make(outputs))
+    found = {point.name: point for point in metadata.entry_points(group=GROUP)}
+    if name not in found:
+        message = f"Expected a task of {', '.join((*names(), *found))}, got {name!r}: install the package that has it"
+        raise TaskMissingError(message)
+    try:
+        made = cast("Callable[[int], DeviceTask]", found[name].load())
+        return made(outputs)
+    except Exception as error:  # foreign code raises what it likes
+        message = f"Expected the task {name!r} of {found[name].value!r}, got {type(error).__name__}: {error}"
+        raise TaskMissingError(message) from error
+
+
+def of(manifest: Manifest, reference: Reference) -> DeviceTask:
+    """Return the task of a model: the one that its manifest names, else the one that its reference is of.
+
+    Raises:
+        TaskMissingError: If the one that the manifest names is not installed.
+    """
+    if manifest.task:
+        return make(manifest.task, outputs_of(manifest))
+    return of_reference(reference)
+
+
+def of_reference(reference: Reference) -> DeviceTask:
+    """Return the task of a reference whose manifest names none: of classes, or of as many values as have a stream."""
+    if reference.classes:
+        return make("classification", reference.classes)
+    return make("regression", sum(spec.kind == "output" for spec in reference.streams))
+
+
+def of_manifest(manifest: Manifest) -> DeviceTask:
+    """Return the task of a model whose reference is not at hand.
+
+    Raises:
+        TaskMissingError: If the one that the manifest names is not installed.
+    """
+    return make(manifest.task or ("regression" if manifest.values else "classification"), outputs_of(manifest))
+
+
+def outputs_of(manifest: Manifest) -> int:
+    """Return how many outputs a model has: as its names say, else its file."""
+    named = len(manifest.labels or manifest.values)
+    return named or max(0, manifest.outputs[0].shape[-1] if manifest.outputs and manifest.outputs[0].shape else 0)

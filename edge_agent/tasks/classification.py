@@ -1,0 +1,67 @@
+"""Classification on a device: the likeliest class with its probability."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import mul
+
+import numpy as np
+
+from edge_agent.tasks._base import Outputs, Said, Seen, Stream, equal_runs
+
+_NAMES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """A model of ``classes`` logits."""
+
+    classes: int
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The confidence, the entropy, the margin to the runner-up, and the predicted class."""
+        return (
+            Stream("confidence", 0.0, 1.0),
+            Stream("entropy", -1e-6, float(np.log(max(self.classes, 2)) + 1e-3)),
+            Stream("margin", 0.0, 1.0),
+            Stream("predicted", 0.0, float(self.classes - 1), equal_runs(self.classes), categorical=True),
+        )
+
+    def values(self, outputs: Outputs, temperature: float) -> list[float]:
+        """Return the values of the streams; NaN where a logit is no number. Plain floats: numpy's calls cost more."""
+        logits: list[float] = outputs.tolist()
+        top = max(logits)
+        scaled = [(value - top) / temperature for value in logits]
+        weights = [math.exp(value) if value <= 0 else math.nan for value in scaled]
+        total = sum(weights)
+        if not math.isfinite(total):
+            return [math.nan] * _NAMES
+        entropy = math.log(total) - sum(map(mul, weights, scaled)) / total
+        predicted = logits.index(top)
+        weights[predicted] = 0.0
+        return [1 / total, entropy, (1 - max(weights)) / total, float(predicted)]
+
+    def seen(self, values: Sequence[float]) -> Seen:
+        """Return the predicted class, its probability and its margin."""
+        confidence, _, margin, number = values
+        return Seen(-1 if math.isnan(number) else int(number), confidence, margin)
+
+    def answer(self, outputs: Sequence[float], values: Sequence[float], names: Sequence[str]) -> Said:
+        """Return the predicted class by name; nothing where the logits were no numbers."""
+        del outputs
+        if math.isnan(values[-1]):
+            return Said()
+        number = int(values[-1])
+        return Said(label=names[number] if number < len(names) else str(number), confidence=values[0])
+
+    def flips(self, outputs: Outputs, golden: Outputs) -> int:
+        """Return how many rows have another largest logit."""
+        return int(np.count_nonzero(outputs.argmax(axis=1) != golden.argmax(axis=1)))
+
+
+def make(outputs: int) -> Classification:
+    """Return the half for a model of so many classes."""
+    return Classification(outputs)

@@ -1,0 +1,54 @@
+"""Regression on a device: its values as they are, in their own unit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edge_agent.tasks._base import Outputs, Said, Seen, Stream
+
+MAX_VALUES = 4
+"""So many values have a stream, ``value_0`` first; more would hide a change among many streams."""
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """A model of ``outputs`` values."""
+
+    outputs: int
+
+    @property
+    def classes(self) -> int:
+        """None: a value is no class."""
+        return 0
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """The first values."""
+        return tuple(Stream(f"value_{index}") for index in range(min(self.outputs, MAX_VALUES)))
+
+    def values(self, outputs: Outputs, temperature: float) -> list[float]:
+        """Return the first values as they are."""
+        del temperature
+        first: list[float] = outputs[: min(self.outputs, MAX_VALUES)].tolist()
+        return first
+
+    def seen(self, values: Sequence[float]) -> Seen:
+        """Return whether the values were numbers; nobody labels numbers on the server."""
+        return Seen(0 if all(map(math.isfinite, values)) else -1)
+
+    def answer(self, outputs: Sequence[float], values: Sequence[float], names: Sequence[str]) -> Said:
+        """Return the values by name."""
+        del values
+        return Said(values=dict(zip(names, outputs, strict=False)))
+
+    def flips(self, outputs: Outputs, golden: Outputs) -> int:
+        """Return 0: values differ by their size alone."""
+        del outputs, golden
+        return 0
+
+
+def make(outputs: int) -> Regression:
+    """Return the half for a model of so many values."""
+    return Regression(outputs)
