@@ -1,7 +1,7 @@
 """The command line of the build host.
 
-Exit codes: 0 pass, 2 a gate failed, 3 inconclusive, 4 anything else that went wrong (also a mistake in the
-command), 5 passed but not logged, 130 interrupted. Results go to stdout, progress and errors to stderr.
+Exit codes: 0 pass, 2 a gate failed, 3 inconclusive, 4 any other error (including a mistake in the command), 5 passed
+but not logged, 130 interrupted. Results go to stdout, progress and errors to stderr.
 """
 
 from __future__ import annotations
@@ -49,17 +49,17 @@ _ORDER = ("data", "run", "search", "gate", "verify", "keys", "publish", "worker"
 
 
 class _Commands(click.Group):
-    """The group that imports ``keys``, ``publish``, ``worker`` … only when they are asked for."""
+    """A group that imports ``keys``, ``publish``, ``worker`` … only when they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return all commands in the order of the work."""
+        """Return all commands in the order of use."""
         return sorted([*super().list_commands(ctx), *_LAZY], key=_ORDER.index)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return one command; a lazy one is imported now.
 
         Raises:
-            CompressorError: If what is there under its name is no command.
+            CompressorError: If the object of that name is not a command.
         """
         if cmd_name not in _LAZY:
             return super().get_command(ctx, cmd_name)
@@ -99,9 +99,9 @@ def app() -> None:
       0    every gate passed
       2    a gate failed
       3    inconclusive: more labelled samples are needed
-      4    error, said in one line on stderr
+      4    error, in one line on stderr
       5    passed, but --mlflow could not log it
-      130  interrupted: the same command goes on
+      130  interrupted: the same command resumes
     """  # noqa: D301 - \b is click's: keep the lines
 
 
@@ -137,8 +137,8 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 ) -> None:
     """Train, compress, measure and gate RECIPE, and write bundle and report.
 
-    A run that was stopped goes on where it was: results are kept in OUT/cache by what they were made from, and a
-    changed setting makes anew only what depends on it.
+    A run that was stopped resumes: results are cached in OUT/cache by their inputs, and a changed setting re-runs
+    only what depends on it.
 
     \b
     Examples:
@@ -180,7 +180,7 @@ def run_command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 def _logged(log: Logbook, outcome: Outcome, folder: Path) -> int:
-    """Log the run where the command line says so; return the exit code."""
+    """Log the run if the command line requests it; return the exit code."""
     error = log.keep(outcome)
     if error is not None:
         _failed(error.code, f"{error}. The run is complete in {folder}; the same command logs it")
@@ -189,14 +189,14 @@ def _logged(log: Logbook, outcome: Outcome, folder: Path) -> int:
 
 
 def _show(outcome: Outcome, keys: Path | None, *, as_json: bool) -> None:
-    """Sign what passed, where there are keys, and print what the run came to."""
+    """Sign the bundles if the run passed and there are keys, and print the result."""
     signed = _sign(list(outcome.bundles), keys) if keys is not None and outcome.verdict == "pass" else None
     files = [*outcome.bundles, outcome.report, *([signed] if signed else [])]
     output.print_outcome(outcome.certificate, files, as_json=as_json, targets=outcome.targets)
 
 
 def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
-    """Return ``recipe`` with the model file that the command line names in the place of its own."""
+    """Return ``recipe`` with the model file given on the command line instead of its own."""
     from compressor.recipe.checks import check_recipe  # noqa: PLC0415 - the command line starts fast
     from compressor.recipe.unread import unread  # noqa: PLC0415 - the command line starts fast
 
@@ -213,7 +213,7 @@ def _with_model(recipe: Recipe, **given: Path | None) -> Recipe:
 
 
 def _check_keys(keys: Path | None) -> None:
-    """Find out now, not after the training, that nothing could be signed; without keys nothing is to be."""
+    """Check the keys now, not after the training; without keys nothing will be signed."""
     if keys is None:
         return
     from compressor.release.keys import load_signer, read_root  # noqa: PLC0415 - cryptography only where keys are used
@@ -240,11 +240,11 @@ def gate_command(
     as_json: bool,  # noqa: FBT001 - click passes flags so
     **reach: Any,  # noqa: ANN401 - the options of ``device_options``, by name
 ) -> None:
-    """Judge a bundle, or the folder of a run, again.
+    """Evaluate the gates of a bundle, or of the folder of a run, again.
 
-    A bundle is measured anew on this machine: size, graph, latency, golden vectors. A folder is judged by what its
-    gate.json says was measured. With --on, latency, peak memory and golden vectors are measured on a device of the
-    fleet as well; where it and this machine disagree, the gate fails. Exit codes as for run.
+    A bundle is measured again on this machine: size, graph, latency, golden vectors. A folder is evaluated from the
+    measurements in its gate.json. With --on, latency, peak memory and golden vectors are also measured on a device of
+    the fleet; where it and this machine disagree, the gate fails. Exit codes as for run.
 
     \b
     Examples:
@@ -279,9 +279,9 @@ def verify_command(
     as_json: bool,  # noqa: FBT001 - click passes flags so
     **reach: Any,  # noqa: ANN401 - the options of ``device_options``, by name
 ) -> None:
-    """Check a bundle: is it whole, does it compute what it says, what is missing?
+    """Check a bundle: is it complete, does it compute what it claims, what is missing?
 
-    Every digest is derived again, the golden vectors run, the verdict follows again from the numbers in the
+    Every digest is computed again, the golden vectors run, and the verdict must follow from the numbers in the
     certificate. Exit 0: complete; 4: not.
 
     \b
@@ -323,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    """Return the exit code; under torchrun one process does the command's work, the others share its trainings."""
+    """Return the exit code; under torchrun one process runs the command, the others share its trainings."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
         return _command(arguments)
     from compressor.train.processes import hosts  # noqa: PLC0415 - torch, only under torchrun
@@ -360,7 +360,7 @@ def _command(arguments: Sequence[str] | None) -> int:  # noqa: PLR0911 - one exi
 
 
 def _unexpected(error: Exception) -> int:
-    """Say what to install where a package is missing, else that it is a fault of ours."""
+    """Report which package to install if one is missing, or else an internal error."""
     text = missing_extra(error, "compressor", "compressor") if isinstance(error, ImportError) else ""
     if text:
         click.echo(f"error [extra_missing]: {text}", err=True)  # not by _failed, which needs one of those packages

@@ -1,4 +1,4 @@
-"""``compressor data``: look at data, hold it against expectations, name it by its content, fit ranges."""
+"""``compressor data``: explores data, checks expectations, computes its digest, fits ranges."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Command = Callable[..., Any]
 def data() -> None:
     """Look at data before it is trained on.
 
-    RECIPE is a recipe (or its folder); where PATH is taken too, a zip or folder of images with labels.csv, or of idx
-    files, will do. Sounds and sensor windows need a recipe, because it says how the sensor is read.
+    RECIPE is a recipe (or its folder); where PATH is accepted too, it may be a zip or folder of images with labels.csv,
+    or of idx files. Sounds and sensor windows need a recipe, because it says how the sensor is read.
 
     \b
     Examples:
@@ -47,7 +47,7 @@ def explore_command(
     out: Path | None,
     as_json: bool,  # noqa: FBT001 - click passes flags so
 ) -> None:
-    """Say what is in RECIPE|PATH and what of it is worth a look.
+    """Describe the data of RECIPE|PATH and what in it is worth a look.
 
     Balance, sizes and values; exact duplicates, near duplicates in different splits, content or sources in two parts,
     outliers, and labels that look wrong to a model trained on other rows. Lines are tab-separated: name, number.
@@ -97,7 +97,7 @@ def validate_command(
     schema: Path,
     as_json: bool,  # noqa: FBT001 - click passes flags so
 ) -> None:
-    """Hold the data of RECIPE|PATH against the expectations in a TOML file.
+    """Check the data of RECIPE|PATH against the expectations in a TOML file.
 
     Lines are tab-separated: ok or violated, expectation, wanted, got. Exit 0: all hold; 2: one is violated.
 
@@ -145,7 +145,7 @@ def digest_command(
 ) -> None:
     """Print the content digest of the data and the rows of each split, tab-separated.
 
-    The digest covers images, labels, slices, sources and class names; a run's lineage carries the same one.
+    The digest covers images, labels, slices, sources and class names; the lineage of a run contains the same one.
 
     \b
     Examples:
@@ -176,7 +176,7 @@ def digest_command(
 def fit_command(path: Path, given: Path | None, inside: float) -> None:
     """Print the ranges of RECIPE's features, fitted on its train rows only, as lines for [data.options].
 
-    Write them into the recipe: they are shipped in the manifest, and gate rows have no part in them.
+    Write them into the recipe: they are shipped in the manifest, and gate rows have no effect on them.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""How a command line says where devices are: the options and what they say. Light, so that commands start fast."""
+"""Command-line options for the server and its devices. Imports little, so that commands start fast."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_WAIT_S = 21_600.0
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What the command line said of the server; empty where it said nothing."""
+    """Values of these options; empty if they were not given."""
 
     server: str | None = None
     token_file: Path | None = None

@@ -1,6 +1,6 @@
-"""From the command line's words to the way to devices.
+"""Builds the device bench from ``--server``, ``--token-file`` and ``--keys``.
 
-Decides what must be there before anything is trained: server, token, release key, and every device that a gate names.
+Decides what must exist before anything is trained: server, token, release key, and every device that a gate names.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from wire.manifest import Budgets
 
 
 def bench_of(reach: Reach, keys: Path | None) -> ServerBench | None:
-    """Return the way to devices, None where no server was named.
+    """Return the device bench, None if no server was given.
 
     Raises:
-        DeviceMeasureError: If a server was named without token or keys, or the token can't be read.
+        DeviceMeasureError: If a server was given without token or keys, or the token can't be read.
     """
     if reach.server is None:
         return None
@@ -45,15 +45,15 @@ def bench_of(reach: Reach, keys: Path | None) -> ServerBench | None:
 
 
 def devices_named(recipe: Recipe) -> tuple[str, ...]:
-    """Return the devices that gates of ``recipe`` name, each once."""
+    """Return the devices that gates of ``recipe`` name, without duplicates."""
     return tuple(dict.fromkeys(device for gate in recipe.gates if (device := device_in(gate.on)[0])))
 
 
 def bench_for(recipe: Recipe, reach: Reach, keys: Path | None) -> ServerBench | None:
-    """Return the way to the devices that ``recipe`` names, after asking whether they are known; None without any.
+    """Return the bench for the devices that ``recipe`` names, after checking that they are known; None without any.
 
     Raises:
-        DeviceMeasureError: If no server was named, or it knows no such device.
+        DeviceMeasureError: If no server was given, or a device is unknown.
         ServerUnreachableError: If the server did not answer.
         TrustError: If the release key is missing.
     """
@@ -70,16 +70,16 @@ def bench_for(recipe: Recipe, reach: Reach, keys: Path | None) -> ServerBench | 
 
 
 def gate_bundle(path: Path, on: str, reach: Reach, keys: Path | None, progress: Progress) -> Certificate:
-    """Return the certificate of the bundle or folder at ``path``, judged again here and, with ``on``, on a device.
+    """Return the certificate of the bundle or folder at ``path``, re-evaluated here and, with ``on``, on a device.
 
     Raises:
-        DeviceMeasureError: If ``on`` is not ``device:ID``, or there is no way to that device.
+        DeviceMeasureError: If ``on`` is not ``device:ID``, or the device can't be reached.
         ServerUnreachableError: If the server did not answer.
-        PackageError: If there is no bundle or certificate, or it does not open.
+        PackageError: If there is no bundle or certificate, or it can't be read.
         MeasureError: If the artifact can't be run here.
         TrustError: If the release key is missing.
     """
-    from compressor.release.regate import gate_again  # noqa: PLC0415 - runtimes only where something is measured
+    from compressor.release.regate import gate_again  # noqa: PLC0415 - runtimes only if something is measured
 
     if not on:
         return gate_again(path)
@@ -93,10 +93,10 @@ def gate_bundle(path: Path, on: str, reach: Reach, keys: Path | None, progress: 
 
 
 def gate_on(path: Path, device: str, bench: DeviceBench, progress: Progress) -> Certificate:
-    """Return the certificate of the bundle at ``path`` after judging it again here and on ``device``.
+    """Return the certificate of the bundle at ``path`` after evaluating its gates here and on ``device``.
 
     Raises:
-        PackageError: If there is no bundle, or no certificate or golden vectors in it.
+        PackageError: If there is no bundle, or it has no certificate or golden vectors.
         MeasureError: If the artifact can't be run here.
         TrustError: If the release key is missing.
     """
@@ -118,7 +118,7 @@ def gate_on(path: Path, device: str, bench: DeviceBench, progress: Progress) -> 
 
 
 def rules_on(certificate: Certificate, device: str) -> tuple[GateRecipe, ...]:
-    """Return the rules that hold on ``device``: its own, else the host's on latency and memory; and agreement."""
+    """Return the rules for ``device``: its own, or else the host's on latency and memory; and agreement."""
     own = tuple(rule for rule in certificate.rules if rule.on == device)
     named = {rule.name for rule in own}
     timed = {kind.name for kind in KINDS.values() if kind.timed and kind.place is Place.BOTH}
@@ -144,7 +144,7 @@ def _record(bundle: Bundle, before: DeviceRecord, bench: DeviceBench, progress: 
 
 
 def merged(before: DeviceRecord, answer: DeviceAnswer, allowed: Budgets) -> DeviceRecord:
-    """Return ``before`` with what was measured again; agreement on golden vectors where there was none on rows."""
+    """Return ``before`` with the new measurements; agreement on golden vectors if there was none on rows."""
     report = answer.report
     rows, flips = float(report.golden_rows), float(max(0, report.golden_flips - allowed.golden_max_flips))
     compared = {"device_rows": rows, "device_flips": flips, AGREEMENT: flips / max(rows, 1.0)}

@@ -1,4 +1,4 @@
-"""What the command line prints for people: gates, targets, sizes, what a verification found. Decides nothing."""
+"""Output of the command line for people: gates, targets, sizes, verification results. Decides nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def print_verified(verified: Verified) -> None:
-    """Print digests, lineage, signature and what is missing."""
+    """Print digests, lineage, signature and missing entries."""
     floor = f", security floor {verified.security_floor}" if verified.security_floor else ""
     click.echo(f"{verified.release} for {verified.target}: verdict {verified.verdict}{floor}")
     for name, digest in [*verified.digests.items(), *verified.lineage.items()]:
@@ -47,7 +47,7 @@ _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 def print_outcome(
     certificate: Certificate, paths: Sequence[Path], *, as_json: bool, targets: Sequence[Certificate] = ()
 ) -> None:
-    """Print gates, sizes (a line per target where there are several), files and the verdict; or one JSON object."""
+    """Print gates, sizes (one line per target if there are several), files and the verdict; or one JSON object."""
     if as_json:
         click.echo(json.dumps({**to_document(certificate), "files": [str(path) for path in paths]}, sort_keys=True))
         return
@@ -75,7 +75,7 @@ def print_outcome(
 
 
 def slower(certificate: Certificate) -> list[str]:
-    """Return that the compressed model takes longer than the float one on this host; nothing where it doesn't."""
+    """Return a remark if the compressed model is slower than the float one on this host; else nothing."""
     times = certificate.figures.get("speed_up_ratio", 1.0)
     same = certificate.figures.get("size_ratio") == 1
     if times >= 1 or same:
@@ -90,7 +90,7 @@ def _remarks(certificate: Certificate, targets: Sequence[Certificate]) -> list[s
 
 
 def print_targets(certificates: Sequence[Certificate]) -> None:
-    """Print what every target came to, beside the float model."""
+    """Print the result of every target, compared with the float model."""
     held = [score for score in _SCORES if any(score[1] in item.figures for item in certificates)]
     what, name, digits = held[0] if held else ("", "", "")
     click.echo(f"  {'target':<14}{'verdict':<14}{what:>9}{'bytes':>10}{'smaller':>9}{'p50 ms':>9}{'faster':>9}")
@@ -107,7 +107,7 @@ def print_targets(certificates: Sequence[Certificate]) -> None:
 
 
 def print_sizes(figures: Mapping[str, float]) -> None:
-    """Print accuracy (or error), size and latency of float and compressed model, as far as they were measured."""
+    """Print accuracy (or error), size and latency of float and compressed model, if they were measured."""
     known = [(title, name, form) for title, name, form in _ROWS if {name, f"float_{name}"} <= figures.keys()]
     if known:
         click.echo(f"  {'':<18}{'float':>12}{'compressed':>12}")
@@ -116,7 +116,7 @@ def print_sizes(figures: Mapping[str, float]) -> None:
 
 
 def print_devices(certificate: Certificate) -> None:
-    """Print what each device said beside what this host said."""
+    """Print the measurements of each device beside those of this host."""
     from compressor.report.side_by_side import beside  # noqa: PLC0415 - the command line starts fast
 
     for one in beside(certificate):

@@ -1,4 +1,4 @@
-"""``compressor search``: find the form of a model that is fastest and smallest, then put it through the gates."""
+"""``compressor search``: finds the fastest and smallest form of a model, then gates it."""
 
 from __future__ import annotations
 
@@ -47,23 +47,22 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
     as_json: bool,  # noqa: FBT001 - click passes flags so
     no_gate: bool,  # noqa: FBT001 - click passes flags so
 ) -> None:
-    """Try schemes, calibrations, pruning, equalization and QAT on RECIPE's model, measure each, take the best.
+    """Try schemes, calibrations, pruning, equalization and QAT on RECIPE's model, measure each, choose the best.
 
     The float model and the recipe's own steps are always tried. All forms learn from the same rows and are measured
-    on search rows apart from those, never on the gate split: accuracy against the float model, bytes, and latency in
-    turns with it. A form that loses more than the gate accuracy_drop allows (0.01 where there is none) is never
-    chosen. The choice is the fastest form, or the smallest within 5 % of it; then it goes through the recipe's gates
-    on the gate split, as `compressor run OUT/chosen.toml` would do again: there, a choice without network steps
-    learns from the search rows too.
+    on separate search rows, never on the gate split: accuracy against the float model, bytes, and latency in turns with
+    it. A form that loses more than the gate accuracy_drop allows (0.01 if there is none) is never chosen. The choice is
+    the fastest form, or the smallest within 5 % of it; then the recipe's gates evaluate it on the gate split, as
+    `compressor run OUT/chosen.toml` would do again: there, a choice without network steps learns from the search rows
+    too.
 
-    Ctrl-C stops; the same command goes on. A changed recipe, data set or code starts a study of its own in the same
-    storage.
+    Ctrl-C stops; the same command resumes. A changed recipe, data set or code starts a new study in the same storage.
 
     \b
     Writes:
       OUT/search.html    the front, with bounds
       OUT/search.json    all trials
-      OUT/chosen.toml    a recipe of what was chosen
+      OUT/chosen.toml    a recipe of the choice
 
     \b
     Examples:
@@ -88,7 +87,7 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 def _gateable(recipe: Recipe, *, no_gate: bool) -> Recipe:
-    """Return ``recipe``; refuse now, not after all trials, gates that would fail for want of a way to their devices."""
+    """Return ``recipe``; reject now, not after all trials, gates on devices that can't be reached."""
     from compressor.cli.devices import devices_named  # noqa: PLC0415 - the command line starts fast
 
     devices = devices_named(recipe)

@@ -1,4 +1,4 @@
-"""Measurement on devices: orders, the client of the server, and the wait for answers."""
+"""Measurement on devices: orders, the client of the server, and the wait for reports."""
 
 WAIT_S = 300.0
-"""How long a device is waited for unless the command line says otherwise."""
+"""Default time limit for a device's measurement; the command line can change it."""

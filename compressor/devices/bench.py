@@ -1,7 +1,7 @@
-"""A candidate measured on a device through its agent: what is sent, how long it is waited for, what is believed.
+"""Measures a candidate on a device through its agent: what is sent, how long to wait, which report is accepted.
 
-Decides what a report must be to count: from the device that was asked, for this order, artifact and rows, with finite
-logits. Everything else is a ``DeviceMeasureError`` with its reason, and the gate then fails for want of a measurement.
+Decides which report is accepted: one from the device that was ordered, for this order, artifact and rows, with finite
+logits. Anything else is a ``DeviceMeasureError`` with its reason, and the gate then fails without a measurement.
 """
 
 from __future__ import annotations
@@ -31,25 +31,25 @@ _NOT_A_NUMBER = 1e29
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeviceAnswer:
-    """A believed report and its logits, float32 (n, classes)."""
+    """An accepted report and its logits, float32 (n, classes)."""
 
     report: MeasureReport
     logits: NDArray[np.float32]
 
 
 class DeviceBench(Protocol):
-    """Something that has devices measure."""
+    """Runs measurements on devices."""
 
     def check(self, device: str) -> None:
-        """Raise ``DeviceMeasureError`` if ``device`` can't be asked at all: before anything is trained."""
+        """Raise ``DeviceMeasureError`` if ``device`` can't be reached at all; called before anything is trained."""
 
     def measure(self, subject: Subject, device: str, progress: Progress) -> DeviceAnswer:
-        """Return what ``device`` says of ``subject``, or raise ``DeviceMeasureError``."""
+        """Return the measurement of ``subject`` on ``device``, or raise ``DeviceMeasureError``."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerBench:
-    """Devices behind a server. ``keys``: folder of the release key; ``wait_s``: how long an answer may take."""
+    """Devices of a server. ``keys``: folder of the release key; ``wait_s``: time limit for a measurement."""
 
     url: str
     token: str = field(repr=False)
@@ -60,12 +60,12 @@ class ServerBench:
     now_ms: Callable[[], int] = lambda: int(time.time() * 1000)
 
     def check(self, device: str) -> None:
-        """Do nothing if the server answers, knows ``device``, and the release key is here.
+        """Check that the server answers and knows ``device``, and that the release key exists.
 
         Raises:
             TrustError: If the release key is missing.
             ServerUnreachableError: If the server did not answer.
-            DeviceMeasureError: If there is no such device.
+            DeviceMeasureError: If the device is unknown.
         """
         from compressor.release.keys import load_signer, read_root  # noqa: PLC0415 - cryptography only where keys are used
 
@@ -74,10 +74,10 @@ class ServerBench:
             client.known(device)
 
     def measure(self, subject: Subject, device: str, progress: Progress | None = None) -> DeviceAnswer:
-        """Return what ``device`` says of ``subject``.
+        """Return the measurement of ``subject`` on ``device``.
 
         Raises:
-            DeviceMeasureError: If it says nothing in time, refuses, or answers something else.
+            DeviceMeasureError: If it does not answer in time, refuses, or its report is not accepted.
             ServerUnreachableError: If the server did not answer.
             TrustError: If the release key is missing.
         """
@@ -105,13 +105,13 @@ class ServerBench:
                 self._await(client, order, progress, deadline_s)
                 return believed(order, self._patiently(lambda: client.report(order.order), deadline_s, progress))
             finally:
-                with contextlib.suppress(ServerUnreachableError):  # the server ends an order that has run out itself
+                with contextlib.suppress(ServerUnreachableError):  # the server itself ends an order that has expired
                     client.drop(order.order)
 
     def _pass_on(
         self, client: DeviceClient, envelope: Mapping[str, Any], order: str, deadline_s: float, progress: Progress
     ) -> None:
-        """Order; with a server that ends the answer alone may be lost, and an order is taken once."""
+        """Submit the order; if only the server's answer was lost, it is not submitted twice."""
         try:
             client.order(envelope)
         except ServerUnreachableError:
@@ -119,7 +119,7 @@ class ServerBench:
                 client.order(envelope)
 
     def _patiently(self, ask: Callable[[], T], deadline_s: float, progress: Progress) -> T:
-        """Return what ``ask`` returns; a server that is away is said to be so, and asked again until the deadline."""
+        """Return the result of ``ask``; while the server is away, report that once and retry until the deadline."""
         away = False
         while True:
             try:
@@ -147,7 +147,7 @@ class ServerBench:
 
 
 def _misfit(subject: Subject, device: str, known: Known) -> str:
-    """Return why the bundle is not for this device, or nothing; a device that was never heard is asked."""
+    """Return why the bundle does not fit this device, or ""; a device that has not reported its hardware is tried."""
     if known.hardware and subject.hardware and known.hardware not in subject.hardware:
         message = f"Expected a device of {' or '.join(subject.hardware)}, got {device}, which is {known.hardware}"
         return f'{message}: its figures would be of another target; write on = "TARGET@device:ID"'
@@ -158,7 +158,7 @@ def _misfit(subject: Subject, device: str, known: Known) -> str:
 
 
 def silence(device: str, standing: Standing, wait_s: float) -> str:
-    """Return why there is no measurement, and what to do."""
+    """Return why there is no measurement, and the next step."""
     if standing.phase == "failed":
         return f"Expected a measurement of {device}, got [{standing.code}] {standing.text}"
     if standing.phase == "running":
@@ -172,10 +172,10 @@ def silence(device: str, standing: Standing, wait_s: float) -> str:
 
 
 def believed(order: MeasureOrder, data: bytes) -> DeviceAnswer:
-    """Return the answer in ``data`` if it is one to ``order``.
+    """Return the answer in ``data`` if it belongs to ``order``.
 
     Raises:
-        DeviceMeasureError: If it is of another device, order, artifact or rows, or its logits are not finite.
+        DeviceMeasureError: If it is from another device, order, artifact or rows, or its logits are not finite.
     """
     try:
         report, raw = decode_report(data)

@@ -1,4 +1,4 @@
-"""What the build host says to the server about measurements on devices: bytes, orders, how far, reports."""
+"""The build host's requests to the server about measurements: uploads, orders, progress, reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NOT_FOUND, _FIRST_ERROR = 404, 400
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How far a measurement is: ``phase`` is sent, running, done, failed or expired; why it failed; the device."""
+    """Progress of a measurement: ``phase`` is sent, running, done, failed or expired; the failure; the device."""
 
     phase: str
     code: str
@@ -31,7 +31,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the fleet knows of a device; ``hardware`` and ``runtimes`` are empty until it was heard."""
+    """The server's record of a device; ``hardware`` and ``runtimes`` are empty until it has reported."""
 
     state: str
     hardware: str
@@ -39,10 +39,10 @@ class Known:
 
 
 class DeviceClient(Connection):
-    """The server's interface for measurements."""
+    """Client of the server's API for measurements."""
 
     def known(self, device: str) -> Known:
-        """Return ``device`` as the fleet knows it.
+        """Return the server's record of ``device``.
 
         Raises:
             ServerUnreachableError: If the server did not answer.
@@ -54,7 +54,7 @@ class DeviceClient(Connection):
         return Known(str(document.get("state", "")), str(document.get("hardware", "")), named)
 
     def upload(self, data: bytes) -> None:
-        """Bring ``data`` to the server.
+        """Upload ``data`` to the server.
 
         Raises:
             ServerUnreachableError: If the server did not answer.
@@ -63,7 +63,7 @@ class DeviceClient(Connection):
         self._ask("PUT", f"/api/measurements/blobs/{sha256_hex(data)}", content=data)
 
     def order(self, envelope: Mapping[str, Any]) -> None:
-        """Pass a signed order on.
+        """Submit a signed order.
 
         Raises:
             ServerUnreachableError: If the server did not answer.
@@ -72,11 +72,11 @@ class DeviceClient(Connection):
         self._ask("POST", "/api/measurements", json={"envelope": dict(envelope)})
 
     def has(self, order: str) -> bool:
-        """Return whether the server knows a measurement.
+        """Return whether the server has the measurement.
 
         Raises:
             ServerUnreachableError: If the server did not answer.
-            DeviceMeasureError: If it refused to say.
+            DeviceMeasureError: If it refused.
         """
         try:
             response = self._http.get(f"/api/measurements/{order}")
@@ -85,11 +85,11 @@ class DeviceClient(Connection):
         return response.status_code != _NOT_FOUND and bool(_check(response))
 
     def standing(self, order: str) -> Standing:
-        """Return how far the measurement is.
+        """Return the progress of the measurement.
 
         Raises:
             ServerUnreachableError: If the server did not answer.
-            DeviceMeasureError: If it knows no such measurement.
+            DeviceMeasureError: If it has no such measurement.
         """
         document = self._json(self._ask("GET", f"/api/measurements/{order}"))
         texts = {name: str(document.get(name, "")) for name in ("phase", "code", "text", "device_state")}
@@ -97,11 +97,11 @@ class DeviceClient(Connection):
         return Standing(**texts, last_seen_ms=seen_ms if isinstance(seen_ms, int) else 0)
 
     def report(self, order: str) -> bytes:
-        """Return the device's report, not yet believed.
+        """Return the device's report, not yet verified.
 
         Raises:
             ServerUnreachableError: If the server did not answer.
-            DeviceMeasureError: If there is none, or it is too long.
+            DeviceMeasureError: If there is no report, or it is too long.
         """
         pieces = bytearray()
         try:
@@ -119,7 +119,7 @@ class DeviceClient(Connection):
         return bytes(pieces)
 
     def drop(self, order: str) -> None:
-        """Have the server forget a measurement and its bytes; one it does not know is no error.
+        """Delete a measurement and its files on the server; an unknown one is not an error.
 
         Raises:
             ServerUnreachableError: If the server did not answer.

@@ -1,4 +1,4 @@
-"""How the build host reaches the server: one HTTP client, whose TLS checks certificate and host name."""
+"""The build host's HTTP client for the server; TLS verifies certificate and host name."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _TIMEOUT_S = 60.0
 
 
 def connect(url: str, token: str, ca: Path | None = None) -> httpx.Client:
-    """Return a client that shows ``token``; it connects on first use.
+    """Return a client that sends ``token``; it connects on first use.
 
     Args:
-        url: address of the server, http://… or https://….
-        token: the builder token.
+        url: Address of the server, http://… or https://….
+        token: The builder token.
         ca: PEM file whose certificates are trusted instead of the system's.
 
     Raises:
-        CompressorError: If ``ca`` can't be read or is no certificate.
+        CompressorError: If ``ca`` can't be read or is not a certificate.
     """
     headers = {"Authorization": f"Bearer {token}"}
     if ca is None:
@@ -37,13 +37,13 @@ def connect(url: str, token: str, ca: Path | None = None) -> httpx.Client:
 
 
 class Connection:
-    """A client of the server that closes its connections at the end of a ``with``."""
+    """A client of the server that closes its connections when its ``with`` block ends."""
 
     def __init__(self, url: str, token: str, ca: Path | None = None) -> None:
-        """Connect on first use; as ``connect``.
+        """Connect on first use; arguments as in ``connect``.
 
         Raises:
-            CompressorError: If ``ca`` is no certificate.
+            CompressorError: If ``ca`` is not a certificate.
         """
         self._http = connect(url, token, ca)
 

@@ -1,7 +1,7 @@
-"""A measurement order under the release key: what one device may run once, to measure it, and never install.
+"""A measurement order signed by the release key: permits one device to measure one bundle once, never to install it.
 
-Decides what an order says and how it is signed: a DSSE envelope of its own payload type, so that its signature holds
-for nothing that TUF metadata could be taken for, and the reverse (ADR 9).
+Decides the content of an order and how it is signed: a DSSE envelope with its own payload type, so that its signature
+is not valid for TUF metadata, and theirs is not valid for an order (ADR 9).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from wire.measurement import ORDER_TYPE, MeasureOrder, read_order
 
 
 def make_order(subject: Subject, device: str, *, now_ms: int, holds_s: float) -> MeasureOrder:
-    """Return an order that ``device`` may obey from ``now_ms`` (UTC) on for ``holds_s`` seconds.
+    """Return an order valid for ``device`` from ``now_ms`` (UTC) on for ``holds_s`` seconds.
 
     Raises:
-        MessageError: If bundle or rows are over a limit.
+        MessageError: If bundle or rows exceed a limit.
     """
     order = MeasureOrder(
         order=secrets.token_hex(16), device=device, artifact_sha256=subject.artifact_sha256,
@@ -47,9 +47,9 @@ def sign_order(order: MeasureOrder, keys: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Subject:
-    """What is measured: ``bundle`` with artifact, manifest and golden vectors; ``rows``: npy of uint8 (n, H, W, C).
+    """What to measure: ``bundle`` with artifact, manifest and golden vectors; ``rows``: npy of uint8 (n, H, W, C).
 
-    ``hardware`` (none: any) and ``runtime`` ("": any) are what the bundle is for.
+    The bundle is for ``hardware`` (empty: any) and ``runtime`` ("": any).
     """
 
     artifact_sha256: str

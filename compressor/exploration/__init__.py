@@ -1,4 +1,4 @@
-"""What data is like before anything is trained on it: profile, suspects, expectations, ranges, and how they are shown.
+"""Examines data before anything is trained on it: profile, suspects, expectations, ranges, and their report.
 
-Decides what is worth a person's look; changes no data and no recipe.
+Decides what a person should look at; changes neither data nor recipe.
 """

@@ -1,8 +1,9 @@
-"""Pairs of rows that are the same or nearly so, above all across splits.
+"""Pairs of rows that are identical or nearly so, above all across splits.
 
-Near duplicates have difference hashes at most 6 bits apart and thumbnails that differ little once light and contrast
-are taken out. Of 7 bands of 9 bits at least one is equal in such a pair (pigeonhole), so only rows that share a band
-are compared: no pair is missed. Pictures that are moved or cropped are others to this measure.
+Near duplicates have difference hashes at most 6 bits apart and thumbnails that differ little after brightness and
+contrast are normalised. The hash is cut into 7 bands of 9 bits; such a pair has at least one equal band (pigeonhole),
+so only rows that share a band are compared, and no pair is missed. Shifted or cropped pictures are not found by this
+measure.
 Source of the banding: Manku, Jain and Das Sarma, Detecting Near-Duplicates for Web Crawling, 2007, section 3.
 """
 
@@ -18,21 +19,21 @@ from compressor.progress import Stage
 
 MAX_BITS = 6
 """Measured: 3 bits found 66 and 57 % of copies saved again as JPEG of quality 50 (digits, meter digits), 56 and 53 % of
-those with noise of 8 levels; 6 find 96 and 86, 93 and 89 % (``scripts/bench/explore.py`` measures what is found)."""
+those with noise of 8 levels; 6 find 96 and 86, 93 and 89 % (measured by ``scripts/bench/explore.py``)."""
 MAX_DISTANCE = 0.15
 """Root mean square difference in standard deviations of the thumbnail: a correlation of 0.989. Measured: of the 1.6
 million pairs of 1,797 handwritten digits none is that close, 16 are at 0.2, 105 at 0.25; of 438 such pairs in 4,000
-meter digits 434 have one label: frames of one meter."""
+meter digits 434 have equal labels: frames of the same meter."""
 MAX_CANDIDATES = 2_000_000
 BANDS = MAX_BITS + 1
 _BAND_BITS = 64 // BANDS
 _BLOCK = 512
-_FLAT, _MAX_FLAT_RMS = 2.0, 1.5  # levels: below this contrast there is only noise to compare, so light counts
+_FLAT, _MAX_FLAT_RMS = 2.0, 1.5  # levels: below this contrast there is only noise to compare, so brightness counts
 Rows = npt.NDArray[np.int64]
 
 
 def equal_groups(keys: npt.NDArray[np.str_]) -> list[Rows]:
-    """Return the rows of each key that more than one row has, in order of their first row."""
+    """Return the rows of each key that occurs more than once, in order of their first row."""
     order = np.argsort(keys, kind="stable")
     cuts = np.flatnonzero(keys[order][1:] != keys[order][:-1]) + 1
     groups = [np.sort(group) for group in np.split(order, cuts) if len(group) > 1]
@@ -40,10 +41,10 @@ def equal_groups(keys: npt.NDArray[np.str_]) -> list[Rows]:
 
 
 def near_pairs(thumbs: Thumbs, hashes: Hashes, parts: npt.NDArray[np.int64], stage: Stage) -> Rows:
-    """Return near duplicates in different parts, int64 (pairs, 2), the most alike first.
+    """Return near duplicates in different parts, int64 (pairs, 2), most similar first.
 
-    ``parts``: int64 (N,), the part of each row; rows below 0 are left out. After ``MAX_CANDIDATES`` pairs of like hash
-    the search ends: data with that many has found its answer. ``stage`` advances once per band.
+    ``parts``: int64 (N,), the part of each row; rows below 0 are left out. The search stops after ``MAX_CANDIDATES``
+    pairs of similar hash: data with that many has a clear result. ``stage`` advances once per band.
     """
     found, budget = [np.empty(0, np.int64)], MAX_CANDIDATES
     for band in range(BANDS):
@@ -61,7 +62,7 @@ def near_pairs(thumbs: Thumbs, hashes: Hashes, parts: npt.NDArray[np.int64], sta
 
 
 def _candidates(keys: Hashes, hashes: Hashes, parts: npt.NDArray[np.int64]) -> Iterator[Rows]:
-    """Yield pairs (first < second) that share a key, lie in different parts and are at most ``MAX_BITS`` apart."""
+    """Yield pairs (first < second) that share a key, are in different parts and are at most ``MAX_BITS`` apart."""
     rows = np.flatnonzero(parts >= 0)
     order = rows[np.argsort(keys[rows], kind="stable")]
     for group in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
@@ -79,7 +80,7 @@ def _candidates(keys: Hashes, hashes: Hashes, parts: npt.NDArray[np.int64]) -> I
 
 
 def _distance(thumbs: Thumbs, pairs: Rows) -> npt.NDArray[np.float64]:
-    """Return the distance of each pair in standard deviations; of those without contrast in levels, to that scale."""
+    """Return the distance of each pair in standard deviations; for pairs without contrast in levels, to that scale."""
     parts = np.array_split(pairs, len(pairs) // 16_384 + 1)
     return np.concatenate([_between(thumbs[some[:, 0]], thumbs[some[:, 1]]) for some in parts])
 

@@ -1,4 +1,4 @@
-"""From a table to what a person should know of it."""
+"""Explores a table: balance, sizes, values, duplicates, leaks, outliers, label suspects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MAX_LEVEL = 255
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row of the table, as a person finds it again."""
+    """One row of the table, with what a person needs to find it."""
 
     row: int
     source: str
@@ -38,7 +38,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two rows that are the same or nearly so."""
+    """Two rows that are identical or nearly so."""
 
     first: Row
     second: Row
@@ -46,7 +46,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A row worth a look: how strongly (z-score, or doubt of the label, 0..1), and what class it looks like, if any."""
+    """A row to look at: its score (z-score, or doubt of the label, 0..1), and the class that it resembles, if any."""
 
     row: Row
     score: float
@@ -55,12 +55,12 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """All that was found. Counts are of all rows, lists show the first ``SHOWN``.
+    """The results. Counts are of all rows, lists hold the first ``SHOWN``.
 
     ``classes`` and ``slices``: rows per split. ``sizes``: ``"HxW"`` to rows. ``values``: min, max, mean, std in levels
     of 0..255, and the shares at either end. ``levels``: 16 bins of pixel values. ``counts``: of duplicates, conflicts
-    (equal content, different label), leaks, near duplicates across splits, outliers, label suspects. ``findings``:
-    what to look at, in words; none where nothing was found.
+    (equal content, different label), leaks, near duplicates across splits, outliers, label suspects. ``findings``: what
+    to look at, as text; empty if nothing was found.
     """
 
     digest: str
@@ -83,10 +83,10 @@ class Exploration:
 
 
 def parts_of(table: Table, seed: int, slices: Sequence[str] = ()) -> npt.NDArray[np.str_]:
-    """Return the split of each row, str (N,): of ``PARTS``, or ``unused`` (a gate source has one row only).
+    """Return the split of each row, str (N,): of ``PARTS``, or ``unused`` (a gate source contributes only one row).
 
     Raises:
-        SplitError: If a slice does not exist or a split comes out empty.
+        SplitError: If a slice does not exist or a split is empty.
     """
     splits = split(table, seed, slices=slices)
     parts = np.full(len(table), UNUSED, dtype="<U11")
@@ -96,10 +96,10 @@ def parts_of(table: Table, seed: int, slices: Sequence[str] = ()) -> npt.NDArray
 
 
 def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence[str] = ()) -> Exploration:
-    """Return what is found in ``table`` as it is split under ``seed``; ``slices`` are those trained on (none: all).
+    """Return the results for ``table`` as split with ``seed``; ``slices`` are those trained on (empty: all).
 
-    Data too small to be split is explored as one part, and numbers to predict in groups of their size, without a
-    search for wrong ones; the notes say so.
+    Data too small to be split is explored as one part. Numbers to predict are explored in groups of equal size, without
+    a search for wrong labels. The notes say so.
     """
     notes, digest, labelled = [], table_digest(table), table
     table, note = tasks.of_labels(table.labels, table.task).targets.grouped(table)
@@ -142,7 +142,7 @@ def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Rows:
-    """Turns row numbers into ``Row``."""
+    """Converts row numbers to ``Row``."""
 
     table: Table
     parts: npt.NDArray[np.str_]
@@ -182,7 +182,7 @@ def _counted(
 
 
 def _values(table: Table) -> tuple[dict[str, float], tuple[int, ...]]:
-    """Return the range and moments of all pixels, and 16 bins of them."""
+    """Return range and moments of all pixels, and their histogram in 16 bins."""
     counts = np.zeros(_MAX_LEVEL + 1, np.int64)
     constant = 0
     for image in table.images:

@@ -1,8 +1,8 @@
-"""Ranges of features, fitted on train rows only, to be written into a recipe and shipped in the manifest.
+"""Feature ranges fitted on train rows only, for the recipe; they are shipped in the manifest.
 
-The train rows are those of ``compressor.data._split`` under the recipe's seed: a row's split follows from its source
-alone, so it is known before any range is. One exception is said here: rows whose *pictures* come out equal are
-grouped later, which can move such a row out of train, never the range of a gate row in.
+The train rows are those of ``compressor.data._split`` with the recipe's seed: a row's split depends only on its source,
+so it is known before any range is. One exception: rows whose *pictures* turn out equal are grouped later, which can
+move such a row out of train, but never a gate row into the range.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ SHARE_INSIDE = 0.99
 
 
 def fit_ranges(data: DataRecipe, root: Path, *, seed: int, inside: float = SHARE_INSIDE) -> dict[str, float]:
-    """Return the options that hold ``inside`` (0..1) of the train rows' values: ``low_K`` and ``high_K`` per column.
+    """Return the options that cover ``inside`` (0..1) of the train rows' values: ``low_K`` and ``high_K`` per column.
 
-    Where the front end has one range for all (``log_mel``), ``floor_db`` and ``ceiling_db`` are returned instead.
+    For a front end with one range for all columns (``log_mel``), ``floor_db`` and ``ceiling_db`` are returned instead.
 
     Raises:
         PluginError: If the data set has no ``raw``: its images need no ranges.
         DataError: If its data can't be used.
-        SplitError: If a split comes out empty.
+        SplitError: If a split is empty.
     """
     if ":" not in data.dataset and not data.front_end:
         message = f"Expected data whose ranges can be fitted, got dataset = {data.dataset!r}, whose images need none"

@@ -1,11 +1,11 @@
-"""Labels that are likelier wrong than right, by a simple model that was trained on other rows.
+"""Labels that are more likely wrong than right, by a simple model fitted on other rows.
 
-A label is taken to be the class with probability 1 - e, and any other class alike with e: how much noise there is (e),
-and how far the model's scores may be believed (a temperature), are what makes the labels likeliest. Bayes' rule then
-says of each label how likely it is wrong; a suspect is a row where that is at least ``MIN_DOUBT``.
+A label equals the true class with probability 1 - e, and each other class is equally likely. The noise e and a
+temperature of the model's scores are fitted by maximum likelihood of the labels. Bayes' rule then gives the probability
+that a label is wrong; a suspect is a row with at least ``MIN_DOUBT``.
 Source of the noise: Angluin and Laird, Learning from Noisy Examples, 1988; of the temperature: Guo et al., ICML 2017,
-section 4.2. Confident learning (Northcutt, Jiang and Chuang, JAIR 2021), with its thresholds per class, found less with
-the same scores and called more right labels wrong: ``scripts/bench/explore.py`` holds the two side by side.
+section 4.2. Confident learning (Northcutt, Jiang and Chuang, JAIR 2021), with its thresholds per class, found fewer
+wrong labels with the same scores and flagged more right ones: ``scripts/bench/explore.py`` compares the two.
 The folds keep the views of a source together. A suspect is a row to look at, not a verdict.
 """
 
@@ -25,24 +25,25 @@ from compressor.progress import Stage
 FOLDS = 4
 MAX_ROWS = 20_000
 MIN_ACCURACY = 0.6
-"""Below this the simple model understands the data too little to judge a label; a coin is right on half of two
-classes. Measured with noise added to pictures until it failed, 5 % of the labels flipped: where it was right on 63 % of
-digits and 66 % of Fashion-MNIST, 70 and 83 % of the suspects were flipped; on meter digits at 53 % 49, at 31 % 23 %."""
+"""Below this accuracy the simple model is too weak to judge a label; chance is one half for two classes. Measured with
+noise added to pictures until it failed, 5 % of the labels flipped: at 63 % accuracy on digits and 66 % on
+Fashion-MNIST, 70 and 83 % of the suspects were flipped; on meter digits at 53 % accuracy 49 %, at 31 % accuracy 23
+%."""
 MIN_DOUBT = 0.5
-"""The least probability that a suspect's label is wrong: likelier than not. Measured (``scripts/bench/explore.py``) at
+"""Smallest probability that a suspect's label is wrong: likelier than not. Measured (``scripts/bench/explore.py``) at
 2, 5 and 10 % of labels flipped: on digits 97 % of the suspects were flipped, and 89 to 96 % of those were found; on
-meter digits, which have wrong labels of their own, 55 to 69 % and 46 to 70 %. Nothing planted: 0 and 7 suspects."""
+meter digits, which have wrong labels of their own, 55 to 69 % and 46 to 70 %. Without flips: 0 and 7 suspects."""
 _START, _NOISES, _TEMPERATURES = (4.0, 0.02), (1e-4, 0.45), (0.1, 100.0)
 Chances = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Noise:
-    """Suspects, the clearest first: their rows, int64 (S,); the classes they look like, int64 (S,); doubts, (S,), 0..1.
+    """Suspects, clearest first: their rows, int64 (S,); the classes they resemble, int64 (S,); doubts, (S,), 0..1.
 
     A doubt is the probability that the label is wrong. ``accuracy``: of the simple model out of sample, against the
-    labels as they are; ``wrong_ratio``: the share of all labels that it takes to be wrong, 0..1. ``skipped``: why
-    nothing was judged, or nothing.
+    given labels; ``wrong_ratio``: the estimated share of all labels that are wrong, 0..1. ``skipped``: the reason if no
+    label was judged, else empty.
     """
 
     rows: npt.NDArray[np.int64]
@@ -56,7 +57,7 @@ class Noise:
 def suspects(table: Table, thumbs: Thumbs, stage: Stage) -> Noise:
     """Return the suspects of ``table``; ``stage`` advances once per fold.
 
-    Deterministic. Of more than ``MAX_ROWS`` rows an even choice is judged; numbers to predict are not.
+    Deterministic. Of more than ``MAX_ROWS`` rows every k-th is judged; labels of a regression are not judged.
     """
     classes = tasks.of_labels(table.labels, table.task).targets.classes(table.labels)
     if classes is None:
@@ -74,7 +75,7 @@ def suspects(table: Table, thumbs: Thumbs, stage: Stage) -> Noise:
 
 
 def unjudged(reason: str, accuracy: float = 0.0) -> Noise:
-    """Return no suspects, because of ``reason``; ``accuracy`` of the simple model, where it was tried."""
+    """Return no suspects, with the ``reason``; ``accuracy`` of the simple model, if it was fitted."""
     empty = np.empty(0, np.int64)
     return Noise(empty, empty, np.empty(0), accuracy=accuracy, skipped=f"labels not judged: {reason}")
 
@@ -91,20 +92,20 @@ def doubted(scores: Scores, labels: Integers) -> Noise:
 
 
 def folds_of(sources: npt.NDArray[np.str_]) -> Integers:
-    """Return the fold of each row, int64 (N,), below ``FOLDS``; rows of one source share it."""
+    """Return the fold of each row, int64 (N,), below ``FOLDS``; rows of one source share a fold."""
     _, number = np.unique(sources, return_inverse=True)
     folds: Integers = np.random.default_rng(0).permutation(int(number.max()) + 1)[number] % FOLDS
     return folds
 
 
 def _ways(chances: Chances, noise: float, classes: int) -> tuple[Chances, Chances]:
-    """Return how likely each label is there because it is right and because of noise; ``chances`` (N,) of its class."""
+    """Return the likelihoods of each label, being right and being noise; ``chances`` (N,): probability of its class."""
     return (1 - noise) * chances, noise * (1 - chances) / (classes - 1)
 
 
 def _fitted(scores: Scores, labels: Integers) -> tuple[float, float]:
-    """Return the temperature and the share of noise that make ``labels`` likeliest."""
-    from scipy.optimize import minimize  # noqa: PLC0415 - half a second of importing, only to judge labels
+    """Return the temperature and the share of noise that maximise the likelihood of ``labels``."""
+    from scipy.optimize import minimize  # noqa: PLC0415 - half a second to import, needed only to judge labels
 
     own, classes = np.arange(len(labels)), scores.shape[1]
 

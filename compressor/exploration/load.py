@@ -1,4 +1,4 @@
-"""From a recipe or a bare zip, folder or file to a table: which data set reads it."""
+"""Loads a table from a recipe, or from a zip, folder or file whose data set is recognised."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from compressor.recipe.read import read_recipe
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What is to be looked at: its name, how it is read, from where, and how it will be split."""
+    """The data to explore: its name, how and from where it is read, and how it will be split."""
 
     name: str
     data: DataRecipe
@@ -24,10 +24,10 @@ class Opened:
     labels: tuple[str, ...] = ()
 
     def table(self) -> Table:
-        """Return the table, with labels as the recipe orders them.
+        """Return the table, with labels in the recipe's order.
 
         Raises:
-            PluginError: If there is no such data set.
+            PluginError: If the data set is unknown.
             DataError: If its data can't be used.
         """
         table = load(self.data, self.root)
@@ -35,13 +35,13 @@ class Opened:
 
 
 def open_path(path: Path, data: Path | None = None) -> Opened:
-    """Return what lies at ``path``: a recipe, or data that is recognised by its files.
+    """Return the data at ``path``: of a recipe, or files whose data set is recognised.
 
-    ``data`` takes the place of the data that a recipe names.
+    ``data`` replaces the data that a recipe names.
 
     Raises:
         RecipeError: If it is a recipe that can't be read.
-        DataError: If it is neither, or ``data`` is given beside data.
+        DataError: If it is neither, or ``data`` is given although ``path`` is data.
     """
     if path.suffix == ".toml" or (path / "recipe.toml").is_file():
         recipe = read_recipe(path).with_data(data)

@@ -1,4 +1,4 @@
-"""Rows far from all others: in what they show, in the directions of their edges, or in their light."""
+"""Rows far from all others: in their content, in the directions of their edges, or in their brightness."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from compressor.exploration.simple_model import gradients
 from compressor.exploration.thumbnails import Thumbs
 
 MIN_SCORE = 3.5
-"""Source: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993. Measured: 0 of 1,797 digits, 5 of 3,000 meter
-digits and 2 of 3,000 of Fashion-MNIST reach it with nothing planted; at 5, the bound before, few planted ones did."""
+"""Source: Iglewicz and Hoaglin, How to Detect and Handle Outliers, 1993. Measured without planted outliers: 0 of 1,797
+digits, 5 of 3,000 meter digits and 2 of 3,000 of Fashion-MNIST reach it; at 5, the earlier bound, few planted ones
+did."""
 _MIN_LIGHT = 7.0
-"""Brightness or contrast so many robust deviations off is as far as ``MIN_SCORE``. Measured: pictures at 15 % of their
-light are at 7 to 16, black and white ones beyond; of 1,000 gestures 29 thin strokes are at 6 as they are, none at 7."""
+"""Robust deviations of brightness or contrast that count as much as ``MIN_SCORE``. Measured: pictures at 15 % light
+are at 7 to 16, black and white ones beyond; of 1,000 gestures 29 thin strokes reach 6 without cause, none reaches 7."""
 _COMPONENTS = 16
 _NORMAL_MAD = 1.4826
 Scores = npt.NDArray[np.float64]
 
 
 def outlier_scores(thumbs: Thumbs) -> Scores:
-    """Return how far each row lies from the middle, float64 (N,): a robust z-score, an outlier from ``MIN_SCORE`` on.
+    """Return how far each row is from the centre, float64 (N,): a robust z-score, an outlier from ``MIN_SCORE`` on.
 
-    It is the largest of three: of the pixels, of the gradients, and of brightness and contrast.
+    It is the largest of three scores: of the pixels, of the gradients, and of brightness and contrast.
     """
     ways = _distances(thumbs.reshape(len(thumbs), -1)), _distances(gradients(thumbs))
     scores: Scores = np.maximum(np.maximum(*ways), _light(thumbs) * (MIN_SCORE / _MIN_LIGHT))
@@ -30,7 +31,7 @@ def outlier_scores(thumbs: Thumbs) -> Scores:
 
 
 def _distances(rows: npt.NDArray[np.float32]) -> Scores:
-    """Return the robust z-score of how far each of ``rows`` (N, D) is from the mean.
+    """Return the robust z-score of the distance of each of ``rows`` (N, D) from the mean.
 
     The distance is Mahalanobis' in the first 16 principal components, plus the residual outside of them; its logarithm
     is compared with the median by the median absolute deviation.

@@ -1,4 +1,4 @@
-"""The exploration as one HTML file that opens without a network: findings in words, pictures, suspects to look at."""
+"""The exploration as one self-contained HTML file: findings as text, pictures, suspects to look at."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Expectations of a data set, read strictly from a TOML file, and which of them are violated.
 
-Decides what can be expected; the names of violated expectations are those of the keys.
+Decides which expectations exist; violated ones are named after their keys.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _SIDES = 2
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What must hold; a key that is not given expects nothing.
+    """Expectations; a key that is not given is not checked.
 
     ``classes``: exactly these, in any order. ``slices``: exactly these. ``min_rows``, ``min_rows_per_class``,
-    ``min_rows_per_slice``: at least so many. ``max_class_ratio``: rows of the largest class over the smallest.
+    ``min_rows_per_slice``: lower bounds. ``max_class_ratio``: rows of the largest class over the smallest.
     ``max_corrupt``: files left out. ``max_duplicate_ratio``: rows that repeat another row's content, 0..1.
     ``height``, ``width``: ``[least, most]`` in pixels. ``value_range``: ``[least, most]`` of all pixels, 0..255.
     ``mean_range``: ``[least, most]`` of an image's mean. ``max_clipped_ratio``: pixels at 0 or 255, 0..1.
@@ -48,7 +48,7 @@ class Schema:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """One expectation: its key, whether it holds, what was wanted and what was found."""
+    """One expectation: its key, whether it holds, the expected and the actual value."""
 
     name: str
     holds: bool
@@ -75,9 +75,9 @@ def read_schema(path: Path) -> Schema:
 
 
 def validate(table: Table, schema: Schema) -> tuple[Expectation, ...]:
-    """Return every expectation of ``schema`` that was given, held or not, in the order of its keys.
+    """Return every given expectation of ``schema``, met or violated, in the order of its keys.
 
-    Numbers to predict count as the groups that ``compressor data explore`` shows.
+    For a regression the groups of ``compressor data explore`` count as classes.
     """
     table, _ = tasks.of_labels(table.labels, table.task).targets.grouped(table)
     checks: Mapping[str, Callable[[Table, object], Expectation]] = {

@@ -1,11 +1,11 @@
-"""A model that is fitted in seconds and says, of rows it has not seen, which class they look like.
+"""A model fitted in seconds that classifies rows it was not fitted on, to check their labels.
 
-Linear discriminant analysis on random features of gradients and even light: one pass over the rows sums up what every
-fold needs, so the features are never held at once, and each fold costs one system of equations.
+Linear discriminant analysis on random features of gradients and normalised brightness: one pass over the rows computes
+the sums that every fold needs, so the features are never all in memory, and each fold solves one system of equations.
 Source of the random features: Rahimi and Recht, NIPS 2007 (equation 4, Gaussian kernel); of the shrunk covariance:
 Friedman, Regularized Discriminant Analysis, JASA 1989 (equation 18). ``FEATURES``, ``_GAMMA`` and ``_SHRINKAGE`` were
-tried on digits, meter digits and Fashion-MNIST with 5 % of the labels flipped; a logistic regression on the bare
-gradients was right on 61 % of 5,115 meter digits, this on 75 %, in twice the time (1.6 s on one core).
+tried on digits, meter digits and Fashion-MNIST with 5 % of the labels flipped; a logistic regression on the plain
+gradients was right on 61 % of 5,115 meter digits, this model on 75 %, in twice the time (1.6 s on one core).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Scores = npt.NDArray[np.float64]
 
 
 def gradients(thumbs: Thumbs) -> Floats:
-    """Return what the simple model sees, float32 (N, 384): pixels of even light, and gradients by direction.
+    """Return the model's inputs, float32 (N, 384): pixels of normalised brightness, and gradients by direction.
 
     Source of the gradients: Dalal and Triggs, Histograms of Oriented Gradients, CVPR 2005: 4 x 4 cells, 8 directions.
     """
@@ -41,9 +41,9 @@ def gradients(thumbs: Thumbs) -> Floats:
 
 
 def out_of_sample(thumbs: Thumbs, labels: Integers, folds: Integers, advance: Callable[[], None]) -> Scores:
-    """Return the log-likelihood of each class by a model of other folds, float64 (N, classes); a row's constant is off.
+    """Return each class's log-likelihood by a model of the other folds, float64 (N, classes), up to a constant per row.
 
-    They are far too sure of themselves: divide them by a temperature before taking them for logits.
+    They are far too confident: divide them by a temperature before using them as logits.
     ``labels``: int64 (N,), every class in at least two folds. ``advance`` is called once per fold.
     """
     flat = gradients(thumbs)
@@ -61,7 +61,7 @@ def out_of_sample(thumbs: Thumbs, labels: Integers, folds: Integers, advance: Ca
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sums:
-    """Of one fold: rows per class (C,), feature sums per class (C, D), and products of features (D, D)."""
+    """Sums of one fold: rows per class (C,), feature sums per class (C, D), and products of features (D, D)."""
 
     counts: npt.NDArray[np.float64]
     totals: Floats

@@ -1,4 +1,4 @@
-"""Small grey pictures and perceptual hashes: the simple feature space in which images are compared."""
+"""Small grey pictures and perceptual hashes: the feature space in which images are compared."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def thumbnails(images: Sequence[npt.NDArray[np.uint8]], stage: Stage) -> tuple[T
     """Return each image as grey float32 (N, SIDE, SIDE), 0..255, and its 64-bit difference hash, uint64 (N,).
 
     ``images``: uint8 (H, W, 3) each, of any size.
-    Source of the hash: N. Krawetz, Kind of Like That (dHash), 2013: bit = is a pixel brighter than its left neighbour.
+    Source of the hash: N. Krawetz, Kind of Like That (dHash), 2013: bit = a pixel is brighter than its left neighbour.
     """
     thumbs = np.empty((len(images), SIDE, SIDE), np.float32)
     bits = np.empty((len(images), 64), bool)

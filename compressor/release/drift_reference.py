@@ -1,9 +1,9 @@
-"""The drift reference: how every stream looks when nothing has drifted, made by the exported artifact itself.
+"""The drift reference: the distribution of every stream without drift, computed by the exported artifact itself.
 
 Decides edges (equal mass on the training split), projections and counts (on the reference split). Runs no model:
-predictions come from ``measure``, stream values and counters from the very code the device runs
+predictions come from ``measurement``, stream values and counters from the same code that the device runs
 (``edge_agent.inference.drift_counters``), so that an artifact never drifts from its own reference. All numbers are
-rounded to float32 before they are used, because that is what the device reads.
+rounded to float32 before use, because the device reads them as float32.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Seen:
     """N samples as the device sees them.
 
     ``pixels``: uint8 (N, H, W, 3) from ``preprocess.resize_pixels``; ``labels``: int64 (N,), or float32 (N, D) of a
-    regression; ``predictions`` by the exported artifact; ``n_effective``: how many are independent; ``name``: the
-    context's.
+    regression; ``predictions`` of the exported artifact; ``n_effective``: how many samples are independent; ``name``:
+    of the context.
     """
 
     pixels: Pixels
@@ -49,8 +49,8 @@ def make_reference(
 ) -> Reference:
     """Return the reference profile of an artifact that answers ``task``.
 
-    ``train`` gives edges and projections; each of ``contexts`` gives its own counts; the first one, held out and
-    labelled, gives the table of right answers and the risk, where the task has classes.
+    ``train`` determines edges and projections; each of ``contexts`` its own counts; the first one, held out and
+    labelled, the calibration table and the risk, if the task has classes.
     """
     temperature = float(np.float32(temperature))
     has_embedding = train.predictions.embedding.shape[1] > 0
@@ -95,10 +95,10 @@ def _values(seen: Seen, projection: drift_counters.Projection) -> Floats:
 
 
 def _projection(task: DeviceTask, embedding: NDArray[np.float32], temperature: float) -> drift_counters.Projection:
-    """Return the first 8 principal directions of (N, D), each value scaled to unit variance, and the residual's scale.
+    """Return the first 8 principal directions of (N, D), each scaled to unit variance, and the residual's scale.
 
-    Source: principal component analysis by singular values; sign fixed by the largest component, so that equal
-    inputs give equal bytes.
+    Source: principal component analysis by singular values; the largest component fixes the sign, so that equal inputs
+    give equal bytes.
     """
     mean = _float32(embedding.mean(axis=0, dtype=np.float64))
     centred = embedding - mean
@@ -122,9 +122,9 @@ def _edges(rows: Floats, specs: Sequence[StreamSpec], task: DeviceTask) -> tuple
 
 
 def equal_mass_edges(values: Floats) -> tuple[float, ...]:
-    """Return 15 strictly ascending float32 edges that part the finite ``values`` into 16 bins of about equal mass.
+    """Return 15 strictly ascending float32 edges that divide the finite ``values`` into 16 bins of about equal mass.
 
-    Where values repeat (a grey image has no colour difference) fewer edges do; the others are put above the largest
+    If values repeat (a grey image has no colour difference), fewer edges suffice; the others are above the largest
     value, so that a value never seen before falls into a bin of its own.
     """
     finite = values[np.isfinite(values)].astype(np.float32)

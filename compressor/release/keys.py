@@ -1,4 +1,4 @@
-"""The two keys of the build host and the root of trust: made once, never overwritten, never sent.
+"""The two keys of the build host and the root of trust: created once, never overwritten, never sent.
 
 Decides who may sign what: root (offline), targets (this host, after the gates), snapshot and timestamp (the
 server, by the public keys in ``online.pub.json``). Threshold 1 each, ed25519, so that devices verify without
@@ -36,7 +36,7 @@ ONLINE_ROLES = ("snapshot", "timestamp")
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """One role as ``keys show`` prints it."""
+    """One role in the output of ``keys show``."""
 
     role: str
     key_id: str
@@ -45,12 +45,12 @@ class KeyRow:
 
 
 def init_keys(folder: Path, online: Path, *, now: datetime | None = None) -> Path:
-    """Make root and release keys, the first root and empty targets below ``folder``; return the root's path.
+    """Create root and release keys, the first root and empty targets in ``folder``; return the root's path.
 
-    Everything appears at once (one rename) or not at all.
+    All files appear at once (one rename) or not at all.
 
     Raises:
-        KeysExistError: If ``folder`` already holds something.
+        KeysExistError: If ``folder`` already contains something.
         TrustError: If ``online`` does not hold the server's two public keys.
     """
     if folder.exists() and any(folder.iterdir()):
@@ -96,7 +96,7 @@ def signed_bytes(signed: T, signer: CryptoSigner) -> bytes:
 
 
 def read_online_keys(path: Path) -> dict[str, SSlibKey]:
-    """Return the server's public keys by role, from the ``online.pub.json`` that ``fleet-server init`` wrote.
+    """Return the server's public keys by role, from the ``online.pub.json`` of ``fleet-server init``.
 
     Raises:
         TrustError: If the file can't be read or lacks one of the two.
@@ -114,7 +114,7 @@ def read_online_keys(path: Path) -> dict[str, SSlibKey]:
 
 
 def read_root(folder: Path) -> Root:
-    """Return the newest root below ``folder``, verified by its own keys.
+    """Return the newest root in ``folder``, verified by its own keys.
 
     Raises:
         TrustError: If there is none, or its signature does not verify.
@@ -162,7 +162,7 @@ def load_signer(folder: Path, role: str, root: Root) -> CryptoSigner:
     """Return the signer of ``role`` (``root`` or ``targets``) from its key file.
 
     Raises:
-        TrustError: If the file is missing, readable by others, no key, or not the key that ``root`` names.
+        TrustError: If the file is missing, readable by others, not a key, or not the key that ``root`` names.
     """
     path = folder / f"{role}.key"
     try:
@@ -180,7 +180,7 @@ def load_signer(folder: Path, role: str, root: Root) -> CryptoSigner:
 
 
 def show_keys(folder: Path) -> list[KeyRow]:
-    """Return one row per role: its key id, whether the private key lies here, and when its metadata expires.
+    """Return one row per role: its key id, whether the private key is here, and when its metadata expires.
 
     Raises:
         TrustError: If ``folder`` holds no valid root.

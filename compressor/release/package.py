@@ -1,6 +1,6 @@
-"""A bundle from its parts: manifest, golden vectors, bill of materials, card. Same inputs, same bytes.
+"""Builds a bundle from its parts: manifest, golden vectors, bill of materials, card. Same inputs, same bytes.
 
-Decides what a release says of itself. Every number in the card and the bill comes from the certificate; nothing is
+Decides what a release states about itself. Every number in the card and the bill comes from the certificate; nothing is
 measured here.
 """
 
@@ -47,7 +47,7 @@ _LITERT_LIBRARIES = ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-lite
 class Golden:
     """Vectors that every device runs before it activates a model.
 
-    ``inputs``: float32 (K, ...); ``logits``: float32 (K, classes), what the artifact said on the build host (of a
+    ``inputs``: float32 (K, ...); ``logits``: float32 (K, classes), the artifact's outputs on the build host (for a
     regression in the values' unit); ``labels``: int64 (K,), or float32 (K, D).
     """
 
@@ -57,7 +57,7 @@ class Golden:
 
 
 def write_golden(golden: Golden) -> bytes:
-    """Return ``golden`` as an npz without clock, host or pickle in it."""
+    """Return ``golden`` as an npz without timestamps and without pickle."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, array in zip(GOLDEN_KEYS, (golden.inputs, golden.logits, golden.labels), strict=True):
@@ -73,7 +73,7 @@ def read_golden(data: bytes) -> Golden:
     """Return the vectors in ``data``.
 
     Raises:
-        PackageError: If it is no npz of the three arrays.
+        PackageError: If it is not an npz of the three arrays.
     """
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
@@ -85,9 +85,9 @@ def read_golden(data: bytes) -> Golden:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
-    """Everything a bundle of ``task`` is made of. ``network`` and ``dataset`` name the architecture and the data.
+    """The parts of a bundle of ``task``. ``network`` and ``dataset`` name the architecture and the data.
 
-    ``elsewhere``: the weights came from outside, so that the data are only those it was judged on.
+    ``elsewhere``: the weights were trained elsewhere, so that the data are only those of the gates.
     """
 
     manifest: Manifest
@@ -105,7 +105,7 @@ def make_bundle(parts: Parts) -> bytes:
     """Return the bytes of the bundle.
 
     Raises:
-        PackageError: If the parts don't fit each other.
+        PackageError: If the parts are inconsistent.
     """
     certificate = for_bundle(parts.certificate)
     try:
@@ -182,7 +182,7 @@ def _model_card(parts: Parts, certificate: Certificate, data_ref: str) -> dict[s
             "task": f"{_sense(parts.manifest)} {task.name}",
             **({"architectureFamily": "convolutional neural network"} if _is_ours(parts.network) else {}),
             "modelArchitecture": parts.network,
-            **({} if parts.elsewhere else {"datasets": [{"ref": data_ref}]}),  # what it was trained on, and no other
+            **({} if parts.elsewhere else {"datasets": [{"ref": data_ref}]}),  # what it was trained on, nothing else
             "inputs": [{"format": _sense(parts.manifest)}],
             "outputs": [{"format": task.outputs}],
         },
@@ -195,7 +195,7 @@ def _is_ours(network: str) -> bool:
 
 
 def _measured(certificate: Certificate, said: str, name: str) -> Json:
-    """Return the figure ``name`` with its bounds as the bill writes it; a missing one claims nothing."""
+    """Return the figure ``name`` with its bounds for the bill; a missing one has the widest bounds."""
     figures = certificate.figures
     low, high = figures.get(f"{name}_low", 0.0), figures.get(f"{name}_high", 1.0)
     bounds: dict[str, Json] = {"lowerBound": f"{low:.6f}", "upperBound": f"{high:.6f}"}
@@ -204,7 +204,7 @@ def _measured(certificate: Certificate, said: str, name: str) -> Json:
 
 
 def _sense(manifest: Manifest) -> str:
-    """Return what a device gives to the model, in a word."""
+    """Return the kind of input that a device gives to the model, as one word."""
     front_end = manifest.preprocessing.front_end
     return {"": "image", "log_mel": "sound", "mfcc": "sound"}.get(front_end, "sensor window")
 
@@ -234,7 +234,7 @@ def _version(name: str) -> str:
 
 
 def card(parts: Parts, certificate: Certificate) -> str:
-    """Return the model card in Markdown: what it is, what was measured, what was not."""
+    """Return the model card in Markdown: what the model is, what was measured, what was not."""
     manifest, figures = parts.manifest, certificate.figures
     shape = " x ".join(str(size) for size in manifest.inputs[0].shape[1:])
     rows = [f"| {line.title} | {line.verdict} | {line.text} |" for line in certificate.gates]
@@ -274,7 +274,7 @@ def card(parts: Parts, certificate: Certificate) -> str:
 
 
 def _slice_rows(certificate: Certificate) -> list[str]:
-    """Return the lines of the table of slices: drops of accuracy, or increases of a regression's error."""
+    """Return the rows of the table of slices: drops of accuracy, or increases of a regression's error."""
     rows = [
         f"| {name.removeprefix(SLICE)} | {n} | {100 * (lost - won) / n:+.2f} points |"
         for name, (lost, won, n) in _slices(certificate).items()
@@ -284,10 +284,10 @@ def _slice_rows(certificate: Certificate) -> list[str]:
 
 
 def missing_entries(bundle: Bundle) -> tuple[str, ...]:
-    """Return the entries that a complete bundle has and this one lacks."""
+    """Return the entries of a complete bundle that this one lacks."""
     return tuple(name for name in EXPECTED_FILES if name not in bundle.files)
 
 
 def derived_digests(bundle: Bundle) -> Mapping[str, str]:
-    """Return the SHA-256 of every entry beside the manifest, computed anew."""
+    """Return the recomputed SHA-256 of every entry except the manifest."""
     return {name: sha256_hex(data) for name, data in sorted(bundle.files.items()) if name != MANIFEST}

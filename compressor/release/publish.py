@@ -1,9 +1,9 @@
-"""From a passed bundle to the server: upload the blobs first, then the signed metadata that names them.
+"""Publishes a passed bundle to the server: first the blobs, then the signed metadata that names them.
 
-Decides the order and what a conflict means. Does not decide who may be signed (``signing``).
-The server's list is the base, after its signature verified with our root; our own ``targets.json`` is
-replaced only after the server accepted the new one. What was signed for an air gap alone keeps its bytes
-(a name is never signed twice with others) but appears on the server only once it is published there.
+Decides the order and the handling of conflicts. Does not decide what may be signed (``signing``). The new list of
+releases is based on the server's, after its signature verified with our root; our own ``targets.json`` is replaced only
+after the server accepted the new one. A release signed only for an air gap keeps its bytes (a name is never signed
+twice with other bytes) but appears on the server only once it is published there.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Progress = Callable[[int], object]
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What was published: the TUF paths and the targets version."""
+    """Result of publishing: the TUF paths and the targets version."""
 
     paths: tuple[str, ...]
     version: int
@@ -57,31 +57,31 @@ def publish(  # noqa: PLR0913 - who, what, where and how it is reached
     expires_days: int = TARGETS_DAYS,
     progress: Progress = lambda _bytes: None,
 ) -> Published:
-    """Sign ``bundles`` and hand them to the server; doing it twice changes nothing.
+    """Sign ``bundles`` and upload them to the server; repeating it changes nothing.
 
     Args:
-        bundles: bundles whose certificate says ``pass``.
-        keys: folder of ``compressor keys init``.
-        server_url: address of the server, as ``http://host:port``.
-        token: the server's builder token.
+        bundles: Bundles whose certificate says ``pass``.
+        keys: Folder of ``compressor keys init``.
+        server_url: Address of the server, as ``http://host:port``.
+        token: The server's builder token.
         ca: PEM file to trust for https, instead of the system's certificates.
-        expires_days: how long the signed list of releases holds.
-        progress: called with the number of bytes just sent.
+        expires_days: Validity of the signed list of releases.
+        progress: Called with the number of bytes just sent.
 
     Raises:
-        CompressorError: If ``ca`` is no certificate.
-        PackageError: If a bundle does not open.
+        CompressorError: If ``ca`` is not a certificate.
+        PackageError: If a bundle can't be read.
         GateNotPassedError: If a bundle's certificate does not say ``pass``.
-        ReleaseExistsError: If a release is signed already with other bytes.
+        ReleaseExistsError: If a release is already signed with other bytes.
         TrustError: If keys are missing, or the server's metadata is not signed by our key.
         VersionConflictError: If another build host published in between.
         ServerUnreachableError: If the server did not answer.
-        PublishError: If the server refused something else.
+        PublishError: If the server refused for another reason.
     """
     signables = [read_signable(path) for path in bundles]
     root = read_root(keys)
     ours = read_targets(keys, root)
-    add_targets(ours, signables)  # refuses other bytes under a name we signed before, even if the server forgot it
+    add_targets(ours, signables)  # rejects other bytes under a name we signed before, even if the server forgot it
     try:
         with connect(server_url, token, ca) as client:
             theirs = _on_server(client, root)

@@ -1,6 +1,6 @@
-"""Building a bundle once more from its recipe, from nothing, to see whether the same inputs give the same bytes.
+"""Builds a bundle again from its recipe, without a cache, to check that the same inputs give the same bytes.
 
-Decides what is compared (every entry of the bundle) and which lineage explains a difference. Keeps nothing.
+Decides what is compared (every entry of the bundle) and which lineage explains a difference. Stores nothing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from wire.canonical import sha256_hex
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What came of it. ``different``: entries with other bytes; ``lineage``: inputs that were others, by name.
+    """Result: bundle entries whose bytes differ, and inputs whose digests differ, by name.
 
-    ``code``: our own files that judge and were others, as the certificate names them.
+    ``code``: our own judging modules that differ, as named in the certificate.
     """
 
     release: str
@@ -36,20 +36,20 @@ class Rebuilt:
 
     @property
     def same(self) -> bool:
-        """Whether every byte is as it was."""
+        """Whether all bytes are equal."""
         return not self.different
 
 
 def rebuild(
     path: Path, recipe: Recipe, progress: Progress | None = None, devices: DeviceBench | None = None
 ) -> Rebuilt:
-    """Return how the bundle at ``path`` differs from the one that ``recipe`` gives now, made without any cache.
+    """Return how the bundle at ``path`` differs from the one that ``recipe`` gives now, built without a cache.
 
-    ``devices``: the way to those that gates name, which measure again.
+    ``devices``: the bench for devices that gates name; they measure again.
 
     Raises:
-        PackageError: If the bundle does not open, the recipe has no such target or its gates don't pass now.
-        CompressorError: As a run says.
+        PackageError: If the bundle can't be read, the recipe has no such target or its gates don't pass now.
+        CompressorError: As raised by a run.
     """
     bundle = open_bundle(path)
     manifest = bundle.manifest

@@ -1,7 +1,7 @@
-"""Judging again: a bundle on this machine, or the folder of a run.
+"""Re-evaluates the gates of a bundle, or of a finished run, on this machine.
 
-Decides what is measured again (size, graph, latency, golden vectors) and what is taken from the certificate (the
-paired counts: the labelled samples don't travel).
+Decides what is measured again (size, graph, latency, golden vectors) and what is taken from the certificate (the paired
+counts, because the labelled samples are not in a bundle).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _ORT_IDENTIFIER = b"ORTM"  # onnxruntime core/flatbuffers/schema/ort.fbs, file_i
 
 
 def check_golden(bundle: Bundle) -> Golden:
-    """Return the bundle's golden vectors after the artifact said the same here.
+    """Return the bundle's golden vectors after checking that the artifact reproduces them here.
 
     Raises:
-        PackageError: If there are none, or the artifact says something else than on the build host.
+        PackageError: If there are none, or the artifact's outputs differ from those on the build host.
     """
     if GOLDEN not in bundle.files:
         message = f"Expected {GOLDEN} in {bundle.manifest.release}, got none: build the bundle again"
@@ -66,15 +66,15 @@ def _flips(manifest: Manifest, said: NDArray[np.float32], golden: NDArray[np.flo
 
 
 def agrees(difference: float, flips: int, budgets: Budgets) -> bool:
-    """Return whether golden vectors agree; a difference that is not a number never does."""
+    """Return whether golden vectors agree; a difference of NaN never does."""
     return difference <= budgets.golden_max_abs and flips <= budgets.golden_max_flips
 
 
 def gate_again(path: Path) -> Certificate:
-    """Return the certificate of the bundle, or of the run's folder, at ``path`` after judging again.
+    """Return the certificate of the bundle, or of the run's folder, at ``path`` after evaluating its gates again.
 
     Raises:
-        PackageError: If there is no bundle or certificate, or it does not open.
+        PackageError: If there is no bundle or certificate, or it can't be read.
         MeasureError: If the artifact can't be run here.
     """
     if path.is_dir():
@@ -95,7 +95,7 @@ def _read_folder(path: Path) -> Certificate:
 
 
 def _folder_again(read: Certificate) -> Certificate:
-    """Return what the rules of every target say of its own numbers."""
+    """Return the verdict of every target's rules on its recorded numbers."""
     if not read.targets and len({line.target for line in read.gates}) > 1:
         message = "Expected the numbers of every target in gate.json, got those of one"
         raise PackageError(f"{message}: it is from an older version; run `compressor run` again")
@@ -117,10 +117,10 @@ def _measured(bundle: Bundle) -> dict[str, float]:
 
 
 def _graph_figures(bundle: Bundle) -> dict[str, float]:
-    """Return the share of int8 as this host's runtime sees it; nothing for ORT format, whose graph can't be read."""
+    """Return the share of int8 in this host's runtime; nothing for ORT format, whose graph can't be read."""
     manifest, artifact = bundle.manifest, bundle.artifact
     if manifest.runtime == "litert":
-        from compressor.tflite.graph import inspect  # noqa: PLC0415 - the extra tflite only where a bundle needs it
+        from compressor.tflite.graph import inspect  # noqa: PLC0415 - only a LiteRT bundle needs the extra tflite
 
         return _share(inspect(artifact))
     if artifact[4:8] == _ORT_IDENTIFIER:
@@ -142,8 +142,8 @@ def _again(certificate: Certificate, figures: Mapping[str, float]) -> Certificat
 
 
 def _kept(line: Line, recorded: Line | None) -> Line:
-    """Return the recorded line where a bundle can't be measured again for want of the float model, or of the device."""
-    compared = line.name in KINDS and KINDS[line.name].place is Place.HOST  # needs the float model: it does not travel
+    """Return the recorded line if it can't be measured again, because the float model or the device is missing."""
+    compared = line.name in KINDS and KINDS[line.name].place is Place.HOST  # needs the float model: not in a bundle
     unmeasurable = is_timed(line.name) and bool(line.on or compared) and line.value is None
     return recorded if recorded is not None and unmeasurable else line
 
@@ -152,7 +152,7 @@ def open_bundle(path: Path) -> Bundle:
     """Return the checked bundle at ``path``.
 
     Raises:
-        PackageError: If it does not open; the message has the code of what is wrong.
+        PackageError: If it can't be read; the message has the code of the reason.
     """
     try:
         return read_bundle(path)

@@ -1,7 +1,7 @@
-"""What a release says of itself under the build host's signature, and who may be signed at all.
+"""The signed statement about a release, and which bundles may be signed.
 
-Decides: only bundles that open, and whose own ``gate.json`` says ``pass``; a release once signed never
-changes its bytes. Numbers in the certificate travel as text: TUF's canonical JSON has no floats.
+Decides: only bundles that can be read, and whose own ``gate.json`` says ``pass``; a release once signed never changes
+its bytes. Numbers of the certificate are stored as text: TUF's canonical JSON has no floats.
 Source: OLPC canonical JSON, as TUF specification 1.0.33, section 4.2.1 uses it.
 """
 
@@ -38,7 +38,7 @@ TARGETS_FILE = "targets.json"
 
 @dataclass(frozen=True, slots=True)
 class Signable:
-    """A bundle that may be signed: its bytes' identity and what the signed target will say."""
+    """A bundle that may be signed: its digest, and the content of the signed target."""
 
     source: Path
     path: str
@@ -51,7 +51,7 @@ def read_signable(source: Path) -> Signable:
     """Return the bundle at ``source`` if it may be signed.
 
     Raises:
-        PackageError: If it can't be read or is no valid bundle.
+        PackageError: If it can't be read or is not a valid bundle.
         GateNotPassedError: If its certificate is missing or does not say ``pass``.
     """
     try:
@@ -124,7 +124,7 @@ def read_targets(keys: Path, root: Root) -> Targets:
 
 
 def verified_targets(data: bytes, root: Root, source: str) -> Metadata[Targets]:
-    """Return the targets metadata in ``data``, if the release key that ``root`` names signed it.
+    """Return the targets metadata in ``data`` if it is signed by the release key that ``root`` names.
 
     Raises:
         TrustError: If it does not parse or verify.
@@ -138,7 +138,7 @@ def add_targets(targets: Targets, signables: Iterable[Signable]) -> bool:
     """Add each bundle to ``targets``, in place; return whether any was new.
 
     Raises:
-        ReleaseExistsError: If one of that name is there with other bytes.
+        ReleaseExistsError: If a release of that name exists with other bytes.
     """
     changed = False
     for signable in signables:
@@ -161,7 +161,7 @@ def _target_file(signable: Signable) -> TargetFile:
 
 
 def sign_targets(targets: Targets, version: int, keys: Path, root: Root, expires_days: int) -> bytes:
-    """Return ``targets`` as signed metadata of ``version`` that holds for ``expires_days``.
+    """Return ``targets`` as signed metadata of ``version``, valid for ``expires_days``.
 
     Raises:
         TrustError: If the release key is missing or not the one that ``root`` names.
@@ -172,12 +172,12 @@ def sign_targets(targets: Targets, version: int, keys: Path, root: Root, expires
 
 
 def sign_bundles(bundles: list[Path], keys: Path, *, expires_days: int = TARGETS_DAYS) -> Path:
-    """Sign ``bundles`` into our targets metadata, one version up; return its path. Nothing is sent.
+    """Sign ``bundles`` into our targets metadata with the next version; return its path. Nothing is sent.
 
     Raises:
-        PackageError: If a bundle does not open.
+        PackageError: If a bundle can't be read.
         GateNotPassedError: If a bundle's certificate does not say ``pass``.
-        ReleaseExistsError: If a release is signed already with other bytes.
+        ReleaseExistsError: If a release is already signed with other bytes.
         TrustError: If keys or metadata are missing or damaged.
     """
     signables = [read_signable(path) for path in bundles]

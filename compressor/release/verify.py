@@ -1,7 +1,7 @@
-"""Verification of a bundle: digests, golden vectors, certificate and signature, all derived again here.
+"""Verification of a bundle: digests, golden vectors, certificate and signature, all recomputed here.
 
-Decides what a complete bundle holds and when a certificate's verdict follows from its own numbers. Measures nothing
-(``regate`` does) and trusts nothing the bundle says of itself.
+Decides what a complete bundle contains, and whether a certificate's verdict follows from its own numbers. Does not
+measure (``regate`` does) and does not trust what the bundle claims.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LINEAGE = ("recipe", "data", "float_weights", "float_model", "baseline")
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """The signed list of releases that names the bundle: its version and the day it expires."""
+    """The signed list of releases that names the bundle: its version and its expiry date."""
 
     targets_version: int
     expires: str
@@ -35,7 +35,7 @@ class Signature:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What ``verify`` found. ``complete``: nothing is missing; ``signature`` is None where none was looked for."""
+    """Result of ``verify``. ``complete``: nothing is missing; ``signature`` is None if it was not checked."""
 
     release: str
     target: str
@@ -53,12 +53,12 @@ class Verified:
 
 
 def verify_bundle(path: Path, keys: Path | None = None) -> Verified:
-    """Return what the bundle at ``path`` holds; ``keys`` is a folder with the root and the signed targets.
+    """Return the contents of the bundle at ``path``; ``keys`` is a folder with the root and the signed targets.
 
     Raises:
-        PackageError: If it does not open, a digest is wrong, golden vectors differ, or the verdict does not follow.
-        MeasureError: If the artifact does not run, or is not what the manifest says.
-        TrustError: If a signature does not verify, or the bundle is signed with other bytes.
+        PackageError: If it can't be read, a digest is wrong, golden vectors differ, or the verdict does not follow.
+        MeasureError: If the artifact does not run, or differs from its manifest.
+        TrustError: If a signature does not verify, or another bundle of this name is signed.
     """
     bundle = open_bundle(path)
     manifest, missing = bundle.manifest, [*missing_entries(bundle)]

@@ -1,4 +1,4 @@
-"""What a search came to. Pure data."""
+"""Result of a search. Pure data."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from compressor.search.pareto import Choice, Tried, feasible
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search came to. ``front`` and ``choice`` are of ``tried``; ``recipe`` is the choice, ready to run.
+    """Result of a search. ``front`` and ``choice`` are among ``tried``; ``recipe`` is the chosen one, ready to run.
 
-    ``release``: model and version; ``allowed_drop``: 0..1, of a form that may be chosen.
+    ``release``: model and version; ``allowed_drop``: 0..1, the limit for a form to be chosen.
     """
 
     release: str
@@ -25,7 +25,7 @@ class Found:
     recipe: Recipe
 
     def document(self) -> dict[str, Any]:
-        """Return all of it but the recipe, as JSON has it; drops are 0..1, times milliseconds."""
+        """Return everything except the recipe as JSON values; drops are 0..1, times milliseconds."""
         best = {item.number for item in self.front}
         trials = [
             {

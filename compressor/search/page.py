@@ -1,4 +1,4 @@
-"""The search as one HTML file that opens without a network: the choice in words, the front, every trial."""
+"""The search as one self-contained HTML file: the choice as text, the Pareto front, every trial."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def render(found: Found) -> str:
 
 
 def kind_of(item: Tried, found: Found) -> str:
-    """Return how ``item`` is drawn: ``chosen``, ``Pareto front``, ``dominated`` or ``loses too much``."""
+    """Return the category of ``item`` in pictures: ``chosen``, ``Pareto front``, ``dominated``, ``loses too much``."""
     if item.number == found.choice.tried.number:
         return "chosen"
     if item in found.front:

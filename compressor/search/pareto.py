@@ -1,6 +1,6 @@
-"""What was found: which forms are on the Pareto front, which one is taken, and why, in words. Pure.
+"""The Pareto front of the forms that were tried, the chosen one, and the reason as text. Pure.
 
-Decides by figures alone. Does not judge by the gates: they have rows that no search has seen, and the last word.
+Decides by figures only. The gates have the last word, on rows that no search has seen.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from compressor.search.trial import Measured
 
 FP32, OWN, SAMPLED = "fp32", "recipe", "sampled"
 NEAR_RATIO = 0.05
-"""Latencies this near count as one, and the smaller file is taken: repeated runs differ by as much."""
+"""Latencies within this ratio count as equal, and the smaller file is chosen: repeated runs differ as much."""
 
 _ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One form that was tried. ``measured`` is None where it could not be made; ``error`` then says why.
+    """One form that was tried. ``measured`` is None if it could not be made; ``error`` then gives the reason.
 
-    ``name``: its steps in a few words; ``key``: the same for equal steps; ``origin``: ``fp32``, ``recipe`` or
-    ``sampled``; ``integer``: it is neither float32 nor float16; ``settings``: as the sampler knows them; ``host``: the
-    machine that measured it.
+    ``name``: its steps as short text; ``key``: equal for equal steps; ``origin``: ``fp32``, ``recipe`` or ``sampled``;
+    ``integer``: it is neither float32 nor float16; ``settings``: as the sampler uses them; ``host``: the machine that
+    measured it.
     """
 
     number: int
@@ -40,32 +40,32 @@ class Tried:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The form that is taken and why: whole sentences, the first says what it is."""
+    """The chosen form and the reason: whole sentences, the first names the choice."""
 
     tried: Tried
     reason: tuple[str, ...]
 
 
 def feasible(tried: Tried, allowed_drop: float) -> bool:
-    """Return whether ``tried`` was measured and its drop (the point estimate, 0..1) is no more than allowed."""
+    """Return whether ``tried`` was measured and its drop (the point estimate, 0..1) is at most ``allowed_drop``."""
     return tried.measured is not None and tried.measured.drop <= allowed_drop + _ROUNDING
 
 
 def dominates(first: Measured, second: Measured) -> bool:
-    """Return whether ``first`` is nowhere worse and somewhere better: latency ratio, bytes, upper bound of the drop."""
+    """Return whether ``first`` dominates: at least as good in latency ratio, bytes and drop bound, better in one."""
     pairs = list(zip(_costs(first), _costs(second), strict=True))
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
 
 
 def points(measured: Measured) -> str:
-    """Return the drop in words, with its one-sided 95 % bound, in points of accuracy (of 100)."""
+    """Return the drop as text, with its one-sided 95 % bound, in points of accuracy (of 100)."""
     lost = 100 * measured.drop
     what = f"{-lost:.2f} points gained" if lost < 0 else f"{lost:.2f} points lost"
     return f"{what} (lost at most {100 * measured.drop_upper:z.2f} at 95 %)"
 
 
 def front(tried: Sequence[Tried], allowed_drop: float) -> tuple[Tried, ...]:
-    """Return the feasible forms that no other feasible one dominates, the fastest first; of equal steps the first."""
+    """Return the feasible forms that no other dominates, fastest first; of forms with equal steps the first."""
     known: dict[str, Tried] = {}
     for item in tried:
         if feasible(item, allowed_drop):
@@ -120,7 +120,7 @@ def _reason(taken: Tried, fastest: Tried, tried: Sequence[Tried], allowed_drop: 
 
 
 def _why_float(taken: Tried, tried: Sequence[Tried], allowed_drop: float) -> list[str]:
-    """Return why no integer form is taken, where any was measured."""
+    """Return why no integer form is chosen, if any was measured."""
     integers = [item for item in tried if item.integer and item.measured is not None]
     if not integers:
         return ["No integer form could be measured."]

@@ -1,7 +1,7 @@
-"""A recipe as TOML text, so that what a search has chosen can be run, read and kept like any other recipe.
+"""A recipe as TOML text, so that the result of a search can be run, read and stored like any other recipe.
 
-Decides the layout alone: ``parse_recipe(recipe_text(recipe).encode())`` gives the same recipe. Paths become absolute,
-because the text lies elsewhere than the recipe it came from.
+Decides only the layout: ``parse_recipe(recipe_text(recipe).encode())`` gives the same recipe. Paths become absolute,
+because the text is in another folder than the original recipe.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _EMPTY: tuple[object, ...] = ("", (), {})
 
 
 def absolute(recipe: Recipe, data_root: Path | None = None) -> Recipe:
-    """Return ``recipe`` with absolute paths of data and models; ``data_root`` is where a relative data path starts."""
+    """Return ``recipe`` with absolute paths of data and models; ``data_root`` is the base of a relative data path."""
     folder, model = recipe.folder.resolve(), recipe.model
     given = {
         name: str(folder / getattr(model, name)) for name in ("checkpoint", "onnx", "tflite") if getattr(model, name)
@@ -35,7 +35,7 @@ def absolute(recipe: Recipe, data_root: Path | None = None) -> Recipe:
 
 
 def recipe_text(recipe: Recipe, remarks: tuple[str, ...] = ()) -> str:
-    """Return ``recipe`` as TOML, every value said; ``remarks`` become comments at its head."""
+    """Return ``recipe`` as TOML with every value; ``remarks`` become comments at the top."""
     parts = ["\n".join(f"# {' '.join(remark.split())}" for remark in remarks)] if remarks else []
     if not recipe.compress:
         parts.append("compress = []")
@@ -51,7 +51,7 @@ def _table(head: str, value: Any, without: str = "") -> str:  # noqa: ANN401 - a
 
 
 def _pairs(value: Any, without: str) -> dict[str, Any]:  # noqa: ANN401 - any dataclass of a recipe
-    """Return the fields of a recipe's dataclass, without those that are empty by default and in fact."""
+    """Return the fields of a recipe's dataclass, except those that are empty by default and were not set."""
     found = {}
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
@@ -81,5 +81,5 @@ def _key(name: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Return a TOML basic string: JSON's, whose escapes TOML has too, but DEL must be escaped."""
+    """Return a TOML basic string: that of JSON, whose escapes TOML shares, with DEL escaped too."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

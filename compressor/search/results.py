@@ -1,4 +1,4 @@
-"""What a search came to, and the files that say it: ``search.json``, ``search.html``, ``chosen.toml``."""
+"""The files with the result of a search: ``search.json``, ``search.html``, ``chosen.toml``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SEARCH_JSON, SEARCH_HTML, CHOSEN = "search.json", "search.html", "chosen.toml"
 
 
 def found_of(ground: Ground, recipe: Recipe, tried: tuple[Tried, ...], data_root: Path | None = None) -> Found:
-    """Return what was found: front, choice and the recipe of the choice, with ``recipe``'s own folder and gates.
+    """Return the result: front, choice and the recipe of the choice, with ``recipe``'s own folder and gates.
 
     Raises:
         MeasureError: If nothing feasible was measured.
@@ -34,7 +34,7 @@ def found_of(ground: Ground, recipe: Recipe, tried: tuple[Tried, ...], data_root
 
 
 def write(found: Found, out: Path) -> tuple[Path, ...]:
-    """Write the three files below ``out``; return their paths.
+    """Write the three files to ``out``; return their paths.
 
     Raises:
         PackageError: If one can't be written.

@@ -1,6 +1,6 @@
-"""What a search tries: a point is a scheme, a calibration, how far to prune, and which remedies come before.
+"""The search space: a point is a scheme, a calibration, a pruning ratio, and the steps before quantization.
 
-Decides which settings make up the space and which steps a point stands for. Samples nothing and measures nothing.
+Decides which settings make up the space and which steps a point means. Neither samples nor measures.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ T = TypeVar("T", PruneSettings, equalize.Settings, qat.Settings, QuantizeRecipe)
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One form of the model. Settings that its scheme has no use for stay at their defaults.
+    """One form of the model. Settings that its scheme does not use stay at their defaults.
 
-    ``scheme``: of ``compressor.quantize``, ``none`` is float32; ``macs_ratio``: of multiply-accumulates that stay, 1 is
-    unpruned.
+    ``scheme``: of ``compressor.quantize``, ``none`` is float32; ``macs_ratio``: share of multiply-accumulates that
+    remains, 1 is unpruned.
     """
 
     scheme: str = NONE
@@ -50,7 +50,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """The choices of a search. ``network``: there is one to prune, equalize and train (no imported file)."""
+    """The choices of a search. ``network``: there is a network to prune, equalize and train (not an imported file)."""
 
     schemes: tuple[str, ...]
     macs_ratios: tuple[float, ...]
@@ -58,20 +58,20 @@ class Space:
 
     @classmethod
     def of(cls, recipe: Recipe, target: TargetRecipe) -> Space:
-        """Return the space of ``recipe`` on ``target``: every scheme there is, what imports allow."""
+        """Return the space of ``recipe`` on ``target``: every scheme, and what an imported model allows."""
         network = not recipe.model.imported
         return cls(schemes_of(target.runtime), MACS_RATIOS if network else (NO_PRUNING,), network)
 
     def calibrations(self, scheme: str) -> tuple[str, ...]:
-        """Return the calibrations that make a difference to ``scheme``."""
+        """Return the calibrations that affect ``scheme``."""
         return CALIBRATIONS if scheme in _CALIBRATED else (_FIRST,)
 
     def equalized(self, scheme: str) -> tuple[bool, ...]:
-        """Return whether ``scheme`` can gain by equalized channels: only int8 weights do."""
+        """Return the choices of equalization for ``scheme``: only int8 weights can profit from it."""
         return (False, True) if self.network and scheme in _INT8_WEIGHTS else (False,)
 
     def trained(self, scheme: str) -> tuple[bool, ...]:
-        """Return whether there is quantization-aware training for ``scheme``."""
+        """Return the choices of quantization-aware training for ``scheme``."""
         return (False, True) if self.network and scheme == STATIC else (False,)
 
     def points(self) -> Iterator[Point]:
@@ -83,7 +83,7 @@ class Space:
 
 
 def schemes_of(runtime: str) -> tuple[str, ...]:
-    """Return the schemes that ``runtime`` has, ``none`` first."""
+    """Return the schemes of ``runtime``, ``none`` first."""
     found = tuple(name for name in quantize.schemes() if name not in _ABSENT.get(runtime, ()))
     if runtime == LITERT:
         from compressor.tflite.quantizing import SCHEMES  # noqa: PLC0415 - LiteRT only for its targets
@@ -93,7 +93,7 @@ def schemes_of(runtime: str) -> tuple[str, ...]:
 
 
 def suggested(choose: Choose, space: Space) -> Point:
-    """Return the point that ``choose(name, choices)`` picks, an Optuna trial's; one choice is not asked for."""
+    """Return the point that ``choose(name, choices)`` of an Optuna trial picks; single choices are not asked for."""
 
     def one(name: str, choices: Sequence[Value]) -> object:
         return choose(name, choices) if len(choices) > 1 else choices[0]
@@ -109,7 +109,7 @@ def suggested(choose: Choose, space: Space) -> Point:
 
 
 def parameters(point: Point, space: Space) -> dict[str, Value]:
-    """Return ``point`` as ``suggested`` asks for it, so that it can be put in the queue."""
+    """Return ``point`` as the parameters of ``suggested``, so that it can be enqueued."""
     scheme = point.scheme
     asked: dict[str, tuple[Value, Sequence[Value]]] = {
         "scheme": (scheme, space.schemes),
@@ -124,8 +124,8 @@ def parameters(point: Point, space: Space) -> dict[str, Value]:
 def steps_of(point: Point, recipe: Recipe, target: TargetRecipe) -> tuple[Settings, ...]:
     """Return the steps of ``point``: prune, equalize, qat, quantize, in this order.
 
-    What a point does not say (epochs, rounds, ``reduce_range``) is as in the recipe's own step of that kind, else the
-    step's default; training and equalizing are for the grid of the quantization that follows.
+    Settings that a point does not include (epochs, rounds, ``reduce_range``) are those of the recipe's own step of that
+    kind, or else the step's defaults; training and equalizing use the grid of the quantization that follows.
     """
     own = own_steps(recipe, target)
     quantized = replace(_like(own, QuantizeRecipe()), scheme=point.scheme, calibration=point.calibration, on="")
@@ -145,13 +145,13 @@ def steps_of(point: Point, recipe: Recipe, target: TargetRecipe) -> tuple[Settin
 
 
 def _read_alone(step: QuantizeRecipe, target: TargetRecipe) -> QuantizeRecipe:
-    """Return ``step`` without the recipe's keys for another scheme."""
+    """Return ``step`` without the recipe's keys that apply to another scheme."""
     default = QuantizeRecipe()
     return replace(step, **{key: getattr(default, key) for key in unread(step, (target.runtime,))})
 
 
 def own_steps(recipe: Recipe, target: TargetRecipe) -> tuple[Settings, ...]:
-    """Return the recipe's steps that hold for ``target``, in order."""
+    """Return the recipe's steps that apply to ``target``, in order."""
     return tuple(
         step for step in recipe.compress if not isinstance(step, QuantizeRecipe) or step.on in {"", target.name}
     )
@@ -174,7 +174,7 @@ def nearest(steps: Sequence[Settings], space: Space) -> Point:
 
 
 def said(steps: Sequence[Settings]) -> str:
-    """Return ``steps`` in a few words, as tables and pictures name them."""
+    """Return ``steps`` as short text for tables and pictures."""
     words = []
     for step in steps:
         if isinstance(step, QuantizeRecipe):
@@ -185,17 +185,17 @@ def said(steps: Sequence[Settings]) -> str:
 
 
 def key_of(steps: Sequence[Settings]) -> str:
-    """Return what tells one form from another: the SHA-256 of ``steps``, without those that change nothing."""
+    """Return the identity of a form: the SHA-256 of ``steps``, without those that change nothing."""
     told = [repr(step) for step in steps if not (isinstance(step, QuantizeRecipe) and step.scheme == NONE)]
     return sha256_hex("\n".join(told).encode())
 
 
 def is_integer(steps: Sequence[Settings]) -> bool:
-    """Return whether ``steps`` leave an integer form: not float32, not float16."""
+    """Return whether ``steps`` give an integer form: neither float32 nor float16."""
     return any(isinstance(step, QuantizeRecipe) and step.scheme not in {NONE, _HALF} for step in steps)
 
 
 def _like(steps: Sequence[Settings], default: T) -> T:
-    """Return the last of ``steps`` of the kind of ``default``, or ``default``."""
+    """Return the last of ``steps`` of the same type as ``default``, or ``default``."""
     found = [step for step in steps if isinstance(step, type(default))]
     return found[-1] if found else default

@@ -1,22 +1,22 @@
-"""The study: Optuna suggests what to try next, what was tried is kept where many hosts can share it.
+"""The study: Optuna suggests what to try next; trials are stored where several hosts can share them.
 
-Decides order, budget and what counts as tried. Does not measure (``trial`` does) nor choose (``front`` does).
+Decides order, budget and what counts as tried. Does not measure (``trial`` does) nor choose (``pareto`` does).
 
 Rules, in this order:
 
 1. The float model is tried first, the recipe's own steps second, whatever the sampler would suggest.
-2. A trial that could not be made (``CompressorError``) is recorded as failed with its message and not tried again; it
-   counts. A full disk or an unwritable folder ends the search instead: it says nothing about the form.
-3. A form that was tried, or that another host is at, is not measured again; nor is a hopeless one: narrower than a
+2. A trial that could not be made (``CompressorError``) is recorded as failed with its message, counts, and is not tried
+   again. A full disk or an unwritable folder ends the search instead, because it says nothing about the form.
+3. A form that was tried, or that another host is trying, is not measured again; nor is a hopeless one: narrower than a
    network that could not be pruned as far, or of a scheme that failed twice and never worked. Such a trial is recorded
-   as pruned, does not count, and the nearest form not tried yet is put in the queue.
-4. A trial that was interrupted is recorded as failed without a message; it does not count and is tried again. One whose
-   process was killed is given up when its heartbeat stops.
+   as pruned, does not count, and the nearest untried form is enqueued.
+4. An interrupted trial is recorded as failed without a message; it does not count and is tried again. A trial whose
+   process was killed fails when its heartbeat stops.
 
-Seeds: a sampler starts anew with each process, so it is seeded with the recipe's seed plus the number of trials there
-are; with the recipe's alone, a search that goes on would suggest what it did before. Samplers learn from complete and
-pruned trials only: a failed form is kept away by rule 3, not by the sampler. With one host the sequence of suggestions
-follows from the seed and the figures; latencies are measured, so two runs may differ.
+Seeds: each process creates a new sampler, so it is seeded with the recipe's seed plus the number of existing trials;
+with the recipe's seed only, a continued search would repeat its suggestions. Samplers learn from complete and pruned
+trials only: rule 3, not the sampler, avoids failed forms. With one host the sequence of suggestions is determined by
+the seed and the figures; latencies are measured, so two runs may differ.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import optuna
 
 DEFAULT_DROP = 0.01
-"""The drop that is allowed where the recipe has no gate ``accuracy_drop``: one point, as in the guide's recipes."""
+"""The allowed drop if the recipe has no gate ``accuracy_drop``: one point, as in the guide's recipes."""
 
 _HEARTBEAT_S, _GRACE_S = 20, 60
 _START_UP_TRIALS = 8
@@ -55,9 +55,9 @@ _OF_SCHEME = frozenset({QuantizeError.code, PluginError.code})
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How long to search. ``trials``: that the study has in the end, those of other hosts and earlier runs included.
+    """How long to search. ``trials``: total number in the study, including those of other hosts and earlier runs.
 
-    ``timeout_s``: after which no trial is started, 0 is none; ``sampler``: ``tpe`` or ``nsga2``.
+    ``timeout_s``: no trial is started after it, 0 means none; ``sampler``: ``tpe`` or ``nsga2``.
     """
 
     trials: int = 20
@@ -66,7 +66,7 @@ class Budget:
 
 
 class _FailedTrialError(Exception):
-    """A form that could not be made or measured; recorded, never shown."""
+    """A form that could not be made or measured; recorded, but never shown."""
 
 
 def allowed_drop(ground: Ground) -> float:
@@ -76,14 +76,14 @@ def allowed_drop(ground: Ground) -> float:
 
 
 def steps_for(tried: Tried, ground: Ground) -> tuple[Settings, ...]:
-    """Return the steps that ``tried`` stands for."""
+    """Return the steps of ``tried``."""
     if tried.origin == OWN:
         return ground.own
     return steps_of(Point(**dict(tried.settings)), _with_own(ground), ground.target)  # type: ignore[arg-type]
 
 
 def check_storage(storage: str) -> None:
-    """Open ``storage`` (an SQLAlchemy URL), so that a search ends here and not after its training.
+    """Open ``storage`` (an SQLAlchemy URL), so that a bad one fails now and not after the training.
 
     Raises:
         PluginError: If Optuna or the database's driver is not installed.
@@ -94,12 +94,12 @@ def check_storage(storage: str) -> None:
 
 
 def search(ground: Ground, space: Space, budget: Budget, storage: str) -> tuple[Tried, ...]:
-    """Return everything the study in ``storage`` (an SQLAlchemy URL) has tried, after searching within ``budget``.
+    """Search within ``budget`` and return everything that the study in ``storage`` (an SQLAlchemy URL) has tried.
 
     Raises:
         PluginError: If Optuna or the database's driver is not installed.
         PackageError: If the storage can't be opened or written, or the disk is full.
-        KeyboardInterrupt: If a person stops it; what was measured is kept.
+        KeyboardInterrupt: If a person stops it; completed measurements are kept.
     """
     with _storage_errors():
         study = _opened(ground, space, budget, storage)
@@ -138,7 +138,7 @@ def _opened(ground: Ground, space: Space, budget: Budget, storage: str) -> optun
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         warnings.simplefilter(
             "ignore", FutureWarning
-        )  # of constraints_func: Optuna 4 has no other way, 7 will not have it
+        )  # of constraints_func: Optuna 4 has no alternative, Optuna 7 removes it
         study = optuna.create_study(
             study_name=name, storage=kept, directions=["minimize"] * 3, load_if_exists=True
         )  # fmt: skip
@@ -159,7 +159,7 @@ def _sampler(name: str, seed: int, allowed: float) -> optuna.samplers.BaseSample
 
 
 def _enqueue_first(study: optuna.Study, ground: Ground, space: Space) -> None:
-    """Put the float model and the recipe's own steps in the queue, unless they were tried or wait there."""
+    """Enqueue the float model and the recipe's own steps, unless they were tried or are already in the queue."""
     there = {item.origin for item in _settled(study)}
     there |= {trial.user_attrs.get("origin", SAMPLED) for trial in study.trials if trial.state.name == "WAITING"}
     firsts = {FP32: Point(), OWN: nearest(ground.own, space)}
@@ -171,7 +171,7 @@ def _enqueue_first(study: optuna.Study, ground: Ground, space: Space) -> None:
 
 
 def _enqueue_untried(study: optuna.Study, ground: Ground, space: Space, repeated: dict[str, object]) -> bool:
-    """Put the point nearest to the repeated one in the queue, of those not tried yet; return whether there is one."""
+    """Enqueue the untried point nearest to the repeated one; return whether there is one."""
     taken = {trial.user_attrs.get("key") for trial in study.trials if _counts(trial) or trial.state.name == "RUNNING"}
     recipe, hopeless = _with_own(ground), _hopeless(study)
     left = [
@@ -223,7 +223,7 @@ def _figures(found: Measured) -> str:
 
 
 def _repeats(study: optuna.Study, number: int, about: Mapping[str, object]) -> bool:
-    """Return whether another trial has or is at this form; the first two wait for nobody."""
+    """Return whether another trial has tried or is trying this form; the first two wait for no other trial."""
     for trial in study.get_trials(deepcopy=False):
         elsewhere = trial.state.name == "RUNNING" and trial.user_attrs.get("host") != about["host"]
         busy = elsewhere and about["origin"] == SAMPLED
@@ -233,7 +233,7 @@ def _repeats(study: optuna.Study, number: int, about: Mapping[str, object]) -> b
 
 
 def _hopeless(study: optuna.Study) -> Callable[[Point], bool]:
-    """Return what tells whether a point would fail as others did."""
+    """Return a function that tells whether a point would fail as earlier ones did."""
     ended = [trial for trial in study.get_trials(deepcopy=False) if _counts(trial)]
     sampled = [trial.user_attrs for trial in ended if trial.user_attrs["origin"] == SAMPLED]
     narrow = [about["point"]["macs_ratio"] for about in sampled if about.get("code") == PruneError.code]
@@ -244,7 +244,7 @@ def _hopeless(study: optuna.Study) -> Callable[[Point], bool]:
 
 
 def _counts(trial: optuna.trial.FrozenTrial) -> bool:
-    """Return whether the trial came to an end of its own: figures, or a failure that would come again."""
+    """Return whether the trial finished by itself: with figures, or with a failure that would repeat."""
     return trial.state.name == "COMPLETE" or (trial.state.name == "FAIL" and "error" in trial.user_attrs)
 
 
@@ -260,13 +260,13 @@ def _tried(trial: optuna.trial.FrozenTrial) -> Tried:
 
 
 def _with_own(ground: Ground) -> Recipe:
-    """Return the recipe with its own steps, whose settings hold for the steps of a point."""
+    """Return the recipe with its own steps, whose settings apply to the steps of a point."""
     return replace(ground.recipe, compress=ground.own)
 
 
 @contextmanager
 def _storage_errors() -> Iterator[None]:
-    """Turn what Optuna and SQLAlchemy raise into errors a person can act on; the URL may hold a password."""
+    """Convert errors of Optuna and SQLAlchemy into ours; the URL may contain a password."""
     try:
         yield
     except CompressorError:

@@ -1,9 +1,9 @@
-"""One trial: a form of the model is made and measured on the search rows, beside the float baseline.
+"""One trial: makes one form of the model and measures it on the search rows, against the float baseline.
 
-Decides what is measured and on which rows: never on those of the gate. Does not decide which form is tried next, nor
-which is taken. All trials learn from the same rows and share one baseline; what two of them have in common is made
-once, because the workshop keeps results by content. Steps that train choose their best epoch by the search rows, and
-the search chooses among forms by them: figures lean to the good side, which is why the gate has rows of its own.
+Decides what is measured and on which rows: never on the gate split. Does not decide which form is tried next, nor which
+is chosen. All trials learn from the same rows and share one baseline; what several have in common is made once, because
+results are cached by content. Steps that train choose their best epoch on the search rows, and the search chooses a
+form on them: figures are therefore optimistic, which is why the gate has rows of its own.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ from wire.settings import nearest
 
 CONFIDENCE = 0.95
 _TIMED_ROWS = 64
-_TRIED = (*package("compressor.steps"), *package("compressor.quantize"))  # a trial may take any of them
+_TRIED = (*package("compressor.steps"), *package("compressor.quantize"))  # a trial may use any of them
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one form is worth, on ``n`` search rows.
+    """Figures of one form on ``n`` search rows.
 
     ``drop``: of accuracy against the float baseline, 0..1, with its one-sided 95 % bounds; ``latency_ratio``: of the
-    p50, which took turns with that of the baseline.
+    p50, measured in turns with the baseline.
     """
 
     drop: float
@@ -66,7 +66,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ground:
-    """What all trials have in common. ``own``: the recipe's steps; ``trained``: None for an imported ONNX file."""
+    """What all trials share. ``own``: the recipe's steps; ``trained``: None for an imported ONNX file."""
 
     workshop: Workshop
     target: TargetRecipe
@@ -79,17 +79,17 @@ class Ground:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe, as far as it is about the target."""
+        """The recipe, reduced to the target."""
         return self.workshop.recipe
 
 
 def target_of(recipe: Recipe, name: str) -> TargetRecipe:
-    """Return the target called ``name``, the only one if it is empty; this host must be able to time it.
+    """Return the target ``name``, or the only one if it is empty; this host must be able to time it.
 
     Raises:
-        RecipeError: If there is no such target, several to choose from, nothing to search in a TFLite file, or the
-            recipe predicts numbers.
-        MeasureError: If the target is another processor: this one says nothing about its latency.
+        RecipeError: If the target is unknown or ambiguous, there is nothing to search in a TFLite file, or the recipe
+            predicts numbers.
+        MeasureError: If the target has another processor, whose latency can't be measured here.
     """
     names = [target.name for target in recipe.targets]
     if name not in names and (name or len(names) > 1):
@@ -108,7 +108,7 @@ def target_of(recipe: Recipe, name: str) -> TargetRecipe:
 
 
 def only(recipe: Recipe, target: TargetRecipe, steps: Sequence[Settings]) -> Recipe:
-    """Return ``recipe`` with ``steps``, for ``target`` alone: other targets and their gates are left out. Pure."""
+    """Return ``recipe`` with ``steps``, reduced to ``target``: other targets and their gates are left out. Pure."""
     gates = tuple(gate for gate in recipe.gates if gate.on in {"", target.name} or device_for(gate.on, target.name))
     return replace(recipe, targets=(target,), gates=gates, compress=tuple(steps))
 
@@ -116,7 +116,7 @@ def only(recipe: Recipe, target: TargetRecipe, steps: Sequence[Settings]) -> Rec
 def prepared(
     recipe: Recipe, target: TargetRecipe, cache: Cache, progress: Progress, data_root: Path | None = None
 ) -> Ground:
-    """Return what trials start from: data, rows set aside, weights, the float baseline and its predictions.
+    """Return what trials start from: data, search rows, weights, the float baseline and its predictions.
 
     Raises:
         CompressorError: If the data can't be used, training fails or the baseline can't be measured.
@@ -134,7 +134,7 @@ def prepared(
 
 
 def workable(ground: Ground, space: Space) -> Space:
-    """Return ``space`` without the schemes that refuse the float model: no trial prunes or trains for them.
+    """Return ``space`` without the schemes that reject the float model: no trial prunes or trains for them.
 
     Raises:
         CompressorError: If the float model itself can't be made.
@@ -149,7 +149,7 @@ def workable(ground: Ground, space: Space) -> Space:
             ground.workshop.progress.say(f"{scheme} is not tried: {error}")
             continue
         except PluginError:
-            pass  # missing here, maybe not on other hosts of this study: a trial says so
+            pass  # a package missing here may exist on other hosts of this study: a trial reports it
         left.append(scheme)
     return replace(space, schemes=tuple(left))
 
@@ -158,7 +158,7 @@ def form_of(ground: Ground, steps: Sequence[Settings]) -> Form:
     """Return the model after ``steps``.
 
     Raises:
-        CompressorError: As a step says.
+        CompressorError: As raised by a step.
     """
     shop = ground.workshop
     workshop = Workshop(replace(shop.recipe, compress=tuple(steps)), shop.cache, shop.progress)
@@ -171,7 +171,7 @@ def form_of(ground: Ground, steps: Sequence[Settings]) -> Form:
 
 
 def measured(ground: Ground, steps: Sequence[Settings]) -> Measured:
-    """Return what the model after ``steps`` is worth on the search rows.
+    """Return the figures of the model after ``steps`` on the search rows.
 
     Raises:
         CompressorError: If it can't be made or measured.
@@ -194,10 +194,10 @@ def measured(ground: Ground, steps: Sequence[Settings]) -> Measured:
 
 
 def study_digest(ground: Ground, space: Space) -> str:
-    """Return the SHA-256 of all that a trial's figures depend on: a study by this name never mixes unlike trials.
+    """Return the SHA-256 of everything a trial's figures depend on, so that a study never mixes different trials.
 
-    The data and an imported model count by their content, not by their path, so that many hosts can share a study.
-    The release's number does not count.
+    The data and an imported model count by content, not by path, so that several hosts can share a study. The version
+    of the release does not count.
     """
     recipe = ground.recipe
     plain = replace(

@@ -1,8 +1,8 @@
-"""Stand-ins: small generated data in the form of a recipe's own, so that the recipe can be tried without it.
+"""Stand-ins: small generated data in the format of a recipe's own, so that the recipe can be tried without it.
 
 The folder is the registry: a stand-in is one file with ``write(folder, data) -> Path``. It writes the same bytes each
-time and returns what ``--data`` would name. It is easy on purpose, so that two epochs learn it; what a model learns
-from it is worth nothing, and no release of it is signed.
+time and returns the path for ``--data``. It is easy on purpose, so that two epochs suffice; a model trained on it has
+no use, and no release of it is signed.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def names() -> tuple[str, ...]:
 
 
 def stood_in(recipe: Recipe, out: Path) -> Recipe:
-    """Return ``recipe`` on its stand-in, written below ``out``; as it is where it has data of its own, or no stand-in.
+    """Return ``recipe`` with its stand-in, written to ``out``; unchanged if it has data of its own, or no stand-in.
 
     Raises:
-        PluginError: If there is no stand-in of that name.
+        PluginError: If the stand-in is unknown.
         OSError: If it can't be written.
     """
     data = recipe.data

@@ -1,4 +1,4 @@
-"""A zip of generated files whose bytes depend on their contents alone."""
+"""A zip of generated files whose bytes depend only on their contents."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def write_zip(path: Path, files: Mapping[str, bytes]) -> Path:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980: the day of writing is no part of it
+            archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980, so that the date of writing has no effect
     write_atomically(path, buffer.getvalue())
     return path

@@ -1,4 +1,4 @@
-"""Digits drawn as polylines, trembling, as ``windows`` reads strokes: JSON with ``strokePoints`` and ``label``."""
+"""Digits drawn as noisy polylines in the format of ``windows`` for strokes: JSON with ``strokePoints``, ``label``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CORNERS: tuple[tuple[tuple[float, float], ...], ...] = (
 
 
 def write(folder: Path, data: DataRecipe) -> Path:
-    """Write ``STROKES_A_DIGIT`` strokes of each digit; return the folder that holds nothing else."""
+    """Write ``STROKES_A_DIGIT`` strokes of each digit; return the folder, which holds nothing else."""
     del data
     rng = np.random.default_rng(0)
     strokes = [
@@ -42,7 +42,7 @@ def write(folder: Path, data: DataRecipe) -> Path:
 
 
 def _stroke(corners: tuple[tuple[float, float], ...], rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Return points along ``corners``, (``_POINTS``, 2), turned, sheared and trembling a little."""
+    """Return points along ``corners``, (``_POINTS``, 2), slightly rotated, sheared and noisy."""
     path = np.array(corners) + rng.normal(0, 0.03, (len(corners), 2))
     places = np.linspace(0, len(path) - 1, _POINTS)
     points = np.stack([np.interp(places, np.arange(len(path)), axis) for axis in path.T], axis=1)

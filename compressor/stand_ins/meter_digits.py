@@ -1,6 +1,6 @@
-"""Printed digits on plates of several colours, as ``labelled_images`` reads them: a zip of PNG with ``labels.csv``.
+"""Printed digits on plates of several colours in the format of ``labelled_images``: a zip of PNG with ``labels.csv``.
 
-The plates are the slices: those that the recipe trains on, and one that it does not.
+The plates are the slices: those that the recipe trains on, and one that it does not train on.
 """
 
 from __future__ import annotations

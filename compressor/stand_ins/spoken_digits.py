@@ -1,7 +1,7 @@
-"""Ten kinds of sound by four voices, as ``spoken`` reads them: a zip of WAV named ``digit_speaker_index.wav``.
+"""Ten kinds of sound by four voices in the format of ``spoken``: a zip of WAV files ``digit_speaker_index.wav``.
 
-The kinds differ in how they move, not in pitch: a network that forgets where in the picture something was tells them
-apart, and two epochs are enough.
+The kinds differ in how they change over time, not in pitch: a network that pools over positions can distinguish them,
+and two epochs suffice.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def write(folder: Path, data: DataRecipe) -> Path:
 
 
 def _clip(digit: int, pitch: float, rate: int, rng: np.random.Generator) -> bytes:
-    """Return a WAV of 8 bits: the digit's kind of sound, louder or softer, in a little noise."""
+    """Return an 8-bit WAV: the digit's kind of sound, at a random volume, with a little noise."""
     time_s = np.arange(int(rng.uniform(0.6, 0.8) * rate)) / rate
     hiss = rng.normal(0, 1, len(time_s))
     heard = _sound(digit, pitch, time_s, hiss) * rng.uniform(0.25, 0.45) + 0.005 * hiss
@@ -46,7 +46,7 @@ def _clip(digit: int, pitch: float, rate: int, rng: np.random.Generator) -> byte
 
 
 def _sound(digit: int, pitch: float, time_s: Sound, hiss: Sound) -> Sound:  # noqa: PLR0911 - one kind a digit
-    """Return the kind of sound of ``digit``, within -1..1 or nearly so."""
+    """Return the kind of sound of ``digit``, approximately within -1..1."""
     done, flat = time_s / time_s[-1], np.full_like(time_s, pitch)
     wave = np.sin(2 * np.pi * _BEATS_HZ * time_s)
     beat = wave > 0
@@ -75,7 +75,7 @@ def _sound(digit: int, pitch: float, time_s: Sound, hiss: Sound) -> Sound:  # no
 
 
 def _tone(hertz: Sound, time_s: Sound) -> Sound:
-    """Return a sine whose frequency is ``hertz`` at each sample."""
+    """Return a sine with the frequency ``hertz`` at each sample."""
     tone: Sound = np.sin(2 * np.pi * np.cumsum(hertz) * (time_s[1] - time_s[0]))
     return tone
 

@@ -1,4 +1,4 @@
-"""Temperatures that follow the day, as ``windows`` reads series: a CSV each, and ``combined_windows.json``."""
+"""Temperatures with a daily cycle in the format of ``windows`` for series: CSV files and ``combined_windows.json``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from compressor.recipe.model import DataRecipe
 
 STEPS = 12_000
 _DAY_STEPS = 288
-_START = datetime(2020, 1, 1)  # noqa: DTZ001 - as in the series that it stands in for: local time, without a zone
+_START = datetime(2020, 1, 1)  # noqa: DTZ001 - as in the original series: local time, without a zone
 _ANOMALY = (6_000, 6_050)
 
 
 def write(folder: Path, data: DataRecipe) -> Path:
-    """Write a series for each of ``data.train_slices``; return the folder that holds nothing else."""
+    """Write a series for each of ``data.train_slices``; return the folder, which holds nothing else."""
     own = folder / "temperatures"
     rng = np.random.default_rng(0)
     spans = {}

@@ -1,7 +1,7 @@
-"""What the command line asks of tracking: look first whether it can be had, log when the run is complete on the disk.
+"""Tracking for the command line: check first that the tracker is usable, log once the run is complete on disk.
 
-Decides which failures end a run before it starts (a missing package, a wrong address, a server that refuses us) and
-which only leave it unlogged (a server that is away, a disk that can't be read).
+Decides which failures stop a run before it starts (a missing package, a wrong address, a server that denies access) and
+which only leave it unlogged (a server that does not answer, a disk that can't be read).
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from wire.errors import WireError
 
 @dataclass(frozen=True, slots=True)
 class Logbook:
-    """One run's: hand ``progress`` to the run, so that its seconds are heard. Without a ``tracker`` nothing is kept."""
+    """Logbook of a run: pass its ``progress`` to ``run_recipe`` to time stages. Without ``tracker`` it logs nothing."""
 
     tracker: Tracker | None
     progress: Timed
     experiment: str = ""
 
     def check(self) -> None:
-        """Look whether a run could be logged; a server that does not answer now is only said.
+        """Check whether a run could be logged; that a server does not answer now is only reported.
 
         Raises:
             PluginError: If a package is missing.
-            TrackingError: If a run never could be.
+            TrackingError: If logging can never succeed.
         """
         if self.tracker is None:
             return
@@ -43,7 +43,7 @@ class Logbook:
             self.progress.say(f"not logged yet: {error}. The run goes on, and logging is tried again at its end")
 
     def keep(self, outcome: Outcome) -> CompressorError | None:
-        """Log ``outcome`` and say where it is; return why it could not be logged, or None."""
+        """Log ``outcome`` and report where; return the error if it could not be logged, or None."""
         if self.tracker is None:
             return None
         try:
@@ -57,11 +57,11 @@ class Logbook:
 
 
 def logbook(asked: str | None, progress: Progress, environment: Mapping[str, str] = os.environ) -> Logbook:
-    """Return the logbook of a run, looked at; ``asked`` is the address, empty for the environment's, None for none.
+    """Return the checked logbook of a run; ``asked`` is the address, empty for the environment's, None for no tracker.
 
     Raises:
         PluginError: If a package is missing.
-        TrackingError: If nothing could be logged there.
+        TrackingError: If that address can't be used.
     """
     tracker = None if asked is None else tracker_at(asked, environment)
     book = Logbook(tracker, Timed(progress), environment.get(EXPERIMENT_VARIABLE, ""))

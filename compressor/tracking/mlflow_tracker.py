@@ -1,7 +1,7 @@
 """MLflow: a tracking server, or a database of its own layout. The only file that imports mlflow.
 
-``mlflow-skinny`` is enough. Decides how long a server may take and what is never shown: passwords and tokens stand in
-no message. User names, passwords and tokens for a server come from MLflow's own environment variables.
+``mlflow-skinny`` is enough. Decides how long a server may take and what is never shown: messages contain no passwords
+or tokens. User names, passwords and tokens for a server come from MLflow's own environment variables.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 URI_VARIABLE, EXPERIMENT_VARIABLE = "MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME"
 _USER, _SECRETS = "MLFLOW_TRACKING_USERNAME", ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_PASSWORD")
 _DEFAULTS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own 7 keep a finished run waiting for four minutes
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds; MLflow's own are 120
-    "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing is sent but to the address that was asked for
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout holds our results
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # MLflow's own default of 7 delays a finished run by four minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",  # seconds; MLflow's default is 120
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # nothing is sent except to the given address
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is for our results
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 _INSTALL = "python -m pip install 'mlflow-skinny>=3'"
@@ -46,28 +46,28 @@ V = TypeVar("V")
 class MlflowTracker:
     """MLflow at ``uri``: ``http(s)://…`` of a tracking server, or ``sqlite:///FILE`` and other databases.
 
-    Artifacts of a new experiment in an SQLite file lie in ``mlartifacts`` beside it; a server decides itself.
+    Artifacts of a new experiment in an SQLite file are in ``mlartifacts`` beside it; a server decides for itself.
     """
 
     uri: str
 
     def check(self) -> None:
-        """Do nothing if MLflow answers; a database that is not there yet is made.
+        """Check that MLflow answers; a missing database is created.
 
         Raises:
             PluginError: If mlflow, or what it needs for this address, is not installed.
-            TrackingError: If the address is wrong, or the server refuses us.
+            TrackingError: If the address is wrong, or the server denies access.
             TrackingUnreachableError: If the server does not answer.
         """
         with _wrapped(self.uri):
             _client(self.uri).search_experiments(max_results=1)
 
     def log(self, record: Record) -> str:
-        """Log ``record`` as one run and return where it is seen; a run that did not arrive whole is marked failed.
+        """Log ``record`` as one run and return its location; an incomplete run is marked as failed.
 
         Raises:
             PluginError: If mlflow, or what it needs for this address, is not installed.
-            TrackingError: If it was not logged as a whole; ``TrackingUnreachableError`` where a server did not answer.
+            TrackingError: If it was not logged completely; ``TrackingUnreachableError`` if a server did not answer.
         """
         with _wrapped(self.uri):
             client = _client(self.uri)
@@ -77,7 +77,7 @@ class MlflowTracker:
                 _fill(client, run, record)
                 client.set_terminated(run, "FINISHED")
             except BaseException:
-                with suppress(Exception):  # the first error is the one to say
+                with suppress(Exception):  # the first error is the one to report
                     client.set_terminated(run, "FAILED")
                 raise
         if _is_server(self.uri):
@@ -86,10 +86,10 @@ class MlflowTracker:
 
 
 def tracker_at(asked: str, environment: Mapping[str, str]) -> MlflowTracker:
-    """Return the tracker at ``asked``, or where that is empty at MLFLOW_TRACKING_URI of ``environment``.
+    """Return the tracker at ``asked``, or if that is empty at MLFLOW_TRACKING_URI of ``environment``.
 
     Raises:
-        TrackingError: If neither names an address, or ``asked`` has a password in it: others see command lines.
+        TrackingError: If neither names an address, or ``asked`` contains a password: others can see command lines.
     """
     uri = asked or environment.get(URI_VARIABLE, "")
     if not uri:
@@ -102,9 +102,9 @@ def tracker_at(asked: str, environment: Mapping[str, str]) -> MlflowTracker:
 
 
 def redacted(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """Return ``text`` without the passwords in its addresses and without the secrets of ``environment``.
+    """Return ``text`` without passwords in URLs and without the secrets of ``environment``.
 
-    Also without what HTTP makes of user and password, should a server repeat it. Source: RFC 7617, section 2.
+    Also removes the HTTP Basic encoding of user and password, in case a server repeats it. Source: RFC 7617, section 2.
     """
     secrets = [environment.get(name, "") for name in _SECRETS]
     pair = f"{environment.get(_USER, '')}:{secrets[-1]}"
@@ -127,7 +127,7 @@ def _client(uri: str) -> MlflowClient:
 
 
 def _experiment(client: MlflowClient, uri: str, name: str) -> str:
-    """Return the identity of the experiment called ``name``; it is made where there is none."""
+    """Return the id of the experiment called ``name``, created if it does not exist."""
     known = client.get_experiment_by_name(name)
     if known is not None:
         return str(known.experiment_id)
@@ -164,7 +164,7 @@ def _chunks(values: Mapping[str, V]) -> Iterator[list[tuple[str, V]]]:
 
 @contextmanager
 def _wrapped(uri: str) -> Iterator[None]:
-    """Turn what MLflow and the libraries below it raise into errors of ours."""
+    """Convert errors of MLflow and the libraries below it into ours."""
     try:
         yield
     except ImportError as error:
@@ -184,13 +184,13 @@ def _wrapped(uri: str) -> Iterator[None]:
 
 
 def _first(error: BaseException) -> BaseException:
-    """Return what ``error`` came from in the end: "connection refused" says more than the retries above it."""
+    """Return the root cause of ``error``: "connection refused" says more than the retries above it."""
     while (before := error.__cause__ or error.__context__) is not None:
         error = before
     return error
 
 
 def _refuses(error: Exception) -> bool:
-    """Return whether a server that answered will not change its mind."""
+    """Return whether a retry would get the same answer from the server."""
     status = getattr(error, "get_http_status_code", lambda: 0)()
     return status in _REFUSED and status not in _BUSY

@@ -1,9 +1,9 @@
-"""From a run to what is logged of it. Pure but for reading the files that the run wrote.
+"""Converts a finished run to a record for the tracker. Pure, except that it reads the files of the run.
 
 Decides the names. Parameters: ``train.epochs``, ``compress.1.step``, ``gates.accuracy_drop.max``. Metrics:
 ``TARGET/FIGURE``, ``TARGET/gate/NAME/value|bound|limit`` and ``seconds/STAGE``. Tags: ``verdict``, ``verdict.TARGET``,
-``gate.TARGET.NAME``, ``lineage.NAME``, ``artifact_sha256.FILE``. A figure that is not finite is left out: nobody
-measured it, and its gate's tag says what followed.
+``gate.TARGET.NAME``, ``lineage.NAME``, ``artifact_sha256.FILE``. A figure that is not finite is left out: it was not
+measured, and the tag of its gate gives the verdict.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from wire.bundle import CARD, read_bundle
 from wire.canonical import sha256_hex
 
 _NOT_A_NAME = re.compile(r"[^\w./ -]", re.ASCII)
-"""What MLflow refuses in names. Source: mlflow.utils.validation, valid names of parameters, metrics and tags."""
+"""Characters that MLflow rejects in names. Source: mlflow.utils.validation, names of parameters, metrics and tags."""
 _CARDS = "cards"
 V = TypeVar("V")
 
 
 def record_of(outcome: Outcome, seconds: Mapping[str, float], experiment: str = "") -> Record:
-    """Return what is logged of ``outcome``; ``seconds`` of each stage; ``experiment`` defaults to the model's name.
+    """Return the record of ``outcome``; ``seconds`` of each stage; ``experiment`` defaults to the model's name.
 
     Raises:
-        OSError: If a file that the run wrote is gone.
-        WireError: If a bundle that it wrote is damaged.
+        OSError: If a file of the run is missing.
+        WireError: If a bundle of the run is damaged.
     """
     certificate = outcome.certificate
     release = f"{certificate.model}-{certificate.version}"
@@ -52,7 +52,7 @@ def record_of(outcome: Outcome, seconds: Mapping[str, float], experiment: str = 
 
 
 def parameters_of(recipe: Recipe) -> dict[str, str]:
-    """Return every value of ``recipe`` under its dotted name; what is empty is left out, lists are joined."""
+    """Return every value of ``recipe`` under its dotted name; empty values are left out, lists are joined."""
     document = asdict(recipe)
     del document["folder"]
     document["compress"] = {str(i): step for i, step in enumerate(document["compress"], start=1)}
@@ -96,7 +96,7 @@ def _tags(outcome: Outcome) -> dict[str, str]:
 
 
 def _files(outcome: Outcome) -> Iterator[tuple[str, bytes]]:
-    """Yield what the run wrote: report, certificate, bundles, and the card of each bundle."""
+    """Yield the files of the run: report, certificate, bundles, and the card of each bundle."""
     for path in (outcome.report, outcome.report.with_name("gate.json"), *outcome.bundles):
         yield path.name, path.read_bytes()
     for path in outcome.bundles:

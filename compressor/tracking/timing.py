@@ -1,4 +1,4 @@
-"""How long the stages of a run took, heard from what it says of its progress."""
+"""Measures how long the stages of a run take, from its progress calls."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from compressor.progress import Progress, Stage
 
 @dataclass(slots=True)
 class Timed:
-    """Passes everything on to ``inner`` and adds up the seconds of each stage by its name.
+    """Forwards every call to ``inner`` and sums the seconds of each stage by name.
 
-    Stages inside others count in both. ``clock`` returns monotonic seconds.
+    A nested stage counts in both. ``clock`` returns monotonic seconds.
     """
 
     inner: Progress
@@ -23,7 +23,7 @@ class Timed:
 
     @contextmanager
     def stage(self, name: str, total: int, unit: str) -> Iterator[Stage]:
-        """Yield the stage of ``inner``; its time counts also when it fails."""
+        """Yield the stage of ``inner``; its time counts even if it fails."""
         start = self.clock()
         try:
             with self.inner.stage(name, total, unit) as stage:
@@ -32,5 +32,5 @@ class Timed:
             self.seconds[name] = self.seconds.get(name, 0.0) + self.clock() - start
 
     def say(self, text: str) -> None:
-        """Say one line."""
+        """Forward one line of text."""
         self.inner.say(text)

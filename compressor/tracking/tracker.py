@@ -1,4 +1,4 @@
-"""The seam between a run and where it is logged. Implementations: MLflow (``mlflow_tracker``), memory."""
+"""Interface between a run and its tracker. Implementations: MLflow (``mlflow_tracker``), memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """All that is logged of one run.
+    """The logged data of one run.
 
-    ``experiment``: the group of runs it is compared in; ``name``: the release. ``parameters``: the recipe, one value a
-    key. ``metrics``: finite numbers by name. ``tags``: verdicts, digests, lineage. ``note``: Markdown for people.
+    ``experiment``: the group of runs that it belongs to; ``name``: the release. ``parameters``: the recipe, one value
+    per key. ``metrics``: finite numbers by name. ``tags``: verdicts, digests, lineage. ``note``: Markdown for people.
     ``artifacts``: files by their path in the run, with ``/`` between folders.
     """
 
@@ -26,23 +26,23 @@ class Record:
 
 
 class Tracker(Protocol):
-    """Where runs are logged."""
+    """Stores records of runs."""
 
     def check(self) -> None:
-        """Do nothing if a run could be logged now; nothing is written.
+        """Check that a run could be logged now; writes nothing.
 
         Raises:
             PluginError: If a package is missing.
-            TrackingError: If it never can: a wrong address, or one that refuses us.
+            TrackingError: If it never can: the address is wrong, or denies access.
             TrackingUnreachableError: If it can't now, but may later.
         """
 
     def log(self, record: Record) -> str:
-        """Log ``record`` as one finished run and return where a person finds it.
+        """Log ``record`` as one finished run and return its location for people.
 
         Raises:
             PluginError: If a package is missing.
-            TrackingError: If it was not logged as a whole; what arrived is marked as failed.
+            TrackingError: If it was not logged completely; a partial run is marked as failed.
         """
 
 
@@ -53,9 +53,9 @@ class Recorded:
     records: list[Record] = field(default_factory=list)
 
     def check(self) -> None:
-        """Do nothing: memory is always there."""
+        """Succeed: memory is always available."""
 
     def log(self, record: Record) -> str:
-        """Keep ``record`` and return its number."""
+        """Store ``record`` and return its number."""
         self.records.append(record)
         return f"memory:{len(self.records) - 1}"

@@ -1,8 +1,8 @@
-"""Leases retraining jobs from the server and does them: download, train, gate, sign, publish, say so.
+"""Leases retraining jobs from the server and carries them out: download, train, gate, sign, publish, report.
 
-A worker keeps its name over restarts, so the server gives it back the job it had; the pipeline's cache then finds
-what was made before. What the gates refuse is reported with their words, and never signed. A job that fails, for
-whatever reason, is reported and ends; the worker goes on with the next.
+A worker keeps its name across restarts, so the server returns its unfinished job, and the pipeline's cache has the
+results so far. What the gates reject is reported with their text, and never signed. A job that fails for whatever
+reason is reported and ends; the worker continues with the next.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _EXITS = {"pass": 0, "fail": 2, "inconclusive": 3}
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """Where a worker works: recipe and data, keys, its folder, the server and the token's text."""
+    """Settings of a worker: recipe and data, keys, its folder, the server and the token's text."""
 
     recipe: Recipe
     keys: Path
@@ -64,13 +64,13 @@ class Workplace:
     ca: Path | None = None
 
     def folder(self, order: WorkOrder) -> Path:
-        """Return the folder of one job; it is found again after a restart."""
+        """Return the folder of a job; it is the same after a restart."""
         return self.out / "jobs" / order.id
 
 
 @dataclass(slots=True)
 class Heartbeat:
-    """Keeps a lease alive in the background while the pipeline works."""
+    """Renews a lease in the background while the pipeline runs."""
 
     client: ServerClient
     job: str
@@ -80,7 +80,7 @@ class Heartbeat:
 
     @contextlib.contextmanager
     def beating(self) -> Iterator[Heartbeat]:
-        """Beat until the block ends."""
+        """Send lease heartbeats while the context is open."""
         thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         thread.start()
         try:
@@ -97,13 +97,13 @@ class Heartbeat:
                 self.lost.set()
                 return
             except CompressorError:
-                continue  # the server is away: the lease outlasts some missed beats, the end of the job decides
+                continue  # the server is away: the lease survives some missed heartbeats, the end of the job decides
 
     def require(self) -> None:
-        """Raise if the job is somebody else's by now.
+        """Check that the lease has not been lost.
 
         Raises:
-            JobLostError: If so.
+            JobLostError: If another worker holds the job now.
         """
         if self.lost.is_set():
             message = f"Expected to hold job {self.job}, it is another worker's now: its result is dropped"
@@ -111,12 +111,12 @@ class Heartbeat:
 
 
 def work_on(order: WorkOrder, place: Workplace, client: ServerClient, progress: Progress) -> Outcome:
-    """Do one leased job to its end, whatever the gates say; the server knows the result when this returns.
+    """Carry out one leased job, whatever the gates' verdict; the result is reported when this returns.
 
     Raises:
-        CompressorError: If it could not be done, whatever the cause; the server was told so, except when it can't be
+        CompressorError: If it failed, whatever the cause; the failure was reported to the server, unless it can't be
             reached.
-        KeyboardInterrupt: After the lease was given back.
+        KeyboardInterrupt: After the lease was released.
     """
     with Heartbeat(client, order.id).beating() as heartbeat:
         try:
@@ -142,7 +142,7 @@ def work_on(order: WorkOrder, place: Workplace, client: ServerClient, progress: 
 
 
 def _reason(error: Exception) -> tuple[str, str]:
-    """Return the code and the words of a failure that no part of the compressor foresaw."""
+    """Return the code and text of a failure that is not a ``CompressorError``."""
     if isinstance(error, WireError):
         return error.code, str(error)
     return ("io", str(error)) if isinstance(error, OSError) else (_INTERNAL, f"{type(error).__name__}: {error}")
@@ -174,7 +174,7 @@ def _retrain(order: WorkOrder, place: Workplace, client: ServerClient, progress:
 
 
 def read_samples(path: Path, data: DataRecipe) -> Table:
-    """Return the labelled samples of a job, decoded as ``data`` says; the data set that reads them checks them.
+    """Return the labelled samples of a job, decoded as in ``data``; the data set that reads them checks them.
 
     Raises:
         DataError: If they can't be used.
@@ -188,12 +188,12 @@ def read_samples(path: Path, data: DataRecipe) -> Table:
 
 
 def find_checkpoint(base: Path, place: Workplace) -> Path | None:
-    """Return the float weights that the base release was made from, if this host has them.
+    """Return the float weights from which the base release was made, if this host has them.
 
-    They are recognised by the digest in the base's manifest, never by their name.
+    They are identified by the digest in the base's manifest, never by name.
 
     Raises:
-        WorkerError: If the bundle does not open.
+        WorkerError: If the bundle can't be read.
     """
     try:
         wanted = read_bundle(base).manifest.lineage.get("float_weights", "")
@@ -212,7 +212,7 @@ def _small_enough(path: Path) -> bool:
 
 
 def _checkpoints(place: Workplace) -> Iterator[Path]:
-    """Yield where weights may lie: what was named, then every ``float.pt`` near the worker's and the recipe's."""
+    """Yield files that may be the weights: the named one, then every ``float.pt`` of the worker and near the recipe."""
     if place.checkpoint is not None:
         yield place.checkpoint
     for folder in (place.out, place.recipe.folder / "build"):
@@ -227,7 +227,7 @@ def _checkpoints(place: Workplace) -> Iterator[Path]:
 
 
 def _version(order: WorkOrder, base: Path, folder: Path, client: ServerClient) -> int:
-    """Return the new release's number: chosen once per job, so that a restart signs the same name."""
+    """Return the new release's version: chosen once per job, so that a restart signs the same name."""
     kept = folder / "version.json"
     if kept.is_file():
         return int(json.loads(kept.read_text())["version"])
@@ -246,24 +246,24 @@ def _hand_in(order: WorkOrder, place: Workplace, client: ServerClient, outcome: 
 
 
 def refusals(certificate: Certificate) -> str:
-    """Return the words of the gates that did not pass."""
+    """Return the text of the gates that did not pass."""
     lines = [line for line in certificate.gates if line.verdict != "pass"]
     return "; ".join(f"{line.title} {line.verdict}: {line.text}" for line in lines) or certificate.verdict
 
 
 def worker_name(out: Path) -> str:
-    """Return the worker's name, made once for its folder."""
+    """Return the worker's name, created once for its folder."""
     path = out / "worker.txt"
     if not path.is_file():
         out.mkdir(parents=True, exist_ok=True)
         host = "".join(c for c in socket.gethostname().lower() if c.isalnum() or c == "-")[:40] or "host"
         write_atomically(path, f"{host}-{secrets.token_hex(4)}".encode())
-    return path.read_text().strip()  # one that a person made too long is refused by the server, never cut to another's
+    return path.read_text().strip()  # the server rejects a name too long; truncated, it could be another's
 
 
 @contextlib.contextmanager
 def sole_worker(out: Path) -> Iterator[None]:
-    """Hold the folder's lock: two workers under one name would both hold one lease.
+    """Hold the folder's lock: two workers with one name would both hold the same lease.
 
     Raises:
         WorkerError: If another worker holds it.
@@ -281,11 +281,11 @@ def sole_worker(out: Path) -> Iterator[None]:
 
 
 def serve(place: Workplace, *, once: bool, progress: Progress, pause: threading.Event | None = None) -> int:
-    """Do jobs until stopped; with ``once`` wait for one, do it, and return the exit code of its verdict.
+    """Carry out jobs until stopped; with ``once`` wait for one, finish it, and return the exit code of its verdict.
 
     Raises:
-        TrustError: If the release key is not there: no job is leased that could not be signed.
-        CompressorError: With ``once``, if the job could not be done.
+        TrustError: If the release key is missing: no job is leased whose release could not be signed.
+        CompressorError: With ``once``, if the job failed.
         KeyboardInterrupt: When stopped.
     """
     load_signer(place.keys, "targets", read_root(place.keys))

@@ -1,4 +1,4 @@
-"""What a worker says to the server and gets from it: jobs, samples, bundles. Sizes and digests are checked here."""
+"""A worker's requests to the server: jobs, samples, bundles. Sizes and digests are checked here."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HEX_DIGITS = 64
 
 @dataclass(frozen=True, slots=True)
 class WorkOrder:
-    """One leased job. ``lease_until_ms`` is in the server's time."""
+    """One leased job."""
 
     id: str
     model: str
@@ -35,56 +35,56 @@ class WorkOrder:
 
 
 class ServerClient(Connection):
-    """The server's interface for build hosts."""
+    """Client of the server's API for build hosts."""
 
     def __init__(self, url: str, token: str, worker: str, ca: Path | None = None) -> None:
-        """Connect on first use; ``worker`` is the name that jobs are leased under, ``ca`` a PEM file to trust.
+        """Connect on first use; ``worker`` is the name under which jobs are leased, ``ca`` a PEM file to trust.
 
         Raises:
-            CompressorError: If ``ca`` is no certificate.
+            CompressorError: If ``ca`` is not a certificate.
         """
         super().__init__(url, token, ca)
         self._worker = worker
 
     def lease(self) -> WorkOrder | None:
-        """Return the job that is this worker's now, None when there is none.
+        """Return the job leased to this worker now, None if there is none.
 
         Raises:
             ServerUnreachableError: If the server did not answer.
-            WorkerError: If it refused, or the answer is no job.
+            WorkerError: If it refused, or the answer is not a job.
         """
         response = self._post("/api/jobs/lease", {})
         return None if response.status_code == _NO_CONTENT else _order(_document(response))
 
     def heartbeat(self, job: str) -> None:
-        """Keep the lease.
+        """Renew the lease.
 
         Raises:
             ServerUnreachableError: If the server did not answer.
-            JobLostError: If the job is another worker's, or over.
+            JobLostError: If the job was leased to another worker, or has ended.
         """
         self._post(f"/api/jobs/{job}/heartbeat", {})
 
     def done(self, job: str, release: str, certificate: dict[str, Json]) -> None:
-        """Finish with a published release.
+        """End the job with a published release.
 
         Raises:
             ServerUnreachableError: If the server did not answer.
-            JobLostError: If the job is another worker's, or over.
+            JobLostError: If the job was leased to another worker, or has ended.
         """
         self._post(f"/api/jobs/{job}/done", {"release": release, "certificate": certificate})
 
     def failed(self, job: str, code: str, text: str) -> None:
-        """Finish without a release; the code ``released`` gives the job back.
+        """End the job without a release; the code ``released`` returns it to the queue.
 
         Raises:
             ServerUnreachableError: If the server did not answer.
-            JobLostError: If the job is another worker's, or over.
+            JobLostError: If the job was leased to another worker, or has ended.
         """
         self._post(f"/api/jobs/{job}/failed", {"code": code, "text": text})
 
     def next_version(self, model: str, after: int) -> int:
-        """Return a version that no release of ``model`` has, above ``after``.
+        """Return a version above ``after`` that no release of ``model`` has.
 
         Raises:
             ServerUnreachableError: If the server did not answer.
@@ -96,20 +96,20 @@ class ServerClient(Connection):
         return max([after, *(version for version in versions if isinstance(version, int))]) + 1
 
     def fetch_bundle(self, sha256: str, path: Path) -> None:
-        """Download a bundle to ``path``, checked.
+        """Download a bundle to ``path`` and check its digest.
 
         Raises:
             ServerUnreachableError: If the server did not answer.
-            WorkerError: If it refused, sent too much, or other bytes.
+            WorkerError: If it refused, sent too many bytes, or other bytes.
         """
         self._fetch(f"/blobs/{sha256}", path, sha256, MAX_BUNDLE_BYTES)
 
     def fetch_samples(self, order: WorkOrder, path: Path) -> None:
-        """Download the job's samples to ``path``, checked.
+        """Download the job's samples to ``path`` and check their digest.
 
         Raises:
             ServerUnreachableError: If the server did not answer.
-            WorkerError: If it refused, sent too much, or other bytes.
+            WorkerError: If it refused, sent too many bytes, or other bytes.
         """
         self._fetch(f"/api/jobs/{order.id}/samples.zip", path, order.samples_sha256, MAX_SAMPLES_BYTES)
 
