@@ -34,6 +34,7 @@ COURSES: Mapping[str, Course] = {
     # what the device is
     "hardware_mismatch": _F,
     "runtime_missing": _F,
+    "task_missing": _F,
     "golden_mismatch": _F,
     "memory_over_budget": _F,
     # the end of an attempt

@@ -70,6 +70,17 @@ def test_a_manifest_that_says_how_images_are_decoded_is_refused_by_readers_that_
         read_manifest(encode(replace(told, schema=1)))
 
 
+def test_a_manifest_that_names_a_task_is_refused_by_readers_that_would_answer_otherwise() -> None:
+    """It is of schema 3, however its images are decoded; without a task none is written."""
+    for preprocessing in (GOOD.preprocessing, DECODING):
+        told = replace(GOOD, schema=3, task="tags", preprocessing=preprocessing)
+        assert read_manifest(encode(told)) == told
+        for schema in (1, 2):
+            with pytest.raises(ManifestError, match=f"Expected manifest schema 3, got {schema}"):
+                read_manifest(encode(replace(told, schema=schema)))
+    assert b'"task"' not in encode(GOOD)
+
+
 @pytest.mark.parametrize("told", [{"orientation": "upside_down"}, {"decode": "half"}])
 def test_refuses_a_decoding_that_it_does_not_know(told: dict[str, str]) -> None:
     """A later word is said to be one, never guessed."""
