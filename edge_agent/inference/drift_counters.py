@@ -132,7 +132,7 @@ def confidence_bins(confidence: NDArray[np.floating], count: int) -> NDArray[np.
 def value_ranges(specs: Sequence[StreamSpec], task: DeviceTask) -> tuple[Floats, Floats]:
     """Return the lowest and highest physically possible value of each stream, each float64 (S,)."""
     limits = dict(zip(NAMES, zip(LOWEST, HIGHEST, strict=True), strict=True)) | {"residual": (0.0, UNBOUNDED)}
-    limits |= {stream.name: (stream.lowest, stream.highest) for stream in task.streams}
+    limits |= {stream.name: stream.limits for stream in task.streams}
     rows = np.array([limits.get(spec.name, (-UNBOUNDED, UNBOUNDED)) for spec in specs])
     return rows[:, 0], rows[:, 1]
 

@@ -19,21 +19,19 @@ UNBOUNDED = 1e30
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One stream of what a model says: its name, what values it can have, and its edges where no data decides them.
+    """One stream of the outputs: its name, and the smallest and the largest value it can have.
 
-    ``categorical``: its value is the index of a class.
+    ``edges``: its 15 edges, where its values are class indices; else the rows of the train split give them.
     """
 
     name: str
-    lowest: float = -UNBOUNDED
-    highest: float = UNBOUNDED
+    limits: tuple[float, float] = (-UNBOUNDED, UNBOUNDED)
     edges: tuple[float, ...] = ()
-    categorical: bool = False
 
     @property
     def spec(self) -> StreamSpec:
         """The stream as a reference names it."""
-        return StreamSpec(self.name, "output", categorical=self.categorical)
+        return StreamSpec(self.name, "output", categorical=bool(self.edges))
 
 
 class Seen(NamedTuple):

@@ -24,10 +24,10 @@ class Classification:
     def streams(self) -> tuple[Stream, ...]:
         """The confidence, the entropy, the margin to the runner-up, and the predicted class."""
         return (
-            Stream("confidence", 0.0, 1.0),
-            Stream("entropy", -1e-6, float(np.log(max(self.classes, 2)) + 1e-3)),
-            Stream("margin", 0.0, 1.0),
-            Stream("predicted", 0.0, float(self.classes - 1), equal_runs(self.classes), categorical=True),
+            Stream("confidence", (0.0, 1.0)),
+            Stream("entropy", (-1e-6, float(np.log(max(self.classes, 2)) + 1e-3))),
+            Stream("margin", (0.0, 1.0)),
+            Stream("predicted", (0.0, float(self.classes - 1)), equal_runs(self.classes)),
         )
 
     def values(self, outputs: Outputs, temperature: float) -> list[float]:

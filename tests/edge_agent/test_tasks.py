@@ -23,7 +23,7 @@ def test_a_half_has_a_value_for_every_stream_within_its_limits(name: str) -> Non
     values = task.values(OUTPUTS, 1.0)
     assert len(values) == len(task.streams) == len({stream.name for stream in task.streams})
     for stream, value in zip(task.streams, values, strict=True):
-        assert stream.lowest <= value <= stream.highest
+        assert stream.limits[0] <= value <= stream.limits[1]
         assert stream.spec.kind == "output"
         assert len(stream.edges) in {0, 15}
         assert list(stream.edges) == sorted(stream.edges)

@@ -18,7 +18,7 @@ class Tags:
     @property
     def streams(self):  # noqa: ANN201 - as a person writes it
         """How many tags, and how unsure the least sure one is."""
-        return (Stream("tags", 0.0, float(self.outputs)), Stream("weakest", 0.0))
+        return (Stream("tags", (0.0, float(self.outputs))), Stream("weakest"))
 
     def values(self, outputs, temperature):  # noqa: ANN001, ANN201 - as above
         """Return the number of tags and the smallest score, without its sign."""
