@@ -1,8 +1,8 @@
-"""Counts in few bits: the bit lengths deflated, the bits below the leading one packed.
+"""Packs counts into few bits: their bit lengths are deflated, the bits below each leading one are packed.
 
-Neighbouring counts have similar bit lengths, which deflate well; the rest is noise that nothing
-compresses, so it costs exactly its bits. About a fifth shorter than LEB128 under zlib. Layout:
-LEB128 length of the deflated part, that part (one byte a value), the bits, big-endian, zeros first.
+Neighbouring counts have similar bit lengths, which deflate well; the lower bits are noise that does not compress, so
+they are stored as they are. About a fifth shorter than LEB128 with zlib. Layout: LEB128 length of the deflated part,
+that part (one byte per value), the bits, big-endian, with leading zeros.
 Source: Elias, Universal codeword sets, IEEE Trans. Inf. Theory 21 (1975), the gamma code with its
 unary part replaced.
 """
@@ -47,7 +47,7 @@ def unpack(data: bytes, count: int) -> tuple[int, ...]:
     lengths, tail = split(data, count)
     bits = format(int.from_bytes(tail, "big"), f"0{8 * len(tail)}b")
     position = 8 * len(tail) - bits_below_leading(lengths)
-    values = list(lengths)  # what has at most one bit is its own length
+    values = list(lengths)  # a value of at most one bit equals its bit length
     for index, length in enumerate(lengths):
         if length > 1:
             end = position + length - 1
@@ -58,9 +58,9 @@ def unpack(data: bytes, count: int) -> tuple[int, ...]:
 
 
 def split(data: bytes, count: int) -> tuple[bytes, bytes]:
-    """Return the two parts of ``data``: ``count`` bit lengths, one byte each, and the packed bits, zeros first.
+    """Return the two parts of ``data``: ``count`` bit lengths, one byte each, and the packed bits, with leading zeros.
 
-    For readers that take many at once; ``unpack`` puts them together again.
+    For readers that unpack many messages at once; ``unpack`` combines the parts.
 
     Raises:
         MessageError: If ``data`` does not hold exactly that many.
@@ -77,15 +77,15 @@ def split(data: bytes, count: int) -> tuple[bytes, bytes]:
 
 
 def bits_below_leading(lengths: bytes) -> int:
-    """Return how many bits are packed for values of ``lengths`` bits: all but each one's leading one."""
+    """Return how many bits are packed for values of ``lengths`` bits: all of each value except its leading one."""
     return sum(lengths) - len(lengths) + lengths.count(0)
 
 
 def inflate(data: bytes, limit_bytes: int, *, wbits: int = zlib.MAX_WBITS) -> bytes:
-    """Return ``data`` inflated; never holds more than ``limit_bytes`` of it.
+    """Return ``data`` inflated; holds at most ``limit_bytes`` of output.
 
     Raises:
-        MessageError: If it does not inflate, is more than one whole stream, or is longer.
+        MessageError: If it does not inflate, is not exactly one stream, or is longer.
     """
     inflater = zlib.decompressobj(wbits)
     try:

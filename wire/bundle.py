@@ -1,9 +1,9 @@
 """A bundle: a deterministic, stored zip with known entries. Same inputs, same bytes.
 
-Checked before anything is believed, in this order: size of the file; number and names of entries;
-stored, not compressed; size of each entry; the manifest; the set of files it lists; each digest;
-the reference's artifact digest; last, that these very bytes are what ``build_bundle`` would write, so
-that nothing hides before, between or behind the entries. Entries are never extracted by name.
+Checked before any content is trusted, in this order: size of the file; number and names of entries; stored, not
+compressed; size of each entry; the manifest; the set of files it lists; each digest; the reference's artifact digest;
+finally, that these bytes are what ``build_bundle`` would write, so that nothing is hidden before, between or after the
+entries. Entries are never extracted by name.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MODE = 0o644 << 16
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A bundle in memory: the manifest, and every other entry by name."""
+    """A bundle in memory: the manifest, and all other entries by name."""
 
     manifest: Manifest
     files: Mapping[str, bytes]
@@ -51,7 +51,7 @@ def build_bundle(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
     """Return the bytes of a bundle; ``manifest.files`` and ``artifact_sha256`` are filled in here.
 
     Raises:
-        BundleError: If an entry is unknown, or the result would not be read back.
+        BundleError: If an entry is unknown, or the result would be rejected when read.
     """
     digests = {name: sha256_hex(data) for name, data in sorted(files.items())}
     complete = replace(manifest, files=digests, artifact_sha256=digests.get(manifest.artifact, ""))
@@ -74,7 +74,7 @@ def read_bundle(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
     """Return the checked bundle at ``path``.
 
     Raises:
-        BundleError: If it may not be opened; the subclass and its ``code`` say why.
+        BundleError: If it is rejected; the subclass and its ``code`` give the reason.
     """
     try:
         length_bytes = path.stat().st_size
@@ -91,7 +91,7 @@ def parse_bundle(data: bytes, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Bundle:
     """Return the checked bundle in ``data``.
 
     Raises:
-        BundleError: If it may not be opened; the subclass and its ``code`` say why.
+        BundleError: If it is rejected; the subclass and its ``code`` give the reason.
     """
     if len(data) > limit_bytes:
         message = f"Expected a bundle of at most {limit_bytes} bytes, got {len(data)}"
@@ -127,7 +127,7 @@ def _entries(data: bytes) -> dict[str, bytes]:
 def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     try:
         return archive.read(info)
-    except (zipfile.BadZipFile, EOFError) as error:  # the checksum of the zip sees the change before ours
+    except (zipfile.BadZipFile, EOFError) as error:  # the zip's checksum detects the change before ours
         message = f"Expected {info.filename} as its directory entry says, got: {error}"
         raise BundleDigestError(message) from error
 

@@ -1,4 +1,4 @@
-"""One byte string for one value: what is hashed and signed.
+"""Canonical JSON: equal values have equal bytes, for hashing and signing.
 
 Canonical form: JSON, UTF-8, keys sorted, no white space, no NaN or infinity. Source: RFC 8785 in
 spirit; floats are written by ``repr``, which round-trips on every supported Python.
@@ -19,7 +19,7 @@ def canonical_bytes(value: object) -> bytes:
     """Return the canonical JSON bytes of ``value`` (mappings, sequences, str, int, float, bool, None).
 
     Raises:
-        MessageError: If ``value`` has NaN, infinity, half a surrogate pair or something JSON can't carry.
+        MessageError: If ``value`` has NaN, infinity, a lone surrogate or something JSON can't represent.
     """
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)

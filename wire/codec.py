@@ -1,4 +1,4 @@
-"""Between frozen dataclasses and JSON documents, so that device and server may age apart.
+"""Converts between frozen dataclasses and JSON documents, so that device and server may age apart.
 
 Every field of a message has a default; a key that this version does not know is kept in ``extra``
 and written back; an enum member that this version does not know becomes ``None``. A field that came later is not
@@ -74,7 +74,7 @@ def _check(value: Json, depth: int) -> None:
 
 
 def _check_scalar(value: bool | float | str | None) -> None:  # noqa: FBT001 - one value of JSON, whatever it is
-    """Refuse what JSON can say but the next reader can't take: 1e999, integers over 64 bits, half a surrogate pair."""
+    """Reject what JSON can express but other readers can't: 1e999, integers over 64 bits, a lone surrogate."""
     if isinstance(value, str):
         good = value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)
     elif isinstance(value, float):
@@ -90,7 +90,7 @@ def to_document(message: object) -> dict[str, Json]:
     """Return ``message`` (a dataclass) as a JSON object; ``extra`` is written back at its level.
 
     Raises:
-        MessageError: If a field holds something JSON can't carry.
+        MessageError: If a field holds something JSON can't represent.
     """
     document: dict[str, Json] = {}
     for name, omitted in _names(type(message)):  # type: ignore[arg-type]  # every class is hashable; mypy doubts it

@@ -1,4 +1,4 @@
-"""``tele/drift``: one closed window of counters in under 800 bytes.
+"""``tele/drift``: the counters of one closed window in under 800 bytes.
 
 Layout, little endian: magic ``TFD1``, flags (bit 0: body is zlib, bit 1: late, bit 2: body is
 packed), boot (8 bytes), artifact digest and reference id (the first 16 bytes of each SHA-256), then
@@ -110,7 +110,7 @@ def _with_last_bins(kept: tuple[int, ...], shape: Shape, n: int) -> tuple[int, .
 
 @dataclass(frozen=True, slots=True)
 class SealedReport:
-    """A report whose head is read and whose counters are not yet; ``n`` and ``shape`` are what the head says."""
+    """A report whose head is decoded but whose counters are not; ``n`` and ``shape`` are those of the head."""
 
     boot: str
     seq: int
@@ -150,10 +150,10 @@ def decode_report(data: bytes) -> DriftReport:
 
 
 def open_report(data: bytes) -> SealedReport:
-    """Return the head of the report in ``data``, for readers that take the counters of many reports at once.
+    """Return the head of the report in ``data``, for readers that decode the counters of many reports at once.
 
     Raises:
-        MessageError: If it is too long or is not a report.
+        MessageError: If it is too long or not a report.
     """
     if not _HEAD.size < len(data) <= MAX_REPORT_BYTES or data[:4] != MAGIC:
         message = f"Expected a drift report of at most {MAX_REPORT_BYTES} bytes, got {len(data)} of {data[:4]!r}"

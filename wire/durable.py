@@ -1,4 +1,4 @@
-"""How a file survives a power cut, in all programs: written whole beside, flushed, renamed, its folder flushed.
+"""Files that survive a power cut, for all programs: written beside the target, flushed, renamed, the folder flushed.
 
 Source: Pillai et al., All File Systems Are Not Created Equal, OSDI 2014, section 4.
 """
@@ -12,17 +12,17 @@ PRIVATE = 0o600
 
 
 def write_atomically(path: Path, data: bytes, *, mode: int = PRIVATE, alone: bool = False) -> None:
-    """Replace the file at ``path`` by ``data``: all of it or nothing, also when the power goes.
+    """Replace the file at ``path`` by ``data``, whole or not at all, even if the power fails.
 
     Args:
-        path: the file; its folder is there.
-        data: what is in it afterwards.
-        mode: who may read and write a new file, by default its owner alone; the umask applies.
-        alone: nobody else writes it. The file beside it then has one name, so that power cuts leave one at most on a
-            small disk; otherwise it has a name of its own, and of several writers at once each writes a whole file.
+        path: The file; its folder exists.
+        data: The new content.
+        mode: Permissions of a new file, by default for its owner only; the umask applies.
+        alone: There is no other writer. The temporary file then has a fixed name, so that power cuts leave at most one
+            on a small disk; otherwise its name is unique, so that concurrent writers each write a whole file.
 
     Raises:
-        OSError: If it can't be written; the old file is untouched then, and nothing half-written stays.
+        OSError: If it can't be written; the old file is then unchanged, and no partial file is left.
     """
     own = "" if alone else f".{os.urandom(4).hex()}"
     beside = path.with_name(f".{path.name}{own}.new")
@@ -40,7 +40,7 @@ def write_atomically(path: Path, data: bytes, *, mode: int = PRIVATE, alone: boo
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush the names in ``folder`` to the disk.
+    """Flush the directory entries of ``folder`` to the disk.
 
     Raises:
         OSError: If it can't be opened or flushed.

@@ -1,15 +1,15 @@
 """The errors of the contract, as a tree.
 
 WireError
-├── NameRefusedError        a site, device or leaf that may not be part of a topic
-├── TopicError              a topic that is not one of ours
-├── MessageError            a payload that does not decode
+├── NameRefusedError        a site, device or leaf that can't be part of a topic
+├── TopicError              a topic outside ``tf/1/<site>/<device>/…``
+├── MessageError            a payload that can't be decoded
 ├── ManifestError           a manifest that contradicts itself
 ├── HistogramError          counters of different shapes
-├── ReferenceProfileError   a reference that does not decode
-├── PathError               a path with a home directory that nobody has, or a NUL character
+├── ReferenceProfileError   a reference that can't be decoded
+├── PathError               a path with an unknown home directory, or with a NUL character
 ├── SettingsError           a file of settings with an unknown key, a wrong type or a value out of range
-└── BundleError             a bundle that may not be opened
+└── BundleError             a bundle that is rejected
     ├── BundleOversizeError
     ├── BundleEntryError
     └── BundleDigestError
@@ -23,7 +23,7 @@ from typing import ClassVar
 
 
 class WireError(Exception):
-    """Something that arrived does not follow the contract."""
+    """Received data that violates the contract."""
 
     code: ClassVar[str] = "wire"
 
@@ -35,13 +35,13 @@ class NameRefusedError(WireError):
 
 
 class TopicError(WireError):
-    """A topic is not one of ``tf/1/<site>/<device>/…``."""
+    """A topic outside ``tf/1/<site>/<device>/…``."""
 
     code = "topic_unknown"
 
 
 class MessageError(WireError):
-    """A payload does not decode into its message."""
+    """A payload that can't be decoded into its message."""
 
     code = "message_invalid"
 
@@ -59,25 +59,25 @@ class HistogramError(WireError):
 
 
 class PathError(WireError):
-    """A path in a configuration begins with the home directory of nobody."""
+    """A path in a configuration begins with an unknown home directory, or has a NUL character."""
 
     code = "path_invalid"
 
 
 class SettingsError(WireError):
-    """A file of settings can't be read, or has a key or a value that can't be meant."""
+    """A file of settings can't be read, or has an unknown key or an invalid value."""
 
     code = "settings_invalid"
 
 
 class ReferenceProfileError(WireError):
-    """A reference profile does not decode or belongs to another artifact."""
+    """A reference profile can't be decoded or belongs to another artifact."""
 
     code = "reference_invalid"
 
 
 class BundleError(WireError):
-    """A bundle may not be opened."""
+    """A bundle that is rejected."""
 
     code = "bundle_invalid"
 
@@ -95,6 +95,6 @@ class BundleEntryError(BundleError):
 
 
 class BundleDigestError(BundleError):
-    """A digest in the manifest differs from the bytes beside it."""
+    """A digest in the manifest differs from that of the entry."""
 
     code = "digest_mismatch"

@@ -1,7 +1,7 @@
-"""What a program says that is on the path without its packages: every install has all three programs.
+"""The message of a program whose packages are not installed: every install contains the code of all three programs.
 
-Decides whether a failed import is that of a package which an extra of ours names. A missing module of our own, or of
-somebody's plug-in, is another fault and stays one.
+Decides whether a failed import is that of a package in one of our extras. A missing module of our own, or of a person's
+plug-in, is another error and is not handled here.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import importlib.metadata
 import re
 
 _DISTRIBUTIONS = {"sklearn": "scikit-learn", "PIL": "pillow"}
-"""The distributions of those modules that have another name than theirs."""
+"""Distributions whose name differs from that of their module."""
 
 
 def missing_extra(error: ImportError, program: str, extra: str) -> str:
-    """Return what to install where ``error`` is the lack of a package of ``extra``, for ``program``; else ""."""
+    """Return what to install if ``error`` means that ``program`` lacks a package of ``extra``; else ""."""
     module = (error.name or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or not module:
         return ""
@@ -25,10 +25,10 @@ def missing_extra(error: ImportError, program: str, extra: str) -> str:
 
 
 def _named_in(extras: set[str]) -> set[str]:
-    """Return the distributions that ``extras`` and the extras in them name."""
+    """Return the distributions required by ``extras`` and by the extras that these include."""
     try:
         lines = importlib.metadata.requires("tinyfleet") or []
-    except importlib.metadata.PackageNotFoundError:  # run from a tree that was never installed
+    except importlib.metadata.PackageNotFoundError:  # run from a source tree that was never installed
         return set()
     found: set[str] = set()
     for extra in extras:

@@ -1,8 +1,8 @@
-"""Mergeable counters: what a window of inferences leaves behind.
+"""Mergeable counters of a window of inferences.
 
-The merge is a commutative monoid: integer addition under an equal shape; the empty counters of a
-shape are its identity. Counters made with different references must never meet; that is decided
-where reports are folded, by ``ref_id`` and artifact digest, not here.
+The merge is a commutative monoid: integer addition for equal shapes; the empty counters of a shape are its identity.
+Counters made with different references must never be merged; ``ref_id`` and artifact digest prevent that where reports
+are aggregated, not here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BINS = 16
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How many counters there are: ``streams`` x 16 bins, and a ``classes`` x ``confidence_bins`` table."""
+    """The number of counters: ``streams`` x 16 bins, and a ``classes`` x ``confidence_bins`` table."""
 
     streams: int
     classes: int
@@ -45,7 +45,7 @@ class Counters:
         """Check the number of values.
 
         Raises:
-            HistogramError: If it is not what the shape says.
+            HistogramError: If it differs from that of the shape.
         """
         if len(self.values) != self.shape.total:
             message = f"Expected {self.shape.total} counters for {self.shape}, got {len(self.values)}"

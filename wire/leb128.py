@@ -7,17 +7,17 @@ from collections.abc import Iterable
 from wire.errors import MessageError
 
 _LIMIT_BITS = 63
-_CONTINUED = 0x80  # the bit that says that another byte of the number follows
+_CONTINUED = 0x80  # the bit that means that another byte of the number follows
 
 
 def encode(values: Iterable[int]) -> bytes:
-    """Return ``values`` (each 0 to 2^63 - 1) one after the other.
+    """Return ``values`` (each 0 to 2^63 - 1), concatenated.
 
     Raises:
         MessageError: If a value is negative or too large.
     """
     numbers = tuple(values)
-    if not numbers or 0 <= min(numbers) <= max(numbers) < _CONTINUED:  # a byte each, as most windows are
+    if not numbers or 0 <= min(numbers) <= max(numbers) < _CONTINUED:  # one byte each, as in most windows
         return bytes(numbers)
     out = bytearray()
     for value in numbers:
@@ -33,13 +33,13 @@ def encode(values: Iterable[int]) -> bytes:
 
 
 def decode(data: bytes, count: int) -> tuple[list[int], int]:
-    """Return ``count`` values from the start of ``data`` and the number of bytes they took.
+    """Return ``count`` values from the start of ``data`` and the number of bytes read.
 
     Raises:
         MessageError: If ``data`` ends early or a value exceeds 63 bits.
     """
     short = data[:count]
-    if len(short) == count and short.isascii():  # no byte continues in the next
+    if len(short) == count and short.isascii():  # no continuation bit is set
         return list(short), count
     values: list[int] = []
     position = 0

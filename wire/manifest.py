@@ -1,6 +1,6 @@
-"""The manifest of a bundle: what the model is, what it eats, how it must be run.
+"""The manifest of a bundle: the model, its input and output tensors, and how to run it.
 
-A manifest has no clock in it: the same inputs give the same bytes.
+A manifest contains no timestamps: the same inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ MAX_MANIFEST_BYTES = 256 * 1024
 MAX_IMAGE_SIDE = 4096
 ORIENTATIONS = ("stored", "exif")
 DECODES = ("full", "reduced")
-"""The first of each is what a manifest means that doesn't say."""
+"""The first of each is the default of a manifest that does not name one."""
 SCHEMA_PLAIN, SCHEMA_DECODING, SCHEMA_TASK = 1, 2, 3
 
 
@@ -23,9 +23,9 @@ SCHEMA_PLAIN, SCHEMA_DECODING, SCHEMA_TASK = 1, 2, 3
 class TensorSpec:
     """One input or output. ``shape`` has -1 for the batch; ``scale``/``zero_point`` are 0 for float tensors.
 
-    An output of numbers has ``mean`` and ``spread``, one of each a value: what it stands for in the world is
-    ``value * spread + mean``, after ``scale`` and ``zero_point``; both are empty where it stands for itself.
-    ``meaning`` is ``probability`` where an output holds the probabilities of classes, not their logits.
+    A numeric output has ``mean`` and ``spread``, one of each per value: the value in its own unit is
+    ``value * spread + mean``, after ``scale`` and ``zero_point``; both are empty if it needs no conversion. ``meaning``
+    is ``probability`` if an output holds class probabilities instead of logits.
     """
 
     name: str = ""
@@ -47,12 +47,12 @@ class Preprocessing:
     Convert to ``colour`` (``grey`` or ``rgb``), resize to ``width`` x ``height`` pixels (bilinear),
     multiply by ``scale``, then subtract ``mean`` and divide by ``std`` per channel; lay out as ``layout``.
 
-    Before that: ``front_end`` is the file of ``edge_agent/front_ends`` that makes the image of raw sensor bytes, with
-    its options by name; empty: the bytes are an encoded image. ``orientation``: ``exif`` turns an image upright as its
-    Exif orientation says, ``stored`` ignores the tag. ``decode``: ``reduced`` decodes to an eighth, a quarter or half
-    of its size, but no less than twice the input's, and refuses transparent pixels and animations; ``full`` decodes at
-    its size, drops an alpha channel and takes the first frame of an animation. A manifest with another than the
-    default of one of the last two is of schema 2.
+    Before that: ``front_end`` is the file of ``edge_agent/front_ends`` that makes the image from raw sensor bytes, with
+    its options by name; empty: the bytes are an encoded image. ``orientation``: ``exif`` rotates an image according to
+    its Exif orientation, ``stored`` ignores the tag. ``decode``: ``reduced`` decodes at an eighth, a quarter or half of
+    the size, but no less than twice the input's, and rejects transparent pixels and animations; ``full`` decodes at
+    full size, drops an alpha channel and takes the first frame of an animation. A manifest with a non-default value of
+    one of these two has schema 2.
     """
 
     width: int = 0
@@ -71,9 +71,9 @@ class Preprocessing:
 
     @property
     def schema(self) -> int:
-        """The schema of a manifest that carries this.
+        """The schema of a manifest with this preprocessing.
 
-        A reader of schema 1 ignores ``orientation`` and ``decode``, and must refuse a model that was gated with them.
+        A reader of schema 1 ignores ``orientation`` and ``decode``, so it must reject a model that was gated with them.
         """
         told = (self.orientation, self.decode) != (ORIENTATIONS[0], DECODES[0])
         return SCHEMA_DECODING if told else SCHEMA_PLAIN
@@ -81,7 +81,7 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """What the device's own probe must confirm; 0 means no limit."""
+    """Limits that the device's own probe must confirm; 0 means no limit."""
 
     latency_p95_ms: float = 0.0
     peak_memory_bytes: int = 0
@@ -92,12 +92,12 @@ class Budgets:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """The whole manifest. ``files`` maps every other entry of the bundle to its SHA-256.
+    """The whole manifest. ``files`` maps all other entries of the bundle to their SHA-256.
 
-    ``outputs[0]`` are the logits, (N, classes), or of a regression its values, (N, D), whose names ``values`` are
+    ``outputs[0]`` holds the logits, (N, classes), or for a regression the values, (N, D), named in ``values``
     (``labels`` is then empty); an output named ``embedding`` feeds the projections.
-    ``task``: what makes an answer of the outputs, where it is neither of these two: a device must have it installed. A
-    manifest that names one is of schema 3, so that an agent that knows none refuses it.
+    ``task``: a task other than these two, which the device must have installed. A manifest that names one has schema 3,
+    so that an agent without tasks rejects it.
     ``session_options`` are runtime settings as text (onnxruntime: config entries by their own name).
     """
 
@@ -131,15 +131,15 @@ class Manifest:
 
     @property
     def needed_schema(self) -> int:
-        """The least schema whose readers know all that this says."""
+        """The lowest schema whose readers understand all fields in use."""
         return SCHEMA_TASK if self.task else self.preprocessing.schema
 
 
 def read_manifest(data: bytes) -> Manifest:
-    """Return the manifest in ``data``, checked for what every reader relies on.
+    """Return the manifest in ``data``, checked for what all readers rely on.
 
     Raises:
-        ManifestError: If it does not decode or contradicts itself.
+        ManifestError: If it can't be decoded or contradicts itself.
     """
     try:
         manifest = from_document(Manifest, parse_json(data, limit_bytes=MAX_MANIFEST_BYTES))

@@ -1,9 +1,9 @@
-"""A measurement on a device: what the build host orders under its signature, and what the device reports.
+"""A measurement on a device: the build host's signed order, and the device's report.
 
-An order travels in a DSSE envelope, whose signed bytes begin with ``DSSEv1`` and the payload's type: no TUF metadata
+An order is sent in a DSSE envelope, whose signed bytes begin with ``DSSEv1`` and the payload's type: no TUF metadata
 does, so an order is never an install and signed metadata is never an order. A report is binary: magic ``TFM1``, the
 length of the header (4 bytes, big-endian), the header as canonical JSON, then the logits, float32 little-endian
-(rows, classes). Decides the form and the limits. Verifies no signature and runs nothing.
+(rows, classes). Decides the format and the limits. Verifies no signature and runs nothing.
 Source: DSSE protocol 1.0.2, https://github.com/secure-systems-lab/dsse.
 """
 
@@ -30,7 +30,7 @@ MAX_ROWS = 1_000_000
 MAX_REPORT_BYTES = 64 * 1024 * 1024
 MAX_REPORT_HEADER_BYTES = 64 * 1024
 MAX_ORDER_MS = 6 * 3_600_000
-"""An order that holds longer is refused: who steals it must not have it for ever."""
+"""Longest validity of an order: a stolen one must expire."""
 _MAGIC = b"TFM1"
 _LENGTH = struct.Struct(">I")
 MAX_REPORT_HEAD_BYTES = len(_MAGIC) + _LENGTH.size + MAX_REPORT_HEADER_BYTES
@@ -41,10 +41,10 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class MeasureOrder:
-    """What one device shall measure, once: ``order`` is 32 hex digits that no other order has.
+    """One measurement for one device, once: ``order`` is 32 hex digits that no other order has.
 
-    ``bundle_*``: a bundle with artifact, manifest and golden vectors. ``rows_*``: pixels as the model sees them before
-    scaling, npy of uint8 (rows, H, W, 1 or 3); ``rows`` 0: none, only golden vectors are run.
+    ``bundle_*``: a bundle with artifact, manifest and golden vectors. ``rows_*``: pixels before scaling, npy of uint8
+    (rows, H, W, 1 or 3); with ``rows`` 0 only the golden vectors are run.
     """
 
     schema: int = SCHEMA
@@ -63,11 +63,11 @@ class MeasureOrder:
 
 @dataclass(frozen=True, slots=True)
 class MeasureReport:
-    """What the device found. ``rows`` x ``classes`` logits follow the header; ``facts``: runtime, CPU, agent in words.
+    """The device's figures. ``rows`` x ``classes`` logits follow the header; ``facts``: runtime, CPU, agent as text.
 
-    Latencies are of one inference, the median over repeated runs of each run's percentile; ``peak_memory_bytes`` that
-    of a fresh process which opened the bundle and ran a few inputs; ``golden_max_abs`` the largest difference to the
-    golden logits, ``golden_flips`` how many of ``golden_rows`` have another class.
+    Latencies are of one inference, each percentile the median over repeated runs; ``peak_memory_bytes`` is that of a
+    fresh process that opened the bundle and ran a few inputs; ``golden_max_abs`` the largest difference from the golden
+    logits, ``golden_flips`` how many of ``golden_rows`` have another class.
     """
 
     schema: int = SCHEMA
@@ -89,10 +89,10 @@ class MeasureReport:
 
 
 def read_order(payload: bytes) -> MeasureOrder:
-    """Return the order in ``payload``, complete and within its limits; its signature is somebody else's to check.
+    """Return the order in ``payload``, complete and within its limits; does not verify its signature.
 
     Raises:
-        MessageError: If it does not decode, lacks something or is over a limit.
+        MessageError: If it can't be decoded, lacks something or exceeds a limit.
     """
     order = from_document(MeasureOrder, parse_json(payload, limit_bytes=MAX_ENVELOPE_BYTES))
     try:
@@ -126,10 +126,10 @@ def _oversize(order: MeasureOrder) -> str:
 
 
 def unverified_order(envelope: Mapping[str, Json]) -> MeasureOrder:
-    """Return the order in a DSSE envelope without looking at its signatures: to know whom it names, never to obey it.
+    """Return the order in a DSSE envelope without verifying its signatures: to find its device, never to obey it.
 
     Raises:
-        MessageError: If the envelope or the order in it does not decode, or the payload is of another type.
+        MessageError: If the envelope or its order can't be decoded, or the payload is of another type.
     """
     payload, kind = envelope.get("payload"), envelope.get("payloadType")
     if kind != ORDER_TYPE or not isinstance(payload, str) or len(payload) > MAX_ENVELOPE_BYTES:
@@ -146,7 +146,7 @@ def encode_report(report: MeasureReport, logits: bytes) -> bytes:
     """Return the bytes of a report; ``logits``: float32 little-endian, (rows, classes) in C order.
 
     Raises:
-        MessageError: If there are more or fewer logits than the report says, or it is too long.
+        MessageError: If the number of logits differs from the header, or the report is too long.
     """
     header = encode(report)
     data = _MAGIC + _LENGTH.pack(len(header)) + header + logits
@@ -158,19 +158,19 @@ def decode_report(data: bytes) -> tuple[MeasureReport, bytes]:
     """Return the report in ``data`` and its logits, float32 little-endian, (rows, classes) in C order.
 
     Raises:
-        MessageError: If it is too long, does not decode, or has more or fewer logits than it says.
+        MessageError: If it is too long, can't be decoded, or the number of logits differs from its header.
     """
     report, start = report_head(data[:MAX_REPORT_HEAD_BYTES], len(data))
     return report, data[start:]
 
 
 def report_head(head: bytes, length_bytes: int) -> tuple[MeasureReport, int]:
-    """Return the report whose first bytes are ``head``, and where its logits start; ``length_bytes``: of the whole.
+    """Return the report whose first bytes are ``head``, and the offset of its logits; ``length_bytes``: of the whole.
 
-    For whoever passes a report on and need not hold it.
+    For programs that forward a report without holding it in memory.
 
     Raises:
-        MessageError: If it is too long, does not decode, or has more or fewer logits than it says.
+        MessageError: If it is too long, can't be decoded, or the number of logits differs from its header.
     """
     start = len(_MAGIC) + _LENGTH.size
     if length_bytes > MAX_REPORT_BYTES or len(head) < start or not head.startswith(_MAGIC):
@@ -192,7 +192,7 @@ def report_head(head: bytes, length_bytes: int) -> tuple[MeasureReport, int]:
 
 
 def answers(order: MeasureOrder, report: MeasureReport) -> str:
-    """Return why ``report`` is no answer to ``order``, or nothing: same order, device, artifact, bundle and rows."""
+    """Return why ``report`` does not answer ``order``, or "": same order, device, artifact, bundle and rows."""
     for name in ("order", "device", "artifact_sha256", "bundle_sha256", "rows_sha256", "rows"):
         asked, got = getattr(order, name), getattr(report, name)
         if asked != got:
@@ -201,7 +201,7 @@ def answers(order: MeasureOrder, report: MeasureReport) -> str:
 
 
 def blank_report(order: MeasureOrder) -> MeasureReport:
-    """Return a report that names what ``order`` names and has no figures yet."""
+    """Return a report with the identities of ``order`` and no figures."""
     return replace(
         MeasureReport(), order=order.order, device=order.device, artifact_sha256=order.artifact_sha256,
         bundle_sha256=order.bundle_sha256, rows_sha256=order.rows_sha256, rows=order.rows,

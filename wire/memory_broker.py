@@ -1,8 +1,8 @@
 """A broker in this process: for tests, and for a demo on a machine without mosquitto.
 
-Does retained messages, wildcards, wills, shared subscriptions (``$share/<group>/<filter>``) and
-take-over of an identity (the older client connects again when the newer one is gone). Leaves out: authentication,
-ACLs, persistence, flow control, the network.
+Supports retained messages, wildcards, wills, shared subscriptions (``$share/<group>/<filter>``) and take-over of an
+identity (the older client reconnects when the newer one is gone). Not supported: authentication, ACLs, persistence,
+flow control, the network.
 Delivery is synchronous, in the publisher's thread.
 """
 
@@ -46,7 +46,7 @@ class MemoryBroker:
     _turn: itertools.count[int] = field(default_factory=itertools.count)
 
     def connect(self, client_id: str, listener: Listener, subscriptions: tuple[str, ...], will: Will | None) -> None:
-        """Connect a client; an older one of the same id is told that it was taken over."""
+        """Connect a client; an older one of the same id is notified of the take-over."""
         with self._lock:
             older = self._clients.pop(client_id, None)
             if older is not None:
@@ -64,7 +64,7 @@ class MemoryBroker:
             listener(message)
 
     def publish(self, client_id: str, topic: str, payload: bytes, *, retain: bool, handle: int | None) -> bool:
-        """Deliver a message to every subscriber; return False when ``client_id`` is not connected."""
+        """Deliver a message to every subscriber; return False if ``client_id`` is not connected."""
         with self._lock:
             sender = self._clients.get(client_id)
         if sender is None:
@@ -75,7 +75,7 @@ class MemoryBroker:
         return True
 
     def disconnect(self, client_id: str, *, lost: bool = False) -> None:
-        """Remove a client; with ``lost`` its will is published at once."""
+        """Remove a client; with ``lost`` its will is published immediately."""
         with self._lock:
             client = self._clients.pop(client_id, None)
             older = self._taken_over[client_id].pop() if self._taken_over.get(client_id) else None
@@ -87,7 +87,7 @@ class MemoryBroker:
             self.connect(client_id, older.listener, older.subscriptions, older.will)
 
     def give_up(self, client_id: str, listener: Listener) -> None:
-        """Forget a client that was taken over and stops trying to connect again."""
+        """Forget a client that was taken over and has stopped reconnecting."""
         with self._lock:
             waiting = self._taken_over.get(client_id, [])
             self._taken_over[client_id] = [client for client in waiting if client.listener is not listener]
@@ -128,7 +128,7 @@ class MemoryTransport:
     _listener: Listener | None = None
 
     def start(self, listener: Listener, *, subscriptions: tuple[str, ...], will: Will | None = None) -> None:
-        """Connect at once."""
+        """Connect immediately."""
         self._up = True
 
         def hear(notice: Notice) -> None:
@@ -140,7 +140,7 @@ class MemoryTransport:
         self.broker.connect(self.client_id, hear, subscriptions, will)
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:
-        """Deliver at once; None when not connected, or when another client took the identity over."""
+        """Deliver immediately; None if not connected, or if another client took over the identity."""
         if not self._up:
             return None
         handle = next(self._handles)
@@ -152,7 +152,7 @@ class MemoryTransport:
         return 0.0 if self._up else float("inf")
 
     def stop(self) -> None:
-        """Disconnect in order; whoever took the identity over stays connected."""
+        """Disconnect without a will; a client that took over the identity stays connected."""
         if self._up:
             self._up = False
             self.broker.disconnect(self.client_id)

@@ -1,9 +1,9 @@
 """The JSON messages on the topics; ``docs/reference/wire.md`` shows each with an example.
 
-Every field has a default, times are UTC milliseconds, and what is unknown stays in ``extra``.
-Messages of a telemetry stream carry the key (device, stream, boot, seq), which makes redelivery
-idempotent, and ``oldest_seq``, the lowest number the device still holds for that boot: what lies
-below it will never come, so the server's contiguous watermark may pass it.
+Every field has a default, times are UTC milliseconds, and unknown keys are kept in ``extra``. Messages of a telemetry
+stream have the key (device, stream, boot, seq), which makes redelivery idempotent, and ``oldest_seq``, the lowest
+number that the device still holds for that boot: lower ones will never arrive, so the server's contiguous watermark may
+skip them.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from enum import StrEnum
 from wire.codec import OMIT_DEFAULT, Json
 from wire.errors import MessageError
 
-MAX_GEN = 2**53  # the last whole number that every JSON reader tells from its neighbour
-MAX_GEN_STEP = 2**32  # a generation further ahead than this of what a device has seen is no server's
+MAX_GEN = 2**53  # the largest integer that every JSON reader represents exactly
+MAX_GEN_STEP = 2**32  # a generation further ahead than this of the last one is not from a server
 
 
 class DeviceState(StrEnum):
-    """What ``state`` says; ``lost`` is the will, ``disconnected`` an orderly end."""
+    """The device's state; ``lost`` is set by the will, ``disconnected`` by an orderly shutdown."""
 
     INIT = "init"
     READY = "ready"
@@ -31,7 +31,7 @@ class DeviceState(StrEnum):
 
 
 class UpdatePhase(StrEnum):
-    """Where an update is on the device. ``committed`` alone is success."""
+    """Phase of an update on the device. Only ``committed`` is success."""
 
     IDLE = "idle"
     OFFERED = "offered"
@@ -66,7 +66,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """``state``, retained: is the device there; ``reason``: why it is not ready, as a code."""
+    """``state``, retained: the device's connection state; ``reason``: a code for why it is not ready."""
 
     state: DeviceState | None = DeviceState.INIT
     at_ms: int = 0
@@ -87,7 +87,7 @@ class InstalledRelease:
 
 @dataclass(frozen=True, slots=True)
 class UpdateStatus:
-    """Where the device is with ``desired``; ``code`` says why it was refused or rolled back."""
+    """Progress towards ``desired``; ``code`` is the reason if it was refused or rolled back."""
 
     phase: UpdatePhase | None = UpdatePhase.IDLE
     gen: int = 0
@@ -102,7 +102,7 @@ class UpdateStatus:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """``reported``, retained: the full document of what the device is and runs; ``reason`` as in ``State``."""
+    """``reported``, retained: the full document of the device and its software; ``reason`` as in ``State``."""
 
     gen: int = 0
     at_ms: int = 0
@@ -123,12 +123,11 @@ class Reported:
 class Desired:
     """``desired``, retained: a pointer to a release. Nothing in it is trusted unless signed metadata agrees.
 
-    ``gen`` only grows, from 0 to ``MAX_GEN``; a device ignores one more than ``MAX_GEN_STEP`` ahead of the last it took
-    up. ``target`` is the TUF target path, ``sha256`` its digest. ``probation_s`` is how
-    long the new release must stay healthy. ``not_before_ms``/``not_after_ms`` is the maintenance window
-    (0: any time), ``deadline_ms`` ends the attempt (0: never). ``config`` carries agent settings:
-    ``sample_bytes_per_day`` (int, default 0). ``attempt`` is the ``gen`` of the assignment, which a change of settings
-    keeps; 0: the server is older and does not say.
+    ``gen`` only grows, from 0 to ``MAX_GEN``; a device ignores one more than ``MAX_GEN_STEP`` above the last it
+    accepted. ``target`` is the TUF target path, ``sha256`` its digest. ``probation_s`` is how long the new release must
+    stay healthy. ``not_before_ms``/``not_after_ms`` is the maintenance window (0: any time), ``deadline_ms`` ends the
+    attempt (0: never). ``config`` carries agent settings: ``sample_bytes_per_day`` (int, default 0). ``attempt`` is the
+    ``gen`` of the assignment, which a change of settings keeps; 0: an older server, which does not send it.
     """
 
     gen: int = 0
@@ -146,7 +145,7 @@ class Desired:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a generation that can't be one.
+        """Reject an invalid generation.
 
         Raises:
             MessageError: If ``gen`` is out of range.
@@ -193,10 +192,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """``tele/sample``: one input that the server asked for.
+    """``tele/sample``: one input that the server requested.
 
-    ``lane`` is ``audit`` (uniform, ``inclusion_ratio`` says with what probability) or ``drift``.
-    ``data`` is the encoded image in base64, ``sha256`` the digest of the decoded bytes.
+    ``lane`` is ``audit`` (uniform, with the probability ``inclusion_ratio``) or ``drift``. ``data`` is the encoded
+    image in base64, ``sha256`` the digest of the decoded bytes.
     """
 
     boot: str = ""
@@ -217,7 +216,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """``cmd/<verb>``: a request that expires; the answer goes to ``res`` with the same ``id``.
+    """``cmd/<verb>``: a request that expires; the response goes to ``res`` with the same ``id``.
 
     Verbs: ``ack`` (arguments ``watermarks``), ``samples`` (``request``, ``count``, ``budget_bytes``,
     ``lane``), ``measure`` (``order``: a DSSE envelope, see ``wire.measurement``), ``selftest``, ``benchmark``,
@@ -234,7 +233,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """``res``: the answer to one command."""
+    """``res``: the response to one command."""
 
     id: str = ""
     ok: bool = False
@@ -246,7 +245,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Watermark:
-    """All of ``stream`` in ``boot`` up to and including ``through_seq`` is safe on the server."""
+    """The server has stored all of ``stream`` in ``boot`` up to and including ``through_seq``."""
 
     stream: Stream | None = None
     boot: str = ""
@@ -255,7 +254,7 @@ class Watermark:
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """``cmd/ack``: the only thing that lets the device delete from its spool."""
+    """``cmd/ack``: the only message that lets the device delete rows from its spool."""
 
     watermarks: tuple[Watermark, ...] = ()
     at_ms: int = 0
@@ -264,7 +263,7 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Get:
-    """``get``: what the device wants again after it connected (``desired``)."""
+    """``get``: what the device requests again after it connected (``desired``)."""
 
     what: str = "desired"
     at_ms: int = 0

@@ -1,7 +1,7 @@
-"""A path in a configuration: ``~`` and ``~user`` at its start mean a home directory, as in a shell.
+"""Paths in a configuration: a leading ``~`` or ``~user`` means a home directory, as in a shell.
 
-``pathlib`` takes them for the names of folders, and a program that makes a missing folder would make one called ``~``.
-Who means such a folder writes ``./~``. A NUL character is refused here: every path of a configuration comes this way.
+``pathlib`` treats them as folder names, and a program that creates a missing folder would create one called ``~``. For
+such a folder write ``./~``. A NUL character is rejected here: every path of a configuration is read by this module.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from wire.errors import PathError
 
 
 def without_tilde(path: str) -> str:
-    """Return ``path`` with ``~`` or ``~user`` at its start replaced by the home directory.
+    """Return ``path`` with a leading ``~`` or ``~user`` replaced by the home directory.
 
     Raises:
-        PathError: If there is no such home directory, or the path has a NUL character, which no system opens.
+        PathError: If the home directory is unknown, or the path has a NUL character, which no system accepts.
     """
     if "\0" in path:
         message = f"Expected a path without a NUL character, got {path!r}: write the path anew"

@@ -1,11 +1,11 @@
-"""The reference profile: how every stream looks when nothing has drifted.
+"""The reference profile: the distribution of every stream without drift.
 
-Made by running the exported, quantized artifact itself with the device's preprocessing, and bound
-to that artifact's digest: a reference from the float model shows drift where there is none.
+Computed by running the exported, quantized artifact itself with the device's preprocessing, and bound to that
+artifact's digest: a reference from the float model would show drift where there is none.
 
 Layout of ``reference.bin``: magic ``TFR1``, LEB128 length of the header, the header as canonical
 JSON, then little-endian float32: all edges (streams x 15), projection mean (D), projection matrix
-(8 x D) and projection scale (8). ``ref_id`` is the SHA-256 of all of it.
+(8 x D) and projection scale (8). ``ref_id`` is the SHA-256 of all these bytes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PROJECTIONS = 8
 class StreamSpec:
     """One stream: its name, and ``kind``: ``input``, ``embedding`` or ``output``.
 
-    ``categorical``: its value is the index of a class, not a number.
+    ``categorical``: its value is a class index, not a number.
     """
 
     name: str = ""
@@ -63,10 +63,10 @@ class Context:
 class Reference:
     """The whole profile.
 
-    ``edges``: per stream 15 ascending values; bin i holds x with edges[i-1] <= x < edges[i].
-    ``table_right`` / ``table_seen``: classes x confidence bins, how often the prediction was right and how
-    often it was made, on the labelled reference split. ``projection``: 8 rows of D. A stream's value is
-    ``(embedding - mean) @ row / scale``; no embedding means D = 0. ``risk``: error rate on that split.
+    ``edges``: per stream 15 ascending values; bin i holds x with edges[i-1] <= x < edges[i]. ``table_right`` /
+    ``table_seen``: classes x confidence bins, how many predictions were right and how many were made, on the labelled
+    reference split. ``projection``: 8 rows of D. A stream's value is ``(embedding - mean) @ row / scale``; without an
+    embedding D = 0. ``risk``: error rate on that split.
     """
 
     artifact_sha256: str = ""
@@ -87,16 +87,16 @@ class Reference:
 
     @property
     def shape(self) -> Shape:
-        """The shape of every window's counters under this reference."""
+        """The shape of a window's counters for this reference."""
         return Shape(len(self.streams), self.classes, self.confidence_bins)
 
     @property
     def ref_id(self) -> str:
-        """The reference's identity, 64 hex digits."""
+        """The reference's id, 64 hex digits."""
         return sha256_hex(write_reference(self))
 
     def check_artifact(self, artifact_sha256: str) -> None:
-        """Refuse a reference that another artifact (the float model, say) made.
+        """Check that the reference was made by this artifact, not by another (such as the float model).
 
         Raises:
             ReferenceProfileError: If the digests differ.
@@ -137,7 +137,7 @@ def read_reference(data: bytes) -> Reference:
     """Return the reference in ``data``.
 
     Raises:
-        ReferenceProfileError: If it is too large, does not decode, or its parts don't fit each other.
+        ReferenceProfileError: If it is too large, can't be decoded, or its parts are inconsistent.
     """
     if len(data) > MAX_REFERENCE_BYTES or data[:4] != MAGIC:
         message = f"Expected a reference of at most {MAX_REFERENCE_BYTES} bytes, got {len(data)} of {data[:4]!r}"

@@ -1,9 +1,9 @@
-"""Settings: from a TOML file to a frozen dataclass, strictly, for the three programs.
+"""Strict settings for the three programs: from a TOML file to a frozen dataclass.
 
-Decides how a mistake is said: an unknown key names the nearest; a wrong type or a number out of range names
-the key, what was expected, the value and the file. A file is not read beyond its limit. Which keys exist, their types,
-defaults and ranges stand in the dataclass: ``port: Annotated[int, Bound(0, 65_535)] = 0``. Only a mistake and a file of
-TOML load more than this module.
+Decides how mistakes are reported: the error for an unknown key names the nearest; for a wrong type or a number out of
+range it names the key, the expectation, the value and the file. A file is not read beyond its limit. The dataclass
+defines keys, types, defaults and ranges: ``port: Annotated[int, Bound(0, 65_535)] = 0``. Other modules are loaded only
+for a mistake or a TOML file.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ _NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or 
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A number from ``low`` to ``high``; with ``above``, ``low`` itself is too small."""
+    """A number from ``low`` to ``high``; with ``above``, ``low`` itself is excluded."""
 
     low: float
     high: float
     above: bool = False
 
     def holds(self, value: float) -> bool:
-        """Return whether ``value`` is within; NaN never is."""
+        """Return whether ``value`` is in range; NaN never is."""
         return (self.low < value or (self.low == value and not self.above)) and value <= self.high
 
     @property
     def text(self) -> str:
-        """The bound in words."""
+        """The bound as text."""
         low, high = _number(self.low), _number(self.high)
         return f"above {low} and at most {high}" if self.above else f"between {low} and {high}"
 
@@ -47,7 +47,7 @@ class Bound:
         """Check the value of ``where``.
 
         Raises:
-            SettingsError: If it is not within.
+            SettingsError: If it is out of range.
         """
         if not self.holds(value):
             message = f"Expected {where} {self.text}, got {_number(value)}"
@@ -56,7 +56,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """One of some names."""
+    """One of several names."""
 
     names: tuple[str, ...]
 
@@ -75,7 +75,7 @@ Rule = Bound | OneOf
 
 
 def read_toml(path: Path, *, limit_bytes: int = MAX_TOML_BYTES) -> dict[str, Any]:
-    """Return the document in the TOML file at ``path``, of which no more than ``limit_bytes`` are read.
+    """Return the document in the TOML file at ``path``; reads at most ``limit_bytes``.
 
     Raises:
         SettingsError: If the file can't be read, is too long or is not TOML.
@@ -98,7 +98,7 @@ def parse_toml(data: bytes, where: str, *, limit_bytes: int = MAX_TOML_BYTES) ->
     if len(data) > limit_bytes:
         message = f"Expected at most {limit_bytes} bytes in {where}, got more: is it the right file?"
         raise SettingsError(message)
-    import tomllib  # noqa: PLC0415 - a program that is given no file needs none of it
+    import tomllib  # noqa: PLC0415 - a program without a file does not need it
 
     try:
         return tomllib.loads(data.decode())
@@ -112,7 +112,7 @@ def parse_toml(data: bytes, where: str, *, limit_bytes: int = MAX_TOML_BYTES) ->
 
 def nearest(name: str, known: Collection[str]) -> str:
     """Return ``": did you mean 'x'?"`` for the known name nearest to ``name``, or nothing."""
-    import difflib  # noqa: PLC0415 - only a mistake needs it; the device's control process stays small
+    import difflib  # noqa: PLC0415 - needed only for a mistake; keeps the device's control process small
 
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f": did you mean {matches[0]!r}?" if matches else ""
@@ -133,14 +133,14 @@ def plain_table(value: object, where: str) -> Mapping[str, Any]:
 def fields_from(
     cls: type[T], value: object, where: str, *, given: Mapping[str, object] | None = None, folder: Path | None = None
 ) -> T:
-    """Return ``cls`` filled from the table ``value``; a dataclass in it is a table in the table.
+    """Return ``cls`` filled from the table ``value``; a dataclass field is a nested table.
 
     Args:
         cls: A dataclass.
         value: A table of TOML, or the same as JSON.
-        where: What the table is, for messages: ``agent.toml [source]``.
+        where: Name of the table, for messages: ``agent.toml [source]``.
         given: Fields that the table may not set, with their values.
-        folder: Where a relative path of a field of type ``Path`` starts; without one it stays as it is.
+        folder: Base of relative paths in fields of type ``Path``; without it they stay relative.
 
     Raises:
         SettingsError: If a key is unknown or missing, or a value has the wrong type or is out of its range.
@@ -162,16 +162,16 @@ def fields_from(
             raise SettingsError(message)
     try:
         return cls(**arguments)
-    except SettingsError as error:  # what a class says of its fields together
+    except SettingsError as error:  # raised by a class that checks its fields together
         message = f"{where}: {error}"
         raise SettingsError(message) from error
 
 
 def check(settings: object, where: str) -> None:
-    """Check every value of a dataclass, and of those in it, against its range: for values that no table gave.
+    """Check every value of a dataclass, and of nested ones, against its range: for values that no table set.
 
     Raises:
-        SettingsError: If one is out of its range.
+        SettingsError: If one is out of range.
     """
     for name, hint in _hints(type(settings)).items():  # type: ignore[arg-type]  # likewise
         value = getattr(settings, name)
@@ -189,7 +189,7 @@ def rules(cls: type) -> dict[str, Rule]:
 
 
 def rule_of(hint: object) -> Rule | None:
-    """Return the range in a type: its own, or that of the one type which may also be absent."""
+    """Return the range in a type: its own, or that of the type inside an optional."""
     if get_origin(hint) is Annotated:
         return next((rule for rule in get_args(hint)[1:] if isinstance(rule, Bound | OneOf)), None)
     if get_origin(hint) in {Union, types.UnionType}:
@@ -198,18 +198,18 @@ def rule_of(hint: object) -> Rule | None:
 
 
 def default_of(table: object, key: str) -> object:
-    """Return what ``key`` of ``table``, a dataclass, is unless a file says otherwise."""
+    """Return the default of ``key`` in ``table``, a dataclass."""
     found = {field.name: field for field in dataclasses.fields(table)}[key]  # type: ignore[arg-type]  # likewise
     return found.default if found.default_factory is dataclasses.MISSING else found.default_factory()
 
 
 def is_given(table: object, key: str) -> bool:
-    """Return whether ``key`` of ``table`` is other than its default: nothing tells one that says the default."""
+    """Return whether ``key`` of ``table`` differs from its default; setting the default explicitly does not count."""
     return bool(getattr(table, key) != default_of(table, key))
 
 
 def said(hint: object) -> str:
-    """Return a type as error messages and the guide name it."""
+    """Return the name of a type in error messages and in the guide."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return said(arguments[0])
@@ -233,7 +233,7 @@ def _is_table(hint: object) -> bool:
 
 
 def _made(value: object, hint: object, where: str, folder: Path | None) -> object:
-    """Return ``value`` as ``hint`` wants it."""
+    """Return ``value`` converted to the type ``hint``."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Mapping and isinstance(value, dict):
         return {str(key): _made(item, arguments[1], f"{where} {key}", folder) for key, item in value.items()}

@@ -1,7 +1,7 @@
-"""Topics: one subtree ``tf/1/<site>/<device>/…`` per device, so that one ACL pattern is enough.
+"""Topics: one subtree ``tf/1/<site>/<device>/…`` per device, so that one ACL pattern suffices.
 
-Decides which topics exist and which names may be part of one. Does not decide who may use them
-(the broker's ACL does, see ``docs/reference/wire.md``).
+Decides which topics exist and which names they may contain. Does not decide who may use them (the broker's ACL does,
+see ``docs/reference/wire.md``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PREFIX = "tf/1"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _PARTS_WITHOUT_LEAF = 5
 _PARTS_WITH_LEAF = 6
-_TOPICS_REMEMBERED = 8_192  # the same few of every device come again and again
+_TOPICS_REMEMBERED = 8_192  # topics of a device repeat
 
 
 class Kind(StrEnum):
@@ -64,7 +64,7 @@ class Topic:
     leaf: str = ""
 
     def __str__(self) -> str:
-        """Return the topic as MQTT carries it."""
+        """Return the topic as an MQTT topic name."""
         levels = [PREFIX, self.site, self.device, self.kind.value]
         return "/".join([*levels, self.leaf] if self.leaf else levels)
 
@@ -74,7 +74,7 @@ def parse_topic(text: str) -> Topic:
     """Return the topic in ``text``.
 
     Raises:
-        TopicError: If it is not one of ours, or lacks or has a leaf against its kind.
+        TopicError: If it is outside our subtree, has a leaf that its kind does not allow, or lacks one.
     """
     parts = text.split("/")
     if len(parts) not in {_PARTS_WITHOUT_LEAF, _PARTS_WITH_LEAF} or "/".join(parts[:2]) != PREFIX:

@@ -1,6 +1,6 @@
-"""The seam between programs and the broker. Implementations: MQTT (paho), memory.
+"""Interface between programs and the broker. Implementations: MQTT (paho), memory.
 
-Callbacks come from whatever thread the transport has; they only enqueue and never raise.
+Callbacks run in a thread of the transport; they only enqueue and never raise.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 
 
 class Link(StrEnum):
-    """What happened to the connection."""
+    """Changes of the connection."""
 
     UP = "up"
     DOWN = "down"
@@ -22,7 +22,7 @@ class Link(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Incoming:
-    """One message that arrived."""
+    """A received message."""
 
     topic: str
     payload: bytes
@@ -39,14 +39,14 @@ class LinkChange:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """The broker acknowledged (QoS 1) what ``publish`` returned as ``handle``. This is not durability."""
+    """The broker acknowledged (QoS 1) the publish with this ``handle``. This does not mean that it is stored."""
 
     handle: int
 
 
 @dataclass(frozen=True, slots=True)
 class Will:
-    """What the broker publishes, retained, when the connection is lost."""
+    """Message that the broker publishes, retained, when the connection is lost."""
 
     topic: str
     payload: bytes
@@ -64,10 +64,10 @@ class Transport(Protocol):
         """Connect in the background and keep connected; subscribe on every connect."""
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:
-        """Hand over a QoS 1 message; return its handle, or None when the transport can't take it now."""
+        """Send a QoS 1 message; return its handle, or None if the transport can't accept it now."""
 
     def idle_s(self) -> float:
-        """Return the seconds since the broker last answered anything (infinite while down)."""
+        """Return the seconds since the broker last responded (infinite while disconnected)."""
 
     def stop(self) -> None:
-        """Disconnect in order (no will) and end the background work."""
+        """Disconnect without a will and end the background work."""

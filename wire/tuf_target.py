@@ -1,7 +1,7 @@
-"""What the signed TUF target says of a release beside its length and digest (``custom``).
+"""The signed TUF target's ``custom`` data about a release, besides its length and digest.
 
-``security_floor`` is apart from ``version``: a device refuses what lies below the highest floor it has
-committed, so that a legitimate rollback to an older, safe version stays possible.
+``security_floor`` is separate from ``version``: a device refuses releases below the highest floor it has committed, so
+that a legitimate rollback to an older, safe version stays possible.
 """
 
 from __future__ import annotations

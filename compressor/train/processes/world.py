@@ -127,8 +127,8 @@ def answered(world: World) -> Iterator[None]:
 def joined() -> Iterator[Channel]:
     """Join the processes that torchrun started, for as long as the block lasts.
 
-    LostProcessError: If some do not join.
-        LostProcessError: If they don't all come.
+    Raises:
+        LostProcessError: If some do not join.
     """
     rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     own_gpu = torch.cuda.is_available() and int(os.environ["LOCAL_WORLD_SIZE"]) <= torch.cuda.device_count()
