@@ -1,12 +1,12 @@
-"""What the agent costs: on one inference, in bytes of a report, in images lost by a swap, in memory, on flash.
+"""Costs of the agent: per inference, in bytes per report, in images lost by a swap, in memory, in writes to flash.
 
     scripts/bench/agent.py [--quick] [--json FILE]
 
-Bytes to flash are what the kernel says that control process and child wrote (/proc/pid/io, write_bytes), beside a
-server that acknowledges every message; over some ten minutes, with --quick over 90 s, and extrapolated to an hour.
-The time is a multiple of the 45 s between two checkpoints of a window: in 60 s there would be one or two, by chance.
+Bytes to flash are those that the kernel counts for control process and child (/proc/pid/io, write_bytes), with a server
+that acknowledges every message; over ten minutes, with --quick over 90 s, and extrapolated to an hour. The time is a
+multiple of the 45 s between two checkpoints of a window: in 60 s there would be one or two, by chance.
 
-Each row says what it was measured against. Exit code 1 if a figure misses its target.
+Each row names its reference. Exit code 1 if a figure misses its target.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ from wire.transport import Incoming, Notice
 CLASSES, WIDTH, SIDE = 10, 64, 32
 LAYERS_OF_5_MS = 6
 LIMIT_US, LIMIT_SHARE, LIMIT_BYTES, LIMIT_CONTROL_MB = 60.0, 0.05, 800, 16.0
-LIMIT_IDLE_MB, LIMIT_BUSY_MB = 2.0, 5.0  # to flash in an hour: without an image, and at one a second
-NOVEMBER_MB = 21.0  # at idle, before the status was written on change and readings waited for each other
+LIMIT_IDLE_MB, LIMIT_BUSY_MB = 2.0, 5.0  # to flash per hour: without images, and at one per second
+NOVEMBER_MB = 21.0  # at idle, before the status was written on change and readings were batched
 MAX_LEFT = 3  # images of the last seconds: an agent that serves none writes little
-SETTLE_S = 45.0  # connected, child started, what is sent again without an acknowledgement is acknowledged
+SETTLE_S = 45.0  # until connected, the child started, and resent messages are acknowledged
 PRE = Preprocessing(SIDE, SIDE, "rgb", mean=(0.5,), std=(0.25,))
 RNG = np.random.default_rng(0)
 
@@ -132,10 +132,10 @@ def some_png(seed: int = 0) -> bytes:
 
 
 def usual_us(parts: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
-    """Return the processor time of each part (the best tenth's bound), in turns so that all see the same machine.
+    """Return the processor time of each part (the best tenth's bound), in turns so that all share the conditions.
 
-    Processor time of this thread (models run on one thread) and the best tenth, so that a busy machine's other
-    work, which shares core and caches, counts little.
+    Processor time of this thread (models run on one thread) and the best tenth, so that other work on a busy machine,
+    which shares core and caches, has little effect.
     """
     times: dict[str, list[float]] = {name: [] for name in parts}
     end_s = time.perf_counter() + seconds
@@ -148,9 +148,9 @@ def usual_us(parts: dict[str, Callable[[], object]], seconds: float) -> dict[str
 
 
 def overhead(model: ServedModel, seconds: float) -> tuple[float, float]:
-    """Return what the agent adds to an inference and the bare runtime call, in microseconds.
+    """Return the time that the agent adds to an inference, and that of the bare runtime call, in microseconds.
 
-    16 inferences and their counting, as the child does it, against the same 16 without the counting.
+    16 inferences and their counting, as in the child, against the same 16 without counting.
     """
     outcome = model.infer(some_png())
     tensor = preprocess.to_tensor(outcome.image, PRE)
@@ -170,7 +170,7 @@ def overhead(model: ServedModel, seconds: float) -> tuple[float, float]:
 
 
 def overheads(folder: Path, seconds: float) -> list[Row]:
-    """Return the absolute cost beside a small model, and the share of one of about 5 ms."""
+    """Return the absolute cost with a small model, and the share of a model of about 5 ms."""
     ours, bare = overhead(load_model(write_bundle(folder, 1)), seconds)
     small = Row("counting one 32x32 image, small model: us, against the bare run", ours, bare, ours / bare,
                 f"<= {LIMIT_US:g} us", ours <= LIMIT_US)  # fmt: skip
@@ -181,7 +181,7 @@ def overheads(folder: Path, seconds: float) -> list[Row]:
 
 
 def whole_turn(model: ServedModel, seconds: float) -> Row:
-    """Return the whole way of one image (decode, resize, run, count) against the bare runtime call."""
+    """Return the time of one whole image (decode, resize, run, count) against the bare runtime call."""
     data = some_png()
     tensor = preprocess.to_tensor(preprocess.decode_image(data), PRE)
 
@@ -238,7 +238,7 @@ class _Endless:
         """Nothing to do."""
 
     def refuse(self, capture: Capture, code: str, *, final: bool = False) -> bool:
-        """Say that it is not there any more."""
+        """Report that it no longer exists."""
         del capture, code, final
         return True
 
@@ -247,7 +247,7 @@ class _Endless:
 
 
 def swaps(folder: Path, count: int) -> Row:
-    """Return the failed inferences of ``count`` swaps under load, all images counted."""
+    """Return the failed inferences of ``count`` swaps under load; every image is counted."""
     bundles = [write_bundle(folder, 2, version) for version in (1, 2)]
     said: list[Frame] = []
     source = _Endless()
@@ -266,7 +266,7 @@ def swaps(folder: Path, count: int) -> Row:
 
 
 def _broker(folder: Path) -> tuple[subprocess.Popen[bytes] | None, int]:
-    """Start a mosquitto on a free port where there is one; without it the agent only tries to connect."""
+    """Start mosquitto on a free port if it is installed; without it the agent only tries to connect."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -285,7 +285,7 @@ def _memory(pid: int) -> tuple[float, float]:
 
 
 def _install(state: Path, port: int, images: int = 200, options: str = "[monitor]\nwindow_s = 2.0\n") -> None:
-    """Make a state directory as if enrolled, with the bench's bundle committed and images waiting."""
+    """Create a state directory as if enrolled, with the bench's bundle committed and images waiting."""
     bundle = write_bundle(state.parent, LAYERS_OF_5_MS, 7)
     identity = Identity("site", "dev", "secret", "127.0.0.1", port, "http://127.0.0.1:9")
     digest, slots = sha256_hex(bundle.read_bytes()), Slots(state, RealDisk())
@@ -300,7 +300,7 @@ def _install(state: Path, port: int, images: int = 200, options: str = "[monitor
 
 
 def memory(folder: Path, seconds: float) -> list[Row]:
-    """Return the memory of a connected, inferring agent: the control process, and with its child."""
+    """Return the memory of a connected, inferring agent: of the control process, and with its child."""
     state = folder / "state"
     state.mkdir(mode=0o700)
     broker, port = _broker(folder)
@@ -308,7 +308,7 @@ def memory(folder: Path, seconds: float) -> list[Row]:
     program = Path(sys.executable).with_name("edge-agent")
     command = [str(program), "run", "--state", str(state), "--config", str(state / "agent.toml")]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")  # an installed wheel has its bytecode compiled
+    environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")  # an installed wheel has compiled bytecode
     warm = [
         sys.executable,
         "-c",
@@ -320,7 +320,7 @@ def memory(folder: Path, seconds: float) -> list[Row]:
         end_s = time.monotonic() + 30
         while any((state / "inbox").iterdir()) and time.monotonic() < end_s:
             time.sleep(0.1)
-        time.sleep(seconds)  # windows close, reports go out
+        time.sleep(seconds)  # windows close, reports are sent
         control, whole = _memory(agent.pid), _memory(_child(agent.pid))
     finally:
         for program in (agent, broker):
@@ -337,7 +337,7 @@ def memory(folder: Path, seconds: float) -> list[Row]:
 
 
 def _acknowledge(server: MqttTransport, message: Incoming) -> None:
-    """Acknowledge one message of a device as the server does, at once."""
+    """Acknowledge one message of a device immediately, as the server does."""
     topic = parse_topic(message.topic)
     if topic.kind is Kind.EVENT:
         stream = Stream.EVENT
@@ -356,7 +356,7 @@ def _acknowledge(server: MqttTransport, message: Incoming) -> None:
 
 
 def _written_mb(pids: list[int]) -> float:
-    """Return what the processes had the kernel write to the disk so far, in megabytes (10^6)."""
+    """Return the megabytes (10^6) that the processes have made the kernel write to the disk so far."""
     lines = [line.split() for pid in pids for line in Path(f"/proc/{pid}/io").read_text().splitlines()]
     return sum(int(line[1]) for line in lines if line[0] == "write_bytes:") / 1e6
 
@@ -367,7 +367,7 @@ def _child(pid: int) -> int:
 
 
 def flash(folder: Path, seconds: float) -> list[Row]:
-    """Return the megabytes to flash in an hour of two connected agents: one at idle, one at an image a second."""
+    """Return the megabytes per hour to flash of two connected agents: one idle, one with an image per second."""
     broker, port = _broker(folder)
     notices: queue.SimpleQueue[Notice] = queue.SimpleQueue()
     server = MqttTransport(MqttSettings("127.0.0.1", port, "server", "server", "secret"))

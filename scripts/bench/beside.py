@@ -1,4 +1,4 @@
-"""The tables of ``compression.py``: ours, fp32 and the peers on the gate rows of each case, and what is asked."""
+"""The tables of ``compression.py``: ours, fp32 and the peers on the gate rows of each case, with the targets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from scripts.bench import cases, contenders
 from scripts.bench.contenders import LITERT, ONNX, Contender
 from scripts.bench.rows import Row, told
 
-MARGIN, NEVER = 0.01, 1.05  # 5 % is what the clock of a shared host varies by
+MARGIN, NEVER = 0.01, 1.05  # 5 %: the variation of the clock of a shared host
 ROOT = Path(__file__).resolve().parents[2]
 TIMED_ROWS, LATENCY_TURNS, MEGA = 60, 5, 1e6
 Floats = NDArray[np.float32]
@@ -35,7 +35,7 @@ _FLOAT = {ONNX: "fp32 ORT", LITERT: "fp32 LiteRT"}
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Seen:
-    """Predictions of a contender beside the float model's, on the same rows."""
+    """Predictions of a contender and of the float model, on the same rows."""
 
     base: NDArray[np.int64]
     own: NDArray[np.int64]
@@ -79,7 +79,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bench:
-    """One case under the bench; ``recipes`` share data and trained network."""
+    """One case of the bench; its ``recipes`` share data and trained network."""
 
     name: str
     recipes: tuple[Recipe, ...]
@@ -87,10 +87,10 @@ class Bench:
     peers: Path | None
 
     def run(self) -> tuple[list[Line], list[Row]]:
-        """Return the table of this case and what is asked of it.
+        """Return the table of this case and its targets.
 
         Raises:
-            CompressorError: If a step can't be done.
+            CompressorError: If a step fails.
         """
         passed = {}
         for recipe in self.recipes:
@@ -112,7 +112,7 @@ class Bench:
             yield from contenders.of_ours(workshop, material)
 
     def lines(self, workshop: Workshop, material: Material, found: Mapping[str, Contender]) -> list[Line]:
-        """Return, and print, what each contender comes to."""
+        """Return, and print, the figures of each contender."""
         gate = material.rows("gate")
         inputs = {layout: workshop.inputs(gate, layout) for layout in ("NCHW", "NHWC")}
         own = {name: inputs[item.candidate.manifest.preprocessing.layout] for name, item in found.items()}
@@ -135,7 +135,7 @@ class Bench:
         return lines
 
     def judged(self, lines: list[Line], passed: Mapping[str, bool]) -> Iterator[Row]:
-        """Yield what is asked of the best of ours on each runtime: the fastest that passes the gate, if one does."""
+        """Yield the targets for our best on each runtime: the fastest that passes the gate, if one does."""
         asked, by_name = cases.case_of(self.name).asked, {line.contender: line for line in lines}
         for runtime, wanted in ((ONNX, asked.ort), (LITERT, asked.litert)):
             ours = [by_name[name] for name in passed if by_name[name].runtime == runtime]
@@ -157,14 +157,14 @@ class Bench:
 
 
 def _timed(found: Mapping[str, Candidate], inputs: Mapping[str, Floats]) -> dict[str, float]:
-    """Return the median of each candidate, milliseconds: the least of some medians, a busy host only ever adds."""
+    """Return each candidate's median in milliseconds: the least of several, since a busy host only adds time."""
     rows = {name: own[:TIMED_ROWS] for name, own in inputs.items()}
     turns = [predictions.latency(found, rows) for _ in range(LATENCY_TURNS)]
     return {name: min(turn[name].p50_ms for turn in turns) for name in found}
 
 
 def _against(ours: Line, other: Line) -> Iterator[Row]:
-    """Yield time and size of ``ours`` against ``other``; where only the other fails the gate, losing is no miss."""
+    """Yield time and size of ``ours`` against ``other``; if only the other fails the gate, losing is no miss."""
     equal = float(other.figures["drop_upper"]) <= MARGIN
     note = "" if equal else " (which fails the gate)"
     for figure, factor in (("ms", NEVER), ("bytes", 1.0)):
@@ -175,7 +175,7 @@ def _against(ours: Line, other: Line) -> Iterator[Row]:
 
 
 def measured(name: str, options: argparse.Namespace, meter: Path | None, out: Path) -> tuple[list[Line], list[Row]]:
-    """Return table and rows of the case called ``name``; an error becomes a row that says so."""
+    """Return table and rows of the case ``name``; an error becomes a row."""
     recipes = tuple(cases.recipes(name, meter, quick=options.quick))
     try:
         return Bench(name, recipes, out / name.replace("/", "_"), options.peers).run()
@@ -185,7 +185,7 @@ def measured(name: str, options: argparse.Namespace, meter: Path | None, out: Pa
 
 
 def options_of(told_of: str | None) -> argparse.Namespace:
-    """Return what the command line asks for; exit 2 where it can't be done."""
+    """Return the options of the command line; exit 2 if they are invalid."""
     parser = argparse.ArgumentParser(description=told_of, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--quick", action="store_true", help="ResNet8 on few digits for onnxruntime, one epoch; judges nothing"
@@ -206,7 +206,7 @@ def options_of(told_of: str | None) -> argparse.Namespace:
 
 
 def main(told_of: str | None) -> int:
-    """Print the tables; return 1 while a figure is missed. ``told_of``: the help page's text."""
+    """Print the tables; return 1 if a target is missed. ``told_of``: the text of the help page."""
     options = options_of(told_of)
     meter = cases.meter_zip(options.data)
     lines: list[Line] = []

@@ -1,9 +1,8 @@
-"""The cases of ``compression.py``: networks, data, how each is trained and compressed, and the figures asked of it.
+"""The cases of ``compression.py``: networks, data, training and compression of each, and the targets.
 
-A case has one recipe, or one for each runtime where the widths that onnxruntime likes (multiples of 16 at a large
-picture) are not those that LiteRT likes (multiples of 8). All start from the same trained network. Settings were
-chosen on latency and on search rows; docs/explanation/benchmarks.md says which cases had been looked at on gate rows
-before.
+A case has one recipe, or one per runtime if the widths that suit onnxruntime (multiples of 16 for a large picture)
+differ from those that suit LiteRT (multiples of 8). All start from the same trained network. Settings were chosen on
+latency and on search rows; docs/explanation/benchmarks.md lists the cases whose gate rows had been looked at before.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ TARGETS = {"ort": "onnx", "litert": "litert", "ort_int8": "onnx", "litert_int8":
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How one recipe prunes and for how many epochs it distils, and the targets it is for; 0: no training at all."""
+    """Pruning and epochs of distillation of one recipe, and its targets; 0 epochs: no training at all."""
 
     macs_ratio: float
     round_to: int
@@ -32,7 +31,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Times faster than fp32 onnxruntime and times smaller than its file; 0: nothing is asked."""
+    """Targets: times faster than fp32 onnxruntime and times smaller than its file; 0: no target."""
 
     litert: float = 0.0
     ort: float = 0.0
@@ -41,7 +40,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A network, its input in pixels, how it is trained and compressed, and the figures asked of it."""
+    """A network, its input in pixels, its training and compression, and the targets."""
 
     network: str
     options: str
@@ -143,7 +142,7 @@ def case_of(name: str) -> Case:
     """Return the case called ``name``.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the name is unknown.
     """
     if name not in CASES:
         message = f"Expected cases of {', '.join(CASES)}, got {name!r}: correct --cases"
@@ -152,7 +151,7 @@ def case_of(name: str) -> Case:
 
 
 def recipes(name: str, meter: Path | None, *, quick: bool) -> Iterator[Recipe]:
-    """Yield the recipes of the case called ``name``, one for each of its cuts; ``meter`` is the zip of meter digits."""
+    """Yield the recipes of the case ``name``, one for each of its cuts; ``meter`` is the zip of meter digits."""
     case = replace(case_of(name), **_QUICK) if quick else case_of(name)  # type: ignore[arg-type]
     for cut in case.cuts:
         fields = {**asdict(case), **asdict(cut), "path": meter}

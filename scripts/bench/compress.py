@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Prints what int8 costs and gains on real data, beside onnxruntime's own quantizer in the same run.
+"""Prints cost and gain of int8 on real data, compared with onnxruntime's own quantizer in the same run.
 
-``compress.py [--quick] [--data METER_ZIP] [--out DIR] [--json FILE]``: digits, and meter digits where ``--data`` or
+``compress.py [--quick] [--data METER_ZIP] [--out DIR] [--json FILE]``: digits, and meter digits if ``--data`` or
 ``TINYFLEET_DATA`` names their zip. One thread. Each row: what, ours, reference, ratio, target, met (null: no target).
 """
 
@@ -47,13 +47,13 @@ from scripts.bench.rows import Row
 from wire.bundle import read_bundle
 
 Floats = NDArray[np.float32]
-BATCH, _LATENCY_RUNS = 64, 5  # the least of the medians: a busy host only ever adds
+BATCH, _LATENCY_RUNS = 64, 5  # the least of the medians: a busy host only adds time
 MARGIN, FLIPS_MAX, QUANTIZE_MAX, MEMORY_SLACK, NEVER_LARGER = 0.01, 0.02, 1.5, 0.05, 1.0
-NEVER_SLOWER = 1.05  # 5 % is what the clock of a shared host varies by
+NEVER_SLOWER = 1.05  # 5 %: the variation of the clock of a shared host
 
 
 class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
-    """Calibration batches as onnxruntime wants them."""
+    """Calibration batches in onnxruntime's interface."""
 
     def __init__(self, batches: Iterator[Floats]) -> None:
         """Start at the first batch."""
@@ -66,14 +66,14 @@ class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships 
 
 
 def pieces(inputs: Floats, count: int) -> Iterator[Floats]:
-    """Yield ``count`` rows in batches, from ``inputs`` over and over, each time a little darker."""
+    """Yield ``count`` rows in batches, repeating ``inputs``, each time a little darker."""
     for start in range(0, count, BATCH):
         rows = np.arange(start, min(start + BATCH, count)) % len(inputs)
         yield (inputs[rows] * np.float32(1 - 0.01 * (start // len(inputs) % 50))).astype(np.float32)
 
 
 def ort_static(model: Path, out: Path, inputs: Iterator[Floats], **options: object) -> bytes:
-    """Return ``model`` as onnxruntime's ``quantize_static`` makes it, prepared as its documentation says."""
+    """Return ``model`` quantized by onnxruntime's ``quantize_static``, prepared as documented."""
     prepared = out.with_suffix(".prepared.onnx")
     quant_pre_process(str(model), str(prepared))
     quantize_static(str(prepared), str(out), Reader(inputs), **options)
@@ -85,7 +85,7 @@ SAME_SCHEME = {"per_channel": True, "activation_type": QuantType.QUInt8, "weight
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """One data set under the bench: a float model, its data, and a folder for files."""
+    """One data set of the bench: a float model, its data, and a folder for files."""
 
     name: str
     recipe: Recipe
@@ -111,7 +111,7 @@ class Bench:
         yield from self.memory(model, counts)
 
     def candidate(self, artifact: bytes) -> Candidate:
-        """Return another artifact under the manifest of ours."""
+        """Return another artifact with our manifest."""
         return Candidate(self.ours.manifest, artifact)
 
     def quantizing(self, model: Path, repeats: int) -> Iterator[Row]:
@@ -183,7 +183,7 @@ def flips(before: Predictions, after: Predictions) -> float:
 
 
 def tensors(table: Table, recipe: Recipe) -> Floats:
-    """Return the images of ``table`` as the device's preprocessing makes them."""
+    """Return the images of ``table`` after the device's preprocessing."""
     return preprocess.to_batch(list(table.images), preprocessing_of(recipe.data))
 
 
@@ -212,7 +212,7 @@ def child(kind: str, model: str, data: str, count: str) -> None:
 
 
 def prepare(name: str, recipe: Recipe, out: Path, *, quick: bool) -> Bench:
-    """Train and compress (found again in ``out`` when done before), and lay out what is compared."""
+    """Train and compress (or load the results from ``out``), and prepare what is compared."""
     from compressor import networks  # noqa: PLC0415 - torch stays out of the processes whose memory is measured
     from compressor.export.onnx import export_onnx  # noqa: PLC0415 - as above
     from compressor.progress import Bars  # noqa: PLC0415 - as above
@@ -238,7 +238,7 @@ def prepare(name: str, recipe: Recipe, out: Path, *, quick: bool) -> Bench:
 
 
 def recipes(data: Path | None) -> Iterator[tuple[str, Recipe]]:
-    """Yield the recipes whose data is here."""
+    """Yield the recipes whose data is available."""
     yield "digits", read_recipe(ROOT / "models" / "digits")
     if data is not None:
         yield "meter-digits", read_recipe(ROOT / "models" / "meter_digits").with_data(data)
@@ -253,7 +253,7 @@ def shown(row: Row) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; return 0 when every target is met."""
+    """Print the table; return 0 if every target is met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two epochs, fewer samples and repeats")
     parser.add_argument("--data", type=Path, default=os.environ.get("TINYFLEET_DATA"), help="meter-digits-dev.zip")
@@ -261,7 +261,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the rows to this file")
     parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    logging.disable(logging.WARNING)  # onnxruntime's quantizer gives advice on the root logger
+    logging.disable(logging.WARNING)  # onnxruntime's quantizer logs advice on the root logger
     if options.child:
         child(*options.child)
         return 0

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Prints what many connected devices cost a server and its broker: ``connections.py [--quick] [--json F]``.
+"""Prints the cost of many connected devices for a server and its broker: ``connections.py [--quick] [--json F]``.
 
 A real ``fleet-server run`` with mosquitto on loopback, and one real MQTT 5 connection (paho, without its threads) for
-each of 2,000 devices, with its own name and password. All connect at once, say ``state`` and send one drift report of
-23 streams; each is done when the server has acknowledged the report as stored. Then they only keep alive, with a
-keep-alive interval of 5 s instead of 30. The figures contain the devices' own work, which shares the cores.
+each of 2,000 devices, with its own name and password. All connect at once, publish ``state`` and send one drift report
+of 23 streams; each is done when the server has acknowledged the report as stored. Afterwards they only keep the
+connection alive, every 5 s instead of 30. The figures include the work of the devices, which share the cores.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(slots=True)
 class Device:
-    """One device on its own connection; ``losses``: how often the broker closed it."""
+    """One device with its own connection; ``losses``: how often the broker closed it."""
 
     name: str
     password: str
@@ -67,7 +67,7 @@ class Device:
     client: paho.Client = field(init=False)
 
     def connect(self, host: str, port: int) -> None:
-        """Open the connection; what it says follows when the broker has accepted it."""
+        """Open the connection; messages follow when the broker has accepted it."""
         client = self.client = paho.Client(CallbackAPIVersion.VERSION2, client_id=self.name, protocol=paho.MQTTv5)
         client.username_pw_set(self.name, self.password)
         client.on_connect, client.on_message, client.on_disconnect = self._up, self._heard, self._down
@@ -110,17 +110,17 @@ class Crowd:
     _kept_s: float = 0.0
 
     def serve(self, until: Callable[[], bool], limit_s: float) -> float:
-        """Serve all connections until ``until`` holds, at most ``limit_s``; return the seconds it took."""
+        """Serve all connections until ``until`` holds, at most ``limit_s``; return the seconds taken."""
         start_s = time.monotonic()
         while not until() and time.monotonic() - start_s < limit_s:
             self._turn(0.2)
         return time.monotonic() - start_s
 
     def connect(self, host: str, port: int) -> float:
-        """Connect all at once; return the seconds until the broker has accepted every one."""
+        """Connect all at once; return the seconds until the broker has accepted all of them."""
         start_s = time.monotonic()
         for place, device in enumerate(self.devices):
-            with contextlib.suppress(OSError):  # counted: it is not connected in the end
+            with contextlib.suppress(OSError):  # counted later: it is not connected in the end
                 device.connect(host, port)
             if place % 20 == 0:
                 self._turn(0.0)
@@ -145,7 +145,7 @@ class Crowd:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What came out of one run."""
+    """Figures of one run."""
 
     devices: int
     connected: int
@@ -162,7 +162,7 @@ class Figures:
 
 
 def measure(folder: Path, count: int) -> Figures:
-    """Run a server and ``count`` devices on it."""
+    """Run a server with ``count`` devices."""
     state = init_state(folder / "state")
     init_online_keys(state.path)
     state.keep_ports(Ports(free_port("127.0.0.1"), free_port("127.0.0.1")))
@@ -219,7 +219,7 @@ def _enrol(state: StateDirectory, count: int) -> dict[str, str]:
 
 
 def _raise_limit(count: int) -> None:
-    """Let this process open what ``count`` clients need; the server, started before, has the limit of the caller."""
+    """Raise this process's limit for ``count`` clients; the server, started before, keeps the caller's limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 3 * count + 200  # paho holds a pair of sockets beside each connection
     if hard != resource.RLIM_INFINITY and hard < wanted:
@@ -236,7 +236,7 @@ def _report(number: int) -> bytes:
 
 
 def _stored(state: StateDirectory) -> tuple[int, int]:
-    """Return how many devices have a stored window, and how many are known as ready."""
+    """Return how many devices have a stored window, and how many have the state ready."""
     database = open_database(state.database_url)
     with database.begin() as connection:
         windows = connection.execute(sa.select(sa.func.count(sa.distinct(WINDOWS.c.device)))).scalar_one()
@@ -286,7 +286,7 @@ def rows_of(figures: Figures) -> list[Row]:
 @click.option("--devices", type=click.IntRange(1), default=None, help="So many instead of 2,000.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows there.")
 def main(json_file: Path | None, devices: int | None, *, quick: bool) -> None:
-    """Print what many connections cost; exit 1 while something did not arrive."""
+    """Print the cost of many connections; exit 1 if something did not arrive."""
     with tempfile.TemporaryDirectory() as folder:
         figures = measure(Path(folder), devices or (200 if quick else 2000))
     sys.exit(told(rows_of(figures), json_file))

@@ -1,7 +1,7 @@
-"""Who is compared in ``compression.py``: the float model, what the peers make of it, and ours.
+"""The contenders of ``compression.py``: the float model, the peers' results, and ours.
 
-Every quantizer runs as a script of ``peers/`` in a process of its own, which says its seconds and its peak memory. A
-peer whose virtual environment is not there, or that fails, is left out and named.
+Every quantizer runs as a script of ``peers/`` in its own process, which prints its seconds and peak memory. A peer
+whose virtual environment is missing, or that fails, is left out and named.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ONNX, LITERT = "onnx", "litert"
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A quantizer of somebody else: name in the table, script, virtual environment below ``--peers`` (none: ours)."""
+    """A third-party quantizer: name in the table, script, virtual environment in ``--peers`` (empty: ours)."""
 
     name: str
     script: str
@@ -54,7 +54,7 @@ OURS = Peer("ours", "ours_quantize.py")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Contender:
-    """A model of the comparison, the seconds of its quantization and the peak memory of that process, bytes."""
+    """A model of the comparison, the seconds of its quantization and the peak memory of that process in bytes."""
 
     candidate: Candidate
     seconds: float = 0.0
@@ -63,7 +63,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """What a quantizer may look at: calibration rows in both layouts, search rows (NCHW) and their labels."""
+    """The rows for quantizers: calibration rows in both layouts, search rows (NCHW) and their labels."""
 
     calibration: Floats
     calibration_nhwc: Floats
@@ -77,14 +77,14 @@ class Rows:
 
 
 def rows_of(workshop: Workshop, material: Material) -> Rows:
-    """Return the rows that every quantizer is given."""
+    """Return the rows that every quantizer gets."""
     calibration, search = material.rows("calibration"), lesson_of(workshop, material).search
     some = calibration.take(np.arange(min(CALIBRATION_ROWS, len(calibration))))
     return Rows(workshop.inputs(some), workshop.inputs(some, "NHWC"), workshop.inputs(search), search.labels)
 
 
 def floats(workshop: Workshop, material: Material, runtimes: Collection[str]) -> dict[str, Form]:
-    """Return the float model that all start from, by runtime; onnxruntime's is always there."""
+    """Return the float model from which all start, by runtime; always includes onnxruntime's."""
     trained = trained_of(workshop, lesson_of(workshop, material), None)
     return {name: exported(workshop, material.table, trained, name) for name in (ONNX, *({LITERT} & {*runtimes}))}
 
@@ -92,7 +92,7 @@ def floats(workshop: Workshop, material: Material, runtimes: Collection[str]) ->
 def of_peers(
     workshop: Workshop, material: Material, forms: Mapping[str, Form], place: Path | None
 ) -> Iterator[tuple[str, Contender]]:
-    """Yield what each peer makes of ``forms``; ``place`` has the peers' virtual environments."""
+    """Yield each peer's result for ``forms``; ``place`` has the peers' virtual environments."""
     rows = rows_of(workshop, material)
     for peer in [peer for peer in PEERS if peer.runtime in forms]:
         python = (place or Path()) / peer.place / "bin" / "python" if peer.place else Path(sys.executable)
@@ -108,7 +108,7 @@ def of_peers(
 
 
 def of_ours(workshop: Workshop, material: Material) -> Iterator[tuple[str, Contender]]:
-    """Yield our file for each target of the recipe: the quantize step made anew, its memory in a process of its own."""
+    """Yield our file for each target of the recipe: the quantize step run again, its memory in a separate process."""
     lesson = lesson_of(workshop, material)
     weights, _ = shaped(workshop, trained_of(workshop, lesson, None), lesson)
     rows = rows_of(workshop, material)
@@ -127,7 +127,7 @@ def quantized(python: Path, peer: Peer, model: bytes, rows: Rows) -> tuple[bytes
     """Return ``model`` quantized by ``peer``'s script, its seconds and the peak memory of its process, bytes.
 
     Raises:
-        OSError: If the script fails or does not say what it took.
+        OSError: If the script fails or does not print its measurements.
         subprocess.SubprocessError: If it takes more than ``LIMIT_S``.
     """
     suffix = "onnx" if peer.runtime == ONNX else "tflite"

@@ -1,7 +1,7 @@
-"""The figures of the demo: tells the story and prints each promise beside what came of it.
+"""The figures of the demo: runs it and prints each promise beside its result.
 
-scripts/bench/demo.py [--data meter-digits-dev.zip] [--json FILE]   tells a new story (minutes)
-scripts/bench/demo.py --quick                                       judges the newest finished story again (seconds)
+scripts/bench/demo.py [--data meter-digits-dev.zip] [--json FILE]   runs a new demo (minutes)
+scripts/bench/demo.py --quick                                       evaluates the newest finished demo again (seconds)
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Row = dict[str, str | float | bool | None]
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows there.")
 @click.option("--quick", is_flag=True, help="Judge the newest finished story on digits again.")
 def main(data: Path | None, json_file: Path | None, *, quick: bool) -> None:
-    """Print the demo's figures; exit 1 while one of them is missed."""
+    """Print the demo's figures; exit 1 if one of them is missed."""
     rows = _again() if quick else _told(data)
     for row in rows:
         print(f"{'ok    ' if row['met'] else 'MISSED'} {row['what']:70} {row['ours']:10.4g}  {row['target']}")

@@ -2,12 +2,12 @@
 """Prints the acceptance figures of drift detection with the server's own code: ``drift.py [--quick] [--json FILE]``.
 
 Gaussian streams, 16 equal-mass bins, hourly windows of 60 samples, baselines of 72 windows, budget 0.05 a day.
-Beside the design: PSI > 0.2, chi-squared p < 0.05, always-fire and never-fire on the same windows.
+Compared with: PSI > 0.2, chi-squared p < 0.05, always-fire and never-fire on the same windows.
 
-Quiet fleets of 2 to 100 devices whose streams stand in one bin, or nearly so, as the colours of a grey picture do;
-with ``--data DIR`` (a folder with ``fsdd`` and ``meter-digits``) also fleets on the bundles that ``compressor run``
-makes of ``models/digits``, ``models/meter_digits`` and ``models/spoken_digits``, samples drawn from the
-counts of the bundle's own reference.
+Fleets without drift, of 2 to 100 devices whose streams are concentrated in one bin, or nearly so, like the colours of a
+grey picture; with ``--data DIR`` (a folder with ``fsdd`` and ``meter-digits``) also fleets on the bundles that
+``compressor run`` builds from ``models/digits``, ``models/meter_digits`` and ``models/spoken_digits``, with samples
+drawn from the counts of the bundle's own reference.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class World:
     last: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Draw what stays."""
+        """Draw the constants of the fleet."""
         self.rng = np.random.default_rng(self.seed)
         self.offset = self.rng.normal(0, self.offset_sd, (self.devices, self.streams, 1))
         self.last = self.rng.standard_normal((self.devices, self.streams))
@@ -85,13 +85,13 @@ class World:
         return noise
 
     def context(self, slot: int) -> int:
-        """Return 1 by day, 0 by night, where there is a season."""
+        """Return 1 by day, 0 by night, if there is a season."""
         return int(self.season > 0 and slot % 24 >= NOON)
 
 
 @dataclass(slots=True)
 class Run:
-    """One run of the design over a world, and what it said."""
+    """One run of the design over a world, with its results."""
 
     world: World
     config: DriftConfig
@@ -100,7 +100,7 @@ class Run:
     step_ms: list[float] = field(default_factory=list)
 
     def window(self, shift: NDArray[np.float64] | float = 0.0) -> tuple[Outcome, NDArray[np.int64]]:
-        """Let one window pass."""
+        """Run one window."""
         counts, context = self.world.counts(self.slot, shift), self.world.context(self.slot)
         self.state.open_lane(KEY, self.world.streams, None)
         seen = [Observation(f"d{i:05d}", counts[i], context) for i in range(self.world.devices)]
@@ -111,7 +111,7 @@ class Run:
         return outcome, counts
 
     def commission(self) -> None:
-        """Let the baselines fill, in every context."""
+        """Fill the baselines, in every context."""
         contexts = 2 if self.world.season else 1
         for _ in range(self.config.baseline_windows * contexts):
             self.window()
@@ -119,7 +119,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large the fleets are."""
+    """Size of the fleets."""
 
     devices: int
     streams: int
@@ -148,7 +148,7 @@ def null_fleet(size: Size, config: DriftConfig) -> dict[str, float]:
 
 
 def delay(size: Size, config: DriftConfig, shift: float) -> dict[str, float]:
-    """A tenth of the devices shifts in one stream: windows until each is flagged."""
+    """A tenth of the devices shift in one stream: windows until each is flagged."""
     run = Run(World(size.devices, size.streams, 2), config)
     run.commission()
     drifted = size.devices // 10
@@ -172,7 +172,7 @@ def delay(size: Size, config: DriftConfig, shift: float) -> dict[str, float]:
 
 
 def one_broken(size: Size, config: DriftConfig) -> dict[str, float]:
-    """One sensor of all breaks: it is flagged, the pool stays quiet."""
+    """One sensor breaks: it is flagged, the pool raises no alarm."""
     run = Run(World(size.devices, size.streams, 3), config)
     run.commission()
     moved = np.zeros((size.devices, size.streams, 1))
@@ -186,7 +186,7 @@ def one_broken(size: Size, config: DriftConfig) -> dict[str, float]:
 
 
 def fleet_shift(size: Size, config: DriftConfig, shift: float) -> dict[str, float]:
-    """The whole fleet moves a little: windows until the pool says so."""
+    """The whole fleet shifts a little: windows until the pool alarm."""
     run = Run(World(size.devices, size.streams, 4), config)
     run.commission()
     moved = np.zeros((1, size.streams, 1))
@@ -211,7 +211,7 @@ def quiet(world: World, windows: int, config: DriftConfig) -> dict[str, float]:
 
 
 def dependent(world: World, windows: int, config: DriftConfig) -> dict[str, float]:
-    """No drift, but samples that depend on those before: what begins to alarm a day, and device-windows in alarm."""
+    """No drift, but autocorrelated samples: new alarms per day, and device-windows in alarm."""
     run = Run(world, config)
     run.commission()
     usual = run.state.lanes[KEY].usual * N
@@ -238,7 +238,7 @@ def dependent(world: World, windows: int, config: DriftConfig) -> dict[str, floa
 
 @dataclass(frozen=True, slots=True)
 class QuietFleet:
-    """A fleet without drift: the streams' bin probabilities (S, 16), devices, samples a window, the seed."""
+    """A fleet without drift: the streams' bin probabilities (S, 16), devices, samples per window, the seed."""
 
     probabilities: NDArray[np.float64]
     devices: int
@@ -246,7 +246,7 @@ class QuietFleet:
     seed: int = 1
 
     def verdicts(self, windows: int, config: DriftConfig) -> dict[str, float]:
-        """Return how often a pool or a device began to alarm in ``windows`` windows after the baselines' own."""
+        """Return how often a pool or a device began to alarm in ``windows`` windows after the baselines."""
         dice, state, streams = np.random.default_rng(self.seed), FoldState(), len(self.probabilities)
         state.open_lane(KEY, streams, None)
         places = {f"d{i:05d}": {"site": f"site-{i // 3}"} for i in range(self.devices)}
@@ -263,7 +263,7 @@ class QuietFleet:
 
 
 def standing_streams() -> NDArray[np.float64]:
-    """Return the bin probabilities (S, 16) of streams that stand in one bin, nearly so, and of one that does not."""
+    """Return the bin probabilities (S, 16) of streams concentrated in one bin, nearly so, and of a uniform one."""
     rows = [np.full(BINS, 1 / BINS)]
     for home in (0, 7, 15):
         for away in (0.0, 1e-4, 1e-3, 1e-2, 3e-2):
@@ -274,7 +274,7 @@ def standing_streams() -> NDArray[np.float64]:
 
 
 def bundle_streams(model: str, data: Path | None) -> NDArray[np.float64]:
-    """Make the bundle of ``models/MODEL`` and return its reference's shares of the samples (S, 16)."""
+    """Build the bundle of ``models/MODEL`` and return its reference's shares of the samples (S, 16)."""
     root = Path(__file__).resolve().parents[2]
     with tempfile.TemporaryDirectory() as out:
         compressor = Path(sys.executable).with_name("compressor")
@@ -288,7 +288,7 @@ def bundle_streams(model: str, data: Path | None) -> NDArray[np.float64]:
 
 
 def quiet_fleets(data: Path | None) -> dict[str, NDArray[np.float64]]:
-    """Return what quiet fleets are run on, by name: made-up streams and, with ``data``, those of three bundles."""
+    """Return the bin probabilities of quiet fleets by name: synthetic and, with ``data``, those of three bundles."""
     fleets = {"standing streams": standing_streams()}
     if data is not None:
         fleets["digits"] = bundle_streams("digits", None)
@@ -298,7 +298,7 @@ def quiet_fleets(data: Path | None) -> dict[str, NDArray[np.float64]]:
 
 
 def measure(data: Path | None, *, quick: bool) -> list[tuple[str, dict[str, float], str, bool]]:
-    """Return (what, figures, what is asked, whether it holds) line by line."""
+    """Return (what, figures, target, whether it holds) line by line."""
     size = Size(200, 6, 96) if quick else Size(1000, 12, 480)
     small = Size(100, 6, 48) if quick else Size(300, 12, 96)
     config, short = DriftConfig(), replace(DriftConfig(), baseline_windows=12)
@@ -335,7 +335,7 @@ def measure(data: Path | None, *, quick: bool) -> list[tuple[str, dict[str, floa
 
 
 def _row(what: str, figures: dict[str, float], asked: str, holds: bool) -> dict[str, object]:  # noqa: FBT001 - a line
-    """Return a line as a row; the first figure is ours, PSI's alerts (where counted) what it is compared with."""
+    """Return a line as a row; the first figure is ours, PSI's alerts (if counted) are the reference."""
     name, ours = next(iter(figures.items()))
     reference = next((value for key, value in figures.items() if key.startswith("psi")), None)
     ratio = ours / reference if reference else None
@@ -354,7 +354,7 @@ def _shown(figures: dict[str, float]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the figures; return 0 when all hold."""
+    """Print the figures; return 0 if all targets hold."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="smaller fleets: under a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""What ``compressor data explore`` finds of what was planted into real data, and what it calls odd without reason.
+"""How many of the faults planted into real data ``compressor data explore`` finds, and how many false alarms it has.
 
 ``explore.py [--quick] [--data DIR] [--json FILE]``: scikit-learn's 1,797 digits, one frame each; with ``--data`` (the
-folder of ``meter-digits/``) every third meter digit too, which has wrong labels and repeated frames of its own: there
-precision is a lower bound. Planted are flipped labels (2, 5, 10 %), copies (saved again, other light, noise, other
-size, moved), outliers, exact duplicates with another label, and rows of a slice that is not trained on. Labels are held
-against confident learning (Northcutt, Jiang and Chuang, JAIR 2021, equation 2) and its ranking by self-confidence, on a
-logistic regression over the same gradients in the same folds. Each row: what, ours, reference, ratio, target, met.
+folder of ``meter-digits/``) also every third meter digit, which has wrong labels and repeated frames of its own: there
+precision is a lower bound. Planted are flipped labels (2, 5, 10 %), copies (saved again, other brightness, noise, other
+size, shifted), outliers, exact duplicates with another label, and rows of a slice that is not trained on. Labels are
+compared with confident learning (Northcutt, Jiang and Chuang, JAIR 2021, equation 2) and its ranking by
+self-confidence, on a logistic regression with the same gradients and folds. Each row: what, ours, reference, ratio,
+target, met.
 """
 
 # ruff: noqa: E402 - threads are set before the imports that read them
@@ -49,7 +50,7 @@ ZIP = Path("meter-digits") / "meter-digits-dev.zip"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Case:
-    """Data as they are, and what is asked of them; ``clean``: the labels are right and no picture repeats."""
+    """Data without planted faults, with its targets; ``clean``: the labels are right and no picture repeats."""
 
     name: str
     table: Table
@@ -80,7 +81,7 @@ def _seen(images: list[Image8]) -> tuple[Thumbs, NDArray[np.uint64]]:
 
 
 def flipped(table: Table, rate: float) -> tuple[NDArray[np.int64], Flags]:
-    """Return labels of which the share ``rate`` became another class, and which those are."""
+    """Return labels of which the share ``rate`` was flipped to another class, and a mask of those."""
     rng, classes = np.random.default_rng(int(1000 * rate)), len(table.class_names)
     rows = rng.choice(len(table), round(rate * len(table)), replace=False)
     labels, bad = table.labels.copy(), np.zeros(len(table), bool)
@@ -91,7 +92,7 @@ def flipped(table: Table, rate: float) -> tuple[NDArray[np.int64], Flags]:
 
 @dataclass(frozen=True, slots=True)
 class Hits:
-    """How many rows were named, how many of them rightly, and how many there were to name."""
+    """How many rows were named, how many of them correctly, and how many were planted."""
 
     named: int
     right: int
@@ -122,7 +123,7 @@ def regression(thumbs: Thumbs, labels: NDArray[np.int64], folds: NDArray[np.int6
     for fold in range(int(folds.max()) + 1):
         held = folds == fold
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the last digits of convergence do not matter here
+            warnings.simplefilter("ignore")  # convergence in the last digits does not matter here
             model = LogisticRegression(C=0.02, max_iter=60).fit(flat[~held], labels[~held])
         result[np.ix_(held, model.classes_)] = model.predict_proba(flat[held])
     return result
@@ -136,7 +137,7 @@ def confident(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> 
 
 
 def label_rows(case: Case, *, rates: tuple[float, ...]) -> Iterator[Row]:
-    """Yield precision and recall of label suspects beside confident learning, and the noise that is estimated."""
+    """Yield precision and recall of label suspects compared with confident learning, and the estimated noise."""
     folds = label_noise.folds_of(case.table.sources)
     for rate in (0.0, *rates):
         labels, bad = flipped(case.table, rate)
@@ -201,11 +202,11 @@ COPIED: Mapping[str, tuple[Callable[[Image8], Image8], float | None]] = {
     "moved by 1 pixel": (lambda image: _moved(image, 1), None),
     "moved by 2 pixels": (lambda image: _moved(image, 2), None),
 }  # fmt: skip
-"""Copies, and the least share that must be found; None: beyond what thumbnails can tell, said and not judged."""
+"""Copies, and the smallest share that must be found; None: beyond the reach of thumbnails, printed without a target."""
 
 
 def copy_rows(case: Case) -> Iterator[Row]:
-    """Yield the share of copies found as near duplicates, and pairs found where nothing was planted."""
+    """Yield the share of copies found as near duplicates, and the pairs found without planted copies."""
     count = len(case.table)
     pairs = _pairs(case.thumbs, case.hashes, np.arange(count) % 2)
     same = float((case.table.labels[pairs[:, 0]] == case.table.labels[pairs[:, 1]]).mean()) if len(pairs) else 1.0
@@ -233,7 +234,7 @@ def _pairs(thumbs: Thumbs, hashes: NDArray[np.uint64], parts: NDArray[np.int64])
 
 
 def odd_ones(case: Case, other: list[Image8]) -> dict[str, tuple[list[Image8], float | None]]:
-    """Return outliers of each kind, and the least share that must be found (on the clean set)."""
+    """Return outliers of each kind, and the smallest share that must be found (on the clean set)."""
     images, rng = [case.table.images[row] for row in range(0, 10 * ODD, 10)], np.random.default_rng(1)
     stripes = [np.repeat(np.indices(image.shape[:2])[0][..., None] // 2 % 2, 3, axis=2) for image in images]
     return {
@@ -249,7 +250,7 @@ def odd_ones(case: Case, other: list[Image8]) -> dict[str, tuple[list[Image8], f
 
 
 def outlier_rows(case: Case, other: list[Image8]) -> Iterator[Row]:
-    """Yield the share of planted outliers found, and rows called so where nothing was planted."""
+    """Yield the share of planted outliers found, and the rows flagged without planted outliers."""
     alarms = int((outliers.outlier_scores(case.thumbs) >= outliers.MIN_SCORE).sum())
     yield Row(f"{case.name}: outliers with nothing planted, % of rows", 100 * alarms / len(case.table), None, "<= 0.5",
               alarms <= 0.005 * len(case.table))  # fmt: skip
@@ -262,7 +263,7 @@ def outlier_rows(case: Case, other: list[Image8]) -> Iterator[Row]:
 
 
 def exact_rows(case: Case) -> Iterator[Row]:
-    """Yield what the whole exploration says of 20 exact duplicates, 10 of them with another label, and of leaks."""
+    """Yield the whole exploration's counts of 20 exact duplicates, 10 of them with another label, and of leaks."""
     table, classes = case.table, case.table.class_names
     images, names = list(table.images), [classes[label] for label in table.labels.tolist()]
     before = explore(table, Silent())
@@ -276,7 +277,7 @@ def exact_rows(case: Case) -> Iterator[Row]:
 
 
 def main() -> int:
-    """Print the table; return 1 while a figure is missed."""
+    """Print the table; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="digits only, 5 %% of the labels")
     parser.add_argument("--data", type=Path, help="folder with meter-digits/meter-digits-dev.zip")

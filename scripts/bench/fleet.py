@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Prints what one evidence step costs the server at 100, 1,000 and 10,000 devices: ``fleet.py [--quick] [--json F]``.
+"""Prints the server's cost of one evidence step at 100, 1,000 and 10,000 devices: ``fleet.py [--quick] [--json F]``.
 
-Each fleet has 23 streams, hourly windows of 60 samples in a SQLite file, five devices a site, and its own process.
-A step is a whole turn of the drift service with one due slot, the least of three: windows read, health checks,
-detectors, pools, e-BH, rows of evidence, verdicts. Restart: a
-new service on the same file, until it has caught up. Both also at 8,192 and 8,193 devices, where a cache of the
-fleet's reports once began to miss.
+Each fleet has 23 streams, hourly windows of 60 samples in a SQLite file, five devices per site, and its own process.
+A step is one whole turn of the drift service with one due slot, the least of three: windows read, health checks,
+detectors, pools, e-BH, rows of evidence, verdicts. Restart: a new service on the same file, until it has caught up.
+Both also at 8,192 and 8,193 devices, where a cache of the fleet's reports once began to miss.
 """
 
 from __future__ import annotations
@@ -91,7 +90,7 @@ class Site:
             connection.execute(DEVICES.insert(), rows)
 
     def report(self) -> int:
-        """Let every device's window of the next hour arrive; return the time (UTC ms) at which it is due."""
+        """Store every device's window of the next hour; return the time (UTC ms) at which it is due."""
         streams, start_ms = len(NAMES), self.hour * HOUR_MS
         counts = self.dice.multinomial(SAMPLES, np.full(BINS, 1 / BINS), size=(self.devices, streams))
         words = np.zeros((self.devices, streams * (BINS + 1) + 1), np.uint32)
@@ -127,7 +126,7 @@ def _reference() -> Reference:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What a fleet costs: CPU seconds a step and a completing one, seconds until a restarted service has caught up."""
+    """Cost of a fleet: CPU seconds of a step and of a completing one, seconds until a restarted service caught up."""
 
     devices: int
     step_cpu_s: float
@@ -139,7 +138,7 @@ class Cost:
 
 
 def measure(devices: int, steps: int) -> Cost:
-    """Let a fleet of ``devices`` commission and be judged for ``steps`` windows, then start again."""
+    """Commission a fleet of ``devices``, run ``steps`` windows, then restart."""
     with tempfile.TemporaryDirectory() as folder:
         database = open_database(f"sqlite:///{folder}/fleet.db")
         site = Site(devices, database)
@@ -153,7 +152,7 @@ def measure(devices: int, steps: int) -> Cost:
         restart_s = time.perf_counter() - start
         stored = sum(file.stat().st_size for file in Path(folder).iterdir())
         database.close()
-    judged = min(cpu_s[COMMISSIONED:])  # what else runs on the machine only adds to it
+    judged = min(cpu_s[COMMISSIONED:])  # other load on the machine only adds time
     return Cost(devices, judged, cpu_s[COMMISSIONED - 1], restart_s, peak_bytes, before_bytes, stored)
 
 
@@ -168,7 +167,7 @@ def _peak_bytes() -> int:
 
 
 def rows_of(cost: Cost, base: Cost) -> list[Row]:
-    """Return the figures of one fleet; the reference is what ``base``, a smaller fleet, would cost at this size."""
+    """Return the figures of one fleet; the reference is the cost of ``base``, a smaller fleet, scaled to this size."""
     name, times = f"{cost.devices:,} devices x {len(NAMES)} streams", cost.devices / base.devices
     budget_s = max(2.0 * cost.devices / 10_000, 0.1)
     return [
@@ -187,7 +186,7 @@ def rows_of(cost: Cost, base: Cost) -> list[Row]:
 @click.option("--quick", is_flag=True, help="100 and 1,000 devices only.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the rows there.")
 def main(json_file: Path | None, *, quick: bool) -> None:
-    """Print what an evidence step costs; exit 1 while a figure is missed."""
+    """Print the cost of an evidence step; exit 1 if a target is missed."""
     sizes = (100, 1000) if quick else (100, 1000, 10_000, 8192, 8193)
     costs: dict[int, Cost] = {}
     for devices in sizes:

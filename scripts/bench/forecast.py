@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How well the forecasts of ``models/nab`` tell an anomaly, and how they stand against the simplest ones.
+"""How well the forecasts of ``models/nab`` separate anomalies, and how they compare with the simplest forecasts.
 
-``forecast.py RUN --data FOLDER [--json FILE]``: RUN is what ``compressor run models/nab --out RUN``
-wrote. Errors are on the gate split (by the recipe's own seed), against the last value (persistence) and a ridge
-regression on the same 8-bit inputs. The area under the ROC curve takes the error of a bundle as the score of a window,
-and the mean over a source (48 steps) as that of a source: windows of sources that nothing was trained on against
-windows that touch a labelled anomaly. Each row: what, ours, reference, ratio, target, met (null: no target).
+``forecast.py RUN --data FOLDER [--json FILE]``: RUN is the output of ``compressor run models/nab --out RUN``. Errors
+are on the gate split (by the recipe's own seed), compared with the last value (persistence) and a ridge regression on
+the same 8-bit inputs. The area under the ROC curve uses the error of a bundle as the score of a window, and the mean
+over a source (48 steps) as the score of a source: windows of sources that were not trained on against windows that
+touch a labelled anomaly. Each row: what, ours, reference, ratio, target, met (null: no target).
 """
 
 # ruff: noqa: E402 - the path is set before the imports that need it
@@ -41,7 +41,7 @@ _ANOMALY = " anomaly"
 
 
 def auc(normal: Floats, anomalous: Floats) -> float:
-    """Return the share of pairs in which the anomalous score is larger, a tie as half."""
+    """Return the share of pairs in which the anomalous score is larger, counting a tie as half."""
     return float(stats.mannwhitneyu(anomalous, normal).statistic / (len(normal) * len(anomalous)))
 
 
@@ -55,7 +55,7 @@ def errors_of(recipe: Recipe, bundle: Path, table: Table) -> Floats:
 
 
 def last_values(table: Table, recipe: Recipe) -> Floats:
-    """Return the inputs as the network sees them, in the series' unit, (N, steps)."""
+    """Return the inputs that the network gets, in the series' unit, (N, steps)."""
     low, high = (float(recipe.data.options[name]) for name in ("low_0", "high_0"))
     return np.stack([image[:, 0, 0] for image in table.images]).astype(np.float64) / 255 * (high - low) + low
 
@@ -71,14 +71,14 @@ def simple(recipe: Recipe, material: Material) -> Iterator[tuple[str, float]]:
 
 
 def unseen(material: Material) -> Table:
-    """Return the windows of the gate's sources, and all that touch an anomaly: nothing of them was learnt from."""
+    """Return the windows of the gate's sources, and all that touch an anomaly: none of them was trained on."""
     table = material.table
     anomalous = np.char.endswith(table.slices, _ANOMALY)
     return table.take(np.isin(table.sources, material.rows("gate").sources) | anomalous)
 
 
 def told_apart(recipe: Recipe, bundle: Path, table: Table) -> Iterator[tuple[str, float]]:
-    """Yield the area under the ROC curve of each series, window by window and source by source."""
+    """Yield the area under the ROC curve of each series, per window and per source."""
     errors, series = errors_of(recipe, bundle, table), np.char.replace(table.slices, _ANOMALY, "")
     anomalous = np.char.endswith(table.slices, _ANOMALY)
 

@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
-"""Checks the accuracy gate by simulation and by enumeration: how often it passes what it must not, and what it must.
+"""Checks the accuracy gate by simulation and by enumeration: how often it passes wrongly, and how often rightly.
 
-``gates.py [--quick] [--json FILE]``: at a true drop equal to the margin at most 5 % pass; without a drop, at the number
-of samples that ``samples_for`` states, at least 80 %. ``AccuracyDrop.judge`` itself says how many of the discordant
-pairs may be lost, by bisection: among tables with equally many it is the lost ones that decide. Rows without a target
-show why the textbook's number of samples is too small: the power of the gate there, and of the best test that keeps
-the risk at all (a linear programme over all tables). Each row: what, ours, reference, ratio, target, met (null: no
-target).
+``gates.py [--quick] [--json FILE]``: at a true drop equal to the margin at most 5 % pass; without a drop, with the
+number of samples from ``samples_for``, at least 80 %. Bisection over ``AccuracyDrop.judge`` itself finds how many of
+the discordant pairs may be lost: among tables with equally many, the number lost decides. Rows without a target show
+why the textbook's number of samples is too small: the power of the gate there, and of the best test that keeps the risk
+(a linear programme over all tables). Each row: what, ours, reference, ratio, target, met (null: no target).
 """
 
 # ruff: noqa: E402 - the path is set before the imports that need it
@@ -33,7 +32,7 @@ from scripts.bench.rows import Row, told
 CASES = ((0.01, 0.01), (0.01, 0.038), (0.02, 0.05), (0.05, 0.3), (0.02, 0.02))
 QUICK = CASES[:3]
 RISK, TRIALS = 0.05, 20_000
-NOISE = 3.0  # standard errors that a simulation may be off; the enumeration beside it has none
+NOISE = 3.0  # allowed standard errors of a simulation; the enumeration has none
 _NUISANCES, _REACH = 60, 4.0
 PUBLISHED = (
     ("airway reactivity (Bentur 2009; Fagerland, Lydersen, Laake 2014)", Paired(1, 7, 21), -0.517, -0.026),
@@ -53,7 +52,7 @@ def passing(n: int, margin: float, discordance: float, drop: float, trials: int)
 
 @cache
 def most_lost(margin: float, n: int, discordant: int) -> int:
-    """Return how many of ``discordant`` pairs may be lost so that the gate passes; -1 where none may."""
+    """Return the most of ``discordant`` pairs that may be lost while the gate passes; -1: none."""
     low, high = -1, discordant
     while low < high:
         middle = (low + high + 1) // 2
@@ -99,7 +98,7 @@ def rows(cases: tuple[tuple[float, float], ...], trials: int) -> Iterator[Row]:
 
 
 def main() -> int:
-    """Measure, print, and say whether the figures were reached."""
+    """Measure, print, and return whether the targets were met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer cases and trials")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")

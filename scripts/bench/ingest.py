@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Drift reports a second and core into SQLite: decode, fold, store, acknowledge, as the server does it.
+"""Drift reports per second and core into SQLite: decode, aggregate, store, acknowledge, with the server's code.
 
-Measures the ingest thread alone: reports come from memory, and acknowledgements are encoded and handed to a transport
+Measures only the ingest thread: reports come from memory, and acknowledgements are encoded and passed to a transport
 that only counts them, so neither mosquitto nor the broker client (paho's own thread) takes part. The store is SQLite
-(WAL, synchronous=NORMAL) where a large fleet has PostgreSQL; the reports are those of an hourly window with 60
-inferences, 23 streams and 10 classes. "a core" divides by CPU time, "wall" by the clock. Compared with the same
-reports written as bare rows into the same SQLite, one transaction a batch: what no ingest could be faster than.
+(WAL) with the server's own settings, where a large fleet has PostgreSQL; the reports are those of an hourly window with
+60 inferences, 23 streams and 10 classes. "a core" divides by CPU time, "wall" by the clock. The reference writes the
+same reports as bare rows into the same SQLite, one transaction per batch: no ingest could be faster.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ TARGET_PER_S_AND_CORE = 5_000
 
 
 class CountingTransport:
-    """Takes what is published and forgets it."""
+    """Counts published messages and drops them."""
 
     def __init__(self) -> None:
-        """Start at none."""
+        """Start at zero."""
         self.published = 0
 
     def start(self, listener: Listener, *, subscriptions: tuple[str, ...], will: Will | None = None) -> None:
         """Connect to nothing."""
 
-    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:  # noqa: ARG002 - the protocol's
+    def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:  # noqa: ARG002 - required by the protocol
         """Count one message."""
         self.published += 1
         return self.published
 
     def idle_s(self) -> float:
-        """Say that the broker answered just now."""
+        """Return 0: the broker has just responded."""
         return 0.0
 
     def stop(self) -> None:
-        """End nothing."""
+        """Do nothing."""
 
 
 def main() -> int:
-    """Measure, print, and say whether the figure was reached."""
+    """Measure, print, and return whether the target was met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
     parser.add_argument("--quick", action="store_true", help="fewer reports")

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Peak memory of calibration and of a whole run on pictures of 224 x 224, beside onnxruntime's own calibration.
+"""Peak memory of calibration and of a whole run on pictures of 224 x 224, compared with onnxruntime's calibration.
 
-``memory.py [--quick] [--json FILE]``. The network is MobileNetV2 x 0.35 of random weights (memory asks for none
-better), the pictures are noise. Each figure is the peak of a fresh process (VmHWM) on one thread, taken on the same
-rows in the same run; onnxruntime reads them one at a time, which is the least it can take. ``compressor run`` imports
-the file, calibrates on 70 % of the pictures, gates and packs.
+``memory.py [--quick] [--json FILE]``. The network is MobileNetV2 x 0.35 with random weights (memory does not depend on
+them), the pictures are noise. Each figure is the peak of a fresh process (VmHWM) on one thread, with the same rows in
+the same run; onnxruntime reads them one at a time, which needs the least memory. ``compressor run`` imports the file,
+calibrates on 70 % of the pictures, gates and packs.
 """
 
 from __future__ import annotations
@@ -76,14 +76,14 @@ print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM:
 
 
 def rows_of(count: int) -> Iterator[NDArray[np.float32]]:
-    """Yield ``count`` rows, float32 (1, 3, 224, 224), the same for whoever asks."""
+    """Yield ``count`` rows, float32 (1, 3, 224, 224), the same at each call."""
     for seed in range(count):
         yield np.random.default_rng(seed).random((1, 3, SIDE, SIDE), dtype=np.float32)
 
 
 def calibrate_ours(model: str, count: int) -> None:
     """Quantize in this process with the project's calibration, in batches as a run makes them."""
-    from compressor.quantize import quantize  # noqa: PLC0415 - the other child must not pay for it
+    from compressor.quantize import quantize  # noqa: PLC0415 - the other child must not import it
     from compressor.steps.quantize import Settings as QuantizeRecipe  # noqa: PLC0415 - likewise
 
     def batches() -> Iterator[NDArray[np.float32]]:
@@ -101,7 +101,7 @@ def calibrate_ours(model: str, count: int) -> None:
 
 def calibrate_onnxruntime(model: str, count: int) -> None:
     """Quantize in this process with ``quantize_static``, the same scheme and rows."""
-    from onnxruntime.quantization import (  # noqa: PLC0415 - the other child must not pay for it
+    from onnxruntime.quantization import (  # noqa: PLC0415 - the other child must not import it
         CalibrationDataReader,
         CalibrationMethod,
         QuantType,
@@ -110,7 +110,7 @@ def calibrate_onnxruntime(model: str, count: int) -> None:
     from onnxruntime.quantization.shape_inference import quant_pre_process  # noqa: PLC0415 - likewise
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
-        """The rows as onnxruntime wants them."""
+        """The rows in onnxruntime's interface."""
 
         def __init__(self) -> None:
             """Start at the first."""
@@ -166,7 +166,7 @@ def measured(folder: Path, counts: tuple[int, int], pictures: int) -> Iterator[R
 
 
 def main() -> int:
-    """Print the table; return 0 when every target is met."""
+    """Print the table; return 0 if every target is met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rows and pictures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to this file")

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Checks the gates on calibration error and on a regression's error by simulation: what passes that must not.
+"""Checks the gates on calibration error and on a regression's error by simulation: how often they pass wrongly.
 
 ``metric_gates.py [--quick] [--json FILE]``: candidates whose true increase equals the margin pass in at most 5 % of the
-trials, whichever way they are worse; rows without a target show how often an equal model passes. Of calibration the
-true increase is that of two million samples in the same bins. Each row: what, ours, reference, ratio, target, met
-(null: no target).
+trials, in whichever way they are worse; rows without a target show how often an equal model passes. The true increase
+of the calibration error is that of two million samples in the same bins. Each row: what, ours, reference, ratio,
+target, met (null: no target).
 """
 
 # ruff: noqa: E402 - the path is set before the imports that need it
@@ -29,14 +29,14 @@ from scripts.bench.rows import Row, told
 
 Floats = NDArray[np.float64]
 RISK, TRIALS = 0.05, 1000
-NOISE = 3.0  # standard errors that a simulation may be off
+NOISE = 3.0  # allowed standard errors of a simulation
 SIZES = ((500, 0.05), (1000, 0.03), (1000, 0.08), (2000, 0.02), (5000, 0.02))
 QUICK = SIZES[:2]
 _MANY = 2_000_000
 _CALIBRATION = "calibration_error_increase"
 _REPLICATES = 500
 
-# From the chance that a sample is right and the size of the change to the confidence of baseline and candidate.
+# Map the probability that a sample is right, and the size of the change, to the confidences of both models.
 CHANGES: dict[str, Callable[[Floats, float], tuple[Floats, Floats]]] = {
     "surer, from exact": lambda chance, size: (chance, np.minimum(chance + size, 0.9999)),
     "less sure, from exact": lambda chance, size: (chance, chance - size),
@@ -50,18 +50,18 @@ def _by_turns(chance: Floats, size: float) -> Floats:
 
 
 def chances(generator: np.random.Generator, n: int, *, accurate: bool = False) -> Floats:
-    """Return the chance of each of ``n`` samples to be right, 0.6 to 0.999; about 86 % are, or 97 %."""
+    """Return the probability of each of ``n`` samples to be right, 0.6 to 0.999; about 86 % are right, or 97 %."""
     drawn = generator.beta(30, 0.6, n) if accurate else generator.beta(6, 1.2, n)
     return np.clip(drawn, 0.6, 0.999)
 
 
 def scores(confidence: Floats, right: NDArray[np.bool_]) -> Floats:
-    """Return log-probabilities of two classes, (N, 2), label 0, whose prediction is ``right`` so surely."""
+    """Return log-probabilities of two classes, (N, 2), label 0, whose prediction is ``right`` with this confidence."""
     return np.log(np.where(right[:, None], np.c_[confidence, 1 - confidence], np.c_[1 - confidence, confidence]))
 
 
 def root_error(chance: Floats, confidence: Floats) -> float:
-    """Return the root mean square calibration error of very many samples."""
+    """Return the root mean square calibration error, for very many samples."""
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
     counts = np.bincount(place, minlength=BINS)
     means = np.bincount(place, chance - confidence, minlength=BINS) / np.maximum(counts, 1)
@@ -69,7 +69,7 @@ def root_error(chance: Floats, confidence: Floats) -> float:
 
 
 def calibration(change: str, n: int, size: float, trials: int, *, accurate: bool = False) -> tuple[float, float]:
-    """Return the true increase and the share of ``trials`` that pass a margin of just that."""
+    """Return the true increase and the share of ``trials`` that pass a margin equal to it."""
     generator, change_to = np.random.default_rng(n), CHANGES[change]
     many = chances(generator, _MANY, accurate=accurate)
     margin = float(np.subtract(*(root_error(many, confidence) for confidence in change_to(many, size)[::-1])))
@@ -82,14 +82,14 @@ def calibration(change: str, n: int, size: float, trials: int, *, accurate: bool
 
 
 def passes(confidences: tuple[Floats, Floats], right: tuple[NDArray[np.bool_], ...], margin: float) -> bool:
-    """Return whether the gate passes baseline and candidate of these confidences."""
+    """Return whether the gate passes for baseline and candidate with these confidences."""
     before, after = (scores(*pair) for pair in zip(confidences, right, strict=True))
     found = calibration_error_increase(np.zeros(len(before), dtype=np.int64), before, after, Draws())
     return MetricDrop(_CALIBRATION, margin).judge(Evidence(metrics={_CALIBRATION: found})).verdict is Verdict.PASS
 
 
 def equal(n: int, margin: float, trials: int) -> float:
-    """Return how often a candidate passes that is 3 points off as the baseline is, but for a little rounding."""
+    """Return how often a candidate passes that is off by 3 points like the baseline, except for a little rounding."""
     generator, passed = np.random.default_rng(n), 0
     for _ in range(trials):
         chance = chances(generator, n)
@@ -100,7 +100,7 @@ def equal(n: int, margin: float, trials: int) -> float:
 
 
 def worst_slice(n: int, slices: int, trials: int) -> float:
-    """Return the share that passes where the error of one of ``slices`` grew by the margin, with heavy tails."""
+    """Return the share that passes if the error of one of ``slices`` grew by the margin, with heavy tails."""
     generator, passed = np.random.default_rng(n), 0
     draws = Draws(level_of(0.95, slices), _REPLICATES)
     for _ in range(trials):
@@ -115,7 +115,7 @@ def worst_slice(n: int, slices: int, trials: int) -> float:
 
 
 def ceiling(n: int, trials: int, *, squared: bool) -> float:
-    """Return the share that passes whose true error, of Laplace's heavy tails, is the limit."""
+    """Return the share that passes whose true error, with Laplace's heavy tails, equals the limit."""
     generator, name, limit = np.random.default_rng(n), ERRORS[squared], 2**0.5 if squared else 1.0
     passed = 0
     for _ in range(trials):
@@ -154,7 +154,7 @@ def measured(sizes: tuple[tuple[int, float], ...], trials: int) -> Iterator[Row]
 
 
 def main() -> int:
-    """Print the rows; return 1 while a figure is missed."""
+    """Print the rows; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path)

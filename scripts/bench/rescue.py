@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Prints how int8 breaks MobileNets and what brings them back, on the exported files, one thread, in one run.
+"""Prints how int8 breaks MobileNets and how they are rescued, on the exported files, one thread, in one run.
 
 ``rescue.py [--quick] [--cases mobilenet_v2,mobilenet_v3_small] [--out DIR] [--json FILE]``: scikit-learn's digits
-enlarged to 64 x 64. MobileNetV2-0.35 with one weight scale per tensor, and MobileNetV3-small-0.5, are trained
-(once: ``--out`` keeps the weights) at a rate so high that channels die: nothing reaches the weights behind them, their
-norms blow these up, and one scale has no levels left for the others. Each is exported and made int8 as it is, with MSE
-ranges, with bias correction, after step ``equalize`` and after step ``qat``, whose seconds count. MobileNetV2
-once more with channels spread by hand, which matter, so that clipping them is no cure. Accuracy is onnxruntime's on
-gate rows, which no step sees. ``--quick``: a rough version, few rows and steps, no LiteRT; it shows that the bench
-runs, and its figures are not the claim's. That int8 is slower and a search keeps a float form is shown by
-``compressor search scripts/bench/mobilenet_v3_small.toml --trials 5 --no-gate``.
+enlarged to 64 x 64. MobileNetV2-0.35 with one weight scale per tensor, and MobileNetV3-small-0.5, are trained (once:
+``--out`` keeps the weights) at a rate so high that channels die: the weights after them get no signal, their norms
+make these large, and one scale has no levels left for the others. Each is exported and quantized to int8 unchanged,
+with MSE ranges, with bias correction, after step ``equalize`` and after step ``qat``, which is timed. MobileNetV2 also
+with channels scaled unevenly by hand; these matter, so that clipping them does not help. Accuracy is onnxruntime's on
+gate rows, which no step sees. ``--quick``: a rough version with few rows and steps and without LiteRT; it checks that
+the bench runs, and its figures do not count. ``compressor search scripts/bench/mobilenet_v3_small.toml --trials 5
+--no-gate`` shows that int8 is slower and a search keeps a float form.
 """
 
 # ruff: noqa: E402, PLC0415 - telemetry is off and threads are set before imports; TFLite packages only where used
@@ -60,9 +60,9 @@ TIMED_ROWS, ROUNDS, CALIBRATION_ROWS, SEARCH_ROWS = 40, 5, 128, 128
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A network, how it is trained, and the accuracy that QAT has to bring back (0: float's, less one point).
+    """A network, its training, and the accuracy that QAT must restore (0: float's, less one point).
 
-    ``spread``: it is measured with channels spread by hand too.
+    ``spread``: it is also measured with channels scaled unevenly by hand.
     """
 
     network: str
@@ -73,7 +73,7 @@ class Case:
 
 
 LEARNING = TrainRecipe(epochs=25, learning_rate=0.1, augment=0.0, weight_decay=1e-4, label_smoothing=0.0)
-"""At a rate of 0.005 or 0.03 as good a network has hardly a dead channel, and int8 per tensor loses nothing.
+"""At a rate of 0.005 or 0.03 an equally good network has hardly a dead channel, and int8 per tensor loses nothing.
 
 Accuracy float and int8 per tensor by rate: MobileNetV2 0.957 and 0.953 (0.005), 0.982 and 0.978 (0.03), 0.990 and 0.105
 (0.1); MobileNetV3-small 0.987 and 0.985 (0.03), 0.980 and 0.980 (0.1), 0.970 and 0.907 (0.2), 0.960 and 0.085 (0.3).
@@ -107,7 +107,7 @@ def data_of(*, quick: bool) -> Data:
 
 
 def trained(case: Case, data: Data, path: Path) -> nn.Module:
-    """Return the network of ``case``, from ``path`` or trained and kept there."""
+    """Return the network of ``case``, loaded from ``path`` or trained and saved there."""
     network = networks.build(case.network, CLASSES, CHANNELS, SIDE, SIDE, {"width_mult": case.width_mult})
     if path.exists():
         return checkpoint.load(network, path).eval()
@@ -121,10 +121,11 @@ def trained(case: Case, data: Data, path: Path) -> nn.Module:
 
 
 def uneven(network: nn.Module, rows: Floats) -> nn.Module:
-    """Return a copy that computes the same on ``rows`` with channels of very different size: the spread that collapses.
+    """Return a copy with equal outputs on ``rows`` and channels of very different size, the spread that ruins int8.
 
-    Seeded factors between 1 and 1/1000 shrink each channel before a depthwise or projecting layer, which undoes them; a
-    channel that reaches ReLU6's clip on ``rows`` stays. Trained so shortly, these networks have no such spread yet.
+    Seeded factors between 1 and 1/1000 shrink each channel before a depthwise or projecting layer, which compensates; a
+    channel that reaches ReLU6's clip on ``rows`` is left. After such a short training these networks have no such
+    spread.
     """
     changed, rng = copy.deepcopy(network), torch.Generator().manual_seed(0)
     folding.fold(changed)
@@ -145,7 +146,7 @@ def uneven(network: nn.Module, rows: Floats) -> nn.Module:
 
 
 def session(model: bytes) -> onnxruntime.InferenceSession:
-    """Return ``model`` in onnxruntime, one thread, as the device opens it."""
+    """Return ``model`` in onnxruntime with one thread, opened as on a device."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -163,7 +164,7 @@ def accuracy(model: bytes, rows: Rows) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Made:
-    """An int8 file, its accuracy on gate rows, and the seconds of what came before its quantization."""
+    """An int8 file, its accuracy on gate rows, and the seconds of the steps before its quantization."""
 
     model: bytes
     accuracy: float
@@ -173,7 +174,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stand:
-    """One case under the bench."""
+    """One case of the bench."""
 
     case: Case
     data: Data
@@ -181,7 +182,7 @@ class Stand:
     quick: bool
 
     def bench(self) -> Bench:
-        """Return what steps work with; the teacher is the network as it was trained."""
+        """Return the input of steps; the teacher is the network as it was trained."""
         data = self.data
         return Bench(
             data.train, data.calibration, data.search, self.case.train, copy.deepcopy(self.network).eval(),
@@ -189,7 +190,7 @@ class Stand:
         )  # fmt: skip
 
     def int8(self, applied: Applied, settings: Settings, spent: tuple[float, float] = (0.0, 0.0)) -> Made:
-        """Return the ONNX export of ``applied`` as int8 by ``settings``, learned ranges placed where there are any."""
+        """Return the ONNX export of ``applied`` quantized by ``settings``, with its learned ranges if there are any."""
         model, probe = export_onnx(applied.network, CHANNELS, SIDE, SIDE), self.data.calibration.inputs[:4]
         ranges = None
         if applied.ranges:
@@ -248,7 +249,7 @@ class Stand:
 
 
 def claimed(name: str, made: Mapping[str, Made], base: float, least: float) -> Iterator[Row]:
-    """Yield what one scale per tensor leaves of accuracy ``base``, what each rescue brings back, and what it cost."""
+    """Yield the accuracy left by one scale per tensor, the accuracy restored by each rescue, and its cost."""
     plain, learnt = made["min/max"], made["step qat"]
     for way, one in made.items():
         yield Row(f"{name}: int8 per tensor, {way}, accuracy vs float", one.accuracy, base)
@@ -283,7 +284,7 @@ def litert(model: bytes) -> Callable[[Floats], object]:
 
 
 def timed(calls: Mapping[str, Callable[[Floats], object]], inputs: Floats) -> dict[str, float]:
-    """Return the CPU milliseconds of one row: the fastest round's median, in turns so that all see the same machine."""
+    """Return the CPU milliseconds of one row: the fastest round's median, in turns so that all share the conditions."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(ROUNDS):
         for name, call in calls.items():
@@ -297,9 +298,9 @@ def timed(calls: Mapping[str, Callable[[Floats], object]], inputs: Floats) -> di
 
 
 def litert_rows(name: str, network: nn.Module, data: Data) -> Iterator[Row]:
-    """Yield the latency of int8 per channel beside float in LiteRT; nothing where its packages are missing.
+    """Yield the latency of int8 per channel beside float in LiteRT; nothing if its packages are missing.
 
-    Nor where it can't open the int8 file.
+    Nor if it can't open the int8 file.
     """
     try:
         from compressor.export.tflite import export_tflite
@@ -322,7 +323,7 @@ def litert_rows(name: str, network: nn.Module, data: Data) -> Iterator[Row]:
 
 
 def main() -> int:
-    """Print the table; return 1 while a figure is missed."""
+    """Print the table; return 1 if a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--cases", default=",".join(CASES))
@@ -339,7 +340,7 @@ def main() -> int:
             case = replace(case, train=replace(case.train, epochs=2)) if options.quick else case
             path = folder / f"{name}{'-quick' if options.quick else ''}.pt"
             rows += Stand(case, data, trained(case, data, path), options.quick).rows()
-    if options.quick:  # a network of two epochs is at chance: it shows that the bench runs, not what a rescue gains
+    if options.quick:  # a network of two epochs is at chance: it shows that the bench runs, not the effect of a rescue
         rows = [replace(row, met=None) for row in rows]
     return told(rows, options.json)
 

@@ -1,4 +1,4 @@
-"""What every bench prints: rows of a figure, what it was measured against, and whether the target was met."""
+"""The output of every bench: rows with a figure, its reference, and whether the target was met."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a table; ``met`` is None where nothing is asked."""
+    """One line of a table; ``met`` is None without a target."""
 
     what: str
     ours: float
@@ -25,14 +25,14 @@ class Row:
         return self.ours / self.reference if self.reference else None
 
     def unjudged(self) -> Row:
-        """Return this row with nothing asked of it."""
+        """Return this row without a target."""
         return replace(self, target="", met=None)
 
 
 def told(rows: Sequence[Row], file: Path | None, table: Sequence[Any] = ()) -> int:
-    """Print ``rows``, write them to ``file`` where one is named, and return 1 while a figure is missed.
+    """Print ``rows``, write them to ``file`` if it is given, and return 1 if a target is missed.
 
-    ``table``: dataclasses that were printed before; where there are any, the file is ``{"table": ..., "rows": ...}``.
+    ``table``: dataclasses printed before; with them the file is ``{"table": ..., "rows": ...}``.
     """
     for row in rows:
         ratio = f"{row.ratio:.3f}" if row.ratio else "-"

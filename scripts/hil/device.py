@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Hardware in the loop: is a real device fit? Asks its server, lets the device test itself, prints a verdict.
+"""Hardware in the loop: checks whether a real device is fit, through its server, and prints a verdict.
 
     scripts/hil/device.py --server URL --token-file state/operator.token --device cam-1 [--release digits-2] [--json]
 
 Checks, in this order: the server knows the device; it is online; it runs (or has committed) the release; its last
-update did not fail; it answers a self-test; it reported a drift window lately. Exit code 0: fit, 1: not, 2: usage.
+update did not fail; it passes a self-test; it reported a drift window recently. Exit code 0: fit, 1: not, 2: usage.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _ERROR = 400
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One check and what it found."""
+    """One check and its result."""
 
     name: str
     ok: bool
@@ -70,7 +70,7 @@ class Server:
 @click.option("--window-s", default=3600.0, show_default=True, help="The length of the device's drift windows.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tab-separated lines.")
 def main(url: str, token_file: Path, device: str, release: str, window_s: float, *, as_json: bool) -> None:
-    """Say whether a device is fit to be trusted with a rollout."""
+    """Check whether a device is fit for a rollout."""
     server = Server(url, token_file.read_text().strip())
     checks = [*_standing(server, device, release), _selftest(server, device), _window(server, device, window_s)]
     if as_json:

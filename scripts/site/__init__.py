@@ -1,1 +1,1 @@
-"""The documentation as a site: what mkdocs is given beside the pages in ``docs``, made from the code."""
+"""The documentation as a site: pages for mkdocs that are generated from the code."""

@@ -1,6 +1,6 @@
-"""What mkdocs calls: pages made from the code, pages that lie at the top of the repository, formulas as MathML.
+"""Hooks of mkdocs: pages generated from the code, pages from the top of the repository, formulas as MathML.
 
-Formulas are written as GitHub reads them, between dollars, and become MathML when the site is built: browsers show it
+Formulas are written for GitHub, between dollar signs, and become MathML when the site is built: browsers show it
 without a script, so the site needs no network.
 """
 
@@ -37,7 +37,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Return the page with its formulas as MathML, and its links to the repository's top as they are in the site."""
+    """Return the page with formulas as MathML, and with links to the repository's top adapted to the site."""
     del page, config, files
     for name, path in TOP.items():
         markdown = markdown.replace(f"../{name})", f"{path})")
@@ -45,7 +45,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def below_docs(text: str) -> str:
-    """Return a page of the top folder with its links as seen from ``docs``."""
+    """Return a page of the top folder with its links relative to ``docs``."""
     text = text.replace("](docs/", "](")
     for name, path in TOP.items():
         text = text.replace(f"]({name})", f"]({path})")
@@ -53,7 +53,7 @@ def below_docs(text: str) -> str:
 
 
 def with_formulas(markdown: str) -> str:
-    """Return ``markdown`` with what stands between dollars, outside of code, as MathML."""
+    """Return ``markdown`` with everything between dollar signs, outside code, as MathML."""
     parts = _CODE.split(markdown)
     for place in range(0, len(parts), 2):
         shown = re.sub(

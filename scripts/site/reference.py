@@ -1,4 +1,4 @@
-"""Pages of reference that are made from the code, so that no table rots: settings, commands, REST, Python API."""
+"""Reference pages generated from the code, so that no table goes stale: settings, commands, REST, Python API."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _WHO = {
 
 
 def pages() -> Mapping[str, Callable[[], str]]:
-    """Return what makes each page, by its path below ``docs``."""
+    """Return the generator of each page, by its path in ``docs``."""
     return {
         "reference/agent-toml.md": agent_toml,
         "reference/server-toml.md": server_toml,
@@ -64,7 +64,7 @@ that names the nearest. [How to run a server of your own](../how-to/own-server.m
 
 
 def _tables(config: type) -> Iterator[str]:
-    """Yield a section for each table of a settings class, first the keys that stand in none."""
+    """Yield a section for each table of a settings class; keys outside any table come first."""
     hints = get_type_hints(config)
     plain = [field for field in dataclasses.fields(config) if not dataclasses.is_dataclass(hints[field.name])]
     if plain:
@@ -79,7 +79,7 @@ def _tables(config: type) -> Iterator[str]:
 
 
 def _sources() -> Iterator[str]:
-    """Yield what all sources have in common, and a section for the keys of each."""
+    """Yield the keys common to all sources, and a section for the keys of each."""
     kinds, default = ", ".join(f"`{name}`" for name in sources.names()), sources.SourceConfig().kind
     own = "[a source of your own](../how-to/own-sensor.md)"
     yield f"""
@@ -97,7 +97,7 @@ Where inputs come from. The other keys are those of the kind:
 
 
 def _section(title: str, table: type, names: set[str]) -> str:
-    """Return heading, what the class says of itself, and a row for each key with the reason of its default."""
+    """Return heading, docstring of the class, and a row for each key with the reason for its default."""
     hints, comments, text = get_type_hints(table), _comments(table), _plain(inspect.getdoc(table) or "")
     ranges = rules(table)
     rows = []
@@ -113,7 +113,7 @@ def _section(title: str, table: type, names: set[str]) -> str:
 
 
 def _comments(table: type) -> dict[str, str]:
-    """Return what stands behind each field of a dataclass in its source."""
+    """Return the comment after each field of a dataclass in its source."""
     found = (re.match(r"\s+(\w+): .*?  # (.*)", line) for line in inspect.getsource(table).splitlines())
     return {one[1]: one[2].replace("|", "\\|") for one in found if one}
 
@@ -173,7 +173,7 @@ class _Call:
 
 
 def rest() -> str:
-    """Return every call of the REST interface with who may make it."""
+    """Return every call of the REST interface with the roles that may make it."""
     head = """# REST
 
 Operators and build hosts send `Authorization: Bearer TOKEN` (the files `operator.token` and `builder.token` of the
@@ -191,7 +191,7 @@ the same as OpenAPI at `/api/openapi.json`, with every body and answer, and as a
 
 
 def _calls() -> Iterator[_Call]:
-    """Yield the calls of a server that is opened in a folder of its own, without a broker."""
+    """Yield the calls of a server opened in a temporary folder, without a broker."""
     from server.app.server import ServerApp  # noqa: PLC0415 - a page needs the package that it is about
     from server.app.state_directory import init_state  # noqa: PLC0415 - as above
     from wire.memory_broker import MemoryBroker, MemoryTransport  # noqa: PLC0415 - as above
@@ -213,9 +213,9 @@ def _calls() -> Iterator[_Call]:
 
 
 def _body(call: Mapping[str, Any], document: Mapping[str, Any]) -> str:
-    """Return the fields of a call's JSON body, a question mark behind those that may be left out."""
+    """Return the fields of a call's JSON body; optional ones end with a question mark."""
     schema = call.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
-    schema = next((one for one in schema.get("anyOf", ()) if "$ref" in one), schema)  # a body that may be left out
+    schema = next((one for one in schema.get("anyOf", ()) if "$ref" in one), schema)  # an optional body
     named = document["components"]["schemas"].get(schema.get("$ref", "").rpartition("/")[2], {})
     wanted = named.get("required", ())
     fields = [name if name in wanted else f"{name}?" for name in named.get("properties", {})]
@@ -229,7 +229,7 @@ def _who(routes: Any) -> Iterator[tuple[tuple[str, str], str]]:  # noqa: ANN401 
             yield from _who(included.routes)
         elif hasattr(route, "dependant"):
             names = [getattr(one.call, "__name__", "") for one in route.dependant.dependencies]
-            names += re.findall(r"auth\.(\w+)", inspect.getsource(route.endpoint))  # asked in the body of the call
+            names += re.findall(r"auth\.(\w+)", inspect.getsource(route.endpoint))  # checked inside the endpoint
             asked = next((_WHO[name] for name in names if name in _WHO), None)
             if asked is not None:
                 yield from (((verb.lower(), route.path), asked) for verb in route.methods)

@@ -1,4 +1,4 @@
-"""``./scripts/demo``: tell the story; exit 0 only if it came true."""
+"""``./scripts/demo``: runs the demo; exit 0 only if every promise was kept."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from scripts.story.world import World
 from server.errors import ServerError
 
 _KEPT_FOLDERS = 2
-_OURS = re.compile(r"demo-\d{8}-\d{6}-\w+")  # as ``_root`` names them: a folder of another name is a person's
+_OURS = re.compile(r"demo-\d{8}-\d{6}-\w+")  # names made by ``_root``: a folder of another name is a person's
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class Options:
 @click.option("--keep", is_flag=True, help="Leave fleet and dashboard running until Ctrl-C.")
 @click.option("--memory", is_flag=True, help="One process, in-memory broker: as where mosquitto can't be had.")
 def main(data: Path | None, out: Path | None, json_file: Path | None, *, keep: bool, memory: bool) -> None:
-    """Train, compress, gate, sign, roll out, hear drift, retrain, roll out again: six devices on this machine.
+    """Train, compress, gate, sign, roll out, detect drift, retrain, roll out again: six devices on this machine.
 
-    Windows are 3 seconds here instead of an hour, so that the story takes minutes. Exit code 0 only if the story
-    came true; everything it made stays in the folder it names.
+    Windows are 3 seconds here instead of an hour, so that the demo takes minutes. Exit code 0 only if every promise
+    was kept; all its files stay in the folder that it prints.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     options = Options(data, out, json_file, keep, memory)

@@ -1,4 +1,4 @@
-"""The chapters: each does one thing that a person or program of the field does, and checks that it came true."""
+"""The chapters: each performs one task of a person or program in the field, and checks the result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DRIFT_KINDS = frozenset({"device_local", "site", "cohort", "fleet", "release_re
 
 @dataclass(slots=True)
 class Story:
-    """What has happened so far."""
+    """State of the demo so far."""
 
     plan: Plan
     fleet: Fleet
@@ -41,7 +41,7 @@ class Story:
         """The operator's API.
 
         Raises:
-            StoryError: Before the server was started.
+            StoryError: If the server was not started yet.
         """
         if self.api is None:
             message = "Expected a running server, got none"
@@ -49,7 +49,7 @@ class Story:
         return self.api
 
     def wait_for(self, what: str, look: Any, *, limit_s: float) -> Any:  # noqa: ANN401 - whatever is found
-        """Wait, but give up at once when a program has ended."""
+        """Wait, but stop immediately if a program has ended."""
 
         def checked() -> Any:  # noqa: ANN401 - whatever is found
             self.fleet.check()
@@ -99,13 +99,13 @@ def releases(story: Story) -> list[str]:
 
 
 def devices(story: Story) -> list[dict[str, Any]]:
-    """Return what the server knows of every device."""
+    """Return the server's record of every device."""
     found: list[dict[str, Any]] = story.server.request("GET", "/api/devices")["devices"]
     return found
 
 
 def enrol(story: Story) -> None:
-    """Enrol six devices and start their agents; the world appears in front of them."""
+    """Enrol six devices and start their agents and cameras."""
     story.console.chapter("Six devices enrol with one-time claims and start their agents")
     story.fleet.enrol(story.server, story.plan)
     pools = {device.device: _pool(device.before) for device in story.plan.devices}
@@ -138,7 +138,7 @@ def roll_out(story: Story, release: str, *, limit_s: float) -> None:
 
 
 def watch_rollout(story: Story, release: str, *, limit_s: float) -> None:
-    """Wait until every device has committed ``release``, and say what happens on the way."""
+    """Wait until every device has committed ``release``, and print the steps."""
     said: set[str] = set()
 
     def finished() -> bool | None:
@@ -173,7 +173,7 @@ def _say_devices(story: Story, said: set[str]) -> None:
 
 
 def commission(story: Story) -> None:
-    """Let every device count its first windows: its baseline."""
+    """Let every device collect its first windows: its baseline."""
     story.console.chapter(f"Commissioning: the first {BASELINE_WINDOWS} windows of each device become its baseline")
     story.console.say(f"windows are {WINDOW_S:.0f} s here, an hour in production; nothing but counters leaves a device")
 
@@ -197,7 +197,7 @@ def drift_verdicts(story: Story) -> list[dict[str, Any]]:
 
 
 def change(story: Story) -> None:
-    """Change the world and wait for the server to hear it."""
+    """Change the world and wait until the server detects it."""
     story.console.chapter(f"The world changes: {story.plan.change}")
     for device in story.plan.devices:
         if device.after is not None:
@@ -217,14 +217,14 @@ def _covering(story: Story) -> dict[str, Any] | None:
 
 
 def windows_to_detect(story: Story) -> int:
-    """Return how many windows had closed from the change to the alarm."""
+    """Return the number of windows closed between the change and the alarm."""
     first_ms = int(story.detected["first_window_ms"])
     window_ms = WINDOW_S * 1000
     return int((first_ms + window_ms - story.changed_ms) // window_ms) + 1
 
 
 def label(story: Story, *, limit_s: float) -> None:
-    """Label what the server asked for, as a person would, through the API."""
+    """Label the requested samples through the API, as a person would."""
     story.console.chapter("The server asks the drifted devices for samples; a person labels them")
     story.console.say("Raw inputs leave a device only because this demo switches it on at both ends (default: off):")
     story.console.say("agent.toml [samples] max_bytes_per_day, server.toml [retraining] sample_bytes_per_day")
@@ -274,7 +274,7 @@ def retrain(story: Story) -> None:
 
 
 def bundle_folder(story: Story) -> Path:
-    """Return the folder that the worker built the retrained release in."""
+    """Return the folder in which the worker built the retrained release."""
     found = sorted(story.out.rglob(f"{story.retrained}-*.tfb"))
     if not found:
         message = f"Expected a bundle of {story.retrained} below {story.out}, got none"

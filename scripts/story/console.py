@@ -1,4 +1,4 @@
-"""What the demo says: chapters, lines, a waiting line, the last table."""
+"""Output of the demo: chapters, lines, a waiting line, the final table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _POLL_S = 0.25
 
 
 class StoryError(Exception):
-    """The story did not come true; the message says which part."""
+    """A promise of the demo was not kept; the message says which."""
 
 
 class Console:
@@ -30,7 +30,7 @@ class Console:
         return time.monotonic() - self._start_s
 
     def chapter(self, title: str) -> None:
-        """Print a chapter's heading."""
+        """Print the heading of a chapter."""
         self._chapter += 1
         print(f"\n[{self.elapsed_s:5.0f} s] {self._chapter}. {title}", flush=True)
 
@@ -39,10 +39,10 @@ class Console:
         print(f"          {text}", flush=True)
 
     def wait_for(self, what: str, look: Callable[[], T | None], *, limit_s: float) -> T:
-        """Return what ``look`` finds; show what we wait for on a terminal.
+        """Return the result of ``look``; on a terminal show what is awaited.
 
         Raises:
-            StoryError: If nothing came within ``limit_s``.
+            StoryError: If there is none within ``limit_s``.
         """
         deadline_s = time.monotonic() + limit_s
         while time.monotonic() < deadline_s:

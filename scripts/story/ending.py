@@ -1,4 +1,4 @@
-"""The last table, and whether the story came true."""
+"""The final table, and whether every promise of the demo was kept."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _MAX_STORY_S = 300
 
 
 def conclude(story: Story) -> list[Figure]:
-    """Print the table of everything that was promised; return its figures as rows.
+    """Print the table of all promises; return its figures as rows.
 
     Raises:
-        StoryError: If one of the promises did not come true.
+        StoryError: If a promise was not kept.
     """
     story.console.chapter("What came of it")
     before, after = chapters.bundle(story, "v1"), _retrained(story)
@@ -41,7 +41,7 @@ def conclude(story: Story) -> list[Figure]:
     )
     rows = _promises(story, sites, false_alarms, sizes)
     _check(rows)
-    # The time is a figure for the bench, not a promise of the story: a slow machine still gets its answer.
+    # The time is a figure for the bench, not a promise of the demo: a slow machine may still pass.
     rows.append(_promise("whole story, s, once installed", story.console.elapsed_s, most=_MAX_STORY_S))
     return rows
 
@@ -96,7 +96,7 @@ def _false_alarms(story: Story) -> list[str]:
 
 
 def _report_sizes(story: Story) -> list[int]:
-    """Return the size of every drift report as it travelled, made again from the stored counters."""
+    """Return the size of every drift report as it was sent, recomputed from the stored counters."""
     database = open_database(f"sqlite:///{story.fleet.server_dir / 'fleet.db'}")
     windows = Windows(database).since(0, limit=100_000)
     database.close()

@@ -1,4 +1,4 @@
-"""The figures of the last table: accuracy per site before and after, with the bound of the paired test."""
+"""The figures of the final table: accuracy per site before and after, with the bound of the paired test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, slots=True)
 class SiteFigures:
-    """One site: accuracy of the first and the second model, and how much worse the second may be (95 %)."""
+    """One site: accuracy of the first and the second model, and the upper bound of the drop (95 %)."""
 
     name: str
     n: int
@@ -33,7 +33,7 @@ class SiteFigures:
 
 
 def compare(judges: Sequence[Judge], before: Path, after: Path) -> tuple[SiteFigures, ...]:
-    """Return the figures of every judge for two bundles, run as the device runs them; last, the stable sites as one."""
+    """Return the figures of every judge for two bundles, run as on a device; last, all stable sites together."""
     right = [(judge, _right(before, judge.table), _right(after, judge.table)) for judge in judges]
     sites = [_figures(judge.name, first, second, drifted=judge.drifted) for judge, first, second in right]
     stable = [(first, second) for judge, first, second in right if not judge.drifted]

@@ -1,7 +1,7 @@
-"""The fleet of the demo: a server and six agents, each a program of its own, as in the field.
+"""The fleet of the demo: a server and six agents, each in its own process, as in the field.
 
-Where mosquitto can't be had, ``scripts/story/in_process.py`` runs the same agents and the same server code
-over the in-memory broker, in one process.
+Without mosquitto, ``scripts/story/in_process.py`` runs the same agents and the same server code with the in-memory
+broker, in one process.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ probation_s = {probation_s}
 
 @dataclass(slots=True)
 class Fleet:
-    """Server and agents as programs."""
+    """Server and agents as separate processes."""
 
     root: Path
     programs: Programs
@@ -77,7 +77,7 @@ class Fleet:
         return self.root / "keys"
 
     def init(self, *, samples: int, labels: int) -> None:
-        """Make the server's state and the keys; the root key never leaves the build host."""
+        """Create the server's state and the keys; the root key never leaves the build host."""
         run("fleet-server", "init", str(self.server_dir), quiet=True)
         settings = _SERVER_TOML.format(
             baseline=BASELINE_WINDOWS,
@@ -115,11 +115,11 @@ class Fleet:
         return self.root / "devices" / device
 
     def inbox(self, device: str) -> Path:
-        """Return where a device's camera puts its images."""
+        """Return the folder to which a device's camera writes its images."""
         return self.state_dir(device) / "inbox"
 
     def enrol(self, api: FleetClient, plan: Plan) -> None:
-        """Claim and enrol every device of the plan."""
+        """Claim and enrol all devices of the plan."""
         for device in plan.devices:
             attributes = dict(plan.attributes[device.device])
             body = {"site": device.site, "device": device.device, "attributes": attributes}
@@ -139,9 +139,9 @@ class Fleet:
             )
 
     def check(self) -> None:
-        """Raise if a program has ended."""
+        """Check that all programs are running."""
         self.programs.check_alive()
 
     def stop(self) -> None:
-        """End all programs."""
+        """Stop all programs."""
         self.programs.stop_all()

@@ -1,8 +1,8 @@
-"""The fleet without mosquitto: the same server and agents in this process, over the in-memory broker.
+"""The fleet without mosquitto: the same server and agents in this process, with the in-memory broker.
 
-What this leaves out: the network between devices and broker, authentication and ACLs of the broker, its
-persistence, and processes of their own for server and agents. Inference, probe and verification still run as
-processes; HTTP, TUF, spool, updates, gates and pages are the real ones.
+Not covered: the network between devices and broker, the broker's authentication, ACLs and persistence, and separate
+processes for server and agents. Inference, probe and verification still run as processes; HTTP, TUF, spool, updates,
+gates and pages are the real ones.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class InProcessFleet(Fleet):
         run_agent(agent, self._stopping.is_set)
 
     def check(self) -> None:
-        """Raise if an agent has ended.
+        """Check that all agents are running.
 
         Raises:
-            StoryError: With its name.
+            StoryError: If one has ended; the message names it.
         """
         for device, thread in self._agents.items():
             if not thread.is_alive() and not self._stopping.is_set():
@@ -68,7 +68,7 @@ class InProcessFleet(Fleet):
                 raise StoryError(message)
 
     def stop(self) -> None:
-        """End agents, then the server."""
+        """Stop the agents, then the server."""
         self._stopping.set()
         for thread in self._agents.values():
             thread.join(_JOIN_S)

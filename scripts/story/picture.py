@@ -1,4 +1,4 @@
-"""A picture of the dashboard while the alarm is open, where a browser is at hand."""
+"""Screenshots of the dashboard while the alarm is open, if a browser is installed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SETTLE_MS = 2500
 
 
 def take(story: Story) -> None:
-    """Save ``dashboard.png`` and ``device.png`` in the story's folder, or say how to look oneself."""
+    """Save ``dashboard.png`` and ``device.png`` in the demo's folder, or print the dashboard's address."""
     browser = shutil.which("chromium")
     url = story.server.url
     if browser is None or importlib.util.find_spec("playwright") is None:

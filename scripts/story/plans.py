@@ -1,8 +1,7 @@
-"""The two stories: who looks at what before and after the world changes.
+"""The two demos: what each device sees before and after the world changes.
 
-A plan is data: devices with the images in front of them, and the images that judge the model at the end.
-Images that devices see are never trained on unless the server asks for them; images that judge a drifted
-site are never shown to a device.
+A plan is data: devices with their images, and the images that judge the model at the end. Images that devices see are
+never trained on unless the server requests them; images that judge a drifted site are never shown to a device.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ STABLE = ("gasmeter/GMT/iotson", "powermeter/unknown/iotson")
 
 @dataclass(frozen=True, slots=True)
 class DevicePlan:
-    """One device: where it is, what it sees, and what it sees once the world has changed (None: the same)."""
+    """One device: its site, what it sees, and what it sees after the change (None: the same)."""
 
     device: str
     site: str
@@ -41,7 +40,7 @@ class DevicePlan:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """Labelled images that judge the model on one site; ``drifted``: the site that changed."""
+    """Labelled images that judge the model for one site; ``drifted``: the site that changed."""
 
     name: str
     table: Table
@@ -50,9 +49,9 @@ class Judge:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One story. The drifted site's accuracy must be under ``before_max``, then at least ``after_min``.
+    """One demo. The drifted site's accuracy must be below ``before_max``, then at least ``after_min``.
 
-    ``samples`` are asked of each drifted device; ``labels`` start a retraining.
+    ``samples`` are requested from each drifted device; ``labels`` start a retraining.
     """
 
     recipe: Path
@@ -73,10 +72,10 @@ class Plan:
 
 
 def digits_plan() -> Plan:
-    """Return the embedded story: three of six cameras are knocked out of focus.
+    """Return the built-in demo: three of six cameras are knocked out of focus.
 
     Devices see digits of the calibration and reference splits, judges those of the gate split. A knocked camera sees
-    each of its digits once, so that no digit is both trained on and judged when the server asks for samples.
+    each of its digits once, so that no digit is both trained on and judged when the server requests samples.
     """
     path = MODELS / "digits" / "recipe.toml"
     recipe = read_recipe(path)
@@ -105,7 +104,7 @@ def digits_plan() -> Plan:
 
 
 def meter_plan(data: Path) -> Plan:
-    """Return the story on real utility meters: two devices are moved to a maker the model never saw."""
+    """Return the demo with real utility meters: two devices are moved to a make the model has never seen."""
     path = MODELS / "meter_digits" / "recipe.toml"
     recipe = read_recipe(path).with_data(data)
     table = load(recipe.data)

@@ -1,4 +1,4 @@
-"""The programs that the demo starts: own sessions, output to files, ended by pid."""
+"""The programs started by the demo: own sessions, output to files, stopped by pid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _STOP_S = 15.0
 
 @dataclass(slots=True)
 class Programs:
-    """Starts programs in their own session and ends only those."""
+    """Starts programs in their own session and stops only those."""
 
     logs: Path
     _running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -31,10 +31,10 @@ class Programs:
             )
 
     def check_alive(self) -> None:
-        """Raise if a program has ended.
+        """Check that all programs are running.
 
         Raises:
-            StoryError: With the end of its log.
+            StoryError: If one has ended; the message has the end of its log.
         """
         for name, process in self._running.items():
             if process.poll() is not None:
@@ -47,7 +47,7 @@ class Programs:
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else ""
 
     def stop(self, name: str) -> None:
-        """End one program in order, or by force after a while."""
+        """Stop one program by SIGTERM, and kill it if it does not end in time."""
         process = self._running.pop(name)
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -58,7 +58,7 @@ class Programs:
             process.wait()
 
     def stop_all(self) -> None:
-        """End every program: first all are asked, then each is waited for."""
+        """Stop all programs: signal all first, then wait for each."""
         for process in self._running.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -69,10 +69,10 @@ class Programs:
 def run(*command: str, quiet: bool = False, given: str = "") -> subprocess.CompletedProcess[str]:
     """Run ``command`` to its end with ``given`` as its standard input.
 
-    Its standard error (progress) goes to ours, its output is returned.
+    Its standard error (progress) is forwarded, its output is returned.
 
     Raises:
-        StoryError: If it fails, with what it said.
+        StoryError: If it fails, with its output.
     """
     done = subprocess.run(
         _absolute(command), input=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None, text=True,

@@ -1,8 +1,8 @@
-"""The world in front of the cameras: images that appear in each device's inbox.
+"""The scenes in front of the cameras: images that appear in each device's inbox.
 
-Each device looks at a pool of encoded images and sees one after the other, at a steady rate. To change
-the world is to give a device another pool. The truth about every image is kept here, by digest: that is
-what the person who labels samples knows.
+Each device has a pool of encoded images and receives them one by one, at a steady rate. A change of the world gives a
+device another pool. The true label of every image is kept here, by digest: it is what a person who labels samples
+knows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from PIL import Image
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One encoded image and what it really shows."""
+    """One encoded image and its true label."""
 
     data: bytes
     label: str
@@ -47,7 +47,7 @@ def _png(image: np.ndarray) -> bytes:
 
 @dataclass(slots=True)
 class World:
-    """Writes images into inboxes, ``rate_hz`` a second and device, until stopped."""
+    """Writes images into inboxes, ``rate_hz`` per second and device, until stopped."""
 
     inboxes: Mapping[str, Path]
     rate_hz: float
@@ -58,23 +58,23 @@ class World:
     _thread: threading.Thread | None = None
 
     def show(self, device: str, pool: tuple[Shot, ...]) -> None:
-        """Let ``device`` look at ``pool`` from now on."""
+        """Use ``pool`` for ``device`` from now on."""
         self._truth.update({shot.sha256: shot.label for shot in pool})
         self._pools[device] = pool
 
     def label_of(self, sha256: str) -> str | None:
-        """Return what a person would say of the image with this digest."""
+        """Return the label that a person would give to the image with this digest."""
         return self._truth.get(sha256)
 
     def start(self) -> None:
-        """Begin, in the background."""
+        """Start writing in the background."""
         for inbox in self.inboxes.values():
             inbox.mkdir(parents=True, exist_ok=True)
         self._thread = threading.Thread(target=self._run, name="world", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """End it."""
+        """Stop writing."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()

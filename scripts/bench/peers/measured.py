@@ -1,4 +1,4 @@
-"""What one quantization took: seconds of the call itself, and the peak memory of its process with all it imported.
+"""Measures one quantization: seconds of the call itself, and the peak memory of its process including imports.
 
 Standard library only: it runs in every peer's virtual environment. ``compression.py`` reads the line it prints.
 """
@@ -16,7 +16,7 @@ MARK = "measured "
 
 @contextmanager
 def measured() -> Iterator[None]:
-    """Print ``measured {"seconds": ..., "peak_memory_bytes": ...}`` when the block has ended well."""
+    """Print ``measured {"seconds": ..., "peak_memory_bytes": ...}`` if the block succeeds."""
     start = time.perf_counter()
     yield
     seconds = time.perf_counter() - start

@@ -1,6 +1,6 @@
 """NNCF's ``quantize_with_accuracy_control``, at most 1 point lost on search rows: IN.onnx DATA.npz OUT.onnx.
 
-Runs in NNCF's virtual environment. It judges on the rows that our own steps are judged on, never on gate rows.
+Runs in NNCF's virtual environment. It judges on the same search rows as our own steps, never on gate rows.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ model = onnx.load(source)
 name = model.graph.input[0].name
 
 
-def accuracy(candidate, pairs):  # noqa: ANN001, ANN201 - NNCF's own form
+def accuracy(candidate, pairs):  # noqa: ANN001, ANN201 - NNCF's interface
     """Return the share of ``pairs`` (inputs, label) that ``candidate`` gets right."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1

@@ -27,7 +27,7 @@ def _rows(data_dir=None, **_):  # noqa: ANN001, ANN003, ANN202 - Olive's own for
 
 
 with tempfile.TemporaryDirectory() as folder:
-    os.chdir(folder)  # its cache goes into the working folder
+    os.chdir(folder)  # its cache is written to the working folder
     data = DataConfig(name="rows", load_dataset_config=DataComponentConfig(type="bench_rows"))
     with measured():
         run(

@@ -1,4 +1,4 @@
-"""onnxruntime's ``quantize_static`` as its documentation says, all defaults: IN.onnx DATA.npz OUT.onnx."""
+"""onnxruntime's ``quantize_static`` as documented, with all defaults: IN.onnx DATA.npz OUT.onnx."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 
 class Reader(CalibrationDataReader):
-    """Calibration rows as onnxruntime wants them."""
+    """Calibration rows in onnxruntime's interface."""
 
     def __init__(self, rows) -> None:  # noqa: ANN001 - float32 (N, C, H, W)
         """Start at the first row."""
         self._rows = iter(rows)
 
-    def get_next(self):  # noqa: ANN201 - onnxruntime's own form
+    def get_next(self):  # noqa: ANN201 - onnxruntime's interface
         """Return the next row by input name; None at the end."""
         row = next(self._rows, None)
         return None if row is None else {"input": row[None]}

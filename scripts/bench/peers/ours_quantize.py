@@ -1,6 +1,6 @@
-"""Our own quantize step on a float file, for its peak memory in a process of its own: IN DATA.npz OUT.
+"""Our own quantize step on a float file, to measure its peak memory in a separate process: IN DATA.npz OUT.
 
-It calibrates all ranges anew; in a run, those that QAT has learnt are taken instead.
+It calibrates all ranges; in a run, the ranges learned by QAT are used instead.
 """
 
 from __future__ import annotations
