@@ -1,4 +1,4 @@
-"""Who asks: an operator or build host by bearer token, a device by its own password.
+"""Authenticates callers: an operator or build host by bearer token, a device by its own password.
 
 Every method is a FastAPI dependency: ``Depends(auth.operator)``.
 """
@@ -25,23 +25,23 @@ class Auth:
     enrolment: Enrolment
 
     def operator(self, request: Request) -> None:
-        """Let an operator pass.
+        """Check that the caller is an operator.
 
         Raises:
-            UnauthorizedError: If it is not one.
+            UnauthorizedError: If it is not.
         """
         _require(self._bears(request, self.operator_token), "the operator's token")
 
     def builder(self, request: Request) -> None:
-        """Let a build host pass.
+        """Check that the caller is a build host.
 
         Raises:
-            UnauthorizedError: If it is not one.
+            UnauthorizedError: If it is not.
         """
         _require(self._bears(request, self.builder_token), "the builder's token")
 
     def operator_or_builder(self, request: Request) -> None:
-        """Let an operator or a build host pass.
+        """Check that the caller is an operator or a build host.
 
         Raises:
             UnauthorizedError: If it is neither.
@@ -49,7 +49,7 @@ class Auth:
         _require(self._staff(request), "the operator's or the builder's token")
 
     def device_or_staff(self, request: Request) -> str:
-        """Return the id of the device that asks, "" for an operator or a build host.
+        """Return the id of the calling device, "" for an operator or a build host.
 
         Raises:
             UnauthorizedError: If it is none of them.
@@ -59,7 +59,7 @@ class Auth:
         return device
 
     def device(self, request: Request) -> str:
-        """Return the id of the device that asks.
+        """Return the id of the calling device.
 
         Raises:
             UnauthorizedError: If its password is wrong.

@@ -1,4 +1,4 @@
-"""``GET /api/docs``: every call on one plain page, made from the OpenAPI document; nothing is fetched from anywhere."""
+"""``GET /api/docs``: every call on one plain page, made from the OpenAPI document; loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _VERBS = ("get", "put", "post", "delete")
 
 
 def router(api: FastAPI) -> APIRouter:
-    """Return the route for anybody; the page says nothing that the document at /api/openapi.json does not."""
+    """Return the public route; the page shows nothing beyond the document at /api/openapi.json."""
     routes = APIRouter()
 
     @routes.get("/api/docs", include_in_schema=False)

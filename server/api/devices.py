@@ -1,4 +1,4 @@
-"""``GET /api/devices``: the registry, what devices report, and what ran when; commands to them."""
+"""``GET /api/devices``: the registry, the devices' reports, and which release ran when; commands to devices."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class DeviceBody(BaseModel):
     """One device; ``reported`` and ``desired`` as on the wire.
 
     ``evidence``: phase, threshold_ratio (1 and above is an alarm), flagged, fault and cause of the newest window;
-    empty before the first. ``ended``: "" for a device of the fleet, else "revoked" or "removed". ``presence``: there,
-    or away, silent, never_heard, gone: then the rest is what it said last.
+    empty before the first. ``ended``: "" for a device of the fleet, else "revoked" or "removed". ``presence``: there;
+    or away, silent, never_heard, gone, and then the other fields are its last report.
     """
 
     device: str
@@ -54,7 +54,7 @@ class DevicesBody(BaseModel):
 
 
 class RanBody(BaseModel):
-    """What ran on a device from ``from_ms`` on."""
+    """The release that ran on a device from ``from_ms`` on."""
 
     device: str
     from_ms: int
@@ -91,13 +91,13 @@ def router(
 ) -> APIRouter:
     """Return the routes for operators.
 
-    Their handlers raise ``UnknownDeviceError`` for a device, or a time of one, that nobody has heard of.
+    Their handlers raise ``UnknownDeviceError`` for an unknown device, or for a time before its first report.
     """
     routes = APIRouter(tags=["devices"], dependencies=[Depends(auth.operator)])
 
     @routes.get("/api/devices")
     def list_devices(*, ended: bool = False) -> DevicesBody:
-        """Return every device of the fleet; with ``ended`` those that were revoked or removed, the last first."""
+        """Return every device of the fleet; with ``ended``, the revoked and removed ones instead, newest first."""
         if ended:
             return DevicesBody(devices=[_body(device, {}, presence(device)) for device in fleet.ended()])
         known = evidence(None)
@@ -113,7 +113,7 @@ def router(
 
     @routes.get("/api/devices/{device}/ran")
     def ran(device: str, at_ms: StoredNumber) -> RanBody:
-        """Return the release on the device at a time; raises ``UnknownDeviceError`` for one before its first report."""
+        """Return the release on the device at a time; raises ``UnknownDeviceError`` before its first report."""
         fleet.device(device)
         found = lineage.ran_at(device, at_ms)
         if found is None:

@@ -1,4 +1,4 @@
-"""``POST /api/claims`` (operator) and ``POST /api/enrol`` (whoever holds a claim)."""
+"""``POST /api/claims`` (operator) and ``POST /api/enrol`` (the holder of a claim)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.fleet.enrolment import Enrolment, Identity
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where devices find this server. ``mqtt_tls_ca`` is a certificate as text, "" without TLS."""
+    """The addresses at which devices reach this server. ``mqtt_tls_ca`` is a certificate as text, "" without TLS."""
 
     mqtt_host: str
     mqtt_port: int
@@ -25,9 +25,9 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """What enrolment needs from the rest of the server.
+    """The parts of the server that enrolment uses.
 
-    ``admit`` makes the broker accept a new device before it is told its password; ``root`` returns the
+    ``admit`` makes the broker accept a new device before the device gets its password; ``root`` returns the
     trusted root metadata, None while there is none.
     """
 
@@ -37,7 +37,7 @@ class Reception:
 
 
 class ClaimRequest(BaseModel, extra="forbid"):
-    """For which device a claim is wanted."""
+    """The device to make a claim for."""
 
     site: str
     device: str
@@ -51,13 +51,13 @@ class ClaimBody(BaseModel):
 
 
 class MadeClaimBody(ClaimBody):
-    """A new claim; ``note`` says so when it lets a device in again that was revoked or removed."""
+    """A new claim; ``note`` tells if it readmits a revoked or removed device, "" otherwise."""
 
     note: str = ""
 
 
 class IdentityBody(BaseModel):
-    """All that a device needs to take part."""
+    """Everything that a device needs to connect."""
 
     site: str
     device: str
@@ -72,7 +72,7 @@ class IdentityBody(BaseModel):
 def router(auth: Auth, enrolment: Enrolment, reception: Reception) -> APIRouter:
     """Return the routes of enrolment.
 
-    Their handlers raise ``RootMissingError`` as long as the server has no trusted root to give.
+    Their handlers raise ``RootMissingError`` while the server has no trusted root.
     """
     routes = APIRouter(tags=["enrolment"])
 
@@ -92,7 +92,7 @@ def router(auth: Auth, enrolment: Enrolment, reception: Reception) -> APIRouter:
         identity = enrolment.enrol(request.claim)
         try:
             reception.admit(identity)
-        except (ServerError, OSError):  # nobody was told the password: the claim is good for another try
+        except (ServerError, OSError):  # nobody received the password: the claim stays valid for another try
             enrolment.reopen(request.claim)
             raise
         return IdentityBody(**asdict(identity), **asdict(reception.address()), root=root.decode())
@@ -101,5 +101,5 @@ def router(auth: Auth, enrolment: Enrolment, reception: Reception) -> APIRouter:
 
 
 def comes_back(device: str, ended: str) -> str:
-    """Return what a person who makes a claim for ``device`` should know, "" for nothing."""
+    """Return a note for a person who makes a claim for an ended ``device``, "" for none."""
     return f"{device} was {ended}: with this claim it is of the fleet again" if ended else ""

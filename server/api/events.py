@@ -1,4 +1,4 @@
-"""``GET /api/events``: what happened, for people and for programs that follow."""
+"""``GET /api/events``: the event log, for people and for programs that follow it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class EventBody(Shown):
 class EventsBody(BaseModel):
     """Events, oldest first, each device's own in the order of its boots and numbers.
 
-    Ask again with ``after`` = ``last_id``, the highest id among them.
+    Continue with ``after`` = ``last_id``, the highest id among them.
     """
 
     events: list[EventBody]
@@ -45,7 +45,7 @@ def router(auth: Auth, events: EventLog) -> APIRouter:
     def list_events(
         after: StoredNumber | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 200, device: str | None = None
     ) -> EventsBody:
-        """Return events after an id, or, without one, the newest; oldest first."""
+        """Return the events after an id, or without one the newest events; oldest first."""
         if after is None:
             found = tuple(reversed(events.latest(limit, device=device)))
         else:

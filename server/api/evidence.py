@@ -1,4 +1,4 @@
-"""``GET /api/evidence`` and ``/api/verdicts``: what drift detection knows and what it says."""
+"""``GET /api/evidence`` and ``/api/verdicts``: the evidence and the verdicts of drift detection."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class EvidenceBody(BaseModel):
 
 
 class PoolBody(BaseModel):
-    """One window of one pool; the fleet's has no attribute."""
+    """One window of one pool; the fleet's pool has no attribute."""
 
     start_ms: int
     ref_id: str
@@ -65,7 +65,7 @@ class EvidencesBody(BaseModel):
 
 
 class VerdictBody(BaseModel):
-    """One verdict; ``closed_ms`` 0 while it is open."""
+    """One verdict; ``closed_ms`` is 0 while it is open."""
 
     id: int
     kind: str
@@ -95,7 +95,7 @@ def router(auth: Auth, database: Database, verdicts: Verdicts) -> APIRouter:
 
     @routes.get("/api/evidence")
     def list_evidence(device: str | None = None, limit: Annotated[int, Query(ge=1, le=5000)] = 200) -> EvidencesBody:
-        """Return the newest evidence of one device, or of all and the pools."""
+        """Return the newest evidence of one device, or of all devices and the pools."""
         with database.begin() as connection:
             rows = store.evidence_of(connection, device, limit)
             pools = store.pool_evidence(connection, limit) if device is None else []

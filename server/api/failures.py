@@ -1,4 +1,4 @@
-"""How errors look to a caller: ``{"code", "text"}`` and the right status, never a stack."""
+"""Formats errors for callers: ``{"code", "text"}`` with the right status, never a stack."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SHOWN = 100  # characters of a wrong value
 
 
 def install(api: FastAPI) -> None:
-    """Turn every error of the API into ``{"code", "text"}``."""
+    """Make every error of the API answer with ``{"code", "text"}``."""
     api.add_exception_handler(ServerError, _server_error)
     api.add_exception_handler(WireError, _wire_error)
     api.add_exception_handler(OSError, _disk_error)
@@ -32,19 +32,19 @@ def install(api: FastAPI) -> None:
 
 
 def unknown_path() -> APIRouter:
-    """Return the last route below ``/api``, so that a wrong path is not answered by a page."""
+    """Return the last route below ``/api``, so that an unknown path is not answered by a page."""
     routes = APIRouter()
 
     @routes.api_route("/api/{rest:path}", methods=["GET", "POST", "PUT", "DELETE"], include_in_schema=False)
     def unknown(rest: str) -> JSONResponse:
-        """Say that there is no such path."""
+        """Answer that there is no such path."""
         return answer(404, "http_404", f"Expected a path that /api/docs lists, got /api/{rest[:100]}")
 
     return routes
 
 
 def answer(status: int, code: str, text: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """Return the answer that says what went wrong."""
+    """Return the answer for an error."""
     sendable = text.encode(errors="backslashreplace").decode()  # it may quote what the caller sent
     return JSONResponse({"code": code, "text": sendable}, status, headers)
 
@@ -60,7 +60,7 @@ def _wire_error(_: Request, error: Exception) -> JSONResponse:
 
 
 def _not_unicode(_: Request, error: Exception) -> JSONResponse:
-    """Answer to a text with half of a surrogate pair, which JSON can carry and UTF-8 can't."""
+    """Answer to a text with a lone surrogate, which JSON can carry and UTF-8 can't."""
     return answer(422, "request_invalid", f"Expected text in Unicode, got: {error}")
 
 
@@ -77,7 +77,7 @@ def _invalid_request(_: Request, error: Exception) -> JSONResponse:
 
 
 def _said(problem: Mapping[str, Any]) -> str:
-    """Return which field is wrong, what was expected, and the value where that is short enough to be read."""
+    """Return the wrong field, the expectation, and the value if it is short enough to show."""
     said = f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']}"
     value = problem.get("input")
     shown = (

@@ -1,4 +1,4 @@
-"""``GET /api/health``: is the server well, and which version; 503 with words when it is not."""
+"""``GET /api/health``: the server's health and version; status 503 with the reasons when it is unhealthy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNWELL = 503
 
 
 class SignBody(BaseModel):
-    """One thing that the server watches of itself."""
+    """One health check of the server."""
 
     name: str
     ok: bool
@@ -21,7 +21,7 @@ class SignBody(BaseModel):
 
 
 class Health(BaseModel):
-    """The answer at ``at_ms`` (UTC milliseconds). ``code`` and ``text`` say what is wrong, "" where nothing is."""
+    """The health at ``at_ms`` (UTC milliseconds). ``code`` and ``text`` describe the fault, "" for none."""
 
     ok: bool
     version: str
@@ -37,7 +37,7 @@ def router(vitals: Vitals, clock: Clock) -> APIRouter:
 
     @routes.get("/api/health", responses={_UNWELL: {"model": Health}})
     def health(response: Response) -> Health:
-        """Say how the server is; the status is 503 when something it needs is not well."""
+        """Return the server's health; the status is 503 when a check fails."""
         now_ms = clock()
         signs = vitals.signs(now_ms)
         bad = [sign for sign in signs if not sign.ok]

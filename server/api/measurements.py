@@ -1,4 +1,4 @@
-"""``/api/measurements``: build hosts order and read, the named device fetches its bytes and hands in its report."""
+"""``/api/measurements``: build hosts order and read, the named device downloads its bytes and uploads its report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class OrderBody(BaseModel):
 
 
 class MeasurementBody(BaseModel):
-    """How far a measurement is: sent, running, done, failed, expired; ``device_state`` as the fleet knows it."""
+    """The phase of a measurement: sent, running, done, failed, expired; ``device_state``: the device's last state."""
 
     order: str
     device: str
@@ -38,7 +38,7 @@ class MeasurementBody(BaseModel):
 
 
 class BenchBody(BaseModel):
-    """A device that could measure."""
+    """A device that can run measurements."""
 
     device: str
     state: str
@@ -54,7 +54,7 @@ def router(auth: Auth, measurements: Measurements, fleet: Fleet) -> APIRouter:
 
     @routes.get("/api/measurements/devices/{device}", dependencies=builder)
     def bench(device: str) -> BenchBody:
-        """Return whether there is such a device, and what it is."""
+        """Return a device's hardware and state, to order a measurement from it."""
         known = fleet.device(device)
         reported = known.reported
         return BenchBody(
@@ -64,24 +64,24 @@ def router(auth: Auth, measurements: Measurements, fleet: Fleet) -> APIRouter:
 
     @routes.put("/api/measurements/blobs/{sha256}", dependencies=builder, status_code=201)
     async def put_bytes(sha256: str, request: Request) -> BlobBody:
-        """Store a bundle or rows to measure; digest and size are checked, and no release may name them."""
+        """Store a bundle or rows to measure, apart from releases; digest and size are checked."""
         check_announced(request.headers.get("content-length", ""), MAX_ROWS_BYTES)
         length_bytes = await receive(measurements.blobs, sha256, request, MAX_ROWS_BYTES)
         return BlobBody(sha256=sha256, length_bytes=length_bytes)
 
     @routes.post("/api/measurements", dependencies=builder, status_code=202)
     def order(body: OrderBody) -> MeasurementBody:
-        """Pass a signed order on to its device."""
+        """Send a signed order to its device."""
         return _body(measurements.order(body.envelope), fleet)
 
     @routes.get("/api/measurements/{order}", dependencies=builder)
     def get(order: str) -> MeasurementBody:
-        """Return how far a measurement is."""
+        """Return the phase of a measurement."""
         return _body(measurements.get(order), fleet)
 
     @routes.delete("/api/measurements/{order}", dependencies=builder, status_code=204)
     def drop(order: str) -> Response:
-        """Forget a measurement and its bytes."""
+        """Delete a measurement and its bytes."""
         measurements.drop(order)
         return Response(status_code=204)
 
@@ -97,13 +97,13 @@ def router(auth: Auth, measurements: Measurements, fleet: Fleet) -> APIRouter:
 def _device_routes(routes: APIRouter, auth: Auth, measurements: Measurements) -> None:
     @routes.get("/api/measurements/{order}/blobs/{sha256}")
     def get_bytes(order: str, sha256: str, request: Request) -> FileResponse:
-        """Return bundle or rows, or a range of them, to the device that the order names."""
+        """Return a bundle or rows, or a range of them, to the device that the order names."""
         path = measurements.bytes_for(order, sha256, auth.device(request))
         return FileResponse(path, headers={"etag": f'"{sha256}"'}, media_type=_BYTES)
 
     @routes.put("/api/measurements/{order}/report", status_code=201)
     async def take(order: str, request: Request) -> BlobBody:
-        """Take the report of the device that the order names."""
+        """Store the report of the device that the order names."""
         device = await run_in_threadpool(auth.device, request)
         check_announced(request.headers.get("content-length", ""), MAX_REPORT_BYTES)
         data = await _whole(request)

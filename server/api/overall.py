@@ -1,4 +1,4 @@
-"""``GET /api/overall``: is all well with fleet and server, and if not, what keeps it from being so."""
+"""``GET /api/overall``: the overall status of fleet and server, with every concern."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from server.app.situation import Situation
 
 
 class ConcernBody(BaseModel):
-    """One signal that keeps all from being well; ``names``: whom or what it concerns."""
+    """One problem; ``names``: the devices, releases or rollouts that it concerns."""
 
     signal: str
     level: str
@@ -33,7 +33,7 @@ def router(auth: Auth, situation: Situation) -> APIRouter:
 
     @routes.get("/api/overall")
     def show() -> OverallBody:
-        """Say whether all is well: only when every signal says so."""
+        """Return the overall status; it is well only when no signal reports a problem."""
         found = situation.overall()
         concerns = [
             ConcernBody(signal=one.signal, level=one.level.value, text=one.text, names=list(one.names))

@@ -12,14 +12,14 @@ from server.people import SOMEBODY
 
 
 class EndRequest(BaseModel, extra="forbid"):
-    """Why; it is kept with the device and in the events. ``by``: who decided it, for the events."""
+    """The reason, recorded with the device and in the events; ``by``: who decided it, for the events."""
 
     why: Why = ""
     by: Person = SOMEBODY
 
 
 class EndedBody(Shown):
-    """A device that is of the fleet no longer."""
+    """A device that left the fleet."""
 
     device: str
     site: str
@@ -37,13 +37,13 @@ def router(auth: Auth, revocations: Revocations) -> APIRouter:
 
     @routes.post("/api/devices/{device}/revoke")
     def revoke(device: str, request: EndRequest | None = None) -> EndedBody:
-        """Refuse a device's credentials on HTTP and broker; it comes back only by a new claim."""
+        """Refuse a device's credentials on HTTP and broker; it can return only with a new claim."""
         wanted = request or EndRequest()
         return EndedBody.of(revocations.revoke(device, wanted.why, by=wanted.by))
 
     @routes.post("/api/devices/{device}/remove")
     def remove(device: str, request: EndRequest | None = None) -> EndedBody:
-        """Revoke a device and forget what it was to run; its events, evidence and history stay."""
+        """Revoke a device and delete its assignment; its events, evidence and history stay."""
         wanted = request or EndRequest()
         return EndedBody.of(revocations.remove(device, wanted.why, by=wanted.by))
 

@@ -14,7 +14,7 @@ from server.store.monitoring.ingest import latest_batches
 
 
 class BatchBody(BaseModel):
-    """One batch as the device sent it; ``docs/reference/wire.md`` says what a row holds."""
+    """One batch as the device sent it; ``docs/reference/wire.md`` describes the rows."""
 
     t0_ms: int
     received_ms: int
@@ -38,7 +38,7 @@ def router(auth: Auth, fleet: Fleet, database: Database) -> APIRouter:
     def telemetry(
         device: str, stream: Literal["infer", "hw"] = "infer", limit: Annotated[int, Query(ge=1, le=500)] = 20
     ) -> TelemetryBody:
-        """Return what the device measured: ``infer`` (latency, classes) or ``hw`` (memory, temperature)."""
+        """Return the device's measurements: ``infer`` (latency, classes) or ``hw`` (memory, temperature)."""
         fleet.device(device)
         with database.begin() as connection:
             rows = latest_batches(connection, device, stream, limit)

@@ -1,7 +1,6 @@
 """``fleet-server``: init, run, migrate, backup, claim, trust, status; devices, releases, events, rollouts for scripts.
 
-The commands that steer a rollout only ask a running server to do it.
-
+The commands that control a rollout send requests to the running server.
 Only this file prints.
 
 Exit codes: 0 done, 1 refused or failed (``error [code]: …`` on stderr), 2 wrong usage.
@@ -136,7 +135,7 @@ def _example(*lines: str) -> str:
 
 
 class _Main(click.Group):
-    """Takes a group's name in the singular, too, and ``resume`` and ``skip-group`` without that of their group."""
+    """Accepts a group's name in the singular too, and ``resume`` and ``skip-group`` without their group's name."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of that name, None when there is none."""
@@ -162,9 +161,9 @@ def main() -> None:
 @_STATE
 @_coded
 def init(directory: Path) -> None:
-    """Make a new state directory.
+    """Create a new state directory.
 
-    It gets settings, tokens and online keys. DIR must be empty or not there yet; nothing is overwritten.
+    It gets settings, tokens and online keys. DIR must be empty or not exist; nothing is overwritten.
     """
     state = init_state(directory)
     init_online_keys(state.path)
@@ -189,9 +188,9 @@ def run(
 ) -> None:  # fmt: skip
     """Serve until SIGINT or SIGTERM.
 
-    Broker, REST interface, pages, drift detection, rollouts, retraining. Prints "http URL" and "mqtt HOST:PORT"
-    when it is ready. Ports stay the same over restarts. Needs mosquitto. The database of an older version is
-    migrated if you say so: on a terminal it asks, elsewhere it refuses.
+    Runs broker, REST interface, pages, drift detection, rollouts and retraining. Prints "http URL" and
+    "mqtt HOST:PORT" when it is ready. Ports stay the same over restarts. Needs mosquitto. The database of an older
+    version is migrated only if you agree: on a terminal it asks, elsewhere it refuses.
     """
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -220,10 +219,10 @@ def run(
 @click.option("--check", is_flag=True, help="Change nothing; exit code 1 when the database must be migrated.")
 @_coded
 def migrate(directory: Path, *, assume_yes: bool, check: bool) -> None:
-    """Bring the database of an older version to this one.
+    """Migrate the database of an older version to this one.
 
-    Prints what will be done, asks, copies an SQLite database to backups/ in DIR, and then takes all steps or none.
-    The server must not run meanwhile. Going back to the older version takes that copy.
+    Prints the steps, asks, copies an SQLite database to backups/ in DIR, and then applies all steps or none.
+    The server must not run meanwhile. To go back to the older version, restore that copy.
     """
     if check:
         _, database = _opened(directory)
@@ -269,7 +268,7 @@ def backup(directory: Path, target: Path) -> None:
     """Copy a state directory to the new directory TARGET; the server may run meanwhile.
 
     To restore, put the copy where DIR was and run the server on it: it has the same ports, keys, tokens, devices and
-    bundles, and signs above what devices saw meanwhile; publish again what was published since the copy. For
+    bundles, and signs newer versions than devices have seen. Publish again what was published since the copy. For
     PostgreSQL, dump the database with pg_dump first.
     """
     state = open_state(directory)
@@ -340,7 +339,7 @@ def claim(directory: Path, site: str, device: str, attributes: tuple[str, ...]) 
 def trust(directory: Path, root: Path) -> None:
     """Install the root that devices trust first.
 
-    They get it at enrolment. Later roots follow, each signed by the one before.
+    They get it at enrolment. Each later root must be signed by the one before.
     """
     version = install_root(open_state(directory).path, root)
     click.echo(f"root version {version}")
@@ -350,7 +349,7 @@ class _Listing(click.Group):
     """A group whose first command, ``list``, may be left out: ``devices DIR`` is ``devices list DIR``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put ``list`` in front of what names no command."""
+        """Insert ``list`` before arguments that name no command."""
         if args and args[0] not in {*self.commands, *ctx.help_option_names}:
             args = ["list", *args]
         return super().parse_args(ctx, args)
@@ -380,7 +379,7 @@ def devices() -> None:
 def devices_list(directory: Path, *, ended: bool, as_json: bool) -> None:
     """Print the devices of the fleet.
 
-    Tab-separated values, a line of names first. What a device says stands as it was heard last: presence tells whether
+    Tab-separated values with a header line. States are the last that a device reported; presence tells whether
     it is there, away, silent or was never heard.
     """
     config, database = _opened(directory)
@@ -407,9 +406,8 @@ _BY = click.option("--by", default="", help="Who decides it; kept with it. The n
 def revoke(directory: Path, device: str, why: str, by: str) -> None:
     """Refuse a device's credentials from now on.
 
-    A running server ends its session and refuses it on broker and HTTP within seconds. Claims for it that nobody used
-    are void; it comes back only by a new one. Rollouts leave it out, unless it failed in one: that stays counted. Its
-    history stays.
+    A running server ends its session and refuses it on broker and HTTP within seconds. Its unused claims become void;
+    it can return only with a new one. Rollouts leave it out, but a failure in one stays counted. Its history stays.
     """
     _end_device(directory, device, why, lambda revocations: revocations.revoke(device, why, by=_person(by)))
 
@@ -421,9 +419,9 @@ def revoke(directory: Path, device: str, why: str, by: str) -> None:
 @_BY
 @_coded
 def remove(directory: Path, device: str, why: str, by: str) -> None:
-    """Revoke a device and forget what it was to run.
+    """Revoke a device and delete its assignment.
 
-    For hardware that is gone. Events, evidence and what ran on it stay. A new claim for the same id lets it in again,
+    For hardware that is gone. Its events, evidence and history stay. A new claim for the same id admits it again,
     without a release.
     """
     _end_device(directory, device, why, lambda revocations: revocations.remove(device, why, by=_person(by)))
@@ -440,7 +438,7 @@ def _end_device(directory: Path, device: str, why: str, end: Callable[[Revocatio
 
 
 def _kept(name: str, ended: str, first: str, why: str) -> str:
-    """Return that ``name`` ended before, for another reason than ``why``."""
+    """Return the message that ``name`` was ended before, for another reason than ``why``."""
     reason = f"with the reason {first!r}" if first else "without a reason"
     said = f"Expected no other reason than the first, got {why!r} for {name}, which was {ended} {reason}"
     return f"{said}: the first is kept; leave --why out"
@@ -464,7 +462,7 @@ def releases() -> None:
 def releases_list(directory: Path, *, as_json: bool) -> None:
     """Print the releases in the order of publication, and on how many devices each runs.
 
-    Tab-separated values, a line of names first.
+    Tab-separated values with a header line.
     """
     state, database = open_state(directory), _opened(directory)[1]
     found, running = Versions(database, Blobs(state.blobs)).releases(), _fleet(database).devices()
@@ -479,10 +477,10 @@ def releases_list(directory: Path, *, as_json: bool) -> None:
 @_BY
 @_coded
 def withdraw(directory: Path, release: str, why: str, by: str) -> None:
-    """Offer a release to no device any more, for good.
+    """Withdraw a release for good: it is offered to no device any more.
 
-    Its rollouts are aborted, no rollout of it can be made. Prints the devices that still run it: they go on until you
-    roll another release out.
+    Its rollouts are aborted, and no new one can be created. Prints the devices that still run it: they keep it until
+    you roll out another release.
     """
     state, (config, database) = open_state(directory), _opened(directory)
     fleet, versions = _fleet(database), Versions(database, Blobs(state.blobs))
@@ -498,7 +496,7 @@ def withdraw(directory: Path, release: str, why: str, by: str) -> None:
 
 
 def _person(by: str) -> str:
-    """Return who decides: ``by``, or the user who runs this."""
+    """Return the name of the person who decides: ``by``, or the user who runs this."""
     try:
         return by or getpass.getuser()
     except (KeyError, OSError):  # a user without a name, as in a container
@@ -506,7 +504,7 @@ def _person(by: str) -> str:
 
 
 def _fleet(database: Database) -> Fleet:
-    """Return the fleet without a broker: what a running server must tell devices, it does in its next turn."""
+    """Return the fleet without a broker: a running server publishes the changes in its next turn."""
     return Fleet(database, Outbox(MemoryTransport(MemoryBroker(), "none")), system_now_ms)
 
 
@@ -522,7 +520,7 @@ def _fleet(database: Database) -> Fleet:
 def events(directory: Path, after: int | None, limit: int, device: str | None, *, as_json: bool) -> None:
     """Print the newest events, oldest first.
 
-    Tab-separated values, a line of names first. To follow the log, ask again with --after and the highest id.
+    Tab-separated values with a header line. To follow the log, call it again with --after and the highest id.
     """
     _, database = _opened(directory)
     log = EventLog(database)
@@ -544,8 +542,9 @@ def events(directory: Path, after: int | None, limit: int, device: str | None, *
 def rollouts() -> None:
     """Print the rollouts; approve, pause, resume or abort one.
 
-    "fleet-server rollouts DIR" is short for "fleet-server rollouts list DIR". A rollout waits for approval, tells its
-    first group, and opens the next when each before it reached its success. It pauses by itself when too many fail.
+    "fleet-server rollouts DIR" is short for "fleet-server rollouts list DIR". A rollout waits for approval, assigns
+    the release to its first group, and opens the next group when all before it reached their success ratio. It pauses
+    by itself when too many devices fail.
     """
 
 
@@ -558,9 +557,9 @@ def rollouts() -> None:
 def rollouts_list(directory: Path, *, as_json: bool) -> None:
     """Print the rollouts, newest first.
 
-    Tab-separated values, a line of names first: the phase, and how many devices are how far. Who failed or was stuck
-    stays counted so, replaced or not; replaced says how many of all a person let others try for, removed how many left
-    before anything was known of the release on them.
+    Tab-separated values with a header line: the phase, and the number of devices in each standing. A failed or stuck
+    device stays counted as such, even if it was replaced. replaced: devices in whose place others try; removed:
+    devices that left the fleet before the release had an outcome on them.
     """
     _, database = _opened(directory)
     rows = [listings.rollout_row(rollout) for rollout in Ledger(database).all()]
@@ -585,10 +584,10 @@ _ANSWER = click.option("--json", "as_json", is_flag=True, help="The rollout as a
 @_ANSWER
 @_coded
 def approve(directory: Path, rollout: str, by: str, *, yes: bool, as_json: bool) -> None:
-    """Let ROLLOUT begin, after printing whom that tells.
+    """Approve ROLLOUT, after printing which devices it will assign.
 
-    Before a person approves, no device is told anything. At once only the first group is told; the next opens when
-    each before it reached its success.
+    Before a person approves, no device is assigned the release. At first only the first group is; the next opens when
+    all before it reached their success ratio.
     """
     _steer(directory, rollout, "approve", {"by": _person(by)}, yes=yes, as_json=as_json)
 
@@ -602,10 +601,10 @@ def approve(directory: Path, rollout: str, by: str, *, yes: bool, as_json: bool)
 @_ANSWER
 @_coded
 def pause(directory: Path, rollout: str, why: str, by: str, *, yes: bool, as_json: bool) -> None:
-    """Tell no further device of ROLLOUT, until it is resumed.
+    """Pause ROLLOUT: no further device is assigned the release until it is resumed.
 
     Devices that are under way are not affected: they go on and are counted; it prints which. "fleet-server rollouts
-    resume" goes on, "fleet-server rollouts abort" sets back whoever has not committed.
+    resume" continues, "fleet-server rollouts abort" sets back the devices that have not committed.
     """
     _steer(directory, rollout, "pause", {"by": _person(by), "why": why}, yes=yes, as_json=as_json)
 
@@ -630,11 +629,11 @@ def pause(directory: Path, rollout: str, why: str, by: str, *, yes: bool, as_jso
 @_ANSWER
 @_coded
 def resume(directory: Path, rollout: str, how: str, by: str, *, yes: bool, as_json: bool) -> None:
-    """Go on with the paused ROLLOUT, after printing whom that tells.
+    """Resume the paused ROLLOUT, after printing which devices it will assign.
 
-    The next group opens when this one reached its success, however it is resumed. Failures that stay count against
-    it; a device that is told again counts by its new try. One that is replaced stays failed in every figure, with the
-    name of who decided it, and its group is judged by the others.
+    The next group still opens only when this one reaches its success ratio. Failures that stay count against it; a
+    retried device counts by its new try. A replaced one stays failed in every figure, with the name of the person who
+    decided, and its group is judged by the others.
     """
     _steer(directory, rollout, "resume", {"how": how, "by": _person(by)}, yes=yes, as_json=as_json)
 
@@ -650,9 +649,9 @@ def resume(directory: Path, rollout: str, how: str, by: str, *, yes: bool, as_js
 @_ANSWER
 @_coded
 def skip_group(directory: Path, rollout: str, group: str, by: str, *, yes: bool, as_json: bool) -> None:
-    """Let the next group of ROLLOUT open although one did not reach its success.
+    """Let the next group of ROLLOUT open although one missed its success ratio.
 
-    Prints whom that tells first. Only this act goes past such a group.
+    First prints which devices it will assign. Only this command gets past such a group.
     """
     _steer(directory, rollout, "skip", {"group": group, "by": by}, yes=yes, as_json=as_json)
 
@@ -671,10 +670,10 @@ def skip_group(directory: Path, rollout: str, group: str, by: str, *, yes: bool,
 @_ANSWER
 @_coded
 def abort(directory: Path, rollout: str, why: str, by: str, *, yes: bool, as_json: bool) -> None:
-    """End ROLLOUT for good, after printing who is set back.
+    """End ROLLOUT for good, after printing which devices are set back.
 
-    Whoever has not committed goes back to what it ran before. Devices that committed keep the release: to take them
-    back, too, roll the older release out to them.
+    Devices that have not committed go back to what they ran before. Devices that committed keep the release: to take
+    them back too, roll out the older release to them.
     """
     _steer(directory, rollout, "abort", {"by": _person(by), "why": why}, yes=yes, as_json=as_json)
 
@@ -682,7 +681,7 @@ def abort(directory: Path, rollout: str, why: str, by: str, *, yes: bool, as_jso
 def _steer(
     directory: Path, rollout: str, act: str, wanted: dict[str, Json], *, yes: bool, as_json: bool
 ) -> None:  # fmt: skip
-    """Ask the running server to steer a rollout, after printing what that does at once."""
+    """Send an act on a rollout to the running server, after printing its immediate effects."""
     path = f"/api/rollouts/{quote(rollout, safe='')}"
     query = {"act": act} | {key: str(value) for key, value in wanted.items() if key in {"how", "group"}}
     with operator_client(open_state(directory)) as server:
@@ -705,11 +704,11 @@ def _print(rows: Sequence[listings.Row], columns: Sequence[str], *, as_json: boo
 @_STATE
 @_coded
 def status(directory: Path) -> None:
-    """Print whether the server runs, whether it is well, and where it is.
+    """Print whether the server runs, whether it is healthy, and its addresses.
 
-    One JSON object. running: whether a server holds the directory. ok: whether it says that it is well; text says
-    what is not. age_s: how old the last sign of life is, null when there was none. Exit code 1 unless it runs and is
-    well.
+    One JSON object. running: whether a server holds the directory. ok: whether it reports that it is healthy; text
+    names the faults. age_s: the age of the last heartbeat, null when there was none. Exit code 1 unless it runs and
+    is healthy.
     """
     state = open_state(directory)
     address, running = state.read_address(), is_locked(state)
@@ -741,7 +740,7 @@ def _last_heartbeat_ms(directory: Path) -> int:
             at_ms = latest_heartbeat_ms(connection)
         database.close()
     except (ServerError, sa.exc.SQLAlchemyError):
-        return 0  # a database that can't be read says nothing of when its server lived
+        return 0  # a database that can't be read has no heartbeat to show
     return at_ms
 
 

@@ -1,4 +1,4 @@
-"""Devices, releases, events and rollouts for scripts: one object each, as JSON or as tab-separated values."""
+"""Rows of devices, releases, events and rollouts for scripts, as JSON or as tab-separated values."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ ROLLOUT_COLUMNS = (
 
 
 def device_row(device: Device, presence: Presence) -> Row:
-    """Return one device; ``presence`` says whether ``state`` is what it is now, or what it said last."""
+    """Return the row of a device; by ``presence``, ``state`` is its current or its last reported one."""
     update = device.reported.update if device.reported else None
     return {
         "device": device.device, "site": device.site, "attributes": dict(device.attributes),
@@ -51,7 +51,7 @@ def device_row(device: Device, presence: Presence) -> Row:
 
 
 def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> list[Row]:
-    """Return one row for each release, of whatever target class, in the order of publication."""
+    """Return one row per release, over all target classes, in the order of publication."""
     running = Counter(device.release for device in devices)
     targets: dict[str, list[Release]] = {}
     for release in releases:
@@ -68,7 +68,7 @@ def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> list
 
 
 def event_row(event: LoggedEvent) -> Row:
-    """Return one event."""
+    """Return the row of an event."""
     return {
         "id": event.id, "at_ms": event.at_ms, "severity": event.severity.value, "kind": event.kind, "code": event.code,
         "device": event.device or "", "text": event.text, "data": dict(event.data),
@@ -77,7 +77,7 @@ def event_row(event: LoggedEvent) -> Row:
 
 
 def rollout_row(rollout: Rollout) -> Row:
-    """Return one rollout with the number of its devices by where they are; a failure stays one, replaced or not."""
+    """Return the row of a rollout with its number of devices by standing; a failure counts even if replaced."""
     counts = tally(rollout.members)
     return {
         "id": rollout.id, "release": rollout.release, "phase": rollout.phase.value,
@@ -92,11 +92,11 @@ def rollout_row(rollout: Rollout) -> Row:
 
 
 def as_json(rows: Sequence[Row]) -> str:
-    """Return ``rows`` as a JSON array, one object a line."""
+    """Return ``rows`` as a JSON array, one object per line."""
     return "[" + ",\n ".join(json.dumps(row) for row in rows) + "]"
 
 
 def as_tsv(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """Return a line of names and a line for each row; tabs and line ends inside a value become blanks."""
+    """Return a header line and a line per row; tabs and line ends inside a value become spaces."""
     lines = [columns, *([str(row[name]).translate(_BLANKS) for name in columns] for row in rows)]
     return "\n".join("\t".join(line) for line in lines)

@@ -1,6 +1,6 @@
-"""The server that runs on a state directory, asked over REST with its operator's token.
+"""A REST client of the server that runs on a state directory, with its operator's token.
 
-What a person commands goes this way, so that the one process that carries rollouts out also decides what is allowed.
+A person's commands take this way, so that the one process that runs rollouts also decides what is allowed.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ def operator_client(state: StateDirectory) -> FleetClient:
     """Return a client of the server that ran on ``state`` last, with its operator's token.
 
     Raises:
-        NotRunningError: If none ever did.
+        NotRunningError: If none has ever run.
         ClientFileError: If its token or its certificates can't be read.
-        ConfigError: If its settings can't.
+        ConfigError: If its settings can't be read.
     """
     address = state.read_address()
     if address is None:

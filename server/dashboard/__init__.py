@@ -1,5 +1,4 @@
-"""The pages for the operator, on the same app as the REST API; works without a network beyond this host.
+"""The operator's pages, in the same application as the REST API; they load nothing from other hosts.
 
-Decides how things look and are said. What is true comes from the services, in process; what an operator may do is
-decided there too.
+Decides appearance and wording. Does not decide facts nor what an operator may do: the services do, in process.
 """

@@ -1,6 +1,6 @@
-"""Drift evidence and verdicts as the pages show them; pure but for ``read`` and ``newest``.
+"""Drift evidence and verdicts as the pages show them; pure except for ``read`` and ``pools``.
 
-The chart draws the logarithm of the evidence as a share of that of its threshold: at 100 % the device is flagged.
+The chart shows log evidence as a share of the log threshold: at 100 % the device is flagged.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class Point:
 
     @property
     def shown_ratio(self) -> float | None:
-        """What counts now: the verdict's figure, or while commissioning the distance from training."""
+        """The ratio to show: against the device's own baseline, or against training while commissioning."""
         return self.ratio if self.judged else self.training_ratio
 
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """Many devices as one: who, how many, and their evidence as a share of the pools' threshold."""
+    """A pool: its name, its number of devices, and its evidence as a share of the pools' threshold."""
 
     name: str
     members: str
@@ -69,7 +69,7 @@ class PoolView:
 
 @dataclass(frozen=True, slots=True)
 class VerdictCard:
-    """One open verdict, said for a person."""
+    """One open verdict, worded for a person."""
 
     id: int
     kind: Status
@@ -100,7 +100,7 @@ def pools(database: Database) -> Cut[PoolView]:
 
 
 def pool_view(row: Mapping[str, object]) -> PoolView:
-    """Return how one pool's stored row is shown."""
+    """Return the view of one pool's stored row."""
     ratio = evidence_share(_number(row["log_value"]), _number(row["log_threshold"]) or 0.0) or 0.0
     alarm, name = bool(row["alarm"]), f"{row['attribute']} {row['value']}".strip()
     members = int(_number(row["members"]) or 0)
@@ -108,7 +108,7 @@ def pool_view(row: Mapping[str, object]) -> PoolView:
 
 
 def point(row: Mapping[str, object]) -> Point:
-    """Return the point in a stored row of evidence."""
+    """Return the point of a stored row of evidence."""
     threshold = _number(row["log_threshold"]) or 0.0
     return Point(
         device=str(row["device"]), start_ms=int(_number(row["start_ms"]) or 0), n=int(_number(row["n"]) or 0),
@@ -119,7 +119,7 @@ def point(row: Mapping[str, object]) -> Point:
 
 
 def verdict_card(verdict: StoredVerdict, now_ms: int) -> VerdictCard:
-    """Return the words of one verdict."""
+    """Return the card of one verdict."""
     where = ", ".join(f"{name} {value}" for name, value in verdict.attributes.items())
     subject = where or (verdict.release if verdict.kind is VerdictKind.RELEASE_REGRESSION else "")
     windows = "1 window" if verdict.windows == 1 else f"{verdict.windows} windows"

@@ -44,7 +44,7 @@ class SampleCard:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One step of the way: passed, now, or to come."""
+    """One stage of a retraining: passed, current, or to come."""
 
     name: str
     tone: Tone
@@ -53,7 +53,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class TriggerCard:
-    """One retraining; ``ask`` names the button that a person may press now, "" for none."""
+    """One retraining; ``ask`` is the button that a person may press now, "" for none."""
 
     id: int
     model: str
@@ -71,7 +71,7 @@ class TriggerCard:
 
 
 def sample_card(sample: StoredSample, names: tuple[str, ...], now_ms: int) -> SampleCard:
-    """Return how one sample is shown; ``names`` are the classes of the model that saw it."""
+    """Return the card of one sample; ``names`` are the classes of the model that took it."""
     known = 0 <= sample.predicted < len(names)
     name = names[sample.predicted] if known else f"class {sample.predicted}"
     guess = f"{name}, {100 * sample.confidence:.0f} % sure" if sample.predicted >= 0 else "no prediction"
@@ -79,7 +79,7 @@ def sample_card(sample: StoredSample, names: tuple[str, ...], now_ms: int) -> Sa
 
 
 def trigger_card(trigger: Trigger, now_ms: int) -> TriggerCard:
-    """Return how one retraining is shown."""
+    """Return the card of one retraining."""
     asks = trigger.phase in APPROVABLE and not trigger.approved
     return TriggerCard(
         trigger.id, trigger.model, _PHASES[trigger.phase], trigger.words, trigger.text, trigger.devices[:_NAMED],
@@ -89,7 +89,7 @@ def trigger_card(trigger: Trigger, now_ms: int) -> TriggerCard:
 
 
 def stages(phase: Phase) -> tuple[Stage, ...]:
-    """Return the way of a retraining with where it is; nothing is "now" when it ended beside the way."""
+    """Return the stages of a retraining with their progress; none is current if it ended early."""
     here = _WAY.index(phase) if phase in _WAY else -1
     return tuple(
         Stage(

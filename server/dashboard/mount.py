@@ -1,4 +1,4 @@
-"""Puts the pages on the REST application."""
+"""Adds the pages to the REST application."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from server.dashboard.session import Sessions, add_login
 
 
 def mount(app: FastAPI, services: Services) -> None:
-    """Add the login and the pages to ``app``; call it last, because the pages take every path that is left.
+    """Add the login and the pages to ``app``; call it last, because the pages match every remaining path.
 
-    NiceGUI is one per process: a later call replaces the pages of an earlier one.
+    NiceGUI has one application per process: a later call replaces the pages of an earlier one.
     """
     from nicegui import core, ui  # noqa: PLC0415 - takes a second; only who serves pages pays
 

@@ -46,10 +46,9 @@ class MemberView:
 
 @dataclass(frozen=True, slots=True)
 class GroupView:
-    """One group: how far it is and what it needs. Ratios are shares of the devices that count.
+    """One group's progress and thresholds. Ratios are shares of the devices that count.
 
-    ``states``: what a person must know besides the bar. ``may_skip``: whether only a person's skip or another try goes
-    past it.
+    ``states``: notes for a person beside the bar. ``may_skip``: whether only a skip or another try gets past the group.
     """
 
     name: str
@@ -71,7 +70,7 @@ class GroupView:
 
 @dataclass(frozen=True, slots=True)
 class RolloutCard:
-    """One rollout; ``actions`` are the buttons that make sense now."""
+    """One rollout; ``actions`` are the buttons for its phase."""
 
     id: str
     release: str
@@ -85,7 +84,7 @@ class RolloutCard:
 
 
 def rollout_card(rollout: Rollout, now_ms: int) -> RolloutCard:
-    """Return how one rollout is shown."""
+    """Return the card of one rollout."""
     return RolloutCard(
         rollout.id, rollout.release, _PHASES[rollout.phase], rollout.text, f"made {ago(rollout.created_ms, now_ms)}",
         in_bytes(sum(member.air_bytes for member in rollout.members)),
@@ -95,7 +94,7 @@ def rollout_card(rollout: Rollout, now_ms: int) -> RolloutCard:
 
 
 def actions(phase: Phase) -> tuple[str, ...]:
-    """Return what a person may do to a rollout in ``phase``."""
+    """Return the actions that a person may take on a rollout in ``phase``."""
     first = {Phase.AWAITING_APPROVAL: "approve", Phase.RUNNING: "pause", Phase.PAUSED: "resume"}.get(phase)
     return (first, "abort") if first else ()
 

@@ -1,4 +1,4 @@
-"""What the pages need of the server; ``server.app.services.Parts`` has it all."""
+"""The services that the pages use; ``server.app.services.Parts`` implements the protocol."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Services(Protocol):
 
     @property
     def auth(self) -> Auth:
-        """Who is the operator."""
+        """Verifies the operator's token."""
 
     @property
     def fleet(self) -> Fleet:
@@ -35,11 +35,11 @@ class Services(Protocol):
 
     @property
     def events(self) -> EventLog:
-        """The log."""
+        """The event log."""
 
     @property
     def lineage(self) -> Lineage:
-        """What ran where."""
+        """Which release ran where."""
 
     @property
     def revocations(self) -> Revocations:
@@ -59,11 +59,11 @@ class Services(Protocol):
 
     @property
     def versions(self) -> Versions:
-        """Releases, for the names of their classes."""
+        """Releases and their class names."""
 
     @property
     def situation(self) -> Situation:
-        """What is the matter with fleet and server."""
+        """The overall status of fleet and server."""
 
     @property
     def retraining(self) -> RetrainingService:

@@ -1,7 +1,7 @@
-"""Who looks at the pages: a person who gave the operator's token once, on the login page.
+"""Sessions of the pages: a person enters the operator's token once, on the login page.
 
-The token travels in the body of one POST and is in no URL, cookie or log. The cookie is a random number that means
-nothing outside this process: a restart of the server asks for the token again.
+The token is sent in the body of one POST and is in no URL, cookie or log. The cookie is a random number that is valid
+only in this process: after a restart of the server the token is asked for again.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from server.clock import Clock
 from server.dashboard.theme import LOGIN, STYLE
 
 COOKIE = "tinyfleet_session"
-_LIFETIME_MS = 12 * 3_600_000  # a working day; the token is at hand on the server's own disk
+_LIFETIME_MS = 12 * 3_600_000  # a working day; the token is on the server's own disk
 _MAX_SESSIONS = 256  # the oldest goes first
 _MAX_BODY_BYTES = 4_096
 _MINUTE_MS = 60_000
-_MAX_FAILURES = 10  # a minute and address: a person who mistypes never meets it
+_MAX_FAILURES = 10  # per minute and address: a person who mistypes never reaches it
 _MAX_ADDRESSES = 1_024
 
 
@@ -51,12 +51,12 @@ class Sessions:
         return cookie
 
     def may_try(self, address: str) -> bool:
-        """Return whether ``address`` failed less often than is allowed in the last minute."""
+        """Return whether ``address`` is below the limit of failures per minute."""
         with self._lock:
             return len(self._recent(address)) < _MAX_FAILURES
 
     def note_failure(self, address: str) -> None:
-        """Take note of a wrong token."""
+        """Record a wrong token."""
         with self._lock:
             self._failures_ms[address] = [*self._recent(address), self.clock()]
             while len(self._failures_ms) > _MAX_ADDRESSES:
@@ -76,12 +76,12 @@ class Sessions:
             self._expires_ms.pop(request.cookies.get(COOKIE, ""), None)
 
     def refusal(self, request: Request) -> Response | None:
-        """Return the way to the login page for who is not logged in, else None."""
+        """Return a redirect to the login page if the visitor is not logged in, otherwise None."""
         return None if self.is_open(request) else RedirectResponse(LOGIN, HTTPStatus.SEE_OTHER)
 
 
 def add_login(app: FastAPI, sessions: Sessions) -> None:
-    """Add the login page and what it posts to; plain HTML, so that it needs no script."""
+    """Add the login page and the route it posts to; plain HTML, so that it needs no script."""
 
     @app.get(LOGIN, include_in_schema=False)
     def page(request: Request) -> Response:

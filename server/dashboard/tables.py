@@ -25,7 +25,7 @@ SLOTS: Mapping[str, str] = {"pill": _PILL, "device": _DEVICE, "evidence": _EVIDE
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: the field of the row, its heading, and how a cell looks (a key of ``SLOTS`` or plain text)."""
+    """One column: the field of the row, its heading, and the look of a cell (a key of ``SLOTS``, or plain text)."""
 
     name: str
     label: str
@@ -34,7 +34,7 @@ class Column:
 
 
 def live_table(columns: Sequence[Column], key: str, look: Callable[[], Sequence[Row]], rows_per_page: int = 25) -> None:
-    """Show ``look()`` as a table and keep it up to date; ``key`` is the field that tells rows apart."""
+    """Show ``look()`` as a table and keep it up to date; ``key`` is the field that identifies a row."""
     table = ui.table(
         columns=[_column(column) for column in columns], rows=_rows(look()), row_key=key,
         pagination={"rowsPerPage": rows_per_page},

@@ -1,4 +1,4 @@
-"""The frame of every page, and the small parts that pages are made of. Colours are never alone: states carry text."""
+"""The frame and the small elements of every page. A state is never shown by colour alone: it has a text."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ View = TypeVar("View")
 
 @contextmanager
 def frame(title: str, path: str, is_open: Callable[[], bool]) -> Iterator[None]:
-    """Make the header and the column that the page fills; ``path`` marks where the person is.
+    """Build the header and the column that the page fills; ``path`` marks the current page.
 
-    ``is_open`` says whether the person is still logged in: asked before the page shows anything newer.
+    ``is_open`` returns whether the person is still logged in; called before each refresh.
     """
     _IS_OPEN[ui.context.client] = is_open
     ui.add_head_html(f"<style>{STYLE}</style>")
@@ -57,13 +57,13 @@ def _chosen_dark() -> bool | None:
 
 
 async def _turn_dark(dark: ui.dark_mode) -> None:
-    """Turn what the person sees now, and remember it in the browser."""
+    """Toggle dark mode, and store the choice in a cookie."""
     dark.value = not await ui.run_javascript("Quasar.Dark.isActive")
     ui.run_javascript(f"document.cookie = '{_DARK_COOKIE}={dark.value:d}; path=/; max-age=31536000; samesite=strict'")
 
 
 def heading(text: str, level: int = 2) -> None:
-    """Show a heading, ``level`` 1 for the page's own."""
+    """Show a heading; ``level`` 1 is the page's title."""
     with ui.element(f"h{level}"):
         ui.label(text)
 
@@ -79,27 +79,27 @@ def tone_class(tone: Tone) -> str:
 
 
 def meter(ratio: float, tone: Tone) -> None:
-    """Show ``ratio`` (0..1, more is full) as a bar."""
+    """Show ``ratio`` (0..1, clipped) as a bar."""
     percent = round(100 * min(max(ratio, 0.0), 1.0))
     with ui.element("div").classes("tf-meter").props(f'role="meter" aria-valuenow="{percent}"'):
         ui.element("div").classes(f"tf-fill-{tone}").style(f"width: {percent}%")
 
 
 def empty(title: str, text: str) -> None:
-    """Show that there is nothing yet, and what to do next."""
+    """Show that a list is empty, and the next step."""
     with ui.element("div").classes("tf-card tf-empty"):
         heading(title)
         ui.label(text).classes("tf-muted")
 
 
 def and_more(count: int, where: str = "") -> None:
-    """Show how many more there are than the page shows, and ``where``; nothing where it shows all."""
+    """Show how many entries the page leaves out, and ``where`` they are; nothing if ``count`` is 0."""
     if count:
         ui.label(f"and {count} more" + (f": {where}" if where else "")).classes("tf-muted tf-small")
 
 
 def live(look: Callable[[], View], show: Callable[[View], None]) -> Callable[[], None]:
-    """Show ``look()`` and show it again when it has changed, so that nothing flickers; return "look now"."""
+    """Show ``look()``, and again only when it has changed, so that nothing flickers; return a refresh function."""
     seen = look()
 
     @ui.refreshable
@@ -118,9 +118,9 @@ def live(look: Callable[[], View], show: Callable[[View], None]) -> Callable[[],
 
 
 def keep_fresh(again: Callable[[], None]) -> Callable[[], None]:
-    """Call ``again`` every ``REFRESH_S``; return it as "look now".
+    """Call ``again`` every ``REFRESH_S``; return a function that does so now.
 
-    Who is not logged in any more sees the login page and is sent nothing, whatever the browser does then.
+    Once the session has ended, the browser is sent to the login page and gets no more data.
     """
     client = ui.context.client
 
@@ -140,7 +140,7 @@ def _nobody() -> bool:
 
 
 async def ask_why(client: Client, question: str, detail: str, action: str) -> str | None:
-    """Ask before something happens that a reason belongs to; return the reason, "" too, or None for no."""
+    """Ask for confirmation and a reason; return the reason (may be ""), None if cancelled."""
     with client, ui.dialog() as dialog, ui.element("div").classes("tf-card"):
         heading(question)
         ui.label(detail).classes("tf-muted")
@@ -157,9 +157,9 @@ async def ask_why(client: Client, question: str, detail: str, action: str) -> st
 
 
 async def confirm(client: Client, question: str, detail: str, action: str) -> bool:
-    """Ask before something happens to devices; return whether the person meant it.
+    """Ask for confirmation; return whether the person confirmed.
 
-    The dialog belongs to the page and not to the button, which may be shown anew while the person thinks.
+    The dialog belongs to the page and not to the button, which may be rebuilt while the dialog is open.
     """
     with client, ui.dialog() as dialog, ui.element("div").classes("tf-card"):
         heading(question)
@@ -173,7 +173,7 @@ async def confirm(client: Client, question: str, detail: str, action: str) -> bo
 async def choose(
     client: Client, question: str, choices: Mapping[str, str], action: str
 ) -> tuple[str, str] | None:  # fmt: skip
-    """Ask which of ``choices`` (by key, in words) a person means, and for their name; None when they turn away."""
+    """Ask for one of ``choices`` (texts by key) and the person's name; None if cancelled."""
     with client, ui.dialog() as dialog, ui.element("div").classes("tf-card"):
         heading(question)
         chosen = ui.radio(dict(choices), value=next(iter(choices), None))
@@ -185,7 +185,7 @@ async def choose(
 
 
 async def ask_name(client: Client, question: str, detail: str, action: str) -> str | None:
-    """Ask a person for their name before something is done that is recorded with it; None when they turn away."""
+    """Ask for the person's name, which is recorded with the action; None if cancelled."""
     with client, ui.dialog() as dialog, ui.element("div").classes("tf-card"):
         heading(question)
         ui.label(detail).classes("tf-muted")
@@ -205,7 +205,7 @@ def _said(name: ui.input) -> str:
 
 
 def _answers(dialog: ui.dialog, action: str, answer: Callable[[], object]) -> None:
-    """Show the two buttons of a question; an empty answer does not close it."""
+    """Show the two buttons of a dialog; an empty answer does not close it."""
     with ui.element("div").classes("tf-row"):
         ui.element("div").classes("tf-grow")
         ui.button("Cancel", on_click=lambda: dialog.submit(None)).props("flat no-caps color=grey")

@@ -1,4 +1,4 @@
-"""What the pages show: plain values made from the services' values; pure, so that they are tested without a browser."""
+"""View models of the pages: plain values made from the services' values; pure, so they are tested without a browser."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SECOND_MS, _MINUTE_MS, _HOUR_MS, _DAY_MS = 1000, 60_000, 3_600_000, 86_400_000
 
 
 class Tone(StrEnum):
-    """How a state is coloured; the word beside it says the same."""
+    """The colour of a state; the word beside it has the same meaning."""
 
     CALM = "calm"
     GOOD = "good"
@@ -56,9 +56,9 @@ _SEVERITIES = {Severity.INFO: Tone.CALM, Severity.WARNING: Tone.WARN, Severity.E
 
 @dataclass(frozen=True, slots=True)
 class DeviceRow:
-    """One line of the fleet. ``evidence_ratio``: evidence as a share of its threshold, None before any.
+    """One row of the fleet's table. ``evidence_ratio``: evidence as a share of its threshold, None before any.
 
-    ``there``: it was heard, and it is neither away nor silent.
+    ``there``: it has connected, and it is neither away nor silent.
     """
 
     device: str
@@ -75,7 +75,7 @@ class DeviceRow:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The figures on top of the overview."""
+    """The figures at the top of the overview."""
 
     devices: int
     connected: int
@@ -86,7 +86,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """One line of the log."""
+    """One row of the log."""
 
     id: int
     at: str
@@ -128,7 +128,7 @@ def clock_time(at_ms: int) -> str:
 def evidence_share(log_value: float | None, log_threshold: float) -> float | None:
     """Return the log of the evidence as a share of the log of its threshold, 0 and above; None without evidence.
 
-    In logs, because evidence grows by factors: half way is as many windows of the same drift from either end.
+    Logarithmic, because evidence grows by factors: under constant drift the share grows linearly with the windows.
     """
     if log_value is None or log_threshold <= 0:
         return None
@@ -136,7 +136,7 @@ def evidence_share(log_value: float | None, log_threshold: float) -> float | Non
 
 
 def evidence_status(ratio: float | None, *, flagged: bool = False) -> Status:
-    """Return what a share of the threshold means."""
+    """Return the status of a share of the threshold."""
     if ratio is None:
         return Status("no data yet", Tone.CALM)
     percent = f"{100 * min(ratio, 9.99):.0f} %"
@@ -146,7 +146,7 @@ def evidence_status(ratio: float | None, *, flagged: bool = False) -> Status:
 
 
 def state_status(device: Device, now_ms: int, silent_s: float) -> Status:
-    """Return how a device's state is shown; what it said last is not what it is when nothing was heard since."""
+    """Return the status of a device; a silent device's last state is not shown as its current one."""
     if device.last_seen_ms <= 0:
         return Status("never heard", Tone.WARN)
     if is_silent(device, now_ms, silent_s):
@@ -155,7 +155,7 @@ def state_status(device: Device, now_ms: int, silent_s: float) -> Status:
 
 
 def phase_status(update: UpdateStatus | None) -> Status:
-    """Return how far an update is, with its progress or its reason."""
+    """Return the status of an update, with its progress or the reason of its failure."""
     if update is None or update.phase is None:
         return Status("unknown" if update else "not heard yet", Tone.CALM)
     text = update.phase.value.replace("_", " ")
@@ -169,7 +169,7 @@ def phase_status(update: UpdateStatus | None) -> Status:
 def device_row(
     device: Device, now_ms: int, ratio: float | None, *, flagged: bool, silent_s: float = 7_200.0
 ) -> DeviceRow:
-    """Return one line of the fleet."""
+    """Return one row of the fleet's table."""
     there, evidence = is_reachable(device, now_ms, silent_s), evidence_status(ratio, flagged=flagged)
     if not there and ratio is not None and not flagged:
         evidence = Status(f"{evidence.text} when last heard", Tone.WARN if evidence.tone is Tone.WARN else Tone.CALM)
@@ -181,7 +181,7 @@ def device_row(
 
 
 def counts(rows: tuple[DeviceRow, ...]) -> Counts:
-    """Return the figures on top of the overview."""
+    """Return the figures at the top of the overview."""
     return Counts(
         devices=len(rows),
         connected=sum(row.there for row in rows),
@@ -192,7 +192,7 @@ def counts(rows: tuple[DeviceRow, ...]) -> Counts:
 
 
 def event_row(event: LoggedEvent) -> EventRow:
-    """Return one line of the log."""
+    """Return one row of the log."""
     code = event.code.replace("_", " ")
     what = event.kind if not code or code == event.kind else f"{event.kind}: {code}"
     severity = Status(event.severity.value, _SEVERITIES[event.severity])

@@ -1,6 +1,6 @@
-"""One visitor's page: it is shown to who is logged in, and what its buttons do happens only then.
+"""One visitor's page: it is shown, and its buttons work, only while the visitor is logged in.
 
-What a page lists and what its buttons are called stands in its own file.
+Each page's own file defines its list and its buttons.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Result = TypeVar("Result")
 
 @dataclass(slots=True)
 class Visit:
-    """One page in one browser; ``look`` shows its list anew at once."""
+    """One page in one browser; ``look`` refreshes its list at once."""
 
     services: Services
     sessions: Sessions
@@ -32,7 +32,7 @@ class Visit:
     look: Callable[[], None] = lambda: None
 
     async def ask(self, call: Callable[[], Result]) -> Result | None:
-        """Return what ``call`` returns; None where it is refused, which is shown, or the visitor is not logged in."""
+        """Return the result of ``call``; None if it is refused, which is shown, or the visitor is not logged in."""
         if not self.sessions.is_open(self.request):
             with self.client:
                 ui.navigate.to(LOGIN)
@@ -45,7 +45,7 @@ class Visit:
             return None
 
     async def do(self, call: Callable[[], Result]) -> Result | None:
-        """Do the same, and show the list anew."""
+        """Do the same as ``ask``, then refresh the list."""
         done = await self.ask(call)
         with self.client:
             self.look()
@@ -54,7 +54,7 @@ class Visit:
 
 @dataclass(frozen=True, slots=True)
 class Pages:
-    """Where the pages of one server are added."""
+    """Adds the pages of one server."""
 
     services: Services
     sessions: Sessions
@@ -67,7 +67,7 @@ class Pages:
             return self.show(request, path, title, partial(self._headed, text or title, build))
 
     def show(self, request: Request, path: str, title: str, build: Callable[[Visit], None]) -> Response | None:
-        """Show a page that ``build`` fills, or return the refusal of who is not logged in."""
+        """Show a page that ``build`` fills, or return the redirect for a visitor who is not logged in."""
         if (refusal := self.sessions.refusal(request)) is not None:
             return refusal
         with frame(title, path, partial(self.sessions.is_open, request)):

@@ -1,1 +1,1 @@
-"""From a verdict to a better model: what may be retrained, with which samples, by whom, and what became of it."""
+"""Retraining: which verdicts start it, with which samples, on which worker, and the rollout of the result."""

@@ -1,4 +1,4 @@
-"""``samples.zip``: what a worker trains with. Same samples, same bytes."""
+"""``samples.zip``: a worker's training data. The same samples give the same bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def distinct(samples: Iterable[StoredSample]) -> tuple[StoredSample, ...]:
-    """Return one sample of each image, the first; an image from the audit lane counts as audited."""
+    """Return one sample of each image: the first from the audit lane if there is one, otherwise the first."""
     found: dict[str, StoredSample] = {}
     for sample in samples:
         known = found.get(sample.sha256)
@@ -32,7 +32,7 @@ def build_archive(
     ``slice_of`` names a device's slice.
 
     Raises:
-        UnknownSampleError: If an image is gone.
+        UnknownSampleError: If an image file is missing.
     """
     chosen = distinct(samples)
     text = io.StringIO(newline="")

@@ -10,27 +10,27 @@ from server.rollout.config import MAX_TIME_S, Bytes, Canary, Count, Share, Time
 from wire.settings import Bound
 
 Wait: TypeAlias = Annotated[float, Bound(0, MAX_TIME_S)]
-Confidence: TypeAlias = Annotated[float, Bound(0, math.nextafter(1, 0), above=True)]  # of certainty there is no bound
+Confidence: TypeAlias = Annotated[float, Bound(0, math.nextafter(1, 0), above=True)]  # certainty has no bound
 
 
 @dataclass(frozen=True, slots=True)
 class RetrainingConfig:
-    """When a model is trained again.
+    """The settings of retraining.
 
-    enabled: whether verdicts start anything at all.
-    sample_bytes_per_day: what a drifted device may upload; 0: nothing leaves a device unless somebody opts in.
-    persisted_windows: an alarm must last so many windows.
-    min_labelled: different labelled samples of the drift, below which training and judging mean little.
-    harm_margin: how far the lower bound of the risk must lie above the source's; two points.
-    confidence: of that bound.
+    enabled: whether verdicts start a retraining at all.
+    sample_bytes_per_day: limit of a drifted device's uploads; 0: nothing leaves a device unless somebody opts in.
+    persisted_windows: how many windows an alarm must last.
+    min_labelled: the least number of distinct labelled samples; training and gates mean little with fewer.
+    harm_margin: how far the lower bound of the error rate must lie above the source's; two percentage points.
+    confidence: confidence level of that bound.
     audit_share: share of requested samples that are drawn uniformly, for the bound.
-    samples_per_request, request_interval_s: how much is asked for at once, and how often again.
-    patience_s: how long an alarm may pause before samples are no longer collected for it.
-    cooldown_s: no second retraining for the same model and cause within it; a day.
-    auto_rollout: whether a gated release is rolled out without a person; the canary and its thresholds still hold.
+    samples_per_request, request_interval_s: how many samples one request asks for, and how often it is repeated.
+    patience_s: how long an alarm may be quiet before no more samples are collected for it.
+    cooldown_s: the least time between two retrainings for the same model and cause; a day.
+    auto_rollout: whether a gated release is rolled out without a person; canary and thresholds still apply.
     canary: devices in the first group. probation_s: as for any rollout.
-    lease_s: a worker that is not heard for so long has lost its job. attempts: so often a job is tried.
-    max_sample_bytes, max_device_bytes_per_day: what the server takes, whatever a device sends.
+    lease_s: a worker without a heartbeat for this long loses its job. attempts: how often a job is tried.
+    max_sample_bytes, max_device_bytes_per_day: the server's own limits, whatever a device sends.
     """
 
     enabled: bool = True

@@ -1,4 +1,4 @@
-"""Is the drift harmful: a lower bound of the risk from the audit lane, valid however often one looks; pure.
+"""Tests whether drift is harmful: an anytime-valid lower bound of the error rate from audit samples; pure.
 
 Source: I. Waudby-Smith, A. Ramdas, Estimating means of bounded random variables by betting, JRSS B 86 (2024) 1-27;
 A. Podkopaev, A. Ramdas, Tracking the risk of a deployed model, arXiv:2110.06177.
@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 
-_BETS = tuple((i + 0.5) / 10 for i in range(10))  # shares of the largest bet that cannot lose everything
+_BETS = tuple((i + 0.5) / 10 for i in range(10))  # fractions of the largest bet that can't lose everything
 _STEPS = 40
 
 
 def log_wealth(wrong: int, n: int, risk: float) -> float:
-    """Return log of the wealth of betting that the error rate is above ``risk`` (0..1), after ``n`` labels.
+    """Return the log wealth of betting that the error rate is above ``risk`` (0..1), after ``n`` labels.
 
-    A mixture of constant bets: mean over b of (1 + b (1 - r) / r)^wrong (1 - b)^(n - wrong); under a risk of at most
-    ``risk`` its expectation never exceeds 1, whenever one stops.
+    A mixture of constant bets: mean over b of (1 + b (1 - r) / r)^wrong (1 - b)^(n - wrong); if the error rate is at
+    most ``risk``, its expectation is at most 1 at any stopping time.
     """
     if risk <= 0.0:
         return math.inf if wrong else 0.0
@@ -26,7 +26,7 @@ def log_wealth(wrong: int, n: int, risk: float) -> float:
 
 
 def lower_bound(wrong: int, n: int, confidence: float = 0.95) -> float:
-    """Return the lower bound of the error rate: every smaller risk is refuted at ``confidence``; 0 without labels."""
+    """Return the lower bound of the error rate: smaller rates are rejected at ``confidence``; 0 without labels."""
     limit, low, high = -math.log(1 - confidence), 0.0, wrong / n if n else 0.0
     for _ in range(_STEPS):
         middle = (low + high) / 2

@@ -1,4 +1,4 @@
-"""Training jobs: leased to one worker at a time, kept alive by its heartbeat, taken back when it falls silent."""
+"""Training jobs: leased to one worker at a time; the lease ends without the worker's heartbeats."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from wire.codec import Json
 from wire.durable import write_atomically
 
 RELEASED = "released"
-"""The code of a worker that gives a job back unharmed."""
+"""The code with which a worker returns a job to the queue."""
 _MAX_TEXT = 4_000
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job. ``state``: queued, leased, done or failed. ``release``: what came of it."""
+    """One job. ``state``: queued, leased, done or failed. ``release``: its result."""
 
     id: str
     retraining: int
@@ -49,13 +49,13 @@ class Job:
 
     @property
     def facts(self) -> JobFacts:
-        """What the policy looks at."""
+        """The job as the policy sees it."""
         return JobFacts(self.state, self.release, f"{self.code}: {self.text}" if self.code else self.text)
 
 
 @dataclass(frozen=True, slots=True)
 class JobOrder:
-    """What a new job is about."""
+    """The request for a new job."""
 
     retraining: int
     model: str
@@ -99,9 +99,9 @@ class Jobs:
         return _job(self.database.row(lambda connection: store.one_job(connection, job), missing))
 
     def lease(self, worker: str, now_ms: int) -> Job | None:
-        """Give ``worker`` a job: its own if it has one (it was restarted), else the oldest that nobody holds.
+        """Lease a job to ``worker``: its own if it has one (it was restarted), else the oldest that is not leased.
 
-        A job that its worker takes up again is one more attempt: it may be what ended the worker.
+        A job that its worker resumes counts as another attempt: the job may have crashed the worker.
         """
         with self.database.begin() as connection:
             while (row := store.free_job(connection, worker, now_ms)) is not None:
@@ -120,20 +120,20 @@ class Jobs:
         return None
 
     def heartbeat(self, job: str, worker: str, now_ms: int) -> Job:
-        """Keep a lease alive.
+        """Extend a lease.
 
         Raises:
             UnknownJobError: If there is no such job.
-            LeaseLostError: If it is not this worker's any more.
+            LeaseLostError: If this worker no longer holds it.
         """
         return self._change(job, worker, {"lease_until_ms": self._until_ms(now_ms)})
 
     def done(self, job: str, worker: str, release: str, certificate: Mapping[str, Json], now_ms: int) -> Job:
-        """Note that ``release`` came of a job; saying it twice changes nothing.
+        """Finish a job with the result ``release``; repeating the call changes nothing.
 
         Raises:
             UnknownJobError: If there is no such job.
-            LeaseLostError: If it is not this worker's any more.
+            LeaseLostError: If this worker no longer holds it.
         """
         known = self.job(job)
         if (known.state, known.worker, known.release) == ("done", worker, release):
@@ -142,11 +142,11 @@ class Jobs:
         return self._change(job, worker, values)
 
     def failed(self, job: str, worker: str, code: str, text: str, now_ms: int) -> Job:
-        """Note that nothing came of a job; the code ``released`` only gives it back.
+        """Finish a job as failed; the code ``released`` only returns it to the queue.
 
         Raises:
             UnknownJobError: If there is no such job.
-            LeaseLostError: If it is not this worker's any more.
+            LeaseLostError: If this worker no longer holds it.
         """
         if code == RELEASED:
             attempts = max(self.job(job).attempts - 1, 0)
@@ -155,14 +155,14 @@ class Jobs:
         return self._change(job, worker, values)
 
     def withdraw(self, job: str, now_ms: int) -> None:
-        """End a job that nobody wants any more, unless it is over; its worker loses it at the next heartbeat."""
+        """End a job that is no longer needed, unless it is over; its worker loses the lease at the next heartbeat."""
         values = {"state": "failed", "code": "withdrawn", "text": "an operator withdrew it", "ended_ms": now_ms}
         with self.database.begin() as connection:
             for state in ("queued", "leased"):
                 store.change_job(connection, job, {"state": state}, values)
 
     def samples(self, job: str) -> Path:
-        """Return where the job's ``samples.zip`` lies.
+        """Return the path of the job's ``samples.zip``.
 
         Raises:
             UnknownJobError: If there is no such job.

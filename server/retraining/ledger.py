@@ -52,7 +52,7 @@ class Triggers:
             return replace(trigger, id=store.insert_trigger(connection, _row(trigger)))
 
     def put(self, trigger: Trigger) -> None:
-        """Store a changed trigger; an approval that came in between is kept."""
+        """Store a changed trigger; an approval given meanwhile is kept."""
         row = _row(trigger)
         if not trigger.approved and trigger.phase in APPROVABLE:
             row.pop("approved")
@@ -60,11 +60,11 @@ class Triggers:
             store.update_trigger(connection, trigger.id, row)
 
     def approve(self, trigger: int) -> Trigger:
-        """Say yes as a person: to training where harm is not shown, or to rolling out.
+        """Record a person's approval: of training without proof of harm, or of the rollout.
 
         Raises:
             UnknownTriggerError: If there is none of that id.
-            TriggerPhaseError: If it waits for nobody.
+            TriggerPhaseError: If it awaits no approval.
         """
         known = self.trigger(trigger)
         if known.phase not in APPROVABLE:

@@ -1,11 +1,11 @@
-"""When a model is trained again: all transitions of a trigger, pure.
+"""The state machine of retraining: all transitions of a trigger, pure.
 
 watch -> suspected -> collecting -> harmful -> proposed -> training -> gated -> rollout -> settled | rolled_back
           withdrawn: the alarm ended before anything was proposed, or a person withdrew it
-          failed: the gates said no, or no worker could
+          failed: a gate failed, or no worker could train
 
 Only a cohort, site or fleet verdict starts it; ``device_fault`` and ``release_regression`` never do. A person's
-approval replaces the proof of harm, and starts the rollout where that is not automatic.
+approval replaces the proof of harm, and starts the rollout if that is not automatic.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from server.retraining.guard import lower_bound
 
 
 class Phase(StrEnum):
-    """Where a trigger is."""
+    """The phase of a trigger."""
 
     SUSPECTED = "suspected"
     COLLECTING = "collecting"
@@ -44,7 +44,7 @@ RETRAINABLE = frozenset({VerdictKind.COHORT, VerdictKind.SITE, VerdictKind.FLEET
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
-    """One possible retraining. ``cause``: the verdict's key; ``release``: what drifted, ``result``: what came of it."""
+    """One possible retraining. ``cause``: the verdict's key; ``release``: the drifted one; ``result``: the new one."""
 
     id: int
     model: str
@@ -67,7 +67,7 @@ class Trigger:
 
 @dataclass(frozen=True, slots=True)
 class JobFacts:
-    """What became of the trigger's job: ``queued``, ``leased``, ``done`` or ``failed``; "" for no job."""
+    """The state of the trigger's job: ``queued``, ``leased``, ``done`` or ``failed``; "" for no job."""
 
     state: str = ""
     release: str = ""
@@ -76,10 +76,10 @@ class JobFacts:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the policy looks at. ``wrong`` of ``audited`` uniform samples were predicted wrong.
+    """The input of the policy. ``wrong`` of ``audited`` uniform samples were predicted wrong.
 
     ``quiet_ms``: how long ago the verdict closed, 0 while it is open. ``rollout``: ``open``, ``succeeded``,
-    ``failed``, "" for none. ``takers``: whether a device is left that could take the result.
+    ``failed``, "" for none. ``takers``: whether a device is left that can run the result.
     """
 
     windows: int = 0
@@ -94,7 +94,7 @@ class Facts:
 
 
 class Step(StrEnum):
-    """What the shell must do before the trigger may be in its new phase."""
+    """The action that the caller must perform before the trigger enters its new phase."""
 
     NOTHING = "nothing"
     CREATE_JOB = "create_job"
@@ -104,7 +104,7 @@ class Step(StrEnum):
 def may_start(verdict: StoredVerdict, triggers: Iterable[Trigger], config: RetrainingConfig, now_ms: int) -> bool:
     """Return whether ``verdict`` starts a trigger: right kind, none open for its model and cause, cooldown over.
 
-    What a person withdrew starts again only with a new verdict.
+    After a person has withdrawn a trigger, only a new verdict starts another one.
     """
     if not config.enabled or verdict.kind not in RETRAINABLE or not verdict.model:
         return False
@@ -118,7 +118,7 @@ def may_start(verdict: StoredVerdict, triggers: Iterable[Trigger], config: Retra
 
 
 def advance(trigger: Trigger, facts: Facts, config: RetrainingConfig, now_ms: int) -> tuple[Trigger, Step]:
-    """Return the trigger after at most one transition, and what must be done for it."""
+    """Return the trigger after at most one transition, and the step to perform for it."""
     phase, text, step = _next(trigger, facts, config)
     changed = phase is not trigger.phase
     updated_ms = now_ms if changed else trigger.updated_ms
@@ -128,7 +128,7 @@ def advance(trigger: Trigger, facts: Facts, config: RetrainingConfig, now_ms: in
 
 
 def withdrawn(trigger: Trigger, now_ms: int) -> Trigger:
-    """Return the trigger as a person ended it; a rollout that it started goes on by itself."""
+    """Return the trigger as withdrawn by a person; a rollout that it started continues."""
     text = "withdrawn by an operator" + (f"; rollout {trigger.rollout} goes on" if trigger.rollout else "")
     return replace(trigger, phase=Phase.WITHDRAWN, text=text, approved=False, updated_ms=now_ms)
 

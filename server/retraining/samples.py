@@ -1,8 +1,8 @@
 """Samples from the fleet: checked, stored once by content, labelled by people.
 
-An image lies in ``samples/<sha256>.<png|jpg>``; written aside, synced, renamed. A label belongs to the image: every
-sample of it gets it, whoever saw it. It must be a class of the model that took the image: a typo would end the job
-that trains with it.
+An image is stored as ``samples/<sha256>.<png|jpg>``; written to a temporary file, synced, renamed. A label belongs to
+the image: every sample of it, from any device, gets the label. It must be a class of the model that took the sample: a
+typing error would fail the job that trains with it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _DAY_MS = 86_400_000
 _MAX_LABEL = 100
 _MAX_KEY = 64
 _LANES = ("audit", "drift")
-_NAMED = 20  # classes that a refusal lists
+_NAMED = 20  # at most this many classes are listed in a refusal
 
 
 @dataclass(frozen=True, slots=True)
 class StoredSample:
-    """One sample. ``label`` is a class name, "" while nobody said; ``predicted`` the index of the model's class."""
+    """One sample. ``label`` is a class name, "" until it is labelled; ``predicted`` the index of the model's class."""
 
     id: int
     device: str
@@ -60,7 +60,7 @@ class StoredSample:
 class Samples:
     """All samples of one server; ``folder`` is ``samples`` in its state directory. Safe to share between threads.
 
-    ``labels_of`` returns the class names of an artifact by its digest, none for one that is not known here.
+    ``labels_of`` returns the class names of an artifact by its digest, empty if it is unknown.
     """
 
     database: Database
@@ -69,10 +69,10 @@ class Samples:
     labels_of: Callable[[str], tuple[str, ...]] = lambda _artifact_sha256: ()
 
     def accept(self, device: str, sample: Sample, now_ms: int) -> None:
-        """Store what ``device`` sent; taking the same sample twice changes nothing.
+        """Store a sample of ``device``; storing the same sample twice changes nothing.
 
         Raises:
-            SampleRefusedError: If it is too large, not what its digest says, or over the device's day.
+            SampleRefusedError: If it is too large, does not match its digest, or exceeds the device's daily limit.
         """
         with self.database.begin() as connection:
             if store.has_sample(connection, device, sample.boot, sample.seq):
@@ -127,9 +127,9 @@ class Samples:
     def latest(
         self, *, unlabelled: bool = False, limit: int = 100, after: int | None = None
     ) -> tuple[StoredSample, ...]:
-        """Return the newest samples; with ``unlabelled`` each unlabelled image once, oldest first.
+        """Return the newest samples; with ``unlabelled``, each unlabelled image once, oldest first.
 
-        ``after``: the id of the last sample of the page before.
+        ``after``: the id of the last sample of the previous page.
         """
         with self.database.begin() as connection:
             rows = store.latest_samples(connection, unlabelled=unlabelled, limit=limit, after=after)
@@ -148,7 +148,7 @@ class Samples:
         """Return the encoded image.
 
         Raises:
-            UnknownSampleError: If its file is gone.
+            UnknownSampleError: If its file is missing.
         """
         try:
             return (self.folder / sample.file_name).read_bytes()
@@ -157,11 +157,11 @@ class Samples:
             raise UnknownSampleError(message) from error
 
     def label(self, sample: int, label: str, by: str, now_ms: int) -> StoredSample:
-        """Say what is to be seen on a sample's image; saying it again replaces it.
+        """Label a sample's image; a later label replaces it.
 
         Raises:
             UnknownSampleError: If there is no such sample.
-            LabelRefusedError: If the label is empty, too long, or no class of the model that took the sample.
+            LabelRefusedError: If the label is empty, too long, or not a class of the model that took the sample.
         """
         known = self.sample(sample)
         if not label.strip() or len(label) > _MAX_LABEL or not label.isprintable():

@@ -1,9 +1,8 @@
-"""Takes verdicts, moves triggers through the policy, and does what each step asks for.
+"""Starts triggers from verdicts, advances them with the policy, and performs the steps.
 
-Whether a step is due is the policy's business; asking devices for samples, making jobs and rollouts is done here.
-A step is taken before its phase is stored, and refers to what it made by id: dying in between makes at worst a
-second job that nobody waits for. A rollout of the result that is there already, made before dying or by a person, is
-adopted.
+Requests samples from devices, creates jobs and rollouts; does not decide when a step is due (the policy does). A step
+is performed before its phase is stored, and the phase refers to its result by id: a crash in between leaves at worst a
+second job that nothing waits for. An existing rollout of the result, made before a crash or by a person, is adopted.
 """
 
 from __future__ import annotations
@@ -50,10 +49,10 @@ _IN_VAIN = frozenset({RolloutPhase.ABORTING, RolloutPhase.ABORTED, RolloutPhase.
 
 
 class Rollouts(Protocol):
-    """What retraining needs of rollouts; ``rollout.service.RolloutService`` has it."""
+    """The part of rollouts that retraining uses; ``rollout.service.RolloutService`` implements it."""
 
     def create(self, request: Request) -> Rollout:
-        """Make a rollout."""
+        """Create a rollout."""
 
     def get(self, rollout: str) -> Rollout:
         """Return one rollout."""
@@ -64,7 +63,7 @@ class Rollouts(Protocol):
 
 @dataclass(slots=True)
 class RetrainingService:
-    """Retraining of one server. Only one thread gives it its turn; any may withdraw."""
+    """Retraining of one server. Only one thread calls ``turn``; any may withdraw."""
 
     triggers: Triggers
     verdicts: Verdicts
@@ -78,7 +77,7 @@ class RetrainingService:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def withdraw(self, trigger: int, now_ms: int) -> Trigger:
-        """End a retraining as a person: its job ends, devices send no more samples; a rollout goes on by itself.
+        """End a retraining for a person: its job ends, devices stop sending samples; a rollout continues.
 
         Raises:
             UnknownTriggerError: If there is none of that id.
@@ -99,7 +98,7 @@ class RetrainingService:
             return ended
 
     def turn(self, now_ms: int) -> None:
-        """Open triggers for new verdicts, then move every open one by at most one step."""
+        """Open triggers for new verdicts, then advance every open one by at most one step."""
         with self._lock:
             alarms = {verdict.key: verdict for verdict in self.verdicts.open()}
             self._start(alarms, now_ms)
@@ -140,7 +139,7 @@ class RetrainingService:
             self._say(moved, now_ms)
 
     def _stumble(self, trigger: Trigger, error: ServerError, now_ms: int) -> None:
-        """Keep the phase and say why; the next turn tries again."""
+        """Keep the phase and record the error; the next turn tries again."""
         text = f"{error.code}: {error}"
         if text != trigger.text:
             _LOG.warning("Retraining step failed, trying again. retraining=%s error=%s", trigger.id, text)
@@ -164,7 +163,7 @@ class RetrainingService:
         )  # fmt: skip
 
     def _labelled(self, trigger: Trigger) -> list[StoredSample]:
-        """Return the trigger's labelled samples that its model has a class for: one other label ends the whole job."""
+        """Return the trigger's samples whose label is a class of its model: any other label would fail the job."""
         names = self.versions.labels_of_bundle(self.versions.release(trigger.release).sha256)
         labelled = self.samples.labelled(trigger.devices, trigger.since_ms)
         return [sample for sample in labelled if not names or sample.label in names]
@@ -191,7 +190,7 @@ class RetrainingService:
         return reference.risk if reference else 0.0
 
     def _collect(self, trigger: Trigger, now_ms: int) -> Trigger:
-        """Ask the devices for samples, if somebody opted in and it was not done lately."""
+        """Request samples from the devices, if somebody opted in and the last request is old enough."""
         config = self.config
         due = not trigger.asked_ms or now_ms - trigger.asked_ms >= config.request_interval_s * 1000
         if config.sample_bytes_per_day <= 0 or not due:
@@ -225,7 +224,7 @@ class RetrainingService:
         return self.jobs.create(order, data, now_ms).id
 
     def _roll_out(self, trigger: Trigger) -> str:
-        """Start with drifted devices, where the new release has the most to prove; with others if they have it."""
+        """Create a rollout whose canaries are drifted devices, or others if all drifted ones have the release."""
         self.versions.release(trigger.result)
         takers = self._takers(trigger.result)
         canary = [device for device in trigger.devices if device in takers][: self.config.canary]
@@ -241,6 +240,6 @@ class RetrainingService:
 
 
 def _is_wrong(sample: StoredSample, classes: Sequence[str]) -> bool:
-    """Return whether the model that took the sample said another class; never for a model that is not known."""
+    """Return whether the model's prediction differs from the label; False for an unknown model."""
     right = 0 <= sample.predicted < len(classes) and classes[sample.predicted] == sample.label
     return bool(classes) and not right

@@ -1,1 +1,1 @@
-"""The only place of SQL: one file of tables and queries per domain."""
+"""The only folder with SQL: one file of tables and queries per domain."""

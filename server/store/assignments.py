@@ -1,4 +1,4 @@
-"""The query of what a device was ever told to run, over the tables of rollouts and releases."""
+"""The query for the bundles ever assigned to a device, over the tables of rollouts and releases."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from server.store.rollouts import MEMBERS, ROLLOUTS
 
 
 def was_assigned(connection: sa.Connection, device: str, sha256: str) -> bool:
-    """Return whether a rollout told ``device`` to run the bundle ``sha256``, or to go back to it."""
+    """Return whether a rollout assigned the bundle ``sha256`` to ``device``, or set the device back to it."""
     told = (MEMBERS.c.device == device, MEMBERS.c.assigned_ms > 0)
     by_rollout = (
         sa.select(MEMBERS.c.rollout)

@@ -1,4 +1,4 @@
-"""A copy of an SQLite database, whole whatever is written meanwhile. PostgreSQL has its own tools."""
+"""Backs up an SQLite database, consistent even during writes. PostgreSQL has its own tools."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def sqlite_file(engine: sa.Engine) -> Path | None:
 
 
 def back_up_sqlite(source: Path, target: Path) -> None:
-    """Copy the database ``source`` to the new file ``target`` (0600), on disk when this returns.
+    """Copy the database ``source`` to the new file ``target`` (0600), synced to disk on return.
 
-    Whoever finds ``target`` finds it whole: it has another name until then.
+    ``target`` is never partial: the copy has another name until it is complete.
 
     Raises:
-        OSError: If ``target`` is there already or can't be written.
-        sqlite3.Error: If the source is damaged or the disk is full; there is no ``target`` then.
+        OSError: If ``target`` exists or can't be written.
+        sqlite3.Error: If the source is damaged or the disk is full; then there is no ``target``.
     """
     target.parent.mkdir(mode=0o700, exist_ok=True)
     if target.exists():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-    for leftover in target.parent.glob(f".*{_PARTIAL}*"):  # of a copy that was killed
+    for leftover in target.parent.glob(f".*{_PARTIAL}*"):  # left by a killed copy
         leftover.unlink()
     partial = target.with_name(f".{target.name}{_PARTIAL}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

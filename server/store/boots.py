@@ -1,4 +1,4 @@
-"""Table and queries of the devices' boots: which came after which."""
+"""Table and queries of the devices' boots and their order."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def boots_of(connection: sa.Connection, devices: Collection[str]) -> list[sa.Row
 
 
 def insert_boots(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
-    """Add boots; one that is here already keeps its place."""
+    """Add boots; an existing one keeps its place."""
     if rows:
         connection.execute(upsert(connection, BOOTS).on_conflict_do_nothing(), [dict(row) for row in rows])
 
 
 def delete_boots_before(connection: sa.Connection, before_ms: int) -> int:
-    """Delete boots first heard of before ``before_ms``, but for each device's newest; return how many."""
+    """Delete boots first seen before ``before_ms``, except each device's newest; return how many."""
     other = BOOTS.alias()
     newest = sa.select(sa.func.max(other.c.place)).where(other.c.device == BOOTS.c.device).scalar_subquery()
     return connection.execute(

@@ -1,7 +1,7 @@
 """The database: one engine, one schema, short transactions.
 
-Domains declare their tables on ``METADATA`` in their own file of this folder; ``declared_tables``
-imports them all, so that a new domain is one new file. Whoever needs the database opens it by ``open_database``.
+Each domain declares its tables on ``METADATA`` in its own file of this folder; ``declared_tables`` imports them all,
+so that a new domain is one new file. ``open_database`` opens the database.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Database:
         """Yield a connection in a transaction: committed at the end, rolled back on an exception.
 
         Raises:
-            DiskFullError: If there is no room.
+            DiskFullError: If the disk is full.
             DatabaseRefusedError: If the database is locked, read-only or gone.
-            ValueRefusedError: If it can't hold a value.
+            ValueRefusedError: If it can't store a value.
         """
         try:
             with self.engine.begin() as connection:
@@ -56,12 +56,12 @@ class Database:
         except sa.exc.DataError as error:
             message = f"Expected a value that the database can hold, got: {error.orig}"
             raise ValueRefusedError(message) from error
-        except OverflowError as error:  # what Python's SQLite driver says of an integer beyond 64 bits
+        except OverflowError as error:  # raised by Python's SQLite driver for an integer beyond 64 bits
             message = f"Expected numbers that the database can hold, got: {error}"
             raise ValueRefusedError(message) from error
 
     def row(self, ask: Callable[[sa.Connection], sa.RowMapping | None], missing: ServerError) -> sa.RowMapping:
-        """Return the row that ``ask`` finds.
+        """Return the row that ``ask`` returns.
 
         Raises:
             ServerError: ``missing``, if there is none.
@@ -80,12 +80,11 @@ class Database:
 def open_database(url: str, directory: str = "DIR", *, may_be_new: bool = True) -> Database:
     """Return the database at ``url`` (``sqlite:///path`` or another SQLAlchemy URL), at this version's revision.
 
-    An empty database gets its tables if it ``may_be_new``. ``directory`` is the server's, named where a person
-    must act.
+    An empty database gets its tables if it ``may_be_new``. ``directory`` is the server's, for error messages.
 
     Raises:
         DatabaseUnavailableError: If the URL or its driver can't be used.
-        DatabaseLostError: If it is empty and may not be.
+        DatabaseLostError: If it is empty and not ``may_be_new``.
         DatabaseOutdatedError: If it must be migrated first.
         DatabaseNewerError: If a newer tinyfleet has migrated it.
         DatabaseForeignError: If its tables are not a fleet's.
@@ -147,14 +146,14 @@ def shown_url(url: str) -> str:
 
 
 def upsert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
-    """Return an insert into ``table`` that can say what happens when the key is there already."""
+    """Return an insert into ``table`` that supports ``on_conflict_do_update`` and ``on_conflict_do_nothing``."""
     return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
 def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mapping[str, object]]) -> None:
-    """Append ``rows``, all with the same columns, whose values the driver takes as they are (no JSON).
+    """Append ``rows``, all with the same columns and with values that the driver accepts directly (no JSON).
 
-    The statement is SQLAlchemy's, the values go past its types: a third of the time for many rows.
+    SQLAlchemy compiles the statement, but its types don't convert the values: a third of the time for many rows.
     """
     columns = tuple(rows[0])
     statement = table.insert().values(dict.fromkeys(columns)).compile(dialect=connection.dialect)
@@ -168,7 +167,7 @@ def insert_many(connection: sa.Connection, table: sa.Table, rows: Sequence[Mappi
 def delete_arrived_before(connection: sa.Connection, table: sa.Table, before_ms: int) -> int:
     """Delete the rows of ``table`` that arrived (``received_ms``) before ``before_ms``; return how many.
 
-    Ids grow with the arrival, so the search for the first row to keep reads only what goes.
+    Ids grow with the arrival, so the search for the first row to keep reads only rows to delete.
     """
     kept = sa.select(table.c.id).where(table.c.received_ms >= before_ms).order_by(table.c.id).limit(1)
     first = connection.execute(kept).scalar()
@@ -182,7 +181,7 @@ def _is_full(error: sa.exc.OperationalError) -> bool:
 
 
 def next_step(error: sa.exc.SQLAlchemyError) -> str:
-    """Return what a person does about a database that refused, in words."""
+    """Return the next step for a person when the database refused, in words."""
     text = str(getattr(error, "orig", None) or error)
     if "locked" in text:
         return "another process holds its write lock: find it (fuser FILE), end it or wait, then try again"

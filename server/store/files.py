@@ -1,4 +1,4 @@
-"""Folders whose files all survive a power cut."""
+"""Syncs a folder tree to disk."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wire.durable import sync_folder
 
 
 def sync_tree(folder: Path) -> None:
-    """Make ``folder``, and every file and folder below it, survive a power cut."""
+    """Sync ``folder``, and every file and folder below it, so that they survive a power cut."""
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink():
             with path.open("rb") as file:

@@ -63,7 +63,7 @@ def active_devices(connection: sa.Connection) -> list[sa.RowMapping]:
 
 
 def ended_devices(connection: sa.Connection) -> list[sa.RowMapping]:
-    """Return every device that was revoked or removed, the last one first."""
+    """Return every device that was revoked or removed, newest first."""
     query = DEVICES.select().where(DEVICES.c.ended != "").order_by(DEVICES.c.ended_ms.desc(), DEVICES.c.device)
     return list(connection.execute(query).mappings())
 
@@ -102,7 +102,7 @@ def update_device(connection: sa.Connection, device: str, changes: Mapping[str, 
 
 
 def touch_devices(connection: sa.Connection, devices: list[str], now_ms: int) -> None:
-    """Note that ``devices`` were heard at ``now_ms``."""
+    """Set ``last_seen_ms`` of ``devices`` to ``now_ms``."""
     if devices:
         connection.execute(DEVICES.update().where(DEVICES.c.device.in_(devices)).values(last_seen_ms=now_ms))
 
@@ -113,7 +113,7 @@ def insert_claim(connection: sa.Connection, row: Mapping[str, object]) -> None:
 
 
 def use_claim(connection: sa.Connection, claim_sha256: str, now_ms: int) -> sa.RowMapping | None:
-    """Mark a claim used and return it; None when it is unknown, used or expired. One statement: no race."""
+    """Mark a claim used and return it; None if it is unknown, used or expired. One statement, so no race."""
     statement = (
         CLAIMS.update()
         .where(CLAIMS.c.claim_sha256 == claim_sha256, CLAIMS.c.used_ms == 0, CLAIMS.c.expires_ms > now_ms)
@@ -134,7 +134,7 @@ def claim_of(connection: sa.Connection, claim_sha256: str) -> sa.RowMapping | No
 
 
 def void_claims(connection: sa.Connection, device: str, now_ms: int) -> None:
-    """Mark every claim for ``device`` that was not used as used."""
+    """Mark every unused claim for ``device`` as used."""
     where = (CLAIMS.c.device == device, CLAIMS.c.used_ms == 0)
     connection.execute(CLAIMS.update().where(*where).values(used_ms=now_ms))
 

@@ -1,4 +1,4 @@
-"""The table and queries of the server's own sign of life: one row, written again and again."""
+"""Table and queries of the server's heartbeat: one row, which is overwritten."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _ROW = 1
 
 
 def put_heartbeat(connection: sa.Connection, now_ms: int) -> None:
-    """Note that the server lives at ``now_ms``."""
+    """Record that the server runs at ``now_ms``."""
     insert = upsert(connection, HEARTBEAT).values(id=_ROW, at_ms=now_ms)
     connection.execute(insert.on_conflict_do_update(index_elements=["id"], set_={"at_ms": now_ms}))
 
 
 def latest_heartbeat_ms(connection: sa.Connection) -> int:
-    """Return when a server last lived, 0 for never."""
+    """Return the time of the last heartbeat, 0 for never."""
     return int(connection.execute(sa.select(sa.func.max(HEARTBEAT.c.at_ms))).scalar() or 0)

@@ -1,4 +1,4 @@
-"""Table and queries of what ran where and when."""
+"""Table and queries of the releases that ran on each device over time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RAN = sa.Table(
 
 
 def insert_ran(connection: sa.Connection, row: Mapping[str, object]) -> None:
-    """Note that a release runs from ``from_ms`` on."""
+    """Record that a release runs from ``from_ms`` on."""
     connection.execute(RAN.insert(), dict(row))
 
 

@@ -29,14 +29,14 @@ def all_releases(connection: sa.Connection) -> list[sa.RowMapping]:
 
 
 def put_release(connection: sa.Connection, row: Mapping[str, object]) -> None:
-    """Add a release, or change the one of the same path; a withdrawn one stays withdrawn."""
+    """Add a release, or update the one with the same path; a withdrawn one stays withdrawn."""
     where = RELEASES.c.path == row["path"]
     if connection.execute(RELEASES.update().where(where).values(dict(row))).rowcount == 0:
         connection.execute(RELEASES.insert(), dict(row))
 
 
 def withdraw_release(connection: sa.Connection, name: str, now_ms: int, *, why: str, by: str) -> bool:
-    """Mark every target of the release ``name`` as withdrawn by ``by``; return whether any was not yet."""
+    """Mark every target of the release ``name`` as withdrawn by ``by``; return whether that changed any."""
     where = (RELEASES.c.name == name, RELEASES.c.withdrawn_ms == 0)
     changes = {"withdrawn_ms": now_ms, "withdrawn_why": why, "withdrawn_by": by}
     return connection.execute(RELEASES.update().where(*where).values(changes)).rowcount > 0

@@ -81,18 +81,18 @@ TRIGGERS = sa.Table(
 
 
 def insert_sample(connection: sa.Connection, row: Mapping[str, object]) -> None:
-    """Add a sample; an ``IntegrityError`` means that it is here already."""
+    """Add a sample; an ``IntegrityError`` means that it is stored already."""
     connection.execute(SAMPLES.insert(), dict(row))
 
 
 def has_sample(connection: sa.Connection, device: str, boot: str, seq: int) -> bool:
-    """Return whether the sample with this key is here."""
+    """Return whether the sample with this key is stored."""
     query = sa.select(SAMPLES.c.id).where(SAMPLES.c.device == device, SAMPLES.c.boot == boot, SAMPLES.c.seq == seq)
     return connection.execute(query).first() is not None
 
 
 def sample_bytes(connection: sa.Connection, device: str, since_ms: int) -> int:
-    """Return the bytes of samples that came from ``device`` since a time."""
+    """Return the bytes of samples received from ``device`` since a time."""
     total = sa.select(sa.func.sum(SAMPLES.c.length_bytes)).where(
         SAMPLES.c.device == device, SAMPLES.c.received_ms >= since_ms
     )
@@ -108,9 +108,9 @@ def known_label(connection: sa.Connection, sha256: str) -> sa.RowMapping | None:
 def latest_samples(
     connection: sa.Connection, *, unlabelled: bool, limit: int, after: int | None = None
 ) -> list[sa.RowMapping]:
-    """Return samples, newest first; with ``unlabelled`` each image once, oldest first.
+    """Return samples, newest first; with ``unlabelled``, each image once, oldest first.
 
-    ``after``: the id of a sample; only those that come after it in that order are returned.
+    ``after``: the id of a sample; only those after it in that order are returned.
     """
     query = SAMPLES.select().limit(limit)
     if after is not None:
@@ -150,7 +150,7 @@ def one_job(connection: sa.Connection, job: str) -> sa.RowMapping | None:
 
 
 def free_job(connection: sa.Connection, worker: str, now_ms: int) -> sa.RowMapping | None:
-    """Return a job that ``worker`` may have: its own first, then the oldest that nobody holds."""
+    """Return a job that ``worker`` may lease: its own first, then the oldest that is not leased."""
     held = sa.and_(JOBS.c.state == "leased", sa.or_(JOBS.c.worker == worker, JOBS.c.lease_until_ms < now_ms))
     own_first = sa.case((JOBS.c.worker == worker, 0), else_=1)
     query = JOBS.select().where(sa.or_(JOBS.c.state == "queued", held)).order_by(own_first, JOBS.c.created_ms)
@@ -158,7 +158,7 @@ def free_job(connection: sa.Connection, worker: str, now_ms: int) -> sa.RowMappi
 
 
 def change_job(connection: sa.Connection, job: str, was: Mapping[str, object], values: Mapping[str, object]) -> bool:
-    """Change a job if its columns are still as in ``was``; return whether it was. No race: one statement."""
+    """Change a job if its columns are still as in ``was``; return whether they were. One statement, so no race."""
     conditions = [JOBS.c[name] == value for name, value in was.items()]
     return connection.execute(JOBS.update().where(JOBS.c.id == job, *conditions).values(dict(values))).rowcount == 1
 

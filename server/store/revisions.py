@@ -1,9 +1,9 @@
-"""At which revision a database stands, and how it comes to this version's. The steps are in ``migrations/versions``.
+"""Reads the revision of a database and migrates it to this version's. The steps are in ``migrations/versions``.
 
-All of a change is one transaction that no other writer shares, with the schema in it: a process that is killed leaves
-the old database or the new one. SQLite needs three things for it. The driver opens no transaction before a schema
-change, so it is opened here. Foreign keys are off meanwhile, because Alembic replaces a table by its copy, and are
-checked before the commit. Nothing here asks a person: who calls ``upgrade`` has made a backup.
+A migration is one exclusive transaction that includes the schema: a process that is killed leaves the old database or
+the new one. SQLite needs three things for this: the driver opens no transaction before a schema change, so it is
+opened here; foreign keys are off meanwhile, because Alembic replaces a table by a copy; and they are checked before
+the commit. Does not ask a person nor make a backup: the caller of ``upgrade`` does both.
 
 Source: SQLAlchemy, "Serializable isolation / Savepoints / Transactional DDL" of its SQLite dialect; sqlite.org,
 "Making Other Kinds Of Table Schema Changes".
@@ -28,7 +28,7 @@ from server.errors import DatabaseForeignError, DatabaseLostError, DatabaseNewer
 FIRST = "0001"
 _VERSION_TABLE = "alembic_version"
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_LOCK_KEY = 0x74696E79  # one for all servers on a PostgreSQL database
+_LOCK_KEY = 0x74696E79  # the same for all servers on a PostgreSQL database
 _SHOWN_LIMIT = 5
 
 
@@ -42,9 +42,9 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """Where a database stands. ``revision`` is "" for an empty one; ``steps`` are what it lacks, oldest first.
+    """The revision of a database, "" for an empty one; ``steps`` are the missing ones, oldest first.
 
-    ``versioned`` is false for a database that commit 42f48ee made, which holds no revision.
+    ``versioned`` is false for a database that commit 42f48ee made, which stores no revision.
     """
 
     revision: str
@@ -64,7 +64,7 @@ class Standing:
 
 
 def standing_of(engine: sa.Engine) -> Standing:
-    """Return where the database stands; nothing is written.
+    """Return the standing of the database; writes nothing.
 
     Raises:
         DatabaseNewerError: If a newer tinyfleet has migrated it.
@@ -75,7 +75,7 @@ def standing_of(engine: sa.Engine) -> Standing:
 
 
 def prepare(engine: sa.Engine, metadata: sa.MetaData, directory: str, *, may_be_new: bool) -> None:
-    """Make the tables of an empty database if it ``may_be_new``; check the revision of any other.
+    """Create the tables of an empty database if it ``may_be_new``; check the revision of any other.
 
     Raises:
         DatabaseLostError: If it is empty and may not be.
@@ -92,7 +92,7 @@ def prepare(engine: sa.Engine, metadata: sa.MetaData, directory: str, *, may_be_
         raise DatabaseLostError(message)
     if standing.is_empty:
         with _alone(engine) as connection:
-            if (standing := _standing(connection)).is_empty:  # else another process was quicker
+            if (standing := _standing(connection)).is_empty:  # otherwise another process was faster
                 metadata.create_all(connection)
                 command.stamp(_config(connection, metadata), "head")
                 return
@@ -105,11 +105,11 @@ def prepare(engine: sa.Engine, metadata: sa.MetaData, directory: str, *, may_be_
 
 
 def upgrade(engine: sa.Engine, metadata: sa.MetaData) -> Standing:
-    """Take every step that the database lacks, all or none; return where it stood before.
+    """Apply all missing steps or none; return the standing from before.
 
     Raises:
         DatabaseNewerError: If a newer tinyfleet has migrated it.
-        DatabaseForeignError: If its tables are not ours, or its rows point to rows that are not there.
+        DatabaseForeignError: If its tables are not ours, or a foreign key points to a missing row.
     """
     with _alone(engine) as connection:
         standing = _standing(connection)
@@ -171,7 +171,7 @@ def _check_first(connection: sa.Connection, tables: set[str]) -> None:
 
 @functools.cache
 def _first_columns() -> Mapping[str, frozenset[str]]:
-    """Return tables and columns of the first revision, from its own file, made in memory."""
+    """Return tables and columns of the first revision, by running its file on a database in memory."""
     engine = sa.create_engine("sqlite://")
     with engine.connect() as connection:
         command.upgrade(_config(connection, None), FIRST)
@@ -202,7 +202,7 @@ def _config(connection: sa.Connection | None, metadata: sa.MetaData | None) -> C
 
 @contextmanager
 def _alone(engine: sa.Engine) -> Iterator[sa.Connection]:
-    """Yield a connection in a transaction that holds schema changes and that no other writer shares."""
+    """Yield a connection in an exclusive transaction that covers schema changes."""
     if engine.dialect.name != "sqlite":
         with engine.begin() as connection:
             if engine.dialect.name == "postgresql":

@@ -50,7 +50,7 @@ def all_rollouts(connection: sa.Connection) -> list[sa.RowMapping]:
 
 
 def newest_rollout(connection: sa.Connection) -> sa.RowMapping | None:
-    """Return the rollout that was made last."""
+    """Return the rollout that was created last."""
     query = ROLLOUTS.select().order_by(ROLLOUTS.c.created_ms.desc(), ROLLOUTS.c.id).limit(1)
     return connection.execute(query).mappings().first()
 

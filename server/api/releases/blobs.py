@@ -1,4 +1,4 @@
-"""``PUT /api/blobs/{sha256}`` (build host) and ``GET /blobs/{sha256}`` (devices: what is assigned to them; ranges)."""
+"""``PUT /api/blobs/{sha256}`` (build host) and ``GET /blobs/{sha256}`` (devices: assigned bundles only; ranges)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def router(auth: Auth, blobs: Blobs, assignments: Assignments, *, limit_bytes: i
     @routes.head("/blobs/{sha256}", include_in_schema=False)
     @routes.get("/blobs/{sha256}")
     def get_blob(sha256: str, request: Request) -> FileResponse:
-        """Return a bundle or a range of it, to a device only what is assigned to it.
+        """Return a bundle or a range of it; to a device only if the bundle is assigned to it.
 
         The ETag is the digest, so a resumed download can't mix two bundles.
         """
@@ -52,10 +52,10 @@ def router(auth: Auth, blobs: Blobs, assignments: Assignments, *, limit_bytes: i
 
 
 def check_announced(length: str, limit_bytes: int) -> None:
-    """Refuse an upload whose header announces more than ``limit_bytes``.
+    """Check the length that an upload announces in its header.
 
     Raises:
-        BlobOversizeError: If it does.
+        BlobOversizeError: If it is over ``limit_bytes``.
     """
     if length.isdigit() and int(length) > limit_bytes:
         message = f"Expected a blob of at most {limit_bytes} bytes, got {length}"
@@ -66,7 +66,7 @@ async def receive(blobs: Blobs, sha256: str, request: Request, limit_bytes: int)
     """Store the body of ``request`` as the blob ``sha256``; return its length in bytes.
 
     Raises:
-        BlobRefusedError: If its digest or size is not what was announced, or the connection broke.
+        BlobRefusedError: If its digest or size differs from the announced one, or the connection broke.
     """
     upload = blobs.upload(sha256, limit_bytes=limit_bytes)
     try:

@@ -1,4 +1,4 @@
-"""``GET /api/releases``: what may be rolled out, with the gate's certificate; ``…/withdraw``: what may not any more."""
+"""``GET /api/releases``: the releases with their gate certificates; ``…/withdraw``: ends a release for good."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class ReleaseBody(BaseModel):
 
 
 class WithdrawRequest(BaseModel, extra="forbid"):
-    """Why, and who; both are kept with the release and in the events."""
+    """Who withdraws, and why; both are recorded with the release and in the events."""
 
     why: Why = ""
     by: Person = SOMEBODY
 
 
 class RunningBody(BaseModel):
-    """A release and the devices that say they run it, by id."""
+    """A release and the ids of the devices that report running it."""
 
     name: str
     withdrawn_ms: int
@@ -69,7 +69,7 @@ def router(auth: Auth, versions: Versions, withdrawal: Withdrawal) -> APIRouter:
 
     @routes.get("/api/releases/{name}", dependencies=[Depends(auth.operator)])
     def running(name: str) -> RunningBody:
-        """Return where a release runs."""
+        """Return the devices that run a release."""
         release = versions.release(name)
         return RunningBody(
             name=name, withdrawn_ms=release.withdrawn_ms, withdrawn_why=release.withdrawn_why,
@@ -78,7 +78,7 @@ def router(auth: Auth, versions: Versions, withdrawal: Withdrawal) -> APIRouter:
 
     @routes.post("/api/releases/{name}/withdraw", dependencies=[Depends(auth.operator)])
     def withdraw(name: str, request: WithdrawRequest | None = None) -> RunningBody:
-        """Offer a release to no device any more and abort its rollouts; return where it still runs. For good."""
+        """Withdraw a release for good and abort its rollouts; return the devices that still run it."""
         wanted = request or WithdrawRequest()
         withdrawal.withdraw(name, wanted.why, by=wanted.by)
         return running(name)

@@ -1,6 +1,6 @@
-"""``/api/rollouts``: make, watch, approve, pause, resume and abort rollouts; skip a group; what an act will do.
+"""``/api/rollouts``: create, watch, approve, pause, resume and abort rollouts; skip a group; foresee an act.
 
-Failures stay in every figure: ``failed`` and ``stuck`` count devices that were replaced or removed since, too.
+Failures stay in every figure: ``failed`` and ``stuck`` include devices that were replaced or removed later.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Seconds = Annotated[float, Field(gt=0, le=MAX_TIME_S)]
 
 
 class RolloutRequest(BaseModel, extra="forbid"):
-    """What to roll out. ``canary``: how many devices, or which; or ``defect_ratio``: the defect one wants to see.
+    """A new rollout. ``canary``: a number of devices, or a list; or ``defect_ratio``: the share of defects to detect.
 
-    ``groups``: device lists between canary and rest.
+    ``groups``: device lists between the canary and the rest.
     """
 
     release: str
@@ -44,23 +44,23 @@ class RolloutRequest(BaseModel, extra="forbid"):
 
 
 class ApproveRequest(BaseModel, extra="forbid"):
-    """Who approves; ``only``: refused if other devices would be told at once."""
+    """Who approves; ``only``: refused if other devices would be assigned at once."""
 
     by: Person = SOMEBODY
     only: list[str] | None = None
 
 
 class StopRequest(BaseModel, extra="forbid"):
-    """Who pauses or aborts, and why; both are kept with the rollout."""
+    """Who pauses or aborts, and why; both are recorded with the rollout."""
 
     by: Person = SOMEBODY
     why: Why = ""
 
 
 class ResumeRequest(BaseModel, extra="forbid"):
-    """How to go on. ``retry``: devices that failed or are stuck are told again. ``replace``: others try instead.
+    """How to resume. ``retry``: devices that failed or are stuck are assigned again. ``replace``: others try instead.
 
-    ``tolerate``: failures pause no more, but count. ``only``: refused if other devices would be told at once.
+    ``tolerate``: failures no longer pause, but count. ``only``: refused if other devices would be assigned at once.
     """
 
     how: How = How.RETRY
@@ -69,7 +69,7 @@ class ResumeRequest(BaseModel, extra="forbid"):
 
 
 class SkipRequest(BaseModel, extra="forbid"):
-    """The group that did not reach its success, and who decides that the next may open all the same."""
+    """The group that did not reach its success ratio, and who decides that the next may open anyway."""
 
     group: str
     by: Person
@@ -77,11 +77,11 @@ class SkipRequest(BaseModel, extra="forbid"):
 
 
 class ForesightBody(BaseModel):
-    """What an act will do at once.
+    """The immediate effects of an act.
 
-    ``tells``: who is told. ``later``: who is offline and told when heard. ``sets_back``: who goes back to what it ran.
-    ``opens``: the groups that open. ``unaffected``: who goes on with the release though the rollout stops: under way
-    when it is paused, committed when it is aborted. ``text``: the same in words.
+    ``tells``: devices that are assigned the release now. ``later``: offline devices, assigned when they connect.
+    ``sets_back``: devices that go back to their previous release. ``opens``: groups that open. ``unaffected``: devices
+    that keep the release: under way when paused, committed when aborted. ``text``: the same in words.
     """
 
     tells: list[str]
@@ -96,7 +96,7 @@ class MemberBody(BaseModel):
     """One device of a rollout.
 
     ``code``: why it failed or was left out. ``replaced_by``: the person who let another device try in its place.
-    ``retried_from``: failed or stuck, while it is told to try again; ``code`` is that of then.
+    ``retried_from``: its earlier outcome, failed or stuck, during a retry; ``code`` is that of the earlier one.
     """
 
     device: str
@@ -114,10 +114,10 @@ class MemberBody(BaseModel):
 class GroupBody(BaseModel):
     """One group, counted without cancelled devices.
 
-    ``awaited``: under way or about to be told. ``pending``: offline or never seen, told when heard. ``replaced``: those
-    of ``failed`` and ``stuck`` that a person let others try for. ``success_ratio`` is compared with ``committed`` /
-    (``committed`` + ``failed`` + ``stuck`` - ``replaced`` + ``awaited``). ``skipped_by``: the person who let the next
-    group open although this one did not reach it.
+    ``awaited``: under way or about to be assigned. ``pending``: offline or never seen, assigned on connecting.
+    ``replaced``: those of ``failed`` and ``stuck`` in whose place others try. ``success_ratio`` is compared with
+    ``committed`` / (``committed`` + ``failed`` + ``stuck`` - ``replaced`` + ``awaited``). ``skipped_by``: the person
+    who let the next group open although this one did not reach it.
     """
 
     name: str
@@ -139,9 +139,9 @@ class GroupBody(BaseModel):
 class RolloutBody(BaseModel):
     """One rollout.
 
-    ``failed`` and ``stuck``: also those that were replaced or removed since. ``replaced``: how many a person let others
-    try for. ``removed``: left the fleet before anything was known of the release on them. ``committed_ratio``:
-    ``committed`` / (``committed`` + ``failed`` + ``stuck``), null before any.
+    ``failed`` and ``stuck`` include devices that were replaced or removed later. ``replaced``: in whose place others
+    try. ``removed``: left the fleet before the release had an outcome on them. ``committed_ratio``:
+    ``committed`` / (``committed`` + ``failed`` + ``stuck``), null while all are 0.
     """
 
     id: str
@@ -177,7 +177,7 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
 
     @routes.post("/api/rollouts", status_code=201)
     def create(request: RolloutRequest) -> RolloutBody:
-        """Make a rollout; it begins when approved."""
+        """Create a rollout; it starts when approved."""
         return _body(rollouts.create(_request(request)))
 
     @routes.get("/api/rollouts")
@@ -192,13 +192,13 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
 
     @routes.post("/api/rollouts/{rollout}/approve")
     def approve(rollout: str, request: ApproveRequest | None = None) -> RolloutBody:
-        """Let a rollout begin."""
+        """Approve a rollout, so that it starts."""
         wanted = request or ApproveRequest()
         return _body(rollouts.approve(rollout, by=wanted.by, only=wanted.only))
 
     @routes.post("/api/rollouts/{rollout}/pause")
     def pause(rollout: str, request: StopRequest | None = None) -> RolloutBody:
-        """Tell no further device."""
+        """Pause a rollout: no further device is assigned the release."""
         wanted = request or StopRequest()
         text = f"Paused by {wanted.by}" + (f": {wanted.why}" if wanted.why else "")
         return _body(rollouts.pause(rollout, text=text, by=wanted.by))
@@ -207,7 +207,7 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
     def foresight(
         rollout: str, act: Literal["approve", "pause", "resume", "skip", "abort"], how: How = How.RETRY, group: str = ""
     ) -> ForesightBody:
-        """Say what an act will do at once, without doing it: whom it tells and whom it sets back."""
+        """Return the immediate effects of an act, without performing it."""
         seen = rollouts.foresee(rollout, act, how=how, group=group)
         return ForesightBody(
             tells=list(seen.tells), later=list(seen.later), sets_back=list(seen.sets_back), opens=list(seen.opens),
@@ -216,18 +216,18 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
 
     @routes.post("/api/rollouts/{rollout}/resume")
     def resume(rollout: str, request: ResumeRequest | None = None) -> RolloutBody:
-        """Go on after a pause: try again where it failed, on the same devices or on others."""
+        """Resume a paused rollout: retry failures on the same devices or on others, or tolerate them."""
         wanted = request or ResumeRequest()
         return _body(rollouts.resume(rollout, wanted.how, by=wanted.by, only=wanted.only))
 
     @routes.post("/api/rollouts/{rollout}/skip")
     def skip(rollout: str, request: SkipRequest) -> RolloutBody:
-        """Let the next group open although one did not reach its success; who decided it is recorded."""
+        """Let the next group open although one missed its success ratio; who decided it is recorded."""
         return _body(rollouts.skip(rollout, request.group, by=request.by, only=request.only))
 
     @routes.post("/api/rollouts/{rollout}/abort")
     def abort(rollout: str, request: StopRequest | None = None) -> RolloutBody:
-        """End a rollout; who has not committed is set back."""
+        """Abort a rollout; devices that have not committed are set back."""
         wanted = request or StopRequest()
         return _body(rollouts.abort(rollout, by=wanted.by, why=wanted.why))
 

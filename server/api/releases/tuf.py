@@ -20,7 +20,7 @@ _JSON = "application/json"
 
 
 class PublishedBody(BaseModel):
-    """What the published targets list."""
+    """The targets in the published metadata."""
 
     paths: list[str]
 
@@ -42,7 +42,7 @@ def router(auth: Auth, repository: TrustRepository, versions: Versions, clock: C
 
     @routes.post("/api/tuf/targets", dependencies=[Depends(auth.builder)], status_code=201)
     async def post_targets(request: Request, base: Annotated[int | None, Query(ge=0)] = None) -> PublishedBody:
-        """Publish the next signed targets; their bundles must be here already."""
+        """Publish the next signed targets; their bundles must be uploaded already."""
         data = await _body(request)
         return await run_in_threadpool(publish, data, base)
 

@@ -14,20 +14,20 @@ from server.retraining.jobs import Jobs
 
 
 class WorkerBody(BaseModel):
-    """Who asks: a name that a worker keeps over its restarts."""
+    """The worker's name, which it keeps over restarts."""
 
     worker: str = Field(min_length=1, max_length=100)
 
 
 class DoneBody(WorkerBody):
-    """What came of the job: the published release, and its certificate."""
+    """The result of the job: the published release, and its certificate."""
 
     release: str = Field(min_length=1, max_length=127)
     certificate: dict[str, JsonValue] = Field(default_factory=dict)
 
 
 class FailedBody(WorkerBody):
-    """Why nothing came of it; the code ``released`` gives the job back."""
+    """Why the job failed; the code ``released`` returns it to the queue."""
 
     code: str = Field(min_length=1, max_length=64)
     text: str = ""
@@ -58,23 +58,23 @@ def router(auth: Auth, jobs: Jobs, versions: Versions, clock: Clock) -> APIRoute
 
     @routes.post("/api/jobs/{job}/heartbeat")
     def heartbeat(job: str, body: WorkerBody) -> JobBody:
-        """Keep the lease."""
+        """Extend the lease."""
         return JobBody.of(jobs.heartbeat(job, body.worker, clock()))
 
     @routes.post("/api/jobs/{job}/done")
     def done(job: str, body: DoneBody) -> JobBody:
-        """Finish with a release that is published already."""
+        """Finish a job with a release that is published already."""
         versions.release(body.release)
         return JobBody.of(jobs.done(job, body.worker, body.release, body.certificate, clock()))
 
     @routes.post("/api/jobs/{job}/failed")
     def failed(job: str, body: FailedBody) -> JobBody:
-        """Finish without a release."""
+        """Finish a job without a release."""
         return JobBody.of(jobs.failed(job, body.worker, body.code, body.text, clock()))
 
     @routes.get("/api/jobs/{job}/samples.zip")
     def samples(job: str) -> FileResponse:
-        """Return the labelled samples."""
+        """Return the job's labelled samples."""
         return FileResponse(jobs.samples(job), media_type="application/zip", filename="samples.zip")
 
     return routes

@@ -1,4 +1,4 @@
-"""``/api/samples``: what devices uploaded, for people who label."""
+"""``/api/samples``: the samples that devices uploaded, for labelling."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from server.retraining.samples import Samples
 
 
 class SampleBody(Shown):
-    """One sample; ``label`` is "" while nobody said. ``predicted`` is the index of the model's class."""
+    """One sample; ``label`` is "" until a person labels it. ``predicted`` is the index of the model's class."""
 
     id: int
     device: str
@@ -31,13 +31,13 @@ class SampleBody(Shown):
 
 
 class SamplesBody(BaseModel):
-    """Samples; unlabelled ones each image once, oldest first, else newest first."""
+    """Samples, newest first; unlabelled ones oldest first, each image once."""
 
     samples: list[SampleBody]
 
 
 class LabelBody(BaseModel, extra="forbid"):
-    """What is to be seen, as a class name of the model, and who says so."""
+    """A label, which is a class name of the model, and the person who assigns it."""
 
     label: str | int = Field(union_mode="left_to_right")
     by: str = Field(max_length=100)
@@ -53,7 +53,7 @@ def router(auth: Auth, samples: Samples, clock: Clock) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=5000)] = 100,
         after: StoredNumber | None = None,
     ) -> SamplesBody:
-        """Return samples; ``after``: the id of the last one of the page before."""
+        """Return samples; ``after``: the id of the last sample of the previous page."""
         found = samples.latest(unlabelled=unlabelled, limit=limit, after=after)
         return SamplesBody(samples=[SampleBody.of(one) for one in found])
 

@@ -1,4 +1,4 @@
-"""``/api/retraining``: triggers, what they wait for, and a person's approval or refusal."""
+"""``/api/retraining``: triggers, the step that they wait for, and a person's approval or withdrawal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.retraining.service import RetrainingService
 
 
 class TriggerBody(BaseModel):
-    """One trigger. ``approvable``: a person may say yes now; ``release`` drifted, ``result`` came of it."""
+    """One trigger. ``approvable``: a person may approve now; ``release``: the drifted one, ``result``: the new one."""
 
     id: int
     model: str
@@ -54,12 +54,12 @@ def router(auth: Auth, retraining: RetrainingService, clock: Clock) -> APIRouter
 
     @routes.post("/api/retraining/{trigger}/approve")
     def approve(trigger: StoredNumber) -> TriggerBody:
-        """Approve training without proof of harm, or the rollout of what passed its gates."""
+        """Approve training without proof of harm, or the rollout of a release that passed its gates."""
         return _body(triggers.approve(trigger))
 
     @routes.post("/api/retraining/{trigger}/withdraw")
     def withdraw(trigger: StoredNumber) -> TriggerBody:
-        """End a retraining; the same verdict starts no other one."""
+        """End a retraining; the same verdict does not start another one."""
         return _body(retraining.withdraw(trigger, clock()))
 
     return routes

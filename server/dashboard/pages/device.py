@@ -1,4 +1,4 @@
-"""``/device/{id}``: one device: drift evidence over time, what holds it, its updates and its health."""
+"""``/device/{id}``: one device: drift evidence over time, the streams behind it, its updates and its health."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of a device's page: it leaves the fleet, revoked or removed, after a question."""
+"""The last section of a device's page: buttons to revoke or remove the device, with a confirmation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Leaving:
     device: str
 
     def build(self) -> None:
-        """Show the buttons of what can still be done."""
+        """Show the buttons of the actions that are still possible."""
         try:
             ended = self.visit.services.fleet.device(self.device).ended
         except UnknownDeviceError:

@@ -1,4 +1,4 @@
-"""The form that makes a rollout: which release, and how many devices go first. It then waits for approval."""
+"""The form that creates a rollout: the release, and the number of canaries. The rollout then waits for approval."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from server.rollout.selection import candidates
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A release that can be rolled out, and to how many devices."""
+    """A release that can be rolled out, and the number of devices for it."""
 
     release: str
     devices: int
 
     @property
     def text(self) -> str:
-        """How the list shows it."""
+        """The entry in the list."""
         can = f"{devices(self.devices)} can take it" if self.devices else "no device needs it"
         return f"{self.release}: {can}"
 
 
 def offers(releases: Sequence[Release], devices: Sequence[Device]) -> tuple[Offer, ...]:
-    """Return the releases that may be rolled out, newest first, each with the devices that can run it and don't."""
+    """Return the releases that may be rolled out, newest first, with how many devices can run each and don't."""
     names = dict.fromkeys(
         release.name
         for release in sorted(releases, key=lambda one: (-one.registered_ms, -one.version))
@@ -48,7 +48,7 @@ class NewRollout:
     visit: Visit
 
     def build(self) -> None:
-        """Show the form where there is a release; it appears with the first one."""
+        """Show the form once there is a release."""
         card = ui.element("div").classes("tf-card")
         with card:
             heading("New rollout")

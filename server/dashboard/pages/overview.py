@@ -1,4 +1,4 @@
-"""``/``: the fleet at a glance: what is the matter, and every device."""
+"""``/``: the fleet at a glance: the overall status, verdicts, and every device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from server.dashboard.views import Counts, Cut, DeviceRow, Status, Tone, clock_t
 from server.dashboard.visit import Pages, Visit
 
 _ENDED_SHOWN = 20
-_FRESH_S = 1.0  # so often all visitors together read the fleet
+_FRESH_S = 1.0  # the fleet is read at most this often, for all visitors together
 COLUMNS = (
     Column("device", "Device", "device"),
     Column("site", "Site"),
@@ -39,7 +39,7 @@ _LEVELS = {
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What the page shows."""
+    """The content of the page."""
 
     rows: tuple[DeviceRow, ...]
     counts: Counts
@@ -60,7 +60,7 @@ def _build(look: Callable[[], View], visit: Visit) -> None:
 
 
 def shared(look: Callable[[], View]) -> Callable[[], View]:
-    """Return ``look``, asked at most once a second for all visitors together."""
+    """Return ``look``, cached for a second for all visitors together."""
     kept: list[tuple[float, View]] = []
 
     def again() -> View:
@@ -73,7 +73,7 @@ def shared(look: Callable[[], View]) -> Callable[[], View]:
 
 
 def rows(reading: Reading, silent_s: float) -> tuple[DeviceRow, ...]:
-    """Return one line for each device."""
+    """Return one row for each device."""
     lines = []
     for device in reading.devices:
         found = reading.evidence.get(device.device, {})
@@ -109,7 +109,7 @@ def _show(view: View) -> None:
 
 
 def show_overall(status: Overall) -> None:
-    """Show whether all is well, and each signal that keeps it from being so."""
+    """Show the overall status and every concern."""
     tone, words = _LEVELS[status.level]
     with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{tone}"):
         pill(Status(words, tone))
@@ -122,7 +122,7 @@ def show_overall(status: Overall) -> None:
 
 
 def _pools(pools: Cut[evidence.PoolView]) -> None:
-    """Show what no single device shows: evidence of many together, without those that are flagged already."""
+    """Show the pools: the evidence of many devices together, without those that are flagged already."""
     with ui.element("section").classes("tf-card"):
         heading("Devices taken together")
         ui.label("Evidence of the devices that are not flagged, added up: a small change that all share.").classes(
@@ -138,7 +138,7 @@ def _pools(pools: Cut[evidence.PoolView]) -> None:
 
 
 def show_verdict(card: evidence.VerdictCard) -> None:
-    """Show one verdict: what, where, why, and what to do."""
+    """Show one verdict: its kind, devices, cause, and what to do."""
     with ui.element("section").classes(f"tf-card tf-verdict tf-verdict-{card.kind.tone}"):
         with ui.element("div").classes("tf-row"):
             pill(card.kind)
@@ -162,7 +162,7 @@ def _ended(services: Services) -> Cut[tuple[str, str]]:
 
 
 def _show_ended(devices: Cut[tuple[str, str]]) -> None:
-    """Show who left the fleet last; they count nowhere else."""
+    """Show the devices that left the fleet last; they count nowhere else."""
     if not devices.rows:
         return
     heading("Revoked and removed")

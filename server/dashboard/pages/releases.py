@@ -1,4 +1,4 @@
-"""The end of the rollouts page: every release, where it runs, and the button that withdraws it."""
+"""The last section of the rollouts page: every release, the devices that run it, and the button to withdraw it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DETAIL = (
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRow:
-    """One release of whatever target class. ``devices``: some of those that run it."""
+    """One release, over all target classes. ``devices``: some of those that run it."""
 
     name: str
     published: str
@@ -36,7 +36,7 @@ class ReleaseRow:
 
 
 def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> Cut[ReleaseRow]:
-    """Return the releases, newest first; the devices of those that were withdrawn are named."""
+    """Return the releases, newest first; withdrawn ones with the devices that run them."""
     running = Counter(device.release for device in devices)
     newest_first = sorted(releases, key=lambda one: (-one.registered_ms, -one.version, one.path))
     by_name = {release.name: release for release in reversed(newest_first)}

@@ -1,4 +1,4 @@
-"""``/retraining``: from suspicion to a settled release, and where a person must say yes."""
+"""``/retraining``: the stages of each retraining, and the buttons for a person's approval."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _build(visit: Visit) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """The cards of one visitor's page and what their buttons do."""
+    """The cards on one visitor's page, with the actions of their buttons."""
 
     visit: Visit
 
@@ -72,7 +72,7 @@ class Approval:
 
 
 def show_stages(stages: tuple[Stage, ...]) -> None:
-    """Show the way: what is behind, where it is, what comes."""
+    """Show the stages: passed, current, and to come."""
     with ui.element("ol").classes("tf-stages"):
         for stage in stages:
             tone = Tone.BUSY if stage.now else stage.tone

@@ -1,4 +1,4 @@
-"""``/rollouts``: how far each release is, and the buttons that steer it."""
+"""``/rollouts``: the progress of each rollout, and the buttons that control it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _WAYS = {
     How.REPLACE: "Let others try; the failures still count",
     How.TOLERATE: "Let the failures stand; they still count",
 }
-_BY = "an operator on the page"  # where it asks for no name
+_BY = "an operator on the page"  # for actions that ask for no name
 _LOOKS = {"approve": "unelevated", "resume": "unelevated", "pause": "outline", "abort": "outline color=negative"}
 
 
@@ -48,12 +48,12 @@ def _build(visit: Visit) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Steering:
-    """The cards of one visitor's page and what their buttons do."""
+    """The cards on one visitor's page, with the actions of their buttons."""
 
     visit: Visit
 
     def show(self, found: Cut[RolloutCard]) -> None:
-        """Show the rollouts, those that go on first."""
+        """Show the rollouts, open ones first."""
         if not found.rows:
             empty("No rollouts yet", "Publish a release with compressor publish; then make its rollout here.")
         for card in found.rows:
@@ -90,7 +90,7 @@ class Steering:
             await self.visit.do(partial(self._act(action), card.id))
 
     async def _resume(self, card: RolloutCard, question: str) -> None:
-        """Offer the ways to go on, each with whom it tells; what would pause again at once is not offered."""
+        """Offer the ways to resume, each with the devices it assigns; not those that would pause again at once."""
         found: dict[How, Foresight] = {}
         refusals = []
         for how in How:
@@ -131,7 +131,7 @@ class Steering:
 
 
 def show_group(group: GroupView, skip: Callable[[], Awaitable[None]] | None = None) -> None:
-    """Show one group: its bar, its figures, its devices; a button where a person may ``skip`` it."""
+    """Show one group: its bar, figures and devices, and a button if a person may ``skip`` it."""
     with ui.element("div").style("display: flex; flex-direction: column; gap: 6px; padding-top: 6px"):
         with ui.element("div").classes("tf-row"):
             ui.label(group.name).style("font-weight: 600; min-width: 90px")

@@ -1,4 +1,4 @@
-"""``/samples``: what devices sent for labelling; a person says what is to be seen."""
+"""``/samples``: samples that devices sent; a person labels them."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _BY = "dashboard"
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The images shown and how many wait in all."""
+    """The images shown, and the total number waiting for a label."""
 
     cards: tuple[SampleCard, ...]
     count: int
 
 
 def add_images(app: FastAPI, services: Services, sessions: Sessions) -> None:
-    """Add the route that shows an image to who is logged in."""
+    """Add the route that returns an image to a logged-in visitor."""
 
     @app.get("/samples/{sample}/image", include_in_schema=False)
     def image(request: Request, sample: StoredNumber) -> Response:
@@ -55,12 +55,12 @@ def _build(visit: Visit) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Labelling:
-    """The images on one visitor's page and what their buttons do."""
+    """The images on one visitor's page, with the actions of their buttons."""
 
     visit: Visit
 
     def show(self, waiting: Waiting) -> None:
-        """Show the images that wait."""
+        """Show the images that wait for a label."""
         if not waiting.cards:
             empty("Nothing to label", "Devices send samples once drift is suspected and their upload budget allows it.")
             return
@@ -102,7 +102,7 @@ def _waiting(services: Services) -> Waiting:
 
 
 def _classes(versions: Versions, artifacts: set[str]) -> dict[str, tuple[str, ...]]:
-    """Return the class names of each artifact that a published release has."""
+    """Return the class names of those ``artifacts`` that belong to a published release."""
     bundles = {release.custom.artifact_sha256: release.sha256 for release in versions.releases()}
     return {artifact: _labels(versions, bundles[artifact]) for artifact in artifacts if artifact in bundles}
 

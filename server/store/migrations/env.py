@@ -1,6 +1,6 @@
-"""What Alembic runs: the steps, on the connection and in the transaction that ``server.store.revisions`` opened.
+"""Alembic's environment: runs the steps on the connection and in the transaction of ``server.store.revisions``.
 
-Only Alembic imports this file. The transaction is the caller's, so that all steps hold together or none does.
+Only Alembic imports this file. The transaction is the caller's, so that all steps are applied or none.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Table and queries of the devices' completed baselines: what drift is measured from.
+"""Table and queries of the devices' completed baselines, against which drift is measured.
 
 A row is written once and never changed. There is one for each device, release and context, some kilobytes large.
 """
@@ -26,7 +26,7 @@ BASELINES = sa.Table(
 
 
 def add_baselines(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
-    """Add baselines; one that is here already stays as it is."""
+    """Add baselines; existing ones are not changed."""
     if rows:
         connection.execute(upsert(connection, BASELINES).on_conflict_do_nothing(), [dict(row) for row in rows])
 

@@ -1,6 +1,6 @@
-"""Table and queries of checkpoints: the state of drift detection after some slot, in blocks.
+"""Table and queries of checkpoints: the state of drift detection after a slot, in blocks.
 
-Block 0 is the header and is written last: blocks without it are of a checkpoint that was never finished.
+Block 0 is the header and is written last: blocks without it belong to a checkpoint that was never finished.
 """
 
 from __future__ import annotations

@@ -83,9 +83,9 @@ def replace_slot(
     connection: sa.Connection, start_ms: int, end_ms: int, devices: Sequence[Mapping[str, object]],
     pools: Sequence[Mapping[str, object]],
 ) -> None:  # fmt: skip
-    """Write the evidence of one slot, in place of what was there.
+    """Replace the evidence of one slot.
 
-    The details of ``devices``, ``streams`` and ``summaries``, are objects or JSON text already.
+    The details in ``devices`` (``streams`` and ``summaries``) are objects, or JSON text already.
     """
     for table in (EVIDENCE, POOLS):
         connection.execute(table.delete().where(table.c.start_ms >= start_ms, table.c.start_ms < end_ms))
@@ -109,9 +109,9 @@ def evidence_of(connection: sa.Connection, device: str | None, limit: int) -> li
 
 
 def latest_evidence(connection: sa.Connection) -> list[sa.RowMapping]:
-    """Return the newest row of evidence of every device of the fleet that has any; one index look-up for each.
+    """Return the newest row of evidence of every device of the fleet that has any; one index lookup for each.
 
-    Without its details: to decode those of 10,000 devices takes longer than to find the rows.
+    Without details: decoding those of 10,000 devices takes longer than finding the rows.
     """
     columns = [column for column in EVIDENCE.c if not isinstance(column.type, sa.JSON)]
     older = EVIDENCE.alias()
@@ -141,7 +141,7 @@ def insert_verdicts(connection: sa.Connection, rows: Sequence[Mapping[str, objec
 
 
 def keep_verdicts(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
-    """Change columns of verdicts; each row names its ``verdict``, and all the same columns."""
+    """Change columns of verdicts; each row names its ``verdict``, and all rows have the same columns."""
     if rows:
         columns: dict[str, sa.ColumnElement[object]] = {
             name: sa.bindparam(name) for name in rows[0] if name != "verdict"
@@ -151,7 +151,7 @@ def keep_verdicts(connection: sa.Connection, rows: Sequence[Mapping[str, object]
 
 
 def close_verdicts(connection: sa.Connection, verdicts: Sequence[int], now_ms: int) -> None:
-    """Note that verdicts ended at ``now_ms``."""
+    """Record that verdicts ended at ``now_ms``."""
     if verdicts:
         statement = VERDICTS.update().where(VERDICTS.c.id == sa.bindparam("verdict")).values(closed_ms=now_ms)
         connection.execute(statement, [{"verdict": verdict} for verdict in verdicts])

@@ -1,4 +1,4 @@
-"""Tables and queries of ingest: how far each stream got, and batches of measurements."""
+"""Tables and queries of ingest: the progress of each stream, and batches of measurements."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ BATCHES = sa.Table(
 
 
 def progress_of(connection: sa.Connection, devices: Collection[str], boots: Collection[str]) -> list[sa.RowMapping]:
-    """Return how far the streams of ``devices`` got in ``boots``."""
+    """Return the progress of the streams of ``devices`` in ``boots``."""
     if not devices:
         return []
     query = PROGRESS.select().where(PROGRESS.c.device.in_(devices), PROGRESS.c.boot.in_(boots))
@@ -42,7 +42,7 @@ def progress_of(connection: sa.Connection, devices: Collection[str], boots: Coll
 
 
 def put_progress(connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write how far streams got, new or known."""
+    """Insert or update the progress of streams."""
     if not rows:
         return
     insert = upsert(connection, PROGRESS)
@@ -70,5 +70,5 @@ def delete_batches_before(connection: sa.Connection, before_ms: int) -> int:
 
 
 def delete_progress_before(connection: sa.Connection, before_ms: int) -> int:
-    """Delete the progress of boots not heard since ``before_ms``; return how many."""
+    """Delete the progress of boots without a message since ``before_ms``; return how many."""
     return connection.execute(PROGRESS.delete().where(PROGRESS.c.at_ms < before_ms)).rowcount

@@ -1,4 +1,4 @@
-"""Table and queries of the verdicts that rollouts were paused for already."""
+"""Table and queries of the verdicts for which rollouts have been paused."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PAUSED = sa.Table(
 
 
 def paused_for(connection: sa.Connection) -> set[int]:
-    """Return the ids of the verdicts that were acted upon."""
+    """Return the ids of the verdicts that have been handled."""
     return set(connection.execute(sa.select(PAUSED.c.verdict)).scalars())
 
 
 def note_paused_for(connection: sa.Connection, verdict: int, at_ms: int) -> None:
-    """Note that a verdict was acted upon."""
+    """Record that a verdict has been handled."""
     connection.execute(PAUSED.insert(), {"verdict": verdict, "at_ms": at_ms})

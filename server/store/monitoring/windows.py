@@ -1,6 +1,6 @@
 """Tables and queries of drift windows.
 
-``id`` only grows. A window that is folded again gets a new id, so that a reader with a cursor sees it again.
+``id`` only grows. A window that changes gets a new id, so that a reader with a cursor sees it again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def windows_at(
 ) -> dict[tuple[object, ...], sa.RowMapping]:
     """Return the stored windows of ``keys`` (device, start, reference, artifact, context), by key.
 
-    Two queries whatever the number of keys: most windows are new, so keys alone are compared first.
+    Two queries for any number of keys: most windows are new, so the first query compares keys only.
     """
     if not keys:
         return {}
