@@ -61,7 +61,7 @@ def suspects(table: Table, thumbs: Thumbs, stage: Stage) -> Noise:
     """
     classes = tasks.of_labels(table.labels, table.task).targets.classes(table.labels)
     if classes is None:
-        return unjudged("they are numbers, not classes")
+        return unjudged("they are not one class a row")
     judged = np.arange(0, len(table), -(-len(table) // MAX_ROWS))
     labels, folds = classes[judged], folds_of(table.sources[judged])
     short = [name for i, name in enumerate(table.class_names) if len(set(folds[labels == i].tolist())) < FOLDS]

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor import tasks
+from compressor import data, tasks
 from compressor.errors import PluginError, RecipeError
+from compressor.exploration.explore import explore
 from compressor.gates import Verdict
+from compressor.progress import Silent
 from compressor.recipe import preflight
 from compressor.recipe.read import parse_recipe
 from compressor.release.regate import gate_again
@@ -239,3 +241,13 @@ def test_the_examples_of_the_guide_run(tmp_path: Path, monkeypatch: pytest.Monke
     made = importlib.import_module("tags_on_device").make(2)
     assert made.values(np.array([1.0, -1.0]), 1.0) == [1.0]
     assert made.answer([1.0, -1.0], [1.0], ("left", "top")).label == "left"
+
+
+def test_its_data_are_explored_in_groups(tmp_path: Path) -> None:
+    """`compressor data` shows sets of tags as classes, and judges no label."""
+    recipe = parse_recipe(RECIPE.encode())
+    table = data.load(recipe.data, tmp_path)
+    found = explore(table, Silent())
+    assert set(found.classes) == {"left", "left+top", "none", "top"}
+    assert any("sets of tags" in note for note in found.notes)
+    assert any("not one class a row" in note for note in found.notes)
