@@ -9,6 +9,7 @@ entries. Entries are never extracted by name.
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -27,8 +28,9 @@ GOLDEN = "golden.npz"
 CERTIFICATE = "gate.json"
 BILL_OF_MATERIALS = "mlbom.cdx.json"
 CARD = "card.md"
-ARTIFACTS = frozenset({"model.onnx", "model.ort", "model.tflite"})
-ENTRIES = frozenset({MANIFEST, REFERENCE, GOLDEN, CERTIFICATE, BILL_OF_MATERIALS, CARD}) | ARTIFACTS
+ENTRIES = frozenset({MANIFEST, REFERENCE, GOLDEN, CERTIFICATE, BILL_OF_MATERIALS, CARD})
+"""Every entry but the model, which is called ``model.`` and the ending of its runtime's format."""
+_ARTIFACT = re.compile(r"model\.[a-z0-9]{1,16}")
 MAX_BUNDLE_BYTES = 256 * 1024 * 1024
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o644 << 16
@@ -134,8 +136,11 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 def _check_entries(infos: list[zipfile.ZipInfo], length_bytes: int) -> None:
     names = [info.filename for info in infos]
-    if len(names) != len(set(names)) or not set(names) <= ENTRIES or MANIFEST not in names:
-        message = f"Expected {MANIFEST} and others of {sorted(ENTRIES)}, each once, got {sorted(names)[:20]}"
+    others = set(names) - ENTRIES
+    known = all(_ARTIFACT.fullmatch(name) for name in others)
+    if len(names) != len(set(names)) or len(others) > 1 or not known or MANIFEST not in names:
+        wanted = f"{MANIFEST}, one model.FORMAT and others of {sorted(ENTRIES)}"
+        message = f"Expected {wanted}, each once, got {sorted(names)[:20]}"
         raise BundleEntryError(message)
     for info in infos:
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:

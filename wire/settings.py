@@ -67,7 +67,8 @@ class OneOf:
             SettingsError: If it is none of the names.
         """
         if value not in self.names:
-            message = f"Expected {where} to be {' or '.join(self.names)}, got {value!r}{nearest(value, self.names)}"
+            wanted = " or ".join(name or "nothing" for name in self.names)
+            message = f"Expected {where} to be {wanted}, got {value!r}{nearest(value, self.names)}"
             raise SettingsError(message)
 
 

@@ -13,6 +13,7 @@ from compressor.recipe.checked import Checked
 from compressor.recipe.unread import gives
 from compressor.steps._selection import network_steps
 from compressor.steps.quantize import Settings as QuantizeRecipe
+from edge_agent import declarations
 from wire.errors import NameRefusedError, SettingsError
 from wire.settings import check, nearest
 from wire.topics import check_name
@@ -65,7 +66,12 @@ def _check_ranges(recipe: Recipe) -> None:
     ]
     checks += [Checked(f"[gates] {gate.name} confidence", gate.confidence, 0.5, 0.9999) for gate in recipe.gates]
     checks += [limit for gate in recipe.gates for limit in _limit(gate)]
-    checks += [Checked(f"[targets.{item.name}] format", item.format, one_of=("", "ort")) for item in recipe.targets]
+    formats = {one.name: tuple(one.formats) for one in declarations.runtimes()}
+    checks += [
+        Checked(f"[targets.{item.name}] format", item.format, one_of=formats[item.runtime])
+        for item in recipe.targets
+        if item.runtime in formats  # else preflight names the nearest
+    ]
     for checked in checks:
         checked.require()
     for step in recipe.compress:

@@ -17,7 +17,7 @@ from compressor.errors import PackageError, PluginError, RecipeError
 from compressor.outputs import check_run_folder
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.steps.quantize import Settings as QuantizeRecipe
-from edge_agent import runtimes
+from edge_agent import declarations
 from edge_agent import tasks as device_tasks
 from wire.settings import nearest
 
@@ -52,7 +52,7 @@ def check(recipe: Recipe, out: Path) -> None:
             _require("compressor.quantize", step.scheme, "[[compress]] scheme")
             _check_read(step, recipe)
     for target in recipe.targets:
-        known = [name for name in runtimes.names() if name != "memory"]
+        known = [one.name for one in declarations.runtimes() if one.offered]
         if target.runtime not in known:
             said = f"Expected in [targets.{target.name}] a runtime of {', '.join(known)}, got {target.runtime!r}"
             raise PluginError(said + nearest(target.runtime, known))

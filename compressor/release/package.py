@@ -22,6 +22,7 @@ from compressor.errors import PackageError
 from compressor.gates.certificate import Certificate, for_bundle, write_certificate
 from compressor.gates.metrics import SLICE
 from compressor.tasks import Task
+from edge_agent import declarations
 from wire import __version__
 from wire.bundle import BILL_OF_MATERIALS, CARD, CERTIFICATE, GOLDEN, MANIFEST, REFERENCE, Bundle, build_bundle
 from wire.canonical import canonical_bytes, sha256_hex
@@ -39,8 +40,8 @@ _LIMITS = (
     "Latency and memory depend on the host: `compressor gate` and each device measure them again. "
     "Nothing is claimed for images unlike those of the gate split; drift is watched against `reference.bin`."
 )
-_LIBRARIES = ("torch", "onnx", "onnxruntime", "numpy")
-_LITERT_LIBRARIES = ("torch", "litert-torch", "ai-edge-quantizer", "ai-edge-litert", "numpy")
+_MADE_WITH = {"onnx": ("torch", "onnx"), "litert": ("torch", "litert-torch", "ai-edge-quantizer")}
+"""What the compressor makes a runtime's files with; what runs them, the runtime's own file says."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,7 +132,7 @@ def bill_of_materials(parts: Parts, certificate: Certificate) -> bytes:
     Source: CycloneDX 1.6 (ECMA-424), ``bom-1.6.schema.json``: component type ``machine-learning-model``, modelCard.
     """
     manifest, digest = parts.manifest, sha256_hex(parts.artifact)
-    names = _LITERT_LIBRARIES if manifest.runtime == "litert" else _LIBRARIES
+    names = (*_MADE_WITH[manifest.runtime], declarations.runtime(manifest.runtime).distribution, "numpy")
     libraries: list[Json] = [_library(name) for name in names]
     model_ref, data_ref = f"model:{manifest.release}", f"data:{parts.dataset}"
     serial = uuid.uuid5(_NAMESPACE, f"{manifest.release}/{manifest.target}/{digest}")

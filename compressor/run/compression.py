@@ -26,7 +26,6 @@ from compressor.measurement import first_run, left_float
 from compressor.recipe.model import TargetRecipe
 from compressor.run.model_files import (
     FLOAT_NAMES,
-    LAYOUTS,
     LITERT,
     ONNX,
     Form,
@@ -41,6 +40,7 @@ from compressor.steps._base import Bench, Network, Rows
 from compressor.steps._selection import artifact_steps, network_steps
 from compressor.steps._settings import Settings
 from compressor.steps.quantize import Settings as QuantizeRecipe
+from edge_agent import declarations
 from wire.canonical import sha256_hex
 
 Floats = NDArray[np.float32]
@@ -166,8 +166,8 @@ def exported(workshop: Workshop, table: Table, weights: Result, runtime: str) ->
         ExportError: If the network does not export.
         PluginError: If ``runtime`` has no exporter, or its packages are missing.
     """
-    if runtime not in LAYOUTS:
-        message = f"Expected a runtime of {', '.join(LAYOUTS)} to export to, got {runtime!r}"
+    if runtime not in FLOAT_NAMES:
+        message = f"Expected a runtime of {', '.join(FLOAT_NAMES)} to export to, got {runtime!r}"
         raise PluginError(message)
     data = workshop.export(weights, len(table.class_names), runtime).data
     return Form(bare(workshop.recipe, table, data, float_target(workshop.recipe, runtime)))
@@ -203,7 +203,7 @@ def _quantized(
     workshop: Workshop, model: bytes, target: TargetRecipe, calibration: Sequence[Table], step: QuantizeRecipe,
     weights: Result | None,
 ) -> bytes:  # fmt: skip
-    layout = LAYOUTS[target.runtime]
+    layout = declarations.runtime(target.runtime).layout
     learnt = workshop.learnt(weights) if weights is not None else {}
     packages = ("onnx", "onnxruntime", "numpy") if target.runtime == ONNX else ("ai-edge-quantizer", "ai-edge-litert")
     inputs = {

@@ -16,12 +16,12 @@ from compressor.data._table import Table
 from compressor.errors import MeasureError
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import Recipe, TargetRecipe
+from edge_agent import declarations
 from edge_agent import tasks as device_tasks
 from wire.canonical import sha256_hex
 from wire.manifest import Manifest, TensorSpec
 
 ONNX, LITERT = "onnx", "litert"
-LAYOUTS = {ONNX: "NCHW", LITERT: "NHWC"}
 FLOAT_NAMES = {ONNX: "ONNX float", LITERT: "TFLite float"}
 OPSET = 17
 
@@ -68,8 +68,8 @@ def bare(recipe: Recipe, table: Table, artifact: bytes, target: TargetRecipe) ->
 
 def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
     """Return the manifest of a model with float32 input on ``target``, as our exporters name inputs and outputs."""
-    data, layout = recipe.data, LAYOUTS[target.runtime]
-    suffix = {ONNX: target.format or "onnx", LITERT: "tflite"}[target.runtime]
+    data, runtime = recipe.data, declarations.runtime(target.runtime)
+    layout, suffix = runtime.layout, runtime.formats[target.format]
     preprocessing, task = preprocessing_of(data, layout), tasks.of(data)
     bare = Manifest(
         schema=preprocessing.schema,
@@ -100,7 +100,7 @@ def _logits(table: Table) -> TensorSpec:
 
 def input_of(recipe: Recipe, runtime: str) -> TensorSpec:
     """Return the float32 input that ``recipe`` describes, in the layout of ``runtime``."""
-    data, layout = recipe.data, LAYOUTS[runtime]
+    data, layout = recipe.data, declarations.runtime(runtime).layout
     sizes = {"NCHW": (data.channels, data.height, data.width), "NHWC": (data.height, data.width, data.channels)}
     return TensorSpec("input", (-1, *sizes[layout]), "float32", layout)
 

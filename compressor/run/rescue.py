@@ -20,9 +20,10 @@ from compressor.closure import package, plugin
 from compressor.data._table import Table
 from compressor.measurement import first_run
 from compressor.recipe.model import Recipe, TargetRecipe
-from compressor.run.model_files import LAYOUTS, ONNX, Form, bare
+from compressor.run.model_files import ONNX, Form, bare
 from compressor.run.stages import Workshop, table_digest, versions
 from compressor.steps.quantize import Settings
+from edge_agent import declarations
 from wire.canonical import sha256_hex
 
 Floats = NDArray[np.float32]
@@ -66,7 +67,7 @@ def _climbed(  # noqa: PLR0913, PLR0917 - what a rung is made from and judged by
     }  # fmt: skip
 
     def batches() -> Iterator[Floats]:
-        return workshop.batches(calibration, LAYOUTS[ONNX])
+        return workshop.batches(calibration, declarations.runtime(ONNX).layout)
 
     @cache
     def tried() -> Floats:

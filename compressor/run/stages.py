@@ -34,13 +34,13 @@ from compressor.recipe.model import Recipe, TrainRecipe
 from compressor.steps._base import Rows
 from compressor.steps._selection import network_steps
 from compressor.tasks import Task
+from edge_agent import declarations
 from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import parse_json, to_document
 from wire.manifest import Preprocessing
 
 _BATCH = 64
-_PACKAGES = {"onnx": "onnxruntime", "litert": "ai-edge-litert"}
 Floats = NDArray[np.float32]
 
 
@@ -274,7 +274,7 @@ class Workshop:
             "artifact": sha256_hex(candidate.artifact), "data": table_digest(table),
             "runtime": f"{candidate.manifest.runtime} {sorted(candidate.manifest.session_options.items())}",
             "inputs": repr(candidate.manifest.inputs), "preprocessing": self._preprocessing_digest(), **_unit(table),
-            **versions(_PACKAGES.get(candidate.manifest.runtime, "numpy"), "numpy", "pillow"),
+            **versions(declarations.runtime(candidate.manifest.runtime).distribution or "numpy", "numpy", "pillow"),
         }  # fmt: skip
 
         def make() -> bytes:

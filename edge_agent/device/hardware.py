@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import shutil
@@ -10,10 +9,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge_agent import declarations
 from wire.codec import Json
 
-# any one of them will do
-_RUNTIME_PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert", "tflite_runtime")}
 _KIB = 1024
 
 
@@ -92,7 +90,7 @@ def hardware_class() -> str:
 
 def runtimes() -> tuple[str, ...]:
     """Return the runtimes whose packages are installed; imports none of them."""
-    return tuple(name for name, packages in _RUNTIME_PACKAGES.items() if any(map(importlib.util.find_spec, packages)))
+    return tuple(one.name for one in declarations.runtimes() if one.offered and one.installed)
 
 
 def _word(path: Path) -> str:

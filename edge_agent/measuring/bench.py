@@ -19,13 +19,12 @@ import platform
 import sys
 import threading
 import time
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent import runtimes, tasks
+from edge_agent import declarations, runtimes, tasks
 from edge_agent.errors import AgentError, ImageError
 from edge_agent.inference.preprocess import to_tensor
 from edge_agent.inference.probe import Golden, peak_memory_bytes, read_golden
@@ -40,7 +39,6 @@ from wire.measurement import MeasureOrder, MeasureReport, blank_report, encode_r
 _NPY_HEADER_BYTES = 4096
 _NOT_A_NUMBER = 1e30  # JSON has no NaN
 _WARM_UP_RUNS, _REPEATS, _RUNS, _MEMORY_RUNS = 20, 7, 60, 8  # as the build host's own measurement
-_PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai-edge-litert", "tflite-runtime")}
 _LOWEST = 19
 Floats = NDArray[np.float32]
 
@@ -144,20 +142,13 @@ def _logits(runtime: runtimes.Runtime, pixels: NDArray[np.uint8], manifest: Mani
 
 def _facts(bundle: Bundle) -> dict[str, str]:
     manifest = bundle.manifest
-    version = next((f"{name} {found}" for name in _PACKAGES.get(manifest.runtime, ()) if (found := _version(name))), "")
+    version = declarations.runtime(manifest.runtime).version
     return {
         "agent": __version__, "runtime": version or manifest.runtime, "threads": str(manifest.threads),
         "machine": platform.machine(), "cpu": _cpu(), "cores": str(os.cpu_count() or 0),
         "system": platform.platform()[:120], "python": platform.python_version(), "numpy": np.__version__,
         "priority": f"nice {os.nice(0)}",
     }  # fmt: skip
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _cpu() -> str:

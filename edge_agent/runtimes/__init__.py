@@ -1,12 +1,14 @@
-"""The runtimes: the folder is the registry, modules are loaded when a manifest names them."""
+"""The runtimes: the folder is the registry, modules are loaded when a manifest names them.
+
+What a file says of itself (``PACKAGES``, ``FORMATS``, ...) is read without loading it: ``edge_agent.declarations``.
+"""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import pkgutil
 from typing import cast
 
+from edge_agent import declarations
 from edge_agent.errors import RuntimeMissingError
 from edge_agent.runtimes._base import Array, Runtime, RuntimeModule
 from wire.manifest import Manifest
@@ -16,22 +18,12 @@ __all__ = ["Array", "Runtime", "available", "load", "names"]
 
 def names() -> tuple[str, ...]:
     """Return the names of the runtimes in this folder, installed or not."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if not name.startswith("_")))
+    return tuple(one.name for one in declarations.runtimes())
 
 
 def available() -> tuple[str, ...]:
     """Return the names of the runtimes whose packages can be found; nothing heavy is imported."""
-    return tuple(name for name in names() if _installed(name))
-
-
-def _installed(name: str) -> bool:
-    packages = _PACKAGES.get(name, ())
-    return not packages or any(importlib.util.find_spec(package) for package in packages)
-
-
-# any one of them will do
-_PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert", "tflite_runtime")}
+    return tuple(one.name for one in declarations.runtimes() if one.installed)
 
 
 def load(manifest: Manifest, artifact: bytes, *, threads: int | None = None) -> Runtime:

@@ -1,7 +1,7 @@
 """What a runtime is: something that runs an artifact on a batch. One runtime is one file beside this one.
 
-A runtime's module has ``load(manifest, artifact, *, threads) -> Runtime``. The folder is the
-registry: a new file is a new runtime.
+A runtime's module has ``load(manifest, artifact, *, threads) -> Runtime`` and, as literals, ``PACKAGES``, ``FORMATS``
+and ``LAYOUT`` (``edge_agent.declarations``). The folder is the registry: a new file is a new runtime.
 
 Callers see real numbers whatever the model computes with: an integer input that states a scale also
 takes float32, an integer output that states one comes back as float32, and an output that states mean and spread

@@ -44,6 +44,9 @@ from wire.manifest import Manifest, TensorSpec
 Details: TypeAlias = "dict[str, Any]"
 Output: TypeAlias = "tuple[int, TensorSpec]"
 
+PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtime"}
+FORMATS = {"": "tflite"}
+LAYOUT = "NHWC"
 _IDENTIFIER = b"TFL3"  # TensorFlow Lite schema.fbs, file_identifier: bytes 4 to 8
 # One flipped bit in a shape made LiteRT allocate 12 GB; a large layer of a small model has some 10 MB.
 MAX_TENSOR_BYTES = 256 * 1024 * 1024

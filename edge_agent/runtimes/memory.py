@@ -11,6 +11,8 @@ from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
 from edge_agent.runtimes._base import Array, Runtime, check_contract, model_input, real_output
 from wire.manifest import Manifest
 
+OFFERED = False  # what a process registered itself, no server can send
+
 Function = Callable[[Array], tuple[Array, ...]]
 _functions: dict[str, Function] = {}
 

@@ -17,6 +17,9 @@ from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
 from edge_agent.runtimes._base import Array, Runtime, check_contract, failure, model_input, real_output, shape_matches
 from wire.manifest import Manifest, TensorSpec
 
+PACKAGES = {"onnxruntime": "onnxruntime"}
+FORMATS = {"": "onnx", "ort": "ort"}
+LAYOUT = "NCHW"
 # Denormals make an untrained or saturated network seven times slower (measured).
 DEFAULT_OPTIONS = {"session.set_denormal_as_zero": "1"}
 _LOG_ERRORS = 3

@@ -7,6 +7,7 @@ import re
 import struct
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,12 @@ from compressor.errors import DataError
 from compressor.export.onnx import export_onnx
 from compressor.recipe.model import DataRecipe, TrainRecipe
 from compressor.steps._base import Bench, Rows
-from edge_agent import front_ends, runtimes, sources
+from edge_agent import declarations, front_ends, runtimes, sources
 from edge_agent.config import read_config
+from edge_agent.device import hardware
 from edge_agent.device.clock import FakeClock
-from wire.manifest import Manifest, TensorSpec
+from wire.bundle import build_bundle, parse_bundle
+from wire.manifest import Manifest, Preprocessing, TensorSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
@@ -119,13 +122,17 @@ def test_the_source_gives_the_newest_picture_once(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("written")
 def test_the_runtime_runs_its_artifact() -> None:
-    """Bright is the second class."""
+    """Bright is the second class; the device reports it, and a bundle of its format is opened."""
     manifest = Manifest(
         runtime="mean_colour",
+        preprocessing=Preprocessing(8, 8),
         inputs=(TensorSpec("input", (1, *SHAPE), "float32"),),
         outputs=(TensorSpec("logits", (1, 2), "float32"),),
     )
-    runtime = runtimes.load(manifest, b"0.5")
+    assert "mean_colour" in hardware.runtimes()
+    name = f"model.{declarations.runtime('mean_colour').formats['']}"
+    bundle = parse_bundle(build_bundle(replace(manifest, model="m", version=1, artifact=name), {name: b"0.5"}))
+    runtime = runtimes.load(bundle.manifest, bundle.artifact)
     logits = runtime.run(np.stack([np.zeros(SHAPE, np.float32), np.ones(SHAPE, np.float32)]))[0]
     assert logits.argmax(axis=1).tolist() == [0, 1]
 

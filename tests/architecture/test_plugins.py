@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from edge_agent import declarations
 
 ROOT = Path(__file__).parents[2]
 AGREED = {
@@ -39,3 +45,71 @@ def test_a_file_of_a_plug_in_folder_is_a_plug_in_or_begins_with_an_underscore(fo
     files = [file for file in (ROOT / folder).glob("*.py") if not file.name.startswith("_")]
     assert files
     assert {file.name: AGREED[folder] - _names(file) for file in files if AGREED[folder] - _names(file)} == {}
+
+
+NAMED = re.compile(r"(onnxruntime|ai[-_]edge[-_]litert|tflite[-_]runtime)(\.[\w.]+)?|(model)?\.(onnx|ort|tflite)")
+"""What a runtime's file alone may name: packages as modules and distributions, and endings of model files."""
+MAKES_THE_FORMAT = {
+    "compressor/export": "writes ONNX, ORT format and TFLite",
+    "compressor/tflite": "rewrites TFLite",
+    "compressor/quantize": "onnxruntime's quantizers rewrite ONNX",
+    "compressor/measurement/first_run.py": "runs what was written by the bare library, in a child",
+    "compressor/measurement/left_float.py": "reads the tensors of what was written",
+    "compressor/measurement/onnx_graph.py": "asks onnxruntime's optimiser",
+    "compressor/run/compression.py": "versions of what rewrites, in the name of a kept result",
+    "compressor/run/rescue.py": "the same",
+    "compressor/run/stages.py": "the same, of the conversion to ORT format",
+    "compressor/recipe/preflight.py": "what making the format needs",
+    "compressor/api.py": "writes the ONNX file of a model in memory",
+    "wire/manifest.py": "the artifact of a manifest from before there was the field",
+}
+
+
+def _named(file: Path) -> Iterator[str]:
+    """Yield what a module names of a runtime: imports, and strings that are nothing else."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if NAMED.fullmatch(alias.name))
+        elif isinstance(node, ast.ImportFrom) and NAMED.fullmatch(node.module or ""):
+            yield str(node.module)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED.fullmatch(node.value):
+            yield node.value
+
+
+def test_nothing_but_its_file_names_the_package_or_format_of_a_runtime() -> None:
+    """The compressor's parts that make the format are listed, each with its reason; none is listed in vain."""
+    own = {ROOT / "edge_agent/runtimes" / f"{one.name}.py" for one in declarations.runtimes()}
+    files = [
+        file for folder in ("wire", "edge_agent", "server", "compressor") for file in (ROOT / folder).rglob("*.py")
+    ]
+    found = {str(file.relative_to(ROOT)): sorted(set(_named(file))) for file in files if file not in own}
+    found = {name: names for name, names in found.items() if names}
+    allowed = {name for name in found if any(name.startswith(listed) for listed in MAKES_THE_FORMAT)}
+    assert {name: names for name, names in found.items() if name not in allowed} == {}
+    assert [listed for listed in MAKES_THE_FORMAT if not any(name.startswith(listed) for name in allowed)] == []
+
+
+def test_declarations_are_read_without_loading_a_runtime() -> None:
+    """The control process reports what is installed, and stays small."""
+    code = (
+        "import sys; from edge_agent.device import hardware; found = hardware.runtimes()\n"
+        "sys.exit(str([name for name in ('numpy', 'onnxruntime', 'importlib.metadata') if name in sys.modules] or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr.strip() == ""
+
+
+def test_a_runtime_says_its_packages_formats_and_layout() -> None:
+    """By value for those that are there; the distribution that is installed is the one with a version."""
+    found = {
+        one.name: (dict(one.packages), dict(one.formats), one.layout, one.offered) for one in declarations.runtimes()
+    }
+    assert found["onnx"] == ({"onnxruntime": "onnxruntime"}, {"": "onnx", "ort": "ort"}, "NCHW", True)
+    assert found["litert"][1:] == ({"": "tflite"}, "NHWC", True)
+    assert found["memory"] == ({}, {}, "NCHW", False)
+    onnx = declarations.runtime("onnx")
+    assert (onnx.installed, onnx.version.split()[0]) == (True, "onnxruntime")
+    missing = declarations.RuntimeFile(name="x", packages={"not_here": "not-here", "numpy": "numpy"})
+    assert (missing.installed, missing.distribution) == (True, "numpy")
+    missing = declarations.RuntimeFile(name="x", packages={"not_here": "not-here"})
+    assert (missing.installed, missing.distribution, missing.version) == (False, "not-here", "")

@@ -165,6 +165,17 @@ def test_a_missing_entry_is_refused(name: str) -> None:
         parse_bundle(repacked(lambda source, target: copy(source, target, without=name)))
 
 
+def test_a_model_of_any_format_is_opened_and_a_second_one_refused() -> None:
+    """A runtime's own ending, 1 to 16 of a to z and 0 to 9."""
+    for name in ("model.x", "model.abcdefgh12345678"):
+        assert parse_bundle(build_bundle(replace(DRAFT, artifact=name), {name: b"m"})).artifact == b"m"
+    for name in ("model.", "model.abcdefgh123456789", "model.X", "model.a/b", "model", "other.onnx"):
+        with pytest.raises(BundleEntryError):
+            build_bundle(replace(DRAFT, artifact=name), {name: b"m"})
+    with pytest.raises(BundleEntryError, match=r"one model\.FORMAT"):
+        build_bundle(DRAFT, {**FILES, "model.ort": b"m"})
+
+
 def test_a_file_the_manifest_does_not_name_is_refused() -> None:
     """Known names alone are not enough."""
 
