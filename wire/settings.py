@@ -183,6 +183,11 @@ def check(settings: object, where: str) -> None:
             rule.check(f"{where} {name}", value)
 
 
+def names_of(settings: object) -> frozenset[str]:
+    """Return the names of the fields of a dataclass, or of a value of one."""
+    return frozenset(field.name for field in dataclasses.fields(settings))  # type: ignore[arg-type]  # by the caller
+
+
 def rules(cls: type) -> dict[str, Rule]:
     """Return the range of each field of ``cls`` that has one."""
     found = ((name, rule_of(hint)) for name, hint in _hints(cls).items())

@@ -1,14 +1,17 @@
 """Quantizers. The folder is the registry: a scheme is one file.
 
 A scheme has ``quantize(model, batches, settings) -> bytes`` and ``READS``, the settings that it reads: a recipe that
-sets others is rejected. Modules that begin with ``_`` are helpers of schemes.
+sets others is rejected. Without ``READS`` it may read all. A frozen dataclass ``Settings`` declares keys of its own,
+with their ranges; the scheme finds them in ``settings.own``. Modules that begin with ``_`` are helpers of schemes.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,8 +46,19 @@ def reads(scheme: str, runtime: str) -> frozenset[str] | None:
         return READS.get(scheme)
     if scheme not in schemes():
         return None
-    found: frozenset[str] = importlib.import_module(f"{__name__}.{scheme}").READS
+    found: frozenset[str] | None = getattr(importlib.import_module(f"{__name__}.{scheme}"), "READS", None)
     return found
+
+
+def own_settings(scheme: str) -> type[Any] | None:
+    """Return the class of the keys that ``scheme`` has of its own; None where it declares none.
+
+    Raises:
+        PluginError: If there is no such scheme, or a package that it needs is missing.
+    """
+    function = plugins.resolve(__name__, scheme, "quantize", known=schemes())
+    found: type[Any] | None = getattr(sys.modules[function.__module__], "Settings", None)
+    return None if found is Settings else found  # a scheme may import the step's by that name
 
 
 def unread(settings: Settings, runtimes: Iterable[str]) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def _check_ranges(recipe: Recipe) -> None:
     checks += [
         Checked(f"[targets.{item.name}] format", item.format, one_of=formats[item.runtime])
         for item in recipe.targets
-        if item.runtime in formats  # else preflight names the nearest
+        if len(formats.get(item.runtime, ())) > 1  # with one, a key without use; with none, preflight names the nearest
     ]
     for checked in checks:
         checked.require()

@@ -20,11 +20,13 @@ from compressor.recipe.checks import check_recipe
 from compressor.recipe.model import AcceptanceRecipe, DataRecipe, ModelRecipe, Recipe, TargetRecipe, TrainRecipe
 from compressor.recipe.unread import check_unread
 from compressor.steps._settings import Settings as StepSettings
+from compressor.steps.quantize import Settings as QuantizeRecipe
 from wire.errors import PathError, SettingsError
 from wire.paths import without_tilde
-from wire.settings import fields_from, nearest, parse_toml, plain_table, read_toml
+from wire.settings import fields_from, names_of, nearest, parse_toml, plain_table, read_toml
 
 DEFAULT_STEPS = [{"step": "quantize"}]
+_GIVEN = {"quantize": {"own": None}}  # no table sets it: keys of a scheme's own stand beside the step's
 _TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance")
 
 
@@ -137,12 +139,34 @@ def _steps(value: object) -> tuple[StepSettings, ...]:
         if not isinstance(step, str) or step not in known:
             message = f"Expected in {where} a step of {', '.join(known)}, got {step!r}{nearest(str(step), known)}"
             raise RecipeError(message)
-        settings: StepSettings = fields_from(steps.module(step).Settings, table, where)
+        settings = _quantize(table, where) if step == "quantize" else None
+        settings = settings or fields_from(steps.module(step).Settings, table, where, given=_GIVEN.get(step))
         if found and steps.level(found[-1]) == steps.ARTIFACT and steps.level(settings) == steps.NETWORK:
             message = f"Expected {where}, {step!r}, before the export, got it after {found[-1].step!r}: move it up"
             raise RecipeError(message)
         found.append(settings)
     return tuple(found)
+
+
+def _quantize(table: Mapping[str, object], where: str) -> StepSettings | None:
+    """Return the step where ``table`` sets keys that the scheme's own file declares; None where it sets none such."""
+    shared = names_of(QuantizeRecipe) - {"own"}
+    own = {key: value for key, value in table.items() if key not in shared}
+    scheme = table.get("scheme", QuantizeRecipe().scheme)
+    if not own or not isinstance(scheme, str):
+        return None
+    from compressor.quantize import own_settings  # noqa: PLC0415 - a scheme needs onnx, and few have keys of their own
+
+    declared = own_settings(scheme)
+    if declared is None:
+        return None
+    known = sorted(shared | names_of(declared))
+    for key in own:
+        if key not in known:
+            message = f"Expected in {where} one of {', '.join(known)}, got {key!r}{nearest(key, known)}"
+            raise RecipeError(message)
+    plain = {key: value for key, value in table.items() if key in shared}
+    return fields_from(QuantizeRecipe, plain, where, given={"own": fields_from(declared, own, where)})
 
 
 def _gates(table: Mapping[str, object]) -> tuple[GateRecipe, ...]:

@@ -14,6 +14,7 @@ from compressor import steps, tasks
 from compressor.errors import RecipeError
 from compressor.gates.kinds import kind_of
 from compressor.steps._selection import network_steps
+from edge_agent import declarations
 from wire.settings import is_given
 
 if TYPE_CHECKING:
@@ -70,8 +71,9 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
         if gives(recipe, place):
             yield Unread(table, key, why)
     yield from _of_steps(recipe)
+    formats = {one.name: one.formats for one in declarations.runtimes()}
     for target in recipe.targets:
-        if target.runtime != "onnx" and target.format:
+        if target.format and len(formats.get(target.runtime, ())) < 2:  # noqa: PLR2004 - there is none to choose from
             yield Unread(f"[targets.{target.name}]", "format", f"of runtime {target.runtime!r}")
     for gate in recipe.gates:
         kind = kind_of(gate.name)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from compressor.recipe.model import Recipe
+from compressor.recipe.model import AcceptanceRecipe, Recipe
 from wire.settings import is_given
 
 _BARE = re.compile("[A-Za-z0-9_-]+")
@@ -43,6 +43,8 @@ def recipe_text(recipe: Recipe, remarks: tuple[str, ...] = ()) -> str:
     parts += [_table("[[compress]]", step) for step in recipe.compress]
     parts += [_table(f"[targets.{_key(target.name)}]", target, without="name") for target in recipe.targets]
     gates = [f"{_key(gate.name)} = {_inline(_pairs(gate, 'name'))}" for gate in recipe.gates]
+    if recipe.acceptance != AcceptanceRecipe():
+        parts.append(_table("[acceptance]", recipe.acceptance))
     return "\n\n".join([*parts, "\n".join(["[gates]", *gates])]) + "\n"
 
 
@@ -55,6 +57,9 @@ def _pairs(value: Any, without: str) -> dict[str, Any]:  # noqa: ANN401 - any da
     found = {}
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
+        if dataclasses.is_dataclass(item):  # a scheme's own keys stand beside the step's
+            found |= _pairs(item, "")
+            continue
         if field.name != without and item is not None and not (item in _EMPTY and not is_given(value, field.name)):
             found[field.name] = item
     return found

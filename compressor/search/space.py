@@ -128,7 +128,9 @@ def steps_of(point: Point, recipe: Recipe, target: TargetRecipe) -> tuple[Settin
     kind, or else the step's defaults; training and equalizing use the grid of the quantization that follows.
     """
     own = own_steps(recipe, target)
-    quantized = replace(_like(own, QuantizeRecipe()), scheme=point.scheme, calibration=point.calibration, on="")
+    quantized = _like(own, QuantizeRecipe())
+    keys = quantized.own if quantized.scheme == point.scheme else None
+    quantized = replace(quantized, scheme=point.scheme, calibration=point.calibration, on="", own=keys)
     per_channel, reduce_range = quantized.per_channel, quantized.reduce_range
     found: list[Settings] = []
     if point.macs_ratio < NO_PRUNING:

@@ -6,8 +6,8 @@ Decides the keys and their ranges. Does not decide what a scheme does with them,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
 from compressor.steps._base import ARTIFACT
 from wire.settings import Bound, OneOf
@@ -30,7 +30,8 @@ class Settings:
     the most sensitive layers also stay float. ``integer_io``: int8 input and output of a TFLite file. ``rescue``:
     accuracy loss on search rows (0..1) above which remedies are tried, cheapest first, on an ONNX target; 0 disables
     them. ``on``: the target that this step is for (empty: all). ``allow_unquantized``: more than half of the weights
-    may stay float32; otherwise that is an error.
+    may stay float32; otherwise that is an error. ``own``: the ``Settings`` of the scheme's file, where it declares keys
+    of its own and the recipe sets one.
     """
 
     step: str = "quantize"
@@ -46,6 +47,12 @@ class Settings:
     rescue: Annotated[float, Bound(0, 1)] = 0.0
     allow_unquantized: bool = False
     on: str = ""
+    own: Any = None
+
+    def __repr__(self) -> str:
+        """Return the text that cached results are named by: without ``own`` it is what it was before there was one."""
+        names = [one.name for one in fields(self) if one.name != "own" or self.own is not None]
+        return f"Settings({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
 
 def unread(settings: Settings) -> Mapping[str, str]:

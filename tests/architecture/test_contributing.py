@@ -17,9 +17,11 @@ import pytest
 import torch
 
 from compressor import data, networks, quantize, steps
-from compressor.errors import DataError
+from compressor.errors import DataError, RecipeError
 from compressor.export.onnx import export_onnx
 from compressor.recipe.model import DataRecipe, TrainRecipe
+from compressor.recipe.read import parse_recipe, recipe_of
+from compressor.search.recipe_text import recipe_text
 from compressor.steps._base import Bench, Rows
 from edge_agent import declarations, front_ends, runtimes, sources
 from edge_agent.config import read_config
@@ -92,10 +94,23 @@ def test_the_step_changes_weights_and_says_when_it_did_not() -> None:
 
 @pytest.mark.usefixtures("written")
 def test_the_scheme_gives_a_model_that_runs() -> None:
-    """ONNX in, ONNX out, nearly the same answers."""
+    """ONNX in, ONNX out, nearly the same answers; keys of its own come from the recipe, as strictly as others."""
     model = export_onnx(networks.build("one_convolution", 3, *SHAPE), *SHAPE)
     rows = np.random.default_rng(0).standard_normal((4, *SHAPE)).astype(np.float32)
-    coarse = quantize.quantize(model, lambda: [rows], steps.module("quantize").Settings(scheme="coarse_weights"))
+    step = {"step": "quantize", "scheme": "coarse_weights", "levels": 100}
+    recipe = recipe_of({"model": {"name": "m"}, "compress": [step]})
+    assert quantize.unread(recipe.compress[0], ["onnx"]) == ()
+    coarse = quantize.quantize(model, lambda: [rows], recipe.compress[0])
+    assert parse_recipe(recipe_text(recipe).encode()) == recipe
+    assert "own=Settings(levels=100)" in repr(recipe.compress[0])
+    for wrong, words in (
+        ({"levls": 3}, "did you mean 'levels'"),
+        ({"levels": 128}, "levels between 1 and 127, got 128"),
+    ):
+        with pytest.raises(RecipeError, match=words):
+            recipe_of({"model": {"name": "m"}, "compress": [step | wrong]})
+    with pytest.raises(RecipeError, match="got 'levels'"):
+        recipe_of({"model": {"name": "m"}, "compress": [step | {"scheme": "static_int8"}]})
     answers = [
         onnxruntime.InferenceSession(one, providers=["CPUExecutionProvider"]).run(None, {"input": rows})[0]
         for one in (model, coarse)

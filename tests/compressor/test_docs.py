@@ -36,7 +36,7 @@ def _fields() -> Iterator[tuple[str, str, object]]:
     for table, cls in TABLES.items():
         hints = get_type_hints(cls)
         for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-            if field.name != "step" and (field.name != "name" or cls is ModelRecipe):
+            if field.name not in {"step", "own"} and (field.name != "name" or cls is ModelRecipe):
                 yield f"{table} {field.name}", said(hints[field.name]), field.default
 
 

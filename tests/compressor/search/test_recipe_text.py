@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from compressor.gates.rule import GateRecipe
-from compressor.recipe.model import Recipe
+from compressor.recipe.model import AcceptanceRecipe, Recipe
 from compressor.recipe.read import parse_recipe, read_recipe
 from compressor.search.recipe_text import absolute, recipe_text
 from compressor.search.space import Space, steps_of
@@ -34,6 +34,12 @@ def test_every_form_of_a_search_comes_back_equal(recipe: Recipe) -> None:
     for point in Space.of(recipe, recipe.targets[0]).points():
         changed = replace(recipe, compress=steps_of(point, recipe, recipe.targets[0]))
         assert parse_recipe(recipe_text(changed).encode()) == changed
+
+
+def test_what_a_device_must_confirm_comes_back_equal(recipe: Recipe) -> None:
+    """A search keeps ``[acceptance]``: the chosen recipe's release has the budgets that were asked for."""
+    changed = replace(recipe, acceptance=AcceptanceRecipe(golden_tolerance=0.1))
+    assert parse_recipe(recipe_text(changed).encode()) == changed
 
 
 @pytest.mark.parametrize("text", ['a"b\\c', "tab\tline\nend", "ü 😀", "del\x7f", "# [no] = {comment}"])
