@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from typing import cast
 
 from edge_agent.errors import SensorError
-from edge_agent.front_ends._base import FrontEnd, Pixels
+from edge_agent.front_ends._base import FrontEnd, Option, Pixels
 
-__all__ = ["Pixels", "complete", "decode", "names", "suffixes"]
+__all__ = ["Option", "Pixels", "complete", "decode", "names", "options", "suffixes"]
 
 
 def names() -> tuple[str, ...]:
@@ -53,6 +53,15 @@ def suffixes(name: str) -> frozenset[str]:
         SensorError: If there is no such front end.
     """
     return _load(name).SUFFIXES
+
+
+def options(name: str) -> Mapping[str, Option]:
+    """Return the options that the front end ``name`` declares, with default and limits.
+
+    Raises:
+        SensorError: If there is no such front end.
+    """
+    return _load(name).OPTIONS
 
 
 def _load(name: str) -> FrontEnd:

@@ -31,9 +31,13 @@ class Option:
 
 
 class FrontEnd(Protocol):
-    """A front end's module. ``SUFFIXES``: of the files that it reads, lower case, with their dot."""
+    """A front end's module.
+
+    ``SUFFIXES``: of the files that it reads, lower case, with their dot. ``OPTIONS``: what ``[data] options`` may set.
+    """
 
     SUFFIXES: frozenset[str]
+    OPTIONS: Mapping[str, Option]
 
     def decode(self, data: bytes, options: Mapping[str, float]) -> Pixels:
         """Return the picture of ``data``, uint8 (H, W, 3); raises ``SensorError``."""

@@ -32,6 +32,7 @@ def pages() -> Mapping[str, Callable[[], str]]:
     return {
         "reference/agent-toml.md": agent_toml,
         "reference/server-toml.md": server_toml,
+        "reference/front-ends.md": front_ends,
         "reference/commands.md": commands,
         "reference/rest.md": rest,
         "reference/python-names.md": python_names,
@@ -61,6 +62,29 @@ The settings of `fleet-server run DIR`, in `DIR/server.toml`. Every key may be l
 that names the nearest. [How to run a server of your own](../how-to/own-server.md) shows what to set beyond one machine.
 """
     return head + "".join(_tables(ServerConfig))
+
+
+def front_ends() -> str:
+    """Return every front end with the files that it reads and its options."""
+    from edge_agent import front_ends as sensors  # noqa: PLC0415 - it loads numpy
+
+    text = """# Front ends
+
+What makes a picture of a sensor's bytes: `[data] front_end` of a recipe, with `options` as below. All options, defaults
+too, are written into the manifest, so that a device decodes as the build host did. An unknown option is an error that
+names the nearest. [How to connect a sensor of your own](../how-to/own-sensor.md).
+"""
+    for name in sensors.names():
+        module = importlib.import_module(f"edge_agent.front_ends.{name}")
+        rows = [
+            f"| `{key}` | {'whole number' if option.whole else 'number'} | {Bound(option.low, option.high).text} | "
+            f"`{option.default:g}` |"
+            for key, option in sensors.options(name).items()
+        ]
+        ends = " ".join(f"`{suffix}`" for suffix in sorted(sensors.suffixes(name)))
+        table = "\n".join(["| option | type | range | default |", "|---|---|---|---|", *rows])
+        text += f"\n## {name}\n\n{_doc(module)}\n\nReads {ends}.\n\n{table}\n"
+    return text
 
 
 def _tables(config: type) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import get_type_hints
 
 import pytest
 
-from edge_agent import sources
+from edge_agent import front_ends, sources
 from edge_agent.config import AgentConfig
 from scripts.site import reference
 from server.config import ServerConfig
@@ -80,6 +80,15 @@ def _keys(config: type) -> Iterator[str]:
             yield from _keys(hints[field.name])
         else:
             yield f"| `{field.name}` |"
+
+
+def test_the_page_of_front_ends_has_every_option_of_each() -> None:
+    """A section for each, a row for each option with range and default, by value for one."""
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", reference.front_ends(), flags=re.DOTALL | re.MULTILINE))
+    assert tuple(sections) == front_ends.names()
+    for name, text in sections.items():
+        assert set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE)) == set(front_ends.options(name))
+    assert "| `mels` | whole number | between 4 and 256 | `32` |" in sections["log_mel"]
 
 
 @pytest.mark.parametrize(
