@@ -54,7 +54,7 @@ def _table(head: str, value: Any, without: str = "") -> str:  # noqa: ANN401 - a
 
 def _pairs(value: Any, without: str) -> dict[str, Any]:  # noqa: ANN401 - any dataclass of a recipe
     """Return the fields of a recipe's dataclass, except those that are empty by default and were not set."""
-    found = {}
+    found: dict[str, Any] = {}
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
         if dataclasses.is_dataclass(item):  # a scheme's own keys stand beside the step's
