@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from server.errors import RolloutRefusedError
 from server.rollout.model import (
     IN_VAIN,
+    REMOVED,
     Assign,
     DeviceStatus,
     Finish,
@@ -263,6 +264,62 @@ def test_tells_only_some_in_one_turn() -> None:
     """The rate ramp."""
     actions = plan(rollout(Standing.COMMITTED, *[Standing.WAITING] * 9, opened=2), known(10), 2000, limit=4)
     assert actions == tuple(Assign(f"d{number}") for number in range(1, 5))
+
+
+def test_tells_fifty_in_one_turn_by_default() -> None:
+    """A fleet of thousands does not begin to download in one second."""
+    actions = plan(rollout(Standing.COMMITTED, *[Standing.WAITING] * 60, opened=2), known(61), 2000)
+    assert len(actions) == 50
+
+
+def test_a_pause_names_how_many_of_those_that_were_told_failed() -> None:
+    """Who is under way counts among them."""
+    going = replace(rollout(Standing.FAILED, Standing.ASSIGNED), groups=(Group("canary", 1.0, 0.0),))
+    going = replace(going, members=tuple(replace(member, group=0, code="stuck") for member in going.members))
+    pause = stop(going)
+    assert pause is not None
+    assert pause.text == "1 of 2 in canary failed: stuck 1x"
+
+
+@pytest.mark.parametrize(("groups", "paused"), [(1, True), (2, False)])
+def test_nobody_left_in_the_last_group_ends_a_rollout_unless_it_is_the_only_one(groups: int, *, paused: bool) -> None:
+    """Without any evidence a person decides; after a good canary an empty rest is no reason to wait."""
+    standings = (Standing.CANCELLED,) if groups == 1 else (Standing.COMMITTED, Standing.CANCELLED)
+    going = replace(rollout(*standings, opened=groups), groups=GROUPS[:groups])
+    assert (stop(going) is not None) is paused
+
+
+def test_pending_devices_are_left_out_a_deadline_after_the_last_news_of_anybody() -> None:
+    """The first device's news may be long ago."""
+    going = rollout(Standing.COMMITTED, Standing.COMMITTED, Standing.PENDING, opened=2)
+    going = change(change(going, "d0", settled_ms=5000), "d1", settled_ms=9000)
+    away = known(3) | {"d2": DeviceStatus("d2", OLD, reachable=False)}
+    assert plan(going, away, 69_000) == ()
+    assert plan(going, away, 69_001) == (Settle("d2", Standing.CANCELLED, "not_seen"),)
+
+
+def test_abort_sets_back_a_device_whose_first_order_this_was() -> None:
+    """Generation 1 was told as well as any other; generation 0 never was."""
+    going = rollout(Standing.FAILED, Standing.FAILED, opened=2, phase=Phase.ABORTING)
+    going = change(change(going, "d0", gen=1), "d1", gen=0)
+    statuses = {name: status(name, UpdatePhase.PROBATION, desired_gen=1) for name in ("d0", "d1")}
+    assert plan(going, statuses, 2000) == (SetBack("d0"),)
+
+
+def test_a_second_try_that_waits_for_the_device_is_still_one() -> None:
+    """Being pending is no outcome: a device that never comes back failed, as before."""
+    going = rollout(Standing.FAILED, Standing.WAITING, phase=Phase.PAUSED)
+    waits = resumed(going, How.RETRY)
+    away = known() | {"d0": DeviceStatus("d0", OLD, reachable=False)}
+    pending = apply_settlements(waits, plan(waits, away, 2000), 2000).members[0]
+    assert (pending.standing, pending.retried_from) == (Standing.PENDING, Standing.FAILED)
+
+
+def test_the_outcome_tells_removed_devices_from_those_left_out() -> None:
+    """One left the fleet, one was told otherwise."""
+    going = rollout(Standing.COMMITTED, Standing.CANCELLED, Standing.CANCELLED)
+    going = change(change(going, "d1", code=REMOVED), "d2", code="superseded")
+    assert outcome(going) == "1 of 1 device committed; 1 removed; 1 left out"
 
 
 REPORTS = st.sampled_from(

@@ -1,10 +1,12 @@
 """Who takes part in a rollout."""
 
+from dataclasses import replace
+
 import pytest
 
 from server.fleet.fleet import Device
 from server.registry.versions import Release
-from server.rollout.selection import candidates, pick_canaries
+from server.rollout.selection import candidates, choose_bundle, pick_canaries
 from wire.messages import Desired, DeviceState, InstalledRelease, Reported
 from wire.tuf_target import TargetCustom
 
@@ -46,3 +48,37 @@ def test_a_canary_is_one_that_was_heard_with_or_without_a_release() -> None:
     here = [device("new", DeviceState.INIT), device("old", DeviceState.READY)]
     lost = [device("lost", DeviceState.LOST)]
     assert set(pick_canaries([*never, *here, *lost], 2, "seed")) == {"new", "old"}
+
+
+def test_another_seed_picks_other_canaries() -> None:
+    """Not always the same devices suffer: among equals a hash decides, not the name."""
+    devices = [replace(device(f"d{number}", DeviceState.READY), site=f"s{number}") for number in range(20)]
+    picked = [pick_canaries(devices, 2, str(seed)) for seed in range(5)]
+    assert len({name for names in picked for name in names}) > 4
+    assert pick_canaries(devices[::-1], 2, "0") == picked[0]
+
+
+OTHER = replace(RELEASE, target="camera", custom=replace(RELEASE.custom, target="camera", hardware=("armv7l",)))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "hardware", "releases", "target"),
+    [
+        ({"target": "camera"}, "x86_64", [RELEASE, OTHER], "camera"),
+        ({"target": "none"}, "x86_64", [RELEASE, OTHER], None),
+        ({}, "x86_64", [OTHER, RELEASE], "gateway"),
+        ({}, "armv7l", [OTHER, RELEASE], "camera"),
+        ({}, None, [RELEASE], "gateway"),
+        ({}, None, [RELEASE, OTHER], None),
+        ({}, None, [], None),
+    ],
+)
+def test_a_device_gets_the_bundle_it_can_run(
+    attributes: dict[str, str], hardware: str | None, releases: list[Release], target: str | None
+) -> None:
+    """Its attribute decides, else what it reported; one that never reported gets the only bundle, or none."""
+    reported = None if hardware is None else Reported(hardware=hardware)
+    found = choose_bundle(
+        releases, "m-1", replace(device("a", DeviceState.READY), attributes=attributes, reported=reported)
+    )
+    assert (found.target if found else None) == target
