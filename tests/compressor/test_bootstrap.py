@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import special
+from scipy import special, stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from compressor.errors import MeasureError
-from compressor.statistics.bootstrap import Draws, auc_drop, error_increase, ranking_precision_drop
+from compressor.statistics.bootstrap import (
+    Draws,
+    _bca,
+    _left_out,
+    auc_drop,
+    error_increase,
+    ranking_precision_drop,
+)
 
 FEW = Draws(replicates=200)
 
@@ -91,3 +98,59 @@ def test_refuses_what_has_no_answer(labels: np.ndarray, one: np.ndarray, other: 
     """One class only, unequal shapes, NaN, a label out of range."""
     with pytest.raises(MeasureError):
         auc_drop(labels, one, other, FEW)
+
+
+def test_the_bounds_equal_scipys() -> None:
+    """Bias and acceleration of a skewed sample, from the same replicates."""
+    sample = np.random.default_rng(0).exponential(size=40)
+    theirs = stats.bootstrap((sample,), np.mean, n_resamples=2000, confidence_level=0.9, method="BCa", rng=1)
+    left_out = (sample.sum() - sample) / 39
+    found = _bca(float(sample.mean()), theirs.bootstrap_distribution, left_out, float(stats.norm.ppf(0.95)))
+    assert found == pytest.approx(tuple(theirs.confidence_interval), abs=2e-3)
+
+
+def test_a_bias_beyond_all_replicates_is_that_of_the_last_one() -> None:
+    """The share below the value is kept from 0 and 1 by one replicate."""
+    replicates, symmetric = np.arange(100.0), np.array([-1.0, 1.0])
+    last = special.ndtri(0.99)
+    assert _bca(1000.0, replicates, symmetric, 1.0) == (
+        pytest.approx(np.quantile(replicates, special.ndtr(2 * last - 1))), 1000.0,
+    )  # fmt: skip
+    assert _bca(-1.0, replicates, symmetric, 1.0)[1] == pytest.approx(
+        np.quantile(replicates, special.ndtr(1 - 2 * last))
+    )
+
+
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_ties_count_half(sign: int) -> None:
+    """Replicates that lie even around the value, many of them equal to it, are not biased."""
+    replicates = np.repeat([-1.0, 0.0, 1.0], [30, 40, 30])
+    lower, upper = _bca(0.0, sign * replicates, np.array([-1.0, 1.0]), 0.9)
+    assert (lower, upper) == (-1.0, 1.0)
+
+
+def test_bounds_of_few_samples_are_students_and_cautious() -> None:
+    """Twelve errors without skew: t with 11 degrees, 1 / 1.25 of the risk, and the spread over n - 1."""
+    errors = np.linspace(9.0, 11.0, 12)
+    found = error_increase(np.zeros(12), np.zeros(12), errors, Draws(replicates=20_000))
+    reach = stats.t.ppf(1 - 0.05 / 1.25, 11) * errors.std(ddof=1) / 12**0.5
+    assert found.upper - found.drop == pytest.approx(reach, rel=0.03)
+    assert found.drop - found.lower == pytest.approx(reach, rel=0.03)
+
+
+def test_the_rarest_group_may_be_the_negatives() -> None:
+    """150 positives and 50 negatives are 50."""
+    labels = np.repeat([1, 0], [150, 50])
+    scores_ = np.random.default_rng(0).normal(size=200) + labels
+    assert auc_drop(labels, scores_, scores_, FEW).rarest == 50
+    assert auc_drop(1 - labels, -scores_, -scores_, FEW).rarest == 50
+
+
+@pytest.mark.parametrize("n", [3, 256, 600])
+def test_each_sample_is_left_out_once(n: int) -> None:
+    """In 256 blocks at most, of nearly equal size."""
+    weights = np.concatenate(list(_left_out(n, np.random.default_rng(0))))
+    assert weights.shape == (min(n, 256), n)
+    assert weights.dtype == np.float64
+    assert ((1 - weights).sum(axis=0) == 1).all()
+    assert np.ptp((1 - weights).sum(axis=1)) <= 1

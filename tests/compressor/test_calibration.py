@@ -90,3 +90,23 @@ def test_refuses_what_can_not_be_compared(
     """Nothing is broadcast, and NaN is no confidence."""
     with pytest.raises(MeasureError, match=said):
         calibration_error_increase(targets, before, after, DRAWS)
+
+
+def test_the_increase_is_what_the_candidate_has_more() -> None:
+    """Both models have an error; the bounds are those of the difference, at the root of the baseline's error."""
+    right = np.arange(1000) % 10 < 7
+    before, after = scores(np.full(1000, 0.8), right), scores(np.full(1000, 0.9), right)
+    found = calibration_error_increase(np.zeros(1000, int), before, after, DRAWS)
+    assert found.drop == pytest.approx(found.candidate - found.baseline)
+    assert (found.baseline, found.candidate) == (pytest.approx(0.1, abs=0.002), pytest.approx(0.2, abs=0.002))
+    assert 0.06 < found.lower < 0.09
+    assert 0.12 < found.upper < 0.16
+
+
+def test_two_samples_are_the_least() -> None:
+    """A variance needs two; one is refused."""
+    chance, right = np.array([0.8, 0.8]), np.array([True, False])
+    said = scores(chance, right)
+    assert calibration_error_increase(np.zeros(2, int), said, said, DRAWS).n == 2
+    with pytest.raises(MeasureError, match="N of 2 or more"):
+        calibration_error_increase(np.zeros(1, int), said[:1], said[:1], DRAWS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compressor.statistics.paired import Paired, p_value, trinomial
-from compressor.statistics.power import Plan, approximate_samples_for, samples_for, samples_still_needed
+from compressor.statistics.power import Plan, _least, approximate_samples_for, samples_for, samples_still_needed
 
 
 def test_the_approximation_equals_the_documented_figures() -> None:
@@ -50,3 +50,21 @@ def test_four_of_five_pass_with_the_samples_still_needed() -> None:
     draws = np.random.default_rng(0).multinomial(more, [0.030, 0.028, 0.942], size=runs)
     passed = sum(p_value(Paired(30 + int(b), 28 + int(c), 1000 + more), margin) <= 0.05 for b, c, _ in draws)
     assert passed / runs >= 0.8 - 3 * np.sqrt(0.8 * 0.2 / runs)
+
+
+@pytest.mark.parametrize("least", [101, 137, 138, 999])
+def test_the_search_finds_the_least_number_to_the_precision_asked_for(least: int) -> None:
+    """To one, and to one part in a hundred of the number."""
+    assert _least(lambda n: n >= least, 100, 120, 10**9) == least
+    assert least <= _least(lambda n: n >= least, 100, 120, 100) <= least * 1.01 + 1
+
+
+@pytest.mark.parametrize(("margin", "n", "power"), [(0.97, 1, 1.0), (0.9, 1, 0.0), (0.97, 0, 0.0), (0.7, 3, 1.0)])
+def test_the_power_of_very_few_samples(margin: float, n: int, power: float) -> None:
+    """One sample refutes a drop of 97 points, none refutes anything."""
+    assert Plan(margin, 0.0).power(n) == pytest.approx(power)
+
+
+def test_nothing_seen_asks_for_the_plan() -> None:
+    """Before the first sample, as many discordant pairs as the margin are assumed."""
+    assert samples_still_needed(Paired(0, 0, 0), 0.02) == samples_for(0.02, 0.02)

@@ -15,6 +15,7 @@ from compressor.statistics.paired import (
     holm,
     p_value,
     paired,
+    proportion_bounds,
     score_statistic,
     score_upper,
     trinomial,
@@ -105,3 +106,30 @@ def test_counts_what_was_lost_and_won() -> None:
     """Paired counts come from two boolean arrays."""
     before, after = np.array([True, True, False, False]), np.array([True, False, True, False])
     assert paired(before, after) == Paired(1, 1, 4)
+
+
+@pytest.mark.parametrize("drop", [0.0125, 0.009, 0.05])
+def test_the_nuisance_is_the_root_of_tangos_equation(drop: float) -> None:
+    """Whatever the sign and size of its linear term, which decides how the root is computed."""
+    lost, won, n = 1.0, 1.0, 100
+    terms = [2 * n, -lost - won + (2 * n - lost + won) * drop, -won * drop * (1 - drop)]
+    variance = n * (2 * max(np.roots(terms)) + drop * (1 - drop))
+    found = score_statistic(np.array(lost), np.array(won), n, drop)
+    assert float(found) == pytest.approx((lost - won - n * drop) / variance**0.5)
+
+
+def test_above_forty_discordant_pairs_the_cautious_score_test_decides() -> None:
+    """The 41st pair changes the test, in the p-value as in the bound."""
+    many, few = Paired(25, 16, 900), Paired(25, 15, 900)
+    score = stats.norm.cdf(score_statistic(np.array(25.0), np.array(16.0), 900, 0.02))
+    assert p_value(many, 0.02) == pytest.approx(1.02 * score)
+    assert drop_upper(many, 0.95) == score_upper(many, 1 - 0.05 / 1.02)
+    assert p_value(few, 0.02) == exact_p_value(few, 0.02)
+    assert exact_p_value(few, drop_upper(few, 0.95)) == pytest.approx(0.05, abs=1e-3)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 20), (1, 20), (7, 20), (19, 20), (20, 20)])
+def test_bounds_of_one_proportion_equal_scipys(successes: int, n: int) -> None:
+    """Clopper and Pearson's, one-sided at each end."""
+    found = stats.binomtest(successes, n).proportion_ci(0.9, method="exact")
+    assert proportion_bounds(successes, n, 0.95) == pytest.approx((found.low, found.high))
