@@ -7,10 +7,12 @@ mutate decorated functions, nor what runs at import (constants, defaults of fiel
 
 from __future__ import annotations
 
+import functools
+import gc
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -25,9 +27,11 @@ from mutmut.mutation.trampoline_templates import mangle_function_name
 from mutmut.stats import status_by_exit_code
 from mutmut.utils.file_utils import walk_mutatable_files
 from mutmut.utils.format_utils import get_mutant_name
+from mutmut.workers import isolation
 
 from scripts.mutation import operators
 
+OWN = frozenset({"wire", "compressor", "edge_agent", "server"})
 _TIMED_OUT = frozenset({"timeout"})
 _SURVIVED = frozenset({"survived", "no tests", "not checked", "skipped"})
 
@@ -88,12 +92,35 @@ def _joined(lines: list[str]) -> str:
     return "\n".join(line.strip() for line in lines)
 
 
+def forget() -> None:
+    """Drop what the run without a mutant left in this process: values of test modules, results in caches.
+
+    A mutant is tested in a fork of the process that has run the tests once. What was computed there would hide it.
+    """
+    for name, module in list(sys.modules.items()):
+        if f"{os.sep}tests{os.sep}" in (getattr(module, "__file__", None) or "") and "site-packages" not in str(module):
+            del sys.modules[name]
+    for one in gc.get_objects():
+        if isinstance(one, functools._lru_cache_wrapper) and one.__module__.partition(".")[0] in OWN:  # noqa: SLF001
+            one.cache_clear()
+
+
+class _Fresh(mutmut.PytestRunner):
+    """mutmut's runner of tests, without what an earlier run left behind."""
+
+    def run_tests(self, *, mutant_name: str | None, tests: Iterable[str]) -> int:
+        """Run ``tests``."""
+        forget()
+        return super().run_tests(mutant_name=mutant_name, tests=tests)
+
+
 def run(names: list[str], jobs: int) -> dict[str, str]:
     """Run the tests that reach each mutant; return ``killed``, ``survived`` or ``timed out`` by name.
 
     Raises:
         SystemExit: If the tests fail without a mutant.
     """
+    isolation.PytestRunner = mutmut.PytestRunner = _Fresh
     mutmut._run(names, jobs)  # noqa: SLF001 - the command line of mutmut does only this; the version is pinned
     exits: dict[str, int | None] = {}
     for path in walk_mutatable_files():

@@ -104,3 +104,13 @@ def test_slower_than_float_is_said() -> None:
     assert slower(said) == ["int8 is slower than float here: 1.25 x the time (other processors may differ)."]
     for figures in ({}, {"speed_up_ratio": 1.0}, {"speed_up_ratio": 0.9, "size_ratio": 1.0}):
         assert slower(replace(said, figures=figures)) == []
+
+
+@pytest.mark.parametrize("name", ["accuracy", "accuracy_high", "reordered_accuracy", "reordered_accuracy_low"])
+def test_an_order_that_lacks_one_figure_is_not_judged(name: str) -> None:
+    """Each of the four is asked for."""
+    labels = np.arange(60) % 3
+    whole = judged(labels, labels)
+    figures = {key: value for key, value in whole.figures.items() if key != name}
+    assert LabelOrder(0.0).judge(whole).verdict is Verdict.PASS
+    assert LabelOrder(0.0).judge(replace(whole, figures=figures)).verdict is Verdict.FAIL

@@ -117,7 +117,8 @@ def test_a_device_without_an_answer_fails_every_gate_on_it(evidence: Evidence) -
 
 def test_an_answer_without_a_comparison_fails() -> None:
     """Latency alone, or without golden vectors, does not show that the device runs this model."""
-    for missing in (AGREEMENT, "device_rows", "golden_max_abs", "golden_allowed_flips"):
+    golden = [f"golden_{name}" for name in ("max_abs", "allowed_abs", "flips", "allowed_flips")]
+    for missing in (AGREEMENT, "device_rows", *golden):
         figures = {name: value for name, value in FIGURES.items() if name != missing}
         here = replace(HERE, devices={"cam-1": DeviceEvidence("", Evidence(HERE.accuracy, figures=figures))})
         assert said(certificates.judge(RULES, here), AGREEMENT, "cam-1")[0] is Verdict.FAIL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from array import array
+from dataclasses import replace
 from pathlib import Path
 
 from hypothesis import given
@@ -55,6 +56,15 @@ def test_any_batch_is_decoded_as_one_by_one(seeds: list[int]) -> None:
     """Shapes, codings and sizes may be mixed."""
     payloads = [encode_report(_report(seed)) for seed in seeds]
     assert _at_once(payloads) == _one_by_one(payloads)
+
+
+def test_a_table_is_unpacked_right_where_no_sum_checks_it() -> None:
+    """All counts of the stream lie in its last bin, which is not sent: only the table has long values."""
+    shape = Shape(1, 20)
+    table = tuple(range(2, 2 + shape.classes * shape.confidence_bins))
+    counters = Counters(shape, 4000, ((0,) * (BINS - 1) + (4000,) + (0,) + table))
+    payload = encode_report(replace(_report(1), counters=counters))
+    assert _at_once([payload]) == _one_by_one([payload])
 
 
 @given(st.integers(0, 500), st.integers(0, 10_000), st.integers(0, 255))

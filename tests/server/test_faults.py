@@ -1,0 +1,102 @@
+"""What is wrong with messages: once a minute for each sender and kind, in words that a database and a terminal take."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from server.ingest.faults import Complaints, printable, shortened
+from server.ingest.windows import WindowReport, check_report
+from wire.drift_report import DriftReport, encode_report, open_report
+from wire.errors import HistogramError
+from wire.histogram import Counters, Shape
+
+REPORT = DriftReport(
+    "ab" * 8,
+    1,
+    0,
+    10**12,
+    3_600_000,
+    0,
+    "cd" * 16,
+    "ef" * 16,
+    Counters(Shape(1, 0), 3, (3,) + (0,) * 15 + (0,)),
+    late=False,
+)
+
+
+def test_a_fault_is_told_once_a_minute_and_counted_always() -> None:
+    """The next one after exactly a minute says how many came in between."""
+    faults = Complaints()
+    for now_ms in (0, 1, 59_999, 60_000, 119_999):
+        faults.add(now_ms, "garbage", "no JSON", sender="cam-1")
+    rows = faults.take()
+    assert [(row["at_ms"], row["text"]) for row in rows] == [
+        (0, "no JSON"),
+        (60_000, "no JSON (2 more like it before)"),
+    ]
+    assert (faults.counts, faults.pending) == ({"garbage": 5}, False)
+
+
+def test_senders_and_kinds_of_fault_are_told_apart() -> None:
+    """One bad device hides no other."""
+    faults = Complaints()
+    for sender, code in (("cam-1", "garbage"), ("cam-2", "garbage"), ("cam-1", "clock_skew"), ("cam-1", "garbage")):
+        faults.add(0, code, "so", sender=sender)
+    assert len(faults.take()) == 3
+
+
+@pytest.mark.parametrize(
+    ("sender", "registered", "device", "data"),
+    [("cam-1", True, "cam-1", {}), ("who", False, None, {"sender": "who"}), ("", False, None, {})],
+)
+def test_only_a_device_of_the_fleet_is_named_as_one(
+    sender: str, device: str | None, data: dict[str, str], *, registered: bool
+) -> None:
+    """What a stranger calls itself is told as its word."""
+    faults = Complaints()
+    faults.add(0, "garbage", "so", sender=sender, registered=registered)
+    (row,) = faults.take()
+    assert (row["device"], row["data"]) == (device, data)
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"), [("a\n\tb", "a\n\tb"), ("a\0b", "a\ufffdb"), ("\ud800", "?"), ("\x1b[31m", "\ufffd[31m")]
+)
+def test_text_is_what_a_terminal_can_show(text: str, clean: str) -> None:
+    """Lines and tabs stay, control characters do not."""
+    assert printable(text) == clean
+
+
+@pytest.mark.parametrize(("length", "cut"), [(100, False), (101, True)])
+def test_a_text_that_is_cut_says_how_long_it_was(length: int, *, cut: bool) -> None:
+    """At the limit it is whole."""
+    found = shortened("x" * length, 100)
+    assert len(found) == 100
+    assert found.endswith(f"... (cut from {length} characters)") is cut
+
+
+@pytest.mark.parametrize(
+    ("report", "taken"),
+    [
+        (replace(REPORT, context=255), True), (replace(REPORT, context=256), False),
+        (replace(REPORT, window_len_ms=1), True), (replace(REPORT, window_len_ms=0), False),
+        (replace(REPORT, window_start_ms=2**53 - 1), True), (replace(REPORT, window_start_ms=2**53), False),
+        (replace(REPORT, window_len_ms=2**53 - 1), True), (replace(REPORT, window_len_ms=2**53), False),
+    ],
+)  # fmt: skip
+def test_a_window_is_taken_up_to_the_bounds_of_the_store(report: DriftReport, *, taken: bool) -> None:
+    """Both sides of each."""
+    sealed = WindowReport(open_report(encode_report(report)), b"words")
+    if taken:
+        assert check_report(sealed) == b"words"
+    else:
+        with pytest.raises(HistogramError, match="Expected a window with a length"):
+            check_report(sealed)
+
+
+def test_counts_that_do_not_fit_are_refused() -> None:
+    """They could not be stored as they are."""
+    with pytest.raises(HistogramError, match="counts up to 4294967295"):
+        check_report(WindowReport(open_report(encode_report(REPORT)), None))
