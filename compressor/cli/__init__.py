@@ -10,6 +10,7 @@ import importlib
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -319,7 +320,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     if os.environ.get(_DEBUG):
         logging.basicConfig(level=logging.DEBUG)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP
+            signal.signal(number, _stop)
     sys.exit(_run(arguments))
+
+
+def _stop(_number: int, _frame: object) -> None:
+    """Stop as on Ctrl-C, so that child processes and temporary files are removed."""
+    raise KeyboardInterrupt
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -13,7 +13,6 @@ import json
 import logging
 import os
 import secrets
-import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -314,10 +313,6 @@ def serve(place: Workplace, *, once: bool, progress: Progress, pause: threading.
             idle.wait(away_s)
 
 
-def _stop(_number: int, _frame: object) -> None:
-    raise KeyboardInterrupt
-
-
 @click.command("worker")
 @click.option("--server", "server_url", required=True, help="Address of the server, http://host:port.")
 @click.option("--token-file", required=True, type=click.Path(path_type=Path), help="File with the builder token.")
@@ -349,7 +344,6 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
         --recipe models/digits --keys keys --out build/worker --checkpoint build/float.pt
       compressor worker … --once    one job, for a cron table; its verdict is the exit code
     """  # noqa: D301 - \b is click's: keep the lines
-    signal.signal(signal.SIGTERM, _stop)
     read = read_recipe(recipe).with_data(data)
     try:
         token = token_file.read_text().strip()

@@ -52,8 +52,8 @@ def heeded() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-def interrupted_at(words: bytes, command: list[str]) -> tuple[int, str]:
-    """Run ``command`` in a terminal, interrupt it as soon as it shows ``words``; return exit code and what it said."""
+def interrupted_at(words: bytes, command: list[str], number: int = signal.SIGINT) -> tuple[int, str]:
+    """Run ``command`` in a terminal, signal it as soon as it shows ``words``; return exit code and what it said."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (40, 160))  # a bar in a window of no width has no words
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
@@ -65,7 +65,7 @@ def interrupted_at(words: bytes, command: list[str]) -> tuple[int, str]:
         except OSError:  # the terminal's other end is closed: the program ended
             break
         if words in said and not sent:
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             sent = True
     os.close(ours)
     if not sent:
@@ -89,6 +89,20 @@ def test_ctrl_c_in_a_step_leaves_what_was_made_before(step: str, words: bytes, t
     assert {"data", "train"} <= set(outcome.found)
     assert f"step-{step}" in outcome.ran
     assert outcome.bundles
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.nightly)])
+def test_a_training_of_several_processes_that_is_told_to_end_leaves_no_data(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows that the processes share lie in a folder for temporary files: it goes, and so do the processes."""
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "scratch"))
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPE.replace("epochs = 1", "epochs = 5000\nprocesses = 2"))
+    command = [sys.executable, "-m", "compressor.cli", "run", str(recipe), "--out", str(tmp_path / "out")]
+    code, said = interrupted_at(b"loss", command, number)
+    assert (code, list((tmp_path / "scratch").iterdir())) == (130, []), said
 
 
 def fill(folder: Path) -> Path:

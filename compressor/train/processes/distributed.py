@@ -219,7 +219,7 @@ def main(folder: Path) -> int:
 
 def _work(folder: Path, channel: Channel) -> None:
     if channel.world.rank > 0:
-        with tempfile.TemporaryDirectory(prefix="tinyfleet-train-") as name:
+        with tempfile.TemporaryDirectory() as name:
             received = job.receive(channel, Path(name))
             if isinstance(received, job.Job):
                 received.train(channel.world)
