@@ -1,8 +1,8 @@
 """Data sets. The folder is the registry: each has ``load(data: DataRecipe, root: Path | None) -> Table`` and ``READS``.
 
-``READS``: which of ``_keys.KEYS`` it reads; a recipe that gives another is refused.
+``READS``: the members of ``_keys.KEYS`` that it reads; a recipe that sets others is rejected.
 
-Modules that begin with ``_`` are what data sets are made with: ``_table.Table`` above all.
+Modules that begin with ``_`` are helpers of data sets, above all ``_table.Table``.
 """
 
 from __future__ import annotations
@@ -26,13 +26,12 @@ def datasets() -> tuple[str, ...]:
 
 
 def load(data: DataRecipe, root: Path | None = None) -> Table:
-    """Return the table that ``data`` describes; a relative ``data.path`` starts at ``root``.
+    """Return the table that ``data`` describes; a relative ``data.path`` is relative to ``root``.
 
     Raises:
-        PluginError: If there is no such data set, it fails with an error that is none of ours, or it does not return
-            a ``Table``.
-        DataError: If its data can't be used, ``data`` gives a key that the data set does not read, or its labels are
-            no targets of the recipe's task.
+        PluginError: If the data set is unknown, raises an error that is not ours, or does not return a ``Table``.
+        DataError: If its data can't be used, ``data`` sets a key that the data set does not read, or its labels are not
+            targets of the recipe's task.
     """
     check_read(data, datasets())
     if data.needs and not data.path:
@@ -57,16 +56,16 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
 
 
 def _all_told(told: Texts) -> bool:
-    """Return whether no row's split is drawn: each is told, calibration and reference rows among them."""
+    """Return whether every row's split is given, calibration and reference rows among them."""
     return bool((told != "").all()) and {"calibration", "reference"} <= set(told.tolist())
 
 
 def _own(found: Callable[..., object], data: DataRecipe, root: Path | None) -> object:
-    """Return what a data set of a person's own code gives; what it raises is said with its line."""
+    """Return the result of a person's own data set; errors that it raises are reported with their line."""
     try:
         return found(data, root)
     except CompressorError:
         raise
-    except Exception as error:  # foreign code raises what it likes
+    except Exception as error:  # foreign code may raise anything
         message = f"Expected {data.dataset!r} to return a Table, got {plugins.failure(error)}"
         raise PluginError(message) from error

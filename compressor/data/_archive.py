@@ -1,4 +1,4 @@
-"""A zip or a folder whose files are listed; the same limits and path checks as ``labelled_images`` has."""
+"""A zip or folder that is listed and read; the same limits and path checks as in ``labelled_images``."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ T = TypeVar("T")
 
 
 class Names(Protocol):
-    """Where files are listed and read; names are relative, with forward slashes."""
+    """Lists and reads files; names are relative, with forward slashes."""
 
     def names(self) -> list[str]:
         """Return all file names, sorted."""
 
     def read(self, name: str, limit_bytes: int) -> bytes:
-        """Return the file ``name``; raises ``ArchiveError`` above the limit or where there is none."""
+        """Return the file ``name``; raises ``ArchiveError`` if it exceeds the limit or does not exist."""
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def opened(path: Path) -> Iterator[Names]:
 
 
 class _Folder:
-    """A folder, or one file of it."""
+    """A folder, or one file in it."""
 
     def __init__(self, path: Path, only: str = "") -> None:
         self._path, self._only = path.resolve(), only
@@ -67,7 +67,7 @@ class _Folder:
 
 
 class _Zip:
-    """A zip. Sizes are checked before a file is unpacked, and while it is."""
+    """A zip. Sizes are checked before and while a file is decompressed."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         entries = _counted(archive.infolist())

@@ -1,4 +1,4 @@
-"""The data step: a table kept by what it was read from, so that a resumed run neither decodes nor renders again."""
+"""The data step: a table cached by its inputs, so that a resumed run neither decodes nor renders again."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from wire.canonical import sha256_file
 
 
 def load_kept(cache: Cache, data: DataRecipe, root: Path) -> Table:
-    """Return the table of ``data``; kept when it comes from one file or from none (a folder is read every time).
+    """Return the table of ``data``; cached if it comes from one file or from none (a folder is read every time).
 
     Raises:
-        PluginError: If there is no such data set.
+        PluginError: If the data set is unknown.
         DataError: If its data can't be used.
     """
     path = root / data.path
@@ -33,9 +33,9 @@ def load_kept(cache: Cache, data: DataRecipe, root: Path) -> Table:
 
 
 def code_of(data: DataRecipe) -> Code:
-    """Return the code that decides what the table of ``data`` holds.
+    """Return the code that determines the table of ``data``.
 
-    Front ends are named by a data set as well as by a recipe, so all of them count.
+    Both a data set and a recipe can name a front end, so all of them count.
     """
     sources = (plugin("compressor.data", data.dataset), tasks.of(data).code("targets"))
     return Code((__name__, *sources, *package("edge_agent.front_ends")))
@@ -52,7 +52,7 @@ def pack(table: Table) -> bytes:
     np.lib.format.write_array(buffer, shapes, allow_pickle=False)
     size = int(shapes.prod(axis=1).sum())
     np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": (size,)})
-    for image in images:  # one after another: joined first, all pixels would be held twice
+    for image in images:  # one by one: joining them would hold all pixels twice
         buffer.write(np.ascontiguousarray(image).data)
     for array in (*columns, names, corrupt, shares, told, np.array(table.task)):
         np.lib.format.write_array(buffer, array, allow_pickle=False)
@@ -60,7 +60,7 @@ def pack(table: Table) -> bytes:
 
 
 def unpack(data: bytes) -> Table:
-    """Return the table in ``data``, which ``pack`` made."""
+    """Return the table in ``data``, written by ``pack``."""
     buffer = io.BytesIO(data)
     read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(11))
     shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares, told, task = read

@@ -1,8 +1,8 @@
-"""A physical camera model: what a small camera makes of a flat scene.
+"""A physical camera model: the picture that a small camera takes of a flat scene.
 
-In the order of the light path: geometry (rotation, shift, sampling), optics (defocus as a disc,
-diffraction as a Gaussian), exposure (gain), sensor (shot and read noise), 8-bit output. It shows the
-effects that make field images drift; it does not model lens distortion, colour or compression.
+In the order of the light path: geometry (rotation, shift, sampling), optics (defocus as a disc, diffraction as a
+Gaussian), exposure (gain), sensor (shot and read noise), 8-bit output. It models the effects that make field images
+drift; it does not model lens distortion, colour or compression.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Uint8 = npt.NDArray[np.uint8]
 Float = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
-_FULL_WELL_ELECTRONS = 4000.0  # of a 1.75 um pixel (OV2640 class); sets how strong shot noise is
-_CHUNK = 128  # frames worked on together: they fit into the processor's cache
+_FULL_WELL_ELECTRONS = 4000.0  # of a 1.75 um pixel (OV2640 class); determines the shot noise
+_CHUNK = 128  # frames processed together: they fit into the processor's cache
 _DRAWS = 4  # of a frame: gain, rotation, shift down, shift across
 
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """One camera and how it is mounted. Lengths are output pixels, angles degrees, light 0..1.
+    """One camera and its mounting. Lengths are output pixels, angles degrees, light 0..1.
 
     ``defocus_px``: radius of the blur disc. ``gain``: exposure, 1 is nominal. ``ambient``: light added
     everywhere. ``noise``: sd of the read noise. ``*_jitter``: sd of the change from frame to frame.
@@ -50,13 +50,13 @@ class Camera:
 LENS_A = Camera()
 LENS_B = replace(LENS_A, defocus_px=0.9, gain=0.88, ambient=0.05, noise=0.02)
 DRIFTED = replace(LENS_A, defocus_px=3.2, gain=0.45, rotation_deg=24.0, noise=0.03)
-"""A camera out of focus, knocked sideways, in the dusk: the drift of the embedded demo."""
+"""A camera out of focus, knocked sideways, at dusk: the drift of the built-in demo."""
 
 
 def capture(image: npt.NDArray[np.uint8], camera: Camera, rng: np.random.Generator) -> Uint8:
-    """Return one frame, uint8 (H, W, 3), that ``camera`` takes of ``image``, uint8 (h, w) or (h, w, 3).
+    """Return one frame, uint8 (H, W, 3), of ``image``, uint8 (h, w) or (h, w, 3), by ``camera``.
 
-    The randomness of the frame (jitter, noise) comes from ``rng`` alone.
+    The randomness of the frame (jitter, noise) comes only from ``rng``.
     """
     frame: Uint8 = capture_all(image[None], camera, [rng])[0]
     return frame
@@ -65,7 +65,7 @@ def capture(image: npt.NDArray[np.uint8], camera: Camera, rng: np.random.Generat
 def capture_all(images: npt.NDArray[np.uint8], camera: Camera, generators: Iterable[np.random.Generator]) -> Uint8:
     """Return a frame of each image, uint8 (N, H, W, 3), of ``images``, uint8 (N, h, w) or (N, h, w, 3).
 
-    Frame i takes its randomness from generator i alone, so it is the same whatever its neighbours are.
+    Frame i uses only generator i, so it does not depend on its neighbours.
     """
     frames = np.empty((len(images), camera.height, camera.width, 3), np.uint8)
     jitters = iter(generators)
@@ -91,7 +91,7 @@ def _frames(images: npt.NDArray[np.uint8], camera: Camera, generators: Sequence[
 
 
 def _geometry(shape: tuple[int, ...], camera: Camera, draws: Doubles) -> tuple[Float, Float]:
-    """Return where in the scene each pixel looks, (row, column), float32 (N, H, W) each; ``draws`` is (N, 4)."""
+    """Return the scene position of each pixel, (row, column), float32 (N, H, W) each; ``draws`` is (N, 4)."""
     angle = np.deg2rad(camera.rotation_deg + camera.rotation_jitter_deg * draws[:, 1])[:, None, None]
     shift = camera.shift_jitter_px * draws[:, 2:4, None, None]
     down = np.arange(camera.height)[:, None] - (camera.height - 1) / 2 - shift[:, 0]
@@ -105,7 +105,7 @@ def _geometry(shape: tuple[int, ...], camera: Camera, draws: Doubles) -> tuple[F
 
 
 def _sample(planes: Float, rows: Float, columns: Float) -> Float:
-    """Return ``planes`` (N, h, w, C) between its pixels (bilinear), (N, H, W, C); black outside."""
+    """Return ``planes`` (N, h, w, C) interpolated bilinearly, (N, H, W, C); black outside."""
     height, width = planes.shape[1:3]
     framed = np.pad(planes, ((0, 0), (1, 2), (1, 2), (0, 0)))
     rows, columns = np.clip(rows, -1, height) + np.float32(1), np.clip(columns, -1, width) + np.float32(1)
@@ -121,7 +121,7 @@ def _sample(planes: Float, rows: Float, columns: Float) -> Float:
 
 
 def _between(flat: Float, start: npt.NDArray[np.int32], across: Float) -> Float:
-    """Return the mixture of ``flat`` at ``start`` and at the next place, ``across`` (0..1) of the way."""
+    """Return ``flat`` interpolated between ``start`` and the next element, at the fraction ``across`` (0..1)."""
     left, right = flat.take(start, axis=0), flat.take(start + 1, axis=0)
     right -= left
     right *= across
@@ -130,7 +130,7 @@ def _between(flat: Float, start: npt.NDArray[np.int32], across: Float) -> Float:
 
 
 def _optics(planes: Float, camera: Camera) -> Float:
-    """Return ``planes`` (N, H, W, C) under the point-spread function; the border is continued outwards."""
+    """Return ``planes`` (N, H, W, C) convolved with the point-spread function; the border is replicated."""
     spread = _point_spread(camera.defocus_px, camera.diffraction_px)
     reach = len(spread) // 2
     if not reach:

@@ -1,7 +1,7 @@
-"""Labelled samples from the fleet, parted into what a retraining learns from and what judges it. Pure.
+"""Labelled samples from the fleet, split into a training part and a held-out part for a retraining. Pure.
 
-A sample's part follows from a hash of its source alone: it stays what it was when more samples arrive, so that no
-held-out sample is ever trained on by a later retraining.
+A sample's part depends only on a hash of its source: it does not change when more samples arrive, so that no later
+retraining trains on a held-out sample.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _RANGE = 2**64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drifted:
-    """The drifted samples: ``train`` is learnt from (about 70 %), ``held`` judges."""
+    """The drifted samples: ``train`` to learn from (about 70 %), ``held`` to judge."""
 
     train: Table
     held: Table
 
 
 def part(extra: Table, used: Table) -> Drifted:
-    """Return ``extra`` in two parts, labels aligned with ``used``; what ``used`` (the base's splits) holds is left out.
+    """Return ``extra`` in two parts, labels aligned with ``used`` (the base's splits), without samples in ``used``.
 
     Raises:
-        DataError: If ``extra`` has a class that ``used`` has not.
+        DataError: If ``extra`` has a class that ``used`` lacks.
         SplitError: If one part would be empty.
     """
     known = set(used.hashes.tolist())
@@ -45,7 +45,7 @@ def part(extra: Table, used: Table) -> Drifted:
 
 
 def repeats(train_rows: int, drifted_rows: int) -> int:
-    """Return how often the drifted training samples are repeated, so that they are about a third of an epoch."""
+    """Return how often the drifted training samples are repeated, to make up about a third of an epoch."""
     return int(np.clip(round(train_rows / (2 * max(drifted_rows, 1))), 1, 16))
 
 

@@ -1,9 +1,9 @@
-"""How a data set whose samples are not images names its front end and options.
+"""Front end and options of a data set whose samples are not images.
 
 Decides which of a recipe's ``[data] options`` belong to the front end and which to the loader. Ranges (``low_0``,
-``high_0``, ``floor_db``, ...) are constants of the recipe, never taken from the rows that ``load`` returns: those are
-split afterwards, so a range seen there would have seen the gate rows. ``compressor data fit`` prints ranges from the
-train rows alone.
+``high_0``, ``floor_db``, ...) are constants of the recipe, never computed from the rows that ``load`` returns: those
+are split afterwards, so such a range would depend on gate rows. ``compressor data fit`` prints ranges computed from
+train rows only.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One sample before its front end: the bytes a device would get, and what is known of it.
+    """One sample before its front end: the bytes that a device would get, and its metadata.
 
-    ``values``: of a regression, the numbers to predict by name; the label then says nothing.
+    ``values``: for a regression, the numbers to predict by name; the label is then unused.
     """
 
     name: str
@@ -43,18 +43,18 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Ranged:
-    """A sample's real numbers before they become 8 bits, float64 (T, C), with its source."""
+    """A sample's real numbers before conversion to 8 bits, float64 (T, C), with its source."""
 
     values: Values
     source: str
 
 
 def chosen(data: DataRecipe, known: tuple[str, ...]) -> tuple[str, dict[str, float]]:
-    """Return the front end that ``data`` names, one of ``known``, and all its options, defaults written out.
+    """Return the front end of ``data``, one of ``known``, and all its options including defaults.
 
     Raises:
-        DataError: If it names none (the device would not know how to read its sensor) or another, or an option is
-            unknown or out of range.
+        DataError: If it is missing (the device could not read its sensor) or unknown, or an option is unknown or out of
+            range.
     """
     if data.front_end not in known:
         message = f"Expected in [data] front_end one of {', '.join(known)}, got {data.front_end or 'none'}"
@@ -68,7 +68,7 @@ def options_of(data: DataRecipe) -> dict[str, float]:
 
 
 def completed(name: str, options: Mapping[str, float]) -> dict[str, float]:
-    """Return ``options`` of the front end ``name`` with every default written out.
+    """Return ``options`` of the front end ``name`` with all defaults filled in.
 
     Raises:
         DataError: If an option is unknown or out of range.
@@ -83,13 +83,13 @@ def completed(name: str, options: Mapping[str, float]) -> dict[str, float]:
 def tabled(
     data: DataRecipe, path: Path, front_end: tuple[str, Mapping[str, float]], samples: list[Sample], *, what: str
 ) -> Table:
-    """Return the table of what the front end, a name and its options, makes of ``samples``.
+    """Return the table of the front end's pictures of ``samples``; ``front_end``: its name and options.
 
-    ``what``: how a message calls the ones that it refuses; ``path`` is where they came from.
+    ``what``: the name of rejected samples in messages; ``path`` is their origin.
 
     Raises:
-        CorruptImageError: If it refuses more than ``data.allow_corrupt``.
-        DataError: If it refuses all.
+        CorruptImageError: If it rejects more than ``data.allow_corrupt``.
+        DataError: If it rejects all.
     """
     images, kept, corrupt = pictures(samples, *front_end)
     if len(corrupt) > data.allow_corrupt:
@@ -119,7 +119,7 @@ def _values(samples: list[Sample]) -> tuple[tuple[str, ...], list[list[float]]]:
 def pictures(
     samples: list[Sample], name: str, options: Mapping[str, float]
 ) -> tuple[list[npt.NDArray[np.uint8]], list[Sample], list[str]]:
-    """Return the pictures, their samples, and ``name: reason`` of what the front end refused."""
+    """Return the pictures, their samples, and ``name: reason`` of those that the front end rejected."""
     images, kept, corrupt = [], [], []
     for sample in samples:
         try:

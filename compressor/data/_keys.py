@@ -1,7 +1,7 @@
-"""Which keys of ``[data]`` a data set reads: one that it does not is an error, because another input would be meant.
+"""The keys of ``[data]`` that each data set reads; an unread key is an error, because the user expects an effect.
 
-Each data set of this folder says it as ``READS``; every other key holds for all of them (sizes, colour, mean, shares).
-A data set of a person's own may read any.
+Each data set of this folder lists them in ``READS``; all other keys apply to every data set (sizes, colour, mean,
+shares). A person's own data set may read any.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from wire.settings import is_given
 
 FLOOR = 'label = "floor"'
 KEYS = ("path", "slices", "split", "allow_corrupt", "orientation", "decode", "front_end", "options", FLOOR)
-"""What not every data set reads. Of ``label`` only ``floor``: ``exact`` and ``number`` hold for all."""
+"""Keys that not every data set reads. Of ``label`` only ``floor``: ``exact`` and ``number`` apply to all."""
 
 
 def check_read(data: DataRecipe, known: tuple[str, ...]) -> None:
-    """Check that ``data`` gives no key that its data set, one of ``known``, does not read.
+    """Check that ``data`` sets no key that its data set, one of ``known``, does not read.
 
     Raises:
         DataError: If it does; the key, the data set and those that read the key are named.
@@ -37,10 +37,10 @@ def check_read(data: DataRecipe, known: tuple[str, ...]) -> None:
 
 
 def check_options(data: DataRecipe, unread: tuple[str, ...], why: str) -> None:
-    """Check that ``[data] options`` have none of ``unread``; ``why``: what lies at the path, or is asked for.
+    """Check that ``[data] options`` contain none of ``unread``; ``why``: the kind of data, for the message.
 
     Raises:
-        DataError: If they have.
+        DataError: If they do.
     """
     found = next((name for name in unread if name in data.options), None)
     if found is not None:
@@ -49,11 +49,11 @@ def check_options(data: DataRecipe, unread: tuple[str, ...], why: str) -> None:
 
 
 def reads(dataset: str) -> frozenset[str]:
-    """Return which of ``KEYS`` the data set ``dataset`` of this folder reads."""
+    """Return the members of ``KEYS`` that the data set ``dataset`` of this folder reads."""
     found: frozenset[str] = importlib.import_module(f"compressor.data.{dataset}").READS
     return found
 
 
 def _given(data: DataRecipe) -> Mapping[str, bool]:
-    """Return which of ``KEYS`` are other than what they are unless a recipe says so."""
+    """Return which of ``KEYS`` differ from their defaults."""
     return {key: data.label == "floor" if key == FLOOR else is_given(data, key) for key in KEYS}

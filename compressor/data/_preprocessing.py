@@ -1,6 +1,6 @@
-"""How the preprocessing of a recipe's data stands in the manifest.
+"""The preprocessing of a recipe's data, for the manifest.
 
-Decides that every option of a front end is written out, so that a later default alters no old bundle.
+Writes out every option of a front end, so that a later change of defaults does not affect old bundles.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from wire.manifest import DECODES, ORIENTATIONS, Preprocessing
 
 
 def preprocessing_of(data: DataRecipe, layout: str = "NCHW") -> Preprocessing:
-    """Return how an image of ``data`` becomes the input tensor in ``layout``, as the manifest carries it.
+    """Return the manifest's preprocessing from an image of ``data`` to the input tensor in ``layout``.
 
     Raises:
-        DataError: If the data set knows no such front end, or an option is unknown or out of range.
+        DataError: If the data set has no such front end, or an option is unknown or out of range.
     """
     channels = data.channels
     return Preprocessing(
@@ -36,12 +36,12 @@ def preprocessing_of(data: DataRecipe, layout: str = "NCHW") -> Preprocessing:
 
 
 def _front_end_options(data: DataRecipe) -> dict[str, float]:
-    """Return every option of the front end, written out: a later default then alters no old bundle."""
+    """Return every option of the front end, written out: a later change of defaults does not affect old bundles."""
     name = f"{data.dataset.partition(':')[0]}:front_end" if ":" in data.dataset else data.dataset
     try:
         asked = plugins.resolve("compressor.data", name, "front_end", known=datasets())
         options = cast("tuple[str, dict[str, float]]", asked(data))[1]
-    except PluginError:  # the data set doesn't say: what the front end lacks (numbered or not) is the data set's
+    except PluginError:  # the data set has no front_end: options unknown to the front end are the data set's
         known, given = _front_end.completed(data.front_end, {}), _front_end.options_of(data)
         own = {key: value for key, value in given.items() if key in known or key.rstrip("0123456789_") in known}
         options = _front_end.completed(data.front_end, own)

@@ -1,7 +1,7 @@
-"""Long series with labelled spans of anomalies, cut into windows: labelled so, or with the next values as targets.
+"""Long series with labelled anomaly spans, cut into windows: labelled accordingly, or with the next values as targets.
 
-Source: Lavin and Ahmad, Evaluating Real-time Anomaly Detection Algorithms: the Numenta Anomaly Benchmark, 2015; file
-form of https://github.com/numenta/NAB: ``combined_windows.json`` maps a series' path to spans [first, last].
+Source: Lavin and Ahmad, Evaluating Real-time Anomaly Detection Algorithms: the Numenta Anomaly Benchmark, 2015; format
+of https://github.com/numenta/NAB: ``combined_windows.json`` maps a series' path to spans [first, last].
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from compressor.errors import DataError
 
 LABELS = "combined_windows.json"
 OPTIONS = {"stride": 0.0, "source_windows": 8.0}
-"""``stride`` in steps (0: windows touch and don't overlap); ``source_windows``: so many neighbours are one source."""
+"""``stride`` in steps (0: windows are adjacent); ``source_windows``: number of neighbours that form one source."""
 HORIZON = "horizon"
-"""Option of a regression: how many steps after the window are predicted, every channel of them (1)."""
+"""Option of a regression: how many steps after the window are predicted, for every channel (1)."""
 _MAX_LABEL_BYTES = 16 * 1024 * 1024
 _TIME = "timestamp"
 _HALF = 0.5
@@ -33,7 +33,7 @@ _MAX_HORIZON = 64
 
 @dataclass(frozen=True, slots=True)
 class _Sizes:
-    """In steps: of a window, between the starts of two, predicted after it; ``group`` windows are one source."""
+    """In steps: of a window, between the starts of two, predicted after it; ``group`` windows form one source."""
 
     steps: int
     stride: int
@@ -46,10 +46,10 @@ class _Sizes:
 
 
 def samples(store: Names, options: Mapping[str, float], *, binary: bool, ahead: bool = False) -> list[Sample]:
-    """Return the windows of every CSV series that the label file knows, in the order of their names.
+    """Return the windows of every CSV series in the label file, in the order of their names.
 
-    ``ahead``: the next ``horizon`` steps are the values to predict; a window that touches an anomaly, or whose next
-    steps do, is in the slice ``<series> anomaly``, so that ``train_slices`` can leave it out.
+    ``ahead``: the next ``horizon`` steps are the values to predict; a window is in the slice ``<series> anomaly`` if it
+    or its next steps touch an anomaly, so that ``train_slices`` can exclude it.
 
     Raises:
         DataError: If ``steps`` is not given, a series has no label entry, or a value or time can't be read.
@@ -83,7 +83,7 @@ def _sizes(options: Mapping[str, float], *, ahead: bool) -> _Sizes:
 
 
 def _cut(table: Columns, anomalous: npt.NDArray[np.bool_], sizes: _Sizes, *, binary: bool) -> list[Sample]:
-    """Return the windows of one series; where windows overlap, those that reach into the next source are left out."""
+    """Return the windows of one series; overlapping windows that reach into the next source are left out."""
     channels = [column for column in table.columns if column != _TIME]
     if not channels:
         message = f"Expected a column of numbers besides {_TIME!r} in {table.name}, got none: add the channel"

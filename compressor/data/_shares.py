@@ -1,4 +1,4 @@
-"""How many sources go to each split. A data set recommends its own; a recipe may say otherwise."""
+"""The share of sources in each split. A data set recommends its own; a recipe may override them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Shares:
     """The share of sources in each split; they sum to 1.
 
-    A 1-point margin at 95 % needs about 2,350 gate rows at 3.8 % discordance, a drift reference at
-    least 2,000 rows; calibration is done after a few hundred.
+    A 1-point margin at 95 % needs about 2,350 gate rows at 3.8 % discordance, a drift reference at least 2,000 rows;
+    calibration needs a few hundred.
     """
 
     train: float = 0.435

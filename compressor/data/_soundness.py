@@ -1,7 +1,7 @@
-"""Whether a table is what it says: columns of one length, pictures of bytes, labels of its classes, honest hashes.
+"""Checks that a table is consistent: columns of one length, uint8 pictures, valid labels, consistent hashes.
 
-Decides what every data set's table must hold, a person's own loader included: what is wrong is said here, with the
-row, and not by what works on it later. Does not judge whether data are good (``compressor data explore`` does).
+Decides what the table of every data set must satisfy, including a person's own loader: errors are reported here, with
+the row, and not by later code. Does not judge whether data are good (``compressor data explore`` does).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _RANK, _CHANNELS = 3, 3
 
 
 def check_sound(table: Table, name: str) -> None:
-    """Do nothing if ``table``, of the data set ``name``, is as ``Table`` says.
+    """Check that ``table``, of the data set ``name``, is as described in ``Table``.
 
     Raises:
         DataError: If it is not; the column or the row is named.
@@ -42,7 +42,7 @@ def _check_images(table: Table, name: str) -> None:
 
 
 def _unfit(image: object) -> str:
-    """Return what to do about ``image``."""
+    """Return the advice for ``image``, as text."""
     if isinstance(image, np.ndarray) and image.dtype.kind == "f" and not np.isfinite(image).all():
         return " with NaN or infinity: leave the row out, or mend what made it"
     return ": scale it to 0..255, make it uint8 and repeat a grey channel three times"
@@ -63,7 +63,7 @@ def _check_labels(table: Table, name: str) -> None:
 
 
 def _check_hashes(table: Table, name: str) -> None:
-    """Equal pictures of different hashes would part over splits: the gate would meet what was trained on."""
+    """Check that equal pictures have equal hashes: otherwise one could be in the train and the gate split."""
     told: dict[str, tuple[str, int]] = {}
     for row, (image, said) in enumerate(zip(table.images, table.hashes.tolist(), strict=True)):
         known, first = told.setdefault(image_hash(image), (said, row))

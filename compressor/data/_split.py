@@ -1,9 +1,9 @@
 """Splits: train, calibration, gate and reference, disjoint by content and by source.
 
-A row's split follows from a keyed hash of its source alone, so it is fixed by the seed and does not
-change when rows are added: a retrained model meets the very gate rows of the model before. Sources
-that share a content hash count as one. The gate split has one row per source, because the paired
-test needs independent rows; the other splits have all rows.
+A row's split depends only on a keyed hash of its source, so it is fixed by the seed and does not change when rows are
+added: a retrained model is judged on the same gate rows as its predecessor. Sources that share a content hash count as
+one. The gate split has one row per source, because the paired test needs independent rows; the other splits have all
+rows.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ class Splits:
     other: Integers
 
     def n_effective(self, table: Table, rows: Integers) -> int:
-        """Return how many independent samples ``rows`` are: their sources."""
+        """Return the number of independent samples among ``rows``: of their sources."""
         return len(np.unique(table.sources[rows]))
 
 
 def split(table: Table, seed: int, *, slices: Sequence[str] = (), shares: Shares | None = None) -> Splits:
-    """Return the splits of ``table`` under ``seed``; ``slices`` are those to train on (none: all).
+    """Return the splits of ``table`` with ``seed``; ``slices`` are those to train on (empty: all).
 
-    ``shares`` are those the table carries, unless given. Where the data set tells the split of a row it is in that one,
-    with its whole group; told no calibration or reference rows, these are drawn from the train rows.
+    ``shares`` default to those of the table. If the data set gives the split of a row, the row is in it, with its whole
+    group; if it gives no calibration or reference rows, these are drawn from the train rows.
 
     Raises:
-        SplitError: If a slice does not exist, shares don't sum to 1, a split comes out empty, or the data set tells a
-            split that is none, or two for one content or source.
+        SplitError: If a slice does not exist, shares don't sum to 1, a split is empty, or the data set gives an unknown
+            split, or two for one content or source.
     """
     shares = shares or table.shares
     wanted = _wanted_rows(table, slices)
@@ -74,9 +74,9 @@ def split(table: Table, seed: int, *, slices: Sequence[str] = (), shares: Shares
 
 
 def set_aside(table: Table, seed: int, share: float = SEARCH_SHARE) -> tuple[Table, Table]:
-    """Return ``table`` in two parts: what is learnt from, and ``share`` of its sources that judge choices on the way.
+    """Return ``table`` in two parts: rows to learn from, and ``share`` of its sources to judge choices by.
 
-    The gate split is never used for a choice: what was chosen on it could not be judged by it.
+    The gate split is never used for a choice: it could not judge what was chosen on it.
 
     Raises:
         SplitError: If one part would be empty.
@@ -90,7 +90,7 @@ def set_aside(table: Table, seed: int, share: float = SEARCH_SHARE) -> tuple[Tab
 
 
 def check_disjoint(table: Table, splits: Splits) -> None:
-    """Do nothing if no content and no source is in two splits.
+    """Check that no content and no source is in two splits.
 
     Raises:
         SplitError: If one is.
@@ -106,7 +106,7 @@ def check_disjoint(table: Table, splits: Splits) -> None:
 
 
 def absences(table: Table, splits: Splits) -> list[str]:
-    """Return what is to be said of classes that no row teaches, or that no row judges."""
+    """Return remarks on classes without train rows or without gate rows."""
     labels = tasks.of_labels(table.labels, table.task).targets.classes(table.labels)
     if labels is None:
         return []
@@ -121,12 +121,12 @@ def absences(table: Table, splits: Splits) -> list[str]:
 
 
 def told_groups(table: Table, *, keys: Sequence[str] = (), names: Sequence[str] = ()) -> Texts:
-    """Return the split that ``table`` tells for the group of each row, str (N,), empty where it tells none.
+    """Return the split that ``table`` gives for the group of each row, str (N,), empty if it gives none.
 
-    ``keys`` are the rows' groups where they are known, ``names`` what messages call the rows.
+    ``keys`` are the rows' groups if they are known, ``names`` the rows' names in messages.
 
     Raises:
-        SplitError: If it tells a split that is none, or one content or source is in two.
+        SplitError: If it gives an unknown split, or one content or source is in two.
     """
     keys = keys or _group_keys(table)
     rows = [] if table.told is None else table.told.tolist()
@@ -148,7 +148,7 @@ def _called(names: Sequence[str], row: int) -> str:
 
 
 def _as_told(told: Texts, positions: Positions, shares: Shares, assigned: Indices) -> Indices:
-    """Return the split of each row: as told, else as ``assigned``; train gives what no row was told for."""
+    """Return the split of each row: as given, else as ``assigned``; splits without given rows are drawn from train."""
     given = set(told.tolist())
     kinds = ["train", *(name for name in ("calibration", "reference") if name not in given)]
     sizes = np.array([getattr(shares, name) for name in kinds])
@@ -176,13 +176,13 @@ def _bounds(shares: Shares) -> list[float]:
 
 
 def _position(seed: int, key: str) -> float:
-    """Return where ``key`` falls in 0..1 under ``seed``: uniform, and independent of all other keys."""
+    """Return the position of ``key`` in 0..1 for ``seed``: uniform, and independent of all other keys."""
     digest = hashlib.blake2b(key.encode(), digest_size=8, key=seed.to_bytes(8, "big")).digest()
     return int.from_bytes(digest, "big") / _HASH_RANGE
 
 
 def _group_keys(table: Table) -> list[str]:
-    """Return per row the key of its group: sources that share a content hash are one group (union-find)."""
+    """Return the group key of each row: sources that share a content hash are one group (union-find)."""
     parent: dict[str, str] = {}
 
     def root(key: str) -> str:
@@ -200,9 +200,9 @@ def _group_keys(table: Table) -> list[str]:
 
 
 def _one_of_each(table: Table, rows: Integers, keys: list[str], seed: int) -> Integers:
-    """Return one row a source: its first, or one drawn by the seed where its rows are of several classes.
+    """Return one row per source: its first, or one drawn by the seed if its rows are of several classes.
 
-    The order of the rows would choose the class else: of recordings that all begin alike, one class alone would judge.
+    Otherwise the order of rows would choose the class: if all recordings begin alike, the gate would have one class.
     """
     found: dict[str, list[int]] = {}
     for row in rows.tolist():

@@ -1,7 +1,7 @@
 """Strokes of the magic wand: JSON with ``strokes``, each with ``label`` and ``strokePoints`` (x and y).
 
-The slice is the file's name without its last ``_part`` (who drew it), the source the stroke itself.
-Source of the form: https://github.com/petewarden/magic_wand_digit_data.
+The slice is the file's name without its last ``_part`` (the person who drew it), the source the stroke itself.
+Source of the format: https://github.com/petewarden/magic_wand_digit_data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def samples(store: Names) -> list[Sample]:
 
     Raises:
         ArchiveError: If a file is too large.
-        DataError: If a file is not JSON of that form; file and stroke are named.
+        DataError: If a file is not JSON of this format; file and stroke are named.
     """
     return [sample for name in store.names() if name.endswith(".json") for sample in _file(store, name)]
 

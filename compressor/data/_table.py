@@ -1,4 +1,4 @@
-"""The one shape of data in the build: images with label (a class, or numbers), slice, source and content hash."""
+"""The data format of the build: images with label (a class, or numbers), slice, source and content hash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Texts = npt.NDArray[np.str_]
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Mean and standard deviation of each of D values: what a network gives is ``(value - mean) / spread``."""
+    """Mean and standard deviation of each of D values: the network outputs ``(value - mean) / spread``."""
 
     mean: tuple[float, ...]
     spread: tuple[float, ...]
@@ -41,14 +41,14 @@ class Unit:
 class Table:
     """N labelled images.
 
-    ``images``: object, (N,), each uint8 (H, W, 3). ``labels``: int64, (N,), indices into ``class_names``; or, of a
-    regression, float32, (N, D), numbers whose names ``class_names`` are.
-    ``slices``: str, (N,), the group of per-slice gates (a site, a maker, a lens). ``sources``: str, (N,),
-    equal for rows that are views of one thing. ``hashes``: str, (N,), SHA-256 of the content.
-    ``corrupt``: the names of images that were left out. ``shares``: how the rows are split. ``unit``: of a
-    regression, in which the network speaks, once it is known. ``told``: str, (N,), the split that the data set says
-    each row is in, empty where it leaves it open (None: it says nothing). ``task``: whose targets the labels are, as
-    ``tasks.named`` finds it; "": that of such labels.
+    ``images``: object, (N,), each uint8 (H, W, 3). ``labels``: int64, (N,), indices into ``class_names``; or, for a
+    regression, float32, (N, D), numbers named in ``class_names``.
+    ``slices``: str, (N,), the group for per-slice gates (a site, a maker, a lens). ``sources``: str, (N,), equal for
+    rows that show the same object. ``hashes``: str, (N,), SHA-256 of the content.
+    ``corrupt``: the names of images that were left out. ``shares``: how the rows are split. ``unit``: for a regression,
+    the normalisation of the network's values, once it is known. ``told``: str, (N,), the split that the data set gives
+    for each row, empty if it leaves it open (None: it gives none). ``task``: the task whose targets the labels are, a
+    name for ``tasks.named``; "": the task of such labels.
     """
 
     images: Images
@@ -69,7 +69,7 @@ class Table:
 
     @property
     def lessons(self) -> Labels:
-        """What a network learns: the classes, or the numbers in standard deviations, float32 (N, D)."""
+        """The network's targets: the classes, or the numbers in standard deviations, float32 (N, D)."""
         return self.labels if self.unit is None else self.unit.normal(self.labels)
 
     def take(self, rows: Integers | npt.NDArray[np.bool_]) -> Table:
@@ -103,7 +103,7 @@ def object_array(images: Sequence[npt.NDArray[np.uint8]]) -> Images:
 
 
 def check_label(label: str, where: str) -> None:
-    """Check that ``label`` has no blanks around it: they would make a class of their own, which looks like another.
+    """Check that ``label`` has no surrounding blanks: they would create another class that looks the same.
 
     Raises:
         DataError: If it has; ``where`` (file, row, column) is named.
@@ -121,7 +121,7 @@ def make_table(
     sources: Sequence[str] = (),
     corrupt: tuple[str, ...] = (),
 ) -> Table:
-    """Return a table; ``names`` are the class names row by row, no ``sources`` means each content is its own.
+    """Return a table; ``names`` are the class names row by row; without ``sources`` each content is its own.
 
     Raises:
         DataError: If there are no rows.
@@ -141,10 +141,10 @@ def make_value_table(
     sources: Sequence[str] = (),
     corrupt: tuple[str, ...] = (),
 ) -> Table:
-    """Return the table of a regression; ``values`` are D numbers a row, in their unit, called ``value_names``.
+    """Return the table of a regression; ``values`` are D numbers per row, in their unit, named ``value_names``.
 
     Raises:
-        DataError: If there are no rows, or they don't have a number for every name.
+        DataError: If there are no rows, or the number of values differs from that of names.
     """
     labels = np.array([tuple(row) for row in values], dtype=np.float32) if len(values) else np.zeros((0, 0), np.float32)
     if images and labels.shape != (len(images), len(value_names)):
@@ -173,8 +173,8 @@ def _table(
 
 
 def sort_classes(names: set[str]) -> tuple[str, ...]:
-    """Return class names in order: by value where all are numbers, else by text; the same order on every run."""
-    by_text = sorted(names)  # a set's own order changes from run to run, and "1" and "01" have one value
+    """Return class names in order: by value if all are numbers, else by text; the same order on every run."""
+    by_text = sorted(names)  # a set's own order changes between runs, and "1" and "01" have one value
     try:
         finite = all(math.isfinite(float(name)) for name in by_text)
     except ValueError:
@@ -183,12 +183,12 @@ def sort_classes(names: set[str]) -> tuple[str, ...]:
 
 
 def align(table: Table, class_names: tuple[str, ...]) -> Table:
-    """Return ``table`` with labels as indices into ``class_names`` (another table's, a recipe's).
+    """Return ``table`` with labels as indices into ``class_names`` (of another table or a recipe).
 
     Raises:
         DataError: If a class of ``table`` is not among them.
     """
-    if table.labels.ndim > 1:  # a column of labels for each name: there is nothing to look up
+    if table.labels.ndim > 1:  # labels are numbers, one column per name: no indices
         if table.class_names != class_names:
             message = f"Expected the numbers {', '.join(class_names)}, got {', '.join(table.class_names)}"
             raise DataError(message)
@@ -205,7 +205,7 @@ def concatenate(first: Table, second: Table) -> Table:
     """Return the rows of ``first``, then those of ``second`` with labels aligned to ``first``.
 
     Raises:
-        DataError: If ``second`` has a class that ``first`` has not.
+        DataError: If ``second`` has a class that ``first`` lacks.
     """
     second = align(second, first.class_names)
     return Table(

@@ -1,4 +1,4 @@
-"""A CSV or Parquet table whose lines are steps of named windows. Parquet needs ``pyarrow``, loaded when met."""
+"""A CSV or Parquet table whose lines are steps of named windows. Parquet needs ``pyarrow``, imported on use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _WINDOW, _LABEL, _SOURCE, _TARGET = "window", "label", "source", "target"
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A table by columns: texts or numbers, all of one length; ``name`` is the file's, ``first_row`` for messages."""
+    """A table by columns: texts or numbers, all of one length; ``name`` and ``first_row`` are for messages."""
 
     name: str
     columns: dict[str, Sequence[object]]
@@ -32,7 +32,7 @@ class Columns:
         """Return a column as texts.
 
         Raises:
-            ColumnError: If the table has none of that name.
+            ColumnError: If the column is missing.
             DataError: If a value is missing; file, column and row are named.
         """
         if column not in self.columns:
@@ -49,7 +49,7 @@ class Columns:
         """Return a column as finite numbers, float64 (N,).
 
         Raises:
-            DataError: If a value is none; file, column and row are named.
+            DataError: If a value is not one; file, column and row are named.
         """
         values = self.columns[column]
         try:
@@ -67,15 +67,15 @@ class Columns:
 
 
 def samples(store: Names, name: str, slices: str, *, binary: bool, columns: bool = False) -> list[Sample]:
-    """Return the windows of the table ``name``; ``slices`` is the slice column or nothing.
+    """Return the windows of the table ``name``; ``slices`` is the slice column, or empty.
 
-    ``columns``: what is to be predicted stands in the columns ``target`` and ``target_…``, not in ``label``.
+    ``columns``: the targets are in the columns ``target`` and ``target_…``, not in ``label``.
 
     Raises:
         ArchiveError: If the table is too large.
         ColumnError: If a column is missing.
-        DataError: If a value is not finite, a label has blanks around it, or a window has two labels, targets, sources
-            or slices.
+        DataError: If a value is not finite, a label has surrounding blanks, or a window has two labels, targets,
+            sources or slices.
     """
     table = read(store, name)
     windows = table.required(_WINDOW)
@@ -122,7 +122,7 @@ def _targets(table: Columns) -> dict[str, list[str]]:
 
 def encoded(values: Values, *, binary: bool) -> bytes:
     """Return ``values`` (T, C) as a device would send them: raw little-endian float32, or the same numbers as JSON."""
-    with np.errstate(over="ignore"):  # what overflows becomes infinite, and the front end says so
+    with np.errstate(over="ignore"):  # an overflow becomes infinite, and the front end reports it
         single = values.astype("<f4")
     return single.tobytes() if binary else json.dumps(single.tolist()).encode()
 
@@ -132,7 +132,7 @@ def read(store: Names, name: str) -> Columns:
 
     Raises:
         ArchiveError: If it is too large.
-        DataError: If it is no table.
+        DataError: If it is not a table.
         PluginError: If it is Parquet and ``pyarrow`` is not installed.
     """
     content = store.read(name, MAX_TABLE_BYTES)

@@ -1,9 +1,9 @@
-"""Images in one NumPy file (``.npz``), as notebooks have them: ``x``, ``y`` and ``class_names``.
+"""Images in one NumPy file (``.npz``), as in notebooks: ``x``, ``y`` and ``class_names``.
 
-``x``: uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3), range 0..255. ``y``: integers (N,), the rows of ``class_names``,
-str (C,). ``source``, str (N,), may say which rows are views of one thing. ``[data] slices`` and ``split`` name further
-arrays, str (N,), as they name columns of a CSV elsewhere. Sizes are checked before anything is unpacked, and nothing
-is unpickled.
+``x``: uint8 (N, H, W), (N, H, W, 1) or (N, H, W, 3), range 0..255. ``y``: integers (N,), indices into
+``class_names``, str (C,). Optional ``source``, str (N,): equal for views of the same object. ``[data] slices`` and
+``split`` name further arrays, str (N,), like columns of a CSV elsewhere. Sizes are checked before anything is
+decompressed, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from compressor.data._table import Table, Texts, check_label, image_hash, object
 from compressor.errors import ArchiveError, ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 
-READS = frozenset({"path", "slices", "split", "orientation", "decode"})  # the last two: for the manifest
+READS = frozenset({"path", "slices", "split", "orientation", "decode"})  # the last two are for the manifest
 MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # a set is held in memory
 _HEADER_BYTES = 4096
 _GREY, _STACK, _RGB = 3, 4, 3
@@ -35,9 +35,9 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     """Return the images in the file ``data.path``.
 
     Raises:
-        ArchiveError: If it is no file of arrays, a damaged one, or one that is too large.
+        ArchiveError: If it is not an npz file, damaged, or too large.
         ColumnError: If it lacks an array.
-        DataError: If an array has another type, shape or length than it must have.
+        DataError: If an array has the wrong type, shape or length.
     """
     path = (root or Path()) / data.path
     wanted = [*_NEEDED, *filter(None, (data.slices, data.split))]
@@ -70,10 +70,10 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
 
 
 def pictures(x: Array, where: str) -> Sequence[npt.NDArray[np.uint8]]:
-    """Return the rows of ``x`` as images, uint8 (H, W, 3): a grey channel is repeated.
+    """Return the rows of ``x`` as images, uint8 (H, W, 3); a grey channel is repeated.
 
     Raises:
-        DataError: If it has another type or shape, or no rows.
+        DataError: If it has the wrong type or shape, or no rows.
     """
     grey = x.ndim == _GREY or (x.ndim == _STACK and x.shape[3] == 1)
     if x.dtype != np.uint8 or not (grey or (x.ndim == _STACK and x.shape[3] == _RGB)) or not x.size:

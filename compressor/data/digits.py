@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits seen by a camera: real images, the embedded default.
+"""scikit-learn's handwritten digits seen by a camera: real images, the built-in default.
 
 1,797 real 8 x 8 images (Alpaydin and Kaynak, UCI optical recognition of handwritten digits); each is a
 source of ``VIEWS`` frames. The slice is the nominal lens that took the frame.
@@ -22,10 +22,10 @@ from compressor.data._table import Table, make_table
 from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe
 
-READS = frozenset({"orientation", "decode"})  # for the manifest: the device's images come encoded
+READS = frozenset({"orientation", "decode"})  # used for the manifest: the device's images are encoded
 VIEWS = 7
 SHARES = Shares(train=0.27, calibration=0.02, gate=0.52, reference=0.19)
-"""Few sources, so most of them judge: a 1-point margin must hold with up to 4 lost of about 930."""
+"""Few sources, so most of them are for the gate: a 1-point margin must hold with up to 4 lost of about 930."""
 LENSES = {"lens-a": LENS_A, "lens-b": LENS_B}
 _INK_MAX, _SIDE = 16, 8
 
@@ -45,7 +45,7 @@ def source_images() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Return the real images, uint8 (1797, 8, 8) with ink bright, and their labels, int64 (1797,).
 
     Raises:
-        DataError: If scikit-learn is not installed, or has them no more.
+        DataError: If scikit-learn is not installed, or no longer has them.
     """
     with gzip.open(_file(), "rt") as lines:
         values = np.array([line.split(",") for line in lines], dtype=np.float64)
@@ -54,7 +54,7 @@ def source_images() -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
 
 
 def _file() -> Path:
-    """Return the data file inside the scikit-learn package, found without the second that importing it takes."""
+    """Return the data file inside the scikit-learn package, found without importing it, which takes a second."""
     spec = importlib.util.find_spec("sklearn")
     folders = list(spec.submodule_search_locations or ()) if spec else []
     paths = [Path(folder) / "datasets" / "data" / "digits.csv.gz" for folder in folders]
@@ -68,16 +68,16 @@ def _file() -> Path:
 
 
 def render(sources: Sequence[int], camera: Camera, slice_name: str, *, views: int = 1, seed: int = 1) -> Table:
-    """Return ``views`` frames of each source under any ``camera``, as one slice: what a drifted site sees.
+    """Return ``views`` frames of each source by any ``camera``, as one slice: the images of a drifted site.
 
-    ``sources`` are row numbers of ``source_images``; ``source_number`` gives them for a table's rows.
-    Frames differ from those of ``load`` when ``seed`` is not 0.
+    ``sources`` are row numbers of ``source_images``; ``source_number`` gives them for a table's rows. The frames differ
+    from those of ``load`` unless ``seed`` is 0.
     """
     return _table([_frames(sources, camera, views, seed=seed)], [slice_name], DEFAULT_SHARES)
 
 
 def source_number(source: str) -> int:
-    """Return the row of ``source_images`` that a table's ``sources`` entry names."""
+    """Return the row of ``source_images`` named by an entry of a table's ``sources``."""
     return int(source.rpartition("-")[2])
 
 

@@ -1,4 +1,4 @@
-"""The idx files of MNIST and its kin, plain or gzip.
+"""The idx files of MNIST and similar data sets, plain or gzip.
 
 Source: Y. LeCun, The MNIST database, "the idx file format": two zero bytes, type (8 is uint8), number
 of dimensions, each dimension as big-endian uint32, then the data.
@@ -30,7 +30,7 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
 
     Raises:
         ArchiveError: If there are no idx files in the folder.
-        DataError: If a file is no idx file, or images and labels differ in number.
+        DataError: If a file is not an idx file, or images and labels differ in number.
     """
     folder = (root or Path()) / data.path
     images: list[npt.NDArray[np.uint8]] = []
@@ -60,7 +60,7 @@ def read_idx(path: Path, axes: int) -> npt.NDArray[np.uint8]:
     """Return the uint8 array, of ``axes`` axes, in the idx file at ``path``.
 
     Raises:
-        DataError: If it is no idx file of bytes, or is too large, cut short or damaged.
+        DataError: If it is not an idx file of bytes, or is too large, truncated or damaged.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:

@@ -1,7 +1,7 @@
-"""A zip or folder of images with a CSV beside them: ``path``, ``label`` and, if the recipe says so, a slice column.
+"""A zip or folder of images with a CSV: ``path``, ``label`` and, if the recipe names one, a slice column.
 
-Where there is a column ``source``, rows of one source (frames of one scene) never part over splits and are gated once.
-Everything is checked before it is decoded: the number and size of entries, their paths, the columns.
+With a column ``source``, rows of one source (frames of one scene) are never split between train and gate and are gated
+once. Everything is checked before it is decoded: the number and size of entries, their paths, the columns.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ READS = frozenset({"path", "slices", "split", "allow_corrupt", "orientation", "d
 MAX_ENTRIES = 500_000
 MAX_CSV_BYTES = 256 * 1024 * 1024
 MAX_IMAGE_BYTES = 16 * 1024 * 1024
-MAX_IMAGE_PIXELS = 4 * 1024 * 1024  # of an image that is held at its size
+MAX_IMAGE_PIXELS = 4 * 1024 * 1024  # of an image held at full size
 MAX_SET_BYTES = 8 * 1024 * 1024 * 1024  # of all pixels: a set is held in memory
 _NAMES_SHOWN = 5
 _SOURCE = "source"
 
 
 class Store(Protocol):
-    """Where entries are read from; paths are relative, with forward slashes."""
+    """Reads entries; paths are relative, with forward slashes."""
 
     def csv_names(self) -> list[str]:
         """Return the names of the CSV files at the top."""
 
     def read(self, name: str, limit_bytes: int) -> bytes:
-        """Return the entry ``name``; raises ``KeyError`` where there is none, ``ArchiveError`` above the limit."""
+        """Return the entry ``name``; raises ``KeyError`` if it does not exist, ``ArchiveError`` above the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,8 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
         ArchiveError: If the archive can't be opened, has unsafe paths, or too many or too large entries.
         ColumnError: If the CSV lacks a column.
         CorruptImageError: If more images than ``data.allow_corrupt`` are missing or broken.
-        DataError: If a label is not as ``data.label`` says or has blanks around it, or a path has two labels.
-        SplitError: If the column ``data.split`` has a name of no split, or one content in two.
+        DataError: If a label does not fit ``data.label`` or has surrounding blanks, or a path has two labels.
+        SplitError: If the column ``data.split`` has an unknown split, or one content is in two.
     """
     path = (root or Path()) / data.path
     with _opened(path) as store:
@@ -139,7 +139,7 @@ class _Folder:
 
 
 class _Zip:
-    """A zip as a store. Sizes are checked before an entry is unpacked, and while it is."""
+    """A zip as a store. Sizes are checked before and while an entry is decompressed."""
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         entries = archive.infolist()
@@ -240,7 +240,7 @@ def _row(line: dict[str | None, str], data: DataRecipe, where: str) -> Row:
 def _decode_all(
     store: Store, rows: list[Row], pre: Preprocessing
 ) -> tuple[list[npt.NDArray[np.uint8]], list[Row], list[str]]:
-    """Return the images as the device decodes them, their rows, and ``name: reason`` of what could not be read."""
+    """Return the images as the device decodes them, their rows, and ``name: reason`` of unreadable ones."""
     images, kept, corrupt, held_bytes = [], [], [], 0
     most = MAX_IMAGE_PIXELS if pre.decode == "full" else DECODED_PIXELS
     for row in rows:

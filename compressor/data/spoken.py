@@ -1,7 +1,7 @@
 """Spoken words: a zip or folder of WAV files named ``label_speaker_index.wav``.
 
-The label is the part before the first ``_``, the slice the speaker, the source the file. Each becomes a picture by
-the device's own front end, ``log_mel`` or ``mfcc``, as ``[data] front_end`` says.
+The label is the part before the first ``_``, the slice the speaker, the source the file. The device's own front end,
+``log_mel`` or ``mfcc``, given by ``[data] front_end``, converts each file to a picture.
 Source of the naming: Free Spoken Digit Dataset, https://github.com/Jakobovski/free-spoken-digit-dataset.
 """
 
@@ -22,10 +22,10 @@ _SILENCE_DB = -199.0
 
 
 def front_end(data: DataRecipe) -> tuple[str, dict[str, float]]:
-    """Return the front end's name and all its options, as the manifest carries them.
+    """Return the front end's name and all its options, as in the manifest.
 
     Raises:
-        DataError: If no such front end is named, or an option is unknown or out of range.
+        DataError: If the front end is missing or unknown, or an option is unknown or out of range.
     """
     return chosen(data, ("log_mel", "mfcc"))
 
@@ -36,18 +36,18 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     Raises:
         ArchiveError: If the archive can't be opened, has unsafe paths, too many or too large entries, or no WAV.
         CorruptImageError: If more files than ``data.allow_corrupt`` are cut off or of another kind.
-        DataError: If a file's name has not three parts, or an option is unknown or out of range.
+        DataError: If a file's name does not have three parts, or an option is unknown or out of range.
     """
     path = (root or Path()) / data.path
     return tabled(data, path, front_end(data), _samples(path), what="corrupt sounds")
 
 
 def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
-    """Return decibels (``log_mel``) or coefficients (``mfcc``) before they become 8 bits; ranges are fitted on them.
+    """Return decibels (``log_mel``) or coefficients (``mfcc``) before conversion to 8 bits, to fit ranges.
 
     Raises:
-        ArchiveError: As ``load``.
-        DataError: As ``load``.
+        ArchiveError: As in ``load``.
+        DataError: As in ``load``.
         SensorError: If a file is cut off or of another kind.
     """
     name, options = front_end(data)
@@ -59,7 +59,7 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
 
 
 def _heard(decibels: Values) -> Values:
-    """Return ``decibels`` without digital silence (padding), (values, 1): a range is fitted on what was recorded."""
+    """Return ``decibels`` without digital silence (padding), (values, 1): a range is fitted on recorded sound only."""
     return decibels[decibels > _SILENCE_DB][:, None]
 
 

@@ -1,18 +1,18 @@
-"""Windows of sensors with one or more channels, from tables, from long series with labelled anomalies, or strokes.
+"""Windows of sensor data with one or more channels, from tables, long series with labelled anomalies, or strokes.
 
-What lies at ``data.path`` (a zip, a folder or one file) decides the form:
+The content of ``data.path`` (a zip, a folder or one file) decides the format:
 
-- ``combined_windows.json`` and CSV series (``timestamp`` and channels), as the Numenta Anomaly Benchmark has them:
-  windows of ``steps``, every ``stride``; a window is ``anomaly`` where at least half of it is labelled so, else
-  ``normal``. ``source_windows`` neighbours are one source, so that the gate meets none of train's neighbours.
-- JSON with ``strokes`` (``label``, ``strokePoints``), as the magic wand records them: one window a stroke.
-- CSV or Parquet tables: columns ``window`` (its name) and ``label``, perhaps ``source`` and the slice column; every
+- ``combined_windows.json`` and CSV series (``timestamp`` and channels), as in the Numenta Anomaly Benchmark: windows of
+  ``steps``, every ``stride``; a window is ``anomaly`` if at least half of it is labelled so, else ``normal``.
+  ``source_windows`` neighbours form one source, so that train and gate share no neighbours.
+- JSON with ``strokes`` (``label``, ``strokePoints``), as recorded by the magic wand: one window per stroke.
+- CSV or Parquet tables: columns ``window`` (its name) and ``label``, optionally ``source`` and the slice column; every
   other column is a channel, every line a step.
 
-Where targets are numbers (``[data] label = "number"``), a table has ``target`` (or several ``target_…``) instead of
-``label``; of a series it is the next ``horizon`` steps, and windows that touch an anomaly get a slice of their own.
+If targets are numbers (``[data] label = "number"``), a table has ``target`` (or several ``target_…``) instead of
+``label``; for a series they are the next ``horizon`` steps, and windows that touch an anomaly get a slice of their own.
 
-Each becomes a picture by the device's own front end, ``window`` or ``stroke``, as ``[data] front_end`` says.
+The device's own front end, ``window`` or ``stroke``, given by ``[data] front_end``, converts each to a picture.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _TABLES = (".csv", ".parquet")
 
 
 def front_end(data: DataRecipe) -> tuple[str, dict[str, float]]:
-    """Return the front end's name and all its options, as the manifest carries them.
+    """Return the front end's name and all its options, as in the manifest.
 
     Raises:
-        DataError: If no such front end is named, or an option is unknown or out of range.
+        DataError: If the front end is missing or unknown, or an option is unknown or out of range.
     """
     own = {name: value for name, value in data.options.items() if name != _series.HORIZON}
     return chosen(replace(data, options=own), ("window", "stroke"))
@@ -51,20 +51,20 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     Raises:
         ArchiveError: If the archive can't be opened, has unsafe paths, too many or too large entries, or no windows.
         ColumnError: If a table lacks a column.
-        CorruptImageError: If the front end refuses more windows than ``data.allow_corrupt``.
-        DataError: If a value is no finite number (file, row and column are named), or an option is not right.
+        CorruptImageError: If the front end rejects more windows than ``data.allow_corrupt``.
+        DataError: If a value is not a finite number (file, row and column are named), or an option is invalid.
     """
     path = (root or Path()) / data.path
     return tabled(data, path, front_end(data), _samples(path, data), what="windows that can't be used")
 
 
 def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
-    """Return the windows' numbers before they become 8 bits, (steps, channels); ranges are fitted on them.
+    """Return the windows' numbers before conversion to 8 bits, (steps, channels), to fit ranges.
 
     Raises:
-        ArchiveError: As ``load``.
-        DataError: As ``load``, or if the front end is ``stroke``, which has no ranges.
-        SensorError: If a window has other steps or channels than the options say.
+        ArchiveError: As in ``load``.
+        DataError: As in ``load``, or if the front end is ``stroke``, which has no ranges.
+        SensorError: If a window has other steps or channels than the options.
     """
     name, options = front_end(data)
     if name != "window":
@@ -77,7 +77,7 @@ def raw(data: DataRecipe, root: Path | None = None) -> list[Ranged]:
 
 
 def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[Sample]:
-    """Return all windows; their bytes are raw float32 where options say ``binary`` and ``text`` is off, else JSON."""
+    """Return all windows; their bytes are raw float32 if options have ``binary`` and ``text`` is off, else JSON."""
     options = options_of(data)
     binary, columns = bool(options.get("binary", 0)) and not text, tasks.of(data).columns
     with opened(path) as store:
@@ -98,7 +98,7 @@ def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[Sample
 
 
 def _check_unread(data: DataRecipe, form: str, options: tuple[str, ...]) -> None:
-    """Refuse what only tables have, the slice column, and ``options`` that ``form`` has no use for."""
+    """Reject settings that only tables use: the slice column, and ``options`` that ``form`` does not use."""
     check_options(data, options, form if tasks.of(data).columns else f"{form} and classes as labels")
     if data.slices:
         message = f"Expected no slices = {data.slices!r} in [data] with {form}, whose slices are its files"

@@ -1,6 +1,6 @@
-"""The report of a run: one HTML file that opens without a network, the verdict in words first, then pictures.
+"""The report of a run: one self-contained HTML file, the verdict as text first, then pictures.
 
-Decides how results are shown; computes nothing that a gate uses.
+Decides how results are presented; computes nothing that a gate uses.
 """
 
 from compressor.report.contents import Bar, Bars, Changed, Changes, ErrorBar, Layers, Picture, Shown, Step

@@ -1,4 +1,4 @@
-"""What a report shows of one run."""
+"""The contents of a run's report."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class Bar:
 
     @property
     def value(self) -> float:
-        """Where the bar's dot is: the accuracy in per cent."""
+        """The position of the bar's dot: the accuracy in per cent."""
         return self.percent
 
     @property
     def said(self) -> str:
-        """The value in words."""
+        """The value as text."""
         return f"{self.percent:.2f} %"
 
     @property
     def told(self) -> str:
-        """Value, bounds and what is behind them."""
+        """Value, bounds and number of samples."""
         low, high = self.bounds
         return f"{self.percent:.2f} %, {low:.2f} to {high:.2f} % ({self.right} of {self.n})"
 
@@ -62,12 +62,12 @@ class ErrorBar:
 
     @property
     def said(self) -> str:
-        """The value in words."""
+        """The value as text."""
         return f"{self.value:.4g}"
 
     @property
     def told(self) -> str:
-        """Value, bounds and what is behind them."""
+        """Value, bounds and number of samples."""
         return f"{self.value:.4g}, {self.bounds[0]:.4g} to {self.bounds[1]:.4g} ({self.n} samples)"
 
 
@@ -76,7 +76,7 @@ Bars = Sequence[Bar | ErrorBar]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Picture:
-    """A picture with its title; ``wide``: it takes the page's full width."""
+    """A picture with its title; ``wide``: it uses the page's full width."""
 
     title: str
     figure: go.Figure
@@ -94,7 +94,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Changes:
-    """What compression flipped on the gate split for ``target``: counts of all ``n``, pictures of the first ones."""
+    """Flips on the gate split for ``target``: counts of all ``n``, pictures of the first ones."""
 
     target: str
     n: int
@@ -106,9 +106,9 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """Where the float and the compressed ONNX file of ``target`` part, in a sentence.
+    """The first layer at which the float and the compressed ONNX file of ``target`` diverge, as a sentence.
 
-    ``suspicious``: the two disagree as a whole, so that the sentence is worth reading first.
+    ``suspicious``: the two disagree overall, so the sentence should be read first.
     """
 
     target: str
@@ -118,10 +118,10 @@ class Layers:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one step cost: pairs (before, after), None where it did not measure; ``notes``: the rest of what it noted.
+    """Cost of one step: pairs (before, after), None if not measured; ``notes``: its other notes.
 
-    ``score``, in words: on the rows that judge the steps' own choices; ``macs`` of one inference, ``parameters``;
-    ``size_bytes`` of the file; ``remark``: what these are when they are something else.
+    ``score``, as text: on the rows that judge the steps' own choices; ``macs`` of one inference, ``parameters``;
+    ``size_bytes`` of the file; ``remark``: the meaning of these figures if it differs.
     """
 
     name: str
@@ -135,15 +135,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shown:
-    """All that is shown.
+    """The contents of the report.
 
     ``accuracies`` in the order (release before,) float, compressed; ``drifted``: the same on drifted samples;
-    ``slices``: the same per slice; ``measure``: what they are of, ``accuracy`` or another; ``answers``: what the
-    compressed model says against what is true; ``tiles``: the figures that people ask for first, each a name, a value
-    and what is behind it; ``headline``: the figures that compare targets; ``lineage``: digests of what
-    the model was made from; ``made``: what was done, in words;
-    ``targets``: the certificate of every target; ``pictured``: the one of the target that the pictures are of;
-    ``changes``: what flipped; ``layers``: where forms part; ``steps``: what each step cost.
+    ``slices``: the same per slice; ``measure``: the name of the score, such as ``accuracy``; ``answers``: predictions
+    of the compressed model against the truth; ``tiles``: the most important figures, each a name, a value and its
+    basis; ``headline``: the figures that compare targets; ``lineage``: digests of the inputs of the model; ``made``:
+    the steps as text; ``targets``: the certificate of every target; ``pictured``: that of the target shown in the
+    pictures; ``changes``: flips; ``layers``: where forms diverge; ``steps``: the cost of each step.
     """
 
     certificate: Certificate

@@ -1,4 +1,4 @@
-"""The section on what changed: the inputs that compression flipped, with what each model looked at, as HTML."""
+"""The section on flips: the inputs that compression flipped, with the saliency of each model, as HTML."""
 
 from __future__ import annotations
 

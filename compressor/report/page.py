@@ -1,4 +1,4 @@
-"""The page: verdict in words, pictures, tables. plotly's code is put into it once; it asks the network for nothing."""
+"""The report page: verdict as text, pictures, tables. Includes plotly's code once; loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from compressor.report import flips, phrases, pictures, tables
 from compressor.report.contents import Shown
 from compressor.report.side_by_side import beside
 
-# A picture is drawn while the page is still being read; it takes its place's width once all places are there.
+# Pictures are drawn while the page is still loading; they adopt the width of their place when it is complete.
 _FIT = "addEventListener('load',()=>dispatchEvent(new Event('resize')))"
 _FORMS_IN_HALF = 4
-"""More forms than these, and the parity table needs the page's full width."""
+"""With more forms than these, the parity table needs the page's full width."""
 _POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; font-src data:"
 )
@@ -37,19 +37,19 @@ def render(shown: Shown) -> str:
 
 
 def _tiles(shown: Shown) -> str:
-    """Return the figures that people ask for first, of the target that the pictures are of."""
+    """Return the most important figures, for the target shown in the pictures."""
     where = f"Figures and pictures{_of(shown)}, the one that did worst" if _of(shown) else ""
     said = f'<p class="muted">{escape(where)}:</p>' if where else ""
     return said + tables.tiles(shown.tiles, (shown.pictured or shown.certificate).figures)
 
 
 def _of(shown: Shown) -> str:
-    """Return which target figures and pictures are of, where there are several."""
+    """Return the target of figures and pictures as text, if there are several targets."""
     return f" of target {shown.pictured.target}" if shown.pictured is not None and len(shown.targets) > 1 else ""
 
 
 def _cards(shown: Shown) -> str:
-    """Return pictures, gates and tables; how it was made fills the place that an odd number of pictures leaves."""
+    """Return pictures, gates and tables; the lineage fills the gap after an odd number of pictures."""
     first, gates = _pictures(shown), card("Gates", tables.gates(shown.certificate))
     large = first.pop() if shown.answers.wide else ""
     if len(shown.targets) > 1:
@@ -104,7 +104,7 @@ def _steps(shown: Shown) -> str:
 
 
 def card(title: str, content: str) -> str:
-    """Return ``content``, HTML, as a part of a page under ``title``."""
+    """Return ``content``, HTML, as a section of a page with the heading ``title``."""
     return f'<section class="card"><h2>{escape(title)}</h2>{content}</section>'
 
 
@@ -113,7 +113,7 @@ def _folded(title: str, content: str) -> str:
 
 
 def figure_div(figure: go.Figure, index: int) -> str:
-    """Return ``figure`` as the part ``figure-<index>`` of a page that has plotly's script."""
+    """Return ``figure`` as the element ``figure-<index>`` of a page with plotly's script."""
     text: str = figure.to_html(
         full_html=False,
         include_plotlyjs=False,

@@ -1,4 +1,4 @@
-"""The verdict in sentences, and figures as people write them. Pure text; nothing here is HTML."""
+"""The verdict in sentences, and figures in readable form. Pure text, no HTML."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def headline(certificate: Certificate) -> str:
 
 
 def sentences(shown: Shown) -> list[str]:
-    """Return what the run showed, the most important first."""
+    """Return the results of the run as sentences, most important first."""
     certificate, several = shown.certificate, len(shown.targets) > 1
     same = _unchanged(shown)
     said = _drifted(shown)
@@ -98,7 +98,7 @@ def _gain(figures: Mapping[str, float]) -> list[str]:
 
 
 def times(before: float | None, after: float | None, words: tuple[str, str]) -> str:
-    """Return how many times ``after`` is less (first word) or more (second word) than ``before``."""
+    """Return how many times smaller (first word) or larger (second word) ``after`` is than ``before``."""
     if not before or not after:
         return NOT_MEASURED
     return (
@@ -107,7 +107,7 @@ def times(before: float | None, after: float | None, words: tuple[str, str]) -> 
 
 
 def flips(changes: Changes) -> str:
-    """Return how many inputs compression flipped, and which way."""
+    """Return how many inputs compression flipped, and in which direction."""
     images = f"{changes.n:,} images of the gate split"
     if not changes.flips:
         return f"Nothing flipped on {changes.target}: float and compressed model say the same of all {images}."
@@ -136,7 +136,7 @@ def figure(name: str, value: float | None) -> str:
 
 
 def used(line: Line, *, at_least: bool) -> float | None:
-    """Return how much of a gate's limit is used up, 1 at the limit, more beyond; None where it can't be said."""
+    """Return the share of a gate's limit that is used, 1 at the limit, more beyond; None if it is not defined."""
     reached = line.bound if line.bound is not None else line.value
     if reached is None or line.limit is None:
         return None
@@ -145,6 +145,6 @@ def used(line: Line, *, at_least: bool) -> float | None:
 
 
 def short(label: str, characters: int = 26) -> str:
-    """Return a long name as its two ends, so that names that begin alike stay apart."""
+    """Return a long name as its beginning and end, so that names with the same beginning differ."""
     keep = characters // 2
     return label if len(label) <= characters else f"{label[:keep]}…{label[-keep:]}"

@@ -1,4 +1,4 @@
-"""The pictures of a report, as plotly figures on a transparent ground: the page's style gives ink and lines."""
+"""The pictures of a report, as plotly figures with a transparent background; the page's style sets the colours."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SPREAD = 0.24  # of a row, between two models
 
 
 def accuracy(bars: Bars) -> go.Figure:
-    """Return one line per model: the accuracy (of a regression the error) and its 95 % bounds."""
+    """Return one line per model: the accuracy (for a regression the error) and its 95 % bounds."""
     return _intervals({bar.name: [bar] for bar in bars}, named=False)
 
 
@@ -66,11 +66,11 @@ def _interval(figure: go.Figure, bar: Bar | ErrorBar, y: float, *, legend: bool)
 
 
 def size_latency(figures: Mapping[str, float]) -> go.Figure:
-    """Return size and latency of float and compressed, each picture with its own axis from zero."""
+    """Return size and latency of float and compressed model, each picture with its own axis from zero."""
     figure = go.Figure()
     pictures = (
         ("size_bytes", 1e-3, "size<br>in kB", "{:.1f}"),
-        ("latency_p50_ms", 1.0, "latency p50<br>in ms", "{:.3f}"),  # two lines: three such titles stand in a row
+        ("latency_p50_ms", 1.0, "latency p50<br>in ms", "{:.3f}"),  # two lines: three such titles fit side by side
         ("latency_p95_ms", 1.0, "latency p95<br>in ms", "{:.3f}"),
     )
     for i, (name, factor, title, form) in enumerate(pictures, start=1):
@@ -94,7 +94,7 @@ def size_latency(figures: Mapping[str, float]) -> go.Figure:
 
 
 def plain(figure: go.Figure, *, height_px: int, left_px: int = 48) -> go.Figure:
-    """Return ``figure`` in the page's looks, changed in place."""
+    """Return ``figure`` in the page's style, changed in place."""
     figure.update_layout(
         height=height_px, margin={"l": left_px, "r": 60, "t": 28, "b": 48}, template="plotly_white",
         paper_bgcolor=CLEAR, plot_bgcolor=CLEAR, font={"family": "system-ui, sans-serif", "size": 13},

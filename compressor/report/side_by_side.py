@@ -1,4 +1,4 @@
-"""What a device said beside what this host said, in words, for terminal and report alike. Pure."""
+"""Compares measurements of a device and of this host, as text for terminal and report. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FACTS = (("cpu", "{}"), ("runtime", "{}"), ("agent", "agent {}"), ("priority", 
 
 @dataclass(frozen=True, slots=True)
 class Beside:
-    """One device: ``rows`` of (what, on the device, on this host), ``said``: agreement and facts, or why nothing."""
+    """One device: ``rows`` of (what, on the device, on this host), ``said``: agreement and facts, or the problem."""
 
     device: str
     target: str

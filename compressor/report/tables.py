@@ -16,7 +16,7 @@ _MARKS = {"pass": "✓", "fail": "✗", "inconclusive": "?"}
 
 
 def gates(certificate: Certificate) -> str:
-    """Return the gates: measured, bound, limit, and how much of the limit is used up."""
+    """Return the gates: measured value, bound, limit, and the share of the limit used."""
     judged = certificate.targets or (certificate,)
     at_least = {(item.target, rule.name) for item in judged for rule in item.rules if rule.min is not None}
     several = len(judged) > 1
@@ -49,7 +49,7 @@ def _meter(share: float | None, verdict: str) -> str:
 
 
 def parity(pairs: Sequence[Pair]) -> str:
-    """Return the forms of the model against each other: difference of logits above, flips below the diagonal."""
+    """Return the pairwise comparison of the model's forms: differences above, flips below the diagonal."""
     names = list(dict.fromkeys(name for pair in pairs for name in (pair.first, pair.second)))
     rows = [
         [f"<b>{escape(row)}</b>", *(_cell(pairs, (row, column), above=j > i) for j, column in enumerate(names))]
@@ -71,13 +71,13 @@ def _cell(pairs: Sequence[Pair], places: tuple[str, str], *, above: bool) -> str
 
 
 def layers(found: Layers) -> str:
-    """Return where the forms of the model part, marked where they disagree as a whole."""
+    """Return the first diverging layer of two forms, highlighted if they disagree overall."""
     said = f"<b>First diverging layer</b> ({escape(found.target)}): {escape(found.text)}"
     return f'<p class="{"warned" if found.suspicious else "muted"}">{said}</p>'
 
 
 def steps(made: Sequence[Step], measure: str) -> str:
-    """Return what each step cost in ``measure`` and gained in work and size, then all it noted, folded."""
+    """Return the cost of each step in ``measure`` and its gain in work and size, then all its notes, folded."""
     rows = [
         [
             f"<b>{escape(step.name)}</b> <small>{escape(step.remark)}</small>",
@@ -103,7 +103,7 @@ def _change(change: tuple[float, float] | None, said: Callable[[float], str]) ->
 
 
 def tiles(first: Sequence[tuple[str, str, str]], figures: Mapping[str, float]) -> str:
-    """Return the figures that people ask for first: ``first``, then size, latency and the share of int8."""
+    """Return the most important figures: ``first``, then size, latency and the share of int8."""
     latency = f"{figures.get('float_latency_p50_ms', 0):.3f} → {figures.get('latency_p50_ms', 0):.3f} ms, one image"
     size = f"{figures.get('float_size_bytes', 0) / 1000:.1f} → {figures.get('size_bytes', 0) / 1000:.1f} kB"
     smaller = phrases.times(figures.get("float_size_bytes"), figures.get("size_bytes"), ("smaller", "larger"))
@@ -122,7 +122,7 @@ _TARGET_FIGURES = ("size_bytes", "latency_p50_ms", "speed_up_ratio", "int8_macs_
 
 
 def targets(certificates: Sequence[Certificate], headline: Sequence[str]) -> str:
-    """Return one line per target: its verdict and the figures people compare, those of ``headline`` first."""
+    """Return one line per target: its verdict and the figures for comparison, those of ``headline`` first."""
     names = (*headline, *_TARGET_FIGURES)
     rows = [
         [
@@ -136,7 +136,7 @@ def targets(certificates: Sequence[Certificate], headline: Sequence[str]) -> str
 
 
 def devices(found: Sequence[Beside]) -> str:
-    """Return what each device said beside this host, and whether they agree."""
+    """Return the measurements of each device beside this host's, and whether they agree."""
     made = []
     for one in found:
         rows = [[escape(what), escape(there), escape(here)] for what, there, here in one.rows]
@@ -147,7 +147,7 @@ def devices(found: Sequence[Beside]) -> str:
 
 
 def pairs(rows: Mapping[str, str], *, digests: bool = False) -> str:
-    """Return names and texts, or names and digests, each in full."""
+    """Return names with texts, or names with digests, in full."""
     tag = "code" if digests else "span"
     shown = [[escape(name.replace("_", " ")), f"<{tag}>{escape(text)}</{tag}>"] for name, text in rows.items()]
     return _table(("", ""), shown)

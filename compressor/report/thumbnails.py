@@ -1,4 +1,4 @@
-"""Small pictures inside the page: an input, and an input under the saliency of a model. Pure.
+"""Small pictures inside the page: an input, and an input with the saliency of a model. Pure.
 
 Decides size, colours and scale. Does not compute saliency.
 """
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 LARGEST_PX = 96
-"""A longer side is made this long; what is smaller stays as it is, and the page magnifies it without smoothing."""
+"""Longer sides are reduced to this; smaller pictures stay, and the page magnifies them without smoothing."""
 _FOR, _AGAINST = (255, 106, 0), (47, 129, 247)
-_STRONGEST = 0.7  # how much of the picture the strongest saliency covers
-_FADED = 0.75  # of the picture's contrast, under saliency
+_STRONGEST = 0.7  # opacity of the strongest saliency
+_FADED = 0.75  # contrast of the picture under saliency
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
@@ -32,12 +32,12 @@ def data_uri(pixels: Pixels) -> str:
 
 
 def overlay(pixels: Pixels, saliency: Floats, strongest: float) -> Pixels:
-    """Return the picture in grey under ``saliency``: orange where it speaks for the answer, blue where against.
+    """Return the picture in grey with ``saliency`` over it: orange in favour of the class, blue against it.
 
     Args:
         pixels: uint8 (H, W, 3).
         saliency: float32 (H, W).
-        strongest: The saliency (above 0) that is shown strongest; pictures to be compared share it.
+        strongest: The saliency (above 0) with full opacity; pictures to be compared share it.
     """
     grey = pixels.astype(np.float32).mean(axis=2, keepdims=True)
     ground = 128 + _FADED * (grey - 128)
