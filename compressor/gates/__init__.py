@@ -1,6 +1,6 @@
-"""Gates: what a candidate must show before it may be signed. Pure; fail closed.
+"""Gates: the conditions that a candidate must meet before it may be signed. Pure; fail closed.
 
-Decides PASS, FAIL or INCONCLUSIVE (needs n more labelled samples) from measurements that others made. A missing
+Decides PASS, FAIL or INCONCLUSIVE (needs n more labelled samples) from measurements made elsewhere. A missing
 measurement fails. Does not measure, and reads no file or clock.
 """
 
@@ -61,7 +61,7 @@ class AccuracyFloor:
 
 
 def samples_above(accuracy: float, gate: AccuracyFloor) -> int:
-    """Return about how many samples show that a true ``accuracy`` (0..1) is above the floor; 0: no number does."""
+    """Return about how many samples show that a true ``accuracy`` (0..1) exceeds the floor; 0: no number does."""
     floor, gap = gate.floor, accuracy - gate.floor
     if gap <= 0:
         return 0
@@ -80,7 +80,7 @@ class AccuracyDrop:
     name: str = "accuracy_drop"
 
     def judge(self, evidence: Evidence) -> GateResult:
-        """Return PASS when shown, FAIL when refuted or when enough samples still show a drop above the margin."""
+        """Return PASS when shown, FAIL when rejected or when enough samples still show a drop above the margin."""
         counts = evidence.accuracy
         if counts is None or not counts.n:
             return missing(self.name, self.margin, evidence.unknown)
@@ -105,8 +105,8 @@ def _planned(counts: Paired, gate: AccuracyDrop) -> str:
 class WorstSliceDrop:
     """Non-inferiority of every slice (or class) at ``margin``, p-values adjusted by Holm over the slices.
 
-    The bound reported is that of the worst slice at the Bonferroni level, so that it is never smaller than what
-    Holm's procedure tests.
+    The reported bound is that of the worst slice at the Bonferroni level, so that it is never smaller than what Holm's
+    procedure tests.
     """
 
     margin: float
@@ -114,7 +114,7 @@ class WorstSliceDrop:
     by_class: bool = False
 
     def judge(self, evidence: Evidence) -> GateResult:
-        """Return the verdict of the slice that is furthest from passing."""
+        """Return the verdict of the slice farthest from passing."""
         kind = "class" if self.by_class else "slice"
         groups = evidence.classes if self.by_class else evidence.slices
         slices = {name: counts for name, counts in groups.items() if counts.n}
@@ -162,7 +162,7 @@ class Superiority:
 
 @dataclass(frozen=True, slots=True)
 class FlipRatio:
-    """The share of samples that compression flips; ``negative``: that were right and become wrong. Wilson's bounds."""
+    """The share of samples that compression flips; ``negative``: from right to wrong. Wilson's bounds."""
 
     limit: float
     confidence: float = CONFIDENCE
@@ -234,7 +234,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """Passes when every gate passes; no gates at all fail."""
+    """Passes when every gate passes; fails without gates."""
 
     gates: Sequence[Gate]
 

@@ -1,8 +1,8 @@
-"""The certificate (``gate.json``): what was measured, the rules, and what they said. Pure.
+"""The certificate (``gate.json``): measurements, rules and verdicts. Pure.
 
-Decides the document's form and how its verdict is derived again from it. A bundle's certificate leaves out what a
-host's clock or memory said (``kinds.is_timed``): it is different each time, would make every build another file, and a
-device measures it itself.
+Decides the document's format and how its verdict is recomputed from it. A bundle's certificate omits what depends on a
+host's clock or memory (``kinds.is_timed``): it differs each time and would change the file at every build, and a device
+measures it itself.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MAX_CERTIFICATE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One gate's result, as the certificate keeps it; ``value`` and ``bound`` may be missing; ``on`` as the rule's."""
+    """One gate's result in the certificate; ``value`` and ``bound`` may be missing; ``on`` as in the rule."""
 
     name: str = ""
     verdict: str = ""
@@ -47,15 +47,15 @@ class Line:
 
     @property
     def title(self) -> str:
-        """The gate's name, with the device it was judged on."""
+        """The gate's name, with the device on which it was judged."""
         return f"{self.name} on {self.on}" if self.on else self.name
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceRecord:
-    """What one device said, as the certificate keeps it, or the ``problem`` for which it said nothing.
+    """One device's measurement in the certificate, or the ``problem`` that prevented it.
 
-    ``counts``, ``figures`` and ``metrics`` as those of the certificate; ``facts``: the device in words; ``order``: the
+    ``counts``, ``figures`` and ``metrics`` as in the certificate; ``facts``: the device as text; ``order``: the
     measurement's id.
     """
 
@@ -73,13 +73,12 @@ class DeviceRecord:
 class Certificate:
     """The whole certificate.
 
-    ``counts``: the paired counts [lost, won, n] that the gates judged, by ``accuracy``, ``compressed``, ``drifted``,
-    ``slice:<name>``, ``class:<name>``; ``metrics``: what was bootstrapped, by the gate's name, with its bounds;
-    ``figures``: every measured number by name; ``targets``: where it stands for several targets, the certificate of
-    each, and ``rules``, ``counts``, ``metrics``, ``figures`` and ``devices`` are those of the first; ``devices``: what
-    devices said of the same samples; ``unknown``: why a figure or metric could not be measured, by its name;
-    ``label_order``: the order of the labels that would fit best, in words, where its gate failed; ``remarks``:
-    what people should read first.
+    ``counts``: the paired counts [lost, won, n] used by the gates, by ``accuracy``, ``compressed``, ``drifted``,
+    ``slice:<name>``, ``class:<name>``; ``metrics``: bootstrapped metrics by the gate's name, with bounds; ``figures``:
+    every measured number by name; ``targets``: for several targets the certificate of each (``rules``, ``counts``,
+    ``metrics``, ``figures`` and ``devices`` are then those of the first); ``devices``: measurements of devices on the
+    same samples; ``unknown``: why a figure or metric could not be measured, by its name; ``label_order``: the order of
+    the labels that would fit best, as text, if its gate failed; ``remarks``: warnings to read first.
     """
 
     schema: int = SCHEMA
@@ -105,14 +104,14 @@ class Certificate:
 def rules_for(
     gates: Sequence[GateRecipe], target: str, *, retrained: bool, timed: bool = True, alone: Sequence[str] = ()
 ) -> tuple[GateRecipe, ...]:
-    """Return the rules that hold on ``target``; a retrained model must also be better on the drifted samples.
+    """Return the rules for ``target``; a retrained model must also be better on the drifted samples.
 
-    A gate on a device holds on this host too, but for figures that a host of another processor can't take (``timed``
-    is False then); and every device must agree with this host. ``alone``: gates that look at the candidate alone, which
-    hold beside any others; without others there is nothing that they could stand beside.
+    A gate on a device also applies on this host, except for figures that a host with another processor can't measure
+    (``timed`` is then False); and every device must agree with this host. ``alone``: gates on the candidate alone,
+    which are added to others; without other gates they are not added.
 
     Raises:
-        PluginError: If a gate from outside can't be found.
+        PluginError: If an external gate can't be imported.
     """
     here, there = [], []
     for item in gates:
@@ -136,13 +135,13 @@ def rules_for(
 
 
 def _added(rules: Sequence[GateRecipe], kinds: Sequence[Kind], on: str = "") -> list[GateRecipe]:
-    """Return the rules of those ``kinds`` that hold by themselves and that no rule is of yet."""
+    """Return the rules of those ``kinds`` that apply by default and have no rule yet."""
     named = {rule.name for rule in rules}
     return [kind.rule(kind.added, on) for kind in kinds if kind.added is not None and kind.name not in named]
 
 
 def judge(rules: Sequence[GateRecipe], evidence: Evidence) -> Judgement:
-    """Return what the gates of ``rules`` say of ``evidence``; a rule that is no gate fails."""
+    """Return the verdicts of the gates of ``rules`` on ``evidence``; a rule without a gate fails."""
     return AllOf([_gate(rule, rules) for rule in rules]).judge(evidence)
 
 
@@ -198,7 +197,7 @@ def counts_of(evidence: Evidence) -> dict[str, tuple[int, ...]]:
 
 
 def evidence_of(certificate: Certificate, figures: Mapping[str, float] | None = None) -> Evidence:
-    """Return the evidence that a certificate keeps; ``figures`` (measured again) take the place of its own.
+    """Return the evidence in a certificate; ``figures`` (measured again) replace its own.
 
     Raises:
         PackageError: If a count is malformed.
@@ -220,7 +219,7 @@ def _said(record: DeviceRecord) -> DeviceEvidence:
 
 
 def records_of(evidence: Evidence) -> tuple[DeviceRecord, ...]:
-    """Return what devices said, as the certificate keeps it."""
+    """Return the devices' measurements in the form of the certificate."""
     return tuple(
         DeviceRecord(
             device, said.problem, counts_of(said.evidence), said.evidence.figures, said.evidence.metrics, said.facts,
@@ -256,9 +255,9 @@ def _group(paired: Mapping[str, Paired], prefix: str) -> dict[str, Paired]:
 
 
 def guessing(certificate: Certificate) -> list[str]:
-    """Return that a classifier is no better than one answer to everything; nothing where it is, or is none.
+    """Warn when accuracy does not exceed the majority class; nothing otherwise, or if it is not a classifier.
 
-    Gates of drops compare it with what it came from, which may be as bad.
+    Gates on drops compare it with its origin, which may be equally bad.
     """
     classes = {name.removeprefix("class:"): n[2] for name, n in certificate.counts.items() if name.startswith("class:")}
     accuracy, n = certificate.figures.get("accuracy"), sum(classes.values())
@@ -270,9 +269,9 @@ def guessing(certificate: Certificate) -> list[str]:
 
 
 def for_bundle(certificate: Certificate) -> Certificate:
-    """Return the certificate without what was timed, so that equal inputs give equal bytes.
+    """Return the certificate without timed values, so that equal inputs give equal bytes.
 
-    Verdict, limit and rule of a timed gate stay; its value and text go.
+    Verdict, limit and rule of a timed gate are kept; its value and text are removed.
     """
     gates = tuple(
         replace(line, value=None, bound=None, text="measured on the build host; a device measures again")
@@ -290,13 +289,13 @@ def _untimed(figures: Mapping[str, V]) -> dict[str, V]:
 
 
 def combine(certificates: Sequence[Certificate]) -> Certificate:
-    """Return one certificate for all targets: every line with its target, the worst verdict."""
+    """Return one certificate for all targets: every line with its target, and the worst verdict."""
     first = certificates[0]
     gates = tuple(replace(line, target=item.target) for item in certificates for line in item.gates)
     verdict = worst(item.verdict for item in certificates).value
     if len(certificates) == 1:
         return replace(first, gates=gates, verdict=verdict)
-    parts = tuple(replace(item, code_digests={}) for item in certificates)  # the same code judged them all
+    parts = tuple(replace(item, code_digests={}) for item in certificates)  # the same code judged all of them
     return replace(first, gates=gates, verdict=verdict, target="", targets=parts)
 
 
@@ -309,7 +308,7 @@ def read_certificate(data: bytes) -> Certificate:
     """Return the certificate in ``data``.
 
     Raises:
-        PackageError: If it does not decode or has another schema.
+        PackageError: If it can't be decoded or has another schema.
     """
     try:
         certificate = from_document(Certificate, parse_json(data, limit_bytes=MAX_CERTIFICATE_BYTES))

@@ -1,7 +1,7 @@
-"""Gates on the candidate alone: it beats one answer to everything, and its labels stand in their order. Pure.
+"""Gates on the candidate alone: it beats a constant answer, and its labels are in the right order. Pure.
 
-A gate of a drop compares a candidate with what it came from, which may be as bad, or be the very same file. These two
-hold for every run with gates, unless the recipe gives a reason against them. Source of the assignment: Kuhn, The
+A gate on a drop compares a candidate with its origin, which may be equally bad, or be the very same file. These two
+gates apply to every run with gates, unless the recipe gives a reason against them. Source of the assignment: Kuhn, The
 Hungarian Method for the Assignment Problem, 1955, by scipy.
 """
 
@@ -22,17 +22,18 @@ LABEL_ORDER = "label_order"
 _NAMED = 6
 _CONFIDENCE = 0.95
 _FEW = 5
-"""Calibration rows of a class. Of exchanges of two classes with as many each, simulated 400 times for 2 to 10 classes,
-at most 3 % were missed with 5 rows, 15 % with 2 and 34 % with 1 of a model right on 80 %; of a weaker one more.
+"""Calibration rows per class. Of exchanges of two classes with this many rows each, simulated 400 times for 2 to 10
+classes, at most 3 % were missed with 5 rows, 15 % with 2 and 34 % with 1 for a model of 80 % accuracy; for a weaker
+model more.
 """
 Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class BetterThanConstant:
-    """A classifier is right more often than its commonest class; a regression is nearer than the mean of the values.
+    """A classifier is more accurate than the majority class; a regression is more accurate than the mean of the values.
 
-    Another task says its gain over one answer to everything in the figure ``constant_gain``.
+    Another task gives its gain over a constant answer in the figure ``constant_gain``.
     """
 
     gain: float
@@ -40,7 +41,7 @@ class BetterThanConstant:
     name: str = BETTER_THAN_CONSTANT
 
     def judge(self, evidence: Evidence) -> GateResult:
-        """Return PASS if the gain (points of accuracy, or share of the error) is above ``gain``, else FAIL."""
+        """Return PASS if the gain (points of accuracy, or share of the error) exceeds ``gain``, else FAIL."""
         figures = evidence.figures
         if "mae" in figures and "constant_mae" in figures:
             own, constant = figures["mae"], figures["constant_mae"]
@@ -65,14 +66,14 @@ class BetterThanConstant:
 
 @dataclass(frozen=True, slots=True)
 class LabelOrder:
-    """No other order of the labels fits the rows far better, as where a file was trained with them in another order."""
+    """No other order of the labels fits the rows far better, as it would for a file trained with another order."""
 
     limit: float
     confidence: float = _CONFIDENCE
     name: str = LABEL_ORDER
 
     def judge(self, evidence: Evidence) -> GateResult:
-        """Return PASS, or FAIL with the order that fits where its bounds lie above those of the recipe's."""
+        """Return PASS, or FAIL with the better order if its lower bound exceeds the upper bound of the recipe's."""
         reordered, low = (evidence.figures.get(f"reordered_accuracy{end}") for end in ("", "_low"))
         own, high = evidence.figures.get("accuracy"), evidence.figures.get("accuracy_high")
         if reordered is None or low is None or own is None or high is None:
@@ -90,7 +91,7 @@ class LabelOrder:
 
 
 def sought(figures: Mapping[str, float]) -> str:
-    """Return, for the end of a sentence, on how many rows another order was sought, and whether these are too few.
+    """Return as the end of a sentence how many rows were searched for another order, and whether these are too few.
 
     "" for a certificate of a version that did not count them.
     """
@@ -106,23 +107,23 @@ def sought(figures: Mapping[str, float]) -> str:
 
 
 def few(figures: Mapping[str, float]) -> bool:
-    """Return whether a class had too few calibration rows to find its exchange with another."""
+    """Return whether a class had too few calibration rows to detect its exchange with another."""
     return figures.get("order_rarest_rows", _FEW) < _FEW
 
 
 @dataclass(frozen=True, slots=True)
 class Reordered:
-    """What another order of the labels would give: ``figures`` by name, and the order ``named``."""
+    """Effect of another order of the labels: ``figures`` by name, and the order as text in ``named``."""
 
     figures: dict[str, float]
     named: str
 
 
 def reordered(fitted: tuple[Labels, Labels], judged: tuple[Labels, Labels], names: Sequence[str]) -> Reordered:
-    """Return how the best order of the labels does, found on ``fitted`` and judged on ``judged``.
+    """Return the score of the best order of the labels, found on ``fitted`` and judged on ``judged``.
 
-    Both are (predicted, label) of rows, int64 (N,); the rows are others, so that the order is not praised for what it
-    was chosen by. ``names``: the classes in the recipe's order.
+    Both are (predicted, label) of rows, int64 (N,); the rows differ, so that the order is not judged by the rows that
+    chose it. ``names``: the classes in the recipe's order.
     """
     predicted, labels = fitted
     classes = len(names)

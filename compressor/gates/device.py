@@ -1,8 +1,8 @@
-"""Gates on a device: the recipe's own gates on what the device said, and whether it agrees with this host. Pure.
+"""Gates on a device: the recipe's own gates on the device's measurements, and agreement with this host. Pure.
 
-Decides how ``on`` is read, and what a disagreement is: more rows with
-another class than the stated share, golden vectors outside of their tolerance, or a gate that the device passes and
-this host does not. A disagreement fails: one of the two does not run what the other runs. Measures nothing.
+Decides how ``on`` is parsed, and what a disagreement is: more rows with another class than the allowed share, golden
+vectors outside their tolerance, or a gate that passes on the device but not on this host. A disagreement fails: the two
+do not run the same model. Measures nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PREFIX = "device:"
 
 
 def device_in(on: str) -> tuple[str, str]:
-    """Return (device, target) of ``on``: ``device:ID`` or ``TARGET@device:ID``; ("", "") where it names no device."""
+    """Return (device, target) of ``on``: ``device:ID`` or ``TARGET@device:ID``; ("", "") if it names no device."""
     target, at, rest = on.rpartition("@")
     if not rest.startswith(PREFIX) or (at and not target):
         return "", ""
@@ -32,7 +32,7 @@ def device_for(on: str, target: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class OnDevice:
-    """A gate judged on what ``device`` said."""
+    """A gate on the measurements of ``device``."""
 
     gate: Gate
     device: str
@@ -40,7 +40,7 @@ class OnDevice:
     limit: float
 
     def judge(self, evidence: Evidence) -> GateResult:
-        """Return the gate's verdict on the device's evidence; FAIL with the reason where there is none."""
+        """Return the gate's verdict on the device's evidence; FAIL with the reason if there is none."""
         said = evidence.devices.get(self.device)
         if said is None or said.problem:
             return _unmeasured(self.name, self.limit, self.device, said)
@@ -49,14 +49,14 @@ class OnDevice:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Device and host say the same of the same rows. ``gates`` are those that are judged on both."""
+    """Device and host give the same answers for the same rows. ``gates`` are those judged on both."""
 
     device: str
     limit: float
     gates: Sequence[Gate] = ()
 
     def judge(self, evidence: Evidence) -> GateResult:
-        """Return PASS, or FAIL with every way in which they disagree; what was not compared fails too."""
+        """Return PASS, or FAIL with all disagreements; what was not compared also fails."""
         said = evidence.devices.get(self.device)
         if said is None or said.problem:
             return _unmeasured(AGREEMENT, self.limit, self.device, said)
@@ -93,7 +93,7 @@ def _golden(figures: Mapping[str, float]) -> list[str]:
 
 
 def _better_there(there: GateResult, here: GateResult) -> str:
-    """Return the words for a gate that passes on the device alone; a figure that this host can't take is no reason."""
+    """Return the text for a gate that passes only on the device, "" if none; figures unmeasurable here don't count."""
     unmeasurable = here.value is None and is_timed(here.name)
     if there.verdict is not Verdict.PASS or here.verdict is Verdict.PASS or unmeasurable:
         return ""

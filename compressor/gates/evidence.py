@@ -1,6 +1,6 @@
-"""What gates judge and what they say. Pure data.
+"""Input and result of gates: measurements and verdicts. Pure data.
 
-Decides the words: measurements in, verdicts out. Does not judge.
+Decides these types. Does not judge.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from compressor.statistics.bounds import MetricEvidence
 from compressor.statistics.paired import Paired
 
 AGREEMENT = "device_flip_ratio"
-"""The gate on the share of rows on which a device answers otherwise than this host."""
+"""The gate on the share of rows for which a device answers differently from this host."""
 
 
 class Verdict(StrEnum):
-    """What a gate says, from the best to the worst."""
+    """The verdict of a gate, from best to worst."""
 
     PASS = "pass"  # noqa: S105 - a verdict, not a password
     INCONCLUSIVE = "inconclusive"
@@ -26,21 +26,21 @@ class Verdict(StrEnum):
 
     @property
     def rank(self) -> int:
-        """How bad it is: 0 is the best."""
+        """Its severity: 0 is the best."""
         return list(Verdict).index(self)
 
 
 def worst(verdicts: Iterable[str]) -> Verdict:
-    """Return the worst of ``verdicts``; of none, that nothing passed."""
+    """Return the worst of ``verdicts``; FAIL if there are none."""
     return max(map(Verdict, verdicts), key=lambda verdict: verdict.rank, default=Verdict.FAIL)
 
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """What one gate said. ``value`` and ``bound`` are None where the measurement is missing.
+    """Result of one gate. ``value`` and ``bound`` are None if the measurement is missing.
 
     ``limit`` is the recipe's; ``n`` the number of samples behind the value; ``needs`` how many more samples an
-    inconclusive gate asks for (0: unknown); ``on`` the device it was measured on ("": this host).
+    inconclusive gate asks for (0: unknown); ``on`` the device on which it was measured ("": this host).
     """
 
     name: str
@@ -56,15 +56,15 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Everything that was measured; what is absent was not measured.
+    """All measurements; what is absent was not measured.
 
     ``accuracy``, ``slices``, ``classes`` and ``drifted`` compare candidate and baseline on the same samples;
     ``compressed`` compares the artifact with the float model it was made from, and ``flips`` counts the samples, of
-    ``compressed.n``, where these two predict different classes; ``figures`` holds the rest by the gate's name
-    (``size_bytes``, ``latency_p95_ms``, ``int8_macs_ratio`` …); ``metrics`` what was bootstrapped, by the gate's name
-    (``auc_drop``, ``error_increase`` …); ``devices`` what devices said of the same samples, by device; ``unknown``
-    why a figure or metric could not be measured, by its name: only its own gate fails for it; ``label_order`` the order
-    of the labels that would fit best, in words.
+    ``compressed.n``, for which these two predict different classes; ``figures``: other numbers by the gate's name
+    (``size_bytes``, ``latency_p95_ms``, ``int8_macs_ratio`` …); ``metrics``: bootstrapped metrics by the gate's name
+    (``auc_drop``, ``error_increase`` …); ``devices``: measurements of devices on the same samples, by device;
+    ``unknown``: why a figure or metric could not be measured, by its name: only its own gate fails; ``label_order``:
+    the order of the labels that would fit best, as text.
     """
 
     accuracy: Paired | None = None
@@ -80,7 +80,7 @@ class Evidence:
     label_order: str = ""
 
     def beside(self, other: Evidence) -> Evidence:
-        """Return this evidence with the figures, metrics and reasons of ``other`` too."""
+        """Return this evidence with the figures, metrics and reasons of ``other`` added."""
         return replace(
             self,
             figures={**self.figures, **other.figures},
@@ -91,9 +91,9 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class DeviceEvidence:
-    """What one device said, or the ``problem`` for which there is nothing to judge.
+    """Evidence of one device, or the ``problem`` that prevented the measurement.
 
-    ``facts`` are words about the device (runtime, CPU, agent); ``order`` names the measurement.
+    ``facts``: the device (runtime, CPU, agent) as text; ``order``: the id of the measurement.
     """
 
     problem: str = ""
@@ -110,7 +110,7 @@ class Gate(Protocol):
 
 
 def missing(name: str, limit: float, unknown: Mapping[str, str]) -> GateResult:
-    """Return what a gate says when its measurement is absent: FAIL, with the reason that ``unknown`` has for it."""
+    """Return the result for an absent measurement: FAIL, with the reason from ``unknown`` if there is one."""
     why = f"unknown ({unknown[name]})" if name in unknown else "none"
     text = f"Expected a measurement, got {why}: measure it or drop the gate"
     return GateResult(name, Verdict.FAIL, None, None, limit, 0, text)
@@ -122,5 +122,5 @@ def points(ratio: float) -> str:
 
 
 def more(needs: int) -> str:
-    """Return the end of a gate's text: how many samples are still needed, if known."""
+    """Return the end of a gate's text: how many more samples are needed, if known."""
     return f"; needs about {needs} more labelled samples" if needs else ""

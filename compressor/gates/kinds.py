@@ -1,8 +1,8 @@
-"""Every kind of gate, one row each: the table ``KINDS``, and gates from outside by ``my_package.my_module:ATTRIBUTE``.
+"""Every kind of gate, one row each: the table ``KINDS``, and external gates by ``my_package.my_module:ATTRIBUTE``.
 
-Decides which gates there are and everything that differs between them: limits, tasks, unit, where there is evidence,
-what the host's clock says, and which are added to a recipe that leaves them out. A new gate is a row here; a class of
-its own beside it where it is more than a figure with a limit. Nothing else names a kind to tell it from others.
+Decides which gates exist and everything that differs between them: limits, tasks, unit, where there is evidence, what
+depends on the host's clock, and which are added to a recipe by default. A new gate is a row here, plus a class of its
+own if it is more than a figure with a limit. Nothing else compares the name of a kind.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ NUMBERS = ("regression",)
 class Place(Enum):
     """Where there is evidence for a gate.
 
-    ``HOST``: here alone, for it needs the float model, the file or the drifted samples; ``BOTH``: on a device too;
-    ``DEVICE``: of a device alone.
+    ``HOST``: only here, because it needs the float model, the file or the drifted samples; ``BOTH``: also on a device;
+    ``DEVICE``: only on a device.
     """
 
     HOST = 1
@@ -45,15 +45,15 @@ class Place(Enum):
 class Kind:
     """One kind of gate.
 
-    ``limits``: which of ``max`` and ``min`` a recipe may give. ``tasks``: the tasks that have it; none: every task.
-    ``place``: where there is evidence. ``timed``: a clock or the memory of a host says it, differently each time: no
-    bundle carries it, and a host of another processor has none. ``make``: from the gate's name, limit and confidence to
-    the gate; None: the figure of the gate's name is compared with the limit as it is. ``bounded``: the confidence
-    counts. ``added``: the limit at which it holds where a recipe leaves it out. ``retrained``: of a retraining alone.
-    ``beside``: other figures of a certificate in the same unit. ``formerly``: its names in older recipes and
-    certificates. ``measure``: of a gate from outside, what it looks at, from the labelled set under all models
-    (``tasks.Compared``): a number or, of a ``bounded`` one, a metric with its bounds. It has no ``make``: the
-    limit and the bounds decide, so that a certificate is judged again without the module.
+    ``limits``: which of ``max`` and ``min`` a recipe may give. ``tasks``: the tasks that have it; empty: every task.
+    ``place``: where there is evidence. ``timed``: depends on the clock or memory of a host and differs each time: not
+    in bundles, and not measured for another processor. ``make``: creates the gate from its name, limit and confidence;
+    None: the figure of the gate's name is compared with the limit. ``bounded``: the confidence is used. ``added``: the
+    limit at which it applies by default. ``retrained``: only for a retraining. ``beside``: other figures of a
+    certificate in the same unit. ``formerly``: its names in older recipes and certificates. ``measure``: for an
+    external gate, computes from the labelled set under all models (``tasks.Compared``) a number or, if ``bounded``, a
+    metric with its bounds. It has no ``make``: limit and bounds decide, so that a certificate is judged again without
+    the module.
     """
 
     name: str = ""
@@ -71,7 +71,7 @@ class Kind:
     measure: Callable[[Any], float | MetricEvidence] | None = None
 
     def rule(self, limit: float, on: str = "") -> GateRecipe:
-        """Return the gate at ``limit``, on the device ``on`` or this host."""
+        """Return the rule of this kind with ``limit``, on the device ``on`` or this host."""
         plain = GateRecipe(self.name, on=on)
         return replace(plain, max=limit) if self.limits[0] == "max" else replace(plain, min=limit)
 
@@ -124,19 +124,19 @@ _ROWS = (
     Kind(name="speed_up_ratio", place=Place.HOST, unit=FACTOR, timed=True),
 )  # fmt: skip
 KINDS: Mapping[str, Kind] = {kind.name: kind for kind in _ROWS}
-"""Every gate that a recipe may name, by its name; gates from outside aside."""
+"""Every gate that a recipe may name, by its name, except external gates."""
 RENAMED: Mapping[str, str] = {old: kind.name for kind in _ROWS for old in kind.formerly}
-"""Names of gates in older recipes and certificates, and what they are called now."""
+"""Names of gates in older recipes and certificates, mapped to their present names."""
 _BESIDE: Mapping[str, Kind] = {name: kind for kind in _ROWS for name in kind.beside}
 
 
 def kind_of(name: str) -> Kind | None:
-    """Return the kind of gate that ``name`` is in a recipe or certificate; None where this version has none.
+    """Return the kind of the gate ``name`` in a recipe or certificate; None if this version has none.
 
-    One from outside, ``my_package.my_module:ATTRIBUTE``, is imported. It goes by its whole name.
+    An external one, ``my_package.my_module:ATTRIBUTE``, is imported and keeps its whole name.
 
     Raises:
-        PluginError: If the module of one from outside can't be imported, or the attribute is no ``Kind``.
+        PluginError: If the module of an external gate can't be imported, or the attribute is not a ``Kind``.
     """
     if ":" not in name:
         found = KINDS.get(RENAMED.get(name, name))
@@ -158,9 +158,9 @@ def _from_outside(name: str, made: object) -> Kind:
 
 
 def gate(rule: GateRecipe) -> Gate | None:
-    """Return the gate of ``rule``; None when there is no such gate or its limit is missing.
+    """Return the gate of ``rule``; None if there is no such gate or its limit is missing.
 
-    One from outside is judged by what was measured for it: a certificate's words are no reason to import anything.
+    An external one is judged by its recorded measurement: the name in a certificate must not cause an import.
     """
     if ":" in rule.name and rule.limit is not None:
         return Measured(rule)
@@ -175,12 +175,12 @@ def gate(rule: GateRecipe) -> Gate | None:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A gate from outside: the number, or the metric with its bounds, that was measured under its name."""
+    """An external gate: the number, or the metric with its bounds, that was measured under its name."""
 
     rule: GateRecipe
 
     def judge(self, evidence: Evidence) -> GateResult:
-        """Return what the limit says of the number, or of the bounds; FAIL where neither was measured."""
+        """Return the verdict of the limit on the number, or on the bounds; FAIL if neither was measured."""
         rule = self.rule
         if rule.name in evidence.metrics and rule.max is not None:
             return MetricDrop(rule.name, rule.max, rule.confidence).judge(evidence)
@@ -188,7 +188,7 @@ class Measured:
 
 
 def added_to(*tasks: str) -> tuple[str, ...]:
-    """Return the gates on the candidate alone that hold for one of ``tasks`` beside any others."""
+    """Return the gates on the candidate alone that apply to one of ``tasks`` by default."""
     return tuple(
         kind.name
         for kind in _ROWS
@@ -202,7 +202,7 @@ def holds_for(kind: Kind, *tasks: str) -> bool:
 
 
 def is_timed(figure: str) -> bool:
-    """Return whether a host's clock or memory says the figure or gate, so that it differs from run to run."""
+    """Return whether the figure or gate depends on a host's clock or memory, and so differs from run to run."""
     kind = _behind(figure)
     return kind is not None and kind.timed
 
@@ -214,7 +214,7 @@ def text_of(figure: str, value: float) -> str:
 
 
 def _behind(figure: str) -> Kind | None:
-    """Return the kind of gate that has the unit of ``figure``; None of one that no gate here looks at."""
+    """Return the kind of gate with the unit of ``figure``; None if no gate here uses it."""
     if ":" not in figure:
         return _BESIDE.get(figure) or KINDS.get(figure)
     module, _, attribute = figure.partition(":")
@@ -223,12 +223,12 @@ def _behind(figure: str) -> Kind | None:
 
 
 def measured(rules: Sequence[GateRecipe], compared: object) -> Evidence:
-    """Return what gates from outside among ``rules`` measure on ``compared``; what fails is unknown, with its reason.
+    """Return the measurements of external gates among ``rules`` on ``compared``; failures are unknown, with a reason.
 
     ``compared``: the labelled set under all models (``tasks.Compared``).
 
     Raises:
-        PluginError: As ``kind_of``.
+        PluginError: As in ``kind_of``.
     """
     figures: dict[str, float] = {}
     metrics: dict[str, MetricEvidence] = {}
@@ -256,7 +256,7 @@ def _taken(measure: Callable[[Any], float | MetricEvidence], compared: object) -
             return value if isinstance(value, MetricEvidence) else float(value)
     except MeasureError:
         raise
-    except Exception as error:  # it is foreign code, and raises what it likes
+    except Exception as error:  # foreign code may raise anything
         raise MeasureError(plugins.failure(error)) from error
     message = f"Expected a finite number, got {value}"
     raise MeasureError(message)

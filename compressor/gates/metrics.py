@@ -1,6 +1,6 @@
-"""Gates on metrics whose bounds others made: AUC, ranking precision, calibration error, regression error.
+"""Gates on metrics with given bounds: AUC, ranking precision, calibration error, regression error.
 
-Decides what a difference with its bounds shows. Does not measure (``bootstrap`` and ``confidence_calibration`` do).
+Decides the verdict on a difference with its bounds. Does not measure (``bootstrap``, ``confidence_calibration`` do).
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from compressor.statistics.power import MAX_SAMPLES, POWER
 
 VALUED = ("error_increase", "rmse_increase")
 ERRORS = ("mae", "rmse")
-"""Names of a regression's gates: how much its error grew, and the error itself."""
+"""Names of a regression's gates: the increase of its error, and the error itself."""
 WORST_SLICE = "worst_slice_error_increase"
 SLICE = "slice:"
-"""Begins the name of the evidence of one slice, in the same unit as ``error_increase``."""
+"""Prefix of the name of the evidence of one slice, in the same unit as ``error_increase``."""
 
 MIN_SAMPLES = 100
 MIN_RAREST = 20
-"""Fewer samples, or fewer of the rarest group, show nothing: a bootstrap of few says zero width where none differs."""
+"""Fewer samples, or fewer of the rarest group, show nothing: the bootstrap interval may collapse to zero width."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetricDrop:
-    """The bootstrap upper bound of how much worse ``metric`` became is at most ``margin``, in the metric's unit."""
+    """The bootstrap upper bound of the loss in ``metric`` is at most ``margin``, in the metric's unit."""
 
     metric: str
     margin: float
     confidence: float = 0.95
 
     def judge(self, evidence: Evidence) -> GateResult:
-        """Return PASS when shown, FAIL when refuted or hopeless; a bound that is missing or too weak fails."""
+        """Return PASS when shown, FAIL when rejected or hopeless; a bound that is missing or too weak fails."""
         found = evidence.metrics.get(self.metric)
         if found is None or not found.n or not all(math.isfinite(value) for value in astuple(found)):
             return missing(self.metric, self.margin, evidence.unknown)
@@ -67,7 +67,7 @@ class MetricDrop:
 class ErrorCeiling:
     """The upper bound of a regression's error itself (``mae`` or ``rmse``) is at most ``limit``, in the values' unit.
 
-    Its evidence is the increase against a model without any error.
+    Its evidence is the increase over a model without any error.
     """
 
     name: str
@@ -75,7 +75,7 @@ class ErrorCeiling:
     confidence: float = 0.95
 
     def judge(self, evidence: Evidence) -> GateResult:
-        """Return PASS when shown, FAIL when refuted or hopeless, else INCONCLUSIVE with the samples needed."""
+        """Return PASS when shown, FAIL when rejected or hopeless, else INCONCLUSIVE with the samples needed."""
         result = MetricDrop(self.name, self.limit, self.confidence).judge(evidence)
         found = evidence.metrics.get(self.name)
         if found is None or result.bound is None:
@@ -89,13 +89,13 @@ class ErrorCeiling:
 
 @dataclass(frozen=True, slots=True)
 class WorstSliceIncrease:
-    """The error of no slice became larger by more than ``margin``, each at the Bonferroni level over the slices."""
+    """The error of no slice increased by more than ``margin``, each at the Bonferroni level over the slices."""
 
     margin: float
     confidence: float = 0.95
 
     def judge(self, evidence: Evidence) -> GateResult:
-        """Return the verdict of the slice that is furthest from passing."""
+        """Return the verdict of the slice farthest from passing."""
         slices = [name for name in evidence.metrics if name.startswith(SLICE)]
         if not slices:
             return missing(WORST_SLICE, self.margin, evidence.unknown)
@@ -111,12 +111,12 @@ def _distance(result: GateResult) -> float:
 
 
 def level_of(confidence: float, slices: int) -> float:
-    """Return the confidence that each of ``slices`` must have so that all together have ``confidence`` (Bonferroni)."""
+    """Return the confidence for each of ``slices`` so that all together have ``confidence`` (Bonferroni)."""
     return 1 - (1 - confidence) / slices
 
 
 def _planned(found: MetricEvidence, distance: float) -> int:
-    """Return how many samples show a bound ``distance`` above the true drop with ``POWER``, from the bound's width."""
+    """Return how many samples give a bound ``distance`` above the true drop with ``POWER``, from the bound's width."""
     if distance <= 0:
         return 0
     z = float(stats.norm.ppf(found.confidence))

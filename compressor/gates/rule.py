@@ -9,9 +9,9 @@ from dataclasses import dataclass
 class GateRecipe:
     """One line of ``[gates]``: at most ``max``, at least ``min``, at this ``confidence``.
 
-    ``on`` of a recipe: a target's name, or ``device:ID`` or ``TARGET@device:ID``: on that device too, through its
-    agent. A certificate keeps the line for the one target that it stands for: there ``on`` is the device that the gate
-    was judged on, "" for the host.
+    ``on`` in a recipe: a target's name, or ``device:ID`` or ``TARGET@device:ID``: also on that device, through its
+    agent. In a certificate the line belongs to one target, and ``on`` is the device on which the gate was judged, ""
+    for the host.
     """
 
     name: str = ""
@@ -22,5 +22,5 @@ class GateRecipe:
 
     @property
     def limit(self) -> float | None:
-        """The limit that is given, ``max`` or ``min``."""
+        """The given limit, ``max`` or ``min``."""
         return self.max if self.max is not None else self.min

@@ -1,7 +1,7 @@
-"""Units of figures and limits: which limits make sense, and how a person reads a value. Pure.
+"""Units of figures and limits: valid limits, and the text of a value. Pure.
 
-Decides the range of a limit in a recipe, lest points or per cent let everything pass or nothing, and the words of a
-figure in a report. Which figure has which unit is told by its row (``kinds``).
+Decides the valid range of a limit in a recipe, so that points or per cent by mistake are rejected, and how a report
+prints a figure. The row of a gate (``kinds``) gives the unit of a figure.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 class Unit:
     """The unit of a gate's value, bound and limit.
 
-    ``text``: a value in words; ``low`` and ``high``: between which a limit must be; ``hint``: what a message about a
-    limit out of range adds to its name; ``above_nothing``: a maximum of 0 or less is refused, for nothing is so small.
+    ``text``: formats a value; ``low`` and ``high``: the valid range of a limit; ``hint``: added to its name in a
+    message about an invalid limit; ``above_nothing``: a maximum of 0 or less is rejected, because no value is that
+    small.
     """
 
     text: Callable[[float], str]
@@ -31,7 +32,7 @@ class Unit:
     above_nothing: bool = False
 
     def range_of(self, *, maximum: bool) -> tuple[float, float] | None:
-        """Return between which two numbers a ``maximum`` or a minimum must be; None where any is as good."""
+        """Return the valid range of a ``maximum`` or a minimum; None if any value is valid."""
         if self.above_nothing:
             return (_LEAST, math.inf) if maximum else None
         return None if math.isinf(self.low) else (self.low, self.high)
@@ -54,8 +55,8 @@ SHARE = Unit(text=_per_cent, low=0, high=1, hint=" as a share (0.01 is 1 %)")
 POINTS = Unit(text=_per_cent, low=-_NEARLY_ALL, high=_NEARLY_ALL, hint=" as a share (0.01 is one point)")
 """The difference of two shares."""
 PROPORTION = Unit(text=_per_cent, hint=" (nothing is of that size)", above_nothing=True)
-"""How much of the size before is left; above 1 where it grew."""
+"""The remaining share of the original size; above 1 if it grew."""
 FACTOR = Unit(text=f"{{:.2f}} {_TIMES}".format, hint=" (nothing is of that size)", above_nothing=True)
-"""How many times as much."""
+"""A factor."""
 BYTES = Unit(text=_bytes, hint=" (nothing is of that size)", above_nothing=True)
 MILLISECONDS = Unit(text="{:.3f} ms".format, hint=" (nothing is of that size)", above_nothing=True)

@@ -1,1 +1,1 @@
-"""Recipes: what a run is made from, read strictly from one TOML file."""
+"""Recipes: the inputs of a run, read strictly from one TOML file."""

@@ -1,6 +1,6 @@
-"""What must hold of a value of a recipe that its field alone does not say: a range that depends on other values.
+"""Conditions on a value of a recipe that its field's type can't express: a range that depends on other values.
 
-Ranges that depend on nothing stand with the field (``wire.settings.Bound``).
+Ranges that depend on nothing are in the field's type (``wire.settings.Bound``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from wire.settings import Bound, OneOf
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A value and what it must be: between ``low`` and ``high``, or ``one_of`` some names."""
+    """A value and its condition: between ``low`` and ``high``, or ``one_of`` some names."""
 
     where: str
     value: float | str
@@ -26,7 +26,7 @@ class Checked:
         """Check the value.
 
         Raises:
-            RecipeError: If it is not as it must be.
+            RecipeError: If the condition is not met.
         """
         try:
             if isinstance(self.value, str):

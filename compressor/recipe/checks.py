@@ -1,4 +1,4 @@
-"""What must hold of a recipe's values, and of its tables together. Pure; reads no plug-in's folder but the steps'."""
+"""Checks of a recipe's values and of its tables together. Pure; reads no plug-in folder except that of the steps."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ SHARE_NAMES = ("train", "calibration", "gate", "reference")
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Do nothing if every value of ``recipe`` is in its range and its tables fit each other.
+    """Check value ranges and consistency between tables.
 
     Raises:
-        RecipeError: If one is not.
+        RecipeError: If a check fails.
     """
     _check_texts(recipe)
     try:
@@ -49,7 +49,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def _check_ranges(recipe: Recipe) -> None:
-    """Every value that has a range or a list of choices is in it."""
+    """Check every value that has a range or a list of choices."""
     train = recipe.train
     tables = [
         ("[model]", recipe.model), ("[data]", recipe.data), ("[train]", train), ("[acceptance]", recipe.acceptance),
@@ -79,7 +79,7 @@ def _check_ranges(recipe: Recipe) -> None:
 
 
 def _check_texts(recipe: Recipe) -> None:
-    """What no range can say: a target at least, each label once, paths that a file can have."""
+    """Check what no range expresses: at least one target, unique labels, valid paths."""
     model = recipe.model
     if not recipe.targets:
         message = "Expected a table [targets.NAME], got none: write [targets.host], or leave [targets] out"
@@ -97,7 +97,7 @@ def _check_texts(recipe: Recipe) -> None:
 
 
 def _limit(gate: GateRecipe) -> list[Checked]:
-    """Return what the limit of ``gate`` must be, lest points or per cent let everything pass or nothing."""
+    """Return the valid range for the limit of ``gate``, so that points or per cent by mistake are rejected."""
     kind = kind_of(gate.name)
     name, value = ("max", gate.max) if gate.max is not None else ("min", gate.min)
     allowed = kind.unit.range_of(maximum=name == "max") if kind is not None else None
@@ -125,7 +125,7 @@ def _check_gate_targets(recipe: Recipe) -> None:
 
 
 def _target_on(gate: GateRecipe) -> str:
-    """Return the target that a gate is for, "" for all; the device that its ``on`` names, if any, is checked here."""
+    """Return the target of a gate, "" for all; also checks the device that its ``on`` names, if any."""
     device, target = device_in(gate.on)
     where, kind = f"[gates] {gate.name}", kind_of(gate.name)
     place = Place.BOTH if kind is None else kind.place
@@ -145,7 +145,7 @@ def _target_on(gate: GateRecipe) -> str:
 
 
 def _check_import(recipe: Recipe) -> None:
-    """An imported file has no network: what would change one, or another runtime's file, is refused."""
+    """Reject what an imported file does not allow: steps that change a network, and another runtime's file."""
     model = recipe.model
     given = [name for name in ("checkpoint", "onnx", "tflite") if getattr(model, name)]
     if len(given) > 1:
@@ -166,7 +166,7 @@ def _check_import(recipe: Recipe) -> None:
 
 
 def _check_grid(recipe: Recipe) -> None:
-    """Training on one grid and quantizing to another loses what was trained for."""
+    """Check that QAT and quantization use the same grid: otherwise the training is lost."""
     trained = [step for step in network_steps(recipe) if step.step == "qat"]
     static = [step for step in recipe.compress if isinstance(step, QuantizeRecipe) and step.scheme == "static_int8"]
     for step in static:
@@ -180,7 +180,7 @@ def _check_grid(recipe: Recipe) -> None:
 
 
 def _check_rescue(recipe: Recipe) -> None:
-    """The ladder of remedies is for ONNX files: what it finds would not hold for a TFLite file by the same step."""
+    """Check that rescue is used only for ONNX targets: its result would not apply to a TFLite file of the same step."""
     for step in recipe.compress:
         if not isinstance(step, QuantizeRecipe) or not step.rescue:
             continue
@@ -192,10 +192,10 @@ def _check_rescue(recipe: Recipe) -> None:
 
 
 def check_task(recipe: Recipe) -> None:
-    """Do nothing if gates and settings of ``recipe`` fit what it predicts.
+    """Check that gates and settings of ``recipe`` fit its task.
 
     Raises:
-        RecipeError: If one is of the other task; or if mean and deviation of the values don't fit each other.
+        RecipeError: If one belongs to another task, or mean and deviation of the values are inconsistent.
     """
     tasks.check(recipe.data)
     _check_gates(recipe)

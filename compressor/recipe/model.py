@@ -1,4 +1,4 @@
-"""A recipe: everything that a run is made from. Data alone; ``read`` decides what a file may say."""
+"""A recipe: all inputs of a run. Data only; ``read`` decides what a file may contain."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ Strength: TypeAlias = Annotated[float, Bound(0, 10)]
 
 @dataclass(frozen=True, slots=True)
 class ModelRecipe:
-    """``[model]``: what is built. ``network_options`` go to the network's ``build`` by name.
+    """``[model]``: the model to build. ``network_options`` are passed to the network's ``build`` by name.
 
-    A model of one's own comes in by one of three: ``checkpoint`` (a state dict for ``network``: training is left out),
-    ``onnx`` (the steps after training, gates and bundle) or ``tflite`` (gates and bundle), each a path beside the
+    A person's own model is given in one of three ways: ``checkpoint`` (a state dict for ``network``; skips training),
+    ``onnx`` (steps after training, gates and bundle) or ``tflite`` (gates and bundle), each a path relative to the
     recipe.
 
-    ``allow_constant``: why the model need not be better than one answer to everything, nor its labels be in the order
-    that fits best; empty: it must.
+    ``allow_constant``: the reason why the model need not beat a constant answer, nor its labels be in the best-fitting
+    order; empty: it must.
 
-    ``security_floor``: a device that committed this release refuses every release with a lower floor from then on.
-    Raise it only when the releases before are not safe to run; a roll-back to an equal floor stays possible.
+    ``security_floor``: a device that committed this release refuses releases with a lower floor from then on. Raise it
+    only if earlier releases are not safe to run; a rollback to an equal floor stays possible.
     """
 
     name: str
@@ -49,36 +49,35 @@ class ModelRecipe:
 
     @property
     def architecture(self) -> str:
-        """What the model is, in a few words: its network, or the kind of file that it came as."""
+        """The model in a few words: its network, or the kind of its file."""
         return "model from an ONNX file" if self.onnx else "model from a TFLite file" if self.tflite else self.network
 
     @property
     def imported(self) -> str:
-        """The exported file that takes the place of a network, or nothing."""
+        """The exported file that replaces a network, or empty."""
         return self.onnx or self.tflite
 
 
 @dataclass(frozen=True, slots=True)
 class DataRecipe:
-    """``[data]``: what is learnt from, and how an image becomes an input.
+    """``[data]``: the data to learn from, and how an image becomes an input.
 
-    ``slices``: the CSV column of per-slice gates. ``split``: the CSV column that tells each row's split (``train``,
-    ``calibration``, ``gate``, ``reference``, or nothing: drawn). ``train_slices``: the only slices that are trained,
-    calibrated, gated and referenced on (none: all). ``label``: ``exact`` (each label is a class),
-    ``floor`` (3.7 is class 3) or ``number`` (3.7 is a value to predict: a regression). ``allow_corrupt``: how many
-    broken images may be left out.
-    ``mean`` and ``std``: of the input after scaling to 0..1, per channel. ``target_mean`` and ``target_std``: of a
-    regression's values, in their unit: the network gives deviations, the device turns them back (none: those of the
-    train rows; of an imported model 0 and 1). ``shares``: of the sources in each split,
-    ``{train, calibration, gate, reference}``, sum 1 (none: what the data set recommends). ``front_end``: what makes an
-    image of raw sensor bytes (``log_mel``, ``mfcc``, ``window``); ``options``: its numbers, and the data set's own.
-    ``orientation`` (``exif``: images are turned upright as their tag says; ``stored``: the tag is ignored) and
-    ``decode`` (``reduced``: large ones are decoded at a fraction of their size; ``full``) go into the manifest, so that
-    the device decodes as the build host did; sensor bytes have neither.
-    ``task``: what is predicted, as ``compressor.tasks`` knows it, or ``module:attribute`` (none: what ``label`` says).
-    ``needs``: of a recipe without a path, one sentence that says what to pass with ``--data`` and where it comes from;
-    ``stand_in``: a file of ``compressor/stand_ins`` that generates data in its place for ``--quick``. Neither is a part
-    of what a model is made from; a ``task`` is, and those who digest a recipe add it where there is one.
+    ``slices``: the CSV column for per-slice gates. ``split``: the CSV column with each row's split (``train``,
+    ``calibration``, ``gate``, ``reference``, or empty: drawn). ``train_slices``: the only slices used for training,
+    calibration, gate and reference (empty: all). ``label``: ``exact`` (each label is a class), ``floor`` (3.7 is class
+    3) or ``number`` (3.7 is a value to predict: a regression). ``allow_corrupt``: how many broken images may be left
+    out. ``mean`` and ``std``: of the input after scaling to 0..1, per channel. ``target_mean`` and ``target_std``: of a
+    regression's values, in their unit: the network outputs deviations, the device converts them back (empty: those of
+    the train rows; for an imported model 0 and 1). ``shares``: of the sources in each split,
+    ``{train, calibration, gate, reference}``, sum 1 (empty: the data set's recommendation). ``front_end``: converts raw
+    sensor bytes to an image (``log_mel``, ``mfcc``, ``window``); ``options``: its numbers, and the data set's own.
+    ``orientation`` (``exif``: images are rotated according to their tag; ``stored``: the tag is ignored) and ``decode``
+    (``reduced``: large images are decoded at a fraction of their size; ``full``) are stored in the manifest, so that
+    the device decodes like the build host; they do not apply to sensor bytes.
+    ``task``: what is predicted, a name for ``compressor.tasks``, or ``module:attribute`` (empty: determined by
+    ``label``). ``needs``: for a recipe without a path, one sentence that says what to pass with ``--data`` and where it
+    comes from; ``stand_in``: a file of ``compressor/stand_ins`` that generates replacement data for ``--quick``.
+    Neither is an input of the model; a ``task`` is, and code that digests a recipe adds it if there is one.
     """
 
     dataset: str = "digits"
@@ -106,7 +105,7 @@ class DataRecipe:
 
     @property
     def generated(self) -> bool:
-        """Whether the data is the stand-in, generated in the place of what the recipe needs."""
+        """Whether the data is the stand-in, generated instead of the data that the recipe needs."""
         return bool(self.stand_in and self.path)
 
     @property
@@ -117,17 +116,17 @@ class DataRecipe:
 
 @dataclass(frozen=True, slots=True)
 class TrainRecipe:
-    """``[train]``. ``fine_tune_*`` hold when training starts from a checkpoint.
+    """``[train]``. ``fine_tune_*`` apply when training starts from a checkpoint.
 
-    ``augment``: strength of the random geometry and light, 0 (none) to 2; 1 is a mild default.
+    ``augment``: strength of random geometry and brightness, 0 (none) to 2; 1 is a mild default.
     ``schedule``: of the learning rate: ``one_cycle``, ``cosine``, ``step`` (a tenth from 1/2 and 3/4 on) or
-    ``constant``. ``warm_up_epochs``: in which the rate rises to its peak (0: none; ``one_cycle`` then keeps its own
-    quarter). ``early_stopping``: epochs without improvement on the search rows after which training ends with its
-    best weights, 0 off. ``ema``: decay of the averaged weights that are kept, 0 off. ``mixup`` and ``cutmix``: alpha
-    of the Beta distribution that mixes pairs of inputs, 0 off. ``class_weights``: ``none`` or ``balanced``.
-    ``processes``: that share each batch on this host. ``loss``: of a regression, on errors in standard deviations of
-    the targets: ``huber`` (the default, quadratic up to 1) or ``mse``; ``label_smoothing`` and ``class_weights`` are
-    for classes alone.
+    ``constant``. ``warm_up_epochs``: during which the rate rises to its peak (0: none; ``one_cycle`` then uses its own
+    quarter). ``early_stopping``: epochs without improvement on the search rows after which training ends with its best
+    weights, 0 off. ``ema``: decay of the averaged weights, 0 off. ``mixup`` and ``cutmix``: alpha of the Beta
+    distribution that mixes pairs of inputs, 0 off. ``class_weights``: ``none`` or ``balanced``. ``processes``: number
+    that share each batch on this host. ``loss``: for a regression, on errors in standard deviations of the targets:
+    ``huber`` (the default, quadratic up to 1) or ``mse``; ``label_smoothing`` and ``class_weights`` are only for
+    classes.
     """
 
     epochs: Epochs = 12
@@ -171,12 +170,12 @@ class TargetRecipe:
 
 @dataclass(frozen=True, slots=True)
 class AcceptanceRecipe:
-    """``[acceptance]``: what a device must confirm of a release before it keeps it; the budgets of the manifest.
+    """``[acceptance]``: what a device must confirm before it keeps a release; the budgets of the manifest.
 
-    ``golden_tolerance``: how far a device's answers to the golden inputs may be from this host's, as a share of the
-    largest logit (of a regression: of the values' range). int8 kernels of other processors round differently.
+    ``golden_tolerance``: how far a device's answers to the golden inputs may differ from this host's, as a share of the
+    largest logit (for a regression: of the values' range); int8 kernels of other processors round differently.
     ``latency_slack``: how many times slower than the gate ``latency_p95_ms`` (or than measured here) a device may be:
-    it does other work too. ``min_latency_budget_ms``: a tighter budget would measure how busy a device is.
+    it also does other work. ``min_latency_budget_ms``: a smaller budget would measure how busy a device is.
     """
 
     golden_tolerance: Annotated[float, Bound(0, 1)] = 0.05
@@ -186,10 +185,10 @@ class AcceptanceRecipe:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The whole recipe. ``folder`` is where it was read from: relative paths start there.
+    """The whole recipe. ``folder`` is where it was read from, the base of relative paths.
 
-    ``acceptance`` stands in no ``repr``: the digest of a recipe that leaves it out is what it was before there was
-    such a table (``run.bundles.lineage_of`` adds it where it differs).
+    ``acceptance`` is not in the ``repr``, so that the digest of a recipe without this table is the same as before the
+    table existed (``run.bundles.lineage_of`` adds it if it differs from the default).
     """
 
     model: ModelRecipe
@@ -202,10 +201,10 @@ class Recipe:
     acceptance: AcceptanceRecipe = field(default_factory=AcceptanceRecipe, repr=False)
 
     def with_data(self, path: Path | None) -> Recipe:
-        """Return the recipe with the data at ``path`` in the place of its own, or as it is where none is given.
+        """Return the recipe with the data at ``path`` instead of its own, or unchanged if ``path`` is None.
 
         Raises:
-            DataError: If nothing is there.
+            DataError: If ``path`` does not exist.
         """
         if path is None:
             return self

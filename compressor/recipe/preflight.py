@@ -1,7 +1,7 @@
-"""What can be known to be wrong before data is read or anything is trained.
+"""Checks that need neither data nor training.
 
-Decides nothing about data; of a plug-in named by a dotted path it checks the module alone, of a model file what
-``imported_model`` can know without data.
+Decides nothing about data; checks only the module of a plug-in with a dotted path, and of a model file what
+``imported_model`` can check without data.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ _PACKAGES = {"onnx": ("onnxruntime",), "litert": ("ai_edge_litert", "litert_torc
 
 
 def check(recipe: Recipe, out: Path) -> None:
-    """Do nothing if every plug-in of ``recipe`` is there and ``out`` can be written.
+    """Check that every plug-in of ``recipe`` exists and ``out`` is writable.
 
     Raises:
-        DataError: If ``[data]`` gives a key that its data set does not read.
-        PluginError: If a data set, network, scheme or runtime is not there; the nearest one is named.
-        RecipeError: If a scheme reads a key that is given on no target.
-        PackageError: If ``out`` is no folder, can't be made or written, or holds files of others by a result's name.
-        CheckpointError: If a checkpoint or model file is not there, too large, or no weights.
+        DataError: If ``[data]`` sets a key that its data set does not read.
+        PluginError: If a data set, network, scheme or runtime does not exist; the nearest one is named.
+        RecipeError: If a key is set that the scheme reads for none of its targets.
+        PackageError: If ``out`` is not a folder, can't be created or written, or holds foreign files with a result's
+            name.
+        CheckpointError: If a checkpoint or model file does not exist, is too large, or holds no weights.
         MeasureError: If an ONNX or TFLite file does not fit the recipe, or the runtime rejects it.
     """
     _require("compressor.data", recipe.data.dataset, "[data] dataset")
@@ -66,13 +67,13 @@ def check(recipe: Recipe, out: Path) -> None:
 
 
 def missing(target: TargetRecipe) -> list[str]:
-    """Return the packages that building for ``target`` needs and that are not installed."""
+    """Return the missing packages that building for ``target`` needs."""
     return [name for name in _PACKAGES.get(target.runtime, ()) if not _there(name)]
 
 
 def _check_read(step: QuantizeRecipe, recipe: Recipe) -> None:
-    """Refuse settings that the scheme of ``step`` reads on no target that the step is for."""
-    from compressor.quantize import unread  # noqa: PLC0415 - a scheme needs onnx, a bad recipe is told before
+    """Reject settings that the scheme of ``step`` reads for none of the step's targets."""
+    from compressor.quantize import unread  # noqa: PLC0415 - a scheme needs onnx; a bad recipe is reported before
 
     runtimes = {target.runtime for target in recipe.targets if step.on in {"", target.name}}
     found = unread(step, sorted(runtimes))
@@ -101,7 +102,7 @@ def _require(package: str, name: str, where: str) -> None:
 
 
 def _there(module: str) -> bool:
-    return located(module) is not None  # found without importing the packages it is in: their code may need a plug-in's
+    return located(module) is not None  # imports no parent packages, which may need a plug-in's packages
 
 
 def _writable(out: Path) -> None:
@@ -110,7 +111,7 @@ def _writable(out: Path) -> None:
         what = "a file" if not above.is_dir() else "a folder that this user may not write"
         message = f"Expected a folder for results at {out}, got {what} at {above}: choose another --out"
         raise PackageError(message)
-    try:  # a file system may say that it can be written and refuse it: /proc, a full or read-only disk
+    try:  # a file system may claim to be writable and still refuse: /proc, a full or read-only disk
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=out) as file:
             file.write(b"1")

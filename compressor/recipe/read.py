@@ -1,7 +1,7 @@
-"""A recipe: everything a run is made from, read strictly from one TOML file.
+"""Reads a recipe, all inputs of a run, strictly from one TOML file.
 
-Decides which keys exist, their types, defaults and ranges. Does not decide whether a data set or
-a network of that name exists (their folders do), nor what a gate means (``gates`` does).
+Decides which keys exist, their types, defaults and ranges. Does not decide whether a data set or a network of that name
+exists (their folders do), nor what a gate means (``gates`` does).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def read_recipe(path: Path | str) -> Recipe:
 
     Raises:
         RecipeError: If it can't be read, or has an unknown key, a wrong type or a value out of range.
-        PluginError: If a gate from outside can't be found.
+        PluginError: If an external gate can't be imported.
     """
     file = Path(path) / "recipe.toml" if Path(path).is_dir() else Path(path)
     try:
@@ -66,7 +66,7 @@ def parse_recipe(data: bytes, name: str = "recipe") -> Recipe:
     """Return the recipe in ``data``; ``name`` is the file's, for messages.
 
     Raises:
-        RecipeError: As ``read_recipe``.
+        RecipeError: As in ``read_recipe``.
     """
     try:
         document = parse_toml(data, name)
@@ -88,7 +88,7 @@ def recipe_of(document: Mapping[str, object]) -> Recipe:
 
     Raises:
         RecipeError: If there is an unknown key, a wrong type or a value out of range.
-        PluginError: If a gate from outside can't be found.
+        PluginError: If an external gate can't be imported.
     """
     for key in document:
         if key not in _TABLES:
@@ -120,7 +120,7 @@ def _filled(document: Mapping[str, object]) -> Recipe:
 
 
 def _finished(document: Mapping[str, object]) -> bool:
-    """Return whether the recipe brings a TFLite file: nothing is left to compress."""
+    """Return whether the recipe has a TFLite file: nothing is left to compress."""
     model = document.get("model")
     return isinstance(model, dict) and bool(model.get("tflite"))
 

@@ -1,7 +1,7 @@
-"""Keys that a recipe gives and that nothing would read, because of what else it says. Pure.
+"""Keys that a recipe sets but that nothing would read, because of its other settings. Pure.
 
-Decides it for the tables of the recipe's reader; of a quantizing scheme the keys that it reads are its own to say
-(``READS`` in its file), and are asked for before a run (``preflight``). A key at its default value asks for nothing.
+Decides this for the tables of the recipe's reader; a quantizing scheme lists the keys that it reads itself (``READS``
+in its file), which is checked before a run (``preflight``). A key at its default value counts as not set.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from compressor.recipe.model import Recipe
 
 READ_BY_IMPORTS = frozenset({"seed"})
-"""What an imported file leaves of ``[train]`` to read: the seed of the splits."""
+"""The only key of ``[train]`` that is read with an imported file: the seed of the splits."""
 _OF_TRAINING = frozenset({"epochs", "learning_rate"})
 
 
@@ -35,10 +35,10 @@ class Unread:
 
 
 def check_unread(recipe: Recipe) -> None:
-    """Check that every key that ``recipe`` gives is read by something.
+    """Check that every key that ``recipe`` sets is read.
 
     Raises:
-        RecipeError: If one is not; the key, the table and what makes it useless are named.
+        RecipeError: If one is not; the message names the key, the table and the reason.
     """
     found = next(unread(recipe), None)
     if found is not None:
@@ -62,7 +62,7 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
         used = (
             frozenset(_names(recipe.train)) - _OF_TRAINING if None in read else frozenset().union(*filter(None, read))
         )
-        used |= READ_BY_IMPORTS | {"fine_tune_epochs", "fine_tune_learning_rate"}  # the latter: of a later retraining
+        used |= READ_BY_IMPORTS | {"fine_tune_epochs", "fine_tune_learning_rate"}  # the latter: for a later retraining
         unused = frozenset(_names(recipe.train)) - used
         why = "with [model] checkpoint, whose weights are taken as they are"
         yield from (Unread("[train]", key, why) for key in sorted(unused) if is_given(recipe.train, key))
@@ -89,7 +89,7 @@ def _of_steps(recipe: Recipe) -> Iterator[Unread]:
 
 
 def gives(recipe: Recipe, place: str) -> bool:
-    """Return whether ``recipe`` gives the key at ``place``, such as ``[train] loss`` or ``[[compress]] qat epochs``."""
+    """Return whether ``recipe`` sets the key at ``place``, such as ``[train] loss`` or ``[[compress]] qat epochs``."""
     table, _, key = place.rpartition(" ")
     if not table.startswith("[["):
         return is_given(getattr(recipe, table.strip("[]")), key)

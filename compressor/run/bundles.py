@@ -1,6 +1,6 @@
-"""The bundles of a run that passed: golden vectors, drift reference, budgets, lineage, one bundle per target.
+"""The bundles of a passed run: golden vectors, drift reference, budgets, lineage, one bundle per target.
 
-Decides what travels with the artifact. What a host's clock says never does, so equal inputs give equal bytes.
+Decides what is shipped with the artifact. Timings of a host are never shipped, so equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from wire.reference import Reference
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """One target: what was compared, and the certificate that followed."""
+    """One target: the comparison, and the resulting certificate."""
 
     target: TargetRecipe
     compared: Comparison
@@ -40,7 +40,7 @@ def make_bundles(workshop: Workshop, material: Material, models: Models, results
     """Return the bundles of ``results`` by file name.
 
     Raises:
-        PackageError: If the parts don't fit each other.
+        PackageError: If the parts are inconsistent.
         MeasureError: If the artifact can't be run.
     """
     made = {}
@@ -69,7 +69,7 @@ def _parts(workshop: Workshop, material: Material, models: Models, judged: Judge
 
 
 def golden_of(workshop: Workshop, material: Material, compared: Comparison) -> package.Golden:
-    """Return the golden vectors of what was compared: some rows of the gate split and what the artifact said here."""
+    """Return the golden vectors of a comparison: some rows of the gate split and the artifact's outputs here."""
     gate_rows, predictions = material.rows("gate"), compared.gate_set.candidate
     rows = workshop.task.judging.golden_rows(gate_rows.labels, predictions, package.GOLDEN_MAX)
     table = gate_rows.take(rows)
@@ -78,20 +78,20 @@ def golden_of(workshop: Workshop, material: Material, compared: Comparison) -> p
 
 
 def golden_budget(golden: package.Golden, task: Task, acceptance: AcceptanceRecipe) -> Budgets:
-    """Return how far another processor's answers to ``golden`` may be from this host's, as budgets without others."""
+    """Return the allowed difference of another processor's answers to ``golden``, as budgets without other limits."""
     reach, flips = task.judging.golden_reach(golden.logits)
     allowed = max(1e-3, float(np.float32(acceptance.golden_tolerance * reach)))
     return Budgets(golden_max_abs=allowed, golden_max_flips=flips)
 
 
 def sized(outputs: Sequence[TensorSpec], width: int) -> tuple[TensorSpec, ...]:
-    """Return ``outputs`` with the width of the embedding that was seen; a model without one has none."""
+    """Return ``outputs`` with the actual width of the embedding; removed if the model has none."""
     kept = (replace(spec, shape=(-1, width)) if spec.name == "embedding" else spec for spec in outputs)
     return tuple(spec for spec in kept if spec.name != "embedding" or width)
 
 
 def _budgets(workshop: Workshop, target: TargetRecipe, certificate: Certificate, golden: package.Golden) -> Budgets:
-    """Return what a device must confirm. The latency follows from the recipe, not from this host's clock."""
+    """Return the limits that a device must confirm. The latency follows from the recipe, not from this host's clock."""
     limits = [
         gate.max
         for gate in workshop.recipe.gates
@@ -101,14 +101,14 @@ def _budgets(workshop: Workshop, target: TargetRecipe, certificate: Certificate,
     ]
     measured, acceptance = certificate.figures.get("latency_p95_ms", 0.0), workshop.recipe.acceptance
     wanted = acceptance.latency_slack * (min(limits) if limits else measured)
-    doubled = acceptance.min_latency_budget_ms  # powers of two above: a little noise does not change the bundle's bytes
+    doubled = acceptance.min_latency_budget_ms  # a power of two: a little noise does not change the bundle's bytes
     while doubled < wanted:
         doubled *= 2
     return replace(golden_budget(golden, workshop.task, acceptance), latency_p95_ms=float(doubled))
 
 
 def lineage_of(workshop: Workshop, material: Material, models: Models, compared: Comparison) -> dict[str, str]:
-    """Return what a release was made from: digests of recipe, data and models, and what it was compared with."""
+    """Return the inputs of a release: digests of recipe, data and models, and its baseline."""
     recipe, acceptance = repr(replace(workshop.recipe, folder=Path())), workshop.recipe.acceptance
     beside = [str(acceptance)] if acceptance != AcceptanceRecipe() else []
     beside += [workshop.recipe.data.task] if workshop.recipe.data.task else []

@@ -1,6 +1,6 @@
-"""What a run works on: its data, and the predictions of all its models, taken once.
+"""The data of a run, and the predictions of all its models, each computed once.
 
-Decides who is compared on which samples. Does not judge.
+Decides which models are compared on which samples. Does not judge.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Material:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
-    """All predictions that the gates, reference and golden vectors of one target need.
+    """All predictions that gates, reference and golden vectors of one target need.
 
     ``parity_unknown``: why some forms have no parity.
     """
@@ -60,7 +60,7 @@ class Comparison:
     def of(
         cls, workshop: Workshop, material: Material, models: Models, before: Bundle | None, target: str
     ) -> Comparison:
-        """Return all predictions of ``target``; ``before`` is the bundle of the release before, if there is one.
+        """Return all predictions of ``target``; ``before`` is the bundle of the previous release, if there is one.
 
         Raises:
             MeasureError: If a model can't be run.
@@ -84,14 +84,14 @@ ITSELF = "itself (nothing was compressed)"
 
 
 def _start(models: Models, form: Form) -> str:
-    """Return what a first release is compared with, in words: an imported file need not be float."""
+    """Return the baseline of a first release, as text: an imported file need not be float."""
     if models.baseline.data in {form.data, form.onnx}:
         return ITSELF
     return "the float model" if models.trained is not None else "the file as it came"
 
 
 def parity_of(workshop: Workshop, material: Material, models: Models) -> tuple[tuple[parity.Pair, ...], str]:
-    """Return every form of the model against every other, on some rows of the gate split, and which forms failed.
+    """Return the parity of every pair of forms, on some rows of the gate split, and which forms failed.
 
     A form that can't be run, such as a float file that no device gets, is left out and named.
     """
@@ -131,7 +131,7 @@ class Figures:
     unknown: dict[str, str] = field(default_factory=dict)
 
     def add(self, names: Sequence[str], measured: Callable[[], Mapping[str, float]]) -> None:
-        """Add what ``measured`` returns; if it can't be measured, that ``names`` are unknown and why."""
+        """Add the result of ``measured``; if it fails, record ``names`` as unknown with the reason."""
         try:
             self.known |= measured()
         except MeasureError as error:
@@ -148,9 +148,9 @@ _GRAPH = ("macs", "int8_macs_ratio", "converting_nodes")
 def figures_of(
     workshop: Workshop, target: TargetRecipe, material: Material, models: Models, compared: Comparison
 ) -> Figures:
-    """Return every figure of ``target``; latency and memory only where this host is such a processor.
+    """Return every figure of ``target``; latency and memory only if this host has the target's processor.
 
-    The run has its predictions by now: what can't be measured beside them is unknown, and ends nothing.
+    The run already has its predictions: other measurements that fail are unknown, and do not end it.
     """
     form, baseline = compared.form, models.baseline
     found = Figures(workshop.task.judging.figures(compared.gate_set, compared.drifted))
@@ -163,7 +163,7 @@ def figures_of(
     found.add(("float_macs",), lambda: _float_macs(workshop.graph(baseline.candidate)))
     found.known |= _parity_figures(compared, target)
     found.unknown |= {name: compared.parity_unknown for name in _PARITY if compared.parity_unknown}
-    if target.cpu == platform.machine():  # this host says nothing about another processor: the gate then fails
+    if target.cpu == platform.machine():  # this host can't measure another processor: the gate then fails
         rows = material.rows("gate").take(np.arange(min(_TIMED_ROWS, len(compared.gate_set.labels))))
         both = {"float": baseline.candidate, "candidate": form.candidate}
         found.add(_LATENCY, lambda: _with_ratios(workshop.timings(both, rows)))

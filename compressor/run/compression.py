@@ -1,7 +1,7 @@
-"""From weights to files: the network steps, the exports, the steps after the export. Each result is kept by content.
+"""From weights to files: the network steps, the exports, the steps after the export. Each result is cached.
 
-Decides in which order a recipe's steps run and what each of them is given. What a step does is its own file's
-business; what its result is worth, the gates'.
+Decides in which order a recipe's steps run and their inputs. A step's file decides what it does; the gates judge its
+result.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _PROBE_ROWS = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Lesson:
-    """The tables that steps work with: learnt from, calibrated on, and judged on by the steps themselves.
+    """The tables for steps: to learn from, to calibrate on, and to judge a step's own choices.
 
     Raises:
         DataError: If there are calibration rows of one class only.
@@ -63,30 +63,30 @@ class Lesson:
     search: Table
 
     def __post_init__(self) -> None:
-        """Refuse what no step could calibrate on, before anything is trained."""
+        """Reject tables that no step could calibrate on, before anything is trained."""
         check_calibration(self.calibration)
 
     def digest(self) -> str:
-        """Return the SHA-256 over the content of all tables."""
+        """Return the SHA-256 of the content of all tables."""
         tables = [*self.train, *self.calibration, self.search]
         unit = repr(self.search.unit) if self.search.unit is not None else ""
         return sha256_hex(("".join(table_digest(table) for table in tables) + unit).encode())
 
 
 def check_calibration(tables: Sequence[Table]) -> None:
-    """Check that the rows of ``tables`` can show the ranges of a model.
+    """Check that the rows of ``tables`` are sufficient to calibrate a model.
 
     Raises:
-        DataError: If they can't: they are of one class, or of one value.
+        DataError: If they are not: they have only one class, or one value.
     """
     tasks.of_labels(tables[0].labels, tables[0].task).targets.check_calibration(tables)
 
 
 def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
-    """Return the weights after the recipe's network steps, and what each step measured.
+    """Return the weights after the recipe's network steps, and the notes of each step.
 
     Raises:
-        CompressorError: As a step says.
+        CompressorError: As raised by a step.
     """
     weights, notes = trained, []
     network = plugin("compressor.networks", workshop.recipe.model.network)
@@ -145,9 +145,9 @@ def models_of(
     """Return all files of a run: the float baseline, the float files by runtime, the compressed ones by target.
 
     Raises:
-        ExportError: If the network does not export.
+        ExportError: If the network can't be exported.
         QuantizeError: If a file can't be quantized.
-        PluginError: If a scheme or the TFLite converter is not there.
+        PluginError: If a scheme or the TFLite converter is missing.
     """
     recipe = workshop.recipe
     baseline = exported(workshop, table, trained, ONNX)
@@ -163,7 +163,7 @@ def exported(workshop: Workshop, table: Table, weights: Result, runtime: str) ->
     """Return the float file of ``weights`` for ``runtime``.
 
     Raises:
-        ExportError: If the network does not export.
+        ExportError: If the network can't be exported.
         PluginError: If ``runtime`` has no exporter, or its packages are missing.
     """
     if runtime not in FLOAT_NAMES:
@@ -177,12 +177,12 @@ def compress(
     workshop: Workshop, table: Table, form: Form, target: TargetRecipe, calibration: Sequence[Table],
     weights: Result | None = None,
 ) -> Form:  # fmt: skip
-    """Return ``form`` after the recipe's steps for ``target``; ``weights`` may carry learnt ranges.
+    """Return ``form`` after the recipe's steps for ``target``; ``weights`` may contain learned ranges.
 
     Raises:
         QuantizeError: If it can't be quantized.
-        MeasureError: If the runtime ends the process that opens what was made.
-        PluginError: If a scheme is not there.
+        MeasureError: If the runtime crashes when it opens the result.
+        PluginError: If a scheme is missing.
     """
     data = form.data
     for step in artifact_steps(workshop.recipe, target.name):
@@ -236,7 +236,7 @@ def _quantized(
 
 
 def _pieces(batches: Iterable[Floats], size: int) -> Iterator[Floats]:
-    """Yield all rows in batches of ``size``, the last filled by repeating its last row."""
+    """Yield all rows in batches of ``size``, the last padded with its last row."""
     for batch in batches:
         padded = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % size, axis=0)])
         yield from (padded[start : start + size] for start in range(0, len(padded), size))
@@ -253,7 +253,7 @@ def _by_scheme(model: bytes, batches: Any, step: QuantizeRecipe, runtime: str, p
 
 
 def _placed(workshop: Workshop, model: bytes, runtime: str, calibration: Sequence[Table], weights: Result) -> Ranges:
-    """Return learnt ranges by the names of the file's tensors, found by value on a few calibration rows."""
+    """Return learned ranges by the names of the file's tensors, matched by value on a few calibration rows."""
     from compressor.quantize import _learned_ranges as placed  # noqa: PLC0415 - torch is loaded only where needed
 
     rows = calibration[0].take(np.arange(min(_PROBE_ROWS, len(calibration[0]))))

@@ -1,8 +1,7 @@
-"""What the devices that a recipe names say of a candidate: one measurement each, as evidence beside this host's.
+"""Evidence from the devices that a recipe names: one measurement of a candidate on each, beside this host's.
 
-Decides what a device gets (a bundle of artifact, manifest and golden vectors; every row of the gate split, as pixels
-at the model's size) and how its answer becomes evidence. What fails on the way is evidence of nothing, with its
-reason: the gates then fail.
+Decides what a device gets (a bundle of artifact, manifest and golden vectors; every row of the gate split, as pixels at
+the model's size) and how its report becomes evidence. A failure gives no evidence but a reason, and the gates fail.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from wire.measurement import MeasureReport
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """One target's candidate, ready to be measured: ``allowed``: the tolerance of its golden vectors."""
+    """One target's candidate, ready to be measured; ``allowed``: the tolerance of its golden vectors."""
 
     task: Task
     subject: Subject
@@ -49,10 +48,10 @@ class Asked:
 def said_by_devices(
     workshop: Workshop, material: Material, compared: Comparison, rules: Sequence[GateRecipe], bench: DeviceBench | None
 ) -> dict[str, DeviceEvidence]:
-    """Return what each device that ``rules`` name said of the candidate, by device.
+    """Return the evidence of each device that ``rules`` name, by device.
 
     Raises:
-        BundleError: If artifact and manifest make no bundle.
+        BundleError: If artifact and manifest don't form a bundle.
     """
     devices = list(dict.fromkeys(rule.on for rule in rules if rule.on))
     if not devices:
@@ -76,10 +75,10 @@ def _asked(workshop: Workshop, material: Material, compared: Comparison, rules: 
 
 
 def make_subject(manifest: Manifest, artifact: bytes, golden: bytes, pixels: NDArray[np.uint8] | None) -> Subject:
-    """Return what a device is to measure; ``pixels``: uint8 (N, H, W, 1 or 3), None for golden vectors alone.
+    """Return the subject of a measurement; ``pixels``: uint8 (N, H, W, 1 or 3), None for golden vectors only.
 
     Raises:
-        BundleError: If the parts make no bundle.
+        BundleError: If the parts don't form a bundle.
     """
     bundle = build_bundle(manifest, {manifest.artifact: artifact, GOLDEN: golden})
     digest = sha256_hex(artifact)
@@ -91,9 +90,9 @@ def make_subject(manifest: Manifest, artifact: bytes, golden: bytes, pixels: NDA
 
 
 def pixels_of(table: Table, manifest: Manifest) -> NDArray[np.uint8]:
-    """Return the rows of ``table`` as the model sees them before scaling: uint8 (N, H, W, 1 or 3).
+    """Return the rows of ``table`` as the model gets them before scaling: uint8 (N, H, W, 1 or 3).
 
-    The device's own preprocessing makes the very same input of them, for it neither resizes nor recolours them again.
+    The device's own preprocessing gives the same input for them, because it need not resize or convert them again.
     """
     pre = manifest.preprocessing
     plain = Preprocessing(pre.width, pre.height, pre.colour, pre.resample, scale=1.0, layout="NHWC")
@@ -108,7 +107,7 @@ def _one(workshop: Workshop, device: str, asked: Asked, bench: DeviceBench) -> D
     try:
         answer = bench.measure(asked.subject, device, workshop.progress)
         return evidence_from(answer, asked)
-    except (DeviceMeasureError, PublishError) as error:  # of the latter: the server is away
+    except (DeviceMeasureError, PublishError) as error:  # PublishError covers ServerUnreachableError
         return DeviceEvidence(str(error))
 
 
@@ -132,7 +131,7 @@ def evidence_from(answer: DeviceAnswer, asked: Asked) -> DeviceEvidence:
 
 
 def figures_from(report: MeasureReport, allowed: Budgets) -> dict[str, float]:
-    """Return latency, memory and golden vectors by the names that gates and certificate use."""
+    """Return latency, memory and golden vectors by the names used in gates and certificate."""
     return {
         "latency_p50_ms": report.latency_p50_ms, "latency_p95_ms": report.latency_p95_ms,
         "peak_memory_bytes": float(report.peak_memory_bytes), "golden_max_abs": report.golden_max_abs,
@@ -142,7 +141,7 @@ def figures_from(report: MeasureReport, allowed: Budgets) -> dict[str, float]:
 
 
 def _compared(asked: Asked, there: Compared) -> dict[str, float]:
-    """Return on how many rows the device answers otherwise than this host, and the task's figures of its answers."""
+    """Return the number of rows that the device answers differently, and the task's figures of its answers."""
     here, rows = asked.gate_set.candidate, len(there.labels)
     other = asked.task.judging.differs(there.candidate, here, asked.allowed.golden_max_abs)
     flips = int(np.count_nonzero(other))

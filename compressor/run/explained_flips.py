@@ -1,6 +1,6 @@
-"""The step that explains flips: saliency of both models on the inputs that flipped, kept by what it was made from.
+"""The stage that explains flips: saliency of both models on the flipped inputs, cached by its inputs.
 
-Decides what the pictures depend on. How saliency is computed is in ``saliency``.
+Decides the inputs of its cache key. ``saliency`` computes the maps.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from wire.codec import to_document
 
 Floats = NDArray[np.float32]
 
-_PATCHES = 6  # along the longer side: 50 inputs a picture, so that twelve flips take about a second
+_PATCHES = 6  # along the longer side: 50 inputs per picture, so that twelve flips take about a second
 
 
 def explained(
     workshop: Workshop, found: Sequence[Flip], rows: Table, before: Candidate, after: Candidate
 ) -> tuple[Explained, ...]:
-    """Return the flips ``found`` with the saliency of the answers of ``before`` and ``after``.
+    """Return the flips ``found`` with the saliency of ``before`` and ``after``.
 
-    ``rows`` are their inputs, one a flip and in their order.
+    ``rows`` are their inputs, one per flip and in their order.
 
     Raises:
-        MeasureError: If a model can't be run, or says something that is not finite.
-        PackageError: If the result can't be kept.
+        MeasureError: If a model can't be run, or its outputs are not finite.
+        PackageError: If the result can't be stored.
     """
     inputs = {
         "before": sha256_hex(before.artifact), "after": sha256_hex(after.artifact), "flips": repr(tuple(found)),
@@ -73,7 +73,7 @@ def _predict(candidate: Candidate) -> Predict:
 
 
 def _pack(maps: Sequence[Floats]) -> bytes:
-    """Return the bytes of 2 N maps, float32 (H, W) of one size: of each flip before, then after."""
+    """Return the bytes of 2 N maps, float32 (H, W) of one size: for each flip before, then after."""
     buffer = io.BytesIO()
     stacked = np.stack(maps).reshape(-1, 2, *maps[0].shape) if maps else np.zeros((0, 2, 1, 1), np.float32)
     np.lib.format.write_array(buffer, stacked, allow_pickle=False)

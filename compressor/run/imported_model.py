@@ -1,7 +1,7 @@
-"""A model of one's own: a checkpoint, an ONNX file or a TFLite file in the place of training.
+"""A person's own model: a checkpoint, an ONNX file or a TFLite file instead of training.
 
-Decides what may come in: sizes first, then one whole file with operators of known domains, then one input of the
-recipe's shape and logits for its classes, then one row that runs. What can't run is named, with what to do.
+Decides what is accepted: first sizes, then one complete file with operators of known domains, then one input of the
+recipe's shape and logits for its classes, then one row that runs. The error for a rejected file gives the next step.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _SUM_SLACK = 1e-3
 
 
 def checkpoint_of(workshop: Workshop, classes: int) -> Result:
-    """Return the weights that ``[model] checkpoint`` names, as this project keeps them.
+    """Return the weights in ``[model] checkpoint``, in this project's format.
 
     Raises:
-        CheckpointError: If the file is not there, is too large, holds anything but tensors, fits another network or
-            has weights that are no finite numbers.
+        CheckpointError: If the file does not exist, is too large, holds anything but tensors, does not fit the network
+            or has weights that are not finite.
     """
-    from compressor.steps._base import Applied  # noqa: PLC0415 - its check needs torch, which only this path has
+    from compressor.steps._base import Applied  # noqa: PLC0415 - its check needs torch, which only this path needs
 
     path = workshop.recipe.folder / workshop.recipe.model.checkpoint
     data = _read(path, "[model] checkpoint")
@@ -59,10 +59,10 @@ def models_of(workshop: Workshop, table: Table, calibration: Sequence[Table]) ->
     """Return all files of a run that starts from an exported file.
 
     Raises:
-        CheckpointError: If the file is not there or too large.
+        CheckpointError: If the file does not exist or is too large.
         DataError: If there are calibration rows of one class only.
-        MeasureError: If it is no such file, has foreign operators, another input or output than the recipe says, or
-            does not run.
+        MeasureError: If it is not such a file, has foreign operators, other inputs or outputs than the recipe, or does
+            not run.
         QuantizeError: If it can't be quantized.
     """
     model, recipe = workshop.recipe.model, workshop.recipe
@@ -85,16 +85,16 @@ def models_of(workshop: Workshop, table: Table, calibration: Sequence[Table]) ->
 
 
 def check(recipe: Recipe) -> None:
-    """Do nothing if the model file that ``recipe`` brings can be known to fit before any data is read.
+    """Check without data whether the model file of ``recipe`` fits.
 
-    Its outputs are checked against ``[model] labels`` where these are given; else they wait for the data's classes.
+    Its outputs are checked against ``[model] labels`` if these are given; otherwise they are checked with the data.
 
     Raises:
-        CheckpointError: If the file is not there, too large, or a checkpoint that holds anything but finite tensors or,
-            where ``[model] labels`` say how many classes there are, fits another network.
+        CheckpointError: If the file does not exist, is too large, or is a checkpoint that holds anything but finite
+            tensors or, if ``[model] labels`` give the number of classes, does not fit the network.
         PluginError: If the network of a checkpoint can't be built.
-        MeasureError: If it is no ONNX or TFLite file, has foreign operators, another input or output than the recipe
-            says, or the runtime rejects it.
+        MeasureError: If it is not an ONNX or TFLite file, has foreign operators, other inputs or outputs than the
+            recipe, or the runtime rejects it.
     """
     model = recipe.model
     if model.checkpoint:
@@ -128,7 +128,7 @@ def _check_weights(recipe: Recipe, path: Path) -> None:
 
 
 def _stated(candidate: Candidate, specs: tuple[Specs, Specs], onnx_data: bytes) -> Candidate:
-    """Return ``candidate`` with the tensors and the opset that its file really has."""
+    """Return ``candidate`` with the actual tensors and opset of its file."""
     stated = with_contract(candidate, *specs)
     if stated.manifest.runtime != ONNX:
         return stated
@@ -136,10 +136,10 @@ def _stated(candidate: Candidate, specs: tuple[Specs, Specs], onnx_data: bytes) 
 
 
 def _meant(workshop: Workshop, candidate: Candidate, specs: tuple[Specs, Specs], rows: Table) -> tuple[Specs, Specs]:
-    """Return ``specs`` with what the first output means, after running some rows.
+    """Return ``specs`` with the meaning of the first output, after running some rows.
 
-    What the runtime rejects is said before anything is made of the file. Where every row is positive and sums to 1 the
-    file ends in a softmax of its own: the manifest says so, and the runtime gives logarithms, which are logits.
+    Rejections by the runtime are reported before the file is processed. If every row is positive and sums to 1, the
+    file ends in a softmax: the manifest records that, and the runtime returns logarithms, which are logits.
     """
     layout = candidate.manifest.inputs[0].layout
     given = workshop.inputs(rows.take(np.arange(min(len(rows), _TRIED_ROWS))), layout)
@@ -164,7 +164,7 @@ def _check_width(candidate: Candidate, logits: NDArray[np.float32]) -> None:
 
 
 def _check_alone(together: NDArray[np.float32], alone: NDArray[np.float32]) -> None:
-    """Refuse a file that answers a row among others otherwise than alone: a device has one at a time."""
+    """Reject a file whose outputs for a row depend on the other rows of the batch: a device runs one at a time."""
     apart, spread = float(np.abs(together[: len(alone)] - alone).max()), float(np.ptp(together))
     if apart > _MAX_APART_RATIO * spread + _ROUNDING * (1 + float(np.abs(together).max())):
         message = f"Expected the same logits for a row alone and among others, got {apart:.3g} apart of {spread:.3g}"
@@ -174,11 +174,11 @@ def _check_alone(together: NDArray[np.float32], alone: NDArray[np.float32]) -> N
 def contract_of(data: bytes, wanted: Manifest) -> tuple[Specs, Specs]:
     """Return input and outputs of a model's file, logits (or values) first, checked against the manifest ``wanted``.
 
-    The names are the file's own. Of the other outputs a matrix named ``embedding`` is kept, and no other. ``wanted``
-    says runtime, labels, and layout and shape of the input.
+    The names are the file's own. Of the other outputs only a matrix named ``embedding`` is kept. ``wanted`` gives
+    runtime, labels, and layout and shape of the input.
 
     Raises:
-        MeasureError: If it is no such file, has foreign operators, or not one such input and one output of logits.
+        MeasureError: If it is not such a file, has foreign operators, or not one such input and one output of logits.
     """
     inputs, outputs = _tensors(data, wanted.runtime)
     return (_input(inputs, wanted.inputs[0]),), _outputs(outputs, wanted.outputs[0].shape[1])
@@ -223,7 +223,7 @@ def _outputs(found: Specs, classes: int) -> Specs:
 
 
 def _imported(recipe: Recipe) -> bytes:
-    """Return the file that the recipe brings; an ONNX file as the standard has it today: order of nodes, weights."""
+    """Return the recipe's file; an ONNX file in present form: nodes sorted, weights not listed as inputs."""
     model = recipe.model
     data = _read(recipe.folder / model.imported, f"[model] {'onnx' if model.onnx else 'tflite'}")
     return imported_onnx.without_weights_as_inputs(in_order(data)) if model.onnx else data

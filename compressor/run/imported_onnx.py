@@ -1,7 +1,7 @@
-"""What an ONNX file eats and gives, read from the file itself, and the little that is changed about one brought along.
+"""Input and output signature of an ONNX file, and the fix-ups made to an imported one.
 
-Decides which files may come in: whole, of a known opset, with operators of known domains and names that are text. What
-a file computes is never changed.
+Decides which files are accepted: complete, of a supported opset, with operators of known domains and text names. The
+computation of a file is never changed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ def contract(data: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...
     """Return (inputs, outputs) of an ONNX file, in the order of its graph; shapes begin with -1, the batch.
 
     Raises:
-        MeasureError: If it is no ONNX file, is of another age, has weights beside it, foreign operators or garbled
-            names.
+        MeasureError: If it is not an ONNX file, has an unsupported opset, external weights, foreign operators or
+            garbled names.
     """
     model = _opened(data)
     _check_operators(model)
@@ -32,21 +32,21 @@ def contract(data: bytes) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...
 
 
 def opset(data: bytes) -> int:
-    """Return the opset that an ONNX file asks for, 0 where it states none."""
+    """Return the opset of an ONNX file, 0 if it states none."""
     entries = onnx.load_from_string(data).opset_import
     return max((entry.version for entry in entries if entry.domain in {"", "ai.onnx"}), default=0)
 
 
 def without_weights_as_inputs(data: bytes) -> bytes:
-    """Return an ONNX file whose graph inputs are inputs alone; as it is where that is so, or where it is no such file.
+    """Return an ONNX file whose weights are not listed as graph inputs; unchanged if they are not, or if it is invalid.
 
-    Before IR version 4 every weight had to be a graph input too, so exporters of that age list them; nothing feeds them
-    here, and quantizers put weights of their own beside them.
+    Before IR version 4 every weight had to be a graph input too, so old exporters list them; nothing feeds them here,
+    and quantizers add their own weights beside them.
     Source: ONNX, IR.md, "Graphs": from IR version 4 on an initializer need not be a graph input.
     """
     try:
         model = onnx.load_from_string(data)
-    except Exception:  # noqa: BLE001 - protobuf raises unrelated classes; what reads the file next says what it is
+    except Exception:  # noqa: BLE001 - protobuf raises unrelated classes; the next reader reports the error
         return data
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
@@ -60,7 +60,7 @@ def without_weights_as_inputs(data: bytes) -> bytes:
 
 
 def of_known_sizes(data: bytes, spec: TensorSpec) -> bytes:
-    """Return an ONNX file whose input has the sizes of ``spec`` where it left them open: work is counted by them."""
+    """Return an ONNX file whose open input sizes are set to those of ``spec``: operations are counted with them."""
     model = onnx.load_from_string(data)
     value = next(value for value in model.graph.input if value.name == spec.name)
     sizes = list(zip(value.type.tensor_type.shape.dim[1:], spec.shape[1:], strict=True))
@@ -73,7 +73,7 @@ def of_known_sizes(data: bytes, spec: TensorSpec) -> bytes:
 
 
 def logits_first(data: bytes, name: str) -> bytes:
-    """Return an ONNX file with its output ``name`` first: what quantizes it compares the first output."""
+    """Return an ONNX file with its output ``name`` first: quantizers compare the first output."""
     model = onnx.load_from_string(data)
     outputs = sorted(model.graph.output, key=lambda output: output.name != name)
     if outputs[0].name == model.graph.output[0].name:
@@ -99,7 +99,7 @@ def _opened(data: bytes) -> onnx.ModelProto:
 
 
 def _check_names(model: onnx.ModelProto) -> None:
-    """Refuse names that are no text (protobuf gives them as bytes), and an opset of another age."""
+    """Reject names that are not text (protobuf returns them as bytes), and an unsupported opset."""
     for graph in _graphs(model.graph):
         names = [item.name for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info)]
         for node in graph.node:
@@ -116,7 +116,7 @@ def _check_names(model: onnx.ModelProto) -> None:
 
 
 def _check_whole(model: onnx.ModelProto) -> None:
-    """Refuse weights in files beside this one: a bundle has one artifact."""
+    """Reject weights in external files: a bundle has one artifact."""
     external = onnx.TensorProto.EXTERNAL
     beside = [
         tensor.name
@@ -146,7 +146,7 @@ def _check_operators(model: onnx.ModelProto) -> None:
 
 
 def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    """Yield ``graph`` and every graph inside of its nodes (branches and loops)."""
+    """Yield ``graph`` and every graph inside its nodes (branches and loops)."""
     yield graph
     for node in graph.node:
         for item in node.attribute:
@@ -162,13 +162,13 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
 
 
 def in_order(data: bytes) -> bytes:
-    """Return ONNX ``data`` with every node after those it reads from; as it is where it is no such file, or in order.
+    """Return ONNX ``data`` with its nodes in topological order; unchanged if they are, or if the file is invalid.
 
-    onnxruntime runs files in any order, and its float16 converter leaves them so.
+    onnxruntime runs files in any order, and its float16 converter keeps the order.
     """
     try:
         model = onnx.load_from_string(data)
-    except Exception:  # noqa: BLE001 - protobuf raises unrelated classes; what reads the file next says what it is
+    except Exception:  # noqa: BLE001 - protobuf raises unrelated classes; the next reader reports the error
         return data
     graph = model.graph
     known = {"", *(item.name for item in [*graph.initializer, *graph.input])}
@@ -176,7 +176,7 @@ def in_order(data: bytes) -> bytes:
     while waiting:
         ready = next((i for i, node in enumerate(waiting) if known.issuperset(node.input)), None)
         if ready is None:
-            return data  # a ring, or an input that nobody makes
+            return data  # a cycle, or an input that no node computes
         ordered.append(waiting.pop(ready))
         known.update(ordered[-1].output)
     if all(one is other for one, other in zip(ordered, graph.node, strict=True)):

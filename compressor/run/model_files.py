@@ -1,6 +1,6 @@
-"""The forms of a model: a file with the manifest that runs it, for every runtime and target.
+"""The forms of a model: a file with its manifest, for every runtime and target.
 
-Decides names, layouts and contracts of inputs and outputs. Runs nothing and judges nothing.
+Decides names, layouts and signatures of inputs and outputs. Runs nothing and judges nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OPSET = 17
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Form:
-    """A file that runs. ``onnx``: the ONNX file that an ORT-format artifact was made from, for reading its graph."""
+    """A runnable file. ``onnx``: the ONNX file from which an ORT-format artifact was made, for reading its graph."""
 
     candidate: Candidate
     onnx: bytes = b""
@@ -49,8 +49,8 @@ class Models:
     """All models of a run.
 
     ``trained``: the weights before any step, ``weights``: after the last (None for an imported file); ``baseline``: the
-    float model without compression, on onnxruntime unless the import was TFLite; ``floats``: the float file after the
-    network steps, by runtime; ``compressed``: what is gated, by target; ``notes``: what the steps measured.
+    float model without compression, for onnxruntime unless the import was TFLite; ``floats``: the float file after the
+    network steps, by runtime; ``compressed``: the gated file, by target; ``notes``: measurements of the steps.
     """
 
     trained: Result | None
@@ -62,7 +62,7 @@ class Models:
 
 
 def bare(recipe: Recipe, table: Table, artifact: bytes, target: TargetRecipe) -> Candidate:
-    """Return ``artifact`` with the least manifest that runs it on ``target`` (the embedding's width is left open)."""
+    """Return ``artifact`` with the minimal manifest to run it on ``target`` (the embedding's width is left open)."""
     return Candidate(manifest_of(recipe, table, target), artifact)
 
 
@@ -92,7 +92,7 @@ def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
 
 
 def _logits(table: Table) -> TensorSpec:
-    """Return the first output; of a regression with the mean and spread that turn what it says into the real values."""
+    """Return the first output; for a regression with the mean and spread that convert it to the values' unit."""
     unit = table.unit
     mean, spread = (unit.mean, unit.spread) if unit is not None else ((), ())
     return TensorSpec("logits", (-1, len(table.class_names)), mean=mean, spread=spread)
@@ -106,7 +106,7 @@ def input_of(recipe: Recipe, runtime: str) -> TensorSpec:
 
 
 def with_contract(candidate: Candidate, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Candidate:
-    """Return ``candidate`` with the inputs and outputs that its file really has; what they mean in the world stays."""
+    """Return ``candidate`` with the actual inputs and outputs of its file; their meaning is kept."""
     meant = candidate.manifest.outputs[0]
     first = replace(outputs[0], mean=meant.mean, spread=meant.spread, meaning=meant.meaning or outputs[0].meaning)
     outputs = (first, *outputs[1:])
@@ -114,23 +114,23 @@ def with_contract(candidate: Candidate, inputs: tuple[TensorSpec, ...], outputs:
 
 
 def float_target(recipe: Recipe, runtime: str) -> TargetRecipe:
-    """Return a target for the float file of ``runtime``: the recipe's first of it, in the plain format."""
+    """Return a target for the float file of ``runtime``: the recipe's first with it, in the plain format."""
     found = [target for target in recipe.targets if target.runtime == runtime]
     first = found[0] if found else replace(recipe.targets[0], runtime=runtime)
     return replace(first, format="")
 
 
 def fixed_batch(model: bytes) -> int:
-    """Return the number of rows that an ONNX file takes at a time, 0 where it takes any.
+    """Return the fixed batch size of an ONNX file, 0 if it accepts any.
 
     Raises:
         MeasureError: If it can't be read, or has no input.
     """
-    import onnx  # noqa: PLC0415 - only an imported file is asked
+    import onnx  # noqa: PLC0415 - needed only for an imported file
 
     try:
         graph = onnx.load_from_string(model).graph
-    except Exception as error:  # protobuf raises classes of its own
+    except Exception as error:  # protobuf raises its own classes
         message = f"Expected an ONNX file, got: {str(error)[:300]}: export the model again"
         raise MeasureError(message) from error
     weights = {tensor.name for tensor in graph.initializer}

@@ -1,9 +1,9 @@
 """From a recipe to bundles: data, train, export, quantize, measure, gate, package.
 
-Decides the order, what is compared with what, and what is written. A normal run compares the int8 artifact with the
-float model it came from. A retraining (``base`` and ``extra``) compares it with the artifact of the release before:
-not worse on the gate split, slice by slice, and better on the held-out part of the drifted samples.
-Only what passed becomes a bundle; a bundle of this name from an earlier run is taken away when the gates fail.
+Decides the order, what is compared, and what is written. A normal run compares the int8 artifact with the float model
+it was made from. A retraining (``base`` and ``extra``) compares it with the previous release's artifact: not worse on
+the gate split, slice by slice, and better on the held-out part of the drifted samples. Only what passed becomes a
+bundle; if the gates fail, a bundle of this name from an earlier run is removed.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ _QUICK_EPOCHS = 2
 _NAMES_SHOWN = 5
 
 JUDGES = (__name__, "compressor.recipe.read")
-"""Modules whose code judges a run, with all that they import: the reader decides what the gates of a recipe mean."""
+"""Modules whose code judges a run, with all their imports: the reader determines what the gates of a recipe mean."""
 
 
 @dataclass(frozen=True, slots=True)
 class BasePoint:
-    """Where a retraining starts: the bundle of the release before, and its float weights where this host has them."""
+    """Start of a retraining: the bundle of the previous release, and its float weights if this host has them."""
 
     bundle: Path
     checkpoint: Path | None = None
@@ -64,10 +64,10 @@ class BasePoint:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run came to. ``certificate`` covers all targets; ``bundles`` is empty unless it says ``pass``.
+    """Result of a run. ``certificate`` covers all targets; ``bundles`` is empty unless its verdict is ``pass``.
 
-    ``ran`` and ``found`` name the steps that were made and that the cache had; ``targets`` has a certificate each;
-    ``recipe`` is what was run, with version and ``quick``; ``lineage``: digests of what it was made from.
+    ``ran`` and ``found`` name the steps that were computed and those from the cache; ``targets`` has one certificate
+    each; ``recipe`` is the recipe that was run, with version and ``quick``; ``lineage``: digests of its inputs.
     """
 
     verdict: Verdict
@@ -94,13 +94,13 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     quick: bool = False,
     devices: DeviceBench | None = None,
 ) -> Outcome:
-    """Run ``recipe`` to its verdict; write bundles, report, certificate and float weights below ``out``.
+    """Run ``recipe`` to its verdict; write bundles, report, certificate and float weights to ``out``.
 
-    ``data_root`` is where relative data paths start (default: the recipe's folder). ``quick`` trains two epochs.
-    ``devices`` is the way to those that gates name; without one such gates fail for want of a measurement.
+    ``data_root`` is the base of relative data paths (default: the recipe's folder). ``quick`` trains two epochs.
+    ``devices`` is the bench for devices that gates name; without it such gates fail as not measured.
 
     Raises:
-        CompressorError: If anything can't be done; the subclass and its ``code`` say what.
+        CompressorError: If the run fails; the subclass and its ``code`` give the reason.
     """
     recipe = _adjusted(recipe, version, quick=quick)
     preflight.check(recipe, out)
@@ -120,7 +120,7 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
 
 
 def opened(recipe: Recipe, out: Path, progress: Progress) -> Workshop:
-    """Return the workshop of a run into ``out``, having said if a cache of another version lies there."""
+    """Return the workshop of a run into ``out``; reports a cache of another version there."""
     cache = Cache(out / "cache")
     if aside := cache.left_aside():
         progress.say(aside)
@@ -147,7 +147,7 @@ def _read_base(base: BasePoint | None) -> Bundle | None:
 
 
 def material_of(workshop: Workshop, data_root: Path | None, before: Bundle | None, extra: Table | None) -> Material:
-    """Return the data of a run in its splits; ``before`` fixes the labels, ``extra`` are drifted samples.
+    """Return the data of a run in its splits; ``before`` determines the labels, ``extra`` are drifted samples.
 
     Raises:
         DataError: If the data can't be used, or has other labels.
@@ -197,15 +197,15 @@ def _models(workshop: Workshop, material: Material, base: BasePoint | None) -> M
 
 
 def calibration_of(material: Material, train: Table) -> list[Table]:
-    """Return what ranges are learnt from: the calibration split, and what the task needs of ``train`` beside it."""
+    """Return the tables for calibration: the calibration split, and what the task needs of ``train`` in addition."""
     rows = material.rows("calibration")
     return tasks.of_labels(rows.labels, rows.task).targets.calibration(rows, train)
 
 
 def lesson_of(workshop: Workshop, material: Material, *, searched: bool = False) -> Lesson:
-    """Return what training and steps may see; some of the training sources judge the steps' own choices.
+    """Return the tables for training and steps; some of the training sources judge the steps' own choices.
 
-    ``searched``: set them aside whatever the steps are, so that all trials of a search learn from the same rows.
+    ``searched``: set them aside for any steps, so that all trials of a search learn from the same rows.
 
     Raises:
         SplitError: If there are too few sources to set some aside.
@@ -227,7 +227,7 @@ def trained_of(workshop: Workshop, lesson: Lesson, base: BasePoint | None) -> Re
     Raises:
         CheckpointError: If weights don't fit the network.
         DataError: If the weights of ``base`` can't be read.
-        TrainError: If training came to nothing.
+        TrainError: If training failed.
     """
     model = workshop.recipe.model
     if base is None and model.checkpoint:
@@ -295,12 +295,12 @@ def _judge(
 
 
 def _alone(workshop: Workshop) -> tuple[str, ...]:
-    """Return the gates on the candidate alone: for a reason that the recipe gives, none."""
+    """Return the gates on the candidate alone; none if the recipe gives a reason against them."""
     return () if workshop.recipe.model.allow_constant else added_to(*workshop.task.gates)
 
 
 def _remarks(recipe: Recipe, compared: Comparison) -> tuple[str, ...]:
-    """Return what should be read before the gates' lines: a comparison that shows nothing, a gate left out."""
+    """Return warnings to read before the gates' lines: a meaningless comparison, a gate left out."""
     said = [certificates.STAND_IN] if recipe.data.generated else []
     if compared.baseline == ITSELF:
         said.append(
@@ -315,7 +315,7 @@ def _write(
     workshop: Workshop, out: Path, certificate: Certificate, bundles: Mapping[str, bytes], models: Models,
     told: report.Shown,
 ) -> Outcome:  # fmt: skip
-    """Take away what did not pass first, and write bundles last: a full disk leaves no release without its report."""
+    """Remove what did not pass first, and write bundles last: a full disk leaves no release without its report."""
     model = workshop.recipe.model
     paths = [out / f"{model.name}-{model.version}-{target.name}.tfb" for target in workshop.recipe.targets]
     with workshop.progress.stage("write", len(bundles) + 3, "file") as stage:

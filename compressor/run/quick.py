@@ -1,6 +1,6 @@
-"""What `compressor run --quick` runs of a recipe: on data that is here, for the targets that this host can build.
+"""Reduces a recipe for `compressor run --quick`: to data available here, and to targets that this host can build.
 
-Decides which data and which targets. Leaves the gates alone, and how long is trained to ``pipeline``.
+Decides which data and which targets. Does not change the gates; ``pipeline`` shortens the training.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from compressor.recipe.preflight import missing
 
 
 def quick_of(recipe: Recipe, out: Path, progress: Progress) -> Recipe:
-    """Return ``recipe`` on its stand-in, written below ``out``, where it has no data; say so to ``progress``.
+    """Return ``recipe`` with its stand-in, written to ``out``, if it has no data; reported to ``progress``.
 
-    A target whose packages are missing is left out, unless none would be left.
+    A target whose packages are missing is left out, unless none would remain.
 
     Raises:
-        PluginError: If there is no stand-in of the recipe's name.
+        PluginError: If the recipe's stand-in is unknown.
         PackageError: If the stand-in can't be written.
     """
     able = tuple(target for target in recipe.targets if not missing(target))

@@ -1,7 +1,7 @@
-"""What the report of a run shows, gathered from the run.
+"""Collects the contents of a run's report.
 
-Decides which target, flips and layers are shown. Runs models only to explain: parts of a few flipped inputs are hidden
-and the answers watched, and one pair of ONNX files is compared layer by layer. No gate uses what comes of it.
+Decides which target, flips and layers are shown. Runs models only to explain: occlusion saliency of a few flipped
+inputs, and a layer-by-layer comparison of one pair of ONNX files. No gate uses the results.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from wire.canonical import canonical_bytes, sha256_hex
 Floats = NDArray[np.float32]
 
 _LAYER_ROWS = 8
-_LAYER_INPUT_BYTES = 1 << 20  # every tensor of both files is held for them
+_LAYER_INPUT_BYTES = 1 << 20  # for these, every tensor of both files is held in memory
 _MAX_FLIP_RATIO, _MIN_COSINE = 0.01, 0.99
-"""Forms that disagree more than this are suspicious as a whole."""
+"""Forms that disagree more than this are suspicious overall."""
 _MEASURED = {
     "score": ("{}_before", "{}_after"),
     "fake_quant_score": ("fake_quant_{}_before", "fake_quant_{}"),
@@ -54,7 +54,7 @@ _REMARKS = {
 def shown(
     certificate: Certificate, workshop: Workshop, material: Material, models: Models, results: Sequence[Judged]
 ) -> report.Shown:
-    """Return what the report of a run shows; pictures are of the target that did worst."""
+    """Return the contents of a run's report; pictures show the worst target."""
     worst = min(results, key=_standing)
     compared, task = worst.compared, workshop.task
     gate_set, names = compared.gate_set, material.table.class_names
@@ -89,14 +89,14 @@ def shown(
 
 
 def _standing(judged: Judged) -> tuple[int, float]:
-    """Return how well a target did: its verdict, then how far it is from a drop in accuracy."""
+    """Return how well a target did: its verdict, then the upper bound of its accuracy drop."""
     return -Verdict(judged.certificate.verdict).rank, -judged.certificate.figures.get("drop_upper", 0.0)
 
 
 def _changes(workshop: Workshop, material: Material, models: Models, judged: Judged) -> report.Changes | None:
-    """Return what compression flipped on the gate split, the first flips with pictures of what each model looked at.
+    """Return the flips on the gate split, the first ones with the saliency of both models.
 
-    None of a task whose answers don't flip.
+    None for a task whose answers don't flip.
     """
     gate_set = judged.compared.gate_set
     found = workshop.task.reporting.flips(gate_set)
@@ -120,7 +120,7 @@ def _changes(workshop: Workshop, material: Material, models: Models, judged: Jud
 
 
 def _layers(workshop: Workshop, material: Material, models: Models, results: Sequence[Judged]) -> report.Layers | None:
-    """Return where float and compressed file of the worst ONNX target part; None without such a target."""
+    """Return the first layer at which float and compressed file of the worst ONNX target diverge; None without one."""
     judged = min(
         (item for item in results if item.target.runtime == ONNX and ONNX in models.floats),
         key=lambda item: -Verdict(item.certificate.verdict).rank,
@@ -138,7 +138,7 @@ def _layers(workshop: Workshop, material: Material, models: Models, results: Seq
 
 
 def _parting(float_model: bytes, compressed: bytes, inputs: Floats) -> str:
-    """Return where two files part, in words."""
+    """Describe the first layer at which the two models diverge."""
     try:
         reference, other = layers.onnx_layers(float_model, compressed, inputs)
         found = layers.first_diverging(reference, other)
@@ -157,7 +157,7 @@ def _parting(float_model: bytes, compressed: bytes, inputs: Floats) -> str:
 
 
 def _steps(workshop: Workshop, models: Models, judged: Judged) -> tuple[report.Step, ...]:
-    """Return what each network step noted, and what the steps after the export did to the file of ``judged``."""
+    """Return the notes of each network step, and the effect of the steps after the export on the file of ``judged``."""
     made = [_step_cost(workshop.task, name, notes) for name, notes in models.notes]
     target, form = judged.target, judged.compared.form
     after = artifact_steps(workshop.recipe, target.name)
@@ -191,7 +191,7 @@ def _pair(notes: Mapping[str, object], *keys: str) -> tuple[float, float] | None
 
 
 def made(recipe: Recipe, material: Material) -> dict[str, str]:
-    """Return how a model was made, in words: never what the recipe says of a training that was left out."""
+    """Return how a model was made, as text; never the settings of a training that was skipped."""
     parts = {name: material.rows(name) for name in ("train", "calibration", "gate", "reference")}
     rows = {
         f"{name} split": f"{len(part):,} rows of {len(np.unique(part.sources)):,} sources"
@@ -218,7 +218,7 @@ def _training(recipe: Recipe, *, retrained: bool) -> str:
 
 
 def _step(step: Settings) -> str:
-    """Return a step and what the recipe set otherwise than the default."""
+    """Return a step and its settings that differ from the defaults, as text."""
     own = {field.name: getattr(step, field.name) for field in fields(step) if field.name != "step"}  # type: ignore[arg-type]
     usual = {field.name: field.default for field in fields(step)}  # type: ignore[arg-type]
     changed = ", ".join(f"{name} = {value}" for name, value in own.items() if value != usual[name] or name == "scheme")

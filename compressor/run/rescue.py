@@ -1,7 +1,7 @@
-"""A quantize step with ``rescue``: remedies are tried on search rows, and the recipe becomes what was enough.
+"""A quantize step with ``rescue``: tries remedies on search rows, and puts the chosen settings into the recipe.
 
-Decides which settings a step ends up with, and says what every rung cost. The gate split is not looked at: whether the
-rescued model is good enough is still the gates' to say.
+Decides the final settings of a step, and reports the cost of every rung. The gate split is not used: the gates still
+decide whether the rescued model is good enough.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Notes = tuple[tuple[str, Mapping[str, Any]], ...]
 def rescued(
     workshop: Workshop, table: Table, form: Form, calibration: Sequence[Table], search: Table
 ) -> tuple[Recipe, Notes]:
-    """Return the recipe with every step that asked for rescue as the ladder left it, and what each rung cost.
+    """Return the recipe with the chosen settings of every step with rescue, and the cost of each rung.
 
     ``form``: the float ONNX file after the network steps.
 
@@ -58,7 +58,7 @@ def _climbed(  # noqa: PLR0913, PLR0917 - what a rung is made from and judged by
     workshop: Workshop, table: Table, form: Form, step: Settings, target: TargetRecipe, calibration: Sequence[Table],
     search: Table,
 ) -> bytes:  # fmt: skip
-    """Return the chosen settings and a line for every rung tried, as JSON; kept by content."""
+    """Return the chosen settings and a line for every rung tried, as JSON; cached."""
     tables = [*calibration, search]
     inputs = {
         "model": form.digest, "settings": repr(step), "preprocessing": repr(workshop.preprocessing),
@@ -71,7 +71,7 @@ def _climbed(  # noqa: PLR0913, PLR0917 - what a rung is made from and judged by
 
     @cache
     def tried() -> Floats:
-        return next(iter(batches()))[: first_run.ROWS].copy()  # made once for all rungs, and no view of the whole batch
+        return next(iter(batches()))[: first_run.ROWS].copy()  # once for all rungs, and no view of the whole batch
 
     def judge(artifact: bytes) -> float:
         first_run.check(ONNX, artifact, tried(), "a file of the rescue")

@@ -1,7 +1,7 @@
-"""The work of a run, each piece kept by content: train, export, predict, time.
+"""Defines each cached stage of a run: train, export, predict, time.
 
-Decides what each step's result depends on (that is what makes resuming right). Does not decide their order or what
-is compared with what (``pipeline`` does).
+Defines the inputs in each stage's cache key, so that an interrupted run resumes correctly. Does not decide their order
+or what is compared (``pipeline`` does).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def table_digest(table: Table) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """Where steps run: the recipe, the cache of results, and where progress is said."""
+    """Runs a recipe's stages through the result cache and reports progress."""
 
     recipe: Recipe
     cache: Cache
@@ -61,24 +61,24 @@ class Workshop:
 
     @property
     def task(self) -> Task:
-        """What is predicted.
+        """The task of the recipe.
 
         Raises:
-            PluginError: If there is no such task.
+            PluginError: If the task is unknown.
         """
         return tasks.of(self.recipe.data)
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """How an image becomes an input, as the manifest carries it."""
+        """The preprocessing from an image to an input, as in the manifest."""
         return preprocessing_of(self.recipe.data)
 
     def inputs(self, table: Table, layout: str = "NCHW") -> Floats:
-        """Return the images of ``table`` as the device's preprocessing makes them, float32 (N, C, H, W) or NHWC."""
+        """Return the images of ``table`` after the device's preprocessing, float32 (N, C, H, W) or NHWC."""
         return self.joined([table], layout)
 
     def joined(self, tables: Sequence[Table], layout: str = "NCHW") -> Floats:
-        """Return the images of all ``tables``, one after another, in one array like ``inputs``; nothing held twice."""
+        """Return the images of all ``tables``, concatenated, in one array as in ``inputs``; holds nothing twice."""
         size = sum(len(table) for table in tables)
         made = self.batches(tables, layout)
         first = next(made, None)
@@ -92,7 +92,7 @@ class Workshop:
         return inputs
 
     def pixels(self, table: Table) -> NDArray[np.uint8]:
-        """Return the images of ``table`` as the monitor sees them, uint8 (N, H, W, 3)."""
+        """Return the images of ``table`` as the drift monitor sees them, uint8 (N, H, W, 3)."""
         pixels = np.empty((len(table), self.preprocessing.height, self.preprocessing.width, 3), np.uint8)
         for row, image in zip(pixels, table.images, strict=True):
             row[...] = preprocess.resize_pixels(image, self.preprocessing)
@@ -103,11 +103,11 @@ class Workshop:
     ) -> Result:
         """Return the weights (a state dict) after training on ``tables``, from the weights ``start`` if given.
 
-        ``held`` judges early stopping, where the settings ask for it.
+        ``held`` is used for early stopping, if the settings enable it.
 
         Raises:
-            TrainError: If training came to nothing.
-            CheckpointError: If ``start`` fits another network.
+            TrainError: If training failed.
+            CheckpointError: If ``start`` does not fit the network.
         """
         network = self.recipe.model.network
         inputs = {
@@ -187,10 +187,10 @@ class Workshop:
         return networks.build(*self._spec(classes))
 
     def loaded(self, weights: bytes, classes: int, named: str = "") -> object:
-        """Return the network with these weights, in evaluation mode; ``named``: where a user's weights came from.
+        """Return the network with these weights, in evaluation mode; ``named``: the origin of a user's weights.
 
         Raises:
-            CheckpointError: If they fit another network.
+            CheckpointError: If they don't fit the network.
         """
         from compressor.train import checkpoint  # noqa: PLC0415 - torch is loaded only where needed
 
@@ -198,15 +198,15 @@ class Workshop:
             return checkpoint.load(self._network(classes), path, named)  # type: ignore[arg-type]
 
     def learnt(self, weights: Result) -> dict[str, tuple[float, float]]:
-        """Return the ranges that a step has learnt beside ``weights``, by FX node; empty where none has.
+        """Return the ranges that a step has learned, stored beside ``weights``, by FX node; empty if there are none.
 
         Raises:
-            CheckpointError: If these are no weights.
+            CheckpointError: If these are not weights.
         """
         from compressor.train import checkpoint  # noqa: PLC0415 - torch is loaded only where needed
 
         if not any(step.step == "qat" for step in network_steps(self.recipe)):
-            return {}  # spares quantization the import of torch
+            return {}  # avoids importing torch for quantization
         with _file(weights.data) as path:
             return checkpoint.load_ranges(path)
 
@@ -214,8 +214,8 @@ class Workshop:
         """Return the float file of these weights for ``runtime``: ONNX, or TFLite for ``litert``.
 
         Raises:
-            ExportError: If the network does not export.
-            MeasureError: If the runtime ends the process that opens the file.
+            ExportError: If the network can't be exported.
+            MeasureError: If the runtime crashes when it opens the file.
             PluginError: If the TFLite converter is not installed.
         """
         data, model = self.recipe.data, self.recipe.model
@@ -248,7 +248,7 @@ class Workshop:
         """Return the ONNX ``model`` in onnxruntime's own format.
 
         Raises:
-            ExportError: If onnxruntime refuses it.
+            ExportError: If onnxruntime rejects it.
         """
         from compressor.export.ort_format import to_ort_format  # noqa: PLC0415 - onnxruntime only where needed
 
@@ -265,7 +265,7 @@ class Workshop:
                 yield preprocess.to_batch(list(table.images[start : start + size]), preprocessing)
 
     def predict(self, name: str, candidate: Candidate, table: Table) -> Predictions:
-        """Return the predictions for ``table``; ``name`` is shown while it runs.
+        """Return the predictions for ``table``; ``name`` is shown as progress.
 
         Raises:
             MeasureError: If the artifact can't be run.
@@ -286,12 +286,12 @@ class Workshop:
         return _unpack(self.cache.step("predict", inputs, make, code=code).data)
 
     def torch_logits(self, weights: Result, table: Table) -> Floats:
-        """Return the logits of the network itself, float32 (N, classes); of a regression its values in their unit."""
+        """Return the network's own logits, float32 (N, classes); for a regression, predictions in the target's unit."""
 
         def make() -> bytes:
             import torch  # noqa: PLC0415 - torch is loaded only where needed
 
-            network = self.loaded(weights.data, len(table.class_names))  # in evaluation mode, and used here alone
+            network = self.loaded(weights.data, len(table.class_names))  # in evaluation mode, and used only here
             with torch.no_grad():
                 logits = [network(torch.from_numpy(batch))[0].numpy() for batch in self.batches([table])]  # type: ignore[operator]
             joined = np.concatenate(logits)
@@ -307,7 +307,7 @@ class Workshop:
         return _unpack(self.cache.step("torch", inputs, make, code=code).data).logits
 
     def timings(self, candidates: Mapping[str, Candidate], table: Table) -> dict[str, float]:
-        """Return the latency of ``candidates`` on this host; kept, so that a resumed run says the same.
+        """Return the latency of ``candidates`` on this host; cached, so that a resumed run gives the same figures.
 
         Raises:
             MeasureError: If an artifact can't be run.
@@ -322,10 +322,10 @@ class Workshop:
         return self._measured("measure", candidates, table, taken)
 
     def memory(self, candidates: Mapping[str, Candidate], table: Table) -> dict[str, float]:
-        """Return the peak memory of a process of its own for each of ``candidates``; kept.
+        """Return the peak memory of a separate process for each of ``candidates``; cached.
 
         Raises:
-            MeasureError: If an artifact can't be run, or not in time.
+            MeasureError: If an artifact can't be run, or takes too long.
         """
 
         def taken(images: Mapping[str, Floats]) -> dict[str, dict[str, float]]:
@@ -359,7 +359,7 @@ class Workshop:
         return figures
 
     def graph(self, candidate: Candidate, onnx: bytes = b"") -> graph.GraphFigures:
-        """Return what the runtime's optimiser makes of the artifact, or of the ``onnx`` file it was made from.
+        """Return the figures of the optimised graph of the artifact, or of the ``onnx`` file it was made from.
 
         Raises:
             MeasureError: If it can't be read.
@@ -375,13 +375,13 @@ class Workshop:
 
 
 def _unit(table: Table) -> dict[str, str]:
-    """Return the unit of a regression's values, as an input of a step."""
+    """Return the unit of a regression's values, as an input of a stage."""
     return {"unit": repr(table.unit)} if table.unit is not None else {}
 
 
 @contextmanager
 def _file(data: bytes) -> Iterator[Path]:
-    """Hold ``data`` in a file for as long as the context lasts."""
+    """Write ``data`` to a temporary file while the context is open."""
     with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
         path = Path(folder) / "weights.pt"
         path.write_bytes(data)
@@ -402,5 +402,5 @@ def _unpack(data: bytes) -> Predictions:
 
 
 def versions(*names: str) -> dict[str, str]:
-    """Return the installed version of each package, as inputs of a step."""
+    """Return the installed version of each package, as inputs of a stage."""
     return {f"version {name}": importlib.metadata.version(name) for name in names}

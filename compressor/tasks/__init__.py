@@ -1,6 +1,6 @@
-"""Tasks: what a model predicts, and all that follows from it. The folder is the registry: each has ``TASK``.
+"""Tasks: what a model predicts, and everything that depends on it. The folder is the registry: each has ``TASK``.
 
-Decides which task a recipe is of. Nothing outside of this folder asks which task it is: it asks the task.
+Decides the task of a recipe. Code outside this folder never compares with a task's name: it uses the task's functions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = [
 ]  # fmt: skip
 
 _OF_LABEL = {"number": "regression"}
-"""What ``[data] label`` says of the task; any other is of classes."""
+"""The task of a ``[data] label``; any other is for classes."""
 _CLASSES = "classification"
 
 
@@ -42,10 +42,10 @@ def of(data: DataRecipe) -> Task:
 
 
 def check(data: DataRecipe) -> None:
-    """Check that ``[data] task`` names a task, and that ``[data] label`` is of it.
+    """Check that ``[data] task`` names a task, and that it allows ``[data] label``.
 
     Raises:
-        RecipeError: If it doesn't; the known ones are named.
+        RecipeError: If it does not; the known tasks are named.
     """
     if not data.task:
         return
@@ -64,10 +64,10 @@ def check(data: DataRecipe) -> None:
 
 
 def of_labels(labels: NDArray[Any], name: str = "") -> Task:
-    """Return the task ``name``; without a name the one that such labels are of: class indices (N,), numbers (N, D).
+    """Return the task ``name``; without a name that of the labels' shape: class indices (N,), numbers (N, D).
 
     Raises:
-        PluginError: If there is no such task.
+        PluginError: If the task is unknown.
     """
     return named(name or (_CLASSES if labels.ndim == 1 else _OF_LABEL["number"]))
 
@@ -76,7 +76,7 @@ def named(name: str) -> Task:
     """Return the task ``name``: a folder beside this file, or ``module:attribute`` from outside.
 
     Raises:
-        PluginError: If there is no such task, a package it needs is missing, or it is no ``Task``.
+        PluginError: If the task is unknown, a package it needs is missing, or the object is not a ``Task``.
     """
     if ":" not in name and name not in known():
         message = f"Expected a task of {', '.join(known())} or 'package.module:attribute', got {name!r}"

@@ -1,4 +1,4 @@
-"""One labelled set under all models: what a task's evidence is computed from. Pure data."""
+"""One labelled set with the predictions of all models, from which a task computes its evidence. Pure data."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Compared:
-    """One labelled set under all models.
+    """One labelled set with the predictions of all models.
 
-    ``baseline``: what the candidate must not be worse than (the float model, or the release before);
-    ``float_model``: what the candidate was compressed from; ``labels`` int64 (N,), or float32 (N, D) of a regression;
-    ``slices`` str (N,).
+    ``baseline``: the model that the candidate must not be worse than (the float model, or the previous release);
+    ``float_model``: the model that was compressed; ``labels`` int64 (N,), or float32 (N, D) of a regression; ``slices``
+    str (N,).
     """
 
     labels: NDArray[Any]

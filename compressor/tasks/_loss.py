@@ -1,4 +1,4 @@
-"""What the loss of a task must offer beside itself: the teacher's share of it, and what its mean is divided by."""
+"""Interface of a task's loss: the loss itself, the teacher's part, and the divisor of its mean."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ class TaskLoss(nn.Module):
         raise NotImplementedError
 
     def mass(self, targets: torch.Tensor) -> float:
-        """Return what the mean over ``targets``, as the rows have them, is divided by."""
+        """Return the divisor of the mean over ``targets``, in the form of the rows."""
         return float(len(targets))

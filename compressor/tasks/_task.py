@@ -1,8 +1,8 @@
-"""What a task is: everything that depends on what a model predicts, in one object.
+"""The interface of a task: everything that depends on what a model predicts, in one object.
 
-A task is a folder with the modules ``targets``, ``training``, ``evidence`` and ``report``, each of which offers the
-functions of one protocol below. They are loaded when they are asked for: only ``training`` needs torch, only ``report``
-plotly. Its device half, in ``edge_agent/tasks``, makes the answer of the outputs.
+A task is a folder with the modules ``targets``, ``training``, ``evidence`` and ``report``, each with the functions of
+one protocol below. They are imported on use: only ``training`` needs torch, only ``report`` plotly. The device half, in
+``edge_agent/tasks``, computes the answer from the outputs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _UNFIT = {
     "search": "forms are compared by accuracy; write the steps and use `compressor run`",
     "retraining": "people label classes; add the new samples to the data set and run it",
 }
-"""What only a task of classes is fit for."""
+"""Operations that only a task with classes supports."""
 Labels = NDArray[Any]
 Floats = NDArray[np.float32]
 
@@ -44,33 +44,33 @@ class Targets(Protocol):
     """How targets are read, split and chosen for calibration."""
 
     def read(self, table: Table, data: DataRecipe) -> Table:
-        """Return ``table``, as a data set gave it, with the targets of this task.
+        """Return ``table``, as loaded by a data set, with the targets of this task.
 
         Raises:
             DataError: If its labels can't be such targets.
         """
 
     def fitted(self, recipe: Recipe, table: Table, train: Table) -> Table:
-        """Return ``table`` with what only the ``train`` rows may decide, such as the unit of its values.
+        """Return ``table`` with everything that depends on the ``train`` rows only, such as the unit of its values.
 
         Raises:
-            DataError: If these rows can't decide it.
+            DataError: If these rows can't determine it.
         """
 
     def classes(self, labels: Labels) -> NDArray[np.int64] | None:
-        """Return the class of each row, int64 (N,); None where a row has no single class."""
+        """Return the class of each row, int64 (N,); None if a row has no single class."""
 
     def grouped(self, table: Table) -> tuple[Table, str]:
-        """Return ``table`` with labels that are classes, for people to look at, and a note on how; "" for none."""
+        """Return ``table`` with classes as labels, for people to look at, and a note on how; "" for none."""
 
     def calibration(self, rows: Table, train: Table) -> list[Table]:
-        """Return what ranges are learnt from: the calibration split, and what of ``train`` it needs beside it."""
+        """Return the tables for calibration: the calibration split, and additional rows of ``train`` if needed."""
 
     def check_calibration(self, tables: Sequence[Table]) -> None:
-        """Check that the rows of ``tables`` can show the ranges of a model.
+        """Check that the rows of ``tables`` are sufficient to calibrate a model.
 
         Raises:
-            DataError: If they can't.
+            DataError: If they are not.
         """
 
 
@@ -78,10 +78,10 @@ class Training(Protocol):
     """Losses and scores, on tensors."""
 
     def check(self, labels: Labels, outputs: int, what: str) -> None:
-        """Check ``labels``, as ``Table.lessons``, against a network of so many ``outputs``; ``what`` names the rows.
+        """Check ``labels``, as in ``Table.lessons``, for a network with ``outputs`` outputs; ``what`` names the rows.
 
         Raises:
-            TrainError: If one can't be learnt.
+            TrainError: If one can't be learned.
         """
 
     def check_learnable(self, y: torch.Tensor) -> None:
@@ -92,16 +92,16 @@ class Training(Protocol):
         """
 
     def loss(self, settings: TrainRecipe, y: torch.Tensor, outputs: int) -> TaskLoss:
-        """Return the loss that ``settings`` ask for, of labels ``y`` and a network of so many ``outputs``."""
+        """Return the loss of ``settings`` for labels ``y`` and a network with ``outputs`` outputs."""
 
     def goodness(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
-        """Return the sum over rows of how good ``outputs`` are: of right answers, or of errors with a minus."""
+        """Return the sum over rows of the score of ``outputs``: correct predictions, or negated errors."""
 
     def loss_sum(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """Return the sum over rows of the plain loss, by which equal goodness is told apart and gradients are taken."""
+        """Return the sum over rows of the plain loss, which breaks ties of goodness and gives gradients."""
 
     def agreement(self, outputs: torch.Tensor, wanted: torch.Tensor) -> Mapping[str, float]:
-        """Return the sums over rows of how near ``outputs`` are to a teacher's, by note; ``{}`` in it: when."""
+        """Return sums over rows of the agreement of ``outputs`` with a teacher's, by note; ``{}`` in it: when."""
 
 
 class Judging(Protocol):
@@ -111,86 +111,85 @@ class Judging(Protocol):
         self, gate_set: Compared, class_names: tuple[str, ...], figures: Mapping[str, float], drifted: Compared | None,
         rules: Sequence[GateRecipe],
     ) -> Evidence:  # fmt: skip
-        """Return the evidence of a gate set, and of a drifted set where there is one; ``rules`` say what is wanted."""
+        """Return the evidence of a gate set, and of a drifted set if there is one; ``rules`` name what is needed."""
 
     def figures(self, gate_set: Compared, drifted: Compared | None) -> dict[str, float]:
-        """Return the task's own figures, by the names of gates and certificate."""
+        """Return the task's own figures, by the names used in gates and certificate."""
 
     def device_figures(self, gate_set: Compared) -> dict[str, float]:
-        """Return those of them that a device's answers are judged by."""
+        """Return those of them by which a device's answers are judged."""
 
     def compared_figures(self, evidence: Evidence) -> dict[str, float]:
-        """Return the figures that follow from the evidence: how much worse the candidate is, and its bound."""
+        """Return the figures computed from the evidence: how much worse the candidate is, and its bound."""
 
     def differs(self, one: Predictions, other: Predictions, allowed_abs: float) -> NDArray[np.bool_]:
-        """Return which rows have another answer, bool (N,)."""
+        """Return which rows have different answers, bool (N,)."""
 
     def score(self, said: Predictions, labels: Labels) -> float:
-        """Return how good ``said`` is, as ``Training.goodness``, a row."""
+        """Return the score of ``said``, as in ``Training.goodness``, per row."""
 
     def order(
         self, fitted: tuple[Predictions, Labels], judged: tuple[Predictions, Labels], names: tuple[str, ...]
     ) -> Reordered:
-        """Return what another order of the outputs would give: found on ``fitted``, judged on ``judged``."""
+        """Return the effect of another order of the outputs: found on ``fitted``, judged on ``judged``."""
 
     def parity(self, forms: Mapping[str, Floats]) -> tuple[Pair, ...]:
-        """Return how far each two forms of one model are apart; each gave float32 (N, D) of the same inputs.
+        """Return the difference of every two forms of one model; each gave float32 (N, D) for the same inputs.
 
         Raises:
             MeasureError: If two forms differ in shape or there are no inputs.
         """
 
     def meaning(self, said: Floats, slack: float) -> str:
-        """Return what an imported model's first output means where it is not what it seems: ``probability``, or ""."""
+        """Return the meaning of an imported model's first output if it is not the usual one: ``probability``, or ""."""
 
     def golden_rows(self, labels: Labels, said: Predictions, most: int) -> NDArray[np.int64]:
-        """Return the rows, at most ``most``, whose answers a device must repeat."""
+        """Return the rows, at most ``most``, whose answers a device must reproduce."""
 
     def golden_reach(self, said: Floats) -> tuple[float, int]:
-        """Return how far apart the outputs are that a tolerance is a share of, and how many flips show nothing."""
+        """Return the range of outputs to which a tolerance is relative, and how many flips are allowed."""
 
     def temperature(self, said: Floats, labels: Labels) -> float:
-        """Return the temperature of the confidence that a device reports; 1 where there is none."""
+        """Return the temperature of the confidence that a device reports; 1 if there is none."""
 
 
 class Reporting(Protocol):
-    """What a report and a card show of the task alone."""
+    """The parts of a report and a card that depend on the task."""
 
     def bar(self, name: str, said: Predictions, labels: Labels) -> Bar | ErrorBar:
-        """Return how good one model is on one set, with bounds."""
+        """Return the score of one model on one set, with bounds."""
 
     def answers(self, gate_set: Compared, names: tuple[str, ...]) -> Picture:
-        """Return the picture of what the compressed model says against what is true."""
+        """Return the picture of the compressed model's predictions against the truth."""
 
     def flips(self, gate_set: Compared) -> tuple[Flip, ...] | None:
-        """Return the rows whose class compression changed; None of a task whose answers don't flip."""
+        """Return the rows whose class compression changed; None for a task whose answers don't flip."""
 
     def tiles(self, figures: Mapping[str, float]) -> Sequence[tuple[str, str, str]]:
-        """Return the figures that people ask for first: name, value, what is behind it."""
+        """Return the most important figures: name, value, basis."""
 
     def goodness(self, value: float) -> str:
-        """Return what a step noted as its score, in words."""
+        """Return the score noted by a step, as text."""
 
     def purpose(self, manifest: Manifest, sense: str) -> str:
-        """Return what a model does, as the end of "A network that"; ``sense``: what it is given."""
+        """Return what a model does, as the end of "A network that"; ``sense``: its kind of input."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """What a model predicts, and all that follows from it.
+    """What a model predicts, and everything that depends on it.
 
-    ``name``: as ``compressor.tasks.named`` finds it. ``folder``: the package with its four modules; ``parts``: modules
-    in the place of some of them, by ``targets``, ``training``, ``evidence`` and ``report``.
-    ``measure``: what its score is called in a word, ``score_name`` in full. ``headline``: the figures that compare two
-    targets, the score first. ``recipes``: how messages call a recipe of it. ``outputs``, ``change``: the words of card
-    and bill for what it gives, and for what a slice may lose. ``names_are``: the field of the manifest that has the
-    names of its outputs, ``labels`` or ``values``. ``columns``: whether a sensor's table has its targets in columns of
-    numbers.
+    ``name``: the name for ``compressor.tasks.named``. ``folder``: the package with its four modules; ``parts``: modules
+    that replace some of them, by ``targets``, ``training``, ``evidence`` and ``report``.
+    ``measure``: its score as one word, ``score_name`` in full. ``headline``: the figures that compare two targets, the
+    score first. ``recipes``: how messages call its recipes. ``outputs``, ``change``: the words of card and bill for its
+    outputs, and for the loss of a slice. ``names_are``: the field of the manifest with the names of its outputs,
+    ``labels`` or ``values``. ``columns``: whether a sensor's table has its targets in columns of numbers.
 
-    ``foreign``: keys of a recipe that are of other tasks, and whose they are; ``unread``: keys that nothing reads, and
-    why (both as ``[table] key``). ``unfit``: what can't be done with it, by what is asked for, and what to do instead.
+    ``foreign``: keys of a recipe that belong to other tasks, and to which; ``unread``: keys that are not read, and why
+    (both as ``[table] key``). ``unfit``: operations that it does not support, with the alternative.
 
-    ``device``: its half on a device, as ``edge_agent.tasks`` finds it. ``gates_of``: tasks whose gates it has as well.
+    ``device``: the name of its device half for ``edge_agent.tasks``. ``gates_of``: tasks whose gates it also has.
     """
 
     name: str
@@ -212,7 +211,7 @@ class Task:
 
     @property
     def gates(self) -> tuple[str, ...]:
-        """The tasks whose gates it has, as the rows of ``gates.kinds`` name them."""
+        """The tasks whose gates it has, by their names in the rows of ``gates.kinds``."""
         return (self.name, *self.gates_of)
 
     @property
@@ -232,7 +231,7 @@ class Task:
 
     @property
     def reporting(self) -> Reporting:
-        """Pictures and words; loads plotly."""
+        """Pictures and texts; loads plotly."""
         return cast("Reporting", self._part("report"))
 
     def code(self, part: str) -> str:

@@ -1,7 +1,7 @@
-"""From predictions to figures and evidence: who was right where, and how well the classes are ranked. Pure.
+"""Evidence from the predictions of a classifier: correct predictions, flips, and ranking of the classes. Pure.
 
-Decides which scores a ranking metric is taken of, and that only the metrics that a rule names are bootstrapped: each
-costs seconds. Does not judge.
+Decides which scores a ranking metric uses, and that only metrics named by a rule are bootstrapped: each costs seconds.
+Does not judge.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def evidence(
     gate_set: Compared, class_names: tuple[str, ...], figures: Mapping[str, float], drifted: Compared | None = None,
     rules: Sequence[GateRecipe] = (),
 ) -> Evidence:  # fmt: skip
-    """Return the evidence of a gate set, and of a drifted set where there is one.
+    """Return the evidence of a gate set, and of a drifted set if there is one.
 
-    ``rules`` say which metrics are bootstrapped. What the gates of other tasks want stays unmeasured, and they fail, as
-    does the gate of a ranking metric where the gate set lacks a class.
+    ``rules`` name the metrics to bootstrap. What the gates of other tasks need stays unmeasured, and they fail; so does
+    the gate of a ranking metric if the gate set lacks a class.
     """
     found, unknown = _measured(gate_set, rules)
     before, after = _right(gate_set.baseline, gate_set.labels), _right(gate_set.candidate, gate_set.labels)
@@ -71,9 +71,9 @@ def _measured(gate_set: Compared, rules: Sequence[GateRecipe]) -> tuple[Mapping[
 
 
 def metrics(gate_set: Compared, rules: Sequence[GateRecipe], *, seed: int = 0) -> dict[str, MetricEvidence]:
-    """Return the bootstrapped metrics that ``rules`` name, at the highest confidence that any asks for.
+    """Return the bootstrapped metrics that ``rules`` name, at the highest confidence that one of them needs.
 
-    Scores are log-probabilities: they rank samples as probabilities do, and don't tie where these round to 1.
+    Scores are log-probabilities: they rank samples as probabilities do, without ties where these round to 1.
 
     Raises:
         MeasureError: If the gate set lacks positives or negatives of a class.
@@ -88,7 +88,7 @@ def metrics(gate_set: Compared, rules: Sequence[GateRecipe], *, seed: int = 0) -
 
 
 def accuracy(predictions: Predictions, labels: NDArray[np.int64]) -> float:
-    """Return the share of right predictions."""
+    """Return the share of correct predictions."""
     return float(_right(predictions, labels).mean())
 
 
@@ -146,7 +146,7 @@ def compared_figures(evidence: Evidence) -> dict[str, float]:
 
 
 def differs(one: Predictions, other: Predictions, allowed_abs: float) -> NDArray[np.bool_]:
-    """Return which rows have another class."""
+    """Return which rows have different classes."""
     del allowed_abs
     return np.asarray(one.classes != other.classes)
 
@@ -163,7 +163,7 @@ def order(
 
 
 def parity(forms: Mapping[str, Floats]) -> tuple[Pair, ...]:
-    """Return the largest difference, the lowest cosine and the flips of each two forms' logits.
+    """Return the largest difference, the lowest cosine and the flips of every two forms' logits.
 
     Raises:
         MeasureError: If two forms differ in shape or there are no inputs.
@@ -172,15 +172,14 @@ def parity(forms: Mapping[str, Floats]) -> tuple[Pair, ...]:
 
 
 def meaning(said: Floats, slack: float) -> str:
-    """Return ``probability`` where all rows are positive and sum to 1: the file ends in a softmax of its own."""
+    """Return ``probability`` if all rows are positive and sum to 1: the file ends in a softmax."""
     return "probability" if (said >= 0).all() and (np.abs(said.sum(axis=1) - 1) <= slack).all() else ""
 
 
 def golden_rows(labels: NDArray[np.int64], said: Predictions, most: int) -> NDArray[np.int64]:
-    """Return up to ``most`` rows: of each class in turn the most confident right ones, so that rounding flips none.
+    """Return up to ``most`` rows: the most confident correct ones of each class in turn, so that rounding flips none.
 
-    Of a model that gets none right the most confident wrong ones do: what a device must repeat is an answer, right or
-    not.
+    If the model gets none right, the most confident wrong ones: a device must reproduce an output, right or wrong.
     """
     ordered = np.sort(said.logits, axis=1)
     margin = ordered[:, -1] - ordered[:, -2] if ordered.shape[1] > 1 else ordered[:, -1]

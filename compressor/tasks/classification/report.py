@@ -1,4 +1,4 @@
-"""What a report shows of a classification: accuracies, the confusion matrix, flips."""
+"""The report of a classification: accuracies, the confusion matrix, flips."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from compressor.tasks.classification.evidence import confusion
 from wire.manifest import Manifest
 
 WIDE_FROM = 25
-"""So many classes take the page's full width, without numbers in the cells."""
+"""With this many classes the matrix uses the page's full width, without numbers in the cells."""
 _RIGHT = [[0, "rgba(47,129,247,0.06)"], [1, "rgba(47,129,247,0.9)"]]
 _WRONG = [[0, CLEAR], [0.001, "rgba(229,83,75,0.35)"], [1, "rgba(229,83,75,1)"]]
 
 
 def bar(name: str, said: Predictions, labels: NDArray[np.int64]) -> Bar:
-    """Return how many rows one model gets right."""
+    """Return the number of correct rows of one model."""
     return Bar(name, int((said.classes == labels).sum()), len(labels))
 
 
 def answers(gate_set: Compared, names: tuple[str, ...]) -> Picture:
-    """Return what is taken for what, as a picture."""
+    """Return the confusion matrix as a picture."""
     counts = confusion(gate_set.candidate, gate_set.labels, len(names))
     title = "What is taken for what (compressed, gate split)"
     return Picture(title, confusion_picture(counts, names), wide=len(names) >= WIDE_FROM)
@@ -42,7 +42,7 @@ def flips(gate_set: Compared) -> tuple[Flip, ...] | None:
 
 
 def tiles(figures: Mapping[str, float]) -> Sequence[tuple[str, str, str]]:
-    """Return the accuracy, and how much of it was lost at most."""
+    """Return the accuracy, and the upper bound of its drop."""
     bounds = f"{100 * figures.get('accuracy_low', 0):.1f} to {100 * figures.get('accuracy_high', 1):.1f} %"
     return [
         ("accuracy, compressed", phrases.percent(figures.get("accuracy")),
@@ -53,12 +53,12 @@ def tiles(figures: Mapping[str, float]) -> Sequence[tuple[str, str, str]]:
 
 
 def goodness(value: float) -> str:
-    """Return an accuracy in per cent."""
+    """Return an accuracy in per cent, as text."""
     return phrases.percent(value)
 
 
 def purpose(manifest: Manifest, sense: str) -> str:
-    """Return into which classes a model sorts."""
+    """Return the classes of a model, as text."""
     return f"sorts inputs ({sense}) into {len(manifest.labels)} classes ({', '.join(manifest.labels)})"
 
 

@@ -1,4 +1,4 @@
-"""Classes as targets: the labels of a data set as they are, and which rows calibration needs of them."""
+"""Classes as targets: the labels of a data set unchanged, and the rows that calibration needs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MIN_CLASSES = 2
 
 
 def read(table: Table, data: DataRecipe) -> Table:
-    """Return ``table`` as it is.
+    """Return ``table`` unchanged.
 
     Raises:
         DataError: If its labels are numbers, not classes.
@@ -27,7 +27,7 @@ def read(table: Table, data: DataRecipe) -> Table:
 
 
 def fitted(recipe: Recipe, table: Table, train: Table) -> Table:
-    """Return ``table`` as it is: classes have no unit."""
+    """Return ``table`` unchanged: classes have no unit."""
     del recipe, train
     return table
 
@@ -38,21 +38,21 @@ def classes(labels: Labels) -> NDArray[np.int64] | None:
 
 
 def grouped(table: Table) -> tuple[Table, str]:
-    """Return ``table`` as it is, and no note."""
+    """Return ``table`` unchanged, and no note."""
     return table, ""
 
 
 def calibration(rows: Table, train: Table) -> list[Table]:
-    """Return the calibration split alone."""
+    """Return only the calibration split."""
     del train
     return [rows]
 
 
 def check_calibration(tables: Sequence[Table]) -> None:
-    """Check that the rows are of two classes or more: ranges of one class are those of no other.
+    """Check that the rows have at least two classes: the ranges of one class don't cover the others.
 
     Raises:
-        DataError: If they are not.
+        DataError: If they have not.
     """
     found = sorted({table.class_names[label] for table in tables for label in np.unique(table.labels)})
     if len(found) < _MIN_CLASSES:

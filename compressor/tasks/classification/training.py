@@ -21,11 +21,11 @@ class CrossEntropy(TaskLoss):
     """Cross-entropy with label smoothing and class weights, for class indices and for mixed labels."""
 
     def __init__(self, label_smoothing: float, weights: torch.Tensor | None) -> None:
-        """Keep the settings; ``weights`` is float32, (classes,), or None for all equal."""
+        """Store the settings; ``weights`` is float32, (classes,), or None if all are equal."""
         super().__init__()
         self._label_smoothing = label_smoothing
         self._weights: torch.Tensor | None
-        self.register_buffer("_weights", weights, persistent=False)  # moves with the module, no part of its state
+        self.register_buffer("_weights", weights, persistent=False)  # moves with the module, not part of its state
 
     def forward(self, x: torch.Tensor, outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
         """Return the mean loss; ``targets`` are int64 (N,) or float32 (N, classes)."""
@@ -42,7 +42,7 @@ class CrossEntropy(TaskLoss):
         return weight * temperature**2 * divergence(outputs, wanted, temperature)
 
     def mass(self, targets: torch.Tensor) -> float:
-        """Return what the mean over ``targets``, int64 (N,), is divided by: the sum of their weights.
+        """Return the divisor of the mean over ``targets``, int64 (N,): the sum of their weights.
 
         Source: the documentation of ``torch.nn.CrossEntropyLoss``, ``reduction="mean"``.
         """
@@ -59,7 +59,7 @@ def divergence(student: torch.Tensor, teacher: torch.Tensor, temperature: float 
 
 
 def check(labels: NDArray[Any], outputs: int, what: str) -> None:
-    """Check that ``labels``, int64 (N,), are rows of the network's classes.
+    """Check that ``labels``, int64 (N,), are indices of the network's classes.
 
     Raises:
         TrainError: If one is not.
@@ -74,10 +74,10 @@ def check(labels: NDArray[Any], outputs: int, what: str) -> None:
 
 
 def check_learnable(y: torch.Tensor) -> None:
-    """Check that the labels are of two classes or more.
+    """Check that the labels have at least two classes.
 
     Raises:
-        TrainError: If all are of one: any network would be right without learning.
+        TrainError: If all are of one class: any network would be right without learning.
     """
     present = torch.unique(y)
     if len(present) < 2:  # noqa: PLR2004 - two classes make a choice
@@ -89,7 +89,7 @@ def check_learnable(y: torch.Tensor) -> None:
 
 
 def loss(settings: TrainRecipe, y: torch.Tensor, outputs: int) -> CrossEntropy:
-    """Return the loss that the settings ask for, class weights counted on ``y``."""
+    """Return the loss of the settings, with class weights counted on ``y``."""
     balanced = settings.class_weights == "balanced"
     return CrossEntropy(settings.label_smoothing, balanced_weights(y, outputs) if balanced else None)
 
@@ -105,7 +105,7 @@ def balanced_weights(y: torch.Tensor, classes: int) -> torch.Tensor:
 
 
 def goodness(outputs: torch.Tensor, targets: torch.Tensor) -> float:
-    """Return how many rows are right; of mixed labels (N, classes) the largest counts."""
+    """Return the number of correct rows; for mixed labels (N, classes) the largest counts."""
     wanted = targets.argmax(1) if targets.ndim > 1 else targets
     return float(int((outputs.argmax(1) == wanted).sum()))
 

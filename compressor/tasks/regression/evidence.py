@@ -1,6 +1,6 @@
-"""From the numbers a regression gives to evidence: errors, and how much they grew against the baseline. Pure.
+"""Evidence from the predictions of a regression: errors, and their increase over the baseline. Pure.
 
-Decides which errors are taken, and at which confidence; slices are taken together (Bonferroni). Does not judge.
+Decides which errors are computed, and at which confidence; slices are tested together (Bonferroni). Does not judge.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Error:
 
 
 def error_of(said: NDArray[Any], values: NDArray[Any]) -> Error:
-    """Return how far ``said`` is from ``values``, both (N, D), N at least 1; a row's error is the mean over D.
+    """Return the error of ``said`` against ``values``, both (N, D), N at least 1; a row's error is the mean over D.
 
-    Bounds by Student's t over rows; of one row they are infinite.
+    Bounds by Student's t over rows; for one row they are infinite.
     """
     wide = np.abs(said.astype(np.float64) - values.astype(np.float64))
     rows = wide.mean(axis=1)
@@ -56,9 +56,9 @@ def error_of(said: NDArray[Any], values: NDArray[Any]) -> Error:
 
 
 def metrics(gate_set: Compared, rules: Sequence[GateRecipe], *, seed: int = 0) -> dict[str, MetricEvidence]:
-    """Return the increase of the error with its bounds, and what else ``rules`` name.
+    """Return the increase of the error with its bounds, and the other metrics that ``rules`` name.
 
-    That is the increase of the RMSE, that of each slice, and the errors themselves: increases from no error at all.
+    These are the increase of the RMSE, that of each slice, and the errors themselves, as increases from zero error.
 
     Raises:
         MeasureError: If a value is not finite.
@@ -110,7 +110,7 @@ def evidence(
     gate_set: Compared, class_names: tuple[str, ...], figures: Mapping[str, float], drifted: Compared | None = None,
     rules: Sequence[GateRecipe] = (),
 ) -> Evidence:  # fmt: skip
-    """Return the errors of a gate set; what gates of classes want stays unmeasured, and they fail.
+    """Return the errors of a gate set; what gates on classes need stays unmeasured, and they fail.
 
     Raises:
         MeasureError: If a value is not finite.
@@ -120,7 +120,7 @@ def evidence(
 
 
 def device_figures(gate_set: Compared) -> dict[str, float]:
-    """Return the errors of a device's answers, by the names of ``figures``."""
+    """Return the errors of a device's answers, by the names in ``figures``."""
     return figures(gate_set)
 
 
@@ -131,25 +131,25 @@ def compared_figures(evidence: Evidence) -> dict[str, float]:
 
 
 def differs(one: Predictions, other: Predictions, allowed_abs: float) -> NDArray[np.bool_]:
-    """Return which rows have a value that is more than ``allowed_abs`` away."""
+    """Return which rows have a value that differs by more than ``allowed_abs``."""
     return np.asarray(np.abs(one.logits - other.logits).max(axis=1) > allowed_abs)
 
 
 def score(said: Predictions, labels: NDArray[Any]) -> float:
-    """Return the mean absolute error with a minus."""
+    """Return the negated mean absolute error."""
     return -error_of(said.logits, labels).mean
 
 
 def order(
     fitted: tuple[Predictions, NDArray[Any]], judged: tuple[Predictions, NDArray[Any]], names: tuple[str, ...]
 ) -> Reordered:
-    """Return nothing: values are told apart by their size, not by their place."""
+    """Return nothing: the order of values can't be checked, because they have no classes."""
     del fitted, judged, names
     return Reordered({}, "")
 
 
 def parity(forms: Mapping[str, NDArray[np.float32]]) -> tuple[Pair, ...]:
-    """Return the largest difference and the lowest correlation of a value of each two forms; nothing flips (NaN).
+    """Return the largest difference and the lowest correlation of a value for every two forms; flips are NaN.
 
     Raises:
         MeasureError: If two forms differ in shape or there are no inputs.
@@ -161,7 +161,7 @@ def parity(forms: Mapping[str, NDArray[np.float32]]) -> tuple[Pair, ...]:
 
 
 def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the lowest correlation of a column; columns that are constant in both count as 1, in one as 0."""
+    """Return the lowest correlation of a column; a column constant in both counts as 1, in one as 0."""
     left, right = (values.astype(np.float64) - values.mean(axis=0, dtype=np.float64) for values in (one, other))
     norms = np.linalg.norm(left, axis=0) * np.linalg.norm(right, axis=0)
     same = ~(left.any(axis=0) | right.any(axis=0))
@@ -169,13 +169,13 @@ def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
 
 
 def meaning(said: NDArray[np.float32], slack: float) -> str:
-    """Return "": a value is what it seems."""
+    """Return "": a value has its usual meaning."""
     del said, slack
     return ""
 
 
 def golden_rows(labels: NDArray[Any], said: Predictions, most: int) -> NDArray[np.int64]:
-    """Return up to ``most`` rows from the smallest to the largest first value that the model gives, evenly by rank."""
+    """Return up to ``most`` rows from the smallest to the largest predicted first value, evenly by rank."""
     del labels
     ranked = np.argsort(said.logits[:, 0], kind="stable")
     places = np.unique(np.linspace(0, len(ranked) - 1, most).round().astype(np.int64))
@@ -183,7 +183,7 @@ def golden_rows(labels: NDArray[Any], said: Predictions, most: int) -> NDArray[n
 
 
 def golden_reach(said: NDArray[np.float32]) -> tuple[float, int]:
-    """Return the widest range of a value, and that any flips are allowed: which value is largest says nothing."""
+    """Return the widest range of a value, and that any number of flips is allowed: they mean nothing for values."""
     return float(np.ptp(said, axis=0).max()), len(said)
 
 

@@ -1,4 +1,4 @@
-"""What a report shows of a regression: errors with bounds, predicted against true."""
+"""The report of a regression: errors with bounds, predicted against true values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from compressor.tasks._compared import Compared
 from compressor.tasks.regression.evidence import error_of
 from wire.manifest import Manifest
 
-_DOTS = 2000  # of each value that are drawn
+_DOTS = 2000  # maximum number drawn of each value
 _ERRORS = ("mae", "mae_low", "mae_high", "float_mae")
 _INCREASE = ("error_increase", "error_increase_upper")
 
@@ -29,7 +29,7 @@ def bar(name: str, said: Predictions, labels: NDArray[Any]) -> ErrorBar:
 
 
 def answers(gate_set: Compared, names: tuple[str, ...]) -> Picture:
-    """Return what was said against what was true: a dot a sample, on the diagonal where it is right."""
+    """Return predictions against true values: one dot per sample, on the diagonal if it is exact."""
     wanted, said = gate_set.labels, gate_set.candidate.logits
     figure = go.Figure()
     for i, name in enumerate(names):
@@ -51,7 +51,7 @@ def flips(gate_set: Compared) -> tuple[Flip, ...] | None:
 
 
 def tiles(figures: Mapping[str, float]) -> Sequence[tuple[str, str, str]]:
-    """Return the error, and how much it grew at most."""
+    """Return the error, and the upper bound of its increase."""
     said = {name: phrases.figure(name, figures.get(name)) for name in (*_ERRORS, *_INCREASE)}
     mean, low, high, float_error = (said[name] for name in _ERRORS)
     grown, most = (said[name] for name in _INCREASE)
@@ -62,10 +62,10 @@ def tiles(figures: Mapping[str, float]) -> Sequence[tuple[str, str, str]]:
 
 
 def goodness(value: float) -> str:
-    """Return an error in standard deviations of the values."""
+    """Return an error in standard deviations of the values, as text."""
     return f"{value:.4f} sd"
 
 
 def purpose(manifest: Manifest, sense: str) -> str:
-    """Return which values a model predicts."""
+    """Return the values that a model predicts, as text."""
     return f"predicts {', '.join(manifest.values)} from inputs ({sense})"

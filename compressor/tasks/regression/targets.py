@@ -1,7 +1,7 @@
-"""Numbers as targets: what ``[data] label = "number"`` makes of a table, and what it refuses.
+"""Numbers as targets: how ``[data] label = "number"`` converts a table, and what it rejects.
 
-Decides that classes whose names are numbers become these numbers (a meter's ``3.7``), and that a value must be finite
-and differ between rows.
+Decides that class names that are numbers become these numbers (a meter's ``3.7``), and that a value must be finite and
+not constant.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from compressor.recipe.model import DataRecipe, Recipe
 Wide = npt.NDArray[np.float64]
 GROUPS, EXTREMES = 5, 16
 VALUE = "value"
-"""The name of the number where the data has none of its own."""
+"""The name of the number if the data has none."""
 
 
 def read(table: Table, data: DataRecipe) -> Table:
     """Return ``table`` with numbers as labels; see ``as_numbers``.
 
     Raises:
-        DataError: If a label is no finite number, or a number is the same in all rows.
+        DataError: If a label is not a finite number, or a number is the same in all rows.
     """
     del data
     return as_numbers(table)
@@ -38,7 +38,7 @@ def as_numbers(table: Table) -> Table:
     """Return ``table`` with float32 (N, D) labels.
 
     Raises:
-        DataError: If a label is no finite number, or a number is the same in all rows: nothing could be learnt.
+        DataError: If a label is not a finite number, or a number is the same in all rows: nothing could be learned.
     """
     if table.labels.ndim == 1:
         parsed = np.array([_number(name) for name in table.class_names])
@@ -54,7 +54,7 @@ def as_numbers(table: Table) -> Table:
 
 
 def classes(labels: Labels) -> npt.NDArray[np.int64] | None:
-    """Return None: a number is no class."""
+    """Return None: numbers have no class."""
     del labels
     return None
 
@@ -62,7 +62,7 @@ def classes(labels: Labels) -> npt.NDArray[np.int64] | None:
 def grouped(table: Table) -> tuple[Table, str]:
     """Return a table of numbers with ``GROUPS`` classes instead: equal shares of the rows by the first value.
 
-    For looking at data, where classes are counted. Values that repeat may make fewer.
+    For exploration, where classes are counted. Repeated values may give fewer.
     """
     values = table.labels[:, 0].astype(np.float64)
     inner = np.unique(np.quantile(values, np.arange(1, GROUPS) / GROUPS))
@@ -82,7 +82,7 @@ def check_calibration(tables: Sequence[Table]) -> None:
     """Check that not all rows have the same values.
 
     Raises:
-        DataError: If they have.
+        DataError: If they do.
     """
     values = np.concatenate([table.labels for table in tables])
     if np.ptp(values, axis=0).max() <= 0:
@@ -93,18 +93,18 @@ def check_calibration(tables: Sequence[Table]) -> None:
 def extremes(table: Table) -> Table:
     """Return the rows of ``table`` with the ``EXTREMES`` smallest and largest numbers of each value.
 
-    An int8 output says nothing beyond the range that calibration showed it, and rare numbers are rarely among a few
-    hundred calibration rows: the extremes of what was learnt belong to them.
+    An int8 output can't exceed the range seen in calibration, and rare numbers seldom occur among a few hundred
+    calibration rows: so the extremes of the train rows are added.
     """
     order = np.argsort(table.labels, axis=0, kind="stable")
     return table.take(np.unique(np.concatenate([order[:EXTREMES], order[-EXTREMES:]]).ravel()))
 
 
 def fitted(recipe: Recipe, table: Table, train: Table) -> Table:
-    """Return ``table`` with the unit in which the network gives its values.
+    """Return ``table`` with the unit in which the network outputs its values.
 
-    It is the recipe's; else that of the ``train`` rows, so that no other row has a say; an imported model that states
-    none speaks the values' own unit.
+    It is the recipe's, or else that of the ``train`` rows only; an imported model without one outputs the values in
+    their own unit.
 
     Raises:
         DataError: If the recipe's has another number of values, or a value is the same in all train rows.
@@ -133,7 +133,7 @@ def _spread(table: Table, values: Wide) -> Wide:
 
 
 def _rounded(values: Wide) -> tuple[float, ...]:
-    """Return ``values`` as float32 has them: what the manifest says is what is computed with."""
+    """Return ``values`` rounded to float32, so that computations use the manifest's numbers."""
     return tuple(float(value) for value in values.astype(np.float32))
 
 

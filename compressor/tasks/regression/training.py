@@ -24,7 +24,7 @@ class ValueLoss(TaskLoss):
     """
 
     def __init__(self, kind: str) -> None:
-        """Keep the kind: ``mse``, else Huber's."""
+        """Store the kind: ``mse``, or else Huber's."""
         super().__init__()
         self._squared = kind == "mse"
 
@@ -40,13 +40,13 @@ class ValueLoss(TaskLoss):
         return nn.functional.huber_loss(values, wanted)
 
     def towards(self, outputs: torch.Tensor, wanted: torch.Tensor, temperature: float, weight: float) -> torch.Tensor:
-        """Return ``weight`` times the loss of ``outputs`` against the teacher's values; they have no temperature."""
+        """Return ``weight`` times the loss of ``outputs`` against the teacher's values; there is no temperature."""
         del temperature
         return weight * self.between(outputs, wanted)
 
 
 def check(labels: NDArray[Any], outputs: int, what: str) -> None:
-    """Check that ``labels``, float32 (N, D), are finite and as many a row as the network gives.
+    """Check that ``labels``, float32 (N, D), are finite and that D is the network's number of outputs.
 
     Raises:
         TrainError: If they are not.
@@ -65,7 +65,7 @@ def check_learnable(y: torch.Tensor) -> None:
     """Check that no value is the same in all rows.
 
     Raises:
-        TrainError: If one is: nothing can be learnt from a constant.
+        TrainError: If one is: nothing can be learned from a constant.
     """
     same = (y == y[0]).all(dim=0)
     if bool(same.any()):
@@ -74,13 +74,13 @@ def check_learnable(y: torch.Tensor) -> None:
 
 
 def loss(settings: TrainRecipe, y: torch.Tensor, outputs: int) -> ValueLoss:
-    """Return the loss that the settings ask for."""
+    """Return the loss of the settings."""
     del y, outputs
     return ValueLoss(settings.loss)
 
 
 def goodness(outputs: torch.Tensor, targets: torch.Tensor) -> float:
-    """Return the sum of each row's mean absolute error, with a minus."""
+    """Return the negated sum of each row's mean absolute error."""
     return -float((outputs - targets).abs().mean(dim=1).sum())
 
 
