@@ -29,7 +29,7 @@ CERTIFICATE = "gate.json"
 BILL_OF_MATERIALS = "mlbom.cdx.json"
 CARD = "card.md"
 ENTRIES = frozenset({MANIFEST, REFERENCE, GOLDEN, CERTIFICATE, BILL_OF_MATERIALS, CARD})
-"""Every entry but the model, which is called ``model.`` and the ending of its runtime's format."""
+"""All entries except the model, whose name is ``model.`` and the extension of its runtime's format."""
 _ARTIFACT = re.compile(r"model\.[a-z0-9]{1,16}")
 MAX_BUNDLE_BYTES = 256 * 1024 * 1024
 _EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -31,7 +31,7 @@ class Pair:
 
 
 def matrix(logits: Mapping[str, NDArray[np.float32]]) -> tuple[Pair, ...]:
-    """Return every pair of ``logits``, each float32 (N, classes) of the same inputs, in the given order.
+    """Return every pair of ``logits``, each float32 (N, classes) for the same inputs, in the given order.
 
     Raises:
         MeasureError: If two forms differ in shape or there are no inputs.

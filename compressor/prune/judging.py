@@ -21,7 +21,7 @@ _MOST_ROWS = 256
 
 
 def score(network: nn.Module, rows: Rows) -> float:
-    """Return how good ``network`` is on ``rows``, in evaluation mode: accuracy 0..1, or its error with a minus.
+    """Return the score of ``network`` on ``rows``, in evaluation mode: accuracy 0..1, or its negated error.
 
     Args:
         network: Returns (logits (N, outputs), embedding) of float32 (N, C, H, W); left in evaluation mode.
@@ -35,7 +35,7 @@ def score(network: nn.Module, rows: Rows) -> float:
 
 
 def judged(network: nn.Module, rows: Rows, name: str) -> dict[str, float]:
-    """Return the score on ``rows`` as a note; ``name`` has ``{}`` where it says what is measured.
+    """Return the score on ``rows`` as a note; ``{}`` in ``name`` is replaced by what is measured.
 
     Raises:
         PruneError: If there are no rows to judge with.

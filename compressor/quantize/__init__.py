@@ -51,14 +51,14 @@ def reads(scheme: str, runtime: str) -> frozenset[str] | None:
 
 
 def own_settings(scheme: str) -> type[Any] | None:
-    """Return the class of the keys that ``scheme`` has of its own; None where it declares none.
+    """Return the class of the scheme's own keys; None if it declares none.
 
     Raises:
         PluginError: If there is no such scheme, or a package that it needs is missing.
     """
     function = plugins.resolve(__name__, scheme, "quantize", known=schemes())
     found: type[Any] | None = getattr(sys.modules[function.__module__], "Settings", None)
-    return None if found is Settings else found  # a scheme may import the step's by that name
+    return None if found is Settings else found  # a scheme may import the step's class by that name
 
 
 def unread(settings: Settings, runtimes: Iterable[str]) -> tuple[str, ...]:

@@ -138,7 +138,7 @@ def _best(options: Sequence[tuple[float, float]], centres: Doubles, counts: Doub
 
 
 def _squared_error(limits: tuple[float, float], centres: Doubles, counts: Doubles) -> float:
-    """Return the summed squared error of 256 levels within ``limits``; ``counts`` values lie at each of ``centres``."""
+    """Return the summed squared error of 256 levels within ``limits``; ``counts`` values are at each of ``centres``."""
     low, high = limits
     step = (high - low) / _STEPS
     if step <= 0:

@@ -26,7 +26,7 @@ from wire.paths import without_tilde
 from wire.settings import fields_from, names_of, nearest, parse_toml, plain_table, read_toml
 
 DEFAULT_STEPS = [{"step": "quantize"}]
-_GIVEN = {"quantize": {"own": None}}  # no table sets it: keys of a scheme's own stand beside the step's
+_GIVEN = {"quantize": {"own": None}}  # not set by a table: a scheme's own keys are in the step's table
 _TABLES = ("model", "data", "train", "compress", "targets", "gates", "acceptance")
 
 
@@ -149,7 +149,7 @@ def _steps(value: object) -> tuple[StepSettings, ...]:
 
 
 def _quantize(table: Mapping[str, object], where: str) -> StepSettings | None:
-    """Return the step where ``table`` sets keys that the scheme's own file declares; None where it sets none such."""
+    """Return the step if ``table`` sets keys that the scheme's own file declares, else None."""
     shared = names_of(QuantizeRecipe) - {"own"}
     own = {key: value for key, value in table.items() if key not in shared}
     scheme = table.get("scheme", QuantizeRecipe().scheme)

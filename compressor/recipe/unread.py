@@ -73,7 +73,7 @@ def unread(recipe: Recipe) -> Iterator[Unread]:
     yield from _of_steps(recipe)
     formats = {one.name: one.formats for one in declarations.runtimes()}
     for target in recipe.targets:
-        if target.format and len(formats.get(target.runtime, ())) < 2:  # noqa: PLR2004 - there is none to choose from
+        if target.format and len(formats.get(target.runtime, ())) < 2:  # noqa: PLR2004 - no choice
             yield Unread(f"[targets.{target.name}]", "format", f"of runtime {target.runtime!r}")
     for gate in recipe.gates:
         kind = kind_of(gate.name)

@@ -41,7 +41,7 @@ _LIMITS = (
     "Nothing is claimed for images unlike those of the gate split; drift is watched against `reference.bin`."
 )
 _MADE_WITH = {"onnx": ("torch", "onnx"), "litert": ("torch", "litert-torch", "ai-edge-quantizer")}
-"""What the compressor makes a runtime's files with; what runs them, the runtime's own file says."""
+"""Libraries that create a runtime's files; the runtime's own file names those that run them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -57,7 +57,7 @@ def _pairs(value: Any, without: str) -> dict[str, Any]:  # noqa: ANN401 - any da
     found: dict[str, Any] = {}
     for field in dataclasses.fields(value):
         item = getattr(value, field.name)
-        if dataclasses.is_dataclass(item):  # a scheme's own keys stand beside the step's
+        if dataclasses.is_dataclass(item):  # a scheme's own keys are in the step's table
             found |= _pairs(item, "")
             continue
         if field.name != without and item is not None and not (item in _EMPTY and not is_given(value, field.name)):

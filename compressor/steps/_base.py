@@ -32,8 +32,8 @@ NETWORK, ARTIFACT = "network", "artifact"
 class Rows:
     """Labelled inputs after the device's preprocessing: float32 (N, C, H, W) and int64 (N,).
 
-    For a regression ``labels`` are float32 (N, D), in standard deviations. ``task``: as ``tasks.named`` finds it; "":
-    that of such labels.
+    For a regression ``labels`` are float32 (N, D), in standard deviations. ``task``: a name for ``tasks.named``; "":
+    the task of such labels.
     """
 
     inputs: Floats
@@ -46,7 +46,7 @@ class Rows:
 
     @property
     def of_task(self) -> Task:
-        """The task whose labels they are."""
+        """The task of the labels."""
         return tasks.of_labels(self.labels, self.task)
 
 

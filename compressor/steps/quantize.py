@@ -30,7 +30,7 @@ class Settings:
     the most sensitive layers also stay float. ``integer_io``: int8 input and output of a TFLite file. ``rescue``:
     accuracy loss on search rows (0..1) above which remedies are tried, cheapest first, on an ONNX target; 0 disables
     them. ``on``: the target that this step is for (empty: all). ``allow_unquantized``: more than half of the weights
-    may stay float32; otherwise that is an error. ``own``: the ``Settings`` of the scheme's file, where it declares keys
+    may stay float32; otherwise that is an error. ``own``: the ``Settings`` of the scheme's file, if it declares keys
     of its own and the recipe sets one.
     """
 
@@ -50,7 +50,7 @@ class Settings:
     own: Any = None
 
     def __repr__(self) -> str:
-        """Return the text that cached results are named by: without ``own`` it is what it was before there was one."""
+        """Return the text for cache keys; without ``own`` it is the same as before that field existed."""
         names = [one.name for one in fields(self) if one.name != "own" or self.own is not None]
         return f"Settings({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 

@@ -43,8 +43,8 @@ class Mixture:
 class DistillationLoss(nn.Module):
     """(1 - w) * loss on the labels + w * loss towards the teacher + f * (1 - cosine of the embeddings).
 
-    Both losses are the task's: of classes the cross-entropy and T^2 * KL(teacher || student). Where embeddings differ
-    in width, the student's first goes through a linear layer, which is learnt beside it.
+    Both losses are the task's: for classes the cross-entropy and T^2 * KL(teacher || student). If embeddings differ
+    in width, the student's goes through a linear layer that is trained with it.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ def _answers(network: nn.Module, x: torch.Tensor) -> Outputs:
 
 
 def agreement(network: nn.Module, teacher: nn.Module, rows: Rows, when: str) -> dict[str, float]:
-    """Return how near ``network`` is to ``teacher``, a mean over ``rows``, as notes of ``when``; none without rows."""
+    """Return how close ``network`` is to ``teacher``, a mean over ``rows``, as notes for ``when``; {} without rows."""
     sums: dict[str, float] = {}
     with torch.no_grad(), evaluating(network, teacher):
         for x in map(torch.from_numpy, portions(rows.inputs, most=_MOST_ROWS)) if len(rows) else ():

@@ -1,7 +1,7 @@
-"""A loss beside its network: as one module, and as the share of a part of a batch.
+"""Network and loss as one module, and the share of a part of a batch in its mean loss.
 
 A loss is a module that is called with (x, (logits, embedding), targets) and returns a scalar; its own parameters, if
-it has any, are trained beside the network's and dropped afterwards. Which loss it is, the task says.
+it has any, are trained with the network's and discarded afterwards. The task defines the loss.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from compressor.train.stopping import Best, Score, score
 class Epoch:
     """Result of one epoch; ``number`` counts from 1. ``accuracy`` is on augmented training batches.
 
-    ``held_accuracy``: on the held rows, where there are any. ``measure``: what both are, if not the accuracy: the mean
+    ``held_accuracy``: on the held rows, if there are any. ``measure``: the kind of both scores: accuracy, or the mean
     absolute ``error`` in standard deviations of the targets.
     """
 
@@ -44,7 +44,7 @@ class Epoch:
 
     @property
     def said(self) -> str:
-        """Loss and score in a few words."""
+        """Loss and score as short text."""
         return f"loss {self.loss:.3f} {self.measure} {self.accuracy:.3f}"
 
 
@@ -106,7 +106,7 @@ def fit(  # noqa: PLR0913 - each option is one a caller can leave out
         inputs: float32, (N, C, H, W), as the device's preprocessing makes them.
         labels: int64, (N,), class indices; or float32, (N, D), numbers in standard deviations.
         settings: Epochs, seed, batch, rates. ``processes`` is used only by ``distributed.fit_distributed``.
-        task: The task of the labels, as ``tasks.named`` finds it; none: that of such labels.
+        task: The task of the labels, a name for ``tasks.named``; empty: the task of such labels.
         on_epoch: Called after every epoch; a resumed training reports the earlier epochs again.
         held: Rows for early stopping and the choice of the best weights; not trained on.
         resume: File that keeps the state after every epoch; if it exists, training continues from it and gives the

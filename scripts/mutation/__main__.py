@@ -1,4 +1,4 @@
-"""The command line of ``scripts/mutants``: sample, run, compare with what is allowed, and tell."""
+"""The command line of ``scripts/mutants``: sample, run, compare with the allowed survivors, and report."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main() -> int:
-    """Run what is asked for; return the exit code."""
+    """Run the requested mutants; return the exit code."""
     parser = arguments()
     options = parser.parse_args()
     known = scopes()

@@ -145,7 +145,7 @@ def main() -> int:
         return 0
     names, result, jobs = Path(arguments[0]), Path(arguments[1]), int(arguments[2])
     os.environ.setdefault("PYTHONHASHSEED", "0")
-    config()  # read here, where the copy's pyproject.toml lies
+    config()  # read here, in the folder of the copy's pyproject.toml
     result.write_text(json.dumps(run(json.loads(names.read_text()), jobs)))
     return 0
 

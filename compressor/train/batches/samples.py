@@ -20,7 +20,7 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """Inputs, float32 (N, C, H, W), and labels of ``task``, of a network with ``outputs`` outputs.
+    """Inputs, float32 (N, C, H, W), and labels of ``task``, for a network with ``outputs`` outputs.
 
     ``y``: class indices, int64 (N,); or a row of numbers, float32 (N, outputs).
     """
@@ -40,12 +40,12 @@ class Samples:
 
 
 def checked(network: nn.Module, rows: Rows, what: str = "training") -> Samples:
-    """Return ``rows`` as tensors; ``what``: named in errors, such as "held".
+    """Return ``rows`` as tensors; ``what``: the kind of rows for errors, such as "held".
 
-    ``network`` returns (logits, embedding); its logits say how many outputs there are.
+    ``network`` returns (logits, embedding); its logits give the number of outputs.
 
     Raises:
-        TrainError: If there are fewer than two, labels are missing or none of the task's, or a value is not finite.
+        TrainError: If there are fewer than two, labels are missing or do not fit the task, or a value is not finite.
     """
     inputs, labels = rows.inputs, rows.labels
     if len(inputs) != len(labels) or len(inputs) < 2:  # noqa: PLR2004 - batch normalisation needs two
