@@ -1,1 +1,1 @@
-"""The device's half: run inference, count, spool, report, update and roll back."""
+"""The device agent: runs inference, counts, spools, reports, updates and rolls back."""

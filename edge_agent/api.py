@@ -1,8 +1,8 @@
-"""The Python interface of the device: open a bundle and ask for the answer that a device would give.
+"""The Python interface of the device: open a bundle and get the answer that a device would give.
 
-Uses the very code of the inference child: the same decoding, front end, preprocessing, model and output values. Decides
-only how an array becomes the bytes that a sensor's file would have. The control process never imports this module,
-which loads numpy and a runtime.
+Uses the code of the inference child: the same decoding, front end, preprocessing, model and output values. Decides only
+how an array is encoded as the bytes of a sensor's file. The control process never imports this module, which loads
+numpy and a runtime.
 
     with open_bundle("build/digits-1-gateway.tfb") as model:
         print(model.answer("picture.png").label)
@@ -46,10 +46,10 @@ _FULL_SCALE = 32_768
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Where a device gets its trust from.
+    """The metadata that a device trusts.
 
     ``root``: the root metadata that it enrolled with (``N.root.json``). ``metadata``: the folder with the signed
-    metadata that the server publishes (``tuf`` in its state directory, or a copy on a stick).
+    metadata that the server publishes (``tuf`` in its state directory, or a copy on a USB stick).
     """
 
     root: Path | str
@@ -60,11 +60,11 @@ class Trust:
 class Answer:
     """The answer to one input.
 
-    ``label``: the predicted class; empty for a regression, and where the model gave no finite numbers. ``confidence``:
-    its probability, 0..1, with the calibrated temperature of the drift reference; NaN where there is no label.
-    ``values``: the numbers of a regression by name, in their unit; empty for a classifier. ``outputs``: the first
-    output as the runtime gave it: logits, or values. ``streams``: the numbers that the drift counters would count.
-    ``run_ms``: the runtime's call alone.
+    ``label``: the predicted class; empty for a regression, and if the outputs are not finite. ``confidence``: its
+    probability, 0..1, with the calibrated temperature of the drift reference; NaN without a label. ``values``: for a
+    regression, the predictions by name, in the targets' units; empty for a classifier. ``outputs``: the first output of
+    the runtime: logits, or values. ``streams``: the numbers that the drift counters would count. ``run_ms``: the time
+    of the runtime's call alone.
     """
 
     label: str
@@ -76,10 +76,10 @@ class Answer:
 
 
 class DeviceModel:
-    """A bundle that is open, as ``open_bundle`` returns it. For one thread at a time; close it, or use ``with``."""
+    """An open bundle, as ``open_bundle`` returns it. For one thread at a time; close it, or use ``with``."""
 
     def __init__(self, path: Path, served: ServedModel, *, signed: bool) -> None:
-        """Hold the bundle that was read from ``path``; ``signed``: whether its signature was checked."""
+        """Wrap the bundle that was read from ``path``; ``signed``: whether its signature was checked."""
         self._path, self._served, self._signed = path, served, signed
         self._closed = False
 
@@ -95,25 +95,25 @@ class DeviceModel:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The names of the classes; of a regression the names of its values."""
+        """The names of the classes; for a regression, the names of its values."""
         return self.manifest.labels or self.manifest.values
 
     @property
     def signed(self) -> bool:
-        """Whether signed metadata vouches for the bundle; False where ``open_bundle`` was given no trust."""
+        """Whether the bundle was verified against signed metadata; False if ``open_bundle`` got no ``trust``."""
         return self._signed
 
     def answer(self, given: Path | str | bytes | NDArray[Any]) -> Answer:
         """Return the answer that a device would give to one input.
 
         Args:
-            given: The path of a file, its bytes, or an array: a picture, uint8 (H, W) or (H, W, 3), RGB; for a front
-                end of sound, mono samples (N,), int16 or float -1..1, at its sample rate; for a front end of windows
-                or strokes, numbers (steps, channels) or (points, 2).
+            given: The path of a file, its bytes, or an array: an image, uint8 (H, W) or (H, W, 3), RGB; for a sound
+                front end, mono samples (N,), int16 or float -1..1, at its sample rate; for a front end of windows or
+                strokes, numbers (steps, channels) or (points, 2).
 
         Raises:
             SourceError: If the file can't be read.
-            ImageError: If the input is no picture, sound or window that the bundle's front end takes.
+            ImageError: If the input is not an image, sound or window that the bundle's front end reads.
             RuntimeSeamError: If the runtime fails.
             ModelClosedError: If the model was closed.
         """
@@ -140,15 +140,15 @@ class DeviceModel:
         )
 
     def probe(self, *, limit_s: float = 300.0) -> ProbeResult:
-        """Return what the device's probe says before it activates a release: golden vectors, latency, memory.
+        """Run the probe of a device before it activates a release (golden vectors, latency, memory); return its result.
 
-        Runs in a process of its own, as on a device; ``limit_s`` ends it. The budgets are those of the target's
-        hardware, so that a slower host may miss its latency.
+        Runs in a process of its own, as on a device, for at most ``limit_s``. The budgets are those of the target's
+        hardware, so a slower host may exceed the latency budget.
         """
         return ChildProber(limit_s).probe(self._path)
 
     def close(self) -> None:
-        """Give the model's memory back; closing twice does nothing."""
+        """Release the model's memory; closing twice does nothing."""
         if not self._closed:
             self._closed = True
             self._served.runtime.close()
@@ -167,17 +167,17 @@ class DeviceModel:
 def open_bundle(path: Path | str, *, trust: Trust | None = None, threads: int | None = None) -> DeviceModel:
     """Return the bundle at ``path``, checked as the inference child checks it and warmed up.
 
-    Digests, the reference and the signature of input and outputs are always checked. Who made the bundle is checked
-    only with ``trust``; ``DeviceModel.signed`` says which.
+    Digests, the reference and the signature of input and outputs are always checked. The bundle's origin is checked
+    only with ``trust``; ``DeviceModel.signed`` tells whether it was.
 
     Args:
         path: A file ``MODEL-VERSION-TARGET.tfb``.
-        trust: The root of trust and the signed metadata; without it, the signature is not checked.
-        threads: Of the runtime, instead of the manifest's number.
+        trust: The root of trust and the signed metadata; without it, the metadata's signature is not checked.
+        threads: Threads of the runtime, instead of the manifest's number.
 
     Raises:
-        WireError: If the bundle or its reference may not be believed.
-        AgentError: If the runtime is missing or its parts don't fit each other.
+        WireError: If the bundle or its reference is invalid.
+        AgentError: If the runtime is missing, or parts of the bundle don't fit each other.
         SignatureRefusedError: If signed metadata does not vouch for the bundle.
     """
     place = Path(path)
@@ -192,9 +192,9 @@ def open_bundle(path: Path | str, *, trust: Trust | None = None, threads: int | 
 
 
 def _check_signature(data: bytes, manifest: Manifest, trust: Trust) -> None:
-    """Verify as a freshly enrolled device does: the root of the enrolment, then all signed metadata in its order.
+    """Verify as a newly enrolled device does: the root of the enrolment, then all signed metadata in order.
 
-    ``manifest`` is that of the model that was loaded: it names the digest of every entry.
+    ``manifest`` is the loaded model's: it names the digest of every entry.
     """
     from edge_agent.updater.verification import run  # noqa: PLC0415 - tuf is loaded only where a signature is checked
 
@@ -223,12 +223,12 @@ def _read(path: Path) -> bytes:
 
 
 def _encoded(values: NDArray[Any], manifest: Manifest) -> bytes:
-    """Return ``values`` as the bytes of a file that the bundle's front end, or the image decoder, reads.
+    """Encode ``values`` as the bytes of a file that the bundle's front end, or the image decoder, reads.
 
-    A picture becomes a PNG, sound a 16-bit WAV, a window float32 or JSON, whichever the front end's options say.
+    An image becomes a PNG, sound a 16-bit WAV, a window float32 or JSON, as the front end's options require.
 
     Raises:
-        ImageError: If the array has another type or shape than a picture.
+        ImageError: If the array has another type or shape than an image.
         SensorError: If it has another type or shape than the front end's input, or the front end reads none of these.
     """
     pre = manifest.preprocessing

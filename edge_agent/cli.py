@@ -65,7 +65,7 @@ _MAX_CLAIM_BYTES = 1024
 
 
 def _path(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
-    """Return a path with its tilde expanded: a shell leaves the one in ``--state=~/agent`` as it is."""
+    """Return a path with its tilde expanded: a shell does not expand the one in ``--state=~/agent``."""
     if value == "":  # pathlib takes it for the current folder
         raise click.BadParameter("Expected a path, got an empty one: is a variable of your shell not set?")
     try:
@@ -269,7 +269,7 @@ def _short(value: Json) -> str:
 
 
 class _until_signal:  # noqa: N801 - reads as the condition it is
-    """True once SIGTERM or SIGINT came."""
+    """True once SIGTERM or SIGINT has arrived."""
 
     def __init__(self) -> None:
         self._asked = threading.Event()
@@ -285,10 +285,10 @@ class _until_signal:  # noqa: N801 - reads as the condition it is
 
 @contextlib.contextmanager
 def _coded(state: Path) -> Iterator[None]:
-    """Turn errors of what works on ``state`` into ``error [code]: message`` and an exit code; never a traceback."""
+    """Turn errors of the ``with`` block into ``error [code]: message`` and an exit code; never a traceback."""
     try:
         yield
-    except BrokenPipeError:  # whoever read the output has enough: click ends quietly
+    except BrokenPipeError:  # the reader closed the pipe: click ends quietly
         raise
     except (AgentError, WireError, OSError) as error:
         code, words = getattr(error, "code", "disk"), str(error)

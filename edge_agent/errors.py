@@ -1,29 +1,29 @@
 """The errors of the agent, as a tree.
 
 AgentError
-├── ImageError               bytes that are not an image we may decode
-│   ├── ImageTooLargeError   an image that needs more memory than there is for it
+├── ImageError               bytes that are not an image, or one too large to decode
+│   ├── ImageTooLargeError   an image that needs more memory than is available
 │   └── SensorError          bytes that are not the sound or window a front end reads
-├── RuntimeSeamError         a runtime can't be had or can't run
+├── RuntimeSeamError         a runtime is not available or can't run
 │   ├── RuntimeMissingError  the runtime a manifest names isn't installed
 │   ├── TaskMissingError     the task a manifest names isn't installed
 │   ├── RuntimeLoadError     the artifact can't be opened by its runtime
 │   │   └── RuntimeMemoryError   the model needs more memory than the process may have
-│   └── InputShapeError      a batch is not what the model eats
+│   └── InputShapeError      a batch does not fit the model's input
 ├── ReferenceStreamsError    a reference counts other streams than this agent
 ├── FrameError               bytes on a pipe that are not a frame
 ├── GoldenError              golden vectors are missing or unreadable
 ├── SampleRequestError       a request for samples can't be served
 ├── SignatureRefusedError    signed metadata does not vouch for a bundle
-├── ModelClosedError         a model that was closed is asked for an answer
+├── ModelClosedError         a closed model is asked for an answer
 ├── SourceError              a source of images can't be opened
 ├── AgentConfigError         agent.toml has an unknown key or an impossible value
 ├── IdentityError            the device is not enrolled, or its identity can't be read
 ├── EnrolmentError           the server refused or could not be reached
 ├── IdentityInUseError       another agent uses this state directory
-├── NewerFormatError         what lasts was written by a newer agent; also the ``MessageError`` of a reader
-├── TransitionError          an update phase doesn't know a signal: a fault of ours
-└── SpoolError               the spool can't be written; what was added waits in memory
+├── NewerFormatError         a persistent file was written by a newer agent; also a ``MessageError``
+├── TransitionError          an update phase has no transition for a signal: a bug of the agent
+└── SpoolError               the spool can't be written; added rows wait in memory
 
 Every error carries a stable ``code`` that also travels in reports.
 """
@@ -36,13 +36,13 @@ from wire.errors import MessageError
 
 
 class AgentError(Exception):
-    """Something the device was asked for can't be done."""
+    """The device can't do what it was asked to."""
 
     code: ClassVar[str] = "agent"
 
 
 class ImageError(AgentError):
-    """The bytes are no image, or one that is too large to decode."""
+    """The bytes are not an image, or one that is too large to decode."""
 
     code = "image_invalid"
 
@@ -54,13 +54,13 @@ class ImageTooLargeError(ImageError):
 
 
 class SensorError(ImageError):
-    """The bytes are no sound or window as the front end's options say, or one that is too large."""
+    """The bytes are not a sound or window that fits the front end's options, or one that is too large."""
 
     code = "sensor_invalid"
 
 
 class RuntimeSeamError(AgentError):
-    """A runtime can't be had or can't run."""
+    """A runtime is not available or can't run."""
 
     code = "runtime"
 
@@ -102,13 +102,13 @@ class ReferenceStreamsError(AgentError):
 
 
 class FrameError(AgentError):
-    """Bytes on a pipe are not a frame, or one that is too large."""
+    """Bytes on a pipe are not a frame, or a frame is too large."""
 
     code = "frame_invalid"
 
 
 class GoldenError(AgentError):
-    """A bundle's golden vectors are missing or not what they should be."""
+    """A bundle's golden vectors are missing or malformed."""
 
     code = "bundle_invalid"
 
@@ -131,7 +131,7 @@ class SignatureRefusedError(AgentError):
 
 
 class ModelClosedError(AgentError):
-    """A model that was closed is asked for an answer."""
+    """A closed model is asked for an answer."""
 
     code = "model_closed"
 
@@ -167,7 +167,7 @@ class IdentityInUseError(AgentError):
 
 
 class SpoolError(AgentError):
-    """The spool can't be opened or written; what was added waits in memory and is tried again."""
+    """The spool can't be opened or written; added rows wait in memory and are tried again."""
 
     code = "spool_write"
 
@@ -175,13 +175,13 @@ class SpoolError(AgentError):
 class NewerFormatError(AgentError, MessageError):
     """A record or the spool was written by a newer agent: it is kept, and not read.
 
-    To readers that take damage for absence it is a ``MessageError`` like any.
+    Readers that treat a damaged record as missing catch it as a ``MessageError``.
     """
 
     code = "format_newer"
 
 
 class TransitionError(AgentError):
-    """An update phase does not know a signal: a fault of the agent, never of what it was sent."""
+    """An update phase has no transition for a signal: a bug of the agent, never caused by a message."""
 
     code = "transition_unknown"

@@ -1,18 +1,18 @@
-"""The item that the inference child works on, in a file that outlives it: who is to blame when the child ends.
+"""The input that the inference child is processing, in a file that outlives the child: the suspect when it crashes.
 
-Written in place before an item is decoded and after it was dealt with: some bytes and a name into one page of the page
-cache, about 2 microseconds, which the kernel writes to the disk some seconds later. The end of a process loses none of
-it. Standard library only: the control process reads what the child wrote.
+Written in place before an item is decoded and after it is done: some bytes and a name into one page of the page
+cache, about 2 microseconds, which the kernel writes to the disk some seconds later. It survives the end of a process.
+Standard library only: the control process reads the file, too.
 
-What the next child finds:
+The next child distinguishes:
 
-* an item held under this start of the agent: the child alone ended, so the item is set aside (``left``);
-* an item held under another start of the agent or the machine: both ended together, most likely by a power cut. The
-  item gets one more try (``again``) and is a suspect until it was dealt with; if it is held at another end, whatever
-  that was, it is set aside. One suspect is kept: the last.
+* an item marked under this start of the agent: only the child crashed, so the item is set aside (``left``);
+* an item marked under another start of the agent or the machine: both ended together, most likely by a power cut. The
+  item gets one more try (``again``) and is a suspect until it is done; if it is marked at another crash, whatever the
+  cause, it is set aside. One suspect is kept: the last.
 
-A picture that brings the whole machine down takes the page with it. So after an end of the machine without an end of
-the agent, the first ``SYNCED`` marks are flushed to the disk: the picture is known at the second end, or the third.
+An image that crashes the whole machine loses the page as well. So after a crash of the machine, the first ``SYNCED``
+marks are flushed to the disk: the image is known at the second crash, or the third.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _FILE = "in_flight"
 _MAGIC = b"TFI2"
 _HEAD = struct.Struct("<4sIQ8s8sHH")
 _NAME_BYTES = 1024
-_IN_ORDER = bytes(8)  # in place of the machine's start: nothing ended unforeseen
+_IN_ORDER = bytes(8)  # in place of the machine's boot: an orderly end
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """What child ``pid`` held: an item, or nothing (``item`` is empty). ``served``: items it has served until then.
+    """The item that child ``pid`` was processing ("" for none). ``served``: items it had served until then.
 
-    ``boot`` and ``run`` say under which start of the machine and of the agent; ``suspect``: the item on its second try.
+    ``boot`` and ``run`` identify the start of the machine and of the agent; ``suspect``: the item on its second try.
     """
 
     pid: int = 0
@@ -50,7 +50,7 @@ class Held:
 
 
 def read_held(state: Path) -> Held | None:
-    """Return what the last child on ``state`` wrote; None where there is nothing that can be read."""
+    """Return the mark of the last child on ``state``; None if there is none or it can't be read."""
     try:
         data = (state / FOLDER / _FILE).read_bytes()
     except OSError:
@@ -66,12 +66,12 @@ def read_held(state: Path) -> Held | None:
 
 
 class InFlight:
-    """The child's side. Without a state directory, or where it can't be written, nothing is marked."""
+    """The child's side. Without a state directory, or if it can't be written, nothing is marked."""
 
     def __init__(self, state: Path | None, run: str = "") -> None:
         """Open the file below ``state``; ``run`` names the agent's start.
 
-        ``left`` stays in the file until ``begin`` or ``end``, ``again`` is noted as the suspect.
+        ``left`` stays in the file until ``begin`` or ``end``; ``again`` is marked as the suspect.
         """
         held = (read_held(state) or Held()) if state is not None else Held()
         self._boot, self._run = _digest(boot_id()), _digest(run)
@@ -93,12 +93,12 @@ class InFlight:
             self._write(b"", sync=held.boot != self._boot)
 
     def begin(self, item: str) -> None:
-        """Note that ``item`` is about to be decoded."""
+        """Mark ``item`` as about to be decoded."""
         self._write(os.fsencode(item)[:_NAME_BYTES], sync=self._to_sync > 0)
         self._to_sync -= self._to_sync > 0
 
     def end(self, item: str, *, served: bool) -> None:
-        """Note that ``item`` was dealt with; ``served``: the model has run on it."""
+        """Mark ``item`` as done; ``served``: the model has run on it."""
         self._served += served
         if self._suspect and self._suspect == os.fsencode(item)[:_NAME_BYTES]:
             self._suspect = b""
@@ -112,12 +112,12 @@ class InFlight:
             os.pwrite(self._descriptor, _HEAD.pack(*head) + name + self._suspect, 0)
             if sync:
                 os.fdatasync(self._descriptor)
-        except OSError:  # the first write needs a block on the disk: unmarked until there is one
+        except OSError:  # the first write needs a disk block: nothing is marked until there is one
             return
 
 
 def clear_held(state: Path) -> None:
-    """Note that the last child held nothing: it was ended on purpose, so its item is to be served by the next one."""
+    """Clear the last child's mark: it was ended on purpose, so the next one should serve its item."""
     held = read_held(state)
     if held is None:
         return

@@ -1,8 +1,8 @@
 """Frames on the pipes between the control process and its inference child; standard library only.
 
 A frame is a 4-byte big-endian header length, a 4-byte payload length, a JSON header with a
-``type``, and the payload. Both lengths are checked before anything is read: a child that went mad
-can't make its parent hold more than one frame's limit.
+``type``, and the payload. Both lengths are checked before anything is read: a faulty child can't make its parent
+buffer more than one frame of the maximum size.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class Frame:
 
 
 class Readable(Protocol):
-    """What ``read_frame`` needs of a pipe: a buffered binary reader."""
+    """The part of a pipe that ``read_frame`` uses: a buffered binary reader."""
 
     def read(self, size: int, /) -> bytes:
-        """Return ``size`` bytes, or fewer at the end."""
+        """Return ``size`` bytes, or fewer at the end of the stream."""
 
 
 def encode_frame(header: Mapping[str, Json], payload: bytes = b"") -> bytes:
     """Return the bytes of a frame; ``header`` has a ``type``.
 
     Raises:
-        FrameError: If a part is too large, or the header can't be JSON or has no type.
+        FrameError: If a part is too large, the header is not JSON-serializable, or it has no type.
     """
     try:
         text = canonical_bytes(dict(header))
@@ -61,10 +61,10 @@ def encode_frame(header: Mapping[str, Json], payload: bytes = b"") -> bytes:
 
 
 def read_frame(pipe: Readable) -> Frame | None:
-    """Return the next frame, waiting for it; None at an orderly end.
+    """Wait for the next frame and return it; None at an orderly end.
 
     Raises:
-        FrameError: If the pipe ends inside a frame, or what comes is not one.
+        FrameError: If the pipe ends inside a frame, or the bytes are not a frame.
     """
     lengths = pipe.read(_LENGTHS.size)
     if not lengths:
@@ -75,7 +75,7 @@ def read_frame(pipe: Readable) -> Frame | None:
 
 
 class FrameDecoder:
-    """Cuts bytes, as they arrive, into frames; for a reader that must not wait."""
+    """Incremental decoder: splits bytes, as they arrive, into frames; for a reader that must not block."""
 
     def __init__(self) -> None:
         """Start with nothing buffered."""
@@ -85,7 +85,7 @@ class FrameDecoder:
         """Return the frames that ``data`` completes.
 
         Raises:
-            FrameError: If what came is not a frame; the stream is of no use afterwards.
+            FrameError: If the bytes are not a frame; the stream is unusable afterwards.
         """
         self._buffer += data
         frames = []

@@ -1,1 +1,1 @@
-"""The control process: the loop, its parts and the supervision of the inference process."""
+"""The control process: the main loop, its parts, and the supervision of the inference process."""

@@ -1,8 +1,8 @@
 """The composition of the control process: one loop thread; transports, children and jobs only enqueue.
 
-``turn`` reads the time once, handles what is queued, then lets each part take one step. Decides how the parts'
-facts reach each other: a crash of the child becomes health for the updater, a phase becomes an event and a new
-``reported``. The parts decide everything else.
+``turn`` reads the time once, handles the queue, then lets each part take one step. Decides only how facts get from
+part to part: a crash of the child becomes health for the updater, a phase becomes an event and a new ``reported``. The
+parts decide everything else.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ from wire.transport import Delivered, Incoming, Link, LinkChange, Transport
 
 _LOG = logging.getLogger(__name__)
 _BAD_ENDS = frozenset({UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED})
-_MAX_NOTICES = 500  # a turn ends, whatever floods the queue
+_MAX_NOTICES = 500  # per turn, so that a flooded queue can't block the loop
 _STATUS_S = 1.0
 _DISK_RETRY_S = 5.0
-_IDENTITY_S = 3600.0  # an identity in use twice is told once an hour, however often the two throw each other out
+_IDENTITY_S = 3600.0  # an identity in use twice is reported once an hour, however often the two disconnect each other
 
 
 @dataclass(slots=True)
 class _Due:
-    """When what is to be done next, in monotonic seconds."""
+    """When each periodic task is due, in monotonic seconds."""
 
     commit_s: float = 0.0
     lazy_s: float = 0.0
@@ -71,10 +71,10 @@ class _Due:
 
 
 class Agent:
-    """One device. All of it belongs to one thread; only ``parts.notices`` is shared."""
+    """One device. Used by one thread; only ``parts.notices`` is shared."""
 
     def __init__(self, identity: Identity, config: AgentConfig, state: Path, boot: str, parts: Parts) -> None:
-        """Put the parts together; nothing runs before ``start``.
+        """Connect the parts; nothing runs before ``start``.
 
         Raises:
             SpoolError: If the spool can't be opened.
@@ -98,7 +98,7 @@ class Agent:
             self.updater, config.update.repair_s, self._repair_said, self._served_digest, self._ask_again
         )
         self._disk_trouble, self._unwritten = "", False
-        self._refused = ""  # why the broker refused this device, until it takes it
+        self._refused = ""  # why the broker refused this device, until it accepts it
         self._reporter = Reporter(
             base, self._slots, self.updater, self.supervisor, self._repair, lambda: self._disk_trouble
         )
@@ -118,7 +118,7 @@ class Agent:
         self._wish: Desired | None = None
 
     def start(self) -> None:
-        """Take up what was left, serve the current release, connect."""
+        """Continue interrupted work, serve the current release, connect."""
         self._look_at_clock()
         self._due.infer_s = self._now_s + self.config.monitor.infer_s
         self._guard("spool", self.telemetry.take_up)
@@ -135,7 +135,7 @@ class Agent:
         self.uplink.start(self.parts.notices.put, self._now_ms)
 
     def turn(self) -> bool:
-        """Handle what is queued and take one step of each part; return whether there was anything queued."""
+        """Handle the queue and take one step of each part; return whether anything was queued."""
         self._look_at_clock()
         busy = self._drain()
         self._offer_wish()
@@ -159,7 +159,7 @@ class Agent:
             self._handle(self.parts.notices.get(timeout=limit_s))
 
     def stop(self) -> None:
-        """End the child, keep what it said last, try to send it, say goodbye."""
+        """Stop the child, store its last report, try to send it, and disconnect in order."""
         last_end.end(self.state, self.parts.disk)
         self._measuring.stop()
         self.supervisor.stop()
@@ -173,7 +173,7 @@ class Agent:
         self.spool.close()
 
     def _look_at_clock(self) -> None:
-        """Read both clocks. Where the wall clock is not believed, the server's time is gone by, if it said one."""
+        """Read both clocks. If the wall clock is not trusted, the server's time is used, if known."""
         now_ms, self._now_s = self.parts.clock.now_ms(), self.parts.clock.monotonic_s()
         before, watch = self._watch.fault, self._watch.look(now_ms, self._now_s)
         self._watch = self.updater.watch = watch
@@ -186,7 +186,7 @@ class Agent:
             self._event("clock", code, severity, text)
 
     def _look_at_disk(self) -> None:
-        """Ask every few seconds whether the disk can be written; tell when that has changed."""
+        """Check every few seconds whether the disk can be written; report a change."""
         if self._now_s < self._due.look_s:
             return
         self._due.look_s = self._now_s + _DISK_RETRY_S
@@ -204,7 +204,7 @@ class Agent:
         self._watch = self._watch.heard(server_ms, self._now_s)
 
     def _guard(self, part: str, step: Callable[[], None]) -> bool:
-        """Take a step; a full or failing disk is told and tried again, it ends nothing. Return whether it went well."""
+        """Take a step; a full or failing disk is reported and retried, not fatal. Return whether the step succeeded."""
         try:
             step()
         except (OSError, SpoolError) as error:
@@ -279,14 +279,14 @@ class Agent:
             self.uplink.disconnected()
 
     def _link_refused(self, reason: str) -> None:
-        """Say that the broker refused a connection or a subscription; the transport keeps trying."""
+        """Report that the broker refused a connection or a subscription; the transport keeps trying."""
         self._refused = reason
         if self._now_s >= self._due.refused_s:
             self._due.refused_s = self._now_s + _IDENTITY_S
             self._event("link", "link_refused", Severity.ERROR, f"the broker refused: {reason}; it is tried again")
 
     def _identity_in_use(self, reason: str) -> None:
-        """Say that another client has this identity; the transport keeps trying, and inference goes on."""
+        """Report that another client uses this identity; the transport keeps trying, and inference continues."""
         if self._now_s < self._due.identity_s:
             return
         self._due.identity_s = self._now_s + _IDENTITY_S
@@ -317,7 +317,7 @@ class Agent:
     def _offer(self, desired: Desired) -> None:
         if not self.updater.offer(desired, self._now_ms, self._now_s):
             self._report()  # the server may have missed the last one
-        self._wish = None  # only now: a disk that was full must not lose it
+        self._wish = None  # only now: a full disk must not lose it
 
     def _acked(self, watermarks: tuple[Watermark, ...]) -> None:
         self._guard("spool", lambda: self.uplink.acked(watermarks))
@@ -349,7 +349,7 @@ class Agent:
         if fact in {Fact.INPUT, Fact.SOURCE}:
             if fact is Fact.SOURCE and self.updater.record.phase is UpdatePhase.PROBATION:
                 self.updater.health = self.updater.health.without_source()
-            return  # set aside by the next child, or away; neither the slot nor a release in probation answers for it
+            return  # set aside by the next child, or away; counts against neither the slot nor a release in probation
         if self.updater.record.phase is UpdatePhase.PROBATION:
             self.updater.health = self.updater.health.crashed() if crashed else self.updater.health.hung()
         else:
@@ -357,14 +357,14 @@ class Agent:
             self._guard("slots", self._count_bad_start)
 
     def _count_bad_start(self) -> None:
-        """Outside probation: a slot that fails too often gives way to the other; both bad: safe mode."""
+        """Outside probation: if a slot fails too often, the other becomes current; if both do, safe mode."""
         name, limit = self._slots.current_name(), self.config.update.max_boots
         self._slots.set_boots(name, self._slots.boots(name) + 1)
         if self._slots.boots(name) <= limit or self.supervisor.safe_mode or self.updater.record.in_flight:
             return
         second = other(name)
         fallback = self._slots.read(second)
-        floor = self.updater.floor()  # crashes must not downgrade, nor where it is not known what that is
+        floor = self.updater.floor()  # crashes must not downgrade; with an unknown floor, nothing counts as safe
         safe = (
             fallback is not None and floor is not None and fallback.security_floor >= floor
         )  # crashes don't downgrade
@@ -433,10 +433,10 @@ class Agent:
 
 
 def run(agent: Agent, stopped: Callable[[], bool], pause_s: float = 0.1) -> None:
-    """Turn until ``stopped``; the agent is stopped in any case.
+    """Run the loop until ``stopped``; the agent is stopped in any case.
 
     Raises:
-        AgentError: If the agent has to end.
+        AgentError: If the agent can't continue.
     """
     agent.start()
     try:
@@ -454,7 +454,7 @@ Notices = queue.SimpleQueue[Notice]
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The seams of an agent, real or in memory."""
+    """The external dependencies of an agent, real or in memory."""
 
     clock: Clock
     transport: Transport

@@ -1,4 +1,4 @@
-"""The real parts of an agent, put together from its identity and configuration."""
+"""Builds an agent with its real parts from its identity and configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from wire.transport import Transport
 
 
 def build_agent(identity: Identity, config: AgentConfig, state: Path, transport: Transport | None = None) -> Agent:
-    """Return an agent on real children, disk and clock, and over MQTT unless another ``transport`` is given.
+    """Return an agent with real children, disk and clock, and with MQTT unless another ``transport`` is given.
 
     Raises:
         SourceError: If the source is a folder that must not be consumed.
@@ -55,9 +55,9 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
 
 
 def child_arguments(config: AgentConfig, state: Path | None = None, boot: str = "") -> tuple[str, ...]:
-    """Return the arguments of the inference child beside the bundle; in ``state`` it marks what it works on.
+    """Return the inference child's arguments besides the bundle; in ``state`` it marks the input in flight.
 
-    ``boot`` names the agent's start: under another one, what is marked is tried once more.
+    ``boot`` identifies the agent's start: an input marked under another start is tried once more.
     """
     monitor = config.monitor
     return (
@@ -72,7 +72,7 @@ def child_arguments(config: AgentConfig, state: Path | None = None, boot: str = 
 
 
 def mqtt_settings(identity: Identity, config: AgentConfig) -> MqttSettings:
-    """Return where the broker is and the pace."""
+    """Return the broker's address, the credentials, and limits."""
     transport = config.transport
     return MqttSettings(
         identity.mqtt_host, identity.mqtt_port, identity.device, identity.device, identity.password,

@@ -1,4 +1,4 @@
-"""Runs what blocks (verification, download, probe) beside the loop; results come back through its queue."""
+"""Runs blocking jobs (verification, download, probe) beside the loop; results return through its queue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class JobDone:
 
 @dataclass(frozen=True, slots=True)
 class ThreadWorker:
-    """One thread a job; ``put`` enqueues."""
+    """One thread per job; ``put`` enqueues the result."""
 
     put: Callable[[JobDone], None]
 
@@ -26,7 +26,7 @@ class ThreadWorker:
         """Run ``job`` in the background."""
         try:
             threading.Thread(target=self._work, args=(token, job), name=f"job-{token}", daemon=True).start()
-        except RuntimeError as error:  # no room for a thread: a result like any other, and one that passes
+        except RuntimeError as error:  # no thread could be started: reported as a temporary failure
             self.put(JobDone(token, OSError(errno.EAGAIN, str(error))))
 
     def _work(self, token: int, job: Callable[[], object]) -> None:
@@ -45,7 +45,7 @@ class InlineWorker:
         self._jobs.append((token, job))
 
     def work(self) -> int:
-        """Run what was kept; return how many jobs that were."""
+        """Run the kept jobs; return how many."""
         jobs, self._jobs = self._jobs, []
         for token, job in jobs:
             self.put(JobDone(token, outcome(job)))
@@ -53,7 +53,7 @@ class InlineWorker:
 
 
 def outcome(job: Callable[[], object]) -> object:
-    """Return what ``job`` returns, or the exception it raises."""
+    """Return the result of ``job``, or the exception that it raises."""
     try:
         return job()
     except Exception as error:  # noqa: BLE001 - a thread's outermost frame; the loop logs it with its stack

@@ -1,4 +1,4 @@
-"""What the child says, taken in: windows and samples go to telemetry, heartbeats to rows and to probation's health."""
+"""Dispatches the child's frames: windows and samples to telemetry, heartbeats to rows and to probation's health."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from wire.messages import Stream, UpdatePhase
 
 @dataclass(slots=True)
 class Listening:
-    """``garbage`` and ``fault`` hear a kind or code and a text; ``steady``: the child has run long enough.
+    """``garbage`` and ``fault`` get a kind or code and a text; ``steady`` is called when the child has run long enough.
 
-    ``sampled`` hears a request and the length of an input, and says whether it may be sent on.
+    ``sampled`` gets a request and the length of an input, and returns whether it may be sent on.
     """
 
     telemetry: Telemetry
@@ -34,7 +34,7 @@ class Listening:
     _steady_s: float = float("inf")
 
     def take(self, frame: Frame, now_ms: int, now_s: float) -> None:
-        """Take one frame in; what can't be read is told to ``garbage``."""
+        """Handle one frame; an unreadable one is reported to ``garbage``."""
         try:
             if frame.kind == "beat":
                 self._beat(read_beat(frame), now_s)
@@ -56,24 +56,24 @@ class Listening:
             self.garbage(f"child_{frame.kind[:32]}", str(error))
 
     def serving(self, steady_at_s: float) -> None:
-        """A release is served from now on; it counts as steady at ``steady_at_s``."""
+        """Record that a release is served from now on; it counts as steady at ``steady_at_s``."""
         self._steady_s = steady_at_s
 
     def fold(self, now_ms: int) -> None:
-        """Make a row of the heartbeats since the last one."""
+        """Add a row with the heartbeats since the last one."""
         if self._minute.n or self._minute.errors:
             self.telemetry.row(Stream.INFER, self._minute.row(now_ms))
         self._minute = Minute()
 
     def _keep_minute(self, now_ms: int) -> None:
-        """Keep the heartbeats so far beside the part of the window: one write for both."""
+        """Store the heartbeats so far together with the part of the window: one write for both."""
         if self._minute.n or self._minute.errors:
             self.telemetry.so_far(Stream.INFER, self._minute.row(now_ms))
 
     def _beat(self, beat: Beat, now_s: float) -> None:
         self._minute.add(beat)
         if self.supervisor.serving is None or self.supervisor.serving != self.supervisor.wanted:
-            return  # a model on its way out says nothing of the new one's health
+            return  # a model being replaced is no evidence of the new one's health
         if beat.artifact and self.updater.record.artifact_sha256 in {"", beat.artifact}:
             self.updater.health = self.updater.health.beat(
                 n=beat.n, errors=beat.errors, p95_ms=beat.p95_ms, classes=beat.classes

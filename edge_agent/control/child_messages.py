@@ -1,4 +1,4 @@
-"""From the child's frames to what the control process keeps: windows, beats, samples. Pure.
+"""Parses the child's frames into windows, heartbeats and samples. Pure.
 
 The child is another process and may be wrong: every field is checked.
 """
@@ -17,7 +17,7 @@ from wire.errors import MessageError
 from wire.histogram import Counters, Shape
 from wire.messages import Sample
 
-MAX_SAMPLE_BYTES = 180 * 1024  # in base64, and with its envelope, within what the server reads
+MAX_SAMPLE_BYTES = 180 * 1024  # so that with base64 and its envelope it is within the server's limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def read_beat(frame: Frame) -> Beat:
     """Return the heartbeat in ``frame``.
 
     Raises:
-        MessageError: If it is none.
+        MessageError: If it is not one.
     """
     return from_document(Beat, frame.header)
 
@@ -81,7 +81,7 @@ def read_sample(frame: Frame) -> Sample:
     """Return the sample in ``frame``.
 
     Raises:
-        MessageError: If it is none, or too large to send.
+        MessageError: If it is not one, or too large to send.
     """
     if not 0 < len(frame.payload) <= MAX_SAMPLE_BYTES:
         message = f"Expected an image of 1 to {MAX_SAMPLE_BYTES} bytes, got {len(frame.payload)}"
@@ -101,7 +101,7 @@ class Minute:
     classes: list[int] = field(default_factory=list)
 
     def add(self, beat: Beat) -> None:
-        """Fold one beat in; p50 is the mean weighted by inferences, p95 the worst."""
+        """Add one heartbeat; p50 is the mean weighted by inferences, p95 the maximum."""
         total = self.n + beat.n
         if total:
             self.p50_ms = (self.p50_ms * self.n + beat.p50_ms * beat.n) / total

@@ -1,4 +1,4 @@
-"""What comes from the server: desired states, acknowledgements, commands; garbage is counted, never raised."""
+"""Handles messages from the server: desired states, acknowledgements, commands. Invalid ones are only counted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from wire.transport import Incoming
 
 @dataclass(slots=True)
 class Inbox:
-    """Reads messages and passes them on. ``server_said`` hears what time the server says it is."""
+    """Parses messages and passes them on. ``server_said`` gets the server's time."""
 
     offer: Callable[[Desired], None]
     acked: Callable[[tuple[Watermark, ...]], None]
@@ -46,7 +46,7 @@ class Inbox:
     _told: int = 0
 
     def take(self, message: Incoming, now_ms: int) -> None:
-        """Read one message; what can't be read is told to ``garbage``."""
+        """Handle one message; an unreadable one is reported to ``garbage``."""
         if not message.payload:
             return  # a retained message was cleared
         try:
@@ -76,7 +76,7 @@ class Inbox:
         if command.id in self._seen:
             return  # QoS 1 may deliver twice
         self._seen.append(command.id)
-        if command.id in ledger.seen:  # acted on before a restart; its answer may not have gone out
+        if command.id in ledger.seen:  # executed before a restart; its response may not have been sent
             if verb == "samples":
                 self.answer(Response(command.id, ok=True, code="repeated", text="the command was acted on before"))
             return
@@ -103,7 +103,7 @@ class Inbox:
         child = self.supervisor.child
         if child is None or self.supervisor.serving is None:
             return Response(command.id, ok=False, code="not_serving", text="no release is served now")
-        # before the child hears of it: a restart must not grant it again
+        # before the child gets it: a restart must not grant it again
         refused = self._keep(ledger.granting(grant, now_ms).remember(command), command)
         if refused is not None:
             return refused
@@ -111,17 +111,17 @@ class Inbox:
         return Response(command.id, ok=True, data={"budget_bytes": grant.budget_bytes})
 
     def sampled(self, request: str, length_bytes: int, now_ms: int) -> None:
-        """Note that the child sent an input, before it is sent on: a grant that goes on has no more than is left.
+        """Deduct an input of the child from its grant, before it is sent on: a restart must not grant it again.
 
         Raises:
-            OSError: If it can't be kept.
+            OSError: If the ledger can't be written.
         """
         ledger = self._known(now_ms).sampled(request, length_bytes)
         self.ledger.write(ledger)
         self._ledger = ledger
 
     def serving(self, now_ms: int) -> None:
-        """Tell a child that has just started what is left of each grant; a swap inside a child carries them over."""
+        """Send a newly started child the rest of each grant; on a swap within a child it keeps them."""
         child, allowed = self.supervisor.child, allowed_bytes(self.config.max_bytes_per_day, self._wanted())
         if child is None or self.supervisor.starts == self._told:
             return
@@ -138,7 +138,7 @@ class Inbox:
         return self._ledger
 
     def _keep(self, ledger: Ledger, command: Command) -> Response | None:
-        """Keep the ledger; return the answer that says why it can't be kept."""
+        """Store the ledger; return a response that refuses the command if that fails."""
         try:
             self.ledger.write(ledger)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""What can't be read is counted, and said once per kind and minute: never a crash, never a flood. Pure."""
+"""Counts unreadable messages, and reports each kind at most once a minute: never a crash, never a flood. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Garbage:
     _said_ms: dict[str, int] = field(default_factory=dict)
 
     def count(self, kind: str, now_ms: int) -> bool:
-        """Count one; return whether it is time to say so."""
+        """Count one; return whether to report it."""
         if kind not in self.counts and len(self.counts) >= KEPT_KINDS:
             kind = "other"
         self.counts[kind] = self.counts.get(kind, 0) + 1

@@ -1,4 +1,4 @@
-"""What the device says of itself: the ``reported`` document, its state, and what ``edge-agent status`` prints. Pure."""
+"""Builds the device's reports: the ``reported`` document, its state, and the output of ``edge-agent status``. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BUSY = frozenset({UpdatePhase.DOWNLOADING, UpdatePhase.VERIFYING, UpdatePhase.S
 
 @dataclass(frozen=True, slots=True)
 class Reporter:
-    """``base`` has what never changes: boot, version, hardware, runtimes, attributes. ``disk``: its trouble, or ""."""
+    """``base``: the constant fields (boot, version, hardware, runtimes, attributes). ``disk``: its fault, or ""."""
 
     base: Reported
     slots: Slots
@@ -41,7 +41,7 @@ class Reporter:
         )  # fmt: skip
 
     def state(self) -> DeviceState:
-        """Return the state: updating, init (no release yet), degraded (what should run does not), or ready."""
+        """Return the state: updating, init (no release yet), degraded (the release does not run), or ready."""
         if self.updater.record.phase in _BUSY:
             return DeviceState.UPDATING
         reason = self.reason()
@@ -50,7 +50,7 @@ class Reporter:
         return DeviceState.INIT if reason == NO_RELEASE else DeviceState.DEGRADED
 
     def reason(self) -> str:
-        """Return why the device is not ready, as a code; "" when it is, or when only an update is under way."""
+        """Return the code of why the device is not ready; "" if it is, or if only an update is in progress."""
         if self.supervisor.safe_mode:
             return "safe_mode"
         if self.disk():
@@ -64,7 +64,7 @@ class Reporter:
         return SourceError.code if self.supervisor.without_source else "not_serving"
 
     def status(self, *, connected: bool) -> dict[str, Json]:
-        """Return what ``edge-agent status`` prints at once when it changes."""
+        """Return the part of ``edge-agent status`` that is written at once when it changes."""
         document = to_document(self.reported(0))
         del document["at_ms"]
         serving = self.supervisor.serving is not None
@@ -78,7 +78,7 @@ class Reporter:
 
 
 def running(uplink: Uplink, spool: Spool, garbage: Garbage) -> dict[str, Json]:
-    """Return what ``edge-agent status`` prints beside that, up to a minute old: spool, what could not be read."""
+    """Return the rest of ``edge-agent status``, up to a minute old: the spool, and counts of unreadable messages."""
     idle_s = uplink.transport.idle_s()
     return {
         "idle_s": idle_s if math.isfinite(idle_s) else -1.0, "spool_rows": spool.count(),

@@ -1,9 +1,9 @@
-"""``status.json``: what the running agent last said of itself, and whether that can still be true.
+"""``status.json``: the running agent's last status, and whether it can still be true.
 
-Decides when the file is written (what changed at once, figures once a minute: a file written each second wears out
-flash) and how a reader judges it. The lock is the truth about life: the file outlives a process that is killed. Its age
-is told by the monotonic clock, which one boot of the machine shares; a lock that is held proves that it is still that
-boot. Written without a flush to the disk: it only serves readers on the running machine.
+Decides when the file is written (changes at once, figures once a minute: a write each second wears out flash) and how
+a reader judges it. The lock decides whether an agent runs, because the file outlives a killed process. The file's age
+is measured by the monotonic clock, which is valid within one boot of the machine; a held lock proves that the boot is
+the same. Written without a flush to the disk: it is only for readers on the running machine.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from wire.errors import MessageError
 FILE = "status.json"
 EVERY_S = 60.0
 STALE_S = 3 * EVERY_S
-"""A loop that turns has written within ``EVERY_S``; the rest is for a machine that hangs on its disk."""
+"""A running loop writes every ``EVERY_S``; the rest allows for a machine whose disk hangs."""
 _AT = "written_monotonic_s"
 
 
 class Health(StrEnum):
-    """What a reader should make of it."""
+    """The reader's verdict."""
 
     SERVING = "serving"
     NOT_RUNNING = "not running"
@@ -50,7 +50,7 @@ class StatusFile:
     _due_s: float = float("-inf")
 
     def write(self, facts: Mapping[str, Json], figures: Mapping[str, Json], now_s: float) -> bool:
-        """Write what is due; return whether anything was. ``now_s``: of the monotonic clock.
+        """Write the file if it is due; return whether it was. ``now_s``: of the monotonic clock.
 
         Raises:
             OSError: If it can't be written; the next call tries again.
@@ -72,17 +72,17 @@ class StatusFile:
 
 
 def _write_over(path: Path, data: bytes) -> None:
-    """Write into the room that the file has: on a full disk an agent that serves must not look like one that hangs."""
+    """Overwrite the file in place: on a full disk an agent that serves must not look like one that hangs."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
-        os.pwrite(descriptor, data.ljust(os.fstat(descriptor).st_size), 0)  # blanks behind: a reader never sees half
+        os.pwrite(descriptor, data.ljust(os.fstat(descriptor).st_size), 0)  # padded: a reader never sees half
     finally:
         os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The file as a reader found it. ``pid`` of 0: no agent runs; ``age_s`` of -1: not known."""
+    """The file as read. ``pid`` of 0: no agent runs; ``age_s`` of -1: unknown."""
 
     document: Mapping[str, Json]
     health: Health
@@ -91,10 +91,10 @@ class Seen:
 
 
 def read_status(state: Path) -> Seen:
-    """Return what the agent on ``state`` last said and what to make of it.
+    """Return the last status of the agent on ``state``, with the verdict on it.
 
     Raises:
-        IdentityError: If no agent ever said anything there.
+        IdentityError: If no agent has ever written one there.
     """
     pid = holder(state)
     try:
@@ -103,8 +103,8 @@ def read_status(state: Path) -> Seen:
     except (OSError, MessageError) as error:
         message = f"Expected the status of an agent in {state}, got: {error}: start it with edge-agent run"
         raise IdentityError(message) from error
-    full = trouble(state) == DISK_FULL  # a mount that is read-only may be the reader's own
-    if full:  # the agent may have no room to say so here
+    full = trouble(state) == DISK_FULL  # a read-only mount may be the reader's own
+    if full:  # the agent may have no room to write it
         document |= {"state": "degraded", "reason": DISK_FULL}
     at_s = document.pop(_AT, None)
     age_s = time.monotonic() - at_s if pid and isinstance(at_s, int | float) else written_s
@@ -113,7 +113,7 @@ def read_status(state: Path) -> Seen:
 
 
 def _health(document: Mapping[str, Json], pid: int, age_s: float) -> Health:
-    """Return the first that holds: a later one says nothing where an earlier one does."""
+    """Return the first verdict that applies; an earlier one makes later ones irrelevant."""
     if not pid:
         return Health.NOT_RUNNING
     if not 0 <= age_s <= STALE_S:

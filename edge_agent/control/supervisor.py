@@ -1,7 +1,7 @@
 """Starts, watches and restarts the inference child, and swaps its release.
 
-Decides when a child counts as hung, when it is started again, whether a release comes by a hot swap or a start, and
-whether an end is to be laid to the input that the child held (``blame``), to a source that is away, or to the release.
+Decides when a child counts as hung, when it is restarted, whether a release is loaded by a hot swap or a start, and
+whether a crash is attributed to the input in flight (``blame``), to an absent source, or to the release.
 Does not decide what a crash of the release means for an update (``agent`` tells the updater).
 """
 
@@ -60,7 +60,7 @@ class Child(Protocol):
         """Its process id; 0 for none."""
 
     def say(self, header: Mapping[str, Json]) -> None:
-        """Send a frame; a broken pipe is no error, the end is told by a notice."""
+        """Send a frame; a broken pipe is no error, because a notice reports the child's end."""
 
     def kill(self) -> None:
         """End it now."""
@@ -73,20 +73,20 @@ Launch = Callable[[int, Path, Listener], Child]
 
 
 class Fact(StrEnum):
-    """What the supervisor saw, for whoever judges health."""
+    """The supervisor's observation, for the judgement of health."""
 
     CRASHED = "crashed"
     HUNG = "hung"
     INPUT = "ended_on_input"
-    """The child ended, crashed or hung, on the input it held: the input is set aside, the release is not to blame."""
+    """The child ended, crashed or hung on the input in flight: the input is set aside, the release is not to blame."""
     SOURCE = "ended_on_source"
-    """The child found no source to open (a card that is away, a wrong setting): no release could do better."""
+    """The child found no source to open (a missing card, a wrong setting), which no release can change."""
     SERVING = "serving"
 
 
 @dataclass(slots=True)
 class Supervisor:
-    """Keeps one child serving ``wanted``. In ``state`` the child marks what it works on; None: it marks nothing."""
+    """Keeps one child serving ``wanted``. In ``state`` the child marks the input in flight; None: it marks nothing."""
 
     launch: Launch
     put: Listener
@@ -111,7 +111,7 @@ class Supervisor:
     _bundle: Path | None = None
 
     def serve(self, bundle: Path | None, now_s: float) -> None:
-        """Make ``bundle`` the release to serve: by a hot swap where a child is ready, else by a start."""
+        """Make ``bundle`` the release to serve: by a hot swap if a child is ready, otherwise by a start."""
         if bundle == self.wanted and bundle == self.serving:
             return
         loading = self.child is not None and self.serving is None and not self._doomed
@@ -127,7 +127,7 @@ class Supervisor:
             self._end()
 
     def turn(self, now_s: float) -> Fact | None:
-        """Start the child when due; kill it when it says nothing for too long."""
+        """Start the child when due; kill it when it sends nothing for too long."""
         if self.child is None:
             if self.wanted is not None and now_s >= self._start_s:
                 self._start(self.wanted, now_s)
@@ -141,7 +141,7 @@ class Supervisor:
         return blamed
 
     def heard(self, notice: ChildNotice, now_s: float) -> Fact | None:
-        """Take a notice; stale ones are dropped."""
+        """Handle a notice; stale ones are dropped."""
         if notice.number != self.starts or self.child is None:
             return None
         if isinstance(notice, ChildEnded):
@@ -158,11 +158,11 @@ class Supervisor:
         return None
 
     def healthy(self) -> None:
-        """The child has run long enough: the next crash is its first."""
+        """Reset the count of failures: the child has run long enough."""
         self._failures = 0
 
     def stop(self) -> None:
-        """End the child for good."""
+        """Stop the child for good."""
         child, self.child, self.wanted, self.serving = self.child, None, None, None
         if child is not None:
             child.stop()
@@ -184,7 +184,7 @@ class Supervisor:
         if "bundle" not in frame.header or Path(str(frame.header["bundle"])) != self.wanted:
             return None
         self._limit_s = now_s + self.config.hang_s
-        if frame.header.get("code") in {"swap_busy", "out_of_memory"}:  # two models at once: it may have room alone
+        if frame.header.get("code") in {"swap_busy", "out_of_memory"}:  # two models at once: alone it may fit
             self._end()
             return None
         return Fact.CRASHED
@@ -208,7 +208,7 @@ class Supervisor:
         return blamed
 
     def _blamed(self, fact: Fact, pid: int) -> Fact:
-        """Return ``fact``, or ``INPUT`` where the input that child ``pid`` held is the first suspect."""
+        """Return ``fact``, or ``INPUT`` if the input in flight of child ``pid`` is the first suspect."""
         held = read_held(self.state) if self.state is not None else None
         if held is None or held.pid != pid or not held.item:
             return fact
@@ -217,7 +217,7 @@ class Supervisor:
         return fact if self._suspicion.of_the_release else Fact.INPUT
 
     def _forgive(self) -> None:
-        """Let the next child serve what this one held: it was ended on purpose."""
+        """Let the next child serve this one's input in flight: it was ended on purpose."""
         if self.state is not None:
             clear_held(self.state)
 
@@ -228,7 +228,7 @@ class Supervisor:
         self._limit_s = now_s + self.config.start_s
         try:
             self.child = self.launch(self.starts, bundle, self.put)
-        except OSError as error:  # memory or the process table are full: it passes, and says nothing of the release
+        except OSError as error:  # memory or process table full: temporary, and no evidence about the release
             self._failures += 1
             self.last_fault = f"launch_failed: {error}"
             ceiling_s = min(self.config.restart_max_s, self.config.restart_min_s * 2.0 ** min(self._failures, 30))
@@ -250,7 +250,7 @@ class ProcessChild:
     process: subprocess.Popen[bytes]
     put: Listener
     oom_kills: int = 0
-    """How many the kernel had killed for memory when this child was started."""
+    """The count of OOM kills when this child was started."""
 
     @property
     def pid(self) -> int:
@@ -292,14 +292,14 @@ class ProcessChild:
         ended = end_text(exit_code, out_of_memory=oom_kills() > self.oom_kills)
         self.put(ChildEnded(self.number, f"{ended}: {reason}" if reason else ended))
         for pipe in (self.process.stdin, self.process.stdout):
-            with contextlib.suppress(OSError):  # what was still to be written has no reader
+            with contextlib.suppress(OSError):  # unwritten data has no reader any more
                 if pipe is not None:
                     pipe.close()
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessLauncher:
-    """Starts the child; ``arguments`` are those of ``edge_agent.inference.child`` beside the bundle."""
+    """Starts the child; ``arguments`` are those of ``edge_agent.inference.child`` besides the bundle."""
 
     arguments: tuple[str, ...]
 

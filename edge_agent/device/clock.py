@@ -1,4 +1,4 @@
-"""The time seam: wall time for what is reported, monotonic time for how long things take."""
+"""The clock interface: wall time for reports, monotonic time for durations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where a program reads the time, once per turn of its loop."""
+    """The source of time; read once per turn of the loop."""
 
     def now_ms(self) -> int:
         """Return UTC milliseconds since 1970."""
@@ -31,7 +31,7 @@ class SystemClock:
 
 @dataclass(slots=True)
 class FakeClock:
-    """A clock that moves only when told; both times advance together."""
+    """A clock that moves only by ``advance``; both times advance together."""
 
     wall_ms: int = 1_790_000_000_000
     monotonic: float = 0.0

@@ -1,6 +1,6 @@
-"""The disk: the few durable operations of an update, as a seam so that tests can crash after each; and its troubles.
+"""The durable disk operations of an update, behind a protocol so that tests can crash after each; and disk faults.
 
-Decides when a disk is full, and what a person is to do about one that can't be written.
+Decides when a disk counts as full, and what a person should do if it can't be written.
 Source: Pillai et al., All File Systems Are Not Created Equal, OSDI 2014, section 4.
 """
 
@@ -17,15 +17,15 @@ from wire.durable import sync_folder, write_atomically
 
 DISK_FULL, DISK_READ_ONLY, DISK_FAILED = "disk_full", "disk_read_only", "disk_failed"
 FULL_BYTES = 64 * 1024
-"""A disk with less than this free is full: the spool's next write, its log and ``status.json`` need as much."""
+"""A disk with less free space counts as full: the spool's next write, its log and ``status.json`` need this much."""
 ROOM_BYTES = 1024 * 1024
-"""What is to be freed on a full disk: a first start and a spool of an older version that comes over need less."""
+"""The space to free on a full disk: a first start, and the migration of an older spool, need less."""
 _MB = 1_000_000
 _CODES: Mapping[int, str] = {errno.ENOSPC: DISK_FULL, errno.EDQUOT: DISK_FULL, errno.EROFS: DISK_READ_ONLY}
 
 
 class Disk(Protocol):
-    """Durable operations; each is all or nothing."""
+    """Durable operations; each is atomic."""
 
     def write(self, path: Path, data: bytes) -> None:
         """Replace the file at ``path`` by ``data``, atomically and durably."""
@@ -37,7 +37,7 @@ class Disk(Protocol):
         """Remove ``path`` if it exists, durably."""
 
     def free_bytes(self, folder: Path) -> int:
-        """Return what can still be written below ``folder``."""
+        """Return how many bytes can still be written below ``folder``."""
 
 
 class RealDisk:
@@ -47,7 +47,7 @@ class RealDisk:
         """Replace the file at ``path`` by ``data``, atomically and durably.
 
         Raises:
-            OSError: If it can't; the old file is untouched then.
+            OSError: If it fails; the old file is unchanged then.
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomically(path, data, alone=True)
@@ -74,30 +74,30 @@ class RealDisk:
             sync_folder(path.parent)
 
     def free_bytes(self, folder: Path) -> int:
-        """Return what can still be written below ``folder``.
+        """Return how many bytes can still be written below ``folder``.
 
         Raises:
-            OSError: If it can't be told.
+            OSError: If that can't be determined.
         """
         return shutil.disk_usage(folder).free
 
 
 def trouble(folder: Path) -> str:
-    """Return why nothing can be written below ``folder``: ``DISK_FULL``, ``DISK_READ_ONLY``, or "" when it can be."""
+    """Return why ``folder`` can't be written: ``DISK_FULL``, ``DISK_READ_ONLY``, or "" if it can be."""
     try:
         found = os.statvfs(folder)
     except OSError:
         return ""
     if found.f_flag & os.ST_RDONLY:
         return DISK_READ_ONLY
-    root = os.geteuid() == 0  # may use what is kept back for root
+    root = os.geteuid() == 0  # root may use the reserved blocks
     free, files = (found.f_bfree, found.f_ffree) if root else (found.f_bavail, found.f_favail)
     full = found.f_blocks and free * found.f_frsize < FULL_BYTES
     return DISK_FULL if full or (found.f_files and not files) else ""
 
 
 def advice(folder: Path, error: OSError | None = None) -> str:
-    """Return what a person is to do so that ``folder`` can be written, after ``error`` or by its own look."""
+    """Return what a person must do so that ``folder`` can be written; by ``error``, or by checking the disk."""
     code = _CODES.get(error.errno or 0, "") if error is not None else ""
     code = code or trouble(folder)
     if code == DISK_FULL:

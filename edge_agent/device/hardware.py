@@ -1,4 +1,4 @@
-"""What the machine says of itself: /proc, /sys and the standard library. Reads, decides nothing."""
+"""Reads hardware figures from /proc, /sys and the standard library. Decides nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KIB = 1024
 
 @dataclass(slots=True)
 class Hardware:
-    """Readings of this process, its child and the machine; ``cpu_ratio`` is since the last call."""
+    """Figures of this process, its child and the machine; ``cpu_ratio`` covers the time since the last call."""
 
     state: Path
     proc: Path = Path("/proc")
@@ -27,7 +27,7 @@ class Hardware:
     _written_bytes: int = 0
 
     def read(self, *, now_ms: int, child_pid: int, spool_bytes: int) -> dict[str, Json]:
-        """Return one row of ``tele/hw``; 0 where the machine doesn't say."""
+        """Return one row of ``tele/hw``; figures that the machine doesn't provide are 0."""
         pids = [os.getpid(), *([child_pid] if child_pid else [])]
         rss_bytes = sum(self._figure(pid, "status", "VmRSS:") for pid in pids) * _KIB
         return {
@@ -42,12 +42,12 @@ class Hardware:
         }
 
     def temperature_celsius(self) -> float:
-        """Return the hottest thermal zone; 0 where there is none."""
+        """Return the temperature of the hottest thermal zone; 0 if there is none."""
         values = [_number(path) / 1000 for path in self.sys.glob("class/thermal/thermal_zone*/temp")]
         return max(values, default=0.0)
 
     def battery_ratio(self) -> float:
-        """Return what the emptiest discharging battery holds, 0 to 1; 1 where there is none, or all charge."""
+        """Return the lowest charge of the discharging batteries, 0 to 1; 1 if no battery is discharging."""
         folders = self.sys.glob("class/power_supply/*/capacity")
         draining = [path for path in folders if _word(path.with_name("status")) == "Discharging"]
         return min((_number(path) / 100 for path in draining), default=1.0)
@@ -60,12 +60,12 @@ class Hardware:
         return next((int(line.split()[1]) for line in lines if line.startswith(key)), 0)
 
     def _written_since(self, pids: list[int]) -> int:
-        """Return what agent and child had the kernel write to the disk since the last call.
+        """Return the bytes that agent and child wrote to the disk since the last call.
 
-        Source: proc(5), ``/proc/pid/io``; a process's figure takes in its children's when it has waited for them.
+        Source: proc(5), ``/proc/pid/io``; a process's figure includes that of children it has waited for.
         """
         before = self._written_bytes
-        # the highest so far: between the end of a child and the wait for it, its figure is nowhere
+        # the maximum so far: between the end of a child and the wait for it, its figure is missing
         self._written_bytes = max(before, sum(self._figure(pid, "io", "write_bytes:") for pid in pids))
         return self._written_bytes - before
 
@@ -84,7 +84,7 @@ class Hardware:
 
 
 def hardware_class() -> str:
-    """Return the processor's architecture, the hardware class of a device that sets none."""
+    """Return the processor's architecture, the default hardware class of a device."""
     return platform.machine()
 
 

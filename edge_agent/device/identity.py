@@ -1,4 +1,4 @@
-"""Who the device is: enrolment with a one-time claim, and ``identity.json`` (0600), which is kept twice.
+"""The device's identity: enrolment with a one-time claim, and ``identity.json`` (0600), which is stored twice.
 
 The password never appears in a log, a message or a ``repr``.
 """
@@ -35,12 +35,12 @@ LIMIT_S = 30.0
 MAX_ANSWER_BYTES = 512 * 1024
 _MAX_PORT = 65_535
 _ROOM_BYTES = 64 * 1024  # identity and root, twice each
-IN_MEMORY = "memory"  # the broker's host where server and agents share a process, so no port
+IN_MEMORY = "memory"  # the broker's host if server and agents share a process; then there is no port
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What enrolment gave. ``mqtt_tls_ca``: the certificates to trust, as PEM text, for MQTT and HTTP."""
+    """The result of enrolment. ``mqtt_tls_ca``: the certificates to trust, as PEM text, for MQTT and HTTP."""
 
     site: str = ""
     device: str = ""
@@ -78,20 +78,20 @@ def read_identity(state: Path) -> Identity:
     if found.hurt:
         _LOG.warning("identity.json and its copy differed and are one again; to change it by hand, remove its digest")
     if found.hurt or not kept.copy.exists():
-        with contextlib.suppress(OSError):  # a disk that can't be written now: one copy is enough to run
+        with contextlib.suppress(OSError):  # a disk that can't be written now: one copy is enough to run with
             kept.write(found.document)
     return identity
 
 
 def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "") -> Identity:
-    """Trade a one-time claim for an identity and write it, with the trusted root, below ``state``.
+    """Exchange a one-time claim for an identity and write it, with the trusted root, below ``state``.
 
-    ``ca``: certificates in PEM text that the server's must go back to, "" for the system's. Later connections trust
-    those that the answer names.
+    ``ca``: CA certificates in PEM text to verify the server's certificate with, "" for the system's. Later connections
+    trust those in the answer.
 
     Raises:
-        EnrolmentError: If ``state`` has no room, or the server can't be reached, refuses, or answers nonsense. Nothing
-            is written then.
+        EnrolmentError: If ``state`` has no room, or the server can't be reached, refuses, or gives an invalid answer.
+            Nothing is written then.
         OSError: If the files can't be written.
     """
     _check_address(server_url)
@@ -112,7 +112,7 @@ def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "")
         raise EnrolmentError(message)
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)
-    shutil.rmtree(state / "tuf", ignore_errors=True)  # what an earlier root vouched for: trust begins anew
+    shutil.rmtree(state / "tuf", ignore_errors=True)  # metadata under an earlier root: trust starts anew
     for path in (copy_of(state / "root.json"), state / "root.json"):
         disk.write(path, root.encode())
     Twin(state / "identity.json", disk).write(to_document(identity))
@@ -121,7 +121,7 @@ def enrol(server_url: str, claim: str, state: Path, disk: Disk, *, ca: str = "")
 
 @contextlib.contextmanager
 def _room_in(state: Path, disk: Disk) -> Iterator[None]:
-    """Hold room for what will be written below ``state``: a claim is good once, and must not be spent for nothing.
+    """Reserve the room for the files below ``state``: a claim works only once and must not be wasted.
 
     Raises:
         EnrolmentError: If nothing can be written there.
@@ -152,7 +152,7 @@ def _check_address(url: str) -> None:
     """Check that ``url`` is an address of a server.
 
     Raises:
-        EnrolmentError: If it has no scheme http or https, no host, or a port that is none.
+        EnrolmentError: If its scheme is not http or https, it has no host, or its port is invalid.
     """
     try:
         parts = urllib.parse.urlsplit(url)

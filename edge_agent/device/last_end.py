@@ -1,4 +1,4 @@
-"""How the agent's run before this one ended: ``last_start.json``, written at each start and at an end in order.
+"""How the agent's previous run ended: ``last_start.json``, written at each start and at an orderly end.
 
 Standard library only.
 """
@@ -17,15 +17,15 @@ _FILE = "last_start.json"
 
 
 class LastEnd(Enum):
-    """How a run of the agent ended. ``AGENT`` also where nothing is known of it."""
+    """How a run of the agent ended. ``AGENT`` also if that is unknown."""
 
     IN_ORDER = auto()
-    AGENT = auto()  # it ended under a machine that went on: killed, crashed, out of memory
-    MACHINE = auto()  # the machine was started again since: most likely a power cut
+    AGENT = auto()  # the agent ended and the machine ran on: killed, crashed, out of memory
+    MACHINE = auto()  # the machine has restarted: most likely a power cut
 
 
 def begin(state: Path, disk: Disk) -> LastEnd:
-    """Note that the agent starts; return how its run before ended. A disk that can't be written ends nothing."""
+    """Record that the agent starts; return how its previous run ended. An unwritable disk is not an error."""
     path, boot = state / _FILE, boot_id()
     try:
         before = read_record(path)
@@ -39,13 +39,13 @@ def begin(state: Path, disk: Disk) -> LastEnd:
 
 
 def end(state: Path, disk: Disk) -> None:
-    """Note that the agent was told to end. Where that can't be written, the next start counts as after a crash."""
+    """Record an orderly end. If that can't be written, the next start counts as one after a crash."""
     with suppress(OSError):
         write_record(disk, state / _FILE, {"boot": boot_id(), "in_order": True})
 
 
 def boot_id() -> str:
-    """Return the name of the machine's start; "" where the kernel gives none.
+    """Return the id of the machine's boot; "" if the kernel provides none.
 
     Source: random(4), /proc/sys/kernel/random/boot_id.
     """

@@ -1,7 +1,7 @@
 """One agent on one state directory: an advisory lock that ends with the process that holds it.
 
-Whoever wants to know whether an agent runs tries the lock; the process id in the file outlives its writer and is only
-a name for the one that holds it now.
+To find out whether an agent runs, try the lock; the process id in the file outlives its writer and only names the
+current holder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edge_agent.errors import IdentityInUseError
 
 FILE = "agent.lock"
 _TRIES = 20
-_PAUSE_S = 0.02  # a reader holds the lock for microseconds while it looks
+_PAUSE_S = 0.02  # a reader holds the lock for microseconds while it checks
 
 
 class StateLock:
@@ -47,17 +47,17 @@ class StateLock:
         return False
 
     def release(self) -> None:
-        """Give the lock back; the file names nobody any more."""
+        """Release the lock and clear the process id in the file."""
         with contextlib.suppress(OSError):
             os.ftruncate(self._descriptor, 0)
         os.close(self._descriptor)
 
 
 def holder(state: Path) -> int:
-    """Return the process id of the agent that runs on ``state``; 0 when none does, -1 when it can't be named.
+    """Return the process id of the agent that runs on ``state``; 0 if none does, -1 if its id is unknown.
 
     Raises:
-        OSError: If the lock is there and can't be opened.
+        OSError: If the lock file exists and can't be opened.
     """
     try:
         descriptor = os.open(state / FILE, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,10 +1,10 @@
-"""How much memory a child process may have, and who is killed first when the machine has none left.
+"""Limits the memory of a child process, and makes the kernel kill it before the control process.
 
-Decides the ceiling: what was asked for, else 7/8 of what the control group or the machine has, less what the control
-process needs. The ceiling is on private memory (``RssAnon``), which nothing can take back; it is kept by
+Decides the limit: the configured one, or 7/8 of the memory of the control group or the machine, less the control
+process's own. The limit is on private memory (``RssAnon``), which the kernel can't reclaim. It is enforced by
 ``RLIMIT_DATA``, set after the large imports: an allocation beyond it fails with ``MemoryError`` or ``bad_alloc`` where
-it happens, and can be named. ``RLIMIT_AS`` counts mapped files and reserved addresses too, which numpy and the runtimes
-have by the hundred megabytes. Standard library only.
+it happens, and can be reported. ``RLIMIT_AS`` would count mapped files and reserved addresses too, hundreds of
+megabytes for numpy and the runtimes. Standard library only.
 
 Source: getrlimit(2), RLIMIT_DATA; proc(5), oom_score_adj; Linux Documentation/admin-guide/cgroup-v1/memory.rst and
 cgroup-v2.rst, memory.max, memory.events.
@@ -19,14 +19,14 @@ from pathlib import Path
 
 CONTROL_BYTES = 16 * 1024 * 1024
 LEAST_BYTES = 32 * 1024 * 1024
-_VIRTUAL_SLACK_BYTES = 48 * 1024 * 1024  # stacks of threads and arenas count in RLIMIT_DATA before they are touched
-_NO_LIMIT_BYTES = 1 << 60  # version 1 of control groups writes "none" as a number near 2^63
-_FIRST_TO_GO = 500  # of 1000: a child is killed before the control process, whose work is to tell
+_VIRTUAL_SLACK_BYTES = 48 * 1024 * 1024  # thread stacks and malloc arenas count in RLIMIT_DATA before they are touched
+_NO_LIMIT_BYTES = 1 << 60  # cgroup v1 writes "none" as a number near 2^63
+_FIRST_TO_GO = 500  # of 1000: a child is killed before the control process, which has to report it
 _KIB = 1024
 
 
 def ceiling_bytes(asked_bytes: int = 0, *, root: Path = Path("/")) -> int:
-    """Return the private memory that a child may have; ``asked_bytes`` of 0: what the group or machine allows."""
+    """Return the limit of a child's private memory; ``asked_bytes`` of 0: derived from the control group or machine."""
     if asked_bytes:
         return max(asked_bytes, LEAST_BYTES)
     limits = [limit for path in _group_files(root, "memory.max", "memory.limit_in_bytes") if (limit := _number(path))]
@@ -51,12 +51,12 @@ def go_first() -> None:
 
 
 def room_bytes(limit_bytes: int) -> int:
-    """Return how much more private memory this process may take."""
+    """Return how much more private memory this process may allocate."""
     return max(0, limit_bytes - _status_bytes("RssAnon:"))
 
 
 def oom_kills(*, root: Path = Path("/")) -> int:
-    """Return how many processes of this control group the kernel has killed for memory; 0 where it doesn't count."""
+    """Return how many processes of this control group the OOM killer has killed; 0 if the kernel doesn't count."""
     files = _group_files(root, "memory.events", "memory.oom_control")
     return _keyed(files[0], "oom_kill") if files else 0
 
@@ -73,7 +73,7 @@ def end_text(exit_code: int, *, out_of_memory: bool = False) -> str:
 
 
 def _group_files(root: Path, newer: str, older: str) -> list[Path]:
-    """Return the files of this process's memory group and the groups above it that exist, in either version."""
+    """Return the existing files of this process's memory control group and its parents, in either version."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:

@@ -1,10 +1,10 @@
-"""A record that lasts: one JSON object in a file of the state directory, under the number of its format.
+"""Persistent records: one JSON object in a file of the state directory, with a format version.
 
-Decides how the number is kept (key ``format``; records of the first agents have none and are of format 1), and what
-becomes of a record that a newer agent wrote: it is never read, and the first write moves it beside, to
-``<name>.newer-<format>``. Does not decide what an unreadable record means: its owner does.
+Decides how the version is stored (key ``format``; records of the first agents have none and count as 1), and how a
+record of a newer agent is handled: it is never read, and the first write renames it to ``<name>.newer-<format>``. Does
+not decide what an unreadable record means: its owner does.
 
-A format gets a new number only when an older agent would misread it; a key that is added needs none.
+The version is raised only if an older agent would misread the record; an added key does not need it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LASTING = ("*.json", "slots/*.json", "tuf/time_floor.json")
 
 
 def read_record(path: Path, newest: int = FORMAT) -> dict[str, Json]:
-    """Return the record in the file at ``path``, without the number of its format.
+    """Return the record in the file at ``path``, without its format version.
 
     Raises:
         OSError: If it can't be read; ``FileNotFoundError`` if there is none.
@@ -47,13 +47,13 @@ def record_bytes(document: Mapping[str, Json], newest: int = FORMAT) -> bytes:
     """Return a record as the bytes of its file.
 
     Raises:
-        MessageError: If it holds what JSON can't carry.
+        MessageError: If it holds a value that is not JSON-serializable.
     """
     return canonical_bytes({**document, _KEY: newest})
 
 
 def write_record(disk: Disk, path: Path, document: Mapping[str, Json], newest: int = FORMAT) -> None:
-    """Replace the record in the file at ``path``, durably; one that a newer agent wrote is moved beside first.
+    """Replace the record in the file at ``path``, durably; one that a newer agent wrote is renamed first.
 
     Raises:
         OSError: If it can't be written; the old one is kept then.
@@ -64,7 +64,7 @@ def write_record(disk: Disk, path: Path, document: Mapping[str, Json], newest: i
 
 
 def sealed(document: Mapping[str, Json]) -> dict[str, Json]:
-    """Return a record with its own digest, so that a changed bit that leaves it readable is seen."""
+    """Return a record with its own digest, so that a flipped bit that leaves it readable is detected."""
     return {**document, _DIGEST: sha256_hex(canonical_bytes(dict(document)))}
 
 
@@ -72,7 +72,7 @@ def unsealed(document: Mapping[str, Json]) -> dict[str, Json]:
     """Return a record without its digest; one of an older agent has none.
 
     Raises:
-        MessageError: If the digest is another one.
+        MessageError: If the digest differs.
     """
     bare = {key: value for key, value in document.items() if key != _DIGEST}
     digest = document.get(_DIGEST)
@@ -83,10 +83,10 @@ def unsealed(document: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def keep_newer(disk: Disk, path: Path, newest: int = FORMAT) -> None:
-    """Move the record at ``path`` beside if a newer agent wrote it.
+    """Rename the record at ``path`` if a newer agent wrote it.
 
     Raises:
-        OSError: If it can't be moved.
+        OSError: If it can't be renamed.
     """
     try:
         read_record(path, newest)
@@ -94,21 +94,21 @@ def keep_newer(disk: Disk, path: Path, newest: int = FORMAT) -> None:
         found = parse_json(path.read_bytes()).get(_KEY)
         disk.move(path, beside(path, f"newer-{found}"))
     except (OSError, MessageError):
-        pass  # none, or one that nobody can read
+        pass  # missing or unreadable
 
 
 def make_way(path: Path) -> None:
-    """Move a folder that lies where a file belongs beside, since no file can replace it; nothing else is touched.
+    """Rename a folder at ``path``, where a file belongs, because no file can replace it; does nothing else.
 
     Raises:
-        OSError: If it can't be moved.
+        OSError: If it can't be renamed.
     """
     if path.is_dir() and not path.is_symlink():
         path.rename(beside(path, "damaged"))
 
 
 def newer_records(state: Path) -> list[str]:
-    """Return which records below ``state`` a newer agent wrote, one sentence each."""
+    """Return the records below ``state`` that a newer agent wrote, one sentence each."""
     found = []
     for path in sorted(path for pattern in _LASTING for path in state.glob(pattern)):
         try:
@@ -116,12 +116,12 @@ def newer_records(state: Path) -> list[str]:
         except NewerFormatError as error:
             found.append(str(error))
         except (OSError, MessageError):
-            pass  # its owner tells
+            pass  # its owner reports it
     return found
 
 
 def beside(path: Path, mark: str) -> Path:
-    """Return a name that is free for what is set aside: ``<name>.<mark>``, then ``<name>.<mark>-2`` and so on."""
+    """Return a free name for a file to set aside: ``<name>.<mark>``, then ``<name>.<mark>-2`` and so on."""
     free, number = path.with_name(f"{path.name}.{mark}"), 1
     while free.exists():
         number += 1

@@ -1,13 +1,13 @@
-"""Is the wall clock to be believed, and since when? Pure: readings in, a new value out.
+"""Decides whether the wall clock can be trusted, and since when. Pure: readings in, a new value out.
 
-A device without a clock battery wakes in 1970, one with a bad battery may wake years ahead. What is known against it:
+A device without a clock battery starts in 1970, one with a bad battery may start years ahead. Two checks against that:
 
 1. a lower bound: this code did not exist before ``EARLIEST_MS``, and a persisted floor may prove a later moment;
-2. a hint: a time that the server named (``Ack.at_ms``, the HTTP header ``Date``), carried on by the monotonic clock.
+2. a hint: a time that the server sent (``Ack.at_ms``, the HTTP header ``Date``), extrapolated by the monotonic clock.
 
 A hint is not authenticated well enough to judge whether signed metadata has expired, so it never makes an install
-possible. It only says that the clock is wrong, and stands in for it where the server itself set the times: windows,
-deadlines, the moment under which telemetry is filed. Decides nothing about what waits for a sane clock.
+possible. It only shows that the clock is wrong, and replaces it where the server itself set the times: windows,
+deadlines, the time stamps of telemetry. Does not decide what waits for a trusted clock.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 EARLIEST_MS = 1_767_225_600_000  # 2026-01-01: this code did not exist before
-TOLERANCE_MS = 60_000  # an NTP step back of under a minute is no fault
-HINT_TOLERANCE_MS = 86_400_000  # a message may have waited in the broker; no one certificate or window is that short
+TOLERANCE_MS = 60_000  # an NTP step back of less than a minute is no fault
+HINT_TOLERANCE_MS = 86_400_000  # a message may have waited in the broker; no certificate or window is shorter
 
 
 class ClockFault(StrEnum):
-    """Why the clock is not believed; also the code of what waits for it."""
+    """Why the clock is not trusted; also the code of a step that waits for it."""
 
     BEHIND = "clock_behind"
     AHEAD = "clock_ahead"
@@ -29,9 +29,9 @@ class ClockFault(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClockWatch:
-    """What is known of the wall clock. Moments ``_s`` are of the monotonic clock.
+    """The knowledge about the wall clock. Times ``_s`` are of the monotonic clock.
 
-    ``sane_since_s``: since when the clock is believed, None while it is not. ``hint_ms`` of 0: none was heard.
+    ``sane_since_s``: since when the clock is trusted, None while it is not. ``hint_ms`` of 0: no hint yet.
     """
 
     lower_ms: int = EARLIEST_MS
@@ -41,17 +41,17 @@ class ClockWatch:
     sane_since_s: float | None = None
 
     def at_least(self, lower_ms: int) -> ClockWatch:
-        """Return this watch knowing that ``lower_ms`` has passed."""
+        """Return this watch with ``lower_ms`` as a lower bound of the time."""
         return replace(self, lower_ms=max(self.lower_ms, lower_ms))
 
     def heard(self, server_ms: int, now_s: float) -> ClockWatch:
-        """Return this watch after the server named a time; one below the lower bound is no hint."""
+        """Return this watch with the server's time as a hint; a time below the lower bound is ignored."""
         if server_ms < self.lower_ms - TOLERANCE_MS:
             return self
         return replace(self, hint_ms=server_ms, hint_s=now_s)
 
     def look(self, now_ms: int, now_s: float) -> ClockWatch:
-        """Return this watch after a look at both clocks."""
+        """Return this watch after reading both clocks."""
         estimate_ms = self._estimate_ms(now_s)
         fault = None
         if now_ms < self.lower_ms - TOLERANCE_MS or (estimate_ms and now_ms < estimate_ms - HINT_TOLERANCE_MS):
@@ -69,7 +69,7 @@ class ClockWatch:
         return self.fault is None or self.hint_ms > 0
 
     def time_ms(self, now_ms: int, now_s: float) -> int:
-        """Return the time to go by: the clock's where it is believed, else the server's; where neither, the clock's."""
+        """Return the time to use: the clock's if trusted, else by the server's hint; without one, the clock's."""
         return now_ms if self.fault is None else self._estimate_ms(now_s) or now_ms
 
     def _estimate_ms(self, now_s: float) -> int:

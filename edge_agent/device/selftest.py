@@ -1,6 +1,6 @@
-"""Is this device fit to run? Each check says what it looked at and what it found.
+"""Checks whether this device is fit to run; each check reports what it examined and the result.
 
-The server's state is told apart from the device's own: a device is fit beside a server that is full or starts.
+The server's state is reported apart from the device's own: a device is fit even if the server is full or starting.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_ANSWER_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One finding. ``own``: it is about this device; else about the server or the way to it."""
+    """One result. ``own``: it concerns this device; otherwise the server or the connection to it."""
 
     name: str
     ok: bool
@@ -40,7 +40,7 @@ class Check:
 
 
 def checks(state: Path, runtimes: tuple[str, ...], pause: Callable[[float], None] = time.sleep) -> Iterator[Check]:
-    """Yield the findings, the device's own first; ``pause`` waits for a server that is not well yet."""
+    """Yield the results, the device's own first; ``pause`` waits for a server that is not healthy yet."""
     try:
         identity = read_identity(state)
         yield Check("identity", ok=True, text=f"{identity.device} at {identity.site}")
@@ -64,7 +64,7 @@ def _disk(state: Path) -> Check:
 
 
 def _server(identity: Identity, pause: Callable[[float], None]) -> Check:
-    """Ask the server how it is; one that starts, or is full for a moment, is asked again for a few seconds."""
+    """Check the server's health; if it is starting, or full for a moment, retry for a few seconds."""
     found = _ask(identity)
     for pause_s in PAUSES_S:
         if found.ok or found.own:
@@ -81,7 +81,7 @@ def _ask(identity: Identity) -> Check:
         answer = connection.getresponse()
         text = "" if answer.status == _OK else _words(answer.read(_MAX_ANSWER_BYTES))
         return Check(SERVER, answer.status == _OK, f"{identity.http_url} answers {answer.status}{text}", own=False)
-    except ssl.SSLError as error:  # what this device trusts is its own
+    except ssl.SSLError as error:  # the trust store belongs to the device
         return Check(SERVER, ok=False, text=f"Expected a server that the identity's CA vouches for, got: {error}")
     except (OSError, http.client.HTTPException) as error:
         text = f"Expected an answer from {identity.http_url}, got: {error}: is the server up, and the network?"
@@ -91,7 +91,7 @@ def _ask(identity: Identity) -> Check:
 
 
 def _words(body: bytes) -> str:
-    """Return what the server says of itself, after a colon; nothing where that is not ours to read."""
+    """Return the text in the server's health answer, after a colon; "" if it can't be parsed."""
     try:
         text = parse_json(body).get("text")
     except MessageError:

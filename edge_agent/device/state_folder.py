@@ -1,7 +1,7 @@
-"""May a folder become an agent's state directory? Asked once, before enrolment.
+"""Checks, once before enrolment, that a folder may become an agent's state directory.
 
-The agent changes the folder's mode, empties folders in it (``measure``, ``blobs``) and consumes what lies in ``inbox``.
-A folder with anything else in it, such as a home directory, a project or ``/tmp``, is not given to it.
+The agent changes the folder's mode, empties folders in it (``measure``, ``blobs``) and consumes the files in ``inbox``.
+A folder with anything else in it, such as a home directory, a project or ``/tmp``, is refused.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from pathlib import Path
 from edge_agent.errors import EnrolmentError
 
 _TRACES = frozenset({"root.json", "status.json", "spool.db", "floor.json"})
-"""What an agent has written that was enrolled here before; its identity may have been removed to enrol again."""
+"""Files of an agent that was enrolled here before; its identity may have been removed in order to enrol again."""
 ROOM = "enrol.room"
-"""Holds room while a claim is traded; left behind by a power cut then."""
+"""Reserves room while a claim is exchanged; a power cut leaves it behind."""
 _PREPARED_FOLDERS = frozenset({"inbox", "lost+found"})
 _PREPARED_SUFFIXES = frozenset({".toml", ".pem", ".crt", ".claim", ".log"})
 
 
 def check_folder(state: Path) -> None:
-    """Check that ``state`` is new, empty, prepared for an agent (``agent.toml``, certificates), or was one's before.
+    """Check that ``state`` is new, empty, prepared for an agent (``agent.toml``, certificates), or was used by one.
 
     Raises:
-        EnrolmentError: If anything else lies in it.
+        EnrolmentError: If it contains anything else.
         OSError: If it can't be read.
     """
     if not state.exists():

@@ -1,4 +1,4 @@
-"""Whom the device believes: one TLS context for enrolment, MQTT, metadata and bundles; the connection over HTTP."""
+"""The device's trust store: one TLS context for enrolment, MQTT, metadata and bundles; and its HTTP connections."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def http_connection(url: str, ca: str, timeout_s: float) -> HTTPConnection:
     Args:
         url: http://… or https://….
         ca: as of ``client_context``.
-        timeout_s: for connecting, and between two pieces of an answer.
+        timeout_s: limit for connecting, and between two pieces of an answer.
 
     Raises:
         ssl.SSLError: If ``ca`` holds no certificate (it is an OSError).

@@ -1,1 +1,1 @@
-"""A measurement that the build host ordered: who signed it, one at a time, in a child of its own, never installed."""
+"""Measurements that a build host orders: verified, one at a time, in a child process; the model is never installed."""

@@ -1,9 +1,9 @@
 """Run a measurement: ``python -m edge_agent.measuring.bench``, a process of its own at the lowest priority.
 
-Order: bundle and digests, runtime, golden vectors, peak memory, latency, then every row, one by one, as the device
-infers. Reads the order that its parent verified; writes one report; prints one JSON line. Its latencies are taken
-beside the running model and behind it in the queue for the processor: they are never better than the model's own.
-It ends as soon as its parent does (the pipe on its stdin closes).
+Sequence: bundle and digests, runtime, golden vectors, peak memory, latency, then every row, one by one, as on the
+device. Reads the order that its parent verified; writes one report; prints one JSON line. Its latencies are measured
+beside the running model and at a lower priority: they are never better than the model's own. It ends as soon as its
+parent does (the pipe on its stdin closes).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def measure(order: MeasureOrder, bundle_path: Path, rows_path: Path | None) -> b
     """Return the bytes of the report on ``order``, measured in this process.
 
     Raises:
-        WireError: If the bundle may not be opened, or is not what the order names.
+        WireError: If the bundle is invalid, or not the one that the order names.
         AgentError: If the model can't be run on this device.
         OSError: If a file can't be read.
     """
@@ -88,7 +88,7 @@ def _golden(runtime: runtimes.Runtime, task: DeviceTask, golden: Golden, report:
 
 
 def _pixels(order: MeasureOrder, path: Path) -> NDArray[np.uint8]:
-    """Return the rows, mapped and not read: memory does not grow with their number."""
+    """Return the rows as a memory map: memory does not grow with their number."""
     if sha256_file(path) != order.rows_sha256:
         raise MessageError("Expected the rows that the order names, got other bytes")
     try:
@@ -135,7 +135,7 @@ def _times_ms(runtime: runtimes.Runtime, inputs: list[Floats]) -> list[float]:
 
 
 def _logits(runtime: runtimes.Runtime, pixels: NDArray[np.uint8], manifest: Manifest) -> NDArray[np.float32]:
-    """Return the logits of every row, float32 little-endian (N, classes), one by one as the device infers."""
+    """Return the logits of every row, float32 little-endian (N, classes), inferred one by one as on the device."""
     said = [np.asarray(runtime.run(_tensor(image, manifest))[0], "<f4").reshape(1, -1) for image in pixels]
     return np.concatenate(said)
 
@@ -161,9 +161,9 @@ def _cpu() -> str:
 
 
 def _yield_to_the_model_that_serves() -> None:
-    """Take what processor time is left, and be the first to go where memory runs out."""
+    """Run at the lowest priority, and be the first to be killed when memory runs out."""
     os.nice(_LOWEST)
-    with contextlib.suppress(OSError):  # a kernel without it has no other choice to offer
+    with contextlib.suppress(OSError):  # a kernel without it offers no alternative
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
@@ -173,7 +173,7 @@ def _end_with_parent() -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and write the report; print one JSON line; return 0, or 1 if it can't."""
+    """Measure and write the report; print one JSON line; return 0, or 1 on failure."""
     parser = argparse.ArgumentParser(prog="python -m edge_agent.measuring.bench", description=main.__doc__)
     parser.add_argument("--order", type=Path, required=True, help="the verified order as JSON")
     parser.add_argument("--bundle", type=Path, required=True)

@@ -1,7 +1,7 @@
-"""What the control process knows of measurements: one at a time, never beside an update, never on a weak device.
+"""Coordinates measurements: one at a time, never during an update, never on a hot or discharged device.
 
-Decides whether an order is taken up at all, when one in progress gives way, and what is answered. Does not believe the
-order: whoever signed it is found out by the job's own child.
+Decides whether an order is accepted, when a running one is cancelled, and the response. Does not verify the order's
+signature: the job's own child does.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NOTE = "measuring.json"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """How the device is now. ``battery_ratio`` is 1 where there is no battery, or it is being charged."""
+    """The device's current condition. ``battery_ratio`` is 1 without a battery, or while it is charging."""
 
     temperature_celsius: float = 0.0
     battery_ratio: float = 1.0
@@ -38,7 +38,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class MeasureDone:
-    """A measurement has ended; ``result`` is a ``Measured``, a ``Refusal``, or the exception of a fault of ours."""
+    """A measurement has ended; ``result`` is a ``Measured``, a ``Refusal``, or an unexpected exception."""
 
     command: str
     result: object
@@ -48,11 +48,11 @@ class Bench(Protocol):
     """Runs a measurement beside the loop."""
 
     def start(self, envelope: bytes, progress: Progress, done: Callable[[object], None]) -> None:
-        """Run it in the background and call ``done`` once, from any thread, with what came of it."""
+        """Run it in the background and call ``done`` once, from any thread, with the result."""
 
 
 class NoBench:
-    """The bench of an agent that measures nothing."""
+    """The bench of an agent without measurements."""
 
     def start(self, envelope: bytes, progress: Progress, done: Callable[[object], None]) -> None:
         """Refuse."""
@@ -61,7 +61,7 @@ class NoBench:
 
 
 def refusal(condition: Condition, config: MeasureConfig) -> Refusal | None:
-    """Return why a device in this condition measures nothing now, or None."""
+    """Return why a device in this condition refuses to measure, or None."""
     if not config.enabled:
         return Refusal("measure_disabled", "Expected [measure] enabled in agent.toml, got false: the owner says no")
     if condition.updating:
@@ -77,9 +77,9 @@ def refusal(condition: Condition, config: MeasureConfig) -> Refusal | None:
 
 @dataclass(slots=True)
 class Desk:
-    """The one measurement in progress, if any. All of it belongs to the loop's thread; ``put`` enqueues for it.
+    """The measurement in progress, if any. Used by the loop's thread only; ``put`` enqueues for it.
 
-    ``tell`` hears a code and a text of what begins and ends: events that the operator sees.
+    ``tell`` gets a code and a text when a measurement begins or ends: events for the operator.
     """
 
     state: Path
@@ -94,10 +94,10 @@ class Desk:
     _progress: Progress | None = None
 
     def resume(self) -> None:
-        """Say of a measurement that the agent's end cut short that nothing will come of it; nothing of it stays.
+        """Report a measurement interrupted by a restart as failed, and delete its files.
 
         Raises:
-            OSError: If its traces can't be removed.
+            OSError: If its files can't be deleted.
         """
         sweep(self.state)
         note = self.state / NOTE
@@ -112,7 +112,7 @@ class Desk:
         self.disk.remove(note)
 
     def asked(self, command: Command) -> Response | None:
-        """Take up a measurement; return the answer that refuses it, or None: the answer comes when it has ended."""
+        """Start a measurement; return a response that refuses it, or None: then the response follows at its end."""
         envelope = _envelope(command)
         if self._command:
             refused: Refusal | None = Refusal("busy", "Expected no measurement in progress, got one: wait for its end")
@@ -123,15 +123,15 @@ class Desk:
         return None if refused is None else _refused(command.id, refused)
 
     def turn(self) -> None:
-        """Give way to an update."""
+        """Cancel the measurement if an update is in progress."""
         if self._progress is not None and self.condition().updating:
             self._progress.cancelled.set()
 
     def finished(self, done: MeasureDone) -> None:
-        """Answer, and be free for the next one.
+        """Send the response, and become free for the next measurement.
 
         Raises:
-            OSError: If the note of it can't be removed.
+            OSError: If its note file can't be removed.
         """
         self._command, self._progress = "", None
         result = done.result
@@ -149,12 +149,12 @@ class Desk:
         self.disk.remove(self.state / NOTE)
 
     def stop(self) -> None:
-        """End what is in progress."""
+        """Cancel the measurement in progress."""
         if self._progress is not None:
             self._progress.cancelled.set()
 
     def _begin(self, command: str, envelope: bytes) -> Refusal | None:
-        try:  # before anything runs: an agent that is killed says so at its next start
+        try:  # before anything runs: an agent that is killed reports it at its next start
             write_record(self.disk, self.state / NOTE, {"command": command})
         except OSError as error:
             return Refusal("no_space", f"Expected to note the measurement, got: {error}: free the disk")

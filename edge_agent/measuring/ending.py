@@ -1,4 +1,4 @@
-"""How a measurement ends: what the server has, and an empty folder. Light: the control process imports it at once."""
+"""The end of a measurement: its result and the cleanup of its folder. Light: the control process imports it eagerly."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ FOLDER = "measure"
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A report that the server has."""
+    """A report that the server has stored."""
 
     order: str
     report_sha256: str
 
 
 def sweep(state: Path) -> None:
-    """Remove everything of a measurement; what can't be removed is tried again at the next start."""
+    """Delete the measurement's folder; if that fails, the next start tries again."""
     with contextlib.suppress(OSError):
         shutil.rmtree(state / FOLDER)

@@ -1,8 +1,8 @@
-"""One measurement from its envelope to the report on the server. Blocks; runs on a worker of the control process.
+"""One measurement from its envelope to the report on the server. Blocks; runs on a thread of the control process.
 
-Order: who signed it (a child), is there room, fetch bundle and rows, measure (a child), hand in the report. All files
-lie in the folder ``measure`` of the state directory, which is emptied at the end and at every start of the agent:
-nothing of a measurement reaches slots or ``blobs``. Decides nothing that ``coordinator`` decides.
+Steps: verify the order (a child), check the disk, fetch bundle and rows, measure (a child), submit the report. All
+files are in the folder ``measure`` of the state directory, which is emptied at the end and at every start of the
+agent: nothing of a measurement reaches slots or ``blobs``. Does not decide whether to measure: ``coordinator`` does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CANCELLED = Refusal("cancelled", "Expected to finish, got an update to install 
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
-    """``max_bytes``: bundle and rows together; ``limit_s``: of the child; ``reserve_bytes`` stays free on the disk."""
+    """``max_bytes``: bundle and rows together; ``limit_s``: for the child; ``reserve_bytes`` stays free on the disk."""
 
     max_bytes: int
     limit_s: float
@@ -56,7 +56,7 @@ class ProcessBench:
 
     @property
     def folder(self) -> Path:
-        """Where everything of a measurement lies."""
+        """The folder with all files of a measurement."""
         return self.state / FOLDER
 
     def start(self, envelope: bytes, progress: Progress, done: Callable[[object], None]) -> None:
@@ -65,7 +65,7 @@ class ProcessBench:
         threading.Thread(target=job, name="measurement", daemon=True).start()
 
     def run(self, envelope: bytes, progress: Progress) -> Measured | Refusal:
-        """Return what the server has got, or why there is nothing; the folder is empty again in any case."""
+        """Return the report that the server has stored, or why there is none; the folder is emptied in any case."""
         try:
             self.disk.write(self.folder / ENVELOPE, envelope)
             order = self._verified()
@@ -142,7 +142,7 @@ class ProcessBench:
         return None
 
     def _handed_in(self, order: MeasureOrder, progress: Progress) -> Measured | Refusal:
-        """Check the report's head and send the rest as it lies: the control process never holds it."""
+        """Check the report's head and stream the file: the control process never holds all of it in memory."""
         path = self.folder / REPORT
         with path.open("rb") as file:
             head = file.read(MAX_REPORT_HEAD_BYTES)

@@ -1,17 +1,18 @@
-"""Did our build host sign this measurement order, for this device, now? A short-lived child, as ``verification`` is.
+"""Verifies that our build host signed a measurement order for this device. A short-lived child, like ``verification``.
 
 ``python -m edge_agent.measuring.order_check --state DIR --envelope PATH`` prints one JSON line and exits 0 (verified)
-or 1 (refused). What it decides, in this order:
+or 1 (refused). It checks, in this order:
 
-1. The clock does not lie behind the persisted time floor (``clock_behind``): with a clock set back, an order that has
-   run out would look fresh.
-2. The root this device enrolled with is followed to the newest one by python-tuf's client workflow, so that a release
-   key which was taken back signs nothing more. A server that has published no release yet (404) is no reason to refuse;
-   expired or contradicting metadata is.
-3. The envelope is small, of the order's own type, and signed by as many keys as the root names for ``targets``.
-4. The order names this device, has begun and has not run out (``order_invalid``, ``order_expired``).
+1. The clock is not behind the persisted time floor (``clock_behind``): with a clock set back, an expired order would
+   look fresh.
+2. python-tuf's client workflow leads from the root this device enrolled with to the newest one, so that a revoked
+   release key is refused. A server that has published no release yet (404) is no reason to refuse; expired or
+   contradicting metadata is.
+3. The envelope is small, has the payload type of orders, and is signed by the threshold of keys that the root names
+   for ``targets``.
+4. The order names this device, has begun and has not expired (``order_invalid``, ``order_expired``).
 
-It downloads no bundle. What it prints is never an install: only the TUF workflow of ``verification`` leads there.
+Does not download a bundle. Its verdict never permits an install: only the TUF workflow of ``verification`` does.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _HTTP_NOT_FOUND = 404
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the child says. ``code`` is empty when ``ok``; otherwise only ``code`` and ``text`` mean something."""
+    """The child's output. ``code`` is empty when ``ok``; otherwise only ``code`` and ``text`` are set."""
 
     ok: bool = False
     code: str = ""
@@ -53,20 +54,20 @@ class Verdict:
     order: MeasureOrder = field(default_factory=MeasureOrder)
 
     def line(self) -> bytes:
-        """Return the one JSON line that the parent reads, without the line feed."""
+        """Return the JSON line that the parent reads, without the line feed."""
         if not self.ok:
             return canonical_bytes({"ok": False, "code": self.code, "text": self.text})
         return canonical_bytes({"ok": True, "order": to_document(self.order)})
 
 
 def check(state: Path, envelope: bytes, *, fetcher: FetcherInterface, identity: Identity, now_ms: int) -> Verdict:
-    """Return the order in ``envelope`` if this device may obey it, or why not.
+    """Return the order in ``envelope`` if this device may execute it, or why not.
 
     Args:
         state: the agent's state directory; reads ``root.json``, keeps ``tuf/``.
         envelope: DSSE envelope as JSON; untrusted.
-        fetcher: where newer roots come from.
-        identity: who this device is, and the address of its server.
+        fetcher: the source of newer roots.
+        identity: this device's identity, with the address of its server.
         now_ms: the device's clock, UTC.
     """
     if not TimeFloor(state / "tuf" / "time_floor.json").allows(now_ms):
@@ -88,12 +89,12 @@ def check(state: Path, envelope: bytes, *, fetcher: FetcherInterface, identity: 
 
 
 def newest_root(state: Path, fetcher: FetcherInterface, base_url: str) -> Root:
-    """Return the newest root, reached from the one of the enrolment and kept.
+    """Return the newest root, verified from the one of the enrolment, and store it.
 
     Raises:
-        DownloadError: If the server can't be asked.
-        RepositoryError: If what it says contradicts what is trusted, or has expired.
-        OSError: If the roots can't be read or kept.
+        DownloadError: If the server can't be reached.
+        RepositoryError: If the server's metadata contradicts the trusted metadata, or has expired.
+        OSError: If the roots can't be read or stored.
     """
     folder, trusted = tuf_folder(state), trusted_root(state)
     if trusted is None:
@@ -104,7 +105,7 @@ def newest_root(state: Path, fetcher: FetcherInterface, base_url: str) -> Root:
         updater.refresh()
     except DownloadHTTPError as error:
         if error.status_code != _HTTP_NOT_FOUND or (folder / "timestamp.json").exists():
-            raise  # what was published once does not vanish
+            raise  # metadata that was published once can't vanish
     root: Metadata[Root] = Metadata.from_bytes((folder / "root.json").read_bytes())
     return root.signed
 

@@ -1,4 +1,4 @@
-"""A report's way to the server: one PUT, tried again while the server is away, with the device's own password."""
+"""Submits a report to the server: one PUT with the device's own password, retried while the server is unreachable."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ANSWER_BYTES = 4096
 
 
 def hand_in(settings: FetchSettings, address: str, report: Path, progress: Progress) -> Refusal | None:
-    """Send the file ``report`` to ``address`` below the server's; return None, or why it would not take it."""
+    """Send the file ``report`` to ``address`` below the server's URL; return None, or why it was refused."""
     reason = ""
     for attempt in range(settings.attempts):
         if progress.cancelled.is_set():

@@ -1,1 +1,1 @@
-"""What the device keeps for the server and sends: rows, spool, uplink, commands."""
+"""The device's messages to and from the server: rows, spool, uplink, commands."""

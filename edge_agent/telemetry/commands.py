@@ -1,6 +1,6 @@
-"""What the server may ask of a device, judged: expired, repeated, unknown, within the sample budget. Pure.
+"""Judges commands of the server: expired, repeated, unknown, within the sample budget. Pure.
 
-Acknowledgements are no commands in this sense; ``agent`` takes them at once.
+Acknowledgements do not count as commands; ``agent`` handles them directly.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BUDGET_KEY = "sample_bytes_per_day"
 
 @dataclass(frozen=True, slots=True)
 class SampleGrant:
-    """What the child may send for one request: so many inputs, within so many bytes."""
+    """The limits of one request for samples: a number of inputs, and their total bytes."""
 
     request: str
     count: int
@@ -33,10 +33,10 @@ class SampleGrant:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """What must outlive the processes that act on commands.
+    """The state of commands that must survive a restart.
 
-    ``granted_bytes`` of raw input on ``day`` (days since 1970); ``open``: what is left of each grant, the latest last;
-    ``seen``: the commands that were acted on, the latest last.
+    ``granted_bytes`` of raw input on ``day`` (days since 1970); ``open``: the rest of each grant, newest last;
+    ``seen``: recent command ids, for de-duplication, newest last.
     """
 
     day: int = 0
@@ -45,11 +45,11 @@ class Ledger:
     seen: tuple[str, ...] = ()
 
     def left(self, allowed_bytes: int, now_ms: int) -> int:
-        """Return what may still be granted today."""
+        """Return how many bytes may still be granted today."""
         return max(0, allowed_bytes - (self.granted_bytes if self.day == now_ms // DAY_MS else 0))
 
     def granting(self, grant: SampleGrant, now_ms: int) -> Ledger:
-        """Return the ledger after a grant; a second one of a request takes the place of the first."""
+        """Return the ledger after a grant; a second grant for the same request replaces the first."""
         day = now_ms // DAY_MS
         granted_bytes = grant.budget_bytes + (self.granted_bytes if self.day == day else 0)
         kept = [other for other in self.open if other.request != grant.request]
@@ -66,23 +66,23 @@ class Ledger:
         return replace(self, open=tuple(grant for grant in left if grant.count > 0 and grant.budget_bytes > 0))
 
     def remember(self, command: Command) -> Ledger:
-        """Return the ledger that knows this command."""
+        """Return the ledger with this command among those seen."""
         return replace(self, seen=(*self.seen, command.id)[-KEPT_IDS:])
 
 
 def allowed_bytes(config_bytes: int, desired: Json) -> int:
-    """Return the daily budget: what the server desires, never above what the device's owner allows."""
+    """Return the daily budget: the server's setting, but at most the device owner's limit."""
     wanted = desired if isinstance(desired, int) and not isinstance(desired, bool) else 0
     return max(0, min(config_bytes, wanted))
 
 
 def expired(command: Command, now_ms: int) -> bool:
-    """Say whether a command came too late; one without an expiry never does."""
+    """Return whether a command has expired; one without an expiry never does."""
     return 0 < command.expires_ms < now_ms
 
 
 def grant_samples(command: Command, left_bytes: int) -> SampleGrant | Response:
-    """Return what is granted, or the answer that refuses."""
+    """Return the grant, or the response that refuses the command."""
     arguments = command.arguments
     count, budget = arguments.get("count"), arguments.get("budget_bytes")
     lane, request = arguments.get("lane", "audit"), arguments.get("request", command.id)
@@ -116,7 +116,7 @@ class SampleLedger:
             return Ledger(now_ms // DAY_MS, sys.maxsize)
 
     def write(self, ledger: Ledger) -> None:
-        """Keep the ledger.
+        """Store the ledger.
 
         Raises:
             OSError: If it can't be written.

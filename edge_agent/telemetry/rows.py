@@ -1,18 +1,18 @@
-"""From what the device sees to rows of the spool, and from rows to what goes on the wire.
+"""Turns the device's observations into rows of the spool, and rows into messages for the wire.
 
-Decides numbers (one sequence per boot and stream, from 1), batching, and the seal put on a message when it is
-sent: the oldest number still held, and whether it comes late (from an earlier boot).
+Decides sequence numbers (one sequence per boot and stream, from 1), batching, and the fields set on a message when it
+is sent: the oldest number still held, and whether it is late (from an earlier boot).
 
-What is not complete yet lies in the spool too, as open rows, so that a power cut loses no more than the child has not
-said yet: the open window is the sum of the parts that the child says (counters are a commutative monoid), a batch
-holds its rows so far. After a restart the open window goes on, under the boot and number that it began with, as long
-as the same hour, release and reference are counted; what else was open is sent as it is. A part is taken once and a
-row has one key, so nothing is counted twice.
+Incomplete messages are in the spool too, as open rows, so that a power cut loses only what the child has not reported
+yet: the open window is the sum of the parts that the child reports (counters are a commutative monoid), a batch holds
+its rows so far. After a restart the open window continues, under its original boot and number, as long as hour,
+release and reference are the same; other open rows are sent as they are. A part is added once and a row has one key, so
+nothing is counted twice.
 
-A window is filed under the time to go by, never under a clock that can't be right: a part is younger than a
-checkpoint, so one whose hour is not now comes from such a clock and belongs to the hour that is now. While nobody knows
-the time the window stays open, and is dated by the monotonic clock when somebody does. One that a power cut leaves
-undated can't be dated any more: it is dropped, and an event has the number of its inferences.
+A window is dated by the trusted time, never by an implausible clock: a part is younger than a checkpoint, so a part of
+another hour than the current one comes from such a clock and belongs to the current hour. While the time is unknown
+the window stays open, and is dated by the monotonic clock once it is known. A window that a power cut leaves undated
+can't be dated any more: it is dropped, and an event reports the number of its inferences.
 """
 
 from __future__ import annotations
@@ -31,19 +31,17 @@ from wire.messages import Batch, Event, Sample, Severity, Stream
 from wire.topics import Kind, Topic
 
 MAX_TEXT = 500
-CLOSING_MS = (
-    60_000  # so long after its end a window still waits for the child that closes it; clocks may differ so much
-)
+CLOSING_MS = 60_000  # how long after its end a window waits for the child to close it; clocks may differ this much
 
 
 def _shortened(text: str) -> str:
-    """Return ``text`` of at most ``MAX_TEXT`` characters; one that was cut ends with how long it was."""
+    """Return ``text`` of at most ``MAX_TEXT`` characters; a cut text ends with its full length."""
     mark = f"... (cut from {len(text):,} characters)"
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - len(mark)] + mark
 
 
 def new_boot() -> str:
-    """Return a name for this start of the agent: 16 hex digits, unique without a clock or a counter on disk."""
+    """Return an id for this start of the agent: 16 hex digits, unique without a clock or a counter on disk."""
     return secrets.token_hex(8)
 
 
@@ -62,7 +60,7 @@ class Numberer:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What the child counted since it last said so; digests are full or short hex. ``closed``: the window ends."""
+    """The child's counts since its last report; digests are full or short hex. ``closed``: the window ends."""
 
     artifact: str
     ref_id: str
@@ -95,7 +93,7 @@ class Telemetry:
     _held: list[tuple[DriftReport, float, float]] = field(default_factory=list)
 
     def take_up(self) -> None:
-        """Go on with the window that an earlier boot left open; close what else was open.
+        """Continue the window that an earlier boot left open; close all other open rows.
 
         Raises:
             SpoolError: If the spool can't be read or written.
@@ -104,7 +102,7 @@ class Telemetry:
             try:
                 window = decode_report(row.payload) if row.stream == Stream.DRIFT else None
             except MessageError:
-                window = None  # closed, it is sent; what can't be sent is dropped and logged there
+                window = None  # closed, it is sent; if it can't be, it is dropped and logged there
             if window is not None and window.window_start_ms < EARLIEST_MS - TOLERANCE_MS:
                 self.spool.drop(row)
                 text = "Expected a clock before the power was cut, got none: the hour of these counts is not known"
@@ -118,7 +116,7 @@ class Telemetry:
                 self.spool.add(replace(row, open=False))
 
     def turn(self, now_ms: int, now_s: float, *, known: bool = True) -> None:
-        """Note the time to go by, and whether it is ``known``; close the window of an hour that is over."""
+        """Set the time to use, and whether it is ``known``; close the window of a past hour."""
         self._now_ms, self._now_s, self._known = now_ms, now_s, known
         if not known:
             return
@@ -137,7 +135,7 @@ class Telemetry:
 
     @property
     def boot(self) -> str:
-        """The name of this boot."""
+        """The id of this boot."""
         return self.numberer.boot
 
     def event(
@@ -152,7 +150,7 @@ class Telemetry:
         self._add(Stream.EVENT, seq, encode(message))
 
     def window(self, window: Window) -> None:
-        """Add what was counted to the open window; one of another hour, release or reference is closed first.
+        """Add counts to the open window; a window of another hour, release or reference is closed first.
 
         Raises:
             MessageError: If a digest is not hexadecimal or a number is negative; nothing is added then.
@@ -176,7 +174,7 @@ class Telemetry:
             self._keep_window(self._window, is_open=True)
 
     def _filed_under(self, window: Window) -> int:
-        """Return the start of the hour that a part belongs to; undated, it has the start of the first part."""
+        """Return the start of the hour that a part belongs to; if undated, the start of the first part."""
         end_ms = window.start_ms + window.len_ms
         if not self._now_ms or window.start_ms - CLOSING_MS <= self._now_ms < end_ms + CLOSING_MS:
             start_ms = window.start_ms
@@ -185,7 +183,7 @@ class Telemetry:
         return self._window.window_start_ms if self._window is not None and self._undated_s is not None else start_ms
 
     def _end_window(self, window: DriftReport) -> None:
-        """Close a window that something else follows; one without a date is held open until it has one."""
+        """Close a window because another one follows; an undated one is held open until it is dated."""
         if self._undated_s is None:
             self._close_window(window)
         else:
@@ -201,7 +199,7 @@ class Telemetry:
         self.spool.add(row)
 
     def sample(self, sample: Sample) -> None:
-        """Add one input that the server asked for; its boot and number are set here."""
+        """Add one input that the server requested; sets its boot and number."""
         seq = self.numberer.next(Stream.SAMPLE)
         self._add(Stream.SAMPLE, seq, encode(replace(sample, boot=self.boot, seq=seq)))
 
@@ -212,7 +210,7 @@ class Telemetry:
         self._keep_batch(stream, batch, is_open=len(batch.rows) < self.rows_a_batch)
 
     def so_far(self, stream: Stream, row: Mapping[str, Json]) -> None:
-        """Keep a row that is not complete, for the day of a power cut; the next ``row`` stands in its place."""
+        """Store an incomplete row, in case of a power cut; the next ``row`` replaces it."""
         batch = self._batch(stream)
         self._keep_batch(stream, replace(batch, rows=(*batch.rows, row)), is_open=True)
 
@@ -233,7 +231,7 @@ class Telemetry:
         first = batch.rows[0].get("at_ms")
         t0_ms = first if isinstance(first, int) else 0
         message = Batch(stream, self.boot, batch.seq, 0, t0_ms, len(batch.rows), batch.rows)
-        # lazy: readings can wait, and counts have been written beside the last part of the window (``so_far``)
+        # lazy: readings can wait, and counts were written together with the last part of the window (``so_far``)
         self.spool.add(Row(stream.value, self.boot, batch.seq, encode(message), open=is_open, lazy=is_open))
         if not is_open:
             del self._batches[stream]
@@ -243,7 +241,7 @@ class Telemetry:
 
 
 def _continues(window: DriftReport, part: DriftReport) -> bool:
-    """Say whether ``part`` belongs to ``window``: one hour, release, reference and shape."""
+    """Return whether ``part`` belongs to ``window``: same hour, release, reference and shape."""
     mine, theirs = (
         (item.window_start_ms, item.window_len_ms, item.artifact, item.ref_id, item.context, item.counters.shape)
         for item in (window, part)
@@ -252,17 +250,17 @@ def _continues(window: DriftReport, part: DriftReport) -> bool:
 
 
 def topic_of(row: Row, site: str, device: str) -> Topic:
-    """Return where a row goes."""
+    """Return the topic of a row."""
     if row.stream == Stream.EVENT:
         return Topic(site, device, Kind.EVENT)
     return Topic(site, device, Kind.TELE, row.stream)
 
 
 def seal(row: Row, *, oldest_seq: int, boot: str) -> bytes:
-    """Return the payload as it goes on the wire now; ``boot`` is the current one.
+    """Return the payload to send now; ``boot`` is the current one.
 
     Raises:
-        MessageError: If the row does not decode, or is of a stream this version doesn't know.
+        MessageError: If the row does not decode, or its stream is unknown to this version.
     """
     late = row.boot != boot
     if row.stream == Stream.DRIFT:

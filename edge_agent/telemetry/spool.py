@@ -1,16 +1,16 @@
 """The durable queue between the device and the server's own acknowledgement.
 
-Decides what is kept, in which order it leaves, and what goes when there is too much. A row is *accepted*
-once ``commit`` wrote it; from then on only a watermark from the server deletes it, or an overflow:
+Decides which rows are kept, the order of sending, and which rows are dropped on overflow. A row is *accepted*
+once ``commit`` has written it; from then on only a watermark from the server or an overflow deletes it:
 
-1. The lowest priority goes first, its oldest row first, so that ``oldest_seq`` can tell the server about it.
+1. The lowest priority is dropped first, its oldest row first, so that ``oldest_seq`` can tell the server about it.
 2. Drift reports of one boot, reference, artifact and context are merged instead: resolution is lost, coverage
    not. Only reports never handed out are merged, or the server would count a window twice.
 3. A new event is always taken.
 
 An *open* row may still change: the next row of its key replaces it, it is neither handed out nor dropped, and after a
-restart it is there for ``telemetry`` to go on with or to close. A file of a newer agent is never read, a damaged one
-can't be: either is kept beside, ``taken_aside`` tells, and an empty one takes its place.
+restart ``telemetry`` continues or closes it. A file of a newer agent is never read, a damaged one can't be: either is
+renamed and kept, ``taken_aside`` reports it, and an empty one replaces it.
 
 Does not decide what rows mean; ``telemetry`` writes and seals them.
 """
@@ -33,10 +33,10 @@ from wire.histogram import merge
 from wire.messages import Watermark
 
 PRIORITIES: Mapping[str, int] = {"event": 0, "drift": 1, "hw": 2, "infer": 2, "sample": 3}
-_LAST = 4  # of a stream without one: sent last, dropped first
+_LAST = 4  # priority of a stream without one: sent last, dropped first
 _OVERHEAD_BYTES = 64  # a row's columns and its part of the indexes
 _MIGRATIONS = (
-    # 1: the spool of the first agents, who left the version at 0
+    # 1: the spool of the first agents, which left the version at 0
     (
         """CREATE TABLE IF NOT EXISTS rows (
           id INTEGER PRIMARY KEY AUTOINCREMENT, priority INTEGER NOT NULL, stream TEXT NOT NULL, boot TEXT NOT NULL,
@@ -45,16 +45,16 @@ _MIGRATIONS = (
         "CREATE INDEX IF NOT EXISTS by_priority ON rows (priority, id)",
         "CREATE UNIQUE INDEX IF NOT EXISTS by_key ON rows (stream, boot, seq)",
     ),
-    # 2: rows that may still change, and how many were dropped since there is this file
+    # 2: rows that may still change, and how many were dropped since the file was created
     (
         "ALTER TABLE rows ADD COLUMN open INTEGER NOT NULL DEFAULT 0",
         "CREATE TABLE counts (name TEXT PRIMARY KEY, value INTEGER NOT NULL)",
     ),
 )
 VERSION = len(_MIGRATIONS)
-"""Of the file, as SQLite's ``user_version``; migration ``n`` leads to version ``n`` and is never edited."""
+"""The file's version, as SQLite's ``user_version``; migration ``n`` leads to version ``n`` and is never edited."""
 MAX_DAMAGED = 2
-"""So many damaged files are kept; bad flash must not fill the disk with them."""
+"""How many damaged files are kept; bad flash must not fill the disk with them."""
 _UNREADABLE = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _PASSING = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_IOERR}
@@ -81,12 +81,12 @@ class Row:
 
     @property
     def key(self) -> tuple[str, str, int]:
-        """What makes it one message, however often it is written or sent."""
+        """The identity of the message, however often it is written or sent."""
         return self.stream, self.boot, self.seq
 
     @property
     def length_bytes(self) -> int:
-        """What the row counts against the limit."""
+        """The bytes that the row counts against the limit."""
         return len(self.payload) + _OVERHEAD_BYTES
 
 
@@ -106,10 +106,10 @@ class Spool:
     _database: sqlite3.Connection = field(init=False)
 
     def __post_init__(self) -> None:
-        """Open the file; a damaged one is kept beside, because a device must run on.
+        """Open the file; a damaged one is renamed, because a device must run on.
 
         Raises:
-            SpoolError: If no file can be opened, or the disk says no to one that may well be whole.
+            SpoolError: If no file can be opened, or the disk fails for one that may be intact.
         """
         self._load()
 
@@ -136,8 +136,8 @@ class Spool:
             if mark == "damaged":
                 _forget_oldest(self.path, MAX_DAMAGED - 1)
             kept = beside(self.path, mark)
-            for suffix in ("-wal", "-shm", ""):  # the file itself last: a power cut in between is continued
-                if os.path.lexists(f"{self.path}{suffix}"):  # a link to nowhere too
+            for suffix in ("-wal", "-shm", ""):  # the file itself last: after a power cut in between, this is repeated
+                if os.path.lexists(f"{self.path}{suffix}"):  # also a dangling link
                     Path(f"{self.path}{suffix}").replace(f"{kept}{suffix}")
             self._taken_aside.append((code, f"{text} (kept as {kept.name})"))
             return _open(self.path)
@@ -147,7 +147,7 @@ class Spool:
             raise SpoolError(message) from error
 
     def dropped(self) -> int:
-        """Return how many rows were dropped since there is this file.
+        """Return how many rows were dropped since the file was created.
 
         Raises:
             SpoolError: If it can't be read.
@@ -156,7 +156,7 @@ class Spool:
         return int(counted) + self._lost
 
     def taken_aside(self) -> list[tuple[str, str]]:
-        """Return code and text of each file that was kept beside since the last call."""
+        """Return code and text of each file that was renamed since the last call."""
         told, self._taken_aside = self._taken_aside, []
         return told
 
@@ -176,7 +176,7 @@ class Spool:
         self._pending[row.key] = row
 
     def commit(self) -> None:
-        """Write what was added, in one transaction, and make room where there is too much.
+        """Write the added rows, in one transaction, and make room on overflow.
 
         Raises:
             SpoolError: If it can't be written; the rows wait in memory, within the same limit.
@@ -209,8 +209,8 @@ class Spool:
     def _put(self) -> None:
         """Replace the rows that are open and insert the others.
 
-        Not all in one upsert: that takes a new number from AUTOINCREMENT for each row, also for one that it replaces,
-        and so writes one more page to the disk at every checkpoint.
+        Not in one upsert: that would draw a new AUTOINCREMENT number even for a row that it replaces, and so write
+        one more page to the disk at every checkpoint.
         """
         known = [row for row in self._pending.values() if row.key in self._open_bytes]
         self._database.executemany(
@@ -229,7 +229,7 @@ class Spool:
         )
 
     def open_rows(self) -> list[Row]:
-        """Return the rows that may still change, the oldest first.
+        """Return the rows that may still change, oldest first.
 
         Raises:
             SpoolError: If they can't be read.
@@ -239,7 +239,7 @@ class Spool:
     def hand_out(self, now_s: float, *, limit: int, resend_s: float, unacked: int) -> list[Row]:
         """Return up to ``limit`` accepted rows to send now, the most urgent first; mark them as handed out.
 
-        A row comes again after ``resend_s`` without an acknowledgement; at most ``unacked`` rows are on the way.
+        A row is handed out again after ``resend_s`` without an acknowledgement; at most ``unacked`` are in flight.
 
         Raises:
             SpoolError: If the mark can't be written: a report not marked might be merged after it was sent.
@@ -263,7 +263,7 @@ class Spool:
         return [found[row_id] for row_id in chosen if row_id in found]
 
     def take_back(self, row: Row) -> None:
-        """Undo ``hand_out`` of a row that the transport couldn't take."""
+        """Undo ``hand_out`` of a row that the transport couldn't accept."""
         self._handed_s.pop(row.id, None)
 
     def take_all_back(self) -> None:
@@ -271,7 +271,7 @@ class Spool:
         self._handed_s.clear()
 
     def acked(self, watermark: Watermark) -> int:
-        """Delete what the server holds safely; return how many rows that were.
+        """Delete the rows that the server has stored; return how many.
 
         Raises:
             SpoolError: If it can't be written.
@@ -301,7 +301,7 @@ class Spool:
             self._count("dropped", 1)
 
     def oldest(self, stream: str, boot: str) -> int:
-        """Return the lowest number held of ``stream`` in ``boot``; 0 when none is."""
+        """Return the lowest number held of ``stream`` in ``boot``; 0 if there is none."""
         ((lowest,),) = self._select("SELECT min(seq) FROM rows WHERE stream = ? AND boot = ?", (stream, boot))
         return int(lowest or 0)
 
@@ -311,12 +311,12 @@ class Spool:
         return int(rows)
 
     def close(self) -> None:
-        """Close the file; what was not committed is lost."""
+        """Close the file; rows that were not committed are lost."""
         self._database.close()
 
     @contextmanager
     def _transaction(self, *, durable: bool = True) -> Iterator[None]:
-        """Write all or nothing; ``durable``: what is written survives a power cut from here on."""
+        """Run a transaction; ``durable``: its changes survive a power cut once it has ended."""
         try:
             self._database.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._database.execute("BEGIN IMMEDIATE")
@@ -331,7 +331,7 @@ class Spool:
             raise SpoolError(message) from error
 
     def _look_at(self, error: Exception) -> None:
-        """Note whether the file itself is damaged: the next ``commit`` takes it aside."""
+        """Record whether the file itself is damaged: the next ``commit`` renames it."""
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in _UNREADABLE:
             self._unreadable = True
 
@@ -373,7 +373,7 @@ class Spool:
         self._held_bytes -= length + _OVERHEAD_BYTES
 
     def _count(self, name: str, by: int) -> None:
-        """Count in the transaction that does it: a restart must not forget what was lost."""
+        """Count within the same transaction, so that the count survives a restart."""
         statement = "INSERT INTO counts VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = value + excluded.value"
         self._database.execute(statement, (name, by))
 
@@ -423,9 +423,9 @@ def merge_key(report: DriftReport) -> str:
 
 
 def _passes(error: sqlite3.DatabaseError, path: Path) -> bool:
-    """Say whether ``error`` tells of the disk as it is now (full, locked) and nothing of the file itself."""
+    """Return whether ``error`` is temporary (disk full, file locked) and no sign of a damaged file."""
     code = getattr(error, "sqlite_errorcode", 0)
-    if code & 0xFF == sqlite3.SQLITE_CANTOPEN:  # no room for its log; not a folder, a link to nowhere, another's file
+    if code & 0xFF == sqlite3.SQLITE_CANTOPEN:  # no room for its log; not a folder, a dangling link, a foreign file
         return path.is_file() and os.access(path, os.R_OK | os.W_OK)
     return code & 0xFF in _PASSING and code not in _UNREAD
 
@@ -433,7 +433,7 @@ def _passes(error: sqlite3.DatabaseError, path: Path) -> bool:
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, timeout=_LOCKED_S)
     try:
-        # one agent, by its lock. First of all, for the index of the log then needs no room on a disk that is full
+        # one agent, by its lock. Set first, because then the WAL index needs no room on a full disk
         database.execute("PRAGMA locking_mode = EXCLUSIVE")
         found = int(database.execute("PRAGMA user_version").fetchone()[0])
         if found > VERSION:

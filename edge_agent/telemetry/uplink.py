@@ -1,7 +1,7 @@
-"""Everything between the agent and its transport: retained documents, answers, and the spool's rows.
+"""Publishes the agent's retained documents, responses and the spool's rows over the transport.
 
-Decides what is handed to the transport and when. Retained documents are sent again on every connection, so a
-broker without memory is enough.
+Decides what is published and when. Retained documents are sent again on every connection, so a broker without
+persistence is enough.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Uplink:
     _answers: deque[bytes] = field(default_factory=lambda: deque(maxlen=MAX_ANSWERS))
 
     def start(self, listener: Listener, now_ms: int) -> None:
-        """Connect in the background, with the will that says lost."""
+        """Connect in the background, with a will that sets the state to lost."""
         will = encode(State(DeviceState.LOST, now_ms, self.boot, self.agent_version))
         kinds = [Kind.DESIRED, Kind.CMD]
         self.transport.start(
@@ -51,7 +51,7 @@ class Uplink:
         )
 
     def connected(self, now_ms: int) -> None:
-        """Say who is there, ask for what is desired, and send again what has no acknowledgement."""
+        """Publish the state, ask for ``desired``, and send unacknowledged rows again."""
         self.up = True
         self.spool.take_all_back()
         if self._state.at_ms:  # the server compares it with its own clock
@@ -60,15 +60,15 @@ class Uplink:
         self.ask(now_ms)
 
     def ask(self, now_ms: int) -> None:
-        """Ask for what is desired."""
+        """Ask the server for ``desired``."""
         self._due[Kind.GET] = encode(Get(at_ms=now_ms))
 
     def disconnected(self) -> None:
-        """Nothing goes out until the next connection."""
+        """Stop sending until the next connection."""
         self.up = False
 
     def say_state(self, state: DeviceState, now_ms: int, reason: str = "") -> None:
-        """Publish the state and why it is not ready, when one of them is another than before."""
+        """Publish the state and the reason why it is not ready, if one of them has changed."""
         if state is not self._state.state or reason != self._state.reason or not self._state.at_ms:
             self._state = State(state, now_ms, self.boot, self.agent_version, reason)
             self._due[Kind.STATE] = encode(self._state)
@@ -78,20 +78,20 @@ class Uplink:
         self._due[Kind.REPORTED] = encode(reported)
 
     def answer(self, response: Response) -> None:
-        """Answer a command."""
+        """Queue the response to a command."""
         self._answers.append(encode(response))
 
     def acked(self, watermarks: tuple[Watermark, ...]) -> None:
-        """Delete what the server holds.
+        """Delete the rows that the server has stored.
 
         Raises:
-            SpoolError: If the spool can't be written; the server will say it again.
+            SpoolError: If the spool can't be written; the server will acknowledge again.
         """
         for watermark in watermarks:
             self.spool.acked(watermark)
 
     def turn(self, now_s: float) -> None:
-        """Hand over what the transport takes: documents, answers, then rows by priority."""
+        """Publish as much as the transport accepts: documents, responses, then rows by priority."""
         if not self.up:
             return
         for kind in [Kind.STATE, Kind.REPORTED, Kind.GET]:
@@ -104,7 +104,7 @@ class Uplink:
             self._send_rows(now_s)
 
     def stop(self, now_ms: int) -> None:
-        """Say goodbye and disconnect in order."""
+        """Publish the state disconnected, and disconnect in order."""
         self.say_state(DeviceState.DISCONNECTED, now_ms)
         if self.up:
             self._publish(self._topic(Kind.STATE), encode(self._state), retain=True)

@@ -1,19 +1,19 @@
-"""MQTT 5 through paho, by the rules below.
+"""MQTT 5 with paho, by these rules.
 
 1. Callbacks only enqueue and never raise: an exception in one kills paho's thread while ``is_connected``
    stays true.
-2. At most ``inflight_messages`` unacknowledged messages are handed over: paho's own queue is unbounded.
+2. At most ``inflight_messages`` unacknowledged messages are given to paho, because its own queue is unbounded.
 3. Subscriptions are made in ``on_connect``, and every reason code is read. A refused one ends the connection, which
-   comes back with back-off: connected and deaf would be for ever.
-4. Liveness is the age of the last thing the broker said (PINGRESP and PUBACK included).
-5. A session taken over is told and never final: whoever copied an identity must not end the device it belongs to.
-   MQTT 5 says so with reason 142; mosquitto before 2.0.15 just closes (its issue 2607), so a connection closed
-   without a word ``TAKE_OVER_CLOSES`` times in a row, each within ``STABLE_S`` of connecting, counts as taken over too.
+   is retried with back-off: otherwise the device would stay connected without receiving anything.
+4. Liveness is the age of the last packet from the broker (PINGRESP and PUBACK included).
+5. A session taken over is reported and never final: somebody who copied an identity must not stop the real device.
+   MQTT 5 signals it with reason 142; mosquitto before 2.0.15 just closes (its issue 2607), so a connection closed
+   without a reason ``TAKE_OVER_CLOSES`` times in a row, each within ``STABLE_S`` of connecting, counts as taken over.
 6. Full-jitter back-off between connections. Source: Brooker, Exponential Backoff And Jitter, AWS 2015. After a
-   take-over it is drawn from the upper half and grows also when the connection had been stable, so that two agents
-   of one identity take turns ever more slowly.
+   take-over it is drawn from the upper half and also grows if the connection had been stable, so that two agents
+   with one identity alternate more and more slowly.
 
-A PUBACK is not durability; who needs that waits for the server's own acknowledgement.
+A PUBACK does not mean durable; callers that need that wait for the server's own acknowledgement.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ STABLE_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class MqttSettings:
-    """Where the broker is, who we are, and the pace. ``password`` never appears in a log.
+    """The broker's address, the credentials, and limits. ``password`` never appears in a log.
 
     ``tls_ca``: certificates in PEM text, "" for no TLS.
     """
@@ -87,7 +87,7 @@ class MqttTransport:
         self._client = self._new_client()
 
     def start(self, listener: Listener, *, subscriptions: tuple[str, ...], will: Will | None = None) -> None:
-        """Connect in the background and keep connected; subscribe on every connect."""
+        """Connect in the background and stay connected; subscribe on every connect."""
         self._listener, self._subscriptions = listener, subscriptions
         if will is not None:
             properties = _properties(PacketTypes.WILLMESSAGE)
@@ -106,7 +106,7 @@ class MqttTransport:
         self._client.loop_start()
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:
-        """Hand over a QoS 1 message; return its handle, or None when the transport can't take it now."""
+        """Queue a QoS 1 message; return its handle, or None if the transport can't accept it now."""
         if not self._up or self._handed - self._answered >= self._settings.inflight_messages:
             return None
         info = self._client.publish(topic, payload, qos=1, retain=retain)
@@ -116,11 +116,11 @@ class MqttTransport:
         return int(info.mid)
 
     def idle_s(self) -> float:
-        """Return the seconds since the broker last answered anything (infinite while down)."""
+        """Return the seconds since the last packet from the broker (infinite while down)."""
         return time.monotonic() - self._heard_s if self._up else float("inf")
 
     def stop(self) -> None:
-        """Wait briefly for what was handed over, disconnect in order (no will), end paho's thread."""
+        """Wait briefly for queued messages, disconnect in order (without the will), end paho's thread."""
         deadline_s = time.monotonic() + _DRAIN_S
         while self._up and self._handed > self._answered and time.monotonic() < deadline_s:
             time.sleep(0.01)
@@ -188,7 +188,7 @@ class MqttTransport:
         for reason in refused:
             self._tell(LinkChange(Link.REFUSED, f"subscription: {reason} ({reason.value})"))
         connection = client.socket()
-        if refused and isinstance(connection, socket.socket):  # a broker may be reading its rights anew: try again
+        if refused and isinstance(connection, socket.socket):  # a broker may be reloading its access rules: try again
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
@@ -214,7 +214,7 @@ class MqttTransport:
 
 
 def _ignore(_notice: Notice) -> None:
-    """Nobody listens before ``start``."""
+    """The listener before ``start``: does nothing."""
 
 
 def _properties(packet: int) -> Properties:
@@ -222,6 +222,6 @@ def _properties(packet: int) -> Properties:
 
 
 def _without_delay(_client: paho.Client, _data: object, connection: object) -> None:
-    """Switch Nagle's algorithm off: a chunk that waits for an acknowledgement costs 40 ms each."""
+    """Disable Nagle's algorithm: each chunk that waits for an acknowledgement would cost 40 ms."""
     if isinstance(connection, socket.socket):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

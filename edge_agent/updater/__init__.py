@@ -1,1 +1,1 @@
-"""From ``desired`` to ``committed``, or back: states, download, verification, slots, probation."""
+"""The update client: states, download, verification, slots, probation and rollback."""

@@ -1,4 +1,4 @@
-"""May this release run here? Pure: what was desired, what is signed, what the device is.
+"""Decides whether a release may run on this device, from ``desired``, signed metadata and the device's facts. Pure.
 
 Nothing in ``desired`` is trusted: digest and length come from signed metadata and must equal it.
 """
@@ -14,7 +14,7 @@ from wire.tuf_target import MAX_TARGET_BYTES
 
 @dataclass(frozen=True, slots=True)
 class DeviceFacts:
-    """What the device is and holds; ``free_bytes`` without the reserve, ``security_floor`` None when it is lost."""
+    """Facts of the device; ``free_bytes`` excludes the reserve, ``security_floor`` is None when it is lost."""
 
     hardware: str
     runtimes: tuple[str, ...]
@@ -47,7 +47,7 @@ def admit(  # noqa: PLR0911 - one return a rule, in order
 
 
 def space(length_bytes: int, present_bytes: int, free_bytes: int) -> Refusal | None:
-    """Return a refusal when the rest of a download does not fit."""
+    """Return a refusal if the rest of a download does not fit on the disk."""
     missing_bytes = length_bytes - present_bytes
     if missing_bytes > free_bytes:
         return Refusal("no_space", f"Expected {missing_bytes} bytes free beside the reserve, got {free_bytes}")

@@ -1,4 +1,4 @@
-"""Verification and probe as short-lived children: their memory is given back, their crash is a result."""
+"""Runs verification and probe as short-lived children: their memory is released, and a crash is a result."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ChildVerifier:
     limit_s: float = 300.0
 
     def check(self, target: str) -> TargetInfo | Refusal:
-        """Return what the child says of ``target``."""
+        """Return the child's verdict on ``target``."""
         module = "edge_agent.updater.verification"
         answer = ask([module, "--state", str(self.state), "--target", target], self.limit_s)
         if isinstance(answer, NoAnswer):
@@ -59,7 +59,7 @@ class ChildProber:
     max_memory_bytes: int = 0
 
     def probe(self, bundle: Path) -> ProbeResult:
-        """Return what the child made of ``bundle``."""
+        """Return the child's result for ``bundle``."""
         answer = ask(
             ["edge_agent.inference.probe", str(bundle), "--memory-bytes", str(self.max_memory_bytes)], self.limit_s
         )
@@ -76,7 +76,7 @@ class ChildProber:
 
 
 def ask(module_and_arguments: list[str], limit_s: float) -> dict[str, Json] | NoAnswer:
-    """Return the JSON object in the last line the child prints, or why there is none."""
+    """Return the JSON object in the last line that the child prints, or why there is none."""
     command = [sys.executable, "-m", *module_and_arguments]
     killed = oom_kills()
     try:

@@ -1,11 +1,11 @@
 """Resumable download of one bundle over HTTP ranges, into ``<sha256>.part``, then ``<sha256>``.
 
 1. Never more than the signed length is read; the digest is computed while writing.
-2. What lies in ``.part`` is continued, after a kill too. If the whole then has another digest, it is fetched
+2. An existing ``.part`` is resumed, also after a kill. If the whole then has another digest, it is fetched
    once more from the start; if that differs again, it is refused.
-3. 4xx is final, 5xx and silence are tried again with full-jitter back-off; progress starts the count again.
-4. A full or failing disk ends the download and leaves the part, which the next attempt or ``reclaim`` deals with.
-5. A bundle that lies there already counts only with its digest right; one that was damaged is fetched again.
+3. 4xx is final, 5xx and stalls are retried with full-jitter back-off; progress resets the count of failures.
+4. A full or failing disk ends the download and leaves the part, for the next attempt or ``reclaim``.
+5. An existing bundle counts only if its digest is right; a damaged one is fetched again.
 No redirects are followed: they would carry the password elsewhere.
 """
 
@@ -36,7 +36,7 @@ _CANCELLED = Refusal("superseded", "a newer desired state")
 
 @dataclass(frozen=True, slots=True)
 class FetchSettings:
-    """Where bundles are, who asks, and the patience. ``tls_ca``: certificates in PEM text, "" for the system's."""
+    """The server's address, credentials and time limits. ``tls_ca``: certificates in PEM text, "" for the system's."""
 
     base_url: str
     username: str
@@ -49,7 +49,7 @@ class FetchSettings:
 
 
 class _DiskError(Exception):
-    """Writing failed; the network is not to blame."""
+    """Writing to the disk failed, not the network."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(str(error))
@@ -57,7 +57,7 @@ class _DiskError(Exception):
 
 
 class _StopError(Exception):
-    """No further try makes sense."""
+    """The download must not be retried."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.text)
@@ -73,7 +73,7 @@ class HttpFetcher:
     disk: Disk
 
     def fetch(self, order: FetchOrder, progress: Progress) -> Refusal | None:
-        """Put the bundle into the blob folder, its digest right; return None, or why it failed."""
+        """Download the bundle into the blob folder and check its digest; return None, or why it failed."""
         target = self.folder / order.sha256
         try:
             if condition(target, order.sha256) is Condition.WHOLE:
@@ -117,7 +117,7 @@ class _Transfer:
         self._chance = random.Random()  # noqa: S311 - jitter is no secret
 
     def begin(self) -> int:
-        """Read what lies there already; return how many bytes that is."""
+        """Read the part that exists already; return its length in bytes."""
         self._digest = hashlib.sha256()
         self.progress.done_bytes = 0
         held_bytes = self.part.stat().st_size if self.part.exists() else 0
@@ -132,14 +132,14 @@ class _Transfer:
         return self.progress.done_bytes
 
     def right(self) -> bool:
-        """Say whether the digest is the expected one."""
+        """Return whether the digest is the expected one."""
         return self._digest.hexdigest() == self.order.sha256
 
     def run(self) -> None:
-        """Fetch what is missing, over as many connections as it takes.
+        """Fetch the missing bytes, over as many connections as needed.
 
         Raises:
-            _StopError: If it was cancelled, or too many connections in a row brought nothing.
+            _StopError: If it was cancelled, or too many connections in a row made no progress.
         """
         failures, reason = 0, ""
         while self.progress.done_bytes < self.order.length_bytes:

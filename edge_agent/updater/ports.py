@@ -1,6 +1,6 @@
-"""What an update needs of the outside world, as protocols; in memory for tests, children and HTTP on a device.
+"""The external services of an update, as protocols; in memory for tests, child processes and HTTP on a device.
 
-All three block and run on a worker; their results come back through the agent's queue.
+All three block and run on a worker; their results return through the agent's queue.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from wire.tuf_target import TargetCustom
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why not; ``code`` is stable and travels to the operator. Which codes are worth another try: ``refusals``.
+    """The reason of a refusal; ``code`` is stable and is reported. Which codes are worth a retry: ``refusals``.
 
-    ``server_ms``: what time the server said it was, 0 if it didn't.
+    ``server_ms``: the server's time in the answer, 0 for none.
     """
 
     code: str
@@ -29,14 +29,14 @@ class Refusal:
 
 
 def disk_refusal(error: OSError, text: str) -> Refusal:
-    """Return the refusal for a disk that is full, or that fails."""
+    """Return the refusal for a full or failing disk."""
     full = error.errno in {errno.ENOSPC, errno.EDQUOT}
     return Refusal("no_space", f"{text}: free the disk") if full else Refusal("disk_failed", f"{text}: check the disk")
 
 
 @dataclass(frozen=True, slots=True)
 class TargetInfo:
-    """What signed metadata says of a target."""
+    """The signed metadata of a target."""
 
     sha256: str
     length_bytes: int
@@ -54,9 +54,9 @@ class FetchOrder:
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A bundle that was checked and probed.
+    """A bundle that passed its checks and the probe.
 
-    ``class_shares``: how often its reference predicts each class, ratios that sum to 1; empty when it doesn't say.
+    ``class_shares``: how often its reference predicts each class, ratios that sum to 1; empty if unknown.
     """
 
     latency_budget_ms: float
@@ -65,7 +65,7 @@ class Proof:
 
 @dataclass(slots=True)
 class Progress:
-    """Shared by the loop and the worker that fetches: one counts, the other may cancel."""
+    """Shared by the loop and the fetching worker: the worker counts bytes, the loop may cancel."""
 
     done_bytes: int = 0
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -73,7 +73,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """What the probe child measured; ``code`` is empty when ``ok``."""
+    """The measurements of the probe child; ``code`` is empty when ``ok``."""
 
     ok: bool = False
     code: str = ""
@@ -83,28 +83,28 @@ class ProbeResult:
 
 
 class Verifier(Protocol):
-    """Asks signed metadata."""
+    """Looks a target up in signed metadata."""
 
     def check(self, target: str) -> TargetInfo | Refusal:
-        """Return what the build host signed of ``target``, or why it may not be believed."""
+        """Return the signed information about ``target``, or why it can't be trusted."""
 
 
 class Fetcher(Protocol):
-    """Brings bundles."""
+    """Downloads bundles."""
 
     def fetch(self, order: FetchOrder, progress: Progress) -> Refusal | None:
-        """Put the bundle into the blob folder, its digest right; return None, or why it failed."""
+        """Download the bundle into the blob folder and check its digest; return None, or why it failed."""
 
 
 class Prober(Protocol):
-    """Tries a bundle on this device."""
+    """Probes a bundle on this device."""
 
     def probe(self, bundle: Path) -> ProbeResult:
-        """Return what a fresh child made of ``bundle``."""
+        """Return the result of a new child process for ``bundle``."""
 
 
 class Worker(Protocol):
-    """Runs what blocks."""
+    """Runs blocking jobs."""
 
     def run(self, token: int, job: Callable[[], object]) -> None:
         """Run ``job`` and report its result under ``token``; an exception is a result too."""
@@ -117,7 +117,7 @@ class MemoryVerifier:
     targets: Mapping[str, TargetInfo | Refusal]
 
     def check(self, target: str) -> TargetInfo | Refusal:
-        """Return what the mapping says."""
+        """Return the entry of the mapping."""
         return self.targets.get(target, Refusal("unknown_target", f"Expected a signed target, got {target!r}"))
 
 

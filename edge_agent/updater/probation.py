@@ -1,24 +1,24 @@
-"""Is the new release healthy on this device? Pure: facts in, verdict out. Decided offline too.
+"""Judges whether the new release is healthy on this device. Pure: facts in, verdict out; needs no connection.
 
-Outputs are judged for gross breakage only; what is subtle is the server's business, which has the whole fleet. One
-class that takes nearly all predictions is breakage when neither the reference nor the release before, on this very
-device, predicts it half of the time: a camera before one scene sees one class, and that is no fault.
+Outputs are judged for gross breakage only; subtle changes are left to the server, which sees the whole fleet. One
+class that takes nearly all predictions is breakage if neither the reference nor the previous release, on this device,
+predicts it half of the time: a camera in front of one scene sees one class, and that is no fault.
 
-The source is nobody's release: errors are judged beyond those that the release before had here, and a source that is
-away to the end, or has nothing, leaves a release that was loaded and passed its golden vectors, which is kept. A source
-that has inputs of a kind that was served before, and which the new release leaves alone, is the release's fault.
+Faults of the source do not count against a release: errors are judged beyond those of the previous release, and if the
+source is away to the end, or has no inputs, a release that was loaded and passed its golden vectors is kept. If the
+source has inputs that the previous release served and the new release does not read, that is the release's fault.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-ENOUGH_INFERENCES = 20  # below, a ratio says nothing
+ENOUGH_INFERENCES = 20  # with fewer, a ratio means nothing
 ENOUGH_BEATS = 5
 ENOUGH_OUTPUTS = 60
 KEPT_BEATS = 60
 KEPT_OUTPUTS = 5000
-KEPT_TRIES = 200  # what the source gave lately: a camera may have failed an hour ago
+KEPT_TRIES = 200  # recent inputs only: a camera may have failed an hour ago
 GROSS_RATIO = 0.95
 USUAL_RATIO = 0.5
 INVALID_RATIO = 0.5
@@ -26,12 +26,12 @@ INVALID_RATIO = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a release on probation must keep. ``latency_p95_ms`` of 0: no limit."""
+    """The limits for a release on probation. ``latency_p95_ms`` of 0: no limit."""
 
     probation_s: float = 600.0
     max_error_ratio: float = 0.05
     latency_p95_ms: float = 0.0
-    latency_slack_ratio: float = 1.5  # other programs run too; the probe judged the bare budget
+    latency_slack_ratio: float = 1.5  # other programs run too; the probe used the exact budget
     class_shares: tuple[float, ...] = ()
     usual_shares: tuple[float, ...] = ()
     usual_error_ratio: float = 0.0
@@ -39,7 +39,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Tries:
-    """How many inputs were served, and how many could not be."""
+    """How many inputs were served, and how many failed."""
 
     served: float = 0
     errors: float = 0
@@ -52,14 +52,14 @@ class Tries:
 
     @property
     def error_ratio(self) -> float:
-        """The share of errors; 0 while too few were seen."""
+        """The share of errors; 0 while there are too few inputs."""
         total = self.served + self.errors
         return self.errors / total if total >= ENOUGH_INFERENCES else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """How often each class was predicted; ``invalid``: outputs that were no numbers."""
+    """How often each class was predicted; ``invalid``: outputs that were not finite numbers."""
 
     classes: tuple[int, ...] = ()
     invalid: int = 0
@@ -76,17 +76,17 @@ class Outputs:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Each class's share; empty while too few were seen."""
+        """Each class's share; empty while there are too few outputs."""
         total = sum(self.classes)
         return tuple(count / total for count in self.classes) if total >= ENOUGH_OUTPUTS else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What was seen since the switch: ``p95_ms`` of the last heartbeats, sums of the others.
+    """The observations since the switch: ``p95_ms`` of the last heartbeats, sums of the others.
 
-    ``away``: the release was loaded and found no source to open. ``unread``: inputs that were served before are left
-    alone now.
+    ``away``: the release was loaded and found no source to open. ``unread``: the release does not read inputs that
+    the previous one served.
     """
 
     crashes: int = 0
@@ -101,7 +101,7 @@ class Health:
     outputs: Outputs = field(default_factory=Outputs)
 
     def beat(self, *, n: int, errors: int, p95_ms: float, classes: tuple[int, ...] | None = None) -> Health:
-        """Return this health after one heartbeat with its own counts; ``classes`` None: it doesn't say."""
+        """Return this health after one heartbeat with its own counts; ``classes`` None: not reported."""
         outputs = self.outputs if classes is None else self.outputs.add(classes, n)
         p95s = (*self.p95_ms, p95_ms)[-KEPT_BEATS:] if n else self.p95_ms
         return replace(
@@ -122,13 +122,13 @@ class Health:
         return replace(self, away=True, alive=False)
 
     def left_alone(self) -> Health:
-        """Return this health after inputs came that only the release before reads."""
+        """Return this health after inputs that only the previous release reads."""
         return replace(self, unread=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """``over``: decided; ``code`` empty: healthy, and ``text`` says what that was not judged by."""
+    """``over``: decided; ``code`` empty: healthy, and ``text`` names what could not be judged."""
 
     over: bool = False
     code: str = ""
@@ -164,13 +164,13 @@ def judge(health: Health, limits: Limits, elapsed_s: float) -> Judgement:
 
 
 def _unjudged(health: Health) -> str:
-    """Return what a release without one inference is kept on."""
+    """Return the grounds on which a release without any inference is kept."""
     why = "the source was away" if health.away else f"the source gave {health.errors or 'no'} inputs, none served"
     return f"no inferences in probation: {why}; kept on its golden vectors alone"
 
 
 def _broken(outputs: Outputs, limits: Limits, tried: int, *, over: bool) -> str:
-    """Return what is wrong with the outputs; a histogram is judged at the end only, when it is as full as it gets."""
+    """Return what is wrong with the outputs; the class histogram is judged only at the end, when it is fullest."""
     if tried >= ENOUGH_INFERENCES and outputs.invalid > INVALID_RATIO * tried:
         return f"Expected numbers, got {outputs.invalid} of {tried} outputs that are none"
     shares = outputs.shares

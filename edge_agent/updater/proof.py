@@ -1,7 +1,7 @@
-"""The last check before a switch: the bundle as it lies on the disk, then the probe. Runs on the worker.
+"""The last check before a switch: the bundle on the disk, then the probe. Runs on the worker.
 
-Decides whether a downloaded bundle may be activated, and keeps what probation needs of it. Imported by the first
-update: zipfile and what reads bundles cost the control process a megabyte that it rarely needs.
+Decides whether a downloaded bundle may be activated, and extracts the figures that probation needs. Imported lazily by
+the first update: zipfile and the bundle reader cost the control process a megabyte that it rarely needs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def prove(path: Path, record: UpdateRecord, prober: Prober) -> Proof | Refusal:
 
 
 def _agree(bundle: Bundle, target: TargetInfo) -> Refusal | None:
-    """Return why the bundle's own manifest contradicts what was signed, or None."""
+    """Return why the bundle's own manifest contradicts the signed metadata, or None."""
     manifest, custom = bundle.manifest, target.custom
     told = (manifest.artifact_sha256, manifest.runtime, manifest.security_floor)
     signed = (custom.artifact_sha256 or told[0], custom.runtime or told[1], custom.security_floor)

@@ -1,9 +1,8 @@
 """The update state machine: every transition in one table, and what is persisted. Pure.
 
-Decides which phase follows which signal. Does not act: ``updater`` does, after it persisted the record.
-
+Decides which phase follows which signal. Does not act: ``updater`` does, after it has persisted the record.
 One rule keeps exactly one of {old, new} current over any crash: the record is written first, then the step it
-names is taken, and every step may be taken twice.
+names is taken, and every step is idempotent.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Signal(StrEnum):
     OPEN = "open"  # the window has opened, or it is time for another try
     PRESENT = "present"  # the release is current already
     ACCEPTED = "accepted"  # signed metadata agrees, and the release may run here
-    FETCHED = "fetched"  # the bundle lies in the blob folder, its digest right
+    FETCHED = "fetched"  # the bundle is in the blob folder and its digest is right
     PROVED = "proved"  # bundle checked, golden vectors and budgets within limits
     SWITCHED = "switched"  # the slot is current
     HEALTHY = "healthy"
@@ -77,12 +76,13 @@ IN_FLIGHT = frozenset({_P.OFFERED, _P.DEFERRED, _P.DOWNLOADING, _P.VERIFYING, _P
 class UpdateRecord:
     """``update.json``.
 
-    In probation a ``code`` means: decided to roll back, maybe not done yet. While deferred it says what is waited
-    for; none: the maintenance window.
-    ``length_bytes``, ``security_floor`` and ``artifact_sha256`` are what signed metadata said, ``slot`` where the
-    bundle goes, ``previous_slot`` what was current before (empty: nothing), ``latency_budget_ms`` the manifest's,
-    ``class_shares`` how often the reference predicts each class, ``usual_shares`` how often the release before did
-    on this device, ``usual_error_ratio`` how many inputs that one could not serve.
+    In probation a ``code`` means: decided to roll back, maybe not done yet. While deferred it names the awaited
+    condition; none: the maintenance window.
+
+    ``length_bytes``, ``security_floor`` and ``artifact_sha256`` come from signed metadata, ``slot`` is the bundle's
+    slot, ``previous_slot`` the slot that was current before (empty: none), ``latency_budget_ms`` the manifest's,
+    ``class_shares`` how often the reference predicts each class, ``usual_shares`` how often the previous release did
+    on this device, ``usual_error_ratio`` the share of inputs that the previous release could not serve.
     """
 
     phase: UpdatePhase | None = UpdatePhase.IDLE
@@ -102,11 +102,11 @@ class UpdateRecord:
 
     @property
     def in_flight(self) -> bool:
-        """Whether an update is on its way."""
+        """Whether an update is in progress."""
         return self.phase in IN_FLIGHT
 
     def status(self, done_bytes: int) -> UpdateStatus:
-        """Return what ``reported`` says of it."""
+        """Return the update's status for ``reported``."""
         return UpdateStatus(
             self.phase, self.desired.gen, self.desired.release, self.code, self.text, self.since_ms,
             done_bytes, self.length_bytes,
@@ -127,21 +127,21 @@ def follow(record: UpdateRecord, signal: Signal, now_ms: int) -> UpdateRecord:
 
 
 def same_attempt(record: UpdateRecord, desired: Desired) -> bool:
-    """Say whether ``desired`` only changes settings: nothing is tried again for it.
+    """Return whether ``desired`` only changes settings, so that no new attempt starts.
 
     The server numbers its assignments (``attempt``); a ``desired`` without a number, from an older server, is
-    always a new attempt. Without a release there is nothing to try.
+    always a new attempt. Without a release there is nothing to attempt.
     """
     same = replace(record.desired, gen=desired.gen, config=desired.config) == desired
     return same and (desired.attempt > 0 or not desired.sha256)
 
 
 def window_open(desired: Desired, now_ms: int) -> bool:
-    """Say whether the maintenance window is open; a bound of 0 does not bind."""
+    """Return whether the maintenance window is open; a bound of 0 means none."""
     return now_ms >= desired.not_before_ms and (desired.not_after_ms == 0 or now_ms <= desired.not_after_ms)
 
 
 def too_late(desired: Desired, now_ms: int) -> bool:
-    """Say whether the attempt must end: the deadline, or the end of the window, has passed."""
+    """Return whether the attempt must end: the deadline, or the end of the window, has passed."""
     ends = [end_ms for end_ms in (desired.deadline_ms, desired.not_after_ms) if end_ms]
     return any(now_ms > end_ms for end_ms in ends)

@@ -2,13 +2,13 @@
 
 Order rules:
 
-1. The record is written before each step; every step may be taken twice, so a restart takes the persisted one again.
+1. The record is written before each step; every step is idempotent, so a restart takes the persisted one again.
 2. A ``desired`` of an older generation is ignored, of the same one too; a newer one ends the attempt in flight
    (on probation: rolls it back first, unless it is the same release). One of the same attempt (other settings
-   only) is taken over and starts nothing. One without a release ends the attempt and leaves what is current.
+   only) is stored and starts nothing. One without a release ends the attempt and leaves the current release.
 3. Results carry the token of their job; those of an ended attempt are dropped.
-4. What is refused for a reason that passes (``refusals``) is deferred and begins again at ``offered``, with back-off;
-   nothing that hangs on the time is judged while the time is not known.
+4. An attempt refused for a temporary reason (``refusals``) is deferred and restarts at ``offered``, with back-off;
+   nothing that depends on the time is judged while the time is not known.
 5. Slots: fill the free one, switch, persist probation. To go back: persist the verdict, switch, empty the slot.
 """
 
@@ -51,7 +51,7 @@ _P = UpdatePhase
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """What the updater acts through. ``hardware`` and ``runtimes`` say what the device is."""
+    """The updater's dependencies. ``hardware`` and ``runtimes`` describe the device."""
 
     verifier: Verifier
     fetcher: Fetcher
@@ -63,7 +63,7 @@ class Ports:
 
 @dataclass(slots=True)
 class Updater:
-    """One update at a time. ``activate`` makes the child serve a release (None: none); ``changed`` hears each phase."""
+    """One update at a time. ``activate`` makes the child serve a release (None: none); ``changed`` gets each phase."""
 
     state: Path
     disk: Disk
@@ -100,13 +100,13 @@ class Updater:
 
     @property
     def status(self) -> UpdateStatus:
-        """What ``reported`` says of the update."""
+        """The update's status for ``reported``."""
         return self.record.status(self._progress.done_bytes)
 
     def resume(self, now_ms: int, now_s: float, ended: LastEnd = LastEnd.AGENT) -> None:
-        """Read the persisted record and take its step again; ``damage`` says afterwards what could not be read.
+        """Read the persisted record and take its step again; ``damage`` then names what could not be read.
 
-        ``ended``: how the agent's run before ended, which may be the fault of a release in probation.
+        ``ended``: how the agent's previous run ended, which may be the fault of a release in probation.
         """
         self.record, self.damage = self._records.read()
         if self.record.phase is _P.PROBATION and not self.record.code and ended is not LastEnd.IN_ORDER:
@@ -114,7 +114,7 @@ class Updater:
         self._step(now_ms, now_s)
 
     def _count_boot(self, ended: LastEnd) -> None:
-        """A release that ends the agent itself, or the machine, again and again, must not stay for ever."""
+        """Count a start on probation: a release that keeps crashing the agent, or the machine, must not stay."""
         slots, name = self.slots, self.record.slot
         if ended is LastEnd.MACHINE:
             count, allowed, what = slots.count_machine_end(name), self.config.max_machine_ends, "ends of the machine"
@@ -126,7 +126,7 @@ class Updater:
             self._keep(replace(self.record, code="child_crashed", text=text))
 
     def offer(self, desired: Desired, now_ms: int, now_s: float) -> bool:
-        """Take a desired state; return whether a phase followed that ``changed`` heard of."""
+        """Take a desired state; return whether it led to a phase that ``changed`` was called with."""
         if desired.gen <= self.record.desired.gen:
             return False
         if same_attempt(self.record, desired):
@@ -216,7 +216,7 @@ class Updater:
             self._defer(refusal, now_ms, now_s)
 
     def _defer(self, refusal: Refusal, now_ms: int, now_s: float) -> None:
-        """Wait, and say why; the same reason again is neither told nor written again."""
+        """Defer the attempt with its reason; the same reason again is neither reported nor written again."""
         old, config = self.record, self.config
         self._tries += 1
         ceiling_s = min(config.defer_max_s, config.retry_min_s * 2.0 ** min(self._tries, 30))
@@ -230,7 +230,7 @@ class Updater:
             self._tell_first(record)
 
     def _begin_again(self, now_ms: int, now_s: float) -> None:
-        """Take the attempt up from its beginning. The reason it waited for stays until it gets further than then."""
+        """Restart the attempt. The reason why it was deferred stays until it gets beyond that point."""
         opened = follow(self.record, Signal.OPEN, now_ms)
         if self.record.code:
             self.record = replace(opened, since_ms=self.record.since_ms)
@@ -239,7 +239,7 @@ class Updater:
         self._step(now_ms, now_s)
 
     def _open(self, now_ms: int) -> bool:
-        """Say whether the maintenance window is open; while the time is not known, it is not."""
+        """Return whether the maintenance window is open; never while the time is unknown."""
         desired = self.record.desired
         bound = bool(desired.not_before_ms or desired.not_after_ms)
         return window_open(desired, now_ms) and (self.watch.known or not bound)
@@ -366,13 +366,13 @@ class Updater:
         self._tell_first(record)
 
     def _tell_first(self, record: UpdateRecord) -> None:
-        """Enter a phase that is told before it is written: the reason may be that nothing can be written."""
+        """Notify of a phase before persisting it: the disk may be full."""
         self.record = record
         self.changed(record)
         self._records.write(record)
 
     def _undo_switch(self) -> None:
-        """A slot that was switched before its phase could be written has had no probation: go back."""
+        """Switch back if a slot became current before its phase could be written: it has had no probation."""
         record, current = self.record, self.slots.current()
         if record.phase is _P.STAGED and current is not None and current.sha256 == record.desired.sha256:
             self.slots.switch(record.previous_slot)
@@ -380,7 +380,7 @@ class Updater:
             self.activate(self.slots.current())
 
     def _reclaim(self, keep: frozenset[str] | None = None) -> None:
-        """Remove what no slot holds, but for ``keep``: by default the bundle of the attempt in flight."""
+        """Remove bundles that no slot points at, except ``keep``: by default the bundle of the attempt in flight."""
         if keep is None:
             keep = frozenset({self.record.desired.sha256} if self.record.in_flight else ())
         try:
@@ -410,7 +410,7 @@ class Updater:
 
 
 def committed_release(record: UpdateRecord) -> SlotRelease | None:
-    """Return the release that ``record`` says was committed, None where its update ended otherwise."""
+    """Return the release that was committed by ``record``, None if its update ended otherwise."""
     if record.phase is not _P.COMMITTED or not record.desired.sha256 or not record.slot:
         return None
     return _release(record)
@@ -424,6 +424,6 @@ def _release(record: UpdateRecord) -> SlotRelease:
 
 
 def _prove(path: Path, record: UpdateRecord, prober: Prober) -> Proof | Refusal:
-    from edge_agent.updater.proof import prove  # noqa: PLC0415 - a megabyte that only an update needs
+    from edge_agent.updater.proof import prove  # noqa: PLC0415 - 1 MB, used only during an update
 
     return prove(path, record, prober)

@@ -1,20 +1,20 @@
-"""Is this release signed by our build host, and current? A short-lived child, so its memory is given back.
+"""Verifies that a release is signed by our build host, and current. A short-lived child, so its memory is released.
 
 ``python -m edge_agent.updater.verification --state DIR --target PATH`` prints one JSON line and exits 0
-(verified) or 1 (refused). What it decides, in this order:
+(verified) or 1 (refused). It checks, in this order:
 
-0. What was seen before is still known (``floor_lost``), and the root of the enrolment too (``root_lost``).
-1. The clock does not lie behind the persisted time floor (``clock_behind``): with a clock set back, expired
+0. The record of times and versions seen is intact (``floor_lost``), and so is the enrolment's root (``root_lost``).
+1. The clock is not behind the persisted time floor (``clock_behind``): with a clock set back, expired
    metadata would look fresh. The floor rises only to moments at which unexpired metadata was seen, so a
    clock that once ran ahead can't lock the device out for longer than the metadata was valid.
 2. python-tuf's client workflow from the root this device enrolled with: root, timestamp, snapshot, targets; none of
-   them of an older version than this device has seen, even where the file that says so was damaged.
+   them may have an older version than this device has seen, even if the file with that version was damaged.
 3. The target exists, has a SHA-256, is not larger than any bundle may be, and its custom data decodes.
 
-Metadata that has expired by a clock which is a day or more before the server's own (HTTP ``Date``) is told as
-``clock_ahead``: still refused, since a date is not signed, but by another name.
+Metadata that has expired by a clock which is a day or more ahead of the server's own (HTTP ``Date``) is reported as
+``clock_ahead``: still refused, because a date is not signed, but under another code.
 
-It never downloads the bundle and never judges the release (security floor, hardware): that is the updater's.
+Does not download the bundle nor judge the release (security floor, hardware): the updater does.
 Runs without ``cryptography``: ed25519 is verified by securesystemslib's own pure Python.
 """
 
@@ -63,7 +63,7 @@ from wire.errors import MessageError
 from wire.tuf_target import MAX_TARGET_BYTES, TargetCustom
 
 SOCKET_TIMEOUT_S = 30.0
-FILE_DEADLINE_S = 120.0  # one metadata file; a server that drips bytes must not hold the update for ever
+FILE_DEADLINE_S = 120.0  # per metadata file; a server that sends a few bytes at a time must not block the update
 CHUNK_BYTES = 64 * 1024
 LIMITS = UpdaterConfig(
     max_root_rotations=32,
@@ -79,9 +79,9 @@ _ROLES = ("root", "timestamp", "snapshot", "targets")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the child says. ``code`` is empty when ``ok``; otherwise ``code``, ``text`` and ``server_ms`` say why not.
+    """The child's output. ``code`` is empty when ``ok``; otherwise only ``code``, ``text`` and ``server_ms`` are set.
 
-    ``server_ms``: what time the server said it was (HTTP ``Date``), 0 if it didn't.
+    ``server_ms``: the server's time (HTTP ``Date``), 0 if unknown.
     """
 
     ok: bool = False
@@ -93,7 +93,7 @@ class Verdict:
     server_ms: int = 0
 
     def line(self) -> bytes:
-        """Return the one JSON line that the parent reads, without the line feed."""
+        """Return the JSON line that the parent reads, without the line feed."""
         if not self.ok:
             return canonical_bytes({"ok": False, "code": self.code, "text": self.text, "server_ms": self.server_ms})
         document = {"sha256": self.sha256, "length_bytes": self.length_bytes, "custom": to_document(self.custom)}
@@ -101,13 +101,13 @@ class Verdict:
 
 
 class HttpFetcher(FetcherInterface):
-    """Metadata over HTTP with the standard library; sizes are limited by python-tuf while it reads."""
+    """Metadata over HTTP with the standard library; python-tuf limits the sizes while it reads."""
 
     def __init__(self, ca: str = "") -> None:
         """Trust ``ca`` (PEM text), or the system's certificates when it is empty.
 
         Raises:
-            OSError: If ``ca`` is no certificate.
+            OSError: If ``ca`` is not a certificate.
         """
         handlers = []
         if ca:  # only then: loading the system's certificates costs megabytes, and plain HTTP needs none
@@ -146,7 +146,7 @@ class DirectoryFetcher(FetcherInterface):
 
 
 def _date_ms(text: str | None) -> int:
-    """Return the moment in an HTTP date, 0 when there is none."""
+    """Return the time of an HTTP date in UTC milliseconds, 0 if there is none."""
     try:
         return round(parsedate_to_datetime(text).timestamp() * 1000) if text else 0
     except (ValueError, OverflowError):
@@ -175,13 +175,13 @@ def _chunks(response: HTTPResponse, url: str) -> Iterator[bytes]:
 
 
 def verify(state: Path, target: str, *, fetcher: FetcherInterface, base_url: str, now_ms: int) -> Verdict:
-    """Return what signed metadata says of ``target``, or why it is refused.
+    """Return the signed information about ``target``, or why it is refused.
 
     Args:
         state: the agent's state directory; reads ``root.json``, keeps ``tuf/``.
         target: TUF target path, as ``desired`` names it; untrusted, only looked up.
-        fetcher: where metadata comes from.
-        base_url: address below which ``timestamp.json`` and the others lie.
+        fetcher: the source of metadata.
+        base_url: address below which ``timestamp.json`` and the other files are.
         now_ms: the device's clock, UTC.
     """
     floor = TimeFloor(state / "tuf" / "time_floor.json")
@@ -216,9 +216,9 @@ def verify(state: Path, target: str, *, fetcher: FetcherInterface, base_url: str
 
 
 def trusted_root(state: Path) -> bytes | None:
-    """Return the root that this device enrolled with, or one that followed it; None when none is whole.
+    """Return the root that this device enrolled with, or a later one; None if no copy is intact.
 
-    A damaged ``root.json`` is written again from what is left.
+    A damaged copy of ``root.json`` is restored from an intact one.
     """
     path = state / "root.json"
     kept = sorted((state / "tuf" / "root_history").glob("*.root.json"))
@@ -241,10 +241,10 @@ def trusted_root(state: Path) -> bytes | None:
 
 
 def tuf_folder(state: Path) -> Path:
-    """Return the folder of python-tuf, in which no folder lies where it would write a file, nor the other way round.
+    """Return python-tuf's folder; first move away folders where it writes files, and the other way round.
 
     Raises:
-        OSError: If it can't be made so.
+        OSError: If one can't be moved.
     """
     folder = state / "tuf"
     for path in (folder, folder / "root_history"):
@@ -257,7 +257,7 @@ def tuf_folder(state: Path) -> Path:
 
 
 def _versions(folder: Path) -> dict[str, int]:
-    """Return the versions of what python-tuf keeps now; it has just verified them."""
+    """Return the versions of the metadata in python-tuf's folder, which it has just verified."""
     return {role: Metadata.from_bytes((folder / f"{role}.json").read_bytes()).signed.version for role in _ROLES}
 
 

@@ -1,1 +1,1 @@
-"""What the updater keeps on disk: slots, records and their second copies."""
+"""The updater's persistent state: slots, records and their copies."""

@@ -1,6 +1,6 @@
-"""Is a file that lasts still what was written? Flash loses bits, and half of a file at a power cut.
+"""Checks whether a persistent file is still as written: flash loses bits, and half of a file at a power cut.
 
-Decides only what a file is now, never what follows from it: that is ``reconcile``'s.
+Decides only a file's condition; does not decide what to do about it (``reconcile`` does).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from wire.canonical import sha256_file
 
 
 class Condition(StrEnum):
-    """How a file, or a record in it, was found."""
+    """The condition of a file, or of a record in it."""
 
     WHOLE = "whole"
     ABSENT = "absent"
@@ -20,7 +20,7 @@ class Condition(StrEnum):
 
 
 def condition(path: Path, sha256: str) -> Condition:
-    """Return how the file at ``path``, which should have the digest ``sha256``, is. Reads all of it."""
+    """Return the condition of the file at ``path``, which should have the digest ``sha256``. Reads all of it."""
     try:
         return Condition.WHOLE if sha256_file(path) == sha256 else Condition.DAMAGED
     except FileNotFoundError:

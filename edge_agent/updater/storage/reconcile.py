@@ -1,22 +1,22 @@
-"""Is what should run here present, whole and chosen? If not, what brings it back. Pure: facts in, actions out.
+"""Plans how to restore the release that should run: present, intact and current. Pure: facts in, actions out.
 
-Level-triggered: it looks at the state, never at what happened, so the same call is right after a power cut, a flipped
-bit, a repair and a fallback, and calling it once too often does nothing. ``repair`` collects the facts and acts.
+Level-triggered: it looks at the state, never at events, so the same call is right after a power cut, a flipped bit, a
+repair and a fallback, and an extra call does nothing. ``repair`` collects the facts and acts.
 
-The release that should run is the one that was committed last; where no update ended so, the one that is current.
+The release that should run is the one committed last; if no update was committed, the current one.
 
-| what is found                                | what is done                                              |
+| found                                        | action                                                    |
 |----------------------------------------------|-----------------------------------------------------------|
-| the committed release is in no slot          | it is noted again from the update's record                |
+| the committed release is in no slot          | it is written again from the update's record              |
 | its bundle is whole, ``current`` names it    | nothing                                                   |
 | its bundle is whole, ``current`` doesn't     | it is made current, unless it failed too many starts      |
 | its bundle is damaged or missing             | fetched again, by the digest that was verified before     |
 | … and it is not served from memory           | the other slot is current meanwhile, if it may run; else  |
 |                                              | nothing is started                                        |
 | another slot's bundle is damaged or missing  | fetched again, after the first                            |
-| no slot says anything that can be read       | ``release_lost``: only the server can help                |
+| no slot can be read                          | ``release_lost``: only the server can help                |
 
-A fallback never goes below the security floor, nor anywhere while the floor is lost.
+A fallback never goes below the security floor; while the floor is lost there is none.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from edge_agent.updater.storage.slots import NAMES, SlotRelease, other
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlotFacts:
-    """One slot. ``tired``: its release failed too many starts in a row. ``noted``: its record says all of it."""
+    """One slot. ``tired``: its release failed too many starts in a row. ``noted``: its record is complete."""
 
     release: SlotRelease | None = None
     noted: bool = True
@@ -40,16 +40,16 @@ class SlotFacts:
 
     @property
     def able(self) -> bool:
-        """Whether it could serve now."""
+        """Whether it can serve now."""
         return self.release is not None and self.bundle is Condition.WHOLE and not self.tired
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What was found. ``committed``: the release that the update's record says was committed last, if one was.
+    """The facts found. ``committed``: the release committed last by the update's record, if any.
 
-    ``committed_bundle``: how its bundle is, wherever it belongs. ``served``: the digest of what the child serves,
-    "" for nothing; that goes on from memory, whatever becomes of the file. ``floor`` None: lost.
+    ``committed_bundle``: the condition of its bundle. ``served``: the digest of the bundle that the child serves, ""
+    for none; it is served from memory, whatever happens to the file. ``floor`` None: lost.
     """
 
     current: str = ""
@@ -63,7 +63,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Write into ``slot`` that it points at ``release``."""
+    """Point ``slot`` at ``release``."""
 
     slot: str
     release: SlotRelease
@@ -78,7 +78,7 @@ class Choose:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Bring the bundle of ``release`` back."""
+    """Download the bundle of ``release`` again."""
 
     release: SlotRelease
 
@@ -88,9 +88,9 @@ Action = Note | Choose | Fetch
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do, in order. ``code`` says why the device is degraded meanwhile; "" while it is not.
+    """The actions, in order. ``code``: why the device is degraded meanwhile, "" if it is not.
 
-    ``rest``: what is current can't be served, so nothing is started until it can.
+    ``rest``: the current release can't be served, so nothing is started until it can.
     """
 
     actions: tuple[Action, ...] = ()
@@ -100,7 +100,7 @@ class Plan:
 
 
 def reconcile(facts: Facts) -> Plan:
-    """Return what brings the device from what it is to what it should be."""
+    """Return the plan that restores the release that should run."""
     slots = {name: facts.slots.get(name, SlotFacts()) for name in NAMES}
     wanted = _wanted(facts, slots)
     if facts.committed is not None and not wanted:
@@ -117,7 +117,7 @@ def reconcile(facts: Facts) -> Plan:
     stand_in = second.able and _allowed(second.release, facts.floor)
     chosen = wanted if first.able or serving or not stand_in else other(wanted)
     if first.tired and not stand_in:
-        chosen = facts.current or wanted  # neither will do: that is for whoever counts the starts
+        chosen = facts.current or wanted  # neither can run: left to the code that counts the starts
     notes = [Note(name, one.release) for name, one in slots.items() if one.release is not None and not one.noted]
     choice = [Choose(chosen)] if chosen != facts.current else []
     fetches = [
@@ -130,21 +130,21 @@ def reconcile(facts: Facts) -> Plan:
 
 
 def _wanted(facts: Facts, slots: Mapping[str, SlotFacts]) -> str:
-    """Return the slot of the release that should run, "" where it is in none."""
+    """Return the slot of the release that should run, "" if it is in none."""
     held = {one.release.sha256: name for name, one in slots.items() if one.release is not None}
     if facts.committed is not None:
         return held.get(facts.committed.sha256, "")
     if slots.get(facts.current, SlotFacts()).release is not None:
         return facts.current
     if facts.pointer is Condition.WHOLE:
-        return ""  # it says that none is current
-    # ``current`` is lost: what may run anywhere comes before what may not, then the first
+        return ""  # ``current`` names no slot
+    # ``current`` is lost: slots that can serve come first, then the higher security floor, then by name
     ranked = sorted(held.values(), key=lambda name: (not slots[name].able, -_floor(slots[name].release), name))
     return ranked[0] if ranked else ""
 
 
 def _room(facts: Facts, slots: Mapping[str, SlotFacts]) -> str:
-    """Return the slot for a release that is in none: one that says nothing, else the one that is not current."""
+    """Return the slot for a release that is in none: an unreadable or empty one, else the one that is not current."""
     vacant = [name for name in NAMES if slots[name].release is None]
     return vacant[0] if vacant else other(facts.current)
 

@@ -1,7 +1,7 @@
-"""How the update's record is kept: ``update.json``, and the generation once more in ``gen.json``.
+"""Stores the update's record: ``update.json``, and the generation again in ``gen.json``.
 
-Decides what a damaged record leaves: the generation, so that no older ``desired`` is believed afterwards. The
-last one is taken again then (one below its generation is kept), because how it ended is not known any more.
+If the record is damaged, the generation remains, so that no older ``desired`` is accepted afterwards. The last one
+is attempted again (the stored generation minus one is used), because its outcome is no longer known.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Records:
     disk: Disk
 
     def read(self) -> tuple[UpdateRecord, str]:
-        """Return the record, and what was wrong with it; empty: nothing."""
+        """Return the record, and a description of its damage, "" for none."""
         path, damage = self.state / "update.json", ""
         try:
             return from_document(UpdateRecord, unsealed(read_record(path))), ""
-        except FileNotFoundError:  # none yet, or the power went between the two files
+        except FileNotFoundError:  # none yet, or a power cut between the two writes
             pass
         except (OSError, WireError) as error:
             damage = f"Expected an update record in {path}, got: {error}: the last desired state is taken again"
@@ -43,15 +43,15 @@ class Records:
         return gen if isinstance(gen, int) and 0 <= gen <= MAX_GEN else 0
 
     def write(self, record: UpdateRecord) -> None:
-        """Keep the record.
+        """Store the record.
 
         Raises:
-            OSError: If it can't be written; the one before is kept then.
+            OSError: If it can't be written; the previous one is kept then.
         """
         write_record(self.disk, self.state / "update.json", sealed(to_document(record)))
 
     def write_gen(self, gen: int) -> None:
-        """Keep the generation of an attempt that begins.
+        """Store the generation of an attempt that begins.
 
         Raises:
             OSError: If it can't be written.

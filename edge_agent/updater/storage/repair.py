@@ -1,7 +1,7 @@
-"""The shell of ``reconcile``: collects the facts, takes the actions, says what was found and what came of it.
+"""The shell of ``reconcile``: collects the facts, performs the actions, and reports both.
 
-It runs at the start, when a release was committed or a child ended badly, and periodically. It stands back while an
-update is staged or on probation, when two releases are between each other. What blocks runs on the worker.
+It runs at the start, when a release was committed or a child crashed, and periodically. It pauses while an update is
+staged or on probation, in between two releases. Blocking work runs on the worker.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edge_agent.updater.updater import Updater, committed_release
 from wire.messages import Severity, UpdatePhase
 
 _LOG = logging.getLogger(__name__)
-TOKEN = 0  # of our jobs; those of updates begin at 1
+TOKEN = 0  # of repair's jobs; those of updates begin at 1
 _STANDS_BACK = frozenset({UpdatePhase.STAGED, UpdatePhase.PROBATION})
 _RETRY_S = 10.0
 
@@ -29,7 +29,7 @@ Tell = Callable[[str, Severity, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Inspected:
-    """What the worker found; ``record``: the update's record when it began to look."""
+    """The facts that the worker found; ``record``: the update's record when the inspection began."""
 
     facts: Facts
     record: UpdateRecord
@@ -37,7 +37,7 @@ class Inspected:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A bundle was brought back, or why not."""
+    """A bundle was downloaded again, or why not."""
 
     release: SlotRelease
     refusal: Refusal | None
@@ -45,10 +45,10 @@ class Fetched:
 
 @dataclass(slots=True)
 class Repair:
-    """Keeps what is installed whole. All of it belongs to the loop's thread, but for the jobs.
+    """Keeps the installed releases intact. Runs in the loop's thread, except for the jobs.
 
-    ``tell`` hears a code, how urgent it is and a text; ``ask`` lets the server send again what is desired. ``served``
-    returns the digest of what the child serves.
+    ``tell`` gets a code, a severity and a text; ``ask`` makes the server send ``desired`` again. ``served`` returns the
+    digest of the bundle that the child serves.
     """
 
     updater: Updater
@@ -67,17 +67,17 @@ class Repair:
     _progress: Progress = field(default_factory=Progress)
 
     def soon(self) -> None:
-        """Look in the next turn."""
+        """Inspect in the next turn."""
         self._due_s = float("-inf")
 
     def turn(self, now_s: float) -> None:
-        """Look when it is time.
+        """Inspect when it is due.
 
         Raises:
-            OSError: If a copy that was hurt can't be written again.
+            OSError: If a damaged copy can't be written again.
         """
         if self._fetching and self.updater.record.in_flight and self._fetching == self.updater.record.desired.sha256:
-            self._progress.cancelled.set()  # the update brings it, into the same file
+            self._progress.cancelled.set()  # the update downloads it, into the same file
         if self._busy or now_s < self._due_s or self.updater.record.phase in _STANDS_BACK:
             return
         self._due_s = now_s + self.period_s
@@ -91,7 +91,7 @@ class Repair:
         """Take the result of a job.
 
         Raises:
-            OSError: If what follows can't be written; it is looked at again.
+            OSError: If an action can't write; the inspection is repeated.
         """
         self._busy, self._fetching = False, ""
         if isinstance(result, Inspected):
@@ -116,7 +116,7 @@ class Repair:
                 bundle = slots.bundle(release.sha256)
                 state = condition(bundle, release.sha256)
                 noted = bool(release.length_bytes)
-                if not noted:  # an older agent's record, which says no length
+                if not noted:  # an older agent's record, without a length
                     known = record.length_bytes if record.desired.sha256 == release.sha256 else 0
                     length_bytes = bundle.stat().st_size if state is Condition.WHOLE else known
                     release, noted = replace(release, length_bytes=length_bytes), not length_bytes
@@ -172,7 +172,7 @@ class Repair:
         if result.refusal is None:
             self._failures = 0
             slots = self.updater.slots
-            for name in NAMES:  # failed starts were the bundle's, not the release's
+            for name in NAMES:  # the damaged bundle caused the failed starts, not the release
                 held = slots.read(name)
                 if held is not None and held.sha256 == result.release.sha256:
                     slots.set_boots(name, 0)

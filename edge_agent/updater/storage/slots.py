@@ -1,7 +1,7 @@
-"""Slots A and B: tiny files that point at bundles; ``current`` holds the name of one and is replaced by one rename.
+"""Slots A and B: small files that point at bundles; ``current`` holds the name of one and is replaced by one rename.
 
-Decides how the choice of a release is kept, twice each, and what is left of it when files are damaged. Does not decide
-which release to choose. A slot is emptied by writing that it is empty: a file that is missing was lost.
+Decides how the choice of a release is stored, each file twice, and what can be recovered from damaged files. Does not
+decide which release to choose. To empty a slot, an empty record is written: a missing file means that it was lost.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from wire.errors import MessageError
 
 NAMES = ("a", "b")
 _MACHINE = "_machine_ends"  # after a slot's name in ``boots.json``
-_NONE = "none"  # what ``current`` holds when no slot is
+_NONE = "none"  # the content of ``current`` when no slot is current
 
 
 @dataclass(frozen=True, slots=True)
 class SlotRelease:
-    """What a slot points at. ``length_bytes`` of 0: an older agent didn't note it."""
+    """The release that a slot points at. ``length_bytes`` of 0: written by an older agent without it."""
 
     release: str = ""
     sha256: str = ""
@@ -36,7 +36,7 @@ class SlotRelease:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """The slots, the security floor and the counters of starts, below the state directory."""
+    """The slots, the security floor and the start counters, below the state directory."""
 
     state: Path
     disk: Disk
@@ -47,7 +47,7 @@ class Slots:
         return name if self.read(name) is not None else ""
 
     def pointer(self) -> tuple[str, Condition]:
-        """Return which slot ``current`` names, "" for none, and what is left of the file and its copy."""
+        """Return the slot that ``current`` names, "" for none, and the condition of the file and its copy."""
         path = self.state / "slots" / "current"
         found = [_name(path), _name(copy_of(path))]
         for name, condition in found:
@@ -65,11 +65,11 @@ class Slots:
         return self.read(other(self.current_name()))
 
     def read(self, name: str) -> SlotRelease | None:
-        """Return what a slot points at, or None when it is empty or damaged."""
+        """Return the release of a slot, or None if it is empty or damaged."""
         return self.look(name)[0]
 
     def look(self, name: str) -> tuple[SlotRelease | None, Condition]:
-        """Return what a slot points at, None when nothing, and what is left of its record."""
+        """Return the release of a slot, None for none, and the condition of its record."""
         if name not in NAMES:
             return None, Condition.ABSENT
         found = self._slot(name).read()
@@ -99,7 +99,7 @@ class Slots:
             self.fill(name, SlotRelease())
 
     def switch(self, name: str) -> None:
-        """Make a slot current; no name: none.
+        """Make a slot current; "" for none.
 
         Raises:
             OSError: If it can't be written; the other one stays current then.
@@ -110,15 +110,15 @@ class Slots:
             self.disk.write(one, (name or _NONE).encode())
 
     def bundle(self, sha256: str) -> Path:
-        """Return where a bundle lies, or would."""
+        """Return the path of a bundle, which may not exist."""
         return self.state / "blobs" / "sha256" / sha256
 
     def floor(self, unproved: str = "") -> int | None:
-        """Return the highest security floor that was committed, or None when it is lost.
+        """Return the highest security floor that was committed, or None if it is lost.
 
-        Where both of its files are lost it follows from the slots: nothing below it was ever committed, so the
-        committed release's own floor is the highest there was. ``unproved``: a slot that is not committed yet. On a
-        device that never took an update up it is 0; elsewhere nothing is guessed.
+        If both of its files are lost, it follows from the slots: nothing below the floor was ever committed, so the
+        committed release's own floor is the highest. ``unproved``: a slot that is not committed yet. On a device that
+        never started an update it is 0; otherwise nothing is guessed.
         """
         files = self._floor()
         kept = [number for document in files.both() if (number := _whole(document.get("security_floor"))) is not None]
@@ -130,7 +130,7 @@ class Slots:
         return 0 if files.read().condition is Condition.ABSENT and not any(self._traces()) else None
 
     def raise_floor(self, floor: int) -> None:
-        """Keep ``floor`` if it is higher than the one kept, or the first.
+        """Store ``floor`` if it is higher than the stored one, or the first.
 
         Raises:
             OSError: If it can't be written.
@@ -141,7 +141,7 @@ class Slots:
             files.write({"security_floor": max([floor, *kept])})
 
     def mend(self) -> tuple[str, ...]:
-        """Write again what one damaged file of two can't take away; return the names of what was hurt.
+        """Restore records of which one of two files is damaged; return their names.
 
         Raises:
             OSError: If it can't be written.
@@ -159,11 +159,11 @@ class Slots:
         return tuple(hurt)
 
     def boots(self, name: str) -> int:
-        """Return how often a slot was started without becoming healthy, but for the ends of the machine."""
+        """Return how often a slot was started without becoming healthy, except for crashes of the machine."""
         return self._boots().get(name, 0)
 
     def count_machine_end(self, name: str) -> int:
-        """Count that the machine ended, and not the agent alone, before a slot became healthy; return how often it has.
+        """Count a crash of the machine (not of the agent alone) before a slot became healthy; return the count.
 
         Raises:
             OSError: If it can't be written.
@@ -174,7 +174,7 @@ class Slots:
         return count
 
     def set_boots(self, name: str, count: int) -> None:
-        """Keep how often a slot was started without becoming healthy; 0 forgets the ends of the machine too.
+        """Store how often a slot was started without becoming healthy; 0 also clears the crashes of the machine.
 
         Raises:
             OSError: If it can't be written.
@@ -187,9 +187,9 @@ class Slots:
             write_record(self.disk, self.state / "slots" / "boots.json", changed)
 
     def reclaim(self, keep: frozenset[str]) -> int:
-        """Remove every bundle and part but those of the slots and of ``keep`` (digests); return how many went.
+        """Remove every bundle and part except those of the slots and of ``keep`` (digests); return how many.
 
-        Nothing is removed while a slot's record is lost: its bundle is what is left of it.
+        Nothing is removed while a slot's record is lost: its bundle is all that remains of it.
 
         Raises:
             OSError: If one can't be removed.
@@ -212,7 +212,7 @@ class Slots:
         return Twin(self.state / "floor.json", self.disk)
 
     def _traces(self) -> Iterator[Path]:
-        """Return what shows that this device has had a release; the first agents wrote no floor of 0."""
+        """Yield files that show that this device has had a release; the first agents wrote no floor of 0."""
         yield from (path for path in (self.state / "slots").glob("*") if path.name != "boots.json")
 
     def _boots(self) -> dict[str, int]:
@@ -224,7 +224,7 @@ class Slots:
 
 
 def other(name: str) -> str:
-    """Return the other slot; of none, the first."""
+    """Return the other slot; without a name, the first."""
     return "b" if name == "a" else "a"
 
 

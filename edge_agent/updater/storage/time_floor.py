@@ -1,9 +1,9 @@
-"""What this device has seen of time and of signed metadata, and never goes behind: for clocks without a battery.
+"""Persistent lower bounds of the time and of metadata versions, for devices whose clock has no battery.
 
-Decides whether the clock may be believed for judging expiry, and whether metadata is older than what was seen. Does
-not set the clock. python-tuf remembers versions in the metadata it keeps; where one of those files is damaged it would
-take any older one for the first, so the versions are kept here as well. They bind under one version of root only: a
-new root may begin anew, which is how the owner recovers from a stolen online key.
+Decides whether the clock may be used to judge expiry, and whether metadata is older than any seen before. Does not set
+the clock. python-tuf reads the versions from its stored metadata; if one of those files is damaged, it would accept any
+older one as the first, so the versions are stored here as well. They apply under one version of root only: a new root
+may start anew, which is how the owner recovers from a stolen online key.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from wire.errors import MessageError
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The latest moment that was proved to have passed, and the versions of metadata, by role."""
+    """The latest time that is proved to have passed, and the versions of metadata, by role."""
 
     floor_ms: int = EARLIEST_MS
     versions: Mapping[str, int] = field(default_factory=dict)
 
     def behind(self, versions: Mapping[str, int]) -> str:
-        """Return the role of which an older version than seen was offered, "" for none."""
+        """Return a role whose version is older than the one seen, "" for none."""
         if versions.get("root", 0) > self.versions.get("root", 0):
             return ""
         return next((role for role, version in self.versions.items() if versions.get(role, 0) < version), "")
@@ -36,13 +36,13 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class TimeFloor:
-    """The record in the file ``path`` and its copy. None yet counts as ``EARLIEST_MS``; a lost one allows nothing."""
+    """The record in the file ``path`` and its copy. With none, the floor is ``EARLIEST_MS``; a lost one allows none."""
 
     path: Path
     disk: Disk = field(default_factory=RealDisk)
 
     def read(self) -> Seen | None:
-        """Return what was seen, or None when both files are damaged."""
+        """Return the record, or None if both files are damaged."""
         twin = Twin(self.path, self.disk)
         kept = [seen for document in twin.both() if (seen := _seen(document)) is not None]
         if kept:
@@ -50,12 +50,12 @@ class TimeFloor:
         return Seen() if twin.read().condition is Condition.ABSENT else None
 
     def read_ms(self) -> int:
-        """Return the floor, UTC milliseconds; the earliest there is when it is lost."""
+        """Return the floor, UTC milliseconds; ``EARLIEST_MS`` if it is lost."""
         seen = self.read()
         return EARLIEST_MS if seen is None else max(EARLIEST_MS, seen.floor_ms)
 
     def allows(self, now_ms: int) -> bool:
-        """Say whether a clock that shows ``now_ms`` may be believed."""
+        """Return whether a clock that shows ``now_ms`` may be trusted."""
         return self.read() is not None and now_ms >= self.read_ms() - TOLERANCE_MS
 
     def raise_to(self, now_ms: int, versions: Mapping[str, int] | None = None) -> None:

@@ -1,7 +1,7 @@
-"""A record that is kept twice, each copy with its digest: one damaged file loses nothing.
+"""A record that is stored twice, each with its digest: one damaged file loses nothing.
 
-Order rule: the copy is written first, then the file itself, which counts wherever it is whole. A power cut between the
-two leaves the old record; a file that was damaged leaves the copy, which is the same or the next one.
+Order rule: the copy is written first, then the file itself, which takes precedence if it is intact. A power cut between
+the two leaves the old record; if the file is damaged, the copy is the same record or the next one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wire.errors import MessageError
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is left of a record. ``hurt``: one of the two files is not as it was written."""
+    """The intact part of a record. ``hurt``: one of the two files is damaged."""
 
     condition: Condition
     document: Mapping[str, Json]
@@ -28,18 +28,18 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Twin:
-    """The record in the file ``path`` and in its copy beside."""
+    """The record in the file ``path`` and in its copy beside it."""
 
     path: Path
     disk: Disk
 
     @property
     def copy(self) -> Path:
-        """Where the copy lies."""
+        """The path of the copy."""
         return copy_of(self.path)
 
     def read(self) -> Found:
-        """Return what is left of the record."""
+        """Return the record from the file, or from its copy if the file is damaged."""
         found = (_read(self.path), _read(self.copy))
         whole = [one for one in found if one.condition is Condition.WHOLE]
         if whole:
@@ -49,20 +49,20 @@ class Twin:
         return Found(Condition.DAMAGED if damaged else Condition.ABSENT, {}, damaged)
 
     def both(self) -> tuple[Mapping[str, Json], ...]:
-        """Return every copy that is whole: for a number of which the higher one counts."""
+        """Return every intact copy: for numbers of which the higher one counts."""
         return tuple(one.document for one in (_read(self.path), _read(self.copy)) if one.condition is Condition.WHOLE)
 
     def write(self, document: Mapping[str, Json]) -> None:
-        """Keep the record.
+        """Store the record.
 
         Raises:
-            OSError: If it can't be written; the one before is kept then.
+            OSError: If it can't be written; the previous one is kept then.
         """
         for path in (self.copy, self.path):
             write_record(self.disk, path, sealed(document))
 
     def mend(self) -> bool:
-        """Write the record again where one of its files is not as it was written; say whether that was so.
+        """Write the record again if one of its files is damaged; return whether one was.
 
         Raises:
             OSError: If it can't be written.
@@ -75,12 +75,12 @@ class Twin:
 
 
 def copy_of(path: Path) -> Path:
-    """Return where the copy of a file that is kept twice lies."""
+    """Return the path of the copy of a file that is stored twice."""
     return path.with_name(f"{path.stem}.copy{path.suffix}")
 
 
 def _read(path: Path) -> Found:
-    """Read one file. ``hurt`` says that it is sealed, so that a missing copy is a loss and not an older agent's."""
+    """Read one file. ``hurt`` marks a sealed one, whose missing copy was lost; an older agent's file has no copy."""
     try:
         document = read_record(path)
         bare = unsealed(document)
