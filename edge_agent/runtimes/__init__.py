@@ -1,6 +1,6 @@
-"""The runtimes: the folder is the registry, modules are loaded when a manifest names them.
+"""The runtimes: the folder is the registry, a module is imported when a manifest names it.
 
-What a file says of itself (``PACKAGES``, ``FORMATS``, ...) is read without loading it: ``edge_agent.declarations``.
+The declarations of a file (``PACKAGES``, ``FORMATS``, ...) are read without importing it: ``edge_agent.declarations``.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def names() -> tuple[str, ...]:
 
 
 def available() -> tuple[str, ...]:
-    """Return the names of the runtimes whose packages can be found; nothing heavy is imported."""
+    """Return the names of the runtimes whose packages can be found, without importing them."""
     return tuple(one.name for one in declarations.runtimes() if one.installed)
 
 
 def load(manifest: Manifest, artifact: bytes, *, threads: int | None = None) -> Runtime:
-    """Return the model in ``artifact``, run by the runtime that ``manifest`` names.
+    """Return the model in ``artifact``, loaded by the runtime that ``manifest`` names.
 
     ``threads`` overrides the manifest's number.
 

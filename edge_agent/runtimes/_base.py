@@ -1,11 +1,11 @@
-"""What a runtime is: something that runs an artifact on a batch. One runtime is one file beside this one.
+"""The interface of a runtime, which runs an artifact on a batch. Each runtime is one file in this folder.
 
 A runtime's module has ``load(manifest, artifact, *, threads) -> Runtime`` and, as literals, ``PACKAGES``, ``FORMATS``
 and ``LAYOUT`` (``edge_agent.declarations``). The folder is the registry: a new file is a new runtime.
 
-Callers see real numbers whatever the model computes with: an integer input that states a scale also
-takes float32, an integer output that states one comes back as float32, and an output that states mean and spread
-comes back in the unit of the world. The formulas are here, once.
+Callers use real numbers whatever the model computes with: an integer input with a scale also accepts float32, an
+integer output with a scale is returned as float32, and an output with mean and spread is returned in its real unit. The
+formulas are only here.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _OUT_OF_MEMORY = (
 
 
 class Runtime(Protocol):
-    """A loaded model. Not safe for use by two threads at once unless a runtime says so."""
+    """A loaded model. Not thread-safe unless a runtime says so."""
 
     def run(self, batch: Array) -> tuple[Array, ...]:
         """Return the outputs for ``batch``, shape (N, …), in the order of ``manifest.outputs``.
 
-        ``batch`` has the type of the manifest's input, or is float32 where that input is an integer with a
-        scale. Integer outputs with a scale come back as float32.
+        ``batch`` has the type of the manifest's input, or is float32 if that input is an integer with a scale. Integer
+        outputs with a scale are returned as float32.
 
         Raises:
             InputShapeError: If ``batch`` has another shape or type than the manifest's input.
@@ -48,30 +48,30 @@ class Runtime(Protocol):
         """
 
     def close(self) -> None:
-        """Give the model's memory back; calling ``run`` afterwards is an error."""
+        """Release the model's memory; calling ``run`` afterwards is an error."""
 
 
 class RuntimeModule(Protocol):
-    """What a file in this folder offers."""
+    """The interface of a file in this folder."""
 
     def load(self, manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
         """Return the model in ``artifact``, ready to run."""
 
 
 def shape_matches(shape: tuple[int, ...], expected: tuple[int, ...]) -> bool:
-    """Return whether ``shape`` is ``expected``, where -1 stands for any size."""
+    """Return whether ``shape`` matches ``expected``, where -1 stands for any size."""
     return len(shape) == len(expected) and all(want in {-1, size} for size, want in zip(shape, expected, strict=True))
 
 
 def is_quantized(spec: TensorSpec) -> bool:
-    """Return whether ``spec`` is an integer tensor that stands for real numbers: it states a scale."""
+    """Return whether ``spec`` is an integer tensor that represents real numbers: it has a scale."""
     return spec.dtype in QUANTIZED_DTYPES and spec.scale > 0
 
 
 def check_batch(batch: Array, spec: TensorSpec) -> None:
-    """Refuse a batch that the model's input can't take; the batch dimension is free.
+    """Check that the model's input accepts the batch; the batch dimension is free.
 
-    A quantized input (``is_quantized``) takes its own type or float32, any other its own type only.
+    A quantized input (``is_quantized``) accepts its own type or float32, any other only its own type.
 
     Raises:
         InputShapeError: If shape or type differ.
@@ -85,21 +85,21 @@ def check_batch(batch: Array, spec: TensorSpec) -> None:
 
 
 def model_input(batch: Array, spec: TensorSpec) -> Array:
-    """Return ``batch`` as the model eats it: checked, and quantized where it is float32 and the input is not.
+    """Return ``batch`` as the model takes it: checked, and quantized if it is float32 and the input is not.
 
     Raises:
-        InputShapeError: If shape or type differ, or NaN should become an integer.
+        InputShapeError: If shape or type differ, or NaN would have to become an integer.
     """
     check_batch(batch, spec)
     return batch if batch.dtype == spec.dtype else quantize(batch, spec)
 
 
 def check_contract(spec: TensorSpec) -> None:
-    """Refuse an integer tensor whose scale or zero point can't be meant, or an output whose mean and spread can't.
+    """Check scale and zero point of an integer tensor, and mean and spread of an output.
 
     Raises:
-        RuntimeLoadError: If the scale is negative or no number, or the zero point is outside of the type; or if mean
-            and spread are not one finite number for each value, the spread above 0.
+        RuntimeLoadError: If the scale is negative or not finite, or the zero point is out of the type's range; or if
+            mean and spread are not one finite number per value, with the spread above 0.
     """
     _check_unit(spec)
     if spec.dtype not in QUANTIZED_DTYPES:
@@ -122,40 +122,40 @@ def _check_unit(spec: TensorSpec) -> None:
 
 
 def failure(message: str, kind: type[RuntimeSeamError]) -> RuntimeSeamError:
-    """Return the error for a runtime's own ``message``: ``RuntimeMemoryError`` where it ran out of memory."""
+    """Return the error for a runtime's own ``message``: ``RuntimeMemoryError`` if it ran out of memory."""
     found = any(sign in message.lower() for sign in _OUT_OF_MEMORY)
     return (RuntimeMemoryError if found else kind)(message)
 
 
 def has_unit(spec: TensorSpec) -> bool:
-    """Return whether the values of ``spec`` stand for others: it states a mean or a spread."""
+    """Return whether the values of ``spec`` must be converted to a unit: it has a mean or a spread."""
     return bool(spec.mean or spec.spread)
 
 
 def is_probability(spec: TensorSpec) -> bool:
-    """Return whether ``spec`` holds probabilities of classes: the model ends in a softmax of its own."""
+    """Return whether ``spec`` holds class probabilities: the model ends in a softmax."""
     return spec.meaning == "probability"
 
 
 def is_decoded(spec: TensorSpec) -> bool:
-    """Return whether a caller gets other numbers than the model gave: quantized, with a unit, or probabilities."""
+    """Return whether a caller gets other numbers than the model outputs: dequantized, with a unit, or logarithms."""
     return is_quantized(spec) or has_unit(spec) or is_probability(spec)
 
 
 def quantize(values: Array, spec: TensorSpec) -> Array:
-    """Return real numbers as the integers that stand for them.
+    """Return real numbers as the integers that represent them.
 
     Args:
         values: float32, any shape, in the unit of the model's input.
         spec: An integer tensor with ``scale > 0``.
 
     Returns:
-        ``clip(round(values / scale) + zero_point)`` of type ``spec.dtype`` and the same shape: computed in
-        float32, halves go to the even neighbour, what is outside of the type's range (infinity too) saturates.
+        ``clip(round(values / scale) + zero_point)`` of type ``spec.dtype`` and the same shape: computed in float32,
+        halves are rounded to even, values out of the type's range (including infinity) saturate.
         Source: ONNX operators, QuantizeLinear.
 
     Raises:
-        InputShapeError: If a value is NaN: no integer stands for it.
+        InputShapeError: If a value is NaN: no integer represents it.
     """
     low, high = _LIMITS[spec.dtype]
     scaled: Array = values / np.float32(spec.scale)
@@ -169,7 +169,7 @@ def quantize(values: Array, spec: TensorSpec) -> Array:
 
 
 def dequantize(values: Array, spec: TensorSpec) -> Array:
-    """Return the real numbers that integers stand for.
+    """Return the real numbers that integers represent.
 
     Args:
         values: Integers, any shape, of type ``spec.dtype``.
@@ -183,10 +183,10 @@ def dequantize(values: Array, spec: TensorSpec) -> Array:
 
 
 def real_output(values: Array, spec: TensorSpec) -> Array:
-    """Return an output as the caller gets it: float32 where it is decoded (see ``is_decoded``), else as it came.
+    """Return an output for the caller: float32 if it is decoded (see ``is_decoded``), else unchanged.
 
-    What has a unit is ``values * spread + mean``, in float32, column by column. Probabilities become their logarithms,
-    at least ``log(1e-6)``: these are logits, whose softmax is the probabilities again.
+    With a unit it is ``values * spread + mean``, in float32, column by column. Probabilities become their logarithms,
+    at least ``log(1e-6)``: these are logits, whose softmax gives the probabilities again.
     """
     real = dequantize(values, spec) if is_quantized(spec) else values
     if is_probability(spec):

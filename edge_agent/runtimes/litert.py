@@ -1,12 +1,12 @@
 """LiteRT (TensorFlow Lite) on the CPU. The only file of the agent that imports it.
 
-Old images that only have ``tflite_runtime`` are served by it; it is known to run some models silently
-wrong, which the golden vectors find before activation. LiteRT checks the structure of a flatbuffer
-itself and refuses what is cut off or garbled; absurd sizes of tensors are refused here. A model whose
-numbers alone were changed opens and runs wrong, which only the bundle's digests and golden vectors can tell.
+Old images that only have ``tflite_runtime`` are supported; it is known to compute some models silently wrong, which the
+golden vectors detect before activation. LiteRT itself checks the structure of a flatbuffer and rejects a truncated or
+garbled one; absurd tensor sizes are rejected here. A model with only its numbers changed opens and computes wrong,
+which only the bundle's digests and golden vectors can detect.
 
-A model has one input and usually a fixed batch of 1, so rows run one after another: converted graphs
-hold their batch in constant reshapes, and resizing the input would break them.
+A model has one input and usually a fixed batch size of 1, so rows run one after another: converted graphs have their
+batch size in constant reshapes, and resizing the input would break them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from edge_agent.runtimes._base import (
 )
 from wire.manifest import Manifest, TensorSpec
 
-# What the interpreter says of one tensor: name, index, shape, dtype, quantization_parameters.
+# The interpreter's description of one tensor: name, index, shape, dtype, quantization_parameters.
 Details: TypeAlias = "dict[str, Any]"
 Output: TypeAlias = "tuple[int, TensorSpec]"
 
@@ -48,7 +48,7 @@ PACKAGES = {"ai_edge_litert": "ai-edge-litert", "tflite_runtime": "tflite-runtim
 FORMATS = {"": "tflite"}
 LAYOUT = "NHWC"
 _IDENTIFIER = b"TFL3"  # TensorFlow Lite schema.fbs, file_identifier: bytes 4 to 8
-# One flipped bit in a shape made LiteRT allocate 12 GB; a large layer of a small model has some 10 MB.
+# One flipped bit in a shape made LiteRT allocate 12 GB; a large layer of a small model has about 10 MB.
 MAX_TENSOR_BYTES = 256 * 1024 * 1024
 _SCALE_TOLERANCE = 1e-6  # a float32 written as text and read back
 _FOREIGN = re.compile(
@@ -62,12 +62,12 @@ _FOREIGN = re.compile(
 def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
     """Return the TFLite model in ``artifact`` as an interpreter with ``threads`` threads.
 
-    Outputs are found by the names of the model's signature or tensors; where it has none of the manifest's
-    names, by their order. Scales and zero points must be those of the model.
+    Outputs are found by the names of the model's signature or tensors; if it has none of the manifest's names, by their
+    order. Scales and zero points must be those of the model.
 
     Raises:
-        RuntimeLoadError: If LiteRT can't open it (a foreign operator is named), if inputs, outputs, scales or
-            zero points aren't those of the manifest, or if the manifest has session options.
+        RuntimeLoadError: If LiteRT can't open it (a foreign operator is named), if inputs, outputs, scales or zero
+            points differ from the manifest, or if the manifest has session options.
     """
     if artifact[4:8] != _IDENTIFIER:
         message = f"Expected a TFLite model (TFL3 at byte 4), got {artifact[:8]!r}: check the bundle's artifact"
@@ -82,7 +82,7 @@ def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
 
 @dataclass(frozen=True, slots=True)
 class _Tensors:
-    """What a model has; ``signature`` are its outputs by the signature's names, if it has just one."""
+    """The tensors of a model; ``signature`` are its outputs by the signature's names, if it has exactly one."""
 
     inputs: list[Details]
     outputs: list[Details]
@@ -99,15 +99,15 @@ def _opened(artifact: bytes, threads: int) -> tuple[Interpreter, _Tensors]:
         tensors = _Tensors(interpreter.get_input_details(), interpreter.get_output_details(), signature)
     except RuntimeLoadError:
         raise
-    except Exception as error:  # a garbled model raises whatever its numbers lead to
+    except Exception as error:  # a garbled model may raise anything
         raise failure(_refusal(str(error) or type(error).__name__), RuntimeLoadError) from error
     return interpreter, tensors
 
 
 def _check_sizes(interpreter: Interpreter, limit_bytes: int) -> None:
-    """Refuse stated shapes that would fill the device's memory before LiteRT allocates them.
+    """Reject shapes that would fill the device's memory before LiteRT allocates them.
 
-    Shapes that operators compute for themselves are not seen here; the probe's memory budget is for those.
+    Shapes that operators compute themselves are not visible here; the probe's memory budget covers those.
     """
     for details in interpreter.get_tensor_details():
         shape = [int(size) for size in details["shape"]]
@@ -118,7 +118,7 @@ def _check_sizes(interpreter: Interpreter, limit_bytes: int) -> None:
 
 
 def _refusal(text: str) -> str:
-    """Return the message for what the interpreter said; a foreign operator is named, with what to do."""
+    """Return the message for the interpreter's error; a foreign operator is named, with the next step."""
     found = _FOREIGN.search(text)
     if found is None:
         return f"Expected a TFLite model that LiteRT opens, got: {text[:300]}"
@@ -156,7 +156,7 @@ def _outputs(tensors: _Tensors, manifest: Manifest) -> tuple[Output, ...]:
 
 
 def _in_order(tensors: _Tensors) -> list[Details]:
-    """Return the outputs as the converted function returned them.
+    """Return the outputs in the order in which the converted function returned them.
 
     Converters number them ``output_0``, ``output_1``, …; the graph's own order may differ.
     """
@@ -167,7 +167,7 @@ def _in_order(tensors: _Tensors) -> list[Details]:
 
 
 def _output_spec(details: Details, spec: TensorSpec) -> TensorSpec:
-    """Return ``spec``, checked; the model's own scale and zero point where the manifest leaves them out."""
+    """Return ``spec``, checked, with the model's own scale and zero point if the manifest omits them."""
     _check_tensor(details, spec, "output")
     if spec.dtype in QUANTIZED_DTYPES and spec.scale == 0 and spec.zero_point == 0:
         scale, zero_point = _own(details, spec)
@@ -206,7 +206,7 @@ def _check_quantization(details: Details, spec: TensorSpec) -> None:
 
 
 class _LiteRtRuntime:
-    """An interpreter and the indices of its tensors. Not for two threads at once."""
+    """An interpreter and the indices of its tensors. Not thread-safe."""
 
     def __init__(
         self, interpreter: Interpreter, source: Details, spec: TensorSpec, outputs: tuple[Output, ...]

@@ -1,6 +1,6 @@
 """A function as a model, for tests: the artifact is the name of a function registered in this process.
 
-An artifact can't bring code along: only what the process itself registered runs.
+An artifact can't contain code: only what the process itself registered runs.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
 from edge_agent.runtimes._base import Array, Runtime, check_contract, model_input, real_output
 from wire.manifest import Manifest
 
-OFFERED = False  # what a process registered itself, no server can send
+OFFERED = False  # no server can send a function that a process registered itself
 
 Function = Callable[[Array], tuple[Array, ...]]
 _functions: dict[str, Function] = {}
 
 
 def register(name: str, function: Function) -> bytes:
-    """Make ``function`` runnable under ``name``; return the artifact that stands for it."""
+    """Register ``function`` under ``name``; return the artifact that refers to it."""
     _functions[name] = function
     return name.encode()
 
 
 def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
-    """Return the function that ``artifact`` names; ``threads`` is of no use here.
+    """Return the function that ``artifact`` names; ``threads`` is ignored.
 
     Raises:
-        RuntimeLoadError: If no such function was registered in this process, or a scale can't be meant.
+        RuntimeLoadError: If no such function was registered in this process, or a scale is invalid.
     """
     del threads
     function = _functions.get(artifact[:200].decode(errors="replace"))

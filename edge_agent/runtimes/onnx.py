@@ -1,7 +1,7 @@
 """onnxruntime on the CPU. The only file of the agent that imports onnxruntime.
 
-Telemetry is switched off before the import: wheels from 1.29 start a collector thread otherwise,
-and ``disable_telemetry_events()`` afterwards leaves it running.
+Telemetry is disabled before the import: otherwise wheels from 1.29 start a collector thread, which
+``disable_telemetry_events()`` does not stop afterwards.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ _TYPES = {
 def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
     """Return the model in ``artifact``, ONNX or ORT format, as a session with ``threads`` intra-operator threads.
 
-    ``manifest.session_options`` are onnxruntime config entries by their own name. A session doesn't tell the
-    scale of an integer input or output (a QuantizeLinear inside the graph holds it): the manifest's is taken,
-    and the golden vectors tell whether it is right.
+    ``manifest.session_options`` are onnxruntime config entries by their own name. A session does not expose the scale
+    of an integer input or output (a QuantizeLinear inside the graph holds it): the manifest's is used, and the golden
+    vectors verify it.
 
     Raises:
-        RuntimeLoadError: If onnxruntime can't open it, inputs or outputs aren't those of the manifest, or one
-            of its scales can't be meant.
+        RuntimeLoadError: If onnxruntime can't open it, inputs or outputs differ from the manifest, or one of its scales
+            is invalid.
     """
     try:
         options = _options(manifest, threads, artifact)
         session = ort.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises a dozen unrelated classes
+    except Exception as error:  # onnxruntime raises many unrelated classes
         message = f"Expected an ONNX model that onnxruntime {ort.__version__} opens, got: {_said(error)}"
         raise failure(message, RuntimeLoadError) from error
     _check_signature(session, manifest)
@@ -119,7 +119,7 @@ class _OnnxRuntime:
         return self._run(self._session, values)
 
     def _run_pieces(self, batch: Array, size: int) -> tuple[Array, ...]:
-        """Run a model of fixed batch ``size``; the last piece is padded by repeating its last row."""
+        """Run a model with the fixed batch size ``size``; the last piece is padded by repeating its last row."""
         session = self._session
         padded = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % size, axis=0)])
         pieces = [self._run(session, padded[start : start + size]) for start in range(0, len(padded), size)]

@@ -1,10 +1,10 @@
-"""Where inputs come from: the folder is the registry, one source a file; else ``my_package.my_module:open_source``.
+"""Sources of inputs: the folder is the registry, one source per file; others by ``my_package.my_module:open_source``.
 
-A source's module has ``Settings``, a frozen dataclass of the keys of ``[source]`` that it takes, with ranges and
-reasons, and ``open_source(settings, clock, surroundings) -> Source``; further ``check_place(settings, state)`` where a
-place may be wrong. The control process imports the files of this folder to check their settings: before
-``open_source`` they load the standard library only. What lies elsewhere may load what it likes: its settings are
-checked in a process of its own.
+A source's module has ``Settings``, a frozen dataclass of its keys of ``[source]``, with ranges and reasons, and
+``open_source(settings, clock, surroundings) -> Source``; optionally ``check_place(settings, state)`` if a path may be
+invalid. The control process imports the files of this folder to check their settings: before ``open_source`` they may
+import only the standard library. External sources may import anything: their settings are checked in a separate
+process.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ __all__ = [
 
 _LOG = logging.getLogger(__name__)
 INBOX = "inbox"
-"""The folder below the state directory that a source with a path takes where none is given."""
+"""The folder in the state directory that is the default path of a source."""
 _ONCE_OF_ALL = frozenset({"path", "suffixes", "settle_s", "interval_s", "repeat", "keep", "backlog"})
-"""Keys that every kind took up to 0.2.0: an ``agent.toml`` that worked still does, without those of no use."""
+"""Keys that every kind accepted up to 0.2.0: an old ``agent.toml`` still works, and unused ones are ignored."""
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"}
 )
-"""Suffixes of the files that ``preprocess.decode_image`` reads. What a sensor's are, its front end says."""
+"""Suffixes of the files that ``preprocess.decode_image`` reads. A front end declares the suffixes of its sensor."""
 
 SOURCE_UNREAD = "source_unread"
-"""Told when inputs of a kind that was served before are left alone by the release that is served now."""
+"""Event code for inputs of a kind that an earlier release read and the present one does not."""
 
 
 def _silent(_code: str, _text: str) -> None:
-    """Tell nobody."""
+    """Report to nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
     """What a source may use of the process around it.
 
-    ``state``: the agent's state directory; without one nothing is moved or remembered over a restart.
-    ``suffixes``: returns the suffixes (lower case, with their dot) that the served release reads now; files of other
-    names are not a source's to touch. ``tell``: takes a code and a text for the operator.
+    ``state``: the agent's state directory; without one nothing is moved or remembered across restarts. ``suffixes``:
+    returns the suffixes (lower case, with dot) that the served release reads now; a source must not touch other files.
+    ``tell``: reports a code and a text to the operator.
     """
 
     state: Path | None = None
@@ -67,25 +67,25 @@ _ALONE = Surroundings()
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """One encoded image as it came; ``name`` is for people."""
+    """One encoded image, unchanged; ``name`` is for people."""
 
     name: str
     data: bytes
 
 
 class Source(Protocol):
-    """A stream of images, bounded: what can't be kept is dropped and counted."""
+    """A bounded stream of images: what can't be kept is dropped and counted."""
 
     def take(self) -> Capture | None:
-        """Return the next image, or None when none is there now. Never waits."""
+        """Return the next image, or None if there is none. Never waits."""
 
     def done(self, capture: Capture) -> None:
-        """Take note that ``capture`` was served and need not come again."""
+        """Record that ``capture`` was served and must not be returned again."""
 
     def refuse(self, capture: Capture, code: str, *, final: bool = False) -> bool:
-        """Set ``capture`` aside because it could not be served, for the reason ``code``; it does not come again.
+        """Set ``capture`` aside because it could not be served, for the reason ``code``; it is not returned again.
 
-        Returns False where it may not be whole yet: then it comes again. ``final``: it is set aside in any case.
+        Returns False if it may be incomplete: then it is returned again. ``final``: it is set aside in any case.
         """
 
     def take_dropped(self) -> int:
@@ -93,7 +93,7 @@ class Source(Protocol):
 
 
 class SourceModule(Protocol):
-    """What a file in this folder offers."""
+    """The interface of a file in this folder."""
 
     Settings: type[Any]
 
@@ -108,17 +108,17 @@ class NoSettings:
 
 @dataclass(frozen=True, slots=True)
 class SourceConfig:
-    """``[source]``, checked: which source, and the keys that were given, as JSON; paths in them are absolute."""
+    """``[source]``, checked: the source, and the given keys as JSON; paths in them are absolute."""
 
     kind: str = "directory"
     keys: Mapping[str, Json] = field(default_factory=dict)
 
     @classmethod
     def from_table(cls, value: object, where: str, folder: Path | None) -> SourceConfig:
-        """Return what the table says; relative paths start at ``folder``.
+        """Return the checked table; relative paths are relative to ``folder``.
 
         Raises:
-            SettingsError: If there is no such source, or its settings don't take what is given.
+            SettingsError: If the source is unknown, or its settings reject a key or value.
         """
         table = dict(plain_table(value, where))
         kind = table.pop("kind", cls().kind)
@@ -138,7 +138,7 @@ class SourceConfig:
 
     @property
     def document(self) -> dict[str, Json]:
-        """The same as the child gets it."""
+        """The document for the child."""
         return {"kind": self.kind, **self.keys}
 
 
@@ -167,10 +167,10 @@ def load(document: Mapping[str, Json], clock: Clock, surroundings: Surroundings 
 
 
 def placed(source: SourceConfig, state: Path) -> SourceConfig:
-    """Return ``source`` with the folder ``inbox`` of ``state`` where it takes a path and has none, and checked.
+    """Return ``source``, checked, with the default path ``inbox`` in ``state`` if it needs a path and has none.
 
     Raises:
-        SourceError: If files would be consumed where the agent or a person keeps others.
+        SourceError: If it would consume files of the agent or of a person.
     """
     if ":" in source.kind:
         return source
@@ -198,10 +198,10 @@ def as_json(settings: object) -> dict[str, Json]:
 
 
 def settings_of(kind: str) -> type[Any]:
-    """Return the class of the settings of a kind, from this folder or elsewhere.
+    """Return the settings class of a kind, from this folder or external.
 
     Raises:
-        SourceError: If it lies elsewhere and can't be found.
+        SourceError: If an external one can't be imported.
     """
     return _declared(kind)[0]
 
@@ -210,7 +210,7 @@ def _declared(kind: str) -> tuple[type[Any], Callable[..., Source]]:
     """Return settings and opener of a kind.
 
     Raises:
-        SourceError: If it lies elsewhere and can't be found.
+        SourceError: If an external one can't be imported.
     """
     if ":" not in kind:
         module: Any = importlib.import_module(f"{__name__}.{kind}")
@@ -218,7 +218,7 @@ def _declared(kind: str) -> tuple[type[Any], Callable[..., Source]]:
     name, _, function = kind.partition(":")
     try:
         module = importlib.import_module(name)
-    except Exception as error:  # it is a person's own code, which raises what it likes
+    except Exception as error:  # a person's own code may raise anything
         message = f"Expected the source {kind!r} to import, got {type(error).__name__}: {str(error)[:200]}"
         raise SourceError(f"{message}: install its package beside the agent, or mend it") from error
     open_source = getattr(module, function, None)

@@ -1,7 +1,7 @@
-"""``python -m edge_agent.sources`` says which keys a source from outside takes: see ``_outside``.
+"""``python -m edge_agent.sources``: checks the keys of an external source, see ``_outside``.
 
-It reads kind, keys, folder and words for messages as JSON, and prints the keys as the source takes them, or what is
-wrong with them.
+Reads kind, keys, folder and message prefix as JSON, and prints the keys as the source accepts them, or what is wrong
+with them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from wire.settings import fields_from
 
 
 def main() -> None:
-    """Answer for one source."""
+    """Check one source."""
     asked = json.loads(sys.stdin.read())
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the module prints is no answer
+    os.dup2(2, 1)  # output of the module must not mix with the answer
     folder = None if asked["folder"] is None else Path(asked["folder"])
     answer: dict[str, object]
     try:

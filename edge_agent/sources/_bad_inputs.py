@@ -1,7 +1,7 @@
-"""What could not be served is kept for a person to look at, within a number and bytes: the folder ``bad``.
+"""The folder ``bad``: keeps inputs that could not be served for a person to look at, limited in number and bytes.
 
-Decides what goes first when it is full: the oldest that was put here. Only files that this module named are ever
-deleted; a file of another name in the folder is somebody else's and stays.
+Decides what is deleted when it is full: the oldest that was moved here. Only files that this module named are ever
+deleted; a foreign file in the folder stays.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _MAX_NAME_BYTES = 120
 
 
 class BadInputs:
-    """The folder ``bad`` below the state directory; without a state directory nothing can be moved."""
+    """The folder ``bad`` in the state directory; without a state directory nothing can be moved."""
 
     def __init__(self, state: Path | None, *, max_files: int = MAX_FILES, max_bytes: int = MAX_BYTES) -> None:
-        """Use ``state``; nothing is made before the first file comes."""
+        """Use ``state``; the folder is created for the first file."""
         self._folder = state / FOLDER if state is not None else None
         self._max_files, self._max_bytes = max_files, max_bytes
 
     def move_in(self, path: Path, code: str) -> bool:
-        """Move ``path`` here under a number, ``code`` and its own name; False where it has to stay where it is.
+        """Move ``path`` here under a number, ``code`` and its own name; False if it has to stay.
 
-        It stays when there is no state directory, it is larger than the folder may be, or the disk says no.
+        It stays if there is no state directory, it exceeds the folder's limit, or the disk reports an error.
         """
         if self._folder is None:
             return False
@@ -81,13 +81,13 @@ def _moved(path: Path, target: Path) -> None:
 
 
 class Skipped:
-    """Items that ended a child and can't be moved away (a replay, a folder whose files stay): never taken again.
+    """Items that crashed a child and can't be moved away (a replay, a folder whose files stay): never taken again.
 
-    Kept in a small file over restarts; the oldest of more than ``MAX_SKIPPED`` are forgotten.
+    Stored in a small file across restarts; beyond ``MAX_SKIPPED`` the oldest are forgotten.
     """
 
     def __init__(self, state: Path | None) -> None:
-        """Read what was skipped before."""
+        """Read the stored items."""
         self._file = state / "source" / _SKIPPED if state is not None else None
         self._items: dict[str, None] = dict.fromkeys(self._read())
 
@@ -99,11 +99,11 @@ class Skipped:
         return [item for item in found if isinstance(item, str)] if isinstance(found, list) else []
 
     def __contains__(self, item: str) -> bool:
-        """Say whether ``item`` is skipped."""
+        """Return whether ``item`` is skipped."""
         return item in self._items
 
     def add(self, item: str) -> None:
-        """Skip ``item`` from now on; where the disk says no, until this process ends."""
+        """Skip ``item`` from now on; if it can't be stored, until this process ends."""
         self._items[item] = None
         while len(self._items) > MAX_SKIPPED:
             del self._items[next(iter(self._items))]

@@ -1,6 +1,6 @@
-"""A source from outside is asked for its settings in a process of its own: it may load what it likes, or end it.
+"""Checks the settings of an external source in a separate process, because importing it may load or crash anything.
 
-That process is ``python -m edge_agent.sources``.
+The process is ``python -m edge_agent.sources``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from wire.codec import Json
 from wire.errors import SettingsError
 
-LIMIT_S = 60.0  # of an import that is never done; a framework on a small board takes ten
+LIMIT_S = 60.0  # limit for an import that hangs; a framework on a small board takes ten
 
 
 def checked(kind: str, keys: Mapping[str, object], where: str, folder: Path | None) -> dict[str, Json]:
-    """Return the keys that are given and not at their defaults, as the source ``kind`` takes them.
+    """Return the given keys that are not at their defaults, as the source ``kind`` accepts them.
 
     Raises:
-        SettingsError: If it can't be found, does not take them, ends its process, or is not done in ``LIMIT_S``.
+        SettingsError: If it can't be imported, rejects them, crashes its process, or exceeds ``LIMIT_S``.
     """
     asked = {"kind": kind, "keys": dict(keys), "where": where, "folder": None if folder is None else str(folder)}
     command = [sys.executable, "-m", "edge_agent.sources"]

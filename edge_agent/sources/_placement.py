@@ -1,8 +1,8 @@
-"""Which folders may be a source whose files are consumed.
+"""Checks which folders may be a source whose files are consumed.
 
-A source deletes what it has served. So the agent's own folders, every folder that holds them, the root and the home
-directory are refused. The one folder below the state directory that may be a source is ``inbox``. Compares identities
-(device, inode), so that links and mounts are seen through.
+A source deletes what it has served. Therefore the agent's own folders, their parent folders, the root and the home
+directory are rejected. The only folder in the state directory that may be a source is ``inbox``. Compares identities
+(device, inode), so that links and mounts are resolved.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _Identity = tuple[int, int]
 
 
 def check_placement(folder: Path, state: Path | None) -> None:
-    """Check that ``folder``, which exists, may be consumed by an agent whose state lies in ``state``.
+    """Check that ``folder``, which exists, may be consumed by an agent with the state directory ``state``.
 
     Raises:
-        SourceError: If it is, holds or lies in a folder that a source must not touch.
+        SourceError: If it is, contains or is inside a folder that a source must not touch.
     """
     for name, kept in _protected(state):
         if not kept.exists():
@@ -37,7 +37,7 @@ def check_placement(folder: Path, state: Path | None) -> None:
 
 
 def _protected(state: Path | None) -> list[tuple[str, Path]]:
-    """Return what may be neither a source nor below one, with the words for it."""
+    """Return the folders that may be neither a source nor a parent of one, with their names in messages."""
     found = [("the root directory", Path("/"))]
     with contextlib.suppress(RuntimeError):  # no home in the environment and no entry for this user
         found.append(("the home directory", Path.home()))
@@ -62,6 +62,6 @@ def _identity(path: Path) -> _Identity:
 
 
 def _chain(path: Path) -> set[_Identity]:
-    """Return the identities of ``path``, links resolved, and of every folder above it."""
+    """Return the identities of ``path``, links resolved, and of all its parent folders."""
     resolved = path.resolve()
     return {_identity(step) for step in (resolved, *resolved.parents)}

@@ -1,19 +1,19 @@
-"""Files that appear in a folder: taken in the order of their names, deleted when served.
+"""Files that appear in a folder: taken in the order of their names, deleted after serving.
 
-Which files: those whose suffix the served release reads (``.png``, ``.wav``, ...) and those that the setting
-``suffixes`` adds. All others, hidden names, and names that end in ``.tmp`` or ``.part`` are left alone.
+Takes files with a suffix that the served release reads (``.png``, ``.wav``, ...) or that the setting ``suffixes`` adds.
+Others, hidden names, and names that end in ``.tmp`` or ``.part`` are left alone.
 
-When a file is whole: at once where it was renamed into the folder or into its name; else when nobody has it open for
-writing and its size and time have not changed for ``settle_s`` (four times that where the file system can't tell who
-writes). A file that can't be decoded is tried once more after it has rested; then it moves to ``bad`` in the state
-directory (``_bad_inputs``), or stays where it is when it can't move. It is never deleted. What stays is known by size
-and time, not by its name alone: a camera may write every picture under one name.
+A file is complete at once if it was renamed into the folder or to its name; otherwise when no process has it open for
+writing and its size and time have not changed for ``settle_s`` (four times that if the file system can't tell whether
+it is open). A file that can't be decoded is tried once more after a rest; then it moves to ``bad`` in the state
+directory (``_bad_inputs``), or stays if it can't be moved. It is never deleted. Files that stay are identified by size
+and time, not only by name: a camera may write every picture under one name.
 
-A file that may not be read is tried again, a folder that is away is looked for; both are told, as are folders and links
-in the folder, which are left alone.
+An unreadable file is tried again, and a missing folder is searched for again; both are reported, as are folders and
+links in the folder, which are left alone.
 
-When more wait than ``backlog``, the oldest are deleted unserved (left where they are with ``keep``) and counted, and
-their number is told at once and then once an hour: a device that can't keep up looks at now, not at last week.
+If more than ``backlog`` files wait, the oldest are deleted unserved (or left with ``keep``) and counted; the number is
+reported at once and then once an hour: a device that can't keep up serves the present, not last week.
 """
 
 from __future__ import annotations
@@ -36,40 +36,40 @@ from wire.errors import SettingsError
 from wire.settings import Bound
 
 MAX_FILE_BYTES = 32 * 1024 * 1024
-_UNKNOWN_WRITER = 4  # times as long, where nobody can tell whether a file is still open for writing
+_UNKNOWN_WRITER = 4  # factor if it is unknown whether a file is still open for writing
 _RETRY_S = 2.0
 _RESCAN_S = 1.0
-_UNREADABLE_S = 30.0  # between two tries of a file that may not be read: its rights may be set later
-_DROPPED_S = 3600.0  # how often the number of files dropped is told
-_AWAY_S = 10.0  # a folder that is away for so long (a card, a mount) is told
+_UNREADABLE_S = 30.0  # between two tries of an unreadable file: its permissions may be set later
+_DROPPED_S = 3600.0  # interval of reports of dropped files
+_AWAY_S = 10.0  # a folder that is missing for this long (a card, a mount) is reported
 _SCAN_SHARE = 20  # scanning a folder full of other files takes at most a twentieth of the time
 _UNFINISHED = (".tmp", ".part")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """``[source]`` of ``kind = "directory"``: files that appear in a folder, deleted when served."""
+    """``[source]`` of ``kind = "directory"``: files that appear in a folder, deleted after serving."""
 
     path: Path | None = None  # the folder, which holds nothing else; without one STATE/inbox
-    suffixes: str = ""  # more suffixes to take, as ".dat .raw", beside those that the served release reads
+    suffixes: str = ""  # more suffixes to take, as ".dat .raw", besides those that the served release reads
     settle_s: Annotated[float, Bound(0, 31_622_400)] = (
-        0.5  # a file written in place is whole when unchanged for so long
+        0.5  # a file written in place is complete when unchanged for this long
     )
     keep: bool = False  # served files stay in the folder
     backlog: Annotated[int, Bound(1, 1_000_000)] = (
-        1000  # when more files wait, the oldest go unserved: now matters most
+        1000  # when more files wait, the oldest are not served: the newest matter most
     )
 
     def __post_init__(self) -> None:
-        """Refuse suffixes that are none."""
+        """Reject invalid suffixes."""
         suffixes_in(self.suffixes)
 
 
 def suffixes_in(text: str) -> frozenset[str]:
-    """Return the suffixes that ``text`` lists, in lower case, as ``".dat .raw"`` does.
+    """Return the suffixes that ``text`` lists, such as ``".dat .raw"``, in lower case.
 
     Raises:
-        SettingsError: If one has no dot or is no suffix.
+        SettingsError: If one has no dot or is not a suffix.
     """
     found = frozenset(part.lower() for part in text.replace(",", " ").split())
     wrong = sorted(part for part in found if not part.startswith(".") or "/" in part or len(part) == 1)
@@ -80,10 +80,10 @@ def suffixes_in(text: str) -> frozenset[str]:
 
 
 def check_place(settings: Settings, state: Path) -> None:
-    """Check that the folder, made if missing, may be consumed by an agent whose state lies in ``state``.
+    """Check that the folder, created if missing, may be consumed by an agent with the state directory ``state``.
 
     Raises:
-        SourceError: If files would be consumed where the agent or a person keeps others.
+        SourceError: If it would consume files of the agent or of a person.
     """
     folder = settings.path
     if folder is None:
@@ -94,7 +94,7 @@ def check_place(settings: Settings, state: Path) -> None:
         if folder.exists():
             message = f"Expected a folder in [source] path, got {folder}, which is none: name a folder"
             raise SourceError(message) from error
-        return  # a card that is not there yet: the child looks again at each start, and the fleet hears of it
+        return  # a card that is not mounted yet: the child checks again at each start, and reports it
     check_placement(folder, state)
 
 
@@ -102,7 +102,7 @@ def open_source(settings: Settings, clock: Clock, surroundings: Surroundings) ->
     """Return the source for the folder of ``settings``, created if missing.
 
     Raises:
-        SourceError: If the folder can't be made or read, or is one that must not be consumed.
+        SourceError: If the folder can't be created or read, or must not be consumed.
     """
     folder = settings.path
     if folder is None:
@@ -119,7 +119,7 @@ def open_source(settings: Settings, clock: Clock, surroundings: Surroundings) ->
 
 @dataclass(slots=True)
 class _Seen:
-    """A file as it was last seen. ``rested_s``: since when it has looked the same; ``refused``: it was tried once."""
+    """A file as last seen. ``rested_s``: since when it is unchanged; ``refused``: it was tried once."""
 
     size: int
     mtime_ns: int
@@ -128,7 +128,7 @@ class _Seen:
 
 
 class DirectorySource:
-    """See the module."""
+    """Serves files that appear in a folder."""
 
     def __init__(self, folder: Path, clock: Clock, settings: Settings, surroundings: Surroundings) -> None:
         """Watch ``folder``; nothing is read yet."""
@@ -137,17 +137,17 @@ class DirectorySource:
         self._bad, self._skipped = BadInputs(surroundings.state), Skipped(surroundings.state)
         self._waiting: deque[str] = deque()
         self._seen: dict[str, _Seen] = {}
-        self._unfinished: set[int] = set()  # inodes under hidden or unfinished names: a rename makes them whole
-        self._kept: dict[str, tuple[int, int]] = {}  # names of what stays where it is, with size and time
+        self._unfinished: set[int] = set()  # inodes under hidden or unfinished names: a rename completes them
+        self._kept: dict[str, tuple[int, int]] = {}  # names of files that stay where they are, with size and time
         self._told: set[str] = set()
-        self._served: set[str] = set()  # suffixes of what was served, under whatever release
+        self._served: set[str] = set()  # suffixes of served files, under any release
         self._here_s = clock.monotonic_s()
         self._dropped = self._dropped_untold = 0
         self._dropped_due_s = float("-inf")
         self._scanned_s, self._pause_s = float("-inf"), 0.0
 
     def take(self) -> Capture | None:
-        """Return the next file, or None when none is there now."""
+        """Return the next file, or None if there is none."""
         now_s = self._clock.monotonic_s()
         if now_s - self._scanned_s >= (_RESCAN_S if self._waiting else self._pause_s):
             self._scan(now_s)
@@ -182,7 +182,7 @@ class DirectorySource:
             self._here_s = now_s
             self._told.discard("source_missing")
             self._kept = {name: was for name, was in self._kept.items() if name in present}
-        except OSError as error:  # the folder is away for a moment (a card, a mount): nothing waits
+        except OSError as error:  # the folder is missing for a moment (a card, a mount): nothing waits
             found = []
             self._tell_away(error, now_s)
         self._unfinished, self._seen = unfinished, present
@@ -198,7 +198,7 @@ class DirectorySource:
             self._tell_once("source_no_file", f"{text}: it is left alone; put the files themselves here")
 
     def _tell_ignored(self, ignored: Mapping[str, str], expected: str) -> None:
-        """Tell what is left alone, and apart from it what the release before took."""
+        """Report what is left alone, and separately what an earlier release read."""
         for name in list(ignored.values())[:1]:
             text = f"{expected}, got {name!r} too"
             self._tell_once("source_ignored", f"{text}: others are left alone; add theirs in [source] suffixes")
@@ -230,14 +230,14 @@ class DirectorySource:
             self._surroundings.tell(code, text)
 
     def _whole(self, entry: os.DirEntry[str], now_s: float, present: dict[str, _Seen]) -> bool:
-        """Say whether a file has come to its end, as far as its looks tell; ``_read`` asks who writes it."""
+        """Return whether a file looks complete; ``_read`` checks whether it is still open for writing."""
         try:
             status = entry.stat(follow_symlinks=False)
         except OSError:
             return False
         seen = self._seen.get(entry.name)
         if seen is None or (seen.size, seen.mtime_ns) != (status.st_size, status.st_mtime_ns):
-            # another change after the last write: a rename, or a copy that was finished with its original's time
+            # another change after the last write: a rename, or a finished copy that keeps the original's time
             renamed = entry.inode() in self._unfinished or status.st_ctime_ns > status.st_mtime_ns
             whole_since_s = now_s - self._settings.settle_s * _UNKNOWN_WRITER if renamed and status.st_size else now_s
             seen = _Seen(status.st_size, status.st_mtime_ns, whole_since_s)
@@ -254,7 +254,7 @@ class DirectorySource:
         seen = self._seen[name]
         try:
             descriptor = os.open(self._folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:  # taken away by somebody else; another one may come under its name
+        except FileNotFoundError:  # removed by another program; a new file may appear under its name
             return None
         except OSError as error:
             seen.rested_s = now_s + _UNREADABLE_S
@@ -266,24 +266,24 @@ class DirectorySource:
             if written or (written is None and now_s - seen.rested_s < self._settings.settle_s * _UNKNOWN_WRITER):
                 return None
             try:
-                data = file.read(MAX_FILE_BYTES + 1)  # one more than allowed, so that decoding says "too large"
+                data = file.read(MAX_FILE_BYTES + 1)  # one byte more than allowed, so that decoding reports "too large"
                 status = os.fstat(descriptor)
-            except OSError as error:  # a card with a fault: it stays there, for a person to read
+            except OSError as error:  # a faulty card: the file stays, for a person to read
                 self._keep(name)
                 text = f"Expected to read {self._folder / name}, got: {error.strerror}"
                 self._tell_once("source_unreadable", f"{text}: it stays where it is")
                 return None
         if (status.st_size, status.st_mtime_ns) != (seen.size, seen.mtime_ns):
-            return None  # it grew meanwhile
+            return None  # it grew in the meantime
         return data
 
     def done(self, capture: Capture) -> None:
-        """Delete the image's file, or remember it where files are kept."""
+        """Delete the image's file, or remember it if files are kept."""
         self._served.add(Path(capture.name).suffix.lower())
         self._forget(capture.name)
 
     def refuse(self, capture: Capture, code: str, *, final: bool = False) -> bool:
-        """Try the file once more after a rest, then set it aside; ``final``: it ended a child and never comes again."""
+        """Retry the file once after a rest, then set it aside; ``final``: it crashed a child; never try it again."""
         seen = self._seen.get(capture.name)
         if not final and seen is not None and not seen.refused:
             seen.refused, seen.rested_s = True, self._clock.monotonic_s()
@@ -295,18 +295,18 @@ class DirectorySource:
         return True
 
     def _keep(self, name: str, seen: _Seen | None = None) -> _Seen | None:
-        """Leave a file where it is, known by size and time (of ``seen``, else as it lies there), and return them."""
+        """Leave a file where it is, remember its size and time (of ``seen``, or as found), and return them."""
         if seen is None:
             try:
                 status = (self._folder / name).lstat()
-            except OSError:  # it is gone: what comes under its name is another one
+            except OSError:  # it is gone: a file under its name is a new one
                 return None
             seen = _Seen(status.st_size, status.st_mtime_ns, 0.0)
         self._kept[name] = (seen.size, seen.mtime_ns)
         return seen
 
     def _key(self, name: str, seen: _Seen) -> str:
-        """Return what tells this content of this file from a later one of the same name."""
+        """Return the key that distinguishes this content of the file from a later one with the same name."""
         return f"{self._folder / name} {seen.size} {seen.mtime_ns}"
 
     def _forget(self, name: str) -> None:
@@ -318,10 +318,10 @@ class DirectorySource:
         try:
             status = path.lstat()
             if seen is None or (status.st_size, status.st_mtime_ns) == (seen.size, seen.mtime_ns):
-                path.unlink()  # else another file has come under its name meanwhile: it is to be served too
+                path.unlink()  # otherwise a new file has appeared under its name, which is to be served too
         except FileNotFoundError:
             return
-        except OSError:  # a folder we may only read: remember instead
+        except OSError:  # a read-only folder: remember instead
             self._keep(name, seen)
 
     def take_dropped(self) -> int:
@@ -331,11 +331,11 @@ class DirectorySource:
 
 
 def _open_for_writing(descriptor: int) -> bool | None:
-    """Return whether any process has the file open for writing; None where the file system or a right is missing.
+    """Return whether any process has the file open for writing; None if file system or permissions can't tell.
 
-    Source: fcntl(2), F_SETLEASE: a read lease can't be placed on a file that is open for writing. Whoever opens it for
-    writing in the microsecond that the lease is held waits for it, and this process gets SIGIO, whose default is to end
-    it: leases are only asked for where it is ignored.
+    Source: fcntl(2), F_SETLEASE: a read lease can't be placed on a file that is open for writing. A process that opens
+    it for writing in the microsecond while the lease is held waits for it, and this process gets SIGIO, which by
+    default terminates it: leases are only used if the signal is ignored.
     """
     if signal.getsignal(signal.SIGIO) is not signal.SIG_IGN:
         return None

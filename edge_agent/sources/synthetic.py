@@ -1,7 +1,6 @@
-"""Replay of a folder or a zip of images at a steady rate, shuffled by a seed, over and over. Nothing is ever deleted.
+"""Replays a folder or zip of images at a steady rate, in a seeded random order, repeatedly; never deletes anything.
 
-Images that the clock says are due and nobody took are dropped beyond one second's worth: a replay
-has no past to catch up with.
+Images that are due but not taken are dropped beyond one second's worth: a replay has no backlog to catch up with.
 """
 
 from __future__ import annotations
@@ -30,20 +29,20 @@ _LATE_S = 1.0
 class Settings:
     """``[source]`` of ``kind = "synthetic"``: replay of a folder or zip at a steady rate; nothing is deleted."""
 
-    path: Path | None = None  # the folder, searched through, or the zip; without one STATE/inbox
+    path: Path | None = None  # the folder, searched recursively, or the zip; without one STATE/inbox
     interval_s: Annotated[float, Bound(0, 31_622_400)] = (
         0.2  # 5 a second: a Cortex-A53 with a ResNet8 and room to spare
     )
-    rate_hz: Annotated[float, Bound(0, 10_000)] = 0.0  # the same as a rate, which then counts; 0: as interval_s says
+    rate_hz: Annotated[float, Bound(0, 10_000)] = 0.0  # a rate that overrides interval_s; 0: interval_s applies
     repeat: bool = True  # the replay starts again at its end
-    seed: Annotated[int, Bound(0, 2**53)] = 0  # of the order, which is another one in each round
+    seed: Annotated[int, Bound(0, 2**53)] = 0  # of the order, which differs in each round
 
 
 def open_source(settings: Settings, clock: Clock, surroundings: Surroundings) -> SyntheticSource:
     """Return the replay of the folder or zip of ``settings``.
 
     Raises:
-        SourceError: If there is nothing to replay.
+        SourceError: If there are no images to replay.
     """
     path, suffixes = settings.path, surroundings.suffixes()
     if path is None:
@@ -79,7 +78,7 @@ def _zip(path: Path, suffixes: frozenset[str]) -> tuple[list[str], Callable[[str
 
 
 def _within(found: list[str], path: Path) -> list[str]:
-    """Return the first names that a replay holds, having said how many others there are."""
+    """Return the first ``MAX_IMAGES`` names; log how many others were left out."""
     if len(found) > MAX_IMAGES:
         _LOG.warning("Left out images beyond the first %s. path=%s count=%s", MAX_IMAGES, path, len(found) - MAX_IMAGES)
     return found[:MAX_IMAGES]
@@ -87,7 +86,7 @@ def _within(found: list[str], path: Path) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Images:
-    """What is replayed: names, how one is read, and which are never taken."""
+    """Images to replay: their names, how to read one, and which are skipped."""
 
     names: list[str]
     read: Callable[[str], bytes]
@@ -95,7 +94,7 @@ class Images:
 
 
 class SyntheticSource:
-    """See the module."""
+    """Replays a folder or zip of images at a steady rate."""
 
     def __init__(
         self,
@@ -117,7 +116,7 @@ class SyntheticSource:
         self._due_s = clock.monotonic_s()
 
     def take(self) -> Capture | None:
-        """Return the next image, or None when none is due."""
+        """Return the next image, or None if none is due."""
         now_s = self._clock.monotonic_s()
         name = self._next_name() if now_s >= self._due_s else None
         if name is None:
@@ -126,7 +125,7 @@ class SyntheticSource:
         self._due_s += self._interval_s
         try:
             return Capture(name, self._read(name))
-        except (OSError, zipfile.BadZipFile, RuntimeError):  # decoding nothing says what is wrong, and counts it
+        except (OSError, zipfile.BadZipFile, RuntimeError):  # decoding empty data reports the error and counts it
             return Capture(name, b"")
 
     def _skip_late(self, now_s: float) -> None:
@@ -150,10 +149,10 @@ class SyntheticSource:
         return None
 
     def done(self, capture: Capture) -> None:
-        """Nothing to do: a replay keeps its images."""
+        """Do nothing: a replay keeps its images."""
 
     def refuse(self, capture: Capture, code: str, *, final: bool = False) -> bool:
-        """Leave the image where it is; ``final``: it ended a child, so it is never replayed again."""
+        """Leave the image where it is; ``final``: it crashed a child, so it is never replayed again."""
         del code
         if final:
             self._skipped.add(capture.name)

@@ -1,7 +1,7 @@
 """The device halves of tasks: the folder is the registry, and installed packages may add to it.
 
-A task is a file with ``make(outputs) -> DeviceTask``. One from outside is such a function that an installed package
-declares as an entry point of the group ``edge_agent.tasks``: a manifest names it, but never a module to import.
+A task is a file with ``make(outputs) -> DeviceTask``. An external task is such a function, declared by an installed
+package as an entry point of the group ``edge_agent.tasks``: a manifest names the task, but never a module to import.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def is_installed(name: str) -> bool:
 
 
 def make(name: str, outputs: int) -> DeviceTask:
-    """Return the task ``name`` for a model of so many ``outputs``.
+    """Return the task ``name`` for a model with ``outputs`` outputs.
 
     Raises:
-        TaskMissingError: If neither this folder nor an installed package has it, or it can't be made.
+        TaskMissingError: If neither this folder nor an installed package has it, or creating it fails.
     """
     if name in names():
         return cast("DeviceTask", importlib.import_module(f"{__name__}.{name}").make(outputs))
@@ -50,16 +50,16 @@ def make(name: str, outputs: int) -> DeviceTask:
     try:
         made = cast("Callable[[int], DeviceTask]", found[name].load())
         return made(outputs)
-    except Exception as error:  # foreign code raises what it likes
+    except Exception as error:  # foreign code may raise anything
         message = f"Expected the task {name!r} of {found[name].value!r}, got {type(error).__name__}: {error}"
         raise TaskMissingError(message) from error
 
 
 def of(manifest: Manifest, reference: Reference) -> DeviceTask:
-    """Return the task of a model: the one that its manifest names, else the one that its reference is of.
+    """Return the task of a model: the one that its manifest names, or else that of its reference.
 
     Raises:
-        TaskMissingError: If the one that the manifest names is not installed.
+        TaskMissingError: If the manifest's task is not installed.
     """
     if manifest.task:
         return make(manifest.task, outputs_of(manifest))
@@ -67,22 +67,22 @@ def of(manifest: Manifest, reference: Reference) -> DeviceTask:
 
 
 def of_reference(reference: Reference) -> DeviceTask:
-    """Return the task of a reference whose manifest names none: of classes, or of as many values as have a stream."""
+    """Return the task of a reference whose manifest names none: classes, or as many values as output streams."""
     if reference.classes:
         return make("classification", reference.classes)
     return make("regression", sum(spec.kind == "output" for spec in reference.streams))
 
 
 def of_manifest(manifest: Manifest) -> DeviceTask:
-    """Return the task of a model whose reference is not at hand.
+    """Return the task of a model without its reference.
 
     Raises:
-        TaskMissingError: If the one that the manifest names is not installed.
+        TaskMissingError: If the manifest's task is not installed.
     """
     return make(manifest.task or ("regression" if manifest.values else "classification"), outputs_of(manifest))
 
 
 def outputs_of(manifest: Manifest) -> int:
-    """Return how many outputs a model has: as its names say, else its file."""
+    """Return the number of outputs of a model: from its names, or else from its output's shape."""
     named = len(manifest.labels or manifest.values)
     return named or max(0, manifest.outputs[0].shape[-1] if manifest.outputs and manifest.outputs[0].shape else 0)

@@ -1,4 +1,4 @@
-"""What a device needs of a task: the streams of its outputs, and the answer that they are. numpy, no framework."""
+"""The device's interface of a task: the streams of its outputs, and their answer. Needs numpy, no framework."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from wire.reference import StreamSpec
 
 Outputs: TypeAlias = "NDArray[Any]"
 UNBOUNDED = 1e30
-"""A value beyond it is no measurement, but an overflow."""
+"""A value beyond it is an overflow, not a measurement."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One stream of the outputs: its name, and the smallest and the largest value it can have.
+    """One stream of the outputs: its name, and the smallest and largest possible value.
 
-    ``edges``: its 15 edges, where its values are class indices; else the rows of the train split give them.
+    ``edges``: its 15 edges, if its values are class indices; otherwise the rows of the train split determine them.
     """
 
     name: str
@@ -30,15 +30,15 @@ class Stream:
 
     @property
     def spec(self) -> StreamSpec:
-        """The stream as a reference names it."""
+        """The stream's description in a reference."""
         return StreamSpec(self.name, "output", categorical=bool(self.edges))
 
 
 class Seen(NamedTuple):
-    """One inference for heartbeat and samples.
+    """One inference, for heartbeat and samples.
 
-    ``predicted``: the class that counts it, -1 where the outputs were no numbers. ``confidence`` and ``margin``, 0..1,
-    say which inputs are worth a label; NaN: people label none of this task.
+    ``predicted``: the class to count, -1 if the outputs were not numbers. ``confidence`` and ``margin``, 0..1,
+    determine which inputs are worth a label; NaN: inputs of this task are not labelled.
     """
 
     predicted: int
@@ -48,7 +48,7 @@ class Seen(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """The answer in words and numbers: a ``label`` with its ``confidence``, or ``values`` by name."""
+    """The answer for people: a ``label`` with its ``confidence``, or ``values`` by name."""
 
     label: str = ""
     confidence: float = math.nan
@@ -56,10 +56,10 @@ class Said:
 
 
 class DeviceTask(Protocol):
-    """The device half of a task, made for one model.
+    """The device half of a task, for one model.
 
-    ``streams``: of its outputs, in the order of ``values``. ``classes``: of the reference's table of right answers by
-    class and confidence, which needs streams ``confidence`` and ``predicted``, first and last; 0: it has none.
+    ``streams``: of its outputs, in the order of ``values``. ``classes``: of the reference's calibration table by class
+    and confidence, which needs streams ``confidence`` and ``predicted``, first and last; 0: it has none.
     """
 
     @property
@@ -69,19 +69,19 @@ class DeviceTask(Protocol):
     def classes(self) -> int: ...
 
     def values(self, outputs: Outputs, temperature: float) -> list[float]:
-        """Return the values of the streams of one inference: ``outputs``, (D,), as the runtime gave them."""
+        """Return the values of the streams of one inference: ``outputs``, (D,), as returned by the runtime."""
 
     def seen(self, values: Sequence[float]) -> Seen:
-        """Return what heartbeat and samples need of the stream ``values`` of one inference."""
+        """Return the values for heartbeat and samples from the stream ``values`` of one inference."""
 
     def answer(self, outputs: Sequence[float], values: Sequence[float], names: Sequence[str]) -> Said:
-        """Return the answer of one inference; ``names``: of the outputs, as the manifest has them."""
+        """Return the answer of one inference; ``names``: of the outputs, from the manifest."""
 
     def flips(self, outputs: Outputs, golden: Outputs) -> int:
-        """Return how many rows, both (N, D), have another answer than the build host's."""
+        """Return how many rows, both (N, D), have another answer than on the build host."""
 
 
 def equal_runs(classes: int) -> tuple[float, ...]:
-    """Return the edges of a stream of class indices: one bin a class, or runs of classes beyond 16."""
+    """Return the edges of a stream of class indices: one bin per class, or runs of classes beyond 16."""
     step = max(1, -(-classes // BINS))
     return tuple(step * (index + 1) - 0.5 for index in range(BINS - 1))

@@ -1,4 +1,4 @@
-"""Classification on a device: the likeliest class with its probability."""
+"""Classification on a device: the most likely class with its probability."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _NAMES = 4
 
 @dataclass(frozen=True, slots=True)
 class Classification:
-    """A model of ``classes`` logits."""
+    """A model with ``classes`` logits."""
 
     classes: int
 
     @property
     def streams(self) -> tuple[Stream, ...]:
-        """The confidence, the entropy, the margin to the runner-up, and the predicted class."""
+        """The confidence, the entropy, the margin to the second class, and the predicted class."""
         return (
             Stream("confidence", (0.0, 1.0)),
             Stream("entropy", (-1e-6, float(np.log(max(self.classes, 2)) + 1e-3))),
@@ -31,7 +31,7 @@ class Classification:
         )
 
     def values(self, outputs: Outputs, temperature: float) -> list[float]:
-        """Return the values of the streams; NaN where a logit is no number. Plain floats: numpy's calls cost more."""
+        """Return the values of the streams; NaN if a logit is not a number. Plain floats: numpy calls cost more."""
         logits: list[float] = outputs.tolist()
         top = max(logits)
         scaled = [(value - top) / temperature for value in logits]
@@ -50,7 +50,7 @@ class Classification:
         return Seen(-1 if math.isnan(number) else int(number), confidence, margin)
 
     def answer(self, outputs: Sequence[float], values: Sequence[float], names: Sequence[str]) -> Said:
-        """Return the predicted class by name; nothing where the logits were no numbers."""
+        """Return the predicted class by name; empty if the logits were not numbers."""
         del outputs
         if math.isnan(values[-1]):
             return Said()
@@ -63,5 +63,5 @@ class Classification:
 
 
 def make(outputs: int) -> Classification:
-    """Return the half for a model of so many classes."""
+    """Return the task for a model with ``outputs`` classes."""
     return Classification(outputs)

@@ -1,4 +1,4 @@
-"""Regression on a device: its values as they are, in their own unit."""
+"""Regression on a device: its values unchanged, in their own unit."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from edge_agent.tasks._base import Outputs, Said, Seen, Stream
 
 MAX_VALUES = 4
-"""So many values have a stream, ``value_0`` first; more would hide a change among many streams."""
+"""At most this many values get a drift stream, ``value_0`` first; more would dilute the test."""
 
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """A model of ``outputs`` values."""
+    """A model with ``outputs`` values."""
 
     outputs: int
 
     @property
     def classes(self) -> int:
-        """None: a value is no class."""
+        """0: values have no classes."""
         return 0
 
     @property
@@ -29,13 +29,13 @@ class Regression:
         return tuple(Stream(f"value_{index}") for index in range(min(self.outputs, MAX_VALUES)))
 
     def values(self, outputs: Outputs, temperature: float) -> list[float]:
-        """Return the first values as they are."""
+        """Return the first values unchanged."""
         del temperature
         first: list[float] = outputs[: min(self.outputs, MAX_VALUES)].tolist()
         return first
 
     def seen(self, values: Sequence[float]) -> Seen:
-        """Return whether the values were numbers; nobody labels numbers on the server."""
+        """Return whether the values were numbers; numbers are not labelled on the server."""
         return Seen(0 if all(map(math.isfinite, values)) else -1)
 
     def answer(self, outputs: Sequence[float], values: Sequence[float], names: Sequence[str]) -> Said:
@@ -44,11 +44,11 @@ class Regression:
         return Said(values=dict(zip(names, outputs, strict=False)))
 
     def flips(self, outputs: Outputs, golden: Outputs) -> int:
-        """Return 0: values differ by their size alone."""
+        """Return 0: numbers don't flip."""
         del outputs, golden
         return 0
 
 
 def make(outputs: int) -> Regression:
-    """Return the half for a model of so many values."""
+    """Return the task for a model with ``outputs`` values."""
     return Regression(outputs)
