@@ -1,8 +1,7 @@
-"""The agent's configuration: one frozen dataclass from ``agent.toml``; each default says why.
+"""The agent's configuration: one frozen dataclass from ``agent.toml``; each default has its reason.
 
-Decides which keys exist and which values are possible; a source's own keys stand in its file. Secrets are never
-here: they live in ``identity.json``. A relative path is relative to the folder of ``agent.toml``; ``~`` is the home
-directory.
+Decides which keys exist and which values are valid; a source's own keys are in its file. Secrets are never here: they
+are in ``identity.json``. A relative path is relative to the folder of ``agent.toml``; ``~`` is the home directory.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from edge_agent.sources import SourceConfig
 from wire.errors import SettingsError
 from wire.settings import Bound, fields_from, read_toml
 
-_MOST_S = 366 * 86_400  # a wait of more than a year is a slip of the pen
-_MOST = 2**53  # beyond it a whole number is no number of JSON
-_LEAST_S = 0.001  # times travel in milliseconds
+_MOST_S = 366 * 86_400  # a wait of more than a year is a typing error
+_MOST = 2**53  # larger integers are not exact in JSON
+_LEAST_S = 0.001  # times are sent in milliseconds
 _U16, _U32 = 2**16 - 1, 2**32 - 1
 
 Time: TypeAlias = Annotated[float, Bound(_LEAST_S, _MOST_S)]
@@ -37,12 +36,12 @@ _NO_MORE_THAN = (
     ("child.restart_min_s", "child.restart_max_s"),
     ("child.beat_s", "child.hang_s"),
 )
-"""Pairs of keys of which the first may not be above the second."""
+"""Pairs of keys of which the first may not exceed the second."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceConfig:
-    """What the device is. ``hardware``: its class, as bundles name it; empty: the processor's architecture."""
+    """The device. ``hardware``: its class, as named in bundles; empty: the processor's architecture."""
 
     hardware: str = ""
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -50,27 +49,27 @@ class DeviceConfig:
 
 @dataclass(frozen=True, slots=True)
 class MonitorConfig:
-    """Windows of drift counters, and how often rows of infer and hw are made."""
+    """Windows of drift counters, and intervals of the rows of infer and hw."""
 
     window_s: Time = 3600.0  # one report an hour: 800 bytes an hour
-    checkpoint_s: Time = 45.0  # what a window counted is written so often: a power cut loses at most this and a second
+    checkpoint_s: Time = 45.0  # a window's counts are written this often: a power cut loses at most this and a second
     infer_s: Time = 60.0
     hw_s: Time = 60.0
-    rows_a_batch: Batch = 10  # batching rows on the device multiplies what the server ingests
+    rows_a_batch: Batch = 10  # batching rows on the device multiplies the server's ingest rate
     context: TwoBytes = 0
 
 
 @dataclass(frozen=True, slots=True)
 class TransportConfig:
-    """MQTT: how a connection is kept, and how much is under way at once."""
+    """MQTT: how a connection is kept, and how much is in flight at once."""
 
     keepalive_s: Annotated[int, Bound(5, _U16)] = 30  # 0 would leave a dead link unseen; MQTT 5, 3.1.2.10: two bytes
     min_backoff_s: Time = 1.0
     max_backoff_s: Time = 300.0  # full jitter up to five minutes: a thousand devices must not return at once
-    session_expiry_s: FourBytes = 3600  # finite: a device that is gone must not hold a queue at the broker for ever
-    will_delay_s: FourBytes = 30  # a short loss of network is no news
+    session_expiry_s: FourBytes = 3600  # finite: a device that is gone must not keep a queue at the broker for ever
+    will_delay_s: FourBytes = 30  # a short loss of network is not reported
     inflight_messages: Annotated[int, Bound(1, _U16)] = 16  # what paho may hold (MQTT 5, 2.2.1); the rest is spooled
-    ack_timeout_s: Time = 30.0  # no application acknowledgement for so long: send again
+    ack_timeout_s: Time = 30.0  # without an application acknowledgement for this long: send again
     unacked_rows: Count = 256  # sent and not yet acknowledged by the server, at most
 
 
@@ -79,25 +78,25 @@ class SpoolConfig:
     """The durable queue."""
 
     limit_bytes: Annotated[int, Bound(64 * 1024, _MOST)] = 16 * 1024 * 1024
-    commit_s: Wait = 1.0  # 3.6 x fewer bytes to flash than a commit a row
-    lazy_commit_s: Wait = 300.0  # readings of the machine wait for another write, at most so long
+    commit_s: Wait = 1.0  # 3.6 x fewer bytes to flash than one commit per row
+    lazy_commit_s: Wait = 300.0  # readings of the machine wait for another write, at most this long
 
 
 @dataclass(frozen=True, slots=True)
 class UpdateConfig:
     """Limits of an update. A deadline ends each phase, so that "stuck" is an outcome."""
 
-    max_bytes_per_s: Bytes = 0  # 0: no limit of the device's own
-    stall_s: Time = 30.0  # no byte for so long: connect again
+    max_bytes_per_s: Bytes = 0  # 0: the device sets no limit
+    stall_s: Time = 30.0  # without a byte for this long: connect again
     download_attempts: Count = 8
     retry_min_s: Wait = 1.0
     retry_max_s: Time = 60.0
     defer_max_s: Time = 3600.0  # between two tries of an update that waits for a clock, a disk or a network
     verify_deadline_s: Time = 300.0
     probe_deadline_s: Time = 300.0
-    repair_s: Time = 600.0  # how often what is installed is read and compared with its digest
-    max_boots: Count = 3  # starts of a slot without becoming healthy, before the other one is taken
-    max_machine_ends: Count = 20  # power cuts in one probation, before the release is taken for their reason
+    repair_s: Time = 600.0  # how often the installed files are read and compared with their digests
+    max_boots: Count = 3  # starts of a slot without becoming healthy, before the other slot is used
+    max_machine_ends: Count = 20  # power cuts in one probation, before the release is considered their cause
     max_error_ratio: Share = 0.05  # of inferences in probation
     latency_slack_ratio: Number = 1.5  # over the budget, in probation: other programs run too
     reserve_bytes: Bytes = 16 * 1024 * 1024  # stays free on disk after a download
@@ -105,40 +104,40 @@ class UpdateConfig:
 
 @dataclass(frozen=True, slots=True)
 class ChildConfig:
-    """The inference child and when it counts as hung."""
+    """The inference child, and when it counts as hung."""
 
     beat_s: Time = 1.0
-    hang_s: Time = 20.0  # no heartbeat for so long: killed and started again
+    hang_s: Time = 20.0  # without a heartbeat for this long: killed and restarted
     start_s: Time = 120.0  # loading a large model on a slow disk
     restart_min_s: Wait = 1.0
     restart_max_s: Time = 60.0
-    healthy_s: Wait = 10.0  # beats for so long: the start counts as good
+    healthy_s: Wait = 10.0  # with heartbeats for this long, the start counts as good
     max_memory_bytes: Bytes = (
-        0  # private memory of the child and of the probe; 0: what the control group or machine has
+        0  # private memory of the child and of the probe; 0: the limit of the control group or machine
     )
 
 
 @dataclass(frozen=True, slots=True)
 class SampleConfig:
-    """Raw inputs leave the device only within this budget; the server may lower it, never raise it above."""
+    """Raw inputs leave the device only within this budget; the server may lower it, but never raise it."""
 
-    max_bytes_per_day: Bytes = 0  # nothing leaves a device unless its owner says so
+    max_bytes_per_day: Bytes = 0  # nothing leaves a device unless its owner allows it
 
 
 @dataclass(frozen=True, slots=True)
 class MeasureConfig:
-    """Measurements that the build host orders; each is signed with the release key and never installed."""
+    """Measurements ordered by the build host; each is signed with the release key and never installed."""
 
     enabled: bool = True
     max_bytes: Bytes = 128 * 1024 * 1024  # bundle and rows of one measurement, together
-    limit_s: Time = 600.0  # of the child that measures
+    limit_s: Time = 600.0  # time limit of the measuring child
     max_temperature_celsius: Number = 80.0  # hotter processors are throttled; 0 never refuses
-    min_battery_ratio: Share = 0.3  # below it, and not charging, energy is for the model that serves
+    min_battery_ratio: Share = 0.3  # below it, and not charging, energy is reserved for the served model
 
 
 @dataclass(frozen=True, slots=True)
 class AgentConfig:
-    """Everything a device integrator may set."""
+    """All settings of a device integrator."""
 
     device: DeviceConfig = field(default_factory=DeviceConfig)
     source: SourceConfig = field(default_factory=SourceConfig)
@@ -152,10 +151,10 @@ class AgentConfig:
 
 
 def read_config(path: Path) -> AgentConfig:
-    """Return the configuration in the TOML file at ``path``; paths come back absolute.
+    """Return the configuration in the TOML file at ``path``, with absolute paths.
 
     Raises:
-        AgentConfigError: If the file can't be read, a key is unknown, or a value is impossible.
+        AgentConfigError: If the file can't be read, a key is unknown, or a value is invalid.
     """
     try:
         config = fields_from(AgentConfig, read_toml(path), str(path), folder=path.parent.resolve())

@@ -2,8 +2,8 @@
 
 A front end's module has ``OPTIONS`` (each with default and limits), ``SUFFIXES`` (of the files it reads) and
 ``decode(data: bytes, options: Mapping[str, float]) -> uint8 (H, W, 3)`` with equal channels. From that picture on,
-preprocessing, drift monitor and runtimes work as on a camera's. The compressor calls the very same function, so
-that training and device see equal numbers. numpy and the standard library only; a module is loaded when it is named.
+preprocessing, drift monitor and runtimes work as for a camera's. The compressor calls the same function, so that
+training and device get equal numbers. Uses only numpy and the standard library; a module is imported when named.
 
 Source for the idea (8-bit features as the model's picture): TensorFlow Lite Micro, ``micro_speech`` example.
 """
@@ -28,29 +28,28 @@ def names() -> tuple[str, ...]:
 
 
 def decode(name: str, data: bytes, options: Mapping[str, float]) -> Pixels:
-    """Return what the front end ``name`` makes of ``data``: uint8, (H, W, 3), equal channels.
+    """Return the picture that the front end ``name`` makes of ``data``: uint8, (H, W, 3), equal channels.
 
     Raises:
-        SensorError: If there is no such front end, ``data`` is not what it reads, or an option is unknown or
-            out of range.
+        SensorError: If the front end is unknown, it can't read ``data``, or an option is unknown or out of range.
     """
     return _load(name).decode(data, options)
 
 
 def complete(name: str, options: Mapping[str, float]) -> dict[str, float]:
-    """Return ``options`` with every default of the front end ``name`` written out, as a manifest carries them.
+    """Return ``options`` with all defaults of the front end ``name`` filled in, as in a manifest.
 
     Raises:
-        SensorError: If there is no such front end, or an option is unknown or out of range.
+        SensorError: If the front end is unknown, or an option is unknown or out of range.
     """
     return _load(name).complete(options)
 
 
 def suffixes(name: str) -> frozenset[str]:
-    """Return the suffixes of the files that the front end ``name`` reads, lower case, with their dot.
+    """Return the suffixes of the files that the front end ``name`` reads, lower case, with dot.
 
     Raises:
-        SensorError: If there is no such front end.
+        SensorError: If the front end is unknown.
     """
     return _load(name).SUFFIXES
 
@@ -59,7 +58,7 @@ def options(name: str) -> Mapping[str, Option]:
     """Return the options that the front end ``name`` declares, with default and limits.
 
     Raises:
-        SensorError: If there is no such front end.
+        SensorError: If the front end is unknown.
     """
     return _load(name).OPTIONS
 

@@ -1,4 +1,4 @@
-"""What front ends are made with: options with limits, and from real numbers to 8-bit pixels."""
+"""Helpers of front ends: options with limits, and the conversion of real numbers to 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LEVELS = 255
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One option: its default, the least and the largest value, and whether it must be whole."""
+    """One option: its default, the smallest and the largest value, and whether it must be an integer."""
 
     default: float
     low: float
@@ -33,7 +33,7 @@ class Option:
 class FrontEnd(Protocol):
     """A front end's module.
 
-    ``SUFFIXES``: of the files that it reads, lower case, with their dot. ``OPTIONS``: what ``[data] options`` may set.
+    ``SUFFIXES``: of the files that it reads, lower case, with dot. ``OPTIONS``: the keys of ``[data] options``.
     """
 
     SUFFIXES: frozenset[str]
@@ -43,7 +43,7 @@ class FrontEnd(Protocol):
         """Return the picture of ``data``, uint8 (H, W, 3); raises ``SensorError``."""
 
     def complete(self, options: Mapping[str, float]) -> dict[str, float]:
-        """Return ``options`` with every default written out; raises ``SensorError``."""
+        """Return ``options`` with all defaults filled in; raises ``SensorError``."""
 
 
 def settled(
@@ -51,10 +51,11 @@ def settled(
 ) -> dict[str, float]:
     """Return all of ``known`` with their values from ``options`` or their defaults.
 
-    ``numbered`` are prefixes of options per channel, as ``low_`` in ``low_0``: any finite value, passed on as given.
+    ``numbered`` are prefixes of per-channel options, such as ``low_`` for ``low_0``: any finite value, returned
+    unchanged.
 
     Raises:
-        SensorError: If an option is unknown, no finite number, not whole where it must be, or out of range.
+        SensorError: If an option is unknown, not a finite number, not an integer if required, or out of range.
     """
     result = {name: option.default for name, option in known.items()}
     for name, value in options.items():
@@ -82,7 +83,7 @@ def _nearest(name: str, known: Mapping[str, Option]) -> str:
 
 
 def ranges(options: Mapping[str, float], count: int) -> tuple[Values, Values]:
-    """Return low and high of ``count`` columns, float64 (count,) each: ``low_0`` and so on, else ``low`` and ``high``.
+    """Return low and high of ``count`` columns, float64 (count,) each: ``low_0`` and so on, or else ``low``, ``high``.
 
     Raises:
         SensorError: If a high is not above its low, or a numbered option has no column.
@@ -117,7 +118,7 @@ def as_array(values: Any) -> Values:  # noqa: ANN401 - whatever a parser found
     """Return ``values`` as float64.
 
     Raises:
-        SensorError: If they are no numbers, or rows differ in length.
+        SensorError: If they are not numbers, or rows differ in length.
     """
     try:
         return np.asarray(values, dtype=np.float64)

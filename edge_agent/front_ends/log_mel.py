@@ -1,8 +1,8 @@
 """Log-mel spectrogram of a sound: rows are frames in time, columns are mel bands from low to high.
 
-WAV bytes (8- or 16-bit PCM) -> mono -> ``clip_s`` seconds about the middle -> Hann windows -> power spectrum ->
-triangular mel bands -> decibels relative to a full-scale sine -> ``floor_db`` .. ``ceiling_db`` as 0 .. 255.
-Does not resample: a clip of another rate is refused, because a device has one microphone with one rate.
+WAV bytes (8- or 16-bit PCM) -> mono -> the middle ``clip_s`` seconds -> Hann windows -> power spectrum -> triangular
+mel bands -> decibels relative to a full-scale sine -> ``floor_db`` .. ``ceiling_db`` as 0 .. 255. Does not resample: a
+clip of another rate is rejected, because a device has one microphone with one rate.
 
 Source: mel scale of O'Shaughnessy 1987 as in the HTK book (Young et al. 2006, section 5.4, equation 5.13): mel(f) =
 2595 log10(1 + f / 700); triangles of equal width on that scale, peak 1, section 5.4. Periodic Hann window: Harris 1978.
@@ -41,7 +41,7 @@ _TINY = 1e-20  # power of digital silence, far below any floor
 
 
 def complete(options: Mapping[str, float]) -> dict[str, float]:
-    """Return ``options`` with every default written out.
+    """Return ``options`` with all defaults filled in.
 
     Raises:
         SensorError: If an option is unknown or out of range, or two contradict each other.
@@ -58,17 +58,17 @@ def decode(data: bytes, options: Mapping[str, float]) -> Pixels:
     """Return the log-mel picture of the WAV in ``data``, uint8 (frames, mels, 3).
 
     Raises:
-        SensorError: If it is no WAV of the wanted rate, too large or cut off, or an option is out of range.
+        SensorError: If it is not a WAV of the configured rate, too large or truncated, or an option is out of range.
     """
     wanted = complete(options)
     return to_pixels(decibels(data, wanted), wanted["floor_db"], wanted["ceiling_db"])
 
 
 def check_spectrum(options: Mapping[str, float]) -> None:
-    """Do nothing if the settled ``options`` of the spectrum agree with each other.
+    """Check that the complete ``options`` of the spectrum are consistent.
 
     Raises:
-        SensorError: If the window is longer than the clip, the bands leave the spectrum, or there are too many frames.
+        SensorError: If the window is longer than the clip, bands exceed the spectrum, or there are too many frames.
     """
     rate, window, hop, length = _lengths(options)
     top = options["high_hz"] or rate / 2
@@ -84,10 +84,10 @@ def check_spectrum(options: Mapping[str, float]) -> None:
 def decibels(data: bytes, options: Mapping[str, float]) -> Values:
     """Return the mel bands of the WAV in ``data`` in dB re full-scale sine, float64 (frames, mels), not clipped above.
 
-    ``options`` are settled (``complete``). Values below ``floor_db`` are raised to it.
+    ``options`` are complete (``complete``). Values below ``floor_db`` are raised to it.
 
     Raises:
-        SensorError: If it is no WAV of the wanted rate, too large or cut off.
+        SensorError: If it is not a WAV of the configured rate, too large or truncated.
     """
     rate, window, hop, length = _lengths(options)
     clip = _middle(samples(data, rate), length)
@@ -103,7 +103,8 @@ def samples(data: bytes, rate_hz: int) -> Values:
     """Return the sound in ``data`` as mono, float64 (N,), -1..1. Sizes are checked before samples are read.
 
     Raises:
-        SensorError: If it is no 8- or 16-bit PCM WAV of ``rate_hz``, mono or stereo, is cut off, empty or too large.
+        SensorError: If it is not an 8- or 16-bit PCM WAV of ``rate_hz``, mono or stereo, or is truncated, empty or too
+            large.
     """
     if len(data) > MAX_WAV_BYTES:
         raise SensorError(f"Expected a WAV of at most {MAX_WAV_BYTES} bytes, got {len(data)}")
@@ -146,7 +147,7 @@ def _lengths(options: Mapping[str, float]) -> tuple[int, int, int, int]:
 
 
 def _middle(sound: Values, length: int) -> Values:
-    """Return ``length`` samples about the middle of ``sound``, with silence before and after where it is shorter."""
+    """Return the middle ``length`` samples of ``sound``, padded with silence on both sides if it is shorter."""
     start = max(0, (len(sound) - length) // 2)
     sound = sound[start : start + length]
     before = (length - len(sound)) // 2
@@ -158,7 +159,7 @@ def _filters(rate: int, window: int, mels: int, low_hz: float, high_hz: float) -
     """Return the triangular bands, float64 (mels, window // 2 + 1), peak 1.
 
     Raises:
-        SensorError: If a band holds no line of the spectrum.
+        SensorError: If a band contains no line of the spectrum.
     """
     edges_mel = np.linspace(_mel(low_hz), _mel(high_hz), mels + 2)
     lines = _mel(np.arange(window // 2 + 1) * (rate / window))

@@ -1,6 +1,6 @@
 """Mel-frequency cepstral coefficients of a sound: rows are frames in time, columns are coefficients.
 
-The orthonormal DCT-II of the log-mel bands of ``log_mel``, the first ``coefficients`` of it, each scaled from its own
+The first ``coefficients`` of the orthonormal DCT-II of the log-mel bands of ``log_mel``, each scaled from its own
 ``low_K`` .. ``high_K`` (fitted on train rows, ``compressor data fit``) to 0 .. 255.
 
 Source: Davis and Mermelstein 1980, equation 1; DCT-II with the orthonormal factors of Ahmed, Natarajan and Rao 1974.
@@ -28,7 +28,7 @@ _NUMBERED = ("low_", "high_")
 
 
 def complete(options: Mapping[str, float]) -> dict[str, float]:
-    """Return ``options`` with every default written out.
+    """Return ``options`` with all defaults filled in.
 
     Raises:
         SensorError: If an option is unknown or out of range, or two contradict each other.
@@ -46,17 +46,17 @@ def decode(data: bytes, options: Mapping[str, float]) -> Pixels:
     """Return the MFCC picture of the WAV in ``data``, uint8 (frames, coefficients, 3).
 
     Raises:
-        SensorError: If it is no WAV of the wanted rate, too large or cut off, or an option is out of range.
+        SensorError: If it is not a WAV of the configured rate, too large or truncated, or an option is out of range.
     """
     wanted = complete(options)
     return to_pixels(cepstrum(data, wanted), *ranges(wanted, int(wanted["coefficients"])))
 
 
 def cepstrum(data: bytes, options: Mapping[str, float]) -> Values:
-    """Return the coefficients of the WAV in ``data``, float64 (frames, coefficients); ``options`` are settled.
+    """Return the coefficients of the WAV in ``data``, float64 (frames, coefficients); ``options`` are complete.
 
     Raises:
-        SensorError: If it is no WAV of the wanted rate, too large or cut off.
+        SensorError: If it is not a WAV of the configured rate, too large or truncated.
     """
     bands = decibels(data, options)
     rows: Values = np.matmul(bands, _cosines(int(options["mels"]), int(options["coefficients"])).T)

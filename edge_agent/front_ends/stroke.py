@@ -1,11 +1,11 @@
-"""A gesture's path in two dimensions as a picture: ink along the path, brighter the later it was drawn.
+"""A gesture's path in two dimensions as a picture: a line along the path, brighter towards its end.
 
-JSON (a list of ``{"x": .., "y": ..}`` or of pairs) -> centred and scaled by its own larger extent, so that neither
-place nor size of the gesture matters -> a polyline of ``line_px`` on ``side`` x ``side`` pixels. Brightness from 96
+JSON (a list of ``{"x": .., "y": ..}`` or of pairs) -> centred and scaled by its own larger extent, so that position and
+size of the gesture have no effect -> a polyline of ``line_px`` on ``side`` x ``side`` pixels. Brightness from 96
 (start) to 255 (end) keeps the direction.
 
-Source: the rasterised strokes of TensorFlow Lite Micro's ``magic_wand`` (``rasterize_stroke.cpp``); there time is
-told by colour, here by brightness.
+Source: the rasterised strokes of TensorFlow Lite Micro's ``magic_wand`` (``rasterize_stroke.cpp``), which encodes time
+as colour instead of brightness.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STEP_PX = 1.0  # between two dabs along the path
 
 
 def complete(options: Mapping[str, float]) -> dict[str, float]:
-    """Return ``options`` with every default written out.
+    """Return ``options`` with all defaults filled in.
 
     Raises:
         SensorError: If an option is unknown or out of range, or the margins leave no room.
@@ -46,7 +46,7 @@ def decode(data: bytes, options: Mapping[str, float]) -> Pixels:
     """Return the picture of the stroke in ``data``, uint8 (side, side, 3), equal channels.
 
     Raises:
-        SensorError: If ``data`` is no list of 2 to ``MAX_POINTS`` finite points, or an option is out of range.
+        SensorError: If ``data`` is not a list of 2 to ``MAX_POINTS`` finite points, or an option is out of range.
     """
     wanted = complete(options)
     side, margin = int(wanted["side"]), wanted["margin_px"]
@@ -60,7 +60,7 @@ def points_of(data: bytes) -> Values:
     """Return the points in ``data``, float64 (N, 2), x to the right and y up.
 
     Raises:
-        SensorError: If ``data`` is no list of 2 to ``MAX_POINTS`` finite points.
+        SensorError: If ``data`` is not a list of 2 to ``MAX_POINTS`` finite points.
     """
     if len(data) > MAX_STROKE_BYTES:
         raise SensorError(f"Expected a stroke of at most {MAX_STROKE_BYTES} bytes, got {len(data)}")
@@ -79,7 +79,7 @@ def points_of(data: bytes) -> Values:
 
 
 def _dense(points: Values) -> Values:
-    """Return (M, 3): places at most ``_STEP_PX`` apart along the path, and the share of time gone by, 0..1."""
+    """Return (M, 3): points at most ``_STEP_PX`` apart along the path, and the elapsed share of time, 0..1."""
     lengths = np.sqrt((np.diff(points, axis=0) ** 2).sum(axis=1))
     moved = np.concatenate([[True], lengths > 0])
     gone = np.concatenate([[0.0], np.cumsum(lengths)])[moved]
@@ -89,11 +89,11 @@ def _dense(points: Values) -> Values:
 
 
 def _drawn(path: Values, side: int, line_px: float) -> Pixels:
-    """Return the picture: each pixel takes the brightest dab over it, with an edge of one pixel."""
+    """Return the picture: each pixel gets the brightest dab over it, with an edge of one pixel."""
     axis = np.arange(side, dtype=np.float64)
     ink = _DARKEST + (_BRIGHTEST - _DARKEST) * path[:, 2]
     across, down = ((axis - path[:, i, None]) ** 2 for i in (0, 1))
-    distance = np.sqrt(down[:, :, None] + across[:, None, :])  # sqrt is rounded exactly everywhere, hypot is not
+    distance = np.sqrt(down[:, :, None] + across[:, None, :])  # sqrt is rounded exactly on all platforms, hypot is not
     cover = np.clip(line_px / 2 + 0.5 - distance, 0, 1)
     picture = np.max(cover * ink[:, None, None], axis=0)
     return np.repeat(np.rint(picture).astype(np.uint8)[:, :, None], 3, axis=2)

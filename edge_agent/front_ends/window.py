@@ -1,9 +1,9 @@
 """A window of a sensor with several channels: rows are steps in time, columns are channels.
 
-CSV text (one line a step), JSON (a list of steps) or raw float32, little-endian, step by step (``binary`` = 1). Each
+CSV text (one line per step), JSON (a list of steps) or raw float32, little-endian, step by step (``binary`` = 1). Each
 channel is scaled from its own ``low_K`` .. ``high_K`` (fitted on train rows, ``compressor data fit``) to 0 .. 255 and
-clipped. A window of another length is refused, unless ``resample`` = 1 stretches it (linear interpolation). ``stride``
-and ``source_windows`` say how a long series was cut into windows; decoding one window needs neither.
+clipped. A window of another length is rejected, unless ``resample`` = 1 stretches it (linear interpolation). ``stride``
+and ``source_windows`` describe how a long series was cut into windows; decoding one window needs neither.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NUMBERED = ("low_", "high_")
 
 
 def complete(options: Mapping[str, float]) -> dict[str, float]:
-    """Return ``options`` with every default written out.
+    """Return ``options`` with all defaults filled in.
 
     Raises:
         SensorError: If an option is unknown or out of range, or a high is not above its low.
@@ -49,7 +49,8 @@ def decode(data: bytes, options: Mapping[str, float]) -> Pixels:
     """Return the picture of the window in ``data``, uint8 (steps, channels, 3).
 
     Raises:
-        SensorError: If ``data`` is no window of ``steps`` x ``channels`` finite numbers, or an option is out of range.
+        SensorError: If ``data`` is not a window of ``steps`` x ``channels`` finite numbers, or an option is out of
+            range.
     """
     wanted = complete(options)
     if len(data) > MAX_WINDOW_BYTES:
@@ -59,10 +60,10 @@ def decode(data: bytes, options: Mapping[str, float]) -> Pixels:
 
 
 def fitted(values: Values, options: Mapping[str, float]) -> Values:
-    """Return ``values`` (T, channels) as float64 (steps, channels), checked and stretched; ``options`` are settled.
+    """Return ``values`` (T, channels) as float64 (steps, channels), checked and resampled; ``options`` are complete.
 
     Raises:
-        SensorError: If it has other channels or steps than wanted, or a number that is not finite.
+        SensorError: If it has other channels or steps than the options, or a number that is not finite.
     """
     steps, channels = int(options["steps"]), int(options["channels"])
     if values.ndim != 2 or values.shape[1] != channels or not 1 < len(values) <= MAX_STEPS:  # noqa: PLR2004 - (T, C)

@@ -1,8 +1,8 @@
-"""Counting, a little after the inference: many small images in one go, before anybody could see the difference.
+"""Batches drift statistics: up to 16 results are counted together, before anything reads the counters.
 
-Right after a model ran, the caches hold its weights, and counting one image costs several times
-what it costs beside its like. So inferences wait here: at most 16, at most a megabyte, and never
-while there is nothing else to do, a window closes or a release is swapped.
+Right after a model ran, the caches hold its weights, and counting one image alone costs several times as much as in a
+batch. So inferences wait here: at most 16, at most a megabyte, and not while the process is idle, a window closes or a
+release is swapped.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_WAITING_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """One inference that is not counted yet; ``data`` only while samples are asked for."""
+    """One inference that is not counted yet; ``data`` is kept only while samples are requested."""
 
     outcome: Outcome
     data: bytes
@@ -29,10 +29,10 @@ class _Waiting:
 
 
 class Tally:
-    """What one served model's inferences add up to: window counters, heartbeat, samples."""
+    """Totals of one served model's inferences: window counters, heartbeat, samples."""
 
     def __init__(self, model: ServedModel) -> None:
-        """Start with nothing counted."""
+        """Start with zero counts."""
         self.model = model
         self.reservoirs: list[Reservoir] = []
         self._beat = self._fresh()
@@ -40,18 +40,18 @@ class Tally:
         self._waiting_bytes = 0
 
     def _fresh(self) -> Beat:
-        """Return an empty heartbeat; that of a task without classes has one: its outputs were numbers."""
+        """Return an empty heartbeat; a task without classes has one class: outputs that were numbers."""
         return Beat(len(self.model.manifest.labels) if self.model.task.classes else 1)
 
     def add(self, outcome: Outcome, data: bytes, at_ms: int) -> None:
-        """Take one inference; it is counted now or soon."""
+        """Add one inference, to be counted now or later."""
         self._waiting.append(_Waiting(outcome, data if self.reservoirs else b"", at_ms))
         self._waiting_bytes += outcome.image.nbytes + len(data)
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes > MAX_WAITING_BYTES:
             self.settle()
 
     def settle(self) -> None:
-        """Count what waits."""
+        """Count all waiting inferences."""
         waiting, self._waiting = self._waiting, []
         self._waiting_bytes = 0
         if not waiting:

@@ -1,11 +1,11 @@
 """The inference child, ``python -m edge_agent.inference.child``: one thread infers and counts, frames on its pipes.
 
-Says ``ready``, ``beat``, ``window``, ``sample``, ``swapped``, ``fault``; hears ``swap``, ``samples``,
-``stop`` (``docs/explanation/architecture.md``). A bad image is counted and said, and never ends the child. Each image
-is marked as in flight before it is decoded (``in_flight``): one that ended the child before is set aside at the next
-start. A swap is built beside the running model and replaces it between two inferences. What a window counted
-goes out in parts every ``checkpoint_s``, at its close, at a swap, and at an orderly end; the control process adds the
-parts up. Windows start at UTC multiples of their length.
+Sends ``ready``, ``beat``, ``window``, ``sample``, ``swapped``, ``fault``; receives ``swap``, ``samples``, ``stop``
+(``docs/explanation/architecture.md``). A bad image is counted and reported, and never ends the child. Each image is
+marked as in flight before it is decoded (``in_flight``): one that crashed the child is set aside at the next start. A
+swap loads the new model beside the running one and replaces it between two inferences. The counts of a window are sent
+in parts every ``checkpoint_s``, at its close, at a swap, and at an orderly end; the control process adds up the parts.
+Windows start at UTC multiples of their length.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ _STOP = Frame({"type": "stop"})
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a child counts. ``context`` is the reference's context that its windows belong to.
+    """Settings of counting. ``context``: the reference's context to which its windows belong.
 
-    ``checkpoint_s``: counts are said so often, for a child that ends without a word loses what it has not said.
+    ``checkpoint_s``: interval of sending counts: a child that crashes loses those not sent yet.
     """
 
     window_ms: int = 3_600_000
@@ -68,7 +68,7 @@ _DEFAULTS = Settings()
 
 @dataclass(frozen=True, slots=True)
 class _Loaded:
-    """What a background load ended with: a model, or an error."""
+    """Result of a background load: a model, or an error."""
 
     bundle: str
     model: ServedModel | None
@@ -76,10 +76,10 @@ class _Loaded:
 
 
 class Child:
-    """The loop's state. All of it belongs to one thread; only ``notices`` is shared."""
+    """State of the loop. All of it belongs to one thread; only ``notices`` is shared."""
 
     def __init__(self, model: ServedModel, source: sources.Source, say: Say, clock: Clock, settings: Settings) -> None:
-        """Get ready to serve ``model``; what is in flight is marked once ``in_flight`` is set."""
+        """Prepare to serve ``model``; inputs are marked as in flight once ``in_flight`` is set."""
         self.in_flight = InFlight(None)
         self.notices: queue.SimpleQueue[Frame | _Loaded] = queue.SimpleQueue()
         self.load: Load = load_model
@@ -101,7 +101,7 @@ class Child:
         return {"release": release, "artifact": artifact, "ref_id": model.ref_id}
 
     def run(self) -> None:
-        """Say ``ready``, serve until told to stop, say the open window before the end."""
+        """Send ``ready``, serve until told to stop, send the open window at the end."""
         self._say({"type": "ready", **self._identity()}, b"")
         self._take_up(self.in_flight)
         while self.step():
@@ -109,7 +109,7 @@ class Child:
         self._close_window()
 
     def step(self) -> bool:
-        """Deal with what was said to the child, then one turn; waits only if the last turn had no image."""
+        """Process received notices, then one turn; waits only if the last turn had no image."""
         if not self._hear(0.0 if self._busy else POLL_S):
             return False
         self._busy = self.turn()
@@ -149,7 +149,7 @@ class Child:
         self.in_flight.end(capture.name, served=True)
 
     def _take_up(self, found: InFlight) -> None:
-        """Set aside what an earlier child held when it ended; tell what is tried once more."""
+        """Set aside the input during which an earlier child crashed; report the one to be retried."""
         if found.again:
             text = "the agent and its inference child had ended while they held this input: it is tried once more"
             self._fault(INPUT_AGAIN, f"{found.again}: {text}")
@@ -162,11 +162,11 @@ class Child:
 
     @property
     def model(self) -> ServedModel:
-        """The model that serves now."""
+        """The model that is served now."""
         return self._tally.model
 
     def _say_counts(self, *, closed: bool) -> None:
-        """Say what was counted since the last time; nothing is said of nothing unless the window closes."""
+        """Send the counts since the last time; empty counts are sent only when the window closes."""
         self._tally.settle()
         counters = self._tally.model.counter.take()
         if not counters.n and not closed:
@@ -203,14 +203,14 @@ class Child:
         self._say({"type": "beat", **figures, **self._identity()}, b"")
 
     def _fault(self, code: str, text: str) -> None:
-        """Say a fault, each code once between two beats: the beat has the number."""
+        """Report a fault, each code once between two heartbeats: the heartbeat has the number."""
         said = self._said_faults.get(code, 0)
         self._said_faults[code] = said + 1
         if not said:
             self._say({"type": "fault", "code": code, "text": text[:500]}, b"")
 
     def _hear(self, wait_s: float) -> bool:
-        """Deal with all notices, waiting up to ``wait_s`` for the first; False to stop."""
+        """Process all notices, waiting up to ``wait_s`` for the first; return False to stop."""
         with contextlib.suppress(queue.Empty):
             notice = self.notices.get(timeout=wait_s) if wait_s else self.notices.get_nowait()
             while notice is not _STOP:
@@ -239,10 +239,10 @@ class Child:
         threading.Thread(target=self._load, args=(bundle,), name="swap", daemon=True).start()
 
     def _load(self, bundle: str) -> None:
-        """Build a model beside the running one; the only code of this class on another thread."""
+        """Load a model beside the running one; the only method of this class on another thread."""
         try:
             self.notices.put(_Loaded(bundle, self.load(Path(bundle)), None))
-        except Exception as error:  # noqa: BLE001 - the thread's outermost frame; ``_swap`` says it
+        except Exception as error:  # noqa: BLE001 - the thread's outermost frame; ``_swap`` reports it
             self.notices.put(_Loaded(bundle, None, error))
 
     def _swap(self, loaded: _Loaded) -> None:
@@ -251,7 +251,7 @@ class Child:
             code = OUT_OF_MEMORY if isinstance(loaded.error, MemoryError) else "bundle_invalid"
             self._say_failed(loaded.bundle, getattr(loaded.error, "code", code), str(loaded.error) or code)
             return
-        self._say_beat()  # what the old model did must not count for the new one
+        self._say_beat()  # figures of the old model must not count for the new one
         self._close_window()
         old, self._tally = self._tally, Tally(loaded.model)
         self._tally.reservoirs = old.reservoirs
@@ -278,14 +278,14 @@ def suffixes_of(manifest: Manifest) -> frozenset[str]:
     """Return the suffixes of the files that a release reads.
 
     Raises:
-        SensorError: If there is no such front end.
+        SensorError: If the front end is unknown.
     """
     front_end = manifest.preprocessing.front_end
     return front_ends.suffixes(front_end) if front_end else sources.IMAGE_SUFFIXES
 
 
 def protected_stdout() -> BinaryIO:
-    """Return the real stdout for frames; from now on prints of anybody, C code too, go to stderr."""
+    """Return the real stdout for frames; from now on all other output, also of C code, goes to stderr."""
     sys.stdout.flush()
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
@@ -302,7 +302,7 @@ def _sayer(out: BinaryIO) -> Say:
 
 
 def _listen(child: Child) -> None:
-    """Put what the control process says into the child's queue; its end is a stop."""
+    """Put frames of the control process into the child's queue; the end of the pipe means stop."""
     decoder = FrameDecoder()
     with contextlib.suppress(AgentError, OSError):
         # os.read, not sys.stdin: a thread that waits inside a buffered reader aborts the interpreter's end
@@ -329,7 +329,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 def _serve(options: argparse.Namespace, say: Say) -> None:
     clock = SystemClock()
-    signal.signal(signal.SIGIO, signal.SIG_IGN)  # whoever opens a file that the source holds a lease on sends it
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # sent when a file is opened on which the source holds a lease
     ceiling = memory_limit.ceiling_bytes(options.memory_bytes)
     memory_limit.go_first()
     memory_limit.keep_below(ceiling)
@@ -357,7 +357,7 @@ def main(arguments: list[str] | None = None) -> int:
     say = _sayer(protected_stdout())
     try:
         _serve(options, say)
-    except BrokenPipeError:  # the control process is gone: nobody to tell
+    except BrokenPipeError:  # the control process is gone: nobody to report to
         return 0
     except (AgentError, WireError, OSError, MemoryError) as error:
         code = getattr(error, "code", OUT_OF_MEMORY if isinstance(error, MemoryError) else "bundle_invalid")

@@ -1,8 +1,8 @@
-"""What is counted of every inference: stream values, and the counters of a window.
+"""The drift statistics of every inference: stream values, and the counters of a window.
 
-One code path for device and compressor: the drift reference is made by the code whose counts are
-compared with it. Values are rounded to float32 before they meet the (float32) edges; a value equal
-to an edge belongs to the upper bin. Deliberately decides nothing about drift and knows no clock.
+One code path for device and compressor: the same code computes the drift reference and the counts compared with it.
+Values are rounded to float32 before they are compared with the (float32) edges; a value equal to an edge belongs to the
+upper bin. Deliberately decides nothing about drift and uses no clock.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ Floats: TypeAlias = "NDArray[np.float64]"
 
 STREAMS_IMAGE = NAMES
 STREAMS_EMBEDDING = (*(f"projection_{index}" for index in range(PROJECTIONS)), "residual")
-_ROWS_AT_ONCE = 128  # their number fits into uint8, which adds four times faster than int64
+_ROWS_AT_ONCE = 128  # fits into uint8, which adds four times faster than int64
 _OF_EMBEDDING = tuple(StreamSpec(name, "embedding") for name in STREAMS_EMBEDDING)
 
 
 def stream_specs(task: DeviceTask, *, has_embedding: bool) -> tuple[StreamSpec, ...]:
-    """Return the streams in the order of the values: of a classifier 23, or 14 without an embedding."""
+    """Return the streams in the order of the values: for a classifier 23, or 14 without an embedding."""
     embedding = _OF_EMBEDDING if has_embedding else ()
     return (*(StreamSpec(name, "input") for name in STREAMS_IMAGE), *embedding, *(one.spec for one in task.streams))
 
 
 @dataclass(frozen=True, slots=True)
 class Projection:
-    """How an embedding and the outputs become streams, and the temperature of the confidence.
+    """Converts an embedding and the outputs to streams; includes the temperature of the confidence.
 
-    ``mean``: float64 (D,); ``rows``: float64 (8, D), orthonormal (or zero where D < 8); ``scale``:
-    float64 (8,). D = 0: no embedding.
+    ``mean``: float64 (D,); ``rows``: float64 (8, D), orthonormal (or zero if D < 8); ``scale``: float64 (8,). D = 0: no
+    embedding.
     """
 
     task: DeviceTask
@@ -61,7 +61,7 @@ def no_projection(task: DeviceTask, temperature: float = 1.0) -> Projection:
 
 
 def projection_of(reference: Reference, task: DeviceTask) -> Projection:
-    """Return the parameters that ``reference`` carries."""
+    """Return the parameters in ``reference``."""
     dimensions = len(reference.projection_mean)
     if not dimensions:
         return no_projection(task, reference.temperature)
@@ -85,15 +85,15 @@ def values(
 
     Args:
         images: N images of one size, uint8 (H, W, 3), from ``preprocess.resize_pixels``.
-        logits: what the model said, (N, D): logits before softmax, or values.
-        embedding: (N, D), or None when the model gives none.
-        projection: from ``projection_of(reference)``, or as the compressor fitted it.
+        logits: The model's outputs, (N, D): logits before softmax, or values.
+        embedding: (N, D), or None if the model has none.
+        projection: From ``projection_of(reference)``, or fitted by the compressor.
 
     Raises:
-        ReferenceStreamsError: If the embedding's width is not the projection's.
+        ReferenceStreamsError: If the embedding's width differs from the projection's.
     """
     row_embeddings: Iterable[NDArray[np.floating] | None] = repeat(None) if embedding is None else embedding
-    flat = array("f")  # rounds to float32; what lies beyond becomes infinite, which counts as invalid
+    flat = array("f")  # rounds to float32; overflow becomes infinite, which counts as invalid
     for image, row_logits, row_embedding in zip(images, logits, row_embeddings, strict=False):
         flat.extend(_row(image, row_logits, row_embedding, projection))
     return np.frombuffer(flat, np.float32).astype(np.float64).reshape(len(images), -1)
@@ -105,7 +105,7 @@ def _row(
     embedding: NDArray[np.floating] | None,
     projection: Projection,
 ) -> list[float]:
-    """Return the values of one inference: plain floats, because on one image numpy's calls are what costs."""
+    """Return the values of one inference as plain floats, because for one image numpy's call overhead dominates."""
     row = image_features(image)
     if embedding is not None:
         row += _embedding_values(embedding, projection)
@@ -118,9 +118,9 @@ def _embedding_values(embedding: NDArray[np.floating], projection: Projection) -
         raise ReferenceStreamsError(message)
     centred = embedding - projection.mean
     along = projection.rows.dot(centred)
-    # Rows are orthonormal, so Pythagoras gives the length of what they leave out.
+    # Rows are orthonormal, so Pythagoras gives the length of the residual.
     rest = float(centred.dot(centred)) - float(along.dot(along))
-    residual = math.sqrt(max(rest, 0.0)) if rest == rest else math.nan  # noqa: PLR0124 - NaN is what it asks
+    residual = math.sqrt(max(rest, 0.0)) if rest == rest else math.nan  # noqa: PLR0124 - tests for NaN
     return [*(along / projection.scale).tolist(), residual / projection.residual_scale]
 
 
@@ -138,18 +138,18 @@ def value_ranges(specs: Sequence[StreamSpec], task: DeviceTask) -> tuple[Floats,
 
 
 class Counter:
-    """The open window's counters under one reference. For one thread.
+    """The open window's counters for one reference. Not thread-safe.
 
-    Counts, per stream, how many values were at or above each of 17 thresholds: the lowest possible
-    value, the 15 edges, and the first value above the highest possible. Bins are their differences;
-    one comparison and one addition serve all streams of an inference.
+    Counts, per stream, how many values reached each of 17 thresholds: the lowest possible value, the 15 edges, and the
+    first value above the highest possible. Bins are their differences; one comparison and one addition serve all
+    streams of an inference.
     """
 
     def __init__(self, reference: Reference, task: DeviceTask | None = None) -> None:
-        """Start empty; ``task``: whose outputs are counted, where it is not the one that the reference shows.
+        """Start empty; ``task``: the task of the outputs, if it is not that of the reference.
 
         Raises:
-            ReferenceStreamsError: If the reference's streams aren't those of this agent, or edges don't ascend.
+            ReferenceStreamsError: If the reference's streams differ from this agent's, or edges are not ascending.
         """
         task = task or tasks.of_reference(reference)
         specs = stream_specs(task, has_embedding=bool(reference.projection_mean))
@@ -168,7 +168,7 @@ class Counter:
         self._table = [0] * (self._shape.classes * self._shape.confidence_bins)
 
     def count(self, rows: Floats) -> None:
-        """Add inferences: ``rows`` is what ``values`` returned, float64 (N, S)."""
+        """Add inferences: ``rows`` are from ``values``, float64 (N, S)."""
         for start in range(0, len(rows), _ROWS_AT_ONCE):
             part = rows[start : start + _ROWS_AT_ONCE]
             reached = self._thresholds <= part[:, :, None]  # NaN reaches none
@@ -186,7 +186,7 @@ class Counter:
             self._table[int(predicted) * bins + min(int(confidence * bins), bins - 1)] += 1
 
     def take(self) -> Counters:
-        """Return the counters so far and start again from zero."""
+        """Return the counters so far and restart from zero."""
         bins = self._reached[:, :-1] - self._reached[:, 1:]
         invalid = self.n - self._reached[:, 0] + self._reached[:, -1]
         counters = Counters(self._shape, self.n, (*bins.ravel().tolist(), *invalid.tolist(), *self._table))

@@ -1,4 +1,4 @@
-"""What a heartbeat says of the time since the last one."""
+"""Figures of a heartbeat: counts since the last one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MAX_LATENCIES = 4096
 
 
 class Beat:
-    """Counts from one heartbeat to the next; ``p50_ms`` and ``p95_ms`` are those of the bare runtime call."""
+    """Counts from one heartbeat to the next; ``p50_ms`` and ``p95_ms`` are of the runtime call only."""
 
     def __init__(self, classes: int) -> None:
         """Start from zero, for a model of ``classes`` classes."""
@@ -17,7 +17,7 @@ class Beat:
         self._classes = [0] * classes
 
     def inference(self, predicted: int, run_ms: float) -> None:
-        """Count one inference; -1 is no class (the logits were no numbers)."""
+        """Count one inference; -1 means no class (the logits were not numbers)."""
         self._n += 1
         if 0 <= predicted < len(self._classes):
             self._classes[predicted] += 1
@@ -29,7 +29,7 @@ class Beat:
         self._errors += 1
 
     def figures(self, dropped: int) -> dict[str, Json]:
-        """Return what the heartbeat says; ``dropped`` images never reached the model."""
+        """Return the figures of the heartbeat; ``dropped`` images never reached the model."""
         ordered = sorted(self._latencies_ms)
         return {
             "n": self._n,

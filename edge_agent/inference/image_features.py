@@ -1,8 +1,8 @@
-"""Ten figures of an image that drift shows in; private to ``drift_counters``, which owns their names.
+"""Ten features of an image that are sensitive to drift; private to ``drift_counters``, which names them.
 
-One image at a time, on flat arrays, with few numpy calls: on a small image the cost is the calls,
-not the pixels. Luma is kept as whole numbers in float32 (weights in 1/256), so that differences
-are exact and the same on every processor.
+One image at a time, on flat arrays, with few numpy calls: for a small image the calls dominate the cost, not the
+pixels. Luma is stored as integers in float32 (weights in 1/256), so that differences are exact and the same on every
+processor.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ HIGHEST = (1.0, 0.5001, 1.0, 1.0, 20.0, 10.0, 1.0, 1.0, 1.0, 1.0)
 # Source: ITU-R BT.601, luma of RGB, rounded to 1/256.
 _WEIGHTS = np.array([77, 150, 29], np.float32)
 _FULL = 255.0 * 256.0
-_DARK = np.float32(0.1 * _FULL)  # below a tenth: nothing to see
+_DARK = np.float32(0.1 * _FULL)  # below a tenth: too dark
 _CLIPPED = np.float32(0.98 * _FULL)  # above 249 of 255: the sensor is saturated
 _NOISE_FACTOR = math.sqrt(math.pi / 2) / 6
 _MIN_SIDE = 3
-_EXACT_PIXELS = 2**24 // 255  # their sum is a whole number that float32 holds
+_EXACT_PIXELS = 2**24 // 255  # their sum is an integer that float32 represents exactly
 
 
 def image_features(image: NDArray[np.uint8]) -> list[float]:
     """Return the features of ``image``, uint8 (H, W, 3), in the order of ``NAMES``.
 
-    Luma, gradients and noise are in units of full scale (1.0). An image of fewer than 3 pixels a side
-    gives NaN, which counts as invalid.
+    Luma, gradients and noise are in units of full scale (1.0). An image with fewer than 3 pixels per side gives NaN,
+    which counts as invalid.
     """
     height, width, _ = image.shape
     if min(height, width) < _MIN_SIDE:
@@ -75,9 +75,9 @@ def _ones(length: int) -> NDArray[np.float32]:
 def _structure(
     luma: NDArray[np.float32], height: int, width: int, red_green: float, blue_yellow: float
 ) -> tuple[float, float, float, float, float, float]:
-    """Return what needs differences between neighbours (and the colours, to keep the order of ``NAMES``).
+    """Return the features based on differences between neighbours (and the colours, in the order of ``NAMES``).
 
-    Differences run over flattened rows; places where they cross a row's end are set to 0.
+    Differences are computed over flattened rows; those across a row's end are set to 0.
     """
     last = width - 1
     across = luma[1:] - luma[:-1]

@@ -1,9 +1,9 @@
 """From encoded bytes to the input tensor; numpy and PIL only.
 
-Decides how an image becomes numbers, on the device and in the compressor alike: decode, turn upright and reduce as
-the manifest says, convert to its colour, resize (PIL, bilinear with antialiasing), scale, subtract the mean, divide by
-the standard deviation. Limits are checked in the header, before anything is decoded. Deliberately knows no runtime and
-no files. A colour profile (ICC) and a PNG's gamma are not applied, on the device and the build host alike.
+Decides how an image becomes numbers, on the device and in the compressor alike: decode, rotate and reduce according to
+the manifest, convert to its colour, resize (PIL, bilinear with antialiasing), scale, subtract the mean, divide by the
+standard deviation. Limits are checked in the header, before anything is decoded. Deliberately uses no runtime and no
+files. A colour profile (ICC) and a PNG's gamma are not applied, neither on the device nor on the build host.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ Tensor: TypeAlias = "NDArray[np.float32]"
 
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 MAX_IMAGE_PIXELS = 32 * 1024 * 1024
-"""Of an image as it is held while it is decoded: of a JPEG that is reduced, after that."""
+"""Limit for an image in memory during decoding: for a reduced JPEG, after the reduction."""
 MAX_STORED_PIXELS = 128 * 1024 * 1024
-"""Of an image as its file states it: reading one of a gigapixel takes a small device longer than a heartbeat."""
+"""Limit for an image's stated size: reading a gigapixel takes a small device longer than a heartbeat."""
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")
 _CHANNELS = 3
 _COLOURS = {"grey": "L", "rgb": "RGB"}
 _RESAMPLES = {"bilinear": Image.Resampling.BILINEAR, "nearest": Image.Resampling.NEAREST}
-# Per layout: the order of the axes (height, width, channel), and how a value per channel is spread over them.
+# Per layout: the order of the axes (height, width, channel), and how per-channel values broadcast over them.
 _LAYOUTS = {"NCHW": ((2, 0, 1), (-1, 1, 1)), "NHWC": ((0, 1, 2), (1, 1, -1))}
 
 _PLAIN = Preprocessing()
-_REDUCTIONS = (8, 4, 2)  # those that a JPEG decoder does by itself, by leaving out frequencies
+_REDUCTIONS = (8, 4, 2)  # supported by JPEG decoders, which leave out frequencies
 _OVERSAMPLING = 2
-"""A reduced image has at least so many times the input's pixels a side, so that the resize still filters."""
+"""A reduced image has at least this many times the input's pixels per side, so that resizing still filters."""
 _ORIENTATION = 0x0112  # Source: Exif 2.32, table 4
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-_SIDEWAYS = 5  # from here on, width and height change places
-_HELD_BYTES = 4  # of a pixel, as PIL holds it
-_ARRAY_BYTES = 6  # of a pixel, while it is copied into an array
-_SMALL_BYTES = 8 * 1024 * 1024  # below, nobody asks what is free
+_SIDEWAYS = 5  # from here on, width and height are exchanged
+_HELD_BYTES = 4  # per pixel, in PIL's memory
+_ARRAY_BYTES = 6  # per pixel, while it is copied into an array
+_SMALL_BYTES = 8 * 1024 * 1024  # below it, free memory is not checked
 _OPAQUE = 255
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -63,19 +63,19 @@ def decode_image(
     limit_pixels: int = MAX_IMAGE_PIXELS,
     room_bytes: Callable[[], int] | None = None,
 ) -> Pixels:
-    """Return the image in ``data`` as uint8, (H, W, 3), RGB, upright and reduced as ``pre`` says.
+    """Return the image in ``data`` as uint8, (H, W, 3), RGB, rotated and reduced according to ``pre``.
 
     Args:
         data: An encoded image.
-        pre: Its ``orientation``, ``decode``, and the size that a reduction follows from.
-        limit_bytes: Of ``data``.
-        limit_pixels: Of the image as it is held while it is decoded.
-        room_bytes: Returns the memory that decoding may take; asked for large images only.
+        pre: Its ``orientation``, ``decode``, and the size that determines the reduction.
+        limit_bytes: Limit of ``data``.
+        limit_pixels: Limit of the image in memory during decoding.
+        room_bytes: Returns the memory available for decoding; called only for large images.
 
     Raises:
-        ImageTooLargeError: If it has more bytes or pixels than allowed, or needs more memory than there is.
-        ImageError: If it is cut off, of no format in ``FORMATS``, or of more than 8 bits a channel; and where ``pre``
-            says ``decode = "reduced"``, if it has transparent pixels or several frames.
+        ImageTooLargeError: If it has more bytes or pixels than allowed, or needs more memory than available.
+        ImageError: If it is truncated, in no format of ``FORMATS``, or has more than 8 bits per channel; and with
+            ``decode = "reduced"``, if it has transparent pixels or several frames.
     """
     if len(data) > limit_bytes:
         message = f"Expected an image of at most {limit_bytes} bytes, got {len(data)}"
@@ -93,15 +93,15 @@ def decode_image(
         raise
     except MemoryError as error:
         raise ImageTooLargeError("Expected an image that fits the memory, got none left while decoding it") from error
-    except Exception as error:  # PIL's decoders raise whatever broken bytes lead them to
+    except Exception as error:  # PIL's decoders raise various errors on broken bytes
         message = f"Expected an intact image ({', '.join(FORMATS)}), got {len(data)} bytes: {_reason(error)}"
         raise ImageError(message) from error
 
 
 def reduction(width: int, height: int, pre: Preprocessing) -> int:
-    """Return by what an upright image of ``width`` x ``height`` is divided while it is decoded: 1, 2, 4 or 8.
+    """Return the factor by which an upright image of ``width`` x ``height`` is reduced during decoding: 1, 2, 4 or 8.
 
-    Follows from these sizes and the input's alone, so that device and build host agree on every machine.
+    Depends only on these sizes and the input's, so that device and build host agree on every machine.
     """
     if pre.decode != "reduced" or pre.width <= 0 or pre.height <= 0:
         return 1
@@ -128,7 +128,7 @@ def _check_size(image: Image.Image, limit_pixels: int) -> None:
 
 
 def _check_room(image: Image.Image, stored: tuple[int, int], by: int, room_bytes: Callable[[], int] | None) -> None:
-    """Refuse what would need more memory than there is, by the sizes in the header; ``by``: reduced once decoded."""
+    """Reject what would need more memory than available, by the sizes in the header; ``by``: reduction in decoding."""
     if room_bytes is None:
         return
     pixels = image.size[0] * image.size[1]
@@ -143,9 +143,9 @@ def _check_room(image: Image.Image, stored: tuple[int, int], by: int, room_bytes
 
 
 def _coefficients_bytes(image: Image.Image, stored: tuple[int, int]) -> int:
-    """Return what the decoder of a progressive JPEG holds: all coefficients, 2 bytes each, at any reduction.
+    """Return the memory of the decoder of a progressive JPEG: all coefficients, 2 bytes each, at any reduction.
 
-    Source: ITU-T T.81, G.1.2: each scan brings a part of every block's coefficients.
+    Source: ITU-T T.81, G.1.2: each scan contains a part of every block's coefficients.
     """
     layers: Sequence[tuple[int, int, int, int]] = getattr(image, "layer", ())
     if not ("progression" in image.info or "progressive" in image.info) or not layers:
@@ -156,16 +156,16 @@ def _coefficients_bytes(image: Image.Image, stored: tuple[int, int]) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the Exif orientation, 1 to 8; 1 where the image doesn't say or says nonsense, as viewers have it."""
+    """Return the Exif orientation, 1 to 8; 1 if the image has none or an invalid one, as in image viewers."""
     try:
         found = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - PIL's parser raises whatever broken tags lead it to; the pixels may be whole
+    except Exception:  # noqa: BLE001 - PIL's parser raises various errors on broken tags; the pixels may be intact
         return 1
     return found if isinstance(found, int) and 1 <= found <= max(_TURNS) else 1
 
 
 def _draft(image: Image.Image, pre: Preprocessing) -> bool:
-    """Let a JPEG decoder reduce the image by itself, in a fraction of time and memory; return whether it is a JPEG."""
+    """Let a JPEG decoder reduce the image itself, in a fraction of time and memory; return whether it is a JPEG."""
     if image.format not in {"JPEG", "MPO"}:
         return False
     width, height = image.size
@@ -203,7 +203,7 @@ def _has_transparency(image: Image.Image) -> bool:
 
 
 def _check_depth(image: Image.Image) -> None:
-    """Refuse what PIL would clip: of 16 bits a channel nearly all is 255 then."""
+    """Reject what PIL would clip: with 16 bits per channel nearly all values would be 255."""
     if image.mode == "F" or image.mode.startswith("I"):
         message = f"Expected an image of 8 bits a channel, got mode {image.mode!r}: scale it to 0..255 and save it anew"
         raise ImageError(message)
@@ -214,7 +214,7 @@ def _reason(error: Exception) -> str:
 
 
 def resize_pixels(image: Pixels, pre: Preprocessing) -> Pixels:
-    """Return ``image`` as the monitor sees it: RGB at the model's input size, uint8 (height, width, 3).
+    """Return ``image`` for the drift monitor: RGB at the model's input size, uint8 (height, width, 3).
 
     Raises:
         ImageError: If ``image`` is not uint8, (H, W, 3).
@@ -226,7 +226,7 @@ def resize_pixels(image: Pixels, pre: Preprocessing) -> Pixels:
 
 
 def to_tensor(image: Pixels, pre: Preprocessing) -> Tensor:
-    """Return one image as the model's input: float32, (1, C, H, W), or (1, H, W, C) when so laid out.
+    """Return one image as the model's input: float32, (1, C, H, W), or (1, H, W, C) in that layout.
 
     Raises:
         ImageError: If ``image`` is not uint8, (H, W, 3), or ``pre`` names an unknown colour, resample or layout.
@@ -235,7 +235,7 @@ def to_tensor(image: Pixels, pre: Preprocessing) -> Tensor:
 
 
 def to_batch(images: Sequence[Pixels], pre: Preprocessing) -> Tensor:
-    """Return N images as the model's input: float32, (N, C, H, W), or (N, H, W, C) when so laid out.
+    """Return N images as the model's input: float32, (N, C, H, W), or (N, H, W, C) in that layout.
 
     Raises:
         ImageError: If an image is not uint8, (H, W, 3), or ``pre`` names an unknown colour, resample or layout.

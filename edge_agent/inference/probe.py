@@ -1,7 +1,7 @@
-"""Does a bundle do on this device what the build host measured? ``python -m edge_agent.inference.probe BUNDLE``.
+"""Checks that a bundle reaches the build host's figures here: ``python -m edge_agent.inference.probe BUNDLE``.
 
-Meant for a fresh process, whose peak memory is then the model's. Order: bundle and digests, runtime,
-golden vectors, latency, memory. Prints one JSON line and ends with 0 (it does) or 1.
+Meant for a fresh process, whose peak memory is then the model's. Order: bundle and digests, runtime, golden vectors,
+latency, memory. Prints one JSON line and exits with 0 (it does) or 1.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _NPY_HEADER_BYTES = 4096
 _NOT_A_NUMBER = 1e30  # JSON has no NaN
 _WARM_UP_RUNS = 5
 _RUNS = 50
-_MIN_S = 0.2  # short models run more often, so that one hiccup of the system isn't the 95th percentile
+_MIN_S = 0.2  # fast models run more often, so that one delay of the system does not become the 95th percentile
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The JSON line. ``max_abs``: the largest difference to the golden logits; ``flips``: other classes."""
+    """The JSON line. ``max_abs``: largest difference from the golden logits; ``flips``: rows with another class."""
 
     ok: bool
     code: str = ""
@@ -52,17 +52,17 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Inputs, float32 (N, C, H, W), and the logits, float32 (N, classes), the build host got for them."""
+    """Inputs, float32 (N, C, H, W), and the build host's logits for them, float32 (N, classes)."""
 
     inputs: NDArray[np.float32]
     logits: NDArray[np.float32]
 
 
 def read_golden(bundle: Bundle) -> Golden:
-    """Return the golden vectors of ``bundle``; sizes are checked before anything is unpacked.
+    """Return the golden vectors of ``bundle``; sizes are checked before anything is decompressed.
 
     Raises:
-        GoldenError: If they are missing or not what they should be.
+        GoldenError: If they are missing or invalid.
     """
     data = bundle.files.get(GOLDEN)
     if data is None:
@@ -83,7 +83,7 @@ def read_golden(bundle: Bundle) -> Golden:
 
 
 def judge(figures: Verdict, budgets: Budgets) -> Verdict:
-    """Return ``figures`` with what the budgets say of them; 0 is no limit on latency and memory."""
+    """Return ``figures`` with the verdict of the budgets; 0 means no limit on latency and memory."""
     if figures.flips > budgets.golden_max_flips or not figures.max_abs <= budgets.golden_max_abs:
         text = f"at most {budgets.golden_max_abs:g} and {budgets.golden_max_flips} flips from the golden logits"
         return _refused(figures, "golden_mismatch", text, f"{figures.max_abs:g} and {figures.flips}")
@@ -117,7 +117,7 @@ def probe(path: Path, *, limit_bytes: int = MAX_BUNDLE_BYTES) -> Verdict:
 
 
 def _figures(runtime: runtimes.Runtime, task: DeviceTask, golden: Golden) -> Verdict:
-    # one by one: it is what the device does, and a batch may take other kernels
+    # one by one, as on the device; a batch may use other kernels
     logits = np.concatenate([runtime.run(golden.inputs[i : i + 1])[0] for i in range(len(golden.inputs))])
     if logits.shape != golden.logits.shape:
         raise GoldenError(f"Expected logits of shape {golden.logits.shape}, got {logits.shape}")
@@ -128,7 +128,7 @@ def _figures(runtime: runtimes.Runtime, task: DeviceTask, golden: Golden) -> Ver
 
 
 def peak_memory_bytes() -> int:
-    """Return this process's own peak memory: ``VmHWM``; ``ru_maxrss`` also has what the parent had before exec."""
+    """Return this process's own peak memory: ``VmHWM``; ``ru_maxrss`` includes the parent's memory before exec."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024

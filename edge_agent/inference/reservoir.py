@@ -1,8 +1,8 @@
-"""Which inputs are uploaded when the server asks: never more than the count and bytes it granted.
+"""Chooses the inputs to upload when the server requests samples, within the granted count and bytes.
 
-A reservoir is filled over one window and emptied at its close. Lane ``audit`` is uniform, and says
-with what probability an image of the window was taken; lane ``drift`` prefers images the model was
-unsure about. What was seen before (by digest) is not looked at again. Pure: randomness comes in.
+A reservoir is filled over one window and emptied at its close. Lane ``audit`` is uniform and records the probability
+with which an image of the window was taken; lane ``drift`` prefers images with an uncertain prediction. Inputs already
+seen (by digest) are skipped. Pure: randomness is seeded by the caller.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ LANES = ("audit", "drift")
 MAX_COUNT = 10_000
 MAX_BUDGET_BYTES = 64 * 1024 * 1024
 MAX_SEEN = 50_000
-_UNSURE = 1.05  # a sure prediction (margin 1) is still one twentieth as likely
+_UNSURE = 1.05  # a certain prediction (margin 1) is still one twentieth as likely
 _STARTS = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"BM", "image/bmp"))
 _RIFF_FORMS = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}  # at bytes 8 to 12, after the length
 
 
 @dataclass(frozen=True, slots=True)
 class SampleRequest:
-    """What the server granted."""
+    """A request granted by the server."""
 
     request: str
     count: int
@@ -36,7 +36,7 @@ class SampleRequest:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One input and what the model said of it; ``data`` as it came."""
+    """One input and the model's prediction; ``data`` unchanged."""
 
     data: bytes
     sha256: str
@@ -47,7 +47,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A candidate that goes out. ``inclusion_ratio`` is 0 in the lane ``drift``: unequal, and not known."""
+    """A chosen candidate. ``inclusion_ratio`` is 0 in the lane ``drift``, where it is unequal and unknown."""
 
     request: SampleRequest
     candidate: Candidate
@@ -55,17 +55,17 @@ class Chosen:
 
 
 def media_type(data: bytes) -> str:
-    """Return the media type that the first bytes show."""
+    """Return the media type indicated by the first bytes."""
     if data.startswith(b"RIFF"):
         return _RIFF_FORMS.get(data[8:12], "application/octet-stream")
     return next((kind for start, kind in _STARTS if data.startswith(start)), "application/octet-stream")
 
 
 def check_request(request: SampleRequest) -> SampleRequest:
-    """Return ``request`` if it may be served.
+    """Return ``request`` if it is valid.
 
     Raises:
-        SampleRequestError: If its lane is unknown or it asks for too much.
+        SampleRequestError: If its lane is unknown or it exceeds a limit.
     """
     if request.lane not in LANES or not 0 < request.count <= MAX_COUNT or request.budget_bytes <= 0:
         message = f"Expected 1 to {MAX_COUNT} samples of lane {' or '.join(LANES)} within a budget, got {request}"
@@ -77,10 +77,10 @@ class Reservoir:
     """The samples of one request. Source: Efraimidis, Spirakis, Weighted random sampling with a reservoir, 2006."""
 
     def __init__(self, request: SampleRequest, seed: str) -> None:
-        """Start empty; ``seed`` and the request's name decide what is chosen.
+        """Start empty; ``seed`` and the request's name determine the choice.
 
         Raises:
-            SampleRequestError: If the request may not be served.
+            SampleRequestError: If the request is invalid.
         """
         self.request = check_request(request)
         self._random = random.Random(f"{seed} {request.request}")  # noqa: S311 - sampling, not secrecy
@@ -96,11 +96,11 @@ class Reservoir:
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing more may be sent for this request."""
+        """Whether the request's count or bytes are used up."""
         return self._left <= 0 or self._left_bytes <= 0
 
     def offer(self, data: bytes, *, at_ms: int, predicted: int, confidence: float, margin: float) -> None:
-        """Consider one input; remembers a copy only while it is chosen."""
+        """Consider one input; keeps a copy only while it is chosen."""
         digest = hashlib.sha256(data)
         if self.exhausted or len(data) > self._left_bytes or digest.digest()[:8] in self._seen:
             return
@@ -118,7 +118,7 @@ class Reservoir:
         self._shrink()
 
     def _shrink(self) -> None:
-        """Let go of the smallest keys until count and bytes fit; a byte limit lowers the capacity for good."""
+        """Drop the smallest keys until count and bytes fit; the byte limit permanently lowers the capacity."""
         while len(self._held) > self._capacity or self._held_bytes > self._left_bytes:
             _, _, candidate = heapq.heappop(self._held)
             self._held_bytes -= len(candidate.data)
@@ -126,7 +126,7 @@ class Reservoir:
                 self._capacity = max(1, len(self._held))
 
     def close_window(self) -> Iterator[Chosen]:
-        """Yield what was chosen of the window that ends, in order of time, and start the next one."""
+        """Yield the choice of the ending window, in order of time, and start the next window."""
         ratio = len(self._held) / self._offered if self._offered and self.request.lane == "audit" else 0.0
         chosen = sorted((candidate for _, _, candidate in self._held), key=lambda candidate: candidate.at_ms)
         self._left -= len(chosen)

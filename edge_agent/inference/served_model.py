@@ -1,7 +1,7 @@
-"""A release that serves: a checked bundle, its runtime, its reference and the open counters.
+"""A served release: a checked bundle, its runtime, its reference and the open counters.
 
-Loading does everything that can fail (digests, session, one warm-up run through all of it), so that
-a swap is the replacement of one attribute.
+Loading does everything that can fail (digests, session, one warm-up run of all steps), so that a swap only replaces one
+attribute.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from wire.reference import Reference, read_reference
 class Outcome:
     """One inference, not yet counted.
 
-    ``image``: uint8 (H, W, 3), as decoded; ``logits``: (1, classes); ``embedding``: (1, D) or None;
-    ``run_ms``: the bare runtime call.
+    ``image``: uint8 (H, W, 3), as decoded; ``logits``: (1, classes); ``embedding``: (1, D) or None; ``run_ms``: of the
+    runtime call only.
     """
 
     image: NDArray[np.uint8]
@@ -53,15 +53,15 @@ class ServedModel:
     task: DeviceTask
     embedding_index: int | None
     max_memory_bytes: int = 0
-    """What this process may have in all; 0: nobody said."""
+    """Memory limit of this process; 0: unknown."""
 
     def infer(self, data: bytes) -> Outcome:
-        """Return what the model says of one encoded image, or of raw bytes that its front end knows.
+        """Return the outputs for one encoded image, or for raw bytes that its front end reads.
 
         Nothing is counted yet.
 
         Raises:
-            ImageError: If ``data`` is no image, or not what the front end knows.
+            ImageError: If ``data`` is not an image, or the front end can't read it.
             RuntimeSeamError: If the runtime fails.
         """
         pre = self.manifest.preprocessing
@@ -90,21 +90,21 @@ class ServedModel:
         return drift_counters.values(pixels, logits, np.concatenate(found) if found else None, self.projection)
 
     def warm(self) -> None:
-        """Run once through all of it.
+        """Run all steps once.
 
         Raises:
-            AgentError: If model, manifest and reference don't fit each other.
+            AgentError: If model, manifest and reference are inconsistent.
         """
         pre = self.manifest.preprocessing
         self.values([self._run(np.full((pre.height, pre.width, 3), 127, np.uint8))])
 
 
 def load_model(path: Path, *, threads: int | None = None, max_memory_bytes: int = 0) -> ServedModel:
-    """Return the release in the bundle at ``path``, warmed up; ``max_memory_bytes``: what this process may have.
+    """Return the release in the bundle at ``path``, warmed up; ``max_memory_bytes``: memory limit of this process.
 
     Raises:
-        WireError: If the bundle or its reference may not be believed.
-        AgentError: If the runtime is missing or its parts don't fit each other.
+        WireError: If the bundle or its reference is invalid.
+        AgentError: If the runtime is missing or the parts are inconsistent.
         OSError: If the file can't be read.
     """
     bundle = read_bundle(path)
