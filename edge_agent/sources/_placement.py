@@ -37,7 +37,7 @@ def check_placement(folder: Path, state: Path | None) -> None:
 
 
 def _protected(state: Path | None) -> list[tuple[str, Path]]:
-    """Return the folders that may be neither a source nor a parent of one, with their names in messages."""
+    """Return the folders that may be neither a source nor inside one, with their names in messages."""
     found = [("the root directory", Path("/"))]
     with contextlib.suppress(RuntimeError):  # no home in the environment and no entry for this user
         found.append(("the home directory", Path.home()))

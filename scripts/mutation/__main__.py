@@ -60,7 +60,7 @@ track_dependencies = false
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What is mutated under one name, and the tests of it."""
+    """The sources mutated under one name, and their tests."""
 
     name: str
     sources: tuple[str, ...]
@@ -74,18 +74,18 @@ def scopes(path: Path = SCOPE) -> dict[str, Scope]:
 
 
 def key(mutant: Mapping[str, object]) -> tuple[str, str, str]:
-    """Return what an entry of ``mutants_allowed.toml`` and a mutant have in common."""
+    """Return the key that an entry of ``mutants_allowed.toml`` and its mutant share."""
     return str(mutant["file"]), str(mutant["was"]), str(mutant["became"])
 
 
 def allowed(path: Path = ALLOWED) -> dict[tuple[str, str, str], str]:
-    """Return the reason of each survivor that is allowed."""
+    """Return the reason for each allowed survivor."""
     entries = tomllib.loads(path.read_text()).get("allowed", []) if path.exists() else []
     return {key(entry): str(entry["reason"]) for entry in entries}
 
 
 def shares(counts: Mapping[str, int], wanted: int) -> dict[str, int]:
-    """Part ``wanted`` evenly; what a small module can't take goes to the others."""
+    """Distribute ``wanted`` evenly; what exceeds a small module's mutants goes to the others."""
     left, given = dict(counts), dict.fromkeys(counts, 0)
     while wanted and any(left.values()):
         for name in [name for name, rest in left.items() if rest][:wanted]:
@@ -102,7 +102,7 @@ def chosen(mutants: Sequence[dict[str, object]], count: int, seed: str) -> list[
 
 @contextmanager
 def copied(scope: Scope) -> Iterator[Path]:
-    """Give a copy of what git knows of this checkout, set up for mutmut; nothing is written here."""
+    """Yield a copy of this checkout's files known to git, set up for mutmut; nothing is written here."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -165,7 +165,7 @@ def stale(
     rows: Sequence[Mapping[str, object]],
     files: set[str],
 ) -> list[str]:
-    """Return the entries of ``files`` that fit no mutant, or whose mutants were all killed in this run."""
+    """Return the entries of ``files`` without a matching mutant, or whose mutants were all killed in this run."""
     existing = set(known)
     by_key: dict[tuple[str, str, str], set[object]] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""mutmut, used as a library inside a copy of the repository: lists the mutants of a module, and runs some of them.
+"""Uses mutmut as a library inside a copy of the repository: lists the mutants of a module, and runs some of them.
 
 mutmut 3 writes all mutants of a file into one module behind switches, so that one import serves them all: a mutant
 costs a fork and the tests that reach its function. It has no sampling (github.com/boxed/mutmut/issues/278) and does not
@@ -84,7 +84,7 @@ def _of_file(path: Path) -> Iterator[Mutant]:
 
 
 def _alike(left: list[str], right: list[str]) -> int:
-    """Return how many lines from the first on are equal."""
+    """Return how many leading lines are equal."""
     return next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
 
 
@@ -93,7 +93,7 @@ def _joined(lines: list[str]) -> str:
 
 
 def forget() -> None:
-    """Drop what the run without a mutant left in this process: values of test modules, results in caches.
+    """Discard state that the run without a mutant left in this process: values of test modules, cached results.
 
     A mutant is tested in a fork of the process that has run the tests once. What was computed there would hide it.
     """
@@ -106,7 +106,7 @@ def forget() -> None:
 
 
 class _Fresh(mutmut.PytestRunner):
-    """mutmut's runner of tests, without what an earlier run left behind."""
+    """mutmut's test runner, without state of an earlier run."""
 
     def run_tests(self, *, mutant_name: str | None, tests: Iterable[str]) -> int:
         """Run ``tests``."""

@@ -1,8 +1,8 @@
-"""Which changes a mutant may be: those of mutmut that a type checker does not refuse anyway, and four of our own.
+"""The operators of mutants: those of mutmut that a type checker does not reject anyway, and four of our own.
 
 Left out of mutmut's, because ``mypy --strict`` runs before every test: an argument or a value that becomes ``None``.
-Left out because no behaviour hangs on it: the wording of messages (strings that are no identifiers).
-Added, because real holes were of these kinds: a statement that is gone, a condition that is never met, ``min`` for
+Left out because it does not affect behaviour: the wording of messages (strings that are not identifiers).
+Added, because real holes were of these kinds: a removed statement, a condition that is never met, ``min`` for
 ``max`` and ``any`` for ``all``, and bounds and order inside SQL.
 """
 
@@ -27,11 +27,11 @@ _SQL_CHANGES = (
 )
 _SWAPPED = {"min": "max", "max": "min", "any": "all", "all": "any"}
 TEXT_LINES = (r"(?i)\b_?log(ger)?\.(debug|info|warning|error|exception)\(",)
-"""Lines that are not mutated at all: what is logged is for a person."""
+"""Lines that are not mutated at all: log messages are for people."""
 
 
 def _number(node: cst.BaseNumber) -> Iterator[cst.BaseNumber]:
-    """Change a float by half, not by one: a threshold of 1.05 for 0.05 fails anywhere."""
+    """Change a float by half, not by one: a threshold of 1.05 instead of 0.05 fails every test."""
     if isinstance(node, cst.Float) and 0 < node.evaluated_value < 1:
         yield node.with_changes(value=repr(node.evaluated_value * 1.5))
     else:
@@ -45,7 +45,7 @@ def _identifier(node: cst.BaseString) -> Iterator[cst.BaseString]:
 
 
 def _sql(node: cst.SimpleString | cst.FormattedStringText) -> Iterator[cst.CSTNode]:
-    """Change one bound or order in a statement of SQL."""
+    """Change one bound or order in an SQL statement."""
     if not _SQL.search(node.value) or "CREATE " in node.value:
         return
     for pattern, instead in _SQL_CHANGES:
@@ -54,24 +54,24 @@ def _sql(node: cst.SimpleString | cst.FormattedStringText) -> Iterator[cst.CSTNo
 
 
 def _removed(node: cst.Expr | cst.Raise) -> Iterator[cst.Pass]:
-    """Leave a call or a ``raise`` out."""
+    """Remove a call or a ``raise``."""
     if isinstance(node, cst.Raise) or isinstance(node.value, cst.Call | cst.Await | cst.Yield):
         yield cst.Pass()
 
 
 def _never(node: cst.If) -> Iterator[cst.If]:
-    """Let a condition never be met."""
+    """Replace a condition by one that is never met."""
     yield node.with_changes(test=cst.Name("False"))
 
 
 def _swapped(node: cst.Call) -> Iterator[cst.Call]:
-    """Take the other of ``min`` and ``max``, ``any`` and ``all``."""
+    """Swap ``min`` and ``max``, or ``any`` and ``all``."""
     if isinstance(node.func, cst.Name) and node.func.value in _SWAPPED:
         yield node.with_changes(func=cst.Name(_SWAPPED[node.func.value]))
 
 
 def _default_instead(node: cst.Call) -> Iterator[cst.Call]:
-    """Leave a keyword argument out, so that its default holds."""
+    """Remove a keyword argument, so that its default applies."""
     for i, argument in enumerate(node.args):
         if argument.keyword is not None:
             yield node.with_changes(args=[*node.args[:i], *node.args[i + 1 :]])
@@ -99,5 +99,5 @@ OPERATORS = [
 
 
 def install() -> None:
-    """Make these the operators of mutmut in this process."""
+    """Install these as mutmut's operators in this process."""
     mutators.mutation_operators[:] = OPERATORS
