@@ -1,8 +1,8 @@
-"""Cache of step results, keyed by their inputs, so that a run resumes where it stopped.
+"""Cache of stage results, keyed by their inputs, so that a run resumes where it stopped.
 
-The key of a result is the digest of the step's name, the source code it ran (``closure``) and the digests of its
-inputs. A changed parameter therefore re-runs that step and only what depends on its *result*: if the step returns the
-same bytes as before, later steps still hit the cache. Files are written whole or not at all; a damaged one is made
+The key of a result is the digest of the stage's name, the source code it ran (``closure``) and the digests of its
+inputs. A changed parameter therefore re-runs that stage and only what depends on its *result*: if the stage returns the
+same bytes as before, later stages still hit the cache. Files are written whole or not at all; a damaged one is made
 again. Results are in a folder named after the cache's version, so those of another version are neither read nor
 removed.
 """
@@ -25,7 +25,7 @@ _DIGEST_BYTES = 64
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Result of a step. ``digest`` is the SHA-256 of ``data``; ``cached``: it was read from the cache."""
+    """Result of a stage. ``digest`` is the SHA-256 of ``data``; ``cached``: it was read from the cache."""
 
     data: bytes
     digest: str
@@ -33,14 +33,25 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Code:
-    """The code that a step runs: its ``entries`` and all they import, including the module that defines the step."""
+class Stage:
+    """A piece of work whose result is cached: its name, the digests of its ``inputs``, and what makes its bytes.
 
-    entries: tuple[str, ...] = ()
+    The code that it depends on is that of the module that defines ``make``, with all it imports. ``uses``: modules that
+    ``make`` imports late, and plug-ins, which no import statement shows.
+    """
 
-    def digests(self) -> dict[str, str]:
-        """Return the SHA-256 of each module's source, by name."""
-        return code_digests(self.entries, apart=f"{__name__}.{type(self).__name__}")
+    name: str
+    inputs: Mapping[str, str]
+    make: Callable[[], bytes]
+    uses: tuple[str, ...] = ()
+
+    def code(self) -> dict[str, str]:
+        """Return the SHA-256 of the source of each module that it runs, by name."""
+        return code_digests((self.make.__module__, *self.uses), apart=f"{__name__}.{type(self).__name__}")
+
+    def key(self) -> str:
+        """Return the digest of name, inputs and code."""
+        return sha256_hex(canonical_bytes({"step": self.name, "inputs": dict(self.inputs), "code": self.code()}))
 
 
 @dataclass(slots=True)
@@ -69,25 +80,21 @@ class Cache:
             f"the cache {self.folder} is {which}: it is left aside (delete it to free space), every step is made anew"
         )
 
-    def key(self, name: str, inputs: Mapping[str, str], code: Code) -> str:
-        """Return the digest of a step's name, inputs and code."""
-        return sha256_hex(canonical_bytes({"step": name, "inputs": dict(inputs), "code": code.digests()}))
-
-    def step(self, name: str, inputs: Mapping[str, str], make: Callable[[], bytes], *, code: Code = Code()) -> Result:
-        """Return the cached result for equal ``inputs`` and ``code``, or else what ``make`` returns.
+    def result(self, stage: Stage) -> Result:
+        """Return the cached result for equal inputs and code, or else what ``stage`` makes.
 
         Raises:
             PackageError: If the result can't be written.
         """
-        path = self.results / f"{name}-{self.key(name, inputs, code)[:24]}"
+        path = self.results / f"{stage.name}-{stage.key()[:24]}"
         known = _read(path)
         if known is not None:
-            self.found.append(name)
+            self.found.append(stage.name)
             return Result(known, sha256_hex(known), cached=True)
-        data = make()
+        data = stage.make()
         digest = sha256_hex(data)
         write_atomically(path, digest.encode() + data)
-        self.ran.append(name)
+        self.ran.append(stage.name)
         return Result(data, digest, cached=False)
 
 

@@ -125,8 +125,17 @@ def located(name: str) -> ModuleSpec | None:
         return None
     for part in rest:
         folders = spec.submodule_search_locations if spec is not None else None
-        spec = PathFinder.find_spec(f"{spec.name}.{part}", folders) if spec is not None and folders else None
+        spec = _below_of(f"{spec.name}.{part}", part, folders) if spec is not None and folders else None
     return spec
+
+
+def _below_of(name: str, part: str, folders: Sequence[str]) -> ModuleSpec | None:
+    try:
+        return PathFinder.find_spec(name, folders)
+    except KeyError:  # a folder without __init__.py in another such: Python looks for the outer one among the imported
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(Path(folder) / part) for folder in folders]
+        return spec
 
 
 @lru_cache(maxsize=2048)

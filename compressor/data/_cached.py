@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from compressor import tasks
-from compressor.cache import Cache, Code
+from compressor.cache import Cache, Stage
 from compressor.closure import package, plugin
 from compressor.data import datasets, load
 from compressor.data._shares import Shares
@@ -29,16 +29,16 @@ def load_kept(cache: Cache, data: DataRecipe, root: Path) -> Table:
     if data.dataset not in datasets() or (data.path and not path.is_file()):
         return load(data, root)
     inputs = {"recipe": repr(data), "task": tasks.of(data).name, "file": sha256_file(path) if data.path else ""}
-    return unpack(cache.step("data", inputs, lambda: pack(load(data, root)), code=code_of(data)).data)
+    return unpack(cache.result(Stage("data", inputs, lambda: pack(load(data, root)), code_of(data))).data)
 
 
-def code_of(data: DataRecipe) -> Code:
-    """Return the code that determines the table of ``data``.
+def code_of(data: DataRecipe) -> tuple[str, ...]:
+    """Return the modules that determine the table of ``data``, in addition to this one.
 
     Both a data set and a recipe can name a front end, so all of them count.
     """
     sources = (plugin("compressor.data", data.dataset), tasks.of(data).code("targets"))
-    return Code((__name__, *sources, *package("edge_agent.front_ends")))
+    return (*sources, *package("edge_agent.front_ends"))
 
 
 def pack(table: Table) -> bytes:

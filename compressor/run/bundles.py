@@ -17,9 +17,8 @@ from compressor.gates.device import device_for
 from compressor.measurement.predictions import Candidate
 from compressor.recipe.model import AcceptanceRecipe, TargetRecipe
 from compressor.release import drift_reference, package
-from compressor.run.comparison import Comparison, Material
-from compressor.run.model_files import Models
-from compressor.run.stages import Workshop, table_digest
+from compressor.run.comparison import Comparison
+from compressor.run.stages import Run, table_digest
 from compressor.tasks import Task
 from edge_agent import tasks as device_tasks
 from wire.canonical import sha256_hex
@@ -36,7 +35,7 @@ class Judged:
     certificate: Certificate
 
 
-def make_bundles(workshop: Workshop, material: Material, models: Models, results: Sequence[Judged]) -> dict[str, bytes]:
+def make_bundles(run: Run, results: Sequence[Judged]) -> dict[str, bytes]:
     """Return the bundles of ``results`` by file name.
 
     Raises:
@@ -46,34 +45,34 @@ def make_bundles(workshop: Workshop, material: Material, models: Models, results
     made = {}
     for judged in results:
         name = f"{judged.certificate.model}-{judged.certificate.version}-{judged.target.name}.tfb"
-        made[name] = package.make_bundle(_parts(workshop, material, models, judged))
+        made[name] = package.make_bundle(_parts(run, judged))
     return made
 
 
-def _parts(workshop: Workshop, material: Material, models: Models, judged: Judged) -> package.Parts:
+def _parts(run: Run, judged: Judged) -> package.Parts:
     compared, candidate = judged.compared, judged.compared.form.candidate
-    golden, width = golden_of(workshop, material, compared), compared.gate_set.candidate.embedding.shape[1]
+    golden, width = golden_of(run, compared), compared.gate_set.candidate.embedding.shape[1]
     manifest = replace(
         candidate.manifest,
         outputs=sized(candidate.manifest.outputs, width),
-        budgets=_budgets(workshop, judged.target, judged.certificate, golden),
-        lineage=lineage_of(workshop, material, models, compared),
+        budgets=_budgets(run, judged.target, judged.certificate, golden),
+        lineage=lineage_of(run, compared),
     )
-    reference = _reference(workshop, material, compared)
-    recipe = workshop.recipe
-    elsewhere = bool(recipe.model.imported or (recipe.model.checkpoint and material.drifted is None))
+    reference = _reference(run, compared)
+    recipe = run.recipe
+    elsewhere = bool(recipe.model.imported or (recipe.model.checkpoint and run.drifted is None))
     return package.Parts(
         manifest, candidate.artifact, reference, golden, judged.certificate, recipe.model.architecture,
-        recipe.data.dataset, workshop.task, elsewhere,
+        recipe.data.dataset, run.task, elsewhere,
     )  # fmt: skip
 
 
-def golden_of(workshop: Workshop, material: Material, compared: Comparison) -> package.Golden:
+def golden_of(run: Run, compared: Comparison) -> package.Golden:
     """Return the golden vectors of a comparison: some rows of the gate split and the artifact's outputs here."""
-    gate_rows, predictions = material.rows("gate"), compared.gate_set.candidate
-    rows = workshop.task.judging.golden_rows(gate_rows.labels, predictions, package.GOLDEN_MAX)
+    gate_rows, predictions = run.rows("gate"), compared.gate_set.candidate
+    rows = run.task.judging.golden_rows(gate_rows.labels, predictions, package.GOLDEN_MAX)
     table = gate_rows.take(rows)
-    inputs = workshop.inputs(table, compared.form.candidate.manifest.preprocessing.layout)
+    inputs = run.inputs(table, compared.form.candidate.manifest.preprocessing.layout)
     return package.Golden(inputs, predictions.logits[rows], table.labels)
 
 
@@ -90,59 +89,59 @@ def sized(outputs: Sequence[TensorSpec], width: int) -> tuple[TensorSpec, ...]:
     return tuple(spec for spec in kept if spec.name != "embedding" or width)
 
 
-def _budgets(workshop: Workshop, target: TargetRecipe, certificate: Certificate, golden: package.Golden) -> Budgets:
+def _budgets(run: Run, target: TargetRecipe, certificate: Certificate, golden: package.Golden) -> Budgets:
     """Return the limits that a device must confirm. The latency follows from the recipe, not from this host's clock."""
     limits = [
         gate.max
-        for gate in workshop.recipe.gates
+        for gate in run.recipe.gates
         if gate.name == "latency_p95_ms"
         and gate.max is not None
         and (gate.on in {"", target.name} or device_for(gate.on, target.name))
     ]
-    measured, acceptance = certificate.figures.get("latency_p95_ms", 0.0), workshop.recipe.acceptance
+    measured, acceptance = certificate.figures.get("latency_p95_ms", 0.0), run.recipe.acceptance
     wanted = acceptance.latency_slack * (min(limits) if limits else measured)
     doubled = acceptance.min_latency_budget_ms  # a power of two: a little noise does not change the bundle's bytes
     while doubled < wanted:
         doubled *= 2
-    return replace(golden_budget(golden, workshop.task, acceptance), latency_p95_ms=float(doubled))
+    return replace(golden_budget(golden, run.task, acceptance), latency_p95_ms=float(doubled))
 
 
-def lineage_of(workshop: Workshop, material: Material, models: Models, compared: Comparison) -> dict[str, str]:
+def lineage_of(run: Run, compared: Comparison) -> dict[str, str]:
     """Return the inputs of a release: digests of recipe, data and models, and its baseline."""
-    recipe, acceptance = repr(replace(workshop.recipe, folder=Path())), workshop.recipe.acceptance
+    recipe, acceptance = repr(replace(run.recipe, folder=Path())), run.recipe.acceptance
     beside = [str(acceptance)] if acceptance != AcceptanceRecipe() else []
-    beside += [workshop.recipe.data.task] if workshop.recipe.data.task else []
+    beside += [run.recipe.data.task] if run.recipe.data.task else []
     lineage = {
         "recipe": sha256_hex(" ".join([recipe, *beside]).encode()),
-        "data": table_digest(material.table),
-        "float_weights": models.trained.digest if models.trained else models.baseline.digest,
-        "float_model": models.baseline.digest,
+        "data": table_digest(run.table),
+        "float_weights": run.models.trained.digest if run.models.trained else run.models.baseline.digest,
+        "float_model": run.models.baseline.digest,
         "baseline": compared.baseline,
     }
-    if models.weights is not None and models.weights is not models.trained:
-        lineage["compressed_weights"] = models.weights.digest
-    if material.drifted is not None:
-        lineage["drifted_train"] = table_digest(material.drifted.train)
-        lineage["drifted_held"] = table_digest(material.drifted.held)
+    if run.models.weights is not None and run.models.weights is not run.models.trained:
+        lineage["compressed_weights"] = run.models.weights.digest
+    if run.drifted is not None:
+        lineage["drifted_train"] = table_digest(run.drifted.train)
+        lineage["drifted_held"] = table_digest(run.drifted.held)
     return lineage
 
 
-def _reference(workshop: Workshop, material: Material, compared: Comparison) -> Reference:
+def _reference(run: Run, compared: Comparison) -> Reference:
     candidate = compared.form.candidate
-    train = material.rows("train")
-    contexts = [_seen(workshop, candidate, material.rows("reference"), "default")]
-    if material.drifted is not None:
-        drifted = concatenate(material.drifted.train, material.drifted.held)
-        train = concatenate(train, material.drifted.train)
-        contexts.append(_seen(workshop, candidate, drifted, "retrained"))
-    labels = material.rows("calibration").labels
-    temperature = workshop.task.judging.temperature(compared.calibration.logits, labels)
-    seen = _seen(workshop, candidate, train, "train")
-    task = device_tasks.make(workshop.task.device, seen.predictions.logits.shape[1])
+    train = run.rows("train")
+    contexts = [_seen(run, candidate, run.rows("reference"), "default")]
+    if run.drifted is not None:
+        drifted = concatenate(run.drifted.train, run.drifted.held)
+        train = concatenate(train, run.drifted.train)
+        contexts.append(_seen(run, candidate, drifted, "retrained"))
+    labels = run.rows("calibration").labels
+    temperature = run.task.judging.temperature(compared.calibration.logits, labels)
+    seen = _seen(run, candidate, train, "train")
+    task = device_tasks.make(run.task.device, seen.predictions.logits.shape[1])
     return drift_reference.make_reference(compared.form.digest, task, seen, contexts, temperature)
 
 
-def _seen(workshop: Workshop, candidate: Candidate, table: Table, name: str) -> drift_reference.Seen:
-    predictions = workshop.predict(f"profile {name}", candidate, table)
+def _seen(run: Run, candidate: Candidate, table: Table, name: str) -> drift_reference.Seen:
+    predictions = run.predict(f"profile {name}", candidate, table)
     effective = len(np.unique(table.sources))
-    return drift_reference.Seen(workshop.pixels(table), table.labels, predictions, effective, name)
+    return drift_reference.Seen(run.pixels(table), table.labels, predictions, effective, name)

@@ -1,4 +1,4 @@
-"""The data of a run, and the predictions of all its models, each computed once.
+"""The predictions of all models of a run, each computed once, and the figures of a target.
 
 Decides which models are compared on which samples. Does not judge.
 """
@@ -12,33 +12,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from compressor.data._drifted import Drifted
-from compressor.data._split import Splits
 from compressor.data._table import Table
 from compressor.errors import MeasureError
 from compressor.measurement import parity
 from compressor.measurement.onnx_graph import GraphFigures
 from compressor.measurement.predictions import Candidate, Predictions
 from compressor.recipe.model import TargetRecipe
-from compressor.run.model_files import FLOAT_NAMES, Form, Models
-from compressor.run.stages import Workshop
+from compressor.run.model_files import FLOAT_NAMES, Form
+from compressor.run.stages import Run
 from compressor.tasks._compared import Compared
-from wire.bundle import Bundle
 
 _PARITY_ROWS = 512
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Material:
-    """The data of a run: the table and its splits, and the drifted samples of a retraining."""
-
-    table: Table
-    splits: Splits
-    drifted: Drifted | None
-
-    def rows(self, name: str) -> Table:
-        """Return the rows of the split ``name``."""
-        return self.table.take(getattr(self.splits, name))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,25 +41,23 @@ class Comparison:
     parity_unknown: str = ""
 
     @classmethod
-    def of(
-        cls, workshop: Workshop, material: Material, models: Models, before: Bundle | None, target: str
-    ) -> Comparison:
-        """Return all predictions of ``target``; ``before`` is the bundle of the previous release, if there is one.
+    def of(cls, run: Run, target: str) -> Comparison:
+        """Return all predictions of ``target``.
 
         Raises:
             MeasureError: If a model can't be run.
         """
-        form = models.compressed[target]
-        held = material.drifted.held if material.drifted is not None else None
-        gate_set = _compare(workshop, models, form, before, material.rows("gate"))
-        pairs, unknown = parity_of(workshop, material, models)
+        form = run.models.compressed[target]
+        held = run.drifted.held if run.drifted is not None else None
+        gate_set = _compare(run, form, run.rows("gate"))
+        pairs, unknown = parity_of(run)
         return cls(
-            baseline=before.manifest.release if before is not None else _start(models, form),
+            baseline=run.before.manifest.release if run.before is not None else _start(run, form),
             form=form,
             gate_set=gate_set,
-            drifted=None if held is None else _compare(workshop, models, form, before, held),
+            drifted=None if held is None else _compare(run, form, held),
             parity=pairs,
-            calibration=workshop.predict("temperature", form.candidate, material.rows("calibration")),
+            calibration=run.predict("temperature", form.candidate, run.rows("calibration")),
             parity_unknown=unknown,
         )
 
@@ -83,40 +65,40 @@ class Comparison:
 ITSELF = "itself (nothing was compressed)"
 
 
-def _start(models: Models, form: Form) -> str:
+def _start(run: Run, form: Form) -> str:
     """Return the baseline of a first release, as text: an imported file need not be float."""
-    if models.baseline.data in {form.data, form.onnx}:
+    if run.models.baseline.data in {form.data, form.onnx}:
         return ITSELF
-    return "the float model" if models.trained is not None else "the file as it came"
+    return "the float model" if run.models.trained is not None else "the file as it came"
 
 
-def parity_of(workshop: Workshop, material: Material, models: Models) -> tuple[tuple[parity.Pair, ...], str]:
+def parity_of(run: Run) -> tuple[tuple[parity.Pair, ...], str]:
     """Return the parity of every pair of forms, on some rows of the gate split, and which forms failed.
 
     A form that can't be run, such as a float file that no device gets, is left out and named.
     """
-    gate_rows = material.rows("gate")
+    gate_rows = run.rows("gate")
     some = gate_rows.take(np.arange(min(len(gate_rows), _PARITY_ROWS)))
-    forms = {"torch": workshop.torch_logits(models.weights, some)} if models.weights is not None else {}
+    forms = {"torch": run.torch_logits(run.models.weights, some)} if run.models.weights is not None else {}
     failed = []
-    named = {FLOAT_NAMES[runtime]: form for runtime, form in models.floats.items()}
-    for name, form in [*named.items(), *models.compressed.items()]:
+    named = {FLOAT_NAMES[runtime]: form for runtime, form in run.models.floats.items()}
+    for name, form in [*named.items(), *run.models.compressed.items()]:
         try:
-            forms[name] = workshop.predict(f"parity {name}", form.candidate, some).logits
+            forms[name] = run.predict(f"parity {name}", form.candidate, some).logits
         except MeasureError as error:
             failed.append(f"{name}: {error}")
     try:
-        return workshop.task.judging.parity(forms), "; ".join(failed)
+        return run.task.judging.parity(forms), "; ".join(failed)
     except MeasureError as error:
         return (), "; ".join([*failed, str(error)])
 
 
-def _compare(workshop: Workshop, models: Models, form: Form, before: Bundle | None, rows: Table) -> Compared:
-    float_model = workshop.predict("float", models.baseline.candidate, rows)
-    candidate = workshop.predict(form.candidate.manifest.target, form.candidate, rows)
+def _compare(run: Run, form: Form, rows: Table) -> Compared:
+    float_model = run.predict("float", run.models.baseline.candidate, rows)
+    candidate = run.predict(form.candidate.manifest.target, form.candidate, rows)
     baseline = float_model
-    if before is not None:
-        baseline = workshop.predict("release before", Candidate(before.manifest, before.artifact), rows)
+    if run.before is not None:
+        baseline = run.predict("release before", Candidate(run.before.manifest, run.before.artifact), rows)
     return Compared(rows.labels, rows.slices, baseline, float_model, candidate)
 
 
@@ -146,28 +128,28 @@ _GRAPH = ("macs", "int8_macs_ratio", "converting_nodes")
 
 
 def figures_of(
-    workshop: Workshop, target: TargetRecipe, material: Material, models: Models, compared: Comparison
+    run: Run, target: TargetRecipe, compared: Comparison
 ) -> Figures:
     """Return every figure of ``target``; latency and memory only if this host has the target's processor.
 
     The run already has its predictions: other measurements that fail are unknown, and do not end it.
     """
-    form, baseline = compared.form, models.baseline
-    found = Figures(workshop.task.judging.figures(compared.gate_set, compared.drifted))
+    form, baseline = compared.form, run.models.baseline
+    found = Figures(run.task.judging.figures(compared.gate_set, compared.drifted))
     found.known |= {
         "size_bytes": float(len(form.data)),
         "float_size_bytes": float(len(baseline.data)),
         "size_ratio": len(form.data) / len(baseline.data),
     }
-    found.add(_GRAPH, lambda: _graph_figures(found, workshop.graph(form.candidate, form.onnx)))
-    found.add(("float_macs",), lambda: _float_macs(workshop.graph(baseline.candidate)))
+    found.add(_GRAPH, lambda: _graph_figures(found, run.graph(form.candidate, form.onnx)))
+    found.add(("float_macs",), lambda: _float_macs(run.graph(baseline.candidate)))
     found.known |= _parity_figures(compared, target)
     found.unknown |= {name: compared.parity_unknown for name in _PARITY if compared.parity_unknown}
     if target.cpu == platform.machine():  # this host can't measure another processor: the gate then fails
-        rows = material.rows("gate").take(np.arange(min(_TIMED_ROWS, len(compared.gate_set.labels))))
+        rows = run.rows("gate").take(np.arange(min(_TIMED_ROWS, len(compared.gate_set.labels))))
         both = {"float": baseline.candidate, "candidate": form.candidate}
-        found.add(_LATENCY, lambda: _with_ratios(workshop.timings(both, rows)))
-        found.add(("peak_memory_bytes",), lambda: workshop.memory(both, rows))
+        found.add(_LATENCY, lambda: _with_ratios(run.timings(both, rows)))
+        found.add(("peak_memory_bytes",), lambda: run.memory(both, rows))
     found.unknown = {name: why for name, why in found.unknown.items() if name not in found.known}
     return found
 

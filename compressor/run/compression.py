@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compressor import steps, tasks
-from compressor.cache import Code, Result
+from compressor.cache import Result, Stage
 from compressor.closure import plugin
 from compressor.data._table import Table
 from compressor.errors import PluginError
@@ -35,7 +34,7 @@ from compressor.run.model_files import (
     float_target,
     with_contract,
 )
-from compressor.run.stages import Workshop, table_digest, versions
+from compressor.run.stages import Run, table_digest, versions
 from compressor.steps._base import Bench, Network, Rows
 from compressor.steps._selection import artifact_steps, network_steps
 from compressor.steps._settings import Settings
@@ -82,50 +81,53 @@ def check_calibration(tables: Sequence[Table]) -> None:
     tasks.of_labels(tables[0].labels, tables[0].task).targets.check_calibration(tables)
 
 
-def shaped(workshop: Workshop, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
+def shaped(run: Run, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
     """Return the weights after the recipe's network steps, and the notes of each step.
 
     Raises:
         CompressorError: As raised by a step.
     """
     weights, notes = trained, []
-    network = plugin("compressor.networks", workshop.recipe.model.network)
-    for step in network_steps(workshop.recipe):
+    network = plugin("compressor.networks", run.recipe.model.network)
+    for step in network_steps(run.recipe):
         inputs = {
             "weights": weights.digest, "teacher": trained.digest, "step": repr(step), "data": lesson.digest(),
-            "settings": repr(workshop.recipe.train), "network": repr(workshop.recipe.model.network),
-            "options": repr(sorted(workshop.recipe.model.network_options.items())),
-            "preprocessing": repr(workshop.preprocessing), **versions("torch", "numpy", "torch-pruning"),
+            "settings": repr(run.recipe.train), "network": repr(run.recipe.model.network),
+            "options": repr(sorted(run.recipe.model.network_options.items())),
+            "preprocessing": repr(run.preprocessing), **versions("torch", "numpy", "torch-pruning"),
         }  # fmt: skip
-        make = partial(_applied, workshop, weights, trained, step, lesson)
+        make = _applying(run, weights, trained, step, lesson)
         step_code = plugin("compressor.steps", step.step)
-        entries = (step_code, "compressor.train.checkpoint", network, workshop.task.code("training"))
-        made = workshop.cache.step(f"step-{step.step}", inputs, make, code=Code((__name__, *entries)))
+        entries = (step_code, "compressor.train.checkpoint", network, run.task.code("training"))
+        made = run.cache.result(Stage(f"step-{step.step}", inputs, make, entries))
         said, data = _unpack(made.data)
         weights = Result(data, sha256_hex(data), cached=made.cached)
         notes.append((step.step, said))
     return weights, tuple(notes)
 
 
-def _rows(workshop: Workshop, tables: Sequence[Table]) -> Rows:
-    return Rows(workshop.joined(tables), np.concatenate([table.lessons for table in tables]), tables[0].task)
+def _rows(run: Run, tables: Sequence[Table]) -> Rows:
+    return Rows(run.joined(tables), np.concatenate([table.lessons for table in tables]), tables[0].task)
 
 
-def _applied(workshop: Workshop, weights: Result, trained: Result, step: Settings, lesson: Lesson) -> bytes:
-    from compressor.train import checkpoint  # noqa: PLC0415 - torch is loaded only where needed
+def _applying(run: Run, weights: Result, trained: Result, step: Settings, lesson: Lesson) -> Callable[[], bytes]:
+    def make() -> bytes:
+        from compressor.train import checkpoint  # noqa: PLC0415 - torch is loaded only where needed
 
-    classes = len(lesson.search.class_names)
-    with workshop.progress.stage(step.step, 1, "step") as stage, tempfile.TemporaryDirectory(prefix="tinyfleet-") as at:
-        train, calibration, search = (
-            _rows(workshop, tables) for tables in (lesson.train, lesson.calibration, [lesson.search])
-        )
-        teacher: Network = workshop.loaded(trained.data, classes)  # type: ignore[assignment]
-        bench = Bench(train, calibration, search, workshop.recipe.train, teacher, lambda note: stage.advance(0, note))
-        applied = steps.apply(workshop.loaded(weights.data, classes), bench, step)  # type: ignore[arg-type]
-        path = Path(at) / "weights.pt"
-        checkpoint.save(applied.network, path, applied.ranges)
-        stage.advance()
-        return _pack(applied.notes, path.read_bytes())
+        classes = len(lesson.search.class_names)
+        with run.progress.stage(step.step, 1, "step") as stage, tempfile.TemporaryDirectory(prefix="tinyfleet-") as at:
+            train, calibration, search = (
+                _rows(run, tables) for tables in (lesson.train, lesson.calibration, [lesson.search])
+            )
+            teacher: Network = run.loaded(trained.data, classes)  # type: ignore[assignment]
+            bench = Bench(train, calibration, search, run.recipe.train, teacher, lambda note: stage.advance(0, note))
+            applied = steps.apply(run.loaded(weights.data, classes), bench, step)  # type: ignore[arg-type]
+            path = Path(at) / "weights.pt"
+            checkpoint.save(applied.network, path, applied.ranges)
+            stage.advance()
+            return _pack(applied.notes, path.read_bytes())
+
+    return make
 
 
 def _pack(notes: Mapping[str, Any], data: bytes) -> bytes:
@@ -139,7 +141,7 @@ def _unpack(data: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def models_of(
-    workshop: Workshop, table: Table, trained: Result, weights: Result, calibration: Sequence[Table],
+    run: Run, trained: Result, weights: Result, calibration: Sequence[Table],
     notes: Notes,
 ) -> Models:  # fmt: skip
     """Return all files of a run: the float baseline, the float files by runtime, the compressed ones by target.
@@ -149,17 +151,16 @@ def models_of(
         QuantizeError: If a file can't be quantized.
         PluginError: If a scheme or the TFLite converter is missing.
     """
-    recipe = workshop.recipe
-    baseline = exported(workshop, table, trained, ONNX)
-    floats = {name: exported(workshop, table, weights, name) for name in sorted({t.runtime for t in recipe.targets})}
+    recipe = run.recipe
+    baseline = exported(run, trained, ONNX)
+    floats = {name: exported(run, weights, name) for name in sorted({t.runtime for t in recipe.targets})}
     compressed = {
-        target.name: compress(workshop, table, floats[target.runtime], target, calibration, weights)
-        for target in recipe.targets
+        target.name: compress(run, floats[target.runtime], target, calibration, weights) for target in recipe.targets
     }
     return Models(trained, weights, baseline, floats, compressed, notes)
 
 
-def exported(workshop: Workshop, table: Table, weights: Result, runtime: str) -> Form:
+def exported(run: Run, weights: Result, runtime: str) -> Form:
     """Return the float file of ``weights`` for ``runtime``.
 
     Raises:
@@ -169,12 +170,12 @@ def exported(workshop: Workshop, table: Table, weights: Result, runtime: str) ->
     if runtime not in FLOAT_NAMES:
         message = f"Expected a runtime of {', '.join(FLOAT_NAMES)} to export to, got {runtime!r}"
         raise PluginError(message)
-    data = workshop.export(weights, len(table.class_names), runtime).data
-    return Form(bare(workshop.recipe, table, data, float_target(workshop.recipe, runtime)))
+    data = run.export(weights, len(run.table.class_names), runtime).data
+    return Form(bare(run.recipe, run.table, data, float_target(run.recipe, runtime)))
 
 
 def compress(
-    workshop: Workshop, table: Table, form: Form, target: TargetRecipe, calibration: Sequence[Table],
+    run: Run, form: Form, target: TargetRecipe, calibration: Sequence[Table],
     weights: Result | None = None,
 ) -> Form:  # fmt: skip
     """Return ``form`` after the recipe's steps for ``target``; ``weights`` may contain learned ranges.
@@ -185,42 +186,42 @@ def compress(
         PluginError: If a scheme is missing.
     """
     data = form.data
-    for step in artifact_steps(workshop.recipe, target.name):
-        data = _quantized(workshop, data, target, calibration, step, weights)
+    for step in artifact_steps(run.recipe, target.name):
+        data = _quantized(run, data, target, calibration, step, weights)
         if left := left_float.check(data, target.runtime, step):
-            workshop.progress.say(f"{target.name}: {left}")
+            run.progress.say(f"{target.name}: {left}")
     plain = data
     if target.format == "ort":
-        data = workshop.ort_format(data)
+        data = run.ort_format(data)
     if target.runtime == LITERT:
         from compressor.tflite.contract import contract  # noqa: PLC0415 - LiteRT only for its targets
 
-        return Form(with_contract(bare(workshop.recipe, table, data, target), *contract(data)))
-    return Form(bare(workshop.recipe, table, data, target), plain)
+        return Form(with_contract(bare(run.recipe, run.table, data, target), *contract(data)))
+    return Form(bare(run.recipe, run.table, data, target), plain)
 
 
 def _quantized(
-    workshop: Workshop, model: bytes, target: TargetRecipe, calibration: Sequence[Table], step: QuantizeRecipe,
+    run: Run, model: bytes, target: TargetRecipe, calibration: Sequence[Table], step: QuantizeRecipe,
     weights: Result | None,
 ) -> bytes:  # fmt: skip
     layout = declarations.runtime(target.runtime).layout
-    learnt = workshop.learnt(weights) if weights is not None else {}
+    learnt = run.learnt(weights) if weights is not None else {}
     packages = ("onnx", "onnxruntime", "numpy") if target.runtime == ONNX else ("ai-edge-quantizer", "ai-edge-litert")
     inputs = {
-        "model": sha256_hex(model), "settings": repr(step), "preprocessing": repr(workshop.preprocessing),
+        "model": sha256_hex(model), "settings": repr(step), "preprocessing": repr(run.preprocessing),
         "runtime": target.runtime, "ranges": repr(sorted(learnt.items())),
         "data": sha256_hex("".join(table_digest(item) for item in calibration).encode()), **versions(*packages),
     }  # fmt: skip
 
-    size = fixed_batch(model) if target.runtime == ONNX and workshop.recipe.model.onnx else 0
+    size = fixed_batch(model) if target.runtime == ONNX and run.recipe.model.onnx else 0
 
     def batches() -> Iterator[Floats]:
-        made = workshop.batches(calibration, layout)
+        made = run.batches(calibration, layout)
         return _pieces(made, size) if size else made
 
     def make() -> bytes:
-        with workshop.progress.stage("quantize", 1, "model") as stage:
-            placed = _placed(workshop, model, target.runtime, calibration, weights) if learnt and weights else None
+        with run.progress.stage("quantize", 1, "model") as stage:
+            placed = _placed(run, model, target.runtime, calibration, weights) if learnt and weights else None
             made = _by_scheme(model, batches, step, target.runtime, placed)
             first_run.check(target.runtime, made, next(iter(batches())), f"the {step.scheme} file of {target.name}")
             stage.advance(1, FLOAT_NAMES[target.runtime])
@@ -230,9 +231,9 @@ def _quantized(
     if target.runtime == LITERT:
         entries.append("compressor.tflite.by_recipe")
     if learnt:
-        network = plugin("compressor.networks", workshop.recipe.model.network)
+        network = plugin("compressor.networks", run.recipe.model.network)
         entries += ("compressor.quantize._learned_ranges", "compressor.train.checkpoint", network)
-    return workshop.cache.step("quantize", inputs, make, code=Code((__name__, *entries))).data
+    return run.cache.result(Stage("quantize", inputs, make, tuple(entries))).data
 
 
 def _pieces(batches: Iterable[Floats], size: int) -> Iterator[Floats]:
@@ -252,15 +253,15 @@ def _by_scheme(model: bytes, batches: Any, step: QuantizeRecipe, runtime: str, p
     return quantize(model, batches, step, ranges=placed)
 
 
-def _placed(workshop: Workshop, model: bytes, runtime: str, calibration: Sequence[Table], weights: Result) -> Ranges:
+def _placed(run: Run, model: bytes, runtime: str, calibration: Sequence[Table], weights: Result) -> Ranges:
     """Return learned ranges by the names of the file's tensors, matched by value on a few calibration rows."""
     from compressor.quantize import _learned_ranges as placed  # noqa: PLC0415 - torch is loaded only where needed
 
     rows = calibration[0].take(np.arange(min(_PROBE_ROWS, len(calibration[0]))))
-    learnt, network = workshop.learnt(weights), workshop.loaded(weights.data, len(rows.class_names))
-    by_node = placed.activations(network, workshop.inputs(rows))  # type: ignore[arg-type]
+    learnt, network = run.learnt(weights), run.loaded(weights.data, len(rows.class_names))
+    by_node = placed.activations(network, run.inputs(rows))  # type: ignore[arg-type]
     if runtime == LITERT:
         from compressor.tflite.by_recipe import tensors  # noqa: PLC0415 - LiteRT only for its targets
 
-        return placed.place(learnt, by_node, tensors(model, workshop.inputs(rows, "NHWC")))
-    return placed.place(learnt, by_node, placed.onnx_tensors(model, workshop.inputs(rows)))
+        return placed.place(learnt, by_node, tensors(model, run.inputs(rows, "NHWC")))
+    return placed.place(learnt, by_node, placed.onnx_tensors(model, run.inputs(rows)))

@@ -23,8 +23,8 @@ from compressor.gates.rule import GateRecipe
 from compressor.measurement.predictions import Predictions
 from compressor.release import package
 from compressor.run.bundles import golden_budget, golden_of, sized
-from compressor.run.comparison import Comparison, Material
-from compressor.run.stages import Workshop
+from compressor.run.comparison import Comparison
+from compressor.run.stages import Run
 from compressor.tasks import Compared, Task
 from edge_agent.inference import preprocess
 from wire.bundle import GOLDEN, build_bundle
@@ -45,9 +45,7 @@ class Asked:
     allowed: Budgets
 
 
-def said_by_devices(
-    workshop: Workshop, material: Material, compared: Comparison, rules: Sequence[GateRecipe], bench: DeviceBench | None
-) -> dict[str, DeviceEvidence]:
+def said_by_devices(run: Run, compared: Comparison, rules: Sequence[GateRecipe]) -> dict[str, DeviceEvidence]:
     """Return the evidence of each device that ``rules`` name, by device.
 
     Raises:
@@ -56,22 +54,22 @@ def said_by_devices(
     devices = list(dict.fromkeys(rule.on for rule in rules if rule.on))
     if not devices:
         return {}
-    if bench is None:
+    if run.devices is None:
         problem = "Expected a way to devices, got none: give --server, --token-file and --keys"
         return dict.fromkeys(devices, DeviceEvidence(problem))
-    asked = _asked(workshop, material, compared, rules)
-    return {device: _one(workshop, device, asked, bench) for device in devices}
+    asked = _asked(run, compared, rules)
+    return {device: _one(run, run.devices, device, asked) for device in devices}
 
 
-def _asked(workshop: Workshop, material: Material, compared: Comparison, rules: Sequence[GateRecipe]) -> Asked:
+def _asked(run: Run, compared: Comparison, rules: Sequence[GateRecipe]) -> Asked:
     candidate, gate_set = compared.form.candidate, compared.gate_set
-    golden = golden_of(workshop, material, compared)
-    budgets = golden_budget(golden, workshop.task, workshop.recipe.acceptance)
+    golden = golden_of(run, compared)
+    budgets = golden_budget(golden, run.task, run.recipe.acceptance)
     outputs = sized(candidate.manifest.outputs, gate_set.candidate.embedding.shape[1])
     manifest = replace(candidate.manifest, outputs=outputs, budgets=budgets)
-    rows = material.rows("gate")
+    rows = run.rows("gate")
     subject = make_subject(manifest, candidate.artifact, package.write_golden(golden), pixels_of(rows, manifest))
-    return Asked(workshop.task, subject, gate_set, material.table.class_names, rules, budgets)
+    return Asked(run.task, subject, gate_set, run.table.class_names, rules, budgets)
 
 
 def make_subject(manifest: Manifest, artifact: bytes, golden: bytes, pixels: NDArray[np.uint8] | None) -> Subject:
@@ -103,9 +101,9 @@ def pixels_of(table: Table, manifest: Manifest) -> NDArray[np.uint8]:
     return pixels
 
 
-def _one(workshop: Workshop, device: str, asked: Asked, bench: DeviceBench) -> DeviceEvidence:
+def _one(run: Run, bench: DeviceBench, device: str, asked: Asked) -> DeviceEvidence:
     try:
-        answer = bench.measure(asked.subject, device, workshop.progress)
+        answer = bench.measure(asked.subject, device, run.progress)
         return evidence_from(answer, asked)
     except (DeviceMeasureError, PublishError) as error:  # PublishError covers ServerUnreachableError
         return DeviceEvidence(str(error))

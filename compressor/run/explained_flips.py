@@ -11,13 +11,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.cache import Code
+from compressor.cache import Stage
 from compressor.closure import plugin
 from compressor.data._table import Table
 from compressor.measurement import predictions
 from compressor.measurement.predictions import Candidate
 from compressor.measurement.saliency import Explained, Flip, Predict, saliency
-from compressor.run.stages import Workshop, table_digest, versions
+from compressor.run.stages import Run, table_digest, versions
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import to_document
 
@@ -27,7 +27,7 @@ _PATCHES = 6  # along the longer side: 50 inputs per picture, so that twelve fli
 
 
 def explained(
-    workshop: Workshop, found: Sequence[Flip], rows: Table, before: Candidate, after: Candidate
+    run: Run, found: Sequence[Flip], rows: Table, before: Candidate, after: Candidate
 ) -> tuple[Explained, ...]:
     """Return the flips ``found`` with the saliency of ``before`` and ``after``.
 
@@ -46,8 +46,8 @@ def explained(
     def make() -> bytes:
         said = _predict(before), _predict(after)
         maps: list[Floats] = []
-        with workshop.progress.stage("explain", max(len(found), 1), "flip") as stage:
-            for flip, given in zip(found, workshop.inputs(rows) if len(found) else (), strict=True):
+        with run.progress.stage("explain", max(len(found), 1), "flip") as stage:
+            for flip, given in zip(found, run.inputs(rows) if len(found) else (), strict=True):
                 maps += [
                     saliency(predict, given, answer, patches=_PATCHES)
                     for predict, answer in zip(said, (flip.before, flip.after), strict=True)
@@ -56,8 +56,8 @@ def explained(
         return _pack(maps)
 
     runtimes = sorted({before.manifest.runtime, after.manifest.runtime})
-    code = Code((__name__, *(plugin("edge_agent.runtimes", name) for name in runtimes)))
-    kept = _unpack(workshop.cache.step("explain", inputs, make, code=code).data)
+    stage = Stage("explain", inputs, make, tuple(plugin("edge_agent.runtimes", name) for name in runtimes))
+    kept = _unpack(run.cache.result(stage).data)
     return tuple(Explained(flip, *pair) for flip, pair in zip(found, kept, strict=True))
 
 

@@ -23,7 +23,7 @@ from compressor.run import imported_onnx
 from compressor.run.compression import check_calibration, compress
 from compressor.run.imported_onnx import in_order
 from compressor.run.model_files import LITERT, ONNX, Form, Models, bare, float_target, input_of, with_contract
-from compressor.run.stages import Workshop
+from compressor.run.stages import Run
 from compressor.steps._selection import artifact_steps
 from edge_agent import runtimes
 from edge_agent.errors import AgentError
@@ -38,7 +38,7 @@ _ALONE, _MAX_APART_RATIO, _ROUNDING = 4, 0.05, 1e-4
 _SUM_SLACK = 1e-3
 
 
-def checkpoint_of(workshop: Workshop, classes: int) -> Result:
+def checkpoint_of(run: Run, classes: int) -> Result:
     """Return the weights in ``[model] checkpoint``, in this project's format.
 
     Raises:
@@ -47,15 +47,15 @@ def checkpoint_of(workshop: Workshop, classes: int) -> Result:
     """
     from compressor.steps._base import Applied  # noqa: PLC0415 - its check needs torch, which only this path needs
 
-    path = workshop.recipe.folder / workshop.recipe.model.checkpoint
+    path = run.recipe.folder / run.recipe.model.checkpoint
     data = _read(path, "[model] checkpoint")
-    if not Applied(workshop.loaded(data, classes, str(path))).finite():  # type: ignore[arg-type]
+    if not Applied(run.loaded(data, classes, str(path))).finite():  # type: ignore[arg-type]
         message = f"Expected finite weights in {path}, got NaN or infinity: take a checkpoint from before it diverged"
         raise CheckpointError(message)
     return Result(data, sha256_hex(data), cached=True)
 
 
-def models_of(workshop: Workshop, table: Table, calibration: Sequence[Table]) -> Models:
+def models_of(run: Run, calibration: Sequence[Table]) -> Models:
     """Return all files of a run that starts from an exported file.
 
     Raises:
@@ -65,21 +65,21 @@ def models_of(workshop: Workshop, table: Table, calibration: Sequence[Table]) ->
             not run.
         QuantizeError: If it can't be quantized.
     """
-    model, recipe = workshop.recipe.model, workshop.recipe
+    model, recipe = run.recipe.model, run.recipe
     runtime = ONNX if model.onnx else LITERT
     check_calibration(calibration)
     data = _imported(recipe)
-    plain = bare(recipe, table, data, float_target(recipe, runtime))
+    plain = bare(recipe, run.table, data, float_target(recipe, runtime))
     specs = contract_of(data, plain.manifest)
     if runtime == ONNX:
         data = imported_onnx.of_known_sizes(data, specs[0][0])
         plain = replace(plain, artifact=data)
-    specs = _meant(workshop, _stated(plain, specs, data), specs, calibration[0])
+    specs = _meant(run, _stated(plain, specs, data), specs, calibration[0])
     start = Form(_stated(plain, specs, data))
     compressed = {}
     for target in recipe.targets:
         given = imported_onnx.logits_first(data, specs[1][0].name) if artifact_steps(recipe, target.name) else data
-        form = compress(workshop, table, Form(replace(start.candidate, artifact=given)), target, calibration)
+        form = compress(run, Form(replace(start.candidate, artifact=given)), target, calibration)
         compressed[target.name] = replace(form, candidate=_stated(form.candidate, specs, form.onnx))
     return Models(None, None, start, {runtime: start}, compressed)
 
@@ -135,24 +135,24 @@ def _stated(candidate: Candidate, specs: tuple[Specs, Specs], onnx_data: bytes) 
     return replace(stated, manifest=replace(stated.manifest, opset=imported_onnx.opset(onnx_data)))
 
 
-def _meant(workshop: Workshop, candidate: Candidate, specs: tuple[Specs, Specs], rows: Table) -> tuple[Specs, Specs]:
+def _meant(run: Run, candidate: Candidate, specs: tuple[Specs, Specs], rows: Table) -> tuple[Specs, Specs]:
     """Return ``specs`` with the meaning of the first output, after running some rows.
 
     Rejections by the runtime are reported before the file is processed. If every row is positive and sums to 1, the
     file ends in a softmax: the manifest records that, and the runtime returns logarithms, which are logits.
     """
     layout = candidate.manifest.inputs[0].layout
-    given = workshop.inputs(rows.take(np.arange(min(len(rows), _TRIED_ROWS))), layout)
+    given = run.inputs(rows.take(np.arange(min(len(rows), _TRIED_ROWS))), layout)
     said = predictions.predict(candidate, given)
     _check_width(candidate, said.logits)
     _check_alone(
         said.logits, np.concatenate([predictions.predict(candidate, row[None]).logits for row in given[:_ALONE]])
     )
     inputs, outputs = specs
-    meaning = workshop.task.judging.meaning(said.logits, _SUM_SLACK + outputs[0].scale * said.logits.shape[1])
+    meaning = run.task.judging.meaning(said.logits, _SUM_SLACK + outputs[0].scale * said.logits.shape[1])
     if not meaning:
         return specs
-    workshop.progress.say("the file gives probabilities (a softmax at its end): their logarithms are taken as logits")
+    run.progress.say("the file gives probabilities (a softmax at its end): their logarithms are taken as logits")
     return inputs, (replace(outputs[0], meaning=meaning), *outputs[1:])
 
 

@@ -46,18 +46,18 @@ class Form:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Models:
-    """All models of a run.
+    """All models of a run; of one that has made none yet, no file.
 
     ``trained``: the weights before any step, ``weights``: after the last (None for an imported file); ``baseline``: the
     float model without compression, for onnxruntime unless the import was TFLite; ``floats``: the float file after the
     network steps, by runtime; ``compressed``: the gated file, by target; ``notes``: measurements of the steps.
     """
 
-    trained: Result | None
-    weights: Result | None
-    baseline: Form
-    floats: Mapping[str, Form]
-    compressed: Mapping[str, Form]
+    trained: Result | None = None
+    weights: Result | None = None
+    baseline: Form = field(default_factory=lambda: Form(Candidate(Manifest(), b"")))
+    floats: Mapping[str, Form] = field(default_factory=dict)
+    compressed: Mapping[str, Form] = field(default_factory=dict)
     notes: tuple[tuple[str, Mapping[str, Any]], ...] = field(default=())
 
 

@@ -36,13 +36,13 @@ from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.release.drift_reference import MIN_REFERENCE_ROWS
 from compressor.run import imported_model
 from compressor.run.bundles import Judged, make_bundles
-from compressor.run.comparison import ITSELF, Comparison, Material, figures_of
+from compressor.run.comparison import ITSELF, Comparison, figures_of
 from compressor.run.compression import Lesson, exported, models_of, shaped
 from compressor.run.device_evidence import said_by_devices
 from compressor.run.model_files import ONNX, Models
 from compressor.run.report_inputs import shown
 from compressor.run.rescue import rescued
-from compressor.run.stages import Workshop
+from compressor.run.stages import Material, Run
 from compressor.steps._selection import has_choices, plugins_of
 from wire.bundle import Bundle, read_bundle
 from wire.errors import WireError
@@ -104,27 +104,21 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     """
     recipe = _adjusted(recipe, version, quick=quick)
     preflight.check(recipe, out)
-    workshop = opened(recipe, out, progress or Silent())
-    before = _read_base(base)
-    material = material_of(workshop, data_root, before, extra)
-    models = _models(workshop, material, base)
-    results = [
-        _judge(
-            workshop, target, material, models, Comparison.of(workshop, material, models, before, target.name), devices
-        )
-        for target in recipe.targets
-    ]
+    run = replace(opened(recipe, out, progress or Silent()), before=_read_base(base), devices=devices)
+    run = replace(run, material=material_of(run, data_root, extra))
+    run = replace(run, models=_models(run, base))
+    results = [_judge(run, target, Comparison.of(run, target.name)) for target in recipe.targets]
     combined = certificates.combine([judged.certificate for judged in results])
-    bundles = make_bundles(workshop, material, models, results) if combined.verdict == Verdict.PASS else {}
-    return _write(workshop, out, combined, bundles, models, shown(combined, workshop, material, models, results))
+    bundles = make_bundles(run, results) if combined.verdict == Verdict.PASS else {}
+    return _write(run, out, combined, bundles, shown(combined, run, results))
 
 
-def opened(recipe: Recipe, out: Path, progress: Progress) -> Workshop:
-    """Return the workshop of a run into ``out``; reports a cache of another version there."""
+def opened(recipe: Recipe, out: Path, progress: Progress) -> Run:
+    """Return a run into ``out`` that has no data yet; reports a cache of another version there."""
     cache = Cache(out / "cache")
     if aside := cache.left_aside():
         progress.say(aside)
-    return Workshop(recipe, cache, progress)
+    return Run(recipe=recipe, cache=cache, progress=progress)
 
 
 def _adjusted(recipe: Recipe, version: int | None, *, quick: bool) -> Recipe:
@@ -146,20 +140,18 @@ def _read_base(base: BasePoint | None) -> Bundle | None:
         raise PackageError(message) from error
 
 
-def material_of(workshop: Workshop, data_root: Path | None, before: Bundle | None, extra: Table | None) -> Material:
-    """Return the data of a run in its splits; ``before`` determines the labels, ``extra`` are drifted samples.
+def material_of(run: Run, data_root: Path | None, extra: Table | None) -> Material:
+    """Return the data of ``run`` in its splits; the previous release sets the labels, ``extra`` are drifted samples.
 
     Raises:
         DataError: If the data can't be used, or has other labels.
     """
-    recipe = workshop.recipe
-    with workshop.progress.stage("data", 1, "set") as stage:
-        table = load_kept(workshop.cache, recipe.data, data_root or recipe.folder)
+    recipe, before = run.recipe, run.before
+    with run.progress.stage("data", 1, "set") as stage:
+        table = load_kept(run.cache, recipe.data, data_root or recipe.folder)
         stage.advance()
     if table.corrupt:
-        workshop.progress.say(
-            f"left out {len(table.corrupt)} corrupt images: {', '.join(table.corrupt[:_NAMES_SHOWN])}"
-        )
+        run.progress.say(f"left out {len(table.corrupt)} corrupt images: {', '.join(table.corrupt[:_NAMES_SHOWN])}")
     if recipe.model.labels:
         table = align(table, recipe.model.labels)
     if before is not None and (before.manifest.values or before.manifest.labels) != table.class_names:
@@ -167,15 +159,15 @@ def material_of(workshop: Workshop, data_root: Path | None, before: Bundle | Non
         raise DataError(message)
     splits = split(table, recipe.train.seed, slices=recipe.data.train_slices)
     for said in absences(table, splits):
-        workshop.progress.say(said)
-    table = workshop.task.targets.fitted(recipe, table, table.take(splits.train))
+        run.progress.say(said)
+    table = run.task.targets.fitted(recipe, table, table.take(splits.train))
     if len(splits.reference) < MIN_REFERENCE_ROWS:
-        workshop.progress.say(
+        run.progress.say(
             f"the drift reference has {len(splits.reference)} rows of {MIN_REFERENCE_ROWS} wanted: drift is heard later"
         )
-    unfit = workshop.task.unfit.get("retraining", "")
+    unfit = run.task.unfit.get("retraining", "")
     if extra is not None and unfit:
-        message = f"Expected a recipe of classes for a retraining from drifted samples, got one {workshop.task.recipes}"
+        message = f"Expected a recipe of classes for a retraining from drifted samples, got one {run.task.recipes}"
         raise DataError(f"{message}: {unfit}")
     if extra is None:
         return Material(table, splits, None)
@@ -183,26 +175,26 @@ def material_of(workshop: Workshop, data_root: Path | None, before: Bundle | Non
     return Material(table, splits, part(extra, table.take(used)))
 
 
-def _models(workshop: Workshop, material: Material, base: BasePoint | None) -> Models:
-    if workshop.recipe.model.imported:
-        return imported_model.models_of(workshop, material.table, calibration_of(material, material.rows("train")))
-    lesson = lesson_of(workshop, material)
-    trained = trained_of(workshop, lesson, base)
-    weights, notes = shaped(workshop, trained, lesson)
-    if any(getattr(step, "rescue", 0) for step in workshop.recipe.compress):
-        form = exported(workshop, material.table, weights, ONNX)
-        recipe, said = rescued(workshop, material.table, form, lesson.calibration, lesson.search)
-        workshop, notes = replace(workshop, recipe=recipe), notes + said
-    return models_of(workshop, material.table, trained, weights, lesson.calibration, notes)
+def _models(run: Run, base: BasePoint | None) -> Models:
+    if run.recipe.model.imported:
+        return imported_model.models_of(run, calibration_of(run, run.rows("train")))
+    lesson = lesson_of(run)
+    trained = trained_of(run, lesson, base)
+    weights, notes = shaped(run, trained, lesson)
+    if any(getattr(step, "rescue", 0) for step in run.recipe.compress):
+        form = exported(run, weights, ONNX)
+        recipe, said = rescued(run, form, lesson.calibration, lesson.search)
+        run, notes = replace(run, recipe=recipe), notes + said
+    return models_of(run, trained, weights, lesson.calibration, notes)
 
 
-def calibration_of(material: Material, train: Table) -> list[Table]:
+def calibration_of(run: Run, train: Table) -> list[Table]:
     """Return the tables for calibration: the calibration split, and what the task needs of ``train`` in addition."""
-    rows = material.rows("calibration")
+    rows = run.rows("calibration")
     return tasks.of_labels(rows.labels, rows.task).targets.calibration(rows, train)
 
 
-def lesson_of(workshop: Workshop, material: Material, *, searched: bool = False) -> Lesson:
+def lesson_of(run: Run, *, searched: bool = False) -> Lesson:
     """Return the tables for training and steps; some of the training sources judge the steps' own choices.
 
     ``searched``: set them aside for any steps, so that all trials of a search learn from the same rows.
@@ -210,18 +202,18 @@ def lesson_of(workshop: Workshop, material: Material, *, searched: bool = False)
     Raises:
         SplitError: If there are too few sources to set some aside.
     """
-    train, recipe = material.rows("train"), workshop.recipe
+    train, recipe = run.rows("train"), run.recipe
     search = train
     if searched or has_choices(recipe):
         train, search = set_aside(train, recipe.train.seed)
-    learnt, calibrated = [train], calibration_of(material, train)
-    if material.drifted is not None:
-        learnt += [material.drifted.train] * repeats(len(train), len(material.drifted.train))
-        calibrated.append(material.drifted.train)
+    learnt, calibrated = [train], calibration_of(run, train)
+    if run.drifted is not None:
+        learnt += [run.drifted.train] * repeats(len(train), len(run.drifted.train))
+        calibrated.append(run.drifted.train)
     return Lesson(learnt, calibrated, search)
 
 
-def trained_of(workshop: Workshop, lesson: Lesson, base: BasePoint | None) -> Result:
+def trained_of(run: Run, lesson: Lesson, base: BasePoint | None) -> Result:
     """Return the float weights before any step: imported, or trained from scratch or from ``base``.
 
     Raises:
@@ -229,12 +221,12 @@ def trained_of(workshop: Workshop, lesson: Lesson, base: BasePoint | None) -> Re
         DataError: If the weights of ``base`` can't be read.
         TrainError: If training failed.
     """
-    model = workshop.recipe.model
+    model = run.recipe.model
     if base is None and model.checkpoint:
-        return imported_model.checkpoint_of(workshop, len(lesson.search.class_names))
+        return imported_model.checkpoint_of(run, len(lesson.search.class_names))
     start = _checkpoint(base)
-    settings = workshop.recipe.train.for_fine_tuning() if start is not None else workshop.recipe.train
-    return workshop.train(lesson.train, settings, start, lesson.search)
+    settings = run.recipe.train.for_fine_tuning() if start is not None else run.recipe.train
+    return run.train(lesson.train, settings, start, lesson.search)
 
 
 def _checkpoint(base: BasePoint | None) -> bytes | None:
@@ -247,26 +239,23 @@ def _checkpoint(base: BasePoint | None) -> bytes | None:
         raise DataError(message) from error
 
 
-def _judge(
-    workshop: Workshop, target: TargetRecipe, material: Material, models: Models, compared: Comparison,
-    devices: DeviceBench | None = None,
-) -> Judged:  # fmt: skip
-    recipe = workshop.recipe
-    measured = figures_of(workshop, target, material, models, compared)
+def _judge(run: Run, target: TargetRecipe, compared: Comparison) -> Judged:
+    recipe = run.recipe
+    measured = figures_of(run, target, compared)
     figures = measured.known
     timed = target.cpu == platform.machine()
     rules = certificates.rules_for(
-        recipe.gates, target.name, retrained=compared.drifted is not None, timed=timed, alone=_alone(workshop)
+        recipe.gates, target.name, retrained=compared.drifted is not None, timed=timed, alone=_alone(run)
     )
     here = [rule for rule in rules if not rule.on]
-    names, judging = material.table.class_names, workshop.task.judging
+    names, judging = run.table.class_names, run.task.judging
     evidence = judging.evidence(compared.gate_set, names, figures, compared.drifted, here)
     evidence = evidence.beside(measured_by(here, compared.gate_set))
-    fitted = (compared.calibration, material.rows("calibration").labels)
+    fitted = (compared.calibration, run.rows("calibration").labels)
     order = judging.order(fitted, (compared.gate_set.candidate, compared.gate_set.labels), names)
     figures |= {**evidence.figures, **order.figures}
     unknown = {**measured.unknown, **evidence.unknown}
-    devices_said = said_by_devices(workshop, material, compared, rules, devices)
+    devices_said = said_by_devices(run, compared, rules)
     evidence = replace(evidence, devices=devices_said, figures=figures, unknown=unknown, label_order=order.named)
     judgement = certificates.judge(rules, evidence)
     order_said = [result for result in judgement.results if result.name == LABEL_ORDER and not result.on]
@@ -289,14 +278,14 @@ def _judge(
             *_remarks(recipe, compared),
             *(f"Labels: {result.text}." for result in order_said if result.verdict is Verdict.PASS and few(figures)),
         ),
-        code_digests=code_digests((*JUDGES, workshop.task.code("evidence"), *plugins_of(recipe))),
+        code_digests=code_digests((*JUDGES, run.task.code("evidence"), *plugins_of(recipe))),
     )
     return Judged(target, compared, certificate)
 
 
-def _alone(workshop: Workshop) -> tuple[str, ...]:
+def _alone(run: Run) -> tuple[str, ...]:
     """Return the gates on the candidate alone; none if the recipe gives a reason against them."""
-    return () if workshop.recipe.model.allow_constant else added_to(*workshop.task.gates)
+    return () if run.recipe.model.allow_constant else added_to(*run.task.gates)
 
 
 def _remarks(recipe: Recipe, compared: Comparison) -> tuple[str, ...]:
@@ -311,19 +300,16 @@ def _remarks(recipe: Recipe, compared: Comparison) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _write(
-    workshop: Workshop, out: Path, certificate: Certificate, bundles: Mapping[str, bytes], models: Models,
-    told: report.Shown,
-) -> Outcome:  # fmt: skip
+def _write(run: Run, out: Path, certificate: Certificate, bundles: Mapping[str, bytes], told: report.Shown) -> Outcome:
     """Remove what did not pass first, and write bundles last: a full disk leaves no release without its report."""
-    model = workshop.recipe.model
-    paths = [out / f"{model.name}-{model.version}-{target.name}.tfb" for target in workshop.recipe.targets]
-    with workshop.progress.stage("write", len(bundles) + 3, "file") as stage:
+    model = run.recipe.model
+    paths = [out / f"{model.name}-{model.version}-{target.name}.tfb" for target in run.recipe.targets]
+    with run.progress.stage("write", len(bundles) + 3, "file") as stage:
         for path in paths:
             if path.name not in bundles:
                 path.unlink(missing_ok=True)
-        if models.trained is not None:
-            write_atomically(out / "float.pt", models.trained.data)
+        if run.models.trained is not None:
+            write_atomically(out / "float.pt", run.models.trained.data)
         write_atomically(out / "report.html", report.render(told).encode())
         write_atomically(out / "gate.json", certificates.write_certificate(certificate))
         stage.advance(3)
@@ -331,8 +317,8 @@ def _write(
         for path in written:
             write_atomically(path, bundles[path.name])
             stage.advance()
-    cache = workshop.cache
+    cache = run.cache
     return Outcome(
         Verdict(certificate.verdict), written, certificate, out / "report.html", out / "float.pt",
-        tuple(cache.ran), tuple(cache.found), workshop.recipe, tuple(told.targets), dict(told.lineage),
+        tuple(cache.ran), tuple(cache.found), run.recipe, tuple(told.targets), dict(told.lineage),
     )  # fmt: skip

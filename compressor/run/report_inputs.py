@@ -21,10 +21,10 @@ from compressor.measurement.predictions import Predictions
 from compressor.portions import row_bytes, rows_within
 from compressor.recipe.model import Recipe
 from compressor.run.bundles import Judged, lineage_of
-from compressor.run.comparison import Comparison, Material
+from compressor.run.comparison import Comparison
 from compressor.run.explained_flips import explained
-from compressor.run.model_files import FLOAT_NAMES, ONNX, Models
-from compressor.run.stages import Workshop
+from compressor.run.model_files import FLOAT_NAMES, ONNX
+from compressor.run.stages import Run
 from compressor.steps._selection import artifact_steps
 from compressor.steps._settings import Settings
 from compressor.tasks import Compared, Task
@@ -52,12 +52,12 @@ _REMARKS = {
 
 
 def shown(
-    certificate: Certificate, workshop: Workshop, material: Material, models: Models, results: Sequence[Judged]
+    certificate: Certificate, run: Run, results: Sequence[Judged]
 ) -> report.Shown:
     """Return the contents of a run's report; pictures show the worst target."""
     worst = min(results, key=_standing)
-    compared, task = worst.compared, workshop.task
-    gate_set, names = compared.gate_set, material.table.class_names
+    compared, task = worst.compared, run.task
+    gate_set, names = compared.gate_set, run.table.class_names
     everything = np.ones(len(gate_set.labels), dtype=bool)
     slices = {
         name: _bars(task, gate_set, gate_set.slices == name, compared) for name in np.unique(gate_set.slices).tolist()
@@ -75,15 +75,15 @@ def shown(
         parity=compared.parity,
         drifted=_bars(task, drifted, np.ones(len(drifted.labels), dtype=bool), compared) if drifted else (),
         lineage={
-            **lineage_of(workshop, material, models, compared),
-            **{f"artifact_{name}": form.digest for name, form in models.compressed.items()},
+            **lineage_of(run, compared),
+            **{f"artifact_{name}": form.digest for name, form in run.models.compressed.items()},
             "judging_code": sha256_hex(canonical_bytes(dict(certificate.code_digests))),
         },
-        made=made(workshop.recipe, material),
+        made=made(run),
         targets=tuple(judged.certificate for judged in results),
-        changes=_changes(workshop, material, models, worst),
-        layers=_layers(workshop, material, models, results),
-        steps=_steps(workshop, models, worst),
+        changes=_changes(run, worst),
+        layers=_layers(run, results),
+        steps=_steps(run, worst),
         pictured=worst.certificate,
     )  # fmt: skip
 
@@ -93,24 +93,24 @@ def _standing(judged: Judged) -> tuple[int, float]:
     return -Verdict(judged.certificate.verdict).rank, -judged.certificate.figures.get("drop_upper", 0.0)
 
 
-def _changes(workshop: Workshop, material: Material, models: Models, judged: Judged) -> report.Changes | None:
+def _changes(run: Run, judged: Judged) -> report.Changes | None:
     """Return the flips on the gate split, the first ones with the saliency of both models.
 
     None for a task whose answers don't flip.
     """
     gate_set = judged.compared.gate_set
-    found = workshop.task.reporting.flips(gate_set)
+    found = run.task.reporting.flips(gate_set)
     if found is None:
         return None
     shown = found[: saliency.SHOWN]
-    rows = material.rows("gate").take(np.array([flip.row for flip in shown], dtype=np.int64))
+    rows = run.rows("gate").take(np.array([flip.row for flip in shown], dtype=np.int64))
     try:
-        pictured = explained(workshop, shown, rows, models.baseline.candidate, judged.compared.form.candidate)
+        pictured = explained(run, shown, rows, run.models.baseline.candidate, judged.compared.form.candidate)
     except MeasureError as error:
-        workshop.progress.say(f"what flipped is not pictured: {error}")
+        run.progress.say(f"what flipped is not pictured: {error}")
         pictured = ()
     first = [
-        report.Changed(item, image, preprocess.resize_pixels(image, workshop.preprocessing))
+        report.Changed(item, image, preprocess.resize_pixels(image, run.preprocessing))
         for item, image in zip(pictured, rows.images, strict=bool(pictured))
     ]
     return report.Changes(
@@ -119,10 +119,10 @@ def _changes(workshop: Workshop, material: Material, models: Models, judged: Jud
     )  # fmt: skip
 
 
-def _layers(workshop: Workshop, material: Material, models: Models, results: Sequence[Judged]) -> report.Layers | None:
+def _layers(run: Run, results: Sequence[Judged]) -> report.Layers | None:
     """Return the first layer at which float and compressed file of the worst ONNX target diverge; None without one."""
     judged = min(
-        (item for item in results if item.target.runtime == ONNX and ONNX in models.floats),
+        (item for item in results if item.target.runtime == ONNX and ONNX in run.models.floats),
         key=lambda item: -Verdict(item.certificate.verdict).rank,
         default=None,
     )
@@ -131,10 +131,10 @@ def _layers(workshop: Workshop, material: Material, models: Models, results: Seq
     form, name = judged.compared.form, judged.target.name
     pair = parity.find(judged.compared.parity, FLOAT_NAMES[ONNX], name)
     suspicious = pair is not None and (pair.flip_ratio > _MAX_FLIP_RATIO or pair.cosine < _MIN_COSINE)
-    rows = material.rows("gate")
-    inputs = workshop.inputs(rows.take(np.arange(min(_LAYER_ROWS, len(rows)))))
+    rows = run.rows("gate")
+    inputs = run.inputs(rows.take(np.arange(min(_LAYER_ROWS, len(rows)))))
     inputs = inputs[: rows_within(row_bytes(inputs), most=_LAYER_ROWS, limit_bytes=_LAYER_INPUT_BYTES)]
-    return report.Layers(name, _parting(models.floats[ONNX].data, form.onnx or form.data, inputs), suspicious)
+    return report.Layers(name, _parting(run.models.floats[ONNX].data, form.onnx or form.data, inputs), suspicious)
 
 
 def _parting(float_model: bytes, compressed: bytes, inputs: Floats) -> str:
@@ -156,13 +156,13 @@ def _parting(float_model: bytes, compressed: bytes, inputs: Floats) -> str:
     )
 
 
-def _steps(workshop: Workshop, models: Models, judged: Judged) -> tuple[report.Step, ...]:
+def _steps(run: Run, judged: Judged) -> tuple[report.Step, ...]:
     """Return the notes of each network step, and the effect of the steps after the export on the file of ``judged``."""
-    made = [_step_cost(workshop.task, name, notes) for name, notes in models.notes]
+    made = [_step_cost(run.task, name, notes) for name, notes in run.models.notes]
     target, form = judged.target, judged.compared.form
-    after = artifact_steps(workshop.recipe, target.name)
-    if after and target.runtime in models.floats:
-        sizes = float(len(models.floats[target.runtime].data)), float(len(form.data))
+    after = artifact_steps(run.recipe, target.name)
+    if after and target.runtime in run.models.floats:
+        sizes = float(len(run.models.floats[target.runtime].data)), float(len(form.data))
         made.append(report.Step(f"{' + '.join(step.step for step in after)} ({target.name})", size_bytes=sizes))
     return tuple(made)
 
@@ -190,17 +190,18 @@ def _pair(notes: Mapping[str, object], *keys: str) -> tuple[float, float] | None
     return None
 
 
-def made(recipe: Recipe, material: Material) -> dict[str, str]:
+def made(run: Run) -> dict[str, str]:
     """Return how a model was made, as text; never the settings of a training that was skipped."""
-    parts = {name: material.rows(name) for name in ("train", "calibration", "gate", "reference")}
+    recipe = run.recipe
+    parts = {name: run.rows(name) for name in ("train", "calibration", "gate", "reference")}
     rows = {
         f"{name} split": f"{len(part):,} rows of {len(np.unique(part.sources)):,} sources"
         for name, part in parts.items()
     }
-    drifted = material.drifted
+    drifted = run.drifted
     if drifted is not None:
         rows["drifted samples"] = f"{len(drifted.train):,} learnt from, {len(drifted.held):,} held out to judge"
-    left_out = {"left out": f"{len(material.table.corrupt)} corrupt images"} if material.table.corrupt else {}
+    left_out = {"left out": f"{len(run.table.corrupt)} corrupt images"} if run.table.corrupt else {}
     options = ", ".join(f"{name} = {value:g}" for name, value in recipe.model.network_options.items())
     return {
         "network": f"{recipe.model.architecture}{f' ({options})' if options and not recipe.model.imported else ''}",
@@ -231,10 +232,10 @@ def _said(value: object) -> str:
 
 
 def _bars(
-    task: Task, compared: Compared, rows: np.ndarray[tuple[int], np.dtype[np.bool_]], run: Comparison
+    task: Task, compared: Compared, rows: np.ndarray[tuple[int], np.dtype[np.bool_]], whole: Comparison
 ) -> report.Bars:
     models: dict[str, Predictions] = {"float": compared.float_model, "compressed": compared.candidate}
     if compared.baseline is not compared.float_model:
-        models = {run.baseline: compared.baseline, **models}
+        models = {whole.baseline: compared.baseline, **models}
     said = {name: Predictions(item.logits[rows], item.embedding[rows]) for name, item in models.items()}
     return [task.reporting.bar(name, item, compared.labels[rows]) for name, item in said.items()]

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compressor.cache import Code
+from compressor.cache import Stage
 from compressor.closure import package, plugin
 from compressor.data._table import Table
 from compressor.measurement import first_run
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.run.model_files import ONNX, Form, bare
-from compressor.run.stages import Workshop, table_digest, versions
+from compressor.run.stages import Run, table_digest, versions
 from compressor.steps.quantize import Settings
 from edge_agent import declarations
 from wire.canonical import sha256_hex
@@ -31,7 +31,7 @@ Notes = tuple[tuple[str, Mapping[str, Any]], ...]
 
 
 def rescued(
-    workshop: Workshop, table: Table, form: Form, calibration: Sequence[Table], search: Table
+    run: Run, form: Form, calibration: Sequence[Table], search: Table
 ) -> tuple[Recipe, Notes]:
     """Return the recipe with the chosen settings of every step with rescue, and the cost of each rung.
 
@@ -41,33 +41,33 @@ def rescued(
         QuantizeError: If the float model can't be read.
         MeasureError: If a rung's file can't be run.
     """
-    recipe, notes, changed = workshop.recipe, [], []
+    recipe, notes, changed = run.recipe, [], []
     for step in recipe.compress:
         if not isinstance(step, Settings) or not step.rescue:
             changed.append(step)
             continue
         target = next(item for item in recipe.targets if item.runtime == ONNX and step.on in {"", item.name})
-        said = json.loads(_climbed(workshop, table, form, step, target, calibration, search))
+        said = json.loads(_climbed(run, form, step, target, calibration, search))
         chosen = {**said["settings"], "float_layers": tuple(said["settings"]["float_layers"])}
         changed.append(Settings(**chosen))
         notes.append((f"rescue {step.on or target.name}", said["rungs"]))
     return replace(recipe, compress=tuple(changed)), tuple(notes)
 
 
-def _climbed(  # noqa: PLR0913, PLR0917 - what a rung is made from and judged by
-    workshop: Workshop, table: Table, form: Form, step: Settings, target: TargetRecipe, calibration: Sequence[Table],
+def _climbed(
+    run: Run, form: Form, step: Settings, target: TargetRecipe, calibration: Sequence[Table],
     search: Table,
 ) -> bytes:  # fmt: skip
     """Return the chosen settings and a line for every rung tried, as JSON; cached."""
     tables = [*calibration, search]
     inputs = {
-        "model": form.digest, "settings": repr(step), "preprocessing": repr(workshop.preprocessing),
+        "model": form.digest, "settings": repr(step), "preprocessing": repr(run.preprocessing),
         "data": sha256_hex("".join(table_digest(item) for item in tables).encode()),
         **versions("onnx", "onnxruntime", "numpy"),
     }  # fmt: skip
 
     def batches() -> Iterator[Floats]:
-        return workshop.batches(calibration, declarations.runtime(ONNX).layout)
+        return run.batches(calibration, declarations.runtime(ONNX).layout)
 
     @cache
     def tried() -> Floats:
@@ -75,8 +75,8 @@ def _climbed(  # noqa: PLR0913, PLR0917 - what a rung is made from and judged by
 
     def judge(artifact: bytes) -> float:
         first_run.check(ONNX, artifact, tried(), "a file of the rescue")
-        candidate = bare(workshop.recipe, table, artifact, replace(target, format=""))
-        return workshop.task.judging.score(workshop.predict("rescue", candidate, search), search.labels)
+        candidate = bare(run.recipe, run.table, artifact, replace(target, format=""))
+        return run.task.judging.score(run.predict("rescue", candidate, search), search.labels)
 
     def make() -> bytes:
         from compressor.quantize._remedies import climb  # noqa: PLC0415 - onnxruntime only to quantize
@@ -88,5 +88,5 @@ def _climbed(  # noqa: PLR0913, PLR0917 - what a rung is made from and judged by
         return json.dumps({"settings": asdict(climbed.chosen.settings), "rungs": rungs}).encode()
 
     entries = (*package("compressor.quantize"), plugin("edge_agent.runtimes", ONNX))  # a rung may be any scheme
-    entries += (workshop.task.code("evidence"),)
-    return workshop.cache.step("rescue", inputs, make, code=Code((__name__, *entries))).data
+    entries += (run.task.code("evidence"),)
+    return run.cache.result(Stage("rescue", inputs, make, entries)).data

@@ -1,4 +1,4 @@
-"""Defines each cached stage of a run: train, export, predict, time.
+"""A run: what it works on, and each of its cached stages: train, export, predict, time.
 
 Defines the inputs in each stage's cache key, so that an interrupted run resumes correctly. Does not decide their order
 or what is compared (``pipeline`` does).
@@ -11,16 +11,16 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from compressor import tasks
-from compressor.cache import Cache, Code, Result
+from compressor.cache import Cache, Result, Stage
 from compressor.closure import plugin
 from compressor.data._preprocessing import preprocessing_of
 from compressor.data._table import Table
@@ -31,6 +31,7 @@ from compressor.measurement.predictions import Candidate, Predictions
 from compressor.portions import rows_within
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe, TrainRecipe
+from compressor.run.model_files import Models
 from compressor.steps._base import Rows
 from compressor.steps._selection import network_steps
 from compressor.tasks import Task
@@ -39,6 +40,12 @@ from edge_agent.inference import preprocess
 from wire.canonical import canonical_bytes, sha256_hex
 from wire.codec import parse_json, to_document
 from wire.manifest import Preprocessing
+
+if TYPE_CHECKING:
+    from compressor.data._drifted import Drifted
+    from compressor.data._split import Splits
+    from compressor.devices.bench import DeviceBench
+    from wire.bundle import Bundle
 
 _BATCH = 64
 Floats = NDArray[np.float32]
@@ -51,13 +58,52 @@ def table_digest(table: Table) -> str:
     return sha256_hex((text + "\n" + "\0".join(table.class_names)).encode())
 
 
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """Runs a recipe's stages through the result cache and reports progress."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """The data of a run: the table and its splits, and the drifted samples of a retraining."""
+
+    table: Table
+    splits: Splits
+    drifted: Drifted | None
+
+    @classmethod
+    def none(cls) -> Material:
+        """Return the data of a run before any is read."""
+        from compressor.data._split import Splits  # noqa: PLC0415 - no stage depends on how rows are split
+
+        rows, texts, images = np.zeros(0, np.int64), np.zeros(0, np.str_), np.zeros(0, object)
+        return cls(Table(images, rows, texts, texts, texts, ()), Splits(rows, rows, rows, rows, rows), None)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Run:
+    """What a run works on, and its stages, which go through the result cache and report progress.
+
+    ``before``: the bundle of the previous release, for a retraining; ``devices``: access to the devices that gates
+    name; ``material``: the data, and ``models``: all files made from it; both are empty until the run has them.
+    """
 
     recipe: Recipe
     cache: Cache
     progress: Progress
+    before: Bundle | None = None
+    devices: DeviceBench | None = None
+    material: Material = field(default_factory=Material.none)
+    models: Models = field(default_factory=Models)
+
+    @property
+    def table(self) -> Table:
+        """All rows of the data."""
+        return self.material.table
+
+    @property
+    def drifted(self) -> Drifted | None:
+        """The drifted samples of a retraining."""
+        return self.material.drifted
+
+    def rows(self, name: str) -> Table:
+        """Return the rows of the split ``name``."""
+        return self.table.take(getattr(self.material.splits, name))
 
     @property
     def task(self) -> Task:
@@ -124,8 +170,6 @@ class Workshop:
             "compressor.train.supervised",
             self.task.code("training"),
         )
-        code = Code((__name__, *entries, self._network_code))
-        resume = self.cache.results / f"training-{self.cache.key('train', inputs, code)[:24]}.part"
 
         def make() -> bytes:
             resume.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +177,9 @@ class Workshop:
             resume.unlink(missing_ok=True)
             return weights
 
-        return self.cache.step("train", inputs, make, code=code)
+        stage = Stage("train", inputs, make, (*entries, self._network_code))
+        resume = self.cache.results / f"training-{stage.key()[:24]}.part"
+        return self.cache.result(stage)
 
     def _fit(
         self,
@@ -241,8 +287,8 @@ class Workshop:
             return model_bytes
 
         exporter = "compressor.export.onnx" if runtime == "onnx" else "compressor.export.tflite"
-        code = Code((__name__, exporter, "compressor.train.checkpoint", self._network_code))
-        return self.cache.step("export", inputs, make, code=code)
+        uses = (exporter, "compressor.train.checkpoint", self._network_code)
+        return self.cache.result(Stage("export", inputs, make, uses))
 
     def ort_format(self, model: bytes) -> bytes:
         """Return the ONNX ``model`` in onnxruntime's own format.
@@ -253,8 +299,8 @@ class Workshop:
         from compressor.export.ort_format import to_ort_format  # noqa: PLC0415 - onnxruntime only where needed
 
         inputs = {"model": sha256_hex(model), **versions("onnxruntime")}
-        code = Code((__name__, "compressor.export.ort_format"))
-        return self.cache.step("ort-format", inputs, lambda: to_ort_format(model), code=code).data
+        stage = Stage("ort-format", inputs, lambda: to_ort_format(model), ("compressor.export.ort_format",))
+        return self.cache.result(stage).data
 
     def batches(self, tables: Sequence[Table], layout: str = "NCHW", *, most: int = _BATCH) -> Iterator[Floats]:
         """Yield inputs in batches of at most ``most`` rows and ``INPUT_BYTES``: memory does not grow with the rows."""
@@ -282,8 +328,8 @@ class Workshop:
                 batches = self.batches([table], candidate.manifest.preprocessing.layout, most=measure.MOST_ROWS)
                 return _pack(measure.predict(candidate, batches, stage.advance))
 
-        code = Code((__name__, plugin("edge_agent.runtimes", candidate.manifest.runtime)))
-        return _unpack(self.cache.step("predict", inputs, make, code=code).data)
+        uses = (plugin("edge_agent.runtimes", candidate.manifest.runtime),)
+        return _unpack(self.cache.result(Stage("predict", inputs, make, uses)).data)
 
     def torch_logits(self, weights: Result, table: Table) -> Floats:
         """Return the network's own logits, float32 (N, classes); for a regression, predictions in the target's unit."""
@@ -303,8 +349,8 @@ class Workshop:
         model = self.recipe.model
         inputs |= {"network": f"{model.network} {sorted(model.network_options.items())}",
                    "preprocessing": self._preprocessing_digest()}  # fmt: skip
-        code = Code((__name__, "compressor.train.checkpoint", self._network_code))
-        return _unpack(self.cache.step("torch", inputs, make, code=code).data).logits
+        uses = ("compressor.train.checkpoint", self._network_code)
+        return _unpack(self.cache.result(Stage("torch", inputs, make, uses)).data).logits
 
     def timings(self, candidates: Mapping[str, Candidate], table: Table) -> dict[str, float]:
         """Return the latency of ``candidates`` on this host; cached, so that a resumed run gives the same figures.
@@ -339,7 +385,7 @@ class Workshop:
         return self._measured("memory", candidates, table, taken)
 
     def _measured(
-        self, step: str, candidates: Mapping[str, Candidate], table: Table, taken: Callable[..., dict[str, Any]]
+        self, name: str, candidates: Mapping[str, Candidate], table: Table, taken: Callable[..., dict[str, Any]]
     ) -> dict[str, float]:
         inputs = {f"artifact {name}": sha256_hex(item.artifact) for name, item in candidates.items()}
         inputs |= {f"runtime {name}": item.manifest.runtime for name, item in candidates.items()}
@@ -350,11 +396,11 @@ class Workshop:
             return canonical_bytes(taken(images))
 
         names = sorted({item.manifest.runtime for item in candidates.values()})
-        code = Code((__name__, *(plugin("edge_agent.runtimes", name) for name in names)))
-        document = parse_json(self.cache.step(step, inputs, make, code=code).data)
+        stage = Stage(name, inputs, make, tuple(plugin("edge_agent.runtimes", runtime) for runtime in names))
+        document = parse_json(self.cache.result(stage).data)
         figures: dict[str, float] = {}
-        for name, values in document.items():
-            prefix = "float_" if name == "float" else ""
+        for candidate, values in document.items():
+            prefix = "float_" if candidate == "float" else ""
             figures |= {f"{prefix}{key}": float(value) for key, value in values.items()}  # type: ignore[union-attr,arg-type]
         return figures
 

@@ -112,7 +112,7 @@ def search(ground: Ground, space: Space, budget: Budget, storage: str) -> tuple[
             study.optimize(objective, n_trials=1, catch=(_FailedTrialError,), callbacks=note)
             last = ended[-1]
             if last.state.name == "PRUNED" and not _enqueue_untried(study, ground, space, last.user_attrs):
-                ground.workshop.progress.say("every form of the space was tried")
+                ground.run.progress.say("every form of the space was tried")
                 break
         return _settled(study)
 
@@ -191,7 +191,7 @@ def _enqueue_untried(study: optuna.Study, ground: Ground, space: Space, repeated
 def _objective(study: optuna.Study, ground: Ground, space: Space) -> Callable[[optuna.Trial], tuple[float, ...]]:
     import optuna  # noqa: PLC0415 - see above
 
-    host, recipe, tell = platform.node(), _with_own(ground), ground.workshop.progress.say
+    host, recipe, tell = platform.node(), _with_own(ground), ground.run.progress.say
 
     def objective(trial: optuna.Trial) -> tuple[float, ...]:
         origin = str(trial.user_attrs.get("origin", SAMPLED))

@@ -24,11 +24,10 @@ from compressor.gates.device import device_for
 from compressor.progress import Progress
 from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.run import imported_model
-from compressor.run.comparison import Material
 from compressor.run.compression import Lesson, compress, exported, shaped
 from compressor.run.model_files import ONNX, Form
 from compressor.run.pipeline import lesson_of, material_of, trained_of
-from compressor.run.stages import Workshop
+from compressor.run.stages import Run
 from compressor.search.space import NONE, STATIC, Point, Space, own_steps, steps_of
 from compressor.statistics.paired import drop_lower, drop_upper, paired
 from compressor.steps._selection import plugins_of
@@ -68,10 +67,9 @@ class Measured:
 class Ground:
     """What all trials share. ``own``: the recipe's steps; ``trained``: None for an imported ONNX file."""
 
-    workshop: Workshop
+    run: Run
     target: TargetRecipe
     own: tuple[Settings, ...]
-    material: Material
     lesson: Lesson
     trained: Result | None
     baseline: Form
@@ -80,7 +78,7 @@ class Ground:
     @property
     def recipe(self) -> Recipe:
         """The recipe, reduced to the target."""
-        return self.workshop.recipe
+        return self.run.recipe
 
 
 def target_of(recipe: Recipe, name: str) -> TargetRecipe:
@@ -121,16 +119,16 @@ def prepared(
     Raises:
         CompressorError: If the data can't be used, training fails or the baseline can't be measured.
     """
-    workshop = Workshop(only(recipe, target, ()), cache, progress)
-    material = material_of(workshop, data_root, None, None)
-    lesson = lesson_of(workshop, material, searched=True)
+    run = Run(recipe=only(recipe, target, ()), cache=cache, progress=progress)
+    run = replace(run, material=material_of(run, data_root, None))
+    lesson = lesson_of(run, searched=True)
     if recipe.model.imported:
-        trained, baseline = None, imported_model.models_of(workshop, material.table, lesson.calibration).baseline
+        trained, baseline = None, imported_model.models_of(run, lesson.calibration).baseline
     else:
-        trained = trained_of(workshop, lesson, None)
-        baseline = exported(workshop, material.table, trained, ONNX)
-    right = workshop.predict("float", baseline.candidate, lesson.search).classes == lesson.search.labels
-    return Ground(workshop, target, own_steps(recipe, target), material, lesson, trained, baseline, right)
+        trained = trained_of(run, lesson, None)
+        baseline = exported(run, trained, ONNX)
+    right = run.predict("float", baseline.candidate, lesson.search).classes == lesson.search.labels
+    return Ground(run, target, own_steps(recipe, target), lesson, trained, baseline, right)
 
 
 def workable(ground: Ground, space: Space) -> Space:
@@ -146,7 +144,7 @@ def workable(ground: Ground, space: Space) -> Space:
             if scheme not in {NONE, STATIC}:
                 form_of(ground, steps_of(Point(scheme), recipe, ground.target))
         except QuantizeError as error:
-            ground.workshop.progress.say(f"{scheme} is not tried: {error}")
+            ground.run.progress.say(f"{scheme} is not tried: {error}")
             continue
         except PluginError:
             pass  # a package missing here may exist on other hosts of this study: a trial reports it
@@ -160,14 +158,12 @@ def form_of(ground: Ground, steps: Sequence[Settings]) -> Form:
     Raises:
         CompressorError: As raised by a step.
     """
-    shop = ground.workshop
-    workshop = Workshop(replace(shop.recipe, compress=tuple(steps)), shop.cache, shop.progress)
-    table, target = ground.material.table, ground.target
+    run, target = replace(ground.run, recipe=replace(ground.recipe, compress=tuple(steps))), ground.target
     if ground.trained is None:
-        return imported_model.models_of(workshop, table, ground.lesson.calibration).compressed[target.name]
-    weights, _ = shaped(workshop, ground.trained, ground.lesson)
-    plain = exported(workshop, table, weights, target.runtime)
-    return compress(workshop, table, plain, target, ground.lesson.calibration, weights)
+        return imported_model.models_of(run, ground.lesson.calibration).compressed[target.name]
+    weights, _ = shaped(run, ground.trained, ground.lesson)
+    plain = exported(run, weights, target.runtime)
+    return compress(run, plain, target, ground.lesson.calibration, weights)
 
 
 def measured(ground: Ground, steps: Sequence[Settings]) -> Measured:
@@ -176,11 +172,11 @@ def measured(ground: Ground, steps: Sequence[Settings]) -> Measured:
     Raises:
         CompressorError: If it can't be made or measured.
     """
-    form, rows, workshop = form_of(ground, steps), ground.lesson.search, ground.workshop
-    right = workshop.predict(ground.target.name, form.candidate, rows).classes == rows.labels
+    form, rows, run = form_of(ground, steps), ground.lesson.search, ground.run
+    right = run.predict(ground.target.name, form.candidate, rows).classes == rows.labels
     counts = paired(ground.baseline_right, right)
     some = rows.take(np.arange(min(_TIMED_ROWS, len(rows))))
-    taken = workshop.timings({"float": ground.baseline.candidate, "candidate": form.candidate}, some)
+    taken = run.timings({"float": ground.baseline.candidate, "candidate": form.candidate}, some)
     return Measured(
         drop=counts.drop,
         drop_lower=drop_lower(counts, CONFIDENCE),

@@ -6,7 +6,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,8 @@ from compressor.measurement import predictions
 from compressor.measurement.predictions import Candidate
 from compressor.progress import Bars
 from compressor.recipe.model import Recipe
-from compressor.run.comparison import Material
 from compressor.run.pipeline import material_of, run_recipe
-from compressor.run.stages import Workshop
+from compressor.run.stages import Run
 from compressor.statistics.paired import drop_upper, paired, wilson
 from scripts.bench import cases, contenders
 from scripts.bench.contenders import LITERT, ONNX, Contender
@@ -96,31 +95,32 @@ class Bench:
         for recipe in self.recipes:
             for one in run_recipe(recipe, data_root=ROOT, out=self.out, progress=Bars()).targets:
                 passed[f"ours {one.target}"] = one.verdict == "pass"
-        workshops = [Workshop(recipe, Cache(self.out / "cache"), Bars()) for recipe in self.recipes]
-        material = material_of(workshops[0], ROOT, None, None)
-        lines = self.lines(workshops[0], material, dict(self.contenders(workshops, material)))
+        runs = [Run(recipe=recipe, cache=Cache(self.out / "cache"), progress=Bars()) for recipe in self.recipes]
+        material = material_of(runs[0], ROOT, None)
+        runs = [replace(run, material=material) for run in runs]
+        lines = self.lines(runs[0], dict(self.contenders(runs)))
         return lines, list(self.judged(lines, passed))
 
-    def contenders(self, workshops: list[Workshop], material: Material) -> Iterator[tuple[str, Contender]]:
+    def contenders(self, runs: list[Run]) -> Iterator[tuple[str, Contender]]:
         """Yield the float model, the peers' and ours."""
         runtimes = {target.runtime for recipe in self.recipes for target in recipe.targets}
-        forms = contenders.floats(workshops[0], material, runtimes)
+        forms = contenders.floats(runs[0], runtimes)
         for name, form in forms.items():
             yield _FLOAT[name], Contender(form.candidate)
-        yield from contenders.of_peers(workshops[0], material, forms, self.peers)
-        for workshop in workshops:
-            yield from contenders.of_ours(workshop, material)
+        yield from contenders.of_peers(runs[0], forms, self.peers)
+        for run in runs:
+            yield from contenders.of_ours(run)
 
-    def lines(self, workshop: Workshop, material: Material, found: Mapping[str, Contender]) -> list[Line]:
+    def lines(self, run: Run, found: Mapping[str, Contender]) -> list[Line]:
         """Return, and print, the figures of each contender."""
-        gate = material.rows("gate")
-        inputs = {layout: workshop.inputs(gate, layout) for layout in ("NCHW", "NHWC")}
+        gate = run.rows("gate")
+        inputs = {layout: run.inputs(gate, layout) for layout in ("NCHW", "NHWC")}
         own = {name: inputs[item.candidate.manifest.preprocessing.layout] for name, item in found.items()}
         timed = _timed({name: item.candidate for name, item in found.items()}, own)
         base = predictions.predict(found["fp32 ORT"].candidate, own["fp32 ORT"]).classes
-        learnt = workshop.recipe.data.train_slices
-        print(f"{self.name}: {len(gate)} gate rows, {len(material.splits.train)} training rows"
-              f"{f' of {len(learnt)} sites' if learnt else ''}, {workshop.recipe.train.epochs} epochs")  # fmt: skip
+        learnt = run.recipe.data.train_slices
+        print(f"{self.name}: {len(gate)} gate rows, {len(run.material.splits.train)} training rows"
+              f"{f' of {len(learnt)} sites' if learnt else ''}, {run.recipe.train.epochs} epochs")  # fmt: skip
         lines = []
         for name, item in found.items():
             seen = _Seen(base, predictions.predict(item.candidate, own[name]).classes, gate.labels, gate.slices)

@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 
 from compressor.cache import Cache
 from compressor.measurement.predictions import Candidate
-from compressor.run.comparison import Material
 from compressor.run.compression import compress, exported, shaped
 from compressor.run.model_files import Form, bare, float_target, with_contract
 from compressor.run.pipeline import lesson_of, trained_of
-from compressor.run.stages import Workshop
+from compressor.run.stages import Run
 
 Floats = NDArray[np.float32]
 HERE = Path(__file__).resolve().parent
@@ -76,24 +75,24 @@ class Rows:
                  labels=self.labels)  # fmt: skip
 
 
-def rows_of(workshop: Workshop, material: Material) -> Rows:
+def rows_of(run: Run) -> Rows:
     """Return the rows that every quantizer gets."""
-    calibration, search = material.rows("calibration"), lesson_of(workshop, material).search
+    calibration, search = run.rows("calibration"), lesson_of(run).search
     some = calibration.take(np.arange(min(CALIBRATION_ROWS, len(calibration))))
-    return Rows(workshop.inputs(some), workshop.inputs(some, "NHWC"), workshop.inputs(search), search.labels)
+    return Rows(run.inputs(some), run.inputs(some, "NHWC"), run.inputs(search), search.labels)
 
 
-def floats(workshop: Workshop, material: Material, runtimes: Collection[str]) -> dict[str, Form]:
+def floats(run: Run, runtimes: Collection[str]) -> dict[str, Form]:
     """Return the float model from which all start, by runtime; always includes onnxruntime's."""
-    trained = trained_of(workshop, lesson_of(workshop, material), None)
-    return {name: exported(workshop, material.table, trained, name) for name in (ONNX, *({LITERT} & {*runtimes}))}
+    trained = trained_of(run, lesson_of(run), None)
+    return {name: exported(run, trained, name) for name in (ONNX, *({LITERT} & {*runtimes}))}
 
 
 def of_peers(
-    workshop: Workshop, material: Material, forms: Mapping[str, Form], place: Path | None
+    run: Run, forms: Mapping[str, Form], place: Path | None
 ) -> Iterator[tuple[str, Contender]]:
     """Yield each peer's result for ``forms``; ``place`` has the peers' virtual environments."""
-    rows = rows_of(workshop, material)
+    rows = rows_of(run)
     for peer in [peer for peer in PEERS if peer.runtime in forms]:
         python = (place or Path()) / peer.place / "bin" / "python" if peer.place else Path(sys.executable)
         if peer.place and not (place and python.exists()):
@@ -104,20 +103,20 @@ def of_peers(
         except (OSError, subprocess.SubprocessError) as error:
             print(f"left out {peer.name}: {str(error)[:300]}", file=sys.stderr)
             continue
-        yield peer.name, Contender(_candidate(workshop, material, data, peer.runtime), *said)
+        yield peer.name, Contender(_candidate(run, data, peer.runtime), *said)
 
 
-def of_ours(workshop: Workshop, material: Material) -> Iterator[tuple[str, Contender]]:
+def of_ours(run: Run) -> Iterator[tuple[str, Contender]]:
     """Yield our file for each target of the recipe: the quantize step run again, its memory in a separate process."""
-    lesson = lesson_of(workshop, material)
-    weights, _ = shaped(workshop, trained_of(workshop, lesson, None), lesson)
-    rows = rows_of(workshop, material)
-    for target in workshop.recipe.targets:
-        form = exported(workshop, material.table, weights, target.runtime)
+    lesson = lesson_of(run)
+    weights, _ = shaped(run, trained_of(run, lesson, None), lesson)
+    rows = rows_of(run)
+    for target in run.recipe.targets:
+        form = exported(run, weights, target.runtime)
         with tempfile.TemporaryDirectory() as folder:
-            fresh = replace(workshop, cache=Cache(Path(folder)))
+            fresh = replace(run, cache=Cache(Path(folder)))
             start = time.perf_counter()
-            made = compress(fresh, material.table, form, target, lesson.calibration, weights)
+            made = compress(fresh, form, target, lesson.calibration, weights)
             seconds = time.perf_counter() - start
         _, said = quantized(Path(sys.executable), replace(OURS, runtime=target.runtime), form.data, rows)
         yield f"ours {target.name}", Contender(made.candidate, seconds, said[1])
@@ -144,8 +143,8 @@ def quantized(python: Path, peer: Peer, model: bytes, rows: Rows) -> tuple[bytes
         return out.read_bytes(), (float(said["seconds"]), int(said["peak_memory_bytes"]))
 
 
-def _candidate(workshop: Workshop, material: Material, data: bytes, runtime: str) -> Candidate:
-    candidate = bare(workshop.recipe, material.table, data, float_target(workshop.recipe, runtime))
+def _candidate(run: Run, data: bytes, runtime: str) -> Candidate:
+    candidate = bare(run.recipe, run.table, data, float_target(run.recipe, runtime))
     if runtime == ONNX:
         return candidate
     from compressor.tflite.contract import contract  # noqa: PLC0415 - TFLite packages only where used

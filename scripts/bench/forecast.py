@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,9 +30,8 @@ from compressor.measurement.predictions import Candidate, predict
 from compressor.progress import Silent
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import read_recipe
-from compressor.run.comparison import Material
 from compressor.run.pipeline import material_of
-from compressor.run.stages import Workshop
+from compressor.run.stages import Run
 from scripts.bench.rows import Row, told
 from wire.bundle import read_bundle
 
@@ -48,8 +48,8 @@ def auc(normal: Floats, anomalous: Floats) -> float:
 def errors_of(recipe: Recipe, bundle: Path, table: Table) -> Floats:
     """Return the mean absolute error of the bundle on each row, (N,)."""
     read = read_bundle(bundle)
-    workshop = Workshop(recipe, Cache(bundle.parent / "cache"), Silent())
-    inputs = workshop.inputs(table, read.manifest.preprocessing.layout)
+    run = Run(recipe=recipe, cache=Cache(bundle.parent / "cache"), progress=Silent())
+    inputs = run.inputs(table, read.manifest.preprocessing.layout)
     said = predict(Candidate(read.manifest, read.artifact), inputs).logits
     return np.abs(said.astype(np.float64) - table.labels).mean(axis=1)
 
@@ -60,21 +60,21 @@ def last_values(table: Table, recipe: Recipe) -> Floats:
     return np.stack([image[:, 0, 0] for image in table.images]).astype(np.float64) / 255 * (high - low) + low
 
 
-def simple(recipe: Recipe, material: Material) -> Iterator[tuple[str, float]]:
+def simple(run: Run) -> Iterator[tuple[str, float]]:
     """Yield the mean absolute error of the last value and of a ridge regression, on the gate split."""
-    train, gate = material.rows("train"), material.rows("gate")
-    before, after = last_values(train, recipe), last_values(gate, recipe)
+    train, gate = run.rows("train"), run.rows("gate")
+    before, after = last_values(train, run.recipe), last_values(gate, run.recipe)
     yield "the last value", float(np.abs(after[:, -1:] - gate.labels).mean())
     given, asked = (np.c_[values, np.ones(len(values))] for values in (before, after))
     weights = np.linalg.solve(given.T @ given + _RIDGE * np.eye(given.shape[1]), given.T @ train.labels)
     yield "ridge regression", float(np.abs(asked @ weights - gate.labels).mean())
 
 
-def unseen(material: Material) -> Table:
+def unseen(run: Run) -> Table:
     """Return the windows of the gate's sources, and all that touch an anomaly: none of them was trained on."""
-    table = material.table
+    table = run.table
     anomalous = np.char.endswith(table.slices, _ANOMALY)
-    return table.take(np.isin(table.sources, material.rows("gate").sources) | anomalous)
+    return table.take(np.isin(table.sources, run.rows("gate").sources) | anomalous)
 
 
 def told_apart(recipe: Recipe, bundle: Path, table: Table) -> Iterator[tuple[str, float]]:
@@ -95,13 +95,14 @@ def told_apart(recipe: Recipe, bundle: Path, table: Table) -> Iterator[tuple[str
 def measured(run: Path, data: Path) -> Iterator[Row]:
     """Yield all rows of the run at ``run``."""
     recipe = read_recipe(ROOT / "models" / "nab").with_data(data)
-    material = material_of(Workshop(recipe, Cache(run / "cache"), Silent()), None, None, None)
-    gate, references = material.rows("gate"), dict(simple(recipe, material))
+    began = Run(recipe=recipe, cache=Cache(run / "cache"), progress=Silent())
+    began = replace(began, material=material_of(began, None, None))
+    gate, references = began.rows("gate"), dict(simple(began))
     for bundle in sorted(run.glob("*.tfb")):
         ours = float(errors_of(recipe, bundle, gate).mean())
         for name, value in references.items():
             yield Row(f"{bundle.stem}: mean error of {len(gate)} windows, against {name}", ours, value)
-        for name, value in told_apart(recipe, bundle, unseen(material)):
+        for name, value in told_apart(recipe, bundle, unseen(began)):
             yield Row(f"{bundle.stem}: AUC of the error, {name}", value, 0.5)
 
 

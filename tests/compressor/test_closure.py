@@ -15,7 +15,7 @@ from compressor.closure import code_digests, package, plugin
 from compressor.run.pipeline import JUDGES
 
 ROOT = Path(__file__).parents[2]
-APART = "compressor.cache.Code"
+APART = "compressor.cache.Stage"
 
 
 @pytest.fixture
@@ -109,6 +109,15 @@ def test_an_installed_package_counts_where_a_plug_in_is_part_of_it() -> None:
     assert not [name for name in found if not name.startswith("torchvision")]
 
 
+def test_a_plug_in_may_lie_in_folders_without_init(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in another, neither imported yet."""
+    inner = tmp_path / "outer_ns" / "inner_ns"
+    inner.mkdir(parents=True)
+    (inner / "net.py").write_text("WIDTH = 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "outer_ns.inner_ns.net" in code_digests(["outer_ns.inner_ns.net"])
+
+
 def test_a_module_that_is_not_there_has_no_digest() -> None:
     """Nor one without source."""
     assert code_digests(["no_such_module_x", "compressor.no_such", "sys"]).keys() <= {"compressor"}
@@ -128,13 +137,13 @@ EDITED = """
 import json, pathlib, sys
 from compressor.closure import code_digests
 entries = ["compressor.run.stages", "compressor.train.supervised", "compressor.networks.resnet8"]
-before, same = code_digests(entries, apart="compressor.cache.Code"), []
+before, same = code_digests(entries, apart="compressor.cache.Stage"), []
 for name in before:
     path = pathlib.Path(*name.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     source = path.read_bytes()
     path.write_bytes(source + b"# another\\n")
-    if code_digests(entries, apart="compressor.cache.Code")[name] == before[name]:
+    if code_digests(entries, apart="compressor.cache.Stage")[name] == before[name]:
         same.append(name)
     path.write_bytes(source)
 print(json.dumps([sorted(before), same]))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from compressor.cache import Cache
+from compressor.closure import code_digests
 from compressor.data import _cached as cached
 from compressor.data._cached import load_kept, pack, unpack
 from compressor.data._preprocessing import preprocessing_of
@@ -53,7 +54,7 @@ def test_a_table_is_rendered_once_and_again_with_other_options(tmp_path: Path) -
 
 def test_a_kept_table_depends_on_the_code_of_the_front_ends() -> None:
     """A changed front end renders anew: its source is part of the step's name."""
-    digests = cached.code_of(STROKES).digests()
+    digests = code_digests(cached.code_of(STROKES))
     assert {f"edge_agent.front_ends.{name}" for name in ("_base", "log_mel", "stroke", "window")} <= set(digests)
     assert "compressor.data.windows" in digests
     assert "compressor.data.spoken" not in digests

@@ -15,7 +15,7 @@ from compressor.measurement.saliency import Flip
 from compressor.progress import Silent
 from compressor.recipe.read import parse_recipe
 from compressor.run.explained_flips import explained
-from compressor.run.stages import Workshop
+from compressor.run.stages import Run
 from wire.manifest import Manifest, Preprocessing, TensorSpec
 
 RECIPE = b'[model]\nname = "m"\n[data]\nwidth = 8\nheight = 8\n'
@@ -51,9 +51,9 @@ def rows() -> Table:
 FLIP = Flip(0, 0, 0, 1, 0.5, 0.5, "s")
 
 
-def shop(folder: Path) -> Workshop:
+def shop(folder: Path) -> Run:
     """Return where the step runs."""
-    return Workshop(parse_recipe(RECIPE), Cache(folder), Silent())
+    return Run(recipe=parse_recipe(RECIPE), cache=Cache(folder), progress=Silent())
 
 
 def test_maps_are_kept_and_found_again(tmp_path: Path, rows: Table) -> None:
@@ -68,11 +68,11 @@ def test_maps_are_kept_and_found_again(tmp_path: Path, rows: Table) -> None:
 
 def test_another_model_or_input_is_explained_anew(tmp_path: Path, rows: Table) -> None:
     """The maps are of exactly these models, answers and inputs."""
-    workshop = shop(tmp_path)
-    explained(workshop, [FLIP], rows, model(0), model(7))
-    explained(workshop, [FLIP], rows, model(1), model(7))
-    explained(workshop, [Flip(0, 0, 1, 0, 0.5, 0.5, "s")], rows, model(0), model(7))
-    assert workshop.cache.ran == ["explain"] * 3
+    run = shop(tmp_path)
+    explained(run, [FLIP], rows, model(0), model(7))
+    explained(run, [FLIP], rows, model(1), model(7))
+    explained(run, [Flip(0, 0, 1, 0, 0.5, 0.5, "s")], rows, model(0), model(7))
+    assert run.cache.ran == ["explain"] * 3
 
 
 def test_no_flip_needs_no_model(tmp_path: Path, rows: Table) -> None:

@@ -19,24 +19,28 @@ from compressor.run.model_files import ONNX
 from compressor.progress import Silent
 from compressor.recipe.read import parse_recipe
 from compressor.run.compression import Lesson, compress, exported, shaped
-from compressor.run.stages import Workshop
+from compressor.run.stages import Run
 import numpy as np
 
 OURS = ("compressor", "edge_agent", "wire")
 
 class Watched(step.Cache):
-    def step(self, name, inputs, make, *, code):
+    def result(self, stage):
         def watched():
             before = set(sys.modules)
-            made = make()
+            made = stage.make()
             came = {name for name in set(sys.modules) - before if name.partition(".")[0] in OURS}
-            print(json.dumps([name, len(came), sorted(came - set(code.digests()))]), flush=True)
+            print(json.dumps([stage.name, len(came), sorted(came - set(stage.code()))]), flush=True)
             return made
-        return super().step(name, inputs, watched, code=code)
+        watched.__module__ = stage.make.__module__
+        return super().result(replace(stage, make=watched))
 
 RECIPE = parse_recipe(Path(sys.argv[1]).read_bytes())
 CACHE = Watched(Path(sys.argv[2]))
-SHOP = Workshop(RECIPE, CACHE, Silent())
+SHOP = Run(recipe=RECIPE, cache=CACHE, progress=Silent())
+
+def shop():
+    return replace(SHOP, material=replace(SHOP.material, table=table()))
 
 def table():
     return load_kept(CACHE, RECIPE.data, Path())
@@ -52,10 +56,10 @@ def steps():
     return shaped(SHOP, trained(), lesson())[0]
 
 def form():
-    return exported(SHOP, table(), steps(), RECIPE.targets[0].runtime)
+    return exported(shop(), steps(), RECIPE.targets[0].runtime)
 
 def int8():
-    return compress(SHOP, table(), form(), RECIPE.targets[0], lesson().calibration, steps())
+    return compress(shop(), form(), RECIPE.targets[0], lesson().calibration, steps())
 
 def predicted():
     return SHOP.predict("x", int8().candidate, lesson().search)
@@ -69,7 +73,7 @@ def logits():
 def climbed():
     asked = replace(RECIPE, compress=tuple(
         replace(step, rescue=0.001) if step.step == "quantize" else step for step in RECIPE.compress))
-    return rescue.rescued(replace(SHOP, recipe=asked), table(), form(), lesson().calibration, lesson().search)
+    return rescue.rescued(replace(shop(), recipe=asked), form(), lesson().calibration, lesson().search)
 
 works = [table, trained, steps, form, int8, predicted, timed, logits]
 for work in [*works, climbed] if RECIPE.targets[0].runtime == ONNX else works:

@@ -14,7 +14,7 @@ from compressor.data._table import Table, make_table
 from compressor.progress import Silent
 from compressor.recipe.model import Recipe
 from compressor.recipe.read import parse_recipe
-from compressor.run.stages import Workshop
+from compressor.run.stages import Run
 from wire.canonical import sha256_hex
 
 RECIPE = parse_recipe(b'[model]\nname = "own"\nnetwork = "own_package.net:build"\n[data]\nwidth = 4\nheight = 4\n')
@@ -46,11 +46,11 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def fresh(tmp_path: Path, recipe: Recipe = RECIPE) -> Workshop:
-    """A workshop as a new process has it: the user's modules are imported anew."""
+def fresh(tmp_path: Path, recipe: Recipe = RECIPE) -> Run:
+    """A run as a new process has it: the user's modules are imported anew."""
     for name in [name for name in sys.modules if name.startswith("own_package")]:
         del sys.modules[name]
-    return Workshop(recipe, Cache(tmp_path / "cache"), Silent())
+    return Run(recipe=recipe, cache=Cache(tmp_path / "cache"), progress=Silent())
 
 
 def weights(path: Path) -> Result:
@@ -73,9 +73,9 @@ def rows() -> Table:
 
 def test_a_changed_module_of_the_users_package_is_exported_anew(tmp_path: Path, package: Path) -> None:
     """Same weights, other network: the file kept from before would be gated and shipped in its place."""
-    workshop = fresh(tmp_path)
+    run = fresh(tmp_path)
     given = weights(tmp_path / "w.pt")
-    first = workshop.export(given, 2)
+    first = run.export(given, 2)
     (package / "parts.py").write_text(MAX)
     second = fresh(tmp_path).export(given, 2)
     assert not second.cached
@@ -86,8 +86,8 @@ def test_a_changed_module_of_the_users_package_is_exported_anew(tmp_path: Path, 
 def test_logits_of_the_network_follow_the_preprocessing(tmp_path: Path, package: Path) -> None:
     """Same weights and images under another mean: kept logits would speak against the new export."""
     del package
-    workshop = fresh(tmp_path)
+    run = fresh(tmp_path)
     given = weights(tmp_path / "w.pt")
     other = replace(RECIPE, data=replace(RECIPE.data, mean=0.1))
-    before, after = workshop.torch_logits(given, rows()), fresh(tmp_path, other).torch_logits(given, rows())
+    before, after = run.torch_logits(given, rows()), fresh(tmp_path, other).torch_logits(given, rows())
     assert not np.allclose(before, after)

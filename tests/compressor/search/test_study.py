@@ -93,9 +93,9 @@ def test_a_failing_trial_is_recorded_with_its_message(searched: Searched) -> Non
 
 def test_the_search_rows_are_in_no_other_split(searched: Searched) -> None:
     """They are learnt from by no trial, and none is a row of the gate."""
-    lesson, material = searched.ground.lesson, searched.ground.material
+    lesson, run = searched.ground.lesson, searched.ground.run
     held = set(lesson.search.sources.tolist())
-    others = [*lesson.train, *lesson.calibration, material.rows("gate"), material.rows("reference")]
+    others = [*lesson.train, *lesson.calibration, run.rows("gate"), run.rows("reference")]
     assert held
     assert not any(held & set(table.sources.tolist()) for table in others)
 
@@ -139,9 +139,9 @@ def test_another_recipe_has_a_study_of_its_own(recipe: Recipe, searched: Searche
     """A changed step changes the name; the release's number does not."""
     name = study_digest(searched.ground, SPACE)
     assert study_digest(replace(searched.ground, own=(QuantizeRecipe(percentile=99),)), SPACE) != name
-    workshop = searched.ground.workshop
-    newer = replace(workshop.recipe, model=replace(workshop.recipe.model, version=2))
-    assert study_digest(replace(searched.ground, workshop=replace(workshop, recipe=newer)), SPACE) == name
+    run = searched.ground.run
+    newer = replace(run.recipe, model=replace(run.recipe.model, version=2))
+    assert study_digest(replace(searched.ground, run=replace(run, recipe=newer)), SPACE) == name
     assert target_of(recipe, "host").name == "host"
 
 
@@ -165,9 +165,9 @@ def test_a_stopped_trial_is_tried_again(searched: Searched, tmp_path: Path) -> N
                 raise KeyboardInterrupt
 
     storage = f"sqlite:///{tmp_path / 's.db'}"
-    workshop = replace(searched.ground.workshop, progress=Stopping())
+    run = replace(searched.ground.run, progress=Stopping())
     with pytest.raises(KeyboardInterrupt):
-        search(replace(searched.ground, workshop=workshop), SPACE, Budget(3), storage)
+        search(replace(searched.ground, run=run), SPACE, Budget(3), storage)
     assert [item.origin for item in search(searched.ground, SPACE, Budget(2), storage)] == [FP32, OWN]
 
 
@@ -193,9 +193,9 @@ def test_a_scheme_that_refuses_the_float_model_is_not_tried(searched: Searched) 
 
 def test_without_a_gate_one_point_is_allowed(searched: Searched) -> None:
     """With one, its max."""
-    workshop = searched.ground.workshop
-    bare = replace(workshop, recipe=replace(workshop.recipe, gates=(GateRecipe("size_bytes", max=1),)))
-    assert (allowed_drop(searched.ground), allowed_drop(replace(searched.ground, workshop=bare))) == (0.05, 0.01)
+    run = searched.ground.run
+    bare = replace(run, recipe=replace(run.recipe, gates=(GateRecipe("size_bytes", max=1),)))
+    assert (allowed_drop(searched.ground), allowed_drop(replace(searched.ground, run=bare))) == (0.05, 0.01)
 
 
 @pytest.mark.parametrize(
