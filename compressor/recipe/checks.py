@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compressor import steps, tasks
@@ -19,7 +19,6 @@ from wire.settings import check, nearest
 from wire.topics import check_name
 
 if TYPE_CHECKING:
-    from compressor.gates.rule import GateRecipe
     from compressor.recipe.model import Recipe
 
 _ROUNDING = 1e-9
@@ -31,21 +30,62 @@ def check_recipe(recipe: Recipe) -> None:
 
     Raises:
         RecipeError: If a check fails.
+        PluginError: If there is no such task or gate.
     """
-    _check_texts(recipe)
+    _check_names(recipe)
+    _check_ranges(recipe)
+    shares = recipe.data.shares
+    if shares and (
+        set(shares) != set(SHARE_NAMES) or min(shares.values()) <= 0 or not abs(sum(shares.values()) - 1) <= _ROUNDING
+    ):
+        message = f"Expected in [data] shares positive {', '.join(SHARE_NAMES)} that sum to 1, got {dict(shares)}"
+        raise RecipeError(message)
+    check_task(recipe)
+    _check_gates(recipe)
+    _check_import(recipe)
+    _check_steps(recipe)
+
+
+def check_task(recipe: Recipe) -> None:
+    """Check that the settings of ``recipe`` fit its task.
+
+    Raises:
+        RecipeError: If one belongs to another task, or mean and deviation of the values are inconsistent.
+        PluginError: If there is no such task.
+    """
+    tasks.check(recipe.data)
+    task, data = tasks.of(recipe.data), recipe.data
+    wrong = next((place for place in task.foreign if gives(recipe, place)), None)
+    if wrong is not None:
+        message = f"Expected {wrong} in {task.foreign[wrong]} alone, got it in a recipe {task.recipes}: leave it out"
+        raise RecipeError(message)
+    if len(data.target_mean) != len(data.target_std) or any(not spread > 0 for spread in data.target_std):
+        message = "Expected in [data] target_mean and target_std one number a value, each std above 0"
+        raise RecipeError(f"{message}, got {list(data.target_mean)} and {list(data.target_std)}")
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Check what no range expresses: at least one target, unique labels, valid names and paths."""
+    model = recipe.model
+    if not recipe.targets:
+        message = "Expected a table [targets.NAME], got none: write [targets.host], or leave [targets] out"
+        raise RecipeError(message)
+    twice = [name for name in model.labels if model.labels.count(name) > 1]
+    if twice:
+        message = f"Expected in [model] labels each name once, got {twice[0]!r} {model.labels.count(twice[0])} times"
+        raise RecipeError(message)
+    if recipe.data.generated:
+        message = f"Expected in [data] path or stand_in, got both ({recipe.data.path}, {recipe.data.stand_in})"
+        raise RecipeError(f"{message}: a stand-in is for a recipe without data of its own")
+    if any("\0" in path for path in (recipe.data.path, model.checkpoint, model.onnx, model.tflite)):
+        message = "Expected paths without a NUL character in [data] and [model], got one: write it without"
+        raise RecipeError(message)
     try:
-        check_name(recipe.model.name, "[model] name")
+        check_name(model.name, "[model] name")
         for target in recipe.targets:
             check_name(target.name, "a target's name")
     except NameRefusedError as error:
         raise RecipeError(str(error)) from error
-    _check_ranges(recipe)
-    _check_shares(recipe.data.shares)
-    _check_gate_targets(recipe)
-    _check_import(recipe)
-    _check_grid(recipe)
-    _check_rescue(recipe)
-    check_task(recipe)
 
 
 def _check_ranges(recipe: Recipe) -> None:
@@ -65,7 +105,11 @@ def _check_ranges(recipe: Recipe) -> None:
         Checked("[train] loss", train.loss or "huber", one_of=("huber", "mse")),
     ]
     checks += [Checked(f"[gates] {gate.name} confidence", gate.confidence, 0.5, 0.9999) for gate in recipe.gates]
-    checks += [limit for gate in recipe.gates for limit in _limit(gate)]
+    for gate in recipe.gates:  # points or per cent by mistake are rejected
+        kind, limit = kind_of(gate.name), "min" if gate.max is None else "max"
+        allowed = kind.unit.range_of(maximum=limit == "max") if kind is not None else None
+        if kind is not None and allowed is not None:
+            checks.append(Checked(f"[gates] {gate.name} {limit}{kind.unit.hint}", gate.limit or 0.0, *allowed))
     formats = {one.name: tuple(one.formats) for one in declarations.runtimes()}
     checks += [
         Checked(f"[targets.{item.name}] format", item.format, one_of=formats[item.runtime])
@@ -78,70 +122,40 @@ def _check_ranges(recipe: Recipe) -> None:
         steps.check(step)
 
 
-def _check_texts(recipe: Recipe) -> None:
-    """Check what no range expresses: at least one target, unique labels, valid paths."""
-    model = recipe.model
-    if not recipe.targets:
-        message = "Expected a table [targets.NAME], got none: write [targets.host], or leave [targets] out"
-        raise RecipeError(message)
-    twice = [name for name in model.labels if model.labels.count(name) > 1]
-    if twice:
-        message = f"Expected in [model] labels each name once, got {twice[0]!r} {model.labels.count(twice[0])} times"
-        raise RecipeError(message)
-    if recipe.data.generated:
-        message = f"Expected in [data] path or stand_in, got both ({recipe.data.path}, {recipe.data.stand_in})"
-        raise RecipeError(f"{message}: a stand-in is for a recipe without data of its own")
-    if any("\0" in path for path in (recipe.data.path, model.checkpoint, model.onnx, model.tflite)):
-        message = "Expected paths without a NUL character in [data] and [model], got one: write it without"
-        raise RecipeError(message)
-
-
-def _limit(gate: GateRecipe) -> list[Checked]:
-    """Return the valid range for the limit of ``gate``, so that points or per cent by mistake are rejected."""
-    kind = kind_of(gate.name)
-    name, value = ("max", gate.max) if gate.max is not None else ("min", gate.min)
-    allowed = kind.unit.range_of(maximum=name == "max") if kind is not None else None
-    if kind is None or allowed is None:
-        return []
-    return [Checked(f"[gates] {gate.name} {name}{kind.unit.hint}", value or 0.0, *allowed)]
-
-
-def _check_shares(shares: Mapping[str, float]) -> None:
-    if shares and (
-        set(shares) != set(SHARE_NAMES) or min(shares.values()) <= 0 or not abs(sum(shares.values()) - 1) <= _ROUNDING
-    ):
-        message = f"Expected in [data] shares positive {', '.join(SHARE_NAMES)} that sum to 1, got {dict(shares)}"
-        raise RecipeError(message)
-
-
-def _check_gate_targets(recipe: Recipe) -> None:
-    names = [target.name for target in recipe.targets]
-    asked = [(f"[gates] {gate.name}", _target_on(gate)) for gate in recipe.gates]
-    asked += [("[[compress]]", step.on) for step in recipe.compress if isinstance(step, QuantizeRecipe)]
-    for where, on in asked:
-        if on and on not in names:
-            message = f"Expected in {where} on = one of {', '.join(names)}, got {on!r}"
-            raise RecipeError(message + nearest(on, names))
-
-
-def _target_on(gate: GateRecipe) -> str:
-    """Return the target of a gate, "" for all; also checks the device that its ``on`` names, if any."""
-    device, target = device_in(gate.on)
-    where, kind = f"[gates] {gate.name}", kind_of(gate.name)
-    place = Place.BOTH if kind is None else kind.place
-    if not device:
-        if place is Place.DEVICE or PREFIX in gate.on:
+def _check_gates(recipe: Recipe) -> None:
+    """Check that every gate belongs to the recipe's task, and its target or device can give evidence for it."""
+    names, task = [target.name for target in recipe.targets], tasks.of(recipe.data)
+    foreign = []
+    for gate in recipe.gates:
+        kind, where = kind_of(gate.name), f"[gates] {gate.name}"
+        place = Place.BOTH if kind is None else kind.place
+        foreign += [kind] if kind is not None and not holds_for(kind, *task.gates) else []
+        device, on = device_in(gate.on)
+        if device and place is Place.HOST:
+            message = f"Expected in {where} on = a target, got {gate.on!r}: a device has no evidence for this gate"
+            raise RecipeError(message)
+        if not device and (place is Place.DEVICE or PREFIX in gate.on):
             message = f'Expected in {where} on = "device:ID" or "TARGET@device:ID", got {gate.on!r}'
             raise RecipeError(message)
-        return gate.on
-    if place is Place.HOST:
-        message = f"Expected in {where} on = a target, got {gate.on!r}: a device has no evidence for this gate"
-        raise RecipeError(message)
-    try:
-        check_name(device, f"the device in {where}")
-    except NameRefusedError as error:
-        raise RecipeError(str(error)) from error
-    return target
+        try:
+            check_name(device or "none", f"the device in {where}")
+        except NameRefusedError as error:
+            raise RecipeError(str(error)) from error
+        _check_target(on if device else gate.on, names, where)
+    if foreign:
+        own = ", ".join(sorted(name for name, kind in KINDS.items() if kind.tasks and holds_for(kind, *task.gates)))
+        got, whose = (
+            ", ".join(kind.name for kind in foreign),
+            " or ".join(tasks.named(of).recipes for of in foreign[0].tasks),
+        )
+        message = f"Expected in [gates] what a recipe {task.recipes} has, got {got}"
+        raise RecipeError(f"{message}: that is for one {whose}; use {own or 'those of every recipe'}")
+
+
+def _check_target(on: str, names: Sequence[str], where: str) -> None:
+    if on and on not in names:
+        message = f"Expected in {where} on = one of {', '.join(names)}, got {on!r}"
+        raise RecipeError(message + nearest(on, names))
 
 
 def _check_import(recipe: Recipe) -> None:
@@ -165,62 +179,24 @@ def _check_import(recipe: Recipe) -> None:
         raise RecipeError(f"{message}: {remedy}")
 
 
-def _check_grid(recipe: Recipe) -> None:
-    """Check that QAT and quantization use the same grid: otherwise the training is lost."""
-    trained = [step for step in network_steps(recipe) if step.step == "qat"]
-    static = [step for step in recipe.compress if isinstance(step, QuantizeRecipe) and step.scheme == "static_int8"]
-    for step in static:
+def _check_steps(recipe: Recipe) -> None:
+    """Check that steps name known targets and fit each other.
+
+    QAT and quantization use the same grid: otherwise the training is lost. Rescue is used only for ONNX targets: its
+    result would not apply to a TFLite file of the same step.
+    """
+    names, trained = [target.name for target in recipe.targets], network_steps(recipe)
+    for step in (step for step in recipe.compress if isinstance(step, QuantizeRecipe)):
+        _check_target(step.on, names, "[[compress]]")
         tflite = any(item.name == step.on and item.runtime == "litert" for item in recipe.targets)
         keys = ("per_channel",) if tflite else ("per_channel", "reduce_range")  # TFLite weights have 8 bits
-        for qat, key in ((qat, key) for qat in trained for key in keys):
-            if getattr(qat, key) != getattr(step, key):
+        for qat, key in ((qat, key) for qat in trained if qat.step == "qat" for key in keys):
+            if step.scheme == "static_int8" and getattr(qat, key) != getattr(step, key):
                 said = f"{key} = {str(getattr(qat, key)).lower()} in both steps"
                 message = f"Expected [[compress]] 'qat' and 'quantize' with the same {key}, got two: set {said}"
                 raise RecipeError(message)
-
-
-def _check_rescue(recipe: Recipe) -> None:
-    """Check that rescue is used only for ONNX targets: its result would not apply to a TFLite file of the same step."""
-    for step in recipe.compress:
-        if not isinstance(step, QuantizeRecipe) or not step.rescue:
-            continue
         others = [item.name for item in recipe.targets if item.runtime != "onnx" and step.on in {"", item.name}]
-        if others or recipe.model.imported:
+        if step.rescue and (others or recipe.model.imported):
             got = f"target {others[0]!r}" if others else "an imported file"
             message = f"Expected rescue for ONNX targets of a trained network alone, got {got}"
             raise RecipeError(f"{message}: set on = the ONNX target in this step, and another step for the others")
-
-
-def check_task(recipe: Recipe) -> None:
-    """Check that gates and settings of ``recipe`` fit its task.
-
-    Raises:
-        RecipeError: If one belongs to another task, or mean and deviation of the values are inconsistent.
-    """
-    tasks.check(recipe.data)
-    _check_gates(recipe)
-    _check_settings(recipe)
-    data = recipe.data
-    if len(data.target_mean) != len(data.target_std) or any(not spread > 0 for spread in data.target_std):
-        message = "Expected in [data] target_mean and target_std one number a value, each std above 0"
-        raise RecipeError(f"{message}, got {list(data.target_mean)} and {list(data.target_std)}")
-
-
-def _check_gates(recipe: Recipe) -> None:
-    task = tasks.of(recipe.data)
-    kinds = [kind for gate in recipe.gates if (kind := kind_of(gate.name)) is not None]
-    wrong = [kind for kind in kinds if not holds_for(kind, *task.gates)]
-    if not wrong:
-        return
-    own = ", ".join(sorted(name for name, kind in KINDS.items() if kind.tasks and holds_for(kind, *task.gates)))
-    names, whose = ", ".join(kind.name for kind in wrong), " or ".join(tasks.named(of).recipes for of in wrong[0].tasks)
-    message = f"Expected in [gates] what a recipe {task.recipes} has, got {names}"
-    raise RecipeError(f"{message}: that is for one {whose}; use {own or 'those of every recipe'}")
-
-
-def _check_settings(recipe: Recipe) -> None:
-    task = tasks.of(recipe.data)
-    wrong = next((place for place in task.foreign if gives(recipe, place)), None)
-    if wrong is not None:
-        message = f"Expected {wrong} in {task.foreign[wrong]} alone, got it in a recipe {task.recipes}: leave it out"
-        raise RecipeError(message)

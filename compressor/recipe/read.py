@@ -104,12 +104,13 @@ def recipe_of(document: Mapping[str, object]) -> Recipe:
 
 
 def _filled(document: Mapping[str, object]) -> Recipe:
-    targets = plain_table(document.get("targets", {"host": {}}), "[targets]")
+    targets, model = plain_table(document.get("targets", {"host": {}}), "[targets]"), document.get("model")
+    finished = isinstance(model, dict) and bool(model.get("tflite"))  # nothing is left to compress
     return Recipe(
         model=fields_from(ModelRecipe, document.get("model", {}), "[model]"),
         data=fields_from(DataRecipe, document.get("data", {}), "[data]"),
         train=fields_from(TrainRecipe, document.get("train", {}), "[train]"),
-        compress=_steps(document.get("compress", DEFAULT_STEPS if not _finished(document) else [])),
+        compress=_steps(document.get("compress", [] if finished else DEFAULT_STEPS)),
         targets=tuple(
             fields_from(TargetRecipe, table, f"[targets.{name}]", given={"name": name})
             for name, table in targets.items()
@@ -117,12 +118,6 @@ def _filled(document: Mapping[str, object]) -> Recipe:
         gates=_gates(plain_table(document.get("gates", {}), "[gates]")),
         acceptance=fields_from(AcceptanceRecipe, document.get("acceptance", {}), "[acceptance]"),
     )
-
-
-def _finished(document: Mapping[str, object]) -> bool:
-    """Return whether the recipe has a TFLite file: nothing is left to compress."""
-    model = document.get("model")
-    return isinstance(model, dict) and bool(model.get("tflite"))
 
 
 def _steps(value: object) -> tuple[StepSettings, ...]:

@@ -42,29 +42,23 @@ def make_bundles(run: Run, results: Sequence[Judged]) -> dict[str, bytes]:
         PackageError: If the parts are inconsistent.
         MeasureError: If the artifact can't be run.
     """
-    made = {}
-    for judged in results:
-        name = f"{judged.certificate.model}-{judged.certificate.version}-{judged.target.name}.tfb"
-        made[name] = package.make_bundle(_parts(run, judged))
-    return made
-
-
-def _parts(run: Run, judged: Judged) -> package.Parts:
-    compared, candidate = judged.compared, judged.compared.form.candidate
-    golden, width = golden_of(run, compared), compared.gate_set.candidate.embedding.shape[1]
-    manifest = replace(
-        candidate.manifest,
-        outputs=sized(candidate.manifest.outputs, width),
-        budgets=_budgets(run, judged.target, judged.certificate, golden),
-        lineage=lineage_of(run, compared),
-    )
-    reference = _reference(run, compared)
-    recipe = run.recipe
+    made, recipe = {}, run.recipe
     elsewhere = bool(recipe.model.imported or (recipe.model.checkpoint and run.drifted is None))
-    return package.Parts(
-        manifest, candidate.artifact, reference, golden, judged.certificate, recipe.model.architecture,
-        recipe.data.dataset, run.task, elsewhere,
-    )  # fmt: skip
+    for judged in results:
+        compared, certificate, candidate = judged.compared, judged.certificate, judged.compared.form.candidate
+        golden, width = golden_of(run, compared), compared.gate_set.candidate.embedding.shape[1]
+        manifest = replace(
+            candidate.manifest,
+            outputs=sized(candidate.manifest.outputs, width),
+            budgets=_budgets(run, judged.target, certificate, golden),
+            lineage=lineage_of(run, compared),
+        )
+        parts = package.Parts(
+            manifest, candidate.artifact, _reference(run, compared), golden, certificate, recipe.model.architecture,
+            recipe.data.dataset, run.task, elsewhere,
+        )  # fmt: skip
+        made[f"{certificate.model}-{certificate.version}-{judged.target.name}.tfb"] = package.make_bundle(parts)
+    return made
 
 
 def golden_of(run: Run, compared: Comparison) -> package.Golden:

@@ -23,13 +23,14 @@ from compressor.run.stages import Run
 from compressor.tasks._compared import Compared
 
 _PARITY_ROWS = 512
+ITSELF = "itself (nothing was compressed)"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Comparison:
     """All predictions that gates, reference and golden vectors of one target need.
 
-    ``parity_unknown``: why some forms have no parity.
+    ``baseline``: what the candidate is compared with, in words; ``parity_unknown``: why some forms have no parity.
     """
 
     baseline: str
@@ -48,11 +49,16 @@ class Comparison:
             MeasureError: If a model can't be run.
         """
         form = run.models.compressed[target]
+        baseline = "the float model" if run.models.trained is not None else "the file as it came"
+        if run.models.baseline.data in {form.data, form.onnx}:
+            baseline = ITSELF
+        if run.before is not None:
+            baseline = run.before.manifest.release
         held = run.drifted.held if run.drifted is not None else None
         gate_set = _compare(run, form, run.rows("gate"))
         pairs, unknown = parity_of(run)
         return cls(
-            baseline=run.before.manifest.release if run.before is not None else _start(run, form),
+            baseline=baseline,
             form=form,
             gate_set=gate_set,
             drifted=None if held is None else _compare(run, form, held),
@@ -60,16 +66,6 @@ class Comparison:
             calibration=run.predict("temperature", form.candidate, run.rows("calibration")),
             parity_unknown=unknown,
         )
-
-
-ITSELF = "itself (nothing was compressed)"
-
-
-def _start(run: Run, form: Form) -> str:
-    """Return the baseline of a first release, as text: an imported file need not be float."""
-    if run.models.baseline.data in {form.data, form.onnx}:
-        return ITSELF
-    return "the float model" if run.models.trained is not None else "the file as it came"
 
 
 def parity_of(run: Run) -> tuple[tuple[parity.Pair, ...], str]:
@@ -127,9 +123,7 @@ _PARITY = ("parity_max_abs", "parity_cosine", "parity_flip_ratio")
 _GRAPH = ("macs", "int8_macs_ratio", "converting_nodes")
 
 
-def figures_of(
-    run: Run, target: TargetRecipe, compared: Comparison
-) -> Figures:
+def figures_of(run: Run, target: TargetRecipe, compared: Comparison) -> Figures:
     """Return every figure of ``target``; latency and memory only if this host has the target's processor.
 
     The run already has its predictions: other measurements that fail are unknown, and do not end it.
@@ -143,12 +137,20 @@ def figures_of(
     }
     found.add(_GRAPH, lambda: _graph_figures(found, run.graph(form.candidate, form.onnx)))
     found.add(("float_macs",), lambda: _float_macs(run.graph(baseline.candidate)))
-    found.known |= _parity_figures(compared, target)
+    float_name = FLOAT_NAMES[target.runtime]
+    if exported := parity.find(compared.parity, float_name, "torch"):
+        found.known["parity_max_abs"] = exported.max_abs
+    if quantized := parity.find(compared.parity, float_name, target.name):
+        found.known["parity_cosine"] = quantized.cosine
+        found.known |= {} if math.isnan(quantized.flip_ratio) else {"parity_flip_ratio": quantized.flip_ratio}
     found.unknown |= {name: compared.parity_unknown for name in _PARITY if compared.parity_unknown}
     if target.cpu == platform.machine():  # this host can't measure another processor: the gate then fails
         rows = run.rows("gate").take(np.arange(min(_TIMED_ROWS, len(compared.gate_set.labels))))
         both = {"float": baseline.candidate, "candidate": form.candidate}
-        found.add(_LATENCY, lambda: _with_ratios(run.timings(both, rows)))
+        found.add(_LATENCY, lambda: run.timings(both, rows))
+        if "latency_p50_ms" in found.known:
+            ratio = found.known["latency_p50_ms"] / found.known["float_latency_p50_ms"]
+            found.known |= {"latency_ratio": ratio, "speed_up_ratio": 1 / ratio}
         found.add(("peak_memory_bytes",), lambda: run.memory(both, rows))
     found.unknown = {name: why for name, why in found.unknown.items() if name not in found.known}
     return found
@@ -166,19 +168,3 @@ def _float_macs(inspected: GraphFigures) -> dict[str, float]:
     if inspected.macs is None:
         raise MeasureError(inspected.unknown)
     return {"float_macs": float(inspected.macs)}
-
-
-def _with_ratios(timed: Mapping[str, float]) -> dict[str, float]:
-    ratio = timed["latency_p50_ms"] / timed["float_latency_p50_ms"]
-    return {**timed, "latency_ratio": ratio, "speed_up_ratio": 1 / ratio}
-
-
-def _parity_figures(compared: Comparison, target: TargetRecipe) -> dict[str, float]:
-    float_name = FLOAT_NAMES[target.runtime]
-    exported = parity.find(compared.parity, float_name, "torch")
-    quantized = parity.find(compared.parity, float_name, target.name)
-    figures = {"parity_max_abs": exported.max_abs} if exported else {}
-    if quantized is None:
-        return figures
-    flips = {} if math.isnan(quantized.flip_ratio) else {"parity_flip_ratio": quantized.flip_ratio}
-    return figures | {"parity_cosine": quantized.cosine} | flips

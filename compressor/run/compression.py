@@ -222,7 +222,11 @@ def _quantized(
     def make() -> bytes:
         with run.progress.stage("quantize", 1, "model") as stage:
             placed = _placed(run, model, target.runtime, calibration, weights) if learnt and weights else None
-            made = _by_scheme(model, batches, step, target.runtime, placed)
+            if target.runtime == LITERT:
+                from compressor.tflite.by_recipe import quantize_by as quantize  # noqa: PLC0415 - see below
+            else:  # each runtime's quantizer is loaded only for its targets
+                from compressor.quantize import quantize  # noqa: PLC0415 - see above
+            made = quantize(model, batches, step, ranges=placed)
             first_run.check(target.runtime, made, next(iter(batches())), f"the {step.scheme} file of {target.name}")
             stage.advance(1, FLOAT_NAMES[target.runtime])
         return made
@@ -241,16 +245,6 @@ def _pieces(batches: Iterable[Floats], size: int) -> Iterator[Floats]:
     for batch in batches:
         padded = np.concatenate([batch, np.repeat(batch[-1:], -len(batch) % size, axis=0)])
         yield from (padded[start : start + size] for start in range(0, len(padded), size))
-
-
-def _by_scheme(model: bytes, batches: Any, step: QuantizeRecipe, runtime: str, placed: Ranges | None) -> bytes:  # noqa: ANN401 - a factory of batches
-    if runtime == LITERT:
-        from compressor.tflite.by_recipe import quantize_by  # noqa: PLC0415 - LiteRT only for its targets
-
-        return quantize_by(model, batches, step, ranges=placed)
-    from compressor.quantize import quantize  # noqa: PLC0415 - onnxruntime only to quantize
-
-    return quantize(model, batches, step, ranges=placed)
 
 
 def _placed(run: Run, model: bytes, runtime: str, calibration: Sequence[Table], weights: Result) -> Ranges:

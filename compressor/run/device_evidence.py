@@ -57,19 +57,14 @@ def said_by_devices(run: Run, compared: Comparison, rules: Sequence[GateRecipe])
     if run.devices is None:
         problem = "Expected a way to devices, got none: give --server, --token-file and --keys"
         return dict.fromkeys(devices, DeviceEvidence(problem))
-    asked = _asked(run, compared, rules)
-    return {device: _one(run, run.devices, device, asked) for device in devices}
-
-
-def _asked(run: Run, compared: Comparison, rules: Sequence[GateRecipe]) -> Asked:
-    candidate, gate_set = compared.form.candidate, compared.gate_set
+    candidate, gate_set, rows = compared.form.candidate, compared.gate_set, run.rows("gate")
     golden = golden_of(run, compared)
     budgets = golden_budget(golden, run.task, run.recipe.acceptance)
     outputs = sized(candidate.manifest.outputs, gate_set.candidate.embedding.shape[1])
     manifest = replace(candidate.manifest, outputs=outputs, budgets=budgets)
-    rows = run.rows("gate")
     subject = make_subject(manifest, candidate.artifact, package.write_golden(golden), pixels_of(rows, manifest))
-    return Asked(run.task, subject, gate_set, run.table.class_names, rules, budgets)
+    asked = Asked(run.task, subject, gate_set, run.table.class_names, rules, budgets)
+    return {device: _one(run, run.devices, device, asked) for device in devices}
 
 
 def make_subject(manifest: Manifest, artifact: bytes, golden: bytes, pixels: NDArray[np.uint8] | None) -> Subject:
@@ -120,8 +115,12 @@ def evidence_from(answer: DeviceAnswer, asked: Asked) -> DeviceEvidence:
         message = f"Expected logits of shape {here.logits.shape} from {answer.report.device}, got {logits.shape}"
         raise DeviceMeasureError(f"{message}: its runtime runs something else")
     there = replace(asked.gate_set, candidate=Predictions(logits, here.embedding))
-    figures = figures_from(answer.report, asked.allowed)
-    figures |= _compared(asked, there)
+    other = asked.task.judging.differs(there.candidate, here, asked.allowed.golden_max_abs)
+    n, flips = len(there.labels), int(np.count_nonzero(other))
+    figures = {
+        **figures_from(answer.report, asked.allowed), **asked.task.judging.device_figures(there),
+        "device_rows": float(n), "device_flips": float(flips), AGREEMENT: flips / n,
+    }  # fmt: skip
     rules = [rule for rule in asked.rules if rule.on == answer.report.device]
     evidence = asked.task.judging.evidence(there, asked.class_names, figures, None, rules)
     evidence = evidence.beside(measured(rules, there))
@@ -136,12 +135,3 @@ def figures_from(report: MeasureReport, allowed: Budgets) -> dict[str, float]:
         "golden_flips": float(report.golden_flips), "golden_allowed_abs": allowed.golden_max_abs,
         "golden_allowed_flips": float(allowed.golden_max_flips),
     }  # fmt: skip
-
-
-def _compared(asked: Asked, there: Compared) -> dict[str, float]:
-    """Return the number of rows that the device answers differently, and the task's figures of its answers."""
-    here, rows = asked.gate_set.candidate, len(there.labels)
-    other = asked.task.judging.differs(there.candidate, here, asked.allowed.golden_max_abs)
-    flips = int(np.count_nonzero(other))
-    figures = asked.task.judging.device_figures(there)
-    return {**figures, "device_rows": float(rows), "device_flips": float(flips), AGREEMENT: flips / rows}

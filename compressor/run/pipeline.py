@@ -44,7 +44,7 @@ from compressor.run.report_inputs import shown
 from compressor.run.rescue import rescued
 from compressor.run.stages import Material, Run
 from compressor.steps._selection import has_choices, plugins_of
-from wire.bundle import Bundle, read_bundle
+from wire.bundle import read_bundle
 from wire.errors import WireError
 
 _QUICK_EPOCHS = 2
@@ -102,9 +102,20 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     Raises:
         CompressorError: If the run fails; the subclass and its ``code`` give the reason.
     """
-    recipe = _adjusted(recipe, version, quick=quick)
+    if version is not None:
+        recipe = replace(recipe, model=replace(recipe.model, version=version))
+    if quick:
+        train = replace(recipe.train, epochs=_QUICK_EPOCHS, fine_tune_epochs=_QUICK_EPOCHS)
+        recipe = replace(recipe, train=train)
     preflight.check(recipe, out)
-    run = replace(opened(recipe, out, progress or Silent()), before=_read_base(base), devices=devices)
+    before = None
+    if base is not None:
+        try:
+            before = read_bundle(base.bundle)
+        except (OSError, WireError) as error:
+            message = f"Expected the bundle of the release before at {base.bundle}, got: {error}"
+            raise PackageError(message) from error
+    run = replace(opened(recipe, out, progress or Silent()), before=before, devices=devices)
     run = replace(run, material=material_of(run, data_root, extra))
     run = replace(run, models=_models(run, base))
     results = [_judge(run, target, Comparison.of(run, target.name)) for target in recipe.targets]
@@ -119,25 +130,6 @@ def opened(recipe: Recipe, out: Path, progress: Progress) -> Run:
     if aside := cache.left_aside():
         progress.say(aside)
     return Run(recipe=recipe, cache=cache, progress=progress)
-
-
-def _adjusted(recipe: Recipe, version: int | None, *, quick: bool) -> Recipe:
-    if version is not None:
-        recipe = replace(recipe, model=replace(recipe.model, version=version))
-    if quick:
-        train = replace(recipe.train, epochs=_QUICK_EPOCHS, fine_tune_epochs=_QUICK_EPOCHS)
-        recipe = replace(recipe, train=train)
-    return recipe
-
-
-def _read_base(base: BasePoint | None) -> Bundle | None:
-    if base is None:
-        return None
-    try:
-        return read_bundle(base.bundle)
-    except (OSError, WireError) as error:
-        message = f"Expected the bundle of the release before at {base.bundle}, got: {error}"
-        raise PackageError(message) from error
 
 
 def material_of(run: Run, data_root: Path | None, extra: Table | None) -> Material:
@@ -224,31 +216,26 @@ def trained_of(run: Run, lesson: Lesson, base: BasePoint | None) -> Result:
     model = run.recipe.model
     if base is None and model.checkpoint:
         return imported_model.checkpoint_of(run, len(lesson.search.class_names))
-    start = _checkpoint(base)
-    settings = run.recipe.train.for_fine_tuning() if start is not None else run.recipe.train
-    return run.train(lesson.train, settings, start, lesson.search)
-
-
-def _checkpoint(base: BasePoint | None) -> bytes | None:
     if base is None or base.checkpoint is None:
-        return None
+        return run.train(lesson.train, run.recipe.train, None, lesson.search)
     try:
-        return base.checkpoint.read_bytes()
+        start = base.checkpoint.read_bytes()
     except OSError as error:
         message = f"Expected the weights of the release before at {base.checkpoint}, got: {error.strerror}"
         raise DataError(message) from error
+    return run.train(lesson.train, run.recipe.train.for_fine_tuning(), start, lesson.search)
 
 
 def _judge(run: Run, target: TargetRecipe, compared: Comparison) -> Judged:
-    recipe = run.recipe
+    recipe, names, judging = run.recipe, run.table.class_names, run.task.judging
     measured = figures_of(run, target, compared)
     figures = measured.known
+    alone = () if recipe.model.allow_constant else added_to(*run.task.gates)  # the recipe gives a reason against them
     timed = target.cpu == platform.machine()
     rules = certificates.rules_for(
-        recipe.gates, target.name, retrained=compared.drifted is not None, timed=timed, alone=_alone(run)
+        recipe.gates, target.name, retrained=compared.drifted is not None, timed=timed, alone=alone
     )
     here = [rule for rule in rules if not rule.on]
-    names, judging = run.table.class_names, run.task.judging
     evidence = judging.evidence(compared.gate_set, names, figures, compared.drifted, here)
     evidence = evidence.beside(measured_by(here, compared.gate_set))
     fitted = (compared.calibration, run.rows("calibration").labels)
@@ -260,6 +247,15 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison) -> Judged:
     judgement = certificates.judge(rules, evidence)
     order_said = [result for result in judgement.results if result.name == LABEL_ORDER and not result.on]
     figures |= judging.compared_figures(evidence)
+    remarks = [certificates.STAND_IN] if recipe.data.generated else []
+    if compared.baseline == ITSELF:
+        remarks.append(
+            "It was compared with itself: nothing was compressed, so that gates of drops and flips say nothing."
+        )
+    if recipe.model.allow_constant:
+        remarks.append(f"It need not be better than one answer to everything: {recipe.model.allow_constant}.")
+    if few(figures):
+        remarks += [f"Labels: {result.text}." for result in order_said if result.verdict is Verdict.PASS]
     certificate = Certificate(
         verdict=judgement.verdict.value,
         model=recipe.model.name,
@@ -274,30 +270,10 @@ def _judge(run: Run, target: TargetRecipe, compared: Comparison) -> Judged:
         devices=certificates.records_of(evidence),
         unknown=unknown,
         label_order=order.named if any(result.verdict is Verdict.FAIL for result in order_said) else "",
-        remarks=(
-            *_remarks(recipe, compared),
-            *(f"Labels: {result.text}." for result in order_said if result.verdict is Verdict.PASS and few(figures)),
-        ),
+        remarks=tuple(remarks),
         code_digests=code_digests((*JUDGES, run.task.code("evidence"), *plugins_of(recipe))),
     )
     return Judged(target, compared, certificate)
-
-
-def _alone(run: Run) -> tuple[str, ...]:
-    """Return the gates on the candidate alone; none if the recipe gives a reason against them."""
-    return () if run.recipe.model.allow_constant else added_to(*run.task.gates)
-
-
-def _remarks(recipe: Recipe, compared: Comparison) -> tuple[str, ...]:
-    """Return warnings to read before the gates' lines: a meaningless comparison, a gate left out."""
-    said = [certificates.STAND_IN] if recipe.data.generated else []
-    if compared.baseline == ITSELF:
-        said.append(
-            "It was compared with itself: nothing was compressed, so that gates of drops and flips say nothing."
-        )
-    if recipe.model.allow_constant:
-        said.append(f"It need not be better than one answer to everything: {recipe.model.allow_constant}.")
-    return tuple(said)
 
 
 def _write(run: Run, out: Path, certificate: Certificate, bundles: Mapping[str, bytes], told: report.Shown) -> Outcome:

@@ -19,7 +19,6 @@ from compressor.gates.evidence import Verdict
 from compressor.measurement import layers, parity, saliency
 from compressor.measurement.predictions import Predictions
 from compressor.portions import row_bytes, rows_within
-from compressor.recipe.model import Recipe
 from compressor.run.bundles import Judged, lineage_of
 from compressor.run.comparison import Comparison
 from compressor.run.explained_flips import explained
@@ -51,11 +50,15 @@ _REMARKS = {
 }
 
 
-def shown(
-    certificate: Certificate, run: Run, results: Sequence[Judged]
-) -> report.Shown:
+def shown(certificate: Certificate, run: Run, results: Sequence[Judged]) -> report.Shown:
     """Return the contents of a run's report; pictures show the worst target."""
-    worst = min(results, key=_standing)
+    worst = max(  # by its verdict, then the upper bound of its accuracy drop
+        results,
+        key=lambda item: (
+            Verdict(item.certificate.verdict).rank,
+            item.certificate.figures.get("drop_upper", 0.0),
+        ),
+    )
     compared, task = worst.compared, run.task
     gate_set, names = compared.gate_set, run.table.class_names
     everything = np.ones(len(gate_set.labels), dtype=bool)
@@ -86,11 +89,6 @@ def shown(
         steps=_steps(run, worst),
         pictured=worst.certificate,
     )  # fmt: skip
-
-
-def _standing(judged: Judged) -> tuple[int, float]:
-    """Return how well a target did: its verdict, then the upper bound of its accuracy drop."""
-    return -Verdict(judged.certificate.verdict).rank, -judged.certificate.figures.get("drop_upper", 0.0)
 
 
 def _changes(run: Run, judged: Judged) -> report.Changes | None:
@@ -201,21 +199,17 @@ def made(run: Run) -> dict[str, str]:
     drifted = run.drifted
     if drifted is not None:
         rows["drifted samples"] = f"{len(drifted.train):,} learnt from, {len(drifted.held):,} held out to judge"
+    train, training = recipe.train if drifted is None else recipe.train.for_fine_tuning(), ""
+    if recipe.model.imported or (recipe.model.checkpoint and drifted is None):
+        training = "elsewhere; if it saw rows of the gate split, its accuracy here says too much"
     left_out = {"left out": f"{len(run.table.corrupt)} corrupt images"} if run.table.corrupt else {}
     options = ", ".join(f"{name} = {value:g}" for name, value in recipe.model.network_options.items())
     return {
         "network": f"{recipe.model.architecture}{f' ({options})' if options and not recipe.model.imported else ''}",
         "data set": recipe.data.dataset, **rows, **left_out,
-        "training": _training(recipe, retrained=drifted is not None),
+        "training": training or f"{train.epochs} epochs, {train.optimizer}, seed {train.seed}",
         "compression": "; ".join(_step(step) for step in recipe.compress) or "none",
     }  # fmt: skip
-
-
-def _training(recipe: Recipe, *, retrained: bool) -> str:
-    if recipe.model.imported or (recipe.model.checkpoint and not retrained):
-        return "elsewhere; if it saw rows of the gate split, its accuracy here says too much"
-    train = recipe.train.for_fine_tuning() if retrained else recipe.train
-    return f"{train.epochs} epochs, {train.optimizer}, seed {train.seed}"
 
 
 def _step(step: Settings) -> str:

@@ -30,9 +30,7 @@ Floats = NDArray[np.float32]
 Notes = tuple[tuple[str, Mapping[str, Any]], ...]
 
 
-def rescued(
-    run: Run, form: Form, calibration: Sequence[Table], search: Table
-) -> tuple[Recipe, Notes]:
+def rescued(run: Run, form: Form, calibration: Sequence[Table], search: Table) -> tuple[Recipe, Notes]:
     """Return the recipe with the chosen settings of every step with rescue, and the cost of each rung.
 
     ``form``: the float ONNX file after the network steps.

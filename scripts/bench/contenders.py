@@ -88,9 +88,7 @@ def floats(run: Run, runtimes: Collection[str]) -> dict[str, Form]:
     return {name: exported(run, trained, name) for name in (ONNX, *({LITERT} & {*runtimes}))}
 
 
-def of_peers(
-    run: Run, forms: Mapping[str, Form], place: Path | None
-) -> Iterator[tuple[str, Contender]]:
+def of_peers(run: Run, forms: Mapping[str, Form], place: Path | None) -> Iterator[tuple[str, Contender]]:
     """Yield each peer's result for ``forms``; ``place`` has the peers' virtual environments."""
     rows = rows_of(run)
     for peer in [peer for peer in PEERS if peer.runtime in forms]:
