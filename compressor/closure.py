@@ -132,7 +132,7 @@ def located(name: str) -> ModuleSpec | None:
 def _below_of(name: str, part: str, folders: Sequence[str]) -> ModuleSpec | None:
     try:
         return PathFinder.find_spec(name, folders)
-    except KeyError:  # a folder without __init__.py in another such: Python looks for the outer one among the imported
+    except KeyError:  # nested folders without __init__.py: Python expects the outer one to be imported already
         spec = ModuleSpec(name, None, is_package=True)
         spec.submodule_search_locations = [str(Path(folder) / part) for folder in folders]
         return spec

@@ -30,7 +30,7 @@ ITSELF = "itself (nothing was compressed)"
 class Comparison:
     """All predictions that gates, reference and golden vectors of one target need.
 
-    ``baseline``: what the candidate is compared with, in words; ``parity_unknown``: why some forms have no parity.
+    ``baseline``: what the candidate is compared with, as text; ``parity_unknown``: why some forms have no parity.
     """
 
     baseline: str

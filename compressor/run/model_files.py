@@ -46,7 +46,7 @@ class Form:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Models:
-    """All models of a run; of one that has made none yet, no file.
+    """All models of a run; every field is empty until a model is made.
 
     ``trained``: the weights before any step, ``weights``: after the last (None for an imported file); ``baseline``: the
     float model without compression, for onnxruntime unless the import was TFLite; ``floats``: the float file after the
@@ -67,7 +67,7 @@ def bare(recipe: Recipe, table: Table, artifact: bytes, target: TargetRecipe) ->
 
 
 def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
-    """Return the manifest of a model with float32 input on ``target``, as our exporters name inputs and outputs."""
+    """Return the manifest of a float32-input model on ``target``; inputs and outputs have our exporters' names."""
     data, runtime = recipe.data, declarations.runtime(target.runtime)
     layout, suffix = runtime.layout, runtime.formats[target.format]
     preprocessing, task = preprocessing_of(data, layout), tasks.of(data)
