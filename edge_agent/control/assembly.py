@@ -73,12 +73,9 @@ def child_arguments(config: AgentConfig, state: Path | None = None, boot: str = 
 
 def mqtt_settings(identity: Identity, config: AgentConfig) -> MqttSettings:
     """Return the broker's address, the credentials, and limits."""
-    transport = config.transport
     return MqttSettings(
         identity.mqtt_host, identity.mqtt_port, identity.device, identity.device, identity.password,
-        tls_ca=identity.mqtt_tls_ca, keepalive_s=transport.keepalive_s, min_backoff_s=transport.min_backoff_s,
-        max_backoff_s=transport.max_backoff_s, session_expiry_s=transport.session_expiry_s,
-        inflight_messages=transport.inflight_messages,
+        tls_ca=identity.mqtt_tls_ca, pace=config.transport,
     )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ import logging
 import random
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -32,6 +32,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edge_agent.config import TransportConfig
 from edge_agent.device.tls import client_context
 from wire.transport import Delivered, Incoming, Link, LinkChange, Listener, Notice, Will
 
@@ -47,7 +48,7 @@ STABLE_S = 60.0
 class MqttSettings:
     """The broker's address, the credentials, and limits. ``password`` never appears in a log.
 
-    ``tls_ca``: certificates in PEM text, "" for no TLS.
+    ``tls_ca``: certificates in PEM text, "" for no TLS. ``pace``: ``[transport]`` of ``agent.toml``.
     """
 
     host: str
@@ -56,11 +57,7 @@ class MqttSettings:
     username: str
     password: str
     tls_ca: str = ""
-    keepalive_s: int = 30
-    min_backoff_s: float = 1.0
-    max_backoff_s: float = 300.0
-    session_expiry_s: int = 3600
-    inflight_messages: int = 16
+    pace: TransportConfig = field(default_factory=TransportConfig)
 
     def __repr__(self) -> str:
         """Leave the password out."""
@@ -95,11 +92,11 @@ class MqttTransport:
             self._client.will_set(will.topic, will.payload, qos=1, retain=True, properties=properties)
         self._back_off()
         properties = _properties(PacketTypes.CONNECT)
-        properties.SessionExpiryInterval = self._settings.session_expiry_s
+        properties.SessionExpiryInterval = self._settings.pace.session_expiry_s
         self._client.connect_async(
             self._settings.host,
             self._settings.port,
-            self._settings.keepalive_s,
+            self._settings.pace.keepalive_s,
             clean_start=False,
             properties=properties,
         )
@@ -107,7 +104,7 @@ class MqttTransport:
 
     def publish(self, topic: str, payload: bytes, *, retain: bool = False) -> int | None:
         """Queue a QoS 1 message; return its handle, or None if the transport can't accept it now."""
-        if not self._up or self._handed - self._answered >= self._settings.inflight_messages:
+        if not self._up or self._handed - self._answered >= self._settings.pace.inflight_messages:
             return None
         info = self._client.publish(topic, payload, qos=1, retain=retain)
         if info.rc not in {MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN}:
@@ -135,7 +132,7 @@ class MqttTransport:
         if settings.tls_ca:
             client.tls_set_context(client_context(settings.tls_ca))
         client.suppress_exceptions = True
-        client.max_inflight_messages_set(settings.inflight_messages)
+        client.max_inflight_messages_set(settings.pace.inflight_messages)
         client.on_connect, client.on_connect_fail = self._on_connect, self._on_connect_fail
         client.on_disconnect, client.on_subscribe = self._on_disconnect, self._on_subscribe
         client.on_message, client.on_publish = self._on_message, self._on_publish
@@ -149,7 +146,9 @@ class MqttTransport:
             _LOG.exception("listener failed")
 
     def _back_off(self) -> None:
-        ceiling_s = min(self._settings.max_backoff_s, self._settings.min_backoff_s * 2 ** min(self._failures, 30))
+        ceiling_s = min(
+            self._settings.pace.max_backoff_s, self._settings.pace.min_backoff_s * 2 ** min(self._failures, 30)
+        )
         delay_s = self._chance.uniform(ceiling_s / 2 if self._taken_over else 0.0, ceiling_s)
         self._client.reconnect_delay_set(delay_s, delay_s)  # type: ignore[arg-type]  # paho only adds and compares them
 

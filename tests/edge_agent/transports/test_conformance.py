@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from edge_agent.config import TransportConfig
 from edge_agent.transports.memory import MemoryBroker, MemoryTransport
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from wire.transport import Delivered, Incoming, Link, LinkChange, Notice, Transport, Will
@@ -51,7 +52,12 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 
     def maker(client_id: str) -> Transport:
         settings = MqttSettings(
-            "127.0.0.1", port, client_id, client_id, "secret", max_backoff_s=0.2, min_backoff_s=0.05
+            "127.0.0.1",
+            port,
+            client_id,
+            client_id,
+            "secret",
+            pace=TransportConfig(max_backoff_s=0.2, min_backoff_s=0.05),
         )
         made.append(MqttTransport(settings) if port else MemoryTransport(memory, client_id))
         return made[-1]

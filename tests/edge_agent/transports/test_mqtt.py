@@ -8,6 +8,7 @@ from typing import Protocol
 
 import pytest
 
+from edge_agent.config import TransportConfig
 from edge_agent.transports.mqtt import MqttSettings, MqttTransport
 from wire.transport import Delivered, Incoming, Link, LinkChange, Notice, Will
 
@@ -38,7 +39,7 @@ def start(
     notices: Notices = queue.SimpleQueue()
     settings = MqttSettings(
         "127.0.0.1", port, client_id, client_id, "secret",
-        min_backoff_s=0.01, max_backoff_s=0.1, keepalive_s=keepalive_s, session_expiry_s=5,
+        pace=TransportConfig(min_backoff_s=0.01, max_backoff_s=0.1, keepalive_s=keepalive_s, session_expiry_s=5),
     )  # fmt: skip
     transport = MqttTransport(settings)
     transport.start(notices.put, subscriptions=subscriptions, will=will)
@@ -125,7 +126,12 @@ def test_after_a_take_over_it_waits_at_least_half_the_limit(broker: Broker) -> N
     """Two agents of one identity don't throw each other out as fast as they can; before, jitter starts at 0."""
     draws, notices = Draws(), queue.SimpleQueue[Notice]()
     settings = MqttSettings(
-        "127.0.0.1", broker.port, "dev", "dev", "secret", min_backoff_s=0.01, max_backoff_s=0.1, session_expiry_s=5
+        "127.0.0.1",
+        broker.port,
+        "dev",
+        "dev",
+        "secret",
+        pace=TransportConfig(min_backoff_s=0.01, max_backoff_s=0.1, session_expiry_s=5),
     )
     first = MqttTransport(settings, chance=draws)
     first.start(notices.put, subscriptions=())
