@@ -66,7 +66,7 @@ class TransportConfig:
     keepalive_s: Annotated[int, Bound(5, _U16)] = 30  # 0 would leave a dead link unseen; MQTT 5, 3.1.2.10: two bytes
     min_backoff_s: Time = 1.0
     max_backoff_s: Time = 300.0  # full jitter up to five minutes: a thousand devices must not return at once
-    session_expiry_s: FourBytes = 3600  # finite: a device that is gone must not keep a queue at the broker for ever
+    session_expiry_s: FourBytes = 3600  # finite: a device that is gone must not keep a queue at the broker forever
     will_delay_s: FourBytes = 30  # a short loss of network is not reported
     inflight_messages: Annotated[int, Bound(1, _U16)] = 16  # what paho may hold (MQTT 5, 2.2.1); the rest is spooled
     ack_timeout_s: Time = 30.0  # without an application acknowledgement for this long: send again

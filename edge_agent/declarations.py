@@ -1,4 +1,4 @@
-"""What the file of a runtime says of itself, read without importing it: packages, file formats, layout.
+"""The declarations of a runtime's file, read without importing it: packages, file formats, layout.
 
 The control process reports which runtimes a device has, and the compressor checks a recipe, without numpy or a runtime
 in the process. So these are literals at the top of the file, found in its source. Nothing else names a runtime's

@@ -91,7 +91,7 @@ class ReleaseInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutDevice:
-    """One device of a rollout; ``group`` is the index of its group, ``code`` says why it failed.
+    """One device of a rollout; ``group`` is the index of its group, ``code`` the cause of a failure.
 
     ``replaced_by``: the person who let another device try in its place. ``retried_from``: its earlier outcome, failed
     or stuck, during a retry.

@@ -1,4 +1,4 @@
-"""Marks devices as lost that did not reconnect after a restart of the broker: their retained state says connected.
+"""Marks devices as lost that did not reconnect after a restart of the broker: their retained state is out of date.
 
 When a device is lost while the broker runs, the broker publishes its will. When it is lost while the broker is down,
 nothing is published: mosquitto keeps retained messages over a restart, but no wills. So the server sets the state in

@@ -32,7 +32,7 @@ class Standing(StrEnum):
     ASSIGNING = "assigning"  # about to be assigned; after a restart the assignment is repeated
     ASSIGNED = "assigned"  # its ``desired`` names the release
     COMMITTED = "committed"  # the only success
-    FAILED = "failed"  # rolled back or refused; ``code`` says which
+    FAILED = "failed"  # rolled back or refused; ``code`` tells which
     STUCK = "stuck"  # assigned, and neither committed nor failed by its deadline; may still commit
     CANCELLED = "cancelled"  # not in the denominator: the release had no outcome on it
 
