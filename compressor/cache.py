@@ -32,7 +32,7 @@ class Result:
     cached: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """A piece of work whose result is cached: its name, the digests of its ``inputs``, and what makes its bytes.
 

@@ -14,7 +14,7 @@ from compressor.devices import WAIT_S
 _MAX_WAIT_S = 21_600.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
     """Values of these options; empty if they were not given."""
 

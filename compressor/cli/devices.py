@@ -41,7 +41,7 @@ def bench_of(reach: Reach, keys: Path | None) -> ServerBench | None:
     except OSError as error:
         message = f"Expected the builder token in {reach.token_file}, got: {error.strerror}"
         raise DeviceMeasureError(message) from error
-    return ServerBench(reach.server.rstrip("/"), token, keys, reach.ca, reach.device_wait_s)
+    return ServerBench(url=reach.server.rstrip("/"), token=token, keys=keys, ca=reach.ca, wait_s=reach.device_wait_s)
 
 
 def devices_named(recipe: Recipe) -> tuple[str, ...]:
@@ -107,7 +107,7 @@ def gate_on(path: Path, device: str, bench: DeviceBench, progress: Progress) -> 
     if not {CERTIFICATE, GOLDEN} <= bundle.files.keys():
         message = f"Expected {CERTIFICATE} and {GOLDEN} in {path}, got {sorted(bundle.files)}: build the bundle again"
         raise PackageError(message)
-    before = next((item for item in here.devices if item.device == device), DeviceRecord(device))
+    before = next((item for item in here.devices if item.device == device), DeviceRecord(device=device))
     record = _record(bundle, before, bench, progress)
     others = tuple(item for item in here.devices if item.device != device)
     rules = tuple(rule for rule in here.rules if rule.on != device) + rules_on(here, device)
@@ -140,7 +140,7 @@ def _record(bundle: Bundle, before: DeviceRecord, bench: DeviceBench, progress: 
     try:
         return merged(before, bench.measure(subject, before.device, progress), bundle.manifest.budgets)
     except (DeviceMeasureError, PublishError) as error:
-        return DeviceRecord(before.device, problem=str(error))
+        return DeviceRecord(device=before.device, problem=str(error))
 
 
 def merged(before: DeviceRecord, answer: DeviceAnswer, allowed: Budgets) -> DeviceRecord:

@@ -29,7 +29,9 @@ def load_kept(cache: Cache, data: DataRecipe, root: Path) -> Table:
     if data.dataset not in datasets() or (data.path and not path.is_file()):
         return load(data, root)
     inputs = {"recipe": repr(data), "task": tasks.of(data).name, "file": sha256_file(path) if data.path else ""}
-    return unpack(cache.result(Stage("data", inputs, lambda: pack(load(data, root)), code_of(data))).data)
+    return unpack(
+        cache.result(Stage(name="data", inputs=inputs, make=lambda: pack(load(data, root)), uses=code_of(data))).data
+    )
 
 
 def code_of(data: DataRecipe) -> tuple[str, ...]:

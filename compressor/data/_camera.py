@@ -25,7 +25,7 @@ _CHUNK = 128  # frames processed together: they fit into the processor's cache
 _DRAWS = 4  # of a frame: gain, rotation, shift down, shift across
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Camera:
     """One camera and its mounting. Lengths are output pixels, angles degrees, light 0..1.
 

@@ -26,7 +26,7 @@ _NAMES_SHOWN = 5
 Values = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One sample before its front end: the bytes that a device would get, and its metadata.
 

@@ -31,7 +31,7 @@ _HALF = 0.5
 _MAX_HORIZON = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Sizes:
     """In steps: of a window, between the starts of two, predicted after it; ``group`` windows form one source."""
 
@@ -79,7 +79,7 @@ def _sizes(options: Mapping[str, float], *, ahead: bool) -> _Sizes:
         span = f"a window of {steps}" + (f" and {horizon} after it" if horizon else "")
         message = f"Expected stride and source_windows of 1 or more that span {span}, got {stride}, {group}"
         raise DataError(message)
-    return _Sizes(steps, stride, group, horizon)
+    return _Sizes(steps=steps, stride=stride, group=group, horizon=horizon)
 
 
 def _cut(table: Columns, anomalous: npt.NDArray[np.bool_], sizes: _Sizes, *, binary: bool) -> list[Sample]:
@@ -104,7 +104,16 @@ def _cut(table: Columns, anomalous: npt.NDArray[np.bool_], sizes: _Sizes, *, bin
         part = f"{series} anomaly" if sizes.horizon and touched.any() else series
         following = _following(channels, values[end : end + sizes.horizon])
         data = encoded(values[start:end], binary=binary)
-        found.append(Sample(f"{table.name} step {start}", data, label, part, f"{series}/{source}", following))
+        found.append(
+            Sample(
+                name=f"{table.name} step {start}",
+                data=data,
+                label=label,
+                slice=part,
+                source=f"{series}/{source}",
+                values=following,
+            )
+        )
     return found
 
 

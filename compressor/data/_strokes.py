@@ -48,4 +48,10 @@ def _stroke(name: str, place: int, stroke: object) -> Sample:
         raise DataError(message) from error
     check_label(label, f"{name}, stroke {place}")
     who = stem.rpartition("_")[0] or stem
-    return Sample(f"{name} stroke {place}", json.dumps(points).encode(), label, who, f"{stem}/{place}")
+    return Sample(
+        name=f"{name} stroke {place}",
+        data=json.dumps(points).encode(),
+        label=label,
+        slice=who,
+        source=f"{stem}/{place}",
+    )

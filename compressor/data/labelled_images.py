@@ -52,7 +52,7 @@ class Store(Protocol):
         """Return the entry ``name``; raises ``KeyError`` if it does not exist, ``ArchiveError`` above the limit."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One line of the CSV."""
 
@@ -234,7 +234,13 @@ def _row(line: dict[str | None, str], data: DataRecipe, where: str) -> Row:
     if data.label != "floor" and not tasks.of(data).columns:
         check_label(line["label"], f"{where}, column 'label'")
     part, split = ((line[name] or "") if name else "" for name in (data.slices, data.split))
-    return Row(line["path"], line["label"], part if data.slices else "all", split, line.get(_SOURCE) or "")
+    return Row(
+        path=line["path"],
+        label=line["label"],
+        slice=part if data.slices else "all",
+        split=split,
+        source=line.get(_SOURCE) or "",
+    )
 
 
 def _decode_all(

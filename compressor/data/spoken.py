@@ -79,4 +79,4 @@ def _sample(store: Names, name: str) -> Sample:
         message = f"Expected a file named label_speaker_index.wav, got {name[:200]!r}: rename it"
         raise DataError(message)
     content = store.read(name, log_mel.MAX_WAV_BYTES)
-    return Sample(name, content, label=parts[0], slice="_".join(parts[1:-1]), source=stem)
+    return Sample(name=name, data=content, label=parts[0], slice="_".join(parts[1:-1]), source=stem)

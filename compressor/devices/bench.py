@@ -47,7 +47,7 @@ class DeviceBench(Protocol):
         """Return the measurement of ``subject`` on ``device``, or raise ``DeviceMeasureError``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerBench:
     """Devices of a server. ``keys``: folder of the release key; ``wait_s``: time limit for a measurement."""
 

@@ -18,7 +18,7 @@ from wire.measurement import MAX_REPORT_BYTES
 _NOT_FOUND, _FIRST_ERROR = 404, 400
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """Progress of a measurement: ``phase`` is sent, running, done, failed or expired; the failure; the device."""
 

@@ -45,7 +45,7 @@ def sign_order(order: MeasureOrder, keys: Path) -> dict[str, Any]:
     return dict(envelope.to_dict())
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Subject:
     """What to measure: ``bundle`` with artifact, manifest and golden vectors; ``rows``: npy of uint8 (n, H, W, C).
 

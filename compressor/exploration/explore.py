@@ -25,7 +25,7 @@ _BALANCE_WARNING = 5.0
 _MAX_LEVEL = 255
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One row of the table, with what a person needs to find it."""
 
@@ -53,7 +53,7 @@ class Suspect:
     looks_like: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exploration:
     """The results. Counts are of all rows, lists hold the first ``SHOWN``.
 
@@ -150,7 +150,13 @@ class _Rows:
     def at(self, row: int) -> Row:
         table = self.table
         label = table.class_names[int(table.labels[row])]
-        return Row(row, str(table.sources[row]), str(table.slices[row]), label, str(self.parts[row]))
+        return Row(
+            row=row,
+            source=str(table.sources[row]),
+            slice=str(table.slices[row]),
+            label=label,
+            split=str(self.parts[row]),
+        )
 
     def suspects(self, noise: label_noise.Noise) -> tuple[Suspect, ...]:
         found = zip(noise.rows[:SHOWN].tolist(), noise.doubts.tolist(), noise.looks_like.tolist(), strict=False)

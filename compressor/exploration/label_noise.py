@@ -37,7 +37,7 @@ _START, _NOISES, _TEMPERATURES = (4.0, 0.02), (1e-4, 0.45), (0.1, 100.0)
 Chances = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Noise:
     """Suspects, clearest first: their rows, int64 (S,); the classes they resemble, int64 (S,); doubts, (S,), 0..1.
 
@@ -77,7 +77,9 @@ def suspects(table: Table, thumbs: Thumbs, stage: Stage) -> Noise:
 def unjudged(reason: str, accuracy: float = 0.0) -> Noise:
     """Return no suspects, with the ``reason``; ``accuracy`` of the simple model, if it was fitted."""
     empty = np.empty(0, np.int64)
-    return Noise(empty, empty, np.empty(0), accuracy=accuracy, skipped=f"labels not judged: {reason}")
+    return Noise(
+        rows=empty, looks_like=empty, doubts=np.empty(0), accuracy=accuracy, skipped=f"labels not judged: {reason}"
+    )
 
 
 def doubted(scores: Scores, labels: Integers) -> Noise:
@@ -88,7 +90,9 @@ def doubted(scores: Scores, labels: Integers) -> Noise:
     rows = np.flatnonzero((doubts >= MIN_DOUBT) & (likely != labels))
     rows = rows[np.argsort(-doubts[rows], kind="stable")]
     accuracy = float((likely == labels).mean())
-    return Noise(rows, likely[rows], doubts[rows], accuracy=accuracy, wrong_ratio=float(doubts.mean()))
+    return Noise(
+        rows=rows, looks_like=likely[rows], doubts=doubts[rows], accuracy=accuracy, wrong_ratio=float(doubts.mean())
+    )
 
 
 def folds_of(sources: npt.NDArray[np.str_]) -> Integers:

@@ -13,7 +13,7 @@ from compressor.recipe.model import DataRecipe
 from compressor.recipe.read import read_recipe
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """The data to explore: its name, how and from where it is read, and how it will be split."""
 
@@ -45,7 +45,13 @@ def open_path(path: Path, data: Path | None = None) -> Opened:
     """
     if path.suffix == ".toml" or (path / "recipe.toml").is_file():
         recipe = read_recipe(path).with_data(data)
-        return Opened(recipe.model.name, recipe.data, recipe.folder, recipe.train.seed, recipe.model.labels)
+        return Opened(
+            name=recipe.model.name,
+            data=recipe.data,
+            root=recipe.folder,
+            seed=recipe.train.seed,
+            labels=recipe.model.labels,
+        )
     if not path.exists():
         message = f"Expected a recipe, zip, folder or file at {path}, got nothing there"
         raise DataError(message)
@@ -58,7 +64,9 @@ def open_path(path: Path, data: Path | None = None) -> Opened:
             f"Expected a recipe for the sounds or windows in {path}, got bare data: how a sensor is read (front_end"
         )
         raise DataError(f"{message}, sample rate, steps) stands in [data]; see models/spoken_digits/recipe.toml")
-    return Opened(path.name, DataRecipe(dataset=dataset, path=str(path.resolve()), decode="full"), Path())
+    return Opened(
+        name=path.name, data=DataRecipe(dataset=dataset, path=str(path.resolve()), decode="full"), root=Path()
+    )
 
 
 def _recognised(path: Path) -> str:

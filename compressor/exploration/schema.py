@@ -20,7 +20,7 @@ from wire.settings import fields_from, read_toml
 _SIDES = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Schema:
     """Expectations; a key that is not given is not checked.
 
@@ -46,7 +46,7 @@ class Schema:
     max_clipped_ratio: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
     """One expectation: its key, whether it holds, the expected and the actual value."""
 
@@ -103,17 +103,17 @@ def _same(name: str, wanted: object, found: set[str]) -> Expectation:
     want = set(wanted) if isinstance(wanted, tuple) else set()
     missing, extra = sorted(want - found), sorted(found - want)
     parts = [f"{word} {', '.join(names[:10])}" for word, names in (("missing", missing), ("extra", extra)) if names]
-    return Expectation(name, not parts, ", ".join(sorted(want)), "; ".join(parts) or "the same")
+    return Expectation(name=name, holds=not parts, wanted=", ".join(sorted(want)), got="; ".join(parts) or "the same")
 
 
 def _least(name: str, wanted: object, counts: Mapping[str, int]) -> Expectation:
     least = min(counts, key=lambda key: counts[key])
     got = f"{counts[least]} of {least}" if least else str(counts[least])
-    return Expectation(name, counts[least] >= _number(wanted), f"at least {wanted}", got)
+    return Expectation(name=name, holds=counts[least] >= _number(wanted), wanted=f"at least {wanted}", got=got)
 
 
 def _most(name: str, wanted: object, found: float) -> Expectation:
-    return Expectation(name, found <= _number(wanted), f"at most {wanted}", f"{found:.4g}")
+    return Expectation(name=name, holds=found <= _number(wanted), wanted=f"at most {wanted}", got=f"{found:.4g}")
 
 
 def _within(name: str, wanted: object, found: list[float]) -> Expectation:
@@ -121,7 +121,7 @@ def _within(name: str, wanted: object, found: list[float]) -> Expectation:
     outside = [row for row, value in enumerate(found) if not low <= value <= high]
     got = f"{min(found):.4g} to {max(found):.4g}"
     where = f", {len(outside)} outside, first {outside[0]}" if outside else ""
-    return Expectation(name, not outside, f"{low:g} to {high:g}", got + where)
+    return Expectation(name=name, holds=not outside, wanted=f"{low:g} to {high:g}", got=got + where)
 
 
 def _number(value: object) -> float:

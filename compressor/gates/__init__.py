@@ -57,7 +57,16 @@ class AccuracyFloor:
             f"{points(value)}, at least {points(low)} with {self.confidence:.0%} confidence, "
             f"allowed at least {points(self.floor)} ({counts.n} samples){more(needs)}"
         )
-        return GateResult(self.name, verdict, value, low, self.floor, counts.n, text, needs)
+        return GateResult(
+            name=self.name,
+            verdict=verdict,
+            value=value,
+            bound=low,
+            limit=self.floor,
+            n=counts.n,
+            text=text,
+            needs=needs,
+        )
 
 
 def samples_above(accuracy: float, gate: AccuracyFloor) -> int:
@@ -91,7 +100,16 @@ class AccuracyDrop:
             f"allowed {points(self.margin)} ({counts.lost} lost, {counts.won} won of {counts.n}){more(needs)}"
             f"{_planned(counts, self)}"
         )
-        return GateResult(self.name, verdict, counts.drop, bound, self.margin, counts.n, text, needs)
+        return GateResult(
+            name=self.name,
+            verdict=verdict,
+            value=counts.drop,
+            bound=bound,
+            limit=self.margin,
+            n=counts.n,
+            text=text,
+            needs=needs,
+        )
 
 
 def _planned(counts: Paired, gate: AccuracyDrop) -> str:
@@ -130,7 +148,16 @@ class WorstSliceDrop:
             f"{kind} {worst!r}: drop {points(counts.drop)}, at most {points(bound)}, allowed {points(self.margin)} "
             f"({counts.lost} lost, {counts.won} won of {counts.n}; {len(slices)} tested together){more(needs)}"
         )
-        return GateResult(f"worst_{kind}_drop", verdict, counts.drop, bound, self.margin, counts.n, text, needs)
+        return GateResult(
+            name=f"worst_{kind}_drop",
+            verdict=verdict,
+            value=counts.drop,
+            bound=bound,
+            limit=self.margin,
+            n=counts.n,
+            text=text,
+            needs=needs,
+        )
 
     def _one(self, counts: Paired, adjusted: float, level: float) -> tuple[Verdict, int]:
         if adjusted <= 1 - self.confidence:
@@ -157,7 +184,16 @@ class Superiority:
             f"gain {points(-counts.drop)}, at least {points(bound)} with {self.confidence:.0%} confidence, "
             f"wanted more than {points(self.gain)} ({counts.won} won, {counts.lost} lost of {counts.n}){more(needs)}"
         )
-        return GateResult(self.name, verdict, -counts.drop, bound, self.gain, counts.n, text, needs)
+        return GateResult(
+            name=self.name,
+            verdict=verdict,
+            value=-counts.drop,
+            bound=bound,
+            limit=self.gain,
+            n=counts.n,
+            text=text,
+            needs=needs,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +220,9 @@ class FlipRatio:
             f"{flips} of {counts.n} {'got worse' if self.negative else 'changed'}: {points(share)}, "
             f"at most {points(bound)}, allowed {points(self.limit)}{more(needs)}"
         )
-        return GateResult(name, verdict, share, bound, self.limit, counts.n, text, needs)
+        return GateResult(
+            name=name, verdict=verdict, value=share, bound=bound, limit=self.limit, n=counts.n, text=text, needs=needs
+        )
 
 
 def _wilson_needs(share: float, n: int, gate: FlipRatio) -> int:
@@ -221,7 +259,15 @@ class Figure:
             for word, edge in (("most", self.maximum), ("least", self.minimum))
             if edge is not None
         )
-        return GateResult(self.name, verdict, value, value, limit, 0, f"{value:.6g}, allowed {allowed}")
+        return GateResult(
+            name=self.name,
+            verdict=verdict,
+            value=value,
+            bound=value,
+            limit=limit,
+            n=0,
+            text=f"{value:.6g}, allowed {allowed}",
+        )
 
 
 @dataclass(frozen=True, slots=True)

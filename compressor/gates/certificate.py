@@ -30,7 +30,7 @@ STAND_IN = "It ran on a stand-in, data generated in the place of its own: no fig
 MAX_CERTIFICATE_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
     """One gate's result in the certificate; ``value`` and ``bound`` may be missing; ``on`` as in the rule."""
 
@@ -51,7 +51,7 @@ class Line:
         return f"{self.name} on {self.on}" if self.on else self.name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRecord:
     """One device's measurement in the certificate, or the ``problem`` that prevented it.
 
@@ -69,7 +69,7 @@ class DeviceRecord:
     unknown: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
     """The whole certificate.
 
@@ -150,7 +150,11 @@ def _gate(rule: GateRecipe, rules: Sequence[GateRecipe]) -> Gate:
         both = [_plain_gate(item) for item in rules if item.on == rule.on and item.name != AGREEMENT]
         return Agreement(rule.on, rule.max, both)
     made, limit = _plain_gate(rule), rule.limit
-    return OnDevice(made, rule.on, rule.name, math.nan if limit is None else limit) if rule.on else made
+    return (
+        OnDevice(gate=made, device=rule.on, name=rule.name, limit=math.nan if limit is None else limit)
+        if rule.on
+        else made
+    )
 
 
 def _plain_gate(rule: GateRecipe) -> Gate:
@@ -164,7 +168,9 @@ class _Unknown:
     def judge(self, evidence: Evidence) -> GateResult:
         del evidence
         text = "Expected a gate that this version knows, with its limit, got neither: update the compressor"
-        return GateResult(self.name, Verdict.FAIL, None, None, float("nan"), 0, text)
+        return GateResult(
+            name=self.name, verdict=Verdict.FAIL, value=None, bound=None, limit=float("nan"), n=0, text=text
+        )
 
 
 def lines(judgement: Judgement) -> tuple[Line, ...]:
@@ -215,18 +221,24 @@ def evidence_of(certificate: Certificate, figures: Mapping[str, float] | None = 
 
 def _said(record: DeviceRecord) -> DeviceEvidence:
     evidence = replace(_evidence(record.counts, record.figures, record.metrics), unknown=record.unknown)
-    return DeviceEvidence(record.problem, evidence, record.facts, record.order)
+    return DeviceEvidence(problem=record.problem, evidence=evidence, facts=record.facts, order=record.order)
 
 
 def records_of(evidence: Evidence) -> tuple[DeviceRecord, ...]:
     """Return the devices' measurements in the form of the certificate."""
     return tuple(
         DeviceRecord(
-            device, said.problem, counts_of(said.evidence), said.evidence.figures, said.evidence.metrics, said.facts,
-            said.order, said.evidence.unknown,
+            device=device,
+            problem=said.problem,
+            counts=counts_of(said.evidence),
+            figures=said.evidence.figures,
+            metrics=said.evidence.metrics,
+            facts=said.facts,
+            order=said.order,
+            unknown=said.evidence.unknown,
         )
         for device, said in evidence.devices.items()
-    )  # fmt: skip
+    )
 
 
 def _evidence(

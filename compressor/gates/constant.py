@@ -59,9 +59,19 @@ class BetterThanConstant:
         else:
             return missing(self.name, self.gain, evidence.unknown)
         if value > self.gain:
-            return GateResult(self.name, Verdict.PASS, value, value, self.gain, n, said)
+            return GateResult(
+                name=self.name, verdict=Verdict.PASS, value=value, bound=value, limit=self.gain, n=n, text=said
+            )
         advice = "look at training, [model] labels and [data] mean and std, or give [model] allow_constant a reason"
-        return GateResult(self.name, Verdict.FAIL, value, value, self.gain, n, f"{said}: {advice}")
+        return GateResult(
+            name=self.name,
+            verdict=Verdict.FAIL,
+            value=value,
+            bound=value,
+            limit=self.gain,
+            n=n,
+            text=f"{said}: {advice}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +92,28 @@ class LabelOrder:
         if low - high <= self.limit:
             fits = f"{points(reordered)} instead of {points(own)} in another order is within chance"
             text = f"{fits if reordered > own else 'no other order fits better'}{sought(evidence.figures)}"
-            return GateResult(self.name, Verdict.PASS, reordered - own, low - high, self.limit, n, text)
+            return GateResult(
+                name=self.name,
+                verdict=Verdict.PASS,
+                value=reordered - own,
+                bound=low - high,
+                limit=self.limit,
+                n=n,
+                text=text,
+            )
         said = f"with labels in another order it is right on {points(reordered)} instead of {points(own)}"
         named = f" ({evidence.label_order})" if evidence.label_order else ""
         advice = "set [model] labels in the order of the outputs, or give [model] allow_constant a reason"
         text = f"{said}{named}: {advice}"
-        return GateResult(self.name, Verdict.FAIL, reordered - own, low - high, self.limit, n, text)
+        return GateResult(
+            name=self.name,
+            verdict=Verdict.FAIL,
+            value=reordered - own,
+            bound=low - high,
+            limit=self.limit,
+            n=n,
+            text=text,
+        )
 
 
 def sought(figures: Mapping[str, float]) -> str:

@@ -30,7 +30,7 @@ def device_for(on: str, target: str) -> str:
     return device if only in {"", target} else ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OnDevice:
     """A gate on the measurements of ``device``."""
 
@@ -74,12 +74,21 @@ class Agreement:
         if reasons:
             text = f"device and host disagree: {'; '.join(reasons)}: not to be trusted before it is known why"
         verdict = Verdict.FAIL if reasons else Verdict.PASS
-        return GateResult(AGREEMENT, verdict, share, share, self.limit, int(rows), text, on=self.device)
+        return GateResult(
+            name=AGREEMENT,
+            verdict=verdict,
+            value=share,
+            bound=share,
+            limit=self.limit,
+            n=int(rows),
+            text=text,
+            on=self.device,
+        )
 
 
 def _unmeasured(name: str, limit: float, device: str, said: DeviceEvidence | None) -> GateResult:
     text = said.problem if said is not None else f"Expected a measurement of {device}, got none: give --server"
-    return GateResult(name, Verdict.FAIL, None, None, limit, 0, text, on=device)
+    return GateResult(name=name, verdict=Verdict.FAIL, value=None, bound=None, limit=limit, n=0, text=text, on=device)
 
 
 def _golden(figures: Mapping[str, float]) -> list[str]:

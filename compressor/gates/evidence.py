@@ -35,7 +35,7 @@ def worst(verdicts: Iterable[str]) -> Verdict:
     return max(map(Verdict, verdicts), key=lambda verdict: verdict.rank, default=Verdict.FAIL)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateResult:
     """Result of one gate. ``value`` and ``bound`` are None if the measurement is missing.
 
@@ -54,7 +54,7 @@ class GateResult:
     on: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """All measurements; what is absent was not measured.
 
@@ -89,7 +89,7 @@ class Evidence:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceEvidence:
     """Evidence of one device, or the ``problem`` that prevented the measurement.
 
@@ -113,7 +113,7 @@ def missing(name: str, limit: float, unknown: Mapping[str, str]) -> GateResult:
     """Return the result for an absent measurement: FAIL, with the reason from ``unknown`` if there is one."""
     why = f"unknown ({unknown[name]})" if name in unknown else "none"
     text = f"Expected a measurement, got {why}: measure it or drop the gate"
-    return GateResult(name, Verdict.FAIL, None, None, limit, 0, text)
+    return GateResult(name=name, verdict=Verdict.FAIL, value=None, bound=None, limit=limit, n=0, text=text)
 
 
 def points(ratio: float) -> str:

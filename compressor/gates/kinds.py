@@ -72,7 +72,7 @@ class Kind:
 
     def rule(self, limit: float, on: str = "") -> GateRecipe:
         """Return the rule of this kind with ``limit``, on the device ``on`` or this host."""
-        plain = GateRecipe(self.name, on=on)
+        plain = GateRecipe(name=self.name, on=on)
         return replace(plain, max=limit) if self.limits[0] == "max" else replace(plain, min=limit)
 
 

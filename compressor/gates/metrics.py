@@ -41,13 +41,30 @@ class MetricDrop:
             return missing(self.metric, self.margin, evidence.unknown)
         if found.confidence < self.confidence - 1e-9 or not found.lower <= found.upper:
             text = f"Expected a bound at {self.confidence:.0%} confidence, got {found.confidence:.0%}: measure again"
-            return GateResult(self.metric, Verdict.FAIL, found.drop, None, self.margin, found.n, text)
+            return GateResult(
+                name=self.metric,
+                verdict=Verdict.FAIL,
+                value=found.drop,
+                bound=None,
+                limit=self.margin,
+                n=found.n,
+                text=text,
+            )
         verdict, needs = self._three(found)
         text = (
             f"worse by {found.drop:z.5g} ({found.baseline:.5g} to {found.candidate:.5g}), at most {found.upper:z.5g} "
             f"with {found.confidence:.0%} confidence, allowed {self.margin:g} (n {found.n}){more(needs)}"
         )
-        return GateResult(self.metric, verdict, found.drop, found.upper, self.margin, found.n, text, needs)
+        return GateResult(
+            name=self.metric,
+            verdict=verdict,
+            value=found.drop,
+            bound=found.upper,
+            limit=self.margin,
+            n=found.n,
+            text=text,
+            needs=needs,
+        )
 
     def _three(self, found: MetricEvidence) -> tuple[Verdict, int]:
         if found.lower > self.margin:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GateRecipe:
     """One line of ``[gates]``: at most ``max``, at least ``min``, at this ``confidence``.
 

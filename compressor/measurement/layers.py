@@ -26,7 +26,7 @@ ROUNDED = " (rounded)"
 """Suffix of the name of a tensor after its own quantization."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Diverging:
     """The first layer below ``limit_db``: its ratio and largest difference, and the layer before it.
 
@@ -88,7 +88,9 @@ def first_diverging(reference: Sequence[tuple[str, NDArray[np.floating]]], other
         ratio = sqnr_db(signal, other[name])
         if not ratio >= limit_db:
             largest = float(np.abs(signal.astype(np.float64) - other[name]).max())
-            return Diverging(name, ratio, largest, limit_db, before, before_db)
+            return Diverging(
+                layer=name, sqnr_db=ratio, max_abs=largest, limit_db=limit_db, before=before, before_db=before_db
+            )
         before, before_db = name, ratio
     return None
 

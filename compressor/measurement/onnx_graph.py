@@ -30,7 +30,7 @@ _RENAMED = re.compile(r"(_token_\d+|_nchwc|_nhwc)+$")
 _ERROR = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GraphFigures:
     """``macs``: multiply-accumulates of one inference; ``int8_macs_ratio`` (0..1): the share in integer arithmetic.
 
@@ -64,14 +64,19 @@ def inspect(artifact: bytes, session_options: Mapping[str, str], threads: int = 
     try:
         already, macs = _macs(artifact)
     except MeasureError as error:
-        return GraphFigures(None, None, operators, str(error))
+        return GraphFigures(macs=None, int8_macs_ratio=None, operators=operators, unknown=str(error))
     integer = {_RENAMED.sub("", node.name) for node in optimised.graph.node if node.op_type in _INTEGER}
     total = already + sum(count for _, count in macs)
     named = Counter(name for name, _ in macs)
     if not total:
-        return GraphFigures(None, None, operators, "Expected a model with convolutions or matrix products, got none")
+        return GraphFigures(
+            macs=None,
+            int8_macs_ratio=None,
+            operators=operators,
+            unknown="Expected a model with convolutions or matrix products, got none",
+        )
     share = (already + sum(count for name, count in macs if name in integer and named[name] == 1)) / total
-    return GraphFigures(total, share, operators)
+    return GraphFigures(macs=total, int8_macs_ratio=share, operators=operators)
 
 
 def _macs(artifact: bytes) -> tuple[int, list[tuple[str, int]]]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from compressor.errors import MeasureError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """Two forms of one model: largest absolute difference and lowest cosine of their logits, share of flips.
 
@@ -48,7 +48,13 @@ def _pair(first: str, second: str, one: NDArray[np.float32], other: NDArray[np.f
     both_zero = ~(left.any(axis=1) | right.any(axis=1))  # if only one is zero they disagree: cosine 0
     cosine = np.where(both_zero, 1.0, (left * right).sum(axis=1) / np.where(norms == 0, 1, norms))
     flips = left.argmax(axis=1) != right.argmax(axis=1)
-    return Pair(first, second, float(np.abs(left - right).max()), float(cosine.min()), float(flips.mean()))
+    return Pair(
+        first=first,
+        second=second,
+        max_abs=float(np.abs(left - right).max()),
+        cosine=float(cosine.min()),
+        flip_ratio=float(flips.mean()),
+    )
 
 
 def find(pairs: tuple[Pair, ...], first: str, second: str) -> Pair | None:

@@ -26,7 +26,7 @@ Predict = Callable[[Floats], Floats]
 SHOWN = 12
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Flip:
     """One input that the two models classify differently.
 

@@ -22,7 +22,7 @@ Shape: TypeAlias = tuple[int, int, int]
 _ROOTS = (nn.Conv2d, nn.Linear)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelGroup:
     """Channels that are removed together: ``layers`` are all whose outputs narrow, ``root`` is the first of them.
 
@@ -113,7 +113,9 @@ def _groups(graph: Any, names: Mapping[nn.Module, str], ignored: list[nn.Module]
             for dependency, _ in group
             if isinstance(dependency.target.module, _ROOTS) and graph.is_out_channel_pruning_fn(dependency.handler)
         ]
-        yield ChannelGroup(layers[0], tuple(dict.fromkeys(layers)), len(group[0].idxs), group)
+        yield ChannelGroup(
+            root=layers[0], layers=tuple(dict.fromkeys(layers)), channels=len(group[0].idxs), members=group
+        )
 
 
 def _is_grouped(module: object) -> bool:

@@ -58,7 +58,7 @@ def sparsify(network: nn.Module, bench: Bench, settings: SparsifySettings) -> Ap
         notes[f"round_{number}_sparsity"] = sparsity(network, masks)
         notes |= judged(network, bench.search, f"round_{number}_{{}}")
     nothing = "" if _zeros(network) > zeros else "no weight became zero"
-    return Applied(network, notes=notes | _gains(network, bench, masks), nothing=nothing)
+    return Applied(network=network, notes=notes | _gains(network, bench, masks), nothing=nothing)
 
 
 def _gains(network: nn.Module, bench: Bench, masks: Masks) -> dict[str, Any]:

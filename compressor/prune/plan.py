@@ -24,7 +24,7 @@ from compressor.prune.macs import count_macs
 Counts = Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Limits of a plan: ``macs`` at most, widths as multiples of ``round_to``.
 

@@ -21,7 +21,7 @@ RATIOS = (0.25, 0.5, 0.75)
 _PROTECT_AT = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sensitivity:
     """The cost of removing ``ratio`` of the channels of ``layer`` (and of ``layers``, coupled to it) alone.
 
@@ -60,7 +60,15 @@ def measure_sensitivity(network: nn.Module, bench: Bench, importance: str = "mag
             removed = min(round(group.channels * ratio), group.channels - 1)
             narrowed = narrow(copy.deepcopy(network), shape, {group.root: order[:removed]})
             drop_points = before - 100 * score(narrowed, bench.search)
-            found.append(Sensitivity(group.root, group.layers, ratio, removed, round(drop_points, 4)))
+            found.append(
+                Sensitivity(
+                    layer=group.root,
+                    layers=group.layers,
+                    ratio=ratio,
+                    removed=removed,
+                    drop_points=round(drop_points, 4),
+                )
+            )
     return tuple(found)
 
 

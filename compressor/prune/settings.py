@@ -11,7 +11,7 @@ from wire.settings import Bound, OneOf
 IMPORTANCES = ("magnitude", "taylor", "bn_scale")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PruneSettings:
     """Settings of the step ``prune``.
 
@@ -43,7 +43,7 @@ UNSTRUCTURED = "unstructured"
 _N_OF_M = re.compile(r"([1-9]\d?):([1-9]\d?)")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SparsifySettings:
     """Settings of the step ``sparsify``.
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _LADDER, _HELPS, _PATIENCE, _EXTRA_ROUNDS = 0.85, 0.98, 3, 3
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class _Job:
     """What all rounds share; ``first_channels`` are the original widths by root layer."""
 
@@ -75,7 +75,7 @@ def prune(network: nn.Module, bench: Bench, settings: PruneSettings) -> Applied:
     }
     why = notes.get("latency_verdict", "every channel is needed to keep macs_ratio, round_to and max_layer_ratio")
     nothing = "" if macs < job.macs else f"no channel was removed ({why})"
-    return Applied(network, notes=notes | _sensitivity_notes(measured, job.protected), nothing=nothing)
+    return Applied(network=network, notes=notes | _sensitivity_notes(measured, job.protected), nothing=nothing)
 
 
 def _job(network: nn.Module, bench: Bench, settings: PruneSettings, measured: tuple[Sensitivity, ...]) -> _Job:
@@ -84,7 +84,14 @@ def _job(network: nn.Module, bench: Bench, settings: PruneSettings, measured: tu
     limit = settings.protect_sensitive
     protected = sensitive_layers(measured, limit) if limit else frozenset()
     first = {group.root: group.channels for group in find_groups(network, shape, protected)}
-    return _Job(bench, settings, shape, protected, first, count_macs(network, *shape))
+    return _Job(
+        bench=bench,
+        settings=settings,
+        shape=shape,
+        protected=protected,
+        first_channels=first,
+        macs=count_macs(network, *shape),
+    )
 
 
 def _in_rounds(network: nn.Module, job: _Job, share: float, notes: dict[str, Any]) -> None:
@@ -109,7 +116,12 @@ def _narrow_to(network: nn.Module, job: _Job, share: float) -> nn.Module:
     settings = job.settings
     groups: tuple[ChannelGroup, ...] = find_groups(network, job.shape, job.protected)
     scores = channel_scores(network, groups, settings.importance, job.bench.train)
-    limits = Limits(int(share * job.macs), settings.round_to, settings.max_layer_ratio, job.first_channels)
+    limits = Limits(
+        macs=int(share * job.macs),
+        round_to=settings.round_to,
+        max_layer_ratio=settings.max_layer_ratio,
+        first_channels=job.first_channels,
+    )
     return narrow(network, job.shape, plan(network, job.shape, groups, scores, limits))
 
 

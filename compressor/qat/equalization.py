@@ -32,7 +32,7 @@ _FACTOR = 1e3
 """The largest factor of one round, so that a nearly dead channel does not inflate its neighbour."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
     """Two consecutive layers; ``clipped`` if ReLU6 is between them, ``rectified`` if ReLU or ReLU6 is."""
 
@@ -136,7 +136,7 @@ def _pair(node: fx.Node, first: Layer, by_node: Mapping[str, Layer], traced: fx.
     while len(node.users) == 1:
         node = next(iter(node.users))
         if node.name in by_node:
-            return Pair(first, by_node[node.name], rectified, clipped)
+            return Pair(first=first, second=by_node[node.name], rectified=rectified, clipped=clipped)
         done = operation(traced, node)
         rectified, clipped = rectified or done in {"relu", "relu6"}, clipped or done == "relu6"
         if done not in _COMMUTING and done != "relu6":

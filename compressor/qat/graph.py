@@ -29,7 +29,7 @@ _MOVES = frozenset(
 _UNSEEN = frozenset({"conv1d", "conv2d", "conv3d", "conv_transpose2d", "convtranspose2d", "linear", "matmul", "bmm"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Layer:
     """A convolution or linear layer: FX ``node`` and module path ``target``.
 
@@ -97,7 +97,12 @@ def layers(traced: fx.GraphModule) -> tuple[Layer, ...]:
         if weighted:
             norm = _norm_after(traced, node, calls)
             found.append(
-                Layer(node.name, str(node.target), str(norm.target) if norm else "", norm.name if norm else node.name)
+                Layer(
+                    node=node.name,
+                    target=str(node.target),
+                    norm=str(norm.target) if norm else "",
+                    output=norm.name if norm else node.name,
+                )
             )
     return tuple(found)
 

@@ -25,7 +25,7 @@ _COMPARED_ROWS = 32
 """Rows on which clips are compared: each layer runs once for every clip."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Simulation:
     """A fake-quantized ``copy`` of ``network``; ``quantizers`` by the network's FX node whose output they quantize."""
 
@@ -158,7 +158,7 @@ def simulate(network: nn.Module, example: npt.NDArray[np.float32], grid: Grid) -
         _leave_out(copy, layer)
     copy.graph.lint()
     copy.recompile()
-    return Simulation(network, copy, found, quantizers, grid)
+    return Simulation(network=network, copy=copy, layers=found, quantizers=quantizers, grid=grid)
 
 
 def float_nodes(traced: fx.GraphModule, example: npt.NDArray[np.float32]) -> list[str]:

@@ -26,7 +26,7 @@ _TEMPERATURE = 2.0
 _EVALUATED_AT_ONCE = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Training settings. ``max_steps`` 0: no limit besides ``epochs``. ``distill``: share of the teacher in the loss.
 
@@ -60,7 +60,7 @@ class Score:
         return (self.accuracy, -self.loss) > (other.accuracy, -other.loss)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
     """Result: ``first``, the score before training, ``best``, the score that was kept, and the ``steps`` taken."""
 
@@ -119,7 +119,7 @@ def train(
     if tell and not kept.epoch:
         hint = f"a learning_rate below {plan.learning_rate:g} may help"
         tell(f"qat: no epoch was better than the start, which is kept; {hint}")
-    return Trained(first, kept.score, steps, kept.epoch)
+    return Trained(first=first, best=kept.score, steps=steps, best_epoch=kept.epoch)
 
 
 @contextmanager
@@ -174,7 +174,7 @@ def _epochs(simulation: Simulation, rows: Rows, plan: Plan, teacher: nn.Module |
     with torch.no_grad():
         outputs = simulation.copy(torch.from_numpy(rows.inputs[:1]))[0].shape[1]
     own = rows.of_task.training.loss(settings, torch.from_numpy(rows.labels), outputs)
-    loss = _Loss(plan, own, teacher if plan.distill > 0 else None, generator)
+    loss = _Loss(plan=plan, own=own, teacher=teacher if plan.distill > 0 else None, generator=generator)
     for done in range(0, total, per_epoch):
         order = torch.randperm(len(rows), generator=generator)
         batches = order[: min(per_epoch, total - done) * batch].reshape(-1, batch)
@@ -216,7 +216,7 @@ def _not_finite(simulation: Simulation) -> tuple[str, float] | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Loss:
     """The task's loss on the labels mixed with its loss towards the teacher."""
 

@@ -23,7 +23,7 @@ STATIC = "static_int8"
 NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rung:
     """One remedy.
 
@@ -40,20 +40,36 @@ class Rung:
 
 _MIXED = "a few layers carry most of the quantization noise"
 LADDER = (
-    Rung("as set", "nothing"),
-    Rung("percentile", "rare extreme activations took the levels from all others", {"calibration": "percentile"}),
-    Rung("mse", "the range that holds every activation was not the one with the least error", {"calibration": "mse"}),
-    Rung("bias correction", "rounding had shifted the means of output channels", {"bias_correction": True}),
-    Rung("1 float layer", _MIXED, float_layers=1),
-    Rung("2 float layers", _MIXED, float_layers=2),
-    Rung("4 float layers", _MIXED, float_layers=4),
-    Rung("weight_int8", "the activations need more than 8 bits, the weights do not", {"scheme": "weight_int8"}),
-    Rung("float16", "the weights need more than 8 bits too", {"scheme": "float16"}),
-    Rung("float32", "no cheaper form is near enough to the float model", {"scheme": NONE}),
+    Rung(name="as set", cause="nothing"),
+    Rung(
+        name="percentile",
+        cause="rare extreme activations took the levels from all others",
+        changes={"calibration": "percentile"},
+    ),
+    Rung(
+        name="mse",
+        cause="the range that holds every activation was not the one with the least error",
+        changes={"calibration": "mse"},
+    ),
+    Rung(
+        name="bias correction",
+        cause="rounding had shifted the means of output channels",
+        changes={"bias_correction": True},
+    ),
+    Rung(name="1 float layer", cause=_MIXED, float_layers=1),
+    Rung(name="2 float layers", cause=_MIXED, float_layers=2),
+    Rung(name="4 float layers", cause=_MIXED, float_layers=4),
+    Rung(
+        name="weight_int8",
+        cause="the activations need more than 8 bits, the weights do not",
+        changes={"scheme": "weight_int8"},
+    ),
+    Rung(name="float16", cause="the weights need more than 8 bits too", changes={"scheme": "float16"}),
+    Rung(name="float32", cause="no cheaper form is near enough to the float model", changes={"scheme": NONE}),
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
     """A rung that was tried.
 
@@ -125,7 +141,7 @@ def climb(
         seconds = clock() - start
         drop = None if failure else accuracy - (accuracy if base.scheme == NONE else judge(artifact))
         why = failure or told(rung, base, drop, allowed_drop, worst)
-        tried.append(Tried(rung, base, drop, seconds, why, artifact))
+        tried.append(Tried(rung=rung, settings=base, drop=drop, seconds=seconds, why=why, artifact=artifact))
     return Climbed(tuple(tried))
 
 

@@ -21,7 +21,7 @@ Rate: TypeAlias = Annotated[float, Bound(1e-8, 10)]
 Strength: TypeAlias = Annotated[float, Bound(0, 10)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRecipe:
     """``[model]``: the model to build. ``network_options`` are passed to the network's ``build`` by name.
 
@@ -58,7 +58,7 @@ class ModelRecipe:
         return self.onnx or self.tflite
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataRecipe:
     """``[data]``: the data to learn from, and how an image becomes an input.
 
@@ -114,7 +114,7 @@ class DataRecipe:
         return 3 if self.colour == "rgb" else 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRecipe:
     """``[train]``. ``fine_tune_*`` apply when training starts from a checkpoint.
 
@@ -154,7 +154,7 @@ class TrainRecipe:
         return replace(self, epochs=self.fine_tune_epochs, learning_rate=self.fine_tune_learning_rate)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetRecipe:
     """``[targets.NAME]``: where the artifact runs.
 
@@ -183,7 +183,7 @@ class AcceptanceRecipe:
     min_latency_budget_ms: Annotated[float, Bound(1, 60_000)] = 50.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """The whole recipe. ``folder`` is where it was read from, the base of relative paths.
 

@@ -28,7 +28,7 @@ MIN_REFERENCE_ROWS = 2000
 _MIN_SPREAD = 1e-6
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Seen:
     """N samples as the device sees them.
 

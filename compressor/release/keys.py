@@ -34,7 +34,7 @@ METADATA = "metadata"
 ONLINE_ROLES = ("snapshot", "timestamp")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRow:
     """One role in the output of ``keys show``."""
 
@@ -189,7 +189,7 @@ def show_keys(folder: Path) -> list[KeyRow]:
     targets = read_metadata(Targets, (folder / METADATA / "targets.json").read_bytes(), "targets.json")
     expires = {"root": f"{root.expires:%Y-%m-%d}", "targets": f"{targets.signed.expires:%Y-%m-%d}"}
     return [
-        KeyRow(role, keyid, (folder / f"{role}.key").exists(), expires.get(role, ""))
+        KeyRow(role=role, key_id=keyid, here=(folder / f"{role}.key").exists(), expires=expires.get(role, ""))
         for role in ("root", "targets", *ONLINE_ROLES)
         for keyid in root.roles[role].keyids
     ]

@@ -84,7 +84,7 @@ def read_golden(data: bytes) -> Golden:
         raise PackageError(message) from error
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Parts:
     """The parts of a bundle of ``task``. ``network`` and ``dataset`` name the architecture and the data.
 

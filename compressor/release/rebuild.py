@@ -21,7 +21,7 @@ from wire.bundle import CERTIFICATE, Bundle
 from wire.canonical import sha256_hex
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rebuilt:
     """Result: bundle entries whose bytes differ, and inputs whose digests differ, by name.
 
@@ -64,7 +64,13 @@ def rebuild(
     before, after = _digests(bundle.files), _digests(again.files)
     different = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
     lineage = sorted(name for name, digest in manifest.lineage.items() if again.manifest.lineage.get(name) != digest)
-    return Rebuilt(manifest.release, manifest.target, tuple(different), tuple(lineage), _other_code(bundle, again))
+    return Rebuilt(
+        release=manifest.release,
+        target=manifest.target,
+        different=tuple(different),
+        lineage=tuple(lineage),
+        code=_other_code(bundle, again),
+    )
 
 
 def _other_code(bundle: Bundle, again: Bundle) -> tuple[str, ...]:

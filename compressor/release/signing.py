@@ -36,7 +36,7 @@ MAX_CERTIFICATE_BYTES = 4 * 1024 * 1024
 TARGETS_FILE = "targets.json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Signable:
     """A bundle that may be signed: its digest, and the content of the signed target."""
 
@@ -65,7 +65,13 @@ def read_signable(source: Path) -> Signable:
         raise PackageError(message) from error
     manifest = bundle.manifest
     path = target_path(manifest.model, manifest.version, manifest.target)
-    return Signable(source, path, sha256_hex(data), len(data), _custom(bundle, _certificate(source, bundle)))
+    return Signable(
+        source=source,
+        path=path,
+        sha256=sha256_hex(data),
+        length_bytes=len(data),
+        custom=_custom(bundle, _certificate(source, bundle)),
+    )
 
 
 def _certificate(source: Path, bundle: Bundle) -> Mapping[str, Json]:

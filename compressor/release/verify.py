@@ -33,7 +33,7 @@ class Signature:
     path: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verified:
     """Result of ``verify``. ``complete``: nothing is missing; ``signature`` is None if it was not checked."""
 
@@ -74,9 +74,15 @@ def verify_bundle(path: Path, keys: Path | None = None) -> Verified:
     if keys is not None and signature is None:
         missing.append(f"signature: {target_path(manifest.model, manifest.version, manifest.target)}")
     return Verified(
-        manifest.release, manifest.target, manifest.security_floor, verdict, derived_digests(bundle),
-        dict(sorted(manifest.lineage.items())), tuple(missing), signature,
-    )  # fmt: skip
+        release=manifest.release,
+        target=manifest.target,
+        security_floor=manifest.security_floor,
+        verdict=verdict,
+        digests=derived_digests(bundle),
+        lineage=dict(sorted(manifest.lineage.items())),
+        missing=tuple(missing),
+        signature=signature,
+    )
 
 
 def _certificate(bundle: Bundle) -> Certificate:

@@ -51,7 +51,7 @@ class Bar:
         return f"{self.percent:.2f} %, {low:.2f} to {high:.2f} % ({self.right} of {self.n})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorBar:
     """One regression's mean absolute error on a set of ``n``, in the values' unit, with two-sided 95 % ``bounds``."""
 
@@ -92,7 +92,7 @@ class Changed:
     seen: NDArray[np.uint8]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Changes:
     """Flips on the gate split for ``target``: counts of all ``n``, pictures of the first ones."""
 
@@ -116,7 +116,7 @@ class Layers:
     suspicious: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """Cost of one step: pairs (before, after), None if not measured; ``notes``: its other notes.
 
@@ -133,7 +133,7 @@ class Step:
     notes: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Shown:
     """The contents of the report.
 

@@ -19,7 +19,7 @@ _FIGURES = (
 _FACTS = (("cpu", "{}"), ("runtime", "{}"), ("agent", "agent {}"), ("priority", "at {}"))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Beside:
     """One device: ``rows`` of (what, on the device, on this host), ``said``: agreement and facts, or the problem."""
 
@@ -33,7 +33,7 @@ def beside(certificate: Certificate) -> list[Beside]:
     """Return every device of ``certificate`` and of its targets, beside this host's figures."""
     several = certificate.targets or (certificate,)
     return [
-        Beside(record.device, item.target, _rows(record, item.figures), _said(record))
+        Beside(device=record.device, target=item.target, rows=_rows(record, item.figures), said=_said(record))
         for item in several
         for record in item.devices
     ]

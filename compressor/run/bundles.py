@@ -54,9 +54,16 @@ def make_bundles(run: Run, results: Sequence[Judged]) -> dict[str, bytes]:
             lineage=lineage_of(run, compared),
         )
         parts = package.Parts(
-            manifest, candidate.artifact, _reference(run, compared), golden, certificate, recipe.model.architecture,
-            recipe.data.dataset, run.task, elsewhere,
-        )  # fmt: skip
+            manifest=manifest,
+            artifact=candidate.artifact,
+            reference=_reference(run, compared),
+            golden=golden,
+            certificate=certificate,
+            network=recipe.model.architecture,
+            dataset=recipe.data.dataset,
+            task=run.task,
+            elsewhere=elsewhere,
+        )
         made[f"{certificate.model}-{certificate.version}-{judged.target.name}.tfb"] = package.make_bundle(parts)
     return made
 
@@ -138,4 +145,6 @@ def _reference(run: Run, compared: Comparison) -> Reference:
 def _seen(run: Run, candidate: Candidate, table: Table, name: str) -> drift_reference.Seen:
     predictions = run.predict(f"profile {name}", candidate, table)
     effective = len(np.unique(table.sources))
-    return drift_reference.Seen(run.pixels(table), table.labels, predictions, effective, name)
+    return drift_reference.Seen(
+        pixels=run.pixels(table), labels=table.labels, predictions=predictions, n_effective=effective, name=name
+    )

@@ -26,7 +26,7 @@ _PARITY_ROWS = 512
 ITSELF = "itself (nothing was compressed)"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Comparison:
     """All predictions that gates, reference and golden vectors of one target need.
 
@@ -95,7 +95,9 @@ def _compare(run: Run, form: Form, rows: Table) -> Compared:
     baseline = float_model
     if run.before is not None:
         baseline = run.predict("release before", Candidate(run.before.manifest, run.before.artifact), rows)
-    return Compared(rows.labels, rows.slices, baseline, float_model, candidate)
+    return Compared(
+        labels=rows.labels, slices=rows.slices, baseline=baseline, float_model=float_model, candidate=candidate
+    )
 
 
 _TIMED_ROWS = 64

@@ -99,7 +99,7 @@ def shaped(run: Run, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
         make = _applying(run, weights, trained, step, lesson)
         step_code = plugin("compressor.steps", step.step)
         entries = (step_code, "compressor.train.checkpoint", network, run.task.code("training"))
-        made = run.cache.result(Stage(f"step-{step.step}", inputs, make, entries))
+        made = run.cache.result(Stage(name=f"step-{step.step}", inputs=inputs, make=make, uses=entries))
         said, data = _unpack(made.data)
         weights = Result(data, sha256_hex(data), cached=made.cached)
         notes.append((step.step, said))
@@ -120,7 +120,14 @@ def _applying(run: Run, weights: Result, trained: Result, step: Settings, lesson
                 _rows(run, tables) for tables in (lesson.train, lesson.calibration, [lesson.search])
             )
             teacher: Network = run.loaded(trained.data, classes)  # type: ignore[assignment]
-            bench = Bench(train, calibration, search, run.recipe.train, teacher, lambda note: stage.advance(0, note))
+            bench = Bench(
+                train=train,
+                calibration=calibration,
+                search=search,
+                settings=run.recipe.train,
+                teacher=teacher,
+                tell=lambda note: stage.advance(0, note),
+            )
             applied = steps.apply(run.loaded(weights.data, classes), bench, step)  # type: ignore[arg-type]
             path = Path(at) / "weights.pt"
             checkpoint.save(applied.network, path, applied.ranges)
@@ -157,7 +164,9 @@ def models_of(
     compressed = {
         target.name: compress(run, floats[target.runtime], target, calibration, weights) for target in recipe.targets
     }
-    return Models(trained, weights, baseline, floats, compressed, notes)
+    return Models(
+        trained=trained, weights=weights, baseline=baseline, floats=floats, compressed=compressed, notes=notes
+    )
 
 
 def exported(run: Run, weights: Result, runtime: str) -> Form:
@@ -237,7 +246,7 @@ def _quantized(
     if learnt:
         network = plugin("compressor.networks", run.recipe.model.network)
         entries += ("compressor.quantize._learned_ranges", "compressor.train.checkpoint", network)
-    return run.cache.result(Stage("quantize", inputs, make, tuple(entries))).data
+    return run.cache.result(Stage(name="quantize", inputs=inputs, make=make, uses=tuple(entries))).data
 
 
 def _pieces(batches: Iterable[Floats], size: int) -> Iterator[Floats]:

@@ -33,7 +33,7 @@ from wire.manifest import Budgets, Manifest, Preprocessing
 from wire.measurement import MeasureReport
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Asked:
     """One target's candidate, ready to be measured; ``allowed``: the tolerance of its golden vectors."""
 
@@ -56,14 +56,21 @@ def said_by_devices(run: Run, compared: Comparison, rules: Sequence[GateRecipe])
         return {}
     if run.devices is None:
         problem = "Expected a way to devices, got none: give --server, --token-file and --keys"
-        return dict.fromkeys(devices, DeviceEvidence(problem))
+        return dict.fromkeys(devices, DeviceEvidence(problem=problem))
     candidate, gate_set, rows = compared.form.candidate, compared.gate_set, run.rows("gate")
     golden = golden_of(run, compared)
     budgets = golden_budget(golden, run.task, run.recipe.acceptance)
     outputs = sized(candidate.manifest.outputs, gate_set.candidate.embedding.shape[1])
     manifest = replace(candidate.manifest, outputs=outputs, budgets=budgets)
     subject = make_subject(manifest, candidate.artifact, package.write_golden(golden), pixels_of(rows, manifest))
-    asked = Asked(run.task, subject, gate_set, run.table.class_names, rules, budgets)
+    asked = Asked(
+        task=run.task,
+        subject=subject,
+        gate_set=gate_set,
+        class_names=run.table.class_names,
+        rules=rules,
+        allowed=budgets,
+    )
     return {device: _one(run, run.devices, device, asked) for device in devices}
 
 
@@ -76,10 +83,17 @@ def make_subject(manifest: Manifest, artifact: bytes, golden: bytes, pixels: NDA
     bundle = build_bundle(manifest, {manifest.artifact: artifact, GOLDEN: golden})
     digest = sha256_hex(artifact)
     if pixels is None:
-        return Subject(digest, bundle, hardware=manifest.hardware, runtime=manifest.runtime)
+        return Subject(artifact_sha256=digest, bundle=bundle, hardware=manifest.hardware, runtime=manifest.runtime)
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(pixels), allow_pickle=False)
-    return Subject(digest, bundle, buffer.getvalue(), len(pixels), manifest.hardware, manifest.runtime)
+    return Subject(
+        artifact_sha256=digest,
+        bundle=bundle,
+        rows=buffer.getvalue(),
+        n=len(pixels),
+        hardware=manifest.hardware,
+        runtime=manifest.runtime,
+    )
 
 
 def pixels_of(table: Table, manifest: Manifest) -> NDArray[np.uint8]:
@@ -101,7 +115,7 @@ def _one(run: Run, bench: DeviceBench, device: str, asked: Asked) -> DeviceEvide
         answer = bench.measure(asked.subject, device, run.progress)
         return evidence_from(answer, asked)
     except (DeviceMeasureError, PublishError) as error:  # PublishError covers ServerUnreachableError
-        return DeviceEvidence(str(error))
+        return DeviceEvidence(problem=str(error))
 
 
 def evidence_from(answer: DeviceAnswer, asked: Asked) -> DeviceEvidence:
@@ -124,7 +138,7 @@ def evidence_from(answer: DeviceAnswer, asked: Asked) -> DeviceEvidence:
     rules = [rule for rule in asked.rules if rule.on == answer.report.device]
     evidence = asked.task.judging.evidence(there, asked.class_names, figures, None, rules)
     evidence = evidence.beside(measured(rules, there))
-    return DeviceEvidence("", evidence, dict(answer.report.facts), answer.report.order)
+    return DeviceEvidence(problem="", evidence=evidence, facts=dict(answer.report.facts), order=answer.report.order)
 
 
 def figures_from(report: MeasureReport, allowed: Budgets) -> dict[str, float]:

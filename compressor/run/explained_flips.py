@@ -56,7 +56,9 @@ def explained(
         return _pack(maps)
 
     runtimes = sorted({before.manifest.runtime, after.manifest.runtime})
-    stage = Stage("explain", inputs, make, tuple(plugin("edge_agent.runtimes", name) for name in runtimes))
+    stage = Stage(
+        name="explain", inputs=inputs, make=make, uses=tuple(plugin("edge_agent.runtimes", name) for name in runtimes)
+    )
     kept = _unpack(run.cache.result(stage).data)
     return tuple(Explained(flip, *pair) for flip, pair in zip(found, kept, strict=True))
 

@@ -49,7 +49,7 @@ def checkpoint_of(run: Run, classes: int) -> Result:
 
     path = run.recipe.folder / run.recipe.model.checkpoint
     data = _read(path, "[model] checkpoint")
-    if not Applied(run.loaded(data, classes, str(path))).finite():  # type: ignore[arg-type]
+    if not Applied(network=run.loaded(data, classes, str(path))).finite():  # type: ignore[arg-type]
         message = f"Expected finite weights in {path}, got NaN or infinity: take a checkpoint from before it diverged"
         raise CheckpointError(message)
     return Result(data, sha256_hex(data), cached=True)
@@ -81,7 +81,7 @@ def models_of(run: Run, calibration: Sequence[Table]) -> Models:
         given = imported_onnx.logits_first(data, specs[1][0].name) if artifact_steps(recipe, target.name) else data
         form = compress(run, Form(replace(start.candidate, artifact=given)), target, calibration)
         compressed[target.name] = replace(form, candidate=_stated(form.candidate, specs, form.onnx))
-    return Models(None, None, start, {runtime: start}, compressed)
+    return Models(trained=None, weights=None, baseline=start, floats={runtime: start}, compressed=compressed)
 
 
 def check(recipe: Recipe) -> None:

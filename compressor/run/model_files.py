@@ -44,7 +44,7 @@ class Form:
         return sha256_hex(self.candidate.artifact)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Models:
     """All models of a run; every field is empty until a model is made.
 

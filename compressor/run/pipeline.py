@@ -62,7 +62,7 @@ class BasePoint:
     checkpoint: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """Result of a run. ``certificate`` covers all targets; ``bundles`` is empty unless its verdict is ``pass``.
 
@@ -295,6 +295,14 @@ def _write(run: Run, out: Path, certificate: Certificate, bundles: Mapping[str, 
             stage.advance()
     cache = run.cache
     return Outcome(
-        Verdict(certificate.verdict), written, certificate, out / "report.html", out / "float.pt",
-        tuple(cache.ran), tuple(cache.found), run.recipe, tuple(told.targets), dict(told.lineage),
-    )  # fmt: skip
+        verdict=Verdict(certificate.verdict),
+        bundles=written,
+        certificate=certificate,
+        report=out / "report.html",
+        checkpoint=out / "float.pt",
+        ran=tuple(cache.ran),
+        found=tuple(cache.found),
+        recipe=run.recipe,
+        targets=tuple(told.targets),
+        lineage=dict(told.lineage),
+    )

@@ -161,7 +161,7 @@ def _steps(run: Run, judged: Judged) -> tuple[report.Step, ...]:
     after = artifact_steps(run.recipe, target.name)
     if after and target.runtime in run.models.floats:
         sizes = float(len(run.models.floats[target.runtime].data)), float(len(form.data))
-        made.append(report.Step(f"{' + '.join(step.step for step in after)} ({target.name})", size_bytes=sizes))
+        made.append(report.Step(name=f"{' + '.join(step.step for step in after)} ({target.name})", size_bytes=sizes))
     return tuple(made)
 
 
@@ -171,7 +171,7 @@ def _step_cost(task: Task, name: str, notes: Mapping[str, object]) -> report.Ste
     used = {key for what in found for key in measured[what]}
     score = found.get("score", found.get("fake_quant_score"))
     return report.Step(
-        name,
+        name=name,
         score=(task.reporting.goodness(score[0]), task.reporting.goodness(score[1])) if score else None,
         macs=found.get("macs"),
         parameters=found.get("parameters"),

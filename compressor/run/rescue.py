@@ -87,4 +87,4 @@ def _climbed(
 
     entries = (*package("compressor.quantize"), plugin("edge_agent.runtimes", ONNX))  # a rung may be any scheme
     entries += (run.task.code("evidence"),)
-    return run.cache.result(Stage("rescue", inputs, make, entries)).data
+    return run.cache.result(Stage(name="rescue", inputs=inputs, make=make, uses=entries)).data

@@ -177,7 +177,7 @@ class Run:
             resume.unlink(missing_ok=True)
             return weights
 
-        stage = Stage("train", inputs, make, (*entries, self._network_code))
+        stage = Stage(name="train", inputs=inputs, make=make, uses=(*entries, self._network_code))
         resume = self.cache.results / f"training-{stage.key()[:24]}.part"
         return self.cache.result(stage)
 
@@ -207,7 +207,9 @@ class Run:
 
                 rows = Rows(self.inputs(held), held.lessons, held.task) if held is not None else None
                 if settings.processes > 1 or hosts.leading() is not None:
-                    launch = distributed.Launch(start, rows, resume, told, task=self.task.name)
+                    launch = distributed.Launch(
+                        start=start, held=rows, resume=resume, on_epoch=told, task=self.task.name
+                    )
                     network = distributed.fit_distributed(
                         self._spec(len(tables[0].class_names)), x, y, settings, launch
                     )
@@ -288,7 +290,7 @@ class Run:
 
         exporter = "compressor.export.onnx" if runtime == "onnx" else "compressor.export.tflite"
         uses = (exporter, "compressor.train.checkpoint", self._network_code)
-        return self.cache.result(Stage("export", inputs, make, uses))
+        return self.cache.result(Stage(name="export", inputs=inputs, make=make, uses=uses))
 
     def ort_format(self, model: bytes) -> bytes:
         """Return the ONNX ``model`` in onnxruntime's own format.
@@ -299,7 +301,9 @@ class Run:
         from compressor.export.ort_format import to_ort_format  # noqa: PLC0415 - onnxruntime only where needed
 
         inputs = {"model": sha256_hex(model), **versions("onnxruntime")}
-        stage = Stage("ort-format", inputs, lambda: to_ort_format(model), ("compressor.export.ort_format",))
+        stage = Stage(
+            name="ort-format", inputs=inputs, make=lambda: to_ort_format(model), uses=("compressor.export.ort_format",)
+        )
         return self.cache.result(stage).data
 
     def batches(self, tables: Sequence[Table], layout: str = "NCHW", *, most: int = _BATCH) -> Iterator[Floats]:
@@ -329,7 +333,7 @@ class Run:
                 return _pack(measure.predict(candidate, batches, stage.advance))
 
         uses = (plugin("edge_agent.runtimes", candidate.manifest.runtime),)
-        return _unpack(self.cache.result(Stage("predict", inputs, make, uses)).data)
+        return _unpack(self.cache.result(Stage(name="predict", inputs=inputs, make=make, uses=uses)).data)
 
     def torch_logits(self, weights: Result, table: Table) -> Floats:
         """Return the network's own logits, float32 (N, classes); for a regression, predictions in the target's unit."""
@@ -350,7 +354,7 @@ class Run:
         inputs |= {"network": f"{model.network} {sorted(model.network_options.items())}",
                    "preprocessing": self._preprocessing_digest()}  # fmt: skip
         uses = ("compressor.train.checkpoint", self._network_code)
-        return _unpack(self.cache.result(Stage("torch", inputs, make, uses)).data).logits
+        return _unpack(self.cache.result(Stage(name="torch", inputs=inputs, make=make, uses=uses)).data).logits
 
     def timings(self, candidates: Mapping[str, Candidate], table: Table) -> dict[str, float]:
         """Return the latency of ``candidates`` on this host; cached, so that a resumed run gives the same figures.
@@ -396,7 +400,9 @@ class Run:
             return canonical_bytes(taken(images))
 
         names = sorted({item.manifest.runtime for item in candidates.values()})
-        stage = Stage(name, inputs, make, tuple(plugin("edge_agent.runtimes", runtime) for runtime in names))
+        stage = Stage(
+            name=name, inputs=inputs, make=make, uses=tuple(plugin("edge_agent.runtimes", runtime) for runtime in names)
+        )
         document = parse_json(self.cache.result(stage).data)
         figures: dict[str, float] = {}
         for candidate, values in document.items():

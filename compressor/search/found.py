@@ -9,7 +9,7 @@ from compressor.recipe.model import Recipe
 from compressor.search.pareto import Choice, Tried, feasible
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """Result of a search. ``front`` and ``choice`` are among ``tried``; ``recipe`` is the chosen one, ready to run.
 

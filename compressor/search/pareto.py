@@ -18,7 +18,7 @@ NEAR_RATIO = 0.05
 _ROUNDING = 1e-12
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
     """One form that was tried. ``measured`` is None if it could not be made; ``error`` then gives the reason.
 

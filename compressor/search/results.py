@@ -30,7 +30,15 @@ def found_of(ground: Ground, recipe: Recipe, tried: tuple[Tried, ...], data_root
     picked = absolute(only(recipe, ground.target, steps_for(choice.tried, ground)), data_root)
     check_recipe(picked)
     release = f"{recipe.model.name}-{recipe.model.version}"
-    return Found(release, ground.target.name, allowed, tried, front(tried, allowed), choice, picked)
+    return Found(
+        release=release,
+        target=ground.target.name,
+        allowed_drop=allowed,
+        tried=tried,
+        front=front(tried, allowed),
+        choice=choice,
+        recipe=picked,
+    )
 
 
 def write(found: Found, out: Path) -> tuple[Path, ...]:

@@ -40,7 +40,7 @@ _TIMED_ROWS = 64
 _TRIED = (*package("compressor.steps"), *package("compressor.quantize"))  # a trial may use any of them
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
     """Figures of one form on ``n`` search rows.
 
@@ -63,7 +63,7 @@ class Measured:
         return self.latency_p50_ms / self.float_latency_p50_ms
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Ground:
     """What all trials share. ``own``: the recipe's steps; ``trained``: None for an imported ONNX file."""
 
@@ -128,7 +128,15 @@ def prepared(
         trained = trained_of(run, lesson, None)
         baseline = exported(run, trained, ONNX)
     right = run.predict("float", baseline.candidate, lesson.search).classes == lesson.search.labels
-    return Ground(run, target, own_steps(recipe, target), lesson, trained, baseline, right)
+    return Ground(
+        run=run,
+        target=target,
+        own=own_steps(recipe, target),
+        lesson=lesson,
+        trained=trained,
+        baseline=baseline,
+        baseline_right=right,
+    )
 
 
 def workable(ground: Ground, space: Space) -> Space:

@@ -179,7 +179,7 @@ def _precisions(relevant: NDArray[np.bool_], scores: Floats) -> Metric:
     return mean
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class _Order:
     """Samples sorted by their score for one class; ``first`` and ``end`` bound the tied scores of each positive."""
 
@@ -193,7 +193,7 @@ class _Order:
         order = np.argsort(scores, kind="stable")
         ranked, marked = scores[order], positive[order]
         first, end = (np.searchsorted(ranked, ranked[marked], side=side) for side in ("left", "right"))
-        return cls(order, marked, first, end)
+        return cls(order=order, positive=marked, first=first, end=end)
 
     def area(self, weights: Floats) -> Floats:
         """Return the share of (positive, negative) pairs in the right order, counting a tie as half; (R,)."""
@@ -244,7 +244,14 @@ def _evidence(before: Metric, after: Metric, strata: NDArray[np.integer], rarest
     )
     lower, upper = _bca(drop, replicates, left_out[np.isfinite(left_out)], z)
     return MetricEvidence(
-        drop, lower, upper, draws.confidence, n, rarest, float(before(every)[0]), float(after(every)[0])
+        drop=drop,
+        lower=lower,
+        upper=upper,
+        confidence=draws.confidence,
+        n=n,
+        rarest=rarest,
+        baseline=float(before(every)[0]),
+        candidate=float(after(every)[0]),
     )
 
 

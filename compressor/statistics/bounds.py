@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MetricEvidence:
     """How much worse a metric became, with its bootstrap bounds; larger is worse, in the metric's own unit.
 

@@ -30,7 +30,7 @@ _ROUGHLY = 20
 _NOTHING = Paired(0, 0, 0)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What is known before the samples are labelled.
 
@@ -97,7 +97,7 @@ def samples_for(margin: float, discordance: float, *, drop: float = 0.0, confide
     """
     if drop >= margin:
         return 0
-    plan = Plan(margin, max(discordance, abs(drop)), drop, confidence)
+    plan = Plan(margin=margin, discordance=max(discordance, abs(drop)), drop=drop, confidence=confidence)
     start = approximate_samples_for(margin, plan.discordance, drop=drop, confidence=confidence, power_ratio=power_ratio)
     return plan.samples(power_ratio, max(start, 1))
 
@@ -122,7 +122,7 @@ def samples_still_needed(counts: Paired, margin: float, *, confidence: float = 0
         return samples_for(margin, max(margin, 0.0), confidence=confidence, power_ratio=power_ratio)
     if counts.drop >= margin:
         return 0
-    plan = Plan(margin, counts.discordance, counts.drop, confidence, counts)
+    plan = Plan(margin=margin, discordance=counts.discordance, drop=counts.drop, confidence=confidence, seen=counts)
     return max(1, plan.samples(power_ratio, counts.n + 1, close=_ROUGHLY) - counts.n)
 
 

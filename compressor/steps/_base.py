@@ -54,7 +54,7 @@ def _silent(note: str) -> None:
     del note
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Bench:
     """Data and settings for a step.
 
@@ -72,7 +72,7 @@ class Bench:
     tell: Callable[[str], None] = _silent
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Applied:
     """Result of a step.
 

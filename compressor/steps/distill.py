@@ -15,7 +15,7 @@ from wire.settings import Bound
 LEVEL = NETWORK
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """``[[compress]] step = "distill"``.
 
@@ -45,7 +45,9 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
         TrainError: If there is no teacher, or training fails.
     """
     if not (settings.weight or settings.feature_weight or settings.allow_unchanged):
-        return Applied(network, nothing="weight and feature_weight are 0, so that the teacher counts for nothing")
+        return Applied(
+            network=network, nothing="weight and feature_weight are 0, so that the teacher counts for nothing"
+        )
     from compressor.train import distillation  # noqa: PLC0415 - torch is loaded only to train
 
     teacher = distillation.teacher_of(network, bench)
@@ -53,4 +55,4 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     mixture = distillation.Mixture(settings.temperature, settings.weight, settings.feature_weight)
     train = replace(bench.settings, epochs=settings.epochs, learning_rate=settings.learning_rate)
     network = distillation.distil(network, bench, train, mixture)
-    return Applied(network, notes=before | distillation.agreement(network, teacher, bench.search, "after"))
+    return Applied(network=network, notes=before | distillation.agreement(network, teacher, bench.search, "after"))

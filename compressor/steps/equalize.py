@@ -20,7 +20,7 @@ TRAIN_READS: frozenset[str] = frozenset()
 EXACT, WITHIN_CLIP = "exact", "within_clip"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """``[[compress]] step = "equalize"``.
 
@@ -84,4 +84,4 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
         notes["corrected_layers"], notes["largest_correction"] = correction.correct_biases(network, inputs, grid)
     done = ("pairs", "absorbed_channels", "clipped_weights", "corrected_layers")
     nothing = "" if any(notes.get(name) for name in done) else "no pairs, channels, weights or biases that it may touch"
-    return Applied(network, notes=notes, nothing=nothing)
+    return Applied(network=network, notes=notes, nothing=nothing)

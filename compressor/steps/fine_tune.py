@@ -38,4 +38,4 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     rows = bench.train
     with sparsity.zeros_kept(network):
         supervised.fit(network, rows.inputs, rows.labels, train, task=rows.task, on_epoch=on_epoch, held=bench.search)
-    return Applied(network, notes={"epochs": len(told), "loss_last": told[-1].loss})
+    return Applied(network=network, notes={"epochs": len(told), "loss_last": told[-1].loss})

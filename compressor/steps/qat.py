@@ -16,7 +16,7 @@ LEVEL = NETWORK
 TRAIN_READS = frozenset({"batch", "augment", "label_smoothing", "seed", "loss"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """``[[compress]] step = "qat"``.
 
@@ -80,4 +80,4 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
     nothing = (
         "" if trained.best_epoch else f"no epoch ({trained.steps} steps) scored better on search rows than the start"
     )
-    return Applied(network, simulated.ranges(), notes, nothing=nothing)
+    return Applied(network=network, ranges=simulated.ranges(), notes=notes, nothing=nothing)

@@ -17,7 +17,7 @@ CALIBRATIONS = ("min_max", "percentile", "mse")
 _MAX_FLOAT_LAYERS = 1000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """``[[compress]] step = "quantize"``.
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from compressor.measurement.predictions import Predictions
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Compared:
     """One labelled set with the predictions of all models.
 

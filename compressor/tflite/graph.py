@@ -46,12 +46,17 @@ def inspect(artifact: bytes) -> GraphFigures:
     try:
         macs = [(_macs(name, one, tensors), _in_integers(name, one, tensors)) for name, one in operators]
     except MeasureError as error:
-        return GraphFigures(None, None, counted, str(error))
+        return GraphFigures(macs=None, int8_macs_ratio=None, operators=counted, unknown=str(error))
     total = sum(count for count, _ in macs)
     if not total:
-        return GraphFigures(None, None, counted, "Expected a model with convolutions or matrix products, got none")
+        return GraphFigures(
+            macs=None,
+            int8_macs_ratio=None,
+            operators=counted,
+            unknown="Expected a model with convolutions or matrix products, got none",
+        )
     share = sum(count for count, integer in macs if integer) / total
-    return GraphFigures(total, share, counted)
+    return GraphFigures(macs=total, int8_macs_ratio=share, operators=counted)
 
 
 def _refuse_custom(names: Sequence[str]) -> None:

@@ -48,7 +48,7 @@ class Epoch:
         return f"loss {self.loss:.3f} {self.measure} {self.accuracy:.3f}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Options:
     """Options of a training besides data and settings; see ``fit``. ``world``: the processes that share it."""
 
@@ -117,7 +117,9 @@ def fit(  # noqa: PLR0913 - each option is one a caller can leave out
         TrainError: If there are too few samples or classes, a value or the loss is not finite, early stopping has no
             held rows, or ``resume`` is from another training or can't be written.
     """
-    return fit_with(network, Rows(inputs, labels, task), settings, Options(on_epoch, held, resume, loss))
+    return fit_with(
+        network, Rows(inputs, labels, task), settings, Options(on_epoch=on_epoch, held=held, resume=resume, loss=loss)
+    )
 
 
 def fit_with(network: nn.Module, rows: Rows, settings: TrainRecipe, options: Options) -> nn.Module:

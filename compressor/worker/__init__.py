@@ -50,7 +50,7 @@ _MAX_WEIGHTS_BYTES = 4 * 1024**3
 _EXITS = {"pass": 0, "fail": 2, "inconclusive": 3}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Workplace:
     """Settings of a worker: recipe and data, keys, its folder, the server and the token's text."""
 
@@ -67,7 +67,7 @@ class Workplace:
         return self.out / "jobs" / order.id
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Heartbeat:
     """Renews a lease in the background while the pipeline runs."""
 
@@ -117,7 +117,7 @@ def work_on(order: WorkOrder, place: Workplace, client: ServerClient, progress: 
             reached.
         KeyboardInterrupt: After the lease was released.
     """
-    with Heartbeat(client, order.id).beating() as heartbeat:
+    with Heartbeat(client=client, job=order.id).beating() as heartbeat:
         try:
             outcome = _retrain(order, place, client, progress)
             heartbeat.require()
@@ -165,7 +165,7 @@ def _retrain(order: WorkOrder, place: Workplace, client: ServerClient, progress:
     else:
         progress.say(f"fine-tuning from {checkpoint}")
     version = _version(order, base, folder, client)
-    bench = ServerBench(place.server_url, place.token, place.keys, place.ca)
+    bench = ServerBench(url=place.server_url, token=place.token, keys=place.keys, ca=place.ca)
     return run_recipe(
         place.recipe, out=folder, version=version, base=BasePoint(base, checkpoint), extra=extra, progress=progress,
         devices=bench,
@@ -350,7 +350,9 @@ def command(  # noqa: PLR0913, PLR0917 - one parameter per option
     except OSError as error:
         message = f"Expected the builder token in {token_file}, got: {error.strerror}"
         raise WorkerError(message) from error
-    place = Workplace(read, keys, out, server_url.rstrip("/"), token, checkpoint, ca)
+    place = Workplace(
+        recipe=read, keys=keys, out=out, server_url=server_url.rstrip("/"), token=token, checkpoint=checkpoint, ca=ca
+    )
     code = serve(place, once=once, progress=Bars())
     if code:
         raise SystemExit(code)

@@ -21,7 +21,7 @@ _CHUNK_BYTES = 1 << 20
 _HEX_DIGITS = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkOrder:
     """One leased job."""
 

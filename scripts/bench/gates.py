@@ -83,16 +83,19 @@ def rows(cases: tuple[tuple[float, float], ...], trials: int) -> Iterator[Row]:
         n, textbook = samples_for(margin, discordance), approximate_samples_for(margin, discordance)
         name = f"margin {margin:.1%}, discordance {discordance:.1%}"
         for truly in sorted({max(discordance, margin), max(discordance, 1.5 * margin)}):
-            exact = Plan(margin, truly, drop=margin).power(n)
+            exact = Plan(margin=margin, discordance=truly, drop=margin).power(n)
             ours = passing(n, margin, truly, margin, trials)
             met = exact <= RISK and ours <= RISK + slack
             yield Row(f"pass at drop = margin, {name} ({truly:.1%} at the margin), n={n}", ours, exact, "<= 0.05", met)
-        exact, ours = Plan(margin, discordance).power(n), passing(n, margin, discordance, 0.0, trials)
+        exact, ours = (
+            Plan(margin=margin, discordance=discordance).power(n),
+            passing(n, margin, discordance, 0.0, trials),
+        )
         met = exact >= POWER and ours >= POWER - 2 * slack
         yield Row(f"pass at no drop, {name}, n={n}", ours, exact, ">= 0.80", met)
         yield Row(f"samples (textbook), {name}", float(n), float(textbook))
         if textbook * max(discordance, margin) < 10:  # noqa: PLR2004 - a linear programme of few tables
-            power = Plan(margin, discordance).power(textbook)
+            power = Plan(margin=margin, discordance=discordance).power(textbook)
             yield Row(f"power at the textbook's n={textbook} (best test there is)", power,
                       best_power(textbook, margin, discordance))  # fmt: skip
 

@@ -185,9 +185,13 @@ class Stand:
         """Return the input of steps; the teacher is the network as it was trained."""
         data = self.data
         return Bench(
-            data.train, data.calibration, data.search, self.case.train, copy.deepcopy(self.network).eval(),
-            lambda note: print(note, file=sys.stderr),
-        )  # fmt: skip
+            train=data.train,
+            calibration=data.calibration,
+            search=data.search,
+            settings=self.case.train,
+            teacher=copy.deepcopy(self.network).eval(),
+            tell=lambda note: print(note, file=sys.stderr),
+        )
 
     def int8(self, applied: Applied, settings: Settings, spent: tuple[float, float] = (0.0, 0.0)) -> Made:
         """Return the ONNX export of ``applied`` quantized by ``settings``, with its learned ranges if there are any."""
@@ -214,7 +218,7 @@ class Stand:
         steps = 4 if self.quick else QAT_STEPS
         learn = qat.Settings(epochs=1000, max_steps=steps, per_channel=per_channel, allow_unchanged=True)
         even = equalize.Settings(relu6=equalize.WITHIN_CLIP, per_channel=per_channel)
-        plain = Applied(self.network)
+        plain = Applied(network=self.network)
         ways = {
             "min/max": self.int8(plain, settings),
             "MSE ranges": self.int8(plain, replace(settings, calibration="mse")),
@@ -235,7 +239,7 @@ class Stand:
         model, name = export_onnx(self.network, CHANNELS, SIDE, SIDE), self.case.network
         base, settings = accuracy(model, self.data.gate), Settings(per_channel=False, reduce_range=False)
         yield Row(f"{name}: float accuracy", base)
-        wide = self.int8(Applied(self.network), replace(settings, per_channel=True))
+        wide = self.int8(Applied(network=self.network), replace(settings, per_channel=True))
         yield Row(f"{name}: int8 per channel, accuracy vs float", wide.accuracy, base)
         least = self.case.rescued or base - MARGIN
         yield from claimed(name, self.rescues(settings), base, least)

@@ -84,7 +84,7 @@ def test_the_network_keeps_the_promise_of_networks() -> None:
 def test_the_step_changes_weights_and_says_when_it_did_not() -> None:
     """``steps.apply`` checks what every step promises."""
     rows = Rows(np.zeros((2, *SHAPE), np.float32), np.zeros(2, np.int64))
-    bench = Bench(rows, rows, rows, TrainRecipe())
+    bench = Bench(train=rows, calibration=rows, search=rows, settings=TrainRecipe())
     settings = steps.module("clip").Settings()
     network = networks.build("one_convolution", 3, *SHAPE)
     before = float(network.head.weight.detach().abs().max())

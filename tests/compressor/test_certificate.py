@@ -45,20 +45,20 @@ def test_the_evidence_survives_the_file() -> None:
 
 def test_an_unknown_rule_fails() -> None:
     """A gate from the future is not skipped."""
-    judgement = judge((GateRecipe("size_bytes", max=20), GateRecipe("beauty", min=1)), EVIDENCE)
+    judgement = judge((GateRecipe(name="size_bytes", max=20), GateRecipe(name="beauty", min=1)), EVIDENCE)
     assert judgement.verdict is Verdict.FAIL
     assert [line.limit for line in lines(judgement)] == [20, None]
 
 
 def test_a_retraining_must_also_be_better_on_the_drifted_samples() -> None:
     """The superiority rule is added, and fails without drifted samples."""
-    rules = rules_for((GateRecipe("size_bytes", max=20),), "host", retrained=True)
+    rules = rules_for((GateRecipe(name="size_bytes", max=20),), "host", retrained=True)
     assert judge(rules, EVIDENCE).verdict is Verdict.FAIL
 
 
 def test_superiority_is_asked_of_a_retraining_alone() -> None:
     """A recipe's own margin takes the place of the default, and a first release isn't failed for want of drift."""
-    gates = (GateRecipe("superiority", min=0.05),)
+    gates = (GateRecipe(name="superiority", min=0.05),)
     assert rules_for(gates, "host", retrained=False) == ()
     assert [rule.min for rule in rules_for(gates, "host", retrained=True)] == [0.05]
     assert [rule.min for rule in rules_for((), "host", retrained=True)] == [0.0]
@@ -66,7 +66,7 @@ def test_superiority_is_asked_of_a_retraining_alone() -> None:
 
 def test_a_rule_holds_on_its_own_target_only() -> None:
     """``on`` selects."""
-    gates = (GateRecipe("size_bytes", max=20, on="pi"),)
+    gates = (GateRecipe(name="size_bytes", max=20, on="pi"),)
     assert rules_for(gates, "host", retrained=False) == ()
     assert rules_for(gates, "pi", retrained=False) == (replace(gates[0], on=""),)
 
@@ -89,14 +89,14 @@ def _compared() -> Compared:
     labels = random.integers(0, 3, 240)
     logits = (2 * np.eye(3)[labels] + random.normal(0, 1, (240, 3))).astype(np.float32)
     before, after = (Predictions(said, np.zeros((240, 0), np.float32)) for said in (logits, logits + np.float32(0.5)))
-    return Compared(labels, np.full(240, "a"), before, before, after)
+    return Compared(labels=labels, slices=np.full(240, "a"), baseline=before, float_model=before, candidate=after)
 
 
 PRECISION = "ranking_precision_drop"
 RULES = (
-    GateRecipe("auc_drop", max=0.02),
-    GateRecipe(PRECISION, max=0.02, confidence=0.9),
-    GateRecipe(PRECISION, max=0.05),
+    GateRecipe(name="auc_drop", max=0.02),
+    GateRecipe(name=PRECISION, max=0.02, confidence=0.9),
+    GateRecipe(name=PRECISION, max=0.05),
 )
 
 
@@ -130,13 +130,13 @@ def test_a_certificate_with_a_gates_older_name_keeps_its_verdict(limit: float, v
     """A signed bundle is judged again by what it says, not by what the gate is called since."""
     shown = evidence(_compared(), ("a", "b", "c"), {}, None, RULES)
     old = replace(shown, metrics={"map_drop": shown.metrics[PRECISION]})
-    judged = judge([GateRecipe("map_drop", max=limit)], old)
+    judged = judge([GateRecipe(name="map_drop", max=limit)], old)
     assert (judged.verdict, judged.results[0].name) == (verdict, "map_drop")
 
 
 def test_no_regression_error_is_made_up_for_a_classifier() -> None:
     """Its gate fails for want of a measurement."""
-    rules = (GateRecipe("error_increase", max=1.0),)
+    rules = (GateRecipe(name="error_increase", max=1.0),)
     assert judge(rules, evidence(_compared(), ("a", "b", "c"), {}, None, rules)).verdict is Verdict.FAIL
 
 
@@ -150,9 +150,11 @@ def test_a_broken_metric_is_an_error(metrics: bytes) -> None:
 def test_every_target_is_judged_again_by_its_own_rules(tmp_path: Path) -> None:
     """A folder whose second target failed does not pass because the first one does."""
     good = Certificate(
-        target="a", rules=(GateRecipe("size_bytes", max=20),), figures={"size_bytes": 10.0}, verdict="pass"
+        target="a", rules=(GateRecipe(name="size_bytes", max=20),), figures={"size_bytes": 10.0}, verdict="pass"
     )
-    bad = replace(good, target="b", rules=(GateRecipe("accuracy", min=0.9),), figures={"accuracy": 0.5}, verdict="fail")
+    bad = replace(
+        good, target="b", rules=(GateRecipe(name="accuracy", min=0.9),), figures={"accuracy": 0.5}, verdict="fail"
+    )
     (tmp_path / "gate.json").write_bytes(write_certificate(combine([good, bad])))
     again = gate_again(tmp_path)
     assert again.verdict == "fail"
@@ -161,7 +163,7 @@ def test_every_target_is_judged_again_by_its_own_rules(tmp_path: Path) -> None:
 
 def test_a_folder_without_the_numbers_of_every_target_is_refused(tmp_path: Path) -> None:
     """An older version kept those of the first target only."""
-    gates = (Line("size_bytes", "pass", target="a"), Line("size_bytes", "fail", target="b"))
+    gates = (Line(name="size_bytes", verdict="pass", target="a"), Line(name="size_bytes", verdict="fail", target="b"))
     (tmp_path / "gate.json").write_bytes(write_certificate(Certificate(gates=gates)))
     with pytest.raises(PackageError, match="every target"):
         gate_again(tmp_path)

@@ -80,16 +80,16 @@ def test_a_weak_model_in_the_right_order_passes(share: float) -> None:
 
 def test_both_stand_beside_other_gates_and_nowhere_else() -> None:
     """A recipe without gates shows nothing still; one that states a limit of its own keeps it."""
-    gates = (GateRecipe("accuracy_drop", max=0.01),)
+    gates = (GateRecipe(name="accuracy_drop", max=0.01),)
     assert [rule.name for rule in rules_for(gates, "host", retrained=False, alone=ALONE)] == ["accuracy_drop", *ALONE]
     assert rules_for((), "host", retrained=False, alone=ALONE) == ()
-    own = (*gates, GateRecipe("better_than_constant", min=0.2))
+    own = (*gates, GateRecipe(name="better_than_constant", min=0.2))
     assert [rule.min for rule in rules_for(own, "host", retrained=False, alone=ALONE)][1:] == [0.2, None]
 
 
 def test_a_certificate_judged_again_says_the_same_of_the_order() -> None:
     """The words travel in it."""
-    rules = (GateRecipe("label_order", max=0.0),)
+    rules = (GateRecipe(name="label_order", max=0.0),)
     figures = {"accuracy": 0.5, "accuracy_high": 0.55, "reordered_accuracy": 0.9, "reordered_accuracy_low": 0.85}
     kept = Certificate(rules=rules, figures=figures, label_order="'x' is 'y'")
     read = certificates.read_certificate(certificates.write_certificate(kept))

@@ -22,15 +22,16 @@ FIGURES = {
     "golden_max_abs": 0.01, "golden_allowed_abs": 0.05, "golden_flips": 0.0, "golden_allowed_flips": 0.0,
 }  # fmt: skip
 GATES = (
-    GateRecipe("latency_p95_ms", max=5.0, on="device:cam-1"), GateRecipe("accuracy_drop", max=0.01, on="device:cam-1")
-)  # fmt: skip
+    GateRecipe(name="latency_p95_ms", max=5.0, on="device:cam-1"),
+    GateRecipe(name="accuracy_drop", max=0.01, on="device:cam-1"),
+)
 RULES = rules_for(GATES, "pi", retrained=False)
 
 
 def judged(here: Evidence = HERE, problem: str = "", counts: Paired | None = None, **figures: float) -> Judgement:
     """Return the judgement of all gates on what host and device said."""
     there = Evidence(accuracy=counts or HERE.accuracy, figures={**FIGURES, **figures})
-    return certificates.judge(RULES, replace(here, devices={"cam-1": DeviceEvidence(problem, there)}))
+    return certificates.judge(RULES, replace(here, devices={"cam-1": DeviceEvidence(problem=problem, evidence=there)}))
 
 
 def said(judgement: Judgement, name: str, on: str) -> tuple[Verdict, str]:
@@ -98,14 +99,18 @@ def test_a_device_that_passes_where_the_host_is_in_doubt_is_refused() -> None:
 def test_what_another_processor_can_not_take_is_no_disagreement() -> None:
     """Latency on an aarch64 device is the device's alone to say; accuracy is not."""
     rules = rules_for(GATES, "pi", retrained=False, timed=False)
-    here = replace(HERE, figures={}, devices={"cam-1": DeviceEvidence("", Evidence(HERE.accuracy, figures=FIGURES))})
+    here = replace(
+        HERE,
+        figures={},
+        devices={"cam-1": DeviceEvidence(problem="", evidence=Evidence(accuracy=HERE.accuracy, figures=FIGURES))},
+    )
     judgement = certificates.judge(rules, here)
     assert judgement.verdict is Verdict.PASS
     assert ("latency_p95_ms", "") not in [(item.name, item.on) for item in judgement.results]
 
 
 @pytest.mark.parametrize(
-    "evidence", [HERE, replace(HERE, devices={"cam-1": DeviceEvidence("Expected an answer, got none")})]
+    "evidence", [HERE, replace(HERE, devices={"cam-1": DeviceEvidence(problem="Expected an answer, got none")})]
 )
 def test_a_device_without_an_answer_fails_every_gate_on_it(evidence: Evidence) -> None:
     """A missing measurement is no pass, and the reason is said."""
@@ -120,13 +125,16 @@ def test_an_answer_without_a_comparison_fails() -> None:
     golden = [f"golden_{name}" for name in ("max_abs", "allowed_abs", "flips", "allowed_flips")]
     for missing in (AGREEMENT, "device_rows", *golden):
         figures = {name: value for name, value in FIGURES.items() if name != missing}
-        here = replace(HERE, devices={"cam-1": DeviceEvidence("", Evidence(HERE.accuracy, figures=figures))})
+        here = replace(
+            HERE,
+            devices={"cam-1": DeviceEvidence(problem="", evidence=Evidence(accuracy=HERE.accuracy, figures=figures))},
+        )
         assert said(certificates.judge(RULES, here), AGREEMENT, "cam-1")[0] is Verdict.FAIL
 
 
 def test_the_share_is_the_recipe_s_where_it_says_one() -> None:
     """``device_flip_ratio`` replaces the default, once per device."""
-    own = (*GATES, GateRecipe(AGREEMENT, max=0.001, on="device:cam-1"))
+    own = (*GATES, GateRecipe(name=AGREEMENT, max=0.001, on="device:cam-1"))
     assert [rule.max for rule in RULES if rule.name == AGREEMENT] == [KINDS[AGREEMENT].added]
     assert [(rule.max, rule.on) for rule in rules_for(own, "pi", retrained=False) if rule.name == AGREEMENT] == [
         (0.001, "cam-1")
@@ -149,7 +157,9 @@ def test_reads_where_a_gate_is_measured(on: str, found: tuple[str, str]) -> None
 
 def test_the_certificate_keeps_what_devices_said() -> None:
     """Judged again from gate.json, the verdicts are the same; a bundle's has no clock in it."""
-    there = DeviceEvidence("", Evidence(HERE.accuracy, figures=FIGURES), {"cpu": "A53"}, "ab" * 16)
+    there = DeviceEvidence(
+        problem="", evidence=Evidence(accuracy=HERE.accuracy, figures=FIGURES), facts={"cpu": "A53"}, order="ab" * 16
+    )
     evidence = replace(HERE, devices={"cam-1": there})
     judgement = certificates.judge(RULES, evidence)
     kept = Certificate(
@@ -165,6 +175,6 @@ def test_the_certificate_keeps_what_devices_said() -> None:
 
 def test_a_rule_of_a_later_version_fails_on_a_device_too() -> None:
     """What this version does not know is no pass."""
-    rules = (GateRecipe("beauty", min=1.0, on="cam-1"),)
-    evidence = replace(HERE, devices={"cam-1": DeviceEvidence("", Evidence(figures=FIGURES))})
+    rules = (GateRecipe(name="beauty", min=1.0, on="cam-1"),)
+    evidence = replace(HERE, devices={"cam-1": DeviceEvidence(problem="", evidence=Evidence(figures=FIGURES))})
     assert certificates.judge(rules, evidence).verdict is Verdict.FAIL

@@ -40,7 +40,13 @@ class Tiny(nn.Module):
 
 def bench() -> Bench:
     """Return a bench with a teacher of other weights."""
-    return Bench(ROWS, ROWS, ROWS, TrainRecipe(epochs=1, batch=16, augment=0.0), Tiny().eval())
+    return Bench(
+        train=ROWS,
+        calibration=ROWS,
+        search=ROWS,
+        settings=TrainRecipe(epochs=1, batch=16, augment=0.0),
+        teacher=Tiny().eval(),
+    )
 
 
 def zeroed() -> Tiny:
@@ -101,7 +107,9 @@ def easy() -> Bench:
     inputs[np.arange(64), 0, labels, 0] = 1
     rows = Rows(inputs, labels)
     settings = TrainRecipe(epochs=1, batch=16, augment=0.0, label_smoothing=0.0)
-    return Bench(Rows(inputs, (labels + 1) % 3), rows, rows, settings, Tiny().eval())
+    return Bench(
+        train=Rows(inputs, (labels + 1) % 3), calibration=rows, search=rows, settings=settings, teacher=Tiny().eval()
+    )
 
 
 def learnt() -> Tiny:

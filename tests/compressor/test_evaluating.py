@@ -74,7 +74,13 @@ def trace_extremes(network: nn.Module) -> object:
 
 def student(network: nn.Module) -> object:
     """Train a student on the answers of ``network``."""
-    bench = Bench(ROWS, ROWS, ROWS, TrainRecipe(epochs=1, batch=16, augment=0.0), network)
+    bench = Bench(
+        train=ROWS,
+        calibration=ROWS,
+        search=ROWS,
+        settings=TrainRecipe(epochs=1, batch=16, augment=0.0),
+        teacher=network,
+    )
     return distillation.distil(Inner(), bench, bench.settings, distillation.Mixture(4.0, 0.5, 0.0))
 
 

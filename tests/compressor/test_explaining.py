@@ -48,7 +48,7 @@ def rows() -> Table:
     return make_table([image], ["a"], slices=["s"])
 
 
-FLIP = Flip(0, 0, 0, 1, 0.5, 0.5, "s")
+FLIP = Flip(row=0, label=0, before=0, after=1, before_margin=0.5, after_margin=0.5, slice="s")
 
 
 def shop(folder: Path) -> Run:
@@ -71,7 +71,13 @@ def test_another_model_or_input_is_explained_anew(tmp_path: Path, rows: Table) -
     run = shop(tmp_path)
     explained(run, [FLIP], rows, model(0), model(7))
     explained(run, [FLIP], rows, model(1), model(7))
-    explained(run, [Flip(0, 0, 1, 0, 0.5, 0.5, "s")], rows, model(0), model(7))
+    explained(
+        run,
+        [Flip(row=0, label=0, before=1, after=0, before_margin=0.5, after_margin=0.5, slice="s")],
+        rows,
+        model(0),
+        model(7),
+    )
     assert run.cache.ran == ["explain"] * 3
 
 

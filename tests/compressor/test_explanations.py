@@ -25,7 +25,9 @@ def test_lost_ones_come_first_the_surest_before_the_others() -> None:
     before = _said((2, 0), (1, 0), (3, 0), (4, 0))
     after = _said((0, 1), (0, 1), (2, 0), (0, 1))
     slices = np.array(["s", "t", "s", "s"])
-    found = flips(Compared(np.array([1, 0, 0, 0]), slices, before, before, after))
+    found = flips(
+        Compared(labels=np.array([1, 0, 0, 0]), slices=slices, baseline=before, float_model=before, candidate=after)
+    )
     assert [flip.row for flip in found] == [3, 1, 0]
     assert [(flip.lost, flip.won) for flip in found] == [(True, False), (True, False), (False, True)]
     assert found[0].before_margin > found[1].before_margin > 0
@@ -35,7 +37,10 @@ def test_lost_ones_come_first_the_surest_before_the_others() -> None:
 def test_no_flips_are_an_empty_answer() -> None:
     """Equal models have nothing to explain."""
     said = _said((2, 0))
-    assert flips(Compared(np.array([0]), np.array(["s"]), said, said, said)) == ()
+    assert (
+        flips(Compared(labels=np.array([0]), slices=np.array(["s"]), baseline=said, float_model=said, candidate=said))
+        == ()
+    )
 
 
 def test_saliency_lies_where_the_model_looks() -> None:

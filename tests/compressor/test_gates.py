@@ -102,7 +102,7 @@ def test_superiority_asks_for_the_samples_that_show_it() -> None:
 @pytest.mark.parametrize(("flips", "limit"), [(15, 0.02), (1, 0.002)])
 def test_flips_ask_for_the_least_number_that_passes_at_the_same_share(flips: int, limit: float) -> None:
     """With that number the bound is within the limit, with one sample less it is not."""
-    made = gate(GateRecipe("flip_ratio", max=limit))
+    made = gate(GateRecipe(name="flip_ratio", max=limit))
     assert made is not None
     needs = made.judge(Evidence(compressed=Paired(0, 0, 1000), flips=flips)).needs
     n, share = 1000 + needs, flips / 1000
@@ -132,7 +132,7 @@ def test_a_slice_too_small_to_judge_is_inconclusive() -> None:
 
 def test_classes_are_judged_like_slices() -> None:
     """The class gate reads the classes."""
-    made = gate(GateRecipe("worst_class_drop", max=0.05))
+    made = gate(GateRecipe(name="worst_class_drop", max=0.05))
     assert made is not None
     result = made.judge(Evidence(classes={"7": Paired(0, 0, 500)}))
     assert (result.name, result.verdict) == ("worst_class_drop", Verdict.PASS)
@@ -150,7 +150,7 @@ def test_superiority_must_be_shown(counts: Paired, verdict: Verdict) -> None:
 @pytest.mark.parametrize(("flips", "verdict"), [(2, Verdict.PASS), (15, Verdict.INCONCLUSIVE), (40, Verdict.FAIL)])
 def test_flips_are_bounded(flips: int, verdict: Verdict) -> None:
     """The share of changed predictions is compared by its upper bound."""
-    made = gate(GateRecipe("flip_ratio", max=0.02))
+    made = gate(GateRecipe(name="flip_ratio", max=0.02))
     assert made is not None
     assert made.judge(Evidence(compressed=Paired(0, 0, 1000), flips=flips)).verdict is verdict
 
@@ -182,8 +182,8 @@ def test_all_of_takes_the_worst_and_fails_when_empty() -> None:
 
 def test_an_unknown_gate_or_one_without_limit_is_none() -> None:
     """The caller turns it into an error that names it."""
-    assert gate(GateRecipe("accuracy_dorp", max=0.1)) is None
-    assert gate(GateRecipe("accuracy_drop", min=0.1)) is None
+    assert gate(GateRecipe(name="accuracy_dorp", max=0.1)) is None
+    assert gate(GateRecipe(name="accuracy_drop", min=0.1)) is None
 
 
 @pytest.mark.parametrize("name", list(KINDS))

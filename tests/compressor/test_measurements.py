@@ -127,7 +127,7 @@ def test_a_recurrent_layer_multiplies_at_every_step() -> None:
 def test_conversions_count_by_both_names() -> None:
     """ONNX and TFLite write the same operator differently."""
     operators = {"QuantizeLinear": 1, "DequantizeLinear": 2, "QUANTIZE": 4, "DEQUANTIZE": 8, "Conv": 16}
-    assert GraphFigures(1, 1.0, operators).converting == 15
+    assert GraphFigures(macs=1, int8_macs_ratio=1.0, operators=operators).converting == 15
 
 
 @pytest.mark.parametrize("artifact", [b"", b"no model", onnx.ModelProto().SerializeToString()])

@@ -11,7 +11,9 @@ from compressor.gates import Evidence, MetricDrop, MetricEvidence, Verdict
 from compressor.gates.kinds import KINDS
 from compressor.gates.metrics import WorstSliceIncrease
 
-GOOD = MetricEvidence(0.002, -0.002, 0.006, 0.95, 1000, 300, 0.95, 0.948)
+GOOD = MetricEvidence(
+    drop=0.002, lower=-0.002, upper=0.006, confidence=0.95, n=1000, rarest=300, baseline=0.95, candidate=0.948
+)
 
 
 @pytest.mark.parametrize("metric", [name for name, kind in KINDS.items() if kind.make is MetricDrop])

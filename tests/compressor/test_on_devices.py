@@ -36,7 +36,7 @@ from server.trust.online_keys import init_online_keys
 from wire.manifest import Budgets, Manifest, Preprocessing
 from wire.measurement import MeasureReport, blank_report, encode_report
 
-SUBJECT = Subject("ab" * 32, b"a bundle", b"rows", 4)
+SUBJECT = Subject(artifact_sha256="ab" * 32, bundle=b"a bundle", rows=b"rows", n=4)
 ORDER = make_order(SUBJECT, "cam-1", now_ms=1, holds_s=60.0)
 HERE = np.eye(4, 3, dtype=np.float32)
 LABELS = np.array([0, 1, 2, 1])
@@ -51,8 +51,17 @@ def report(**change: object) -> MeasureReport:
 def asked() -> Asked:
     """Return four rows whose last one this host gets wrong."""
     here = Predictions(HERE, NOTHING)
-    gate_set = Compared(LABELS, np.array(["a", "a", "b", "b"]), here, here, here)
-    return Asked(tasks.named("classification"), SUBJECT, gate_set, ("x", "y", "z"), (), Budgets(golden_max_abs=0.05))
+    gate_set = Compared(
+        labels=LABELS, slices=np.array(["a", "a", "b", "b"]), baseline=here, float_model=here, candidate=here
+    )
+    return Asked(
+        task=tasks.named("classification"),
+        subject=SUBJECT,
+        gate_set=gate_set,
+        class_names=("x", "y", "z"),
+        rules=(),
+        allowed=Budgets(golden_max_abs=0.05),
+    )
 
 
 @pytest.mark.slow
@@ -114,12 +123,18 @@ def test_bytes_that_are_no_report_are_not_believed(data: bytes) -> None:
 
 def test_silence_says_what_to_do() -> None:
     """State, when it was last heard, and the two remedies; a refusal says its code."""
-    text = silence("cam-1", Standing("sent", "", "", "lost", 1_795_000_000_000), 300.0)
+    text = silence(
+        "cam-1", Standing(phase="sent", code="", text="", device_state="lost", last_seen_ms=1_795_000_000_000), 300.0
+    )
     assert "within 300 s, got none: the device is lost, last heard" in text
     assert "edge-agent run" in text
     assert "--device-wait-s" in text
-    assert "begun and not ended; give --device-wait-s more" in silence("cam-1", Standing("running", "", "", "", 1), 9.0)
-    failed = silence("cam-1", Standing("failed", "throttled", "too hot", "ready", 1), 300.0)
+    assert "begun and not ended; give --device-wait-s more" in silence(
+        "cam-1", Standing(phase="running", code="", text="", device_state="", last_seen_ms=1), 9.0
+    )
+    failed = silence(
+        "cam-1", Standing(phase="failed", code="throttled", text="too hot", device_state="ready", last_seen_ms=1), 300.0
+    )
     assert failed == "Expected a measurement of cam-1, got [throttled] too hot"
 
 
@@ -135,7 +150,7 @@ def test_a_device_of_another_kind_is_not_asked() -> None:
 
 def test_too_many_rows_are_said_before_anything_is_sent(tmp_path: Path) -> None:
     """The limits of devices are the build host's too."""
-    bench = ServerBench("http://127.0.0.1:9", "t", tmp_path)
+    bench = ServerBench(url="http://127.0.0.1:9", token="t", keys=tmp_path)
     with pytest.raises(DeviceMeasureError, match="at most"):
         bench.measure(replace(SUBJECT, n=2_000_000), "cam-1", Silent())
 
@@ -183,7 +198,9 @@ def test_an_order_whose_answer_is_lost_is_asked_for_and_sent_again_only_where_it
     handler = type("Handler", (Losing,), {"keeps": keeps})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        bench = ServerBench(f"http://127.0.0.1:{server.server_port}", "t", tmp_path / "keys", wait_s=20.0, poll_s=0.01)
+        bench = ServerBench(
+            url=f"http://127.0.0.1:{server.server_port}", token="t", keys=tmp_path / "keys", wait_s=20.0, poll_s=0.01
+        )
         with pytest.raises(DeviceMeasureError, match="Expected a measurement"):
             bench.measure(SUBJECT, "cam-1", Silent())
         server.shutdown()
@@ -224,11 +241,11 @@ def test_a_way_to_devices_needs_server_token_and_keys(tmp_path: Path) -> None:
     """Each that is missing is named."""
     assert bench_of(Reach(), None) is None
     with pytest.raises(DeviceMeasureError, match="--token-file and --keys"):
-        bench_of(Reach("http://s"), tmp_path)
+        bench_of(Reach(server="http://s"), tmp_path)
     with pytest.raises(DeviceMeasureError, match="builder token"):
-        bench_of(Reach("http://s", tmp_path / "none"), tmp_path)
+        bench_of(Reach(server="http://s", token_file=tmp_path / "none"), tmp_path)
     (tmp_path / "token").write_text("secret\n")
-    bench = bench_of(Reach("http://s/", tmp_path / "token", None, 9.0), tmp_path)
+    bench = bench_of(Reach(server="http://s/", token_file=tmp_path / "token", ca=None, device_wait_s=9.0), tmp_path)
     assert bench is not None
     assert (bench.url, bench.wait_s, "secret" in repr(bench)) == ("http://s", 9.0, False)
 
@@ -262,9 +279,9 @@ def test_a_folder_is_not_measured_on_a_device(tmp_path: Path) -> None:
 def test_a_bundle_s_limits_on_time_and_memory_hold_on_the_device() -> None:
     """A rule that it has for this device already is kept."""
     rules = (
-        GateRecipe("latency_p95_ms", max=5.0),
-        GateRecipe("accuracy_drop", max=0.1),
-        GateRecipe("latency_p50_ms", max=1.0, on="cam-1"),
+        GateRecipe(name="latency_p95_ms", max=5.0),
+        GateRecipe(name="accuracy_drop", max=0.1),
+        GateRecipe(name="latency_p50_ms", max=1.0, on="cam-1"),
     )
     found = rules_on(Certificate(rules=rules), "cam-1")
     assert [(rule.name, rule.on) for rule in found] == [
@@ -274,9 +291,9 @@ def test_a_bundle_s_limits_on_time_and_memory_hold_on_the_device() -> None:
 
 def test_golden_vectors_stand_for_rows_that_did_not_travel() -> None:
     """Unless the certificate has the share on the gate split."""
-    fresh = merged(DeviceRecord("cam-1"), DeviceAnswer(report(golden_flips=1), HERE), Budgets())
+    fresh = merged(DeviceRecord(device="cam-1"), DeviceAnswer(report(golden_flips=1), HERE), Budgets())
     assert (fresh.figures[AGREEMENT], fresh.figures["device_rows"]) == (0.25, 4.0)
-    before = DeviceRecord("cam-1", figures={AGREEMENT: 0.001, "device_rows": 900.0, "accuracy": 0.9})
+    before = DeviceRecord(device="cam-1", figures={AGREEMENT: 0.001, "device_rows": 900.0, "accuracy": 0.9})
     kept = merged(before, DeviceAnswer(report(), HERE), Budgets()).figures
     assert (kept[AGREEMENT], kept["device_rows"], kept["accuracy"], kept["latency_p95_ms"]) == (0.001, 900.0, 0.9, 2.0)
 
@@ -284,9 +301,9 @@ def test_golden_vectors_stand_for_rows_that_did_not_travel() -> None:
 def test_device_and_host_stand_side_by_side() -> None:
     """What one of them did not measure is left open; a problem is said in its words."""
     record = DeviceRecord(
-        "cam-1", figures={"accuracy": 0.9, "latency_p95_ms": 4.0, AGREEMENT: 0.0}, facts={"cpu": "A53"}
+        device="cam-1", figures={"accuracy": 0.9, "latency_p95_ms": 4.0, AGREEMENT: 0.0}, facts={"cpu": "A53"}
     )
-    silent = DeviceRecord("cam-2", "Expected an answer, got none")
+    silent = DeviceRecord(device="cam-2", problem="Expected an answer, got none")
     found = beside(Certificate(target="pi", figures={"accuracy": 0.91}, devices=(record, silent)))
     assert found[0].rows == [("accuracy", "0.9000", "0.9100"), ("latency p95, ms", "4.000", "-")]
     assert found[0].said.endswith("A53")

@@ -35,12 +35,23 @@ def _parts() -> Parts:
         labels=("a", "b"),
         lineage={"data": "1"},
     )
-    line = Line("latency_p95_ms", "pass", 1.25, 1.25, 5.0, 0, "1.25, allowed at most 5")
+    line = Line(
+        name="latency_p95_ms", verdict="pass", value=1.25, bound=1.25, limit=5.0, n=0, text="1.25, allowed at most 5"
+    )
     figures = {"accuracy": 0.9, "accuracy_low": 0.8, "accuracy_high": 0.95, "latency_p95_ms": 1.25}
     certificate = Certificate(
         verdict="pass", model="m", version=3, gates=(line,), figures=figures, counts={"slice:x": (1, 0, 10)}
     )
-    return Parts(manifest, b"model", Reference(), _golden(), certificate, "net", "data", tasks.named("classification"))
+    return Parts(
+        manifest=manifest,
+        artifact=b"model",
+        reference=Reference(),
+        golden=_golden(),
+        certificate=certificate,
+        network="net",
+        dataset="data",
+        task=tasks.named("classification"),
+    )
 
 
 def test_golden_vectors_have_no_clock_in_them() -> None:

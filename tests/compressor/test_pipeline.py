@@ -98,7 +98,7 @@ def test_a_changed_gate_trains_nothing_and_takes_the_bundle_away(
 ) -> None:
     """Failing closed: what passed before is not left lying there."""
     folder = shutil.copytree(outcome.report.parent, tmp_path / "copy")
-    failed = run_recipe(replace(recipe, gates=(GateRecipe("size_bytes", max=10),)), out=folder)
+    failed = run_recipe(replace(recipe, gates=(GateRecipe(name="size_bytes", max=10),)), out=folder)
     assert (failed.verdict, failed.bundles, failed.ran) == (Verdict.FAIL, (), ())
     assert not (folder / "tiny-1-host.tfb").exists()
 

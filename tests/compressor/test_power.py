@@ -19,8 +19,12 @@ def test_the_approximation_equals_the_documented_figures() -> None:
 def test_the_samples_stated_have_the_power_and_keep_the_risk(margin: float, discordance: float) -> None:
     """At least 80 % of equal models pass there, at most 5 % of those that lose the margin."""
     n = samples_for(margin, discordance)
-    assert Plan(margin, discordance).power(n) >= 0.8 > Plan(margin, discordance).power(int(0.95 * n)) - 0.02
-    assert Plan(margin, max(margin, discordance), drop=margin).power(n) <= 0.05
+    assert (
+        Plan(margin=margin, discordance=discordance).power(n)
+        >= 0.8
+        > Plan(margin=margin, discordance=discordance).power(int(0.95 * n)) - 0.02
+    )
+    assert Plan(margin=margin, discordance=max(margin, discordance), drop=margin).power(n) <= 0.05
 
 
 def test_power_equals_the_sum_over_all_tables() -> None:
@@ -29,7 +33,7 @@ def test_power_equals_the_sum_over_all_tables() -> None:
     tables = [(b, c) for b in range(14) for c in range(14 - b) if p_value(Paired(b, c, n), margin) <= 0.05]
     lost, won = np.array(tables, dtype=float).T
     summed = trinomial(lost, won, n, 0.0, discordance).sum()
-    assert Plan(margin, discordance).power(n) == pytest.approx(summed, abs=1e-3)
+    assert Plan(margin=margin, discordance=discordance).power(n) == pytest.approx(summed, abs=1e-3)
 
 
 def test_without_discordance_the_rule_of_three_remains() -> None:
@@ -62,7 +66,7 @@ def test_the_search_finds_the_least_number_to_the_precision_asked_for(least: int
 @pytest.mark.parametrize(("margin", "n", "power"), [(0.97, 1, 1.0), (0.9, 1, 0.0), (0.97, 0, 0.0), (0.7, 3, 1.0)])
 def test_the_power_of_very_few_samples(margin: float, n: int, power: float) -> None:
     """One sample refutes a drop of 97 points, none refutes anything."""
-    assert Plan(margin, 0.0).power(n) == pytest.approx(power)
+    assert Plan(margin=margin, discordance=0.0).power(n) == pytest.approx(power)
 
 
 def test_nothing_seen_asks_for_the_plan() -> None:

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """One run that is also gated on the area under the curve."""
     recipe = read_recipe(Path(__file__).with_name("pipeline_recipe.toml"))
-    recipe = replace(recipe, gates=(*recipe.gates, GateRecipe("auc_drop", max=0.2)))
+    recipe = replace(recipe, gates=(*recipe.gates, GateRecipe(name="auc_drop", max=0.2)))
     return run_recipe(recipe, out=tmp_path_factory.mktemp("shown"))
 
 

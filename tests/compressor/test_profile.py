@@ -42,7 +42,7 @@ def _seen(n: int, seed: int, width: int) -> Seen:
         rng.normal(size=(n, 4)).astype(np.float32), rng.normal(size=(n, width)).astype(np.float32)
     )
     pixels = rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
-    return Seen(pixels, predictions.classes, predictions, n // 2)
+    return Seen(pixels=pixels, labels=predictions.classes, predictions=predictions, n_effective=n // 2)
 
 
 @pytest.mark.parametrize("width", [0, 3, 20])

@@ -71,6 +71,6 @@ def test_other_code_is_named_as_the_reason(
 
 def test_a_recipe_that_does_not_pass_any_more_is_an_error(recipe: Recipe, outcome: Outcome) -> None:
     """There is no bundle to compare with."""
-    strict = replace(recipe, gates=(GateRecipe("size_bytes", max=10.0),))
+    strict = replace(recipe, gates=(GateRecipe(name="size_bytes", max=10.0),))
     with pytest.raises(PackageError, match="is this the bundle's recipe"):
         rebuild(outcome.bundles[0], strict)

@@ -73,7 +73,7 @@ def int8_bundle(path: Path, artifact: bytes, runtime: str, suffix: str) -> Path:
     )  # fmt: skip
     x = np.random.default_rng(1).normal(size=(3, *shape)).astype(np.float32)
     golden = Golden(x, predict(Candidate(manifest, artifact), x).logits, np.zeros(3, np.int64))
-    rules, figures = (GateRecipe("int8_macs_ratio", min=0.95),), {"int8_macs_ratio": 1.0}
+    rules, figures = (GateRecipe(name="int8_macs_ratio", min=0.95),), {"int8_macs_ratio": 1.0}
     said = Certificate(verdict="pass", model="m", version=1, target="host", rules=rules, figures=figures)
     files = {manifest.artifact: artifact, "golden.npz": write_golden(golden), "gate.json": write_certificate(said)}
     path.write_bytes(build_bundle(manifest, files))

@@ -161,7 +161,7 @@ def test_a_value_that_is_no_number_is_an_invalid_output(served: ServedModel) -> 
 
 def test_a_margin_that_is_not_met_fails_and_leaves_no_bundle(folder: Path, recipe: Recipe) -> None:
     """An error that must fall by 100 does not."""
-    strict = replace(recipe, gates=(GateRecipe("error_increase", max=-100.0),))
+    strict = replace(recipe, gates=(GateRecipe(name="error_increase", max=-100.0),))
     outcome = run_recipe(strict, data_root=folder, out=folder / "build-strict")
     assert outcome.verdict is Verdict.FAIL
     assert not outcome.bundles

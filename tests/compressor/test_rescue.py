@@ -47,6 +47,6 @@ def test_a_second_run_does_not_climb_again(recipe: Recipe, outcome: Outcome) -> 
 
 def test_rescue_is_refused_where_its_finding_would_not_hold(recipe: Recipe) -> None:
     """A ladder climbed on ONNX says nothing about a TFLite file."""
-    targets = (*recipe.targets, TargetRecipe("pi", runtime="litert"))
+    targets = (*recipe.targets, TargetRecipe(name="pi", runtime="litert"))
     with pytest.raises(RecipeError, match="rescue for ONNX targets"):
         check_recipe(replace(recipe, targets=targets))

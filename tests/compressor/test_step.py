@@ -26,8 +26,8 @@ def giving(data: bytes | BaseException) -> Callable[[], bytes]:
 def test_a_result_is_found_again_for_equal_inputs(tmp_path: Path) -> None:
     """The second run does not make anything."""
     first, second = Cache(tmp_path), Cache(tmp_path)
-    made = first.result(Stage("a", {"x": "1"}, giving(b"data")))
-    again = second.result(Stage("a", {"x": "1"}, giving(AssertionError("made twice"))))
+    made = first.result(Stage(name="a", inputs={"x": "1"}, make=giving(b"data")))
+    again = second.result(Stage(name="a", inputs={"x": "1"}, make=giving(AssertionError("made twice"))))
     assert (made.cached, again.cached, again.data, again.digest) == (False, True, b"data", made.digest)
     assert (first.ran, second.found) == (["a"], ["a"])
 
@@ -35,24 +35,24 @@ def test_a_result_is_found_again_for_equal_inputs(tmp_path: Path) -> None:
 def test_another_input_makes_another_result(tmp_path: Path) -> None:
     """A changed parameter runs the step again and keeps the old result."""
     cache = Cache(tmp_path)
-    cache.result(Stage("a", {"x": "1"}, giving(b"one")))
-    assert cache.result(Stage("a", {"x": "2"}, giving(b"two"))).data == b"two"
-    assert cache.result(Stage("a", {"x": "1"}, giving(b"never"))).data == b"one"
+    cache.result(Stage(name="a", inputs={"x": "1"}, make=giving(b"one")))
+    assert cache.result(Stage(name="a", inputs={"x": "2"}, make=giving(b"two"))).data == b"two"
+    assert cache.result(Stage(name="a", inputs={"x": "1"}, make=giving(b"never"))).data == b"one"
 
 
 def test_a_damaged_result_is_made_anew(tmp_path: Path) -> None:
     """One changed byte is noticed."""
     cache = Cache(tmp_path)
-    cache.result(Stage("a", {}, giving(b"data")))
+    cache.result(Stage(name="a", inputs={}, make=giving(b"data")))
     (file,) = cache.results.iterdir()
     file.write_bytes(file.read_bytes()[:-1] + b"?")
-    assert cache.result(Stage("a", {}, giving(b"data"))).cached is False
+    assert cache.result(Stage(name="a", inputs={}, make=giving(b"data"))).cached is False
 
 
 def test_a_step_that_dies_leaves_nothing(tmp_path: Path) -> None:
     """No file appears when making fails."""
     with pytest.raises(KeyboardInterrupt):
-        Cache(tmp_path).result(Stage("a", {}, giving(KeyboardInterrupt())))
+        Cache(tmp_path).result(Stage(name="a", inputs={}, make=giving(KeyboardInterrupt())))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -62,9 +62,13 @@ def test_other_code_makes_another_result(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "entry_y.py").write_text("def run():\n    import deep_y\n")
     (tmp_path / "deep_y.py").write_text("FACTOR = 1\n")
     cache, uses = Cache(tmp_path / "cache"), ("entry_y",)
-    made = [cache.result(Stage("a", {}, giving(b"one"), uses)).cached for _ in range(2)]
+    made = [cache.result(Stage(name="a", inputs={}, make=giving(b"one"), uses=uses)).cached for _ in range(2)]
     (tmp_path / "deep_y.py").write_text("FACTOR = 2\n")
-    assert [*made, cache.result(Stage("a", {}, giving(b"two"), uses)).cached] == [False, True, False]
+    assert [*made, cache.result(Stage(name="a", inputs={}, make=giving(b"two"), uses=uses)).cached] == [
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -76,7 +80,7 @@ def test_a_cache_of_another_version_is_left_aside_with_a_sentence(tmp_path: Path
     (tmp_path / left).write_bytes(b"another layout")
     cache = Cache(tmp_path)
     assert said in cache.left_aside()
-    assert cache.result(Stage("train", {}, giving(b"data"))).cached is False
+    assert cache.result(Stage(name="train", inputs={}, make=giving(b"data"))).cached is False
     assert (tmp_path / left).read_bytes() == b"another layout"
     assert cache.left_aside() == ""
 

@@ -48,7 +48,13 @@ def small(name: str) -> Settings:
 
 def applied(name: str, network: torch.nn.Module) -> Applied:
     """Return what the step makes of ``network`` on a small bench."""
-    bench = Bench(rows(1), rows(2), rows(3), TrainRecipe(epochs=1, fine_tune_epochs=1, batch=8), fresh())
+    bench = Bench(
+        train=rows(1),
+        calibration=rows(2),
+        search=rows(3),
+        settings=TrainRecipe(epochs=1, fine_tune_epochs=1, batch=8),
+        teacher=fresh(),
+    )
     return steps.apply(network, bench, small(name))
 
 

@@ -14,14 +14,18 @@ from compressor.run.comparison import Figures
 from compressor.tasks._compared import Compared
 from compressor.tasks.classification import evidence as classification
 
-RULES = (GateRecipe("accuracy_drop", max=0.5), GateRecipe("auc_drop", max=0.5), GateRecipe("peak_memory_bytes", max=1))
+RULES = (
+    GateRecipe(name="accuracy_drop", max=0.5),
+    GateRecipe(name="auc_drop", max=0.5),
+    GateRecipe(name="peak_memory_bytes", max=1),
+)
 
 
 def gate_set() -> Compared:
     """Return 200 rows of two classes of three, so that the ranking of the third can't be measured."""
     labels = np.arange(200) % 2
     said = Predictions(np.eye(3, dtype=np.float32)[labels], np.zeros((200, 0), np.float32))
-    return Compared(labels, np.array([""] * 200), said, said, said)
+    return Compared(labels=labels, slices=np.array([""] * 200), baseline=said, float_model=said, candidate=said)
 
 
 def test_a_metric_that_needs_a_class_that_is_not_there_fails_alone() -> None:
@@ -65,6 +69,6 @@ def test_all_classes_there_leave_nothing_unknown(labels: int) -> None:
     """The other side: with every class each metric is measured."""
     rows = np.arange(300) % labels
     said = Predictions(np.eye(labels, dtype=np.float32)[rows], np.zeros((300, 0), np.float32))
-    compared = Compared(rows, np.array([""] * 300), said, said, said)
+    compared = Compared(labels=rows, slices=np.array([""] * 300), baseline=said, float_model=said, candidate=said)
     found = classification.evidence(compared, ("a", "b", "c")[:labels], {}, None, RULES)
     assert (set(found.metrics), dict(found.unknown)) == ({"auc_drop"}, {})

@@ -16,7 +16,7 @@ from compressor.tasks._compared import Compared
 from compressor.tasks.regression.evidence import error_of, evidence, figures, golden_rows, metrics
 
 RANDOM = np.random.default_rng(0)
-GOOD = MetricEvidence(0.1, 0.0, 0.2, 0.975, 300, 300, 1.0, 1.1)
+GOOD = MetricEvidence(drop=0.1, lower=0.0, upper=0.2, confidence=0.975, n=300, rarest=300, baseline=1.0, candidate=1.1)
 
 
 def said(values: np.ndarray) -> Predictions:
@@ -31,7 +31,7 @@ def compared() -> Compared:
     slices = np.repeat(["east", "west"], 200)
     before = said(truth + RANDOM.normal(0, 1, (400, 1)))
     after = said(before.logits + np.where(slices == "west", 4, 0)[:, None])
-    return Compared(truth, slices, before, before, after)
+    return Compared(labels=truth, slices=slices, baseline=before, float_model=before, candidate=after)
 
 
 def test_the_error_has_bounds_of_its_mean_and_a_root_mean_square() -> None:
@@ -62,7 +62,9 @@ def test_figures_are_of_candidate_float_and_baseline(compared: Compared) -> None
 def test_only_what_rules_name_is_bootstrapped(compared: Compared) -> None:
     """The increase of the error is always; slices at the level of all together."""
     assert set(metrics(compared, ())) == {"error_increase"}
-    found = metrics(compared, (GateRecipe("rmse_increase", max=1.0), GateRecipe(WORST_SLICE, max=1.0, confidence=0.9)))
+    found = metrics(
+        compared, (GateRecipe(name="rmse_increase", max=1.0), GateRecipe(name=WORST_SLICE, max=1.0, confidence=0.9))
+    )
     assert set(found) == {"error_increase", "rmse_increase", "slice:east", "slice:west"}
     assert found["slice:east"].confidence == pytest.approx(0.95)
     assert found["slice:west"].drop > 2 > found["slice:east"].drop == 0
@@ -70,17 +72,17 @@ def test_only_what_rules_name_is_bootstrapped(compared: Compared) -> None:
 
 def test_a_regression_has_no_evidence_of_classes(compared: Compared) -> None:
     """What another gate wants is missing, and a missing measurement fails."""
-    found = evidence(compared, ("value",), {}, None, (GateRecipe("error_increase", max=9.0),))
+    found = evidence(compared, ("value",), {}, None, (GateRecipe(name="error_increase", max=9.0),))
     assert (found.accuracy, found.flips, dict(found.slices)) == (None, None, {})
     for name in ("accuracy_drop", "flip_ratio", "auc_drop"):
-        made = gate(GateRecipe(name, max=0.5))
+        made = gate(GateRecipe(name=name, max=0.5))
         assert made is not None
         assert made.judge(found).verdict is Verdict.FAIL
 
 
 def test_the_worst_slice_decides(compared: Compared) -> None:
     """The mean may pass while one slice fails; it is named."""
-    found = metrics(compared, (GateRecipe(WORST_SLICE, max=3.0),))
+    found = metrics(compared, (GateRecipe(name=WORST_SLICE, max=3.0),))
     result = WorstSliceIncrease(3.0).judge(Evidence(metrics=found))
     assert (result.name, result.verdict) == (WORST_SLICE, Verdict.FAIL)
     assert "slice 'west' (2 tested together)" in result.text
@@ -113,7 +115,7 @@ def test_golden_rows_reach_from_the_smallest_to_the_largest_value() -> None:
 
 def test_the_error_itself_is_judged_by_its_bound(compared: Compared) -> None:
     """A measured error below the limit is not yet shown to be; the text says bound and samples."""
-    found = metrics(compared, (GateRecipe("mae", max=1.0), GateRecipe("rmse", max=1.0, confidence=0.9)))
+    found = metrics(compared, (GateRecipe(name="mae", max=1.0), GateRecipe(name="rmse", max=1.0, confidence=0.9)))
     mean, most = found["mae"].drop, found["mae"].upper
     assert mean == pytest.approx(figures(compared)["mae"])
     assert found["rmse"].drop == pytest.approx(figures(compared)["rmse"])

@@ -95,7 +95,7 @@ def host(first: Outcome, tmp_path: Path) -> Iterator[BuildHost]:
     out = Path(shutil.copytree(first.report.parent, tmp_path / "out"))
     recipe = read_recipe(Path(__file__).with_name("pipeline_recipe.toml"))
     recipe = replace(recipe, train=replace(recipe.train, fine_tune_epochs=1))
-    place = Workplace(recipe, keys, out, app.http_url, state.token("builder"))
+    place = Workplace(recipe=recipe, keys=keys, out=out, server_url=app.http_url, token=state.token("builder"))
     publish(list(first.bundles), keys=keys, server_url=app.http_url, token=place.token)
     yield BuildHost(app, place, first)
     app.stop()
@@ -207,7 +207,7 @@ def test_a_lost_lease_is_noticed(host: BuildHost, samples: bytes) -> None:
         order = client.lease()
         assert order is not None
         host.app.parts.retraining.jobs.failed(job.id, worker_name(host.place.out), "released", "", 0)
-        with Heartbeat(client, order.id, interval_s=0.01).beating() as heartbeat:
+        with Heartbeat(client=client, job=order.id, interval_s=0.01).beating() as heartbeat:
             assert heartbeat.lost.wait(10)
             with pytest.raises(JobLostError):
                 heartbeat.require()

@@ -55,7 +55,7 @@ def gated(*gates: GateRecipe) -> Recipe:
 def bench_of(fleet: Fleet, wait_s: float = 60.0) -> ServerBench:
     """Return the build host's way to the fleet's devices."""
     token = (fleet.state / "builder.token").read_text().strip()
-    return ServerBench(str(fleet.client.base_url), token, fleet.keys, wait_s=wait_s, poll_s=0.05)
+    return ServerBench(url=str(fleet.client.base_url), token=token, keys=fleet.keys, wait_s=wait_s, poll_s=0.05)
 
 
 def line(certificate: Certificate, name: str, on: str = "cam-1") -> Line:
@@ -67,8 +67,8 @@ def test_a_run_passes_on_host_and_device(fleet: Fleet, out: Path) -> None:
     """Both results stand in gate.json, report and bundle, and are judged again from each."""
     fleet.add("cam-1")
     gates = (
-        GateRecipe("accuracy", min=0.2, on=ON), GateRecipe("latency_p95_ms", max=500.0, on=ON),
-        GateRecipe("peak_memory_bytes", max=1e9, on=ON), GateRecipe("flip_ratio", max=0.2, on=ON),
+        GateRecipe(name="accuracy", min=0.2, on=ON), GateRecipe(name="latency_p95_ms", max=500.0, on=ON),
+        GateRecipe(name="peak_memory_bytes", max=1e9, on=ON), GateRecipe(name="flip_ratio", max=0.2, on=ON),
     )  # fmt: skip
     outcome = run_recipe(gated(*gates), out=out, devices=bench_of(fleet))
     certificate = read_certificate((out / "gate.json").read_bytes())
@@ -86,7 +86,7 @@ def test_a_run_passes_on_host_and_device(fleet: Fleet, out: Path) -> None:
 def test_a_device_slower_than_the_limit_fails(fleet: Fleet, out: Path) -> None:
     """No bundle is made, and the line says how slow it is."""
     fleet.add("cam-1")
-    outcome = run_recipe(gated(GateRecipe("latency_p95_ms", max=1e-6, on=ON)), out=out, devices=bench_of(fleet))
+    outcome = run_recipe(gated(GateRecipe(name="latency_p95_ms", max=1e-6, on=ON)), out=out, devices=bench_of(fleet))
     assert (outcome.verdict, outcome.bundles) == ("fail", ())
     assert line(outcome.certificate, "latency_p95_ms").verdict == "fail"
     assert line(outcome.certificate, AGREEMENT).verdict == "pass"
@@ -100,7 +100,7 @@ def test_a_device_that_computes_something_else_is_refused(fleet: Fleet, out: Pat
     device = fleet.enrol("cam-1", fleet.root / "cam-1")
     device.program.environment["PYTHONPATH"] = os.pathsep.join([str(altered), str(Path(__file__).parents[2])])
     device.program.start()
-    outcome = run_recipe(gated(GateRecipe("latency_p95_ms", max=500.0, on=ON)), out=out, devices=bench_of(fleet))
+    outcome = run_recipe(gated(GateRecipe(name="latency_p95_ms", max=500.0, on=ON)), out=out, devices=bench_of(fleet))
     refused = line(outcome.certificate, AGREEMENT)
     assert (outcome.verdict, outcome.bundles, refused.verdict) == ("fail", (), "fail")
     assert refused.text.startswith("device and host disagree")
@@ -111,7 +111,9 @@ def test_a_device_that_computes_something_else_is_refused(fleet: Fleet, out: Pat
 def test_a_run_without_an_answer_fails_closed(fleet: Fleet, out: Path) -> None:
     """An enrolled device that was never started: every gate on it fails, with the next step."""
     fleet.enrol("cam-1", fleet.root / "cam-1")
-    outcome: Outcome = run_recipe(gated(GateRecipe("accuracy", min=0.2, on=ON)), out=out, devices=bench_of(fleet, 1.0))
+    outcome: Outcome = run_recipe(
+        gated(GateRecipe(name="accuracy", min=0.2, on=ON)), out=out, devices=bench_of(fleet, 1.0)
+    )
     assert (outcome.verdict, outcome.bundles) == ("fail", ())
     assert "start its agent (edge-agent run)" in line(outcome.certificate, "accuracy").text
     assert line(outcome.certificate, "accuracy", on="").verdict == "pass"
@@ -121,7 +123,7 @@ def test_a_run_without_an_answer_fails_closed(fleet: Fleet, out: Path) -> None:
 def test_people_gate_a_bundle_on_a_device(fleet: Fleet, out: Path) -> None:
     """``compressor gate BUNDLE --on device:ID``: device and host side by side, the exit code of the verdict."""
     fleet.add("cam-1")
-    bundle = run_recipe(gated(GateRecipe("latency_p95_ms", max=500.0)), out=out).bundles[0]
+    bundle = run_recipe(gated(GateRecipe(name="latency_p95_ms", max=500.0)), out=out).bundles[0]
     reach = ["--server", str(fleet.client.base_url), "--token-file", str(fleet.state / "builder.token")]
     command = ["gate", str(bundle), "--on", ON, *reach, "--keys", str(fleet.keys)]
     shown = CliRunner().invoke(app, command)

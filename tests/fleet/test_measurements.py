@@ -40,13 +40,13 @@ def make_subject(fleet: Fleet, rows: int, *, version: int = 1) -> Subject:
     pixels = np.random.default_rng(3).integers(0, 256, (rows, 8, 8, 1), dtype=np.uint8)
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, pixels, allow_pickle=False)
-    return Subject(built.manifest.artifact_sha256, bundle, buffer.getvalue(), rows)
+    return Subject(artifact_sha256=built.manifest.artifact_sha256, bundle=bundle, rows=buffer.getvalue(), n=rows)
 
 
 def bench_of(fleet: Fleet, wait_s: float = 40.0) -> ServerBench:
     """Return the build host's way to the fleet's devices."""
     token = (fleet.state / "builder.token").read_text().strip()
-    return ServerBench(str(fleet.client.base_url), token, fleet.keys, wait_s=wait_s, poll_s=0.05)
+    return ServerBench(url=str(fleet.client.base_url), token=token, keys=fleet.keys, wait_s=wait_s, poll_s=0.05)
 
 
 def nothing_left(device: Device, fleet: Fleet) -> bool:

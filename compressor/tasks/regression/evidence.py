@@ -31,7 +31,7 @@ ERROR, SQUARED = VALUED
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Error:
     """The mean absolute error of ``n`` samples with two-sided 95 % bounds, and the root mean square, in their unit."""
 
@@ -52,7 +52,14 @@ def error_of(said: NDArray[Any], values: NDArray[Any]) -> Error:
     rows = wide.mean(axis=1)
     mean, n = float(rows.mean()), len(rows)
     reach = float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * rows.std(ddof=1) / n**0.5) if n > 1 else float("inf")
-    return Error(mean, max(0.0, mean - reach), mean + reach, float((wide**2).mean() ** 0.5), float(wide.max()), n)
+    return Error(
+        mean=mean,
+        low=max(0.0, mean - reach),
+        high=mean + reach,
+        rms=float((wide**2).mean() ** 0.5),
+        largest=float(wide.max()),
+        n=n,
+    )
 
 
 def metrics(gate_set: Compared, rules: Sequence[GateRecipe], *, seed: int = 0) -> dict[str, MetricEvidence]:

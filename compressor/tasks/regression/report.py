@@ -25,7 +25,7 @@ _INCREASE = ("error_increase", "error_increase_upper")
 def bar(name: str, said: Predictions, labels: NDArray[Any]) -> ErrorBar:
     """Return the mean absolute error of one model."""
     found = error_of(said.logits, labels)
-    return ErrorBar(name, found.mean, (found.low, found.high), found.n)
+    return ErrorBar(name=name, value=found.mean, bounds=(found.low, found.high), n=found.n)
 
 
 def answers(gate_set: Compared, names: tuple[str, ...]) -> Picture:

@@ -20,7 +20,7 @@ _OFFSET = 0.15
 _NOISE = 0.05
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Drawn:
     """Standard normal draws for the rows of a batch.
 
@@ -35,7 +35,7 @@ class Drawn:
     def of(self, rows: torch.Tensor) -> Drawn:
         """Return the draws for ``rows``, int64 (n,), of the batch."""
         light = (self.light[0][rows], self.light[1][rows])
-        return Drawn(self.strength, self.geometry[:, rows], light, self.noise[rows])
+        return Drawn(strength=self.strength, geometry=self.geometry[:, rows], light=light, noise=self.noise[rows])
 
     def applied(self, x: torch.Tensor) -> torch.Tensor:
         """Return ``x``, float32 (N, C, H, W), with shift, scale, rotation, brightness and noise applied."""
@@ -66,7 +66,9 @@ def draw(shape: tuple[int, ...], strength: float, generator: torch.Generator) ->
         return None
     geometry = torch.randn(5, shape[0], generator=generator)
     gain, offset = (torch.randn(shape[0], 1, 1, 1, generator=generator) for _ in range(2))
-    return Drawn(strength, geometry, (gain, offset), torch.randn(shape, generator=generator))
+    return Drawn(
+        strength=strength, geometry=geometry, light=(gain, offset), noise=torch.randn(shape, generator=generator)
+    )
 
 
 def augment(x: torch.Tensor, strength: float, generator: torch.Generator) -> torch.Tensor:

@@ -18,7 +18,7 @@ from compressor.tasks import Task
 Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Samples:
     """Inputs, float32 (N, C, H, W), and labels of ``task``, for a network with ``outputs`` outputs.
 
@@ -36,7 +36,7 @@ class Samples:
 
     def to(self, device: torch.device) -> Samples:
         """Return the samples on ``device``."""
-        return Samples(self.x.to(device), self.y.to(device), self.outputs, self.task)
+        return Samples(x=self.x.to(device), y=self.y.to(device), outputs=self.outputs, task=self.task)
 
 
 def checked(network: nn.Module, rows: Rows, what: str = "training") -> Samples:
@@ -60,7 +60,7 @@ def checked(network: nn.Module, rows: Rows, what: str = "training") -> Samples:
         outputs = int(network(x[:2])[0].shape[1])
     task = tasks.of_labels(labels, rows.task)
     task.training.check(labels, outputs, what)
-    return Samples(x, y, outputs, task)
+    return Samples(x=x, y=y, outputs=outputs, task=task)
 
 
 def check_learnable(samples: Samples) -> None:

@@ -46,7 +46,7 @@ _FAILED, _LOST = 1, 3
 _STDERR = "stderr.txt"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """Options of a distributed training besides data and settings.
 

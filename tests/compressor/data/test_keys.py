@@ -94,10 +94,12 @@ FORMS = ("digits", "labelled_images", "idx", "arrays", "spoken", "windows/table"
 def outcome(asked: DataRecipe) -> str:
     """Return what comes of ``asked``: the table, its splits, its unit and the manifest's preprocessing, or an error."""
     try:
-        check_task(Recipe(ModelRecipe("m"), asked, TrainRecipe(), (), (), ()))
+        check_task(
+            Recipe(model=ModelRecipe(name="m"), data=asked, train=TrainRecipe(), compress=(), targets=(), gates=())
+        )
         table = data.load(asked)
         parts = split(table, 0, slices=asked.train_slices)
-        recipe = Recipe(ModelRecipe("m"), asked, TrainRecipe(), (), (), ())
+        recipe = Recipe(model=ModelRecipe(name="m"), data=asked, train=TrainRecipe(), compress=(), targets=(), gates=())
         unit = tasks.of(asked).targets.fitted(recipe, table, table.take(parts.train)).unit
         rows = [part.tolist() for part in (parts.train, parts.gate, parts.reference)]
         return f"{loaded(table)} {rows} {unit} {preprocessing_of(asked)}"

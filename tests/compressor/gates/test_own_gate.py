@@ -26,7 +26,7 @@ from compressor.statistics.bounds import MetricEvidence
 HERE = Path(__file__).parent
 GUIDE = HERE.parents[2] / "docs" / "how-to" / "own-gate.md"
 SURE, HOST = "trial_gate:RIGHT_WHERE_SURE", "trial_gate:HERE_ONLY"
-METRIC = MetricEvidence(0.5, 0.1, 0.9, 0.95, 500, 500, 1.0, 1.5)
+METRIC = MetricEvidence(drop=0.5, lower=0.1, upper=0.9, confidence=0.95, n=500, rarest=500, baseline=1.0, candidate=1.5)
 MODEL = '[model]\nname = "m"\n'
 
 
@@ -86,7 +86,7 @@ def test_what_is_no_gate_is_named(name: str, said: str) -> None:
 @pytest.mark.parametrize(("name", "said"), [("BROKEN", "no_such_field"), ("WITHOUT_END", "a finite number, got nan")])
 def test_a_measurement_that_fails_fails_its_own_gate_alone(name: str, said: str) -> None:
     """With the reason and, of a mistake, the line to mend."""
-    rules = [GateRecipe(f"trial_gate:{name}", max=1.0), GateRecipe("size_bytes", max=9.0)]
+    rules = [GateRecipe(name=f"trial_gate:{name}", max=1.0), GateRecipe(name="size_bytes", max=9.0)]
     evidence = Evidence(figures={"size_bytes": 3.0}).beside(measured(rules, object()))
     broken, size = certificates.judge(rules, evidence).results
     assert (broken.verdict, size.verdict) == (Verdict.FAIL, Verdict.PASS)
@@ -105,7 +105,7 @@ def test_a_measurement_that_fails_fails_its_own_gate_alone(name: str, said: str)
 )
 def test_a_certificate_is_judged_again_without_the_module(evidence: Evidence, verdict: Verdict) -> None:
     """By what was measured: nothing passes by being absent, and nothing is imported because a bundle names it."""
-    judged = certificates.judge([GateRecipe("gone_since:GATE", max=1.0)], evidence)
+    judged = certificates.judge([GateRecipe(name="gone_since:GATE", max=1.0)], evidence)
     assert judged.verdict is verdict
 
 
@@ -114,7 +114,11 @@ def test_a_certificate_names_no_module_into_being(tmp_path: Path, monkeypatch: p
     (tmp_path / "a_trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n")
     monkeypatch.syspath_prepend(tmp_path)
     name = "a_trap:GATE"
-    kept = Certificate(rules=(GateRecipe(name, max=1.0),), gates=(Line(name, "pass", 0.5),), figures={name: 0.5})
+    kept = Certificate(
+        rules=(GateRecipe(name=name, max=1.0),),
+        gates=(Line(name=name, verdict="pass", value=0.5),),
+        figures={name: 0.5},
+    )
     certificates.judge(kept.rules, certificates.evidence_of(certificates.for_bundle(kept)))
     assert not (tmp_path / "sprung").exists()
 
@@ -130,7 +134,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     """One run with a gate from outside that passes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(HERE)
-        return run_recipe(tiny(GateRecipe(SURE, min=0.05)), out=tmp_path_factory.mktemp("own"))
+        return run_recipe(tiny(GateRecipe(name=SURE, min=0.05)), out=tmp_path_factory.mktemp("own"))
 
 
 @pytest.mark.slow
@@ -155,7 +159,7 @@ def test_bundle_and_folder_are_judged_again_by_it(outcome: Outcome) -> None:
 @pytest.mark.slow
 def test_a_limit_that_is_not_met_leaves_no_bundle(tmp_path: Path) -> None:
     """It decides, as any gate does."""
-    failed = run_recipe(tiny(GateRecipe(SURE, min=1.0)), out=tmp_path)
+    failed = run_recipe(tiny(GateRecipe(name=SURE, min=1.0)), out=tmp_path)
     assert (failed.verdict, failed.bundles) == (Verdict.FAIL, ())
 
 
@@ -167,7 +171,7 @@ def test_the_examples_of_the_guide_run(tmp_path: Path, monkeypatch: pytest.Monke
         (tmp_path / block.splitlines()[0].removeprefix("# ")).write_text(block)
     monkeypatch.syspath_prepend(tmp_path)
     gates = [
-        GateRecipe(name, **limits)
+        GateRecipe(name=name, **limits)
         for block in re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         for name, limits in tomllib.loads(block)["gates"].items()
     ]

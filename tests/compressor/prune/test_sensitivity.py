@@ -33,7 +33,10 @@ def test_measures_every_group_at_every_ratio(bench: Bench) -> None:
 def test_a_limit_protects_what_costs_more_at_half() -> None:
     """Only the drop at half of the channels counts."""
     rows = (("a", 0.5, 3.0), ("b", 0.5, 1.0), ("b", 0.75, 9.0), ("c", 0.25, 9.0))
-    measured = [Sensitivity(layer, (layer,), ratio, 1, drop) for layer, ratio, drop in rows]
+    measured = [
+        Sensitivity(layer=layer, layers=(layer,), ratio=ratio, removed=1, drop_points=drop)
+        for layer, ratio, drop in rows
+    ]
     assert sensitive_layers(measured, 2.0) == {"a"}
 
 

@@ -22,7 +22,9 @@ Probe = Callable[[str], np.ndarray]
 
 def _apply(network: nn.Module, inputs: np.ndarray, **settings: object) -> Applied:
     rows = Rows(inputs, np.zeros(len(inputs), np.int64))
-    return apply(network, Bench(rows, rows, rows, TrainRecipe()), Settings(**settings))  # type: ignore[arg-type]
+    return apply(
+        network, Bench(train=rows, calibration=rows, search=rows, settings=TrainRecipe()), Settings(**settings)
+    )  # type: ignore[arg-type]
 
 
 def _clipping() -> nn.Sequential:

@@ -104,7 +104,7 @@ def test_step_equalize_clips_for_good_where_asked(trained: tuple[nn.Module, Rows
     """Without training, clipped weights in plain min/max ranges are as good as the float network was."""
     network, rows = _dead(trained[0]), trained[1]
     reached = score(network, rows)
-    bench = Bench(rows, rows, rows, TrainRecipe())
+    bench = Bench(train=rows, calibration=rows, search=rows, settings=TrainRecipe())
     applied = apply(network, bench, Settings(clip_weights=True, per_channel=False))
     simulation = simulate(applied.network, rows.inputs, PER_TENSOR)
     simulation.observe(rows.inputs)

@@ -40,7 +40,13 @@ def network(easy: Rows) -> nn.Module:
 
 
 def _bench(easy: Rows, teacher: nn.Module | None = None) -> Bench:
-    return Bench(easy, easy, easy, TRAINING, copy.deepcopy(teacher) if teacher else None)
+    return Bench(
+        train=easy,
+        calibration=easy,
+        search=easy,
+        settings=TRAINING,
+        teacher=copy.deepcopy(teacher) if teacher else None,
+    )
 
 
 def _fake_quantized(applied: Applied, easy: Rows, grid: Grid) -> float:
@@ -129,7 +135,17 @@ def test_a_training_that_diverged_names_the_layer_and_the_value(
     simulation.observe(easy.inputs)
     with torch.no_grad():
         network.get_parameter(where).view(-1)[0] = float("nan")
-    plan = Plan(1, 1, 0.5, 0.005, 0.0, 16, 0.0, 0.0, 0)
+    plan = Plan(
+        epochs=1,
+        max_steps=1,
+        learning_rate=0.5,
+        range_learning_rate=0.005,
+        distill=0.0,
+        batch=16,
+        augment=0.0,
+        label_smoothing=0.0,
+        seed=0,
+    )
     with pytest.raises(TrainError, match=rf"with nan in {said}: check the inputs, or lower learning_rate \(0.5\)"):
         train(simulation, easy, easy, plan)
 

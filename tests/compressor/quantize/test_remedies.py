@@ -22,7 +22,7 @@ RUNGS = {rung.name: rung for rung in LADDER}
 
 
 def _tried(name: str, drop: float | None, settings: Settings | None = None) -> Tried:
-    return Tried(RUNGS[name], settings or Settings(), drop, 0.0, "", b"")
+    return Tried(rung=RUNGS[name], settings=settings or Settings(), drop=drop, seconds=0.0, why="", artifact=b"")
 
 
 def test_the_first_rung_is_as_set_and_a_rung_that_is_enough_is_the_last() -> None:

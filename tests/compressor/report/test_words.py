@@ -14,23 +14,38 @@ from compressor.report.phrases import count, figure, headline, sentences, short,
 
 def _certificate(verdict: str, *lines: Line) -> Certificate:
     return Certificate(
-        verdict=verdict, model="m", version=2, baseline="m-1", gates=lines or (Line("size_bytes", "pass"),),
-        counts={"accuracy": (3, 4, 912)}, figures={"drop_upper": 0.0043},
-    )  # fmt: skip
+        verdict=verdict,
+        model="m",
+        version=2,
+        baseline="m-1",
+        gates=lines or (Line(name="size_bytes", verdict="pass"),),
+        counts={"accuracy": (3, 4, 912)},
+        figures={"drop_upper": 0.0043},
+    )
 
 
 def test_the_headline_says_what_follows_from_the_verdict() -> None:
     """Signed or not, why, and what would decide it."""
     assert headline(_certificate("pass")) == "m-2 passed all 1 gates and may be signed."
-    assert "failed size_bytes. It is not signed" in headline(_certificate("fail", Line("size_bytes", "fail")))
-    doubtful = headline(_certificate("inconclusive", Line("accuracy_drop", "inconclusive", needs=1200)))
+    assert "failed size_bytes. It is not signed" in headline(
+        _certificate("fail", Line(name="size_bytes", verdict="fail"))
+    )
+    doubtful = headline(_certificate("inconclusive", Line(name="accuracy_drop", verdict="inconclusive", needs=1200)))
     assert "about 1,200 more labelled samples would decide it" in doubtful
 
 
 def test_a_retraining_leads_with_before_and_after() -> None:
     """What changed for the drifted sites is the first thing a person reads."""
     drifted = [Bar("m-1", 40, 94), Bar("float", 93, 94), Bar("int8", 93, 94)]
-    shown = Shown(_certificate("pass"), ("a",), [], {}, Picture("", go.Figure()), [], drifted)
+    shown = Shown(
+        certificate=_certificate("pass"),
+        class_names=("a",),
+        accuracies=[],
+        slices={},
+        answers=Picture("", go.Figure()),
+        parity=[],
+        drifted=drifted,
+    )
     first, second = sentences(shown)
     assert "right on 98.9 %, where m-1 was right on 42.6 %" in first
     assert "with 95 % confidence it loses at most 0.43 points (of 912 images 3 got worse and 4 better)" in second
@@ -40,7 +55,15 @@ def test_every_target_is_said_by_its_name() -> None:
     """The numbers of the first alone would stand for the others."""
     first, second = replace(_certificate("pass"), target="pc"), replace(_certificate("pass"), target="pi")
     second = replace(second, figures={"drop_upper": 0.0071})
-    shown = Shown(_certificate("pass"), ("a",), [], {}, Picture("", go.Figure()), [], targets=(first, second))
+    shown = Shown(
+        certificate=_certificate("pass"),
+        class_names=("a",),
+        accuracies=[],
+        slices={},
+        answers=Picture("", go.Figure()),
+        parity=[],
+        targets=(first, second),
+    )
     said = sentences(shown)
     assert [line[:7] for line in said] == ["On pc: ", "On pi: "]
     assert "at most 0.43 points" in said[0]
@@ -51,7 +74,15 @@ def test_every_target_has_one_paragraph() -> None:
     """Drop and gain of one target stand together."""
     figures = {"drop_upper": 0.0071, "float_size_bytes": 8.0, "size_bytes": 4.0}
     targets = tuple(replace(_certificate("pass"), target=name, figures=figures) for name in ("pc", "pi"))
-    shown = Shown(_certificate("pass"), ("a",), [], {}, Picture("", go.Figure()), [], targets=targets)
+    shown = Shown(
+        certificate=_certificate("pass"),
+        class_names=("a",),
+        accuracies=[],
+        slices={},
+        answers=Picture("", go.Figure()),
+        parity=[],
+        targets=targets,
+    )
     assert len(sentences(shown)) == 2
     assert "worse and 4 better). The compressed model is 2.00" in sentences(shown)[1]
 
@@ -60,7 +91,16 @@ def test_a_file_compared_with_itself_is_said_to_be_so() -> None:
     """Its gates of drops can't fail: nobody should read them as a finding."""
     certificate = replace(_certificate("pass"), target="pi", figures={"drop_upper": 0.003, "size_bytes": 9.0})
     lineage = {"float_model": "abc", "artifact_pi": "abc"}
-    shown = Shown(certificate, ("a",), [], {}, Picture("", go.Figure()), [], lineage=lineage, targets=(certificate,))
+    shown = Shown(
+        certificate=certificate,
+        class_names=("a",),
+        accuracies=[],
+        slices={},
+        answers=Picture("", go.Figure()),
+        parity=[],
+        lineage=lineage,
+        targets=(certificate,),
+    )
     assert "Nothing was compressed for pi: it is the very file it is compared with" in sentences(shown)[-1]
 
 
@@ -82,9 +122,13 @@ def test_figures_have_units(name: str, value: float, said: str) -> None:
 
 def test_how_much_of_a_limit_is_used() -> None:
     """The bound counts, not the estimate; for a lower limit the other way round."""
-    assert used(Line("a", "pass", 0.001, 0.005, 0.01), at_least=False) == pytest.approx(0.5)
-    assert used(Line("a", "pass", 0.95, 0.95, 0.90), at_least=True) == pytest.approx(0.90 / 0.95)
-    assert used(Line("a", "fail", None, None, 0.90), at_least=True) is None
+    assert used(Line(name="a", verdict="pass", value=0.001, bound=0.005, limit=0.01), at_least=False) == pytest.approx(
+        0.5
+    )
+    assert used(Line(name="a", verdict="pass", value=0.95, bound=0.95, limit=0.90), at_least=True) == pytest.approx(
+        0.90 / 0.95
+    )
+    assert used(Line(name="a", verdict="fail", value=None, bound=None, limit=0.90), at_least=True) is None
 
 
 def test_faster_and_slower_are_said_as_they_are() -> None:

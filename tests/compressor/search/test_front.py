@@ -16,9 +16,25 @@ ALLOWED = 0.01
 
 def point(number: int, ratio: float, size: int, drop: float, *, integer: bool = True, name: str = "") -> Tried:
     """Return a trial with these figures; number 0 is the float model."""
-    figures = Measured(drop, drop - 0.004, drop + 0.004, 0.9 - drop, 500, size, ratio, 1.0)
+    figures = Measured(
+        drop=drop,
+        drop_lower=drop - 0.004,
+        drop_upper=drop + 0.004,
+        accuracy=0.9 - drop,
+        n=500,
+        size_bytes=size,
+        latency_p50_ms=ratio,
+        float_latency_p50_ms=1.0,
+    )
     origin = (FP32, OWN)[number] if number < 2 else SAMPLED
-    return Tried(number, name or f"form {number}", f"key {number}", origin, integer and number > 0, figures)
+    return Tried(
+        number=number,
+        name=name or f"form {number}",
+        key=f"key {number}",
+        origin=origin,
+        integer=integer and number > 0,
+        measured=figures,
+    )
 
 
 def test_no_form_of_the_front_dominates_another() -> None:
@@ -44,7 +60,9 @@ def test_equal_figures_do_not_dominate_each_other() -> None:
 def test_the_same_steps_are_on_the_front_once() -> None:
     """Two hosts that measured one form give one point."""
     first = point(2, 0.5, 10, 0)
-    again = Tried(9, first.name, first.key, SAMPLED, first.integer, first.measured)
+    again = Tried(
+        number=9, name=first.name, key=first.key, origin=SAMPLED, integer=first.integer, measured=first.measured
+    )
     assert front([first, again], ALLOWED) == (first,)
 
 
@@ -118,6 +136,6 @@ def test_too_few_rows_for_the_bound_are_said() -> None:
 
 def test_nothing_feasible_is_an_error_that_names_the_failures() -> None:
     """A search without any usable form fails closed."""
-    failed = Tried(0, "fp32", "key", FP32, integer=False, measured=None, error="it broke")
+    failed = Tried(number=0, name="fp32", key="key", origin=FP32, integer=False, measured=None, error="it broke")
     with pytest.raises(MeasureError, match="fp32: it broke"):
         chosen([failed], ALLOWED)

@@ -51,7 +51,7 @@ def test_awkward_text_comes_back_equal(recipe: Recipe, text: str) -> None:
 
 def test_remarks_are_comments_whatever_they_hold(recipe: Recipe) -> None:
     """A line end in a remark does not end the comment."""
-    changed = replace(recipe, gates=(GateRecipe("accuracy", min=0.9),))
+    changed = replace(recipe, gates=(GateRecipe(name="accuracy", min=0.9),))
     text = recipe_text(changed, ("first\nversion = 9", "second"))
     assert text.startswith("# first version = 9\n# second\n")
     assert parse_recipe(text.encode()) == changed

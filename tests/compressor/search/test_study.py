@@ -194,7 +194,7 @@ def test_a_scheme_that_refuses_the_float_model_is_not_tried(searched: Searched) 
 def test_without_a_gate_one_point_is_allowed(searched: Searched) -> None:
     """With one, its max."""
     run = searched.ground.run
-    bare = replace(run, recipe=replace(run.recipe, gates=(GateRecipe("size_bytes", max=1),)))
+    bare = replace(run, recipe=replace(run.recipe, gates=(GateRecipe(name="size_bytes", max=1),)))
     assert (allowed_drop(searched.ground), allowed_drop(replace(searched.ground, run=bare))) == (0.05, 0.01)
 
 

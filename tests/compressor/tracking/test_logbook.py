@@ -23,9 +23,15 @@ from compressor.tracking.tracker import Record, Recorded
 
 RECIPE = Path(__file__).parents[1] / "pipeline_recipe.toml"
 CERTIFICATE = Certificate(
-    verdict="fail", model="tiny", version=4, target="pi", figures={"accuracy": 0.5, "latency_p50_ms": math.nan},
-    gates=(Line("size_bytes", "fail", 900.0, None, 800.0, text="900 | 800", target="pi"),),
-)  # fmt: skip
+    verdict="fail",
+    model="tiny",
+    version=4,
+    target="pi",
+    figures={"accuracy": 0.5, "latency_p50_ms": math.nan},
+    gates=(
+        Line(name="size_bytes", verdict="fail", value=900.0, bound=None, limit=800.0, text="900 | 800", target="pi"),
+    ),
+)
 
 
 class Away:
@@ -48,9 +54,17 @@ def outcome(tmp_path: Path) -> Outcome:
     for name in ("report.html", "gate.json"):
         (tmp_path / name).write_text(name)
     return Outcome(
-        Verdict.FAIL, (), CERTIFICATE, tmp_path / "report.html", tmp_path / "float.pt", ("train", "predict", "predict"),
-        ("data",), parse_recipe(RECIPE.read_bytes()), (CERTIFICATE,), {"data": "ab" * 32},
-    )  # fmt: skip
+        verdict=Verdict.FAIL,
+        bundles=(),
+        certificate=CERTIFICATE,
+        report=tmp_path / "report.html",
+        checkpoint=tmp_path / "float.pt",
+        ran=("train", "predict", "predict"),
+        found=("data",),
+        recipe=parse_recipe(RECIPE.read_bytes()),
+        targets=(CERTIFICATE,),
+        lineage={"data": "ab" * 32},
+    )
 
 
 def test_every_value_of_a_recipe_has_a_dotted_name() -> None:

@@ -13,9 +13,14 @@ from compressor.tracking.mlflow_tracker import MlflowTracker, redacted, tracker_
 from compressor.tracking.tracker import Record, Recorded, Tracker
 
 RECORD = Record(
-    "digits", "digits-7", {f"train.k{i}": str(i) for i in range(130)}, {"pi/accuracy": 0.5}, {"verdict": "pass"},
-    "**PASS**", {"gate.json": b"{}", "cards/pi.md": b"# card"},
-)  # fmt: skip
+    experiment="digits",
+    name="digits-7",
+    parameters={f"train.k{i}": str(i) for i in range(130)},
+    metrics={"pi/accuracy": 0.5},
+    tags={"verdict": "pass"},
+    note="**PASS**",
+    artifacts={"gate.json": b"{}", "cards/pi.md": b"# card"},
+)
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens on a test machine
 
 

@@ -56,7 +56,9 @@ class _Toy(nn.Module):
 def test_a_training_with_ema_comes_to_its_average() -> None:
     """What a training hands out is the average, buffers included, and differs from the raw weights."""
     torch.manual_seed(0)
-    samples = Samples(torch.randn(32, 1, 2, 2) + 3, torch.arange(32) % 2, 2, tasks.named("classification"))
+    samples = Samples(
+        x=torch.randn(32, 1, 2, 2) + 3, y=torch.arange(32) % 2, outputs=2, task=tasks.named("classification")
+    )
     settings = TrainRecipe(epochs=1, batch=8, ema=0.9, augment=0)
     training = begun(_Toy(), CrossEntropy(0.0, None), samples, settings, World())
     training.epoch(1)

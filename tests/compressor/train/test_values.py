@@ -47,7 +47,9 @@ def bench() -> Bench:
     """A bench of numbers with a trained teacher."""
     train = rows(0)
     teacher = fit(network(16), train.inputs, train.labels, SETTINGS)
-    return Bench(train, train, rows(1, 64), replace(SETTINGS, epochs=2), teacher)
+    return Bench(
+        train=train, calibration=train, search=rows(1, 64), settings=replace(SETTINGS, epochs=2), teacher=teacher
+    )
 
 
 @pytest.mark.parametrize("loss", ["huber", "mse"])

@@ -24,7 +24,7 @@ from wire.measurement import ORDER_TYPE, MeasureOrder
 if TYPE_CHECKING:
     from tests.faults.trust.conftest import Scene
 
-SUBJECT = Subject("ab" * 32, b"a bundle", b"rows", 4)
+SUBJECT = Subject(artifact_sha256="ab" * 32, bundle=b"a bundle", rows=b"rows", n=4)
 HOUR_MS = 3_600_000
 Ask = Callable[..., Verdict]
 

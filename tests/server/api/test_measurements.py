@@ -21,7 +21,7 @@ from wire.messages import Command, Response
 if TYPE_CHECKING:
     from tests.server.conftest import FakeDevice, MemoryFleet
 
-SUBJECT = Subject("ab" * 32, b"a bundle", b"rows", 2)
+SUBJECT = Subject(artifact_sha256="ab" * 32, bundle=b"a bundle", rows=b"rows", n=2)
 LOGITS = struct.pack("<6f", *range(6))
 
 
