@@ -47,7 +47,7 @@ class DeviceConfig:
     attributes: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MonitorConfig:
     """Windows of drift counters, and intervals of the rows of infer and hw."""
 
@@ -59,7 +59,7 @@ class MonitorConfig:
     context: TwoBytes = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TransportConfig:
     """MQTT: how a connection is kept, and how much is in flight at once."""
 
@@ -82,7 +82,7 @@ class SpoolConfig:
     lazy_commit_s: Wait = 300.0  # readings of the machine wait for another write, at most this long
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateConfig:
     """Limits of an update. A deadline ends each phase, so that "stuck" is an outcome."""
 
@@ -102,7 +102,7 @@ class UpdateConfig:
     reserve_bytes: Bytes = 16 * 1024 * 1024  # stays free on disk after a download
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChildConfig:
     """The inference child, and when it counts as hung."""
 
@@ -124,7 +124,7 @@ class SampleConfig:
     max_bytes_per_day: Bytes = 0  # nothing leaves a device unless its owner allows it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureConfig:
     """Measurements ordered by the build host; each is signed with the release key and never installed."""
 
@@ -135,7 +135,7 @@ class MeasureConfig:
     min_battery_ratio: Share = 0.3  # below it, and not charging, energy is reserved for the served model
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentConfig:
     """All settings of a device integrator."""
 

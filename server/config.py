@@ -36,7 +36,7 @@ class HttpConfig:
     public_url: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerConfig:
     """The private mosquitto. ``port`` 0: a free one, kept from then on. ``public_host``: the host that devices get.
 
@@ -86,7 +86,7 @@ class EnrolmentConfig:
     claim_ttl_s: Annotated[float, Bound(0, 10 * MAX_TIME_S, above=True)] = 7 * 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class IngestConfig:
     """``queue_messages`` bounds the memory, ``batch_messages`` one transaction.
 
@@ -121,7 +121,7 @@ class StoreConfig:
     url: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerConfig:
     """Everything in ``server.toml``. ``turn_interval_s``: how often ``turn`` of every service is called."""
 

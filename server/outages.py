@@ -31,7 +31,7 @@ class _Outage:
     well: set[str] = field(default_factory=set)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Outages:
     """The outages of one server. Safe to share between threads."""
 

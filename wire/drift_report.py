@@ -35,7 +35,7 @@ _HEAD = struct.Struct("<4sB8s16s16s")
 _NUMBERS = 9
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DriftReport:
     """One window of one device. ``artifact`` and ``ref_id`` are 32 hex digits (128 bits)."""
 
@@ -108,7 +108,7 @@ def _with_last_bins(kept: tuple[int, ...], shape: Shape, n: int) -> tuple[int, .
     return (*values, *rest)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SealedReport:
     """A report whose head is decoded but whose counters are not; ``n`` and ``shape`` are those of the head."""
 
@@ -134,9 +134,17 @@ class SealedReport:
     def opened(self, values: tuple[int, ...]) -> DriftReport:
         """Return the report with its counters."""
         return DriftReport(
-            self.boot, self.seq, self.oldest_seq, self.window_start_ms, self.window_len_ms, self.context,
-            self.artifact, self.ref_id, Counters(self.shape, self.n, values), self.late,
-        )  # fmt: skip
+            boot=self.boot,
+            seq=self.seq,
+            oldest_seq=self.oldest_seq,
+            window_start_ms=self.window_start_ms,
+            window_len_ms=self.window_len_ms,
+            context=self.context,
+            artifact=self.artifact,
+            ref_id=self.ref_id,
+            counters=Counters(self.shape, self.n, values),
+            late=self.late,
+        )
 
 
 def decode_report(data: bytes) -> DriftReport:
@@ -165,9 +173,20 @@ def open_report(data: bytes) -> SealedReport:
         message = f"Expected 1 to {MAX_STREAMS} streams, at most {MAX_CLASSES} classes, got {streams} and {classes}"
         raise MessageError(message)
     return SealedReport(
-        boot.hex(), seq, oldest, start_ms, len_ms, context, artifact.hex(), ref_id.hex(), bool(flags & _FLAG_LATE),
-        n, Shape(streams, classes, confidence_bins), flags & ~_FLAG_LATE, data[_HEAD.size + used :],
-    )  # fmt: skip
+        boot=boot.hex(),
+        seq=seq,
+        oldest_seq=oldest,
+        window_start_ms=start_ms,
+        window_len_ms=len_ms,
+        context=context,
+        artifact=artifact.hex(),
+        ref_id=ref_id.hex(),
+        late=bool(flags & _FLAG_LATE),
+        n=n,
+        shape=Shape(streams, classes, confidence_bins),
+        coding=flags & ~_FLAG_LATE,
+        body=data[_HEAD.size + used :],
+    )
 
 
 def _decode_body(data: bytes, coding: int, shape: Shape, n: int) -> tuple[int, ...]:

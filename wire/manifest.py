@@ -19,7 +19,7 @@ DECODES = ("full", "reduced")
 SCHEMA_PLAIN, SCHEMA_DECODING, SCHEMA_TASK = 1, 2, 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSpec:
     """One input or output. ``shape`` has -1 for the batch; ``scale``/``zero_point`` are 0 for float tensors.
 
@@ -40,7 +40,7 @@ class TensorSpec:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
     """From a decoded image, uint8 (H, W, 3), to the input tensor.
 
@@ -79,7 +79,7 @@ class Preprocessing:
         return SCHEMA_DECODING if told else SCHEMA_PLAIN
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Budgets:
     """Limits that the device's own probe must confirm; 0 means no limit."""
 
@@ -90,7 +90,7 @@ class Budgets:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """The whole manifest. ``files`` maps all other entries of the bundle to their SHA-256.
 

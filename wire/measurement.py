@@ -39,7 +39,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureOrder:
     """One measurement for one device, once: ``order`` is 32 hex digits that no other order has.
 
@@ -61,7 +61,7 @@ class MeasureOrder:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeasureReport:
     """The device's figures. ``rows`` x ``classes`` logits follow the header; ``facts``: runtime, CPU, agent as text.
 

@@ -35,7 +35,7 @@ class _Client:
     will: Will | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class MemoryBroker:
     """The broker; one per test or demo."""
 
@@ -117,7 +117,7 @@ class MemoryBroker:
         return direct + [members[turn % len(members)] for members in groups.values()]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class MemoryTransport:
     """The in-memory implementation of ``Transport``."""
 

@@ -64,7 +64,7 @@ class Severity(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class State:
     """``state``, retained: the device's connection state; ``reason``: a code for why it is not ready."""
 
@@ -85,7 +85,7 @@ class InstalledRelease:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateStatus:
     """Progress towards ``desired``; ``code`` is the reason if it was refused or rolled back."""
 
@@ -100,7 +100,7 @@ class UpdateStatus:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reported:
     """``reported``, retained: the full document of the device and its software; ``reason`` as in ``State``."""
 
@@ -119,7 +119,7 @@ class Reported:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
     """``desired``, retained: a pointer to a release. Nothing in it is trusted unless signed metadata agrees.
 
@@ -155,7 +155,7 @@ class Desired:
             raise MessageError(message)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """``event``: an update transition or an alarm, with a stable ``code``."""
 
@@ -171,7 +171,7 @@ class Event:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """``tele/infer`` and ``tele/hw``: ``n`` rows that start at ``t0_ms``.
 
@@ -190,7 +190,7 @@ class Batch:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """``tele/sample``: one input that the server requested.
 
@@ -214,7 +214,7 @@ class Sample:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """``cmd/<verb>``: a request that expires; the response goes to ``res`` with the same ``id``.
 
@@ -231,7 +231,7 @@ class Command:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Response:
     """``res``: the response to one command."""
 

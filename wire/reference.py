@@ -31,7 +31,7 @@ MAX_EMBEDDING = 4096
 PROJECTIONS = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamSpec:
     """One stream: its name, and ``kind``: ``input``, ``embedding`` or ``output``.
 
@@ -44,7 +44,7 @@ class StreamSpec:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """The counts of one context (day, night, a site): streams x 16, row by row.
 
@@ -59,7 +59,7 @@ class Context:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
     """The whole profile.
 

@@ -54,7 +54,7 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Topic:
     """One topic of one device."""
 
@@ -89,7 +89,7 @@ def parse_topic(text: str) -> Topic:
     if (kind in WITH_LEAF) != (len(parts) == _PARTS_WITH_LEAF):
         message = f"Expected {kind} {'with' if kind in WITH_LEAF else 'without'} a last level, got {text[:200]!r}"
         raise TopicError(message)
-    return Topic(names[0], names[1], kind, "".join(names[2:]))
+    return Topic(site=names[0], device=names[1], kind=kind, leaf="".join(names[2:]))
 
 
 def fleet_filter(kind: Kind) -> str:

@@ -14,7 +14,7 @@ from wire.codec import Json
 MAX_TARGET_BYTES = 256 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TargetCustom:
     """The custom data of one target. The target path is ``<release>/<target>.tfb``.
 

@@ -34,6 +34,6 @@ def latency_ratio(network: nn.Module, unpruned: nn.Module, inputs: Floats) -> fl
 
 def _candidate(network: nn.Module, shape: Shape) -> predictions.Candidate:
     artifact = export_onnx(network, *shape)
-    outputs = tuple(TensorSpec(name, (-1, -1)) for name in OUTPUT_NAMES)
-    manifest = Manifest(inputs=(TensorSpec(INPUT_NAME, (-1, *shape)),), outputs=outputs)
+    outputs = tuple(TensorSpec(name=name, shape=(-1, -1)) for name in OUTPUT_NAMES)
+    manifest = Manifest(inputs=(TensorSpec(name=INPUT_NAME, shape=(-1, *shape)),), outputs=outputs)
     return predictions.Candidate(manifest, artifact)

@@ -82,7 +82,7 @@ def _counted(bare: Reference, task: DeviceTask, contexts: Sequence[Seen]) -> Ref
         counter.count(rows)
         taken = counter.take()
         counts = taken.values[: len(bare.streams) * BINS]
-        counted.append(Context(seen.name, taken.n, seen.n_effective, counts))
+        counted.append(Context(name=seen.name, n=taken.n, n_effective=seen.n_effective, counts=counts))
     if not bare.classes:
         return replace(bare, contexts=tuple(counted))
     right, seen_cells, risk = _table(bare, first_rows, contexts[0].labels)
@@ -113,7 +113,9 @@ def _projection(task: DeviceTask, embedding: NDArray[np.float32], temperature: f
     along = centred @ rows.T
     rest = np.sqrt(np.maximum((centred**2).sum(axis=1) - (along**2).sum(axis=1), 0))
     residual = float(np.float32(max(float(np.sqrt((rest**2).mean())), _MIN_SPREAD)))
-    return drift_counters.Projection(task, mean, rows, _float32(scale), residual, temperature)
+    return drift_counters.Projection(
+        task=task, mean=mean, rows=rows, scale=_float32(scale), residual_scale=residual, temperature=temperature
+    )
 
 
 def _edges(rows: Floats, specs: Sequence[StreamSpec], task: DeviceTask) -> tuple[tuple[float, ...], ...]:

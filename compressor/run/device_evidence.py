@@ -102,7 +102,9 @@ def pixels_of(table: Table, manifest: Manifest) -> NDArray[np.uint8]:
     The device's own preprocessing gives the same input for them, because it need not resize or convert them again.
     """
     pre = manifest.preprocessing
-    plain = Preprocessing(pre.width, pre.height, pre.colour, pre.resample, scale=1.0, layout="NHWC")
+    plain = Preprocessing(
+        width=pre.width, height=pre.height, colour=pre.colour, resample=pre.resample, scale=1.0, layout="NHWC"
+    )
     channels = len(preprocess.to_tensor(table.images[0], plain)[0, 0, 0])
     pixels = np.empty((len(table), pre.height, pre.width, channels), np.uint8)
     for row, image in zip(pixels, table.images, strict=True):

@@ -158,7 +158,7 @@ def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
     kind = value.type.tensor_type
     sizes = [dim.dim_value or -1 for dim in kind.shape.dim]
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type).name if kind.elem_type else ""
-    return TensorSpec(value.name, (-1, *sizes[1:]), dtype)
+    return TensorSpec(name=value.name, shape=(-1, *sizes[1:]), dtype=dtype)
 
 
 def in_order(data: bytes) -> bytes:

@@ -82,7 +82,7 @@ def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
         opset=OPSET if target.runtime == ONNX else 0,
         threads=target.threads,
         inputs=(input_of(recipe, target.runtime),),
-        outputs=(_logits(table), TensorSpec("embedding", (-1, -1))),
+        outputs=(_logits(table), TensorSpec(name="embedding", shape=(-1, -1))),
         preprocessing=preprocessing,
         hardware=(target.cpu,),
     )
@@ -95,14 +95,14 @@ def _logits(table: Table) -> TensorSpec:
     """Return the first output; for a regression with the mean and spread that convert it to the values' unit."""
     unit = table.unit
     mean, spread = (unit.mean, unit.spread) if unit is not None else ((), ())
-    return TensorSpec("logits", (-1, len(table.class_names)), mean=mean, spread=spread)
+    return TensorSpec(name="logits", shape=(-1, len(table.class_names)), mean=mean, spread=spread)
 
 
 def input_of(recipe: Recipe, runtime: str) -> TensorSpec:
     """Return the float32 input that ``recipe`` describes, in the layout of ``runtime``."""
     data, layout = recipe.data, declarations.runtime(runtime).layout
     sizes = {"NCHW": (data.channels, data.height, data.width), "NHWC": (data.height, data.width, data.channels)}
-    return TensorSpec("input", (-1, *sizes[layout]), "float32", layout)
+    return TensorSpec(name="input", shape=(-1, *sizes[layout]), dtype="float32", layout=layout)
 
 
 def with_contract(candidate: Candidate, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> Candidate:

@@ -48,7 +48,7 @@ def _spec(tensor: Any, name: bytes | None, image_layout: str) -> TensorSpec:  # 
         message = f"Expected {label!r} of type {', '.join(_DTYPES.values())}, got type {tensor.type}: convert it"
         raise MeasureError(message)
     scale, zero_point = _affine(tensor.quantization)
-    return TensorSpec(label, shape, dtype, layout, scale, zero_point)
+    return TensorSpec(name=label, shape=shape, dtype=dtype, layout=layout, scale=scale, zero_point=zero_point)
 
 
 def _affine(quantization: Any) -> tuple[float, int]:  # noqa: ANN401 - generated, untyped

@@ -55,7 +55,7 @@ _DISK_RETRY_S = 5.0
 _IDENTITY_S = 3600.0  # an identity in use twice is reported once an hour, however often the two disconnect each other
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Due:
     """When each periodic task is due, in monotonic seconds."""
 
@@ -80,38 +80,80 @@ class Agent:
             SpoolError: If the spool can't be opened.
         """
         self.identity, self.config, self.state, self.parts = identity, config, state, parts
-        self.spool = Spool(state / "spool.db", config.spool.limit_bytes)
-        self.telemetry = Telemetry(self.spool, Numberer(boot), config.monitor.rows_a_batch)
+        self.spool = Spool(path=state / "spool.db", limit_bytes=config.spool.limit_bytes)
+        self.telemetry = Telemetry(spool=self.spool, numberer=Numberer(boot), rows_a_batch=config.monitor.rows_a_batch)
         self.uplink = Uplink(
-            parts.transport, self.spool, config.transport, identity.site, identity.device, boot, __version__
+            transport=parts.transport,
+            spool=self.spool,
+            config=config.transport,
+            site=identity.site,
+            device=identity.device,
+            boot=boot,
+            agent_version=__version__,
         )
-        self.supervisor = Supervisor(parts.launch, parts.notices.put, config.child, state=state)
-        self.updater = Updater(state, parts.disk, parts.ports, config.update, self._activate, self._phase_changed)
+        self.supervisor = Supervisor(launch=parts.launch, put=parts.notices.put, config=config.child, state=state)
+        self.updater = Updater(
+            state=state,
+            disk=parts.disk,
+            ports=parts.ports,
+            config=config.update,
+            activate=self._activate,
+            changed=self._phase_changed,
+        )
         self._slots = Slots(state, parts.disk)
-        self._hardware = Hardware(state)
+        self._hardware = Hardware(state=state)
         self._garbage, self._due, self._status = Garbage(), _Due(), StatusFile(state)
         base = Reported(
             boot=boot, agent_version=__version__, hardware=parts.ports.hardware, runtimes=parts.ports.runtimes,
             attributes=config.device.attributes,
         )  # fmt: skip
         self._repair = Repair(
-            self.updater, config.update.repair_s, self._repair_said, self._served_digest, self._ask_again
+            updater=self.updater,
+            period_s=config.update.repair_s,
+            tell=self._repair_said,
+            served=self._served_digest,
+            ask=self._ask_again,
         )
         self._disk_trouble, self._unwritten = "", False
         self._refused = ""  # why the broker refused this device, until it accepts it
         self._reporter = Reporter(
-            base, self._slots, self.updater, self.supervisor, self._repair, lambda: self._disk_trouble
+            base=base,
+            slots=self._slots,
+            updater=self.updater,
+            supervisor=self.supervisor,
+            repair=self._repair,
+            disk=lambda: self._disk_trouble,
         )
         self._measuring = Desk(
-            state, parts.disk, parts.bench, config.measure, self._condition, parts.notices.put, self.uplink.answer,
-            lambda code, text: self._event("measure", code, Severity.INFO, text),
-        )  # fmt: skip
+            state=state,
+            disk=parts.disk,
+            bench=parts.bench,
+            config=config.measure,
+            condition=self._condition,
+            put=parts.notices.put,
+            answer=self.uplink.answer,
+            tell=lambda code, text: self._event("measure", code, Severity.INFO, text),
+        )
         self._inbox = Inbox(
-            self._desired, self._acked, self.uplink.answer, self._count_garbage, self.supervisor, self._reporter,
-            config.samples, SampleLedger(state, parts.disk), self._measuring, self._server_said,
-        )  # fmt: skip
+            offer=self._desired,
+            acked=self._acked,
+            answer=self.uplink.answer,
+            garbage=self._count_garbage,
+            supervisor=self.supervisor,
+            reporter=self._reporter,
+            config=config.samples,
+            ledger=SampleLedger(state, parts.disk),
+            measuring=self._measuring,
+            server_said=self._server_said,
+        )
         self._listening = Listening(
-            self.telemetry, self.supervisor, self.updater, self._count_garbage, self._fault, self._steady, self._sampled
+            telemetry=self.telemetry,
+            supervisor=self.supervisor,
+            updater=self.updater,
+            garbage=self._count_garbage,
+            fault=self._fault,
+            steady=self._steady,
+            sampled=self._sampled,
         )
         self._now_ms, self._now_s = parts.clock.now_ms(), parts.clock.monotonic_s()
         self._watch = ClockWatch().at_least(TimeFloor(state / "tuf" / "time_floor.json").read_ms())
@@ -452,7 +494,7 @@ Notice = Incoming | LinkChange | Delivered | ChildSaid | ChildEnded | JobDone | 
 Notices = queue.SimpleQueue[Notice]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The external dependencies of an agent, real or in memory."""
 

@@ -45,12 +45,17 @@ def build_agent(identity: Identity, config: AgentConfig, state: Path, transport:
     )
     connection = transport or MqttTransport(mqtt_settings(identity, config))
     limits = JobLimits(
-        config.measure.max_bytes, config.measure.limit_s, config.update.reserve_bytes, config.update.max_bytes_per_s
+        max_bytes=config.measure.max_bytes,
+        limit_s=config.measure.limit_s,
+        reserve_bytes=config.update.reserve_bytes,
+        max_bytes_per_s=config.update.max_bytes_per_s,
     )
-    bench = ProcessBench(state, _fetch_settings(identity, config), disk, limits)
+    bench = ProcessBench(state=state, settings=_fetch_settings(identity, config), disk=disk, limits=limits)
     boot = new_boot()
     launch = ProcessLauncher(child_arguments(config, state, boot))
-    parts = Parts(SystemClock(), connection, launch, disk, ports, notices, bench)
+    parts = Parts(
+        clock=SystemClock(), transport=connection, launch=launch, disk=disk, ports=ports, notices=notices, bench=bench
+    )
     return Agent(identity, config, state, boot, parts)
 
 
@@ -74,14 +79,25 @@ def child_arguments(config: AgentConfig, state: Path | None = None, boot: str = 
 def mqtt_settings(identity: Identity, config: AgentConfig) -> MqttSettings:
     """Return the broker's address, the credentials, and limits."""
     return MqttSettings(
-        identity.mqtt_host, identity.mqtt_port, identity.device, identity.device, identity.password,
-        tls_ca=identity.mqtt_tls_ca, pace=config.transport,
-    )  # fmt: skip
+        host=identity.mqtt_host,
+        port=identity.mqtt_port,
+        client_id=identity.device,
+        username=identity.device,
+        password=identity.password,
+        tls_ca=identity.mqtt_tls_ca,
+        pace=config.transport,
+    )
 
 
 def _fetch_settings(identity: Identity, config: AgentConfig) -> FetchSettings:
     update = config.update
     return FetchSettings(
-        identity.http_url, identity.device, identity.password, identity.mqtt_tls_ca,
-        update.stall_s, update.download_attempts, update.retry_min_s, update.retry_max_s,
-    )  # fmt: skip
+        base_url=identity.http_url,
+        username=identity.device,
+        password=identity.password,
+        tls_ca=identity.mqtt_tls_ca,
+        stall_s=update.stall_s,
+        attempts=update.download_attempts,
+        retry_min_s=update.retry_min_s,
+        retry_max_s=update.retry_max_s,
+    )

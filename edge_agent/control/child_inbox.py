@@ -16,7 +16,7 @@ from wire.errors import WireError
 from wire.messages import Stream, UpdatePhase
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Listening:
     """``garbage`` and ``fault`` get a kind or code and a text; ``steady`` is called when the child has run long enough.
 

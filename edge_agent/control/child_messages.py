@@ -20,7 +20,7 @@ from wire.messages import Sample
 MAX_SAMPLE_BYTES = 180 * 1024  # so that with base64 and its envelope it is within the server's limit
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Beat:
     """One heartbeat."""
 
@@ -35,7 +35,7 @@ class Beat:
     extra: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _WindowHeader:
     artifact: str = ""
     ref_id: str = ""
@@ -73,8 +73,14 @@ def read_window(frame: Frame) -> Window:
         raise MessageError(message)
     counters = Counters(shape, header.n, tuple(values))
     return Window(
-        header.artifact, header.ref_id, header.start_ms, header.len_ms, header.context, counters, header.closed
-    )  # fmt: skip
+        artifact=header.artifact,
+        ref_id=header.ref_id,
+        start_ms=header.start_ms,
+        len_ms=header.len_ms,
+        context=header.context,
+        counters=counters,
+        closed=header.closed,
+    )
 
 
 def read_sample(frame: Frame) -> Sample:
@@ -90,7 +96,7 @@ def read_sample(frame: Frame) -> Sample:
     return from_document(Sample, {**known, "data": base64.b64encode(frame.payload).decode()})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Minute:
     """Heartbeats folded into one row of ``tele/infer``."""
 

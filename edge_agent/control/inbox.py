@@ -27,7 +27,7 @@ from wire.topics import Kind, Topic, parse_topic
 from wire.transport import Incoming
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Inbox:
     """Parses messages and passes them on. ``server_said`` gets the server's time."""
 
@@ -78,10 +78,10 @@ class Inbox:
         self._seen.append(command.id)
         if command.id in ledger.seen:  # executed before a restart; its response may not have been sent
             if verb == "samples":
-                self.answer(Response(command.id, ok=True, code="repeated", text="the command was acted on before"))
+                self.answer(Response(id=command.id, ok=True, code="repeated", text="the command was acted on before"))
             return
         if expired(command, now_ms):
-            self.answer(Response(command.id, ok=False, code="expired", text="the command came too late"))
+            self.answer(Response(id=command.id, ok=False, code="expired", text="the command came too late"))
         elif verb == "samples":
             self.answer(self._samples(command, now_ms))
         elif verb == MEASURE_VERB:
@@ -89,10 +89,10 @@ class Inbox:
             if refused is not None:
                 self.answer(refused)
         elif verb == "selftest":
-            self.answer(Response(command.id, ok=True, data=to_document(self.reporter.reported(now_ms))))
+            self.answer(Response(id=command.id, ok=True, data=to_document(self.reporter.reported(now_ms))))
         else:
             text = f"Expected samples, measure or selftest, got {verb!r}"
-            self.answer(Response(command.id, ok=False, code="unsupported", text=text))
+            self.answer(Response(id=command.id, ok=False, code="unsupported", text=text))
 
     def _samples(self, command: Command, now_ms: int) -> Response:
         allowed = allowed_bytes(self.config.max_bytes_per_day, self._wanted())
@@ -102,13 +102,13 @@ class Inbox:
             return grant
         child = self.supervisor.child
         if child is None or self.supervisor.serving is None:
-            return Response(command.id, ok=False, code="not_serving", text="no release is served now")
+            return Response(id=command.id, ok=False, code="not_serving", text="no release is served now")
         # before the child gets it: a restart must not grant it again
         refused = self._keep(ledger.granting(grant, now_ms).remember(command), command)
         if refused is not None:
             return refused
         child.say({"type": "samples", **to_document(grant)})
-        return Response(command.id, ok=True, data={"budget_bytes": grant.budget_bytes})
+        return Response(id=command.id, ok=True, data={"budget_bytes": grant.budget_bytes})
 
     def sampled(self, request: str, length_bytes: int, now_ms: int) -> None:
         """Deduct an input of the child from its grant, before it is sent on: a restart must not grant it again.
@@ -143,6 +143,6 @@ class Inbox:
             self.ledger.write(ledger)
         except OSError as error:
             text = f"Expected to keep what the command does, got: {error}: free the disk"
-            return Response(command.id, ok=False, code="disk", text=text)
+            return Response(id=command.id, ok=False, code="disk", text=text)
         self._ledger = ledger
         return None

@@ -21,7 +21,7 @@ NO_RELEASE = "no_release"
 _BUSY = frozenset({UpdatePhase.DOWNLOADING, UpdatePhase.VERIFYING, UpdatePhase.STAGED, UpdatePhase.PROBATION})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reporter:
     """``base``: the constant fields (boot, version, hardware, runtimes, attributes). ``disk``: its fault, or ""."""
 

@@ -80,7 +80,7 @@ def _write_over(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
     """The file as read. ``pid`` of 0: no agent runs; ``age_s`` of -1: unknown."""
 
@@ -109,7 +109,12 @@ def read_status(state: Path) -> Seen:
     at_s = document.pop(_AT, None)
     age_s = time.monotonic() - at_s if pid and isinstance(at_s, int | float) else written_s
     age_s = round(age_s, 1) if age_s >= 0 else -1.0  # a clock was set back, or another boot wrote it
-    return Seen(document, Health.DEGRADED if pid and full else _health(document, pid, age_s), pid, age_s)
+    return Seen(
+        document=document,
+        health=Health.DEGRADED if pid and full else _health(document, pid, age_s),
+        pid=pid,
+        age_s=age_s,
+    )
 
 
 def _health(document: Mapping[str, Json], pid: int, age_s: float) -> Health:

@@ -84,7 +84,7 @@ class Fact(StrEnum):
     SERVING = "serving"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Supervisor:
     """Keeps one child serving ``wanted``. In ``state`` the child marks the input in flight; None: it marks nothing."""
 
@@ -242,7 +242,7 @@ class Supervisor:
             self.child.kill()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class ProcessChild:
     """``python -m edge_agent.inference.child`` with frames on its pipes; a thread of its own reads them."""
 
@@ -312,7 +312,7 @@ class ProcessLauncher:
         command = [sys.executable, "-m", "edge_agent.inference.child", "--bundle", str(bundle), *self.arguments]
         killed = oom_kills()
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        child = ProcessChild(number, process, put, killed)
+        child = ProcessChild(number=number, process=process, put=put, oom_kills=killed)
         try:
             threading.Thread(target=child.listen, name=f"child-{number}", daemon=True).start()
         except RuntimeError as error:

@@ -15,7 +15,7 @@ from wire.codec import Json
 _KIB = 1024
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Hardware:
     """Figures of this process, its child and the machine; ``cpu_ratio`` covers the time since the last call."""
 

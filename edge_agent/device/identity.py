@@ -38,7 +38,7 @@ _ROOM_BYTES = 64 * 1024  # identity and root, twice each
 IN_MEMORY = "memory"  # the broker's host if server and agents share a process; then there is no port
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Identity:
     """The result of enrolment. ``mqtt_tls_ca``: the certificates to trust, as PEM text, for MQTT and HTTP."""
 

@@ -29,7 +29,7 @@ _OK = 200
 _MAX_ANSWER_BYTES = 65_536
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
     """One result. ``own``: it concerns this device; otherwise the server or the connection to it."""
 
@@ -43,11 +43,11 @@ def checks(state: Path, runtimes: tuple[str, ...], pause: Callable[[float], None
     """Yield the results, the device's own first; ``pause`` waits for a server that is not healthy yet."""
     try:
         identity = read_identity(state)
-        yield Check("identity", ok=True, text=f"{identity.device} at {identity.site}")
+        yield Check(name="identity", ok=True, text=f"{identity.device} at {identity.site}")
     except IdentityError as error:
-        yield Check("identity", ok=False, text=str(error))
+        yield Check(name="identity", ok=False, text=str(error))
         return
-    yield Check("runtime", ok=bool(runtimes), text=", ".join(runtimes) or "none: pip install tinyfleet[onnx]")
+    yield Check(name="runtime", ok=bool(runtimes), text=", ".join(runtimes) or "none: pip install tinyfleet[onnx]")
     yield _disk(state)
     yield _release(state)
     yield _server(identity, pause)
@@ -58,9 +58,9 @@ def _disk(state: Path) -> Check:
     try:
         disk.write(path, b"x")
         disk.remove(path)
-        return Check("disk", ok=True, text=f"{disk.free_bytes(state) // 1_000_000} MB free")
+        return Check(name="disk", ok=True, text=f"{disk.free_bytes(state) // 1_000_000} MB free")
     except OSError as error:
-        return Check("disk", ok=False, text=f"Expected a writable {state}, got: {error}: {advice(state, error)}")
+        return Check(name="disk", ok=False, text=f"Expected a writable {state}, got: {error}: {advice(state, error)}")
 
 
 def _server(identity: Identity, pause: Callable[[float], None]) -> Check:
@@ -80,12 +80,14 @@ def _ask(identity: Identity) -> Check:
         connection.request("GET", f"{urllib.parse.urlsplit(identity.http_url).path.rstrip('/')}/api/health")
         answer = connection.getresponse()
         text = "" if answer.status == _OK else _words(answer.read(_MAX_ANSWER_BYTES))
-        return Check(SERVER, answer.status == _OK, f"{identity.http_url} answers {answer.status}{text}", own=False)
+        return Check(
+            name=SERVER, ok=answer.status == _OK, text=f"{identity.http_url} answers {answer.status}{text}", own=False
+        )
     except ssl.SSLError as error:  # the trust store belongs to the device
-        return Check(SERVER, ok=False, text=f"Expected a server that the identity's CA vouches for, got: {error}")
+        return Check(name=SERVER, ok=False, text=f"Expected a server that the identity's CA vouches for, got: {error}")
     except (OSError, http.client.HTTPException) as error:
         text = f"Expected an answer from {identity.http_url}, got: {error}: is the server up, and the network?"
-        return Check(SERVER, ok=False, text=text, own=False)
+        return Check(name=SERVER, ok=False, text=text, own=False)
     finally:
         connection.close()
 
@@ -103,7 +105,7 @@ def _release(state: Path) -> Check:
     slots = Slots(state, RealDisk())
     current = slots.current()
     if current is None:
-        return Check("release", ok=True, text="none installed yet")
+        return Check(name="release", ok=True, text="none installed yet")
     result = ChildProber().probe(slots.bundle(current.sha256))
     text = f"{current.release}: p95 {result.latency_p95_ms:.2f} ms" if result.ok else f"[{result.code}] {result.text}"
-    return Check("release", result.ok, text)
+    return Check(name="release", ok=result.ok, text=text)

@@ -20,7 +20,7 @@ MAX_SIDE = 4096
 _LEVELS = 255
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
     """One option: its default, the smallest and the largest value, and whether it must be an integer."""
 

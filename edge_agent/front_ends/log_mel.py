@@ -26,17 +26,17 @@ from edge_agent.front_ends._base import Option, Pixels, Values, settled, to_pixe
 MAX_WAV_BYTES = 16 * 1024 * 1024
 MAX_FRAMES = 4096
 SPECTRUM_OPTIONS = {
-    "sample_rate_hz": Option(16_000, 1_000, 192_000, whole=True),
-    "clip_s": Option(1.0, 0.01, 60.0),
-    "window_ms": Option(32.0, 1.0, 500.0),
-    "hop_ms": Option(16.0, 1.0, 500.0),
-    "mels": Option(32, 4, 256, whole=True),
-    "low_hz": Option(80.0, 0.0, 96_000.0),
-    "high_hz": Option(0.0, 0.0, 96_000.0),  # 0: half the sample rate
-    "floor_db": Option(-90.0, -200.0, 100.0),
+    "sample_rate_hz": Option(default=16_000, low=1_000, high=192_000, whole=True),
+    "clip_s": Option(default=1.0, low=0.01, high=60.0),
+    "window_ms": Option(default=32.0, low=1.0, high=500.0),
+    "hop_ms": Option(default=16.0, low=1.0, high=500.0),
+    "mels": Option(default=32, low=4, high=256, whole=True),
+    "low_hz": Option(default=80.0, low=0.0, high=96_000.0),
+    "high_hz": Option(default=0.0, low=0.0, high=96_000.0),  # 0: half the sample rate
+    "floor_db": Option(default=-90.0, low=-200.0, high=100.0),
 }
 SUFFIXES = frozenset({".wav", ".wave"})
-OPTIONS = {**SPECTRUM_OPTIONS, "ceiling_db": Option(-10.0, -200.0, 100.0)}
+OPTIONS = {**SPECTRUM_OPTIONS, "ceiling_db": Option(default=-10.0, low=-200.0, high=100.0)}
 _TINY = 1e-20  # power of digital silence, far below any floor
 
 

@@ -20,9 +20,9 @@ from edge_agent.front_ends.log_mel import SPECTRUM_OPTIONS, check_spectrum, deci
 SUFFIXES = frozenset({".wav", ".wave"})
 OPTIONS = {
     **SPECTRUM_OPTIONS,
-    "coefficients": Option(10, 1, 64, whole=True),
-    "low": Option(-100.0, -1e4, 1e4),
-    "high": Option(100.0, -1e4, 1e4),
+    "coefficients": Option(default=10, low=1, high=64, whole=True),
+    "low": Option(default=-100.0, low=-1e4, high=1e4),
+    "high": Option(default=100.0, low=-1e4, high=1e4),
 }
 _NUMBERED = ("low_", "high_")
 

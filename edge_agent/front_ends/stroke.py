@@ -22,9 +22,9 @@ MAX_STROKE_BYTES = 1024 * 1024
 MAX_POINTS = 4096
 SUFFIXES = frozenset({".json"})
 OPTIONS = {
-    "side": Option(32, 8, 128, whole=True),
-    "line_px": Option(2.5, 1.0, 16.0),
-    "margin_px": Option(3.0, 0.0, 32.0),
+    "side": Option(default=32, low=8, high=128, whole=True),
+    "line_px": Option(default=2.5, low=1.0, high=16.0),
+    "margin_px": Option(default=3.0, low=0.0, high=32.0),
 }
 _DARKEST, _BRIGHTEST = 96, 255
 _STEP_PX = 1.0  # between two dabs along the path

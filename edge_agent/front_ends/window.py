@@ -22,14 +22,14 @@ MAX_WINDOW_BYTES = 4 * 1024 * 1024
 MAX_STEPS = 65_536
 SUFFIXES = frozenset({".csv", ".json", ".bin", ".f32", ".raw"})
 OPTIONS = {
-    "steps": Option(64, 2, MAX_SIDE, whole=True),
-    "channels": Option(1, 1, 256, whole=True),
-    "binary": Option(0, 0, 1, whole=True),
-    "resample": Option(0, 0, 1, whole=True),
-    "stride": Option(0, 0, 1e9, whole=True),
-    "source_windows": Option(8, 1, 1e6, whole=True),
-    "low": Option(-1.0, -1e12, 1e12),
-    "high": Option(1.0, -1e12, 1e12),
+    "steps": Option(default=64, low=2, high=MAX_SIDE, whole=True),
+    "channels": Option(default=1, low=1, high=256, whole=True),
+    "binary": Option(default=0, low=0, high=1, whole=True),
+    "resample": Option(default=0, low=0, high=1, whole=True),
+    "stride": Option(default=0, low=0, high=1e9, whole=True),
+    "source_windows": Option(default=8, low=1, high=1e6, whole=True),
+    "low": Option(default=-1.0, low=-1e12, high=1e12),
+    "high": Option(default=1.0, low=-1e12, high=1e12),
 }
 _NUMBERED = ("low_", "high_")
 

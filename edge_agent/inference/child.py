@@ -49,7 +49,7 @@ _PIPE_BYTES = 65536
 _STOP = Frame({"type": "stop"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Settings of counting. ``context``: the reference's context to which its windows belong.
 
@@ -264,7 +264,12 @@ class Child:
     def _grant(self, header: Mapping[str, Json]) -> None:
         numbers = [header.get(key, 0) for key in ("count", "budget_bytes")]
         count, budget_bytes = (value if isinstance(value, int) else 0 for value in numbers)
-        request = SampleRequest(str(header.get("request", "")), count, budget_bytes, str(header.get("lane", "audit")))
+        request = SampleRequest(
+            request=str(header.get("request", "")),
+            count=count,
+            budget_bytes=budget_bytes,
+            lane=str(header.get("lane", "audit")),
+        )
         try:
             reservoir = Reservoir(request, f"{self._settings.seed} {self._window_ms}")
         except SampleRequestError as error:
@@ -334,7 +339,13 @@ def _serve(options: argparse.Namespace, say: Say) -> None:
     memory_limit.go_first()
     memory_limit.keep_below(ceiling)
     load: Load = partial(load_model, max_memory_bytes=ceiling)
-    settings = Settings(max(1, options.window_ms), options.beat_s, options.context, options.seed, options.checkpoint_s)
+    settings = Settings(
+        window_ms=max(1, options.window_ms),
+        beat_s=options.beat_s,
+        context=options.context,
+        seed=options.seed,
+        checkpoint_s=options.checkpoint_s,
+    )
     first = load(options.bundle)
     child: Child | None = None
     surroundings = sources.Surroundings(

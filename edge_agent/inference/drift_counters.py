@@ -30,16 +30,20 @@ Floats: TypeAlias = "NDArray[np.float64]"
 STREAMS_IMAGE = NAMES
 STREAMS_EMBEDDING = (*(f"projection_{index}" for index in range(PROJECTIONS)), "residual")
 _ROWS_AT_ONCE = 128  # fits into uint8, which adds four times faster than int64
-_OF_EMBEDDING = tuple(StreamSpec(name, "embedding") for name in STREAMS_EMBEDDING)
+_OF_EMBEDDING = tuple(StreamSpec(name=name, kind="embedding") for name in STREAMS_EMBEDDING)
 
 
 def stream_specs(task: DeviceTask, *, has_embedding: bool) -> tuple[StreamSpec, ...]:
     """Return the streams in the order of the values: for a classifier 23, or 14 without an embedding."""
     embedding = _OF_EMBEDDING if has_embedding else ()
-    return (*(StreamSpec(name, "input") for name in STREAMS_IMAGE), *embedding, *(one.spec for one in task.streams))
+    return (
+        *(StreamSpec(name=name, kind="input") for name in STREAMS_IMAGE),
+        *embedding,
+        *(one.spec for one in task.streams),
+    )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Projection:
     """Converts an embedding and the outputs to streams; includes the temperature of the confidence.
 
@@ -57,7 +61,13 @@ class Projection:
 
 def no_projection(task: DeviceTask, temperature: float = 1.0) -> Projection:
     """Return the parameters for a model without an embedding."""
-    return Projection(task, np.empty(0), np.empty((PROJECTIONS, 0)), np.ones(PROJECTIONS), temperature=temperature)
+    return Projection(
+        task=task,
+        mean=np.empty(0),
+        rows=np.empty((PROJECTIONS, 0)),
+        scale=np.ones(PROJECTIONS),
+        temperature=temperature,
+    )
 
 
 def projection_of(reference: Reference, task: DeviceTask) -> Projection:
@@ -66,12 +76,12 @@ def projection_of(reference: Reference, task: DeviceTask) -> Projection:
     if not dimensions:
         return no_projection(task, reference.temperature)
     return Projection(
-        task,
-        np.array(reference.projection_mean),
-        np.array(reference.projection).reshape(PROJECTIONS, dimensions),
-        np.array(reference.projection_scale),
-        reference.residual_scale,
-        reference.temperature,
+        task=task,
+        mean=np.array(reference.projection_mean),
+        rows=np.array(reference.projection).reshape(PROJECTIONS, dimensions),
+        scale=np.array(reference.projection_scale),
+        residual_scale=reference.residual_scale,
+        temperature=reference.temperature,
     )
 
 

@@ -36,7 +36,7 @@ _RUNS = 50
 _MIN_S = 0.2  # fast models run more often, so that one delay of the system does not become the 95th percentile
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The JSON line. ``max_abs``: largest difference from the golden logits; ``flips``: rows with another class."""
 
@@ -124,7 +124,16 @@ def _figures(runtime: runtimes.Runtime, task: DeviceTask, golden: Golden) -> Ver
     flips = task.flips(logits, golden.logits)
     p50_ms, p95_ms = np.percentile(_latencies_ms(runtime, golden.inputs), [50, 95]).tolist()
     differences = np.nan_to_num(np.abs(logits - golden.logits), nan=_NOT_A_NUMBER, posinf=_NOT_A_NUMBER)
-    return Verdict(False, "", "", p50_ms, p95_ms, peak_memory_bytes(), float(differences.max()), flips)
+    return Verdict(
+        ok=False,
+        code="",
+        text="",
+        latency_p50_ms=p50_ms,
+        latency_p95_ms=p95_ms,
+        peak_memory_bytes=peak_memory_bytes(),
+        max_abs=float(differences.max()),
+        flips=flips,
+    )
 
 
 def peak_memory_bytes() -> int:

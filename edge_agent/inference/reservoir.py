@@ -24,7 +24,7 @@ _STARTS = ((b"\x89PNG", "image/png"), (b"\xff\xd8", "image/jpeg"), (b"BM", "imag
 _RIFF_FORMS = {b"WEBP": "image/webp", b"WAVE": "audio/wav"}  # at bytes 8 to 12, after the length
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SampleRequest:
     """A request granted by the server."""
 
@@ -34,7 +34,7 @@ class SampleRequest:
     lane: str = "audit"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """One input and the model's prediction; ``data`` unchanged."""
 
@@ -112,7 +112,9 @@ class Reservoir:
         key = self._random.random() ** (1 / weight)
         if len(self._held) >= self._capacity and key <= self._held[0][0]:
             return
-        candidate = Candidate(data, digest.hexdigest(), at_ms, predicted, confidence)
+        candidate = Candidate(
+            data=data, sha256=digest.hexdigest(), at_ms=at_ms, predicted=predicted, confidence=confidence
+        )
         heapq.heappush(self._held, (key, self._offered, candidate))
         self._held_bytes += len(data)
         self._shrink()

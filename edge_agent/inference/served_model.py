@@ -26,7 +26,7 @@ from wire.manifest import Manifest
 from wire.reference import Reference, read_reference
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """One inference, not yet counted.
 
@@ -40,7 +40,7 @@ class Outcome:
     run_ms: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServedModel:
     """Everything an inference needs."""
 
@@ -76,7 +76,7 @@ class ServedModel:
         outputs = self.runtime.run(tensor)
         run_ms = (time.perf_counter() - start_s) * 1000
         embedding = None if self.embedding_index is None else outputs[self.embedding_index]
-        return Outcome(image, outputs[0], embedding, run_ms)
+        return Outcome(image=image, logits=outputs[0], embedding=embedding, run_ms=run_ms)
 
     def values(self, outcomes: Sequence[Outcome]) -> NDArray[np.float64]:
         """Return the stream values of N inferences (at least one), float64 (N, S).
@@ -115,15 +115,15 @@ def load_model(path: Path, *, threads: int | None = None, max_memory_bytes: int 
     reference.check_artifact(bundle.manifest.artifact_sha256)
     task = tasks.of(bundle.manifest, reference)
     model = ServedModel(
-        bundle.manifest,
-        runtimes.load(bundle.manifest, bundle.artifact, threads=threads),
-        reference,
-        reference.ref_id,
-        drift_counters.projection_of(reference, task),
-        drift_counters.Counter(reference, task),
-        task,
-        _embedding_index(bundle.manifest, reference),
-        max_memory_bytes,
+        manifest=bundle.manifest,
+        runtime=runtimes.load(bundle.manifest, bundle.artifact, threads=threads),
+        reference=reference,
+        ref_id=reference.ref_id,
+        projection=drift_counters.projection_of(reference, task),
+        counter=drift_counters.Counter(reference, task),
+        task=task,
+        embedding_index=_embedding_index(bundle.manifest, reference),
+        max_memory_bytes=max_memory_bytes,
     )
     model.warm()
     return model

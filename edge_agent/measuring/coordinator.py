@@ -75,7 +75,7 @@ def refusal(condition: Condition, config: MeasureConfig) -> Refusal | None:
     return None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Desk:
     """The measurement in progress, if any. Used by the loop's thread only; ``put`` enqueues for it.
 
@@ -107,7 +107,7 @@ class Desk:
             command = ""
         if isinstance(command, str) and command:
             text = "Expected the agent to run through, got a restart in the middle: order the measurement again"
-            self.answer(Response(command, ok=False, code="interrupted", text=text))
+            self.answer(Response(id=command, ok=False, code="interrupted", text=text))
             self.tell("interrupted", text)
         self.disk.remove(note)
 
@@ -138,7 +138,7 @@ class Desk:
         if isinstance(result, Measured):
             self.tell("measured", f"order {result.order}")
             data: dict[str, Json] = {"order": result.order, "report_sha256": result.report_sha256}
-            self.answer(Response(done.command, ok=True, data=data))
+            self.answer(Response(id=done.command, ok=True, data=data))
         elif isinstance(result, Refusal):
             self.tell(result.code, result.text)
             self.answer(_refused(done.command, result))
@@ -165,7 +165,7 @@ class Desk:
 
 
 def _refused(command: str, why: Refusal) -> Response:
-    return Response(command, ok=False, code=why.code, text=why.text[:500])
+    return Response(id=command, ok=False, code=why.code, text=why.text[:500])
 
 
 def _envelope(command: Command) -> bytes | None:

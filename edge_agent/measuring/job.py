@@ -34,7 +34,7 @@ _TAIL, _TAIL_BYTES = 300, 8192
 _CANCELLED = Refusal("cancelled", "Expected to finish, got an update to install first: order it again later")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobLimits:
     """``max_bytes``: bundle and rows together; ``limit_s``: for the child; ``reserve_bytes`` stays free on the disk."""
 
@@ -44,7 +44,7 @@ class JobLimits:
     max_bytes_per_s: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessBench:
     """The bench of a real device: children, HTTP and the disk."""
 

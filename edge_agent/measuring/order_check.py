@@ -44,7 +44,7 @@ from wire.measurement import MAX_ENVELOPE_BYTES, ORDER_TYPE, MeasureOrder, read_
 _HTTP_NOT_FOUND = 404
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The child's output. ``code`` is empty when ``ok``; otherwise only ``code`` and ``text`` are set."""
 

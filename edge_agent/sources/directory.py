@@ -117,7 +117,7 @@ def open_source(settings: Settings, clock: Clock, surroundings: Surroundings) ->
     return DirectorySource(folder, clock, settings, surroundings)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Seen:
     """A file as last seen. ``rested_s``: since when it is unchanged; ``refused``: it was tried once."""
 
@@ -240,7 +240,7 @@ class DirectorySource:
             # another change after the last write: a rename, or a finished copy that keeps the original's time
             renamed = entry.inode() in self._unfinished or status.st_ctime_ns > status.st_mtime_ns
             whole_since_s = now_s - self._settings.settle_s * _UNKNOWN_WRITER if renamed and status.st_size else now_s
-            seen = _Seen(status.st_size, status.st_mtime_ns, whole_since_s)
+            seen = _Seen(size=status.st_size, mtime_ns=status.st_mtime_ns, rested_s=whole_since_s)
         present[entry.name] = seen
         if self._kept.get(entry.name) == (seen.size, seen.mtime_ns):
             return False
@@ -301,7 +301,7 @@ class DirectorySource:
                 status = (self._folder / name).lstat()
             except OSError:  # it is gone: a file under its name is a new one
                 return None
-            seen = _Seen(status.st_size, status.st_mtime_ns, 0.0)
+            seen = _Seen(size=status.st_size, mtime_ns=status.st_mtime_ns, rested_s=0.0)
         self._kept[name] = (seen.size, seen.mtime_ns)
         return seen
 

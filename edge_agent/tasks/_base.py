@@ -31,7 +31,7 @@ class Stream:
     @property
     def spec(self) -> StreamSpec:
         """The stream's description in a reference."""
-        return StreamSpec(self.name, "output", categorical=bool(self.edges))
+        return StreamSpec(name=self.name, kind="output", categorical=bool(self.edges))
 
 
 class Seen(NamedTuple):

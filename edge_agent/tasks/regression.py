@@ -26,7 +26,7 @@ class Regression:
     @property
     def streams(self) -> tuple[Stream, ...]:
         """The first values."""
-        return tuple(Stream(f"value_{index}") for index in range(min(self.outputs, MAX_VALUES)))
+        return tuple(Stream(name=f"value_{index}") for index in range(min(self.outputs, MAX_VALUES)))
 
     def values(self, outputs: Outputs, temperature: float) -> list[float]:
         """Return the first values unchanged."""

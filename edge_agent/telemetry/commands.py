@@ -21,7 +21,7 @@ KEPT_GRANTS = 8  # as many as a child serves at once
 BUDGET_KEY = "sample_bytes_per_day"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SampleGrant:
     """The limits of one request for samples: a number of inputs, and their total bytes."""
 
@@ -31,7 +31,7 @@ class SampleGrant:
     lane: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ledger:
     """The state of commands that must survive a restart.
 
@@ -88,15 +88,15 @@ def grant_samples(command: Command, left_bytes: int) -> SampleGrant | Response:
     lane, request = arguments.get("lane", "audit"), arguments.get("request", command.id)
     if not isinstance(count, int) or count < 1 or not isinstance(lane, str) or not isinstance(request, str):
         text = "Expected a count of at least 1, a lane and a request, got others"
-        return Response(command.id, ok=False, code="arguments_invalid", text=text)
+        return Response(id=command.id, ok=False, code="arguments_invalid", text=text)
     if left_bytes <= 0:
         text = (
             "Expected a budget for samples left today, got none: both max_bytes_per_day in [samples] of agent.toml "
             f"(0: off) and {BUDGET_KEY} in the desired config have to allow it"
         )
-        return Response(command.id, ok=False, code="budget_zero", text=text)
+        return Response(id=command.id, ok=False, code="budget_zero", text=text)
     asked = budget if isinstance(budget, int) and budget > 0 else left_bytes
-    return SampleGrant(request, count, min(asked, left_bytes), lane)
+    return SampleGrant(request=request, count=count, budget_bytes=min(asked, left_bytes), lane=lane)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class SampleLedger:
         except FileNotFoundError:
             return Ledger()
         except (OSError, WireError):
-            return Ledger(now_ms // DAY_MS, sys.maxsize)
+            return Ledger(day=now_ms // DAY_MS, granted_bytes=sys.maxsize)
 
     def write(self, ledger: Ledger) -> None:
         """Store the ledger.

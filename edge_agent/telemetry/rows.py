@@ -58,7 +58,7 @@ class Numberer:
         return self._last[stream]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """The child's counts since its last report; digests are full or short hex. ``closed``: the window ends."""
 
@@ -77,7 +77,7 @@ class _OpenBatch:
     rows: tuple[Mapping[str, Json], ...] = ()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Telemetry:
     """Writes messages into the spool. One thread."""
 
@@ -145,7 +145,14 @@ class Telemetry:
         """Add an event."""
         seq = self.numberer.next(Stream.EVENT)
         message = Event(
-            self.boot, seq, at_ms=at_ms, kind=kind, code=code, severity=severity, text=_shortened(text), data=data or {}
+            boot=self.boot,
+            seq=seq,
+            at_ms=at_ms,
+            kind=kind,
+            code=code,
+            severity=severity,
+            text=_shortened(text),
+            data=data or {},
         )
         self._add(Stream.EVENT, seq, encode(message))
 
@@ -156,9 +163,16 @@ class Telemetry:
             MessageError: If a digest is not hexadecimal or a number is negative; nothing is added then.
         """
         report = DriftReport(
-            self.boot, 0, 0, self._filed_under(window), window.len_ms, window.context,
-            window.artifact[:32], window.ref_id[:32], window.counters,
-        )  # fmt: skip
+            boot=self.boot,
+            seq=0,
+            oldest_seq=0,
+            window_start_ms=self._filed_under(window),
+            window_len_ms=window.len_ms,
+            context=window.context,
+            artifact=window.artifact[:32],
+            ref_id=window.ref_id[:32],
+            counters=window.counters,
+        )
         encode_report(report)
         if self._window is not None and not _continues(self._window, report):
             self._end_window(self._window)
@@ -195,7 +209,14 @@ class Telemetry:
         self._window = None
 
     def _keep_window(self, window: DriftReport, *, is_open: bool) -> None:
-        row = Row(Stream.DRIFT.value, window.boot, window.seq, encode_report(window), merge_key(window), open=is_open)
+        row = Row(
+            stream=Stream.DRIFT.value,
+            boot=window.boot,
+            seq=window.seq,
+            payload=encode_report(window),
+            merge_key=merge_key(window),
+            open=is_open,
+        )
         self.spool.add(row)
 
     def sample(self, sample: Sample) -> None:
@@ -230,14 +251,18 @@ class Telemetry:
     def _keep_batch(self, stream: Stream, batch: _OpenBatch, *, is_open: bool) -> None:
         first = batch.rows[0].get("at_ms")
         t0_ms = first if isinstance(first, int) else 0
-        message = Batch(stream, self.boot, batch.seq, 0, t0_ms, len(batch.rows), batch.rows)
+        message = Batch(
+            stream=stream, boot=self.boot, seq=batch.seq, oldest_seq=0, t0_ms=t0_ms, n=len(batch.rows), rows=batch.rows
+        )
         # lazy: readings can wait, and counts were written together with the last part of the window (``so_far``)
-        self.spool.add(Row(stream.value, self.boot, batch.seq, encode(message), open=is_open, lazy=is_open))
+        self.spool.add(
+            Row(stream=stream.value, boot=self.boot, seq=batch.seq, payload=encode(message), open=is_open, lazy=is_open)
+        )
         if not is_open:
             del self._batches[stream]
 
     def _add(self, stream: Stream, seq: int, payload: bytes) -> None:
-        self.spool.add(Row(stream.value, self.boot, seq, payload))
+        self.spool.add(Row(stream=stream.value, boot=self.boot, seq=seq, payload=payload))
 
 
 def _continues(window: DriftReport, part: DriftReport) -> bool:
@@ -252,8 +277,8 @@ def _continues(window: DriftReport, part: DriftReport) -> bool:
 def topic_of(row: Row, site: str, device: str) -> Topic:
     """Return the topic of a row."""
     if row.stream == Stream.EVENT:
-        return Topic(site, device, Kind.EVENT)
-    return Topic(site, device, Kind.TELE, row.stream)
+        return Topic(site=site, device=device, kind=Kind.EVENT)
+    return Topic(site=site, device=device, kind=Kind.TELE, leaf=row.stream)
 
 
 def seal(row: Row, *, oldest_seq: int, boot: str) -> bytes:

@@ -63,7 +63,7 @@ _UNREAD = frozenset({sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_IOERR_SHORT_READ,
 _LOCKED_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One message that waits: ``payload`` is encoded, not yet sealed with ``oldest_seq`` and ``late``.
 
@@ -90,7 +90,7 @@ class Row:
         return len(self.payload) + _OVERHEAD_BYTES
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Spool:
     """SQLite in WAL mode at ``path``, at most ``limit_bytes`` of rows. One thread."""
 
@@ -346,7 +346,7 @@ class Spool:
     def _rows(self, where: str, values: tuple[object, ...]) -> list[Row]:
         query = f"SELECT stream, boot, seq, payload, merge_key, id, open FROM rows {where}"  # noqa: S608 - constants of this file
         return [
-            Row(stream, boot, seq, payload, key, row_id, bool(is_open))
+            Row(stream=stream, boot=boot, seq=seq, payload=payload, merge_key=key, id=row_id, open=bool(is_open))
             for stream, boot, seq, payload, key, row_id, is_open in self._select(query, values)
         ]
 

@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 MAX_ANSWERS = 64
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Uplink:
     """One device's side of the topics. One thread."""
 
@@ -42,7 +42,7 @@ class Uplink:
 
     def start(self, listener: Listener, now_ms: int) -> None:
         """Connect in the background, with a will that sets the state to lost."""
-        will = encode(State(DeviceState.LOST, now_ms, self.boot, self.agent_version))
+        will = encode(State(state=DeviceState.LOST, at_ms=now_ms, boot=self.boot, agent_version=self.agent_version))
         kinds = [Kind.DESIRED, Kind.CMD]
         self.transport.start(
             listener,
@@ -70,7 +70,9 @@ class Uplink:
     def say_state(self, state: DeviceState, now_ms: int, reason: str = "") -> None:
         """Publish the state and the reason why it is not ready, if one of them has changed."""
         if state is not self._state.state or reason != self._state.reason or not self._state.at_ms:
-            self._state = State(state, now_ms, self.boot, self.agent_version, reason)
+            self._state = State(
+                state=state, at_ms=now_ms, boot=self.boot, agent_version=self.agent_version, reason=reason
+            )
             self._due[Kind.STATE] = encode(self._state)
 
     def say_reported(self, reported: Reported) -> None:
@@ -140,4 +142,4 @@ class Uplink:
         return self.transport.publish(topic, payload, retain=retain) is not None
 
     def _topic(self, kind: Kind) -> str:
-        return str(Topic(self.site, self.device, kind))
+        return str(Topic(site=self.site, device=self.device, kind=kind))

@@ -44,7 +44,7 @@ TAKE_OVER_CLOSES = 5
 STABLE_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MqttSettings:
     """The broker's address, the credentials, and limits. ``password`` never appears in a log.
 

@@ -12,7 +12,7 @@ from wire.messages import Desired
 from wire.tuf_target import MAX_TARGET_BYTES
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFacts:
     """Facts of the device; ``free_bytes`` excludes the reserve, ``security_floor`` is None when it is lost."""
 

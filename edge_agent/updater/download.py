@@ -34,7 +34,7 @@ _CLIENT_ERRORS = range(300, 500)
 _CANCELLED = Refusal("superseded", "a newer desired state")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FetchSettings:
     """The server's address, credentials and time limits. ``tls_ca``: certificates in PEM text, "" for the system's."""
 

@@ -71,7 +71,7 @@ class Progress:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
     """The measurements of the probe child; ``code`` is empty when ``ok``."""
 

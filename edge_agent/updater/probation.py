@@ -24,7 +24,7 @@ USUAL_RATIO = 0.5
 INVALID_RATIO = 0.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """The limits for a release on probation. ``latency_p95_ms`` of 0: no limit."""
 
@@ -81,7 +81,7 @@ class Outputs:
         return tuple(count / total for count in self.classes) if total >= ENOUGH_OUTPUTS else ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """The observations since the switch: ``p95_ms`` of the last heartbeats, sums of the others.
 

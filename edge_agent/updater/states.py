@@ -72,7 +72,7 @@ TRANSITIONS: Mapping[tuple[UpdatePhase, Signal], UpdatePhase] = {
 IN_FLIGHT = frozenset({_P.OFFERED, _P.DEFERRED, _P.DOWNLOADING, _P.VERIFYING, _P.STAGED, _P.PROBATION})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateRecord:
     """``update.json``.
 
@@ -108,9 +108,15 @@ class UpdateRecord:
     def status(self, done_bytes: int) -> UpdateStatus:
         """Return the update's status for ``reported``."""
         return UpdateStatus(
-            self.phase, self.desired.gen, self.desired.release, self.code, self.text, self.since_ms,
-            done_bytes, self.length_bytes,
-        )  # fmt: skip
+            phase=self.phase,
+            gen=self.desired.gen,
+            release=self.desired.release,
+            code=self.code,
+            text=self.text,
+            since_ms=self.since_ms,
+            done_bytes=done_bytes,
+            total_bytes=self.length_bytes,
+        )
 
 
 def follow(record: UpdateRecord, signal: Signal, now_ms: int) -> UpdateRecord:

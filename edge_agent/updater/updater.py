@@ -49,7 +49,7 @@ _LOG = logging.getLogger(__name__)
 _P = UpdatePhase
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
     """The updater's dependencies. ``hardware`` and ``runtimes`` describe the device."""
 
@@ -61,7 +61,7 @@ class Ports:
     runtimes: tuple[str, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Updater:
     """One update at a time. ``activate`` makes the child serve a release (None: none); ``changed`` gets each phase."""
 
@@ -246,7 +246,12 @@ class Updater:
 
     def _admit(self, target: TargetInfo, now_ms: int, now_s: float) -> None:
         free_bytes = max(0, self.disk.free_bytes(self.state) - self.config.reserve_bytes)
-        facts = DeviceFacts(self.ports.hardware, self.ports.runtimes, self.floor(), free_bytes)
+        facts = DeviceFacts(
+            hardware=self.ports.hardware,
+            runtimes=self.ports.runtimes,
+            security_floor=self.floor(),
+            free_bytes=free_bytes,
+        )
         blob = self.slots.bundle(target.sha256)
         held = [path.stat().st_size for path in (blob, blob.with_name(f"{blob.name}.part")) if path.exists()]
         refusal = admit(self.record.desired, target, facts) or space(
@@ -329,10 +334,14 @@ class Updater:
 
     def _judge(self, now_ms: int, now_s: float) -> None:
         limits = Limits(
-            self.record.desired.probation_s, self.config.max_error_ratio, self.record.latency_budget_ms,
-            self.config.latency_slack_ratio, self.record.class_shares, self.record.usual_shares,
-            self.record.usual_error_ratio,
-        )  # fmt: skip
+            probation_s=self.record.desired.probation_s,
+            max_error_ratio=self.config.max_error_ratio,
+            latency_p95_ms=self.record.latency_budget_ms,
+            latency_slack_ratio=self.config.latency_slack_ratio,
+            class_shares=self.record.class_shares,
+            usual_shares=self.record.usual_shares,
+            usual_error_ratio=self.record.usual_error_ratio,
+        )
         verdict: Judgement = judge(self.health, limits, now_s - self._probation_s)
         if verdict.over and verdict.code:
             self._roll_back(verdict.code, verdict.text, now_ms)
@@ -419,7 +428,11 @@ def committed_release(record: UpdateRecord) -> SlotRelease | None:
 def _release(record: UpdateRecord) -> SlotRelease:
     desired = record.desired
     return SlotRelease(
-        desired.release, desired.sha256, record.security_floor, record.latency_budget_ms, record.length_bytes
+        release=desired.release,
+        sha256=desired.sha256,
+        security_floor=record.security_floor,
+        latency_budget_ms=record.latency_budget_ms,
+        length_bytes=record.length_bytes,
     )
 
 

@@ -77,7 +77,7 @@ _HTTP_NOT_FOUND = 404
 _ROLES = ("root", "timestamp", "snapshot", "targets")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """The child's output. ``code`` is empty when ``ok``; otherwise only ``code``, ``text`` and ``server_ms`` are set.
 

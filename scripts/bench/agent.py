@@ -64,7 +64,7 @@ LIMIT_IDLE_MB, LIMIT_BUSY_MB = 2.0, 5.0  # to flash per hour: without images, an
 NOVEMBER_MB = 21.0  # at idle, before the status was written on change and readings were batched
 MAX_LEFT = 3  # images of the last seconds: an agent that serves none writes little
 SETTLE_S = 45.0  # until connected, the child started, and resent messages are acknowledged
-PRE = Preprocessing(SIDE, SIDE, "rgb", mean=(0.5,), std=(0.25,))
+PRE = Preprocessing(width=SIDE, height=SIDE, colour="rgb", mean=(0.5,), std=(0.25,))
 RNG = np.random.default_rng(0)
 
 
@@ -109,14 +109,22 @@ def write_bundle(folder: Path, layers: int, version: int = 1) -> Path:
     directions = np.linalg.qr(RNG.normal(size=(WIDTH, 8)))[0].T
     edges = tuple(float(np.float32(value)) for value in np.linspace(-1, 1, 15))
     reference = Reference(
-        sha256_hex(artifact), specs, (Context(counts=(0,) * 16 * len(specs)),), CLASSES, 10, (0,) * 100, (0,) * 100,
-        edges=(edges,) * len(specs), projection_mean=(0.0,) * WIDTH,
-        projection=tuple(map(tuple, directions.tolist())), projection_scale=(1.0,) * 8,
-    )  # fmt: skip
+        artifact_sha256=sha256_hex(artifact),
+        streams=specs,
+        contexts=(Context(counts=(0,) * 16 * len(specs)),),
+        classes=CLASSES,
+        confidence_bins=10,
+        table_right=(0,) * 100,
+        table_seen=(0,) * 100,
+        edges=(edges,) * len(specs),
+        projection_mean=(0.0,) * WIDTH,
+        projection=tuple(map(tuple, directions.tolist())),
+        projection_scale=(1.0,) * 8,
+    )
     manifest = Manifest(
         model="bench", version=version, target="host", opset=17, labels=tuple("abcdefghij"), preprocessing=PRE,
-        inputs=(TensorSpec("input", (-1, 3, SIDE, SIDE)),),
-        outputs=(TensorSpec("logits", (-1, CLASSES)), TensorSpec("embedding", (-1, WIDTH))),
+        inputs=(TensorSpec(name="input", shape=(-1, 3, SIDE, SIDE)),),
+        outputs=(TensorSpec(name="logits", shape=(-1, CLASSES)), TensorSpec(name="embedding", shape=(-1, WIDTH))),
     )  # fmt: skip
     path = folder / f"{version}-{layers}.tfb"
     path.write_bytes(build_bundle(manifest, {"model.onnx": artifact, "reference.bin": write_reference(reference)}))
@@ -210,7 +218,15 @@ def report_size(n: int) -> Row:
     shape = drift_counters.Shape(23, CLASSES)
     digest = "ab" * 16
     report = DriftReport(
-        "ab" * 8, 7, 7, 1_790_000_000_000, 3_600_000, 0, digest, digest, drift_counters.Counters(shape, n, values)
+        boot="ab" * 8,
+        seq=7,
+        oldest_seq=7,
+        window_start_ms=1_790_000_000_000,
+        window_len_ms=3_600_000,
+        context=0,
+        artifact=digest,
+        ref_id=digest,
+        counters=drift_counters.Counters(shape, n, values),
     )
     size, raw = len(encode_report(report)), 4 * shape.total
     return Row(
@@ -287,11 +303,18 @@ def _memory(pid: int) -> tuple[float, float]:
 def _install(state: Path, port: int, images: int = 200, options: str = "[monitor]\nwindow_s = 2.0\n") -> None:
     """Create a state directory as if enrolled, with the bench's bundle committed and images waiting."""
     bundle = write_bundle(state.parent, LAYERS_OF_5_MS, 7)
-    identity = Identity("site", "dev", "secret", "127.0.0.1", port, "http://127.0.0.1:9")
+    identity = Identity(
+        site="site",
+        device="dev",
+        password="secret",  # noqa: S106 - of a broker of our own
+        mqtt_host="127.0.0.1",
+        mqtt_port=port,
+        http_url="http://127.0.0.1:9",
+    )
     digest, slots = sha256_hex(bundle.read_bytes()), Slots(state, RealDisk())
     RealDisk().write(state / "identity.json", encode(identity))
     RealDisk().write(slots.bundle(digest), bundle.read_bytes())
-    slots.fill("a", SlotRelease("bench-7", digest))
+    slots.fill("a", SlotRelease(release="bench-7", sha256=digest))
     slots.switch("a")
     (state / "inbox").mkdir()
     for number in range(images):
@@ -370,7 +393,9 @@ def flash(folder: Path, seconds: float) -> list[Row]:
     """Return the megabytes per hour to flash of two connected agents: one idle, one with an image per second."""
     broker, port = _broker(folder)
     notices: queue.SimpleQueue[Notice] = queue.SimpleQueue()
-    server = MqttTransport(MqttSettings("127.0.0.1", port, "server", "server", "secret"))
+    server = MqttTransport(
+        MqttSettings(host="127.0.0.1", port=port, client_id="server", username="server", password="secret")  # noqa: S106 - of a broker of our own
+    )
     server.start(notices.put, subscriptions=("tf/1/#",))
     program = Path(sys.executable).with_name("edge-agent")
     agents, figures, image = {}, {}, some_png()
@@ -378,7 +403,14 @@ def flash(folder: Path, seconds: float) -> list[Row]:
         for name in ("idle", "busy"):
             (folder / name).mkdir(mode=0o700)
             _install(folder / name, port, images=0, options="")
-            identity = Identity("site", name, "secret", "127.0.0.1", port, "http://127.0.0.1:9")
+            identity = Identity(
+                site="site",
+                device=name,
+                password="secret",  # noqa: S106 - of a broker of our own
+                mqtt_host="127.0.0.1",
+                mqtt_port=port,
+                http_url="http://127.0.0.1:9",
+            )
             write_record(RealDisk(), folder / name / "identity.json", to_document(identity))
             command = [
                 str(program),

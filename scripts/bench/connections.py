@@ -85,7 +85,9 @@ class Device:
             return
         self.connected, base = True, f"tf/1/{SITE}/{self.name}"
         client.subscribe([(f"{base}/desired", 1), (f"{base}/cmd/#", 1)])
-        client.publish(f"{base}/state", encode(State(DeviceState.READY, _now_ms(), BOOT)), qos=1, retain=True)
+        client.publish(
+            f"{base}/state", encode(State(state=DeviceState.READY, at_ms=_now_ms(), boot=BOOT)), qos=1, retain=True
+        )
         client.publish(f"{base}/tele/drift", self.report, qos=1)
 
     def _heard(self, _: object, __: object, message: paho.MQTTMessage) -> None:
@@ -232,7 +234,19 @@ def _raise_limit(count: int) -> None:
 def _report(number: int) -> bytes:
     counters = Counters(SHAPE, 60, tuple((number + place) % 7 for place in range(SHAPE.total)))
     start_ms = (_now_ms() // HOUR_MS - 1) * HOUR_MS
-    return encode_report(DriftReport(BOOT, 0, 0, start_ms, HOUR_MS, 0, "cd" * 16, "ef" * 16, counters))
+    return encode_report(
+        DriftReport(
+            boot=BOOT,
+            seq=0,
+            oldest_seq=0,
+            window_start_ms=start_ms,
+            window_len_ms=HOUR_MS,
+            context=0,
+            artifact="cd" * 16,
+            ref_id="ef" * 16,
+            counters=counters,
+        )
+    )
 
 
 def _stored(state: StateDirectory) -> tuple[int, int]:

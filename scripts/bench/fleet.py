@@ -66,7 +66,20 @@ class Shelf:
 
     def releases(self) -> tuple[Release, ...]:
         """Return the one release."""
-        return (Release("m-1", "m", 1, "pi", "p", "0" * 64, 1, {}, TargetCustom(ref_id=KEY[0] * 2), 0),)
+        return (
+            Release(
+                name="m-1",
+                model="m",
+                version=1,
+                target="pi",
+                path="p",
+                sha256="0" * 64,
+                length_bytes=1,
+                certificate={},
+                custom=TargetCustom(ref_id=KEY[0] * 2),
+                registered_ms=0,
+            ),
+        )
 
 
 @dataclass(slots=True)
@@ -109,19 +122,35 @@ class Site:
 
     def service(self) -> DriftService:
         """Return a new drift service on the database."""
-        fleet = Fleet(self.database, Outbox(MemoryTransport(MemoryBroker(), "server")), lambda: 0)
+        fleet = Fleet(
+            database=self.database,
+            outbox=Outbox(MemoryTransport(broker=MemoryBroker(), client_id="server")),
+            clock=lambda: 0,
+        )
         config = DriftConfig(baseline_windows=COMMISSIONED)
         windows, events = Windows(self.database), EventLog(self.database)
-        return DriftService(self.database, windows, fleet, Shelf(_reference()), events, config)
+        return DriftService(
+            database=self.database,
+            windows=windows,
+            fleet=fleet,
+            references=Shelf(_reference()),
+            events=events,
+            config=config,
+        )
 
 
 def _reference() -> Reference:
     kinds = {name: "output" if name in OUTPUTS else "embedding" if "proj" in name else "input" for name in NAMES}
     return Reference(
-        artifact_sha256=KEY[1] * 2, streams=tuple(StreamSpec(name, kinds[name]) for name in NAMES),
-        contexts=(Context("default", 2000, 2000, (125,) * (BINS * len(NAMES))),), classes=1, confidence_bins=1,
-        table_right=(1,), table_seen=(1,), edges=(tuple(float(i) for i in range(BINS - 1)),) * len(NAMES),
-    )  # fmt: skip
+        artifact_sha256=KEY[1] * 2,
+        streams=tuple(StreamSpec(name=name, kind=kinds[name]) for name in NAMES),
+        contexts=(Context(name="default", n=2000, n_effective=2000, counts=(125,) * (BINS * len(NAMES))),),
+        classes=1,
+        confidence_bins=1,
+        table_right=(1,),
+        table_seen=(1,),
+        edges=(tuple(float(i) for i in range(BINS - 1)),) * len(NAMES),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,9 +121,16 @@ def _notices(names: list[str], windows: int, now_ms: int) -> list[Incoming]:
     for window in range(windows):
         for index, name in enumerate(names):
             report = DriftReport(
-                "ab" * 8, window, 0, start_ms + window * HOUR_MS, HOUR_MS, 0, "cd" * 16, "ef" * 16,
-                bodies[(window + index) % len(bodies)],
-            )  # fmt: skip
+                boot="ab" * 8,
+                seq=window,
+                oldest_seq=0,
+                window_start_ms=start_ms + window * HOUR_MS,
+                window_len_ms=HOUR_MS,
+                context=0,
+                artifact="cd" * 16,
+                ref_id="ef" * 16,
+                counters=bodies[(window + index) % len(bodies)],
+            )
             found.append(Incoming(f"tf/1/bench/{name}/tele/drift", encode_report(report)))
     return found
 

@@ -222,7 +222,9 @@ def _calls() -> Iterator[_Call]:
 
     with tempfile.TemporaryDirectory(prefix="tinyfleet-docs-") as folder:
         state = init_state(Path(folder) / "state")
-        app = ServerApp.open(state.path, transport=MemoryTransport(MemoryBroker(), "server"), pages=False)
+        app = ServerApp.open(
+            state.path, transport=MemoryTransport(broker=MemoryBroker(), client_id="server"), pages=False
+        )
         try:
             document, who = app.web.api.openapi(), dict(_who(app.web.api.routes))
         finally:

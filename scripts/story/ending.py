@@ -105,9 +105,16 @@ def _report_sizes(story: Story) -> list[int]:
 
 def _report(window: Window) -> DriftReport:
     return DriftReport(
-        "0" * 16, 1000, 999, window.start_ms, window.len_ms, window.context, window.artifact, window.ref_id,
-        window.counters,
-    )  # fmt: skip
+        boot="0" * 16,
+        seq=1000,
+        oldest_seq=999,
+        window_start_ms=window.start_ms,
+        window_len_ms=window.len_ms,
+        context=window.context,
+        artifact=window.artifact,
+        ref_id=window.ref_id,
+        counters=window.counters,
+    )
 
 
 Figure = dict[str, str | float | bool | None]

@@ -39,7 +39,9 @@ class InProcessFleet(Fleet):
 
     def start_server(self) -> FleetClient:
         """Start the server on the in-memory broker; return the operator's API."""
-        self._server = ServerApp.open(self.server_dir, transport=MemoryTransport(self._broker, "server"))
+        self._server = ServerApp.open(
+            self.server_dir, transport=MemoryTransport(broker=self._broker, client_id="server")
+        )
         self._server.start()
         return FleetClient(self._server.http_url, self.server_dir / "operator.token", proxies=False)
 
@@ -52,7 +54,7 @@ class InProcessFleet(Fleet):
 
     def _run_agent(self, device: str) -> None:
         state = self.state_dir(device)
-        transport = MemoryTransport(self._broker, device)
+        transport = MemoryTransport(broker=self._broker, client_id=device)
         agent = build_agent(read_identity(state), read_config(state / "agent.toml"), state, transport)
         run_agent(agent, self._stopping.is_set)
 

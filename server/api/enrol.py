@@ -13,7 +13,7 @@ from server.errors import RootMissingError, ServerError
 from server.fleet.enrolment import Enrolment, Identity
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
     """The addresses at which devices reach this server. ``mqtt_tls_ca`` is a certificate as text, "" without TLS."""
 

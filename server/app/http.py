@@ -25,7 +25,7 @@ class WebError(ServerError):
     status = 503
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Web:
     """One uvicorn server; it runs outside the main thread, so that signals stay with the caller."""
 

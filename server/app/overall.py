@@ -60,7 +60,7 @@ class Signals:
     metadata: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Concern:
     """One problem; ``names``: the devices, releases or rollouts that it concerns."""
 
@@ -114,7 +114,7 @@ def overall(signals: Signals) -> Overall:
     found = [_concern(field.name, getattr(signals, field.name)) for field in fields(signals) if field.name != _DEVICES]
     concerns = [concern for concern in found if concern is not None]
     if signals.devices == 0:
-        concerns.append(Concern(_DEVICES, Level.UNKNOWN, _NO_DEVICES, ()))
+        concerns.append(Concern(signal=_DEVICES, level=Level.UNKNOWN, text=_NO_DEVICES, names=()))
     ordered = tuple(sorted(concerns, key=lambda concern: -_LEVELS.index(concern.level)))
     if not ordered:
         return Overall(Level.WELL, _ALL_WELL, ())
@@ -127,4 +127,4 @@ def _concern(signal: str, names: tuple[str, ...]) -> Concern | None:
     level, one, many = _WORDS[signal]
     listed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     counted = one if one == many else f"{len(names)} {one if len(names) == 1 else many}"
-    return Concern(signal, level, f"{counted}: {listed}", names)
+    return Concern(signal=signal, level=level, text=f"{counted}: {listed}", names=names)

@@ -55,7 +55,7 @@ class Overrides:
     bind: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
     """Who may connect to the broker: the server itself and every enrolled device."""
 
@@ -89,7 +89,7 @@ class Admission:
         self.broker.wait_for_user(identity.device, identity.password)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class ServerApp:
     """One server. Create it with ``ServerApp.open``; in tests, ``turn`` replaces the threads."""
 
@@ -304,24 +304,45 @@ def _assemble(
         password, broker = new_secret(), None
         if transport is None:
             port = config.broker.port or (before.broker if before else 0) or free_port(config.broker.bind)
-            broker = Broker(state.broker, config.broker, config.tls, port, SERVER_USER, password)
+            broker = Broker(
+                folder=state.broker,
+                config=config.broker,
+                tls=config.tls,
+                port=port,
+                user=SERVER_USER,
+                password=password,
+            )
             host = loopback_of(config.broker.bind)
-            transport = MqttTransport(host, port, SERVER_USER, SERVER_USER, password, config.tls.ca)
+            transport = MqttTransport(
+                host=host, port=port, client_id=SERVER_USER, user=SERVER_USER, password=password, tls_ca=config.tls.ca
+            )
         address = _address(config, listener, broker)
         parts = build_parts(state, config, transport, clock)
         if drawn:
             _refuse_to_orphan(state, parts)
         if broker is not None:
             _refuse_lost_trust(parts)
-        admission = Admission(parts.enrolment, broker, hash_password(password))
+        admission = Admission(enrolment=parts.enrolment, broker=broker, server_hash=hash_password(password))
         reception = Reception(lambda: _public(address, config), parts.trust.root, admission.admit)
-        web = Web(build_api(parts, reception), listener, config.tls)
+        web = Web(api=build_api(parts, reception), listener=listener, tls=config.tls)
     except BaseException:
         listener.close()
         raise
-    lost = LostDevices(parts.fleet, parts.events, lambda: broker.started_ms if broker else 0)
+    lost = LostDevices(fleet=parts.fleet, events=parts.events, started_ms=lambda: broker.started_ms if broker else 0)
     watch: tuple[Service, ...] = (broker, lost) if broker else ()
-    return ServerApp(state, config, parts, transport, broker, admission, web, address, clock, watch, lock)
+    return ServerApp(
+        state=state,
+        config=config,
+        parts=parts,
+        transport=transport,
+        broker=broker,
+        admission=admission,
+        web=web,
+        address=address,
+        clock=clock,
+        watch=watch,
+        _lock=lock,
+    )
 
 
 def _refuse_to_orphan(state: StateDirectory, parts: Parts) -> None:
@@ -366,4 +387,4 @@ def _address(config: ServerConfig, listener: socket.socket, broker: Broker | Non
 
 def _public(address: RunAddress, config: ServerConfig) -> Address:
     ca = Path(config.tls.ca).read_text(encoding="utf-8") if config.tls.enabled else ""
-    return Address(address.mqtt_host, address.mqtt_port, address.http_url, ca)
+    return Address(mqtt_host=address.mqtt_host, mqtt_port=address.mqtt_port, http_url=address.http_url, mqtt_tls_ca=ca)

@@ -71,7 +71,7 @@ class Service(Protocol):
         """Do what is due at ``now_ms`` (UTC milliseconds) and return soon."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """The services of one server; ``turn`` of ``services`` is called in this order."""
 
@@ -104,30 +104,52 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
     """Return every service on the state directory, with ``transport`` to reach devices."""
     database = open_database(config.store.url or state.database_url, str(state.path), may_be_new=not state.has_served())
     events, outbox = EventLog(database), Outbox(transport)
-    fleet = Fleet(database, outbox, clock)
-    enrolment = Enrolment(database, clock, config.enrolment.claim_ttl_s)
+    fleet = Fleet(database=database, outbox=outbox, clock=clock)
+    enrolment = Enrolment(database=database, clock=clock, claim_ttl_s=config.enrolment.claim_ttl_s)
     blobs = Blobs(state.blobs)
     blobs.sweep()
     versions, trust = Versions(database, blobs), TrustRepository(state.path, clock)
     register_releases(trust.targets(), versions, now_ms=clock())
     windows = Windows(database)
-    drift = DriftService(database, windows, fleet, versions, events, config.drift)
-    rollouts = RolloutService(Ledger(database), fleet, versions, events, config.rollout, clock, config.fleet.silent_s)
-    samples = Samples(database, state.samples, config.retraining, versions.labels)
+    drift = DriftService(
+        database=database, windows=windows, fleet=fleet, references=versions, events=events, config=config.drift
+    )
+    rollouts = RolloutService(
+        ledger=Ledger(database),
+        fleet=fleet,
+        versions=versions,
+        events=events,
+        config=config.rollout,
+        clock=clock,
+        silent_s=config.fleet.silent_s,
+    )
+    samples = Samples(database=database, folder=state.samples, config=config.retraining, labels_of=versions.labels)
     jobs = Jobs(database, state.jobs, config.retraining)
     retraining = RetrainingService(
-        Triggers(database), drift.verdicts, samples, jobs, fleet, versions, rollouts, events, config.retraining
+        triggers=Triggers(database),
+        verdicts=drift.verdicts,
+        samples=samples,
+        jobs=jobs,
+        fleet=fleet,
+        versions=versions,
+        rollouts=rollouts,
+        events=events,
+        config=config.retraining,
     )
-    withdrawal = Withdrawal(versions, fleet, rollouts, clock)
-    measurements = Measurements(state.measurements, fleet, clock, SignedOrders(state.path))
+    withdrawal = Withdrawal(versions=versions, fleet=fleet, rollouts=rollouts, clock=clock)
+    measurements = Measurements(folder=state.measurements, fleet=fleet, clock=clock, check=SignedOrders(state.path))
     outages = Outages()
-    ingest = Ingest(database, fleet, outbox, config.ingest, samples.accept, outages=outages)
-    vitals = Vitals(database, events, ingest, transport, state.path, config.health)
+    ingest = Ingest(
+        database=database, fleet=fleet, outbox=outbox, config=config.ingest, keep_sample=samples.accept, outages=outages
+    )
+    vitals = Vitals(
+        database=database, events=events, ingest=ingest, transport=transport, folder=state.path, config=config.health
+    )
     return Parts(
         database=database,
         auth=Auth(state.token("operator"), state.token("builder"), enrolment),
         enrolment=enrolment,
-        revocations=Revocations(fleet, outbox, clock),
+        revocations=Revocations(fleet=fleet, outbox=outbox, clock=clock),
         withdrawal=withdrawal,
         events=events,
         outbox=outbox,
@@ -146,15 +168,31 @@ def build_parts(state: StateDirectory, config: ServerConfig, transport: Transpor
         outages=outages,
         vitals=vitals,
         situation=Situation(
-            fleet, drift.verdicts, rollouts.ledger, versions, trust, vitals, clock, config.fleet.silent_s,
+            fleet=fleet,
+            verdicts=drift.verdicts,
+            rollouts=rollouts.ledger,
+            versions=versions,
+            trust=trust,
+            vitals=vitals,
+            clock=clock,
+            silent_s=config.fleet.silent_s,
             evidence_ms=int(max(2_000 * config.fleet.silent_s, 3 * config.drift.window_ms)),
         ),
         services=(
-            trust, ExpiryWatch(trust, events), fleet, drift, Regressions(drift.verdicts, rollouts), withdrawal,
-            rollouts, retraining, measurements, Liveness(fleet, events, config.fleet),
-            Housekeeping(database, config.ingest.retention_days), vitals,
+            trust,
+            ExpiryWatch(trust=trust, events=events),
+            fleet,
+            drift,
+            Regressions(drift.verdicts, rollouts),
+            withdrawal,
+            rollouts,
+            retraining,
+            measurements,
+            Liveness(fleet=fleet, events=events, config=config.fleet),
+            Housekeeping(database, config.ingest.retention_days),
+            vitals,
         ),
-    )  # fmt: skip
+    )
 
 
 def build_api(parts: Parts, reception: enrol_api.Reception) -> FastAPI:

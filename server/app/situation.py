@@ -33,7 +33,7 @@ class Reading:
     evidence: Mapping[str, Mapping[str, Json]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
     """The signals of one server. Safe to share between threads.
 

@@ -29,7 +29,7 @@ _TEMPLATE = """\
 """
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunAddress:
     """The addresses of a running server (``run/address.json``)."""
 

@@ -42,7 +42,7 @@ class Sign:
     text: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Vitals:
     """The health of one server. Any thread may read it; each loop sends its own heartbeats."""
 

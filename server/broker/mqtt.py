@@ -27,7 +27,7 @@ _IN_FLIGHT_MESSAGES = 100
 _TAKEN_OVER = 142
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class MqttTransport:
     """The paho implementation of ``wire.transport.Transport``. ``tls_ca`` is a PEM file, "" for none."""
 

@@ -36,7 +36,7 @@ _OWN_FILES = 50  # mosquitto's listeners, logs and database
 _ACCEPTED = bytes.fromhex("20020000")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Broker:
     """One mosquitto process. ``hashes`` are password hashes by user name, ``user`` the server's own name."""
 

@@ -324,7 +324,7 @@ def claim(directory: Path, site: str, device: str, attributes: tuple[str, ...]) 
             raise click.BadParameter(text, param_hint="--attribute")
         pairs[key] = value
     config, database = _opened(directory)
-    enrolment = Enrolment(database, system_now_ms, config.enrolment.claim_ttl_s)
+    enrolment = Enrolment(database=database, clock=system_now_ms, claim_ttl_s=config.enrolment.claim_ttl_s)
     note = comes_back(device, enrolment.ended(device))
     click.echo(enrolment.claim(site, device, pairs))
     database.close()
@@ -430,7 +430,7 @@ def remove(directory: Path, device: str, why: str, by: str) -> None:
 def _end_device(directory: Path, device: str, why: str, end: Callable[[Revocations], Device]) -> None:
     _, database = _opened(directory)
     fleet = _fleet(database)
-    ended = end(Revocations(fleet, fleet.outbox, system_now_ms))
+    ended = end(Revocations(fleet=fleet, outbox=fleet.outbox, clock=system_now_ms))
     database.close()
     if why and shortened(why, MAX_WHY) != ended.ended_why:
         raise DeviceEndedError(_kept(device, f"{ended.ended} already", ended.ended_why, why))
@@ -484,8 +484,12 @@ def withdraw(directory: Path, release: str, why: str, by: str) -> None:
     """
     state, (config, database) = open_state(directory), _opened(directory)
     fleet, versions = _fleet(database), Versions(database, Blobs(state.blobs))
-    rollouts = RolloutService(Ledger(database), fleet, versions, EventLog(database), config.rollout)
-    running = Withdrawal(versions, fleet, rollouts, system_now_ms).withdraw(release, why, by=_person(by))
+    rollouts = RolloutService(
+        ledger=Ledger(database), fleet=fleet, versions=versions, events=EventLog(database), config=config.rollout
+    )
+    running = Withdrawal(versions=versions, fleet=fleet, rollouts=rollouts, clock=system_now_ms).withdraw(
+        release, why, by=_person(by)
+    )
     first = versions.release(release).withdrawn_why
     database.close()
     if why and shortened(why, MAX_WHY) != first:
@@ -505,7 +509,9 @@ def _person(by: str) -> str:
 
 def _fleet(database: Database) -> Fleet:
     """Return the fleet without a broker: a running server publishes the changes in its next turn."""
-    return Fleet(database, Outbox(MemoryTransport(MemoryBroker(), "none")), system_now_ms)
+    return Fleet(
+        database=database, outbox=Outbox(MemoryTransport(broker=MemoryBroker(), client_id="none")), clock=system_now_ms
+    )
 
 
 @main.command(

@@ -36,7 +36,7 @@ class StreamShare:
     share_ratio: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Point:
     """One window of one device. Ratios are shares of the threshold (in logs), None before there is any."""
 
@@ -57,7 +57,7 @@ class Point:
         return self.ratio if self.judged else self.training_ratio
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PoolView:
     """A pool: its name, its number of devices, and its evidence as a share of the pools' threshold."""
 
@@ -67,7 +67,7 @@ class PoolView:
     status: Status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VerdictCard:
     """One open verdict, worded for a person."""
 
@@ -104,7 +104,9 @@ def pool_view(row: Mapping[str, object]) -> PoolView:
     ratio = evidence_share(_number(row["log_value"]), _number(row["log_threshold"]) or 0.0) or 0.0
     alarm, name = bool(row["alarm"]), f"{row['attribute']} {row['value']}".strip()
     members = int(_number(row["members"]) or 0)
-    return PoolView(name or _EVERYBODY, f"{members} devices", ratio, evidence_status(ratio, flagged=alarm))
+    return PoolView(
+        name=name or _EVERYBODY, members=f"{members} devices", ratio=ratio, status=evidence_status(ratio, flagged=alarm)
+    )
 
 
 def point(row: Mapping[str, object]) -> Point:
@@ -124,9 +126,15 @@ def verdict_card(verdict: StoredVerdict, now_ms: int) -> VerdictCard:
     subject = where or (verdict.release if verdict.kind is VerdictKind.RELEASE_REGRESSION else "")
     windows = "1 window" if verdict.windows == 1 else f"{verdict.windows} windows"
     return VerdictCard(
-        verdict.id, _KINDS[verdict.kind], subject, verdict.cause, verdict.action, verdict.devices[:_NAMED],
-        max(len(verdict.devices) - _NAMED, 0), f"{windows}, opened {ago(verdict.opened_ms, now_ms)}",
-    )  # fmt: skip
+        id=verdict.id,
+        kind=_KINDS[verdict.kind],
+        where=subject,
+        cause=verdict.cause,
+        action=verdict.action,
+        devices=verdict.devices[:_NAMED],
+        more=max(len(verdict.devices) - _NAMED, 0),
+        since=f"{windows}, opened {ago(verdict.opened_ms, now_ms)}",
+    )
 
 
 def series(points: Sequence[Point]) -> dict[str, list[list[float | int | None]]]:

@@ -30,7 +30,7 @@ _NAMED = 6
 _LANES = {"audit": "audit: drawn uniformly", "drift": "drift: looks new"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SampleCard:
     """One image that waits for a label. ``choices`` are the model's classes, () when they are not known."""
 
@@ -51,7 +51,7 @@ class Stage:
     now: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TriggerCard:
     """One retraining; ``ask`` is the button that a person may press now, "" for none."""
 
@@ -75,17 +75,34 @@ def sample_card(sample: StoredSample, names: tuple[str, ...], now_ms: int) -> Sa
     known = 0 <= sample.predicted < len(names)
     name = names[sample.predicted] if known else f"class {sample.predicted}"
     guess = f"{name}, {100 * sample.confidence:.0f} % sure" if sample.predicted >= 0 else "no prediction"
-    return SampleCard(sample.id, sample.device, guess, _LANES[sample.lane], ago(sample.at_ms, now_ms), names)
+    return SampleCard(
+        id=sample.id,
+        device=sample.device,
+        guess=guess,
+        lane=_LANES[sample.lane],
+        taken=ago(sample.at_ms, now_ms),
+        choices=names,
+    )
 
 
 def trigger_card(trigger: Trigger, now_ms: int) -> TriggerCard:
     """Return the card of one retraining."""
     asks = trigger.phase in APPROVABLE and not trigger.approved
     return TriggerCard(
-        trigger.id, trigger.model, _PHASES[trigger.phase], trigger.words, trigger.text, trigger.devices[:_NAMED],
-        max(len(trigger.devices) - _NAMED, 0), f"opened {ago(trigger.opened_ms, now_ms)}", trigger.release,
-        trigger.result, stages(trigger.phase), _ASKS[trigger.phase] if asks else "", trigger.phase not in OVER,
-    )  # fmt: skip
+        id=trigger.id,
+        model=trigger.model,
+        phase=_PHASES[trigger.phase],
+        words=trigger.words,
+        text=trigger.text,
+        devices=trigger.devices[:_NAMED],
+        more=max(len(trigger.devices) - _NAMED, 0),
+        opened=f"opened {ago(trigger.opened_ms, now_ms)}",
+        release=trigger.release,
+        result=trigger.result,
+        stages=stages(trigger.phase),
+        ask=_ASKS[trigger.phase] if asks else "",
+        open=trigger.phase not in OVER,
+    )
 
 
 def stages(phase: Phase) -> tuple[Stage, ...]:

@@ -20,7 +20,7 @@ def mount(app: FastAPI, services: Services) -> None:
     from server.dashboard.pages import device, events, overview, retraining, rollouts, samples  # noqa: PLC0415 - likewise
     from server.dashboard.visit import Pages  # noqa: PLC0415 - likewise
 
-    sessions = Sessions(services.auth.is_operator, services.fleet.clock)
+    sessions = Sessions(is_operator=services.auth.is_operator, clock=services.fleet.clock)
     add_login(app, sessions)
     samples.add_images(app, services, sessions)
     pages = Pages(services, sessions)

@@ -44,7 +44,7 @@ class MemberView:
     standing: Status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GroupView:
     """One group's progress and thresholds. Ratios are shares of the devices that count.
 
@@ -68,7 +68,7 @@ class GroupView:
         return self.committed / self.total if self.total else 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutCard:
     """One rollout; ``actions`` are the buttons for its phase."""
 
@@ -86,11 +86,16 @@ class RolloutCard:
 def rollout_card(rollout: Rollout, now_ms: int) -> RolloutCard:
     """Return the card of one rollout."""
     return RolloutCard(
-        rollout.id, rollout.release, _PHASES[rollout.phase], rollout.text, f"made {ago(rollout.created_ms, now_ms)}",
-        in_bytes(sum(member.air_bytes for member in rollout.members)),
-        tuple(_group(rollout, index) for index in range(len(rollout.groups))), actions(rollout.phase),
-        rollout.phase in OPEN_PHASES,
-    )  # fmt: skip
+        id=rollout.id,
+        release=rollout.release,
+        phase=_PHASES[rollout.phase],
+        reason=rollout.text,
+        created=f"made {ago(rollout.created_ms, now_ms)}",
+        air=in_bytes(sum(member.air_bytes for member in rollout.members)),
+        groups=tuple(_group(rollout, index) for index in range(len(rollout.groups))),
+        actions=actions(rollout.phase),
+        open=rollout.phase in OPEN_PHASES,
+    )
 
 
 def actions(phase: Phase) -> tuple[str, ...]:
@@ -123,10 +128,17 @@ def _group(rollout: Rollout, index: int) -> GroupView:
         *((Status(f"skipped by {group.skipped_by}", Tone.WARN),) if group.skipped_by else ()),
     )
     return GroupView(
-        group.name, counts.committed, counts.failed, counts.stuck, counts.total, needs, states,
-        rollout.phase is Phase.PAUSED and is_open and not passed(rollout, index),
-        tuple(_member(member) for member in members[:_NAMED]), max(len(members) - _NAMED, 0),
-    )  # fmt: skip
+        name=group.name,
+        committed=counts.committed,
+        failed=counts.failed,
+        stuck=counts.stuck,
+        total=counts.total,
+        needs=needs,
+        states=states,
+        may_skip=rollout.phase is Phase.PAUSED and is_open and not passed(rollout, index),
+        members=tuple(_member(member) for member in members[:_NAMED]),
+        more=max(len(members) - _NAMED, 0),
+    )
 
 
 def _member(member: Member) -> MemberView:

@@ -29,7 +29,7 @@ _MAX_FAILURES = 10  # per minute and address: a person who mistypes never reache
 _MAX_ADDRESSES = 1_024
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Sessions:
     """The sessions of this process. Safe to share between threads."""
 

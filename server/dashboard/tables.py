@@ -23,7 +23,7 @@ _WRAPPED = """<q-td :props="props" style="white-space:normal;min-width:260px">{{
 SLOTS: Mapping[str, str] = {"pill": _PILL, "device": _DEVICE, "evidence": _EVIDENCE, "wrapped": _WRAPPED}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """One column: the field of the row, its heading, and the look of a cell (a key of ``SLOTS``, or plain text)."""
 

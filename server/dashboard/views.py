@@ -54,7 +54,7 @@ _PHASE_TONES = {
 _SEVERITIES = {Severity.INFO: Tone.CALM, Severity.WARNING: Tone.WARN, Severity.ERROR: Tone.BAD}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceRow:
     """One row of the fleet's table. ``evidence_ratio``: evidence as a share of its threshold, None before any.
 
@@ -73,7 +73,7 @@ class DeviceRow:
     there: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
     """The figures at the top of the overview."""
 
@@ -84,7 +84,7 @@ class Counts:
     troubled: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventRow:
     """One row of the log."""
 
@@ -174,10 +174,17 @@ def device_row(
     if not there and ratio is not None and not flagged:
         evidence = Status(f"{evidence.text} when last heard", Tone.WARN if evidence.tone is Tone.WARN else Tone.CALM)
     return DeviceRow(
-        device.device, device.site, state_status(device, now_ms, silent_s), device.release or "none",
-        device.desired_release, phase_status(device.reported.update if device.reported else None),
-        ago(device.last_seen_ms, now_ms), ratio, evidence, there,
-    )  # fmt: skip
+        device=device.device,
+        site=device.site,
+        state=state_status(device, now_ms, silent_s),
+        release=device.release or "none",
+        wanted=device.desired_release,
+        phase=phase_status(device.reported.update if device.reported else None),
+        seen=ago(device.last_seen_ms, now_ms),
+        evidence_ratio=ratio,
+        evidence=evidence,
+        there=there,
+    )
 
 
 def counts(rows: tuple[DeviceRow, ...]) -> Counts:
@@ -196,4 +203,11 @@ def event_row(event: LoggedEvent) -> EventRow:
     code = event.code.replace("_", " ")
     what = event.kind if not code or code == event.kind else f"{event.kind}: {code}"
     severity = Status(event.severity.value, _SEVERITIES[event.severity])
-    return EventRow(event.id, clock_time(event.at_ms), severity, event.device or "", what, event.text)
+    return EventRow(
+        id=event.id,
+        at=clock_time(event.at_ms),
+        severity=severity,
+        device=event.device or "",
+        what=what,
+        text=event.text,
+    )

@@ -21,7 +21,7 @@ from server.errors import ServerError
 Result = TypeVar("Result")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Visit:
     """One page in one browser; ``look`` refreshes its list at once."""
 
@@ -71,7 +71,7 @@ class Pages:
         if (refusal := self.sessions.refusal(request)) is not None:
             return refusal
         with frame(title, path, partial(self.sessions.is_open, request)):
-            build(Visit(self.services, self.sessions, request, ui.context.client))
+            build(Visit(services=self.services, sessions=self.sessions, request=request, client=ui.context.client))
         return None
 
     def _headed(self, text: str, build: Callable[[Visit], None], visit: Visit) -> None:

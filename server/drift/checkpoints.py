@@ -141,7 +141,7 @@ class Checkpoints:
         if header["stamp"] != self._stamp():
             message = "made by another version or with other settings"
             raise ValueError(message)
-        state = FoldState(header["slot"], flagged=frozenset(header["flagged"]))
+        state = FoldState(slot=header["slot"], flagged=frozenset(header["flagged"]))
         keys = [(lane["ref_id"], lane["artifact"]) for lane in header["lanes"]]
         if not lanes.open(state, keys):
             message = "a reference is not in the registry any more"
@@ -154,7 +154,7 @@ class Checkpoints:
             state.pools[keys[pool["lane"]], (pool["name"], pool["value"])] = Pool(log_m, recent, pool["members"])
         for device, (lane, since_slot, previous, was_quiet) in header["current"].items():
             before = None if previous is None else (previous[0], previous[1])
-            state.current[device] = Current(keys[lane], since_slot, before, was_quiet)
+            state.current[device] = Current(key=keys[lane], since_slot=since_slot, previous=before, was_quiet=was_quiet)
         heard = {
             device: Heard(last_slot, empty, Fault(*fault) if fault else None)
             for device, (last_slot, empty, fault) in header["heard"].items()

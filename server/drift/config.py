@@ -16,7 +16,7 @@ Windows: TypeAlias = Annotated[int, Bound(0, 10**6)]
 Wait: TypeAlias = Annotated[int, Bound(0, _YEAR_MS)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DriftConfig:
     """The settings of drift detection.
 
@@ -54,4 +54,9 @@ class DriftConfig:
     @property
     def settings(self) -> Settings:
         """The settings of the statistics."""
-        return Settings(self.baseline_windows, self.z, self.epsilon, log_alpha(self.budget_per_day, self.window_ms))
+        return Settings(
+            baseline_windows=self.baseline_windows,
+            z=self.z,
+            epsilon=self.epsilon,
+            log_alpha=log_alpha(self.budget_per_day, self.window_ms),
+        )

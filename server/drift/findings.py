@@ -41,7 +41,7 @@ class LaneFacts:
         return list(zip(self.usual.names, self.usual.kinds, strict=True))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """The input of one window's verdicts; ``heard``: the devices that sent a window in ``slot``."""
 
@@ -64,8 +64,8 @@ def findings(scene: Scene) -> tuple[Finding, ...]:
 def _view(scene: Scene, device: str) -> DeviceView:
     fault = scene.faults.get(device)
     return DeviceView(
-        device,
-        scene.attributes.get(device, {}),
+        device=device,
+        attributes=scene.attributes.get(device, {}),
         flagged=device in scene.outcome.flagged,
         fault=fault.code if fault else "",
         regression=_regression(scene, device, fault),
@@ -122,12 +122,14 @@ def causes(scene: Scene, devices: Iterable[str], *, training: bool = False) -> t
 def _finding(scene: Scene, verdict: Verdict) -> Finding:
     facts, heard = _facts_of(scene, verdict.devices), not scene.heard.isdisjoint(verdict.devices)
     if verdict.kind is VerdictKind.DEVICE_FAULT:
-        return Finding(verdict, scene.faults[verdict.devices[0]].text, facts.release, facts.model)
+        return Finding(
+            verdict=verdict, cause=scene.faults[verdict.devices[0]].text, release=facts.release, model=facts.model
+        )
     training = verdict.kind is VerdictKind.RELEASE_REGRESSION
     found = causes(scene, verdict.devices, training=training)
     if not any(device in scene.outcome.flagged for device in verdict.devices) and not training:
         found = _pool_causes(scene, verdict) or found
-    return Finding(verdict, sentence(found), facts.release, facts.model, fresh=heard)
+    return Finding(verdict=verdict, cause=sentence(found), release=facts.release, model=facts.model, fresh=heard)
 
 
 def _pool_causes(scene: Scene, verdict: Verdict) -> tuple[Share, ...]:

@@ -32,7 +32,7 @@ class Fault:
     kind: str = "input"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usual:
     """The part of a reference that the checks use: names, kinds, usual proportions (S, 16), and edges (S, 15)."""
 
@@ -47,10 +47,10 @@ def usual(reference: Reference) -> Usual:
     streams = len(reference.streams)
     counts = np.array([context.counts for context in reference.contexts], np.float64).sum(axis=0).reshape(streams, -1)
     return Usual(
-        tuple(stream.name for stream in reference.streams),
-        tuple(stream.kind for stream in reference.streams),
-        counts / np.maximum(counts.sum(axis=1, keepdims=True), 1),
-        np.array(reference.edges, np.float64),
+        names=tuple(stream.name for stream in reference.streams),
+        kinds=tuple(stream.kind for stream in reference.streams),
+        proportions=counts / np.maximum(counts.sum(axis=1, keepdims=True), 1),
+        edges=np.array(reference.edges, np.float64),
     )
 
 

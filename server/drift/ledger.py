@@ -21,7 +21,7 @@ from wire.messages import Severity
 _NAMED = 6  # a line's worth of devices
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """A verdict of one window with its cause in words and the release of its devices.
 
@@ -36,7 +36,7 @@ class Finding:
     fresh: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredVerdict:
     """A verdict with its history. ``closed_ms`` is 0 while it is open; ``windows`` counts the windows with it."""
 

@@ -45,7 +45,14 @@ from wire.reference import Reference
 _LOG = logging.getLogger(__name__)
 _SLOTS_PER_TURN = 200
 _QUIET_STATES = {DeviceState.DISCONNECTED, DeviceState.UPDATING}
-_NOTHING = Outcome({}, 0.0, frozenset(), {}, 0.0, frozenset())
+_NOTHING = Outcome(
+    log_values={},
+    log_threshold=0.0,
+    flagged=frozenset(),
+    pool_values={},
+    pool_log_threshold=0.0,
+    pool_alarms=frozenset(),
+)
 
 
 def _always() -> bool:
@@ -62,7 +69,7 @@ class References(Protocol):
         """Return every release."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class DriftService:
     """Drift detection of one server. Only one thread calls ``turn``.
 
@@ -110,7 +117,7 @@ class DriftService:
             return
         self._take_late(now_ms)
         devices = self.fleet.devices()
-        turn = _Turn(now_ms, newest, devices, _attributes(devices))
+        turn = _Turn(now_ms=now_ms, newest=newest, devices=devices, attributes=_attributes(devices))
         starts = self._starts(max(self._moment.state.slot + 1, self._horizon(now_ms)), due_ms)
         for start_ms in starts:
             self._fold(start_ms // self.config.window_ms, turn)
@@ -288,7 +295,16 @@ class DriftService:
 
     def _scene(self, slot: int, turn: _Turn, found: Mapping[str, Fault]) -> Scene:
         heard = frozenset(device for device, one in self._moment.heard.items() if one.last_slot == slot)
-        return Scene(self._moment.state, self._outcome, self._facts, turn.attributes, found, self.config, slot, heard)
+        return Scene(
+            state=self._moment.state,
+            outcome=self._outcome,
+            facts=self._facts,
+            attributes=turn.attributes,
+            faults=found,
+            config=self.config,
+            slot=slot,
+            heard=heard,
+        )
 
     def _speak(self, slot: int, turn: _Turn, *, judged: bool) -> None:
         scene = self._scene(slot, turn, self._faults_of(slot, turn))
@@ -299,7 +315,7 @@ class DriftService:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Turn:
     """The values read once per turn: the time, the newest slot that is due, the devices with their attributes."""
 

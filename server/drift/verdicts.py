@@ -53,7 +53,7 @@ ACTIONS: Mapping[VerdictKind, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceView:
     """The input of the rules for one device. ``attributes`` include its site; ``fault`` is a health code or "".
 
@@ -67,7 +67,7 @@ class DeviceView:
     regression: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """One finding: its kind, its devices, and the attributes that they share."""
 
@@ -117,7 +117,7 @@ def _log_ways(total: int, drawn: int) -> float:
 def conclude(devices: Sequence[DeviceView], pools: Pools) -> tuple[Verdict, ...]:
     """Return the verdicts of one window."""
     found = [
-        Verdict(VerdictKind.DEVICE_FAULT, (view.device,), detail=view.fault)
+        Verdict(kind=VerdictKind.DEVICE_FAULT, devices=(view.device,), detail=view.fault)
         for view in devices
         if view.fault and not view.regression
     ]
@@ -129,10 +129,13 @@ def conclude(devices: Sequence[DeviceView], pools: Pools) -> tuple[Verdict, ...]
 def _regressions(devices: Sequence[DeviceView]) -> list[Verdict]:
     releases = sorted({view.regression for view in devices if view.regression})
     return [
-        Verdict(VerdictKind.RELEASE_REGRESSION, _names(view for view in devices if view.regression == release),
-                detail=release)
+        Verdict(
+            kind=VerdictKind.RELEASE_REGRESSION,
+            devices=_names(view for view in devices if view.regression == release),
+            detail=release,
+        )
         for release in releases
-    ]  # fmt: skip
+    ]
 
 
 def _drift(devices: Sequence[DeviceView], pools: Pools) -> list[Verdict]:
@@ -141,9 +144,9 @@ def _drift(devices: Sequence[DeviceView], pools: Pools) -> list[Verdict]:
     sites, rest = _sites(devices, rest)
     found += sites
     if len(flagged) >= max(_MIN_DEVICES, _HALF * len(devices)) and not _explained(found, len(flagged)):
-        return [Verdict(VerdictKind.FLEET, _names(flagged))]
+        return [Verdict(kind=VerdictKind.FLEET, devices=_names(flagged))]
     found += _from_pools(devices, pools, {verdict.attributes for verdict in found})
-    found += [Verdict(VerdictKind.DEVICE_LOCAL, (view.device,)) for view in rest]
+    found += [Verdict(kind=VerdictKind.DEVICE_LOCAL, devices=(view.device,)) for view in rest]
     return found
 
 
@@ -167,7 +170,7 @@ def _concentrated(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> t
             break
         inside = [view for view in rest.values() if _has(view, best)]
         kind = VerdictKind.SITE if [name for name, _ in best] == [SITE] else VerdictKind.COHORT
-        found.append(Verdict(kind, _names(inside), best))
+        found.append(Verdict(kind=kind, devices=_names(inside), attributes=best))
         for view in inside:
             del rest[view.device]
             hits.subtract((item,) for item in own[view.device])
@@ -225,7 +228,7 @@ def _sites(devices: Sequence[DeviceView], flagged: list[DeviceView]) -> tuple[li
     for view in flagged:
         inside.setdefault(view.attributes.get(SITE, ""), []).append(view)
     found = [
-        Verdict(VerdictKind.SITE, _names(views), ((SITE, site),))
+        Verdict(kind=VerdictKind.SITE, devices=_names(views), attributes=((SITE, site),))
         for site, views in sorted(inside.items())
         if site and len(views) >= _MIN_SITE and len(views) / members[site] >= _HALF
     ]
@@ -241,12 +244,14 @@ def _from_pools(devices: Sequence[DeviceView], pools: Pools, known: set[Attribut
         if any(other == name and (other, at) not in pools.cohorts for other, at in pools.watched)
     ]
     if pools.fleet and not mixed and not known:
-        return [Verdict(VerdictKind.FLEET, _names(devices))]
+        return [Verdict(kind=VerdictKind.FLEET, devices=_names(devices))]
     found = []
     for pair in mixed:
         if (pair,) not in known:
             kind = VerdictKind.SITE if pair[0] == SITE else VerdictKind.COHORT
-            found.append(Verdict(kind, _names(view for view in devices if _has(view, (pair,))), (pair,)))
+            found.append(
+                Verdict(kind=kind, devices=_names(view for view in devices if _has(view, (pair,))), attributes=(pair,))
+            )
     return found
 
 

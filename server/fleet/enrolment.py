@@ -45,7 +45,7 @@ class Identity:
     password: str
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class Enrolment:
     """Claims, credentials and their verification. Safe to share between threads."""
 

@@ -29,7 +29,7 @@ _PUBLISH_PER_TURN = 500
 _Message = TypeVar("_Message", Reported, Desired)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
     """One registered device. ``reported`` is None before its first report; times are UTC milliseconds, 0: never.
 
@@ -57,7 +57,7 @@ class Device:
         return self.reported.current.release if self.reported and self.reported.current else ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SentCommand:
     """A command and, once ``answered_ms`` is not 0, the device's answer."""
 
@@ -73,7 +73,7 @@ class SentCommand:
     data: Mapping[str, Json]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Fleet:
     """All devices. Safe to share between threads."""
 
@@ -178,7 +178,9 @@ class Fleet:
             store.update_device(connection, device.device, {"state": DeviceState.LOST.value})
         boot = device.reported.boot if device.reported else ""
         self.outbox.send(
-            Topic(device.site, device.device, Kind.STATE), State(DeviceState.LOST, now_ms, boot), retain=True
+            Topic(site=device.site, device=device.device, kind=Kind.STATE),
+            State(state=DeviceState.LOST, at_ms=now_ms, boot=boot),
+            retain=True,
         )
 
     def publish_desired(self, device: str) -> None:
@@ -202,7 +204,7 @@ class Fleet:
                 self._publish(known.site, device, known.desired)
 
     def _publish(self, site: str, device: str, desired: Desired) -> bool:
-        sent = self.outbox.send(Topic(site, device, Kind.DESIRED), desired, retain=True)
+        sent = self.outbox.send(Topic(site=site, device=device, kind=Kind.DESIRED), desired, retain=True)
         if sent:
             self._published[device] = desired.gen
         return sent
@@ -243,7 +245,7 @@ class Fleet:
         row = {"id": command.id, "device": device, "verb": verb, "issued_ms": now_ms, "expires_ms": command.expires_ms}
         with self.database.begin() as connection:
             store.insert_command(connection, row)
-        if not self.outbox.send(Topic(known.site, device, Kind.CMD, verb), command):
+        if not self.outbox.send(Topic(site=known.site, device=device, kind=Kind.CMD, leaf=verb), command):
             _LOG.warning("Command not sent: no connection to the broker. device=%s verb=%s", device, verb)
         return command.id
 

@@ -24,7 +24,7 @@ class Presence(StrEnum):
     THERE = "there"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Liveness:
     """Watches ``last_seen_ms`` and ``state``."""
 

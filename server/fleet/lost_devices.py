@@ -19,7 +19,7 @@ _GONE = frozenset({DeviceState.LOST, DeviceState.DISCONNECTED})
 _NAMED = 10
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class LostDevices:
     """Checks once after each start of the broker; ``started_ms`` returns the time of the start, 0 for never."""
 

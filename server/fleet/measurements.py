@@ -55,7 +55,7 @@ class OrderCheck(Protocol):
         """Check that the release key signed ``envelope``; raise ``MetadataRefusedError`` otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """One measurement; ``code`` and ``text`` give the cause of a failure, ``report_sha256`` is "" without a report."""
 
@@ -66,7 +66,7 @@ class Measurement:
     report_sha256: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Measurements:
     """All measurements of one server. Safe to share between threads."""
 
@@ -125,16 +125,30 @@ class Measurements:
         parsed = self._read(folder)
         report = folder / _REPORT
         if report.is_file():
-            return Measurement(parsed, Phase.DONE, "", "", sha256_hex(report.read_bytes()))
+            return Measurement(
+                order=parsed, phase=Phase.DONE, code="", text="", report_sha256=sha256_hex(report.read_bytes())
+            )
         try:
             sent = self.fleet.command((folder / _COMMAND).read_text())
         except OSError:
             sent = None
         if sent is not None and sent.answered_ms and not sent.ok:
-            return Measurement(parsed, Phase.FAILED, sent.code, sent.text, "")
+            return Measurement(order=parsed, phase=Phase.FAILED, code=sent.code, text=sent.text, report_sha256="")
         if self.clock() > parsed.expires_ms:
-            return Measurement(parsed, Phase.EXPIRED, "no_answer", "Expected an answer in time, got none", "")
-        return Measurement(parsed, Phase.RUNNING if (folder / _ASKED).exists() else Phase.SENT, "", "", "")
+            return Measurement(
+                order=parsed,
+                phase=Phase.EXPIRED,
+                code="no_answer",
+                text="Expected an answer in time, got none",
+                report_sha256="",
+            )
+        return Measurement(
+            order=parsed,
+            phase=Phase.RUNNING if (folder / _ASKED).exists() else Phase.SENT,
+            code="",
+            text="",
+            report_sha256="",
+        )
 
     def bytes_for(self, order: str, sha256: str, device: str) -> Path:
         """Return the path of the bytes that ``device`` needs; the measurement then counts as begun.

@@ -26,4 +26,4 @@ class Outbox:
 
 def topic_of(site: str, device: str, kind: Kind, leaf: str = "") -> Topic:
     """Return the topic ``tf/1/<site>/<device>/<kind>[/<leaf>]``."""
-    return Topic(site, device, kind, leaf)
+    return Topic(site=site, device=device, kind=kind, leaf=leaf)

@@ -37,7 +37,7 @@ _CLEAR_AFTER_MS = (0, 2_000, 10_000)
 _CLEARED_A_TURN = 200
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class Revocations:
     """Ends devices and disconnects them from the broker. ``enforce`` is for one thread, the rest for any."""
 
@@ -109,4 +109,4 @@ class Revocations:
 
     def _clear(self, device: str) -> bool:
         site = self.fleet.device(device).site
-        return all(self.outbox.clear(Topic(site, device, kind)) for kind in _RETAINED)
+        return all(self.outbox.clear(Topic(site=site, device=device, kind=kind)) for kind in _RETAINED)

@@ -28,7 +28,7 @@ class StreamKey:
     boot: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
     """One decoded message. ``key``, ``seq`` and ``oldest_seq`` are set for messages that get an acknowledgement."""
 
@@ -66,7 +66,7 @@ def read_arrival(
         _check_key(message.id, "id")
         if message.code:
             _check_key(message.code, "code")
-    return Arrival(parsed, message, retained)
+    return Arrival(topic=parsed, message=message, retained=retained)
 
 
 def is_key(name: str) -> bool:
@@ -101,7 +101,14 @@ def _numbered(topic: Topic, message: Event | WindowReport | Batch | Sample, *, r
     if isinstance(message, Event | Sample):
         _check_number(message.at_ms, "at_ms")
     stream = Stream(topic.leaf) if topic.leaf else Stream.EVENT
-    return Arrival(topic, message, retained, StreamKey(topic.device, stream, key.boot), key.seq, key.oldest_seq)
+    return Arrival(
+        topic=topic,
+        message=message,
+        retained=retained,
+        key=StreamKey(topic.device, stream, key.boot),
+        seq=key.seq,
+        oldest_seq=key.oldest_seq,
+    )
 
 
 def _check_key(name: str, what: str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 _MAX_WINDOW_MS = 7 * 86_400_000  # a longer window has no grid worth keeping
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceTime:
     """The plausible times of something that arrives at ``now_ms``.
 

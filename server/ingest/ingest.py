@@ -59,7 +59,7 @@ def subscriptions(group: str) -> tuple[str, ...]:
     )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Figures:
     """Counts of ingest since the start."""
 
@@ -69,7 +69,7 @@ class Figures:
     dropped: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Ingest:
     """The consumer of the inbox. ``hear`` may be called by any thread; ``turn`` by one."""
 
@@ -223,7 +223,7 @@ class Ingest:
             self._commit([arrival for arrival in arrivals if arrival.key not in unkept], now_ms)
             return
         with self.database.begin() as connection:
-            journal = Journal(connection, self.config, self.complaints, now_ms)
+            journal = Journal(connection=connection, config=self.config, complaints=self.complaints, now_ms=now_ms)
             journal.write(fresh, arrivals, progress)
         self._progress.update(progress)
         if len(self._progress) > _CACHE_LIMIT:
@@ -275,7 +275,7 @@ class Ingest:
             if reached.through_seq >= 0:
                 marks.setdefault(key.device, []).append(Watermark(key.stream, key.boot, reached.through_seq))
         for device, watermarks in marks.items():
-            topic = Topic(sites[device], device, Kind.CMD, "ack")
+            topic = Topic(site=sites[device], device=device, kind=Kind.CMD, leaf="ack")
             self.outbox.send(topic, Ack(tuple(watermarks), now_ms))
 
     def _answer(self, fresh: Sequence[Arrival]) -> None:

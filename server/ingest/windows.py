@@ -28,7 +28,7 @@ _MAX_CONTEXT = 255
 _WORD = "I"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """One window of one device. ``artifact`` and ``ref_id`` are the first 32 hex digits of their SHA-256.
 

@@ -29,7 +29,7 @@ _DAY_MS = 86_400_000
 _NO_BUDGET = "budget_zero"  # the device's answer to a request for samples that its owner does not allow
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Journal:
     """Writes a batch; the caller commits."""
 
@@ -195,7 +195,7 @@ def _is_will(item: Arrival) -> bool:
 def device_time(config: IngestConfig, now_ms: int, *, is_off: bool = False) -> DeviceTime:
     """Return the plausible times of a device under these settings."""
     oldest_ms = int(config.retention_days * _DAY_MS)
-    return DeviceTime(now_ms, int(config.clock_skew_s * 1000), oldest_ms, is_off)
+    return DeviceTime(now_ms=now_ms, skew_ms=int(config.clock_skew_s * 1000), oldest_ms=oldest_ms, is_off=is_off)
 
 
 def load_progress(connection: sa.Connection, keys: Collection[StreamKey]) -> dict[StreamKey, Progress]:

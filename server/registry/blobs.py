@@ -63,7 +63,7 @@ class Blobs:
             raise BlobRefusedError(message)
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f"{sha256}.{secrets.token_hex(4)}.new"
-        return Upload(self.folder, sha256, limit_bytes, part, part.open("wb"))
+        return Upload(folder=self.folder, sha256=sha256, limit_bytes=limit_bytes, part=part, file=part.open("wb"))
 
     def put(self, sha256: str, chunks: Iterable[bytes], *, limit_bytes: int = MAX_BUNDLE_BYTES) -> int:
         """Store a blob from ``chunks``; return its length in bytes.
@@ -85,7 +85,7 @@ class Blobs:
             path.unlink(missing_ok=True)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Upload:
     """One upload: ``write`` chunks, then ``commit``; always ``close``."""
 

@@ -18,7 +18,7 @@ from wire.codec import Json
 from wire.messages import Severity
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LoggedEvent:
     """One entry. ``kind`` groups (update, alarm, ingest, rollout, ...), ``code`` is stable, ``text`` is for people.
 

@@ -11,7 +11,7 @@ from server.store.database import Database
 from wire.messages import Reported
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ran:
     """``release`` (its bundle: ``sha256``) runs on ``device`` from ``from_ms`` on; "" means nothing ran."""
 
@@ -64,4 +64,6 @@ def note_transition(
 
 
 def _ran(row: sa.RowMapping) -> Ran:
-    return Ran(row["device"], row["from_ms"], row["release"], row["sha256"], row["gen"])
+    return Ran(
+        device=row["device"], from_ms=row["from_ms"], release=row["release"], sha256=row["sha256"], gen=row["gen"]
+    )

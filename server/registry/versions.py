@@ -23,7 +23,7 @@ from wire.tuf_target import TargetCustom
 _REFERENCE = "reference.bin"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Release:
     """One release for one target class.
 

@@ -13,7 +13,7 @@ Wait: TypeAlias = Annotated[float, Bound(0, MAX_TIME_S)]
 Confidence: TypeAlias = Annotated[float, Bound(0, math.nextafter(1, 0), above=True)]  # certainty has no bound
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetrainingConfig:
     """The settings of retraining.
 

@@ -24,7 +24,7 @@ RELEASED = "released"
 _MAX_TEXT = 4_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One job. ``state``: queued, leased, done or failed. ``release``: its result."""
 
@@ -53,7 +53,7 @@ class Job:
         return JobFacts(self.state, self.release, f"{self.code}: {self.text}" if self.code else self.text)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobOrder:
     """The request for a new job."""
 

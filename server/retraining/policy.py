@@ -42,7 +42,7 @@ APPROVABLE = frozenset({Phase.COLLECTING, Phase.GATED})
 RETRAINABLE = frozenset({VerdictKind.COHORT, VerdictKind.SITE, VerdictKind.FLEET})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
     """One possible retraining. ``cause``: the verdict's key; ``release``: the drifted one; ``result``: the new one."""
 
@@ -74,7 +74,7 @@ class JobFacts:
     text: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """The input of the policy. ``wrong`` of ``audited`` uniform samples were predicted wrong.
 

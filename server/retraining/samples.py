@@ -31,7 +31,7 @@ _LANES = ("audit", "drift")
 _NAMED = 20  # at most this many classes are listed in a refusal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredSample:
     """One sample. ``label`` is a class name, "" until it is labelled; ``predicted`` the index of the model's class."""
 
@@ -56,7 +56,7 @@ class StoredSample:
         return f"{self.sha256}.{EXTENSIONS[self.media_type]}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
     """All samples of one server; ``folder`` is ``samples`` in its state directory. Safe to share between threads.
 

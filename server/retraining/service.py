@@ -61,7 +61,7 @@ class Rollouts(Protocol):
         """Return every rollout, newest first."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class RetrainingService:
     """Retraining of one server. Only one thread calls ``turn``; any may withdraw."""
 
@@ -158,9 +158,15 @@ class RetrainingService:
         classes = {sha256: self.versions.labels(sha256) for sha256 in {one.artifact_sha256 for one in audited}}
         wrong = sum(_is_wrong(sample, classes[sample.artifact_sha256]) for sample in audited)
         return Facts(
-            known.windows if known else 0, quiet_ms, len(labelled), len(audited), wrong, self._source_risk(trigger),
-            JobFacts(), "",
-        )  # fmt: skip
+            windows=known.windows if known else 0,
+            quiet_ms=quiet_ms,
+            labelled=len(labelled),
+            audited=len(audited),
+            wrong=wrong,
+            source_risk=self._source_risk(trigger),
+            job=JobFacts(),
+            rollout="",
+        )
 
     def _labelled(self, trigger: Trigger) -> list[StoredSample]:
         """Return the trigger's samples whose label is a class of its model: any other label would fail the job."""
@@ -220,7 +226,14 @@ class RetrainingService:
         sites = {device.device: device.site for device in self.fleet.devices()}
         labelled = self._labelled(trigger)
         data = build_archive(labelled, lambda device: sites.get(device, device), self.samples.image)
-        order = JobOrder(trigger.id, trigger.model, base.name, base.sha256, trigger.words, len(distinct(labelled)))
+        order = JobOrder(
+            retraining=trigger.id,
+            model=trigger.model,
+            base_release=base.name,
+            base_sha256=base.sha256,
+            cause=trigger.words,
+            labelled=len(distinct(labelled)),
+        )
         return self.jobs.create(order, data, now_ms).id
 
     def _roll_out(self, trigger: Trigger) -> str:
@@ -229,7 +242,10 @@ class RetrainingService:
         takers = self._takers(trigger.result)
         canary = [device for device in trigger.devices if device in takers][: self.config.canary]
         request = Request(
-            trigger.result, tuple(canary) or self.config.canary, probation_s=self.config.probation_s, approved=True
+            release=trigger.result,
+            canary=tuple(canary) or self.config.canary,
+            probation_s=self.config.probation_s,
+            approved=True,
         )
         return self.rollouts.create(request).id
 

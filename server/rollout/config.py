@@ -17,7 +17,7 @@ Share: TypeAlias = Annotated[float, Bound(0, 1)]
 Canary: TypeAlias = Annotated[int, Bound(1, MAX_CANARIES)]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RolloutConfig:
     """Defaults of a rollout.
 

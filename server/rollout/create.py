@@ -14,7 +14,7 @@ from server.rollout.selection import as_members, candidates, pick_canaries
 from server.rollout.thresholds import MAX_CANARIES
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """A request for a rollout; None takes the setting of ``[rollout]``.
 
@@ -46,12 +46,16 @@ def draft(
     success = config.success_ratio if request.success_ratio is None else request.success_ratio
     errors = config.error_ratio if request.error_ratio is None else request.error_ratio
     return Rollout(
-        id=identity, release=request.release, groups=tuple(Group(name, success, errors) for name in names),
-        members=as_members(groups), phase=Phase.RUNNING if request.approved else Phase.AWAITING_APPROVAL,
+        id=identity,
+        release=request.release,
+        groups=tuple(Group(name=name, success_ratio=success, error_ratio=errors) for name in names),
+        members=as_members(groups),
+        phase=Phase.RUNNING if request.approved else Phase.AWAITING_APPROVAL,
         probation_s=config.probation_s if request.probation_s is None else request.probation_s,
         deadline_s=config.deadline_s if request.deadline_s is None else request.deadline_s,
-        created_ms=now_ms, updated_ms=now_ms,
-    )  # fmt: skip
+        created_ms=now_ms,
+        updated_ms=now_ms,
+    )
 
 
 def _grouping(

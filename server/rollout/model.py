@@ -44,7 +44,7 @@ REMOVED = "device_removed"  # the code of a cancelled member that left the fleet
 REPLACED = "replaced"  # the code of a cancelled member in whose place another device tries the release
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One device of a rollout.
 
@@ -69,7 +69,7 @@ class Member:
     retried_from: Standing | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
     """One group: the next opens when ``success_ratio`` of it committed; the rollout pauses above ``error_ratio``.
 
@@ -84,7 +84,7 @@ class Group:
     skipped_ms: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rollout:
     """One rollout. Groups below ``opened`` are open; if ``dynamic``, devices that enrol later join the last group."""
 
@@ -107,7 +107,7 @@ class Rollout:
         return tuple(member for member in self.members if member.group == group)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceStatus:
     """The planner's view of a device: its ``desired``, the progress that it reports, whether messages reach it.
 
@@ -137,7 +137,7 @@ class SetBack:
     device: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settle:
     """Record the standing of ``device``: its outcome, or that it can't be reached yet."""
 

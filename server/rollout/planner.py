@@ -86,8 +86,8 @@ def settled(member: Member, settle: Settle, now_ms: int) -> Member:
 def left_out(member: Member, code: str) -> Settle:
     """Return the settlement of a device without an outcome: cancelled, or its earlier failure if this was a retry."""
     if member.retried_from is None:
-        return Settle(member.device, Standing.CANCELLED, code, member.air_bytes)
-    return Settle(member.device, member.retried_from, member.code, member.air_bytes)
+        return Settle(device=member.device, standing=Standing.CANCELLED, code=code, air_bytes=member.air_bytes)
+    return Settle(device=member.device, standing=member.retried_from, code=member.code, air_bytes=member.air_bytes)
 
 
 def stop(rollout: Rollout) -> Pause | None:
@@ -127,19 +127,26 @@ def _settlements(rollout: Rollout, statuses: Mapping[str, DeviceStatus], now_ms:
 
 def _settle(rollout: Rollout, member: Member, status: DeviceStatus | None, now_ms: int) -> Settle | None:
     if status is None:
-        status = DeviceStatus(member.device, removed=True)
+        status = DeviceStatus(device=member.device, removed=True)
     update, told = status.update, member.standing in {Standing.ASSIGNED, Standing.STUCK}
     about = member.gen > 0 and update.gen >= member.gen and update.release == rollout.release
     if about and update.phase is UpdatePhase.COMMITTED and member.standing is not Standing.ASSIGNING:
-        return Settle(member.device, Standing.COMMITTED, "", update.done_bytes)
+        return Settle(device=member.device, standing=Standing.COMMITTED, code="", air_bytes=update.done_bytes)
     if told and about and update.phase in {UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED}:
-        return Settle(member.device, Standing.FAILED, update.code or update.phase.value, update.done_bytes)
+        return Settle(
+            device=member.device,
+            standing=Standing.FAILED,
+            code=update.code or update.phase.value,
+            air_bytes=update.done_bytes,
+        )
     if status.removed:
         return None if member.standing in IN_VAIN else left_out(member, REMOVED)
     if member.standing is Standing.ASSIGNED and status.desired_release != rollout.release:
         return left_out(member, "superseded")
     if told and now_ms > member.assigned_ms + rollout.deadline_s * 1000:
-        return Settle(member.device, Standing.STUCK, Standing.STUCK.value, update.done_bytes)
+        return Settle(
+            device=member.device, standing=Standing.STUCK, code=Standing.STUCK.value, air_bytes=update.done_bytes
+        )
     return None
 
 
@@ -174,7 +181,7 @@ def _assignments(rollout: Rollout, statuses: Mapping[str, DeviceStatus]) -> Iter
         if member.standing is Standing.ASSIGNING or statuses[member.device].reachable:
             yield Assign(member.device)
         elif member.standing is Standing.WAITING:
-            yield Settle(member.device, Standing.PENDING, member.code, member.air_bytes)
+            yield Settle(device=member.device, standing=Standing.PENDING, code=member.code, air_bytes=member.air_bytes)
 
 
 def _set_back(rollout: Rollout, statuses: Mapping[str, DeviceStatus]) -> Iterable[SetBack | Settle]:

@@ -44,7 +44,7 @@ class How(StrEnum):
     TOLERATE = "tolerate"  # they keep their standing and no longer pause
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Foresight:
     """The immediate effects of an act of a person.
 
@@ -136,20 +136,20 @@ def foresee(before: Rollout, after: Rollout, statuses: Mapping[str, DeviceStatus
     settled = apply_settlements(after, (action for action in actions if isinstance(action, Settle)), now_ms)
     going_on = {Phase.PAUSED: IN_FLIGHT, Phase.ABORTING: {Standing.COMMITTED}}.get(after.phase, frozenset())
     return Foresight(
-        tuple(action.device for action in actions if isinstance(action, Assign)),
-        tuple(
+        tells=tuple(action.device for action in actions if isinstance(action, Assign)),
+        later=tuple(
             action.device for action in actions
             if isinstance(action, Settle) and action.standing is Standing.PENDING
         ),
-        (
+        sets_back=(
             *(
                 member.device for member in replaced(before, after)
                 if member.gen > 0 and member.device in statuses and not statuses[member.device].removed
             ),
             *(action.device for action in actions if isinstance(action, SetBack)),
         ),
-        tuple(after.groups[action.index].name for action in actions if isinstance(action, OpenGroup)),
-        tuple(member.device for member in settled.members if member.standing in going_on),
+        opens=tuple(after.groups[action.index].name for action in actions if isinstance(action, OpenGroup)),
+        unaffected=tuple(member.device for member in settled.members if member.standing in going_on),
     )  # fmt: skip
 
 

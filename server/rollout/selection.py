@@ -83,4 +83,4 @@ def _hash(seed: str, device: str) -> bytes:
 
 def as_members(groups: Iterable[Iterable[str]]) -> tuple[Member, ...]:
     """Return a member for each device of each group."""
-    return tuple(Member(device, index) for index, group in enumerate(groups) for device in group)
+    return tuple(Member(device=device, group=index) for index, group in enumerate(groups) for device in group)

@@ -51,7 +51,7 @@ _PHASES = {  # for each act: the phases in which it is allowed, and the one it l
 }
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class RolloutService:
     """All rollouts of one server. Safe to share between threads."""
 
@@ -293,7 +293,7 @@ class RolloutService:
         taken = {member.device for other in self.ledger.open() for member in other.members}
         fresh = candidates(devices, releases, rollout.release)
         last = len(rollout.groups) - 1
-        return tuple(Member(device.device, last) for device in fresh if device.device not in taken)
+        return tuple(Member(device=device.device, group=last) for device in fresh if device.device not in taken)
 
     def _settle(self, rollout: Rollout, member: Member, settle: Settle | None, now_ms: int) -> None:
         if settle is None:
@@ -362,13 +362,21 @@ class RolloutService:
         for device in self.fleet.ended() if gone else ():
             if device.device in gone:
                 update = device.reported.update if device.reported else UpdateStatus()
-                statuses[device.device] = DeviceStatus(device.device, update=update, reachable=False, removed=True)
+                statuses[device.device] = DeviceStatus(
+                    device=device.device, update=update, reachable=False, removed=True
+                )
         return statuses
 
     def _status(self, device: Device, now_ms: int) -> DeviceStatus:
         update = device.reported.update if device.reported else UpdateStatus()
         reachable = is_reachable(device, now_ms, self.silent_s)
-        return DeviceStatus(device.device, device.desired_release, device.desired_gen, update, reachable)
+        return DeviceStatus(
+            device=device.device,
+            desired_release=device.desired_release,
+            desired_gen=device.desired_gen,
+            update=update,
+            reachable=reachable,
+        )
 
 
 def _way_out(rollout: Rollout) -> str:

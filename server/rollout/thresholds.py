@@ -15,7 +15,7 @@ MAX_CANARIES = 1_000_000  # more devices than any fleet has
 _ROUNDING = 1e-9  # 0.07 * 100 is a little more than 7
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
     """A group counted without its cancelled devices.
 

@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 _CHECK_EVERY_MS = 2_000
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(eq=False, slots=True, kw_only=True)
 class Withdrawal:
     """Withdraws releases. ``turn`` is for one thread, the rest for any."""
 

@@ -27,7 +27,7 @@ _ADVICE = {
 }
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class ExpiryWatch:
     """Warns once a day for each metadata file that is near its expiry."""
 

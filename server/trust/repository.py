@@ -37,7 +37,7 @@ _LEAST_LEAP = 1000  # versions, if by the clock no time has passed since the cop
 _NAME = re.compile(r"timestamp\.json|[1-9][0-9]{0,8}\.(root|snapshot|targets)\.json")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrustedTarget:
     """One signed target: TUF path, digest and length of the bundle, and the build host's custom data."""
 
@@ -296,7 +296,7 @@ def _target(path: str, file: TargetFile) -> TrustedTarget:
     except MessageError as error:
         message = f"Expected custom data of {path}, got: {error}"
         raise MetadataRefusedError(message) from error
-    return TrustedTarget(path, file.hashes.get("sha256", ""), file.length, custom)
+    return TrustedTarget(path=path, sha256=file.hashes.get("sha256", ""), length_bytes=file.length, custom=custom)
 
 
 def _check_targets(

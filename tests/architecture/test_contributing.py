@@ -140,9 +140,9 @@ def test_the_runtime_runs_its_artifact() -> None:
     """Bright is the second class; the device reports it, and a bundle of its format is opened."""
     manifest = Manifest(
         runtime="mean_colour",
-        preprocessing=Preprocessing(8, 8),
-        inputs=(TensorSpec("input", (1, *SHAPE), "float32"),),
-        outputs=(TensorSpec("logits", (1, 2), "float32"),),
+        preprocessing=Preprocessing(width=8, height=8),
+        inputs=(TensorSpec(name="input", shape=(1, *SHAPE), dtype="float32"),),
+        outputs=(TensorSpec(name="logits", shape=(1, 2), dtype="float32"),),
     )
     assert "mean_colour" in hardware.runtimes()
     name = f"model.{declarations.runtime('mean_colour').formats['']}"

@@ -44,8 +44,8 @@ size_bytes = {max = 1000000}
 def _release(folder: Path) -> Path:
     """Write a bundle that passed its gate, for another target than this host."""
     manifest = Manifest(
-        model="digits", version=1, target="gateway", inputs=(TensorSpec("input", (-1, 1, 8, 8)),),
-        outputs=(TensorSpec("logits", (-1, 10)),), preprocessing=Preprocessing(width=8, height=8),
+        model="digits", version=1, target="gateway", inputs=(TensorSpec(name="input", shape=(-1, 1, 8, 8)),),
+        outputs=(TensorSpec(name="logits", shape=(-1, 10)),), preprocessing=Preprocessing(width=8, height=8),
     )  # fmt: skip
     gate = b'{"schema": 1, "verdict": "pass", "figures": {}}'
     path = folder / "digits-1-gateway.tfb"
@@ -58,7 +58,7 @@ def server(tmp_path: Path) -> Iterator[ServerApp]:
     """A server over HTTP in ``state``, its keys in ``keys``: a release, a device and an unlabelled sample."""
     state = init_state(tmp_path / "state")
     install_root(state.path, init_keys(tmp_path / "keys", init_online_keys(state.path)))
-    app = ServerApp.open(state.path, transport=MemoryTransport(MemoryBroker(), "server"), pages=False)
+    app = ServerApp.open(state.path, transport=MemoryTransport(broker=MemoryBroker(), client_id="server"), pages=False)
     try:
         app.connect()
         app.web.start()

@@ -35,6 +35,33 @@ def test_every_package_ships_its_types() -> None:
     assert all((ROOT / package / "py.typed").exists() for package in PACKAGES)
 
 
+FIELDS_BY_PLACE = 3
+NAMED_FIELDS = ("wire", "server", "edge_agent")  # compressor is to follow
+
+
+@pytest.mark.parametrize("package", NAMED_FIELDS)
+def test_fields_of_a_dataclass_with_more_than_three_are_named(package: str) -> None:
+    """Of four values in a row a reader can't tell which is which, and an inserted field would shift them."""
+    assert [
+        f"{_name(path)} {node.name}"
+        for path in SOURCES
+        if path.is_relative_to(ROOT / package)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef) and _fields_by_place(node) > FIELDS_BY_PLACE
+    ] == []
+
+
+def _fields_by_place(node: ast.ClassDef) -> int:
+    """Return how many fields of a dataclass may be given by their place."""
+    decorators = [ast.unparse(one) for one in node.decorator_list]
+    if not any("dataclass" in one and "kw_only=True" not in one for one in decorators):
+        return 0
+    fields = [
+        one for one in node.body if isinstance(one, ast.AnnAssign) and "ClassVar" not in ast.unparse(one.annotation)
+    ]
+    return len(fields)
+
+
 ROOMS_MAY_HAVE = 14
 PLUG_IN_ROOMS = {
     "data",

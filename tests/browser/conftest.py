@@ -79,7 +79,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     state = init_state(tmp_path_factory.mktemp("browser") / "state")
     init_online_keys(state.path)
     broker = MemoryBroker()
-    app = ServerApp.open(state.path, transport=MemoryTransport(broker, "server"))
+    app = ServerApp.open(state.path, transport=MemoryTransport(broker=broker, client_id="server"))
     _enrol(app)
     app.start()
     _speak(broker)
@@ -134,18 +134,48 @@ def _enrol(app: ServerApp) -> None:
 
 def _speak(broker: MemoryBroker) -> None:
     now_ms = system_now_ms()
-    transport = MemoryTransport(broker, "devices")
+    transport = MemoryTransport(broker=broker, client_id="devices")
     transport.start(lambda _: None, subscriptions=())
     for seq, (device, (site, phase, state)) in enumerate(DEVICES.items(), start=1):
         code = "digest_mismatch" if phase is UpdatePhase.REFUSED else ""
-        update = UpdateStatus(phase, 2, "digits-2", code, "", now_ms, 300_000, 420_000)
-        reported = Reported(
-            2, now_ms, BOOT, "0.1.0", "x86_64", ("onnx",), {}, InstalledRelease("digits-1", "ab" * 32), None, update
+        update = UpdateStatus(
+            phase=phase,
+            gen=2,
+            release="digits-2",
+            code=code,
+            text="",
+            since_ms=now_ms,
+            done_bytes=300_000,
+            total_bytes=420_000,
         )
-        event = Event(BOOT, 1, 1, now_ms - seq * 60_000, "update", code or phase.value, Severity.INFO, "digits-2")
-        for kind, message in ((Kind.STATE, State(state, now_ms, BOOT, "0.1.0")), (Kind.REPORTED, reported),
-                              (Kind.EVENT, event)):  # fmt: skip
-            transport.publish(str(Topic(site, device, kind)), encode(message))
+        reported = Reported(
+            gen=2,
+            at_ms=now_ms,
+            boot=BOOT,
+            agent_version="0.1.0",
+            hardware="x86_64",
+            runtimes=("onnx",),
+            attributes={},
+            current=InstalledRelease("digits-1", "ab" * 32),
+            previous=None,
+            update=update,
+        )
+        event = Event(
+            boot=BOOT,
+            seq=1,
+            oldest_seq=1,
+            at_ms=now_ms - seq * 60_000,
+            kind="update",
+            code=code or phase.value,
+            severity=Severity.INFO,
+            text="digits-2",
+        )
+        for kind, message in (
+            (Kind.STATE, State(state=state, at_ms=now_ms, boot=BOOT, agent_version="0.1.0")),
+            (Kind.REPORTED, reported),
+            (Kind.EVENT, event),
+        ):
+            transport.publish(str(Topic(site=site, device=device, kind=kind)), encode(message))
 
 
 def _evidence(app: ServerApp, newest_ms: int) -> None:
@@ -154,8 +184,8 @@ def _evidence(app: ServerApp, newest_ms: int) -> None:
         rows = [_row(device, index, start_ms, age) for index, device in enumerate(DEVICES)]
         with app.parts.database.begin() as connection:
             replace_slot(connection, start_ms, start_ms + HOUR_MS, rows, [_pool(start_ms, *pool) for pool in POOLS])
-    verdict = Verdict(VerdictKind.COHORT, DRIFTING, (("camera", "ov5640"),))
-    finding = Finding(verdict, "darker, blurrier, less confident", "digits-1", "digits")
+    verdict = Verdict(kind=VerdictKind.COHORT, devices=DRIFTING, attributes=(("camera", "ov5640"),))
+    finding = Finding(verdict=verdict, cause="darker, blurrier, less confident", release="digits-1", model="digits")
     app.parts.drift.verdicts.note([finding], newest_ms, system_now_ms(), quiet_ms=2 * HOUR_MS, judged=True)
 
 
@@ -191,22 +221,48 @@ def _rollouts(app: ServerApp) -> None:
     for device in ("gate-01", "gate-02"):
         app.parts.fleet.set_desired(device, release="digits-2", target="t", sha256="cd" * 32, length_bytes=420_000)
     members = [
-        Member("gate-01", 0, Standing.ASSIGNED, 1, now_ms), Member("gate-02", 0, Standing.ASSIGNED, 1, now_ms),
-        Member("meter-07", 1), Member("meter-08", 1), Member("press-03", 1),
-    ]  # fmt: skip
-    groups = (Group("canary", 1.0, 0.5), Group("rest", 0.9, 0.2))
+        Member(device="gate-01", group=0, standing=Standing.ASSIGNED, gen=1, assigned_ms=now_ms),
+        Member(device="gate-02", group=0, standing=Standing.ASSIGNED, gen=1, assigned_ms=now_ms),
+        Member(device="meter-07", group=1),
+        Member(device="meter-08", group=1),
+        Member(device="press-03", group=1),
+    ]
+    groups = (
+        Group(name="canary", success_ratio=1.0, error_ratio=0.5),
+        Group(name="rest", success_ratio=0.9, error_ratio=0.2),
+    )
     done = tuple(replace(member, standing=Standing.COMMITTED, air_bytes=420_000) for member in members)
     for rollout in (
-        Rollout("r1", "digits-1", groups, done, Phase.SUCCEEDED, opened=2, created_ms=now_ms - 30 * HOUR_MS),
-        Rollout("r2", "digits-2", groups, tuple(members), Phase.RUNNING, opened=1, dynamic=False, created_ms=now_ms),
         Rollout(
-            "r3",
-            "digits-3",
-            groups,
-            (Member("meter-08", 0, Standing.FAILED, 1), Member("press-03", 1)),
-            Phase.PAUSED,
-            "error_threshold",
-            "1 of 1 in canary failed",
+            id="r1",
+            release="digits-1",
+            groups=groups,
+            members=done,
+            phase=Phase.SUCCEEDED,
+            opened=2,
+            created_ms=now_ms - 30 * HOUR_MS,
+        ),
+        Rollout(
+            id="r2",
+            release="digits-2",
+            groups=groups,
+            members=tuple(members),
+            phase=Phase.RUNNING,
+            opened=1,
+            dynamic=False,
+            created_ms=now_ms,
+        ),
+        Rollout(
+            id="r3",
+            release="digits-3",
+            groups=groups,
+            members=(
+                Member(device="meter-08", group=0, standing=Standing.FAILED, gen=1),
+                Member(device="press-03", group=1),
+            ),
+            phase=Phase.PAUSED,
+            code="error_threshold",
+            text="1 of 1 in canary failed",
             opened=1,
             dynamic=False,
             created_ms=now_ms,
@@ -224,12 +280,25 @@ def _samples(app: ServerApp) -> None:
         data = buffer.getvalue()
         encoded, lane = base64.b64encode(data).decode(), "drift" if seq % 3 else "audit"
         sample = Sample(
-            BOOT, seq + 1, 1, now_ms - seq * 60_000, "req", sha256_hex(data), "image/png",
-            lane, 1.0, (seq * 3) % 10, 0.41 + seq / 20, artifact, encoded,
-        )  # fmt: skip
+            boot=BOOT,
+            seq=seq + 1,
+            oldest_seq=1,
+            at_ms=now_ms - seq * 60_000,
+            request="req",
+            sha256=sha256_hex(data),
+            media_type="image/png",
+            lane=lane,
+            inclusion_ratio=1.0,
+            predicted=(seq * 3) % 10,
+            confidence=0.41 + seq / 20,
+            artifact_sha256=artifact,
+            data=encoded,
+        )
         parts.retraining.samples.accept(DRIFTING[seq % 2], sample, now_ms)
     cause = {"words": "darker, blurrier, less confident", "verdict": 1, "devices": DRIFTING, "release": "digits-1"}
-    trigger = Trigger(0, "digits", "cohort:camera=ov5640:", since_ms=now_ms - HOUR_MS, opened_ms=now_ms, **cause)
+    trigger = Trigger(
+        id=0, model="digits", cause="cohort:camera=ov5640:", since_ms=now_ms - HOUR_MS, opened_ms=now_ms, **cause
+    )
     parts.retraining.triggers.add(replace(trigger, phase=TriggerPhase.COLLECTING, updated_ms=now_ms))
     parts.retraining.triggers.add(
         replace(trigger, cause="site:site=mill:", phase=TriggerPhase.SETTLED, text="rollout of digits-1: succeeded",
@@ -240,13 +309,18 @@ def _samples(app: ServerApp) -> None:
 def _release(app: ServerApp, version: int) -> str:
     model = f"not a real model {version}".encode()
     manifest = Manifest(
-        model="digits", version=version, target="gateway", inputs=(TensorSpec("image"),),
-        outputs=(TensorSpec("logits"),), preprocessing=Preprocessing(8, 8), labels=tuple("0123456789"),
-    )  # fmt: skip
+        model="digits",
+        version=version,
+        target="gateway",
+        inputs=(TensorSpec(name="image"),),
+        outputs=(TensorSpec(name="logits"),),
+        preprocessing=Preprocessing(width=8, height=8),
+        labels=tuple("0123456789"),
+    )
     data = build_bundle(manifest, {"model.onnx": model})
     digest, artifact = sha256_hex(data), sha256_hex(model)
     app.parts.blobs.put(digest, [data])
-    custom = TargetCustom("digits", version, "gateway", "onnx", artifact_sha256=artifact)
+    custom = TargetCustom(model="digits", version=version, target="gateway", runtime="onnx", artifact_sha256=artifact)
     app.parts.versions.register(
         target_path("digits", version, "gateway"), custom, sha256=digest, length_bytes=len(data), now_ms=1
     )

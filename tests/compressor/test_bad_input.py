@@ -203,10 +203,15 @@ def other_shape_bundle(path: Path, *, verdict: str = "pass") -> Path:
     graph = onnx.helper.make_graph([node], "g", tensors[:1], tensors[1:])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
     manifest = Manifest(
-        model="m", version=1, target="host", runtime="onnx", opset=17,
-        inputs=(TensorSpec("input", (-1, 3, 32, 32)),), outputs=(TensorSpec("logits", (-1, 768)),),
+        model="m",
+        version=1,
+        target="host",
+        runtime="onnx",
+        opset=17,
+        inputs=(TensorSpec(name="input", shape=(-1, 3, 32, 32)),),
+        outputs=(TensorSpec(name="logits", shape=(-1, 768)),),
         preprocessing=Preprocessing(width=32, height=32),
-    )  # fmt: skip
+    )
     golden = Golden(np.zeros((1, 3, 32, 32), np.float32), np.zeros((1, 768), np.float32), np.zeros(1, np.int64))
     gate = {"schema": 1, "verdict": verdict, "model": "m", "version": 1, "target": "host"}
     files = {"model.onnx": model.SerializeToString(), "golden.npz": write_golden(golden)}

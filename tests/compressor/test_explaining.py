@@ -34,7 +34,10 @@ def model(row: int) -> Candidate:
     ]
     graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [numpy_helper.from_array(weights, "w")])
     data = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
-    inputs, outputs = (TensorSpec("x", (-1, 3, 8, 8), "float32", "NCHW"),), (TensorSpec("logits", (-1, 2)),)
+    inputs, outputs = (
+        (TensorSpec(name="x", shape=(-1, 3, 8, 8), dtype="float32", layout="NCHW"),),
+        (TensorSpec(name="logits", shape=(-1, 2)),),
+    )
     preprocessing = Preprocessing(width=8, height=8)
     manifest = Manifest(model="m", version=1, inputs=inputs, outputs=outputs, preprocessing=preprocessing)
     return Candidate(manifest, data)

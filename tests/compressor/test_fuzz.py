@@ -89,7 +89,7 @@ def _bundle() -> bytes:
     from wire.manifest import Manifest, Preprocessing, TensorSpec  # noqa: PLC0415 - as above
 
     golden = Golden(np.zeros((1, 4), np.float32), np.zeros((1, 4), np.float32), np.zeros(1, np.int64))
-    spec = TensorSpec("x", (-1, 4))
+    spec = TensorSpec(name="x", shape=(-1, 4))
     manifest = Manifest(
         model="m", version=1, target="host", runtime="onnx", inputs=(spec,), outputs=(spec,),
         preprocessing=Preprocessing(width=8, height=8),

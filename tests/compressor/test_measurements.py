@@ -38,7 +38,9 @@ def _conv() -> bytes:
 
 
 def _candidate() -> Candidate:
-    manifest = Manifest(inputs=(TensorSpec("input", (-1, 3, 8, 8)),), outputs=(TensorSpec("logits", (-1, 4)),))
+    manifest = Manifest(
+        inputs=(TensorSpec(name="input", shape=(-1, 3, 8, 8)),), outputs=(TensorSpec(name="logits", shape=(-1, 4)),)
+    )
     return Candidate(manifest, _conv())
 
 
@@ -91,7 +93,9 @@ def test_integer_operators_in_the_file_count_as_int8() -> None:
 
 def test_dynamic_ranges_are_those_of_one_row_as_on_the_device() -> None:
     """A large neighbour in the batch would coarsen the grid of the small row."""
-    manifest = Manifest(inputs=(TensorSpec("input", (-1, 4)),), outputs=(TensorSpec("logits", (-1, 3)),))
+    manifest = Manifest(
+        inputs=(TensorSpec(name="input", shape=(-1, 4)),), outputs=(TensorSpec(name="logits", shape=(-1, 3)),)
+    )
     rows = np.array([[0.1, 0.2, 0.3, 0.4], [100, 200, 300, 400]], np.float32)
     together = predict(Candidate(manifest, _dynamic()), rows).logits
     assert np.allclose(together[0], rows[0] @ np.arange(-6, 6).reshape(4, 3), atol=0.02)

@@ -69,7 +69,7 @@ def asked() -> Asked:
 def test_a_device_makes_the_very_input_of_the_pixels_it_is_sent(colour: str, size: int) -> None:
     """Resized and recoloured here, neither again there: not a bit of the input differs."""
     table = digits.load(DataRecipe()).take(np.arange(40))
-    pre = Preprocessing(size, size, colour, mean=(0.4,), std=(0.2,), layout="NHWC")
+    pre = Preprocessing(width=size, height=size, colour=colour, mean=(0.4,), std=(0.2,), layout="NHWC")
     pixels = pixels_of(table, Manifest(preprocessing=pre))
     there = [preprocess.to_tensor(np.ascontiguousarray(np.broadcast_to(one, (size, size, 3))), pre) for one in pixels]
     assert np.array_equal(np.concatenate(there), preprocess.to_batch(list(table.images), pre))

@@ -31,7 +31,7 @@ def _parts() -> Parts:
         model="m",
         version=3,
         target="t",
-        inputs=(TensorSpec("input", (-1, 1, 2, 2)),),
+        inputs=(TensorSpec(name="input", shape=(-1, 1, 2, 2)),),
         labels=("a", "b"),
         lineage={"data": "1"},
     )

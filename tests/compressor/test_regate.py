@@ -63,13 +63,16 @@ def float_onnx() -> bytes:
 def int8_bundle(path: Path, artifact: bytes, runtime: str, suffix: str) -> Path:
     """Write a bundle of ``artifact`` whose certificate says that all of it runs in int8."""
     layout, shape = ("NHWC", (SIDE, SIDE, 3)) if runtime == "litert" else ("NCHW", (3, SIDE, SIDE))
-    outputs = (TensorSpec("logits", (-1, CLASSES)), TensorSpec("embedding", (-1, 3 * SIDE * SIDE)))
+    outputs = (
+        TensorSpec(name="logits", shape=(-1, CLASSES)),
+        TensorSpec(name="embedding", shape=(-1, 3 * SIDE * SIDE)),
+    )
     manifest = Manifest(
         model="m", version=1, target="host", runtime=runtime, artifact=f"model.{suffix}",
         opset=17 if runtime == "onnx" else 0, labels=("a", "b"),
-        inputs=(TensorSpec("input", (-1, *shape), "float32", layout),),
+        inputs=(TensorSpec(name="input", shape=(-1, *shape), dtype="float32", layout=layout),),
         outputs=outputs if runtime == "litert" else outputs[:1], hardware=("none",),
-        preprocessing=Preprocessing(SIDE, SIDE, layout=layout),
+        preprocessing=Preprocessing(width=SIDE, height=SIDE, layout=layout),
     )  # fmt: skip
     x = np.random.default_rng(1).normal(size=(3, *shape)).astype(np.float32)
     golden = Golden(x, predict(Candidate(manifest, artifact), x).logits, np.zeros(3, np.int64))

@@ -47,7 +47,9 @@ class BuildHost:
     def job(self, samples: bytes, model: str = "tiny") -> Job:
         """Return a fresh job on the first release."""
         base = self.app.parts.versions.release("tiny-1")
-        order = JobOrder(1, model, base.name, base.sha256, "blurrier", 200)
+        order = JobOrder(
+            retraining=1, model=model, base_release=base.name, base_sha256=base.sha256, cause="blurrier", labelled=200
+        )
         return self.app.parts.retraining.jobs.create(order, samples, self.app.clock())
 
     def again(self, job: Job) -> Job:
@@ -90,7 +92,7 @@ def host(first: Outcome, tmp_path: Path) -> Iterator[BuildHost]:
     init_online_keys(state.path)
     keys = tmp_path / "keys"
     install_root(state.path, init_keys(keys, state.path / "online.pub.json"))
-    app = ServerApp.open(state.path, transport=MemoryTransport(MemoryBroker(), "server"), pages=False)
+    app = ServerApp.open(state.path, transport=MemoryTransport(broker=MemoryBroker(), client_id="server"), pages=False)
     app.start()
     out = Path(shutil.copytree(first.report.parent, tmp_path / "out"))
     recipe = read_recipe(Path(__file__).with_name("pipeline_recipe.toml"))

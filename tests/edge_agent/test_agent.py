@@ -109,7 +109,7 @@ class World:
 
     def __post_init__(self) -> None:
         """Connect the server and start the agent."""
-        self.server = MemoryTransport(self.broker, "server")
+        self.server = MemoryTransport(broker=self.broker, client_id="server")
         self.server.start(self._hear, subscriptions=("tf/1/#",))
         self.worker = InlineWorker(self.notices.put)
         self.agent = self.make()
@@ -117,13 +117,27 @@ class World:
     def make(self, boot: str = BOOT) -> Agent:
         """Return a started agent on this state."""
         fetcher = MemoryFetcher(self.blobs, self.state / "blobs" / "sha256")
-        ports = Ports(MemoryVerifier(self.targets), fetcher, MemoryProber(), self.worker, "x86_64", ("onnx",))
-        parts = Parts(self.clock, MemoryTransport(self.broker, "dev"), self.launch, RealDisk(), ports, self.notices)
+        ports = Ports(
+            verifier=MemoryVerifier(self.targets),
+            fetcher=fetcher,
+            prober=MemoryProber(),
+            worker=self.worker,
+            hardware="x86_64",
+            runtimes=("onnx",),
+        )
+        parts = Parts(
+            clock=self.clock,
+            transport=MemoryTransport(broker=self.broker, client_id="dev"),
+            launch=self.launch,
+            disk=RealDisk(),
+            ports=ports,
+            notices=self.notices,
+        )
         config = AgentConfig(
             child=ChildConfig(restart_min_s=1.0, restart_max_s=1.0, healthy_s=5.0),
             update=UpdateConfig(reserve_bytes=0, repair_s=10.0), samples=SampleConfig(self.sample_bytes),
         )  # fmt: skip
-        agent = Agent(Identity("site", "dev"), config, self.state, boot, parts)
+        agent = Agent(Identity(site="site", device="dev"), config, self.state, boot, parts)
         agent.start()
         return agent
 
@@ -177,14 +191,21 @@ class World:
             version=version,
             inputs=(TensorSpec(),),
             outputs=(TensorSpec(),),
-            preprocessing=Preprocessing(8, 8),
+            preprocessing=Preprocessing(width=8, height=8),
         )
         artifact = b"%d" % version
         data = build_bundle(manifest, {"model.onnx": artifact})
-        custom = TargetCustom("m", version, artifact_sha256=sha256_hex(artifact))
+        custom = TargetCustom(model="m", version=version, artifact_sha256=sha256_hex(artifact))
         self.targets[f"m-{version}"] = TargetInfo(sha256_hex(data), len(data), custom)
         self.blobs[sha256_hex(data)] = data
-        return Desired(version, f"m-{version}", f"m-{version}", sha256_hex(data), len(data), probation_s=3.0)
+        return Desired(
+            gen=version,
+            release=f"m-{version}",
+            target=f"m-{version}",
+            sha256=sha256_hex(data),
+            length_bytes=len(data),
+            probation_s=3.0,
+        )
 
     def blobs_of(self, version: int) -> bytes:
         """Return the bundle of a release."""
@@ -431,14 +452,14 @@ def test_garbage_is_counted_and_said_once_a_minute(world: World) -> None:
 @pytest.mark.parametrize(
     ("command", "verb", "code"),
     [
-        (Command("1", "samples", arguments={"count": 3}), "samples", "budget_zero"),
-        (Command("2", "samples", expires_ms=5, arguments={"count": 3}), "samples", "expired"),
-        (Command("3", "samples", arguments={"count": 0}), "samples", "arguments_invalid"),
-        (Command("4", "dance"), "dance", "unsupported"),
-        (Command("5", "selftest"), "selftest", ""),
-        (Command("6", "measure"), "measure", "arguments_invalid"),
-        (Command("7", "measure", expires_ms=5, arguments={"order": {}}), "measure", "expired"),
-        (Command("8", "measure", arguments={"order": {}}), "measure", "unsupported"),
+        (Command(id="1", verb="samples", arguments={"count": 3}), "samples", "budget_zero"),
+        (Command(id="2", verb="samples", expires_ms=5, arguments={"count": 3}), "samples", "expired"),
+        (Command(id="3", verb="samples", arguments={"count": 0}), "samples", "arguments_invalid"),
+        (Command(id="4", verb="dance"), "dance", "unsupported"),
+        (Command(id="5", verb="selftest"), "selftest", ""),
+        (Command(id="6", verb="measure"), "measure", "arguments_invalid"),
+        (Command(id="7", verb="measure", expires_ms=5, arguments={"order": {}}), "measure", "expired"),
+        (Command(id="8", verb="measure", arguments={"order": {}}), "measure", "unsupported"),
     ],
 )
 def test_answers_commands_with_a_code(world: World, command: Command, verb: str, code: str) -> None:
@@ -455,7 +476,7 @@ def test_forwards_samples_within_the_budget(world: World) -> None:
     world.say("desired", replace(wish, config={"sample_bytes_per_day": 1000}))
     world.turns(7, seconds=0.1)
     for number in ["1", "2"]:
-        world.say("cmd/samples", Command(number, "samples", arguments={"count": 3, "budget_bytes": 5000}))
+        world.say("cmd/samples", Command(id=number, verb="samples", arguments={"count": 3, "budget_bytes": 5000}))
     world.turns(2)
     (grant,) = [told for told in world.children[-1].told if told["type"] == "samples"]
     assert grant["budget_bytes"] == 1000
@@ -469,7 +490,7 @@ def test_no_raw_input_leaves_unless_the_device_allows_it(world: World) -> None:
     world.agent = world.make("00000000000000bb")
     world.say("desired", replace(world.release(1), config={"sample_bytes_per_day": 1000}))
     world.turns(7, seconds=0.1)
-    world.say("cmd/samples", Command("1", "samples", arguments={"count": 3}))
+    world.say("cmd/samples", Command(id="1", verb="samples", arguments={"count": 3}))
     world.turns(2)
     response = decode(Response, world.last("res"))
     assert (response.code, "max_bytes_per_day in [samples]" in response.text) == ("budget_zero", True)
@@ -480,7 +501,7 @@ def test_the_sample_budget_survives_a_restart(world: World) -> None:
     """What was granted today stays granted; an unreadable ledger counts as spent."""
     world.say("desired", replace(world.release(1), config={"sample_bytes_per_day": 1000}))
     world.turns(7, seconds=0.1)
-    world.say("cmd/samples", Command("1", "samples", arguments={"count": 3}))
+    world.say("cmd/samples", Command(id="1", verb="samples", arguments={"count": 3}))
     world.turns(2)
     for damage in [None, b"\x00"]:
         if damage:
@@ -488,7 +509,7 @@ def test_the_sample_budget_survives_a_restart(world: World) -> None:
         world.agent.stop()
         world.agent = world.make("00000000000000bb")
         world.turns(3)
-        world.say("cmd/samples", Command("2", "samples", arguments={"count": 3}))
+        world.say("cmd/samples", Command(id="2", verb="samples", arguments={"count": 3}))
         world.turns(2)
         assert decode(Response, world.last("res")).code == "budget_zero"
 
@@ -504,7 +525,7 @@ def grant_three(world: World) -> None:
     world.turns(7, seconds=0.1)
     world.beat(1)
     world.turns(4)
-    world.say("cmd/samples", Command("1", "samples", arguments={"count": 3, "request": "r"}))
+    world.say("cmd/samples", Command(id="1", verb="samples", arguments={"count": 3, "request": "r"}))
     world.turns(2)
     world.children[-1].speak("sample", b"x" * 300, request="r")
     world.turns(2)
@@ -540,7 +561,9 @@ def test_a_command_that_comes_again_after_a_restart_does_nothing(world: World, *
     world.agent.stop()
     world.agent = world.make("00000000000000bb")
     world.turns(4)
-    command = Command("1" if again else "2", "samples", arguments={"count": 1, "request": "r", "budget_bytes": 5})
+    command = Command(
+        id="1" if again else "2", verb="samples", arguments={"count": 1, "request": "r", "budget_bytes": 5}
+    )
     world.heard.clear()
     world.say("cmd/samples", command)
     world.turns(2)
@@ -571,7 +594,7 @@ def test_says_that_its_update_record_was_damaged(world: World) -> None:
 def test_an_identity_in_use_twice_is_told_and_ends_nothing(world: World) -> None:
     """The agent serves on; once an hour there is an event, which goes out when the other client is gone."""
     for _ in range(3):
-        thief = MemoryTransport(world.broker, "dev")
+        thief = MemoryTransport(broker=world.broker, client_id="dev")
         thief.start(lambda _: None, subscriptions=())
         world.turns(2)
         assert not world.agent.uplink.up
@@ -606,7 +629,7 @@ def test_falls_back_to_the_other_slot_then_to_safe_mode(world: World) -> None:
 
 def test_serves_the_current_release_after_a_restart(world: World) -> None:
     """Offline too: nothing but the slots is needed."""
-    Slots(world.state, RealDisk()).fill("a", SlotRelease("m-1", "ff" * 32))
+    Slots(world.state, RealDisk()).fill("a", SlotRelease(release="m-1", sha256="ff" * 32))
     Slots(world.state, RealDisk()).switch("a")
     world.agent.stop()
     world.agent = world.make("00000000000000bb")

@@ -8,7 +8,7 @@ from wire.messages import Command
 
 def grant(request: str, count: int = 2, budget_bytes: int = 100) -> SampleGrant:
     """Return a grant."""
-    return SampleGrant(request, count, budget_bytes, "audit")
+    return SampleGrant(request=request, count=count, budget_bytes=budget_bytes, lane="audit")
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,6 @@ def test_the_ledger_stays_small() -> None:
     """A server that asks for ever fills no disk: the latest are kept."""
     ledger = Ledger()
     for number in range(200):
-        ledger = ledger.granting(grant(str(number)), 0).remember(Command(str(number)))
+        ledger = ledger.granting(grant(str(number)), 0).remember(Command(id=str(number)))
     assert (len(ledger.open), ledger.open[-1].request) == (KEPT_GRANTS, "199")
     assert (len(ledger.seen), ledger.seen[-1]) == (KEPT_IDS, "199")

@@ -60,7 +60,9 @@ class Server:
         """Start both."""
         self.heard: list[Incoming] = []
         self.queue: queue.SimpleQueue[Notice] = queue.SimpleQueue()
-        self.mqtt = MqttTransport(MqttSettings("127.0.0.1", port, "server", "server", "secret"))
+        self.mqtt = MqttTransport(
+            MqttSettings(host="127.0.0.1", port=port, client_id="server", username="server", password="secret")
+        )
         self.mqtt.start(self.queue.put, subscriptions=("tf/1/#",))
         handler = lambda *args: http.server.SimpleHTTPRequestHandler(*args, directory=str(blobs.parent))  # noqa: E731
         self.http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -115,13 +117,31 @@ def agent(broker: object, server: Server, tmp_path: Path) -> Iterator[Callable[[
         state = tmp_path / "state"
         state.mkdir(exist_ok=True)
         url = f"http://127.0.0.1:{server.http.server_address[1]}"
-        identity = Identity("site", "dev", "secret", "127.0.0.1", broker.port, url)
+        identity = Identity(
+            site="site", device="dev", password="secret", mqtt_host="127.0.0.1", mqtt_port=broker.port, http_url=url
+        )
         config = replace(CONFIG, source=SourceConfig("directory", {"path": str(tmp_path / "inbox")}))
         notices: Notices = queue.SimpleQueue()
-        fetcher = HttpFetcher(FetchSettings(url, "dev", "secret"), state / "blobs" / "sha256", RealDisk())
-        ports = Ports(MemoryVerifier(targets), fetcher, ChildProber(), ThreadWorker(notices.put), "x86_64", ("onnx",))
+        fetcher = HttpFetcher(
+            FetchSettings(base_url=url, username="dev", password="secret"), state / "blobs" / "sha256", RealDisk()
+        )
+        ports = Ports(
+            verifier=MemoryVerifier(targets),
+            fetcher=fetcher,
+            prober=ChildProber(),
+            worker=ThreadWorker(notices.put),
+            hardware="x86_64",
+            runtimes=("onnx",),
+        )
         launch = ProcessLauncher(child_arguments(config, state))
-        parts = Parts(SystemClock(), MqttTransport(mqtt_settings(identity, config)), launch, RealDisk(), ports, notices)
+        parts = Parts(
+            clock=SystemClock(),
+            transport=MqttTransport(mqtt_settings(identity, config)),
+            launch=launch,
+            disk=RealDisk(),
+            ports=ports,
+            notices=notices,
+        )
         made.append(Agent(identity, config, state, "00000000000000aa", parts))
         made[-1].start()
         return made[-1]
@@ -149,9 +169,18 @@ def publish(tmp_path: Path, version: int) -> tuple[dict[str, TargetInfo], Desire
     golden = models.golden_npz(manifest, artifact)
     data = build_bundle(manifest, {"model.onnx": artifact, "reference.bin": reference, "golden.npz": golden})
     (tmp_path / "www" / "blobs" / sha256_hex(data)).write_bytes(data)
-    custom = TargetCustom("tiny", version, "test", "onnx", artifact_sha256=sha256_hex(artifact))
+    custom = TargetCustom(
+        model="tiny", version=version, target="test", runtime="onnx", artifact_sha256=sha256_hex(artifact)
+    )
     path = f"tiny-{version}/test.tfb"
-    desired = Desired(version, f"tiny-{version}", path, sha256_hex(data), len(data), probation_s=0.5)
+    desired = Desired(
+        gen=version,
+        release=f"tiny-{version}",
+        target=path,
+        sha256=sha256_hex(data),
+        length_bytes=len(data),
+        probation_s=0.5,
+    )
     return {path: TargetInfo(desired.sha256, len(data), custom)}, desired
 
 
@@ -273,7 +302,7 @@ def test_refuses_samples_without_a_budget(agent: Callable, server: Server) -> No
     """Raw inputs stay on the device unless a budget was granted."""
     device = agent({})
     turn_until(device, server, lambda: device.uplink.up)
-    server.say("cmd/samples", Command("c1", "samples", arguments={"count": 5}))
+    server.say("cmd/samples", Command(id="c1", verb="samples", arguments={"count": 5}))
     turn_until(device, server, lambda: server.messages("tf/1/site/dev/res"))
     assert b'"code":"budget_zero"' in server.messages("tf/1/site/dev/res")[0]
 

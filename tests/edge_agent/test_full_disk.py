@@ -44,7 +44,9 @@ def enrolled(small_disk: Path) -> Path:
     """The state directory of an enrolled device, never started, on a small disk."""
     state = small_disk / "agent"
     state.mkdir(mode=0o700)
-    identity = Identity("site", "dev", "secret", "127.0.0.1", 9, "http://127.0.0.1:9")
+    identity = Identity(
+        site="site", device="dev", password="secret", mqtt_host="127.0.0.1", mqtt_port=9, http_url="http://127.0.0.1:9"
+    )
     write_record(RealDisk(), state / "identity.json", to_document(identity))
     return state
 
@@ -66,7 +68,7 @@ def test_a_start_on_a_full_disk_says_how_much_to_free_and_leaves_what_was(enroll
     assert (code, words.count("\n")) == (6, 1), words
     assert f"the disk of {enrolled} is full (0.00 MB free): free 1 MB there" in words
     filler.unlink()
-    made = Spool(enrolled / "spool.db", 1_000_000)
+    made = Spool(path=enrolled / "spool.db", limit_bytes=1_000_000)
     assert made._database.execute("PRAGMA user_version").fetchone() == (VERSION,)
     assert (made.count(), made.taken_aside()) == (1 if spool else 0, [])
     made.close()

@@ -14,7 +14,7 @@ def said(proc: Path, pid: int, written_bytes: int) -> None:
 
 def test_counts_what_agent_and_child_wrote_since_the_last_row(tmp_path: Path) -> None:
     """Each byte once: also where a child has ended and its figure moves to the agent's only after a while."""
-    hardware, me = Hardware(tmp_path, proc=tmp_path), os.getpid()
+    hardware, me = Hardware(state=tmp_path, proc=tmp_path), os.getpid()
     found = []
     for mine, child in [(100, 10), (150, 30), (150, None), (185, None), (190, 7)]:
         said(tmp_path, me, mine)
@@ -27,7 +27,7 @@ def test_counts_what_agent_and_child_wrote_since_the_last_row(tmp_path: Path) ->
 
 def test_counts_real_bytes_to_the_disk(tmp_path: Path) -> None:
     """A megabyte that this process writes and flushes is in the next row."""
-    hardware = Hardware(tmp_path)
+    hardware = Hardware(state=tmp_path)
     hardware.read(now_ms=1, child_pid=0, spool_bytes=0)
     with (tmp_path / "file").open("wb") as file:
         file.write(os.urandom(1 << 20))

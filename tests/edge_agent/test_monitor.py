@@ -20,18 +20,28 @@ CLASSES = Classification(10)
 NAMES = [spec.name for spec in drift_counters.stream_specs(CLASSES, has_embedding=True)]
 RNG = np.random.default_rng(0)
 ROWS = np.linalg.qr(RNG.normal(size=(D, 8)))[0].T
-PROJECTION = drift_counters.Projection(CLASSES, np.full(D, 0.5), ROWS, np.full(8, 2.0), residual_scale=4.0)
+PROJECTION = drift_counters.Projection(
+    task=CLASSES, mean=np.full(D, 0.5), rows=ROWS, scale=np.full(8, 2.0), residual_scale=4.0
+)
 
 
 def _reference(edges: np.ndarray, classes: int = 10, *, embedding: bool = True) -> Reference:
     specs = drift_counters.stream_specs(CLASSES, has_embedding=embedding)
     width = D if embedding else 0
     return Reference(
-        "a" * 64, specs, (Context(counts=(0,) * 16 * len(specs)),), classes, 10, (0,) * classes * 10,
-        (0,) * classes * 10, edges=tuple(tuple(float(x) for x in row) for row in edges),
-        projection_mean=(0.5,) * width, projection=tuple(map(tuple, ROWS.tolist())) if embedding else (),
-        projection_scale=(2.0,) * 8 if embedding else (), residual_scale=4.0,
-    )  # fmt: skip
+        artifact_sha256="a" * 64,
+        streams=specs,
+        contexts=(Context(counts=(0,) * 16 * len(specs)),),
+        classes=classes,
+        confidence_bins=10,
+        table_right=(0,) * classes * 10,
+        table_seen=(0,) * classes * 10,
+        edges=tuple(tuple(float(x) for x in row) for row in edges),
+        projection_mean=(0.5,) * width,
+        projection=tuple(map(tuple, ROWS.tolist())) if embedding else (),
+        projection_scale=(2.0,) * 8 if embedding else (),
+        residual_scale=4.0,
+    )
 
 
 def _rows(count: int, *, embedding: bool = True) -> np.ndarray:
@@ -207,7 +217,17 @@ def test_a_report_stays_under_800_bytes(n: int) -> None:
     counter._reached = np.hstack([np.cumsum(bins[:, ::-1], axis=1)[:, ::-1], np.zeros((23, 1), np.int64)])
     counter._table = rng.multinomial(n, rng.dirichlet([0.2] * 100)).tolist()
     digest = "ab" * 16
-    report = DriftReport("ab" * 8, 1, 1, 1_700_000_000_000, 3_600_000, 0, digest, digest, counter.take())
+    report = DriftReport(
+        boot="ab" * 8,
+        seq=1,
+        oldest_seq=1,
+        window_start_ms=1_700_000_000_000,
+        window_len_ms=3_600_000,
+        context=0,
+        artifact=digest,
+        ref_id=digest,
+        counters=counter.take(),
+    )
     assert len(encode_report(report)) <= 800
 
 
@@ -215,7 +235,12 @@ def _values_reference() -> Reference:
     """Return the reference of a regression of two values, without an embedding."""
     specs = drift_counters.stream_specs(Regression(2), has_embedding=False)
     edges = tuple(float(value) for value in np.linspace(290, 310, 15))
-    return Reference("a" * 64, specs, (Context(counts=(0,) * 16 * len(specs)),), edges=(edges,) * len(specs))
+    return Reference(
+        artifact_sha256="a" * 64,
+        streams=specs,
+        contexts=(Context(counts=(0,) * 16 * len(specs)),),
+        edges=(edges,) * len(specs),
+    )
 
 
 def test_a_regression_has_a_stream_for_each_of_its_first_values() -> None:
@@ -245,5 +270,15 @@ def test_values_of_a_regression_are_counted_as_they_are() -> None:
 def test_a_drift_report_of_a_regression_goes_over_the_wire() -> None:
     """Zero classes are a shape like any other."""
     counter = drift_counters.Counter(_values_reference())
-    report = DriftReport("ab" * 8, 1, 1, 1_700_000_000_000, 3_600_000, 0, "ab" * 16, "cd" * 16, counter.take())
+    report = DriftReport(
+        boot="ab" * 8,
+        seq=1,
+        oldest_seq=1,
+        window_start_ms=1_700_000_000_000,
+        window_len_ms=3_600_000,
+        context=0,
+        artifact="ab" * 16,
+        ref_id="cd" * 16,
+        counters=counter.take(),
+    )
     assert decode_report(encode_report(report)) == report

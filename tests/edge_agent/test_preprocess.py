@@ -74,7 +74,7 @@ def test_limits_hold_before_anything_is_decoded() -> None:
 def test_scale_mean_and_std_are_applied_per_channel() -> None:
     """(x * scale - mean) / std, in float32, laid out as NCHW."""
     image = np.array([[[0, 128, 255]]], np.uint8)
-    pre = Preprocessing(1, 1, "rgb", mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0))
+    pre = Preprocessing(width=1, height=1, colour="rgb", mean=(0.1, 0.2, 0.3), std=(1.0, 2.0, 4.0))
     tensor = to_tensor(image, pre)
     assert (tensor.shape, tensor.dtype) == ((1, 3, 1, 1), np.float32)
     assert np.allclose(tensor.ravel(), [-0.1, (128 / 255 - 0.2) / 2, 0.7 / 4], atol=1e-6)
@@ -83,7 +83,10 @@ def test_scale_mean_and_std_are_applied_per_channel() -> None:
 def test_a_batch_is_its_images_one_by_one() -> None:
     """Batch and single give the same bits, for grey and colour, resized or not."""
     images = list(np.random.default_rng(1).integers(0, 256, (5, 20, 30, 3), dtype=np.uint8))
-    for pre in (Preprocessing(16, 12, "grey"), Preprocessing(30, 20, "rgb", layout="NHWC")):
+    for pre in (
+        Preprocessing(width=16, height=12, colour="grey"),
+        Preprocessing(width=30, height=20, colour="rgb", layout="NHWC"),
+    ):
         batch = to_batch(images, pre)
         assert np.array_equal(batch, np.concatenate([to_tensor(image, pre) for image in images]))
         assert batch.shape == ((5, 1, 12, 16) if pre.colour == "grey" else (5, 20, 30, 3))
@@ -92,17 +95,20 @@ def test_a_batch_is_its_images_one_by_one() -> None:
 def test_the_monitor_sees_colour_at_the_models_size() -> None:
     """Pixels for the monitor keep three channels even for a grey model; nothing is copied at equal size."""
     image = np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    assert resize_pixels(image, Preprocessing(8, 9, "grey")).shape == (9, 8, 3)
-    assert resize_pixels(image, Preprocessing(30, 20, "grey")) is image
+    assert resize_pixels(image, Preprocessing(width=8, height=9, colour="grey")).shape == (9, 8, 3)
+    assert resize_pixels(image, Preprocessing(width=30, height=20, colour="grey")) is image
 
 
 @pytest.mark.parametrize(
     "pre",
     [
-        Preprocessing(4, 4, "cmyk"), Preprocessing(4, 4, resample="magic"), Preprocessing(4, 4, layout="CHWN"),
-        Preprocessing(4, 4, std=(0.0,)), Preprocessing(4, 4, mean=(1.0, 2.0)),
+        Preprocessing(width=4, height=4, colour="cmyk"),
+        Preprocessing(width=4, height=4, resample="magic"),
+        Preprocessing(width=4, height=4, layout="CHWN"),
+        Preprocessing(width=4, height=4, std=(0.0,)),
+        Preprocessing(width=4, height=4, mean=(1.0, 2.0)),
     ],
-)  # fmt: skip
+)
 def test_refuses_preprocessing_it_does_not_know(pre: Preprocessing) -> None:
     """An unknown colour, resample or layout, a zero std, or a wrong number of means is said."""
     with pytest.raises(ImageError, match="Expected"):
@@ -112,11 +118,11 @@ def test_refuses_preprocessing_it_does_not_know(pre: Preprocessing) -> None:
 def test_refuses_arrays_that_are_no_images() -> None:
     """Floats and missing channels are said with what came."""
     with pytest.raises(ImageError, match=r"uint8 \(H, W, 3\), got float64 \(5, 5\)"):
-        to_tensor(np.zeros((5, 5)), Preprocessing(4, 4))
+        to_tensor(np.zeros((5, 5)), Preprocessing(width=4, height=4))
 
 
-UPRIGHT = Preprocessing(8, 8, orientation="exif")
-REDUCED = Preprocessing(32, 32, orientation="exif", decode="reduced")
+UPRIGHT = Preprocessing(width=8, height=8, orientation="exif")
+REDUCED = Preprocessing(width=32, height=32, orientation="exif", decode="reduced")
 STORED_AS = {  # how a camera that is held so stores an upright picture; Source: Exif 2.32, table 6
     1: lambda image: image, 2: lambda image: image[:, ::-1], 3: lambda image: image[::-1, ::-1],
     4: lambda image: image[::-1], 5: lambda image: image.transpose(1, 0, 2),
@@ -190,7 +196,7 @@ def test_a_reduced_picture_is_the_whole_one_at_a_fraction(kind: str, size: tuple
 
 def test_a_sideways_picture_is_reduced_by_its_upright_size() -> None:
     """Width and height change places before the scale is chosen, of a JPEG as of a PNG."""
-    pre = Preprocessing(20, 80, orientation="exif", decode="reduced")
+    pre = Preprocessing(width=20, height=80, orientation="exif", decode="reduced")
     image = np.zeros((160, 640, 3), np.uint8)
     assert {decode_image(_tagged(image, 6, kind), pre).shape for kind in ("PNG", "JPEG")} == {(160, 40, 3)}
 

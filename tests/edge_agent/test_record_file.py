@@ -38,10 +38,15 @@ READERS: dict[str, Callable[[Path], object]] = {
     "update.json": lambda state: Records(state, RealDisk()).read()[0].phase,
 }
 READ = {
-    "identity.json": "cam-1", "slots/a.json": SlotRelease("m-1", "aa", 1, 5.0), "slots/boots.json": 2, "floor.json": 3,
-    "gen.json": 6, "samples.json": Ledger(20000, 500), "tuf/time_floor.json": 1_770_000_000_000,
+    "identity.json": "cam-1",
+    "slots/a.json": SlotRelease(release="m-1", sha256="aa", security_floor=1, latency_budget_ms=5.0),
+    "slots/boots.json": 2,
+    "floor.json": 3,
+    "gen.json": 6,
+    "samples.json": Ledger(day=20000, granted_bytes=500),
+    "tuf/time_floor.json": 1_770_000_000_000,
     "update.json": "committed",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", OF_42F48EE)

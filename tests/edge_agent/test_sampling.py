@@ -20,7 +20,7 @@ def _numbers(reservoir: Reservoir) -> list[int]:
 
 def test_takes_everything_when_there_is_less_than_was_granted() -> None:
     """Five of a granted ten: all, in order of time, each with probability 1; the rest stays granted."""
-    reservoir = Reservoir(SampleRequest("r", 10, 10_000), "0")
+    reservoir = Reservoir(SampleRequest(request="r", count=10, budget_bytes=10_000), "0")
     _offer(reservoir, 5)
     chosen = list(reservoir.close_window())
     assert [c.candidate.at_ms for c in chosen] == list(range(5))
@@ -34,7 +34,7 @@ def test_takes_everything_when_there_is_less_than_was_granted() -> None:
 def test_never_sends_more_bytes_than_granted() -> None:
     """Over many windows and sizes the sum stays within the budget."""
     for size in (1, 90, 101, 333, 1000, 1001):
-        reservoir = Reservoir(SampleRequest("r", 50, 1000), "0")
+        reservoir = Reservoir(SampleRequest(request="r", count=50, budget_bytes=1000), "0")
         sent = 0
         for window in range(5):
             _offer(reservoir, 40, size=max(4, size), start=window * 100)
@@ -46,7 +46,7 @@ def test_the_audit_lane_is_uniform() -> None:
     """Over 3,000 windows each of 20 inputs is chosen about 5 times in 20; the ratio says so."""
     hits: collections.Counter[int] = collections.Counter()
     for seed in range(3000):
-        reservoir = Reservoir(SampleRequest("r", 5, 1 << 20), str(seed))
+        reservoir = Reservoir(SampleRequest(request="r", count=5, budget_bytes=1 << 20), str(seed))
         _offer(reservoir, 20)
         chosen = list(reservoir.close_window())
         assert {c.inclusion_ratio for c in chosen} == {0.25}
@@ -56,7 +56,7 @@ def test_the_audit_lane_is_uniform() -> None:
 
 def test_the_drift_lane_prefers_what_the_model_was_unsure_of() -> None:
     """Ten unsure among a hundred sure ones make up most of ten samples; their probability is not claimed."""
-    reservoir = Reservoir(SampleRequest("r", 10, 1 << 20, "drift"), "0")
+    reservoir = Reservoir(SampleRequest(request="r", count=10, budget_bytes=1 << 20, lane="drift"), "0")
     _offer(reservoir, 100, margin=1.0)
     _offer(reservoir, 10, margin=0.0, start=1000)
     chosen = list(reservoir.close_window())
@@ -66,7 +66,7 @@ def test_the_drift_lane_prefers_what_the_model_was_unsure_of() -> None:
 
 def test_the_same_bytes_are_looked_at_once() -> None:
     """A repeated input is no second sample, in this window or later."""
-    reservoir = Reservoir(SampleRequest("r", 10, 10_000), "0")
+    reservoir = Reservoir(SampleRequest(request="r", count=10, budget_bytes=10_000), "0")
     for _ in range(3):
         _offer(reservoir, 2)
     assert len(_numbers(reservoir)) == 2
@@ -76,7 +76,12 @@ def test_the_same_bytes_are_looked_at_once() -> None:
 
 @pytest.mark.parametrize(
     "request_",
-    [SampleRequest("r", 0, 1), SampleRequest("r", 1, 0), SampleRequest("r", 1, 1, "x"), SampleRequest("r", 10**6, 1)],
+    [
+        SampleRequest(request="r", count=0, budget_bytes=1),
+        SampleRequest(request="r", count=1, budget_bytes=0),
+        SampleRequest(request="r", count=1, budget_bytes=1, lane="x"),
+        SampleRequest(request="r", count=10**6, budget_bytes=1),
+    ],
 )
 def test_refuses_requests_that_can_not_be_served(request_: SampleRequest) -> None:
     """No count, no budget, an unknown lane or an absurd number has a coded error."""

@@ -37,13 +37,23 @@ INSERT INTO rows VALUES (2, 0, 'event', '00000000000000aa', 4, '', 0, x'7b7d');
 def report(seq: int, *, context: int = 0, n: int = 10) -> Row:
     """Return a drift report as a row."""
     counters = Counters(SHAPE, n, (n,) + (0,) * 15 + (n,) + (0,) * 15 + (0, 0) + (n,) + (0,) * 29)
-    drift = DriftReport(BOOT, seq, seq, 1000 * seq, 1000, context, "ab" * 16, "cd" * 16, counters)
-    return Row("drift", BOOT, seq, encode_report(drift), merge_key(drift))
+    drift = DriftReport(
+        boot=BOOT,
+        seq=seq,
+        oldest_seq=seq,
+        window_start_ms=1000 * seq,
+        window_len_ms=1000,
+        context=context,
+        artifact="ab" * 16,
+        ref_id="cd" * 16,
+        counters=counters,
+    )
+    return Row(stream="drift", boot=BOOT, seq=seq, payload=encode_report(drift), merge_key=merge_key(drift))
 
 
 def spool_at(tmp_path: Path, limit_bytes: int = 1 << 20) -> Spool:
     """Return a spool in a fresh folder."""
-    return Spool(tmp_path / "spool.db", limit_bytes)
+    return Spool(path=tmp_path / "spool.db", limit_bytes=limit_bytes)
 
 
 def held(spool: Spool) -> list[tuple[str, int]]:
@@ -55,7 +65,7 @@ def test_sends_events_before_drift_before_samples(tmp_path: Path) -> None:
     """The most urgent leaves first, whatever came first."""
     spool = spool_at(tmp_path)
     for stream in ["unknown", "sample", "infer", "drift", "event"]:
-        spool.add(Row(stream, BOOT, 1, b"x"))
+        spool.add(Row(stream=stream, boot=BOOT, seq=1, payload=b"x"))
     spool.commit()
     assert [stream for stream, _ in held(spool)] == ["event", "drift", "infer", "sample", "unknown"]
 
@@ -63,7 +73,7 @@ def test_sends_events_before_drift_before_samples(tmp_path: Path) -> None:
 def test_keeps_rows_over_a_restart(tmp_path: Path) -> None:
     """What was committed is there when the file is opened again."""
     spool = spool_at(tmp_path)
-    spool.add(Row("event", BOOT, 1, b"one"))
+    spool.add(Row(stream="event", boot=BOOT, seq=1, payload=b"one"))
     spool.commit()
     spool.close()
     assert spool_at(tmp_path).count() == 1
@@ -72,7 +82,7 @@ def test_keeps_rows_over_a_restart(tmp_path: Path) -> None:
 def test_does_not_send_what_is_not_committed(tmp_path: Path) -> None:
     """A row leaves only after it is durable."""
     spool = spool_at(tmp_path)
-    spool.add(Row("event", BOOT, 1, b"one"))
+    spool.add(Row(stream="event", boot=BOOT, seq=1, payload=b"one"))
     assert held(spool) == []
 
 
@@ -80,8 +90,8 @@ def test_deletes_only_up_to_the_watermark(tmp_path: Path) -> None:
     """The server's watermark deletes its stream and boot up to its number, and nothing else."""
     spool = spool_at(tmp_path)
     for seq in [1, 2, 3]:
-        spool.add(Row("event", BOOT, seq, b"x"))
-    spool.add(Row("infer", BOOT, 1, b"x"))
+        spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x"))
+    spool.add(Row(stream="infer", boot=BOOT, seq=1, payload=b"x"))
     spool.commit()
     assert spool.acked(Watermark(Stream.EVENT, BOOT, 2)) == 2
     assert held(spool) == [("event", 3), ("infer", 1)]
@@ -91,7 +101,7 @@ def test_deletes_only_up_to_the_watermark(tmp_path: Path) -> None:
 def test_sends_again_after_the_timeout(tmp_path: Path) -> None:
     """A row without acknowledgement comes again, not before its time."""
     spool = spool_at(tmp_path)
-    spool.add(Row("event", BOOT, 1, b"x"))
+    spool.add(Row(stream="event", boot=BOOT, seq=1, payload=b"x"))
     spool.commit()
     got = [len(spool.hand_out(now, limit=9, resend_s=30.0, unacked=9)) for now in [0.0, 29.0, 30.0]]
     assert got == [1, 0, 1]
@@ -100,7 +110,7 @@ def test_sends_again_after_the_timeout(tmp_path: Path) -> None:
 def test_sends_again_after_a_new_connection(tmp_path: Path) -> None:
     """A new connection sends at once what has no acknowledgement."""
     spool = spool_at(tmp_path)
-    spool.add(Row("event", BOOT, 1, b"x"))
+    spool.add(Row(stream="event", boot=BOOT, seq=1, payload=b"x"))
     spool.commit()
     spool.hand_out(0.0, limit=9, resend_s=30.0, unacked=9)
     spool.take_all_back()
@@ -111,7 +121,7 @@ def test_bounds_what_is_on_the_way(tmp_path: Path) -> None:
     """No more rows than the limit wait for the server's acknowledgement."""
     spool = spool_at(tmp_path)
     for seq in range(1, 21):
-        spool.add(Row("event", BOOT, seq, b"x"))
+        spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x"))
     spool.commit()
     sent = [len(spool.hand_out(float(turn), limit=4, resend_s=99.0, unacked=10)) for turn in range(5)]
     assert sent == [4, 4, 2, 0, 0]
@@ -121,9 +131,9 @@ def test_overflow_drops_the_lowest_priority_oldest_first(tmp_path: Path) -> None
     """Samples go before drift, the oldest before the newest."""
     spool = spool_at(tmp_path, limit_bytes=5 * 164)
     for seq in range(1, 6):
-        spool.add(Row("sample", BOOT, seq, b"x" * 100))
+        spool.add(Row(stream="sample", boot=BOOT, seq=seq, payload=b"x" * 100))
     for seq in range(1, 4):
-        spool.add(Row("event", BOOT, seq, b"x" * 100))
+        spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x" * 100))
     spool.commit()
     assert held(spool) == [("event", 1), ("event", 2), ("event", 3), ("sample", 4), ("sample", 5)]
 
@@ -132,7 +142,7 @@ def test_what_was_dropped_is_counted_over_a_restart(tmp_path: Path) -> None:
     """Whoever looks at a device sees what it lost, not only what it lost since its last start."""
     spool = spool_at(tmp_path, limit_bytes=3 * 65)
     for seq in range(1, 6):
-        spool.add(Row("event", BOOT, seq, b"x"))
+        spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x"))
     spool.commit()
     spool.close()
     again = spool_at(tmp_path)
@@ -212,7 +222,7 @@ def test_never_refuses_a_new_event(tmp_path: Path) -> None:
     """A spool full of events takes the newest one and lets the oldest go."""
     spool = spool_at(tmp_path, limit_bytes=3 * 65)
     for seq in range(1, 6):
-        spool.add(Row("event", BOOT, seq, b"x"))
+        spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x"))
     spool.commit()
     assert held(spool) == [("event", 3), ("event", 4), ("event", 5)]
 
@@ -220,7 +230,7 @@ def test_never_refuses_a_new_event(tmp_path: Path) -> None:
 def test_stays_within_its_limit_over_a_restart(tmp_path: Path) -> None:
     """The size is counted from the file, not from memory."""
     spool = spool_at(tmp_path)
-    spool.add(Row("event", BOOT, 1, b"x" * 100))
+    spool.add(Row(stream="event", boot=BOOT, seq=1, payload=b"x" * 100))
     spool.commit()
     spool.close()
     assert spool_at(tmp_path).held_bytes == 164
@@ -232,8 +242,8 @@ def test_a_checkpoint_of_open_rows_writes_their_page_alone(tmp_path: Path) -> No
     log = tmp_path / "spool.db-wal"
     for number in range(3):
         before = log.stat().st_size
-        spool.add(Row("drift", BOOT, 1, b"d%d" % number, merge_key="k", open=True))
-        spool.add(Row("infer", BOOT, 1, b"i%d" % number, open=True))
+        spool.add(Row(stream="drift", boot=BOOT, seq=1, payload=b"d%d" % number, merge_key="k", open=True))
+        spool.add(Row(stream="infer", boot=BOOT, seq=1, payload=b"i%d" % number, open=True))
         spool.commit()
     assert log.stat().st_size - before == 24 + 4096
     assert [row.payload for row in spool.open_rows()] == [b"d2", b"i2"]
@@ -243,7 +253,7 @@ def test_a_failed_write_keeps_the_rows(tmp_path: Path) -> None:
     """A disk that is full for a while costs nothing: the rows wait in memory and are written later."""
     spool = spool_at(tmp_path)
     spool._database.execute("PRAGMA max_page_count = 1")
-    spool.add(Row("event", BOOT, 1, b"x" * 20000))
+    spool.add(Row(stream="event", boot=BOOT, seq=1, payload=b"x" * 20000))
     with pytest.raises(SpoolError, match="free the disk"):
         spool.commit()
     spool._database.execute("PRAGMA max_page_count = 100000")
@@ -267,7 +277,7 @@ def test_what_a_full_disk_does_not_take_waits_within_the_limit(tmp_path: Path) -
     spool = spool_at(tmp_path, limit_bytes=4 * 164)
     rows = [("sample", 1), ("event", 1), ("sample", 2), ("event", 2), ("sample", 3), ("event", 3)]
     for stream, seq in rows:
-        spool.add(Row(stream, BOOT, seq, b"x" * 100))
+        spool.add(Row(stream=stream, boot=BOOT, seq=seq, payload=b"x" * 100))
     with no_file_grows(), pytest.raises(SpoolError, match="free the disk"):
         spool.commit()
     assert (spool.held_bytes, spool.dropped()) == (4 * 164, 2)
@@ -282,13 +292,13 @@ def test_a_full_disk_at_the_start_costs_nothing(tmp_path: Path) -> None:
     """After a power cut on a full disk the rows are read; new ones wait, and both are there when there is room."""
     (tmp_path / "after").mkdir()
     spool = spool_at(tmp_path)
-    spool.add(Row("event", BOOT, 1, b"x"))
+    spool.add(Row(stream="event", boot=BOOT, seq=1, payload=b"x"))
     spool.commit()
     for path in tmp_path.glob("spool.db*"):  # what a killed agent leaves: the log was not written back
         shutil.copy(path, tmp_path / "after")
     with no_file_grows():
         again = spool_at(tmp_path / "after")
-        again.add(Row("event", BOOT, 2, b"x"))
+        again.add(Row(stream="event", boot=BOOT, seq=2, payload=b"x"))
         with pytest.raises(SpoolError, match="free the disk"):
             again.commit()
     again.commit()
@@ -342,7 +352,7 @@ def test_never_reads_nor_destroys_the_spool_of_a_newer_agent(tmp_path: Path, dow
     """Its file is kept as it is, however often it happens; this agent begins an empty one."""
     for number in range(downgrades):
         spool = spool_at(tmp_path)
-        spool.add(Row("event", BOOT, number + 1, b"x"))
+        spool.add(Row(stream="event", boot=BOOT, seq=number + 1, payload=b"x"))
         spool.commit()
         spool._database.execute(f"PRAGMA user_version = {VERSION + 1}")
         spool.close()
@@ -370,7 +380,7 @@ def test_an_open_row_is_replaced_and_stays_until_it_is_closed(tmp_path: Path) ->
     spool = spool_at(tmp_path)
     for payload, is_open in [(b"one", True), (b"three", True), (b"five5", False)]:
         assert held(spool) == []
-        spool.add(Row("infer", BOOT, 1, payload, open=is_open))
+        spool.add(Row(stream="infer", boot=BOOT, seq=1, payload=payload, open=is_open))
         spool.commit()
         assert (spool.count(), spool.held_bytes) == (not is_open, len(payload) + 64)
     assert [row.payload for row in spool.hand_out(0.0, limit=9, resend_s=0.0, unacked=9)] == [b"five5"]
@@ -381,7 +391,7 @@ def test_a_closed_row_is_never_replaced(tmp_path: Path) -> None:
     """What may have been sent under a key stays what it is."""
     spool = spool_at(tmp_path)
     for payload, is_open in [(b"closed", False), (b"late", True), (b"later", False)]:
-        spool.add(Row("infer", BOOT, 1, payload, open=is_open))
+        spool.add(Row(stream="infer", boot=BOOT, seq=1, payload=payload, open=is_open))
         spool.commit()
     assert [row.payload for row in spool._rows("", ())] == [b"closed"]
 
@@ -389,9 +399,9 @@ def test_a_closed_row_is_never_replaced(tmp_path: Path) -> None:
 def test_overflow_leaves_open_rows_alone(tmp_path: Path) -> None:
     """An open row is the last counts of its stream: closed ones go first, whatever their priority."""
     spool = spool_at(tmp_path, limit_bytes=3 * 65)
-    spool.add(Row("infer", BOOT, 1, b"x", open=True))
+    spool.add(Row(stream="infer", boot=BOOT, seq=1, payload=b"x", open=True))
     for seq in range(1, 6):
-        spool.add(Row("event", BOOT, seq, b"x"))
+        spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x"))
     spool.commit()
     assert held(spool) == [("event", 4), ("event", 5)]
     assert [row.key for row in spool.open_rows()] == [("infer", BOOT, 1)]
@@ -400,7 +410,7 @@ def test_overflow_leaves_open_rows_alone(tmp_path: Path) -> None:
 def test_no_watermark_deletes_an_open_row(tmp_path: Path) -> None:
     """The server can't hold what was never sent, whatever it says."""
     spool = spool_at(tmp_path)
-    spool.add(Row("infer", BOOT, 1, b"x", open=True))
+    spool.add(Row(stream="infer", boot=BOOT, seq=1, payload=b"x", open=True))
     spool.commit()
     assert spool.acked(Watermark(Stream.INFER, BOOT, 99)) == 0
     assert len(spool.open_rows()) == 1
@@ -409,9 +419,9 @@ def test_no_watermark_deletes_an_open_row(tmp_path: Path) -> None:
 def test_only_lazy_rows_are_not_urgent(tmp_path: Path) -> None:
     """A reading of the machine waits for another write; anything else is worth one."""
     spool = spool_at(tmp_path)
-    spool.add(Row("hw", BOOT, 1, b"x", open=True, lazy=True))
+    spool.add(Row(stream="hw", boot=BOOT, seq=1, payload=b"x", open=True, lazy=True))
     assert not spool.urgent
-    spool.add(Row("event", BOOT, 1, b"x"))
+    spool.add(Row(stream="event", boot=BOOT, seq=1, payload=b"x"))
     assert spool.urgent
 
 
@@ -419,12 +429,12 @@ def test_a_file_that_is_damaged_while_it_is_open_is_replaced(tmp_path: Path) -> 
     """Rows that wait in memory go into a new file; nobody has to restart the agent."""
     spool = spool_at(tmp_path)
     for seq in range(1, 40):
-        spool.add(Row("event", BOOT, seq, b"x" * 4000))
+        spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x" * 4000))
     spool.commit()
     spool._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     spool._database.execute("PRAGMA cache_size = 1")
     (tmp_path / "spool.db").write_bytes(b"\xff" * (tmp_path / "spool.db").stat().st_size)
-    spool.add(Row("event", BOOT, 99, b"y"))
+    spool.add(Row(stream="event", boot=BOOT, seq=99, payload=b"y"))
     with pytest.raises(SpoolError):
         spool.commit()
     spool.commit()
@@ -435,13 +445,13 @@ def test_a_new_file_begins_without_marks_of_the_old_one(tmp_path: Path) -> None:
     """Row numbers begin again: the first row of the new file is not taken for one that is on its way."""
     spool = spool_at(tmp_path)
     for seq in range(1, 40):
-        spool.add(Row("event", BOOT, seq, b"x" * 4000))
+        spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x" * 4000))
     spool.commit()
     assert len(spool.hand_out(0.0, limit=99, resend_s=30.0, unacked=99)) == 39
     spool._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     spool._database.execute("PRAGMA cache_size = 1")
     (tmp_path / "spool.db").write_bytes(b"\xff" * (tmp_path / "spool.db").stat().st_size)
-    spool.add(Row("event", BOOT, 99, b"y"))
+    spool.add(Row(stream="event", boot=BOOT, seq=99, payload=b"y"))
     with pytest.raises(SpoolError):
         spool.commit()
     spool.commit()
@@ -452,7 +462,7 @@ def test_a_file_with_a_bad_page_is_kept_beside(tmp_path: Path) -> None:
     """It opens and answers; only a look at every page shows that rows are lost."""
     spool = spool_at(tmp_path)
     for seq in range(1, 40):
-        spool.add(Row("event", BOOT, seq, b"x" * 2000))
+        spool.add(Row(stream="event", boot=BOOT, seq=seq, payload=b"x" * 2000))
     spool.commit()
     spool.close()
     with (tmp_path / "spool.db").open("r+b") as file:
@@ -473,7 +483,7 @@ def test_a_log_that_can_not_be_opened_is_not_taken_for_damage(tmp_path: Path) ->
 def test_a_watermark_of_a_stream_that_this_agent_does_not_know_deletes_nothing(tmp_path: Path) -> None:
     """A newer server may know more streams."""
     spool = spool_at(tmp_path)
-    spool.add(Row("event", BOOT, 1, b"x"))
+    spool.add(Row(stream="event", boot=BOOT, seq=1, payload=b"x"))
     spool.commit()
     assert (spool.acked(Watermark(None, BOOT, 99)), spool.count()) == (0, 1)
 

@@ -105,7 +105,11 @@ def test_a_status_of_another_boot_of_the_machine_is_stale(tmp_path: Path) -> Non
 def test_a_killed_agent_is_not_running_whatever_it_said(tmp_path: Path) -> None:
     """Kill -9 of a real agent: the file still says what it was, the lock says that nobody is there."""
     write_record(
-        RealDisk(), tmp_path / "identity.json", to_document(Identity("s", "d", "x", "127.0.0.1", 9, "http://h"))
+        RealDisk(),
+        tmp_path / "identity.json",
+        to_document(
+            Identity(site="s", device="d", password="x", mqtt_host="127.0.0.1", mqtt_port=9, http_url="http://h")
+        ),
     )
     command = [sys.executable, "-c", "from edge_agent.cli import main; main()", "run", "--state", str(tmp_path)]
     agent = subprocess.Popen(command, stderr=subprocess.DEVNULL)

@@ -37,7 +37,9 @@ class SilentChild:
 @pytest.fixture
 def supervisor() -> Supervisor:
     """A supervisor that serves OLD with a silent child."""
-    made = Supervisor(lambda *_: SilentChild(), lambda _: None, ChildConfig(hang_s=10, start_s=100, restart_max_s=8))
+    made = Supervisor(
+        launch=lambda *_: SilentChild(), put=lambda _: None, config=ChildConfig(hang_s=10, start_s=100, restart_max_s=8)
+    )
     made.serve(OLD, 0.0)
     made.turn(0.0)
     return made

@@ -71,8 +71,8 @@ def test_only_classes_flip() -> None:
     [
         (Manifest(labels=("a", "b", "c")), 3),
         (Manifest(values=("x", "y")), 2),
-        (Manifest(outputs=(TensorSpec("logits", (-1, 7)),)), 7),
-        (Manifest(outputs=(TensorSpec("logits", (-1, -1)),)), 0),
+        (Manifest(outputs=(TensorSpec(name="logits", shape=(-1, 7)),)), 7),
+        (Manifest(outputs=(TensorSpec(name="logits", shape=(-1, -1)),)), 0),
         (Manifest(), 0),
     ],
 )

@@ -23,7 +23,9 @@ SHAPE = Shape(2, 3)
 
 def telemetry_at(tmp_path: Path) -> Telemetry:
     """Return telemetry on a fresh spool."""
-    return Telemetry(Spool(tmp_path / "spool.db", 1 << 20), Numberer(BOOT), rows_a_batch=2)
+    return Telemetry(
+        spool=Spool(path=tmp_path / "spool.db", limit_bytes=1 << 20), numberer=Numberer(BOOT), rows_a_batch=2
+    )
 
 
 def rows(telemetry: Telemetry) -> list[Row]:
@@ -55,7 +57,16 @@ def test_seals_an_event_with_the_oldest_number(tmp_path: Path) -> None:
 def test_marks_an_earlier_boot_as_late(tmp_path: Path) -> None:
     """Replayed after a restart: the old boot stays in the key, the message says that it is late."""
     telemetry = telemetry_at(tmp_path)
-    telemetry.window(Window("ab" * 32, "cd" * 32, 1, 2, 0, replace(empty(Shape(2, 3)), n=1)))
+    telemetry.window(
+        Window(
+            artifact="ab" * 32,
+            ref_id="cd" * 32,
+            start_ms=1,
+            len_ms=2,
+            context=0,
+            counters=replace(empty(Shape(2, 3)), n=1),
+        )
+    )
     (row,) = rows(telemetry)
     late = decode_report(seal(row, oldest_seq=1, boot="00000000000000bb"))
     assert (late.boot, late.late, late.artifact) == (BOOT, True, "ab" * 16)
@@ -85,20 +96,30 @@ def test_numbers_a_sample_itself(tmp_path: Path) -> None:
 
 def test_events_and_telemetry_have_their_topics() -> None:
     """Events have a topic of their own, streams are below tele."""
-    assert str(topic_of(Row("event", BOOT, 1, b""), "site", "dev")) == "tf/1/site/dev/event"
-    assert str(topic_of(Row("hw", BOOT, 1, b""), "site", "dev")) == "tf/1/site/dev/tele/hw"
+    assert str(topic_of(Row(stream="event", boot=BOOT, seq=1, payload=b""), "site", "dev")) == "tf/1/site/dev/event"
+    assert str(topic_of(Row(stream="hw", boot=BOOT, seq=1, payload=b""), "site", "dev")) == "tf/1/site/dev/tele/hw"
 
 
 def part(n: int, *, hour: int = 1, artifact: str = "ab", closed: bool = False) -> Window:
     """Return a part of a window with ``n`` inferences."""
     counters = Counters(SHAPE, n, (n,) * SHAPE.total)
-    return Window(artifact * 32, "cd" * 32, ZERO_MS + hour * HOUR_MS, HOUR_MS, 0, counters, closed)
+    return Window(
+        artifact=artifact * 32,
+        ref_id="cd" * 32,
+        start_ms=ZERO_MS + hour * HOUR_MS,
+        len_ms=HOUR_MS,
+        context=0,
+        counters=counters,
+        closed=closed,
+    )
 
 
 def again(telemetry: Telemetry, boot: str = NEXT_BOOT, now_ms: int = ZERO_MS + HOUR_MS) -> Telemetry:
     """Return telemetry after a kill of the one given: what was not committed is lost."""
     telemetry.spool.close()
-    made = Telemetry(Spool(telemetry.spool.path, 1 << 20), Numberer(boot), rows_a_batch=2)
+    made = Telemetry(
+        spool=Spool(path=telemetry.spool.path, limit_bytes=1 << 20), numberer=Numberer(boot), rows_a_batch=2
+    )
     made.take_up()
     made.turn(now_ms, 0.0)
     return made

@@ -85,7 +85,17 @@ def make_report(
     """Return a drift report; window ``seq`` starts ``seq`` seconds after the clock's start unless said otherwise."""
     start = EPOCH_MS + (1000 * seq if start_ms is None else start_ms)
     counters = Counters(SHAPE, 5, (count,) * SHAPE.total)
-    return DriftReport(boot, seq, oldest_seq, start, 1000, 0, "cd" * 16, "ef" * 16, counters)
+    return DriftReport(
+        boot=boot,
+        seq=seq,
+        oldest_seq=oldest_seq,
+        window_start_ms=start,
+        window_len_ms=1000,
+        context=0,
+        artifact="cd" * 16,
+        ref_id="ef" * 16,
+        counters=counters,
+    )
 
 
 @dataclass(slots=True)
@@ -102,7 +112,7 @@ class MemoryFleet:
         """Return a connected device."""
         enrolment, attributes = self.app.parts.enrolment, {"target": target} if target else {"lens": "a"}
         identity = enrolment.enrol(enrolment.claim(site, device, attributes))
-        return FakeDevice(identity, MemoryTransport(self.broker, device)).connect()
+        return FakeDevice(identity, MemoryTransport(broker=self.broker, client_id=device)).connect()
 
     def turn(self) -> None:
         """Let the server do all that is due."""
@@ -125,7 +135,9 @@ class MemoryFleet:
 
 
 def _open(state: StateDirectory, clock: FakeClock, broker: MemoryBroker) -> ServerApp:
-    app = ServerApp.open(state.path, transport=MemoryTransport(broker, "server"), clock=clock, pages=False)
+    app = ServerApp.open(
+        state.path, transport=MemoryTransport(broker=broker, client_id="server"), clock=clock, pages=False
+    )
     app.connect()
     return app
 

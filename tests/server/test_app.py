@@ -60,7 +60,13 @@ class LiveDevice:
 def _enrol(app: ServerApp, device: str) -> LiveDevice:
     claim = app.parts.enrolment.claim("berlin", device, {})
     identity = httpx.post(f"{app.http_url}/api/enrol", json={"claim": claim}, trust_env=False).json()
-    transport = MqttTransport(identity["mqtt_host"], identity["mqtt_port"], device, device, identity["password"])
+    transport = MqttTransport(
+        host=identity["mqtt_host"],
+        port=identity["mqtt_port"],
+        client_id=device,
+        user=device,
+        password=identity["password"],
+    )
     live = LiveDevice(identity, transport)
     transport.start(live.heard.put, subscriptions=(live.topic("desired"), live.topic("cmd/#")))
     live.wait(lambda notice: isinstance(notice, LinkChange))
@@ -151,7 +157,7 @@ def test_state_is_seen_by_the_api(run: Run, device_of: DeviceOf) -> None:
     """What a device says on MQTT an operator reads over HTTP."""
     app = run()
     device = device_of(app)
-    device.transport.publish(device.topic("state"), encode(State(DeviceState.READY)), retain=True)
+    device.transport.publish(device.topic("state"), encode(State(state=DeviceState.READY)), retain=True)
     headers = {"Authorization": f"Bearer {app.state.token('operator')}"}
     client = httpx.Client(base_url=app.http_url, headers=headers, trust_env=False)
     _until(lambda: client.get("/api/devices/cam-1").json()["state"] == "ready")
@@ -285,7 +291,10 @@ def test_devices_that_connect_at_once_are_known_at_once(run: Run, device_of: Dev
 
     def speak(number: int) -> None:
         device = device_of(app, f"cam-{number}")
-        for leaf, message in (("state", State(DeviceState.READY, 1)), ("reported", Reported(boot=f"{number:016x}"))):
+        for leaf, message in (
+            ("state", State(state=DeviceState.READY, at_ms=1)),
+            ("reported", Reported(boot=f"{number:016x}")),
+        ):
             assert device.transport.publish(device.topic(leaf), encode(message), retain=True) is not None
 
     with ThreadPoolExecutor(8) as pool:

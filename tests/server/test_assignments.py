@@ -31,7 +31,7 @@ class Shelf:
             rollouts.abort(rollout.id)
         for _ in range(3):
             self.fleet.turn()
-        rollouts.create(Request(f"m-{version}", canary=["cam-1"], approved=True))
+        rollouts.create(Request(release=f"m-{version}", canary=["cam-1"], approved=True))
         for _ in range(3):
             self.fleet.turn()
 
@@ -40,8 +40,10 @@ class Shelf:
         gen = self.fleet.app.parts.fleet.device(device.identity.device).desired_gen
         name = f"m-{version}"
         current, previous = (InstalledRelease(f"m-{number}", digest(number)) for number in (version, before))
-        update = UpdateStatus(UpdatePhase.COMMITTED, gen, name)
-        device.say("reported", Reported(gen, 1, "ab" * 8, current=current, previous=previous, update=update))
+        update = UpdateStatus(phase=UpdatePhase.COMMITTED, gen=gen, release=name)
+        device.say(
+            "reported", Reported(gen=gen, at_ms=1, boot="ab" * 8, current=current, previous=previous, update=update)
+        )
         self.fleet.turn()
 
     def fetch(self, device: FakeDevice) -> list[int]:
@@ -66,7 +68,7 @@ def shelf(fleet: MemoryFleet) -> Shelf:
         versions.register(path, custom, sha256=digest(version), length_bytes=len(data), now_ms=version)
     devices = [fleet.enrol(name) for name in ("cam-1", "cam-2")]
     for device in devices:  # who was never heard is told nothing
-        device.say("state", State(DeviceState.READY, fleet.clock()))
+        device.say("state", State(state=DeviceState.READY, at_ms=fleet.clock()))
     fleet.turn()
     return Shelf(fleet, *devices)
 

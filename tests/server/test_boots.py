@@ -50,7 +50,7 @@ def cam(fleet: MemoryFleet) -> FakeDevice:
 
 def say(device: FakeDevice, seq: int, code: str, boot: str = OLD) -> None:
     """Let a device say an event whose clock is no help."""
-    device.say("event", Event(boot, seq, 1, 1_000_000_000 - seq, "update", code))
+    device.say("event", Event(boot=boot, seq=seq, oldest_seq=1, at_ms=1_000_000_000 - seq, kind="update", code=code))
 
 
 def codes(fleet: MemoryFleet) -> list[str]:
@@ -82,7 +82,7 @@ def test_events_in_any_order_of_arrival_are_shown_as_they_happened(
 
 def test_what_an_earlier_boot_kept_is_shown_before_what_this_one_says(fleet: MemoryFleet, cam: FakeDevice) -> None:
     """The server was away over the restart: it first hears of the new boot, whose numbers begin again at 1."""
-    cam.say("state", State(DeviceState.READY, 1, NEW))
+    cam.say("state", State(state=DeviceState.READY, at_ms=1, boot=NEW))
     say(cam, 1, "committed", NEW)
     fleet.turn()
     for seq, code in enumerate(PHASES[:-1], 1):
@@ -122,8 +122,8 @@ def test_the_will_of_a_boot_that_is_over_says_nothing_about_the_device(
 ) -> None:
     """It comes when the broker gives up the old connection, maybe long after the device is back."""
     for running in (OLD, NEW):
-        cam.say("state", State(DeviceState.READY, 1, running))
+        cam.say("state", State(state=DeviceState.READY, at_ms=1, boot=running))
     fleet.turn()
-    cam.say("state", State(DeviceState.LOST, 1, boot))
+    cam.say("state", State(state=DeviceState.LOST, at_ms=1, boot=boot))
     fleet.turn()
     assert fleet.app.parts.fleet.device("cam-1").state is said

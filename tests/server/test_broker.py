@@ -38,7 +38,14 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 def _make(tmp_path: Path, **changes: object) -> Broker:
     config = replace(BrokerConfig(), **changes)
-    return Broker(tmp_path / "broker", config, TlsConfig(), free_port("127.0.0.1"), "server", "s")
+    return Broker(
+        folder=tmp_path / "broker",
+        config=config,
+        tls=TlsConfig(),
+        port=free_port("127.0.0.1"),
+        user="server",
+        password="s",
+    )
 
 
 class Client:
@@ -47,7 +54,9 @@ class Client:
     def __init__(self, broker: Broker, user: str, *subscriptions: str, client_id: str = "") -> None:
         """Connect."""
         self.heard: queue.Queue[Notice] = queue.Queue()
-        self.transport = MqttTransport("127.0.0.1", broker.port, client_id or user, user, PASSWORDS[user])
+        self.transport = MqttTransport(
+            host="127.0.0.1", port=broker.port, client_id=client_id or user, user=user, password=PASSWORDS[user]
+        )
         self.transport.start(self.heard.put, subscriptions=subscriptions)
         self.wait(lambda notice: isinstance(notice, LinkChange) and notice.link is Link.UP)
 
@@ -167,7 +176,9 @@ def test_is_started_again_when_it_dies(broker: Broker, connect: Connect) -> None
 
 def test_ends_what_a_killed_server_left_behind(broker: Broker, tmp_path: Path) -> None:
     """The next server takes the port over from the mosquitto of its own folder."""
-    heir = Broker(tmp_path / "broker", broker.config, broker.tls, broker.port, "server", "s")
+    heir = Broker(
+        folder=tmp_path / "broker", config=broker.config, tls=broker.tls, port=broker.port, user="server", password="s"
+    )
     heir.start(HASHES)
     assert broker.pid is None
     heir.stop()
@@ -176,7 +187,9 @@ def test_ends_what_a_killed_server_left_behind(broker: Broker, tmp_path: Path) -
 def test_ends_it_also_where_a_backup_took_the_folders_place(broker: Broker, tmp_path: Path) -> None:
     """A restored folder knows no process id; the mosquitto of the lost one still has the port."""
     (tmp_path / "broker").rename(tmp_path / "lost")
-    heir = Broker(tmp_path / "broker", broker.config, broker.tls, broker.port, "server", "s")
+    heir = Broker(
+        folder=tmp_path / "broker", config=broker.config, tls=broker.tls, port=broker.port, user="server", password="s"
+    )
     heir.start(HASHES)
     assert (broker.pid, heir.accepts("server", "s")) == (None, True)
     heir.stop()
@@ -214,7 +227,7 @@ def test_a_listener_that_raises_does_not_end_the_connection(broker: Broker) -> N
         heard.put(notice)
         raise RuntimeError("boom")
 
-    transport = MqttTransport("127.0.0.1", broker.port, "cam-a", "cam-a", "a")
+    transport = MqttTransport(host="127.0.0.1", port=broker.port, client_id="cam-a", user="cam-a", password="a")
     transport.start(listen, subscriptions=())
     assert heard.get(timeout=10) == LinkChange(Link.UP)
     handle = transport.publish("tf/1/x/cam-a/event", b"1")

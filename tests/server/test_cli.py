@@ -128,7 +128,7 @@ def test_status_of_a_server_that_was_killed_says_for_how_long(fleet: MemoryFleet
     """What its files say outlives it; its lock does not. One that holds the lock and does not answer is not well."""
     fleet.clock.now_ms = system_now_ms() - 60_000
     fleet.turn()
-    fleet.state.write_address(RunAddress("http://127.0.0.1:9", "127.0.0.1", 9, 1))
+    fleet.state.write_address(RunAddress(http_url="http://127.0.0.1:9", mqtt_host="127.0.0.1", mqtt_port=9, pid=1))
     code, out, _ = _run("status", fleet.state.path)
     found = json.loads(out)
     assert (code, found["running"], found["ok"], found["text"]) == (1, True, False, "does not answer: see its log")
@@ -169,9 +169,18 @@ def test_events_are_rows_that_can_be_followed(fleet: MemoryFleet) -> None:
 
 def test_rollouts_say_how_many_devices_are_how_far(fleet: MemoryFleet) -> None:
     """One line a rollout."""
-    members = (Member("a", 0, Standing.COMMITTED), Member("b", 1, Standing.FAILED), Member("c", 1, Standing.CANCELLED))
-    groups = (Group("canary", 1.0, 0.0), Group("rest", 1.0, 0.0))
-    fleet.app.parts.rollouts.ledger.add(Rollout("r1", "m-2", groups, members, Phase.PAUSED, text="1 of 1 failed"))
+    members = (
+        Member(device="a", group=0, standing=Standing.COMMITTED),
+        Member(device="b", group=1, standing=Standing.FAILED),
+        Member(device="c", group=1, standing=Standing.CANCELLED),
+    )
+    groups = (
+        Group(name="canary", success_ratio=1.0, error_ratio=0.0),
+        Group(name="rest", success_ratio=1.0, error_ratio=0.0),
+    )
+    fleet.app.parts.rollouts.ledger.add(
+        Rollout(id="r1", release="m-2", groups=groups, members=members, phase=Phase.PAUSED, text="1 of 1 failed")
+    )
     _, table, _ = _run("rollouts", fleet.state.path)
     names, line = [line.split("\t") for line in table.splitlines()]
     row = dict(zip(names, line, strict=True))
@@ -182,16 +191,29 @@ def test_rollouts_say_how_many_devices_are_how_far(fleet: MemoryFleet) -> None:
 @pytest.fixture
 def paused(state: StateDirectory, clock: FakeClock) -> Iterator[RolloutService]:
     """A running server: in ``r1``, paused, canary ``a`` failed and ``b`` waits; ``r2`` waits for approval."""
-    app = ServerApp.open(state.path, transport=MemoryTransport(MemoryBroker(), "server"), clock=clock, pages=False)
-    groups = (Group("canary", 1.0, 0.0), Group("rest", 1.0, 0.0))
+    app = ServerApp.open(
+        state.path, transport=MemoryTransport(broker=MemoryBroker(), client_id="server"), clock=clock, pages=False
+    )
+    groups = (
+        Group(name="canary", success_ratio=1.0, error_ratio=0.0),
+        Group(name="rest", success_ratio=1.0, error_ratio=0.0),
+    )
     for device in "abcd":
         app.parts.enrolment.enrol(app.parts.enrolment.claim("berlin", device, {}))
     for identity, members, phase in (
-        ("r1", (Member("a", 0, Standing.FAILED, 1), Member("b", 1)), Phase.PAUSED),
-        ("r2", (Member("c", 0), Member("d", 1)), Phase.AWAITING_APPROVAL),
+        (
+            "r1",
+            (Member(device="a", group=0, standing=Standing.FAILED, gen=1), Member(device="b", group=1)),
+            Phase.PAUSED,
+        ),
+        ("r2", (Member(device="c", group=0), Member(device="d", group=1)), Phase.AWAITING_APPROVAL),
     ):
         opened = int(phase is Phase.PAUSED)
-        app.parts.rollouts.ledger.add(Rollout(identity, "m-2", groups, members, phase, opened=opened, dynamic=False))
+        app.parts.rollouts.ledger.add(
+            Rollout(
+                id=identity, release="m-2", groups=groups, members=members, phase=phase, opened=opened, dynamic=False
+            )
+        )
     app.start()
     yield app.parts.rollouts
     app.stop()

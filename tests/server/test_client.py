@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def client(fleet: MemoryFleet) -> Iterator[FleetClient]:
     """A client of a fleet with one device and one release, served over HTTP."""
-    fleet.enrol().say("state", State(DeviceState.READY), retain=True)
+    fleet.enrol().say("state", State(state=DeviceState.READY), retain=True)
     data, versions = b"bundle", fleet.app.parts.versions
     versions.blobs.put(sha256_hex(data), [data])
     custom = TargetCustom(model="m", version=1, target="g", hardware=("x86_64",))
@@ -239,7 +239,7 @@ def test_tls_is_believed_by_the_ca_file_alone(state: StateDirectory, clock: Fake
     _certificate(state.path)
     with state.config.open("a") as file:
         file.write('[tls]\ncertificate = "server.pem"\nkey = "server.key"\nca = "server.pem"\n')
-    transport = MemoryTransport(MemoryBroker(), "server")
+    transport = MemoryTransport(broker=MemoryBroker(), client_id="server")
     app = ServerApp.open(state.path, transport=transport, clock=clock, pages=False)
     token, ca, url = state.path / "operator.token", state.path / "server.pem", app.http_url
     try:

@@ -26,9 +26,19 @@ def test_texts_of_a_device_are_marked_where_they_are_cut(fleet: MemoryFleet) -> 
     """Of an event and of an answer; one that fits stays as it is."""
     device = fleet.enrol()
     command = fleet.app.parts.fleet.send_command("cam-1", "selftest", {}, 60.0)
-    device.say("event", Event(BOOT, 0, 0, 7, "update", "long", Severity.INFO, "t" * 2001))
-    device.say("event", Event(BOOT, 1, 0, 7, "update", "fits", Severity.INFO, "t" * 2000))
-    device.say("res", Response(command, ok=False, code="c" * 64, text="t" * 5213))
+    device.say(
+        "event",
+        Event(
+            boot=BOOT, seq=0, oldest_seq=0, at_ms=7, kind="update", code="long", severity=Severity.INFO, text="t" * 2001
+        ),
+    )
+    device.say(
+        "event",
+        Event(
+            boot=BOOT, seq=1, oldest_seq=0, at_ms=7, kind="update", code="fits", severity=Severity.INFO, text="t" * 2000
+        ),
+    )
+    device.say("res", Response(id=command, ok=False, code="c" * 64, text="t" * 5213))
     fleet.turn()
     found = {event.code: event.text for event in fleet.app.parts.events.latest(5)}
     assert found["long"].endswith("t... (cut from 2,001 characters)")
@@ -43,8 +53,15 @@ def test_texts_of_a_device_are_marked_where_they_are_cut(fleet: MemoryFleet) -> 
 def test_an_event_of_no_name_is_kept_under_another(fleet: MemoryFleet, names: tuple[str, str]) -> None:
     """Cut, two kinds would become one; the text stays, and the number is acknowledged."""
     device = fleet.enrol()
-    device.say("event", Event(BOOT, 0, 0, 7, *names, Severity.INFO, "what happened"))
-    device.say("event", Event(BOOT, 1, 0, 7, "k" * 64, "c" * 64, Severity.INFO, "fits"))
+    kind, code = names
+    named = {"kind": kind, "code": code, "severity": Severity.INFO, "text": "what happened"}
+    device.say("event", Event(boot=BOOT, seq=0, oldest_seq=0, at_ms=7, **named))
+    device.say(
+        "event",
+        Event(
+            boot=BOOT, seq=1, oldest_seq=0, at_ms=7, kind="k" * 64, code="c" * 64, severity=Severity.INFO, text="fits"
+        ),
+    )
     fleet.turn()
     kept, refused = fleet.app.parts.events.latest(2)
     assert (kept.kind, kept.code) == ("k" * 64, "c" * 64)
@@ -57,9 +74,21 @@ def test_a_boot_that_is_too_long_is_refused_with_an_event(fleet: MemoryFleet) ->
     """Two boots of one beginning would be one; the message is not taken for another's."""
     device = fleet.enrol()
     command = fleet.app.parts.fleet.send_command("cam-1", "selftest", {}, 60.0)
-    device.say("state", State(DeviceState.READY, 0, "b" * 65))
-    device.say("event", Event("b" * 65, 0, 0, 7, "update", "staged", Severity.INFO, "text"))
-    device.say("res", Response(command, ok=True, code="c" * 65))
+    device.say("state", State(state=DeviceState.READY, at_ms=0, boot="b" * 65))
+    device.say(
+        "event",
+        Event(
+            boot="b" * 65,
+            seq=0,
+            oldest_seq=0,
+            at_ms=7,
+            kind="update",
+            code="staged",
+            severity=Severity.INFO,
+            text="text",
+        ),
+    )
+    device.say("res", Response(id=command, ok=True, code="c" * 65))
     fleet.turn()
     assert fleet.app.parts.fleet.device("cam-1").state != DeviceState.READY
     assert fleet.app.parts.ingest.figures.refused == 3

@@ -7,7 +7,10 @@ import pytest
 from server.ingest.device_time import DeviceTime
 
 NOW, SKEW, OLDEST, HOUR = 1_000_000_000, 300_000, 100_000_000, 3_600_000
-RIGHT, OFF = DeviceTime(NOW, SKEW, OLDEST), DeviceTime(NOW, SKEW, OLDEST, is_off=True)
+RIGHT, OFF = (
+    DeviceTime(now_ms=NOW, skew_ms=SKEW, oldest_ms=OLDEST),
+    DeviceTime(now_ms=NOW, skew_ms=SKEW, oldest_ms=OLDEST, is_off=True),
+)
 
 
 @pytest.mark.parametrize(

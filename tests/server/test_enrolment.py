@@ -132,7 +132,9 @@ def test_a_claim_is_not_used_up_when_the_broker_lets_nobody_in(fleet: MemoryFlee
         if refusals:
             raise refusals.pop()
 
-    reception = Reception(lambda: Address("127.0.0.1", 1, "http://127.0.0.1"), lambda: b"{}", admit)
+    reception = Reception(
+        lambda: Address(mqtt_host="127.0.0.1", mqtt_port=1, http_url="http://127.0.0.1"), lambda: b"{}", admit
+    )
     client = TestClient(build_api(parts, reception))
     body = {"claim": parts.enrolment.claim("berlin", "cam-1", {})}
     assert [client.post("/api/enrol", json=body).status_code for _ in range(3)] == [503, 200, 403]

@@ -13,15 +13,15 @@ from wire.errors import HistogramError
 from wire.histogram import Counters, Shape
 
 REPORT = DriftReport(
-    "ab" * 8,
-    1,
-    0,
-    10**12,
-    3_600_000,
-    0,
-    "cd" * 16,
-    "ef" * 16,
-    Counters(Shape(1, 0), 3, (3,) + (0,) * 15 + (0,)),
+    boot="ab" * 8,
+    seq=1,
+    oldest_seq=0,
+    window_start_ms=10**12,
+    window_len_ms=3_600_000,
+    context=0,
+    artifact="cd" * 16,
+    ref_id="ef" * 16,
+    counters=Counters(Shape(1, 0), 3, (3,) + (0,) * 15 + (0,)),
     late=False,
 )
 

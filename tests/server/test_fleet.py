@@ -75,17 +75,25 @@ def test_the_next_gen_is_one_the_device_will_take(
 @pytest.mark.parametrize(
     ("reported", "again"),
     [
-        (Reported(gen=1, update=UpdateStatus(UpdatePhase.COMMITTED, 1)), True),
+        (Reported(gen=1, update=UpdateStatus(phase=UpdatePhase.COMMITTED, gen=1)), True),
         (
-            Reported(gen=1, current=InstalledRelease("m-1", "0" * 64), update=UpdateStatus(UpdatePhase.COMMITTED, 1)),
+            Reported(
+                gen=1,
+                current=InstalledRelease("m-1", "0" * 64),
+                update=UpdateStatus(phase=UpdatePhase.COMMITTED, gen=1),
+            ),
             True,
         ),
         (
-            Reported(gen=1, current=InstalledRelease("m-2", "1" * 64), update=UpdateStatus(UpdatePhase.COMMITTED, 1)),
+            Reported(
+                gen=1,
+                current=InstalledRelease("m-2", "1" * 64),
+                update=UpdateStatus(phase=UpdatePhase.COMMITTED, gen=1),
+            ),
             False,
         ),
-        (Reported(gen=1, update=UpdateStatus(UpdatePhase.REFUSED, 1)), False),
-        (Reported(gen=0, update=UpdateStatus(UpdatePhase.COMMITTED, 0)), False),
+        (Reported(gen=1, update=UpdateStatus(phase=UpdatePhase.REFUSED, gen=1)), False),
+        (Reported(gen=0, update=UpdateStatus(phase=UpdatePhase.COMMITTED, gen=0)), False),
     ],
 )
 def test_sends_a_release_again_that_the_device_lost(fleet: MemoryFleet, reported: Reported, *, again: bool) -> None:
@@ -168,7 +176,7 @@ def test_refuses_a_command_that_is_no_topic_level(fleet: MemoryFleet) -> None:
 def test_silence_is_noted_once_and_ends(fleet: MemoryFleet) -> None:
     """A device that says ready but is not heard for two hours is an event; so is its return."""
     device = fleet.enrol()
-    device.say("state", State(DeviceState.READY, fleet.clock()))
+    device.say("state", State(state=DeviceState.READY, at_ms=fleet.clock()))
     fleet.turn()
     for _ in range(2):
         fleet.clock.now_ms += 8_000_000

@@ -96,8 +96,15 @@ def test_streams_and_boots_are_numbered_apart(fleet: MemoryFleet) -> None:
     device = fleet.enrol()
     device.report(0)
     device.report(0, boot="cd" * 8, start_ms=9000)
-    device.say("tele/hw", Batch(Stream.HW, BOOT, 0, 0, 5, 1, ({"rss_bytes": 1},)))
-    device.say("event", Event(BOOT, 0, 0, 7, "update", "staged", Severity.INFO, "text"))
+    device.say(
+        "tele/hw", Batch(stream=Stream.HW, boot=BOOT, seq=0, oldest_seq=0, t0_ms=5, n=1, rows=({"rss_bytes": 1},))
+    )
+    device.say(
+        "event",
+        Event(
+            boot=BOOT, seq=0, oldest_seq=0, at_ms=7, kind="update", code="staged", severity=Severity.INFO, text="text"
+        ),
+    )
     fleet.turn()
     assert len(fleet.app.parts.windows.since(0)) == 2
     assert device.watermark(Stream.HW) == 0
@@ -165,7 +172,7 @@ def test_text_that_no_database_takes_is_passed_over(fleet: MemoryFleet) -> None:
 def test_ignores_a_device_under_another_site(fleet: MemoryFleet) -> None:
     """The broker's rules leave the site open; the registry decides."""
     device = fleet.enrol()
-    device.say("state", State(DeviceState.READY), site="paris")
+    device.say("state", State(state=DeviceState.READY), site="paris")
     fleet.turn()
     assert fleet.app.parts.fleet.device("cam-1").state is DeviceState.INIT
     assert "wrong_site" in fleet.codes()
@@ -193,7 +200,7 @@ def test_state_and_report_are_kept(fleet: MemoryFleet) -> None:
     """What the device last said is there for everybody, and what it runs becomes history."""
     device = fleet.enrol()
     now_ms = fleet.clock()
-    device.say("state", State(DeviceState.READY, now_ms), retain=True)
+    device.say("state", State(state=DeviceState.READY, at_ms=now_ms), retain=True)
     device.say("reported", Reported(at_ms=now_ms, current=InstalledRelease("digits-1", "0" * 64)), retain=True)
     fleet.turn()
     known = fleet.app.parts.fleet.device("cam-1")
@@ -206,7 +213,7 @@ def test_state_and_report_are_kept(fleet: MemoryFleet) -> None:
 def test_a_retained_message_is_no_sign_of_life(fleet: MemoryFleet) -> None:
     """After a restart the broker replays what devices said long ago."""
     device = fleet.enrol()
-    device.say("state", State(DeviceState.READY, fleet.clock()), retain=True)
+    device.say("state", State(state=DeviceState.READY, at_ms=fleet.clock()), retain=True)
     fleet.turn()
     seen_ms = fleet.app.parts.fleet.device("cam-1").last_seen_ms
     fleet.clock.now_ms += 50_000
@@ -219,11 +226,11 @@ def test_notes_a_clock_that_is_off(fleet: MemoryFleet) -> None:
     """One event when it begins; the skew is with the device until it is right again."""
     device = fleet.enrol()
     for _ in range(2):
-        device.say("state", State(DeviceState.READY, fleet.clock() + 3_600_000))
+        device.say("state", State(state=DeviceState.READY, at_ms=fleet.clock() + 3_600_000))
         fleet.turn()
     assert fleet.app.parts.fleet.device("cam-1").clock_skew_ms == 3_600_000
     assert fleet.codes() == ["clock_skew"]
-    device.say("state", State(DeviceState.READY, fleet.clock()))
+    device.say("state", State(state=DeviceState.READY, at_ms=fleet.clock()))
     fleet.turn()
     assert fleet.app.parts.fleet.device("cam-1").clock_skew_ms == 0
 
@@ -232,9 +239,9 @@ def test_an_answer_belongs_to_its_command(fleet: MemoryFleet) -> None:
     """Only the device that was asked can answer, and only once."""
     device, other = fleet.enrol(), fleet.enrol("cam-2")
     command = fleet.app.parts.fleet.send_command("cam-1", "selftest", {}, 60.0)
-    other.say("res", Response(command, ok=False, code="forged"))
-    device.say("res", Response(command, ok=True, data={"p95_ms": 2}))
-    device.say("res", Response(command, ok=False, code="late"))
+    other.say("res", Response(id=command, ok=False, code="forged"))
+    device.say("res", Response(id=command, ok=True, data={"p95_ms": 2}))
+    device.say("res", Response(id=command, ok=False, code="late"))
     fleet.turn()
     answer = fleet.app.parts.fleet.command(command)
     assert answer is not None
@@ -245,7 +252,7 @@ def test_samples_that_a_device_may_not_send_are_told(fleet: MemoryFleet) -> None
     """Retraining asks and goes on; without a word the operator would wait for samples for ever."""
     device = fleet.enrol()
     command = fleet.app.parts.fleet.send_command("cam-1", "samples", {"count": 3}, 60.0)
-    device.say("res", Response(command, ok=False, code="budget_zero", text="max_bytes_per_day is 0"))
+    device.say("res", Response(id=command, ok=False, code="budget_zero", text="max_bytes_per_day is 0"))
     fleet.turn()
     (event,) = fleet.app.parts.events.latest(5, device="cam-1")
     assert (event.code, event.text) == ("samples_refused", "max_bytes_per_day is 0")
@@ -273,7 +280,7 @@ def test_a_sample_goes_to_its_keeper_once(fleet: MemoryFleet) -> None:
     fleet.app.parts.ingest.keep_sample = keep
     device = fleet.enrol()
     for seq, digest in ((0, "good"), (0, "good"), (1, "bad")):
-        device.say("tele/sample", Sample(BOOT, seq, sha256=digest))
+        device.say("tele/sample", Sample(boot=BOOT, seq=seq, sha256=digest))
     fleet.turn()
     assert [digest for _, digest, _ in kept] == ["good", "bad"]
     assert device.watermark(Stream.SAMPLE) == 1
@@ -286,12 +293,12 @@ def test_a_full_disk_holds_back_the_sample_alone(fleet: MemoryFleet) -> None:
     ingest.keep_sample = _full_disk
     device = fleet.enrol()
     device.report(0)
-    device.say("tele/sample", Sample(BOOT, 0, sha256="a"))
+    device.say("tele/sample", Sample(boot=BOOT, seq=0, sha256="a"))
     fleet.turn()
     assert (device.watermark(), device.watermark(Stream.SAMPLE)) == (0, None)
     assert "sample_not_kept" in fleet.codes()
     ingest.keep_sample = lambda *sample: kept.append(sample)
-    device.say("tele/sample", Sample(BOOT, 0, sha256="a"))
+    device.say("tele/sample", Sample(boot=BOOT, seq=0, sha256="a"))
     fleet.turn()
     assert (len(kept), device.watermark(Stream.SAMPLE)) == (1, 0)
 
@@ -337,10 +344,10 @@ def test_what_two_refusals_leave_is_all_tried_again(fleet: MemoryFleet) -> None:
 def test_a_device_is_known_the_moment_it_is_enrolled(fleet: MemoryFleet) -> None:
     """An unknown sender a moment before, or one seen as unknown itself, changes nothing; the clock stands still."""
     device = fleet.enrol()
-    device.transport.publish("tf/1/berlin/cam-2/state", encode(State(DeviceState.READY)))
+    device.transport.publish("tf/1/berlin/cam-2/state", encode(State(state=DeviceState.READY)))
     fleet.turn()
     other = fleet.enrol("cam-2")
-    other.say("state", State(DeviceState.READY))
+    other.say("state", State(state=DeviceState.READY))
     fleet.turn()
     assert fleet.app.parts.fleet.device("cam-2").state is DeviceState.READY
     assert fleet.codes() == ["unknown_device"]
@@ -351,7 +358,7 @@ def test_what_came_while_the_registry_was_away_is_kept(fleet: MemoryFleet) -> No
     device = fleet.enrol()
     with fleet.app.parts.database.begin() as connection:
         connection.execute(sa.text("ALTER TABLE devices RENAME TO away"))
-    device.say("state", State(DeviceState.READY))
+    device.say("state", State(state=DeviceState.READY))
     fleet.app.parts.ingest.turn(fleet.clock())
     with fleet.app.parts.database.begin() as connection:
         connection.execute(sa.text("ALTER TABLE away RENAME TO devices"))

@@ -32,11 +32,17 @@ pytestmark = pytest.mark.parametrize("off_ms", CLOCKS.values(), ids=CLOCKS)
 def speak(device: FakeDevice, fleet: MemoryFleet, off_ms: int, seq: int, release: str = "m-1") -> None:
     """Send one of everything, as an agent does whose clock is off by ``off_ms``."""
     now_ms = fleet.clock() + off_ms
-    device.say("state", State(DeviceState.READY, now_ms, BOOT))
+    device.say("state", State(state=DeviceState.READY, at_ms=now_ms, boot=BOOT))
     device.say("reported", Reported(at_ms=now_ms, boot=BOOT, current=InstalledRelease(release, "0" * 64)))
     device.report(seq, start_ms=off_ms - 1000 + fleet.clock() - 1_800_000_000_000)
-    device.say("tele/hw", Batch(Stream.HW, BOOT, seq, 0, now_ms - 1000, 1, ({"rss_bytes": seq},)))
-    device.say("event", Event(BOOT, seq, 0, now_ms, "test", f"event-{seq}", Severity.INFO))
+    device.say(
+        "tele/hw",
+        Batch(stream=Stream.HW, boot=BOOT, seq=seq, oldest_seq=0, t0_ms=now_ms - 1000, n=1, rows=({"rss_bytes": seq},)),
+    )
+    device.say(
+        "event",
+        Event(boot=BOOT, seq=seq, oldest_seq=0, at_ms=now_ms, kind="test", code=f"event-{seq}", severity=Severity.INFO),
+    )
     fleet.turn()
 
 
@@ -98,8 +104,8 @@ def test_a_sample_is_as_old_as_its_arrival(fleet: MemoryFleet, off_ms: int) -> N
     kept = []
     fleet.app.parts.ingest.keep_sample = lambda *arrived: kept.append(arrived[1].at_ms)
     device = fleet.enrol()
-    device.say("state", State(DeviceState.READY, fleet.clock() + off_ms, BOOT))
+    device.say("state", State(state=DeviceState.READY, at_ms=fleet.clock() + off_ms, boot=BOOT))
     fleet.turn()
-    device.say("tele/sample", Sample(BOOT, 0, at_ms=fleet.clock() + off_ms, sha256="a"))
+    device.say("tele/sample", Sample(boot=BOOT, seq=0, at_ms=fleet.clock() + off_ms, sha256="a"))
     fleet.turn()
     assert kept == [fleet.clock()]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def say(fleet: MemoryFleet, device: FakeDevice, state: DeviceState) -> None:
     """Let a device say its state."""
-    device.say("state", State(state, fleet.clock()), retain=True)
+    device.say("state", State(state=state, at_ms=fleet.clock()), retain=True)
     fleet.turn()
 
 
@@ -31,7 +31,7 @@ def test_who_does_not_come_back_after_the_broker_is_lost(fleet: MemoryFleet) -> 
         say(fleet, device, state)
     fleet.clock.now_ms += 60_000
     started_ms = fleet.clock()
-    lost = LostDevices(parts.fleet, parts.events, lambda: started_ms)
+    lost = LostDevices(fleet=parts.fleet, events=parts.events, started_ms=lambda: started_ms)
     devices[1].say("get", Get(at_ms=started_ms))
     fleet.turn()
     lost.turn(started_ms + BACK_MS - 1)
@@ -46,7 +46,9 @@ def test_what_the_broker_retained_says_so_too_and_the_device_may_come_back(fleet
     """Else the next start of the server would believe the old word again."""
     device, parts = fleet.enrol(), fleet.app.parts
     say(fleet, device, DeviceState.READY)
-    LostDevices(parts.fleet, parts.events, lambda: fleet.clock() + 1).turn(fleet.clock() + 1 + BACK_MS)
+    LostDevices(fleet=parts.fleet, events=parts.events, started_ms=lambda: fleet.clock() + 1).turn(
+        fleet.clock() + 1 + BACK_MS
+    )
     fleet.restart()
     fleet.turn()
     assert states(fleet) == {"cam-1": "lost"}
@@ -60,9 +62,9 @@ def test_a_will_is_no_sign_of_life(fleet: MemoryFleet) -> None:
     say(fleet, device, DeviceState.READY)
     seen_ms = fleet.clock()
     fleet.clock.now_ms += 60_000
-    MemoryTransport(fleet.broker, "broker").start(lambda _: None, subscriptions=())
+    MemoryTransport(broker=fleet.broker, client_id="broker").start(lambda _: None, subscriptions=())
     topic = f"tf/1/berlin/{device.identity.device}/state"
-    fleet.broker.publish("broker", topic, encode(State(DeviceState.LOST)), retain=True, handle=None)
+    fleet.broker.publish("broker", topic, encode(State(state=DeviceState.LOST)), retain=True, handle=None)
     fleet.turn()
     known = fleet.app.parts.fleet.device("cam-1")
     assert (known.state, known.last_seen_ms) == (DeviceState.LOST, seen_ms)

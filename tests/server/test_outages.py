@@ -21,7 +21,7 @@ LOCKED = DatabaseRefusedError("Expected a database that answers, got: database i
 def test_one_line_a_minute_however_many_parts_fail(caplog: pytest.LogCaptureFixture) -> None:
     """Both sides of the minute; another text is said at once; no stack of what explains itself."""
     now_s = [0.0]
-    outages = Outages(lambda: now_s[0])
+    outages = Outages(monotonic=lambda: now_s[0])
     for at_s, part, error, lines in (
         (0.0, "a", LOCKED, 1), (1.0, "b", LOCKED, 1), (59.9, "a", LOCKED, 1), (60.0, "b", LOCKED, 2),
         (61.0, "b", OSError(30, "Read-only file system"), 3),
@@ -34,7 +34,7 @@ def test_one_line_a_minute_however_many_parts_fail(caplog: pytest.LogCaptureFixt
 
 def test_it_is_over_when_every_part_that_failed_works_again(caplog: pytest.LogCaptureFixture) -> None:
     """The line counts the failures; the next outage is said at once."""
-    outages = Outages(lambda: 5.0)
+    outages = Outages(monotonic=lambda: 5.0)
     for part in ("a", "b", "a"):
         outages.failed(part, LOCKED)
     outages.worked("a")

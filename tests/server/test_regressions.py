@@ -20,14 +20,21 @@ def _turn(fleet: MemoryFleet) -> Phase:
 
 
 def _alarm(fleet: MemoryFleet, *devices: str) -> None:
-    verdict = Verdict(VerdictKind.RELEASE_REGRESSION, devices, detail="m-2")
-    finding = Finding(verdict, "less confident", "m-2", "m")
+    verdict = Verdict(kind=VerdictKind.RELEASE_REGRESSION, devices=devices, detail="m-2")
+    finding = Finding(verdict=verdict, cause="less confident", release="m-2", model="m")
     fleet.app.parts.drift.verdicts.note([finding], 0, 1, quiet_ms=100, judged=True)
 
 
 def test_a_resumed_rollout_stays_resumed_after_a_restart(fleet: MemoryFleet) -> None:
     """What an operator decided about a verdict holds for as long as the verdict is open."""
-    fleet.app.parts.rollouts.ledger.add(Rollout("r", "m-2", (Group("canary", 1.0, 0.0),), phase=Phase.RUNNING))
+    fleet.app.parts.rollouts.ledger.add(
+        Rollout(
+            id="r",
+            release="m-2",
+            groups=(Group(name="canary", success_ratio=1.0, error_ratio=0.0),),
+            phase=Phase.RUNNING,
+        )
+    )
     assert _turn(fleet) is Phase.RUNNING
     _alarm(fleet, "cam-1")
     assert _turn(fleet) is Phase.PAUSED
@@ -39,7 +46,14 @@ def test_a_resumed_rollout_stays_resumed_after_a_restart(fleet: MemoryFleet) -> 
 
 def test_the_next_verdict_pauses_again(fleet: MemoryFleet) -> None:
     """A new alarm is news, whatever was said about the one before."""
-    fleet.app.parts.rollouts.ledger.add(Rollout("r", "m-2", (Group("canary", 1.0, 0.0),), phase=Phase.RUNNING))
+    fleet.app.parts.rollouts.ledger.add(
+        Rollout(
+            id="r",
+            release="m-2",
+            groups=(Group(name="canary", success_ratio=1.0, error_ratio=0.0),),
+            phase=Phase.RUNNING,
+        )
+    )
     _alarm(fleet, "cam-1")
     assert _turn(fleet) is Phase.PAUSED
     fleet.app.parts.rollouts.resume("r")

@@ -32,18 +32,33 @@ ARTIFACT = b"int8 model"
 def _publish(parts: Parts) -> Reference:
     """Register a release with its reference."""
     reference = Reference(
-        artifact_sha256=sha256_hex(ARTIFACT), streams=tuple(StreamSpec(f"s{i}", "input") for i in range(STREAMS)),
-        contexts=(Context("default", 2000, 2000, (125,) * (BINS * STREAMS)),), classes=1, confidence_bins=1,
-        table_right=(1,), table_seen=(1,), edges=(tuple(float(i) for i in range(BINS - 1)),) * STREAMS,
-    )  # fmt: skip
+        artifact_sha256=sha256_hex(ARTIFACT),
+        streams=tuple(StreamSpec(name=f"s{i}", kind="input") for i in range(STREAMS)),
+        contexts=(Context(name="default", n=2000, n_effective=2000, counts=(125,) * (BINS * STREAMS)),),
+        classes=1,
+        confidence_bins=1,
+        table_right=(1,),
+        table_seen=(1,),
+        edges=(tuple(float(i) for i in range(BINS - 1)),) * STREAMS,
+    )
     manifest = Manifest(
-        model="meter", version=1, target="gateway", inputs=(TensorSpec("x"),), outputs=(TensorSpec("logits"),),
-        preprocessing=Preprocessing(8, 8), labels=("0",),
-    )  # fmt: skip
+        model="meter",
+        version=1,
+        target="gateway",
+        inputs=(TensorSpec(name="x"),),
+        outputs=(TensorSpec(name="logits"),),
+        preprocessing=Preprocessing(width=8, height=8),
+        labels=("0",),
+    )
     data = build_bundle(manifest, {"model.onnx": ARTIFACT, "reference.bin": write_reference(reference)})
     parts.versions.blobs.put(sha256_hex(data), [data])
     custom = TargetCustom(
-        "meter", 1, "gateway", "onnx", artifact_sha256=reference.artifact_sha256, ref_id=reference.ref_id
+        model="meter",
+        version=1,
+        target="gateway",
+        runtime="onnx",
+        artifact_sha256=reference.artifact_sha256,
+        ref_id=reference.ref_id,
     )
     path = target_path("meter", 1, "gateway")
     parts.versions.register(path, custom, sha256=sha256_hex(data), length_bytes=len(data), now_ms=1)
@@ -71,12 +86,14 @@ def test_an_approved_rollout_goes_on_within_two_seconds_of_a_restart(fleet: Memo
     """Though a month of windows is to be folded first, which takes far longer."""
     fleet.clock.now_ms = system_now_ms()
     device, parts, last_hour = fleet.enrol("cam-0", target="gateway"), fleet.app.parts, fleet.clock() // HOUR_MS
-    device.say("state", State(DeviceState.READY, fleet.clock(), "ab" * 8), retain=True)
+    device.say("state", State(state=DeviceState.READY, at_ms=fleet.clock(), boot="ab" * 8), retain=True)
     fleet.turn()
     _report(parts, _publish(parts), last_hour - HOURS)
-    parts.rollouts.create(Request("meter-1", canary=["cam-0"], approved=True))
+    parts.rollouts.create(Request(release="meter-1", canary=["cam-0"], approved=True))
     fleet.app.stop()
-    app = ServerApp.open(fleet.state.path, transport=MemoryTransport(fleet.broker, "server"), pages=False)
+    app = ServerApp.open(
+        fleet.state.path, transport=MemoryTransport(broker=fleet.broker, client_id="server"), pages=False
+    )
     started_s = time.monotonic()
     app.start()
     while not app.parts.fleet.device("cam-0").desired_gen and time.monotonic() - started_s < 30:

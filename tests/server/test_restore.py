@@ -69,7 +69,7 @@ def test_a_directory_of_42f48ee_keeps_its_ports(state: StateDirectory) -> None:
 def test_damaged_ports_are_named_and_left_alone(state: StateDirectory, text: str) -> None:
     """Even where an older file has others."""
     state.ports.write_text(text)
-    state.write_address(RunAddress("http://127.0.0.1:9", "127.0.0.1", 9, 1))
+    state.write_address(RunAddress(http_url="http://127.0.0.1:9", mqtt_host="127.0.0.1", mqtt_port=9, pid=1))
     with pytest.raises(StateDirectoryError, match=r'Expected \{"http": PORT, "broker": PORT\} in .*: restore it'):
         state.read_ports()
     assert state.ports.read_text() == text

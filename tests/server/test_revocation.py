@@ -33,7 +33,7 @@ def _basic(identity: Identity) -> dict[str, str]:
 def _heard(fleet: MemoryFleet) -> FakeDevice:
     """Return a device that is there, runs a release and shall run one."""
     device = fleet.enrol()
-    device.say("state", State(DeviceState.READY), retain=True)
+    device.say("state", State(state=DeviceState.READY), retain=True)
     device.say("reported", Reported(gen=3, current=InstalledRelease("m-1", "ab" * 32)), retain=True)
     fleet.app.parts.fleet.set_desired("cam-1", release="m-1", target="t", sha256="ab" * 32, length_bytes=9)
     fleet.turn()
@@ -70,11 +70,11 @@ def test_it_leaves_every_list_and_keeps_its_history(fleet: MemoryFleet, action: 
 def test_what_the_broker_retained_is_cleared(fleet: MemoryFleet, action: str) -> None:
     """Also a will that comes after the session was cut; other devices' messages stay."""
     device, other = _heard(fleet), fleet.enrol("cam-2")
-    other.say("state", State(DeviceState.READY), retain=True)
+    other.say("state", State(state=DeviceState.READY), retain=True)
     fleet.turn()
     fleet.client().post(f"/api/devices/cam-1/{action}")
     fleet.turn()
-    device.say("state", State(DeviceState.LOST), retain=True)
+    device.say("state", State(state=DeviceState.LOST), retain=True)
     fleet.clock.now_ms += 2_000
     fleet.turn()
     assert {topic for topic in fleet.broker._retained if "/cam-1/" in topic} == set()
@@ -128,7 +128,7 @@ def test_who_comes_back_is_not_there_before_it_was_heard(fleet: MemoryFleet, act
     enrolment.enrol(enrolment.claim("berlin", "cam-1", {}))
     shown = client.get("/api/devices/cam-1").json()
     assert (shown["presence"], shown["state"], shown["release"]) == ("never_heard", "init", "")
-    fleet.enrol().say("state", State(DeviceState.READY), retain=True)
+    fleet.enrol().say("state", State(state=DeviceState.READY), retain=True)
     fleet.turn()
     assert client.get("/api/devices/cam-1").json()["presence"] == "there"
 
@@ -198,7 +198,9 @@ class Session:
         self.identity = enrolment.enrol(enrolment.claim("berlin", device, {}))
         app.admission.admit(self.identity)
         self.up, self.ended, self.refused = threading.Event(), threading.Event(), threading.Event()
-        self.transport = MqttTransport("127.0.0.1", app.address.mqtt_port, device, device, self.identity.password)
+        self.transport = MqttTransport(
+            host="127.0.0.1", port=app.address.mqtt_port, client_id=device, user=device, password=self.identity.password
+        )
         self.transport.start(self.hear, subscriptions=(f"tf/1/berlin/{device}/desired",))
         assert self.up.wait(10)
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from conftest import FakeDevice, MemoryFleet
 
 THRESHOLD = math.log(1000)
-GROUPS = (Group("canary", 1.0, 0.0), Group("rest", 0.9, 0.2))
+GROUPS = (
+    Group(name="canary", success_ratio=1.0, error_ratio=0.0),
+    Group(name="rest", success_ratio=0.9, error_ratio=0.2),
+)
 
 
 @pytest.fixture
@@ -32,7 +35,7 @@ def cam(fleet: MemoryFleet, tmp_path: Path) -> FakeDevice:
     install_root(fleet.state.path, init_keys(tmp_path / "keys", fleet.state.path / "online.pub.json"))
     device = fleet.enrol("cam-1")
     fleet.clock.now_ms = system_now_ms()
-    device.say("state", State(DeviceState.READY, fleet.clock(), "ab" * 8))
+    device.say("state", State(state=DeviceState.READY, at_ms=fleet.clock(), boot="ab" * 8))
     fleet.turn()
     judge(fleet, 0.1)
     return device
@@ -79,7 +82,7 @@ def test_a_device_that_is_not_ready_is_the_matter(
     fleet: MemoryFleet, cam: FakeDevice, said: DeviceState, signal: str
 ) -> None:
     """Its last evidence was good and says nothing about now."""
-    cam.say("state", State(said, fleet.clock(), "ab" * 8))
+    cam.say("state", State(state=said, at_ms=fleet.clock(), boot="ab" * 8))
     fleet.turn()
     assert matter(fleet) == {signal: ("cam-1",)}
 
@@ -96,8 +99,8 @@ def test_silence_and_never_heard_are_the_matter(fleet: MemoryFleet, cam: FakeDev
 
 def test_a_refused_update_and_a_wrong_clock_are_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:
     """Both are said by the device itself."""
-    update = UpdateStatus(UpdatePhase.REFUSED, 1, "m-2", "digest_mismatch")
-    cam.say("reported", Reported(1, fleet.clock() + 400_000, "ab" * 8, update=update))
+    update = UpdateStatus(phase=UpdatePhase.REFUSED, gen=1, release="m-2", code="digest_mismatch")
+    cam.say("reported", Reported(gen=1, at_ms=fleet.clock() + 400_000, boot="ab" * 8, update=update))
     fleet.turn()
     assert set(matter(fleet)) == {"update_failed", "clock_off"}
 
@@ -135,16 +138,25 @@ def test_a_rollout_that_wants_a_person_is_the_matter(
 ) -> None:
     """Paused, waiting, being aborted or failed; not one that goes on or ended well."""
     del cam
-    fleet.app.parts.rollouts.ledger.add(Rollout("r", "m-2", GROUPS, (), phase, created_ms=1))
+    fleet.app.parts.rollouts.ledger.add(
+        Rollout(id="r", release="m-2", groups=GROUPS, members=(), phase=phase, created_ms=1)
+    )
     assert matter(fleet) == ({signal: ("m-2",)} if signal else {})
 
 
 def test_a_failure_in_a_running_rollout_and_an_open_verdict_are_the_matter(fleet: MemoryFleet, cam: FakeDevice) -> None:
     """A failure below the threshold that pauses is a failure."""
     del cam
-    members = (Member("cam-1", 0, Standing.STUCK, 1), Member("cam-2", 0, Standing.PENDING))
-    fleet.app.parts.rollouts.ledger.add(Rollout("r", "m-2", GROUPS, members, Phase.RUNNING, opened=1))
-    finding = Finding(Verdict(VerdictKind.DEVICE_LOCAL, ("cam-1",)), "darker", "m-1", "m")
+    members = (
+        Member(device="cam-1", group=0, standing=Standing.STUCK, gen=1),
+        Member(device="cam-2", group=0, standing=Standing.PENDING),
+    )
+    fleet.app.parts.rollouts.ledger.add(
+        Rollout(id="r", release="m-2", groups=GROUPS, members=members, phase=Phase.RUNNING, opened=1)
+    )
+    finding = Finding(
+        verdict=Verdict(kind=VerdictKind.DEVICE_LOCAL, devices=("cam-1",)), cause="darker", release="m-1", model="m"
+    )
     fleet.app.parts.drift.verdicts.note([finding], 0, 1, quiet_ms=100, judged=True)
     assert matter(fleet) == {"members_failed": ("cam-1",), "verdicts": ("device_local (darker)",)}
 

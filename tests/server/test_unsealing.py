@@ -30,7 +30,16 @@ def _report(seed: int) -> DriftReport:
     table = [dice.randint(0, n) for _ in range(shape.classes * shape.confidence_bins)]
     counters = Counters(shape, n, (*bins, *invalid, *table))
     return DriftReport(
-        "ab" * 8, seed, 0, 10**12, 3_600_000, 0, "cd" * 16, "ef" * 16, counters, late=dice.random() < 0.5
+        boot="ab" * 8,
+        seq=seed,
+        oldest_seq=0,
+        window_start_ms=10**12,
+        window_len_ms=3_600_000,
+        context=0,
+        artifact="cd" * 16,
+        ref_id="ef" * 16,
+        counters=counters,
+        late=dice.random() < 0.5,
     )
 
 
@@ -88,7 +97,17 @@ def test_an_n_that_is_too_small_for_its_bins_is_refused() -> None:
     """The last bin is what remains of n; less than nothing is an error, for that report alone."""
     values = [4] * (BINS - 1) + [0, 0]
     good = encode_report(
-        DriftReport("ab" * 8, 1, 0, 1, 2, 0, "cd" * 16, "ef" * 16, Counters(Shape(1, 0), 60, tuple(values)))
+        DriftReport(
+            boot="ab" * 8,
+            seq=1,
+            oldest_seq=0,
+            window_start_ms=1,
+            window_len_ms=2,
+            context=0,
+            artifact="cd" * 16,
+            ref_id="ef" * 16,
+            counters=Counters(Shape(1, 0), 60, tuple(values)),
+        )
     )
     head = bytes([1, 0, 1, 2])  # seq, oldest_seq, window_start_ms, window_len_ms; then n
     wrong = good.replace(head + bytes([60]), head + bytes([59]))

@@ -33,7 +33,7 @@ def publish(fleet: MemoryFleet, version: int) -> str:
 def present(fleet: MemoryFleet, name: str = "cam-1") -> FakeDevice:
     """Return a device that was heard."""
     device = fleet.enrol(name)
-    device.say("state", State(DeviceState.READY), retain=True)
+    device.say("state", State(state=DeviceState.READY), retain=True)
     fleet.turn()
     return device
 
@@ -48,7 +48,7 @@ def say_runs(fleet: MemoryFleet, device: FakeDevice, release: str, sha256: str) 
 
 def roll_out(fleet: MemoryFleet, release: str, **options: object) -> str:
     """Roll a release out; return the rollout's id."""
-    made = fleet.app.parts.rollouts.create(Request(release, canary=1, approved=True, **options))  # type: ignore[arg-type]
+    made = fleet.app.parts.rollouts.create(Request(release=release, canary=1, approved=True, **options))  # type: ignore[arg-type]
     fleet.turn()
     return made.id
 

@@ -25,9 +25,9 @@ FILES = {"model.onnx": bytes(range(256)) * 4, "card.md": b"# card\n", "gate.json
 DRAFT = Manifest(
     model="digits",
     version=3,
-    inputs=(TensorSpec("image"),),
-    outputs=(TensorSpec("logits"),),
-    preprocessing=Preprocessing(8, 8),
+    inputs=(TensorSpec(name="image"),),
+    outputs=(TensorSpec(name="logits"),),
+    preprocessing=Preprocessing(width=8, height=8),
 )
 GOOD = build_bundle(DRAFT, FILES)
 
@@ -37,7 +37,7 @@ def reference_of(artifact: bytes) -> bytes:
     return write_reference(
         Reference(
             artifact_sha256=sha256_hex(artifact),
-            streams=(StreamSpec("luma"),),
+            streams=(StreamSpec(name="luma"),),
             contexts=(Context(counts=(1,) * 16),),
             edges=(tuple(float(i) for i in range(15)),),
         )

@@ -35,15 +35,15 @@ def report(counters: Counters) -> DriftReport:
     """Return a report with every other field set."""
     rng = random.Random(1)  # noqa: S311 - a simulation
     return DriftReport(
-        rng.randbytes(8).hex(),
-        70_000,
-        69_990,
-        1_795_000_000_000,
-        3_600_000,
-        1,
-        rng.randbytes(16).hex(),
-        rng.randbytes(16).hex(),
-        counters,
+        boot=rng.randbytes(8).hex(),
+        seq=70_000,
+        oldest_seq=69_990,
+        window_start_ms=1_795_000_000_000,
+        window_len_ms=3_600_000,
+        context=1,
+        artifact=rng.randbytes(16).hex(),
+        ref_id=rng.randbytes(16).hex(),
+        counters=counters,
         late=True,
     )
 

@@ -14,9 +14,9 @@ GOOD = Manifest(
     model="digits",
     version=1,
     artifact_sha256="aa",
-    inputs=(TensorSpec("image"),),
-    outputs=(TensorSpec("logits"),),
-    preprocessing=Preprocessing(8, 8),
+    inputs=(TensorSpec(name="image"),),
+    outputs=(TensorSpec(name="logits"),),
+    preprocessing=Preprocessing(width=8, height=8),
     files={"model.onnx": "aa"},
 )
 
@@ -36,8 +36,8 @@ def test_reads_back_what_was_written() -> None:
         {"outputs": ()},
         {"artifact_sha256": "bb"},
         {"files": {}},
-        {"preprocessing": Preprocessing(0, 8)},
-        {"preprocessing": Preprocessing(8, 100_000)},
+        {"preprocessing": Preprocessing(width=0, height=8)},
+        {"preprocessing": Preprocessing(width=8, height=100_000)},
     ],
 )
 def test_refuses_a_manifest_that_contradicts_itself(changes: dict[str, object]) -> None:
@@ -47,7 +47,7 @@ def test_refuses_a_manifest_that_contradicts_itself(changes: dict[str, object]) 
     assert caught.value.code == "manifest_invalid"
 
 
-DECODING = Preprocessing(8, 8, orientation="exif", decode="reduced")
+DECODING = Preprocessing(width=8, height=8, orientation="exif", decode="reduced")
 
 
 def test_a_manifest_that_does_not_say_how_images_are_decoded_means_as_before() -> None:
@@ -64,7 +64,9 @@ def test_a_manifest_that_says_how_images_are_decoded_is_refused_by_readers_that_
     orientation: str, decode: str
 ) -> None:
     """It is of schema 2, and one that claims to be of schema 1 contradicts itself."""
-    told = replace(GOOD, schema=2, preprocessing=Preprocessing(8, 8, orientation=orientation, decode=decode))
+    told = replace(
+        GOOD, schema=2, preprocessing=Preprocessing(width=8, height=8, orientation=orientation, decode=decode)
+    )
     assert read_manifest(encode(told)) == told
     with pytest.raises(ManifestError, match="Expected manifest schema 2, got 1"):
         read_manifest(encode(replace(told, schema=1)))
@@ -122,7 +124,7 @@ def test_names_the_release_and_the_target_path() -> None:
 
 def test_a_regression_says_its_values_and_their_unit() -> None:
     """Names, mean and spread travel as JSON that older readers pass over."""
-    spec = TensorSpec("logits", mean=(20, 1.5), spread=(2.0, 0.5))
+    spec = TensorSpec(name="logits", mean=(20, 1.5), spread=(2.0, 0.5))
     read = read_manifest(encode(replace(GOOD, outputs=(spec,), values=("heat", "load"))))
     assert read.values == ("heat", "load")
     assert (read.outputs[0].mean, read.outputs[0].spread) == ((20.0, 1.5), (2.0, 0.5))

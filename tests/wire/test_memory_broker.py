@@ -34,7 +34,7 @@ def broker() -> MemoryBroker:
 
 def connected(broker: MemoryBroker, name: str, *subscriptions: str, will: Will | None = None) -> Client:
     """Return a client that is connected."""
-    client = Client(MemoryTransport(broker, name))
+    client = Client(MemoryTransport(broker=broker, client_id=name))
     client.transport.start(client.heard.append, subscriptions=subscriptions, will=will)
     return client
 
@@ -143,6 +143,6 @@ def test_who_was_taken_over_comes_back_when_the_other_is_gone(broker: MemoryBrok
 
 def test_takes_nothing_while_not_connected(broker: MemoryBroker) -> None:
     """The caller keeps what was not taken."""
-    transport = MemoryTransport(broker, "d")
+    transport = MemoryTransport(broker=broker, client_id="d")
     assert transport.publish("a", b"") is None
     assert transport.idle_s() == float("inf")

@@ -14,8 +14,8 @@ INT8, FLOAT = "11" * 32, "22" * 32
 EDGES = tuple(float(i) for i in range(15))
 PLAIN = Reference(
     artifact_sha256=INT8,
-    streams=(StreamSpec("luma", "input"),),
-    contexts=(Context("default", 160, 160, (10,) * 16),),
+    streams=(StreamSpec(name="luma", kind="input"),),
+    contexts=(Context(name="default", n=160, n_effective=160, counts=(10,) * 16),),
     classes=2,
     confidence_bins=2,
     table_right=(1, 2, 3, 4),

@@ -14,7 +14,7 @@ NAMES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,62}", fullmatch=True)
 @given(site=NAMES, device=NAMES, kind=st.sampled_from(Kind), leaf=NAMES)
 def test_parsing_is_the_inverse_of_writing(site: str, device: str, kind: Kind, leaf: str) -> None:
     """Every topic we can build is read back as the same topic."""
-    topic = Topic(site, device, kind, leaf if kind in WITH_LEAF else "")
+    topic = Topic(site=site, device=device, kind=kind, leaf=leaf if kind in WITH_LEAF else "")
     assert parse_topic(str(topic)) == topic
 
 
@@ -64,7 +64,7 @@ def test_refuses_names_that_topics_or_paths_can_t_carry(name: str) -> None:
 @pytest.mark.parametrize("kind", Kind)
 def test_filters_match_the_topics_of_their_kind_only(kind: Kind) -> None:
     """The server's filter and the device's filter both catch the topic, and no other kind's."""
-    topic = str(Topic("site", "device", kind, "leaf" if kind in WITH_LEAF else ""))
+    topic = str(Topic(site="site", device="device", kind=kind, leaf="leaf" if kind in WITH_LEAF else ""))
     for other in Kind:
         assert matches(fleet_filter(other), topic) is (other is kind)
         assert matches(device_filter("site", "device", other), topic) is (other is kind)

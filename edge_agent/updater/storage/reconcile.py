@@ -86,7 +86,7 @@ class Fetch:
 Action = Note | Choose | Fetch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """The actions, in order. ``code``: why the device is degraded meanwhile, "" if it is not.
 
@@ -110,7 +110,11 @@ def reconcile(facts: Facts) -> Plan:
         )
     if not wanted:
         if Condition.DAMAGED in {facts.pointer, *(one.record for one in slots.values())}:
-            return Plan((), "release_lost", "Expected slots that say what is installed, got damaged ones: assign it")
+            return Plan(
+                actions=(),
+                code="release_lost",
+                text="Expected slots that say what is installed, got damaged ones: assign it",
+            )
         return Plan()
     first, second = slots[wanted], slots[other(wanted)]
     serving = first.release is not None and facts.served == first.release.sha256 and not first.tired
@@ -126,7 +130,8 @@ def reconcile(facts: Facts) -> Plan:
         if one.release is not None and one.bundle is not Condition.WHOLE and one.release.length_bytes
     ]
     rest = chosen == wanted and not serving and first.bundle is not Condition.WHOLE
-    return Plan((*notes, *choice, *fetches), *_trouble(first), rest)
+    code, text = _trouble(first)
+    return Plan(actions=(*notes, *choice, *fetches), code=code, text=text, rest=rest)
 
 
 def _wanted(facts: Facts, slots: Mapping[str, SlotFacts]) -> str:

@@ -43,7 +43,7 @@ class Fetched:
     refusal: Refusal | None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Repair:
     """Keeps the installed releases intact. Runs in the loop's thread, except for the jobs.
 

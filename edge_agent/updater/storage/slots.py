@@ -22,7 +22,7 @@ _MACHINE = "_machine_ends"  # after a slot's name in ``boots.json``
 _NONE = "none"  # the content of ``current`` when no slot is current
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SlotRelease:
     """The release that a slot points at. ``length_bytes`` of 0: written by an older agent without it."""
 

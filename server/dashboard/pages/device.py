@@ -36,14 +36,14 @@ _WINDOWS = 200
 _EVENTS = 100
 _HISTORY = 12
 _EVENT_COLUMNS = (
-    Column("at", "Time (UTC)"),
-    Column("severity", "Severity", "pill"),
-    Column("what", "What"),
-    Column("text", "Text", "wrapped", sortable=False),
+    Column(name="at", label="Time (UTC)"),
+    Column(name="severity", label="Severity", look="pill"),
+    Column(name="what", label="What"),
+    Column(name="text", label="Text", look="wrapped", sortable=False),
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """The head of the page."""
 
@@ -98,7 +98,9 @@ def _summary(services: Services, name: str) -> Summary:
     if device.ended:
         facts = ((device.ended, clock_time(device.ended_ms)), ("why", device.ended_why or "not said"))
         ended = Status(device.ended, Tone.BAD)
-        return Summary(ended, Status("none"), Status("none"), (*facts, *_facts(device, now_ms)), "")
+        return Summary(
+            state=ended, phase=Status("none"), drift=Status("none"), facts=(*facts, *_facts(device, now_ms)), fault=""
+        )
     drift = evidence_status(newest.shown_ratio if newest else None, flagged=newest is not None and newest.flagged)
     if drift.tone is Tone.GOOD and not is_reachable(device, now_ms, services.situation.silent_s):
         drift = Status(f"{drift.text} when last heard", Tone.CALM)
@@ -106,11 +108,11 @@ def _summary(services: Services, name: str) -> Summary:
         drift = Status(f"learning its usual, {drift.text} from training", Tone.BUSY)
     phase = phase_status(device.reported.update if device.reported else None)
     return Summary(
-        state_status(device, now_ms, services.situation.silent_s),
-        phase,
-        drift,
-        _facts(device, now_ms),
-        newest.fault if newest else "",
+        state=state_status(device, now_ms, services.situation.silent_s),
+        phase=phase,
+        drift=drift,
+        facts=_facts(device, now_ms),
+        fault=newest.fault if newest else "",
     )
 
 

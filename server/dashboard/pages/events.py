@@ -10,11 +10,11 @@ from server.dashboard.visit import Pages, Visit
 
 _SHOWN = 300
 COLUMNS = (
-    Column("at", "Time (UTC)"),
-    Column("severity", "Severity", "pill"),
-    Column("device", "Device", "device"),
-    Column("what", "What"),
-    Column("text", "Text", "wrapped", sortable=False),
+    Column(name="at", label="Time (UTC)"),
+    Column(name="severity", label="Severity", look="pill"),
+    Column(name="device", label="Device", look="device"),
+    Column(name="what", label="What"),
+    Column(name="text", label="Text", look="wrapped", sortable=False),
 )
 
 

@@ -21,13 +21,13 @@ from server.dashboard.visit import Pages, Visit
 _ENDED_SHOWN = 20
 _FRESH_S = 1.0  # the fleet is read at most this often, for all visitors together
 COLUMNS = (
-    Column("device", "Device", "device"),
-    Column("site", "Site"),
-    Column("state", "State", "pill"),
-    Column("release", "Release"),
-    Column("phase", "Update", "pill"),
-    Column("evidence", "Drift evidence, share of threshold", "evidence"),
-    Column("seen", "Last seen"),
+    Column(name="device", label="Device", look="device"),
+    Column(name="site", label="Site"),
+    Column(name="state", label="State", look="pill"),
+    Column(name="release", label="Release"),
+    Column(name="phase", label="Update", look="pill"),
+    Column(name="evidence", label="Drift evidence, share of threshold", look="evidence"),
+    Column(name="seen", label="Last seen"),
 )
 _LEVELS = {
     Level.WELL: (Tone.GOOD, "all is well"),
@@ -37,7 +37,7 @@ _LEVELS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """The content of the page."""
 
@@ -88,7 +88,13 @@ def _overview(services: Services) -> View:
     reading = situation.read()
     found = tuple(evidence.verdict_card(verdict, reading.now_ms) for verdict in services.drift.verdicts.open())
     lines = rows(reading, situation.silent_s)
-    return View(lines, counts(lines), situation.overall(reading), found, evidence.pools(services.database))
+    return View(
+        rows=lines,
+        counts=counts(lines),
+        overall=situation.overall(reading),
+        verdicts=found,
+        pools=evidence.pools(services.database),
+    )
 
 
 def _show(view: View) -> None:

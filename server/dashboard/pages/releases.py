@@ -22,7 +22,7 @@ _DETAIL = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseRow:
     """One release, over all target classes. ``devices``: some of those that run it."""
 
@@ -43,12 +43,18 @@ def release_rows(releases: Sequence[Release], devices: Sequence[Device]) -> Cut[
     shown = cut(tuple(dict.fromkeys(release.name for release in newest_first)), _SHOWN)
     rows = tuple(
         ReleaseRow(
-            name, clock_time(by_name[name].registered_ms), clock_time(by_name[name].withdrawn_ms),
-            by_name[name].withdrawn_by, by_name[name].withdrawn_why, running[name],
-            tuple(one.device for one in devices if one.release == name)[:_NAMED] if by_name[name].withdrawn_ms else (),
+            name=name,
+            published=clock_time(by_name[name].registered_ms),
+            withdrawn=clock_time(by_name[name].withdrawn_ms),
+            by=by_name[name].withdrawn_by,
+            why=by_name[name].withdrawn_why,
+            running=running[name],
+            devices=tuple(one.device for one in devices if one.release == name)[:_NAMED]
+            if by_name[name].withdrawn_ms
+            else (),
         )
         for name in shown.rows
-    )  # fmt: skip
+    )
     return Cut(rows, shown.more)
 
 

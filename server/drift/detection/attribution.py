@@ -21,7 +21,7 @@ import numpy as np
 from server.drift.detection.reference import SHAPES, THETAS, Floats, Singles
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Phrases:
     """A stream's ``subject``, and the words for its moving up, down, or in both directions."""
 
@@ -31,24 +31,47 @@ class Phrases:
     other: str
 
 
+def _always(subject: str, change: str) -> Phrases:
+    return Phrases(subject=subject, up=change, down=change, other=change)
+
+
 _PHRASES: Mapping[str, Phrases] = {
-    "luma_mean": Phrases("light", "brighter", "darker", "unsteady light"),
-    "dark_ratio": Phrases("light", "more dark areas", "fewer dark areas", "unsteady dark areas"),
-    "clipped_ratio": Phrases("light", "more clipped areas", "fewer clipped areas", "unsteady clipped areas"),
-    "laplacian_log": Phrases("sharpness", "sharper or noisier", "blurrier", "unsteady sharpness"),
-    "gradient_x": Phrases("sharpness", "more vertical edges", "fewer vertical edges", "other vertical edges"),
-    "gradient_y": Phrases("sharpness", "more horizontal edges", "fewer horizontal edges", "other horizontal edges"),
-    "luma_sd": Phrases("contrast", "harder contrast", "flatter (less contrast)", "unsteady contrast"),
-    "noise": Phrases("noise", "noisier", "less noisy", "unsteady noise"),
-    "red_green": Phrases("red", "redder", "greener", "other colours"),
-    "blue_yellow": Phrases("blue", "bluer", "yellower", "other colours"),
-    "confidence": Phrases("certainty", "more confident", "less confident", "confident now and then"),
-    "entropy": Phrases("certainty", "less sure between classes", "surer between classes", "sure now and then"),
-    "margin": Phrases("certainty", "more decisive", "less decisive", "decisive now and then"),
-    "predicted": Phrases("classes", *("other classes than usual",) * 3),
-    "value": Phrases("predicted values", "higher predictions", "lower predictions", "other predictions than usual"),
-    "residual": Phrases("novelty", "looks unlike training", "closer to the average of training", "other content"),
-    "projection": Phrases("novelty", *("looks unlike training",) * 3),
+    "luma_mean": Phrases(subject="light", up="brighter", down="darker", other="unsteady light"),
+    "dark_ratio": Phrases(subject="light", up="more dark areas", down="fewer dark areas", other="unsteady dark areas"),
+    "clipped_ratio": Phrases(
+        subject="light", up="more clipped areas", down="fewer clipped areas", other="unsteady clipped areas"
+    ),
+    "laplacian_log": Phrases(subject="sharpness", up="sharper or noisier", down="blurrier", other="unsteady sharpness"),
+    "gradient_x": Phrases(
+        subject="sharpness", up="more vertical edges", down="fewer vertical edges", other="other vertical edges"
+    ),
+    "gradient_y": Phrases(
+        subject="sharpness", up="more horizontal edges", down="fewer horizontal edges", other="other horizontal edges"
+    ),
+    "luma_sd": Phrases(
+        subject="contrast", up="harder contrast", down="flatter (less contrast)", other="unsteady contrast"
+    ),
+    "noise": Phrases(subject="noise", up="noisier", down="less noisy", other="unsteady noise"),
+    "red_green": Phrases(subject="red", up="redder", down="greener", other="other colours"),
+    "blue_yellow": Phrases(subject="blue", up="bluer", down="yellower", other="other colours"),
+    "confidence": Phrases(
+        subject="certainty", up="more confident", down="less confident", other="confident now and then"
+    ),
+    "entropy": Phrases(
+        subject="certainty", up="less sure between classes", down="surer between classes", other="sure now and then"
+    ),
+    "margin": Phrases(subject="certainty", up="more decisive", down="less decisive", other="decisive now and then"),
+    "predicted": _always("classes", "other classes than usual"),
+    "value": Phrases(
+        subject="predicted values",
+        up="higher predictions",
+        down="lower predictions",
+        other="other predictions than usual",
+    ),
+    "residual": Phrases(
+        subject="novelty", up="looks unlike training", down="closer to the average of training", other="other content"
+    ),
+    "projection": _always("novelty", "looks unlike training"),
 }
 """One row per stream; subjects are named in this order."""
 
@@ -62,7 +85,7 @@ _MUCH, _SOME = 1 / 3, 1 / 8  # shares of the largest subject's evidence: named f
 _INPUTS, _OUTPUTS = 3, 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
     """One stream's share of the evidence (0..1), the shape of its change, and the words for it."""
 
@@ -132,7 +155,7 @@ def _direction(evidence: Floats) -> str:
 
 
 def _share(stream: tuple[str, str], shape: str, share_ratio: float) -> Share:
-    return Share(stream[0], stream[1], shape, share_ratio, words(stream[0], shape))
+    return Share(stream=stream[0], kind=stream[1], shape=shape, share_ratio=share_ratio, words=words(stream[0], shape))
 
 
 def sentence(found: Sequence[Share]) -> str:

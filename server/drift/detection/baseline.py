@@ -42,7 +42,7 @@ KeptOfDevice = Mapping[int, Kept]
 """A device's kept baselines under one reference, by context."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Baselines:
     """Complete baselines of R devices: normalisers (R, S, 24), memory (R, S), proportions (R, S, 16).
 
@@ -114,10 +114,12 @@ def baselines(parts: Sequence[Commissioning], *, z: float, epsilon: float) -> Ba
     ], axis=0)  # fmt: skip
     n_effective = counts.sum(axis=-1) / memory
     return Baselines(
-        profile(counts, n_effective, z=z, epsilon=epsilon).log_z, memory, proportions(counts.sum(axis=0)),
-        n_effective.sum(axis=0),
-        {context: (shares(counts[i]), n_effective[i]) for i, context in enumerate(contexts)},
-    )  # fmt: skip
+        log_z=profile(counts, n_effective, z=z, epsilon=epsilon).log_z,
+        memory=memory,
+        proportions=proportions(counts.sum(axis=0)),
+        n_effective=n_effective.sum(axis=0),
+        contexts={context: (shares(counts[i]), n_effective[i]) for i, context in enumerate(contexts)},
+    )
 
 
 def autocorrelation_time(counts: Ints, squares: Floats, windows: Ints) -> Floats:

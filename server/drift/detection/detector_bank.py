@@ -61,7 +61,7 @@ class Moment:
     kept: Mapping[str, KeptOfDevice]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """The parameters of the statistics; ``DriftConfig`` explains each."""
 
@@ -71,7 +71,7 @@ class Settings:
     log_alpha: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Lane:
     """The state of every device under one reference. D devices, S streams.
 
@@ -239,7 +239,7 @@ class Lane:
 
         It reuses the detector arrays of ``spare``, a lane that is no longer needed, if their shapes fit.
         """
-        twin = Lane(self.streams, self.training, list(self.devices), dict(self.rows))
+        twin = Lane(streams=self.streams, training=self.training, devices=list(self.devices), rows=dict(self.rows))
         twin.contexts = dict(self.contexts)
         twin.commissioning = [part.copy() for part in self.commissioning]
         for name in _SHARED:

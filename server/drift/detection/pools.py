@@ -61,7 +61,7 @@ def _is_cohort(members: set[str], everyone: frozenset[str]) -> bool:
     return MIN_MEMBERS <= len(members) < len(everyone)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     """The windows of W devices in one lane that have a baseline: rows (W,), contexts (W,), counts (W, S, 16)."""
 
@@ -75,10 +75,12 @@ class Judged:
         """Return the observations of ``window`` whose devices have a baseline in that context."""
         seen = [one for one in window if _is_judged(lane, one)]
         return cls(
-            tuple(one.device for one in seen),
-            np.array([lane.rows[one.device] for one in seen], np.int64),
-            np.array([one.context for one in seen], np.int64),
-            np.stack([one.counts for one in seen]).astype(np.float64) if seen else np.zeros((0, lane.streams, BINS)),
+            devices=tuple(one.device for one in seen),
+            rows=np.array([lane.rows[one.device] for one in seen], np.int64),
+            contexts=np.array([one.context for one in seen], np.int64),
+            counts=np.stack([one.counts for one in seen]).astype(np.float64)
+            if seen
+            else np.zeros((0, lane.streams, BINS)),
         )
 
     def places(self) -> dict[str, list[int]]:

@@ -25,7 +25,7 @@ KeptBaselines = Mapping[LaneKey, Mapping[str, KeptOfDevice]]
 """The kept baselines by lane and device."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Current:
     """The lane of a device since slot ``since_slot``; ``previous``: the one before.
 
@@ -38,7 +38,7 @@ class Current:
     was_quiet: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """The result of one slot: log values by device (only complete baselines), thresholds, flags, pools.
 
@@ -54,7 +54,7 @@ class Outcome:
     completed: Mapping[LaneKey, Mapping[tuple[str, int], Kept]] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class FoldState:
     """The state of the fleet after a slot."""
 
@@ -68,7 +68,9 @@ class FoldState:
         """Return an independent copy; it reuses the arrays of ``spare``, which must not be used afterwards."""
         spares = spare.lanes if spare is not None else {}
         lanes = {key: lane.copy(spares.get(key)) for key, lane in self.lanes.items()}
-        return FoldState(self.slot, lanes, dict(self.pools), dict(self.current), self.flagged)
+        return FoldState(
+            slot=self.slot, lanes=lanes, pools=dict(self.pools), current=dict(self.current), flagged=self.flagged
+        )
 
     def keep_only(self, devices: Collection[str]) -> None:
         """Remove every device that is not in ``devices``: it was revoked or removed and is no longer judged."""
@@ -84,7 +86,7 @@ class FoldState:
     def open_lane(self, key: LaneKey, streams: int, training: Profile | None) -> None:
         """Create the lane of ``key`` if there is none; the training profile may be set later."""
         if key not in self.lanes:
-            self.lanes[key] = Lane(streams, training)
+            self.lanes[key] = Lane(streams=streams, training=training)
         elif training is not None:
             self.lanes[key].training = training
 
@@ -126,7 +128,13 @@ def _outcome(
 ) -> Outcome:  # fmt: skip
     pooled = _decided(state.pools, settings)
     return Outcome(
-        log_values, log_threshold, state.flagged, pooled.values, pooled.log_threshold, pooled.alarms, completed
+        log_values=log_values,
+        log_threshold=log_threshold,
+        flagged=state.flagged,
+        pool_values=pooled.values,
+        pool_log_threshold=pooled.log_threshold,
+        pool_alarms=pooled.alarms,
+        completed=completed,
     )
 
 
@@ -160,7 +168,9 @@ def _follow(state: FoldState, slot: int, windows: Mapping[LaneKey, Sequence[Obse
         fresh = [key for key in keys if now is None or key != now.key]
         if fresh:
             quiet = now is not None and _is_quiet(state, device, now.key, settings)
-            state.current[device] = Current(fresh[0], slot, now.key if now else None, quiet)
+            state.current[device] = Current(
+                key=fresh[0], since_slot=slot, previous=now.key if now else None, was_quiet=quiet
+            )
 
 
 def _is_quiet(state: FoldState, device: str, key: LaneKey, settings: Settings) -> bool:
@@ -192,7 +202,9 @@ def _step_pools(
         named = pooling.names(here, attributes)
         judged = pooling.Judged.of(lane, (seen for seen in windows.get(key, ()) if seen.device not in left_out))
         cap = log_cap(len(named), lane.streams, settings.log_alpha)
-        steps[key] = _PoolStep(lane, named, left_out, judged, judged.places(), cap)
+        steps[key] = _PoolStep(
+            lane=lane, named=named, left_out=left_out, judged=judged, places=judged.places(), log_cap=cap
+        )
         for name in named:
             pool = steps[key].take(before.get((key, name)), name, settings)
             if pool is not None:
@@ -208,7 +220,7 @@ def _step_pools(
     state.pools = after
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _PoolStep:
     """The input of one lane's pools in one slot: the members of each pool, the excluded devices, and the windows."""
 

@@ -42,7 +42,7 @@ def test_an_onnx_file_becomes_a_quantized_bundle_with_its_own_names(
     code, _ = run("--onnx", model)
     assert code == 0
     bundle = bundle_of(home)
-    assert bundle.manifest.inputs == (TensorSpec("pixels", (-1, 3, 32, 32), "float32", "NCHW"),)
+    assert bundle.manifest.inputs == (TensorSpec(name="pixels", shape=(-1, 3, 32, 32), dtype="float32", layout="NCHW"),)
     assert [output.name for output in bundle.manifest.outputs] == ["logits", "embedding"]
     assert len(bundle.artifact) < len(model.SerializeToString())
     assert figure(home, "int8_macs_ratio") > 0.9
@@ -57,7 +57,7 @@ def test_a_file_of_fixed_batch_and_other_output_names_in_another_order_passes(
     for value in [*model.graph.input, *model.graph.output]:
         value.type.tensor_type.shape.dim[0].dim_value = 3
     assert run("--onnx", model)[0] == 0
-    assert bundle_of(home).manifest.outputs == (TensorSpec("scores", (-1, 10), "float32"),)
+    assert bundle_of(home).manifest.outputs == (TensorSpec(name="scores", shape=(-1, 10), dtype="float32"),)
 
 
 def test_the_order_of_outputs_changes_no_byte_of_what_was_corrected_by_them(
@@ -173,7 +173,7 @@ def test_a_tflite_file_becomes_a_gated_bundle(
     assert run("--tflite", data, recipe="tflite")[0] == 0
     bundle = bundle_of(home)
     assert bundle.artifact == data
-    assert bundle.manifest.inputs == (TensorSpec("input", (-1, 32, 32, 3), "float32", "NHWC"),)
+    assert bundle.manifest.inputs == (TensorSpec(name="input", shape=(-1, 32, 32, 3), dtype="float32", layout="NHWC"),)
     assert [output.name for output in bundle.manifest.outputs] == ["logits", "embedding"]
     assert figure(home, "accuracy") > 0.5
 

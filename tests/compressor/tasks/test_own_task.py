@@ -203,7 +203,7 @@ def test_a_build_host_without_the_devices_half_says_so(tmp_path: Path, monkeypat
 
 def test_a_device_without_its_half_refuses_the_model() -> None:
     """No module is imported because a manifest names it: only what an installed package declares."""
-    manifest = Manifest(model="m", version=1, task="os:system", outputs=(TensorSpec("logits", (-1, 2)),))
+    manifest = Manifest(model="m", version=1, task="os:system", outputs=(TensorSpec(name="logits", shape=(-1, 2)),))
     with pytest.raises(TaskMissingError, match="got 'os:system': install the package"):
         device_tasks.of_manifest(manifest)
 

@@ -15,8 +15,8 @@ from wire.manifest import TensorSpec
 def test_a_float_file_states_names_shapes_and_layout(float_model: bytes) -> None:
     """Input NHWC with free batch, then logits and embedding, all float32 without scale."""
     assert contract(float_model) == (
-        (TensorSpec("input", (-1, 16, 12, 3), "float32", "NHWC"),),
-        (TensorSpec("logits", (-1, 5)), TensorSpec("embedding", (-1, 16))),
+        (TensorSpec(name="input", shape=(-1, 16, 12, 3), dtype="float32", layout="NHWC"),),
+        (TensorSpec(name="logits", shape=(-1, 5)), TensorSpec(name="embedding", shape=(-1, 16))),
     )
 
 

@@ -27,9 +27,9 @@ from wire.reference import Context, Reference, write_reference
 CLASSES, SIDE, EMBEDDING = 3, 8, 12
 MANIFEST = Manifest(
     model="tiny", version=1, target="test", opset=17, labels=("a", "b", "c"),
-    inputs=(TensorSpec("input", (-1, 1, SIDE, SIDE), layout="NCHW"),),
-    outputs=(TensorSpec("logits", (-1, CLASSES)), TensorSpec("embedding", (-1, EMBEDDING))),
-    preprocessing=Preprocessing(SIDE, SIDE, "grey", mean=(0.5,), std=(0.25,)),
+    inputs=(TensorSpec(name="input", shape=(-1, 1, SIDE, SIDE), layout="NCHW"),),
+    outputs=(TensorSpec(name="logits", shape=(-1, CLASSES)), TensorSpec(name="embedding", shape=(-1, EMBEDDING))),
+    preprocessing=Preprocessing(width=SIDE, height=SIDE, colour="grey", mean=(0.5,), std=(0.25,)),
 )  # fmt: skip
 
 
@@ -72,10 +72,18 @@ def reference_for(artifact: bytes) -> Reference:
     rows = np.linalg.qr(np.random.default_rng(2).normal(size=(EMBEDDING, 8)))[0].T
     edges = tuple(float(np.float32(value)) for value in np.linspace(0, 1, 15))
     return Reference(
-        sha256_hex(artifact), specs, (Context(n=1, n_effective=1, counts=(0,) * 16 * len(specs)),), CLASSES, 10,
-        (0,) * 30, (0,) * 30, edges=(edges,) * len(specs), projection_mean=(0.0,) * EMBEDDING,
-        projection=tuple(map(tuple, rows.tolist())), projection_scale=(1.0,) * 8,
-    )  # fmt: skip
+        artifact_sha256=sha256_hex(artifact),
+        streams=specs,
+        contexts=(Context(n=1, n_effective=1, counts=(0,) * 16 * len(specs)),),
+        classes=CLASSES,
+        confidence_bins=10,
+        table_right=(0,) * 30,
+        table_seen=(0,) * 30,
+        edges=(edges,) * len(specs),
+        projection_mean=(0.0,) * EMBEDDING,
+        projection=tuple(map(tuple, rows.tolist())),
+        projection_scale=(1.0,) * 8,
+    )
 
 
 def golden_npz(manifest: Manifest, artifact: bytes, count: int = 4) -> bytes:

@@ -44,11 +44,18 @@ class Device:
     def __init__(self, state: Path, bundle: Path) -> None:
         """Make a state directory as if enrolled and updated; nothing runs."""
         self.state, disk, data = state, RealDisk(), bundle.read_bytes()
-        identity = Identity("site", "dev", "secret", "127.0.0.1", 9, "http://127.0.0.1:9")
+        identity = Identity(
+            site="site",
+            device="dev",
+            password="secret",
+            mqtt_host="127.0.0.1",
+            mqtt_port=9,
+            http_url="http://127.0.0.1:9",
+        )
         write_record(disk, state / "identity.json", to_document(identity))
         slots = Slots(state, disk)
         disk.write(slots.bundle(sha256_hex(data)), data)
-        slots.fill("a", SlotRelease("tiny-1", sha256_hex(data)))
+        slots.fill("a", SlotRelease(release="tiny-1", sha256=sha256_hex(data)))
         slots.switch("a")
         (state / "agent.toml").write_text(CONFIG)
         (state / "inbox").mkdir()
@@ -91,7 +98,7 @@ class Device:
 
     def counted(self) -> tuple[int, int]:
         """Return how many inferences the spool holds: in drift reports, and in rows of infer."""
-        rows = Spool(self.state / "spool.db", 1 << 30)._rows("", ())
+        rows = Spool(path=self.state / "spool.db", limit_bytes=1 << 30)._rows("", ())
         drift = sum(decode_report(row.payload).counters.n for row in rows if row.stream == "drift")
         batches = [decode(Batch, row.payload) for row in rows if row.stream == "infer"]
         return drift, sum(int(str(row["n"])) for batch in batches for row in batch.rows)

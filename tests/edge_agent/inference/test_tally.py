@@ -32,7 +32,7 @@ def test_large_images_do_not_pile_up(bundle: Callable, tiny: dict) -> None:
 def test_samples_are_offered_with_what_the_model_said(bundle: Callable, tiny: dict) -> None:
     """Prediction and confidence of a sample are those of its own image."""
     tally = Tally(load_model(bundle()))
-    tally.reservoirs = [Reservoir(SampleRequest("r", 5, 1 << 20), "0")]
+    tally.reservoirs = [Reservoir(SampleRequest(request="r", count=5, budget_bytes=1 << 20), "0")]
     images = [tiny["png"](image) for image in tiny["images"](5)]
     outcomes = [tally.model.infer(data) for data in images]
     for index, data in enumerate(images):

@@ -18,7 +18,7 @@ from wire.measurement import MAX_ENVELOPE_BYTES
 from wire.messages import Command, Response
 
 ORDER = {"payloadType": "t", "payload": "e30=", "signatures": []}
-COMMAND = Command("c-1", "measure", arguments={"order": ORDER})
+COMMAND = Command(id="c-1", verb="measure", arguments={"order": ORDER})
 
 
 @dataclass
@@ -49,9 +49,15 @@ class Scene:
     def desk(self, config: MeasureConfig | None = None) -> Desk:
         """Return a desk on this state."""
         return Desk(
-            self.state, RealDisk(), self.bench, config or MeasureConfig(), lambda: self.condition, self.notices.append,
-            self.answers.append, lambda code, _text: self.events.append(code),
-        )  # fmt: skip
+            state=self.state,
+            disk=RealDisk(),
+            bench=self.bench,
+            config=config or MeasureConfig(),
+            condition=lambda: self.condition,
+            put=self.notices.append,
+            answer=self.answers.append,
+            tell=lambda code, _text: self.events.append(code),
+        )
 
 
 @pytest.fixture
@@ -67,7 +73,7 @@ def test_answers_when_the_measurement_has_ended(scene: Scene) -> None:
     scene.bench.done[0](Measured("ab" * 16, "cd" * 32))
     desk.finished(scene.notices[0])
     assert scene.events == ["measure_begun", "measured"]
-    assert scene.answers == [Response("c-1", ok=True, data={"order": "ab" * 16, "report_sha256": "cd" * 32})]
+    assert scene.answers == [Response(id="c-1", ok=True, data={"order": "ab" * 16, "report_sha256": "cd" * 32})]
     assert not (scene.state / NOTE).exists()
 
 
@@ -104,7 +110,7 @@ def test_a_weak_or_busy_device_refuses(condition: Condition, config: MeasureConf
 @pytest.mark.parametrize("order", [None, "text", {"payload": "x" * MAX_ENVELOPE_BYTES}], ids=["none", "text", "long"])
 def test_an_order_that_is_none_is_refused(scene: Scene, order: object) -> None:
     """Before anything is written or started."""
-    refused = scene.desk().asked(Command("c-1", "measure", arguments={"order": order}))  # type: ignore[dict-item]
+    refused = scene.desk().asked(Command(id="c-1", verb="measure", arguments={"order": order}))  # type: ignore[dict-item]
     assert refused is not None
     assert refused.code == "arguments_invalid"
     assert list(scene.state.iterdir()) == []
@@ -160,7 +166,7 @@ def test_an_agent_without_a_bench_says_so(scene: Scene) -> None:
 
 def test_the_emptiest_discharging_battery_counts(tmp_path: Path) -> None:
     """A battery on the charger and a device without one count as full."""
-    hardware = Hardware(tmp_path, sys=tmp_path)
+    hardware = Hardware(state=tmp_path, sys=tmp_path)
     assert hardware.battery_ratio() == 1.0
     for name, capacity, status in (("a", 20, "Charging"), ("b", 45, "Discharging"), ("c", 50, "Discharging")):
         folder = tmp_path / "class" / "power_supply" / name

@@ -17,7 +17,9 @@ from edge_agent.updater.ports import Progress, Refusal
 from wire.measurement import MeasureOrder
 
 LIMITS = JobLimits(max_bytes=1000, limit_s=30.0, reserve_bytes=0)
-NOWHERE = FetchSettings("http://127.0.0.1:9", "cam-1", "secret", attempts=1, retry_min_s=0.0, retry_max_s=0.0)
+NOWHERE = FetchSettings(
+    base_url="http://127.0.0.1:9", username="cam-1", password="secret", attempts=1, retry_min_s=0.0, retry_max_s=0.0
+)
 ORDER = MeasureOrder(order="ab" * 16, bundle_length_bytes=600, rows_length_bytes=300, rows=1)
 
 
@@ -25,7 +27,7 @@ ORDER = MeasureOrder(order="ab" * 16, bundle_length_bytes=600, rows_length_bytes
 def bench(tmp_path: Path) -> ProcessBench:
     """A bench whose server is away."""
     (tmp_path / "measure").mkdir()
-    return ProcessBench(tmp_path, NOWHERE, RealDisk(), LIMITS)
+    return ProcessBench(state=tmp_path, settings=NOWHERE, disk=RealDisk(), limits=LIMITS)
 
 
 @pytest.mark.parametrize(

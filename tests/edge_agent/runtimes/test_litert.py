@@ -15,10 +15,10 @@ from edge_agent.errors import InputShapeError, RuntimeLoadError, RuntimeSeamErro
 from edge_agent.runtimes._base import quantize
 from wire.manifest import Manifest, TensorSpec
 
-INPUT = TensorSpec("image", (-1, 6, 6, 2), layout="NHWC")
+INPUT = TensorSpec(name="image", shape=(-1, 6, 6, 2), layout="NHWC")
 MANIFEST = Manifest(
     model="m", version=1, runtime="litert", artifact="model.tflite", inputs=(INPUT,),
-    outputs=(TensorSpec("logits", (-1, 3)), TensorSpec("embedding", (-1, 4))),
+    outputs=(TensorSpec(name="logits", shape=(-1, 3)), TensorSpec(name="embedding", shape=(-1, 4))),
 )  # fmt: skip
 IMAGES = np.random.default_rng(1).normal(size=(5, 6, 6, 2)).astype(np.float32)
 
@@ -77,7 +77,7 @@ def test_a_model_of_another_fixed_batch_serves_any(convert: Callable[..., bytes]
     """A model converted for two rows runs one, two and five; the last piece is filled up."""
     class_ = type(converted.network)
     artifact = convert(class_(), (2, 2, 6, 6))
-    runtime = runtimes.load(replace(MANIFEST, inputs=(TensorSpec("image", (-1, 2, 6, 6)),)), artifact)
+    runtime = runtimes.load(replace(MANIFEST, inputs=(TensorSpec(name="image", shape=(-1, 2, 6, 6)),)), artifact)
     expected = _torch(converted.network)[0]
     for count in (1, 2, 5):
         got = runtime.run(np.ascontiguousarray(IMAGES[:count].transpose(0, 3, 1, 2)))[0]
@@ -97,11 +97,11 @@ def test_outputs_are_found_by_name_then_by_order(converted: Converted) -> None:
     """The signature's and the tensors' names win over the order; half of them known is refused."""
     by_order = runtimes.load(MANIFEST, converted.float32).run(IMAGES)
     for names in (("output_1", "output_0"), ("serving_default_output_1_output", "serving_default_output_0_output")):
-        outputs = (TensorSpec(names[0], (-1, 4)), TensorSpec(names[1], (-1, 3)))
+        outputs = (TensorSpec(name=names[0], shape=(-1, 4)), TensorSpec(name=names[1], shape=(-1, 3)))
         by_name = runtimes.load(replace(MANIFEST, outputs=outputs), converted.float32).run(IMAGES)
         assert np.array_equal(by_name[0], by_order[1])
         assert np.array_equal(by_name[1], by_order[0])
-    mixed = (TensorSpec("output_0", (-1, 3)), TensorSpec("embedding", (-1, 4)))
+    mixed = (TensorSpec(name="output_0", shape=(-1, 3)), TensorSpec(name="embedding", shape=(-1, 4)))
     with pytest.raises(RuntimeLoadError, match=r"\['embedding'\] can't be guessed"):
         runtimes.load(replace(MANIFEST, outputs=mixed), converted.float32)
 
@@ -112,9 +112,9 @@ def test_outputs_are_found_by_name_then_by_order(converted: Converted) -> None:
         ({"inputs": (replace(INPUT, shape=(-1, 2, 6, 6)),)}, "Expected input"),
         ({"inputs": (replace(INPUT, dtype="int8", scale=0.1),)}, "Expected input"),
         ({"inputs": (replace(INPUT, scale=0.1),)}, "Expected scale"), ({"inputs": ()}, "Expected one input"),
-        ({"outputs": (TensorSpec("logits", (-1, 4)),)}, "Expected output"),
-        ({"outputs": (TensorSpec("logits", (-1, 3), "int8"),)}, "Expected output"),
-        ({"outputs": (*MANIFEST.outputs, TensorSpec("more", (-1, 1)))}, "Expected the outputs"),
+        ({"outputs": (TensorSpec(name="logits", shape=(-1, 4)),)}, "Expected output"),
+        ({"outputs": (TensorSpec(name="logits", shape=(-1, 3), dtype="int8"),)}, "Expected output"),
+        ({"outputs": (*MANIFEST.outputs, TensorSpec(name="more", shape=(-1, 1)))}, "Expected the outputs"),
         ({"session_options": {"session.x": "1"}}, "Expected no session options"),
     ],
 )  # fmt: skip

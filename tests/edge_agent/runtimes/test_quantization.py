@@ -14,8 +14,8 @@ from edge_agent.runtimes import memory
 from edge_agent.runtimes._base import check_contract, dequantize, is_decoded, is_quantized, quantize, real_output
 from wire.manifest import Manifest, TensorSpec
 
-INT8 = TensorSpec("x", (-1, 3), "int8", scale=0.5, zero_point=-1)
-UINT8 = TensorSpec("logits", (-1, 3), "uint8", scale=0.25, zero_point=128)
+INT8 = TensorSpec(name="x", shape=(-1, 3), dtype="int8", scale=0.5, zero_point=-1)
+UINT8 = TensorSpec(name="logits", shape=(-1, 3), dtype="uint8", scale=0.25, zero_point=128)
 MANIFEST = Manifest(model="m", version=1, runtime="onnx", inputs=(INT8,), outputs=(UINT8,))
 
 
@@ -52,7 +52,7 @@ def test_nan_is_refused_because_no_integer_stands_for_it() -> None:
 def test_every_integer_survives_the_way_to_real_numbers_and_back(dtype: str) -> None:
     """``quantize`` undoes ``dequantize`` for each value of the type; the reals are float32."""
     limits = np.iinfo(dtype)
-    spec = TensorSpec("x", (-1,), dtype, scale=0.0123, zero_point=limits.min + 7)
+    spec = TensorSpec(name="x", shape=(-1,), dtype=dtype, scale=0.0123, zero_point=limits.min + 7)
     values = np.arange(limits.min, limits.max + 1).astype(dtype)
     real = dequantize(values, spec)
     assert real.dtype == np.float32
@@ -70,7 +70,7 @@ def test_an_integer_without_a_scale_is_only_an_integer() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "int8"])
 def test_probabilities_come_out_as_logits_whose_softmax_they_are(dtype: str) -> None:
     """A model that ends in a softmax is read as one; what is nothing stays finite."""
-    spec = TensorSpec("p", (-1, 3), dtype, meaning="probability")
+    spec = TensorSpec(name="p", shape=(-1, 3), dtype=dtype, meaning="probability")
     spec = replace(spec, scale=1 / 256, zero_point=-128) if dtype == "int8" else spec
     shares = np.array([[0.75, 0.25, 0.0]], np.float32)
     logits = real_output(quantize(shares, spec) if dtype == "int8" else shares, spec)
@@ -127,7 +127,9 @@ def test_onnx_opens_the_ort_format(tmp_path: Path) -> None:
         runtimes.load(MANIFEST, artifact[: len(artifact) // 2])
 
 
-UNIT = TensorSpec("logits", (-1, 2), "int8", scale=0.1, zero_point=-3, mean=(300.0, -5.0), spread=(10.0, 0.5))
+UNIT = TensorSpec(
+    name="logits", shape=(-1, 2), dtype="int8", scale=0.1, zero_point=-3, mean=(300.0, -5.0), spread=(10.0, 0.5)
+)
 
 
 def test_values_come_back_in_the_unit_of_the_world() -> None:

@@ -18,8 +18,8 @@ from wire.manifest import Manifest, TensorSpec
 
 MATRIX = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 MANIFEST = Manifest(
-    model="m", version=1, runtime="onnx", inputs=(TensorSpec("x", (-1, 6)),),
-    outputs=(TensorSpec("logits", (-1, 3)), TensorSpec("embedding", (-1, 6))),
+    model="m", version=1, runtime="onnx", inputs=(TensorSpec(name="x", shape=(-1, 6)),),
+    outputs=(TensorSpec(name="logits", shape=(-1, 3)), TensorSpec(name="embedding", shape=(-1, 6))),
 )  # fmt: skip
 
 
@@ -116,10 +116,13 @@ def test_onnx_refuses_bytes_that_are_no_model(artifact: bytes) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"inputs": (TensorSpec("x", (-1, 7)),)}, {"inputs": (TensorSpec("y", (-1, 6)),)}, {"inputs": ()},
-        {"inputs": (TensorSpec("x", (-1, 6), "uint8"),)}, {"outputs": (TensorSpec("probabilities", (-1, 3)),)},
+        {"inputs": (TensorSpec(name="x", shape=(-1, 7)),)},
+        {"inputs": (TensorSpec(name="y", shape=(-1, 6)),)},
+        {"inputs": ()},
+        {"inputs": (TensorSpec(name="x", shape=(-1, 6), dtype="uint8"),)},
+        {"outputs": (TensorSpec(name="probabilities", shape=(-1, 3)),)},
     ],
-)  # fmt: skip
+)
 def test_onnx_refuses_a_model_that_is_not_its_manifests(change: dict) -> None:
     """Another input shape, name or type, or a missing output, is said when loading."""
     with pytest.raises(RuntimeLoadError, match="Expected"):

@@ -52,14 +52,14 @@ def make(request: pytest.FixtureRequest) -> Iterator[Make]:
 
     def maker(client_id: str) -> Transport:
         settings = MqttSettings(
-            "127.0.0.1",
-            port,
-            client_id,
-            client_id,
-            "secret",
+            host="127.0.0.1",
+            port=port,
+            client_id=client_id,
+            username=client_id,
+            password="secret",
             pace=TransportConfig(max_backoff_s=0.2, min_backoff_s=0.05),
         )
-        made.append(MqttTransport(settings) if port else MemoryTransport(memory, client_id))
+        made.append(MqttTransport(settings) if port else MemoryTransport(broker=memory, client_id=client_id))
         return made[-1]
 
     yield maker

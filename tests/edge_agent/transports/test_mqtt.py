@@ -38,7 +38,7 @@ def start(
     """Return a started transport and its notices."""
     notices: Notices = queue.SimpleQueue()
     settings = MqttSettings(
-        "127.0.0.1", port, client_id, client_id, "secret",
+        host="127.0.0.1", port=port, client_id=client_id, username=client_id, password="secret",
         pace=TransportConfig(min_backoff_s=0.01, max_backoff_s=0.1, keepalive_s=keepalive_s, session_expiry_s=5),
     )  # fmt: skip
     transport = MqttTransport(settings)
@@ -126,11 +126,11 @@ def test_after_a_take_over_it_waits_at_least_half_the_limit(broker: Broker) -> N
     """Two agents of one identity don't throw each other out as fast as they can; before, jitter starts at 0."""
     draws, notices = Draws(), queue.SimpleQueue[Notice]()
     settings = MqttSettings(
-        "127.0.0.1",
-        broker.port,
-        "dev",
-        "dev",
-        "secret",
+        host="127.0.0.1",
+        port=broker.port,
+        client_id="dev",
+        username="dev",
+        password="secret",
         pace=TransportConfig(min_backoff_s=0.01, max_backoff_s=0.1, session_expiry_s=5),
     )
     first = MqttTransport(settings, chance=draws)
@@ -153,7 +153,7 @@ def test_a_raising_listener_does_not_end_the_connection(broker: Broker) -> None:
         heard.put(notice)
         raise ValueError(notice)
 
-    settings = MqttSettings("127.0.0.1", broker.port, "dev", "dev", "secret")
+    settings = MqttSettings(host="127.0.0.1", port=broker.port, client_id="dev", username="dev", password="secret")
     transport = MqttTransport(settings)
     transport.start(listener, subscriptions=())
     wait_link(heard, Link.UP)
@@ -164,7 +164,7 @@ def test_a_raising_listener_does_not_end_the_connection(broker: Broker) -> None:
 
 def test_never_shows_the_password() -> None:
     """The settings' text leaves the password out."""
-    assert "secret" not in repr(MqttSettings("h", 1, "dev", "dev", "secret"))
+    assert "secret" not in repr(MqttSettings(host="h", port=1, client_id="dev", username="dev", password="secret"))
 
 
 def test_a_refused_subscription_is_tried_again() -> None:

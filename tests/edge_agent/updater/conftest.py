@@ -36,16 +36,34 @@ class Release:
 def make_release(version: int, *, floor: int = 0, gen: int = 0) -> Release:
     """Return release ``m-<version>``, desired as generation ``gen`` (default: its version)."""
     manifest = Manifest(
-        model="m", version=version, target="t", security_floor=floor, inputs=(TensorSpec("input", (-1, 1, 8, 8)),),
-        outputs=(TensorSpec("logits", (-1, 2)),), preprocessing=Preprocessing(8, 8),
-    )  # fmt: skip
+        model="m",
+        version=version,
+        target="t",
+        security_floor=floor,
+        inputs=(TensorSpec(name="input", shape=(-1, 1, 8, 8)),),
+        outputs=(TensorSpec(name="logits", shape=(-1, 2)),),
+        preprocessing=Preprocessing(width=8, height=8),
+    )
     artifact = f"model {version}".encode()
     data = build_bundle(manifest, {"model.onnx": artifact})
     custom = TargetCustom(
-        "m", version, "t", "onnx", hardware=("x86_64",), security_floor=floor, artifact_sha256=sha256_hex(artifact)
+        model="m",
+        version=version,
+        target="t",
+        runtime="onnx",
+        hardware=("x86_64",),
+        security_floor=floor,
+        artifact_sha256=sha256_hex(artifact),
     )
     target = TargetInfo(sha256_hex(data), len(data), custom)
-    desired = Desired(gen or version, f"m-{version}", target_path("m", version, "t"), target.sha256, len(data), 10.0)
+    desired = Desired(
+        gen=gen or version,
+        release=f"m-{version}",
+        target=target_path("m", version, "t"),
+        sha256=target.sha256,
+        length_bytes=len(data),
+        probation_s=10.0,
+    )
     return Release(data, target, desired)
 
 
@@ -73,8 +91,22 @@ class Device:
         self.done = queue.SimpleQueue()
         self.worker = InlineWorker(self.done.put)
         fetcher = MemoryFetcher(self.blobs, self.state / "blobs" / "sha256")
-        ports = Ports(MemoryVerifier(self.targets), fetcher, MemoryProber(self.probe), self.worker, "x86_64", ("onnx",))
-        self.updater = Updater(self.state, self.disk, ports, self.config, self.served.append, self._heard)
+        ports = Ports(
+            verifier=MemoryVerifier(self.targets),
+            fetcher=fetcher,
+            prober=MemoryProber(self.probe),
+            worker=self.worker,
+            hardware="x86_64",
+            runtimes=("onnx",),
+        )
+        self.updater = Updater(
+            state=self.state,
+            disk=self.disk,
+            ports=ports,
+            config=self.config,
+            activate=self.served.append,
+            changed=self._heard,
+        )
 
     def _heard(self, record: UpdateRecord) -> None:
         self.phases.append(record.code or str(record.phase))

@@ -93,7 +93,13 @@ def source() -> Iterator[Source]:
 def fetch(source: Source, tmp_path: Path) -> Callable[..., Refusal | None]:
     """Fetch the blob into a folder, impatiently."""
     settings = FetchSettings(
-        f"http://127.0.0.1:{source.port}", "dev", "secret", stall_s=0.5, attempts=3, retry_min_s=0.01, retry_max_s=0.02
+        base_url=f"http://127.0.0.1:{source.port}",
+        username="dev",
+        password="secret",
+        stall_s=0.5,
+        attempts=3,
+        retry_min_s=0.01,
+        retry_max_s=0.02,
     )
 
     def run(length: int = len(DATA), sha256: str = SHA256, rate: int = 0, progress: Progress | None = None) -> object:

@@ -9,7 +9,10 @@ from edge_agent.updater.storage.integrity import Condition
 from edge_agent.updater.storage.reconcile import Choose, Facts, Fetch, Note, SlotFacts, reconcile
 from edge_agent.updater.storage.slots import SlotRelease
 
-OLD, NEW = SlotRelease("m-1", "11", 1, 0.0, 10), SlotRelease("m-2", "22", 1, 0.0, 20)
+OLD, NEW = (
+    SlotRelease(release="m-1", sha256="11", security_floor=1, latency_budget_ms=0.0, length_bytes=10),
+    SlotRelease(release="m-2", sha256="22", security_floor=1, latency_budget_ms=0.0, length_bytes=20),
+)
 WHOLE, ABSENT, DAMAGED = Condition
 A = SlotFacts(release=OLD, record=WHOLE, bundle=WHOLE)
 B = SlotFacts(release=NEW, record=WHOLE, bundle=WHOLE)

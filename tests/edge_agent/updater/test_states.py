@@ -29,7 +29,7 @@ def test_only_probation_can_commit_or_roll_back() -> None:
 def test_knows_no_other_transition() -> None:
     """A signal that the phase doesn't know is a fault, not a guess."""
     for phase, signal in itertools.product(UpdatePhase, Signal):
-        record = UpdateRecord(phase)
+        record = UpdateRecord(phase=phase)
         if (phase, signal) in TRANSITIONS:
             assert follow(record, signal, 5).since_ms == 5
         else:
@@ -39,7 +39,11 @@ def test_knows_no_other_transition() -> None:
 
 def test_the_record_survives_the_disk() -> None:
     """What is persisted is what is read, ``desired`` included."""
-    record = UpdateRecord(UpdatePhase.PROBATION, Desired(3, "m-1", config={"sample_bytes_per_day": 9}), "child_hung")
+    record = UpdateRecord(
+        phase=UpdatePhase.PROBATION,
+        desired=Desired(gen=3, release="m-1", config={"sample_bytes_per_day": 9}),
+        code="child_hung",
+    )
     assert decode(UpdateRecord, encode(record)) == record
 
 

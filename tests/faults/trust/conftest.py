@@ -36,7 +36,7 @@ def bundle_bytes(version: int = 1, *, verdict: str = "pass", security_floor: int
     """Return a small valid bundle."""
     manifest = Manifest(
         model="meter", version=version, target="gateway", security_floor=security_floor,
-        inputs=(TensorSpec("input", (-1, 1, 8, 8)),), outputs=(TensorSpec("logits", (-1, 10)),),
+        inputs=(TensorSpec(name="input", shape=(-1, 1, 8, 8)),), outputs=(TensorSpec(name="logits", shape=(-1, 10)),),
         preprocessing=Preprocessing(width=8, height=8),
     )  # fmt: skip
     gate = json.dumps({"schema": 1, "verdict": verdict, "figures": {"accuracy": 0.97}}).encode()

@@ -65,7 +65,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     """A server with a root, running."""
     state = init_state(tmp_path / "state")
     install_root(state.path, init_keys(tmp_path / "keys", init_online_keys(state.path)))
-    app = ServerApp.open(state.path, transport=MemoryTransport(MemoryBroker(), "server"), pages=False)
+    app = ServerApp.open(state.path, transport=MemoryTransport(broker=MemoryBroker(), client_id="server"), pages=False)
     app.start()
     yield Site(tmp_path, app, state.token("builder"))
     app.stop()

@@ -50,7 +50,7 @@ def test_what_ran_at_a_time(fleet: MemoryFleet) -> None:
 def test_a_device_as_operators_see_it(fleet: MemoryFleet) -> None:
     """Registry, state, report and pointer in one."""
     device = fleet.enrol()
-    device.say("state", State(DeviceState.READY, fleet.clock()))
+    device.say("state", State(state=DeviceState.READY, at_ms=fleet.clock()))
     fleet.turn()
     fleet.app.parts.fleet.set_config("cam-1", {"x": 1})
     (seen,) = fleet.client().get("/api/devices").json()["devices"]

@@ -64,9 +64,9 @@ def test_a_device_that_commissions_is_summed_up_against_training(fleet: MemoryFl
 
 def test_verdicts_say_whom_why_and_what_to_do(fleet: MemoryFleet) -> None:
     """The newest first, open and closed."""
-    verdict = Verdict(VerdictKind.SITE, ("cam-1", "cam-2"), (("site", "south"),))
+    verdict = Verdict(kind=VerdictKind.SITE, devices=("cam-1", "cam-2"), attributes=(("site", "south"),))
     drift = fleet.app.parts.drift.verdicts
-    drift.note([Finding(verdict, "darker", "m-1", "m")], 0, 10, quiet_ms=20, judged=True)
+    drift.note([Finding(verdict=verdict, cause="darker", release="m-1", model="m")], 0, 10, quiet_ms=20, judged=True)
     drift.note([], 100, 110, quiet_ms=20, judged=True)
     (found,) = fleet.client().get("/api/verdicts").json()["verdicts"]
     assert (found["kind"], found["devices"], found["closed_ms"]) == ("site", ["cam-1", "cam-2"], 110)
@@ -102,7 +102,7 @@ def test_the_newest_telemetry_of_a_device(fleet: MemoryFleet) -> None:
     device = fleet.enrol()
     for seq, memory in enumerate((10, 20)):
         t0_ms = fleet.clock() - 2 + seq
-        batch = Batch(Stream.HW, boot="ab" * 8, seq=seq, t0_ms=t0_ms, n=1, rows=({"rss_bytes": memory},))
+        batch = Batch(stream=Stream.HW, boot="ab" * 8, seq=seq, t0_ms=t0_ms, n=1, rows=({"rss_bytes": memory},))
         device.say("tele/hw", batch)
     fleet.turn()
     client = fleet.client()

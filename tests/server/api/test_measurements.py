@@ -127,7 +127,7 @@ def test_a_refusal_of_the_device_is_passed_on(scene: Scene) -> None:
     """Its code and words reach the build host."""
     scene.send()
     command = decode(Command, scene.device.heard[-1].payload)
-    scene.device.say("res", Response(command.id, ok=False, code="throttled", text="hot"))
+    scene.device.say("res", Response(id=command.id, ok=False, code="throttled", text="hot"))
     scene.fleet.turn()
     found = scene.ask("GET", f"/{scene.order.order}").json()
     assert (found["phase"], found["code"], found["text"]) == ("failed", "throttled", "hot")

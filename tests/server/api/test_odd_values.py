@@ -32,7 +32,7 @@ KNOWN = {
 @pytest.fixture
 def client(fleet: MemoryFleet) -> TestClient:
     """A server with a device that was heard and a release; its faults are answers, as on the network."""
-    fleet.enrol().say("state", State(DeviceState.READY), retain=True)
+    fleet.enrol().say("state", State(state=DeviceState.READY), retain=True)
     data, versions = b"bundle", fleet.app.parts.versions
     versions.blobs.put(sha256_hex(data), [data])
     path = target_path("m", 1, "g")

@@ -18,7 +18,7 @@ def app(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ServerApp]:
     del request
     state = init_state(tmp_path / "state")
     init_online_keys(state.path)
-    app = ServerApp.open(state.path, transport=MemoryTransport(MemoryBroker(), "server"))
+    app = ServerApp.open(state.path, transport=MemoryTransport(broker=MemoryBroker(), client_id="server"))
     app.start()
     yield app
     app.stop()

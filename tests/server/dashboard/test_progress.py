@@ -14,20 +14,47 @@ from server.rollout.model import OPEN_PHASES, Group, Member, Phase, Rollout, Sta
 
 NOW_MS = 1_795_000_000_000
 ROLLOUT = Rollout(
-    "r1",
-    "digits-2",
-    (Group("canary", 1.0, 0.5), Group("rest", 0.9, 0.2)),
-    (
-        Member("a", 0, Standing.COMMITTED, air_bytes=1000),
-        Member("b", 0, Standing.FAILED, code="digest_mismatch", air_bytes=500),
-        Member("c", 0, Standing.CANCELLED),
-        Member("d", 1),
+    id="r1",
+    release="digits-2",
+    groups=(
+        Group(name="canary", success_ratio=1.0, error_ratio=0.5),
+        Group(name="rest", success_ratio=0.9, error_ratio=0.2),
     ),
-    Phase.RUNNING,
+    members=(
+        Member(device="a", group=0, standing=Standing.COMMITTED, air_bytes=1000),
+        Member(device="b", group=0, standing=Standing.FAILED, code="digest_mismatch", air_bytes=500),
+        Member(device="c", group=0, standing=Standing.CANCELLED),
+        Member(device="d", group=1),
+    ),
+    phase=Phase.RUNNING,
     opened=1,
 )
-SAMPLE = StoredSample(7, "gate-01", "ab", "image/png", 10, "audit", 1.0, 1, 0.5, "cd", NOW_MS, NOW_MS, "", "")
-TRIGGER = Trigger(1, "digits", "cohort", "darker", 1, ("gate-01",), 0, "digits-1")
+SAMPLE = StoredSample(
+    id=7,
+    device="gate-01",
+    sha256="ab",
+    media_type="image/png",
+    length_bytes=10,
+    lane="audit",
+    inclusion_ratio=1.0,
+    predicted=1,
+    confidence=0.5,
+    artifact_sha256="cd",
+    at_ms=NOW_MS,
+    received_ms=NOW_MS,
+    label="",
+    label_by="",
+)
+TRIGGER = Trigger(
+    id=1,
+    model="digits",
+    cause="cohort",
+    words="darker",
+    verdict=1,
+    devices=("gate-01",),
+    since_ms=0,
+    release="digits-1",
+)
 
 
 def test_a_group_counts_only_who_takes_part() -> None:

@@ -30,7 +30,7 @@ def clock() -> Clock:
 def client(clock: Clock) -> TestClient:
     """Return a client of an application with only the login."""
     app = FastAPI()
-    add_login(app, Sessions(lambda token: token == TOKEN, clock))
+    add_login(app, Sessions(is_operator=lambda token: token == TOKEN, clock=clock))
     return TestClient(app, follow_redirects=False)
 
 
@@ -81,7 +81,7 @@ def test_an_invented_cookie_opens_nothing(client: TestClient) -> None:
 
 def test_the_oldest_of_very_many_sessions_goes(clock: Clock) -> None:
     """Memory stays bounded."""
-    sessions = Sessions(lambda _: True, clock)
+    sessions = Sessions(is_operator=lambda _: True, clock=clock)
     for _ in range(1_000):
         sessions.open("any")
     assert len(sessions._expires_ms) == 256
@@ -99,7 +99,7 @@ def test_guessing_is_slowed_to_some_tries_a_minute(client: TestClient, clock: Cl
 
 def test_one_address_does_not_lock_out_another(clock: Clock) -> None:
     """Failures count by address, and their memory is bounded."""
-    sessions = Sessions(lambda _: False, clock)
+    sessions = Sessions(is_operator=lambda _: False, clock=clock)
     for number in range(5_000):
         sessions.note_failure("192.0.2.1" if number < 10 else f"address {number}")
     assert len(sessions._failures_ms) == 1_024

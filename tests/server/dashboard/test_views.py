@@ -26,7 +26,18 @@ NOW_MS = 1_795_000_000_000
 
 def device(name: str = "gate-01", state: DeviceState = DeviceState.READY, reported: Reported | None = None) -> Device:
     """Return a device that was heard now."""
-    return Device(name, "harbour", {}, state, reported, None, 0, "", NOW_MS, NOW_MS)
+    return Device(
+        device=name,
+        site="harbour",
+        attributes={},
+        state=state,
+        reported=reported,
+        desired=None,
+        desired_gen=0,
+        desired_release="",
+        last_seen_ms=NOW_MS,
+        enrolled_ms=NOW_MS,
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,12 +86,12 @@ def test_only_the_server_s_verdict_is_called_drift() -> None:
     ("update", "text", "tone"),
     [
         (None, "not heard yet", Tone.CALM),
-        (UpdateStatus(None), "unknown", Tone.CALM),
-        (UpdateStatus(UpdatePhase.COMMITTED), "committed", Tone.GOOD),
-        (UpdateStatus(UpdatePhase.DOWNLOADING, done_bytes=1, total_bytes=3), "downloading 33 %", Tone.BUSY),
-        (UpdateStatus(UpdatePhase.DOWNLOADING), "downloading", Tone.BUSY),
-        (UpdateStatus(UpdatePhase.REFUSED, code="digest_mismatch"), "refused: digest mismatch", Tone.BAD),
-        (UpdateStatus(UpdatePhase.ROLLED_BACK, code="child_hung"), "rolled back: child hung", Tone.WARN),
+        (UpdateStatus(phase=None), "unknown", Tone.CALM),
+        (UpdateStatus(phase=UpdatePhase.COMMITTED), "committed", Tone.GOOD),
+        (UpdateStatus(phase=UpdatePhase.DOWNLOADING, done_bytes=1, total_bytes=3), "downloading 33 %", Tone.BUSY),
+        (UpdateStatus(phase=UpdatePhase.DOWNLOADING), "downloading", Tone.BUSY),
+        (UpdateStatus(phase=UpdatePhase.REFUSED, code="digest_mismatch"), "refused: digest mismatch", Tone.BAD),
+        (UpdateStatus(phase=UpdatePhase.ROLLED_BACK, code="child_hung"), "rolled back: child hung", Tone.WARN),
     ],
 )
 def test_says_how_far_an_update_is(update: UpdateStatus | None, text: str, tone: Tone) -> None:
@@ -102,7 +113,7 @@ def test_the_row_says_what_the_device_runs() -> None:
 
 def test_counts_add_up() -> None:
     """Connected, updating, drifting and in trouble are counted from the rows."""
-    refused = Reported(update=UpdateStatus(UpdatePhase.REFUSED))
+    refused = Reported(update=UpdateStatus(phase=UpdatePhase.REFUSED))
     rows = (
         device_row(device("a"), NOW_MS, 1.5, flagged=True),
         device_row(device("b", DeviceState.LOST), NOW_MS, None, flagged=False),
@@ -134,10 +145,21 @@ def test_every_device_state_has_a_word() -> None:
 
 def test_an_event_says_what_happened_once() -> None:
     """Kind and code are not repeated when they are the same."""
-    event = LoggedEvent(1, NOW_MS, "update", "digest_mismatch", Severity.ERROR, "refused", "gate-01")
+    event = LoggedEvent(
+        id=1,
+        at_ms=NOW_MS,
+        kind="update",
+        code="digest_mismatch",
+        severity=Severity.ERROR,
+        text="refused",
+        device="gate-01",
+    )
     assert event_row(event).what == "update: digest mismatch"
     assert event_row(event).severity.tone is Tone.BAD
-    assert event_row(LoggedEvent(2, NOW_MS, "alarm", "alarm", Severity.INFO, "")).what == "alarm"
+    assert (
+        event_row(LoggedEvent(id=2, at_ms=NOW_MS, kind="alarm", code="alarm", severity=Severity.INFO, text="")).what
+        == "alarm"
+    )
 
 
 @pytest.mark.parametrize(("limit", "expected"), [(2, Cut(("a", "b"), 1)), (3, Cut(("a", "b", "c"), 0))])

@@ -38,10 +38,15 @@ def _reference(key: tuple[str, str]) -> Reference:
         for n in np.bincount(np.searchsorted(EDGES, np.random.default_rng(1).standard_normal(4000)), minlength=16)
     )
     return Reference(
-        artifact_sha256=key[1] * 2, streams=tuple(StreamSpec(*name) for name in NAMES),
-        contexts=(Context("default", 4000, 4000, counts * len(NAMES)),), classes=1, confidence_bins=1,
-        table_right=(1,), table_seen=(1,), edges=(tuple(EDGES),) * len(NAMES),
-    )  # fmt: skip
+        artifact_sha256=key[1] * 2,
+        streams=tuple(StreamSpec(name=name, kind=kind) for name, kind in NAMES),
+        contexts=(Context(name="default", n=4000, n_effective=4000, counts=counts * len(NAMES)),),
+        classes=1,
+        confidence_bins=1,
+        table_right=(1,),
+        table_seen=(1,),
+        edges=(tuple(EDGES),) * len(NAMES),
+    )
 
 
 def _unsealed(report: DriftReport) -> WindowReport:
@@ -62,9 +67,20 @@ class Shelf:
     def releases(self) -> tuple[Release, ...]:
         """Return two releases."""
         return tuple(
-            Release(f"model-{number}", "model", number, "pi", "p", "0" * 64, 1, {}, TargetCustom(ref_id=key[0] * 2), 0)
+            Release(
+                name=f"model-{number}",
+                model="model",
+                version=number,
+                target="pi",
+                path="p",
+                sha256="0" * 64,
+                length_bytes=1,
+                certificate={},
+                custom=TargetCustom(ref_id=key[0] * 2),
+                registered_ms=0,
+            )
             for number, key in enumerate((OLD, NEW), start=1)
-        )  # fmt: skip
+        )
 
 
 @dataclass(slots=True)
@@ -102,7 +118,17 @@ class FleetWorld:
             rows.append(np.bincount(bins, minlength=BINS))
         ref_id, artifact = self.keys.get(device, OLD)
         counters = Counters(Shape(len(NAMES), 1, 1), n, (*(int(v) for v in np.concatenate(rows)), *[0] * len(NAMES), n))
-        return DriftReport("00" * 8, slot, 0, slot * WINDOW_MS, WINDOW_MS, 0, artifact, ref_id, counters)
+        return DriftReport(
+            boot="00" * 8,
+            seq=slot,
+            oldest_seq=0,
+            window_start_ms=slot * WINDOW_MS,
+            window_len_ms=WINDOW_MS,
+            context=0,
+            artifact=artifact,
+            ref_id=ref_id,
+            counters=counters,
+        )
 
     def arrive(self, device: str, report: DriftReport, now_ms: int) -> None:
         """Let one report reach the store."""
@@ -135,10 +161,17 @@ def world(tmp_path: Path) -> FleetWorld:
 
 def drift_service(database: Database) -> DriftService:
     """Return a drift service on ``database`` with short windows and baselines of twelve."""
-    outbox = Outbox(MemoryTransport(MemoryBroker(), "server"))
+    outbox = Outbox(MemoryTransport(broker=MemoryBroker(), client_id="server"))
     config = DriftConfig(window_ms=WINDOW_MS, baseline_windows=12, grace_ms=1_000, silence_ms=30_000)
-    fleet = Fleet(database, outbox, lambda: 0)
-    return DriftService(database, Windows(database), fleet, Shelf(), EventLog(database), config)
+    fleet = Fleet(database=database, outbox=outbox, clock=lambda: 0)
+    return DriftService(
+        database=database,
+        windows=Windows(database),
+        fleet=fleet,
+        references=Shelf(),
+        events=EventLog(database),
+        config=config,
+    )
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def test_a_window_that_cannot_be_read_stops_no_other(world: FleetWorld) -> None:
 def test_a_thousand_attributes_of_a_device_cost_nothing() -> None:
     """Values that too few flagged devices share are not combined with each other."""
     invented = [{f"k{j}": f"{i}" for j in range(1000)} for i in range(6)]
-    devices = [DeviceView(f"d{i}", {**invented[i], "site": "a"}, flagged=i < 3) for i in range(6)]
+    devices = [DeviceView(device=f"d{i}", attributes={**invented[i], "site": "a"}, flagged=i < 3) for i in range(6)]
     start_s = time.perf_counter()
     (verdict,) = conclude(devices, Pools())
     assert verdict.kind is VerdictKind.SITE

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def leave(world: FleetWorld, device: str) -> None:
     """Revoke a device, whose windows may still be on their way."""
-    outbox = Outbox(MemoryTransport(MemoryBroker(), "server"))
-    Revocations(world.service.fleet, outbox, lambda: 1).revoke(device)
+    outbox = Outbox(MemoryTransport(broker=MemoryBroker(), client_id="server"))
+    Revocations(fleet=world.service.fleet, outbox=outbox, clock=lambda: 1).revoke(device)
 
 
 def test_it_leaves_the_pools_and_the_rows_of_the_newest_window(world: FleetWorld) -> None:

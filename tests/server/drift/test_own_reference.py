@@ -36,10 +36,15 @@ def _reference(artifact_sha256: str = "cd" * 32) -> Reference:
     shapes = [dice.dirichlet(np.full(BINS, weight)) for weight in np.geomspace(0.2, 50, STREAMS)]
     counts = np.concatenate([dice.multinomial(2000, p) for p in shapes])
     return Reference(
-        artifact_sha256=artifact_sha256, streams=tuple(StreamSpec(f"s{i}", "input") for i in range(STREAMS)),
-        contexts=(Context("default", 2000, 2000, tuple(int(n) for n in counts)),), classes=1, confidence_bins=1,
-        table_right=(1,), table_seen=(1,), edges=(tuple(float(i) for i in range(BINS - 1)),) * STREAMS,
-    )  # fmt: skip
+        artifact_sha256=artifact_sha256,
+        streams=tuple(StreamSpec(name=f"s{i}", kind="input") for i in range(STREAMS)),
+        contexts=(Context(name="default", n=2000, n_effective=2000, counts=tuple(int(n) for n in counts)),),
+        classes=1,
+        confidence_bins=1,
+        table_right=(1,),
+        table_seen=(1,),
+        edges=(tuple(float(i) for i in range(BINS - 1)),) * STREAMS,
+    )
 
 
 def _windows(reference: Reference) -> Sequence[Mapping[tuple[str, str], list[Observation]]]:
@@ -52,7 +57,10 @@ def _windows(reference: Reference) -> Sequence[Mapping[tuple[str, str], list[Obs
 
 def test_windows_of_the_reference_itself_raise_no_alarm() -> None:
     """Neither against training, nor against the own baseline, nor in any pool, over 3,000 device windows."""
-    reference, settings = _reference(), Settings(12, 4.0, 0.0, float(np.log(0.05 / 24)))
+    reference, settings = (
+        _reference(),
+        Settings(baseline_windows=12, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24))),
+    )
     state, sites = FoldState(), {f"d{i}": {"site": f"site-{i % 3}"} for i in range(DEVICES)}
     state.open_lane(KEY, STREAMS, training_profile(reference))
     limit = np.log(DEVICES) - settings.log_alpha
@@ -68,10 +76,19 @@ def test_windows_of_another_artifact_do_alarm() -> None:
     reference = _reference()
     state = FoldState()
     other = proportions(np.roll(np.array(reference.contexts[0].counts).reshape(STREAMS, BINS), 2, axis=1)) * 2000
-    moved = replace(reference, contexts=(Context("default", 2000, 2000, tuple(int(n) for n in other.reshape(-1))),))
+    moved = replace(
+        reference,
+        contexts=(Context(name="default", n=2000, n_effective=2000, counts=tuple(int(n) for n in other.reshape(-1))),),
+    )
     state.open_lane(KEY, STREAMS, training_profile(moved))
     for slot, window in enumerate(_windows(reference)[:3]):
-        fold_slot(state, slot, window, {}, Settings(12, 4.0, 0.0, float(np.log(0.05 / 24))))
+        fold_slot(
+            state,
+            slot,
+            window,
+            {},
+            Settings(baseline_windows=12, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24))),
+        )
     assert state.lanes[KEY].training_values().min() > np.log(DEVICES) + np.log(24 / 0.05)
 
 
@@ -79,12 +96,14 @@ def _register(versions: Versions, *, signed_for: str) -> str:
     """Register a bundle whose release is signed for the artifact ``signed_for``; return its reference's id."""
     reference = _reference(sha256_hex(ARTIFACT))
     manifest = Manifest(
-        model="m", version=1, target="pi", inputs=(TensorSpec("x"),), outputs=(TensorSpec("logits"),),
-        preprocessing=Preprocessing(8, 8), labels=("0",),
+        model="m", version=1, target="pi", inputs=(TensorSpec(name="x"),), outputs=(TensorSpec(name="logits"),),
+        preprocessing=Preprocessing(width=8, height=8), labels=("0",),
     )  # fmt: skip
     data = build_bundle(manifest, {"model.onnx": ARTIFACT, "reference.bin": write_reference(reference)})
     versions.blobs.put(sha256_hex(data), [data])
-    custom = TargetCustom("m", 1, "pi", "onnx", artifact_sha256=signed_for, ref_id=reference.ref_id)
+    custom = TargetCustom(
+        model="m", version=1, target="pi", runtime="onnx", artifact_sha256=signed_for, ref_id=reference.ref_id
+    )
     versions.register("m-1/pi.tfb", custom, sha256=sha256_hex(data), length_bytes=len(data), now_ms=1)
     return reference.ref_id
 

@@ -44,7 +44,7 @@ class _QuietFleet:
         counts = self.dice.multinomial(60, streams, size=(len(self.sites), len(streams)))
         seen = [Observation(device, row) for device, row in zip(self.sites, counts, strict=True)]
         self.slot += 1
-        settings = Settings(COMMISSIONED, 4.0, 0.0, float(np.log(0.05 / 24)))
+        settings = Settings(baseline_windows=COMMISSIONED, z=4.0, epsilon=0.0, log_alpha=float(np.log(0.05 / 24)))
         return fold_slot(self.state, self.slot, {KEY: seen}, self.sites, settings)
 
 

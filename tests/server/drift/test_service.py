@@ -169,8 +169,8 @@ def test_an_outage_of_a_whole_fleet_is_noted_in_one_transaction(world: FleetWorl
     """Each silent device has a verdict of its own; a commit for each would hold up everybody else for minutes."""
     commits: list[object] = []
     sa.event.listen(world.database.engine, "commit", commits.append)
-    verdicts = [Verdict(VerdictKind.DEVICE_FAULT, (f"d{i}",), detail="silent") for i in range(50)]
-    findings = [Finding(verdict, "no window for 90 s") for verdict in verdicts]
+    verdicts = [Verdict(kind=VerdictKind.DEVICE_FAULT, devices=(f"d{i}",), detail="silent") for i in range(50)]
+    findings = [Finding(verdict=verdict, cause="no window for 90 s") for verdict in verdicts]
     for window in range(3):
         world.service.verdicts.note(findings if window < 2 else [], window * 10, 1, quiet_ms=10, judged=True)
     assert len(commits) == 6  # each time the open ones are read and all changes are written

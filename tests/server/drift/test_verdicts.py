@@ -16,10 +16,12 @@ def fleet(size: int, flagged: Iterable[int], lens_b: Iterable[int] = ()) -> list
     hits, other = set(flagged), set(lens_b)
     return [
         DeviceView(
-            f"d{i:04d}", {"site": f"s{i // 10}", "lens": "b" if i in other else "a"}, flagged=i in hits
+            device=f"d{i:04d}",
+            attributes={"site": f"s{i // 10}", "lens": "b" if i in other else "a"},
+            flagged=i in hits,
         )
         for i in range(size)
-    ]  # fmt: skip
+    ]
 
 
 def test_nothing_flagged_is_no_verdict() -> None:
@@ -42,7 +44,7 @@ def test_a_shared_attribute_is_the_cohort() -> None:
 
 def test_half_of_a_site_is_the_site() -> None:
     """Even two devices of a site of three, which no test would call significant."""
-    devices = [DeviceView(f"d{i}", {"site": "a" if i < 3 else "b"}, flagged=i < 2) for i in range(6)]
+    devices = [DeviceView(device=f"d{i}", attributes={"site": "a" if i < 3 else "b"}, flagged=i < 2) for i in range(6)]
     (found,) = conclude(devices, Pools())
     assert (found.kind, found.attributes) == (VerdictKind.SITE, (("site", "a"),))
 
@@ -67,8 +69,8 @@ def test_a_fleet_pool_alone_is_the_fleet_and_one_cohorts_pool_the_cohort() -> No
 def test_faults_and_regressions_come_before_drift() -> None:
     """A flagged device with a fault is a fault; one whose release broke it is the release's."""
     devices = [
-        DeviceView("a", {"site": "x"}, flagged=True, fault="stuck"),
-        DeviceView("b", {"site": "x"}, flagged=True, regression="model-2"),
+        DeviceView(device="a", attributes={"site": "x"}, flagged=True, fault="stuck"),
+        DeviceView(device="b", attributes={"site": "x"}, flagged=True, regression="model-2"),
     ]
     assert [verdict.kind for verdict in conclude(devices, Pools())] == [
         VerdictKind.DEVICE_FAULT, VerdictKind.RELEASE_REGRESSION,

@@ -58,7 +58,7 @@ class RolloutBook:
 
     def get(self, rollout: str) -> Rollout:
         """Return the rollout in the phase of the test."""
-        return Rollout(rollout, self.requests[-1].release, (), phase=self.phase)
+        return Rollout(id=rollout, release=self.requests[-1].release, groups=(), phase=self.phase)
 
     def list(self) -> tuple[Rollout, ...]:
         """Return the newest rollout."""
@@ -75,9 +75,9 @@ class Site:
 
     def alarm(self, windows: int, kind: VerdictKind = VerdictKind.SITE) -> None:
         """Let a verdict be found in ``windows`` windows in a row."""
-        verdict = Verdict(kind, ("d1", "d2"), (("site", "west"),))
+        verdict = Verdict(kind=kind, devices=("d1", "d2"), attributes=(("site", "west"),))
         for window in range(windows):
-            finding = Finding(verdict, "blurrier", "model-1", "model")
+            finding = Finding(verdict=verdict, cause="blurrier", release="model-1", model="model")
             self.service.verdicts.note([finding], window * 10, window * 10, quiet_ms=20, judged=True)
 
     def upload(self, count: int, *, wrong: int, lane: str = "audit", start: int = 0) -> None:
@@ -109,14 +109,25 @@ def sample(number: int, *, lane: str = "audit") -> Sample:
 
 def _register(versions: Versions, version: int) -> None:
     reference = Reference(
-        artifact_sha256=sha256_hex(MODEL), streams=(StreamSpec("luma_mean"),),
-        contexts=(Context("default", 100, 100, (6,) * 16),), classes=1, confidence_bins=1, table_right=(1,),
-        table_seen=(1,), edges=(tuple(float(i) for i in range(15)),), risk=0.05,
-    )  # fmt: skip
+        artifact_sha256=sha256_hex(MODEL),
+        streams=(StreamSpec(name="luma_mean"),),
+        contexts=(Context(name="default", n=100, n_effective=100, counts=(6,) * 16),),
+        classes=1,
+        confidence_bins=1,
+        table_right=(1,),
+        table_seen=(1,),
+        edges=(tuple(float(i) for i in range(15)),),
+        risk=0.05,
+    )
     manifest = Manifest(
-        model="model", version=version, target="pi", inputs=(TensorSpec("x"),), outputs=(TensorSpec("logits"),),
-        preprocessing=Preprocessing(8, 8), labels=("0", "1"),
-    )  # fmt: skip
+        model="model",
+        version=version,
+        target="pi",
+        inputs=(TensorSpec(name="x"),),
+        outputs=(TensorSpec(name="logits"),),
+        preprocessing=Preprocessing(width=8, height=8),
+        labels=("0", "1"),
+    )
     data = build_bundle(manifest, {"model.onnx": MODEL, "reference.bin": write_reference(reference)})
     digest = sha256_hex(data)
     versions.blobs.put(digest, [data])
@@ -132,26 +143,39 @@ def site(tmp_path: Path) -> Site:
     """A server that may retrain, roll out by itself, and ask for samples."""
     database = open_database(f"sqlite:///{tmp_path / 'fleet.db'}")
     broker = MemoryBroker()
-    transport, events = MemoryTransport(broker, "server"), EventLog(database)
+    transport, events = MemoryTransport(broker=broker, client_id="server"), EventLog(database)
     transport.start(lambda _notice: None, subscriptions=())
-    fleet, versions = Fleet(database, Outbox(transport), lambda: 100), Versions(database, Blobs(tmp_path / "blobs"))
+    fleet, versions = (
+        Fleet(database=database, outbox=Outbox(transport), clock=lambda: 100),
+        Versions(database, Blobs(tmp_path / "blobs")),
+    )
     for device in ("d1", "d2"):
         with database.begin() as connection:
             insert_device(connection, {"device": device, "site": "west", "attributes": {}, "password_hash": "",
                                        "enrolled_ms": 0})  # fmt: skip
     _register(versions, 1)
-    rollouts, samples = RolloutBook(), Samples(database, tmp_path / "samples", CONFIG, versions.labels)
+    rollouts, samples = (
+        RolloutBook(),
+        Samples(database=database, folder=tmp_path / "samples", config=CONFIG, labels_of=versions.labels),
+    )
     service = RetrainingService(
-        Triggers(database), Verdicts(database, events), samples,
-        Jobs(database, tmp_path / "jobs", CONFIG), fleet, versions, rollouts, events, CONFIG,
-    )  # fmt: skip
+        triggers=Triggers(database),
+        verdicts=Verdicts(database, events),
+        samples=samples,
+        jobs=Jobs(database, tmp_path / "jobs", CONFIG),
+        fleet=fleet,
+        versions=versions,
+        rollouts=rollouts,
+        events=events,
+        config=CONFIG,
+    )
     world = Site(service, rollouts)
 
     def hear(notice: object) -> None:
         if isinstance(notice, Incoming):
             world.heard.append(notice)
 
-    MemoryTransport(broker, "devices").start(hear, subscriptions=("tf/1/#",))
+    MemoryTransport(broker=broker, client_id="devices").start(hear, subscriptions=("tf/1/#",))
     return world
 
 

@@ -36,7 +36,13 @@ def upload(number: int) -> Sample:
 
 def job(site: Site) -> Job:
     """Return a fresh job."""
-    return site.service.jobs.create(JobOrder(1, "model", "model-1", "0" * 64, "blurrier", 3), b"zip", 0)
+    return site.service.jobs.create(
+        JobOrder(
+            retraining=1, model="model", base_release="model-1", base_sha256="0" * 64, cause="blurrier", labelled=3
+        ),
+        b"zip",
+        0,
+    )
 
 
 def test_the_same_sample_twice_is_one(site: Site) -> None:

@@ -91,7 +91,7 @@ def gated(site: Site) -> None:
 def test_a_rollout_that_is_there_is_adopted(site: Site) -> None:
     """The server died after it made the rollout: the next one would be refused for ever."""
     gated(site)
-    site.rollouts.create(Request("model-2", 1))
+    site.rollouts.create(Request(release="model-2", canary=1))
     site.rollouts.refuses = True
     assert turns(site) == "rollout"
     assert site.service.triggers.all()[0].rollout == "r1"
@@ -102,7 +102,7 @@ def test_a_rollout_that_is_there_is_adopted(site: Site) -> None:
 def test_a_rollout_by_hand_needs_no_approval(by_hand: Site) -> None:
     """A person who rolls the release out has approved it; one that was aborted is none."""
     gated(by_hand)
-    by_hand.rollouts.create(Request("model-2", 1))
+    by_hand.rollouts.create(Request(release="model-2", canary=1))
     by_hand.rollouts.phase = RolloutPhase.ABORTED
     assert turns(by_hand) == "gated"
     by_hand.rollouts.phase = RolloutPhase.RUNNING

@@ -12,7 +12,7 @@ from server.rollout.thresholds import MAX_CANARIES, canary_size, tally
 def members(**counts: int) -> tuple[Member, ...]:
     """Return members by standing."""
     standings = [Standing(name) for name, count in counts.items() for _ in range(count)]
-    return tuple(Member(f"d{number}", 0, standing) for number, standing in enumerate(standings))
+    return tuple(Member(device=f"d{number}", group=0, standing=standing) for number, standing in enumerate(standings))
 
 
 @pytest.mark.parametrize(("defect_ratio", "size"), [(0.5, 5), (0.1, 29), (0.05, 59), (0.01, 299), (1.0, 1)])
@@ -39,7 +39,10 @@ def test_canary_size_refuses_an_impossible_ratio(defect_ratio: float) -> None:
 
 def test_success_is_reached_at_its_ratio_and_errors_above_theirs() -> None:
     """Success counts >=, errors count >, and a stuck device counts as a failed one."""
-    counts, group = tally(members(committed=8, failed=1, stuck=1)), Group("canary", 0.8, 0.2)
+    counts, group = (
+        tally(members(committed=8, failed=1, stuck=1)),
+        Group(name="canary", success_ratio=0.8, error_ratio=0.2),
+    )
     assert counts.success_reached(group)
     assert not counts.errors_exceeded(group)
     assert not tally(members(committed=7, failed=1, stuck=2)).success_reached(group)
@@ -49,14 +52,19 @@ def test_success_is_reached_at_its_ratio_and_errors_above_theirs() -> None:
 @pytest.mark.parametrize("others", [{}, {"cancelled": 3}, {"pending": 3}, {"waiting": 1}, {"failed": 1}])
 def test_nobody_committed_is_never_success(others: dict[str, int]) -> None:
     """An empty denominator says nothing, whatever the ratio asks for."""
-    assert not tally(members(**others)).success_reached(Group("canary", 0.0, 1.0))
-    assert tally(members(committed=1, **others)).success_reached(Group("canary", 0.0, 1.0))
+    assert not tally(members(**others)).success_reached(Group(name="canary", success_ratio=0.0, error_ratio=1.0))
+    assert tally(members(committed=1, **others)).success_reached(
+        Group(name="canary", success_ratio=0.0, error_ratio=1.0)
+    )
 
 
 def test_a_tolerated_failure_pauses_no_more_and_counts_against_success() -> None:
     """A person has seen it; the release failed there all the same."""
-    failed = Member("d1", 0, Standing.FAILED, tolerated=True)
-    counts, group = tally((Member("d0", 0, Standing.COMMITTED), failed)), Group("canary", 0.6, 0.0)
+    failed = Member(device="d1", group=0, standing=Standing.FAILED, tolerated=True)
+    counts, group = (
+        tally((Member(device="d0", group=0, standing=Standing.COMMITTED), failed)),
+        Group(name="canary", success_ratio=0.6, error_ratio=0.0),
+    )
     assert not counts.errors_exceeded(group)
     assert not counts.success_reached(group)
 
@@ -65,26 +73,32 @@ def test_who_can_not_be_told_yet_is_counted_apart() -> None:
     """Offline devices neither fail nor hold up the others, and those under way are awaited."""
     counts = tally(members(committed=1, pending=68, failed=0))
     assert (counts.pending, counts.judged, counts.failed, counts.stuck) == (68, 1, 0, 0)
-    assert counts.success_reached(Group("canary", 0.9, 0.2))
-    assert not tally(members(committed=1, assigned=1)).success_reached(Group("canary", 0.9, 0.2))
+    assert counts.success_reached(Group(name="canary", success_ratio=0.9, error_ratio=0.2))
+    assert not tally(members(committed=1, assigned=1)).success_reached(
+        Group(name="canary", success_ratio=0.9, error_ratio=0.2)
+    )
 
 
 def test_cancelled_devices_leave_the_denominator() -> None:
     """Two of two committed is all, whoever was withdrawn."""
     counts = tally(members(committed=2, cancelled=8))
     assert (counts.total, counts.awaited) == (2, 0)
-    assert counts.success_reached(Group("canary", 1.0, 0.0))
+    assert counts.success_reached(Group(name="canary", success_ratio=1.0, error_ratio=0.0))
 
 
 def test_a_ratio_met_exactly_is_met() -> None:
     """0.07 of 100 is a little more than 7 in floating point."""
-    assert tally(members(committed=7, failed=93)).success_reached(Group("canary", 0.07, 1.0))
-    assert not tally(members(committed=93, failed=7)).errors_exceeded(Group("canary", 0.5, 0.07))
+    assert tally(members(committed=7, failed=93)).success_reached(
+        Group(name="canary", success_ratio=0.07, error_ratio=1.0)
+    )
+    assert not tally(members(committed=93, failed=7)).errors_exceeded(
+        Group(name="canary", success_ratio=0.5, error_ratio=0.07)
+    )
 
 
 def test_success_is_possible_while_enough_may_still_commit() -> None:
     """Both sides of the bound: one failure of two, and one device that may come back."""
-    group = Group("canary", 0.5, 1.0)
+    group = Group(name="canary", success_ratio=0.5, error_ratio=1.0)
     assert tally(members(failed=1, pending=1)).success_possible(group)
     assert not tally(members(failed=2, pending=1)).success_possible(group)
     assert not tally(members(cancelled=1)).success_possible(group)

@@ -32,27 +32,30 @@ from server.rollout.thresholds import tally
 from wire.messages import UpdatePhase, UpdateStatus
 
 NEW, OLD = "meter-2", "meter-1"
-GROUPS = (Group("canary", 1.0, 0.0), Group("rest", 0.5, 0.4))
+GROUPS = (
+    Group(name="canary", success_ratio=1.0, error_ratio=0.0),
+    Group(name="rest", success_ratio=0.5, error_ratio=0.4),
+)
 
 
 def status(device: str, phase: UpdatePhase = UpdatePhase.IDLE, **changes: object) -> DeviceStatus:
     """Return a device that was told the new release as gen 5 and says how far it is."""
     update = UpdateStatus(phase=phase, gen=5, release=NEW, done_bytes=77)
-    return replace(DeviceStatus(device, NEW, 5, update), **changes)  # type: ignore[arg-type]
+    return replace(DeviceStatus(device=device, desired_release=NEW, desired_gen=5, update=update), **changes)  # type: ignore[arg-type]
 
 
 def rollout(*standings: Standing, opened: int = 1, phase: Phase = Phase.RUNNING) -> Rollout:
     """Return a rollout whose first device is the canary."""
     members = tuple(
-        Member(f"d{number}", min(number, 1), standing, gen=5, assigned_ms=1000)
+        Member(device=f"d{number}", group=min(number, 1), standing=standing, gen=5, assigned_ms=1000)
         for number, standing in enumerate(standings)
     )
-    return Rollout("r", NEW, GROUPS, members, phase, opened=opened, deadline_s=60)
+    return Rollout(id="r", release=NEW, groups=GROUPS, members=members, phase=phase, opened=opened, deadline_s=60)
 
 
 def known(count: int = 2) -> dict[str, DeviceStatus]:
     """Return devices that still run the old release."""
-    return {f"d{number}": DeviceStatus(f"d{number}", OLD) for number in range(count)}
+    return {f"d{number}": DeviceStatus(device=f"d{number}", desired_release=OLD) for number in range(count)}
 
 
 def test_tells_only_the_canary_first() -> None:
@@ -64,9 +67,9 @@ def test_success_is_committed_and_nothing_else() -> None:
     """Neither probation nor an old gen nor another release counts."""
     going = rollout(Standing.ASSIGNED, Standing.WAITING)
     for update in (
-        UpdateStatus(UpdatePhase.PROBATION, 5, NEW),
-        UpdateStatus(UpdatePhase.COMMITTED, 4, NEW),
-        UpdateStatus(UpdatePhase.COMMITTED, 5, OLD),
+        UpdateStatus(phase=UpdatePhase.PROBATION, gen=5, release=NEW),
+        UpdateStatus(phase=UpdatePhase.COMMITTED, gen=4, release=NEW),
+        UpdateStatus(phase=UpdatePhase.COMMITTED, gen=5, release=OLD),
     ):
         assert plan(going, known() | {"d0": status("d0", update=update)}, 2000) == ()
 
@@ -76,23 +79,27 @@ def test_a_committed_canary_opens_the_rest() -> None:
     actions = plan(
         rollout(Standing.ASSIGNED, Standing.WAITING), known() | {"d0": status("d0", UpdatePhase.COMMITTED)}, 2000
     )
-    assert actions == (Settle("d0", Standing.COMMITTED, "", 77), OpenGroup(1), Assign("d1"))
+    assert actions == (
+        Settle(device="d0", standing=Standing.COMMITTED, code="", air_bytes=77),
+        OpenGroup(1),
+        Assign("d1"),
+    )
 
 
 def test_a_later_gen_of_the_same_release_counts_too() -> None:
     """A change of settings in between raises gen without changing the release."""
-    update = UpdateStatus(UpdatePhase.COMMITTED, 9, NEW)
+    update = UpdateStatus(phase=UpdatePhase.COMMITTED, gen=9, release=NEW)
     actions = plan(rollout(Standing.ASSIGNED), {"d0": status("d0", update=update, desired_gen=9)}, 2000)
-    assert actions[0] == Settle("d0", Standing.COMMITTED)
+    assert actions[0] == Settle(device="d0", standing=Standing.COMMITTED)
 
 
 def test_a_canary_that_rolled_back_pauses_with_its_code() -> None:
     """The reason the device gave reaches the operator, and nobody else is told."""
-    update = UpdateStatus(UpdatePhase.ROLLED_BACK, 5, NEW, "child_crashed")
+    update = UpdateStatus(phase=UpdatePhase.ROLLED_BACK, gen=5, release=NEW, code="child_crashed")
     settle, pause = plan(
         rollout(Standing.ASSIGNED, Standing.WAITING), known() | {"d0": status("d0", update=update)}, 2000
     )
-    assert settle == Settle("d0", Standing.FAILED, "child_crashed")
+    assert settle == Settle(device="d0", standing=Standing.FAILED, code="child_crashed")
     assert isinstance(pause, Pause)
     assert (pause.code, "child_crashed" in pause.text) == ("error_threshold", True)
 
@@ -102,20 +109,20 @@ def test_a_silent_canary_is_stuck_after_its_deadline_and_that_is_an_error() -> N
     going = rollout(Standing.ASSIGNED, Standing.WAITING)
     statuses = known() | {"d0": status("d0", UpdatePhase.DOWNLOADING)}
     assert plan(going, statuses, 61_000) == ()
-    assert plan(going, statuses, 61_001)[0] == Settle("d0", Standing.STUCK, "stuck", 77)
+    assert plan(going, statuses, 61_001)[0] == Settle(device="d0", standing=Standing.STUCK, code="stuck", air_bytes=77)
 
 
 def test_who_was_stuck_and_commits_later_counts_as_committed() -> None:
     """A device that slept for a week is no failure of the release."""
     going = rollout(Standing.STUCK, Standing.WAITING, phase=Phase.PAUSED)
     statuses = known() | {"d0": status("d0", UpdatePhase.COMMITTED)}
-    assert plan(going, statuses, 99_000) == (Settle("d0", Standing.COMMITTED, "", 77),)
+    assert plan(going, statuses, 99_000) == (Settle(device="d0", standing=Standing.COMMITTED, code="", air_bytes=77),)
 
 
 def test_a_device_told_otherwise_since_is_cancelled_and_without_evidence_it_pauses() -> None:
     """When nobody tried the release, the rest must not get it."""
     settle, pause = plan(rollout(Standing.ASSIGNED, Standing.WAITING), known(), 2000)
-    assert settle == Settle("d0", Standing.CANCELLED, "superseded")
+    assert settle == Settle(device="d0", standing=Standing.CANCELLED, code="superseded")
     assert isinstance(pause, Pause)
     assert pause.code == "no_evidence"
 
@@ -131,9 +138,9 @@ def test_a_tolerated_failure_of_every_canary_does_not_open_the_rest() -> None:
 def test_a_removed_canary_pauses_and_only_a_skip_goes_past_it() -> None:
     """Nobody is left to try the release; a person who decides so is named."""
     going = rollout(Standing.ASSIGNED, Standing.WAITING)
-    statuses = {"d1": DeviceStatus("d1", OLD)}
+    statuses = {"d1": DeviceStatus(device="d1", desired_release=OLD)}
     settle, pause = plan(going, statuses, 2000)
-    assert settle == Settle("d0", Standing.CANCELLED, "device_removed")
+    assert settle == Settle(device="d0", standing=Standing.CANCELLED, code="device_removed")
     assert pause.code == "no_evidence"
     past = skipped(apply_settlements(going, [settle], 2000), "canary", "ada", 2000)
     assert plan(past, statuses, 2000) == (OpenGroup(1), Assign("d1"))
@@ -158,8 +165,8 @@ def test_what_a_device_reported_before_it_was_removed_counts(phase: UpdatePhase,
 def test_a_failure_stays_one_when_the_device_is_removed_or_told_otherwise() -> None:
     """What is known of the release on a device outlives the device; only who was awaited is cancelled."""
     going = rollout(Standing.FAILED, Standing.STUCK, Standing.STUCK, Standing.ASSIGNED, opened=2, phase=Phase.PAUSED)
-    statuses = {"d2": DeviceStatus("d2", OLD)}
-    assert plan(going, statuses, 2000) == (Settle("d3", Standing.CANCELLED, "device_removed"),)
+    statuses = {"d2": DeviceStatus(device="d2", desired_release=OLD)}
+    assert plan(going, statuses, 2000) == (Settle(device="d3", standing=Standing.CANCELLED, code="device_removed"),)
     assert stop(apply_settlements(going, plan(going, statuses, 2000), 2000)) is not None
 
 
@@ -168,8 +175,8 @@ def test_a_second_try_without_an_outcome_leaves_the_failure() -> None:
     going = rollout(Standing.FAILED, Standing.WAITING, phase=Phase.PAUSED)
     going = replace(going, members=(replace(going.members[0], code="child_crashed"), going.members[1]))
     waits = resumed(going, How.RETRY)
-    failed = Settle("d0", Standing.FAILED, "child_crashed")
-    assert plan(waits, {"d1": DeviceStatus("d1", OLD)}, 2000)[0] == failed
+    failed = Settle(device="d0", standing=Standing.FAILED, code="child_crashed")
+    assert plan(waits, {"d1": DeviceStatus(device="d1", desired_release=OLD)}, 2000)[0] == failed
     told = change(waits, "d0", standing=Standing.ASSIGNED, gen=6, assigned_ms=2000)
     assert plan(told, known(), 2000)[0] == failed
     assert plan(replace(waits, phase=Phase.ABORTING), known(), 2000)[0] == failed
@@ -196,14 +203,17 @@ def test_a_removed_canary_that_failed_is_not_told_again_but_others_are() -> None
     with pytest.raises(RolloutRefusedError, match="replace or tolerate"):
         resumed(going, How.RETRY, gone={"d0"})
     after = resumed(going, How.REPLACE, ["d1"], by="alice", gone={"d0"})
-    assert foresee(going, after, {"d1": DeviceStatus("d1", OLD)}, 2000).text == "1 device told now: d1"
+    assert (
+        foresee(going, after, {"d1": DeviceStatus(device="d1", desired_release=OLD)}, 2000).text
+        == "1 device told now: d1"
+    )
 
 
 def test_a_device_that_can_not_be_told_is_pending_until_it_is_heard() -> None:
     """Offline or never seen: nobody fails, nothing pauses, however long it takes."""
     going = rollout(Standing.WAITING, Standing.WAITING)
-    away = known() | {"d0": DeviceStatus("d0", OLD, reachable=False)}
-    assert plan(going, away, 2000) == (Settle("d0", Standing.PENDING),)
+    away = known() | {"d0": DeviceStatus(device="d0", desired_release=OLD, reachable=False)}
+    assert plan(going, away, 2000) == (Settle(device="d0", standing=Standing.PENDING),)
     waits = apply_settlements(going, plan(going, away, 2000), 2000)
     assert plan(waits, away, 10**12) == ()
     assert plan(waits, known(), 10**12) == (Assign("d0"),)
@@ -212,10 +222,10 @@ def test_a_device_that_can_not_be_told_is_pending_until_it_is_heard() -> None:
 def test_pending_devices_do_not_hold_a_rollout_open_for_ever() -> None:
     """One deadline after the last news they are left out, and then it has succeeded."""
     going = rollout(Standing.COMMITTED, Standing.COMMITTED, Standing.PENDING, opened=2)
-    away = known(3) | {"d2": DeviceStatus("d2", OLD, reachable=False)}
+    away = known(3) | {"d2": DeviceStatus(device="d2", desired_release=OLD, reachable=False)}
     assert plan(going, away, 61_000) == ()
     left_out = plan(going, away, 61_001)
-    assert left_out == (Settle("d2", Standing.CANCELLED, "not_seen"),)
+    assert left_out == (Settle(device="d2", standing=Standing.CANCELLED, code="not_seen"),)
     assert plan(apply_settlements(going, left_out, 61_001), away, 61_002) == (Finish(Phase.SUCCEEDED),)
 
 
@@ -229,11 +239,29 @@ def test_a_rollout_in_which_nobody_committed_has_not_succeeded() -> None:
 
 def test_a_group_opens_when_each_one_before_it_holds() -> None:
     """A canary that came late and failed closes the way, however good the group after it is."""
-    groups, waits = (Group("a", 1.0, 1.0), Group("b", 1.0, 1.0), Group("c", 1.0, 1.0)), Standing.PENDING
+    groups, waits = (
+        (
+            Group(name="a", success_ratio=1.0, error_ratio=1.0),
+            Group(name="b", success_ratio=1.0, error_ratio=1.0),
+            Group(name="c", success_ratio=1.0, error_ratio=1.0),
+        ),
+        Standing.PENDING,
+    )
     owners = [(0, Standing.COMMITTED), (0, waits), (0, Standing.FAILED), (1, Standing.COMMITTED), (2, Standing.WAITING)]
-    members = tuple(Member(f"d{number}", *owner) for number, owner in enumerate(owners))
-    statuses = {member.device: DeviceStatus(member.device, OLD, reachable=False) for member in members}
-    going = Rollout("r", NEW, (replace(groups[0], success_ratio=0.6), *groups[1:]), members, Phase.RUNNING, opened=2)
+    members = tuple(
+        Member(device=f"d{n}", group=group, standing=standing) for n, (group, standing) in enumerate(owners)
+    )
+    statuses = {
+        member.device: DeviceStatus(device=member.device, desired_release=OLD, reachable=False) for member in members
+    }
+    going = Rollout(
+        id="r",
+        release=NEW,
+        groups=(replace(groups[0], success_ratio=0.6), *groups[1:]),
+        members=members,
+        phase=Phase.RUNNING,
+        opened=2,
+    )
     assert plan(going, statuses, 2000) == ()
 
 
@@ -249,9 +277,13 @@ def test_abort_sets_back_who_did_not_commit() -> None:
         Standing.COMMITTED, Standing.ASSIGNED, Standing.FAILED, Standing.WAITING, opened=2, phase=Phase.ABORTING
     )
     statuses = {name: status(name, UpdatePhase.PROBATION) for name in ("d0", "d1", "d2")} | {
-        "d3": DeviceStatus("d3", OLD)
+        "d3": DeviceStatus(device="d3", desired_release=OLD)
     }
-    assert plan(going, statuses, 2000) == (SetBack("d1"), SetBack("d2"), Settle("d3", Standing.CANCELLED, "aborted"))
+    assert plan(going, statuses, 2000) == (
+        SetBack("d1"),
+        SetBack("d2"),
+        Settle(device="d3", standing=Standing.CANCELLED, code="aborted"),
+    )
 
 
 def test_abort_is_over_when_nothing_is_left_to_set_back() -> None:
@@ -274,7 +306,9 @@ def test_tells_fifty_in_one_turn_by_default() -> None:
 
 def test_a_pause_names_how_many_of_those_that_were_told_failed() -> None:
     """Who is under way counts among them."""
-    going = replace(rollout(Standing.FAILED, Standing.ASSIGNED), groups=(Group("canary", 1.0, 0.0),))
+    going = replace(
+        rollout(Standing.FAILED, Standing.ASSIGNED), groups=(Group(name="canary", success_ratio=1.0, error_ratio=0.0),)
+    )
     going = replace(going, members=tuple(replace(member, group=0, code="stuck") for member in going.members))
     pause = stop(going)
     assert pause is not None
@@ -293,9 +327,9 @@ def test_pending_devices_are_left_out_a_deadline_after_the_last_news_of_anybody(
     """The first device's news may be long ago."""
     going = rollout(Standing.COMMITTED, Standing.COMMITTED, Standing.PENDING, opened=2)
     going = change(change(going, "d0", settled_ms=5000), "d1", settled_ms=9000)
-    away = known(3) | {"d2": DeviceStatus("d2", OLD, reachable=False)}
+    away = known(3) | {"d2": DeviceStatus(device="d2", desired_release=OLD, reachable=False)}
     assert plan(going, away, 69_000) == ()
-    assert plan(going, away, 69_001) == (Settle("d2", Standing.CANCELLED, "not_seen"),)
+    assert plan(going, away, 69_001) == (Settle(device="d2", standing=Standing.CANCELLED, code="not_seen"),)
 
 
 def test_abort_sets_back_a_device_whose_first_order_this_was() -> None:
@@ -310,7 +344,7 @@ def test_a_second_try_that_waits_for_the_device_is_still_one() -> None:
     """Being pending is no outcome: a device that never comes back failed, as before."""
     going = rollout(Standing.FAILED, Standing.WAITING, phase=Phase.PAUSED)
     waits = resumed(going, How.RETRY)
-    away = known() | {"d0": DeviceStatus("d0", OLD, reachable=False)}
+    away = known() | {"d0": DeviceStatus(device="d0", desired_release=OLD, reachable=False)}
     pending = apply_settlements(waits, plan(waits, away, 2000), 2000).members[0]
     assert (pending.standing, pending.retried_from) == (Standing.PENDING, Standing.FAILED)
 
@@ -342,10 +376,21 @@ def test_after_any_history_groups_opened_on_success_and_nobody_outside_was_told(
     turns: list[tuple[list[UpdatePhase | None], str, str, int]],
 ) -> None:  # fmt: skip
     """Whatever devices report, whoever is away, removed or told otherwise, and whatever operators do."""
-    groups = tuple(Group(f"g{index}", success_ratio, error_ratio) for index in range(len(sizes)))
+    groups = tuple(
+        Group(name=f"g{index}", success_ratio=success_ratio, error_ratio=error_ratio) for index in range(len(sizes))
+    )
     owners = [index for index, size in enumerate(sizes) for _ in range(size)]
-    going = Rollout("r", NEW, groups, tuple(Member(f"d{n}", g) for n, g in enumerate(owners)), Phase.RUNNING)
-    statuses = {member.device: DeviceStatus(member.device, OLD, 1) for member in going.members}
+    going = Rollout(
+        id="r",
+        release=NEW,
+        groups=groups,
+        members=tuple(Member(device=f"d{n}", group=g) for n, g in enumerate(owners)),
+        phase=Phase.RUNNING,
+    )
+    statuses = {
+        member.device: DeviceStatus(device=member.device, desired_release=OLD, desired_gen=1)
+        for member in going.members
+    }
     now_ms, failures = 0, dict[str, str]()
     for reports, command, event, who in turns:
         now_ms += 90_000_000 if event == "a day passes" else 1_000

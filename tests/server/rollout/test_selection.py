@@ -12,7 +12,7 @@ from wire.tuf_target import TargetCustom
 
 RELEASE = Release(
     name="m-1", model="m", version=1, target="gateway", path="m-1/gateway.tfb", sha256="1" * 64, length_bytes=9,
-    certificate={}, custom=TargetCustom("m", 1, "gateway"), registered_ms=1,
+    certificate={}, custom=TargetCustom(model="m", version=1, target="gateway"), registered_ms=1,
 )  # fmt: skip
 
 
@@ -20,9 +20,17 @@ def device(name: str, state: DeviceState, *, last_seen_ms: int = 5, safe_mode: b
     """Return a device that was told the release and has it."""
     reported = Reported(current=InstalledRelease("m-1", "1" * 64), safe_mode=safe_mode)
     return Device(
-        device=name, site="s", attributes={}, state=state, reported=reported, desired=Desired(1, "m-1"), desired_gen=1,
-        desired_release="m-1", last_seen_ms=last_seen_ms, enrolled_ms=1,
-    )  # fmt: skip
+        device=name,
+        site="s",
+        attributes={},
+        state=state,
+        reported=reported,
+        desired=Desired(gen=1, release="m-1"),
+        desired_gen=1,
+        desired_release="m-1",
+        last_seen_ms=last_seen_ms,
+        enrolled_ms=1,
+    )
 
 
 @pytest.mark.parametrize(

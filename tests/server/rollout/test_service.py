@@ -50,7 +50,7 @@ class Scene:
     def start(self, **request: object) -> Rollout:
         """Make an approved rollout of the new release with ``d0`` as its canary."""
         wanted = {"canary": ["d0"], "approved": True, "success_ratio": 1.0, "error_ratio": 0.0, **request}
-        return self.service.create(Request(NEW, **wanted))  # type: ignore[arg-type]
+        return self.service.create(Request(release=NEW, **wanted))  # type: ignore[arg-type]
 
     def say(self, device: str, phase: UpdatePhase, code: str = "", release: str = NEW) -> None:
         """Let a device report how far it is with what it was told last, and ingest it."""
@@ -64,7 +64,7 @@ class Scene:
     def is_there(self, device: str, state: DeviceState = DeviceState.READY) -> None:
         """Let a device say that it is there, or away; a second later, since the registry is read once a second."""
         self.fleet.clock.now_ms += 1_000
-        self.devices[device].say("state", State(state, self.fleet.clock(), "ab" * 8), retain=True)
+        self.devices[device].say("state", State(state=state, at_ms=self.fleet.clock(), boot="ab" * 8), retain=True)
         self.turn()
 
     def failed_canary(self, **request: object) -> Rollout:
@@ -192,7 +192,10 @@ def test_a_report_counts_that_came_before_its_device_left_in_the_same_turn(
     """The registry has both before the rollout looks; what a device says that is out already is not believed."""
     rollout, parts = scene.start(), scene.fleet.app.parts
     scene.turn()
-    leave, update = getattr(parts.revocations, action), UpdateStatus(UpdatePhase.ROLLED_BACK, 1, NEW, "child_crashed")
+    leave, update = (
+        getattr(parts.revocations, action),
+        UpdateStatus(phase=UpdatePhase.ROLLED_BACK, gen=1, release=NEW, code="child_crashed"),
+    )
     if not reported_first:
         leave("d0")
     scene.devices["d0"].say("reported", Reported(gen=1, at_ms=scene.fleet.clock(), update=update), retain=True)
@@ -414,15 +417,15 @@ def test_rest_says_whom_an_act_tells_and_does_it(scene: Scene) -> None:
 @pytest.mark.parametrize(
     "request_",
     [
-        Request(NEW, ["nobody"]),
-        Request(NEW, 0),
-        Request(NEW, ["d0", "d0"]),
-        Request(NEW, 1, success_ratio=1.1),
-        Request(NEW, 1, error_ratio=float("nan")),
-        Request(NEW, 1, probation_s=1e300),
-        Request(NEW, 1, deadline_s=float("nan")),
-        Request(NEW, 10**30),
-        Request(NEW, ["d0"], groups=[[]]),
+        Request(release=NEW, canary=["nobody"]),
+        Request(release=NEW, canary=0),
+        Request(release=NEW, canary=["d0", "d0"]),
+        Request(release=NEW, canary=1, success_ratio=1.1),
+        Request(release=NEW, canary=1, error_ratio=float("nan")),
+        Request(release=NEW, canary=1, probation_s=1e300),
+        Request(release=NEW, canary=1, deadline_s=float("nan")),
+        Request(release=NEW, canary=10**30),
+        Request(release=NEW, canary=["d0"], groups=[[]]),
     ],
 )
 def test_refuses_what_can_not_be(scene: Scene, request_: Request) -> None:
@@ -435,7 +438,7 @@ def test_refuses_what_can_not_be(scene: Scene, request_: Request) -> None:
 def test_refuses_an_unknown_release_and_a_second_open_rollout(scene: Scene) -> None:
     """Two rollouts must not pull at one device."""
     with pytest.raises(UnknownReleaseError):
-        scene.service.create(Request("meter-9"))
+        scene.service.create(Request(release="meter-9"))
     scene.start()
     with pytest.raises(RolloutRefusedError, match="open rollout"):
         scene.start()
@@ -445,7 +448,7 @@ def test_a_rollout_that_only_waits_for_who_is_away_says_how_it_ends(scene: Scene
     """It may never end by itself, so nobody is told to wait for that."""
     scene.is_there("d2", DeviceState.LOST)
     scene.publish(3)
-    rollout, other = scene.start(), Request("meter-3", ["d0"])
+    rollout, other = scene.start(), Request(release="meter-3", canary=["d0"])
     with pytest.raises(RolloutRefusedError, match=r"running[)]: let it end, or abort it"):
         scene.service.create(other)
     scene.turn()

@@ -35,7 +35,7 @@ def old_state(state: StateDirectory) -> StateDirectory:
     """A state directory with the database of 42f48ee, and the address of its last run."""
     load_dump(state.path / "fleet.db")
     http, broker = free_port("127.0.0.1"), free_port("127.0.0.1")
-    state.write_address(RunAddress(f"http://127.0.0.1:{http}", "127.0.0.1", broker, 1))
+    state.write_address(RunAddress(http_url=f"http://127.0.0.1:{http}", mqtt_host="127.0.0.1", mqtt_port=broker, pid=1))
     return state
 
 

@@ -31,7 +31,7 @@ def watch(tmp_path: Path) -> ExpiryWatch:
     metadata = Metadata(Targets(version=1, expires=datetime.now(UTC) + timedelta(days=40)))
     metadata.sign(CryptoSigner(load_pem_private_key((tmp_path / "keys/targets.key").read_bytes(), None)))
     trust.publish_targets(metadata.to_bytes(), lambda _: True)
-    return ExpiryWatch(trust, EventLog(open_database(f"sqlite:///{tmp_path / 'fleet.db'}")))
+    return ExpiryWatch(trust=trust, events=EventLog(open_database(f"sqlite:///{tmp_path / 'fleet.db'}")))
 
 
 def _said(watch: ExpiryWatch, days: float) -> list[LoggedEvent]:
@@ -68,5 +68,5 @@ def test_a_server_without_metadata_has_nothing_to_say(tmp_path: Path) -> None:
     """Before the first root and the first release there is nothing that expires."""
     init_online_keys(tmp_path)
     events = EventLog(open_database(f"sqlite:///{tmp_path / 'fleet.db'}"))
-    ExpiryWatch(TrustRepository(tmp_path, lambda: START_MS), events).turn(START_MS)
+    ExpiryWatch(trust=TrustRepository(tmp_path, lambda: START_MS), events=events).turn(START_MS)
     assert events.after(0) == ()
