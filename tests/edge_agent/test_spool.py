@@ -494,9 +494,9 @@ def test_loses_nothing_committed_when_killed(tmp_path: Path) -> None:
         import itertools, sys
         from pathlib import Path
         from edge_agent.telemetry.spool import Row, Spool
-        spool = Spool(Path(sys.argv[1]), 1 << 30)
+        spool = Spool(path=Path(sys.argv[1]), limit_bytes=1 << 30)
         for seq in itertools.count(1):
-            spool.add(Row("event", "00000000000000aa", seq, b"x" * 200))
+            spool.add(Row(stream="event", boot="00000000000000aa", seq=seq, payload=b"x" * 200))
             spool.commit()
             print(seq, flush=True)
     """)

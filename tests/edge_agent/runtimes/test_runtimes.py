@@ -147,7 +147,7 @@ def test_onnx_phones_nobody(tmp_path: Path) -> None:
 import os, pathlib, time, sys, numpy as np
 from edge_agent import runtimes
 from wire.manifest import Manifest, TensorSpec
-manifest = Manifest(inputs=(TensorSpec("x", (-1, 6)),), outputs=(TensorSpec("logits", (-1, 3)),))
+manifest = Manifest(inputs=(TensorSpec(name="x", shape=(-1, 6)),), outputs=(TensorSpec(name="logits", shape=(-1, 3)),))
 runtime = runtimes.load(manifest, pathlib.Path(sys.argv[1]).read_bytes())
 runtime.run(np.zeros((1, 6), np.float32))
 time.sleep(1)

@@ -208,7 +208,7 @@ def test_goes_on_after_kill_9(fetch: Callable, source: Source, tmp_path: Path) -
         from edge_agent.updater.download import FetchSettings, HttpFetcher
         from edge_agent.updater.ports import FetchOrder, Progress
         url, folder, sha256, length = sys.argv[1:]
-        settings = FetchSettings(url, "dev", "secret")
+        settings = FetchSettings(base_url=url, username="dev", password="secret")
         HttpFetcher(settings, Path(folder), RealDisk()).fetch(FetchOrder(sha256, int(length)), Progress())
     """)
     url = f"http://127.0.0.1:{source.port}"
