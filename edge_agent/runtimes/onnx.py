@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime as ort
 
 from edge_agent.errors import RuntimeLoadError, RuntimeSeamError
+from edge_agent.runtimes import _float_mode
 from edge_agent.runtimes._base import Array, Runtime, check_contract, failure, model_input, real_output, shape_matches
 from wire.manifest import Manifest, TensorSpec
 
@@ -21,7 +22,8 @@ PACKAGES = {"onnxruntime": "onnxruntime"}
 FORMATS = {"": "onnx", "ort": "ort"}
 LAYOUT = "NCHW"
 # Denormals make an untrained or saturated network seven times slower (measured).
-DEFAULT_OPTIONS = {"session.set_denormal_as_zero": "1"}
+_DENORMAL = "session.set_denormal_as_zero"
+DEFAULT_OPTIONS = {_DENORMAL: "1"}
 _LOG_ERRORS = 3
 _ORT_IDENTIFIER = b"ORTM"  # onnxruntime core/flatbuffers/schema/ort.fbs, file_identifier: bytes 4 to 8
 _TYPES = {
@@ -43,12 +45,13 @@ def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
     """
     try:
         options = _options(manifest, threads, artifact)
-        session = ort.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
+        with _float_mode.restored():
+            session = ort.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many unrelated classes
         message = f"Expected an ONNX model that onnxruntime {ort.__version__} opens, got: {_said(error)}"
         raise failure(message, RuntimeLoadError) from error
     _check_signature(session, manifest)
-    return _OnnxRuntime(session, manifest)
+    return _OnnxRuntime(session, manifest, flushes=options.get_session_config_entry(_DENORMAL) == "1")
 
 
 def _said(error: Exception) -> str:
@@ -103,8 +106,9 @@ def _compatible(shape: tuple[int, ...], spec: TensorSpec) -> bool:
 class _OnnxRuntime:
     """A session. ``run`` may be called from several threads: onnxruntime's sessions allow it."""
 
-    def __init__(self, session: ort.InferenceSession, manifest: Manifest) -> None:
+    def __init__(self, session: ort.InferenceSession, manifest: Manifest, *, flushes: bool) -> None:
         self._session: ort.InferenceSession | None = session
+        self._mode = _float_mode.without_denormals if flushes else _float_mode.restored
         self._spec = manifest.inputs[0]
         self._specs = manifest.outputs
         self._outputs = [output.name for output in manifest.outputs]
@@ -127,7 +131,8 @@ class _OnnxRuntime:
 
     def _run(self, session: ort.InferenceSession, batch: Array) -> tuple[Array, ...]:
         try:
-            outputs = session.run(self._outputs, {self._spec.name: batch})
+            with self._mode():
+                outputs = session.run(self._outputs, {self._spec.name: batch})
         except Exception as error:  # see ``load``
             raise failure(f"Expected onnxruntime to run, got: {_said(error)}", RuntimeSeamError) from error
         return tuple([real_output(values, spec) for values, spec in zip(outputs, self._specs, strict=True)])

@@ -18,7 +18,7 @@ def test_help_shows_examples_and_exit_codes() -> None:
     said = CliRunner().invoke(command, ["--help"]).output
     assert "compressor search mine.toml --storage" in said
     assert "Exit codes" in said
-    assert "Ctrl-C stops; the same command goes on." in said
+    assert "Ctrl-C stops; the same command resumes." in said
 
 
 def test_help_imports_neither_torch_nor_optuna() -> None:
