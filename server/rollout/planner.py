@@ -4,7 +4,7 @@
    refused are failures; past the deadline is stuck; a device assigned another release meanwhile, or removed, is
    cancelled. A report from before the removal counts first. A failed or stuck device stays so, whatever happens to it
    later (removed, replaced, assigned another release), and also if a retry ends without an outcome. Only a stuck
-   device that commits later counts as committed, unless it was replaced.
+   device that commits later counts as committed, one that reports a rollback as failed, unless it was replaced.
 2. While running, too many errors in an open group pause the rollout before any further assignment; so does a group
    that can't reach its success ratio any more, or in which no device is left to try the release.
 3. When every open group has reached its success ratio (committed / (committed + failed + stuck + awaited), at least

@@ -36,10 +36,11 @@ def test_every_package_ships_its_types() -> None:
 
 
 FIELDS_BY_PLACE = 3
-NAMED_FIELDS = ("wire", "server", "edge_agent")  # compressor is to follow
+FROM_A_ROW = {"Shares", "Splits", "Table", "Checked", "Point", "Epoch"}
+"""Of the compressor: made from the values of one row, a product or a kept file, by their place there."""
 
 
-@pytest.mark.parametrize("package", NAMED_FIELDS)
+@pytest.mark.parametrize("package", PACKAGES)
 def test_fields_of_a_dataclass_with_more_than_three_are_named(package: str) -> None:
     """Of four values in a row a reader can't tell which is which, and an inserted field would shift them."""
     assert [
@@ -47,7 +48,7 @@ def test_fields_of_a_dataclass_with_more_than_three_are_named(package: str) -> N
         for path in SOURCES
         if path.is_relative_to(ROOT / package)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ClassDef) and _fields_by_place(node) > FIELDS_BY_PLACE
+        if isinstance(node, ast.ClassDef) and node.name not in FROM_A_ROW and _fields_by_place(node) > FIELDS_BY_PLACE
     ] == []
 
 

@@ -398,6 +398,7 @@ def test_after_any_history_groups_opened_on_success_and_nobody_outside_was_told(
         promised = None
         failures |= failures_by_hand(going, statuses, now_ms)
         before, (going, statuses, promised) = going, command_to(going, statuses, command, now_ms)
+        failures |= reported_late(going, statuses)
         may = going.phase is Phase.RUNNING
         told = set()
         for action in plan(going, statuses, now_ms):
@@ -441,6 +442,17 @@ def failures_by_hand(going: Rollout, statuses: dict[str, DeviceStatus], now_ms: 
         if late and not (answers and device.update.phase is UpdatePhase.COMMITTED):
             found.setdefault(member.device, "stuck")
     return found
+
+
+def reported_late(going: Rollout, statuses: dict[str, DeviceStatus]) -> dict[str, str]:
+    """Return the stuck devices, not replaced by others, that say after all how they failed."""
+    return {
+        member.device: "failed"
+        for member in going.members
+        if member.standing is Standing.STUCK and not member.replaced_by and member.device in statuses
+        and statuses[member.device].update.release == NEW and statuses[member.device].update.gen >= member.gen
+        and statuses[member.device].update.phase in {UpdatePhase.ROLLED_BACK, UpdatePhase.REFUSED}
+    }  # fmt: skip
 
 
 def check_figures(going: Rollout, failures: dict[str, str]) -> None:
