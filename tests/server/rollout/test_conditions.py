@@ -100,5 +100,6 @@ def test_success_is_possible_while_enough_may_still_commit() -> None:
     """Both sides of the bound: one failure of two, and one device that may come back."""
     group = Group(name="canary", success_ratio=0.5, error_ratio=1.0)
     assert tally(members(failed=1, pending=1)).success_possible(group)
+    assert tally(members(failed=1, assigned=1)).success_possible(group)
     assert not tally(members(failed=2, pending=1)).success_possible(group)
     assert not tally(members(cancelled=1)).success_possible(group)

@@ -63,6 +63,15 @@ def test_tells_only_the_canary_first() -> None:
     assert plan(rollout(*[Standing.WAITING] * 3, opened=0), known(3), 0) == (OpenGroup(0), Assign("d0"))
 
 
+def test_a_device_that_is_away_keeps_what_its_try_before_cost() -> None:
+    """Tried again while it is offline, it is pending, with the code and the bytes of its failure."""
+    away = {"d0": replace(known()["d0"], reachable=False)}
+    going = rollout(Standing.WAITING)
+    going = replace(going, members=(replace(going.members[0], code="error_rate", air_bytes=77),))
+    settle = Settle(device="d0", standing=Standing.PENDING, code="error_rate", air_bytes=77)
+    assert [(one, one.air_bytes) for one in plan(going, away, 2000)] == [(settle, 77)]
+
+
 def test_success_is_committed_and_nothing_else() -> None:
     """Neither probation nor an old gen nor another release counts."""
     going = rollout(Standing.ASSIGNED, Standing.WAITING)

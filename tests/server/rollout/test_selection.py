@@ -90,3 +90,11 @@ def test_a_device_gets_the_bundle_it_can_run(
         releases, "m-1", replace(device("a", DeviceState.READY), attributes=attributes, reported=reported)
     )
     assert (found.target if found else None) == target
+
+
+@pytest.mark.parametrize(("runtimes", "runs"), [(("onnx",), False), (("onnx", "litert"), True), ((), True)])
+def test_a_device_gets_no_bundle_for_a_runtime_that_it_lacks(runtimes: tuple[str, ...], *, runs: bool) -> None:
+    """One that names no runtime, as the first agents did, may have it."""
+    bundle = replace(RELEASE, custom=replace(RELEASE.custom, runtime="litert"))
+    one = replace(device("a", DeviceState.READY), reported=Reported(runtimes=runtimes))
+    assert (choose_bundle([bundle], "m-1", one) is not None) is runs
