@@ -105,3 +105,19 @@ def test_directions_of_sharpness_and_certainty_are_not_confused() -> None:
 def test_values_of_a_regression_are_said_as_predictions() -> None:
     """The streams ``value_0`` to ``value_3`` share their words."""
     assert (words("value_0", "up"), words("value_3", "tail_down")) == ("higher predictions", "lower predictions")
+
+
+def test_shares_are_parts_of_the_whole_evidence() -> None:
+    """A stream counts with its best tilt; the shares of all add up to one."""
+    recent = np.zeros((2, TILTS))
+    recent[0, 0], recent[0, 1], recent[1, 2] = 3.0, 2.0, 1.0
+    found = shares(recent, [("luma_mean", "input"), ("noise", "input")])
+    assert [(share.stream, share.share_ratio) for share in found] == [("luma_mean", 0.75), ("noise", 0.25)]
+
+
+@pytest.mark.parametrize(("moved", "shape"), [(3.4, "up"), (3.2, "spread")])
+def test_a_move_is_reported_from_a_third_of_the_best_tilt_on(moved: float, shape: str) -> None:
+    """Both sides of the bound: less of a move is only a side of what happened."""
+    recent = np.zeros((1, len(SHAPES), TILTS // len(SHAPES)))
+    recent[0, SHAPES.index("spread"), 0], recent[0, SHAPES.index("up"), 0] = 10.0, moved
+    assert shares(recent.reshape(1, TILTS), [("luma_mean", "input")])[0].shape == shape

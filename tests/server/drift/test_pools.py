@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from server.drift.detection.detector_bank import Observation, Settings
-from server.drift.detection.pools import FLEET
+from server.drift.detection.pools import FLEET, names
 from server.drift.detection.reference import Floats
 from server.drift.detection.slot_update import FoldState, Outcome, fold_slot
 from wire.histogram import BINS
@@ -82,3 +82,14 @@ def test_a_constant_stream_that_moves_is_heard() -> None:
         fleet.window(quiet)
     moved = np.stack([_grey(0, 1.0), UNIFORM])
     assert (KEY, FLEET) in fleet.window(moved).pool_alarms or fleet.window(moved).flagged
+
+
+def test_the_largest_cohorts_have_pools_where_there_are_too_many() -> None:
+    """Serial numbers as attributes must not crowd out the lens that half of the fleet has."""
+    devices = [f"d{number}" for number in range(200)]
+    attributes = {name: {"batch": f"{number // 2:03}"} for number, name in enumerate(devices)}
+    for name in devices[:100]:
+        attributes[name]["lens"] = "wide"
+    pools = names(devices, attributes)
+    assert len(pools) == 64
+    assert len(pools["lens", "wide"]) == 100
