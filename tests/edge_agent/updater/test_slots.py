@@ -46,6 +46,28 @@ def test_the_floor_only_rises(slots: Slots, floor: int, kept: int) -> None:
     assert slots.floor() == kept
 
 
+@pytest.mark.parametrize("older", ["file", "copy"])
+def test_of_two_floors_the_higher_one_holds(slots: Slots, tmp_path: Path, older: str) -> None:
+    """A power cut between the two writes, or somebody who puts an old file back, lowers nothing."""
+    slots.raise_floor(3)
+    path = tmp_path / "floor.json"
+    place = path if older == "file" else copy_of(path)
+    before = place.read_bytes()
+    slots.raise_floor(5)
+    place.write_bytes(before)
+    assert slots.floor() == 5
+
+
+def test_a_record_without_its_file_is_hurt_and_one_without_its_copy_is_an_older_agents(tmp_path: Path) -> None:
+    """The first agents kept no copy: that one is missing is no damage."""
+    twin = Twin(tmp_path / "one.json", RealDisk())
+    twin.path.write_text('{"n": 1}')  # without a digest, as they wrote it
+    assert not twin.read().hurt
+    twin.write({"n": 1})
+    twin.path.unlink()
+    assert twin.read().hurt
+
+
 def test_a_record_that_is_whole_twice_is_not_written_again(tmp_path: Path) -> None:
     """Flash wears; one of two that is lost is written again, once."""
     twin = Twin(tmp_path / "one.json", RealDisk())
