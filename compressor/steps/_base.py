@@ -8,7 +8,7 @@ stay as identities. Learned ranges are stored beside the weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -72,7 +72,7 @@ class Bench:
     tell: Callable[[str], None] = _silent
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Applied:
     """Result of a step.
 
@@ -83,6 +83,7 @@ class Applied:
     """
 
     network: Network
+    _: KW_ONLY
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     nothing: str = ""

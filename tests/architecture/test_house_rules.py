@@ -60,7 +60,8 @@ def _fields_by_place(node: ast.ClassDef) -> int:
     fields = [
         one for one in node.body if isinstance(one, ast.AnnAssign) and "ClassVar" not in ast.unparse(one.annotation)
     ]
-    return len(fields)
+    names = [ast.unparse(one.annotation) for one in fields]
+    return names.index("KW_ONLY") if "KW_ONLY" in names else len(fields)
 
 
 ROOMS_MAY_HAVE = 14

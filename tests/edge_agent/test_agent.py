@@ -843,7 +843,8 @@ def test_a_damaged_bundle_waits_for_the_server(
     world.agent.updater.ports.fetcher.blobs.update(kept)
     live(world, 40)
     assert serves(world, count)
-    assert "repaired" in world.events()
+    since = world.events()[world.events().index("repair_failed") :]
+    assert {"repaired", "probation"} & set(since)  # in its slot, or by the update asked for again: jitter decides
 
 
 def test_what_is_served_from_memory_goes_on_while_its_file_is_mended(
