@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -333,19 +333,21 @@ def _stop(_number: int, _frame: object) -> None:
 
 def _run(arguments: Sequence[str] | None) -> int:
     """Return the exit code; under torchrun one process runs the command, the others share its trainings."""
+
+    def command() -> object:
+        return app.main(args=arguments, prog_name="compressor", standalone_mode=False)
+
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("WORLD_SIZE", "1") == "1":
-        return _command(arguments)
+        return _ended(command)
     from compressor.train.processes import hosts  # noqa: PLC0415 - torch, only under torchrun
 
-    try:
-        return hosts.shared(lambda: _command(arguments))
-    except CompressorError as error:
-        return _failed(error.code, str(error))
+    return _ended(lambda: hosts.shared(lambda: _ended(command)))
 
 
-def _command(arguments: Sequence[str] | None) -> int:  # noqa: PLR0911 - one exit per kind of end
+def _ended(work: Callable[[], object]) -> int:  # noqa: PLR0911 - one exit per kind of end
+    """Return the exit code of ``work``; every error is one line."""
     try:
-        code = app.main(args=arguments, prog_name="compressor", standalone_mode=False)
+        code = work()
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (click.Abort, KeyboardInterrupt):

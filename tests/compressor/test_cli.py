@@ -76,6 +76,19 @@ def test_a_fault_of_ours_is_no_traceback(
     assert capsys.readouterr().err.startswith("error [internal]: ZeroDivisionError")
 
 
+def test_a_process_of_torchrun_that_can_not_join_ends_with_one_line_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Joining the others is outside of the command, and its errors are said like those of the command."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "digits")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "recipe.toml"])
+    assert stop.value.code == 4
+    assert capsys.readouterr().err.startswith("error [internal]: KeyError: 'RANK'")
+
+
 @pytest.mark.parametrize(("verdict", "code"), [("pass", 0), ("fail", 2), ("inconclusive", 3)])
 def test_the_verdict_is_the_exit_code(verdict: str, code: int, tmp_path: Path) -> None:
     """A folder's certificate is judged again; its verdict ends the command."""
