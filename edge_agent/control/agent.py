@@ -202,7 +202,6 @@ class Agent:
 
     def stop(self) -> None:
         """Stop the child, store its last report, try to send it, and disconnect in order."""
-        last_end.end(self.state, self.parts.disk)
         self._measuring.stop()
         self.supervisor.stop()
         self._drain()
@@ -485,6 +484,7 @@ def run(agent: Agent, stopped: Callable[[], bool], pause_s: float = 0.1) -> None
         while not stopped():
             if not agent.turn():
                 agent.wait(pause_s)
+        last_end.end(agent.state, agent.parts.disk)
     finally:
         agent.stop()
 

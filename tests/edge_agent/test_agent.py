@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from edge_agent.config import AgentConfig, ChildConfig, SampleConfig, UpdateConfig
-from edge_agent.control.agent import Agent, Notices, Parts
+from edge_agent.control.agent import Agent, Notices, Parts, run
 from edge_agent.control.background import InlineWorker
 from edge_agent.control.supervisor import ChildEnded, ChildSaid
+from edge_agent.device import last_end
 from edge_agent.device.clock import FakeClock
 from edge_agent.device.disk import RealDisk, trouble
 from edge_agent.device.identity import Identity
@@ -114,8 +115,8 @@ class World:
         self.worker = InlineWorker(self.notices.put)
         self.agent = self.make()
 
-    def make(self, boot: str = BOOT) -> Agent:
-        """Return a started agent on this state."""
+    def make(self, boot: str = BOOT, *, start: bool = True) -> Agent:
+        """Return an agent on this state, started or not."""
         fetcher = MemoryFetcher(self.blobs, self.state / "blobs" / "sha256")
         ports = Ports(
             verifier=MemoryVerifier(self.targets),
@@ -138,7 +139,8 @@ class World:
             update=UpdateConfig(reserve_bytes=0, repair_s=10.0), samples=SampleConfig(self.sample_bytes),
         )  # fmt: skip
         agent = Agent(Identity(site="site", device="dev"), config, self.state, boot, parts)
-        agent.start()
+        if start:
+            agent.start()
         return agent
 
     def launch(self, number: int, bundle: Path, put: Callable[[object], None]) -> MemoryChild:
@@ -306,6 +308,20 @@ def test_installs_a_release_and_reports_each_phase(world: World) -> None:
     world.install(1)
     assert world.events()[1:] == ["offered", "downloading", "verifying", "staged", "probation", "committed"]
     assert decode(Reported, world.last("reported")).current.release == "m-1"
+
+
+def test_only_an_agent_that_was_told_to_end_has_ended_in_order(world: World) -> None:
+    """One that an error ended counts as crashed at its next start: a release may be what ends it each time."""
+    world.agent.stop()
+    run(world.make(start=False), lambda: True)
+    assert last_end.begin(world.state, RealDisk()) is last_end.LastEnd.IN_ORDER
+
+    def broken() -> bool:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(world.make(start=False), broken)
+    assert last_end.begin(world.state, RealDisk()) is last_end.LastEnd.AGENT
 
 
 def test_rolls_back_when_the_child_ends_in_probation(world: World) -> None:
