@@ -1,7 +1,5 @@
 """The folder is the registry: a plug-in is a module of a package, or ``my_package.my_module:function``.
 
-Modules whose names begin with ``_`` are helpers of plug-ins, not plug-ins.
-
 Decides how a name becomes a function. Nothing is imported before it is requested, so a missing package affects only
 those who use the plug-in, and the error names it.
 """
@@ -9,23 +7,16 @@ those who use the plug-in, and the error names it.
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import pkgutil
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from compressor import torchvision_import
 from compressor.errors import PluginError
+from wire.plugins import names
 from wire.settings import nearest
 
-
-def names(package: str) -> tuple[str, ...]:
-    """Return the plug-ins of ``package``: its public modules, without importing them."""
-    spec = importlib.util.find_spec(package)
-    folders = spec.submodule_search_locations if spec else None
-    found = (module.name for module in pkgutil.iter_modules(folders) if not module.name.startswith("_"))
-    return tuple(sorted(found))
+__all__ = ["attribute", "failure", "names", "resolve"]
 
 
 def resolve(package: str, name: str, function: str, *, known: tuple[str, ...]) -> Callable[..., object]:

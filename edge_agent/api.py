@@ -128,14 +128,14 @@ class DeviceModel:
     def _said(self, outcome: Outcome) -> Answer:
         served, logits = self._served, [float(value) for value in outcome.logits[0]]
         names = [spec.name for spec in served.reference.streams]
-        streams = dict(zip(names, served.values([outcome])[0].tolist(), strict=True))
-        said = served.task.answer(logits, [streams[one.name] for one in served.task.streams], self.labels)
+        row = served.values([outcome])[0].tolist()
+        said = served.task.answer(logits, row[-len(served.task.streams) :], self.labels)
         return Answer(
             label=said.label,
             confidence=said.confidence,
             values=said.values,
             outputs=tuple(logits),
-            streams=streams,
+            streams=dict(zip(names, row, strict=True)),
             run_ms=outcome.run_ms,
         )
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import PathFinder
 from typing import Any
 
 from edge_agent.errors import RuntimeMissingError
+from wire import plugins
 
 _FOLDER = "edge_agent.runtimes"
 
@@ -55,10 +56,7 @@ class RuntimeFile:
 
 def runtimes() -> tuple[RuntimeFile, ...]:
     """Return the runtimes of the folder, installed or not, by name."""
-    spec = importlib.util.find_spec(_FOLDER)  # its package is found, and not imported: it loads numpy
-    folders = spec.submodule_search_locations if spec else None
-    found = (module for module in pkgutil.iter_modules(folders) if not module.name.startswith("_"))
-    return tuple(sorted((_declared(module) for module in found), key=lambda one: one.name))
+    return tuple(map(_declared, plugins.names(_FOLDER)))
 
 
 def runtime(name: str) -> RuntimeFile:
@@ -67,22 +65,24 @@ def runtime(name: str) -> RuntimeFile:
     Raises:
         RuntimeMissingError: If the folder has no such file.
     """
-    found = next((one for one in runtimes() if one.name == name), None)
-    if found is None:
-        known = ", ".join(one.name for one in runtimes())
-        raise RuntimeMissingError(f"Expected a runtime of {known}, got {name!r}: update the agent")
-    return found
+    known = plugins.names(_FOLDER)
+    if name not in known:
+        raise RuntimeMissingError(f"Expected a runtime of {', '.join(known)}, got {name!r}: update the agent")
+    return _declared(name)
 
 
-def _declared(module: pkgutil.ModuleInfo) -> RuntimeFile:
-    spec = module.module_finder.find_spec(module.name, None)
-    source = spec.loader.get_source(module.name) if spec and spec.loader else ""  # type: ignore[attr-defined]  # of a file
+def _declared(name: str) -> RuntimeFile:
+    folder = importlib.util.find_spec(_FOLDER)  # its package is found, and not imported: it loads numpy
+    spec = PathFinder.find_spec(name, folder.submodule_search_locations if folder else None)
+    source = spec.loader.get_source(name) if spec and spec.loader else ""  # type: ignore[attr-defined]  # of a file
     wanted = {name.upper(): name for name in ("packages", "formats", "layout", "offered")}
     found: dict[str, Any] = {}
     for node in ast.parse(source or "").body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id in wanted:
-            found[wanted[node.targets[0].id]] = ast.literal_eval(node.value)
-    return RuntimeFile(name=module.name, **found)
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and target.id in wanted:
+                found[wanted[target.id]] = ast.literal_eval(node.value)
+    return RuntimeFile(name=name, **found)
 
 
 def _version(distribution: str) -> str:

@@ -52,8 +52,8 @@ def check(recipe: Recipe, out: Path) -> None:
         if isinstance(step, QuantizeRecipe):
             _require("compressor.quantize", step.scheme, "[[compress]] scheme")
             _check_read(step, recipe)
+    known = [one.name for one in declarations.runtimes() if one.offered]
     for target in recipe.targets:
-        known = [one.name for one in declarations.runtimes() if one.offered]
         if target.runtime not in known:
             said = f"Expected in [targets.{target.name}] a runtime of {', '.join(known)}, got {target.runtime!r}"
             raise PluginError(said + nearest(target.runtime, known))

@@ -366,7 +366,7 @@ class Agent:
     def _steady(self) -> None:
         self.supervisor.healthy()
         if self.updater.record.phase is not UpdatePhase.PROBATION:
-            self._guard("slots", lambda: self._slots.set_boots(self._slots.current_name(), 0))
+            self._guard("slots", lambda: self._slots.clear_starts(self._slots.current_name()))
         if self.supervisor.safe_mode:
             self.supervisor.safe_mode = False
             self._report()
@@ -400,8 +400,7 @@ class Agent:
     def _count_bad_start(self) -> None:
         """Outside probation: if a slot fails too often, the other becomes current; if both do, safe mode."""
         name, limit = self._slots.current_name(), self.config.update.max_boots
-        self._slots.set_boots(name, self._slots.boots(name) + 1)
-        if self._slots.boots(name) <= limit or self.supervisor.safe_mode or self.updater.record.in_flight:
+        if self._slots.count_start(name) <= limit or self.supervisor.safe_mode or self.updater.record.in_flight:
             return
         second = other(name)
         fallback = self._slots.read(second)

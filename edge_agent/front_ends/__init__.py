@@ -11,20 +11,19 @@ Source for the idea (8-bit features as the model's picture): TensorFlow Lite Mic
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Mapping
 from typing import cast
 
 from edge_agent.errors import SensorError
 from edge_agent.front_ends._base import FrontEnd, Option, Pixels
+from wire import plugins
 
 __all__ = ["Option", "Pixels", "complete", "decode", "names", "options", "suffixes"]
 
 
 def names() -> tuple[str, ...]:
     """Return the names of the front ends in this folder."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if not name.startswith("_")))
+    return plugins.names(__name__)
 
 
 def decode(name: str, data: bytes, options: Mapping[str, float]) -> Pixels:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.errors import SensorError
+from wire.settings import nearest
 
 Pixels: TypeAlias = "NDArray[np.uint8]"
 Values: TypeAlias = "NDArray[np.float64]"
@@ -61,7 +61,7 @@ def settled(
     for name, value in options.items():
         own = next((prefix for prefix in numbered if name.startswith(prefix) and name[len(prefix) :].isdecimal()), "")
         if name not in known and not own:
-            raise SensorError(f"Expected an option of {', '.join(known)}, got {name!r}{_nearest(name, known)}")
+            raise SensorError(f"Expected an option of {', '.join(known)}, got {name!r}{nearest(name, known)}")
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise SensorError(f"Expected the option {name} to be a finite number, got {value!r}")
         if not own:
@@ -75,11 +75,6 @@ def _check(name: str, value: float, option: Option) -> None:
         kind = "a whole number" if option.whole else "a number"
         message = f"Expected the option {name} to be {kind} from {option.low:g} to {option.high:g}, got {value!r}"
         raise SensorError(message)
-
-
-def _nearest(name: str, known: Mapping[str, Option]) -> str:
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f": did you mean {matches[0]!r}?" if matches else ""
 
 
 def ranges(options: Mapping[str, float], count: int) -> tuple[Values, Values]:

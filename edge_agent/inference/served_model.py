@@ -50,10 +50,14 @@ class ServedModel:
     ref_id: str
     projection: drift_counters.Projection
     counter: drift_counters.Counter
-    task: DeviceTask
     embedding_index: int | None
     max_memory_bytes: int = 0
     """Memory limit of this process; 0: unknown."""
+
+    @property
+    def task(self) -> DeviceTask:
+        """The task of the outputs."""
+        return self.projection.task
 
     def infer(self, data: bytes) -> Outcome:
         """Return the outputs for one encoded image, or for raw bytes that its front end reads.
@@ -121,7 +125,6 @@ def load_model(path: Path, *, threads: int | None = None, max_memory_bytes: int 
         ref_id=reference.ref_id,
         projection=drift_counters.projection_of(reference, task),
         counter=drift_counters.Counter(reference, task),
-        task=task,
         embedding_index=_embedding_index(bundle.manifest, reference),
         max_memory_bytes=max_memory_bytes,
     )

@@ -13,17 +13,7 @@ from edge_agent.errors import RuntimeMissingError
 from edge_agent.runtimes._base import Array, Runtime, RuntimeModule
 from wire.manifest import Manifest
 
-__all__ = ["Array", "Runtime", "available", "load", "names"]
-
-
-def names() -> tuple[str, ...]:
-    """Return the names of the runtimes in this folder, installed or not."""
-    return tuple(one.name for one in declarations.runtimes())
-
-
-def available() -> tuple[str, ...]:
-    """Return the names of the runtimes whose packages can be found, without importing them."""
-    return tuple(one.name for one in declarations.runtimes() if one.installed)
+__all__ = ["Array", "Runtime", "load"]
 
 
 def load(manifest: Manifest, artifact: bytes, *, threads: int | None = None) -> Runtime:
@@ -35,11 +25,9 @@ def load(manifest: Manifest, artifact: bytes, *, threads: int | None = None) -> 
         RuntimeMissingError: If the runtime is unknown or its package is not installed.
         RuntimeLoadError: If the artifact can't be opened or contradicts the manifest.
     """
-    if manifest.runtime not in names():
-        message = f"Expected a runtime of {', '.join(names())}, got {manifest.runtime!r}: update the agent"
-        raise RuntimeMissingError(message)
+    name = declarations.runtime(manifest.runtime).name
     try:
-        module = cast("RuntimeModule", importlib.import_module(f"{__name__}.{manifest.runtime}"))
+        module = cast("RuntimeModule", importlib.import_module(f"{__name__}.{name}"))
     except ImportError as error:
         message = f"Expected {error.name or 'a package'} for runtime {manifest.runtime!r}, got nothing: pip install "
         raise RuntimeMissingError(f"{message}tinyfleet[{manifest.runtime}]") from error

@@ -22,32 +22,19 @@ _LIBRARY = ctypes.CDLL(None)  # Python itself is linked with the library of math
 
 
 @contextmanager
-def restored() -> Iterator[None]:
-    """Give the calling thread the mode back that it has now, whatever the block does to it."""
+def own_mode(*, flushes: bool) -> Iterator[None]:
+    """Restore the calling thread's mode after the block; ``flushes``: in it, denormal numbers are treated as zero."""
     if _PLACE is None:
         yield
         return
-    before = _current()
+    before = ctypes.create_string_buffer(_BYTES)
+    _LIBRARY.fegetenv(before)
+    if flushes:
+        mode, (offset, bits) = ctypes.create_string_buffer(before.raw, _BYTES), _PLACE
+        word = ctypes.c_uint32.from_buffer(mode, offset)
+        word.value |= bits
+        _LIBRARY.fesetenv(mode)
     try:
         yield
     finally:
         _LIBRARY.fesetenv(before)
-
-
-@contextmanager
-def without_denormals() -> Iterator[None]:
-    """Treat denormal numbers as zero in the block, in the calling thread."""
-    with restored():
-        if _PLACE is not None:
-            offset, bits = _PLACE
-            mode = _current()
-            word = ctypes.c_uint32.from_buffer(mode, offset)
-            word.value |= bits
-            _LIBRARY.fesetenv(mode)
-        yield
-
-
-def _current() -> ctypes.Array[ctypes.c_char]:
-    mode = ctypes.create_string_buffer(_BYTES)
-    _LIBRARY.fegetenv(mode)
-    return mode

@@ -45,7 +45,7 @@ def load(manifest: Manifest, artifact: bytes, *, threads: int) -> Runtime:
     """
     try:
         options = _options(manifest, threads, artifact)
-        with _float_mode.restored():
+        with _float_mode.own_mode(flushes=False):
             session = ort.InferenceSession(artifact, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises many unrelated classes
         message = f"Expected an ONNX model that onnxruntime {ort.__version__} opens, got: {_said(error)}"
@@ -108,7 +108,7 @@ class _OnnxRuntime:
 
     def __init__(self, session: ort.InferenceSession, manifest: Manifest, *, flushes: bool) -> None:
         self._session: ort.InferenceSession | None = session
-        self._mode = _float_mode.without_denormals if flushes else _float_mode.restored
+        self._flushes = flushes
         self._spec = manifest.inputs[0]
         self._specs = manifest.outputs
         self._outputs = [output.name for output in manifest.outputs]
@@ -131,7 +131,7 @@ class _OnnxRuntime:
 
     def _run(self, session: ort.InferenceSession, batch: Array) -> tuple[Array, ...]:
         try:
-            with self._mode():
+            with _float_mode.own_mode(flushes=self._flushes):
                 outputs = session.run(self._outputs, {self._spec.name: batch})
         except Exception as error:  # see ``load``
             raise failure(f"Expected onnxruntime to run, got: {_said(error)}", RuntimeSeamError) from error

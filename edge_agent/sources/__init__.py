@@ -9,10 +9,8 @@ process.
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import logging
-import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +18,10 @@ from typing import Any, Protocol
 
 from edge_agent.device.clock import Clock
 from edge_agent.errors import SourceError
+from wire import plugins
 from wire.codec import Json
 from wire.errors import SettingsError
-from wire.settings import fields_from, nearest, plain_table
+from wire.settings import fields_from, is_given, names_of, nearest, plain_table
 
 __all__ = [
     "IMAGE_SUFFIXES", "INBOX", "SOURCE_UNREAD", "Capture", "Source", "SourceConfig", "Surroundings", "load", "names",
@@ -92,15 +91,6 @@ class Source(Protocol):
         """Return how many images were dropped since the last call."""
 
 
-class SourceModule(Protocol):
-    """The interface of a file in this folder."""
-
-    Settings: type[Any]
-
-    def open_source(self, settings: Any, clock: Clock, surroundings: Surroundings) -> Source:  # noqa: ANN401 - its own
-        """Return the source that ``settings`` describe."""
-
-
 @dataclass(frozen=True, slots=True)
 class NoSettings:
     """The settings of a source that declares none."""
@@ -129,8 +119,8 @@ class SourceConfig:
         if kind not in names():
             message = f"Expected {where} kind as one of {', '.join(names())} or 'package.module:function', got {kind!r}"
             raise SettingsError(message + nearest(str(kind), names()))
-        settings = _declared(kind)[0]
-        unused = sorted(_ONCE_OF_ALL & table.keys() - {one.name for one in dataclasses.fields(settings)})
+        settings = settings_of(kind)
+        unused = sorted(_ONCE_OF_ALL & table.keys() - names_of(settings))
         if unused:
             _LOG.warning("Left out keys that this kind of source does not take. kind=%s keys=%s", kind, unused)
         given = {key: item for key, item in table.items() if key not in unused}
@@ -144,8 +134,7 @@ class SourceConfig:
 
 def names() -> tuple[str, ...]:
     """Return the names of the sources in this folder."""
-    found = (module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(sorted(name for name in found if not name.startswith("_")))
+    return plugins.names(__name__)
 
 
 def load(document: Mapping[str, Json], clock: Clock, surroundings: Surroundings = _ALONE) -> Source:
@@ -174,9 +163,9 @@ def placed(source: SourceConfig, state: Path) -> SourceConfig:
     """
     if ":" in source.kind:
         return source
-    declared = _declared(source.kind)[0]
+    declared = settings_of(source.kind)
     keys = dict(source.keys)
-    if "path" in {one.name for one in dataclasses.fields(declared)}:
+    if "path" in names_of(declared):
         keys.setdefault("path", str((state / INBOX).absolute()))
     check = getattr(importlib.import_module(f"{__name__}.{source.kind}"), "check_place", None)
     if check is not None:
@@ -187,13 +176,10 @@ def placed(source: SourceConfig, state: Path) -> SourceConfig:
 def as_json(settings: object) -> dict[str, Json]:
     """Return the fields of ``settings`` that are not at their defaults."""
     found: dict[str, Json] = {}
-    for one in dataclasses.fields(settings):  # type: ignore[arg-type]  # a dataclass, by the caller
-        value = getattr(settings, one.name)
-        default = one.default_factory() if one.default_factory is not dataclasses.MISSING else one.default
-        if value != default:
-            found[one.name] = (
-                str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-            )
+    for name in sorted(names_of(settings)):
+        if is_given(settings, name):
+            value = getattr(settings, name)
+            found[name] = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
     return found
 
 

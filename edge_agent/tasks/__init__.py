@@ -7,15 +7,17 @@ package as an entry point of the group ``edge_agent.tasks``: a manifest names th
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from collections.abc import Callable
-from importlib import metadata
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from edge_agent.errors import TaskMissingError
 from edge_agent.tasks._base import DeviceTask, Outputs, Said, Seen, Stream
+from wire import plugins
 from wire.manifest import Manifest
 from wire.reference import Reference
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = [
     "DeviceTask", "Outputs", "Said", "Seen", "Stream", "is_installed", "make", "names", "of", "of_manifest",
@@ -27,12 +29,12 @@ GROUP = "edge_agent.tasks"
 
 def names() -> tuple[str, ...]:
     """Return the names of the tasks in this folder."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")))
+    return plugins.names(__name__)
 
 
 def is_installed(name: str) -> bool:
     """Return whether this folder or an installed package has the task ``name``; nothing is imported."""
-    return name in names() or any(point.name == name for point in metadata.entry_points(group=GROUP))
+    return name in names() or name in _external()
 
 
 def make(name: str, outputs: int) -> DeviceTask:
@@ -43,7 +45,7 @@ def make(name: str, outputs: int) -> DeviceTask:
     """
     if name in names():
         return cast("DeviceTask", importlib.import_module(f"{__name__}.{name}").make(outputs))
-    found = {point.name: point for point in metadata.entry_points(group=GROUP)}
+    found = _external()
     if name not in found:
         message = f"Expected a task of {', '.join((*names(), *found))}, got {name!r}: install the package that has it"
         raise TaskMissingError(message)
@@ -53,6 +55,12 @@ def make(name: str, outputs: int) -> DeviceTask:
     except Exception as error:  # foreign code may raise anything
         message = f"Expected the task {name!r} of {found[name].value!r}, got {type(error).__name__}: {error}"
         raise TaskMissingError(message) from error
+
+
+def _external() -> dict[str, EntryPoint]:
+    from importlib import metadata  # noqa: PLC0415 - 1.4 MB that only a task from outside needs
+
+    return {point.name: point for point in metadata.entry_points(group=GROUP)}
 
 
 def of(manifest: Manifest, reference: Reference) -> DeviceTask:

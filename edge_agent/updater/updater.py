@@ -103,7 +103,7 @@ class Updater:
         """The update's status for ``reported``."""
         return self.record.status(self._progress.done_bytes)
 
-    def resume(self, now_ms: int, now_s: float, ended: LastEnd = LastEnd.AGENT) -> None:
+    def resume(self, now_ms: int, now_s: float, ended: LastEnd) -> None:
         """Read the persisted record and take its step again; ``damage`` then names what could not be read.
 
         ``ended``: how the agent's previous run ended, which may be the fault of a release in probation.
@@ -115,13 +115,11 @@ class Updater:
 
     def _count_boot(self, ended: LastEnd) -> None:
         """Count a start on probation: a release that keeps crashing the agent, or the machine, must not stay."""
-        slots, name = self.slots, self.record.slot
-        if ended is LastEnd.MACHINE:
-            count, allowed, what = slots.count_machine_end(name), self.config.max_machine_ends, "ends of the machine"
-        else:
-            count, allowed, what = slots.boots(name) + 1, self.config.max_boots, "starts"
-            slots.set_boots(name, count)
+        machine = ended is LastEnd.MACHINE
+        allowed = self.config.max_machine_ends if machine else self.config.max_boots
+        count = self.slots.count_start(self.record.slot, machine=machine)
         if count > allowed:
+            what = "ends of the machine" if machine else "starts"
             text = f"Expected a healthy start, got {count} {what} in probation"
             self._keep(replace(self.record, code="child_crashed", text=text))
 
@@ -305,7 +303,7 @@ class Updater:
                 record, length_bytes=current.length_bytes or desired.length_bytes,
                 security_floor=current.security_floor, latency_budget_ms=current.latency_budget_ms,
             )  # fmt: skip
-            self.slots.set_boots(record.slot, 0)  # asked for again: it may try again
+            self.slots.clear_starts(record.slot)  # asked for again: it may try again
             self._enter(follow(record, Signal.PRESENT, now_ms))
             self.activate(current)
         elif not self._open(now_ms):
@@ -319,7 +317,7 @@ class Updater:
     def _switch(self, now_ms: int, now_s: float) -> None:
         record, slots = self.record, self.slots
         slots.fill(record.slot, _release(record))
-        slots.set_boots(record.slot, 0)
+        slots.clear_starts(record.slot)
         slots.switch(record.slot)
         self._enter(follow(record, Signal.SWITCHED, now_ms))
         self._begin_probation(now_ms, now_s)
@@ -350,7 +348,7 @@ class Updater:
 
     def _commit(self, text: str, now_ms: int) -> None:
         self.slots.raise_floor(self.record.security_floor)
-        self.slots.set_boots(self.record.slot, 0)
+        self.slots.clear_starts(self.record.slot)
         self._enter(follow(replace(self.record, text=text), Signal.HEALTHY, now_ms))
         self._reclaim()
 

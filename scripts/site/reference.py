@@ -7,7 +7,7 @@ import importlib
 import inspect
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -15,7 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import click
 
 from edge_agent import sources
-from wire.settings import Bound, OneOf, rules
+from wire.settings import Bound, OneOf, default_of, names_of, rules
 
 APIS = ("compressor.api", "edge_agent.api", "server.client")
 PROGRAMS = {"compressor": ("compressor.cli", "app"), "edge-agent": ("edge_agent.cli", "main"),
@@ -99,7 +99,7 @@ def _tables(config: type) -> Iterator[str]:
             if table is sources.SourceConfig:
                 yield from _sources()
             else:
-                yield _section(f"[{field.name}]", table, {one.name for one in dataclasses.fields(table)})
+                yield _section(f"[{field.name}]", table, names_of(table))
 
 
 def _sources() -> Iterator[str]:
@@ -117,17 +117,17 @@ Where inputs come from. The other keys are those of the kind:
 """
     for name in sources.names():
         table = sources.settings_of(name)
-        yield _section(f'[source] of kind = "{name}"', table, {one.name for one in dataclasses.fields(table)})
+        yield _section(f'[source] of kind = "{name}"', table, names_of(table))
 
 
-def _section(title: str, table: type, names: set[str]) -> str:
+def _section(title: str, table: type, names: Collection[str]) -> str:
     """Return heading, docstring of the class, and a row for each key with the reason for its default."""
     hints, comments, text = get_type_hints(table), _comments(table), _plain(inspect.getdoc(table) or "")
     ranges = rules(table)
     rows = []
     for field in dataclasses.fields(table):
         if field.name in names:
-            default = field.default if field.default is not dataclasses.MISSING else field.default_factory()  # type: ignore[misc]
+            default = default_of(table, field.name)
             shown = "" if default is None else f"`{_toml(default)}`"
             within = _range(ranges.get(field.name))
             why = comments.get(field.name, "")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_agent import declarations
+from edge_agent import declarations, runtimes
 
 ROOT = Path(__file__).parents[2]
 AGREED = {
@@ -113,3 +113,12 @@ def test_a_runtime_says_its_packages_formats_and_layout() -> None:
     assert (missing.installed, missing.distribution) == (True, "numpy")
     missing = declarations.RuntimeFile(name="x", packages={"not_here": "not-here"})
     assert (missing.installed, missing.distribution, missing.version) == (False, "not-here", "")
+
+
+def test_a_declaration_with_a_type_is_read_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left out without a word, the runtime would count as installed and without formats."""
+    text = 'PACKAGES: dict[str, str] = {"not_here": "not-here"}\nFORMATS: dict[str, str] = {"": "x"}\nLAYOUT: str\n'
+    (tmp_path / "typed.py").write_text(text)
+    monkeypatch.setattr(runtimes.__spec__, "submodule_search_locations", [str(tmp_path)])
+    found = declarations.runtime("typed")
+    assert (found.installed, dict(found.formats), found.layout) == (False, {"": "x"}, "NCHW")

@@ -175,7 +175,7 @@ class Repair:
             for name in NAMES:  # the damaged bundle caused the failed starts, not the release
                 held = slots.read(name)
                 if held is not None and held.sha256 == result.release.sha256:
-                    slots.set_boots(name, 0)
+                    slots.clear_starts(name)
                     if name == slots.current_name():
                         self._resting = False
                         self.updater.activate(held)

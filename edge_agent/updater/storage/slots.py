@@ -162,29 +162,30 @@ class Slots:
         """Return how often a slot was started without becoming healthy, except for crashes of the machine."""
         return self._boots().get(name, 0)
 
-    def count_machine_end(self, name: str) -> int:
-        """Count a crash of the machine (not of the agent alone) before a slot became healthy; return the count.
+    def count_start(self, name: str, *, machine: bool = False) -> int:
+        """Count a start of a slot that is not healthy yet; return how many there were.
+
+        ``machine``: it follows a crash of the machine, not of the agent alone; these are counted separately.
 
         Raises:
             OSError: If it can't be written.
         """
-        counts, key = self._boots(), name + _MACHINE
+        counts, key = self._boots(), name + _MACHINE if machine else name
         count = counts.get(key, 0) + 1
-        write_record(self.disk, self.state / "slots" / "boots.json", {**counts, key: count})
+        if name in NAMES:
+            write_record(self.disk, self.state / "slots" / "boots.json", {**counts, key: count})
         return count
 
-    def set_boots(self, name: str, count: int) -> None:
-        """Store how often a slot was started without becoming healthy; 0 also clears the crashes of the machine.
+    def clear_starts(self, name: str) -> None:
+        """Forget all starts of a slot: it is healthy, or may try again.
 
         Raises:
             OSError: If it can't be written.
         """
         counts = self._boots()
-        changed = {**counts, name: count}
-        if not count:
-            changed.pop(name + _MACHINE, None)
-        if name in NAMES and changed != {name: 0, **counts}:
-            write_record(self.disk, self.state / "slots" / "boots.json", changed)
+        kept = {key: count for key, count in counts.items() if key not in {name, name + _MACHINE}}
+        if kept != counts:
+            write_record(self.disk, self.state / "slots" / "boots.json", kept)
 
     def reclaim(self, keep: frozenset[str]) -> int:
         """Remove every bundle and part except those of the slots and of ``keep`` (digests); return how many.

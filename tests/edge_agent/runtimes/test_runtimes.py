@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_agent import runtimes
+from edge_agent import declarations, runtimes
 from edge_agent.errors import InputShapeError, RuntimeLoadError, RuntimeMissingError, RuntimeSeamError
 from edge_agent.runtimes import memory
 from wire.manifest import Manifest, TensorSpec
@@ -47,7 +47,7 @@ ARTIFACTS: dict[str, Callable[[pytest.FixtureRequest], bytes]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=[name for name in runtimes.available() if name in ARTIFACTS])
+@pytest.fixture(params=[one.name for one in declarations.runtimes() if one.installed and one.name in ARTIFACTS])
 def runtime(request: pytest.FixtureRequest) -> runtimes.Runtime:
     """The same small model in each runtime."""
     return runtimes.load(replace(MANIFEST, runtime=request.param), ARTIFACTS[request.param](request))
@@ -68,7 +68,7 @@ def test_onnxruntime_itself_works_without_denormals() -> None:
 
 def test_every_runtime_of_the_folder_has_a_model_in_this_suite() -> None:
     """A new runtime file without a model here is not tested, and this says so."""
-    assert set(runtimes.names()) == set(ARTIFACTS)
+    assert {one.name for one in declarations.runtimes()} == set(ARTIFACTS)
 
 
 def test_conformance_gives_the_outputs_in_the_manifests_order(runtime: runtimes.Runtime) -> None:
@@ -158,7 +158,7 @@ def test_onnx_phones_nobody(tmp_path: Path) -> None:
     home.mkdir()
     code = """
 import os, pathlib, time, sys, numpy as np
-from edge_agent import runtimes
+from edge_agent import declarations, runtimes
 from wire.manifest import Manifest, TensorSpec
 manifest = Manifest(inputs=(TensorSpec(name="x", shape=(-1, 6)),), outputs=(TensorSpec(name="logits", shape=(-1, 3)),))
 runtime = runtimes.load(manifest, pathlib.Path(sys.argv[1]).read_bytes())

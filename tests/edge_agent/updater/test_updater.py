@@ -307,4 +307,4 @@ def test_a_healthy_end_of_probation_forgets_the_power_cuts(device: object, relea
     slot = device.updater.record.slot
     device.beat()
     device.pass_time(release(2).desired.probation_s)
-    assert device.updater.slots.count_machine_end(slot) == 1
+    assert device.updater.slots.count_start(slot, machine=True) == 1
