@@ -40,7 +40,7 @@ from wire import __version__
 from wire.canonical import canonical_bytes
 from wire.codec import Json
 from wire.errors import PathError, WireError
-from wire.paths import without_tilde
+from wire.paths import typed_path, without_tilde
 
 EXIT_FAULT, EXIT_UNUSABLE, EXIT_IN_USE, EXIT_ENROLMENT, EXIT_DISK = 1, 3, 4, 5, 6
 EXIT_NOT_RUNNING, EXIT_DEGRADED, EXIT_STALE, EXIT_SERVER = 7, 8, 9, 10
@@ -65,11 +65,8 @@ _MAX_CLAIM_BYTES = 1024
 
 
 def _path(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Path | None:
-    """Return a path with its tilde expanded: a shell does not expand the one in ``--state=~/agent``."""
-    if value == "":  # pathlib takes it for the current folder
-        raise click.BadParameter("Expected a path, got an empty one: is a variable of your shell not set?")
     try:
-        return None if value is None else Path(without_tilde(value))
+        return None if value is None else typed_path(value)
     except PathError as error:
         raise click.BadParameter(str(error)) from error
 

@@ -23,6 +23,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from server.errors import AnsweredError, AnswerInvalidError, ClientFileError, NotRunningError
+from server.people import SOMEBODY
 from wire.codec import Json, from_document, parse_json
 from wire.errors import MessageError
 
@@ -340,19 +341,19 @@ class FleetClient:
         body: dict[str, Json] = {"release": release, "canary": chosen, "approved": approved}
         return self._post(RolloutInfo, "/api/rollouts", body)
 
-    def approve(self, rollout: str, *, by: str = "an operator") -> RolloutInfo:
+    def approve(self, rollout: str, *, by: str = SOMEBODY) -> RolloutInfo:
         """Approve a rollout, so that it starts; ``by``: who decided it."""
         return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/approve", {"by": by})
 
-    def pause(self, rollout: str, *, by: str = "an operator", why: str = "") -> RolloutInfo:
+    def pause(self, rollout: str, *, by: str = SOMEBODY, why: str = "") -> RolloutInfo:
         """Pause a rollout: no further device is assigned the release. ``by`` and ``why`` are recorded."""
         return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/pause", {"by": by, "why": why})
 
-    def resume(self, rollout: str, *, how: str = "retry", by: str = "an operator") -> RolloutInfo:
+    def resume(self, rollout: str, *, how: str = "retry", by: str = SOMEBODY) -> RolloutInfo:
         """Resume a paused rollout; ``how``: ``retry``, ``replace`` or ``tolerate``; ``by``: who decided it."""
         return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/resume", {"how": how, "by": by})
 
-    def abort(self, rollout: str, *, by: str = "an operator", why: str = "") -> RolloutInfo:
+    def abort(self, rollout: str, *, by: str = SOMEBODY, why: str = "") -> RolloutInfo:
         """Abort a rollout; devices that have not committed go back. ``by`` and ``why`` are recorded."""
         return self._post(RolloutInfo, f"/api/rollouts/{_part(rollout)}/abort", {"by": by, "why": why})
 

@@ -7,8 +7,21 @@ such a folder write ``./~``. A NUL character is rejected here: every path of a c
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from wire.errors import PathError
+
+
+def typed_path(path: str) -> Path:
+    """Return a path as a person typed it: a shell doesn't expand the tilde in ``--state=~/agent``.
+
+    Raises:
+        PathError: As ``without_tilde``, and for an empty path, which would be the current folder.
+    """
+    if not path:
+        message = "Expected a path, got an empty one: is a variable of your shell not set?"
+        raise PathError(message)
+    return Path(without_tilde(path))
 
 
 def without_tilde(path: str) -> str:

@@ -53,7 +53,7 @@ class DevicesBody(BaseModel):
     devices: list[DeviceBody]
 
 
-class RanBody(BaseModel):
+class RanBody(Shown):
     """The release that ran on a device from ``from_ms`` on."""
 
     device: str
@@ -119,7 +119,7 @@ def router(
         if found is None:
             message = f"Expected a time after the first report of {device!r}, got {at_ms}"
             raise UnknownDeviceError(message)
-        return RanBody(device=device, from_ms=found.from_ms, release=found.release, sha256=found.sha256, gen=found.gen)
+        return RanBody.of(found)
 
     @routes.post("/api/devices/{device}/commands", status_code=202)
     def command(device: str, request: CommandRequest) -> CommandBody:

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, JsonValue
 
 from server.api.auth import Auth
-from server.drift.ledger import StoredVerdict, Verdicts
+from server.api.values import Shown
+from server.drift.ledger import Verdicts
 from server.store.database import Database
 from server.store.monitoring import evidence as store
 
@@ -64,7 +65,7 @@ class EvidencesBody(BaseModel):
     pools: list[PoolBody]
 
 
-class VerdictBody(BaseModel):
+class VerdictBody(Shown):
     """One verdict; ``closed_ms`` is 0 while it is open."""
 
     id: int
@@ -107,16 +108,6 @@ def router(auth: Auth, database: Database, verdicts: Verdicts) -> APIRouter:
     @routes.get("/api/verdicts")
     def list_verdicts(limit: Annotated[int, Query(ge=1, le=1000)] = 50) -> VerdictsBody:
         """Return the newest verdicts."""
-        return VerdictsBody(verdicts=[_body(verdict) for verdict in verdicts.latest(limit)])
+        return VerdictsBody(verdicts=[VerdictBody.of(verdict) for verdict in verdicts.latest(limit)])
 
     return routes
-
-
-def _body(verdict: StoredVerdict) -> VerdictBody:
-    return VerdictBody(
-        id=verdict.id, kind=verdict.kind.value, first_window_ms=verdict.first_window_ms,
-        last_window_ms=verdict.last_window_ms, windows=verdict.windows, opened_ms=verdict.opened_ms,
-        closed_ms=verdict.closed_ms, devices=list(verdict.devices), attributes=dict(verdict.attributes),
-        cause=verdict.cause, action=verdict.action, detail=verdict.detail, release=verdict.release,
-        model=verdict.model,
-    )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
+from server.api.values import Shown
 from server.app.vitals import Vitals
 from server.clock import Clock
 from wire import __version__
@@ -12,7 +13,7 @@ from wire import __version__
 _UNWELL = 503
 
 
-class SignBody(BaseModel):
+class SignBody(Shown):
     """One health check of the server."""
 
     name: str
@@ -47,7 +48,7 @@ def router(vitals: Vitals, clock: Clock) -> APIRouter:
         return Health(
             ok=not bad, version=__version__, at_ms=now_ms, code="unwell" if bad else "",
             text="; ".join(f"{sign.name}: {sign.text}" for sign in bad),
-            signs=[SignBody(name=sign.name, ok=sign.ok, text=sign.text) for sign in signs],
+            signs=[SignBody.of(sign) for sign in signs],
         )  # fmt: skip
 
     return routes

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 
 from server.api.auth import Auth
+from server.api.values import Shown
 from server.app.situation import Situation
 
 
-class ConcernBody(BaseModel):
+class ConcernBody(Shown):
     """One problem; ``names``: the devices, releases or rollouts that it concerns."""
 
     signal: str
@@ -35,10 +36,7 @@ def router(auth: Auth, situation: Situation) -> APIRouter:
     def show() -> OverallBody:
         """Return the overall status; it is well only when no signal reports a problem."""
         found = situation.overall()
-        concerns = [
-            ConcernBody(signal=one.signal, level=one.level.value, text=one.text, names=list(one.names))
-            for one in found.concerns
-        ]
+        concerns = [ConcernBody.of(one) for one in found.concerns]
         return OverallBody(well=not concerns, level=found.level.value, text=found.text, concerns=concerns)
 
     return routes

@@ -66,18 +66,19 @@ from server.trust.online_keys import init_online_keys
 from server.trust.roots import install_root
 from wire import __version__
 from wire.codec import Json
-from wire.errors import WireError
+from wire.errors import PathError, WireError
 from wire.memory_broker import MemoryBroker, MemoryTransport
+from wire.paths import typed_path
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def _path(_context: click.Context, _parameter: click.Parameter, value: str) -> Path:
-    """Return ``value`` as a path; an empty one would be the current folder."""
-    if not value:
-        raise click.BadParameter("Expected a path, got an empty one: is a variable of your shell not set?")
-    return Path(value)
+    try:
+        return typed_path(value)
+    except PathError as error:
+        raise click.BadParameter(str(error)) from error
 
 
 _STATE = click.argument("directory", metavar="DIR", type=click.Path(), callback=_path)

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from nicegui import Client, ui
 
 from server.dashboard.views import Status, Tone
+from server.people import MAX_NAME, MAX_WHY
 
 STYLE = files("server.dashboard").joinpath("theme.css").read_text(encoding="utf-8")
 PAGES = (
@@ -144,7 +145,7 @@ async def ask_why(client: Client, question: str, detail: str, action: str) -> st
     with client, ui.dialog() as dialog, ui.element("div").classes("tf-card"):
         heading(question)
         ui.label(detail).classes("tf-muted")
-        why = ui.input("Why").props("dense outlined maxlength=500").style("min-width: 300px")
+        why = ui.input("Why").props(f"dense outlined maxlength={MAX_WHY}").style("min-width: 300px")
         with ui.element("div").classes("tf-row"):
             ui.element("div").classes("tf-grow")
             ui.button("Cancel", on_click=lambda: dialog.submit(None)).props("flat no-caps color=grey")
@@ -197,7 +198,7 @@ async def ask_name(client: Client, question: str, detail: str, action: str) -> s
 
 
 def _name() -> ui.input:
-    return ui.input("Your name").props("dense outlined maxlength=100")
+    return ui.input("Your name").props(f"dense outlined maxlength={MAX_NAME}")
 
 
 def _said(name: ui.input) -> str:

@@ -93,6 +93,13 @@ class Fleet:
         with self.database.begin() as connection:
             return tuple(as_device(row) for row in store.ended_devices(connection))
 
+    def ended_of(self, devices: Collection[str]) -> tuple[Device, ...]:
+        """Return those of ``devices`` that were revoked or removed."""
+        if not devices:
+            return ()
+        with self.database.begin() as connection:
+            return tuple(as_device(row) for row in store.ended_of(connection, devices))
+
     def sites(self, devices: Collection[str]) -> dict[str, str]:
         """Return the sites of ``devices``, by id; unregistered ones are left out."""
         if not devices:

@@ -21,6 +21,7 @@ from server.errors import (
     MeasurementRefusedError,
     NotTheDeviceError,
     UnknownBlobError,
+    UnknownDeviceError,
     UnknownMeasurementError,
 )
 from server.fleet.fleet import Fleet
@@ -130,7 +131,7 @@ class Measurements:
             )
         try:
             sent = self.fleet.command((folder / _COMMAND).read_text())
-        except OSError:
+        except (OSError, UnknownDeviceError):  # a restored database may be older than this folder
             sent = None
         if sent is not None and sent.answered_ms and not sent.ok:
             return Measurement(order=parsed, phase=Phase.FAILED, code=sent.code, text=sent.text, report_sha256="")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from wire.codec import encode
-from wire.topics import Kind, Topic
+from wire.topics import Topic
 from wire.transport import Transport
 
 
@@ -22,8 +22,3 @@ class Outbox:
     def clear(self, topic: Topic) -> bool:
         """Clear the retained message of ``topic``."""
         return self.transport.publish(str(topic), b"", retain=True) is not None
-
-
-def topic_of(site: str, device: str, kind: Kind, leaf: str = "") -> Topic:
-    """Return the topic ``tf/1/<site>/<device>/<kind>[/<leaf>]``."""
-    return Topic(site=site, device=device, kind=kind, leaf=leaf)

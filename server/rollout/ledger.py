@@ -32,8 +32,7 @@ class Ledger:
     def newest(self) -> Rollout | None:
         """Return the rollout that was created last, None before the first."""
         with self.database.begin() as connection:
-            row = store.newest_rollout(connection)
-            return _rollouts(connection, [row])[0] if row is not None else None
+            return _with_members(connection, store.newest_rollout(connection))
 
     def get(self, rollout: str) -> Rollout:
         """Return one rollout.
@@ -42,9 +41,9 @@ class Ledger:
             UnknownRolloutError: If there is none of that id.
         """
         missing = UnknownRolloutError(f"Expected the id of a rollout, got {rollout[:80]!r}: see GET /api/rollouts")
-        row = self.database.row(lambda connection: store.one_rollout(connection, rollout), missing)
-        with self.database.begin() as connection:
-            return _rollouts(connection, [row])[0]
+        return self.database.row(
+            lambda connection: _with_members(connection, store.one_rollout(connection, rollout)), missing
+        )
 
     def add(self, rollout: Rollout) -> None:
         """Store a new rollout."""
@@ -78,6 +77,10 @@ class Ledger:
             changes = {"phase": after.phase.value, "code": after.code, "text": after.text, "updated_ms": now_ms}
             groups = [asdict(group) for group in after.groups]
             store.update_rollout(connection, after.id, {**changes, "groups": groups})
+
+
+def _with_members(connection: sa.Connection, row: sa.RowMapping | None) -> Rollout | None:
+    return _rollouts(connection, [row])[0] if row is not None else None
 
 
 def _row(rollout: str, member: Member) -> dict[str, object]:

@@ -359,12 +359,9 @@ class RolloutService:
             member.device for member in rollout.members
             if member.device not in devices and member.standing in {*IN_FLIGHT, Standing.STUCK}
         }  # fmt: skip
-        for device in self.fleet.ended() if gone else ():
-            if device.device in gone:
-                update = device.reported.update if device.reported else UpdateStatus()
-                statuses[device.device] = DeviceStatus(
-                    device=device.device, update=update, reachable=False, removed=True
-                )
+        for device in self.fleet.ended_of(gone):
+            update = device.reported.update if device.reported else UpdateStatus()
+            statuses[device.device] = DeviceStatus(device=device.device, update=update, reachable=False, removed=True)
         return statuses
 
     def _status(self, device: Device, now_ms: int) -> DeviceStatus:

@@ -11,6 +11,7 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
@@ -25,6 +26,7 @@ from server.errors import (
 )
 from server.store.revisions import prepare
 
+Row = TypeVar("Row")
 METADATA = sa.MetaData()
 _DISK_FULL = "53100"
 
@@ -60,8 +62,8 @@ class Database:
             message = f"Expected numbers that the database can hold, got: {error}"
             raise ValueRefusedError(message) from error
 
-    def row(self, ask: Callable[[sa.Connection], sa.RowMapping | None], missing: ServerError) -> sa.RowMapping:
-        """Return the row that ``ask`` returns.
+    def row(self, ask: Callable[[sa.Connection], Row | None], missing: ServerError) -> Row:
+        """Return the row, or what is made of one, that ``ask`` returns in one transaction.
 
         Raises:
             ServerError: ``missing``, if there is none.

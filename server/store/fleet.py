@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import sqlalchemy as sa
 
@@ -83,6 +83,12 @@ def sites_of(connection: sa.Connection, devices: Collection[str]) -> dict[str, s
     """Return the sites of ``devices``, by id; a device that is not registered is left out."""
     query = sa.select(DEVICES.c.device, DEVICES.c.site).where(DEVICES.c.device.in_(devices), DEVICES.c.ended == "")
     return {row.device: row.site for row in connection.execute(query)}
+
+
+def ended_of(connection: sa.Connection, devices: Collection[str]) -> Sequence[sa.RowMapping]:
+    """Return those of ``devices`` that were revoked or removed."""
+    query = DEVICES.select().where(DEVICES.c.device.in_(devices), DEVICES.c.ended != "")
+    return connection.execute(query).mappings().all()
 
 
 def devices_with_skew(connection: sa.Connection, devices: Collection[str]) -> frozenset[str]:

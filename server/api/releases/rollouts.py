@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from server.api.auth import Auth
-from server.api.values import Person, Why
+from server.api.values import Person, Shown, Why
 from server.errors import RolloutRefusedError
 from server.people import SOMEBODY
 from server.rollout.config import MAX_TIME_S
@@ -76,7 +76,7 @@ class SkipRequest(BaseModel, extra="forbid"):
     only: list[str] | None = None
 
 
-class ForesightBody(BaseModel):
+class ForesightBody(Shown):
     """The immediate effects of an act.
 
     ``tells``: devices that are assigned the release now. ``later``: offline devices, assigned when they connect.
@@ -209,10 +209,7 @@ def router(auth: Auth, rollouts: RolloutService) -> APIRouter:
     ) -> ForesightBody:
         """Return the immediate effects of an act, without performing it."""
         seen = rollouts.foresee(rollout, act, how=how, group=group)
-        return ForesightBody(
-            tells=list(seen.tells), later=list(seen.later), sets_back=list(seen.sets_back), opens=list(seen.opens),
-            unaffected=list(seen.unaffected), text=seen.text,
-        )  # fmt: skip
+        return ForesightBody.of(seen)
 
     @routes.post("/api/rollouts/{rollout}/resume")
     def resume(rollout: str, request: ResumeRequest | None = None) -> RolloutBody:

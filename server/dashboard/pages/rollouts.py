@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
-from nicegui import run, ui
+from nicegui import ui
 
 from server.dashboard.pages.new_rollout import NewRollout
 from server.dashboard.pages.releases import Releases
@@ -91,19 +91,8 @@ class Steering:
 
     async def _resume(self, card: RolloutCard, question: str) -> None:
         """Offer the ways to resume, each with the devices it assigns; not those that would pause again at once."""
-        found: dict[How, Foresight] = {}
-        refusals = []
-        for how in How:
-            try:
-                seen = await run.io_bound(partial(self.visit.services.rollouts.foresee, card.id, "resume", how=how))
-            except ServerError as error:
-                refusals.append(str(error))
-            else:
-                if seen is not None and seen not in found.values():
-                    found[how] = seen
-        if not found:
-            with self.visit.client:
-                ui.notify("; ".join(refusals[:1]), type="negative", multi_line=True)
+        found = await self.visit.ask(partial(self._ways, card.id))
+        if found is None:
             return
         choices = {how.value: f"{_WAYS[how]}: {seen.text}" for how, seen in found.items()}
         answer = await choose(self.visit.client, question, choices, "Resume")
@@ -112,6 +101,26 @@ class Steering:
             await self.visit.do(
                 partial(self.visit.services.rollouts.resume, card.id, how, by=by, only=found[how].tells)
             )
+
+    def _ways(self, rollout: str) -> dict[How, Foresight]:
+        """Return the ways to resume that differ in what they do.
+
+        Raises:
+            ServerError: If every way is refused: the reason of the first.
+        """
+        found: dict[How, Foresight] = {}
+        refusals: list[ServerError] = []
+        for how in How:
+            try:
+                seen = self.visit.services.rollouts.foresee(rollout, "resume", how=how)
+            except ServerError as error:
+                refusals.append(error)
+            else:
+                if seen not in found.values():
+                    found[how] = seen
+        if not found:
+            raise refusals[0]
+        return found
 
     async def _skip(self, card: RolloutCard, group: str) -> None:
         seen = await self.visit.ask(partial(self.visit.services.rollouts.foresee, card.id, "skip", group=group))

@@ -67,7 +67,9 @@ def _taken(source: sources.Source, clock: FakeClock, count: int) -> list[sources
 
 def test_conformance_gives_inputs_with_a_name_and_bytes(source: tuple[sources.Source, FakeClock]) -> None:
     """They come one by one, and the source may be told that each was served."""
-    for capture in _taken(*source, 3):
+    taken = _taken(*source, 3)
+    assert taken
+    for capture in taken:
         assert capture.name
         assert isinstance(capture.data, bytes)
         source[0].done(capture)

@@ -143,6 +143,14 @@ def test_silence_is_told(scene: Scene) -> None:
     assert scene.ask("GET", f"/{scene.order.order}").status_code == 404
 
 
+def test_an_order_whose_command_a_restored_database_lacks_is_still_told(scene: Scene) -> None:
+    """Folders are copied after the database, so a command may be in the one and not in the other."""
+    scene.send()
+    command = next(scene.fleet.app.parts.measurements.folder.glob("*/command"))
+    command.write_text("another")
+    assert scene.phase() == "sent"
+
+
 Change = Callable[[Scene], object]
 
 
