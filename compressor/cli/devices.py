@@ -127,12 +127,7 @@ def rules_on(certificate: Certificate, device: str) -> tuple[GateRecipe, ...]:
         for rule in certificate.rules
         if not rule.on and rule.name in timed and rule.name not in named
     )
-    agreeing = tuple(
-        kind.rule(kind.added, device)
-        for kind in KINDS.values()
-        if kind.place is Place.DEVICE and kind.added is not None and kind.name not in named
-    )
-    return (*added, *own, *agreeing)
+    return (*added, *own, *certificates.agreeing(own, device))
 
 
 def _record(bundle: Bundle, before: DeviceRecord, bench: DeviceBench, progress: Progress) -> DeviceRecord:

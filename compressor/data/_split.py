@@ -107,7 +107,7 @@ def check_disjoint(table: Table, splits: Splits) -> None:
 
 def absences(table: Table, splits: Splits) -> list[str]:
     """Return remarks on classes without train rows or without gate rows."""
-    labels = tasks.of_labels(table.labels, table.task).targets.classes(table.labels)
+    labels = tasks.of_rows(table).targets.classes(table.labels)
     if labels is None:
         return []
     said = []
@@ -207,7 +207,7 @@ def _one_of_each(table: Table, rows: Integers, keys: list[str], seed: int) -> In
     found: dict[str, list[int]] = {}
     for row in rows.tolist():
         found.setdefault(keys[row], []).append(row)
-    labels = tasks.of_labels(table.labels, table.task).targets.classes(table.labels)
+    labels = tasks.of_rows(table).targets.classes(table.labels)
     return np.array(sorted(_one(table, labels, own, seed) for own in found.values()), dtype=np.int64)
 
 

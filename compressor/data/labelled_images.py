@@ -201,7 +201,8 @@ def _read_rows(store: Store, data: DataRecipe, path: Path) -> list[Row]:
     if not 0 < len(lines) <= MAX_ENTRIES:
         message = f"Expected 1 to {MAX_ENTRIES} lines in {name}, got {len(lines)}"
         raise ArchiveError(message)
-    rows = [_row(line, data, f"{name}, row {number}") for number, line in enumerate(lines, start=2)]
+    named = data.label != "floor" and not tasks.of(data).columns
+    rows = [_row(line, data, f"{name}, row {number}", named=named) for number, line in enumerate(lines, start=2)]
     _check_contradictions(rows, name)
     return rows
 
@@ -223,7 +224,8 @@ def _check_contradictions(rows: list[Row], name: str) -> None:
             raise DataError(f"{message}: leave the wrong row out")
 
 
-def _row(line: dict[str | None, str], data: DataRecipe, where: str) -> Row:
+def _row(line: dict[str | None, str], data: DataRecipe, where: str, *, named: bool) -> Row:
+    """Return the row of a ``line``; ``named``: its label is the name of a class."""
     if None in line:
         message = f"Expected no more cells in {where} than the header has, got {len(line[None])} more"
         raise DataError(f"{message}: put cells with a comma in quotes")
@@ -231,7 +233,7 @@ def _row(line: dict[str | None, str], data: DataRecipe, where: str) -> Row:
         if not line[column]:
             message = f"Expected a value in {where}, column {column!r}, got none: fill it in or leave the row out"
             raise DataError(message)
-    if data.label != "floor" and not tasks.of(data).columns:
+    if named:
         check_label(line["label"], f"{where}, column 'label'")
     part, split = ((line[name] or "") if name else "" for name in (data.slices, data.split))
     return Row(

@@ -106,9 +106,9 @@ def _check_unread(data: DataRecipe, form: str, options: tuple[str, ...]) -> None
 
 
 def _tables(store: Names, data: DataRecipe, *, binary: bool) -> list[Sample]:
-    names = [name for name in store.names() if name.endswith(_TABLES)]
+    names, columns = [name for name in store.names() if name.endswith(_TABLES)], tasks.of(data).columns
     return [
         sample
         for name in names
-        for sample in _window_table.samples(store, name, data.slices, binary=binary, columns=tasks.of(data).columns)
+        for sample in _window_table.samples(store, name, data.slices, binary=binary, columns=columns)
     ]

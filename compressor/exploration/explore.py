@@ -102,7 +102,7 @@ def explore(table: Table, progress: Progress, *, seed: int = 0, slices: Sequence
     a search for wrong labels. The notes say so.
     """
     notes, digest, labelled = [], table_digest(table), table
-    table, note = tasks.of_labels(table.labels, table.task).targets.grouped(table)
+    table, note = tasks.of_rows(table).targets.grouped(table)
     notes += [note] if note else []
     try:
         parts = parts_of(table, seed, slices)

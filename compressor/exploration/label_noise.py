@@ -59,7 +59,7 @@ def suspects(table: Table, thumbs: Thumbs, stage: Stage) -> Noise:
 
     Deterministic. Of more than ``MAX_ROWS`` rows every k-th is judged; labels of a regression are not judged.
     """
-    classes = tasks.of_labels(table.labels, table.task).targets.classes(table.labels)
+    classes = tasks.of_rows(table).targets.classes(table.labels)
     if classes is None:
         return unjudged("they are not one class a row")
     judged = np.arange(0, len(table), -(-len(table) // MAX_ROWS))

@@ -79,7 +79,7 @@ def validate(table: Table, schema: Schema) -> tuple[Expectation, ...]:
 
     For a regression the groups of ``compressor data explore`` count as classes.
     """
-    table, _ = tasks.of_labels(table.labels, table.task).targets.grouped(table)
+    table, _ = tasks.of_rows(table).targets.grouped(table)
     checks: Mapping[str, Callable[[Table, object], Expectation]] = {
         "classes": lambda t, want: _same("classes", want, set(t.class_names)),
         "slices": lambda t, want: _same("slices", want, set(t.slices.tolist())),

@@ -128,10 +128,14 @@ def rules_for(
         here += _added(here, [kind for kind in KINDS.values() if kind.retrained])
     else:
         here = [rule for rule in here if rule.name not in KINDS or not KINDS[rule.name].retrained]
-    of_devices = [kind for kind in KINDS.values() if kind.place is Place.DEVICE]
     devices = dict.fromkeys(rule.on for rule in there)
-    agreeing = (rule for name in devices for rule in _added([r for r in there if r.on == name], of_devices, name))
-    return (*here, *there, *agreeing)
+    return (*here, *there, *(rule for name in devices for rule in agreeing(there, name)))
+
+
+def agreeing(rules: Sequence[GateRecipe], device: str) -> list[GateRecipe]:
+    """Return the gates that apply by default on a ``device`` alone (agreement with this host), if not in ``rules``."""
+    of_devices = [kind for kind in KINDS.values() if kind.place is Place.DEVICE]
+    return _added([rule for rule in rules if rule.on == device], of_devices, device)
 
 
 def _added(rules: Sequence[GateRecipe], kinds: Sequence[Kind], on: str = "") -> list[GateRecipe]:

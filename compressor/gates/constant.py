@@ -92,22 +92,15 @@ class LabelOrder:
         if low - high <= self.limit:
             fits = f"{points(reordered)} instead of {points(own)} in another order is within chance"
             text = f"{fits if reordered > own else 'no other order fits better'}{sought(evidence.figures)}"
-            return GateResult(
-                name=self.name,
-                verdict=Verdict.PASS,
-                value=reordered - own,
-                bound=low - high,
-                limit=self.limit,
-                n=n,
-                text=text,
-            )
-        said = f"with labels in another order it is right on {points(reordered)} instead of {points(own)}"
-        named = f" ({evidence.label_order})" if evidence.label_order else ""
-        advice = "set [model] labels in the order of the outputs, or give [model] allow_constant a reason"
-        text = f"{said}{named}: {advice}"
+            verdict = Verdict.PASS
+        else:
+            said = f"with labels in another order it is right on {points(reordered)} instead of {points(own)}"
+            named = f" ({evidence.label_order})" if evidence.label_order else ""
+            advice = "set [model] labels in the order of the outputs, or give [model] allow_constant a reason"
+            text, verdict = f"{said}{named}: {advice}", Verdict.FAIL
         return GateResult(
             name=self.name,
-            verdict=Verdict.FAIL,
+            verdict=verdict,
             value=reordered - own,
             bound=low - high,
             limit=self.limit,

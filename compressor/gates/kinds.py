@@ -139,9 +139,13 @@ def kind_of(name: str) -> Kind | None:
         PluginError: If the module of an external gate can't be imported, or the attribute is not a ``Kind``.
     """
     if ":" not in name:
-        found = KINDS.get(RENAMED.get(name, name))
+        found = _own(name)
         return None if found is None else replace(found, name=name)
     return _from_outside(name, plugins.attribute(name))
+
+
+def _own(name: str) -> Kind | None:
+    return KINDS.get(RENAMED.get(name, name))
 
 
 def _from_outside(name: str, made: object) -> Kind:
@@ -164,7 +168,7 @@ def gate(rule: GateRecipe) -> Gate | None:
     """
     if ":" in rule.name and rule.limit is not None:
         return Measured(rule)
-    kind = KINDS.get(RENAMED.get(rule.name, rule.name))
+    kind = _own(rule.name)
     if kind is None or rule.limit is None:
         return None
     if kind.make is None:

@@ -72,6 +72,7 @@ def _gradients(network: nn.Module, rows: Rows) -> None:
     if not len(rows):
         raise PruneError("Expected training rows for importance 'taylor', got none: use 'magnitude'")
     network.zero_grad(set_to_none=True)
+    training = rows.of_task.training
     drawn = np.random.default_rng(0).permutation(len(rows))[:_MAX_ROWS]
     with torch.enable_grad(), evaluating(network):
         size = rows_within(row_bytes(rows.inputs), most=_BATCH)
@@ -79,5 +80,5 @@ def _gradients(network: nn.Module, rows: Rows) -> None:
             batch = drawn[start : start + size]
             logits = network(torch.from_numpy(rows.inputs[batch]))[0]
             labels = torch.from_numpy(rows.labels[batch])
-            loss = rows.of_task.training.loss_sum(logits, labels) / len(drawn)
+            loss = training.loss_sum(logits, labels) / len(drawn)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -15,7 +15,7 @@ from compressor.errors import PruneError
 from compressor.evaluating import evaluating
 from compressor.portions import portions
 from compressor.steps._base import Bench, Rows
-from compressor.train.supervised import fit
+from compressor.train.supervised import Options, fit_with
 
 _MOST_ROWS = 256
 
@@ -61,12 +61,8 @@ def fine_tune(network: nn.Module, bench: Bench, epochs: int) -> nn.Module:
     if not epochs:
         return network.eval()
     settings = replace(bench.settings, epochs=epochs, learning_rate=bench.settings.fine_tune_learning_rate)
-    return fit(
-        network,
-        bench.train.inputs,
-        bench.train.labels,
-        settings,
-        task=bench.train.task,
+    options = Options(
         on_epoch=lambda epoch: bench.tell(f"fine-tuning, epoch {epoch.number} of {epoch.of}"),
         held=bench.search if settings.early_stopping else None,
     )
+    return fit_with(network, bench.train, settings, options)

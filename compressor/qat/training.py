@@ -141,14 +141,15 @@ def score(network: nn.Module, rows: Rows) -> Score:
     """
     if not len(rows):
         raise TrainError("Expected rows to judge on, got 0: give the search split rows")
+    training = rows.of_task.training
     right, loss = 0.0, 0.0
     with torch.no_grad(), evaluating(network):
         for start in range(0, len(rows), _EVALUATED_AT_ONCE):
             part = slice(start, start + _EVALUATED_AT_ONCE)
             labels = torch.from_numpy(np.ascontiguousarray(rows.labels[part]))
             logits = network(torch.from_numpy(np.ascontiguousarray(rows.inputs[part])))[0]
-            right += rows.of_task.training.goodness(logits, labels)
-            loss += float(rows.of_task.training.loss_sum(logits, labels))
+            right += training.goodness(logits, labels)
+            loss += float(training.loss_sum(logits, labels))
     return Score(right / len(rows), loss / len(rows))
 
 

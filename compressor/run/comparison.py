@@ -14,8 +14,8 @@ import numpy as np
 
 from compressor.data._table import Table
 from compressor.errors import MeasureError
-from compressor.measurement import parity
 from compressor.measurement.onnx_graph import GraphFigures
+from compressor.measurement.parity import Pair, find
 from compressor.measurement.predictions import Candidate, Predictions
 from compressor.recipe.model import TargetRecipe
 from compressor.run.model_files import FLOAT_NAMES, Form
@@ -37,13 +37,13 @@ class Comparison:
     form: Form
     gate_set: Compared
     drifted: Compared | None
-    parity: tuple[parity.Pair, ...]
+    parity: tuple[Pair, ...]
     calibration: Predictions
     parity_unknown: str = ""
 
     @classmethod
-    def of(cls, run: Run, target: str) -> Comparison:
-        """Return all predictions of ``target``.
+    def of(cls, run: Run, target: str, pairs: tuple[tuple[Pair, ...], str]) -> Comparison:
+        """Return all predictions of ``target``; ``pairs``: as in ``parity_of``, the same for every target.
 
         Raises:
             MeasureError: If a model can't be run.
@@ -56,19 +56,18 @@ class Comparison:
             baseline = run.before.manifest.release
         held = run.drifted.held if run.drifted is not None else None
         gate_set = _compare(run, form, run.rows("gate"))
-        pairs, unknown = parity_of(run)
         return cls(
             baseline=baseline,
             form=form,
             gate_set=gate_set,
             drifted=None if held is None else _compare(run, form, held),
-            parity=pairs,
+            parity=pairs[0],
             calibration=run.predict("temperature", form.candidate, run.rows("calibration")),
-            parity_unknown=unknown,
+            parity_unknown=pairs[1],
         )
 
 
-def parity_of(run: Run) -> tuple[tuple[parity.Pair, ...], str]:
+def parity_of(run: Run) -> tuple[tuple[Pair, ...], str]:
     """Return the parity of every pair of forms, on some rows of the gate split, and which forms failed.
 
     A form that can't be run, such as a float file that no device gets, is left out and named.
@@ -140,9 +139,9 @@ def figures_of(run: Run, target: TargetRecipe, compared: Comparison) -> Figures:
     found.add(_GRAPH, lambda: _graph_figures(found, run.graph(form.candidate, form.onnx)))
     found.add(("float_macs",), lambda: _float_macs(run.graph(baseline.candidate)))
     float_name = FLOAT_NAMES[target.runtime]
-    if exported := parity.find(compared.parity, float_name, "torch"):
+    if exported := find(compared.parity, float_name, "torch"):
         found.known["parity_max_abs"] = exported.max_abs
-    if quantized := parity.find(compared.parity, float_name, target.name):
+    if quantized := find(compared.parity, float_name, target.name):
         found.known["parity_cosine"] = quantized.cosine
         found.known |= {} if math.isnan(quantized.flip_ratio) else {"parity_flip_ratio": quantized.flip_ratio}
     found.unknown |= {name: compared.parity_unknown for name in _PARITY if compared.parity_unknown}

@@ -35,7 +35,7 @@ from compressor.run.model_files import (
     with_contract,
 )
 from compressor.run.stages import Run, table_digest, versions
-from compressor.steps._base import Bench, Network, Rows
+from compressor.steps._base import Bench, Network
 from compressor.steps._selection import artifact_steps, network_steps
 from compressor.steps._settings import Settings
 from compressor.steps.quantize import Settings as QuantizeRecipe
@@ -78,7 +78,7 @@ def check_calibration(tables: Sequence[Table]) -> None:
     Raises:
         DataError: If they are not: they have only one class, or one value.
     """
-    tasks.of_labels(tables[0].labels, tables[0].task).targets.check_calibration(tables)
+    tasks.of_rows(tables[0]).targets.check_calibration(tables)
 
 
 def shaped(run: Run, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
@@ -106,19 +106,13 @@ def shaped(run: Run, trained: Result, lesson: Lesson) -> tuple[Result, Notes]:
     return weights, tuple(notes)
 
 
-def _rows(run: Run, tables: Sequence[Table]) -> Rows:
-    return Rows(run.joined(tables), np.concatenate([table.lessons for table in tables]), tables[0].task)
-
-
 def _applying(run: Run, weights: Result, trained: Result, step: Settings, lesson: Lesson) -> Callable[[], bytes]:
     def make() -> bytes:
         from compressor.train import checkpoint  # noqa: PLC0415 - torch is loaded only where needed
 
         classes = len(lesson.search.class_names)
         with run.progress.stage(step.step, 1, "step") as stage, tempfile.TemporaryDirectory(prefix="tinyfleet-") as at:
-            train, calibration, search = (
-                _rows(run, tables) for tables in (lesson.train, lesson.calibration, [lesson.search])
-            )
+            train, calibration, search = map(run.lessons, (lesson.train, lesson.calibration, [lesson.search]))
             teacher: Network = run.loaded(trained.data, classes)  # type: ignore[assignment]
             bench = Bench(
                 train=train,

@@ -71,8 +71,8 @@ def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
     data, runtime = recipe.data, declarations.runtime(target.runtime)
     layout, suffix = runtime.layout, runtime.formats[target.format]
     preprocessing, task = preprocessing_of(data, layout), tasks.of(data)
-    bare = Manifest(
-        schema=preprocessing.schema,
+    known = task.device in device_tasks.names()  # found by the reference
+    made = Manifest(
         model=recipe.model.name,
         version=recipe.model.version,
         security_floor=recipe.model.security_floor,
@@ -85,10 +85,10 @@ def manifest_of(recipe: Recipe, table: Table, target: TargetRecipe) -> Manifest:
         outputs=(_logits(table), TensorSpec(name="embedding", shape=(-1, -1))),
         preprocessing=preprocessing,
         hardware=(target.cpu,),
+        task="" if known else task.device,
+        **{task.names_are: table.class_names},  # type: ignore[arg-type]  # labels or values
     )
-    known = task.device in device_tasks.names()  # found by the reference
-    named = replace(bare, task="" if known else task.device, **{task.names_are: table.class_names})  # type: ignore[arg-type]
-    return replace(named, schema=named.needed_schema)
+    return replace(made, schema=made.needed_schema)
 
 
 def _logits(table: Table) -> TensorSpec:

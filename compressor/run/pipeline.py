@@ -36,7 +36,7 @@ from compressor.recipe.model import Recipe, TargetRecipe
 from compressor.release.drift_reference import MIN_REFERENCE_ROWS
 from compressor.run import imported_model
 from compressor.run.bundles import Judged, make_bundles
-from compressor.run.comparison import ITSELF, Comparison, figures_of
+from compressor.run.comparison import ITSELF, Comparison, figures_of, parity_of
 from compressor.run.compression import Lesson, exported, models_of, shaped
 from compressor.run.device_evidence import said_by_devices
 from compressor.run.model_files import ONNX, Models
@@ -118,7 +118,8 @@ def run_recipe(  # noqa: PLR0913 - the seam that worker and command line share
     run = replace(opened(recipe, out, progress or Silent()), before=before, devices=devices)
     run = replace(run, material=material_of(run, data_root, extra))
     run = replace(run, models=_models(run, base))
-    results = [_judge(run, target, Comparison.of(run, target.name)) for target in recipe.targets]
+    pairs = parity_of(run)
+    results = [_judge(run, target, Comparison.of(run, target.name, pairs)) for target in recipe.targets]
     combined = certificates.combine([judged.certificate for judged in results])
     bundles = make_bundles(run, results) if combined.verdict == Verdict.PASS else {}
     return _write(run, out, combined, bundles, shown(combined, run, results))
@@ -183,7 +184,7 @@ def _models(run: Run, base: BasePoint | None) -> Models:
 def calibration_of(run: Run, train: Table) -> list[Table]:
     """Return the tables for calibration: the calibration split, and what the task needs of ``train`` in addition."""
     rows = run.rows("calibration")
-    return tasks.of_labels(rows.labels, rows.task).targets.calibration(rows, train)
+    return tasks.of_rows(rows).targets.calibration(rows, train)
 
 
 def lesson_of(run: Run, *, searched: bool = False) -> Lesson:

@@ -137,6 +137,10 @@ class Run:
             end += len(batch)
         return inputs
 
+    def lessons(self, tables: Sequence[Table]) -> Rows:
+        """Return the rows of all ``tables``, concatenated, to learn from."""
+        return Rows(self.joined(tables), np.concatenate([table.lessons for table in tables]), tables[0].task)
+
     def pixels(self, table: Table) -> NDArray[np.uint8]:
         """Return the images of ``table`` as the drift monitor sees them, uint8 (N, H, W, 3)."""
         pixels = np.empty((len(table), self.preprocessing.height, self.preprocessing.width, 3), np.uint8)
@@ -192,8 +196,7 @@ class Run:
         from compressor.train import checkpoint, supervised  # noqa: PLC0415 - torch is loaded only to train
         from compressor.train.processes import distributed, hosts  # noqa: PLC0415 - torch is loaded only to train
 
-        x = self.joined(tables)
-        y = np.concatenate([table.lessons for table in tables])
+        rows = self.lessons(tables)
         network = self._network(len(tables[0].class_names))
         with tempfile.TemporaryDirectory(prefix="tinyfleet-") as folder:
             path = Path(folder) / "weights.pt"
@@ -205,19 +208,15 @@ class Run:
                 def told(epoch: supervised.Epoch) -> None:
                     stage.advance(1, epoch.said)
 
-                rows = Rows(self.inputs(held), held.lessons, held.task) if held is not None else None
+                judged_by = self.lessons([held]) if held is not None else None
                 if settings.processes > 1 or hosts.leading() is not None:
-                    launch = distributed.Launch(
-                        start=start, held=rows, resume=resume, on_epoch=told, task=self.task.name
-                    )
+                    launch = distributed.Launch(start=start, held=judged_by, resume=resume, on_epoch=told)
                     network = distributed.fit_distributed(
-                        self._spec(len(tables[0].class_names)), x, y, settings, launch
+                        self._spec(len(tables[0].class_names)), rows, settings, launch
                     )
                 else:
-                    supervised.fit(
-                        network,  # type: ignore[arg-type]
-                        x, y, settings, task=self.task.name, on_epoch=told, held=rows, resume=resume,
-                    )  # fmt: skip
+                    options = supervised.Options(on_epoch=told, held=judged_by, resume=resume)
+                    supervised.fit_with(network, rows, settings, options)  # type: ignore[arg-type]
             checkpoint.save(network, path)  # type: ignore[arg-type]
             return path.read_bytes()
 

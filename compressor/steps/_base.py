@@ -47,7 +47,7 @@ class Rows:
     @property
     def of_task(self) -> Task:
         """The task of the labels."""
-        return tasks.of_labels(self.labels, self.task)
+        return tasks.of_rows(self)
 
 
 def _silent(note: str) -> None:

@@ -35,7 +35,7 @@ def apply(network: Network, bench: Bench, settings: Settings) -> Applied:
         bench.tell(f"fine_tune {epoch.number}/{epoch.of} loss {epoch.loss:.3f}")
 
     train = replace(bench.settings, epochs=settings.epochs, learning_rate=settings.learning_rate)
-    rows = bench.train
     with sparsity.zeros_kept(network):
-        supervised.fit(network, rows.inputs, rows.labels, train, task=rows.task, on_epoch=on_epoch, held=bench.search)
+        options = supervised.Options(on_epoch=on_epoch, held=bench.search)
+        supervised.fit_with(network, bench.train, train, options)
     return Applied(network=network, notes={"epochs": len(told), "loss_last": told[-1].loss})

@@ -5,7 +5,7 @@ Decides the task of a recipe. Code outside this folder never compares with a tas
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from compressor.recipe.model import DataRecipe
 
 __all__ = [
-    "Compared", "Judging", "Reporting", "Targets", "Task", "Training", "check", "known", "named", "of", "of_labels",
+    "Compared", "Judging", "Reporting", "Targets", "Task", "Training", "check", "known", "named", "of",
+    "of_labels", "of_rows",
 ]  # fmt: skip
 
 _OF_LABEL = {"number": "regression"}
@@ -70,6 +71,25 @@ def of_labels(labels: NDArray[Any], name: str = "") -> Task:
         PluginError: If the task is unknown.
     """
     return named(name or (_CLASSES if labels.ndim == 1 else _OF_LABEL["number"]))
+
+
+class _Labelled(Protocol):
+    """Rows with labels, and the name of their task, if it is not that of such labels."""
+
+    @property
+    def labels(self) -> NDArray[Any]: ...
+
+    @property
+    def task(self) -> str: ...
+
+
+def of_rows(rows: _Labelled) -> Task:
+    """Return the task of labelled rows.
+
+    Raises:
+        PluginError: If there is no such task.
+    """
+    return of_labels(rows.labels, rows.task)
 
 
 def named(name: str) -> Task:

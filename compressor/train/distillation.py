@@ -21,7 +21,7 @@ from compressor.tasks._loss import TaskLoss
 from compressor.train.batches.samples import checked
 from compressor.train.losses import Outputs
 from compressor.train.sparsity import zeros_kept
-from compressor.train.supervised import fit
+from compressor.train.supervised import Options, fit_with
 
 _MOST_ROWS = 256
 
@@ -89,18 +89,13 @@ def distil(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mix
     Raises:
         TrainError: If there is no teacher, it is the student itself or has other classes, or training fails.
     """
-    loss = _loss(network, bench, settings, mixture)
+    options = Options(
+        on_epoch=lambda epoch: bench.tell(f"distill {epoch.number}/{epoch.of} loss {epoch.loss:.3f}"),
+        held=bench.search,
+        loss=_loss(network, bench, settings, mixture),
+    )
     with zeros_kept(network), evaluating(*([bench.teacher] if bench.teacher is not None else [])):
-        return fit(
-            network,
-            bench.train.inputs,
-            bench.train.labels,
-            settings,
-            task=bench.train.task,
-            on_epoch=lambda epoch: bench.tell(f"distill {epoch.number}/{epoch.of} loss {epoch.loss:.3f}"),
-            held=bench.search,
-            loss=loss,
-        )
+        return fit_with(network, bench.train, settings, options)
 
 
 def _loss(network: nn.Module, bench: Bench, settings: TrainRecipe, mixture: Mixture) -> DistillationLoss:
@@ -144,8 +139,9 @@ def _answers(network: nn.Module, x: torch.Tensor) -> Outputs:
 def agreement(network: nn.Module, teacher: nn.Module, rows: Rows, when: str) -> dict[str, float]:
     """Return how close ``network`` is to ``teacher``, a mean over ``rows``, as notes for ``when``; {} without rows."""
     sums: dict[str, float] = {}
+    training = rows.of_task.training
     with torch.no_grad(), evaluating(network, teacher):
         for x in map(torch.from_numpy, portions(rows.inputs, most=_MOST_ROWS)) if len(rows) else ():
-            for name, value in rows.of_task.training.agreement(network(x)[0], teacher(x)[0]).items():
+            for name, value in training.agreement(network(x)[0], teacher(x)[0]).items():
                 sums[name] = sums.get(name, 0.0) + value
     return {name.format(when): value / len(rows) for name, value in sums.items()}

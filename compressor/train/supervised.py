@@ -93,7 +93,6 @@ def fit(  # noqa: PLR0913 - each option is one a caller can leave out
     labels: npt.NDArray[Any],
     settings: TrainRecipe,
     *,
-    task: str = "",
     on_epoch: Callable[[Epoch], None] | None = None,
     held: Rows | None = None,
     resume: Path | None = None,
@@ -106,7 +105,6 @@ def fit(  # noqa: PLR0913 - each option is one a caller can leave out
         inputs: float32, (N, C, H, W), as the device's preprocessing makes them.
         labels: int64, (N,), class indices; or float32, (N, D), numbers in standard deviations.
         settings: Epochs, seed, batch, rates. ``processes`` is used only by ``distributed.fit_distributed``.
-        task: The task of the labels, a name for ``tasks.named``; empty: the task of such labels.
         on_epoch: Called after every epoch; a resumed training reports the earlier epochs again.
         held: Rows for early stopping and the choice of the best weights; not trained on.
         resume: File that keeps the state after every epoch; if it exists, training continues from it and gives the
@@ -118,7 +116,7 @@ def fit(  # noqa: PLR0913 - each option is one a caller can leave out
             held rows, or ``resume`` is from another training or can't be written.
     """
     return fit_with(
-        network, Rows(inputs, labels, task), settings, Options(on_epoch=on_epoch, held=held, resume=resume, loss=loss)
+        network, Rows(inputs, labels), settings, Options(on_epoch=on_epoch, held=held, resume=resume, loss=loss)
     )
 
 

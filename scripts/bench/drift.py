@@ -251,14 +251,7 @@ class QuietFleet:
         state.open_lane(KEY, streams, None)
         places = {f"d{i:05d}": {"site": f"site-{i // 3}"} for i in range(self.devices)}
         pools = devices = 0
-        before = Outcome(
-            log_values={},
-            log_threshold=0.0,
-            flagged=frozenset(),
-            pool_values={},
-            pool_log_threshold=0.0,
-            pool_alarms=frozenset(),
-        )
+        before = Outcome()
         for slot in range(config.baseline_windows + windows):
             counts = dice.multinomial(self.samples, self.probabilities, size=(self.devices, streams))
             seen = [Observation(device, row) for device, row in zip(places, counts, strict=True)]

@@ -45,14 +45,7 @@ from wire.reference import Reference
 _LOG = logging.getLogger(__name__)
 _SLOTS_PER_TURN = 200
 _QUIET_STATES = {DeviceState.DISCONNECTED, DeviceState.UPDATING}
-_NOTHING = Outcome(
-    log_values={},
-    log_threshold=0.0,
-    flagged=frozenset(),
-    pool_values={},
-    pool_log_threshold=0.0,
-    pool_alarms=frozenset(),
-)
+_NOTHING = Outcome()
 
 
 def _always() -> bool:

@@ -22,9 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy.typing as npt
 from torch import nn
 
 from compressor import child, networks
@@ -32,7 +30,7 @@ from compressor.errors import CompressorError, LostProcessError, TrainError
 from compressor.recipe.model import TrainRecipe
 from compressor.steps._base import Rows
 from compressor.train import checkpoint
-from compressor.train.batches.samples import Floats, check_learnable, checked
+from compressor.train.batches.samples import check_learnable, checked
 from compressor.train.loop import steps_and_batch
 from compressor.train.processes import hosts, job, torchrun
 from compressor.train.processes.job import Job, NetworkSpec
@@ -59,13 +57,11 @@ class Launch:
     resume: Path | None = None
     on_epoch: Callable[[Epoch], None] | None = None
     stall_s: float = 3600.0
-    task: str = ""
 
 
 def fit_distributed(
     network_spec: NetworkSpec,
-    inputs: Floats,
-    labels: npt.NDArray[Any],
+    rows: Rows,
     settings: TrainRecipe,
     launch: Launch | None = None,
 ) -> nn.Module:
@@ -73,8 +69,7 @@ def fit_distributed(
 
     Args:
         network_spec: Name, classes, channels, height, width and options, the arguments of ``networks.build``.
-        inputs: float32, (N, C, H, W).
-        labels: int64, (N,), class indices; or float32, (N, D), numbers.
+        rows: The rows to learn from.
         settings: As in ``supervised.fit``; ``batch`` is that of all processes together.
         launch: Initial weights, held rows, state to resume from, progress and time limit.
 
@@ -86,7 +81,7 @@ def fit_distributed(
     launch = launch or Launch()
     work = Job(
         spec=network_spec,
-        rows=Rows(inputs, labels, launch.task),
+        rows=rows,
         settings=settings,
         held=launch.held,
         start=launch.start or b"",

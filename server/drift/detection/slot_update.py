@@ -45,12 +45,12 @@ class Outcome:
     ``completed``: the baselines completed in this slot, by lane and (device, context), for the caller to store.
     """
 
-    log_values: Mapping[str, float]
-    log_threshold: float
-    flagged: frozenset[str]
-    pool_values: Mapping[tuple[LaneKey, PoolName], float]
-    pool_log_threshold: float
-    pool_alarms: frozenset[tuple[LaneKey, PoolName]]
+    log_values: Mapping[str, float] = field(default_factory=dict)
+    log_threshold: float = 0.0
+    flagged: frozenset[str] = frozenset()
+    pool_values: Mapping[tuple[LaneKey, PoolName], float] = field(default_factory=dict)
+    pool_log_threshold: float = 0.0
+    pool_alarms: frozenset[tuple[LaneKey, PoolName]] = frozenset()
     completed: Mapping[LaneKey, Mapping[tuple[str, int], Kept]] = field(default_factory=dict)
 
 

@@ -92,7 +92,7 @@ def test_two_processes_come_to_the_weights_of_one(tiny: NetworkSpec, network: st
     start = networks.build(*spec)
     alone = fit(copy.deepcopy(start), rows.inputs, rows.labels, settings, held=rows, on_epoch=one.append)
     launch = Launch(start=_bytes(start), held=rows, on_epoch=two.append)
-    shared = fit_distributed(spec, rows.inputs, rows.labels, settings, launch)
+    shared = fit_distributed(spec, rows, settings, launch)
     for name, value in alone.state_dict().items():
         assert torch.allclose(value, shared.state_dict()[name], atol=1e-4, rtol=1e-4), name
     assert [epoch.number for epoch in two] == [epoch.number for epoch in one]
@@ -107,10 +107,10 @@ def test_a_killed_distributed_training_resumes_to_the_same_weights(tmp_path: Pat
     full = replace(SETTINGS, augment=1.0, ema=0.9, mixup=0.4, early_stopping=3)
     launch = Launch(held=rows, resume=tmp_path / "state.pt")
     with pytest.raises(KeyboardInterrupt):
-        fit_distributed(spec, rows.inputs, rows.labels, full, replace(launch, on_epoch=_kill_at_one))
+        fit_distributed(spec, rows, full, replace(launch, on_epoch=_kill_at_one))
     assert (tmp_path / "state.pt").exists()
-    resumed = fit_distributed(spec, rows.inputs, rows.labels, full, launch).state_dict()
-    whole = fit_distributed(spec, rows.inputs, rows.labels, full, Launch(held=rows)).state_dict()
+    resumed = fit_distributed(spec, rows, full, launch).state_dict()
+    whole = fit_distributed(spec, rows, full, Launch(held=rows)).state_dict()
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
@@ -119,7 +119,7 @@ def test_a_process_that_fails_ends_the_training_with_its_last_lines(tiny: Networ
     """The other process waits for it; nobody waits for ever, and the cause is named."""
     rows = _rows()
     with pytest.raises(TrainError, match=r"exit code 1 of rank 1:\n.*RuntimeError: the cable is out"):
-        fit_distributed(("tiny_net:fails", *tiny[1:]), rows.inputs, rows.labels, SETTINGS)
+        fit_distributed(("tiny_net:fails", *tiny[1:]), rows, SETTINGS)
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_a_process_that_is_killed_is_named_with_its_signal(tiny: NetworkSpec) ->
     """The other process loses it, which is not the cause."""
     rows = _rows()
     with pytest.raises(TrainError, match=r"got signal SIGKILL of rank 1: .*lower processes"):
-        fit_distributed(("tiny_net:dies", *tiny[1:]), rows.inputs, rows.labels, SETTINGS)
+        fit_distributed(("tiny_net:dies", *tiny[1:]), rows, SETTINGS)
 
 
 @pytest.mark.slow
@@ -135,7 +135,7 @@ def test_a_process_that_hangs_ends_the_training(tiny: NetworkSpec) -> None:
     """Without the end of an epoch within the patience, all processes are ended."""
     rows, began_s = _rows(), time.monotonic()
     with pytest.raises(TrainError, match="Expected an epoch within 15 s"):
-        fit_distributed(("tiny_net:hangs", *tiny[1:]), rows.inputs, rows.labels, SETTINGS, Launch(stall_s=15))
+        fit_distributed(("tiny_net:hangs", *tiny[1:]), rows, SETTINGS, Launch(stall_s=15))
     assert time.monotonic() - began_s < 60
 
 
@@ -145,7 +145,7 @@ def test_bad_rows_and_small_batches_are_refused_before_a_process_starts(tiny: Ne
     broken = rows.inputs.copy()
     broken[3] = np.nan
     with pytest.raises(TrainError, match="row 3"):
-        fit_distributed(tiny, broken, rows.labels, SETTINGS)
+        fit_distributed(tiny, Rows(broken, rows.labels), SETTINGS)
     with pytest.raises(TrainError, match="lower processes"):
-        fit_distributed(tiny, rows.inputs, rows.labels, replace(SETTINGS, processes=9))
+        fit_distributed(tiny, rows, replace(SETTINGS, processes=9))
     assert time.monotonic() - began_s < 5

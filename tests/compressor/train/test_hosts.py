@@ -20,6 +20,7 @@ import torch
 from compressor import networks
 from compressor.errors import CompressorError
 from compressor.recipe.read import TrainRecipe
+from compressor.steps._base import Rows
 from compressor.train.processes import hosts
 from compressor.train.processes.distributed import fit_distributed
 class Dies(torch.nn.Module):
@@ -36,7 +37,8 @@ def work():
     labels = np.arange(40) % 2
     settings = TrainRecipe(epochs=1, batch=16, processes=int(sys.argv[2]))
     try:
-        fit_distributed((sys.argv[1], 2, 1, 6, 6, {}), np.ones((40, 1, 6, 6), np.float32), labels, settings)
+        rows = Rows(np.ones((40, 1, 6, 6), np.float32), labels)
+        fit_distributed((sys.argv[1], 2, 1, 6, 6, {}), rows, settings)
     except CompressorError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return 4
