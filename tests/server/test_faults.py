@@ -61,6 +61,18 @@ def test_only_a_device_of_the_fleet_is_named_as_one(
     assert (row["device"], row["data"]) == (device, data)
 
 
+def test_senders_without_end_take_no_memory_without_end() -> None:
+    """At 10,000 of them the next new one makes all forgotten: who was told a moment ago is told again."""
+    faults = Complaints()
+    for i in range(10_000):
+        faults.add(0, "garbage", "so", sender=f"cam-{i}")
+    faults.add(1, "garbage", "so", sender="cam-0")
+    assert len(faults.take()) == 10_000
+    faults.add(2, "garbage", "so", sender="another")
+    faults.add(3, "garbage", "so", sender="cam-0")
+    assert [row["at_ms"] for row in faults.take()] == [2, 3]
+
+
 @pytest.mark.parametrize(
     ("text", "clean"), [("a\n\tb", "a\n\tb"), ("a\0b", "a\ufffdb"), ("\ud800", "?"), ("\x1b[31m", "\ufffd[31m")]
 )

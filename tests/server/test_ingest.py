@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -235,6 +237,44 @@ def test_notes_a_clock_that_is_off(fleet: MemoryFleet) -> None:
     assert fleet.app.parts.fleet.device("cam-1").clock_skew_ms == 0
 
 
+@pytest.mark.parametrize(
+    ("off_ms", "noted_ms"), [(300_000, 0), (300_001, 300_001), (-300_000, 0), (-300_001, -300_001)]
+)
+def test_a_clock_is_off_by_more_than_five_minutes(fleet: MemoryFleet, off_ms: int, noted_ms: int) -> None:
+    """Both sides of the bound, ahead and behind; the event is the device's."""
+    device = fleet.enrol()
+    device.say("state", State(state=DeviceState.READY, at_ms=fleet.clock() + off_ms))
+    fleet.turn()
+    assert fleet.app.parts.fleet.device("cam-1").clock_skew_ms == noted_ms
+    codes = [event.code for event in fleet.app.parts.events.latest(5, device="cam-1")]
+    assert codes == (["clock_skew"] if noted_ms else [])
+
+
+def test_a_report_that_the_broker_kept_says_nothing_of_the_clock(fleet: MemoryFleet) -> None:
+    """It was right an hour ago, when it was sent; one that comes now does."""
+    device = fleet.enrol()
+    late = Reported(at_ms=fleet.clock(), current=InstalledRelease("digits-1", "0" * 64))
+    device.say("reported", late, retain=True)
+    fleet.clock.now_ms += 3_600_000
+    fleet.restart()
+    fleet.turn()
+    assert fleet.app.parts.fleet.device("cam-1").release == "digits-1"
+    assert fleet.app.parts.fleet.device("cam-1").clock_skew_ms == 0
+    device.transport.broker = fleet.broker
+    device.say("reported", replace(late, at_ms=late.at_ms + 1))
+    fleet.turn()
+    assert fleet.app.parts.fleet.device("cam-1").clock_skew_ms == 1 - 3_600_000
+
+
+def test_a_window_that_can_not_have_been_counted_yet_is_told_of_its_device(fleet: MemoryFleet) -> None:
+    """It is kept, under the time of its arrival."""
+    fleet.enrol().report(0, start_ms=400 * 86_400_000)
+    fleet.turn()
+    (event,) = fleet.app.parts.events.latest(5, device="cam-1")
+    assert (event.code, "filed under the time of its arrival" in event.text) == ("clock_skew", True)
+    assert fleet.app.parts.windows.since(0)[0].start_ms == fleet.clock()
+
+
 def test_an_answer_belongs_to_its_command(fleet: MemoryFleet) -> None:
     """Only the device that was asked can answer, and only once."""
     device, other = fleet.enrol(), fleet.enrol("cam-2")
@@ -287,6 +327,41 @@ def test_a_sample_goes_to_its_keeper_once(fleet: MemoryFleet) -> None:
     assert "server" in fleet.codes()
 
 
+def _refuse_batches_of_13(fleet: MemoryFleet) -> None:
+    """Let the database refuse these rows, as one of another kind refuses what this one takes."""
+    refusal = "BEGIN SELECT RAISE(ABORT, 'not such a row'); END"
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text(f"CREATE TRIGGER t BEFORE INSERT ON batches WHEN NEW.n = 13 {refusal}"))
+
+
+def test_a_batch_that_no_database_takes_is_acknowledged_and_told(fleet: MemoryFleet) -> None:
+    """The device would send it for ever; what came with it is stored, and only that."""
+    device = fleet.enrol()
+    _refuse_batches_of_13(fleet)
+    device.say("tele/hw", Batch(stream=Stream.HW, boot=BOOT, seq=0, oldest_seq=0, t0_ms=5, n=13))
+    device.report(0)
+    fleet.turn()
+    assert (device.watermark(Stream.HW), device.watermark()) == (0, 0)
+    assert fleet.codes() == ["not_storable"]
+    figures = fleet.app.parts.ingest.figures
+    assert (figures.refused, figures.accepted, len(fleet.app.parts.windows.since(0))) == (1, 1, 1)
+
+
+def test_a_message_that_can_not_even_be_skipped_waits(fleet: MemoryFleet) -> None:
+    """The store refuses in between: nothing is acknowledged that it does not know of."""
+    device = fleet.enrol()
+    _refuse_batches_of_13(fleet)
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE events RENAME TO away"))
+    device.say("tele/hw", Batch(stream=Stream.HW, boot=BOOT, seq=0, oldest_seq=0, t0_ms=5, n=13))
+    fleet.app.parts.ingest.turn(fleet.clock())
+    assert device.watermark(Stream.HW) is None
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE away RENAME TO events"))
+    fleet.turn()
+    assert device.watermark(Stream.HW) == 0
+
+
 def test_a_full_disk_holds_back_the_sample_alone(fleet: MemoryFleet) -> None:
     """It is not acknowledged, so it comes again; what came with it is stored and counts once."""
     ingest, kept = fleet.app.parts.ingest, []
@@ -296,7 +371,7 @@ def test_a_full_disk_holds_back_the_sample_alone(fleet: MemoryFleet) -> None:
     device.say("tele/sample", Sample(boot=BOOT, seq=0, sha256="a"))
     fleet.turn()
     assert (device.watermark(), device.watermark(Stream.SAMPLE)) == (0, None)
-    assert "sample_not_kept" in fleet.codes()
+    assert [event.code for event in fleet.app.parts.events.latest(5, device="cam-1")] == ["sample_not_kept"]
     ingest.keep_sample = lambda *sample: kept.append(sample)
     device.say("tele/sample", Sample(boot=BOOT, seq=0, sha256="a"))
     fleet.turn()
@@ -320,6 +395,49 @@ def test_takes_nothing_more_while_the_store_refuses(fleet: MemoryFleet) -> None:
         connection.execute(sa.text("ALTER TABLE away RENAME TO windows"))
     fleet.turn()
     assert device.watermark() == 2
+
+
+def test_a_message_that_was_cleared_is_no_message(fleet: MemoryFleet) -> None:
+    """An empty payload is how MQTT removes what the broker kept."""
+    device = fleet.enrol()
+    for leaf in LEAVES:
+        device.say(leaf, b"")
+    fleet.turn()
+    assert (fleet.codes(), fleet.app.parts.ingest.figures.refused) == ([], 0)
+
+
+def test_the_lag_is_how_long_the_oldest_message_waits(fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the inbox; what is stored no longer waits."""
+    now_s = 10.0
+    monkeypatch.setattr("server.ingest.ingest.time", SimpleNamespace(monotonic=lambda: now_s))
+    device, ingest = fleet.enrol(), fleet.app.parts.ingest
+    ingest.turn(fleet.clock())
+    assert ingest.lag_s() == 0.0
+    for now_s, lag_s in ((10.0, 0.0), (12.0, 2.0)):
+        device.report(int(now_s))
+        assert ingest.lag_s() == lag_s
+    ingest.turn(fleet.clock())
+    assert ingest.lag_s() == 0.0
+
+
+@pytest.mark.parametrize("table", ["windows", "devices"])
+def test_the_lag_counts_from_the_first_refusal_of_the_store(
+    fleet: MemoryFleet, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """What it refused has left the inbox and still waits, however often it is tried again."""
+    now_s = 10.0
+    monkeypatch.setattr("server.ingest.ingest.time", SimpleNamespace(monotonic=lambda: now_s, sleep=lambda _s: None))
+    device, ingest = fleet.enrol(), fleet.app.parts.ingest
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text(f"ALTER TABLE {table} RENAME TO away"))
+    for now_s, lag_s in ((20.0, 0.0), (25.0, 5.0), (31.0, 11.0)):
+        device.report(int(now_s))
+        ingest.turn(fleet.clock())
+        assert ingest.lag_s() == lag_s
+    with fleet.app.parts.database.begin() as connection:
+        connection.execute(sa.text(f"ALTER TABLE away RENAME TO {table}"))
+    fleet.turn()
+    assert ingest.lag_s() == 0.0
 
 
 def test_what_two_refusals_leave_is_all_tried_again(fleet: MemoryFleet) -> None:
