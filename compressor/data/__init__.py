@@ -1,23 +1,33 @@
 """Data sets. The folder is the registry: each has ``load(data: DataRecipe, root: Path | None) -> Table`` and ``READS``.
 
-``READS``: the members of ``_keys.KEYS`` that it reads; a recipe that sets others is rejected.
+``READS``: the members of ``KEYS`` that it reads. An unread key is an error, because the user expects an effect; all
+other keys apply to every data set (sizes, colour, mean, shares). A person's own data set may read any.
 
 Modules that begin with ``_`` are helpers of data sets, above all ``_table.Table``.
 """
 
 from __future__ import annotations
 
+import importlib
+import io
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
+import numpy as np
+
 from compressor import plugins, tasks
-from compressor.data._keys import check_read
-from compressor.data._shares import Shares
-from compressor.data._soundness import check_sound
-from compressor.data._table import Table, Texts
+from compressor.cache import Cache, Stage
+from compressor.closure import package, plugin
+from compressor.data._table import Shares, Table, check_sound, object_array
 from compressor.errors import CompressorError, DataError, PluginError
 from compressor.recipe.model import DataRecipe
+from wire.canonical import sha256_file
+from wire.settings import is_given
+
+FLOOR = 'label = "floor"'
+KEYS = ("path", "slices", "split", "allow_corrupt", "orientation", "decode", "front_end", "options", FLOOR)
+"""Keys that not every data set reads. Of ``label`` only ``floor``: ``exact`` and ``number`` apply to all."""
 
 
 def datasets() -> tuple[str, ...]:
@@ -47,17 +57,13 @@ def load(data: DataRecipe, root: Path | None = None) -> Table:
     if data.split and table.told is None:
         message = f"Expected a data set that tells splits for [data] split = {data.split!r}, got {data.dataset!r}"
         raise DataError(f"{message}: use labelled_images, or leave it out")
-    if data.shares and table.told is not None and _all_told(table.told):
+    told = set() if table.told is None else set(table.told.tolist())
+    if data.shares and told >= {"calibration", "reference"} and "" not in told:
         message = f"Expected no shares in [data] with split = {data.split!r}, whose column tells every row's split"
         raise DataError(f"{message}: nothing is drawn; leave shares out, or leave some rows open")
     task = tasks.of(data)
     table = replace(task.targets.read(table, data), task=task.name)
     return replace(table, shares=Shares(**data.shares)) if data.shares else table
-
-
-def _all_told(told: Texts) -> bool:
-    """Return whether every row's split is given, calibration and reference rows among them."""
-    return bool((told != "").all()) and {"calibration", "reference"} <= set(told.tolist())
 
 
 def _own(found: Callable[..., object], data: DataRecipe, root: Path | None) -> object:
@@ -69,3 +75,98 @@ def _own(found: Callable[..., object], data: DataRecipe, root: Path | None) -> o
     except Exception as error:  # foreign code may raise anything
         message = f"Expected {data.dataset!r} to return a Table, got {plugins.failure(error)}"
         raise PluginError(message) from error
+
+
+def check_read(data: DataRecipe, known: tuple[str, ...]) -> None:
+    """Check that ``data`` sets no key that its data set, one of ``known``, does not read.
+
+    Raises:
+        DataError: If it does; the key, the data set and those that read the key are named.
+    """
+    if data.dataset not in known:
+        return
+    given = [key for key in KEYS if (data.label == "floor" if key == FLOOR else is_given(data, key))]
+    unread = [key for key in given if key not in reads(data.dataset)]
+    if not unread:
+        return
+    key = unread[0]
+    others = ", ".join(name for name in known if key in reads(name))
+    value = "" if key == FLOOR else f" = {getattr(data, key)!r}"
+    message = f"Expected no {key}{value} in [data] with dataset = {data.dataset!r}, which does not read it"
+    raise DataError(f"{message}: leave it out, or name a data set that does ({others})")
+
+
+def check_options(data: DataRecipe, unread: tuple[str, ...], why: str) -> None:
+    """Check that ``[data] options`` contain none of ``unread``; ``why``: the kind of data, for the message.
+
+    Raises:
+        DataError: If they do.
+    """
+    found = next((name for name in unread if name in data.options), None)
+    if found is not None:
+        message = f"Expected no {found!r} in [data] options with {why}, got {data.options[found]:g}"
+        raise DataError(f"{message}: nothing would read it; leave it out")
+
+
+def reads(dataset: str) -> frozenset[str]:
+    """Return the members of ``KEYS`` that the data set ``dataset`` of this folder reads."""
+    found: frozenset[str] = importlib.import_module(f"compressor.data.{dataset}").READS
+    return found
+
+
+def load_kept(cache: Cache, data: DataRecipe, root: Path) -> Table:
+    """Return the table of ``data``; cached if it comes from one file or from none (a folder is read every time).
+
+    A resumed run then neither decodes nor renders again.
+
+    Raises:
+        PluginError: If the data set is unknown.
+        DataError: If its data can't be used.
+    """
+    path = root / data.path
+    if data.dataset not in datasets() or (data.path and not path.is_file()):
+        return load(data, root)
+    inputs = {"recipe": repr(data), "task": tasks.of(data).name, "file": sha256_file(path) if data.path else ""}
+    return unpack(
+        cache.result(Stage(name="data", inputs=inputs, make=lambda: pack(load(data, root)), uses=code_of(data))).data
+    )
+
+
+def code_of(data: DataRecipe) -> tuple[str, ...]:
+    """Return the modules that determine the table of ``data``, in addition to this one.
+
+    Both a data set and a recipe can name a front end, so all of them count.
+    """
+    sources = (plugin("compressor.data", data.dataset), tasks.of(data).code("targets"))
+    return (*sources, *package("edge_agent.front_ends"))
+
+
+def pack(table: Table) -> bytes:
+    """Return the bytes of ``table``."""
+    images = [np.asarray(image) for image in table.images]
+    shapes = np.array([image.shape for image in images], dtype=np.int64)
+    names, corrupt = np.array(table.class_names), np.array(table.corrupt, dtype=np.str_)
+    buffer = io.BytesIO()
+    shares, told = np.array(astuple(table.shares)), np.array([] if table.told is None else table.told, dtype=np.str_)
+    columns = (table.labels, table.slices, table.sources, table.hashes)
+    np.lib.format.write_array(buffer, shapes, allow_pickle=False)
+    size = int(shapes.prod(axis=1).sum())
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "|u1", "fortran_order": False, "shape": (size,)})
+    for image in images:  # one by one: joining them would hold all pixels twice
+        buffer.write(np.ascontiguousarray(image).data)
+    for array in (*columns, names, corrupt, shares, told, np.array(table.task)):
+        np.lib.format.write_array(buffer, array, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> Table:
+    """Return the table in ``data``, written by ``pack``."""
+    buffer = io.BytesIO(data)
+    read = (np.lib.format.read_array(buffer, allow_pickle=False) for _ in range(11))
+    shapes, pixels, labels, slices, sources, hashes, names, corrupt, shares, told, task = read
+    ends = np.cumsum(shapes.prod(axis=1)).tolist()
+    starts = [0, *ends[:-1]]
+    images = [pixels[a:b].reshape(shape) for a, b, shape in zip(starts, ends, shapes.tolist(), strict=True)]
+    texts = tuple(names.tolist()), tuple(corrupt.tolist())
+    columns = (object_array(images), labels, slices, sources, hashes)
+    return Table(*columns, *texts, Shares(*shares.tolist()), told=told if len(told) else None, task=str(task))

@@ -1,4 +1,4 @@
-"""Front end and options of a data set whose samples are not images.
+"""Front end and options of a data set whose samples are not images, and the preprocessing of any for the manifest.
 
 Decides which of a recipe's ``[data] options`` belong to the front end and which to the loader. Ranges (``low_0``,
 ``high_0``, ``floor_db``, ...) are constants of the recipe, never computed from the rows that ``load`` returns: those
@@ -11,15 +11,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
+from compressor import plugins
+from compressor.data import datasets
 from compressor.data._table import Table, make_table, make_value_table
-from compressor.errors import CorruptImageError, DataError
+from compressor.errors import CorruptImageError, DataError, PluginError
 from compressor.recipe.model import DataRecipe
 from edge_agent import front_ends
 from edge_agent.errors import SensorError
+from wire.manifest import DECODES, ORIENTATIONS, Preprocessing
 
 _NAMES_SHOWN = 5
 
@@ -129,3 +133,37 @@ def pictures(
         else:
             kept.append(sample)
     return images, kept, corrupt
+
+
+def preprocessing_of(data: DataRecipe, layout: str = "NCHW") -> Preprocessing:
+    """Return the manifest's preprocessing from an image of ``data`` to the input tensor in ``layout``.
+
+    Raises:
+        DataError: If the data set has no such front end, or an option is unknown or out of range.
+    """
+    channels = data.channels
+    return Preprocessing(
+        width=data.width,
+        height=data.height,
+        colour=data.colour,
+        mean=(data.mean,) * channels,
+        std=(data.std,) * channels,
+        layout=layout,
+        orientation=ORIENTATIONS[0] if data.front_end else data.orientation,
+        decode=DECODES[0] if data.front_end else data.decode,
+        front_end=data.front_end,
+        front_end_options=_front_end_options(data) if data.front_end else {},
+    )
+
+
+def _front_end_options(data: DataRecipe) -> dict[str, float]:
+    """Return every option of the front end, written out: a later change of defaults does not affect old bundles."""
+    name = f"{data.dataset.partition(':')[0]}:front_end" if ":" in data.dataset else data.dataset
+    try:
+        asked = plugins.resolve("compressor.data", name, "front_end", known=datasets())
+        options = cast("tuple[str, dict[str, float]]", asked(data))[1]
+    except PluginError:  # the data set has no front_end: options unknown to the front end are the data set's
+        known, given = completed(data.front_end, {}), options_of(data)
+        own = {key: value for key, value in given.items() if key in known or key.rstrip("0123456789_") in known}
+        options = completed(data.front_end, own)
+    return {key: float(options[key]) for key in sorted(options)}

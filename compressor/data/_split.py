@@ -4,6 +4,9 @@ A row's split depends only on a keyed hash of its source, so it is fixed by the 
 added: a retrained model is judged on the same gate rows as its predecessor. Sources that share a content hash count as
 one. The gate split has one row per source, because the paired test needs independent rows; the other splits have all
 rows.
+
+The labelled samples from the fleet that a retraining uses have two parts, to learn from and to judge, by a hash of
+their source alone: no later retraining trains on a sample that an earlier one held out.
 """
 
 from __future__ import annotations
@@ -16,13 +19,14 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor import tasks
-from compressor.data._shares import Shares
-from compressor.data._table import Integers, Table, Texts
+from compressor.data._table import Integers, Shares, Table, Texts, align
 from compressor.errors import SplitError
 from wire.settings import nearest
 
 _NAMES = ("train", "calibration", "gate", "reference")
 SEARCH_SHARE = 0.15
+TRAIN_SHARE = 0.7
+"""Of the drifted samples of a retraining."""
 _HASH_RANGE = 2**64
 _NAMED = 5
 _ROUNDING = 1e-9
@@ -215,3 +219,39 @@ def _one(table: Table, labels: Integers | None, rows: list[int], seed: int) -> i
     if labels is None or len(set(labels[rows].tolist())) == 1:
         return rows[0]
     return min(rows, key=lambda row: _position(seed, f"gate {table.hashes[row]}"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Drifted:
+    """The drifted samples: ``train`` to learn from (about 70 %), ``held`` to judge."""
+
+    train: Table
+    held: Table
+
+
+def part(extra: Table, used: Table) -> Drifted:
+    """Return ``extra`` in two parts, labels aligned with ``used`` (the base's splits), without samples in ``used``.
+
+    Raises:
+        DataError: If ``extra`` has a class that ``used`` lacks.
+        SplitError: If one part would be empty.
+    """
+    known = set(used.hashes.tolist())
+    fresh = np.array([value not in known for value in extra.hashes.tolist()], dtype=bool)
+    extra = align(extra.take(fresh), used.class_names)
+    position = np.array([_drifted_position(source) for source in extra.sources.tolist()])
+    learns = position < TRAIN_SHARE
+    if not learns.any() or learns.all():
+        message = f"Expected new labelled samples for training and for judging, got {len(extra)}: label more"
+        raise SplitError(message)
+    return Drifted(extra.take(learns), extra.take(~learns))
+
+
+def repeats(train_rows: int, drifted_rows: int) -> int:
+    """Return how often the drifted training samples are repeated, to make up about a third of an epoch."""
+    return int(np.clip(round(train_rows / (2 * max(drifted_rows, 1))), 1, 16))
+
+
+def _drifted_position(source: str) -> float:
+    digest = hashlib.blake2b(source.encode(), digest_size=8, person=b"drifted").digest()
+    return int.from_bytes(digest, "big") / _HASH_RANGE

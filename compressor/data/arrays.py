@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compressor.data._shares import DEFAULT_SHARES
-from compressor.data._table import Table, Texts, check_label, image_hash, object_array
+from compressor.data._table import DEFAULT_SHARES, Table, Texts, check_label, image_hash, object_array
 from compressor.errors import ArchiveError, ColumnError, DataError
 from compressor.recipe.model import DataRecipe
 

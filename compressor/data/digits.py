@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor.data._camera import LENS_A, LENS_B, Camera, capture_all
-from compressor.data._shares import DEFAULT_SHARES, Shares
-from compressor.data._table import Table, make_table
+from compressor.data._table import DEFAULT_SHARES, Shares, Table, make_table
 from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe
 

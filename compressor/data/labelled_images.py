@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compressor import tasks
-from compressor.data._keys import FLOOR
-from compressor.data._preprocessing import preprocessing_of
+from compressor.data import FLOOR
+from compressor.data._front_end import preprocessing_of
 from compressor.data._split import told_groups
 from compressor.data._table import Table, check_label, make_table
 from compressor.errors import ArchiveError, ColumnError, CorruptImageError, DataError

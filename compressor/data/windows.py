@@ -5,7 +5,9 @@ The content of ``data.path`` (a zip, a folder or one file) decides the format:
 - ``combined_windows.json`` and CSV series (``timestamp`` and channels), as in the Numenta Anomaly Benchmark: windows of
   ``steps``, every ``stride``; a window is ``anomaly`` if at least half of it is labelled so, else ``normal``.
   ``source_windows`` neighbours form one source, so that train and gate share no neighbours.
-- JSON with ``strokes`` (``label``, ``strokePoints``), as recorded by the magic wand: one window per stroke.
+- JSON with ``strokes`` (``label``, ``strokePoints`` of x and y), as recorded by the magic wand: one window per stroke.
+  The slice is the file's name without its last ``_part`` (the person who drew it), the source the stroke itself.
+  Source of the format: https://github.com/petewarden/magic_wand_digit_data.
 - CSV or Parquet tables: columns ``window`` (its name) and ``label``, optionally ``source`` and the slice column; every
   other column is a channel, every line a step.
 
@@ -17,15 +19,15 @@ The device's own front end, ``window`` or ``stroke``, given by ``[data] front_en
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from compressor import tasks
-from compressor.data import _series, _strokes, _window_table
+from compressor.data import _series, _window_table, check_options
 from compressor.data._archive import Names, opened
 from compressor.data._front_end import Ranged, Sample, chosen, options_of, tabled
-from compressor.data._keys import check_options
-from compressor.data._table import Table
+from compressor.data._table import Table, check_label
 from compressor.errors import ArchiveError, DataError
 from compressor.recipe.model import DataRecipe
 from edge_agent.front_ends import window
@@ -33,6 +35,7 @@ from edge_agent.front_ends import window
 READS = frozenset({"path", "slices", "allow_corrupt", "front_end", "options"})
 _OF_SERIES = ("stride", "source_windows", _series.HORIZON)
 _TABLES = (".csv", ".parquet")
+_MAX_STROKES_BYTES = 64 * 1024 * 1024
 
 
 def front_end(data: DataRecipe) -> tuple[str, dict[str, float]]:
@@ -87,7 +90,7 @@ def _samples(path: Path, data: DataRecipe, *, text: bool = False) -> list[Sample
             found = _series.samples(store, options, binary=binary, ahead=columns)
         elif any(name.endswith(".json") for name in names):
             _check_unread(data, "strokes", _OF_SERIES)
-            found = _strokes.samples(store)
+            found = [sample for name in names if name.endswith(".json") for sample in _strokes(store, name)]
         else:
             check_options(data, _OF_SERIES, "a table of windows")
             found = _tables(store, data, binary=binary)
@@ -112,3 +115,34 @@ def _tables(store: Names, data: DataRecipe, *, binary: bool) -> list[Sample]:
         for name in names
         for sample in _window_table.samples(store, name, data.slices, binary=binary, columns=columns)
     ]
+
+
+def _strokes(store: Names, name: str) -> list[Sample]:
+    """Return the strokes of a JSON file; a stroke's bytes are a JSON list of its points."""
+    try:
+        document = json.loads(store.read(name, _MAX_STROKES_BYTES))
+        strokes = document["strokes"]
+        listed = list(enumerate(strokes))
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        message = f"Expected {name} as JSON with a list 'strokes', got: {type(error).__name__} {str(error)[:80]}"
+        raise DataError(message) from error
+    return [_stroke(name, place, stroke) for place, stroke in listed]
+
+
+def _stroke(name: str, place: int, stroke: object) -> Sample:
+    stem = PurePosixPath(name).stem
+    try:
+        points = [(point["x"], point["y"]) for point in stroke["strokePoints"]]  # type: ignore[index]
+        label = str(stroke["label"])  # type: ignore[index]
+    except (KeyError, TypeError) as error:
+        message = f"Expected stroke {place} of {name} with label and strokePoints of x and y, got no {error}"
+        raise DataError(message) from error
+    check_label(label, f"{name}, stroke {place}")
+    who = stem.rpartition("_")[0] or stem
+    return Sample(
+        name=f"{name} stroke {place}",
+        data=json.dumps(points).encode(),
+        label=label,
+        slice=who,
+        source=f"{stem}/{place}",
+    )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from compressor import plugins, tasks
 from compressor.closure import located
-from compressor.data._keys import check_read
+from compressor.data import check_read
 from compressor.errors import PackageError, PluginError, RecipeError
 from compressor.outputs import check_run_folder
 from compressor.recipe.model import Recipe, TargetRecipe

@@ -11,7 +11,7 @@ from typing import Any
 
 from compressor import tasks
 from compressor.cache import Result
-from compressor.data._preprocessing import preprocessing_of
+from compressor.data._front_end import preprocessing_of
 from compressor.data._table import Table
 from compressor.errors import MeasureError
 from compressor.measurement.predictions import Candidate

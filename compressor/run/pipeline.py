@@ -18,9 +18,8 @@ import numpy as np
 from compressor import report, tasks
 from compressor.cache import Cache, Result, write_atomically
 from compressor.closure import code_digests
-from compressor.data._cached import load_kept
-from compressor.data._drifted import part, repeats
-from compressor.data._split import absences, set_aside, split
+from compressor.data import load_kept
+from compressor.data._split import absences, part, repeats, set_aside, split
 from compressor.data._table import Table, align
 from compressor.devices.bench import DeviceBench
 from compressor.errors import DataError, PackageError

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from compressor import tasks
 from compressor.cache import Cache, Result, Stage
 from compressor.closure import plugin
-from compressor.data._preprocessing import preprocessing_of
+from compressor.data._front_end import preprocessing_of
 from compressor.data._table import Table
 from compressor.measurement import first_run
 from compressor.measurement import onnx_graph as graph
@@ -42,8 +42,7 @@ from wire.codec import parse_json, to_document
 from wire.manifest import Preprocessing
 
 if TYPE_CHECKING:
-    from compressor.data._drifted import Drifted
-    from compressor.data._split import Splits
+    from compressor.data._split import Drifted, Splits
     from compressor.devices.bench import DeviceBench
     from wire.bundle import Bundle
 

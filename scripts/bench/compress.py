@@ -32,7 +32,7 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from compressor.data import load
-from compressor.data._preprocessing import preprocessing_of
+from compressor.data._front_end import preprocessing_of
 from compressor.data._split import split
 from compressor.data._table import Table
 from compressor.measurement import predictions as measure

@@ -27,7 +27,7 @@ NAMES = {
 LABEL = "number"
 """The value of ``[data] label`` that stands for a regression."""
 STAND_FOR_IT = {"numeric", "is_regression", "is_classification", *(f"is_{name}" for name in NAMES)}
-LAYOUT = {"compressor/data/_table.py", "compressor/data/_soundness.py"}
+LAYOUT = {"compressor/data/_table.py"}
 """Where labels are checked and joined as a column of indices or a row of numbers for each name, of whatever task."""
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from compressor import data as cached
 from compressor.cache import Cache
 from compressor.closure import code_digests
-from compressor.data import _cached as cached
-from compressor.data._cached import load_kept, pack, unpack
-from compressor.data._preprocessing import preprocessing_of
-from compressor.data._shares import Shares
-from compressor.data._table import make_table
+from compressor.data import load_kept, pack, unpack
+from compressor.data._front_end import preprocessing_of
+from compressor.data._table import Shares, make_table
 from compressor.errors import DataError
 from compressor.recipe.model import DataRecipe
 from wire.codec import encode

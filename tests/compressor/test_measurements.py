@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compressor.data._drifted import part, repeats
+from compressor.data._split import part, repeats
 from compressor.data._table import Table, make_table
 from compressor.errors import MeasureError, SplitError
 from compressor.measurement.onnx_graph import GraphFigures, inspect

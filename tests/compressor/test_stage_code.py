@@ -14,7 +14,7 @@ import json, os, sys
 from dataclasses import replace
 from pathlib import Path
 from compressor import cache as step; from compressor.run import rescue
-from compressor.data._cached import load_kept
+from compressor.data import load_kept
 from compressor.run.model_files import ONNX
 from compressor.progress import Silent
 from compressor.recipe.read import parse_recipe

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from compressor import data, tasks
-from compressor.data import _keys
-from compressor.data._preprocessing import preprocessing_of
+from compressor.data._front_end import preprocessing_of
 from compressor.data._split import split
 from compressor.data._table import Table
 from compressor.errors import CompressorError, DataError
@@ -129,14 +128,14 @@ def test_a_key_changes_something_or_is_refused(recipes: Mapping[str, DataRecipe]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("key", [key for key in _keys.KEYS if key != _keys.FLOOR])
+@pytest.mark.parametrize("key", [key for key in data.KEYS if key != data.FLOOR])
 def test_a_key_that_is_not_read_is_named(recipes: Mapping[str, DataRecipe], form: str, key: str) -> None:
     """With the data set and those that read it; what is read is not refused by this."""
     asked = recipes[form]
     said = outcome(replace(asked, **{key: CHANGED[key]}))  # type: ignore[arg-type]
     refused = f"Expected no {key} = {CHANGED[key]!r} in [data] with dataset = {asked.dataset!r}"
-    assert (refused in said) == (key not in _keys.reads(asked.dataset))
-    readers = [name for name in data.datasets() if key in _keys.reads(name)]
+    assert (refused in said) == (key not in data.reads(asked.dataset))
+    readers = [name for name in data.datasets() if key in data.reads(name)]
     assert readers
     assert refused not in said or ", ".join(readers) in said
 

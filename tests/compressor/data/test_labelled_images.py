@@ -12,7 +12,7 @@ from PIL import Image
 
 from compressor import data
 from compressor.data import labelled_images
-from compressor.data._preprocessing import preprocessing_of
+from compressor.data._front_end import preprocessing_of
 from compressor.errors import ArchiveError, ColumnError, CompressorError, CorruptImageError, DataError
 from compressor.recipe.model import DataRecipe
 from edge_agent.inference.preprocess import decode_image

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compressor import data
-from compressor.data._preprocessing import preprocessing_of
+from compressor.data._front_end import preprocessing_of
 from compressor.recipe.model import DataRecipe, TrainRecipe
 from compressor.steps._base import Bench, Rows
 from edge_agent.inference import preprocess

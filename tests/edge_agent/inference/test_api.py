@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compressor.data._preprocessing import preprocessing_of
+from compressor.data._front_end import preprocessing_of
 from compressor.data._table import make_table
 from compressor.recipe.model import DataRecipe
 from compressor.release.keys import init_keys

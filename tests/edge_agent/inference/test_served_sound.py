@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from compressor.data import spoken
-from compressor.data._preprocessing import preprocessing_of
+from compressor.data._front_end import preprocessing_of
 from compressor.recipe.model import DataRecipe
 from edge_agent.errors import ImageError
 from edge_agent.inference.preprocess import to_batch, to_tensor
